@@ -1,0 +1,1 @@
+"""Who can serve: hosts, membership, choice."""

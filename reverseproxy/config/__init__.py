@@ -1,0 +1,1 @@
+"""Text to frozen, validated models; knows nothing of the runtime."""

@@ -1,0 +1,143 @@
+"""
+The one exception tree of the project.
+
+Every error that a caller may want to tell apart has a class here; each carries
+a sentence that says what was wrong and, where there is something to do, what
+to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClusterUnknown",
+    "ConfigError",
+    "ConnectionRefusedByPeer",
+    "FrameError",
+    "FrameTooLarge",
+    "HandshakeRefused",
+    "HostGone",
+    "HttpError",
+    "NoHealthyHost",
+    "PickFailed",
+    "Problem",
+    "QueueFull",
+    "QueueTimeout",
+    "ReverseProxyError",
+    "WireError",
+]
+
+from dataclasses import dataclass
+
+
+class ReverseProxyError(Exception):
+    """Base of all errors raised by this project."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """
+    One thing wrong with a configuration.
+
+    @ivar file: the configuration file, as the user named it.
+    @ivar path: the place in the document, such as
+        ``servers[0].listeners[1].address``; empty for the whole document.
+    @ivar message: what is wrong with which value, and what is allowed.
+    """
+
+    file: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """Format as ``file: path.in.document: message``."""
+        return ": ".join(part for part in (self.file, self.path, self.message) if part)
+
+
+class ConfigError(ReverseProxyError):
+    """
+    A configuration can't be used.
+
+    @ivar problems: everything that is wrong with it, in document order.
+    """
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class WireError(ReverseProxyError):
+    """A peer sent bytes that its protocol does not allow."""
+
+
+class FrameError(WireError):
+    """Bytes from a tunnel peer are not a valid tunnel frame."""
+
+
+class FrameTooLarge(WireError):
+    """A tunnel frame that we were to send does not fit in its 16-bit length."""
+
+
+class HttpError(WireError):
+    """
+    An HTTP/1 message is malformed or over a limit.
+
+    @ivar status: the HTTP status to answer with, such as 400 or 431.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class HandshakeRefused(ReverseProxyError):
+    """
+    A tunnel server answered the init frame with a failure status.
+
+    @ivar status: the status as sent; see L{reverseproxy.wire.tunnel.Status}.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class ConnectionRefusedByPeer(ReverseProxyError):
+    """A connection ended before it could be used."""
+
+
+class HostGone(ReverseProxyError):
+    """A host's held connection is closed or already leased."""
+
+
+class PickFailed(ReverseProxyError):
+    """
+    No host of a cluster could be given to a request.
+
+    @cvar status: the HTTP status that a local reply carries for this reason.
+    """
+
+    status = 502
+
+
+class NoHealthyHost(PickFailed):
+    """The cluster has no host that may be used."""
+
+    status = 502
+
+
+class QueueFull(PickFailed):
+    """All hosts are busy and the bounded queue of waiting requests is full."""
+
+    status = 503
+
+
+class QueueTimeout(PickFailed):
+    """All hosts stayed busy for as long as a request may wait."""
+
+    status = 503
+
+
+class ClusterUnknown(PickFailed):
+    """A route names a cluster that the configuration does not define."""
+
+    status = 404

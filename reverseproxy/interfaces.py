@@ -1,0 +1,256 @@
+"""
+Contracts between the rooms of the project, and for plug-ins.
+
+Plug-ins are found through L{twisted.plugin.getPlugins} in the C{twisted.plugins}
+package: provide one of L{IServerListerPlugin}, L{ICredentialPlugin} or
+L{IValidatorPlugin} from a module in C{twisted/plugins/}.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConnectionInfo",
+    "IConnectionSink",
+    "IConnectionValidator",
+    "ICredentialPlugin",
+    "ICredentialSource",
+    "IDrainable",
+    "IHost",
+    "ILoadBalancer",
+    "IServerLister",
+    "IServerListerPlugin",
+    "IValidatorPlugin",
+    "Identity",
+    "PickContext",
+]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from zope.interface import Attribute, Interface
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """
+    Who is at the other end of a connection that a listener takes.
+
+    @ivar remote: the peer's address as MOSN writes it: C{"10.0.0.7:50000"},
+        C{"[::1]:50000"}, or C{"unix:/path"}.
+    @ivar local: our own address on this connection, in the same form.
+    @ivar secure: whether the connection runs over TLS.
+    @ivar identity: what a verified TLS peer certificate proves, as an opaque
+        string that stays the same when the certificate is renewed for the same
+        subject; L{None} without a verified certificate.
+    @ivar reverse: whether an agent dialled this connection and handed it in.
+    """
+
+    remote: str
+    local: str
+    secure: bool = False
+    identity: str | None = None
+    reverse: bool = False
+
+    @property
+    def remote_ip(self) -> str:
+        """The peer's address without its port and brackets."""
+        if self.remote.startswith("unix:"):
+            return self.remote
+        return self.remote.rpartition(":")[0].strip("[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    Who an accepted credential belongs to, and what it allows.
+
+    @ivar name: the name of the agent, for logs and for ownership checks.
+    @ivar clusters: the clusters it may join; L{None} for every one.
+    @ivar max_weight: the largest weight that its hosts may announce; a larger
+        one is lowered to it.  L{None} for no bound.
+    """
+
+    name: str
+    clusters: frozenset[str] | None = None
+    max_weight: int | None = None
+
+
+@dataclass(slots=True)
+class PickContext:
+    """
+    What a balancer may know of the request it picks a host for.
+
+    @ivar tried: hosts that already failed this request, not to be picked again.
+    @ivar hash_key: what the route's hash policy found in the request.
+    @ivar metadata: what the route demands of a host's metadata.
+    """
+
+    tried: set[IHost] = field(default_factory=set)
+    hash_key: bytes | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+class IConnectionSink(Interface):
+    """
+    Something that takes connections: a listener.
+
+    A port feeds it, or an agent does with connections that it dialled.
+    """
+
+    name: str = Attribute("The listener's name.")
+
+    def build_protocol(info: ConnectionInfo) -> IProtocol:
+        """
+        Make the protocol for one connection.
+
+        The caller connects it (C{makeConnection}) and feeds it; when it
+        provides L{IDrainable}, the caller may drain it.
+        """
+
+
+class IDrainable(Interface):
+    """A protocol that can finish what it has begun and then close."""
+
+    busy: bool = Attribute("Whether a request or session is under way now.")
+
+    def drain() -> None:
+        """
+        Take no new request; close once what is under way has been answered.
+
+        Closes now if nothing is under way, unless the connection is a reverse
+        one (L{ConnectionInfo.reverse}): there the other end sends the requests
+        and may have sent one already, so that it is left to whoever hands
+        connections in to close it when it has been quiet for long enough.
+        """
+
+
+class IHost(IStreamClientEndpoint):
+    """
+    One host of a cluster: an endpoint, with what a balancer wants to know of it.
+
+    A static host dials; a reverse host leases its held connection.
+    """
+
+    address: str = Attribute("The address string, unique in its cluster.")
+    hostname: str = Attribute("A name for humans; may be empty.")
+    weight: int = Attribute("1 to 128.")
+    metadata: Mapping[str, str] = Attribute("Labels for subsets and logs.")
+    healthy: bool = Attribute("Whether it may be picked.")
+    active: int = Attribute("Requests or sessions under way on it.")
+    capacity: int | None = Attribute("How many of them it can carry at once; None: any number.")
+
+    def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect a protocol, as L{IStreamClientEndpoint} has it."""
+
+
+class ILoadBalancer(Interface):
+    """
+    Chooses among the hosts that could take a request now.
+
+    Every method takes O(log n) at most.  The caller suspends a host while it is
+    busy or unhealthy; a suspended host keeps its place in the balancer's order.
+    """
+
+    def add(host: IHost) -> None:
+        """Take in a new host, which may be picked from now on."""
+
+    def remove(host: IHost) -> None:
+        """Forget a host; unknown ones are ignored."""
+
+    def suspend(host: IHost) -> None:
+        """Do not pick this host until it is resumed."""
+
+    def resume(host: IHost) -> None:
+        """Pick this host again."""
+
+    def pick(context: PickContext | None) -> IHost | None:
+        """
+        Choose a host that is not suspended and not in C{context.tried}.
+
+        @return: the host, or L{None} if there is none.
+        """
+
+
+class IServerLister(Interface):
+    """Tells an agent which tunnel servers to keep connections to."""
+
+    def start(update: Callable[[Sequence[str]], None]) -> None:
+        """
+        Begin to watch; call C{update} with each complete list of C{host:port}
+        strings, the first one as soon as it is known.  Errors are the lister's
+        own to log and to retry.
+        """
+
+    def stop() -> None:
+        """Stop watching; C{update} is not called any more."""
+
+
+class IServerListerPlugin(Interface):
+    """A kind of L{IServerLister}, for C{dynamic_server_lister}."""
+
+    name: str = Attribute("What the configuration calls it.")
+
+    def build(cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used; the message says why.
+        """
+
+
+class ICredentialSource(Interface):
+    """Gives an agent the credential to send."""
+
+    def fetch(cluster: str) -> Deferred[str]:
+        """
+        The credential for one dial; asked anew each time.
+
+        A failure fails that dial only, which is retried with backoff.
+        """
+
+
+class ICredentialPlugin(Interface):
+    """A kind of L{ICredentialSource}, for an agent's C{credential_policy}."""
+
+    name: str = Attribute("The policy name.")
+
+    def build(config: Mapping[str, Any]) -> ICredentialSource:
+        """
+        Make a source.
+
+        @raise ValueError: if C{config} can't be used; the message says why.
+        """
+
+
+class IConnectionValidator(Interface):
+    """Decides on a tunnel server whether a credential is good."""
+
+    def validate(
+        credential: str, host_name: str, cluster_name: str
+    ) -> Identity | Deferred[Identity | None] | None:
+        """
+        Judge a credential.
+
+        @return: whose it is, or L{None} to reject it, now or later.
+        """
+
+
+class IValidatorPlugin(Interface):
+    """A kind of L{IConnectionValidator}, by the policy name that agents send."""
+
+    name: str = Attribute("The policy name.")
+
+    def build(config: Mapping[str, Any]) -> IConnectionValidator:
+        """
+        Make a validator.
+
+        @raise ValueError: if C{config} can't be used; the message says why.
+        """
