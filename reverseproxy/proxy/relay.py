@@ -1,0 +1,162 @@
+"""
+Two connections joined: what one receives, the other sends.
+
+This is the seam between protocols and transports.  A relay needs of a transport
+only what L{twisted.internet.interfaces.ITransport}, C{IPushProducer},
+C{IConsumer} and C{loseWriteConnection} promise, so that a faster transport can
+take the place of Twisted's without a change here or in a protocol.
+"""
+
+from __future__ import annotations
+
+__all__ = ["LINGER", "RelayEnd", "close_within", "couple"]
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+LINGER = 15.0
+"""Seconds that a closing connection may take to send what is buffered for it."""
+
+EARLY_LIMIT = 65536
+"""Bytes that an end keeps before it is coupled; reading pauses beyond them."""
+
+
+def close_within(transport: Any, clock: IReactorTime, seconds: float = LINGER) -> IDelayedCall:
+    """
+    Close a connection once its buffered bytes are out, or abort it at a deadline.
+
+    C{loseConnection} alone waits for ever on a peer that does not read.
+
+    @return: the deadline, for the caller to cancel when the connection is lost.
+    """
+    transport.unregisterProducer()  # TLS transports don't close while they have a producer
+    transport.loseConnection()
+    return clock.callLater(seconds, transport.abortConnection)
+
+
+@implementer(IHalfCloseableProtocol)
+class RelayEnd(Protocol):
+    """
+    One end of a relay.
+
+    Until it is coupled it keeps what it receives, up to L{EARLY_LIMIT} bytes
+    and one read, and then stops reading.  An end-of-file on one side is passed
+    on as a half-close, after everything that came before it; a lost connection
+    closes the other side.
+
+    @ivar received: bytes received so far on this end.
+    @ivar on_close: called once with the reason when this end's connection is lost.
+    """
+
+    transport: Any
+    received = 0
+    on_close: Callable[[Failure], None] | None = None
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._peer: RelayEnd | None = None
+        self._early: list[bytes] = []
+        self._read_closed = False
+        self._write_closed = False
+        self._deadline: IDelayedCall | None = None
+        self._lost = False
+
+    @property
+    def coupled(self) -> bool:
+        """Whether this end has been joined to another."""
+        return self._peer is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether this end's connection is gone."""
+        return self._lost
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep what arrives before this end is coupled."""
+        self.received += len(data)
+        self._early.append(data)
+        if self.received > EARLY_LIMIT:
+            self.transport.pauseProducing()
+
+    def _forward(self, data: bytes) -> None:
+        # Takes the place of dataReceived once coupled: this runs for every read.
+        self.received += len(data)
+        self._write(data)
+
+    def _join(self, peer: RelayEnd) -> None:
+        self._peer = peer
+        self._write = peer.transport.write
+        # Transports look dataReceived up on the instance at each read.
+        self.dataReceived = self._forward  # type: ignore[method-assign]
+        peer.transport.registerProducer(self.transport, True)
+        early, self._early = self._early, []
+        if early:
+            self._write(b"".join(early))
+
+    def readConnectionLost(self) -> None:
+        """The peer of this connection has sent everything."""
+        self._read_closed = True
+        if self._peer is not None:
+            self._peer._finish_writing()
+        self._close_if_finished()
+
+    def writeConnectionLost(self) -> None:
+        """Everything we had to send is sent, and our half is closed."""
+        self._write_closed = True
+        self._close_if_finished()
+
+    def _finish_writing(self) -> None:
+        if not self._lost:
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
+
+    def _close_if_finished(self) -> None:
+        if self._read_closed and self._write_closed:
+            self.close()
+
+    def close(self) -> None:
+        """Close this end's connection when what is buffered for it has been sent."""
+        if not self._lost and self._deadline is None:
+            self._deadline = close_within(self.transport, self._clock)
+
+    def abort(self) -> None:
+        """Close this end's connection now, dropping what is buffered for it."""
+        if not self._lost:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Close the other end, then tell C{on_close}."""
+        self._lost = True
+        self._early.clear()
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        if self._peer is not None:
+            self._peer.close()
+        if self.on_close is not None:
+            on_close, self.on_close = self.on_close, None
+            on_close(reason)
+
+
+def couple(left: RelayEnd, right: RelayEnd) -> None:
+    """
+    Join two connected ends in both directions, with back-pressure.
+
+    What either end received before is passed on first; an end-of-file or a loss
+    that either end met before takes effect now.
+    """
+    if left.lost or right.lost:
+        left.close()
+        right.close()
+        return
+    left._join(right)
+    right._join(left)
+    for end, other in ((left, right), (right, left)):
+        if end._read_closed:
+            other._finish_writing()
+        else:
+            end.transport.resumeProducing()
