@@ -1,0 +1,48 @@
+"""When to try again: pure, given its randomness."""
+
+from __future__ import annotations
+
+__all__ = ["Backoff"]
+
+from random import Random
+
+
+class Backoff:
+    """
+    Exponential backoff with full jitter.
+
+    The ceiling doubles from C{base} to C{cap} with each failure; the delay is
+    uniform between zero and the ceiling, so that the agents which a restarted
+    server lost at one moment don't come back at one moment.
+
+    @ivar failures: failures since the last success.
+    """
+
+    def __init__(self, base: float, cap: float, random: Random) -> None:
+        """
+        @param base: the first ceiling, in seconds.
+        @param cap: the largest ceiling, in seconds.
+        """
+        self._base = base
+        self._cap = max(base, cap)
+        self._random = random
+        self.failures = 0
+
+    def reset(self) -> None:
+        """Begin anew after a success."""
+        self.failures = 0
+
+    def failed(self, *, lasting: bool = False) -> float:
+        """
+        Count a failure and choose the delay before the next attempt.
+
+        @param lasting: the failure will not pass by itself (the server does not
+            know our cluster, say): wait near the cap from the first time on.
+        @return: seconds.
+        """
+        self.failures += 1
+        if lasting:
+            return self._random.uniform(self._cap / 2, self._cap)
+        # 2 ** 63 would overflow nothing in Python, but a float has its limits.
+        ceiling = min(self._cap, self._base * 2.0 ** min(self.failures - 1, 60))
+        return self._random.uniform(0.0, ceiling)

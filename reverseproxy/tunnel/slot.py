@@ -1,0 +1,305 @@
+"""
+One slot of an agent: it keeps one connection to one tunnel server, for ever.
+
+The slot decides; dialling and greeting are done by a L{Link} that is handed in,
+so that every path through the machine is tested with a clock and no socket.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Link", "Slot", "SlotCore", "SlotState", "make_slot"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from automat import TypeMachineBuilder, pep614
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.errors import HandshakeRefused
+from reverseproxy.tunnel.backoff import Backoff
+from reverseproxy.wire.tunnel import Status
+
+log = Logger()
+
+_LASTING = frozenset({Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN})
+"""Refusals that only a change of a configuration ends."""
+
+
+class SlotState(Enum):
+    """What a slot is doing."""
+
+    IDLE = "idle"
+    DIALLING = "dialling"
+    GREETING = "greeting"
+    SERVING = "serving"
+    WAITING = "waiting"
+    DRAINING = "draining"
+    EXHAUSTED = "exhausted"
+
+
+class Link(Protocol):
+    """
+    A connection to a tunnel server, from dialled to closed.
+
+    @ivar lost: called once when a link that was accepted is gone.
+    """
+
+    lost: Callable[[Failure], None]
+
+    @property
+    def used(self) -> bool:
+        """Whether the server has sent anything through it."""
+
+    def greet(self) -> Deferred[None]:
+        """
+        Introduce ourselves; fires once the server has accepted us and the
+        hosting listener has the connection.  Cancelling closes the link.
+        """
+
+    def drain(self) -> None:
+        """Let the hosted protocol finish what it has begun."""
+
+    def close(self) -> None:
+        """Close it, now."""
+
+
+class Slot(Protocol):
+    """The inputs of the slot's state machine."""
+
+    def start(self) -> None:
+        """Keep a connection from now on."""
+
+    def dialled(self, link: Link) -> None:
+        """The server has been reached."""
+
+    def accepted(self) -> None:
+        """The server has accepted the handshake."""
+
+    def failed(self, reason: Failure) -> None:
+        """The dial or the handshake failed."""
+
+    def lost(self, reason: Failure) -> None:
+        """The serving connection is gone."""
+
+    def retry(self) -> None:
+        """The wait between attempts is over."""
+
+    def give_up(self) -> None:
+        """All attempts that the configuration allows have failed."""
+
+    def drain(self) -> None:
+        """Finish what is under way, and dial no more."""
+
+    def stop(self) -> None:
+        """Close whatever there is, and dial no more."""
+
+
+@dataclass
+class SlotCore:
+    """
+    What a slot stands on, and what it holds.
+
+    @ivar name: for logs.
+    @ivar dial: reaches the server; cancelling the Deferred ends the attempt.
+    @ivar max_attempts: consecutive failures after which the slot gives up;
+        negative for never (MOSN's C{connect_retry_times}).
+    @ivar stable: seconds after which a connection counts as a success, so that
+        the backoff begins anew.
+    @ivar changed: told of each new state.
+    """
+
+    name: str
+    dial: Callable[[], Deferred[Link]]
+    clock: IReactorTime
+    backoff: Backoff
+    max_attempts: int
+    stable: float
+    changed: Callable[[SlotState], None]
+    state: SlotState = SlotState.IDLE
+    pending: Deferred[None] | None = None
+    timer: IDelayedCall | None = None
+    link: Link | None = None
+    since: float = 0.0
+
+    def enter(self, state: SlotState) -> None:
+        """Note the new state."""
+        self.state = state
+        self.changed(state)
+
+    def begin_dial(self, slot: Slot) -> None:
+        """Reach for the server."""
+        self.timer = None
+        self.enter(SlotState.DIALLING)
+        self.pending = self.dial().addCallbacks(slot.dialled, slot.failed)
+
+    def begin_greeting(self, slot: Slot, link: Link) -> None:
+        """Introduce ourselves over a new link."""
+        self.enter(SlotState.GREETING)
+        self.link = link
+        # Set first: the link may be accepted and lost in a single read.
+        link.lost = slot.lost
+        self.pending = link.greet().addCallbacks(lambda _: slot.accepted(), slot.failed)
+
+    def begin_service(self) -> None:
+        """The listener has the link now."""
+        self.pending = None
+        self.since = self.clock.seconds()
+        self.enter(SlotState.SERVING)
+
+    def wait_after_failure(self, slot: Slot, reason: Failure) -> None:
+        """Back off after a dial or a handshake that failed."""
+        self.pending = self.link = None
+        refusal = reason.value
+        delay = self.backoff.failed(
+            lasting=isinstance(refusal, HandshakeRefused) and refusal.status in _LASTING
+        )
+        failures = self.backoff.failures
+        if 0 <= self.max_attempts <= failures:
+            log.error(
+                "{slot}: {reason}; given up after {failures} attempts (connect_retry_times)",
+                slot=self.name,
+                reason=reason.getErrorMessage(),
+                failures=failures,
+            )
+            self.enter(SlotState.EXHAUSTED)
+            slot.give_up()
+            return
+        log.warn(
+            "{slot}: {reason}; failure {failures}, next attempt in {delay:.2f} s",
+            slot=self.name,
+            reason=reason.getErrorMessage(),
+            failures=failures,
+            delay=delay,
+        )
+        self.wait(slot, delay)
+
+    def wait_after_loss(self, slot: Slot, reason: Failure) -> None:
+        """
+        Redial a connection that served.
+
+        At once if it lived long or was used: a plain reverse connection is used
+        up by a single TCP session, and its place must be taken without delay.
+        One that did neither is a failure, or a hosted backend that closes every
+        connection would make us dial in a tight loop.
+        """
+        link, self.link = self.link, None
+        lived = self.clock.seconds() - self.since
+        if lived >= self.stable or (link is not None and link.used):
+            self.backoff.reset()
+            delay = 0.0
+        else:
+            delay = self.backoff.failed()
+        log.info(
+            "{slot}: connection lost after {lived:.1f} s: {reason}; next attempt in {delay:.2f} s",
+            slot=self.name,
+            lived=lived,
+            reason=reason.getErrorMessage(),
+            delay=delay,
+        )
+        self.wait(slot, delay)
+
+    def wait(self, slot: Slot, delay: float) -> None:
+        """Try again after C{delay} seconds."""
+        self.enter(SlotState.WAITING)
+        self.timer = self.clock.callLater(delay, slot.retry)
+
+    def begin_drain(self) -> None:
+        """Let the link finish."""
+        self.enter(SlotState.DRAINING)
+        if self.link is not None:
+            self.link.drain()
+
+    def end(self) -> None:
+        """Let go of everything."""
+        pending, self.pending = self.pending, None
+        link, self.link = self.link, None
+        timer, self.timer = self.timer, None
+        self.enter(SlotState.IDLE)
+        if timer is not None and timer.active():
+            timer.cancel()
+        if pending is not None:
+            pending.cancel()
+        if link is not None:
+            link.close()
+
+
+def _build_machine() -> Callable[[SlotCore], Slot]:
+    machine = TypeMachineBuilder(Slot, SlotCore)
+    idle = machine.state("idle")
+    dialling = machine.state("dialling")
+    greeting = machine.state("greeting")
+    serving = machine.state("serving")
+    waiting = machine.state("waiting")
+    draining = machine.state("draining")
+    exhausted = machine.state("exhausted")
+    every = (idle, dialling, greeting, serving, waiting, draining, exhausted)
+
+    @pep614(idle.upon(Slot.start).to(dialling))
+    @pep614(waiting.upon(Slot.retry).to(dialling))
+    def dial(slot: Slot, core: SlotCore) -> None:
+        core.begin_dial(slot)
+
+    @pep614(dialling.upon(Slot.dialled).to(greeting))
+    def greet(slot: Slot, core: SlotCore, link: Link) -> None:
+        core.begin_greeting(slot, link)
+
+    @pep614(greeting.upon(Slot.accepted).to(serving))
+    def serve(slot: Slot, core: SlotCore) -> None:
+        core.begin_service()
+
+    @pep614(dialling.upon(Slot.failed).to(waiting))
+    @pep614(greeting.upon(Slot.failed).to(waiting))
+    def back_off(slot: Slot, core: SlotCore, reason: Failure) -> None:
+        core.wait_after_failure(slot, reason)
+
+    @pep614(serving.upon(Slot.lost).to(waiting))
+    def redial(slot: Slot, core: SlotCore, reason: Failure) -> None:
+        core.wait_after_loss(slot, reason)
+
+    waiting.upon(Slot.give_up).to(exhausted).returns(None)
+
+    @pep614(serving.upon(Slot.drain).to(draining))
+    def finish(slot: Slot, core: SlotCore) -> None:
+        core.begin_drain()
+
+    @pep614(draining.upon(Slot.lost).to(idle))
+    def finished(slot: Slot, core: SlotCore, reason: Failure) -> None:
+        core.end()
+
+    def end(slot: Slot, core: SlotCore) -> None:
+        core.end()
+
+    for state in every:
+        pep614(state.upon(Slot.stop).to(idle))(end)
+        if state not in (serving, draining):
+            pep614(state.upon(Slot.drain).to(idle))(end)
+    draining.upon(Slot.drain).loop().returns(None)
+
+    def discard(slot: Slot, core: SlotCore, link: Link) -> None:
+        link.close()
+
+    # What was under way may still report after the slot has turned elsewhere.
+    for state in every:
+        if state is not idle:
+            state.upon(Slot.start).loop().returns(None)
+        if state is not dialling:
+            pep614(state.upon(Slot.dialled).loop())(discard)
+        if state is not greeting:
+            state.upon(Slot.accepted).loop().returns(None)
+        if state not in (dialling, greeting):
+            state.upon(Slot.failed).loop().returns(None)
+        if state not in (serving, draining):
+            state.upon(Slot.lost).loop().returns(None)
+        if state is not waiting:
+            state.upon(Slot.retry).loop().returns(None)
+            state.upon(Slot.give_up).loop().returns(None)
+    return machine.build()
+
+
+make_slot: Callable[[SlotCore], Slot] = _build_machine()
+"""Make a slot's state machine, idle, on a core."""
