@@ -1,0 +1,104 @@
+"""
+Go's duration syntax, as MOSN's configuration uses it.
+
+A duration is a signed sum of decimal numbers, each with a unit: C{"8s"},
+C{"1h30m"}, C{"1.5s"}, C{"-300ms"}.  The only duration that may go without a
+unit is C{"0"}.  The syntax is that of Go's C{time.ParseDuration}; its values
+are counted in whole nanoseconds, and so they are here until the very end, when
+they become float seconds.
+"""
+
+from __future__ import annotations
+
+__all__ = ["format_duration", "parse_duration"]
+
+import re
+from typing import Final
+
+_NANOSECONDS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "\u00b5s": 1_000,  # micro sign
+    "\u03bcs": 1_000,  # Greek letter mu
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+
+_UNITS: Final = "ns, us, ms, s, m or h"
+
+_ITEM: Final = re.compile(r"(?P<number>[0-9]*(?:\.[0-9]*)?)(?P<unit>[^0-9.]*)")
+
+_LARGEST: Final = 2**63 - 1
+"""The most nanoseconds that Go's 64-bit duration can hold: about 292 years."""
+
+
+def parse_duration(text: str) -> float:
+    """
+    Read a Go duration.
+
+    @param text: such as C{"1m30s"}.
+    @return: the duration in seconds.
+    @raise ValueError: if it is not one; the message says what is wrong with it
+        and how to write it.
+    """
+    rest = text[1:] if text[:1] in ("+", "-") else text
+    if rest == "0":
+        return 0.0
+    if not rest:
+        raise ValueError(f'{text!r} is not a duration; write a Go duration such as "8s" or "300ms"')
+    total = 0
+    while rest:
+        item = _ITEM.match(rest)
+        assert item is not None  # noqa: S101 - every part of the pattern may be empty
+        number, unit = item["number"], item["unit"]
+        if number in ("", "."):
+            raise ValueError(f'{text!r} is not a duration; write a Go duration such as "8s" or "300ms"')
+        if not unit:
+            raise ValueError(f'{text!r} has no unit; write a Go duration such as "{number}s" or "300ms"')
+        if unit not in _NANOSECONDS:
+            raise ValueError(f"{text!r} has the unknown unit {unit!r}; the units are {_UNITS}")
+        whole, _, fraction = number.partition(".")
+        scale = _NANOSECONDS[unit]
+        total += int(whole or "0") * scale
+        if fraction:
+            total += int(fraction) * scale // 10 ** len(fraction)
+        if total > _LARGEST + text.startswith("-"):
+            raise ValueError(f"{text!r} is too long; the longest duration is about 292 years")
+        rest = rest[item.end() :]
+    return (-total if text.startswith("-") else total) / 1e9
+
+
+def format_duration(seconds: float) -> str:
+    """
+    Write a duration as Go does: C{"1h30m0s"}, C{"1.5s"}, C{"300ms"}.
+
+    @param seconds: the duration; it is rounded to whole nanoseconds.
+    @return: text that L{parse_duration} reads as the same duration.
+    """
+    total = round(seconds * 1e9)
+    sign = "-" if total < 0 else ""
+    total = abs(total)
+    if total < 1_000_000_000:
+        if not total:
+            return "0s"
+        unit = next(name for name in ("ms", "us", "ns") if total >= _NANOSECONDS[name])
+        return f"{sign}{_decimal(total, _NANOSECONDS[unit])}{unit}"
+    minutes, rest = divmod(total, _NANOSECONDS["m"])
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_decimal(rest, _NANOSECONDS['s'])}s"
+    if hours or minutes:
+        text = f"{minutes}m{text}"
+    if hours:
+        text = f"{hours}h{text}"
+    return sign + text
+
+
+def _decimal(value: int, scale: int) -> str:
+    """Write C{value / scale} exactly, without trailing zeros."""
+    whole, fraction = divmod(value, scale)
+    if not fraction:
+        return str(whole)
+    digits = str(fraction).rjust(len(str(scale)) - 1, "0").rstrip("0")
+    return f"{whole}.{digits}"

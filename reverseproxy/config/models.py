@@ -1,0 +1,130 @@
+"""
+The whole configuration as frozen models.
+
+Attribute names are MOSN's keys; durations are float seconds.  What a key means
+is in its description, which the generated reference shows as well.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessLogConfig",
+    "CircuitBreakerConfig",
+    "ClusterConfig",
+    "ClusterManagerConfig",
+    "Config",
+    "DirectResponseConfig",
+    "DynamicServerListConfig",
+    "ExtendConfig",
+    "FilterChainConfig",
+    "FilterConfig",
+    "HeaderMatcherConfig",
+    "HostConfig",
+    "Http1Options",
+    "LbConfig",
+    "ListenerConfig",
+    "MatchConfig",
+    "ProtocolOptions",
+    "ProxyConfig",
+    "RedirectConfig",
+    "RouteActionConfig",
+    "RouterConfig",
+    "RouterRuleConfig",
+    "ServerConfig",
+    "TcpProxyConfig",
+    "TcpRouteConfig",
+    "TlsContextConfig",
+    "TunnelAgentConfig",
+    "TunnelConfig",
+    "VirtualHostConfig",
+]
+
+from typing import Final
+
+from reverseproxy.config._agents import DynamicServerListConfig, ExtendConfig, TunnelAgentConfig
+from reverseproxy.config._base import Bool, Duration, Free, Model, Text, key
+from reverseproxy.config._clusters import (
+    CircuitBreakerConfig,
+    ClusterConfig,
+    ClusterManagerConfig,
+    HostConfig,
+    LbConfig,
+)
+from reverseproxy.config._listeners import (
+    AccessLogConfig,
+    FilterChainConfig,
+    FilterConfig,
+    Http1Options,
+    ListenerConfig,
+    ProtocolOptions,
+    ProxyConfig,
+    TcpProxyConfig,
+    TcpRouteConfig,
+    TunnelConfig,
+)
+from reverseproxy.config._routers import (
+    DirectResponseConfig,
+    HeaderMatcherConfig,
+    MatchConfig,
+    RedirectConfig,
+    RouteActionConfig,
+    RouterConfig,
+    RouterRuleConfig,
+    VirtualHostConfig,
+)
+from reverseproxy.config._tls import TlsContextConfig
+
+LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+
+
+class ServerConfig(Model):
+    """The one server of a configuration."""
+
+    mosn_server_name: Text = key("", "A name for humans.")
+    default_log_path: Text = key("", 'The log: a file, or "stdout"; empty means standard output.')
+    default_log_level: Text = key("INFO", f"The log level: {', '.join(LOG_LEVELS)}.")
+    global_log_roller: Free = key(None, "When to rotate logs.", acted=False)
+    use_netpoll_mode: Bool = key(False, "Which event loop MOSN uses.", acted=False)
+    graceful_timeout: Duration = key(
+        30.0, "How long requests under way may take when the process stops.", pointer=False
+    )
+    processor: Free = key(None, 'How many processors to use: a number or "auto".', acted=False)
+    listeners: tuple[ListenerConfig, ...] = key((), "The listeners.")
+    routers: tuple[RouterConfig, ...] = key((), "The routers.")
+
+
+class Config(Model):
+    """A whole configuration."""
+
+    servers: tuple[ServerConfig, ...] = key((), "The server: exactly one.")
+    cluster_manager: ClusterManagerConfig = key(ClusterManagerConfig(), "The clusters.")
+    disable_upgrade: Bool = key(False, "Hot upgrade does not exist here, so this is always so.")
+    close_graceful: Bool = key(
+        False, "An old name of disable_upgrade. Hot upgrade does not exist here, so this is always so."
+    )
+    extends: tuple[ExtendConfig, ...] = key((), "Extensions: tunnel agents.")
+    inherit_old_mosnconfig: Bool = key(False, "Take over the configuration of an old process.", acted=False)
+    tracing: Free = key(None, "Distributed tracing.", acted=False)
+    metrics: Free = key(None, "Where metrics go.", acted=False)
+    dynamic_resources: Free = key(None, "xDS.", acted=False)
+    static_resources: Free = key(None, "xDS.", acted=False)
+    node: Free = key(None, "xDS.", acted=False)
+    admin: Free = key(None, "The address of the admin API.", acted=False)
+    pprof: Free = key(None, "Profiling.", acted=False)
+    pid: Text = key("", "A file to write the process id to.", acted=False)
+    uds_dir: Text = key("", "A directory for the sockets of hot upgrades.", acted=False)
+    plugin: Free = key(None, "MOSN plug-ins.", acted=False)
+    third_part_codec: Free = key(None, "Third-party codecs.", acted=False)
+    wasm_global_plugins: Free = key(None, "WebAssembly plug-ins.", acted=False)
+
+    @property
+    def server(self) -> ServerConfig:
+        """The one server."""
+        return self.servers[0]
+
+    @property
+    def agents(self) -> tuple[TunnelAgentConfig, ...]:
+        """All tunnel agents, whether enabled or not."""
+        return tuple(
+            extension.config for extension in self.extends if isinstance(extension.config, TunnelAgentConfig)
+        )
