@@ -61,11 +61,8 @@ class Link(Protocol):
         hosting listener has the connection.  Cancelling closes the link.
         """
 
-    def drain(self) -> None:
-        """Let the hosted protocol finish what it has begun."""
-
     def close(self) -> None:
-        """Close it, now."""
+        """Close it, once what was written is sent."""
 
 
 class Slot(Protocol):
@@ -93,7 +90,7 @@ class Slot(Protocol):
         """All attempts that the configuration allows have failed."""
 
     def drain(self) -> None:
-        """Finish what is under way, and dial no more."""
+        """Keep the connection that serves, if one does, and dial no more."""
 
     def stop(self) -> None:
         """Close whatever there is, and dial no more."""
@@ -208,12 +205,6 @@ class SlotCore:
         self.enter(SlotState.WAITING)
         self.timer = self.clock.callLater(delay, slot.retry)
 
-    def begin_drain(self) -> None:
-        """Let the link finish."""
-        self.enter(SlotState.DRAINING)
-        if self.link is not None:
-            self.link.drain()
-
     def end(self) -> None:
         """Let go of everything."""
         pending, self.pending = self.pending, None
@@ -265,7 +256,7 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
 
     @pep614(serving.upon(Slot.drain).to(draining))
     def finish(slot: Slot, core: SlotCore) -> None:
-        core.begin_drain()
+        core.enter(SlotState.DRAINING)
 
     @pep614(draining.upon(Slot.lost).to(idle))
     def finished(slot: Slot, core: SlotCore, reason: Failure) -> None:

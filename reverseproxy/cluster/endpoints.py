@@ -1,0 +1,43 @@
+"""Address strings to Twisted's client endpoints."""
+
+from __future__ import annotations
+
+__all__ = ["make_endpoint"]
+
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from reverseproxy.tls import ClientTls, client_endpoint
+
+
+def make_endpoint(
+    reactor: Any, address: str, timeout: float, tls: ClientTls | None = None
+) -> IStreamClientEndpoint:
+    """
+    Make the endpoint that dials an address.
+
+    @param address: C{ip:port}, C{[v6]:port}, C{name:port} or C{unix:/path}.
+    @param timeout: seconds for the connection to be made.
+    @raise ValueError: if there is no port.
+    """
+    endpoint: IStreamClientEndpoint
+    if address.startswith("unix:"):
+        endpoint = UNIXClientEndpoint(reactor, address.removeprefix("unix:"), timeout=timeout)
+    else:
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
+        if isIPAddress(host):
+            endpoint = TCP4ClientEndpoint(reactor, host, int(port), timeout=timeout)
+        elif isIPv6Address(host):
+            endpoint = TCP6ClientEndpoint(reactor, host, int(port), timeout=timeout)
+        else:
+            endpoint = HostnameEndpoint(reactor, host, int(port), timeout=timeout)
+    return endpoint if tls is None else client_endpoint(endpoint, tls)

@@ -1,0 +1,305 @@
+"""
+Listeners: a port, or an agent, feeds one; its filter builds the protocols.
+
+A listener with C{bind_port} false binds nothing, and serves the connections
+that an agent hands in.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BuildProtocol", "Listener", "ListenerFailed", "format_address", "parse_address"]
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+)
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Handover
+from reverseproxy.config.models import ListenerConfig
+from reverseproxy.errors import ReverseProxyError
+from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
+from reverseproxy.tls import ServerTls, inspect_factory, peer_identity, wrap_server
+
+log = Logger()
+
+BuildProtocol = Callable[[ConnectionInfo], IProtocol]
+"""What a listener's filter is to it: one protocol for each connection."""
+
+BACKLOG = 1024
+"""Connections that the kernel may hold for us to accept."""
+
+TLS_HANDSHAKE_TIMEOUT = 15.0
+"""Seconds for a client's TLS handshake, as MOSN's (spec 1.3.11)."""
+
+
+class ListenerFailed(ReverseProxyError):
+    """A listener could not bind its address."""
+
+
+def format_address(address: IAddress) -> str:
+    """Write an address as MOSN does: C{10.0.0.7:80}, C{[::1]:80}, C{unix:/path}."""
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, UNIXAddress):
+        name = address.name
+        return f"unix:{os.fsdecode(name) if name is not None else ''}"
+    return str(address)
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """
+    Split C{host:port}, C{[v6]:port} or C{:port}.
+
+    @raise ValueError: if there is no port.
+    """
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@implementer(IHandshakeListener)
+class _Accepted(Handover):
+    """
+    An accepted connection, until it is known who it comes from.
+
+    Over TLS that is once the handshake is complete, as the peer's certificate
+    goes into L{ConnectionInfo}.
+    """
+
+    def __init__(self, listener: Listener, secure: bool) -> None:
+        super().__init__()
+        self._listener = listener
+        self._secure = secure
+
+    def connectionMade(self) -> None:
+        self._listener._connections.add(self)
+        if isinstance(self.transport.getHost(), IPv4Address | IPv6Address):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        if not self._secure:
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        info = ConnectionInfo(
+            remote=format_address(self.transport.getPeer()),
+            local=format_address(self.transport.getHost()),
+            secure=self._secure,
+            identity=peer_identity(self.transport) if self._secure else None,
+        )
+        self.hand_over(self._listener.build_protocol(info))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._listener._forget(self, reason)
+        super().connectionLost(reason)
+
+
+class _AcceptedFactory(ServerFactory):
+    noisy = False
+
+    def __init__(self, listener: Listener, secure: bool) -> None:
+        self._listener = listener
+        self._secure = secure
+
+    def buildProtocol(self, addr: IAddress | None) -> _Accepted:
+        return _Accepted(self._listener, self._secure)
+
+
+class _Refuser(Protocol):
+    """Closes a connection that no filter would serve."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+@implementer(IConnectionSink)
+class Listener(Service):
+    """
+    One listener of the configuration.
+
+    @ivar bound: the address it is bound to, once it is; differs from the
+        configuration's for port 0.
+    """
+
+    bound: str | None = None
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        build: BuildProtocol | None,
+        reactor: Any,
+        tls: ServerTls | None = None,
+    ) -> None:
+        """
+        @param build: the filter; L{None} if the configuration names none that
+            serves, in which case connections are closed.
+        """
+        self.name = config.name
+        self.config = config
+        self._build = build
+        self._reactor = reactor
+        self._tls = tls
+        self._port: IListeningPort | None = None
+        self._connections: set[_Accepted] = set()
+        self._draining: Deferred[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many accepted connections are open."""
+        return len(self._connections)
+
+    # IConnectionSink
+
+    def build_protocol(self, info: ConnectionInfo) -> IProtocol:
+        """See L{IConnectionSink}."""
+        if self._build is None:
+            log.warn("{listener}: {peer} closed: no filter serves here", listener=self.name, peer=info.remote)
+            return _Refuser()
+        return self._build(info)
+
+    # binding
+
+    def _factory(self) -> IProtocolFactory:
+        plain = _AcceptedFactory(self, secure=False)
+        if self._tls is None:
+            return plain
+        secure = wrap_server(
+            _AcceptedFactory(self, secure=True),
+            self._tls,
+            clock=self._reactor,
+            handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
+        )
+        if not self.config.inspector:
+            return secure
+        return inspect_factory(plain, secure, clock=self._reactor, timeout=TLS_HANDSHAKE_TIMEOUT)
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind, while we may still be root.
+
+        @raise ListenerFailed: if the address can't be bound.
+        """
+        if not self.config.bind_port or self._port is not None:
+            return
+        try:
+            self._port = self._listen(self._factory())
+        except (CannotListenError, OSError) as error:
+            reason = error.socketError if isinstance(error, CannotListenError) else error
+            raise ListenerFailed(f"listener {self.name} can't listen on {self.config.address}: {reason}") from error
+        self.bound = format_address(self._port.getHost())
+        log.info(
+            "listener {listener} listening on {address}{tls}",
+            listener=self.name,
+            address=self.bound,
+            tls="" if self._tls is None else " (TLS)",
+        )
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        address = self.config.address
+        port: IListeningPort
+        if self.config.network == "unix" or address.startswith("unix:"):
+            # wantPID locks the path, so that a stale socket file of a killed process is replaced
+            # while that of a living one is not.
+            port = self._reactor.listenUNIX(address.removeprefix("unix:"), factory, BACKLOG, wantPID=True)
+            return port
+        host, number = parse_address(address)
+        if not self.config.reuseport:
+            port = self._reactor.listenTCP(number, factory, BACKLOG, host)
+            return port
+        family, _, _, _, name = socket.getaddrinfo(
+            host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, socket.SOCK_STREAM) as shared:
+            shared.setblocking(False)
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            shared.bind(name)
+            shared.listen(BACKLOG)
+            port = self._reactor.adoptStreamPort(shared.fileno(), family, factory)
+            return port
+
+    # ending
+
+    def stop_accepting(self) -> Deferred[None]:
+        """Take no more connections; those that are open go on."""
+        port, self._port = self._port, None
+        if port is None:
+            return succeed(None)
+        log.info("listener {listener} no longer listening on {address}", listener=self.name, address=self.bound)
+        return maybeDeferred(port.stopListening).addCallback(lambda _: None)
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """
+        Take no more connections, and let those that are open finish.
+
+        @param seconds: after this time, what is still open is aborted.
+        @return: fires when no connection is open.
+        """
+        stopped = self.stop_accepting()
+        for connection in list(self._connections):
+            inner = connection.inner
+            if IDrainable.providedBy(inner):
+                inner.drain()
+            else:
+                connection.transport.loseConnection()
+        if not self._connections:
+            return stopped
+        log.info(
+            "listener {listener} waits for {count} connections to finish, at most {seconds:g} s",
+            listener=self.name,
+            count=len(self._connections),
+            seconds=seconds,
+        )
+        self._draining = Deferred()
+        deadline = self._reactor.callLater(seconds, self.abort)
+        drained = self._draining
+
+        def done(_: None) -> Deferred[None]:
+            if deadline.active():
+                deadline.cancel()
+            return stopped
+
+        return drained.addCallback(done)
+
+    def abort(self) -> None:
+        """Close all connections now."""
+        if self._connections:
+            log.warn(
+                "listener {listener} aborts {count} connections", listener=self.name, count=len(self._connections)
+            )
+        for connection in list(self._connections):
+            connection.transport.abortConnection()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop at once."""
+        super().stopService()
+        stopped = self.stop_accepting()
+        self.abort()
+        return stopped
+
+    def _forget(self, connection: _Accepted, reason: Failure) -> None:
+        self._connections.discard(connection)
+        if self._draining is not None and not self._connections:
+            draining, self._draining = self._draining, None
+            draining.callback(None)
+

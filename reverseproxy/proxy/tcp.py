@@ -1,0 +1,272 @@
+"""
+C{tcp_proxy}: a connection is joined to one host of a cluster, byte for byte.
+
+A reverse connection of a plain peer carries one session, exclusively, and is
+used up by it; the agent dials a new one (spec 3.3).
+"""
+
+from __future__ import annotations
+
+__all__ = ["TcpProxy", "TcpProxySettings", "TcpRouter"]
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.config.models import TcpProxyConfig
+from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IHost, PickContext
+from reverseproxy.proxy.access_log import AccessLog, AccessRecord
+from reverseproxy.proxy.relay import RelayEnd, couple
+
+log = Logger()
+
+MAX_ATTEMPTS = 3
+"""Hosts tried for one session at the most, as MOSN does (spec 4.3)."""
+
+IDLE_CHECKS = 4
+"""How often in an idle period a session is looked at; it may live a quarter longer."""
+
+
+class TcpRouter:
+    """
+    Which cluster a connection goes to (spec 4.3).
+
+    C{cluster} wins outright; else the first route whose four lists all hold the
+    connection, where an empty list holds none.
+    """
+
+    def __init__(self, config: TcpProxyConfig) -> None:
+        self._cluster = config.cluster
+        self._routes = [
+            (
+                route.cluster,
+                [ip_network(f"{entry.address}/{entry.length}", strict=False) for entry in route.source_addrs],
+                [
+                    ip_network(f"{entry.address}/{entry.length}", strict=False)
+                    for entry in route.destination_addrs
+                ],
+                route.source_port,
+                route.destination_port,
+            )
+            for route in config.routes
+        ]
+
+    def cluster_for(self, info: ConnectionInfo) -> str | None:
+        """Name the cluster, or L{None} where no route matches."""
+        if self._cluster:
+            return self._cluster
+        for cluster, sources, destinations, source_ports, destination_ports in self._routes:
+            if (
+                _address_in(info.remote, sources)
+                and _address_in(info.local, destinations)
+                and _port_in(info.remote, source_ports)
+                and _port_in(info.local, destination_ports)
+            ):
+                return cluster
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProxySettings:
+    """
+    What all connections of one C{tcp_proxy} filter share.
+
+    @ivar idle_timeout: seconds without a byte in either direction after which
+        a session is closed; L{None} for never.
+    """
+
+    listener: str
+    router: TcpRouter
+    clusters: ClusterManager
+    clock: IReactorTime
+    idle_timeout: float | None = None
+    access_log: AccessLog | None = None
+
+
+class _EndFactory(Factory):
+    noisy = False
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    def buildProtocol(self, addr: IAddress | None) -> RelayEnd:
+        return RelayEnd(self._clock)
+
+
+@implementer(IDrainable)
+class TcpProxy(RelayEnd):
+    """The downstream end of one session."""
+
+    def __init__(self, settings: TcpProxySettings, info: ConnectionInfo) -> None:
+        super().__init__(settings.clock)
+        self._settings = settings
+        self._info = info
+        self._cluster: Cluster | None = None
+        self._host: IHost | None = None
+        self._upstream: RelayEnd | None = None
+        self._pending: Deferred[Any] | None = None
+        self._context = PickContext()
+        self._attempts = 0
+        self._idle_timer: IDelayedCall | None = None
+        self._started = 0.0
+        self._failure = ""
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """
+        Whether a session is under way.
+
+        On a reverse connection it begins with the first byte from the server.
+        """
+        return not self._info.reverse or self.received > 0
+
+    def drain(self) -> None:
+        """See L{IDrainable}: a session ends when one of its ends says so."""
+
+    # the session
+
+    def connectionMade(self) -> None:
+        """Find a host."""
+        self._started = self._clock.seconds()
+        name = self._settings.router.cluster_for(self._info)
+        try:
+            if name is None:
+                raise ClusterUnknown("no route of tcp_proxy matches this connection")
+            self._cluster = self._settings.clusters.get(name)
+        except ClusterUnknown as error:
+            self._refuse(error)
+            return
+        self._acquire(self._cluster)
+
+    def _acquire(self, cluster: Cluster) -> None:
+        try:
+            host = cluster.acquire(self._context)
+        except PickFailed as error:
+            self._refuse(error)
+            return
+        if host is not None:
+            self._dial(cluster, host)
+            return
+        self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
+        self._pending.addCallbacks(lambda host: self._dial(cluster, host), self._not_acquired)
+
+    def _not_acquired(self, reason: Failure) -> None:
+        if not reason.check(CancelledError):
+            self._refuse(reason.value)
+
+    def _dial(self, cluster: Cluster, host: IHost) -> None:
+        self._host = host
+        self._attempts += 1
+        self._pending = host.connect(_EndFactory(self._clock))
+        self._pending.addCallbacks(
+            lambda end: self._connected(end), lambda reason: self._not_connected(cluster, host, reason)
+        )
+
+    def _not_connected(self, cluster: Cluster, host: IHost, reason: Failure) -> None:
+        self._release()
+        if self.lost:
+            return
+        log.warn(
+            "{listener}: cluster {cluster} host {host} failed: {reason}",
+            listener=self._settings.listener,
+            cluster=cluster.name,
+            host=host.address,
+            reason=reason.getErrorMessage(),
+        )
+        self._context.tried.add(host)
+        if self._attempts >= min(MAX_ATTEMPTS, max(1, len(cluster.hosts))):
+            self._refuse(NoHealthyHost(f"no host of cluster {cluster.name} could be reached"))
+            return
+        self._acquire(cluster)
+
+    def _connected(self, end: IProtocol) -> None:
+        assert isinstance(end, RelayEnd)
+        self._pending = None
+        self._upstream = end
+        end.on_close = self._upstream_closed
+        couple(self, end)
+        idle = self._settings.idle_timeout
+        if idle is not None and not self.lost:
+            self._watch(idle / IDLE_CHECKS, 0, (-1, -1))
+
+    def _upstream_closed(self, reason: Failure) -> None:
+        self._release()
+
+    def _watch(self, period: float, quiet: int, before: tuple[int, int]) -> None:
+        assert self._upstream is not None
+        now = (self.received, self._upstream.received)
+        quiet = quiet + 1 if now == before else 0
+        if quiet >= IDLE_CHECKS:
+            self._idle_timer = None
+            self._failure = "idle timeout"
+            self.close()
+            self._upstream.close()
+            return
+        self._idle_timer = self._clock.callLater(period, self._watch, period, quiet, now)
+
+    def _refuse(self, error: BaseException) -> None:
+        self._failure = str(error)
+        log.warn(
+            "{listener}: session of {peer} closed: {reason}",
+            listener=self._settings.listener,
+            peer=self._info.remote,
+            reason=self._failure,
+        )
+        self.close()
+
+    def _release(self) -> None:
+        host, self._host = self._host, None
+        if host is not None and self._cluster is not None:
+            self._cluster.release(host)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the session and account for it."""
+        super().connectionLost(reason)
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+        if self._idle_timer is not None and self._idle_timer.active():
+            self._idle_timer.cancel()
+        access_log = self._settings.access_log
+        if access_log is not None:
+            self._account(access_log)
+
+    def _account(self, access_log: AccessLog) -> None:
+        upstream = self._upstream
+        access_log.write(
+            AccessRecord(
+                protocol="tcp",
+                duration=self._clock.seconds() - self._started,
+                bytes_received=self.received,
+                bytes_sent=0 if upstream is None else upstream.received,
+                remote=self._info.remote,
+                local=self._info.local,
+                upstream_host="",
+                flag=self._failure,
+            )
+        )
+
+
+def _address_in(address: str, networks: list[Any]) -> bool:
+    if address.startswith("unix:"):
+        return False
+    host = ip_address(address.rpartition(":")[0].strip("[]"))
+    return any(host in network for network in networks)
+
+
+def _port_in(address: str, ranges: Any) -> bool:
+    if address.startswith("unix:"):
+        return False
+    port = int(address.rpartition(":")[2])
+    return any(low <= port <= high for low, high in ranges)

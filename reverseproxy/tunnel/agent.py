@@ -1,0 +1,395 @@
+"""
+The agent: keeps connections to every tunnel server, and drains them.
+
+An L{Agent} is one C{tunnel_agent} entry of the configuration; it has a L{Peer}
+for each address that its servers resolve to; a peer has C{connection_num}
+slots (L{reverseproxy.tunnel.slot}), and each slot one connection.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Agent", "AgentPlan", "Peer"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.config.models import TunnelAgentConfig
+from reverseproxy.interfaces import IConnectionSink, ICredentialSource
+from reverseproxy.tls import ClientTls
+from reverseproxy.tunnel.backoff import Backoff
+from reverseproxy.tunnel.discovery import Target
+from reverseproxy.tunnel.link import AgentLink
+from reverseproxy.tunnel.slot import Link, Slot, SlotCore, SlotState, make_slot
+from reverseproxy.wire.tunnel import Announcement, ConnectionInit, encode_graceful_close
+
+log = Logger()
+
+QUIET = 1.0
+"""
+Seconds without a request after which a draining connection is closed.
+
+The server was told not to use it; a request that it had sent before it was
+told arrives within a round trip.
+"""
+
+DRAIN_POLL = 0.05
+"""Seconds between two looks at the draining connections."""
+
+DEFICIT_INTERVAL = 60.0
+"""Seconds between two warnings that connections are missing."""
+
+
+@dataclass(frozen=True)
+class AgentPlan:
+    """
+    Everything that the peers of one agent share.
+
+    @ivar sink: the hosting listener.
+    @ivar credentials: L{None} without a credential policy.
+    @ivar client_tls: makes the TLS settings for the server of a given name;
+        L{None} for plain TCP.
+    @ivar agent_id: names this agent to servers of ours.
+    """
+
+    config: TunnelAgentConfig
+    sink: IConnectionSink
+    reactor: Any
+    random: Random
+    credentials: ICredentialSource | None
+    client_tls: Callable[[str], ClientTls] | None
+    agent_id: str
+
+    def fetch_credential(self) -> Deferred[str]:
+        """Ask for the credential of one dial."""
+        if self.credentials is None:
+            return succeed("")
+        return self.credentials.fetch(self.config.cluster)
+
+
+class _Aside(Protocol):
+    """A connection that tells a server of a graceful close, and is never hosted."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self.closed: Deferred[None] = Deferred()
+
+    def tell(self, frame: bytes, seconds: float) -> Deferred[None]:
+        """Send the frame, and close; at most C{seconds} later the connection is aborted."""
+        assert self.transport is not None
+        self.transport.write(frame)
+        self.transport.loseConnection()
+        deadline = self._clock.callLater(seconds, self.transport.abortConnection)
+        return self.closed.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed.callback(None)
+
+
+class _Building(Factory):
+    """A factory of one protocol, given how to make it."""
+
+    noisy = False
+
+    def __init__(self, make: Callable[[], IProtocol]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._make()
+
+
+class Peer:
+    """
+    One address of a tunnel server.
+
+    @ivar target: the address, and the name that it was found under.
+    """
+
+    def __init__(self, plan: AgentPlan, target: Target, changed: Callable[[], None]) -> None:
+        self.target = target
+        self._plan = plan
+        self._changed = changed
+        self._cores: list[SlotCore] = []
+        self._slots: list[Slot] = []
+        config = plan.config
+        # The name that the certificate must be good for is the one that was configured.
+        tls = None if plan.client_tls is None else plan.client_tls(target.server)
+        self._secure = tls is not None
+        self._endpoint = make_endpoint(plan.reactor, target.address, config.connect_timeout_duration, tls)
+        for number in range(config.connection_num):
+            core = SlotCore(
+                name=f"{config.cluster} via {self.name} #{number + 1}",
+                dial=self._dial,
+                clock=plan.reactor,
+                backoff=Backoff(config.reconnect_base_duration, config.reconnect_max_duration, plan.random),
+                max_attempts=config.connect_retry_times or -1,
+                stable=config.stable_duration,
+                changed=self._slot_changed,
+            )
+            self._cores.append(core)
+            self._slots.append(make_slot(core))
+
+    @property
+    def name(self) -> str:
+        """The server, for logs."""
+        server, address = self.target.server, self.target.address
+        return address if server == address else f"{server} ({address})"
+
+    @property
+    def serving(self) -> int:
+        """How many connections serve."""
+        return sum(core.state is SlotState.SERVING for core in self._cores)
+
+    def _slot_changed(self, state: SlotState) -> None:
+        if state is SlotState.SERVING:
+            log.info(
+                "agent of cluster {cluster}: serving {server} over {serving} of {wanted} connections",
+                cluster=self._plan.config.cluster,
+                server=self.name,
+                serving=self.serving,
+                wanted=len(self._cores),
+            )
+        self._changed()
+
+    # dialling
+
+    def start(self) -> None:
+        """Dial all connections at once, and keep them."""
+        for slot in self._slots:
+            slot.start()
+
+    def _dial(self) -> Deferred[Link]:
+        plan = self._plan
+        config = plan.config
+
+        def connect(credential: str) -> Deferred[IProtocol]:
+            def make_init(local_address: str) -> ConnectionInit:
+                extra = None
+                if config.announce:
+                    extra = Announcement(
+                        agent=plan.agent_id, local_address=local_address, metadata=dict(config.metadata)
+                    ).to_extra()
+                return ConnectionInit(
+                    cluster_name=config.cluster,
+                    weight=config.weight,
+                    host_name=config.host_name,
+                    credential_policy=config.credential_policy,
+                    credential=credential,
+                    extra=extra,
+                )
+
+            def make() -> AgentLink:
+                return AgentLink(
+                    make_init, plan.sink, plan.reactor, config.connect_timeout_duration, self._secure
+                )
+
+            connecting: Deferred[IProtocol] = self._endpoint.connect(_Building(make))
+            return connecting
+
+        dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
+        return dialling.addTimeout(config.connect_timeout_duration, plan.reactor)
+
+    # ending
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """
+        Tell the server, let requests under way finish, and close.
+
+        @param seconds: the longest time this may take.
+        """
+        return Deferred.fromCoroutine(self._drain(seconds))
+
+    async def _drain(self, seconds: float) -> None:
+        clock = self._plan.reactor
+        end = clock.seconds() + seconds
+        links = [
+            core.link
+            for core in self._cores
+            if core.state is SlotState.SERVING and isinstance(core.link, AgentLink)
+        ]
+        for slot in self._slots:
+            slot.drain()
+        if links:
+            log.info(
+                "agent of cluster {cluster}: draining {count} connections to {server}, at most {seconds:g} s",
+                cluster=self._plan.config.cluster,
+                count=len(links),
+                server=self.name,
+                seconds=seconds,
+            )
+            try:
+                await self._tell(links, seconds)
+            except Exception as error:
+                log.warn(
+                    "agent of cluster {cluster}: {server} could not be told of the close: {reason}",
+                    cluster=self._plan.config.cluster,
+                    server=self.name,
+                    reason=str(error) or type(error).__name__,
+                )
+            for link in links:
+                if not link.gone:
+                    link.drain()
+        await self._until_quiet(links, end)
+        self.stop()
+
+    async def _until_quiet(self, links: list[AgentLink], end: float) -> None:
+        clock = self._plan.reactor
+        quiet_since = {link: clock.seconds() for link in links}
+        while (now := clock.seconds()) < end:
+            for link in list(quiet_since):
+                if link.gone:
+                    del quiet_since[link]
+                elif link.busy:
+                    quiet_since[link] = now
+                elif now - quiet_since[link] >= QUIET:
+                    link.close()
+            if not quiet_since:
+                return
+            await deferLater(clock, DRAIN_POLL)
+        log.warn(
+            "agent of cluster {cluster}: {count} connections to {server} still busy, closed",
+            cluster=self._plan.config.cluster,
+            count=len(quiet_since),
+            server=self.name,
+        )
+
+    async def _tell(self, links: list[AgentLink], seconds: float) -> None:
+        plan = self._plan
+        config = plan.config
+        timeout = min(seconds, config.connect_timeout_duration)
+        extra = None
+        if all(link.server_announced for link in links):
+            extra = Announcement(
+                agent=plan.agent_id,
+                credential_policy=config.credential_policy,
+                credential=await plan.fetch_credential().addTimeout(timeout, plan.reactor),
+            ).to_extra()
+        frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
+        for frame in frames:
+            # One frame a connection: MOSN decodes a second one only when more bytes follow it.
+            connecting = self._endpoint.connect(_Building(lambda: _Aside(plan.reactor)))
+            aside = await connecting.addTimeout(timeout, plan.reactor)
+            await aside.tell(frame, timeout)
+
+    def stop(self) -> None:
+        """Close every connection, and dial no more."""
+        for slot in self._slots:
+            slot.stop()
+
+
+class Agent(Service):
+    """
+    One C{tunnel_agent} entry.
+
+    @ivar draining: whether it has been told to stop.
+    """
+
+    draining = False
+
+    def __init__(self, plan: AgentPlan, watch: Callable[[Callable[[Sequence[Target]], None]], Any]) -> None:
+        """
+        @param watch: makes the source of targets, given where to report each
+            complete list of them; it has C{start} and C{stop}.
+        """
+        self.plan = plan
+        self._watcher = watch(self._update)
+        self._peers: dict[Target, Peer] = {}
+        self._leaving: set[Peer] = set()
+        self._deficit_loop = LoopingCall(self._warn_of_deficit)
+        self._deficit_loop.clock = plan.reactor
+
+    @property
+    def wanted(self) -> int:
+        """How many connections there should be."""
+        return len(self._peers) * self.plan.config.connection_num
+
+    @property
+    def serving(self) -> int:
+        """How many connections serve."""
+        return sum(peer.serving for peer in self._peers.values())
+
+    def startService(self) -> None:
+        """Find the servers and dial them."""
+        super().startService()
+        self._watcher.start()
+        self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
+
+    def _changed(self) -> None:
+        """A slot has a new state; the gauges are computed when asked for."""
+
+    def _warn_of_deficit(self) -> None:
+        serving, wanted = self.serving, self.wanted
+        if serving < wanted:
+            log.warn(
+                "agent of cluster {cluster}: {deficit} of {wanted} connections are missing",
+                cluster=self.plan.config.cluster,
+                deficit=wanted - serving,
+                wanted=wanted,
+            )
+
+    def _update(self, targets: Sequence[Target]) -> None:
+        if self.draining:
+            return
+        wanted = set(targets)
+        for target in [known for known in self._peers if known not in wanted]:
+            peer = self._peers.pop(target)
+            log.info(
+                "agent of cluster {cluster}: server {server} is no longer listed",
+                cluster=self.plan.config.cluster,
+                server=peer.name,
+            )
+            self._leaving.add(peer)
+            peer.drain(self.plan.config.graceful_close_max_wait_duration).addBoth(
+                lambda _, peer=peer: self._leaving.discard(peer)
+            )
+        for target in targets:
+            if target not in self._peers:
+                peer = self._peers[target] = Peer(self.plan, target, self._changed)
+                log.info(
+                    "agent of cluster {cluster}: dialling {server}, {count} connections",
+                    cluster=self.plan.config.cluster,
+                    server=peer.name,
+                    count=self.plan.config.connection_num,
+                )
+                peer.start()
+
+    def drain(self) -> Deferred[None]:
+        """
+        Leave every server gracefully, all at the same time.
+
+        @return: fires when no connection is left, after
+            C{graceful_close_max_wait_duration} at the latest.
+        """
+        self._quit()
+        seconds = self.plan.config.graceful_close_max_wait_duration
+        drains = [peer.drain(seconds) for peer in self._peers.values()]
+        return DeferredList(drains, consumeErrors=True).addCallback(lambda _: None)
+
+    def _quit(self) -> None:
+        self.draining = True
+        self._watcher.stop()
+        if self._deficit_loop.running:
+            self._deficit_loop.stop()
+
+    def stopService(self) -> None:
+        """Close everything at once."""
+        super().stopService()
+        self._quit()
+        for peer in [*self._peers.values(), *self._leaving]:
+            peer.stop()
+
+
+def new_agent_id() -> str:
+    """Make a name that no other agent has."""
+    return uuid4().hex
