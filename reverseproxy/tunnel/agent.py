@@ -8,13 +8,13 @@ slots (L{reverseproxy.tunnel.slot}), and each slot one connection.
 
 from __future__ import annotations
 
-__all__ = ["Agent", "AgentPlan", "Peer"]
+__all__ = ["Agent", "AgentPlan", "Peer", "new_agent_id"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -32,7 +32,8 @@ from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.tunnel.discovery import Target
 from reverseproxy.tunnel.link import AgentLink
 from reverseproxy.tunnel.slot import Link, Slot, SlotCore, SlotState, make_slot
-from reverseproxy.wire.tunnel import Announcement, ConnectionInit, encode_graceful_close
+from reverseproxy.wire.extra import Announcement, CloseProof
+from reverseproxy.wire.tunnel import ConnectionInit, encode_graceful_close
 
 log = Logger()
 
@@ -270,7 +271,7 @@ class Peer:
         timeout = min(seconds, config.connect_timeout_duration)
         extra = None
         if all(link.server_announced for link in links):
-            extra = Announcement(
+            extra = CloseProof(
                 agent=plan.agent_id,
                 credential_policy=config.credential_policy,
                 credential=await plan.fetch_credential().addTimeout(timeout, plan.reactor),
@@ -391,5 +392,5 @@ class Agent(Service):
 
 
 def new_agent_id() -> str:
-    """Make a name that no other agent has."""
-    return uuid4().hex
+    """Make a name that no other agent has, nor can guess."""
+    return token_hex(16)

@@ -23,7 +23,8 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
 from reverseproxy.proxy.relay import close_within
 from reverseproxy.tls import peer_identity
-from reverseproxy.wire.tunnel import Announcement, ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode, meaning
+from reverseproxy.wire.extra import ServerAnnouncement
+from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
 
 
 def _ignore(reason: Failure) -> None:
@@ -117,12 +118,12 @@ class AgentLink(Handover):
         if self._greeting is None:
             self.close()  # cancelled, or the server spoke before it was greeted
         elif answer.status != Status.SUCCESS:
-            self._refuse(HandshakeRefused(answer.status, f"refused by the server: {meaning(answer.status)}"))
+            self._refuse(HandshakeRefused(answer.status, answer.status.meaning))
         else:
             self._host(answer)
 
     def _host(self, answer: InitResponse) -> None:
-        self.server_announced = Announcement.from_extra(answer.extra) is not None
+        self.server_announced = ServerAnnouncement.from_extra(answer.extra) is not None
         info = ConnectionInfo(
             remote=format_address(self.transport.getPeer()),
             local=self.local_address,

@@ -1,0 +1,332 @@
+"""Tests for L{reverseproxy.tunnel.slot}: every path through the machine, with a clock and no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.errors import HandshakeRefused
+from reverseproxy.tunnel.backoff import Backoff
+from reverseproxy.tunnel.slot import Link, Slot, SlotCore, SlotState, make_slot
+from reverseproxy.wire.tunnel import Status
+
+
+class FakeLink:
+    """A link whose fate the test decides."""
+
+    lost: Callable[[Failure], None]
+
+    def __init__(self) -> None:
+        self.used = False
+        self.closed = False
+        self.greeting: Deferred[None] = Deferred(self._cancelled)
+
+    def _cancelled(self, _: object) -> None:
+        self.close()
+
+    def greet(self) -> Deferred[None]:
+        return self.greeting
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Highest(Random):
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+class Bench:
+    """A slot with everything around it under control."""
+
+    def __init__(self, max_attempts: int = -1) -> None:
+        self.clock = Clock()
+        self.dials: list[Deferred[Link]] = []
+        self.states: list[SlotState] = []
+        self.cancelled = 0
+        self.core = SlotCore(
+            name="slot",
+            dial=self._dial,
+            clock=self.clock,
+            backoff=Backoff(2.0, 60.0, Highest()),
+            max_attempts=max_attempts,
+            stable=30.0,
+            changed=self.states.append,
+        )
+        self.slot: Slot = make_slot(self.core)
+
+    def _dial(self) -> Deferred[Link]:
+        dial: Deferred[Link] = Deferred(self._cancel)
+        self.dials.append(dial)
+        return dial
+
+    def _cancel(self, _: object) -> None:
+        self.cancelled += 1
+
+    def serve(self) -> FakeLink:
+        """Bring the slot to serving."""
+        link = FakeLink()
+        self.dials[-1].callback(link)
+        link.greeting.callback(None)
+        return link
+
+
+REFUSED = Failure(ConnectionRefusedError())
+DONE = Failure(ConnectionDone())
+
+
+class SlotTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bench = Bench()
+
+    def tearDown(self) -> None:
+        self.flushLoggedErrors()
+
+    def test_the_way_to_service(self) -> None:
+        bench = self.bench
+        self.assertIs(bench.core.state, SlotState.IDLE)
+        bench.slot.start()
+        link = FakeLink()
+        bench.dials[0].callback(link)
+        self.assertIs(bench.core.state, SlotState.GREETING)
+        link.greeting.callback(None)
+        self.assertEqual(bench.states, [SlotState.DIALLING, SlotState.GREETING, SlotState.SERVING])
+        self.assertEqual(bench.clock.getDelayedCalls(), [])
+
+    def test_a_failed_dial_is_repeated_with_backoff_for_ever(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        for delay in (2, 4, 8, 16, 32, 60, 60, 60):
+            bench.dials[-1].errback(REFUSED)
+            self.assertIs(bench.core.state, SlotState.WAITING)
+            count = len(bench.dials)
+            bench.clock.advance(delay - 0.01)
+            self.assertEqual(len(bench.dials), count)
+            bench.clock.advance(0.01)
+            self.assertEqual(len(bench.dials), count + 1)
+
+    def test_a_failed_greeting_is_repeated(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        link = FakeLink()
+        bench.dials[0].callback(link)
+        link.greeting.errback(Failure(HandshakeRefused(Status.CREDENTIAL_REJECTED, "no")))
+        self.assertIs(bench.core.state, SlotState.WAITING)
+        bench.clock.advance(2)
+        self.assertEqual(len(bench.dials), 2)
+
+    def test_a_refusal_that_lasts_is_repeated_slowly(self) -> None:
+        for status in (Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN):
+            bench = Bench()
+            bench.slot.start()
+            link = FakeLink()
+            bench.dials[0].callback(link)
+            link.greeting.errback(Failure(HandshakeRefused(status, "no")))
+            bench.clock.advance(59)
+            self.assertEqual(len(bench.dials), 1)
+            bench.clock.advance(1)
+            self.assertEqual(len(bench.dials), 2)
+
+    def test_attempts_are_bounded_on_request(self) -> None:
+        bench = Bench(max_attempts=3)
+        bench.slot.start()
+        for _ in range(2):
+            bench.dials[-1].errback(REFUSED)
+            bench.clock.advance(60)
+        bench.dials[-1].errback(REFUSED)
+        self.assertIs(bench.core.state, SlotState.EXHAUSTED)
+        bench.clock.advance(1000)
+        self.assertEqual(len(bench.dials), 3)
+        bench.slot.start()  # nothing begins again by itself
+        self.assertIs(bench.core.state, SlotState.EXHAUSTED)
+        bench.slot.stop()
+        self.assertIs(bench.core.state, SlotState.IDLE)
+
+    def test_success_renews_the_attempts(self) -> None:
+        bench = Bench(max_attempts=2)
+        bench.slot.start()
+        bench.dials[-1].errback(REFUSED)
+        bench.clock.advance(60)
+        link = bench.serve()
+        bench.clock.advance(30)
+        link.lost(DONE)
+        bench.clock.advance(0)
+        bench.dials[-1].errback(REFUSED)
+        self.assertIs(bench.core.state, SlotState.WAITING)
+
+    def test_a_used_connection_is_replaced_at_once(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        link = bench.serve()
+        link.used = True
+        link.lost(DONE)
+        bench.clock.advance(0)
+        self.assertEqual(len(bench.dials), 2)
+
+    def test_an_old_connection_is_replaced_at_once(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        bench.dials[-1].errback(REFUSED)
+        bench.clock.advance(60)
+        link = bench.serve()
+        bench.clock.advance(30)
+        link.lost(DONE)
+        self.assertEqual(bench.core.backoff.failures, 0)
+        bench.clock.advance(0)
+        self.assertEqual(len(bench.dials), 3)
+
+    def test_a_connection_that_did_nothing_is_a_failure(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        bench.serve().lost(DONE)
+        bench.clock.advance(1.99)
+        self.assertEqual(len(bench.dials), 1)
+        bench.clock.advance(0.01)
+        self.assertEqual(len(bench.dials), 2)
+        bench.serve().lost(DONE)
+        bench.clock.advance(2)
+        self.assertEqual(len(bench.dials), 2)
+
+    def test_drain_keeps_what_serves_and_dials_no_more(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        link = bench.serve()
+        bench.slot.drain()
+        bench.slot.drain()
+        self.assertIs(bench.core.state, SlotState.DRAINING)
+        self.assertFalse(link.closed)
+        link.lost(DONE)
+        self.assertIs(bench.core.state, SlotState.IDLE)
+        bench.clock.advance(100)
+        self.assertEqual(len(bench.dials), 1)
+
+    def test_drain_ends_what_does_not_serve(self) -> None:
+        dialling, waiting, greeting = Bench(), Bench(), Bench()
+        for bench in (dialling, waiting, greeting):
+            bench.slot.start()
+        waiting.dials[0].errback(REFUSED)
+        link = FakeLink()
+        greeting.dials[0].callback(link)
+        for bench in (dialling, waiting, greeting):
+            bench.slot.drain()
+            self.assertIs(bench.core.state, SlotState.IDLE)
+            bench.clock.advance(100)
+            self.assertEqual(len(bench.dials), 1)
+        self.assertEqual(dialling.cancelled, 1)
+        self.assertTrue(link.closed)
+
+    def test_stop_closes_what_serves(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        link = bench.serve()
+        bench.slot.stop()
+        self.assertTrue(link.closed)
+        link.lost(DONE)  # reported late
+        self.assertIs(bench.core.state, SlotState.IDLE)
+
+    def test_a_dial_that_succeeds_after_the_stop_is_closed(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        link = FakeLink()
+        bench.slot.stop()
+        bench.slot.dialled(link)
+        self.assertTrue(link.closed)
+
+    def test_a_stopped_slot_starts_again(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        bench.slot.stop()
+        bench.slot.start()
+        self.assertIs(bench.core.state, SlotState.DIALLING)
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Whatever happens in whatever order: at most one link, and no lost slot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = Bench()
+        self.links: list[FakeLink] = []
+        self.stopped = True
+
+    @rule()
+    def start(self) -> None:
+        self.bench.slot.start()
+        if self.bench.core.state is not SlotState.DRAINING:
+            self.stopped = False
+
+    @rule()
+    def stop(self) -> None:
+        self.bench.slot.stop()
+        self.stopped = True
+
+    @rule()
+    def drain(self) -> None:
+        self.bench.slot.drain()
+        self.stopped = True
+
+    @precondition(lambda self: self.bench.dials and not self.bench.dials[-1].called)
+    @rule(good=st.booleans())
+    def dial_ends(self, good: bool) -> None:
+        if good:
+            link = FakeLink()
+            self.links.append(link)
+            self.bench.dials[-1].callback(link)
+        else:
+            self.bench.dials[-1].errback(REFUSED)
+
+    @precondition(lambda self: self.links and not self.links[-1].greeting.called)
+    @rule(good=st.booleans())
+    def greeting_ends(self, good: bool) -> None:
+        if good:
+            self.links[-1].greeting.callback(None)
+        else:
+            self.links[-1].greeting.errback(REFUSED)
+
+    @precondition(lambda self: self.bench.core.state in (SlotState.SERVING, SlotState.DRAINING))
+    @rule(used=st.booleans())
+    def lose(self, used: bool) -> None:
+        self.links[-1].used = used
+        self.links[-1].closed = True
+        self.links[-1].lost(DONE)
+
+    @rule(seconds=st.floats(0, 90))
+    def wait(self, seconds: float) -> None:
+        self.bench.clock.advance(seconds)
+
+    @invariant()
+    def never_two_pending(self) -> None:
+        assert len(self.bench.clock.getDelayedCalls()) <= 1
+        assert sum(not dial.called for dial in self.bench.dials) <= 1
+
+    @invariant()
+    def a_running_slot_is_doing_something(self) -> None:
+        state = self.bench.core.state
+        if self.stopped:
+            assert state in (SlotState.IDLE, SlotState.DRAINING)
+            assert not self.bench.clock.getDelayedCalls()
+        else:
+            assert state not in (SlotState.IDLE, SlotState.DRAINING, SlotState.EXHAUSTED)
+
+    @invariant()
+    def an_idle_slot_holds_nothing(self) -> None:
+        if self.bench.core.state is SlotState.IDLE:
+            assert all(link.closed or link.greeting.called for link in self.links)
+            assert self.bench.core.link is None
+
+
+class AnySequenceTests(SynchronousTestCase):
+    def test_any_sequence(self) -> None:
+        run_state_machine_as_test(
+            AnySequence, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        )
+        self.flushLoggedErrors()
