@@ -42,10 +42,10 @@ from urllib.parse import quote, unquote_to_bytes
 
 import re2
 
-from .errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from .config.models import (
+    from reverseproxy.config.models import (
         DirectResponseConfig,
         HeaderMatcherConfig,
         RedirectConfig,
@@ -349,7 +349,8 @@ class _Compiler:
             return None
         else:
             return self._rpc_test(match.headers, place), outcome
-        method, headers = None, []
+        method: str | None = None
+        headers: list[tuple[str, _HeaderTest]] = []
         for i, header in enumerate(match.headers):
             if header.name == "method":
                 method = header.value

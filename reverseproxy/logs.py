@@ -1,0 +1,503 @@
+"""
+Log lines that people and machines can read, on top of L{twisted.logger}.
+
+L{make_observer} gives what L{twisted.logger.globalLogBeginner} wants.  The
+text format is one line for each event::
+
+    2026-07-14T12:00:00.123Z WARN  tunnel.server: refused 10.0.0.7:50000: ...
+
+with the lines of a traceback indented below it.  The JSON format is one object
+for each event, with C{time}, C{level}, C{namespace}, C{message} and every field
+that was given to the logger.
+
+Peers choose much of what is logged about them.  So control characters and
+line breaks are escaped (nobody can forge a line or send escape sequences to a
+terminal), lengths are bounded, fields that are named like secrets are not
+written, and a L{Throttle} keeps a flood of bad peers from filling the disk.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DEFAULT_LEVEL",
+    "LogFile",
+    "LogObserver",
+    "Throttle",
+    "escape",
+    "format_time",
+    "make_observer",
+    "parse_level",
+]
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    PredicateResult,
+    formatEvent,
+)
+from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
+from zope.interface import implementer
+
+from reverseproxy.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from constantly import NamedConstant
+
+DEFAULT_LEVEL: Final = "INFO"
+
+MAX_MESSAGE: Final = 8192
+"""Characters of a message; longer ones are cut."""
+
+MAX_FIELD: Final = 2048
+"""Characters of one field of a JSON line."""
+
+MAX_FIELDS: Final = 64
+"""Fields of a JSON line, and items of a list or mapping in one."""
+
+MAX_TRACEBACK: Final = 32768
+"""Characters of a traceback; of a longer one the end is kept."""
+
+MAX_BACKLOG: Final = 1 << 20
+"""Bytes that wait for an output that does not take them at the moment."""
+
+# MOSN's level names, upper-case only.  Twisted has neither "trace" nor "fatal".
+_LEVELS: Final[Mapping[str, NamedConstant]] = {
+    "TRACE": LogLevel.debug,
+    "DEBUG": LogLevel.debug,
+    "INFO": LogLevel.info,
+    "WARN": LogLevel.warn,
+    "ERROR": LogLevel.error,
+    "FATAL": LogLevel.critical,
+}
+_LEVEL_NAMES: Final = {
+    LogLevel.debug: "DEBUG",
+    LogLevel.info: "INFO",
+    LogLevel.warn: "WARN",
+    LogLevel.error: "ERROR",
+    LogLevel.critical: "FATAL",
+}
+
+_STANDARD_STREAMS: Final = {
+    "stdout": 1,
+    "/dev/stdout": 1,
+    "": 2,
+    "stderr": 2,
+    "/dev/stderr": 2,
+}
+
+_SECRET: Final = re.compile(
+    r"(?:^|_)(?:password|passwd|passphrase|secret|token|credential|authorization|cookie|(?:private|api)_?key)s?$",
+    re.IGNORECASE,
+)
+_REDACTED: Final = "[redacted]"
+
+# What twisted.python.log puts into its events beside the caller's fields.
+_LEGACY_KEYS: Final = frozenset(
+    {"isError", "message", "system", "format", "time", "failure", "why", "logLevel"}
+)
+_OWN_KEYS: Final = frozenset({"time", "level", "namespace", "message", "traceback"})
+
+_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def parse_level(name: str) -> NamedConstant:
+    """
+    Translate a MOSN log level name.
+
+    @param name: C{TRACE}, C{DEBUG}, C{INFO}, C{WARN}, C{ERROR} or C{FATAL};
+        anything else, lower case included, counts as C{INFO}, as in MOSN.
+    @return: one of L{LogLevel}; C{TRACE} is the same as C{DEBUG}.
+    """
+    return _LEVELS.get(name, LogLevel.info)
+
+
+def format_time(seconds: float | None) -> str:
+    """
+    Write a point in time as RFC 3339 in UTC with milliseconds.
+
+    @param seconds: since the epoch; L{None} (or what no calendar has) gives
+        C{"-"}.
+    """
+    if seconds is None:
+        return "-"
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, ValueError):
+        return "-"
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def escape(text: str) -> str:
+    """
+    Make text safe for a line of a log.
+
+    Everything that is not printable (control characters, line breaks of every
+    kind, direction marks) becomes a backslash sequence; a byte that could not
+    be decoded (C{surrogateescape}) becomes C{\\xNN}.  The rest stays as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escape_one(character) for character in text)
+
+
+def _escape_one(character: str) -> str:
+    """The backslash sequence for one character."""
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _cut(text: str, limit: int) -> str:
+    """Bound the length of text and say so."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}... ({len(text) - limit} more characters)"
+
+
+class LogFile:
+    """
+    Where lines go: a file that can be reopened, or a standard stream.
+
+    Writing never raises: a full disk must not stop the traffic.  What can't be
+    written is counted in L{lost}.  A pipe that is full for the moment gets its
+    bytes with the next write, up to C{MAX_BACKLOG} of them.
+
+    @ivar path: as given.
+    @ivar lost: lines that could not be written; the owner may reset it.
+    @ivar reason: why the last lost line was lost.
+    """
+
+    def __init__(self, path: str, where: str = "") -> None:
+        """
+        Open for appending, creating the file and its directories if need be.
+
+        @param path: a file name; C{"stdout"}; C{"stderr"} or C{""} for standard
+            error.
+        @param where: the configuration key the path came from, for the error.
+        @raise ConfigError: if it can't be opened.
+        """
+        self.path = path
+        self.lost = 0
+        self.reason = ""
+        self._where = where
+        self._backlog = b""
+        self._mid_line = False
+        self._standard = path in _STANDARD_STREAMS
+        self._fd = _STANDARD_STREAMS[path] if self._standard else self._open()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait to be written."""
+        return len(self._backlog)
+
+    def _open(self) -> int:
+        """Open the file; the descriptor is not inherited by child processes."""
+        # Without O_NONBLOCK, a named pipe without a reader would hang us here.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            directory = os.path.dirname(self.path)
+            if directory:
+                os.makedirs(directory, exist_ok=True)
+            return os.open(self.path, flags, 0o644)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise ConfigError(
+                Problem("", self._where, f"the log file {self.path!r} can't be opened: {reason}")
+            ) from error
+
+    def write(self, data: bytes) -> None:
+        """
+        Write whole lines.
+
+        @param data: lines, each with its line break; empty to try the backlog
+            again.
+        """
+        if len(self._backlog) + len(data) > MAX_BACKLOG and self._backlog:
+            self._lose(data, "the output does not take data fast enough")
+            data = b""
+        if self._mid_line and not self._backlog and data:
+            data = b"\n" + data
+        data = self._backlog + data
+        self._backlog = b""
+        while data:
+            try:
+                written = os.write(self._fd, data)
+            except BlockingIOError:
+                self._backlog = data
+                break
+            except OSError as error:
+                self._lose(data, error.strerror or str(error))
+                break
+            self._mid_line = data[written - 1 : written] != b"\n"
+            data = data[written:]
+
+    def _lose(self, data: bytes, reason: str) -> None:
+        """Give up on some lines."""
+        self.lost += data.count(b"\n")
+        self.reason = reason
+
+    def reopen(self) -> None:
+        """
+        Open the path anew, for after it has been renamed.
+
+        The descriptor keeps its number, so a write in another thread goes to
+        the old file or to the new one, never astray.
+
+        @raise ConfigError: if it can't be opened; the old file stays in use.
+        """
+        if self._standard or self._fd < 0:
+            return
+        fd = self._open()
+        try:
+            os.dup2(fd, self._fd, inheritable=False)
+        finally:
+            os.close(fd)
+        self._mid_line = False
+
+    def close(self) -> None:
+        """Close the file; standard streams stay open.  Later writes are lost."""
+        fd, self._fd = self._fd, -1
+        if not self._standard and fd >= 0:
+            os.close(fd)
+
+
+@implementer(ILogObserver)
+class LogObserver:
+    """
+    Writes events of a level or above, each as soon as it comes.
+
+    @ivar file: where the lines go.
+    """
+
+    def __init__(self, file: LogFile, level: str, render: Callable[[LogEvent], str]) -> None:
+        self.file = file
+        self._render = render
+        self._predicate = LogLevelFilterPredicate()
+        self.level = level
+
+    @property
+    def level(self) -> str:
+        """The lowest level that is written, by MOSN's name; may be set at any time."""
+        return self._level
+
+    @level.setter
+    def level(self, name: str) -> None:
+        self._level = name if name in _LEVELS else DEFAULT_LEVEL
+        self._predicate.defaultLogLevel = parse_level(name)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Take an event, as L{ILogObserver} has it."""
+        if self._predicate(event) is PredicateResult.no:
+            return
+        lines = self._render(event)
+        before, self.file.lost = self.file.lost, 0
+        if before:
+            notice: LogEvent = {
+                "log_time": event.get("log_time"),
+                "log_level": LogLevel.error,
+                "log_namespace": "reverseproxy.logs",
+                "log_format": "{lost} lines of this log could not be written: {reason}",
+                "lost": before,
+                "reason": self.file.reason,
+            }
+            lines = self._render(notice) + lines
+        self.file.write(lines.encode("utf-8", "backslashreplace"))
+        if before and self.file.lost:
+            # The notice is not worth counting.
+            self.file.lost = before + 1
+
+    def reopen(self) -> None:
+        """
+        Open the file anew, for log rotation.
+
+        @raise ConfigError: if it can't be opened; the old file stays in use.
+        """
+        self.file.reopen()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def make_observer(path: str, level: str = DEFAULT_LEVEL, fmt: str = "text") -> LogObserver:
+    """
+    Make the observer for the configured log.
+
+    @param path: a file name, C{"stdout"}, or C{"stderr"} (also C{""}).
+    @param level: a MOSN level name, see L{parse_level}.
+    @param fmt: C{"text"} or C{"json"}.
+    @raise ConfigError: if the file can't be opened or the format is unknown.
+    """
+    renderers = {"text": _render_text, "json": _render_json}
+    if fmt not in renderers:
+        raise ConfigError(Problem("", "", f"{fmt!r} is not a log format; use 'text' or 'json'"))
+    return LogObserver(LogFile(path, "default_log_path"), level, renderers[fmt])
+
+
+def _without_secrets(event: LogEvent) -> LogEvent:
+    """Replace the values of fields that are named like secrets."""
+    secrets = {key: _REDACTED for key in event if _SECRET.search(key)}
+    if not secrets:
+        return event
+    # A flattened event would still bring the old values.
+    return {key: value for key, value in event.items() if key != "log_flattened"} | secrets
+
+
+def _message(event: LogEvent) -> str:
+    """The message alone, as one bounded line."""
+    if "log_failure" not in event and "failure" in event and "log_text" in event:
+        # twisted.python.log.err: its text has the traceback in it.
+        text = safe_str(event.get("why") or "Unhandled Error")
+    else:
+        text = formatEvent(event)
+    return escape(_cut(text.strip(), MAX_MESSAGE))
+
+
+def _namespace(event: LogEvent) -> str:
+    """Who speaks: our own modules without the package name."""
+    namespace = event.get("log_namespace")
+    if namespace is None or namespace == "log_legacy":
+        system = event.get("log_system")
+        namespace = "twisted" if system in (None, "-", "") else system
+    return escape(_cut(safe_str(namespace).removeprefix("reverseproxy."), 128))
+
+
+def _level(event: LogEvent) -> str:
+    """MOSN's name for the level of an event."""
+    return _LEVEL_NAMES.get(event.get("log_level"), "-")
+
+
+def _traceback(event: LogEvent) -> list[str]:
+    """The lines of the traceback, escaped; empty if the event has none."""
+    failure = event.get("log_failure", event.get("failure"))
+    if not isinstance(failure, Failure):
+        return []
+    try:
+        text = failure.getTraceback()
+    except Exception as error:
+        text = f"(the traceback can't be shown: {safe_str(error)})"
+    if len(text) > MAX_TRACEBACK:
+        text = f"({len(text) - MAX_TRACEBACK} characters left out)\n{text[-MAX_TRACEBACK:]}"
+    return [escape(line) for line in text.rstrip().split("\n")]
+
+
+def _render_text(event: LogEvent) -> str:
+    """One line, and the traceback indented below it."""
+    event = _without_secrets(event)
+    time = format_time(event.get("log_time"))
+    line = f"{time} {_level(event):5} {_namespace(event)}: {_message(event)}\n"
+    return line + "".join(f"    {part}\n" for part in _traceback(event))
+
+
+def _render_json(event: LogEvent) -> str:
+    """One JSON object on one line."""
+    event = _without_secrets(event)
+    record: dict[str, Any] = {
+        "time": format_time(event.get("log_time")),
+        "level": _level(event),
+        "namespace": _namespace(event),
+        "message": _message(event),
+    }
+    traceback = _traceback(event)
+    if traceback:
+        record["traceback"] = "\n".join(traceback)
+    legacy = "isError" in event
+    for key, value in event.items():
+        if key.startswith("log_") or (legacy and key in _LEGACY_KEYS):
+            continue
+        if len(record) >= MAX_FIELDS:
+            break
+        record[_cut(f"{key}_" if key in _OWN_KEYS else key, MAX_FIELD)] = _jsonable(value)
+    return json.dumps(record) + "\n"
+
+
+def _jsonable(value: object, depth: int = 3) -> Any:
+    """
+    Turn a value into what JSON has, bounded in every direction.
+
+    @param depth: how many levels of lists and mappings to keep as such.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 64:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, bytes | bytearray):
+        value = bytes(value[: MAX_FIELD + 1]).decode("utf-8", "backslashreplace")
+    if depth and isinstance(value, Mapping):
+        return {
+            _text(key): _REDACTED if _SECRET.search(_text(key)) else _jsonable(item, depth - 1)
+            for key, item in list(value.items())[:MAX_FIELDS]
+        }
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_jsonable(item, depth - 1) for item in list(value)[:MAX_FIELDS]]
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    """Anything as bounded text that every JSON reader takes."""
+    text = value if isinstance(value, str) else safe_str(value)
+    return _cut(text, MAX_FIELD).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Throttle:
+    """
+    Lets so many events pass and counts the rest: a token bucket.
+
+    For lines that a peer can cause as often as it likes::
+
+        if self._throttle.allow():
+            log.warn("refused {peer}; {suppressed} similar lines left out",
+                     peer=peer, suppressed=self._throttle.suppressed)
+
+    @ivar suppressed: after L{allow} returned true: how many times it had
+        returned false since it last returned true.
+    """
+
+    def __init__(self, clock: IReactorTime, per_second: float, burst: int = 1) -> None:
+        """
+        @param clock: tells the time.
+        @param per_second: events that pass in the long run; more than 0.
+        @param burst: events that pass at once after a quiet time; 1 or more.
+        """
+        if not per_second > 0 or burst < 1:
+            raise ValueError("a throttle must let something pass")
+        self.suppressed = 0
+        self._clock = clock
+        self._rate = per_second
+        self._burst = burst
+        self._tokens = float(burst)
+        self._updated = clock.seconds()
+        self._denied = 0
+
+    def allow(self) -> bool:
+        """Ask for one event: whether it may pass."""
+        now = self._clock.seconds()
+        # A clock that was set back must not take tokens away.
+        elapsed = max(now - self._updated, 0.0)
+        self._tokens = min(self._tokens + elapsed * self._rate, self._burst)
+        self._updated = now
+        if self._tokens < 1.0:
+            self._denied += 1
+            return False
+        self._tokens -= 1.0
+        self.suppressed, self._denied = self._denied, 0
+        return True
