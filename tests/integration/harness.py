@@ -9,6 +9,9 @@ from __future__ import annotations
 
 __all__ = [
     "DEADLINE",
+    "JOINED",
+    "LEFT",
+    "SERVING",
     "Backend",
     "Child",
     "IntegrationTestCase",
@@ -22,7 +25,6 @@ import inspect
 import json
 import os
 import re
-import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -42,6 +44,15 @@ import reverseproxy
 
 DEADLINE = 30.0
 """Seconds after which anything that a test waits for has failed to come."""
+
+JOINED = r"joined cluster"
+"""What a tunnel server logs once a connection can be given requests."""
+
+LEFT = r"left cluster"
+"""What a tunnel server logs once a connection is given no more requests."""
+
+SERVING = r"^agent of cluster .*: serving "
+"""What an agent logs once a server has accepted one of its connections."""
 
 ROOT = Path(reverseproxy.__file__).resolve().parent.parent
 
@@ -125,10 +136,12 @@ class Child(ProcessProtocol):
         @param since: look at lines from this L{mark} on.
         """
         look = re.compile(wanted).search if isinstance(wanted, str) else wanted
+        description = wanted if isinstance(wanted, str) else wanted.__doc__
         found: Deferred[Any] = Deferred()
-        for value in self.find(look, since):
-            found.callback(value)
-            return found
+        for line in self.lines[since:]:
+            if value := look(line):
+                found.callback(value)
+                return found
         if self.status is not None:
             found.errback(AssertionError(f"{self.name} has ended with status {self.status}"))
             return found
@@ -137,7 +150,7 @@ class Child(ProcessProtocol):
 
         def late(*_: object) -> None:
             self._waiting.remove(waiting)
-            found.errback(AssertionError(f"{self.name} did not say {wanted} within {timeout} s"))
+            found.errback(AssertionError(f"{self.name} did not say {description} within {timeout} s"))
 
         return _deadline(found, timeout, late)
 
@@ -213,6 +226,20 @@ class ReverseProxy(Child):
 
         wanted.__doc__ = f"{pattern!r} {fields or ''}"
         return self.wait_for(wanted, since, timeout)
+
+    def counted(self, pattern: str, count: int, since: int = 0) -> Deferred[Any]:
+        """Wait until that many log entries with such a message have come."""
+        message = re.compile(pattern)
+        seen = 0
+
+        def wanted(line: str) -> int:
+            nonlocal seen
+            entry = _entry(line)
+            seen += entry is not None and message.search(entry["message"]) is not None
+            return seen if seen >= count else 0
+
+        wanted.__doc__ = f"{pattern!r} {count} times"
+        return self.wait_for(wanted, since)
 
     async def listening(self, listener: str) -> tuple[str, int]:
         """Wait until a listener is bound; the address that it got."""
@@ -361,7 +388,7 @@ class IntegrationTestCase(TestCase):
     def _unexpected_error(self, line: str) -> str | None:
         entry = _entry(line)
         bad = "Traceback (most recent" in line or (
-            entry is not None and str(entry.get("level", "")).lower() in ("error", "critical")
+            entry is not None and str(entry.get("level", "")).lower() in ("error", "fatal")
         )
         return line if bad and not any(re.search(okay, line) for okay in self.expected_errors) else None
 
@@ -419,8 +446,3 @@ class _Authority:
 def certificates(directory: Path, name: str = "authority") -> _Authority:
     """Make an authority whose files are put in C{directory}."""
     return _Authority(directory, name)
-
-
-def terminate(pid: int) -> None:
-    """Send SIGTERM to a process that is not a L{Child}."""
-    os.kill(pid, signal.SIGTERM)
