@@ -1,0 +1,1 @@
+"""Benchmarks: the project's two processes beside Envoy's reverse tunnel pair."""

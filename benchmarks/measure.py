@@ -1,0 +1,73 @@
+"""
+What the kernel says of processes and of the machine, read from C{/proc}.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "busy_seconds",
+    "cpu_seconds",
+    "established",
+    "machine",
+    "resident_bytes",
+]
+
+import os
+import platform
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+ESTABLISHED = "01"
+
+
+def cpu_seconds(pid: int) -> float:
+    """
+    CPU time that a process has used so far, all its threads, user and system.
+
+    The kernel counts in ticks of 10 ms.
+    """
+    # the command may hold spaces and parentheses: what follows it starts at field 3
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process now, shared pages included."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def busy_seconds() -> float:
+    """CPU time that the whole machine has spent on anything but idling since it started."""
+    user, nice, system, _idle, _iowait, irq, softirq = (
+        int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + irq + softirq) / TICKS
+
+
+def established(port: int) -> int:
+    """How many established TCP connections this machine has accepted on a local IPv4 port."""
+    wanted = f":{port:04X}"
+    count = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(wanted) and fields[3] == ESTABLISHED:
+            count += 1
+    return count
+
+
+def machine() -> str:
+    """Describe the machine: processor, number of cores, memory, kernel.  No names."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    virtual = ", virtual" if " hypervisor" in Path("/proc/cpuinfo").read_text() else ""
+    return (
+        f"{os.cpu_count()} cores of {model}{virtual}, {memory:.0f} GB of memory, "
+        f"{platform.system()} {platform.release()}"
+    )

@@ -1,0 +1,1 @@
+"""Tests for the benchmarks' own arithmetic; nothing is started."""
