@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ["application", "pattern"]
 
 # uvicorn runs on asyncio, so that its application has to as well
-import asyncio  # noqa: TID251
+import asyncio
 import os
 from collections import defaultdict
 from typing import Any
@@ -47,9 +47,7 @@ async def _body(receive: Any) -> bytes:
 
 
 async def _start(send: Any, status: int, *headers: tuple[bytes, bytes]) -> None:
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [(b"x-backend", NAME), *headers]}
-    )
+    await send({"type": "http.response.start", "status": status, "headers": [(b"x-backend", NAME), *headers]})
 
 
 async def _answer(send: Any, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

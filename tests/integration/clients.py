@@ -213,7 +213,9 @@ class Load:
 
 def frame(flag: int, payload: bytes) -> bytes:
     """A tunnel frame; types are 1 for requests and 2 for responses."""
-    return struct.pack("!2sBBHH", b"\x20\x88", 1, flag, 0x0200 if flag == 2 else 0x0100, len(payload)) + payload
+    return (
+        struct.pack("!2sBBHH", b"\x20\x88", 1, flag, 0x0200 if flag == 2 else 0x0100, len(payload)) + payload
+    )
 
 
 def init_frame(cluster: str, **fields: Any) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["agent", "example", "http_filter", "quick_agent", "server", "tcp_filter"]
+__all__ = ["EXAMPLES", "agent", "example", "http_filter", "quick_agent", "server", "tcp_filter"]
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
@@ -175,10 +177,10 @@ def example(name: str, ports: Mapping[str, int], files: Mapping[str, str] | None
     """
     text = (EXAMPLES / name).read_text()
     for address, port in ports.items():
-        assert f'"{address}"' in text, f"{name} does not contain {address}"
-        text = text.replace(f'"{address}"', f'"{address.rpartition(":")[0]}:{port}"')
+        assert address in text, f"{name} does not contain {address}"
+        text = text.replace(address, f"{address.rpartition(':')[0]}:{port}")
     for before, after in (files or {}).items():
         assert before in text, f"{name} does not contain {before}"
         text = text.replace(before, after)
-    document: dict[str, Any] = json.loads(text)
+    document: dict[str, Any] = yaml.safe_load(text) if name.endswith(".yaml") else json.loads(text)
     return document

@@ -28,6 +28,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -313,9 +314,7 @@ class IntegrationTestCase(TestCase):
             path=str(directory or self.directory),
         )
 
-    def run_proxy(
-        self, config: Mapping[str, Any] | Path, name: str = "proxy", *options: str
-    ) -> ReverseProxy:
+    def run_proxy(self, config: Mapping[str, Any] | Path, name: str = "proxy", *options: str) -> ReverseProxy:
         """
         Start C{twistd reverseproxy} with a configuration.
 
@@ -372,10 +371,8 @@ class IntegrationTestCase(TestCase):
         except Exception:
             statuses = [None]
         for child in self.children:
-            try:
+            with suppress(ProcessExitedAlready):
                 child.signal("KILL")
-            except ProcessExitedAlready:
-                pass
         await gatherResults([child.ended() for child in self.children])
         for number, child in enumerate(self.children):
             (self.directory / f"{child.name}-{number}.log").write_text("\n".join(child.lines))

@@ -33,9 +33,7 @@ class HttpTests(IntegrationTestCase):
         for size in (0, 1, 1024, 65535, 65536, 1_000_000, 20_000_000):
             down = await fetch(port, f"/bytes?n={size}")
             self.assertEqual((down.status, len(down.body)), (200, size))
-            self.assertEqual(
-                hashlib.sha256(down.body).digest(), hashlib.sha256(pattern(size)).digest()
-            )
+            self.assertEqual(hashlib.sha256(down.body).digest(), hashlib.sha256(pattern(size)).digest())
             up = await fetch(port, "/echo", "POST", pattern(size), {"x-id": str(size)})
             self.assertEqual((up.status, up.headers["x-id"]), (200, str(size)))
             self.assertTrue(up.body == pattern(size), f"body of {size} bytes was changed")

@@ -50,7 +50,11 @@ class CheckTests(IntegrationTestCase):
         document["cluster_manager"]["clusters"][0]["name"] = 5
         status, output = await self.check(document)
         self.assertEqual(status, 1, output)
-        for part in ("servers[0].listeners[0].address", "graceful_timeout", "cluster_manager.clusters[0].name"):
+        for part in (
+            "servers[0].listeners[0].address",
+            "graceful_timeout",
+            "cluster_manager.clusters[0].name",
+        ):
             self.assertIn(part, output)
         self.assertNotIn("Traceback", output)
 

@@ -62,7 +62,9 @@ class TlsTests(IntegrationTestCase):
     async def test_wrong_authority(self) -> None:
         tunnel, client = await self.start_server(server_context(self.certificate))
         other = certificates(self.directory, "other")
-        await self.assert_refused(tunnel, client_context(other.ca_file), "(?i)certificate verify failed|unable to get|self.signed")
+        await self.assert_refused(
+            tunnel, client_context(other.ca_file), "(?i)certificate verify failed|unable to get|self.signed"
+        )
         await self.assert_works(tunnel, client, client_context(self.ca.ca_file))
 
     async def test_wrong_name(self) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from twisted.internet.defer import gatherResults
 
 from tests.integration.clients import (
-    Load,
     RawPeer,
     close_frame,
     connect_raw,
@@ -34,7 +33,9 @@ class ServerTests(IntegrationTestCase):
         self.cloud = self.run_proxy(server(**config), "server")
         return await self.cloud.port("tunnelListener"), await self.cloud.port("clientListener")
 
-    async def introduce(self, port: int, cluster: str = "clientCluster", **fields: object) -> tuple[RawPeer, int]:
+    async def introduce(
+        self, port: int, cluster: str = "clientCluster", **fields: object
+    ) -> tuple[RawPeer, int]:
         """Connect and send an init frame; the connection and the status answered."""
         peer = await connect_raw(self, port)
         peer.transport.write(init_frame(cluster, **fields))

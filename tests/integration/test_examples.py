@@ -1,0 +1,50 @@
+"""The examples run, with ports of the kernel's choice in place of theirs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+
+from tests.integration.clients import fetch
+from tests.integration.configs import EXAMPLES, example
+from tests.integration.harness import JOINED, IntegrationTestCase
+
+
+class ExampleTests(IntegrationTestCase):
+    async def run_pair(self, name: str, suffix: str = "json", files: Mapping[str, str] | None = None) -> None:
+        """Run an example's server and agent before a backend, and ask for something."""
+        backend = await self.run_backend()
+        cloud = self.run_proxy(
+            example(f"{name}/server.{suffix}", {"127.0.0.1:2045": 0, "127.0.0.1:9999": 0}, files), "server"
+        )
+        tunnel = await cloud.port("tunnel_server_listener")
+        ports = {"127.0.0.1:9999": tunnel, "127.0.0.1:8080": backend.port}
+        self.run_proxy(example(f"{name}/agent.{suffix}", ports, files), "agent")
+        await cloud.counted(JOINED, 4)
+        answer = await fetch(await cloud.port("clientListener"), "/echo", "POST", b"an example")
+        self.assertEqual((answer.status, answer.body), (200, b"an example"))
+
+    def certificates(self) -> dict[str, str]:
+        """Make certificates with the examples' own script."""
+        script = self.directory / "make-certs.sh"
+        script.write_text((EXAMPLES / "make-certs.sh").read_text())
+        subprocess.run(["sh", str(script)], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        return {"examples/certs/": f"{self.directory}/certs/"}
+
+    async def test_plain(self) -> None:
+        await self.run_pair("plain")
+
+    async def test_tcp(self) -> None:
+        await self.run_pair("tcp")
+
+    async def test_tls(self) -> None:
+        await self.run_pair("tls", files=self.certificates())
+
+    async def test_mtls(self) -> None:
+        await self.run_pair("mtls", files=self.certificates())
+
+    async def test_yaml(self) -> None:
+        await self.run_pair("yaml", "yaml")
+
+    async def test_tokens(self) -> None:
+        await self.run_pair("tokens", files={"examples/tokens/": f"{EXAMPLES}/tokens/"})
