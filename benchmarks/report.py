@@ -134,9 +134,10 @@ def _table(load: Load, cells: Mapping[str, Cell]) -> list[str]:
         if cell.valid:
             lines.append("| " + " | ".join(_row(name, cell, cells, load)) + " |")
         else:
-            reason = cell.problems or "not measured"
+            reason = (cell.problems or "not measured").strip().splitlines()
             lines.append(f"| {cell.title} | invalid" + " |" * (len(heads) - 1))
-            broken.append(f"- {cell.title}: {' '.join(reason.split())[:600]}")
+            # what is between the first and the last line of a log has been printed when it happened
+            broken.append(f"- {cell.title}: {reason[0]}{' ... ' + reason[-1].strip() if reason[1:] else ''}")
     return [*lines, *(["", "Invalid:", *broken] if broken else [])]
 
 

@@ -54,8 +54,8 @@ class RenderTests(SynchronousTestCase):
         self.assertEqual(row(lines, "ours")[2], "-")
 
     def test_failureIsTold(self) -> None:
-        lines = report(ours_http=Cell("ours", failure="ended with 1;\nits log"))
-        self.assertIn("- ours: ended with 1; its log", lines)
+        lines = report(ours_http=Cell("ours", failure="ended with 1:\nTraceback\n  ImportError: why"))
+        self.assertIn("- ours: ended with 1: ... ImportError: why", lines)
 
     def test_throughput(self) -> None:
         cells = {"envoy-http": Cell("envoy", [measurement(1_000_000, (0.5, 0.5))])}
