@@ -37,7 +37,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -60,17 +59,6 @@ ROOT = Path(reverseproxy.__file__).resolve().parent.parent
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
-class _Lines(LineOnlyReceiver):
-    delimiter = b"\n"
-    MAX_LENGTH = 1 << 20
-
-    def __init__(self, line: Callable[[str], None]) -> None:
-        self._line = line
-
-    def lineReceived(self, line: bytes) -> None:
-        self._line(line.decode("utf-8", "replace").rstrip("\r"))
-
-
 class Child(ProcessProtocol):
     """
     A child process, with its output by lines.
@@ -84,14 +72,16 @@ class Child(ProcessProtocol):
         self.name = name
         self.lines: list[str] = []
         self.status: int | None = None
-        self._output = {1: _Lines(self._line), 2: _Lines(self._line)}
+        self._partial = {1: b"", 2: b""}
         self._waiting: list[tuple[Callable[[str], Any], Deferred[Any]]] = []
         self._ended: list[Deferred[int]] = []
 
     # what the reactor calls
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self._output[childFD].dataReceived(data)
+        *lines, self._partial[childFD] = (self._partial[childFD] + data).split(b"\n")
+        for line in lines:
+            self._line(line.decode("utf-8", "replace"))
 
     def _line(self, line: str) -> None:
         self.lines.append(line)
