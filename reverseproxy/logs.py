@@ -33,6 +33,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -199,6 +200,8 @@ class LogFile:
         self._where = where
         self._backlog = b""
         self._mid_line = False
+        # Threads log too.  Reentrant, because a signal handler may.
+        self._lock = threading.RLock()
         self._standard = path in _STANDARD_STREAMS
         self._fd = _STANDARD_STREAMS[path] if self._standard else self._open()
 
@@ -229,6 +232,11 @@ class LogFile:
         @param data: lines, each with its line break; empty to try the backlog
             again.
         """
+        with self._lock:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """Write while no other thread does."""
         if len(self._backlog) + len(data) > MAX_BACKLOG and self._backlog:
             self._lose(data, "the output does not take data fast enough")
             data = b""

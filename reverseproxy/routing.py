@@ -136,7 +136,6 @@ _HeaderTest = Callable[[str], bool]
 # What a rule gives that matches but leads nowhere: the search ends there.
 _DEAD_END = DirectResponse(404)
 
-_DOT_SEGMENTS = ("//", "/./", "/../")
 _SCHEME = re.compile(r"[a-z][a-z0-9.+-]*")
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -625,7 +624,7 @@ def _redirection(status: int, scheme: str, host: str, path: str) -> _Action:
             name, _, port = new_host.rpartition(":")
             if name and (new_scheme, port) in (("http", "443"), ("https", "80")):
                 new_host = name
-        if new_path != "*" and new_path[:1] != "/":
+        if new_path[:1] != "/":
             new_path = "/" + new_path
         location = f"{new_scheme}://{_quote(new_host, _HOST_SAFE)}{_quote(new_path, _PATH_SAFE)}"
         if facts.query:

@@ -313,7 +313,7 @@ def _text_formatter(fmt: str, listener: str) -> tuple[Formatter, list[str]]:
     template = ""
     getters: list[_Getter] = []
     unknown: list[str] = []
-    for i, part in enumerate(_split_format(fmt)):
+    for i, part in enumerate(_split_format(fmt.rstrip("\r\n"))):
         if i % 2:
             text = _NONE
             if part == "listener_name":
@@ -326,7 +326,7 @@ def _text_formatter(fmt: str, listener: str) -> tuple[Formatter, list[str]]:
                 unknown.append(part)
         else:
             # A format can't make more than one line of a record either.
-            text = escape(part)
+            text = "\t".join(escape(piece) for piece in part.split("\t"))
         template += text.replace("%", "%%")
     template += "\n"
 
@@ -345,7 +345,6 @@ def _clean(text: str) -> str:
 
 def _json_formatter(listener: str) -> Formatter:
     """Make the function that makes a JSON line."""
-    listener = _clean(listener)
 
     def render(record: AccessRecord) -> str:
         headers = record.request_headers
@@ -355,28 +354,32 @@ def _json_formatter(listener: str) -> Formatter:
             "protocol": record.protocol,
             "remote": record.remote,
             "local": record.local,
-            "method": _clean(record.method),
+            "method": record.method,
             "scheme": record.scheme,
-            "host": _clean(record.host),
-            "path": _clean(record.path),
-            "query": _clean(record.query),
+            "host": record.host,
+            "path": record.path,
+            "query": record.query,
             "status": record.status,
             "duration": round(record.duration, 6),
             "request_received": record.request_received,
             "response_received": record.response_received,
             "bytes_received": record.bytes_received,
             "bytes_sent": record.bytes_sent,
-            "cluster": _clean(record.cluster),
-            "upstream_host": _clean(record.upstream_host),
+            "cluster": record.cluster,
+            "upstream_host": record.upstream_host,
             "upstream_local": record.upstream_local,
-            "flag": _clean(record.flag),
-            "connection_id": record.connection_id,
-            "upstream_connection_id": record.upstream_connection_id,
+            "flag": record.flag,
+            "connection_id": record.connection_id or None,
+            "upstream_connection_id": record.upstream_connection_id or None,
         }
         if headers is not None:
-            values["user_agent"] = _clean(headers("user-agent") or "")
+            values["user_agent"] = headers("user-agent")
         # What is not known is left out; a status or a byte count of 0 is known.
-        known = {name: value for name, value in values.items() if value not in ("", None)}
+        known = {
+            name: _clean(value) if isinstance(value, str) else value
+            for name, value in values.items()
+            if value not in ("", None)
+        }
         return json.dumps(known) + "\n"
 
     return render
