@@ -1,0 +1,437 @@
+"""
+Hosts: what a cluster's requests are given to.
+
+A L{StaticHost} dials.  A L{ReverseHost} has one connection, dialled by an agent,
+and leases it to one protocol at a time.  Nobody above needs to know which.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_WEIGHT",
+    "HeldConnection",
+    "Host",
+    "IDetachable",
+    "IHostPool",
+    "ReverseHost",
+    "StaticHost",
+    "clamp_weight",
+]
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from reverseproxy.cluster.handover import Handover, IDetachable
+from reverseproxy.errors import ConnectionRefusedByPeer, HostGone
+from reverseproxy.interfaces import IHost
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.config.models import HostConfig
+
+log = Logger()
+
+MAX_WEIGHT: Final = 128
+"""The largest weight of a host; the smallest is 1 (spec 5)."""
+
+
+def clamp_weight(weight: int) -> int:
+    """Bring a weight into the range from 1 to L{MAX_WEIGHT}."""
+    return max(1, min(MAX_WEIGHT, weight))
+
+
+class IHostPool(Interface):
+    """Connections of one protocol to one host, kept in L{Host.pools}."""
+
+    def drain() -> None:
+        """
+        Close idle connections now, and busy ones when their exchange ends.
+
+        May be called more than once.
+        """
+
+    def close() -> None:
+        """Close all connections now."""
+
+
+@implementer(IHost)
+class Host(ABC):
+    """
+    One host of a cluster.
+
+    C{active}, C{healthy} and C{cluster} are the cluster's to change.
+
+    @ivar address: the address string, unique in its cluster.
+    @ivar hostname: a name for humans; may be empty.
+    @ivar weight: 1 to 128.
+    @ivar metadata: labels.
+    @ivar healthy: whether it may be picked.
+    @ivar active: requests or sessions under way on it.
+    @ivar capacity: how many of them it can carry at once; L{None}: any number.
+    @ivar pools: the connection pools of protocols, by the protocol's name.
+    @ivar closed: whether it can't be used any more.
+    @ivar retired: whether it has left its cluster, and only finishes what it
+        has begun.
+    @ivar cluster: the cluster that it is a member of now.
+    @cvar returns: whether this kind of host tends to come back by itself soon
+        after it is gone.
+    """
+
+    __slots__ = (
+        "active",
+        "address",
+        "capacity",
+        "closed",
+        "cluster",
+        "healthy",
+        "hostname",
+        "metadata",
+        "pools",
+        "retired",
+        "weight",
+    )
+
+    returns = False
+
+    def __init__(
+        self,
+        address: str,
+        hostname: str = "",
+        weight: int = 1,
+        metadata: Mapping[str, str] | None = None,
+        capacity: int | None = None,
+    ) -> None:
+        self.address = address
+        self.hostname = hostname
+        self.weight = clamp_weight(weight)
+        self.metadata: Mapping[str, str] = {} if metadata is None else metadata
+        self.capacity = capacity
+        self.healthy = True
+        self.active = 0
+        self.pools: dict[str, IHostPool] = {}
+        self.closed = False
+        self.retired = False
+        self.cluster: Cluster | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address} {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """One word for logs: closed, retired, unhealthy, busy or idle."""
+        if self.closed:
+            return "closed"
+        if self.retired:
+            return "retired"
+        if not self.healthy:
+            return "unhealthy"
+        return "busy" if self.active else "idle"
+
+    @abstractmethod
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect a protocol, as L{IStreamClientEndpoint} has it.
+
+        @return: fails with L{HostGone} if the host can't be used any more.
+        """
+
+    def usable(self) -> bool:
+        """Look whether the host can take another request."""
+        return not self.closed and not self.retired
+
+    def retire(self) -> None:
+        """
+        Finish what is under way, and then close.
+
+        Called when the host has left its cluster, and once more whenever it has
+        become idle after that.
+        """
+        self.retired = True
+        for pool in list(self.pools.values()):
+            pool.drain()
+
+    def close(self, reason: str) -> None:
+        """
+        Close all connections now; what is under way fails.
+
+        @param reason: why, for logs.
+        """
+        if not self.closed:
+            self.closed = True
+            self._close_pools()
+
+    def _close_pools(self) -> None:
+        pools, self.pools = self.pools, {}
+        for pool in pools.values():
+            pool.close()
+
+
+class StaticHost(Host):
+    """A host that is dialled."""
+
+    __slots__ = ("_clock", "_connect_timeout", "_endpoint")
+
+    def __init__(
+        self,
+        config: HostConfig,
+        endpoint: IStreamClientEndpoint,
+        clock: IReactorTime,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        """
+        @param endpoint: dials the host, with TLS if it is to be used.
+        @param connect_timeout: seconds for a connection to be made, TLS
+            included.
+        """
+        super().__init__(config.address, config.hostname, config.weight, config.metadata)
+        self._endpoint = endpoint
+        self._clock = clock
+        self._connect_timeout = connect_timeout
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Dial.
+
+        @return: fails with L{ConnectionRefusedByPeer} at the deadline, with
+            L{HostGone} if the host was closed, or with the endpoint's error.
+        """
+        if self.closed:
+            return fail(HostGone(f"{self.address} is closed"))
+        dial: Deferred[IProtocol] = self._endpoint.connect(factory)
+        return dial.addTimeout(self._connect_timeout, self._clock, self._too_late)
+
+    def _too_late(self, result: IProtocol | Failure, timeout: float) -> IProtocol | Failure:
+        raise ConnectionRefusedByPeer(f"{self.address} was not connected within {timeout:g} s")
+
+
+class HeldConnection(Handover):
+    """
+    A L{ReverseHost}'s hold on its connection.
+
+    Between leases it keeps what arrives, as a server may speak first, and waits
+    for the connection to be lost.
+    """
+
+    def __init__(self, host: ReverseHost, max_early_bytes: int) -> None:
+        self._host = host
+        self._max_early = max_early_bytes
+        self._early: list[bytes] = []
+        self._early_size = 0
+        self._paused = False
+        self._used = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep what arrives before the first lease."""
+        if self._used:
+            # Nobody asked for this: the next user must not take it for an answer of his.
+            self._host.close("data came while the connection was idle")
+            return
+        self._early.append(data)
+        self._early_size += len(data)
+        if self._early_size > self._max_early and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def lease(self, inner: IProtocol) -> None:
+        """Give the connection to C{inner}, with what has arrived for it."""
+        if self._paused:
+            # Before it is handed over, as its new user may want to pause it himself.
+            self._paused = False
+            self._max_early = sys.maxsize
+            self.transport.resumeProducing()
+            if self._host.closed:
+                raise HostGone(f"{self._host.address} is gone")
+        self._used = True
+        early, self._early, self._early_size = self._early, [], 0
+        self.hand_over(inner, b"".join(early))
+
+    def readConnectionLost(self) -> None:
+        """The agent sends no more: it may still receive what is under way."""
+        self._host._leave("the agent closed its side")
+        if self.inner is None:
+            self._host.close("the agent closed its side")
+        else:
+            super().readConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost, and with it the host."""
+        # In this order, so that a user who releases the host does not get it to try again.
+        self._host._lost(reason)
+        super().connectionLost(reason)
+        self._early.clear()
+        self._host._close_pools()
+
+
+class ReverseHost(Host):
+    """
+    A host that an agent has brought: it leases the connection that it holds.
+
+    Make one when the agent has been accepted, and L{attach} it, with which it
+    takes the connection over.  From then on the host belongs to its cluster.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_close_deadline",
+        "_close_timeout",
+        "_factory",
+        "_held",
+        "_left",
+        "_on_gone",
+        "_transport",
+    )
+
+    returns = True
+
+    def __init__(
+        self,
+        address: str,
+        hostname: str,
+        weight: int,
+        metadata: Mapping[str, str] | None,
+        transport: Any,
+        on_gone: Callable[[ReverseHost, str], object],
+        max_early_bytes: int = 65536,
+        *,
+        clock: IReactorTime,
+        close_timeout: float = 5.0,
+        capacity: int | None = 1,
+    ) -> None:
+        """
+        @param transport: the connection.
+        @param on_gone: called once with this host and a reason, as soon as it
+            can take no further request, such as L{Cluster.remove_host}.
+        @param max_early_bytes: bytes that are kept before the first lease; when
+            there are more, reading is paused until then.
+        @param close_timeout: seconds that the peer may take to agree to a close
+            before the connection is aborted.
+        """
+        super().__init__(address, hostname, weight, metadata, capacity)
+        self._transport = transport
+        self._on_gone = on_gone
+        self._clock = clock
+        self._close_timeout = close_timeout
+        self._close_deadline: IDelayedCall | None = None
+        self._factory: IProtocolFactory | None = None
+        self._left = False
+        self._held = HeldConnection(self, max_early_bytes)
+
+    @property
+    def state(self) -> str:
+        """As for any host; leased, if a protocol has the connection and is idle."""
+        state = super().state
+        return "leased" if state == "idle" and self._held.inner is not None else state
+
+    def attach(self, owner: Handover, surplus: bytes = b"") -> None:
+        """
+        Take the connection over from the protocol that has it.
+
+        @param surplus: bytes that were received already, for the first lease.
+        """
+        owner.hand_over(self._held, surplus)
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Lease the connection to a protocol, until it is lost.
+
+        A protocol that has it already, but is idle and L{IDetachable}, is made
+        to give it up.
+
+        @return: fires at once; fails with L{HostGone} if the host can't be used
+            any more, or is in use.
+        """
+        held = self._held
+        if self.closed or self._left or held.transport is None:
+            return fail(HostGone(f"{self.address} is gone"))
+        if held.inner is not None and not self._take_back():
+            return fail(HostGone(f"{self.address} is in use"))
+        try:
+            factory.doStart()
+            protocol = factory.buildProtocol(self._transport.getPeer())
+            if protocol is None:
+                factory.doStop()
+                return fail(HostGone(f"no protocol wants {self.address}"))
+            self._factory = factory
+            held.lease(protocol)
+        except (ConnectionRefusedByPeer, HostGone) as error:
+            return fail(error)
+        except Exception as error:
+            log.failure("{host}: protocol failed when it was connected", host=self.address)
+            self.close(f"protocol failed: {error}")
+            return fail(error)
+        return succeed(protocol)
+
+    def _take_back(self) -> bool:
+        if not self._held.take_back():
+            return False
+        self._end_lease()
+        return True
+
+    def _end_lease(self) -> None:
+        factory, self._factory = self._factory, None
+        if factory is not None:
+            factory.doStop()
+
+    def usable(self) -> bool:
+        """Look whether the connection can take another request, or is being closed."""
+        if getattr(self._transport, "disconnecting", False):
+            self._leave("its connection is being closed")
+            return False
+        return super().usable()
+
+    def retire(self) -> None:
+        """
+        Close the connection, if it is idle, at once.
+
+        An agent that drains waits for this: it knows then that no request is on
+        its way to it.
+        """
+        super().retire()
+        if self.closed or self.active:
+            return
+        if self._held.inner is None or self._take_back():
+            self.close("retired")
+
+    def close(self, reason: str) -> None:
+        """Close the connection: at once if a protocol is busy with it."""
+        if self.closed:
+            return
+        idle = self._held.inner is None or self._take_back()
+        self.closed = True
+        self._leave(reason)
+        self._close_pools()
+        if idle:
+            self._transport.loseConnection()
+            if not self._held._lost:
+                self._close_deadline = self._clock.callLater(
+                    self._close_timeout, self._transport.abortConnection
+                )
+        else:
+            self._transport.abortConnection()
+
+    def _leave(self, reason: str) -> None:
+        if not self._left:
+            self._left = True
+            self._on_gone(self, reason)
+
+    def _lost(self, reason: Failure) -> None:
+        self.closed = True
+        if self._close_deadline is not None and self._close_deadline.active():
+            self._close_deadline.cancel()
+        self._leave(f"connection lost: {reason.getErrorMessage()}")
+        self._end_lease()
