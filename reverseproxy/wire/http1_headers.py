@@ -1,0 +1,359 @@
+"""
+HTTP/1 heads: what they hold, and how they are written for the next hop.
+
+A head that needs no change is forwarded as the bytes that came; every other one
+is written anew, with names in their case and fields in their order, without
+what concerned the previous connection only (RFC 9110 7.6.1).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CHUNKED",
+    "UNTIL_CLOSE",
+    "ForwardedBy",
+    "Headers",
+    "RequestHead",
+    "ResponseHead",
+    "chunk",
+    "connection_options",
+    "forbidden_in_trailers",
+    "last_chunk",
+    "response_head_bytes",
+    "status_line",
+]
+
+from http import HTTPStatus
+from typing import Final
+
+CHUNKED: Final = -1
+"""As the length of a body: chunked."""
+
+UNTIL_CLOSE: Final = -2
+"""As the length of a response body: what comes until the connection closes."""
+
+Headers = list[tuple[bytes, bytes]]
+"""Fields in order, names in the case they came in."""
+
+# Fields that concern one connection only; Transfer-Encoding is written anew
+# where it applies.  HTTP2-Settings belongs to the h2c upgrade, which we ignore.
+_HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# What a Connection field may not take out of a message: a sender that names one
+# of these wants the next hop to see another message than we did.
+_PROTECTED: Final = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"set-cookie",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
+
+_FORBIDDEN_TRAILERS: Final = _HOP_BY_HOP | _PROTECTED | {b"trailer", b"max-forwards", b"proxy-authorization"}
+
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii"))
+    for status in HTTPStatus
+}
+
+
+def status_line(status: int) -> bytes:
+    """Write the status line of HTTP/1.1 with the registered reason, if there is one."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def forbidden_in_trailers(name: bytes) -> bool:
+    """Whether a field may not stand in trailers: framing, routing, credentials (RFC 9110 6.5.1)."""
+    return name.lower() in _FORBIDDEN_TRAILERS
+
+
+def connection_options(values: list[bytes]) -> frozenset[bytes]:
+    """Parse all C{Connection} fields of a message into lower-case options."""
+    return frozenset(
+        option for value in values for part in value.lower().split(b",") if (option := part.strip(b" \t"))
+    )
+
+
+def chunk(data: bytes) -> bytes:
+    """Write one chunk of a chunked body; C{data} is not empty."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Headers) -> bytes:
+    """Write the end of a chunked body."""
+    if not trailers:
+        return b"0\r\n\r\n"
+    return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])
+
+
+def _lookup(headers: Headers, name: str) -> str | None:
+    wanted = name.encode("utf-8", "surrogateescape")
+    values = [value for field, value in headers if field.lower() == wanted]
+    if not values:
+        return None
+    joined = b",".join(values) if len(values) > 1 else values[0]
+    return joined.strip(b" \t").decode("utf-8", "surrogateescape")
+
+
+class ForwardedBy:
+    """
+    What this proxy tells the next hop about the previous one.
+
+    @ivar via: the pseudonym added to Via; empty for none.
+    @ivar x_forwarded: C{"off"}, C{"append"} or C{"replace"}.
+    """
+
+    __slots__ = ("_host", "_mode", "_remote", "_scheme", "_via")
+
+    def __init__(self, via: str, x_forwarded: str, remote: str, scheme: str) -> None:
+        """
+        @param remote: the client's address without its port.
+        @param scheme: C{"http"} or C{"https"}: how the client reached us.
+        """
+        self._via = via.encode("ascii", "replace")
+        self._mode = x_forwarded
+        self._remote = remote.encode("utf-8", "replace")
+        self._scheme = scheme.encode("ascii")
+
+    def __bool__(self) -> bool:
+        return bool(self._via) or self._mode != "off"
+
+    def rewrite(self, head: RequestHead) -> Headers:
+        """Make the fields of the forwarded request out of those that came."""
+        headers = head.headers
+        if self._via:
+            version = b"1.1 " if head.http11 else b"1.0 "
+            headers = _add_to_list(headers, b"Via", version + self._via, True)
+        if self._mode != "off":
+            append = self._mode == "append"
+            headers = _add_to_list(headers, b"X-Forwarded-For", self._remote, append)
+            headers = _set(headers, b"X-Forwarded-Proto", self._scheme, append)
+            headers = _set(headers, b"X-Forwarded-Host", head.host, append)
+        return headers
+
+
+def _add_to_list(headers: Headers, name: bytes, value: bytes, append: bool) -> Headers:
+    """Put C{value} behind what the list field C{name} holds, or in its place."""
+    wanted = name.lower()
+    values = [old.strip(b" \t") for field, old in headers if field.lower() == wanted] if append else []
+    kept = [field for field in headers if field[0].lower() != wanted]
+    kept.append((name, b", ".join([*filter(None, values), value])))
+    return kept
+
+
+def _set(headers: Headers, name: bytes, value: bytes, keep: bool) -> Headers:
+    """Set a field that is no list; what came is kept if C{keep}."""
+    wanted = name.lower()
+    if keep and any(field.lower() == wanted for field, _ in headers):
+        return headers
+    kept = [field for field in headers if field[0].lower() != wanted]
+    kept.append((name, value))
+    return kept
+
+
+def _forwarded_fields(headers: Headers, options: frozenset[bytes]) -> list[bytes]:
+    dropped = _HOP_BY_HOP | (options - _PROTECTED) if options else _HOP_BY_HOP
+    return [b"%b: %b\r\n" % field for field in headers if field[0].lower() not in dropped]
+
+
+class RequestHead:
+    """
+    The head of a request.
+
+    @ivar method: such as C{b"GET"}.
+    @ivar target: in the form that is forwarded: origin-form, or C{*}.
+    @ivar host: the authority: from an absolute target, else from Host; may be
+        empty.
+    @ivar http11: false for HTTP/1.0.
+    @ivar headers: the fields as they came.
+    @ivar length: bytes of the body, or L{CHUNKED}.
+    @ivar keep_alive: whether the sender takes another response on this connection.
+    @ivar options: the options of the Connection fields.
+    @ivar upgrade: whether the sender asks to switch to another protocol.
+    @ivar expect_continue: whether it waits for a 100 before it sends the body.
+    @ivar raw: the head as it came, if it can be forwarded so.
+    """
+
+    __slots__ = (
+        "expect_continue",
+        "headers",
+        "host",
+        "http11",
+        "keep_alive",
+        "length",
+        "method",
+        "options",
+        "raw",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        host: bytes,
+        http11: bool,
+        headers: Headers,
+        length: int,
+        keep_alive: bool,
+        options: frozenset[bytes],
+        upgrade: bool,
+        expect_continue: bool,
+        raw: bytes | None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.host = host
+        self.http11 = http11
+        self.headers = headers
+        self.length = length
+        self.keep_alive = keep_alive
+        self.options = options
+        self.upgrade = upgrade
+        self.expect_continue = expect_continue
+        self.raw = raw
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.target!r} host={self.host!r} length={self.length}>"
+
+    def lookup(self, name: str) -> str | None:
+        """
+        Find a header by its lower-case name; several are joined with commas.
+
+        @return: its value, as UTF-8 with surrogate escapes, or L{None}.
+        """
+        return _lookup(self.headers, name)
+
+    def forward(self, by: ForwardedBy | None, default_host: bytes) -> bytes:
+        """
+        Write the head for the next hop, in HTTP/1.1.
+
+        @param by: what to add, if anything.
+        @param default_host: the Host of a request of HTTP/1.0 that has none.
+        """
+        if by is None and self.raw is not None:
+            return self.raw
+        headers = self.headers if by is None else by.rewrite(self)
+        host = self.host
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (self.method, self.target, host or default_host)]
+        has_host = False
+        for index, (name, _) in enumerate(headers):
+            if name.lower() == b"host":
+                # in its place and in its case
+                headers = [*headers[:index], (name, host), *headers[index + 1 :]]
+                has_host = True
+                break
+        if has_host:
+            lines[0] = b"%b %b HTTP/1.1\r\n" % (self.method, self.target)
+        if not self.http11:  # a server must ignore it, and the client takes no 100 (RFC 9110 10.1.1)
+            headers = [field for field in headers if field[0].lower() != b"expect"]
+        lines += _forwarded_fields(headers, self.options)
+        connection = []
+        if any(
+            name.lower() == b"te"
+            and b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
+            for name, value in headers
+        ):
+            lines.append(b"TE: trailers\r\n")
+            connection.append(b"TE")
+        if self.upgrade:
+            lines += [b"%b: %b\r\n" % field for field in headers if field[0].lower() == b"upgrade"]
+            connection.append(b"Upgrade")
+        if connection:
+            lines.append(b"Connection: %b\r\n" % b", ".join(connection))
+        if self.length == CHUNKED:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+
+class ResponseHead:
+    """
+    The head of a response.
+
+    @ivar status: such as 200.
+    @ivar reason: the reason phrase; may be empty.
+    @ivar http11: false for HTTP/1.0.
+    @ivar headers: the fields as they came.
+    @ivar length: bytes of the body that follows (0 where the status or the
+        method of the request allows none), L{CHUNKED} or L{UNTIL_CLOSE}.
+    @ivar keep_alive: whether the sender takes another request on this connection.
+    @ivar options: the options of the Connection fields.
+    @ivar raw: the head as it came, if it can be forwarded so to a client of
+        HTTP/1.1 whose connection stays open.
+    """
+
+    __slots__ = ("headers", "http11", "keep_alive", "length", "options", "raw", "reason", "status")
+
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        http11: bool,
+        headers: Headers,
+        length: int,
+        keep_alive: bool,
+        options: frozenset[bytes],
+        raw: bytes | None,
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.http11 = http11
+        self.headers = headers
+        self.length = length
+        self.keep_alive = keep_alive
+        self.options = options
+        self.raw = raw
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status} length={self.length}>"
+
+    def lookup(self, name: str) -> str | None:
+        """See L{RequestHead.lookup}."""
+        return _lookup(self.headers, name)
+
+
+def response_head_bytes(head: ResponseHead, connection: bytes, chunked: bool) -> bytes:
+    """
+    Write the head of a response for the previous hop, in HTTP/1.1.
+
+    @param connection: the value of the Connection field; empty for none.
+    @param chunked: whether the body will be sent chunked.
+    """
+    if not connection and head.raw is not None:
+        return head.raw
+    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+    headers = head.headers
+    if head.status < 200 or head.status == 204:
+        headers = [field for field in headers if field[0].lower() != b"content-length"]
+    lines += _forwarded_fields(headers, head.options)
+    if head.status == 101:
+        lines += [b"%b: %b\r\n" % field for field in headers if field[0].lower() == b"upgrade"]
+    if connection:
+        lines.append(b"Connection: %b\r\n" % connection)
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
