@@ -1,26 +1,37 @@
-"""Top-level C{extends}; the tunnel agent is the one that is acted on."""
+"""Top-level C{extends}, of which the tunnel agent is acted on."""
 
 from __future__ import annotations
 
-__all__ = ["DynamicServerListConfig", "ExtendConfig", "TunnelAgentConfig"]
+__all__ = ["EXTEND_CONFIGS", "DynamicServerListConfig", "ExtendConfig", "TunnelAgentConfig"]
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, ValidationInfo, field_validator
 
-from reverseproxy.config._base import Address, Bool, Duration, Free, Int, Model, Text, UInt, key
+from reverseproxy.config._base import Model, ModelClass, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
+from reverseproxy.config._values import Bool, Free, HostPort, Int, Interval, Span, Text, UInt, or_default
+
+_RECONNECT: Final = 3.0
+_CONNECT_TIMEOUT: Final = 15.0
+_GRACEFUL_WAIT: Final = 15.0
 
 
 def _retry_times(value: int) -> int:
     if value < -1:
-        raise ValueError(f"{value} is no number of retries; write 0 or -1 for ever, or a number above 0")
+        raise ValueError(f"{value} is not a number of retries; write 0 or -1 for ever, or a number above 0")
+    return value
+
+
+def _connection_num(value: int) -> int:
+    if value < 0:
+        raise ValueError(f"{value} is not a number of connections; write 1 or more")
     return value
 
 
 class DynamicServerListConfig(Model):
-    """Where an agent learns of servers at run time."""
+    """Where an agent learns of servers while it runs."""
 
     dynamic_server_lister: Text = key(
         "", "Name of a server lister, built in or of a plug-in; empty means none."
@@ -36,55 +47,67 @@ class TunnelAgentConfig(Model):
     @ivar tls_context: L{None} for plaintext.
     """
 
-    enable: Bool = key(False, "Whether this agent runs.")
-    connection_num: UInt = key(0, "How many connections to hold to each server address; 0 means none at all.")
+    enable: Bool = key(False, "Whether this agent runs; unless it is true, the rest is ignored.")
+    connection_num: Annotated[Int, AfterValidator(_connection_num)] = key(
+        0, "How many connections to hold to each address of a server; 0 means none at all."
+    )
     cluster: Text = key("", "The cluster on the server that these connections join.")
     hosting_listener: Text = key(
         "", "The listener of this configuration that serves what comes through the connections."
     )
-    server_list: tuple[Address, ...] = key(
-        (), 'Tunnel servers, each "host:port". A name that has several addresses is several servers.'
+    server_list: tuple[HostPort, ...] = key(
+        (), 'Tunnel servers, each "host:port". A name that has several addresses counts as several servers.'
     )
     dynamic_server_list_config: DynamicServerListConfig = key(
-        DynamicServerListConfig(), "Where to learn of servers at run time."
+        DynamicServerListConfig(), "Where to learn of servers while the agent runs."
     )
     connect_retry_times: Annotated[Int, AfterValidator(_retry_times)] = key(
         0, "How often to try again to connect; 0 and -1 mean for ever."
     )
-    reconnect_base_duration: Duration = key(
-        3.0, "The first wait before trying again; it doubles with each failure.", pointer=False
+    reconnect_base_duration: Annotated[Span, or_default(_RECONNECT)] = key(
+        _RECONNECT,
+        "The first wait before trying again; it doubles with each failure. 0 means 3 s.",
+        nullable=False,
     )
-    connect_timeout_duration: Duration = key(
-        15.0, "How long dialling may take, and after it the server's answer.", pointer=False
+    connect_timeout_duration: Annotated[Span, or_default(_CONNECT_TIMEOUT)] = key(
+        _CONNECT_TIMEOUT,
+        "How long dialling may take, and after it the server's answer. 0 means 15 s.",
+        nullable=False,
     )
     credential_policy: Text = key(
         "", "Name of a credential policy, built in or of a plug-in; empty means no credential."
     )
-    graceful_close_max_wait_duration: Duration = key(
-        15.0, "How long requests under way may take when the agent stops.", pointer=False
+    graceful_close_max_wait_duration: Annotated[Span, or_default(_GRACEFUL_WAIT)] = key(
+        _GRACEFUL_WAIT,
+        "How long requests under way may take when the agent stops. 0 means 15 s.",
+        nullable=False,
     )
     tls_context: TlsContextConfig | None = key(None, "TLS towards the servers.")
     credential_config: Mapping[str, Any] = key(
         {}, "Options of the credential policy.", ours=True, secret=True
     )
-    host_name: Text = key("", "A name for this agent that the server shows and logs.", ours=True)
+    host_name: Text = key("", "A name for this agent, which the server shows and logs.", ours=True)
     weight: UInt = key(
-        10, "The share of requests that each connection asks for, 1 to 128.", ours=True, ge=1, le=128
+        10, "The share of requests that each connection asks for, from 1 to 128.", ours=True, ge=1, le=128
     )
-    reconnect_max_duration: Duration = key(60.0, "The longest wait before trying again.", ours=True)
-    stable_duration: Duration = key(
-        30.0, "A connection that lived this long makes the next wait start small again.", ours=True
+    reconnect_max_duration: Interval = key(
+        60.0,
+        "The longest wait before trying again. A longer reconnect_base_duration takes its place.",
+        ours=True,
     )
-    dns_refresh_duration: Duration = key(
-        30.0, "How often the names of server_list are resolved anew.", ours=True
+    stable_duration: Span = key(
+        30.0, "A connection that lived this long makes the waits begin small again.", ours=True
+    )
+    dns_refresh_duration: Interval = key(
+        30.0, "How often the names in server_list are resolved anew.", ours=True
     )
     announce: Bool = key(
         True,
-        "Whether to tell the server more about this agent than MOSN's agents do, in a key that MOSN's servers "
-        "ignore. If false, the first message is byte for byte as MOSN's.",
+        "Whether to tell the server more about this agent than MOSN's agents do, under a key that MOSN's "
+        "servers ignore. If false, the first message is byte for byte MOSN's.",
         ours=True,
     )
-    metadata: Mapping[str, Text] = key({}, "Labels of this agent's hosts on the server.", ours=True)
+    metadata: Mapping[str, Text] = key({}, "Labels for this agent's hosts on the server.", ours=True)
 
     @field_validator("tls_context")
     @classmethod
@@ -92,19 +115,38 @@ class TunnelAgentConfig(Model):
         return enabled(value)
 
 
+EXTEND_CONFIGS: Final[Mapping[str, type[Model]]] = {"tunnel_agent": TunnelAgentConfig}
+"""The model of each extension's configuration, by the extension's type."""
+
+
 class ExtendConfig(Model):
     """
     An extension.
 
-    @ivar config: a L{TunnelAgentConfig} if C{type} is C{"tunnel_agent"}.
+    @ivar config: a model as L{EXTEND_CONFIGS} has it for C{type}; L{None} for
+        other types, which are ignored.
     """
 
-    type: Text = key("", 'The kind of extension: "tunnel_agent"; others are ignored with a warning.')
-    config: Free = key(None, "Options of the extension.")
+    type: Text = key(
+        "",
+        "The kind of extension. Other kinds are ignored with a warning.",
+        required=True,
+        choices=tuple(EXTEND_CONFIGS),
+    )
+    config: TunnelAgentConfig | None = key(
+        None, "Options of the extension, by its type.", validate_default=True
+    )
+
+    @classmethod
+    def submodel_for(cls, name: str, document: dict[str, Any]) -> ModelClass | None:
+        """The model of C{config}, by C{type}."""
+        kind = document.get("type")
+        return EXTEND_CONFIGS.get(kind) if name == "config" and isinstance(kind, str) else None
 
     @field_validator("config", mode="plain")
     @classmethod
-    def _by_type(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.data.get("type") != "tunnel_agent" or isinstance(value, TunnelAgentConfig):
-            return value
-        return TunnelAgentConfig.model_validate({} if value is None else value, context=info.context)
+    def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
+        model = cls.submodel_for("config", info.data)
+        if model is None or isinstance(value, model):
+            return value if model else None
+        return model.model_validate({} if value is None else value, context=info.context)

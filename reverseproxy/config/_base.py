@@ -2,51 +2,32 @@
 What all configuration models are built from.
 
 A model's field says everything that is known of its key: L{key} attaches the
-description and whether the key is acted on.  The warnings of the loader and the
-generated reference both read it there, so that they can't disagree.
+description, whether the key is acted on, and which values are.  The warnings of
+the loader and the generated reference both read it there, so that they can't
+disagree.
 """
 
 from __future__ import annotations
 
 __all__ = [
     "NOT_YET",
-    "Address",
-    "Bool",
-    "Duration",
-    "Free",
-    "Int",
     "KeyInfo",
     "Model",
-    "Nanoseconds",
-    "Number",
-    "Regex",
-    "Text",
-    "UInt",
+    "ModelClass",
+    "Shape",
     "key",
-    "key_info",
     "keys_of",
-    "split_address",
+    "names_of",
+    "shape_of",
 ]
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, fields
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin
 
-import re2
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    StrictBool,
-    StrictStr,
-    ValidationInfo,
-)
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
-
-from reverseproxy.config.durations import parse_duration
 
 NOT_YET: Final = "MOSN knows this key; it is not acted on yet"
 
@@ -54,193 +35,116 @@ NOT_YET: Final = "MOSN knows this key; it is not acted on yet"
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
     """
-    What is known of one configuration key beside its type and default.
+    What is known of one key of the configuration beside its type and default.
 
-    @ivar name: how documents spell it.
+    @ivar name: how documents spell it, where that is not the field's name.
     @ivar acted: whether this release acts on it.
     @ivar why: the warning for a key that is not acted on.
-    @ivar ours: whether it is a key of this project that MOSN does not know.
+    @ivar harmless: values of such a key that ask for nothing else than what
+        happens anyway, and so are no reason to warn.
+    @ivar ours: whether the key is this project's own, unknown to MOSN.
     @ivar secret: whether its value must never be shown.
-    @ivar harmless: values of a key that is not acted on which ask for nothing
-        else than what happens anyway, and so are no reason to warn.
-    @ivar pointer: whether C{null} means that a duration is absent.
+    @ivar required: whether documents must have it, and not empty.
+    @ivar nullable: whether C{null} is the same as an absent key.
+    @ivar choices: the values that are acted on, if there is only a choice of them.
+    @ivar later: further values that MOSN knows.
+    @ivar fallback: the value that stands in, with a warning, for one that is
+        not in C{choices}.
+    @ivar directory_of: the list whose items are instead the files of the
+        directory that this key names.
     """
 
-    name: str
+    name: str = ""
     acted: bool = True
     why: str = NOT_YET
+    harmless: tuple[Any, ...] = ()
     ours: bool = False
     secret: bool = False
-    harmless: tuple[Any, ...] = ()
-    pointer: bool = True
+    required: bool = False
+    nullable: bool = True
+    choices: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    fallback: str = ""
+    directory_of: str = ""
 
 
-def key(
-    default: Any,
-    description: str,
-    *,
-    name: str = "",
-    acted: bool = True,
-    why: str = NOT_YET,
-    ours: bool = False,
-    secret: bool = False,
-    harmless: tuple[Any, ...] = (),
-    pointer: bool = True,
-    **constraints: Any,
-) -> Any:
+_KEY_INFO: Final = frozenset(entry.name for entry in fields(KeyInfo))
+
+
+def key(default: Any, description: str, **facts: Any) -> Any:
     """
     Declare a field for one key of the configuration.
 
-    @param default: what an absent key means; C{...} for a key that must be there.
-    @param description: a sentence or two for the reference.
-    @param name: how documents spell the key, where that is not the field's name.
-    @param acted: see L{KeyInfo}, as for C{why}, C{ours}, C{secret},
-        C{harmless} and C{pointer}.
-    @param constraints: handed to L{pydantic.Field}.
+    @param default: what an absent key means.
+    @param description: sentences for the reference.
+    @param facts: what L{KeyInfo} has; anything else is for L{pydantic.Field}.
     """
-    extra: Any = {
-        "name": name,
-        "acted": acted,
-        "why": why,
-        "ours": ours,
-        "secret": secret,
-        "harmless": harmless,
-        "pointer": pointer,
-    }
-    return Field(default, description=description, json_schema_extra={"key": extra}, **constraints)
+    info: Any = {name: facts.pop(name) for name in _KEY_INFO & set(facts)}
+    return Field(default, description=description, json_schema_extra={"key": info}, **facts)
 
 
-def key_info(name: str, field: FieldInfo) -> KeyInfo:
-    """Read back what L{key} attached to a model's field."""
-    extra = field.json_schema_extra
+def key_info(name: str, field_info: FieldInfo) -> KeyInfo:
+    """
+    Read back what L{key} attached.
+
+    @param name: the field's name, which is the key's unless it has another one.
+    """
+    extra = field_info.json_schema_extra
     attached: Any = extra.get("key") if isinstance(extra, dict) else None
-    info = dict(attached or {})
-    return KeyInfo(**{**info, "name": info.get("name") or name})
+    return KeyInfo(**{"name": name, **(attached or {})})
 
 
 class Model(BaseModel):
-    """Base of the models: frozen, without attributes that no key sets."""
+    """Base of the models: frozen, and refusing attributes that no key sets."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def submodel_for(cls, name: str, document: dict[str, Any]) -> type[Model] | None:
+        """
+        The model of a field that depends on other keys beside it.
+
+        @param name: the field's name.
+        @param document: the keys beside it, by field name.
+        """
+        return None
+
+
+ModelClass = type[Model]
 
 
 def keys_of(model: type[Model]) -> Iterator[tuple[str, FieldInfo, KeyInfo]]:
     """Each field of a model: its attribute name, pydantic's facts and ours."""
-    for name, field in model.model_fields.items():
-        yield name, field, key_info(name, field)
+    for name, field_info in model.model_fields.items():
+        yield name, field_info, key_info(name, field_info)
 
 
-# -- values -------------------------------------------------------------------
-# Go's decoder does not convert: a string is no number, 1 is no boolean.
-
-Text = StrictStr
-Bool = StrictBool
-Int = Annotated[int, Strict(), Field(ge=-(2**63), le=2**63 - 1)]
-UInt = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Free = Any
-"""A value that is kept as it is in the document."""
+def names_of(model: type[Model]) -> dict[str, str]:
+    """How documents spell each key of a model, to the field's name."""
+    return {info.name: name for name, _, info in keys_of(model)}
 
 
-def from_document(info: ValidationInfo) -> bool:
-    """Whether a value comes from a document rather than from Python code."""
-    return bool(info.context and info.context.get("document"))
-
-
-def _duration(value: Any, info: ValidationInfo) -> Any:
+@dataclass(frozen=True, slots=True)
+class Shape:
     """
-    Make seconds of a duration.
+    Where models are nested in a field.
 
-    In a document it is Go's text or a bare 0; in Python code float seconds.
+    @ivar model: the nested model, or L{None}.
+    @ivar many: whether the field is a list of it.
     """
-    if isinstance(value, str):
-        return parse_duration(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f'{_show(value)} is not a duration; write a Go duration such as "8s" or "300ms"')
-    if from_document(info) and (value != 0 or isinstance(value, float)):
-        raise ValueError(f'{value!r} has no unit; write a Go duration such as "{value!r}s" or "300ms"')
-    return float(value)
+
+    model: type[Model] | None = None
+    many: bool = False
 
 
-def _nanoseconds(value: Any, info: ValidationInfo) -> Any:
-    """As a duration, but a number of a document is a count of nanoseconds."""
-    if from_document(info) and isinstance(value, int) and not isinstance(value, bool):
-        return value / 1e9
-    return _duration(value, info)
-
-
-def _show(value: Any) -> str:
-    """Name a value of a document as the document would."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    return repr(value)
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
-"""Float seconds, from Go's duration syntax."""
-
-Nanoseconds = Annotated[float, BeforeValidator(_nanoseconds)]
-"""Float seconds, from an integer count of nanoseconds or Go's duration syntax."""
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """
-    Take an address apart.
-
-    @param address: C{"host:port"} or C{"[v6]:port"}.
-    @return: the host, without brackets, and the port.
-    @raise ValueError: if it is neither; the message says why.
-    """
-    if address.startswith("["):
-        host, closing, port = address[1:].partition("]:")
-        if not closing:
-            raise ValueError(f'"{address}" is not an address; write an IPv6 address as "[::1]:8080"')
-    else:
-        host, colon, port = address.rpartition(":")
-        if not colon:
-            raise ValueError(f'"{address}" has no port; write "host:port"')
-        if ":" in host:
-            raise ValueError(f'"{address}" is not an address; write an IPv6 address as "[::1]:8080"')
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
-        raise ValueError(f'"{address}" has the port "{port}"; a port is a number from 0 to 65535')
-    return host, int(port)
-
-
-def _regex(text: str) -> str:
-    """Compile a regular expression to see whether it is one."""
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        re2.compile(text, options)
-    except re2.error as error:
-        reason = error.args[0]
-        reason = reason.decode() if isinstance(reason, bytes) else reason
-        raise ValueError(f'"{text}" is not a regular expression that RE2 takes: {reason}') from None
-    return text
-
-
-def _address(text: str) -> str:
-    """Demand an address that can be dialled."""
-    if text.startswith("unix:"):
-        if text == "unix:":
-            raise ValueError('"unix:" has no path; write "unix:/path/to/socket"')
-        return text
-    host, port = split_address(text)
-    if not host:
-        raise ValueError(f'"{text}" has no host; write "host:port"')
-    if not port:
-        raise ValueError(f'"{text}" has the port 0, which can\'t be dialled')
-    return text
-
-
-Regex = Annotated[str, Strict(), AfterValidator(_regex)]
-"""RE2 syntax, tried at load time."""
-
-Address = Annotated[str, Strict(), AfterValidator(_address)]
-"""C{host:port}, C{[v6]:port} or C{unix:/path}: something to dial."""
+def shape_of(annotation: Any) -> Shape:
+    """Find the model in a field's type: C{M}, C{M | None} or C{tuple[M, ...]}."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        found = [shape for part in get_args(annotation) if (shape := shape_of(part)).model is not None]
+        return found[0] if len(found) == 1 else Shape()
+    if origin is tuple:
+        return Shape(shape_of(get_args(annotation)[0]).model, many=True)
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return Shape(annotation)
+    return Shape()

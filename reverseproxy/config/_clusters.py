@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "CLUSTER_TYPES",
-    "LB_ACTED_ON",
-    "LB_KNOWN",
     "CircuitBreakerConfig",
     "ClusterConfig",
     "ClusterManagerConfig",
@@ -14,55 +11,38 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import BeforeValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator
 
-from reverseproxy.config._base import Address, Bool, Duration, Free, Model, Number, Text, UInt, key
+from reverseproxy.config._base import Model, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
-
-CLUSTER_TYPES: Final = ("SIMPLE", "STATIC", "DYNAMIC", "EDS", "STRICT_DNS", "ORIGINAL_DST")
-LB_ACTED_ON: Final = ("LB_RANDOM", "LB_ROUNDROBIN", "LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST")
-LB_KNOWN: Final = (
-    *LB_ACTED_ON,
-    "LB_LEAST_CONNECTION",
-    "LB_MAGLEV",
-    "LB_REQUEST_ROUNDROBIN",
-    "LB_PEAK_EWMA",
-    "LB_ORIGINAL_DST",
-)
+from reverseproxy.config._values import Address, Bool, Free, Number, Span, Text, UInt, or_default
 
 _DEFAULT_PENDING: Final = 1024
-_ALSO_UNUSED: Final = "MOSN does not act on it either"
+_CONNECT_TIMEOUT: Final = 10.0
 
 
-def _lb_metadata(value: Any) -> Any:
-    """Reach into C{{"filter_metadata": {"mosn.lb": {...}}}}, MOSN's wrapping of metadata."""
-    if isinstance(value, dict) and set(value) == {"filter_metadata"}:
-        value = value["filter_metadata"]
-        if isinstance(value, dict) and set(value) <= {"mosn.lb"}:
-            value = value.get("mosn.lb", {})
+def _bias(value: float) -> float:
+    if value < 0:
+        raise ValueError(f"{value} is negative; write 0 or a number above it")
     return value
 
 
 class HostConfig(Model):
     """A host to dial."""
 
-    address: Address = key(..., 'Where it listens: "host:port", "[v6]:port" or "unix:/path".')
+    address: Address = key("", 'Where it listens: "host:port", "[v6]:port" or "unix:/path".', required=True)
     hostname: Text = key("", "A name for humans.")
-    weight: UInt = key(0, "Its share of requests, from 1 to 128; values outside are brought inside, 0 is 1.")
-    metadata: Annotated[Mapping[str, Text], BeforeValidator(_lb_metadata)] = key(
-        {}, 'Labels, as {"filter_metadata": {"mosn.lb": {"name": "value"}}}.'
+    weight: UInt = key(0, "Its share of requests, from 1 to 128; a number outside is brought inside.")
+    metadata: Mapping[str, Text] = key(
+        {}, 'Labels, as {"filter_metadata": {"mosn.lb": {"name": "value"}}}. Values are texts.'
     )
     tls_disable: Bool = key(False, "Whether to dial it in plaintext although its cluster uses TLS.")
 
 
 class CircuitBreakerConfig(Model):
-    """
-    Limits of a cluster.
-
-    @ivar max_pending_requests: how many requests may wait for a host.
-    """
+    """Limits of a cluster."""
 
     max_connections: UInt = key(0, "The most connections to one host.", acted=False)
     max_pending_requests: UInt = key(
@@ -75,8 +55,10 @@ class CircuitBreakerConfig(Model):
 class LbConfig(Model):
     """Options of the load balancer."""
 
-    choice_count: UInt = key(2, "LB_LEAST_REQUEST: how many hosts are compared, if all have the same weight.")
-    active_request_bias: Number = key(
+    choice_count: Annotated[UInt, or_default(2)] = key(
+        2, "LB_LEAST_REQUEST: how many hosts are compared where all have the same weight; 0 means 2."
+    )
+    active_request_bias: Annotated[Number, AfterValidator(_bias)] = key(
         1.0,
         "LB_LEAST_REQUEST: how much requests under way count against a host's weight; 0 means not at all.",
     )
@@ -88,18 +70,35 @@ class ClusterConfig(Model):
     """
     A named group of hosts that can serve the same requests.
 
-    Tunnel agents add hosts at run time; static ones stay beside them.
+    Tunnel agents add hosts while the process runs; those given here stay beside
+    them.
 
     @ivar tls_context: what to dial hosts with: its own context, or the cluster
         manager's if C{cluster_manager_tls} is set; L{None} for plaintext.
     """
 
-    name: Text = key(..., "The name that routes and tunnel agents refer to.")
+    name: Text = key("", "The name that routes and tunnel agents refer to.", required=True)
     type: Text = key(
-        "SIMPLE", "SIMPLE, STATIC, DYNAMIC and EDS are all the same: the hosts given here, and tunnel agents."
+        "SIMPLE",
+        "The kind of cluster. They are all the same here: the hosts given, and tunnel agents.",
+        choices=("SIMPLE", "STATIC", "DYNAMIC", "EDS"),
+        later=("STRICT_DNS", "ORIGINAL_DST"),
+        fallback="SIMPLE",
     )
-    sub_type: Text = key("", "A subordinate type.", acted=False, why=_ALSO_UNUSED)
-    lb_type: Text = key("LB_ROUNDROBIN", f"How to choose a host: {', '.join(LB_ACTED_ON)}.")
+    sub_type: Text = key("", "A subordinate type.", acted=False, why="MOSN does not act on it either")
+    lb_type: Text = key(
+        "LB_ROUNDROBIN",
+        "How to choose a host.",
+        choices=("LB_RANDOM", "LB_ROUNDROBIN", "LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST"),
+        later=(
+            "LB_LEAST_CONNECTION",
+            "LB_MAGLEV",
+            "LB_REQUEST_ROUNDROBIN",
+            "LB_PEAK_EWMA",
+            "LB_ORIGINAL_DST",
+        ),
+        fallback="LB_ROUNDROBIN",
+    )
     max_request_per_conn: UInt = key(
         1024,
         "After how many requests to close a connection.",
@@ -113,18 +112,26 @@ class ClusterConfig(Model):
     spec: Free = key(None, "Subscriptions to service registries.", acted=False)
     lb_subset_config: Free = key(None, "Subsets of hosts by metadata.", acted=False)
     original_dst_lb_config: Free = key(None, "Options of LB_ORIGINAL_DST.", acted=False)
-    cluster_manager_tls: Bool = key(False, "Whether to use the cluster manager's tls_context.")
-    tls_context: TlsContextConfig | None = key(None, "TLS towards the hosts. Not applied to tunnel agents.")
-    hosts: tuple[HostConfig, ...] = key((), "Hosts to dial.")
-    connect_timeout: Duration = key(10.0, "How long dialling a host may take.")
-    idle_timeout: Duration | None = key(
-        None, "After how long without a request a pooled connection to a host is closed; absent means never."
+    cluster_manager_tls: Bool = key(
+        False, "Whether to use the cluster manager's tls_context instead of the cluster's own."
     )
-    keepalive: Free = key(None, "Heartbeats of RPC protocols.", acted=False)
+    tls_context: TlsContextConfig | None = key(
+        None, "TLS towards the hosts given here. Connections of tunnel agents have their listener's."
+    )
+    hosts: tuple[HostConfig, ...] = key((), "Hosts to dial.")
+    connect_timeout: Annotated[Span, or_default(_CONNECT_TIMEOUT)] = key(
+        _CONNECT_TIMEOUT,
+        "How long dialling a host may take, and how long a request waits for one; 0 means 10 s.",
+    )
+    idle_timeout: Span | None = key(
+        None,
+        "After how long without a request a pooled connection to a host is closed. Absent or 0 means never.",
+    )
+    keepalive: Free = key(None, "Heartbeats of RPC protocols: {interval, timeout}.", acted=False)
     lbconfig: LbConfig = key(LbConfig(), "Options of the load balancer.")
     dns_refresh_rate: Free = key(None, "How often STRICT_DNS resolves.", acted=False)
     respect_dns_ttl: Bool = key(False, "Whether STRICT_DNS keeps to the life time of answers.", acted=False)
-    dns_lookup_family: Text = key("", "Which addresses STRICT_DNS takes: V4_ONLY, V6_ONLY.", acted=False)
+    dns_lookup_family: Text = key("", "The addresses STRICT_DNS takes: V4_ONLY or V6_ONLY.", acted=False)
     dns_resolvers: Free = key(None, "Name servers for STRICT_DNS.", acted=False)
     dns_resolver_file: Text = key("", "A resolv.conf for STRICT_DNS.", acted=False)
     dns_resolver_port: Text = key("", "The port of name servers for STRICT_DNS.", acted=False)
@@ -163,10 +170,14 @@ class ClusterManagerConfig(Model):
     """
 
     tls_context: TlsContextConfig | None = key(None, "TLS for clusters that set cluster_manager_tls.")
-    cluster_pool_enable: Bool = key(False, "Whether each cluster has its own connection pools.", acted=False)
+    cluster_pool_enable: Bool = key(
+        False, "Whether each cluster has connection pools of its own.", acted=False
+    )
     clusters: tuple[ClusterConfig, ...] = key((), "The clusters.")
     clusters_configs: Text = key(
-        "", "Instead of clusters: a directory in which each *.json file holds one cluster."
+        "",
+        "Instead of clusters: a directory in which each *.json file holds one cluster.",
+        directory_of="clusters",
     )
 
     @field_validator("tls_context")

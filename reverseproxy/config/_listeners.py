@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "FILTER_CONFIGS",
     "AccessLogConfig",
+    "CidrConfig",
     "FilterChainConfig",
     "FilterConfig",
     "Http1Options",
@@ -17,34 +18,37 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, field_validator, model_validator
 
-from reverseproxy.config._base import (
-    Bool,
-    Duration,
-    Free,
-    Int,
-    Model,
-    Nanoseconds,
-    Text,
-    UInt,
-    key,
-    split_address,
-)
+from reverseproxy.config._base import Model, ModelClass, key
 from reverseproxy.config._routers import RouterConfig
 from reverseproxy.config._tls import TlsContextConfig
+from reverseproxy.config._values import (
+    Bool,
+    Free,
+    Int,
+    Interval,
+    Nanoseconds,
+    Span,
+    Text,
+    UInt,
+    describe,
+    or_default,
+    quote,
+)
+
+_HEADER_SIZE: Final = 8192
 
 
 class Http1Options(Model):
-    """
-    Limits and habits of HTTP/1 on a listener.
+    """Limits and habits of HTTP/1."""
 
-    @ivar max_request_body_size: 0 for any size.
-    """
-
-    max_header_size: UInt = key(8192, "The most bytes that the head of a request may have.")
+    max_header_size: Annotated[UInt, or_default(_HEADER_SIZE)] = key(
+        _HEADER_SIZE, f"The most bytes that the head of a request may have; 0 means {_HEADER_SIZE}."
+    )
     max_request_body_size: UInt = key(
         0, "The most bytes that the body of a request may have; 0 means any number."
     )
@@ -55,30 +59,36 @@ class Http1Options(Model):
     )
     x_forwarded: Literal["off", "append", "replace"] = key(
         "off",
-        "What to do with the X-Forwarded-For, -Proto and -Host headers: leave them alone (off), add to what came "
-        "(append), or set them anew (replace).",
+        'What to do with the headers X-Forwarded-For, -Proto and -Host: leave them alone ("off"), add to '
+        'what came ("append"), or set them anew ("replace").',
         ours=True,
     )
 
 
 class ProtocolOptions(Model):
-    """Options by protocol; with a single protocol its options may also stand here directly."""
+    """
+    Options by protocol.
+
+    With a single protocol its options may also stand here directly.
+    """
 
     http1: Http1Options = key(Http1Options(), "Options of HTTP/1.", name="Http1")
     http2: Free = key(None, "Options of HTTP/2.", name="Http2", acted=False)
     bolt: Free = key(None, "Options of bolt.", acted=False)
-    sub_protocol: Text = key("", 'The protocols that "X" as downstream_protocol stands for.')
+    sub_protocol: Text = key(
+        "", 'The protocols that "X" as downstream_protocol stands for.', acted=False, harmless=("Http1",)
+    )
 
 
 class ProxyConfig(Model):
     """
-    Requests: parse them, route them, forward them.
+    Requests: parsed, routed, forwarded.
 
-    @ivar router_config_name: a L{RouterConfig} of the same configuration.
+    @ivar router_config_name: the name of a L{RouterConfig}.
     """
 
     name: Text = key("", "A name for humans.")
-    downstream_protocol: Text = key(..., 'What clients speak: "Http1".')
+    downstream_protocol: Text = key("", 'What clients speak: "Http1".', required=True)
     upstream_protocol: Text = key(
         "",
         "What hosts speak.",
@@ -86,7 +96,7 @@ class ProxyConfig(Model):
         why="MOSN does not act on it either; hosts are spoken to as the client speaks",
         harmless=("Http1",),
     )
-    router_config_name: Text = key("", "The router that decides on each request.")
+    router_config_name: Text = key("", "The router that decides on each request.", required=True)
     router_handler_name: Text = key("", "An extension that makes routes.", acted=False)
     fallback_for_unknown_protocol: Bool = key(
         False, "Whether the next filter takes what this one can't read.", acted=False
@@ -103,29 +113,75 @@ class ProxyConfig(Model):
         return self.extend_config.http1
 
 
-class TcpRouteConfig(Model):
-    """A cluster for some connections; empty lists match none."""
+def _ip_address(text: str) -> str:
+    try:
+        ip_address(text)
+    except ValueError:
+        raise ValueError(f"{quote(text)} is not an IP address") from None
+    return text
 
-    cluster: Text = key("", "The cluster.")
-    source_addrs: Free = key(
-        None, "Where connections come from: [{Address, Length}].", name="SourceAddrs", acted=False
+
+def _port_ranges(value: Any) -> Any:
+    """Read C{"80,1000-2000"}; in Python code pairs of numbers do as well."""
+    if isinstance(value, tuple):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f'{describe(value)} is not a list of ports; write a text such as "80,1000-2000"')
+    ranges = []
+    for part in value.split(",") if value.strip() else ():
+        low, dash, high = part.strip().partition("-")
+        high = high if dash else low
+        if not (low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 65535):
+            raise ValueError(f'{quote(value)} is not a list of ports; write a text such as "80,1000-2000"')
+        ranges.append((int(low), int(high)))
+    return tuple(ranges)
+
+
+Ports = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_port_ranges)]
+"""Ranges of ports, both ends included."""
+
+
+class CidrConfig(Model):
+    """A range of IP addresses."""
+
+    address: Annotated[Text, AfterValidator(_ip_address)] = key(
+        "", "An address in the range.", name="Address", required=True
     )
-    destination_addrs: Free = key(
-        None, "Where connections go to: [{Address, Length}].", name="DestinationAddrs", acted=False
+    length: UInt = key(0, "How many leading bits all addresses of the range share.", name="Length")
+
+    @model_validator(mode="after")
+    def _length_fits(self) -> CidrConfig:
+        if self.address and self.length > ip_address(self.address).max_prefixlen:
+            raise ValueError(f"{self.length} is more bits than {self.address} has")
+        return self
+
+
+class TcpRouteConfig(Model):
+    """
+    A cluster for some connections.
+
+    A connection must be in all four lists; an empty list has none in it.
+    """
+
+    cluster: Text = key("", "The cluster that connections go to.", required=True)
+    source_addrs: tuple[CidrConfig, ...] = key((), "Where connections come from.", name="SourceAddrs")
+    destination_addrs: tuple[CidrConfig, ...] = key(
+        (), "The addresses of ours that they come to.", name="DestinationAddrs"
     )
-    source_port: Text = key("", 'Ports, such as "80,1000-2000".', name="SourcePort", acted=False)
-    destination_port: Text = key("", "Ports, in the same way.", name="DestinationPort", acted=False)
+    source_port: Ports = key((), 'The ports they come from, such as "80,1000-2000".', name="SourcePort")
+    destination_port: Ports = key((), "The ports of ours that they come to.", name="DestinationPort")
 
 
 class TcpProxyConfig(Model):
-    """Bytes: forward connections as they are."""
+    """Bytes: connections forwarded as they are."""
 
     stat_prefix: Text = key("", "A name for metrics.", acted=False)
-    cluster: Text = key("", "The cluster that connections go to.")
+    cluster: Text = key("", "The cluster that all connections go to; if it is set, routes do not count.")
     idle_timeout: Nanoseconds | None = key(
         None,
-        "After how long without a byte in either direction a connection is closed: whole nanoseconds as in MOSN, "
-        'or a duration such as "5m", which is ours. Absent or 0 means never.',
+        "After how long without a byte in either direction a connection is closed: a whole number of "
+        'nanoseconds as in MOSN, or a Go duration such as "5m", which MOSN does not take. Absent or 0 means '
+        "never.",
     )
     max_connect_attempts: UInt = key(
         0,
@@ -133,32 +189,32 @@ class TcpProxyConfig(Model):
         acted=False,
         why="MOSN does not act on it either; up to 3 hosts are tried",
     )
-    routes: tuple[TcpRouteConfig, ...] = key(
-        (), "Clusters by address, for connections if cluster is empty.", acted=False
-    )
+    routes: tuple[TcpRouteConfig, ...] = key((), "Clusters by addresses and ports; the first match decides.")
 
 
 class TunnelConfig(Model):
     """
-    Take connections that tunnel agents dial, and make them hosts of clusters.
+    Connections that tunnel agents dial, made hosts of clusters.
 
     All keys are ours: MOSN's tunnel filter has none.
     """
 
     credential_policy: Text = key(
-        "", "The credential policy demanded of every agent of this listener; empty means none.", ours=True
+        "", "The credential policy demanded of every agent on this listener; empty means none.", ours=True
     )
     cluster_credential_policies: Mapping[str, Text] = key(
-        {}, "The credential policy demanded of agents that join a cluster, by cluster.", ours=True
+        {}, "The credential policy demanded of agents that join a cluster, by the cluster's name.", ours=True
     )
     validators: Mapping[str, Mapping[str, Any]] = key(
-        {}, "Options of the validators, by credential policy.", ours=True, secret=True
+        {}, "Options of the validators, by the name of the credential policy.", ours=True, secret=True
     )
-    handshake_timeout: Duration = key(15.0, "How long the handshake may take once it has begun.", ours=True)
-    publish_delay: Duration = key(
+    handshake_timeout: Interval = key(
+        15.0, "How long an agent may take for its first message once that has begun.", ours=True
+    )
+    publish_delay: Span = key(
         0.02,
-        "How long after the handshake a connection is first used, because MOSN's agents can't take the answer and "
-        "a request at once.",
+        "How long after the handshake a connection is first used, because MOSN's agents can't take the "
+        "answer and a request at once.",
         ours=True,
     )
     max_pending_connections: UInt = key(
@@ -184,18 +240,29 @@ class FilterConfig(Model):
     """
 
     type: Text = key(
-        "", f"The kind of filter: {', '.join(FILTER_CONFIGS)}; others are skipped with a warning."
+        "",
+        "The kind of filter. connection_manager only defines a router. Other kinds are skipped with a "
+        "warning.",
+        required=True,
+        choices=tuple(FILTER_CONFIGS),
+        later=("udp_proxy", "grpc", "fault_inject", "transcoder"),
     )
     config: ProxyConfig | TcpProxyConfig | TunnelConfig | RouterConfig | None = key(
-        None, "Options of the filter.", validate_default=True
+        None, "Options of the filter, by its type.", validate_default=True
     )
+
+    @classmethod
+    def submodel_for(cls, name: str, document: dict[str, Any]) -> ModelClass | None:
+        """The model of C{config}, by C{type}."""
+        kind = document.get("type")
+        return FILTER_CONFIGS.get(kind) if name == "config" and isinstance(kind, str) else None
 
     @field_validator("config", mode="plain")
     @classmethod
-    def _by_type(cls, value: Any, info: ValidationInfo) -> Any:
-        model = FILTER_CONFIGS.get(info.data.get("type", ""))
+    def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
+        model = cls.submodel_for("config", info.data)
         if model is None or isinstance(value, model):
-            return value if model is not None else None
+            return value if model else None
         return model.model_validate({} if value is None else value, context=info.context)
 
 
@@ -205,7 +272,7 @@ class FilterChainConfig(Model):
     match: Text = key("", "Which connections it is for.", acted=False)
     tls_context: TlsContextConfig | None = key(None, "TLS towards clients; absent or empty means plaintext.")
     tls_context_set: tuple[TlsContextConfig, ...] = key(
-        (), "Instead of tls_context: several, of which each client's server name chooses one."
+        (), "Instead of tls_context: several, among which the name that a client sends chooses."
     )
     filters: tuple[FilterConfig, ...] = key((), "Network filters.")
 
@@ -219,42 +286,43 @@ class FilterChainConfig(Model):
 class AccessLogConfig(Model):
     """A log of requests or connections."""
 
-    log_path: Text = key("", "The file, or stdout; empty means <listener>_access.log in the log directory.")
-    log_format: Text = key("", "The format; empty means MOSN's default.")
+    log_path: Text = key("", 'The file, or "stdout"; empty means <listener>_access.log in the log directory.')
+    log_format: Text = key("", "The format of a line, in MOSN's syntax; empty means MOSN's default.")
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _listen_address(text: str) -> str:
-    """Demand an address to listen at; the host may be empty, the port 0."""
-    if text and not text.startswith(("unix:", "/", "@")):
-        split_address(text)
-    return text
+def _network(value: Any) -> Any:
+    """Demand a kind of address, in any case."""
+    if not isinstance(value, str):
+        return value
+    kind = value.lower() or "tcp"
+    if kind not in ("tcp", "unix"):
+        raise ValueError(f'{quote(value)} is not supported; choose "tcp" or "unix"')
+    return kind
 
 
 class ListenerConfig(Model):
     """
     Something that takes connections: at an address, or from a tunnel agent.
 
-    @ivar name: never empty: the address if the document names it not.
+    @ivar name: never empty: the address if the document has no name.
     @ivar connection_idle_timeout: L{None} if absent; 0 for never.
     """
 
-    address: Annotated[Text, AfterValidator(_listen_address)] = key(
-        ..., 'Where to listen: "host:port", "[v6]:port", ":port", or a path if network is unix.'
+    address: Text = key(
+        "",
+        'Where to listen: "host:port", "[v6]:port" or ":port"; or a path if network is unix.',
+        required=True,
     )
     name: Text = key("", "Its name, for logs and for tunnel agents; the address if absent.")
     type: Text = key("", 'For humans: "ingress" or "egress".')
     bind_port: Bool = key(
-        False, "Whether to listen at the address. If false, the listener is served by tunnel agents only."
+        False, "Whether to listen at the address. If false, tunnel agents alone feed the listener."
     )
-    reuseport: Bool = key(False, "Whether several processes may listen at the same address (SO_REUSEPORT).")
-    network: Annotated[Literal["tcp", "unix"], BeforeValidator(_lower)] = key(
-        "tcp", "The kind of address: tcp or unix, in any case."
+    reuseport: Bool = key(False, "Whether other processes may listen at the same address (SO_REUSEPORT).")
+    network: Annotated[Literal["tcp", "unix"], BeforeValidator(_network)] = key(
+        "tcp", 'The kind of address: "tcp" or "unix", in any case.'
     )
-    use_original_dst: Text = key("", "Transparent proxying: tproxy or redirect.", acted=False)
+    use_original_dst: Text = key("", 'Transparent proxying: "tproxy" or "redirect".', acted=False)
     access_logs: tuple[AccessLogConfig, ...] = key((), "Access logs.")
     listener_filters: Free = key(None, "Filters of accepted sockets.", acted=False)
     filter_chains: tuple[FilterChainConfig, ...] = key(
@@ -262,9 +330,9 @@ class ListenerConfig(Model):
     )
     stream_filters: Free = key(None, "Filters of requests.", acted=False)
     inspector: Bool = key(
-        False, "Whether to take plaintext too where TLS is on; the first byte tells them apart."
+        False, "Whether to take plaintext as well where TLS is on; the first byte tells them apart."
     )
-    connection_idle_timeout: Duration | None = key(
+    connection_idle_timeout: Span | None = key(
         None, "After how long without a byte a connection is closed; 0 means never, absent 90 s."
     )
     default_read_buffer_size: Int = key(0, "The size of read buffers.", acted=False)

@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
-__all__ = ["CURVES", "KNOWN_ALPN", "TLS_VERSIONS", "TlsContextConfig", "enabled"]
+__all__ = [
+    "CIPHER_SUITES",
+    "CURVES",
+    "DROPPED_CIPHER_SUITES",
+    "KNOWN_ALPN",
+    "TLS_VERSIONS",
+    "TlsContextConfig",
+    "enabled",
+]
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from reverseproxy.config._base import Bool, Free, Model, Text, key
+from reverseproxy.config._base import Model, key
+from reverseproxy.config._values import Bool, Free, Text
 
 TLS_VERSIONS: Final = ("TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
+"""Oldest first, after C{TLS_AUTO}, which leaves the choice to the default."""
+
 CURVES: Final = ("x25519", "p256", "p384", "p521")
 KNOWN_ALPN: Final = ("h2", "http/1.1", "sofa")
+
+CIPHER_SUITES: Final[Mapping[str, str]] = {
+    "ECDHE-ECDSA-AES256-GCM-SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-WITH-CHACHA20-POLY1305": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-WITH-CHACHA20-POLY1305": "ECDHE-RSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES256-CBC-SHA": "ECDHE-RSA-AES256-SHA",
+    "ECDHE-RSA-AES128-CBC-SHA": "ECDHE-RSA-AES128-SHA",
+    "ECDHE-ECDSA-AES256-CBC-SHA": "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-ECDSA-AES128-CBC-SHA": "ECDHE-ECDSA-AES128-SHA",
+    "RSA-AES256-CBC-SHA": "AES256-SHA",
+    "RSA-AES128-CBC-SHA": "AES128-SHA",
+}
+"""
+MOSN's names of cipher suites (C{ciphersMap} in its C{pkg/mtls/ciphers.go}), to
+OpenSSL's.  OpenSSL's own names are taken too.
+"""
+
+DROPPED_CIPHER_SUITES: Final[Mapping[str, str]] = {
+    "AES256-GCM-SHA384": "it is one of TLS 1.3, which can't be chosen",
+    "AES128-GCM-SHA256": "it is one of TLS 1.3, which can't be chosen",
+    "ECDHE-RSA-3DES-EDE-CBC-SHA": "3DES is too weak",
+    "RSA-3DES-EDE-CBC-SHA": "3DES is too weak",
+}
+"""
+Cipher suites of MOSN's that are left out, and why.
+
+The first two are names that OpenSSL has for something else; in MOSN's table
+they stand for suites of TLS 1.3, which Go does not let anyone choose.
+"""
 
 
 def _comma_list(value: Any) -> Any:
@@ -22,14 +66,27 @@ def _comma_list(value: Any) -> Any:
     return value
 
 
+def _lower_list(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(value.lower() for value in values)
+
+
+def _version(value: str) -> str:
+    """Bring the case of a version in order; unknown ones stay as they are."""
+    known = {version.lower(): version for version in TLS_VERSIONS}
+    return known.get(value.lower(), value) or TLS_VERSIONS[0]
+
+
 CommaList = Annotated[tuple[Text, ...], BeforeValidator(_comma_list)]
+Version = Annotated[Text, AfterValidator(_version)]
 
 
 class TlsContextConfig(Model):
     """
-    How to speak TLS on one leg; the same keys serve for servers and clients.
+    TLS on one leg; servers and clients share the keys.
 
     @ivar status: nothing else counts unless this is true.
+    @ivar ecdh_curves: in lower case.
+    @ivar min_version: one of L{TLS_VERSIONS}, as is C{max_version}.
     """
 
     status: Bool = key(False, "Whether TLS is on. Unless it is true, all other keys are ignored.")
@@ -37,63 +94,74 @@ class TlsContextConfig(Model):
         "",
         "Name of a verification extension.",
         acted=False,
-        why="there are no verification extensions; the default verification is used",
+        why="there are no verification extensions; certificates are verified as usual",
     )
     server_name: Text = key(
         "",
-        "On a client: the name that is sent (SNI) and that the server's certificate must carry as a subject "
-        "alternative name; an IP address needs an IP entry. On a server: one more name that selects this "
-        "certificate.",
+        "On a client: the name that is sent (SNI), and that the server's certificate must carry as a subject "
+        "alternative name; an IP address needs an IP entry there. On a server: one more name for which this "
+        "certificate is chosen.",
     )
     ca_cert: Text = key(
         "",
-        "Certificates that peers are verified against: a path relative to the working directory, or PEM text. "
-        "On a client, empty means the system's certificates.",
+        "Certificates that peers are verified against: a path relative to the working directory, or PEM "
+        "text. On a client, empty means the system's certificates.",
     )
     cert_chain: Text = key(
-        "",
-        "Our certificate, followed by intermediate ones: a path or PEM text, in the same way as private_key.",
+        "", "Our certificate and the intermediate ones after it: a path or PEM text, as private_key is."
     )
     private_key: Text = key(
-        "",
-        "The private key of our certificate: a path or PEM text, in the same way as cert_chain.",
-        secret=True,
+        "", "The private key of our certificate: a path or PEM text, as cert_chain is.", secret=True
     )
     verify_client: Bool = key(
         False,
-        "On a server: verify a client's certificate if it sends one; with require_client_cert, demand one.",
+        "On a server: verify a client's certificate if it sends one. Together with require_client_cert: "
+        "demand one and verify it.",
     )
     require_client_cert: Bool = key(
         False,
-        "On a server: ask clients for a certificate. Without verify_client it is neither verified nor insisted on.",
+        "On a server: ask clients for a certificate. Without verify_client it is neither verified nor "
+        "insisted on.",
     )
     insecure_skip: Bool = key(False, "On a client: do not verify the server's certificate at all.")
     cipher_suites: Text = key(
-        "", "Cipher suites up to TLS 1.2, separated by colons. TLS 1.3 has its own, which can't be chosen."
+        "",
+        f"Cipher suites up to TLS 1.2, separated by colons: {', '.join(CIPHER_SUITES)}; OpenSSL's names of "
+        "the same suites are taken too. Those of TLS 1.3 can't be chosen.",
     )
-    ecdh_curves: CommaList = key((), f"Curves, separated by commas: {', '.join(CURVES)}; in any case.")
-    min_version: Text = key(
-        "TLS_AUTO", f"The oldest TLS version: {', '.join(TLS_VERSIONS)}, in any case; TLS_AUTO is TLS 1.0."
+    ecdh_curves: Annotated[CommaList, AfterValidator(_lower_list)] = key(
+        (), f"Curves, separated by commas: {', '.join(CURVES)}; in any case."
     )
-    max_version: Text = key(
-        "TLS_AUTO",
-        f"The newest TLS version, in the same way; TLS_AUTO is TLS 1.3.",  # noqa: F541
+    min_version: Version = key(
+        TLS_VERSIONS[0],
+        f"The oldest TLS version: {', '.join(TLS_VERSIONS)}, in any case. TLS_AUTO is TLS 1.0.",
+    )
+    max_version: Version = key(
+        TLS_VERSIONS[0],
+        f"The newest TLS version: {', '.join(TLS_VERSIONS)}, in any case. TLS_AUTO is TLS 1.3.",
     )
     alpn: CommaList = key(
         (),
-        f"Protocols to negotiate, separated by commas: {', '.join(KNOWN_ALPN)}. Others are dropped with a warning.",
+        f"Protocols to negotiate, separated by commas: {', '.join(KNOWN_ALPN)}. Others are dropped with a "
+        "warning.",
     )
     ticket: Text = key(
         "", "A session ticket key.", acted=False, secret=True, why="MOSN does not act on it either"
     )
     fall_back: Bool = key(
         False,
-        "On a server: speak plaintext if the certificate is missing or bad. On the client of a cluster: reconnect "
-        "in plaintext if the handshake fails. Tunnel agents never fall back.",
+        "On a server: speak plaintext if the certificate is missing or bad. In a cluster: connect in "
+        "plaintext if the handshake fails. Tunnel agents never fall back.",
     )
     extend_verify: Free = key(None, "Options of a verification extension.", acted=False)
     callbacks: Free = key(None, "Names of callbacks.", acted=False)
     sds_source: Free = key(None, "A secret discovery service to take certificates from.", acted=False)
+
+    @property
+    def openssl_ciphers(self) -> str:
+        """C{cipher_suites} in OpenSSL's names, without L{DROPPED_CIPHER_SUITES}."""
+        names = (name for name in self.cipher_suites.split(":") if name not in DROPPED_CIPHER_SUITES)
+        return ":".join(CIPHER_SUITES.get(name, name) for name in names if name)
 
 
 def enabled(context: TlsContextConfig | None) -> TlsContextConfig | None:

@@ -27,6 +27,7 @@ _NANOSECONDS: Final = {
 }
 
 _UNITS: Final = "ns, us, ms, s, m or h"
+_WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
 
 _ITEM: Final = re.compile(r"(?P<number>[0-9]*(?:\.[0-9]*)?)(?P<unit>[^0-9.]*)")
 
@@ -47,25 +48,25 @@ def parse_duration(text: str) -> float:
     if rest == "0":
         return 0.0
     if not rest:
-        raise ValueError(f'{text!r} is not a duration; write a Go duration such as "8s" or "300ms"')
+        raise ValueError(f'"{text}" is not a duration; {_WRITE}')
     total = 0
     while rest:
         item = _ITEM.match(rest)
         assert item is not None  # noqa: S101 - every part of the pattern may be empty
         number, unit = item["number"], item["unit"]
         if number in ("", "."):
-            raise ValueError(f'{text!r} is not a duration; write a Go duration such as "8s" or "300ms"')
+            raise ValueError(f'"{text}" is not a duration; {_WRITE}')
         if not unit:
-            raise ValueError(f'{text!r} has no unit; write a Go duration such as "{number}s" or "300ms"')
+            raise ValueError(f'"{text}" has no unit; write a Go duration such as "{number}s" or "300ms"')
         if unit not in _NANOSECONDS:
-            raise ValueError(f"{text!r} has the unknown unit {unit!r}; the units are {_UNITS}")
+            raise ValueError(f'"{text}" has the unknown unit "{unit}"; the units are {_UNITS}')
         whole, _, fraction = number.partition(".")
         scale = _NANOSECONDS[unit]
         total += int(whole or "0") * scale
         if fraction:
             total += int(fraction) * scale // 10 ** len(fraction)
         if total > _LARGEST + text.startswith("-"):
-            raise ValueError(f"{text!r} is too long; the longest duration is about 292 years")
+            raise ValueError(f'"{text}" is too long; the longest duration is about 292 years')
         rest = rest[item.end() :]
     return (-total if text.startswith("-") else total) / 1e9
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "AccessLogConfig",
     "CircuitBreakerConfig",
+    "CidrConfig",
     "ClusterConfig",
     "ClusterManagerConfig",
     "Config",
@@ -39,10 +40,12 @@ __all__ = [
     "VirtualHostConfig",
 ]
 
-from typing import Final
+from typing import Annotated, Any, Final
+
+from pydantic import PlainValidator
 
 from reverseproxy.config._agents import DynamicServerListConfig, ExtendConfig, TunnelAgentConfig
-from reverseproxy.config._base import Bool, Duration, Free, Model, Text, key
+from reverseproxy.config._base import Model, key
 from reverseproxy.config._clusters import (
     CircuitBreakerConfig,
     ClusterConfig,
@@ -52,6 +55,7 @@ from reverseproxy.config._clusters import (
 )
 from reverseproxy.config._listeners import (
     AccessLogConfig,
+    CidrConfig,
     FilterChainConfig,
     FilterConfig,
     Http1Options,
@@ -73,8 +77,21 @@ from reverseproxy.config._routers import (
     VirtualHostConfig,
 )
 from reverseproxy.config._tls import TlsContextConfig
+from reverseproxy.config._values import Bool, Free, Span, Text, describe
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+
+
+def _processor(value: Any) -> Any:
+    """Demand a number, a text that is one, or C{"auto"}."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value)
+    raise ValueError(f'{describe(value)} is not a number of processors; write a number or "auto"')
+
+
+Processor = Annotated[int | str, PlainValidator(_processor)]
 
 
 class ServerConfig(Model):
@@ -82,13 +99,15 @@ class ServerConfig(Model):
 
     mosn_server_name: Text = key("", "A name for humans.")
     default_log_path: Text = key("", 'The log: a file, or "stdout"; empty means standard output.')
-    default_log_level: Text = key("INFO", f"The log level: {', '.join(LOG_LEVELS)}.")
+    default_log_level: Text = key(
+        "INFO", "The log level, in upper case.", choices=LOG_LEVELS, fallback="INFO"
+    )
     global_log_roller: Free = key(None, "When to rotate logs.", acted=False)
     use_netpoll_mode: Bool = key(False, "Which event loop MOSN uses.", acted=False)
-    graceful_timeout: Duration = key(
-        30.0, "How long requests under way may take when the process stops.", pointer=False
+    graceful_timeout: Span = key(
+        30.0, "How long requests under way may take when the process stops.", nullable=False
     )
-    processor: Free = key(None, 'How many processors to use: a number or "auto".', acted=False)
+    processor: Processor = key(0, 'How many processors to use: a number or "auto".', acted=False)
     listeners: tuple[ListenerConfig, ...] = key((), "The listeners.")
     routers: tuple[RouterConfig, ...] = key((), "The routers.")
 

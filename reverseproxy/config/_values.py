@@ -1,0 +1,197 @@
+"""
+Types of single values.
+
+Go's decoder converts nothing: a text is no number, and 1 is no boolean.  The
+same strictness holds here.  Messages of errors raised here name the value and
+what is allowed; the loader adds the place.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Address",
+    "Bool",
+    "Duration",
+    "Free",
+    "HostPort",
+    "Int",
+    "Interval",
+    "Nanoseconds",
+    "Number",
+    "Regex",
+    "Span",
+    "Text",
+    "UInt",
+    "compile_regex",
+    "describe",
+    "or_default",
+    "quote",
+    "split_address",
+]
+
+import json
+from typing import Annotated, Any, Final
+
+import re2
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, StrictBool, StrictStr, ValidationInfo
+
+from reverseproxy.config.durations import format_duration, parse_duration
+
+Text = StrictStr
+Bool = StrictBool
+Int = Annotated[int, Strict(), Field(ge=-(2**63), le=2**63 - 1)]
+UInt = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Free = Any
+"""A value that is kept as it is in the document."""
+
+_LONGEST: Final = 80
+_WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
+
+
+def quote(text: str) -> str:
+    """Show a text of a document as JSON would, shortened if it is long."""
+    shown = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return json.dumps(shown, ensure_ascii=False)
+
+
+def describe(value: Any) -> str:
+    """Name a value of a document with its kind."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text {quote(value)}"
+    return "an object" if isinstance(value, dict) else "a list"
+
+
+def from_document(info: ValidationInfo) -> bool:
+    """Whether a value comes from a document rather than from Python code."""
+    return bool(info.context and info.context.get("document"))
+
+
+def _duration(value: Any, info: ValidationInfo) -> Any:
+    """
+    Make seconds of a duration.
+
+    In a document it is Go's text or a bare 0; in Python code float seconds.
+    """
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{describe(value)} is not a duration; {_WRITE}")
+    if from_document(info) and (value != 0 or isinstance(value, float)):
+        raise ValueError(f'{value} has no unit; write a Go duration such as "{value}s" or "300ms"')
+    return float(value)
+
+
+def _nanoseconds(value: Any, info: ValidationInfo) -> Any:
+    """As a duration, but a whole number of a document counts nanoseconds."""
+    if from_document(info) and isinstance(value, int) and not isinstance(value, bool):
+        return value / 1e9
+    return _duration(value, info)
+
+
+def _not_negative(seconds: float) -> float:
+    if seconds < 0:
+        raise ValueError(f"{format_duration(seconds)} is negative; write 0 or a longer duration")
+    return seconds
+
+
+def _above_zero(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError(f"{format_duration(seconds)} is too short; write a duration above 0")
+    return seconds
+
+
+def or_default(default: float) -> AfterValidator:
+    """Make 0 mean the default, as in Go, where 0 is what an absent key leaves."""
+    return AfterValidator(lambda value: value or default)
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+"""Float seconds, from Go's duration syntax."""
+
+Span = Annotated[Duration, AfterValidator(_not_negative)]
+"""A duration from 0 on."""
+
+Interval = Annotated[Duration, AfterValidator(_above_zero)]
+"""A duration above 0."""
+
+Nanoseconds = Annotated[float, BeforeValidator(_nanoseconds), AfterValidator(_not_negative)]
+"""Float seconds, from a whole number of nanoseconds or Go's duration syntax."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """
+    Take an address apart.
+
+    @param address: C{"host:port"} or C{"[v6]:port"}.
+    @return: the host, without brackets, and the port.
+    @raise ValueError: if it is neither; the message says why.
+    """
+    shown = quote(address)
+    if address.startswith("["):
+        host, closing, port = address[1:].partition("]:")
+        if not closing:
+            raise ValueError(f'{shown} is not an address; write an IPv6 address as "[::1]:8080"')
+    else:
+        host, colon, port = address.rpartition(":")
+        if not colon:
+            raise ValueError(f'{shown} has no port; write "host:port"')
+        if ":" in host:
+            raise ValueError(f'{shown} is not an address; write an IPv6 address as "[::1]:8080"')
+    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+        raise ValueError(f"{shown} has the port {quote(port)}; a port is a number from 0 to 65535")
+    return host, int(port)
+
+
+def _host_port(text: str) -> str:
+    """Demand a TCP address that can be dialled."""
+    host, port = split_address(text)
+    if not host:
+        raise ValueError(f'{quote(text)} has no host; write "host:port"')
+    if not port:
+        raise ValueError(f"{quote(text)} has the port 0, which can't be dialled")
+    return text
+
+
+def _address(text: str) -> str:
+    """Demand an address that can be dialled, by TCP or as a Unix socket."""
+    if not text.startswith("unix:"):
+        return _host_port(text)
+    if text == "unix:":
+        raise ValueError('"unix:" has no path; write "unix:/path/to/socket"')
+    return text
+
+
+HostPort = Annotated[str, Strict(), AfterValidator(_host_port)]
+"""C{host:port} or C{[v6]:port}: something to dial."""
+
+Address = Annotated[str, Strict(), AfterValidator(_address)]
+"""C{host:port}, C{[v6]:port} or C{unix:/path}: something to dial."""
+
+
+def compile_regex(text: str) -> str:
+    """
+    Compile a regular expression to see whether it is one.
+
+    @return: the same text.
+    @raise ValueError: if RE2 refuses it; the message says why.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(text, options)
+    except re2.error as error:
+        reason = error.args[0]
+        reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"{quote(text)} is not a regular expression that RE2 takes: {reason}") from None
+    return text
+
+
+Regex = Annotated[str, Strict(), AfterValidator(compile_regex)]
+"""RE2 syntax, tried at load time."""
