@@ -45,10 +45,10 @@ import reverseproxy
 DEADLINE = 30.0
 """Seconds after which anything that a test waits for has failed to come."""
 
-JOINED = r"joined cluster"
+JOINED = r"^cluster clientCluster: host .* joined "
 """What a tunnel server logs once a connection can be given requests."""
 
-LEFT = r"left cluster"
+LEFT = r"^cluster clientCluster: host .* left, "
 """What a tunnel server logs once a connection is given no more requests."""
 
 SERVING = r"^agent of cluster .*: serving "
@@ -294,7 +294,8 @@ class IntegrationTestCase(TestCase):
 
     def spawn(self, child: Child, *args: str, directory: Path | None = None, **environ: str) -> None:
         """Start a child process that runs a Python program."""
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        paths = [str(ROOT), environ.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, paths))
         self.children.append(child)
         reactor.spawnProcess(  # type: ignore[attr-defined]
             child,
@@ -304,23 +305,26 @@ class IntegrationTestCase(TestCase):
             path=str(directory or self.directory),
         )
 
-    def run_proxy(self, config: Mapping[str, Any] | Path, name: str = "proxy", *options: str) -> ReverseProxy:
+    def run_proxy(
+        self, config: Mapping[str, Any] | Path, name: str = "proxy", *options: str, **environ: str
+    ) -> ReverseProxy:
         """
         Start C{twistd reverseproxy} with a configuration.
 
         @param config: the document, or the file that holds it.
+        @param environ: environment variables; C{PYTHONPATH} is added to ours.
         """
         if isinstance(config, Path):
             file = config
         else:
             file = self.directory / f"{name}-{len(self.children)}.json"
             file.write_text(json.dumps(config, indent=1))
-        return self.run_twistd(name, "--log-format", "json", "--config", str(file), *options)
+        return self.run_twistd(name, "--log-format", "json", "--config", str(file), *options, **environ)
 
-    def run_twistd(self, name: str, *options: str) -> ReverseProxy:
+    def run_twistd(self, name: str, *options: str, **environ: str) -> ReverseProxy:
         """Start C{twistd reverseproxy} with these options."""
         child = ReverseProxy(name)
-        self.spawn(child, "-c", TWISTD, "--nodaemon", "--pidfile=", "reverseproxy", *options)
+        self.spawn(child, "-c", TWISTD, "--nodaemon", "--pidfile=", "reverseproxy", *options, **environ)
         return child
 
     async def run_backend(self, name: str = "backend") -> Backend:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 
 from tests.integration.clients import fetch
-from tests.integration.configs import EXAMPLES, example
+from tests.integration.configs import EXAMPLES, agent, example, server
 from tests.integration.harness import JOINED, IntegrationTestCase
 
 
@@ -48,3 +48,34 @@ class ExampleTests(IntegrationTestCase):
 
     async def test_tokens(self) -> None:
         await self.run_pair("tokens", files={"examples/tokens/": f"{EXAMPLES}/tokens/"})
+
+    async def test_plugins(self) -> None:
+        """Credentials and server lists of a plug-in, which is only on the module path."""
+        cloud = self.run_proxy(
+            server(
+                tunnel_config={
+                    "credential_policy": "signed",
+                    "validators": {"signed": {"secret": "a shared secret"}},
+                }
+            ),
+            "server",
+            PYTHONPATH=str(EXAMPLES / "plugins"),
+        )
+        document = agent(
+            [],
+            dynamic_server_list_config={
+                "dynamic_server_lister": "environment",
+                "config": {"variable": "TUNNEL_SERVERS"},
+            },
+            credential_policy="signed",
+            credential_config={"name": "agent-1", "secret": "a shared secret"},
+        )
+        self.run_proxy(
+            document,
+            "agent",
+            PYTHONPATH=str(EXAMPLES / "plugins"),
+            TUNNEL_SERVERS=f"127.0.0.1:{await cloud.port('tunnelListener')}",
+        )
+        await cloud.counted(JOINED, 1)
+        answer = await fetch(await cloud.port("clientListener"))
+        self.assertEqual(answer.body, b"answered by the agent")

@@ -52,7 +52,7 @@ class TlsTests(IntegrationTestCase):
         # and again, so that it is clear that it goes on trying
         await edge.logged(reason, since=edge.lines.index(_line(edge.lines, first["message"])) + 1)
         self.assertEqual([e for e in edge.entries() if ": serving " in e["message"]], [])
-        self.assertEqual([e for e in self.cloud.entries() if "joined cluster" in e["message"]], [])
+        self.assertEqual([e for e in self.cloud.entries() if "clientCluster: host" in e["message"]], [])
         await edge.stop()
 
     async def test_tls(self) -> None:
