@@ -12,6 +12,7 @@ __all__ = [
     "ClusterUnknown",
     "ConfigError",
     "ConnectionRefusedByPeer",
+    "CredentialMissing",
     "FrameError",
     "FrameTooLarge",
     "HandshakeRefused",
@@ -103,6 +104,10 @@ class HandshakeRefused(ReverseProxyError):
 
 class ConnectionRefusedByPeer(ReverseProxyError):
     """A connection ended before it could be used."""
+
+
+class CredentialMissing(ReverseProxyError):
+    """An agent's credential can't be had now; the message says where it was looked for."""
 
 
 class HostGone(ReverseProxyError):

@@ -1,0 +1,655 @@
+"""
+Where the tunnel servers are: names to addresses, again and again.
+
+L{Discovery} merges the servers of the configuration with those that a lister
+names at run time, resolves each name to all of its addresses, and reports the
+whole list whenever it changes.  Nothing that goes wrong here is fatal: what was
+known stays known until there is something better.
+
+Two listers are built in, C{file} and C{dns}.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Discovery",
+    "DnsListerPlugin",
+    "FileListerPlugin",
+    "Server",
+    "Target",
+    "parse_server",
+]
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address as IPv6
+from ipaddress import ip_address
+from random import random as default_random
+from typing import Any, ClassVar
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.tunnel._files import Signature, parse_document, read_text, signature
+
+log = Logger()
+
+REFRESH = 30.0
+"""Seconds between two lookups of a name, by default."""
+
+LOOKUP_TIMEOUT = 10.0
+"""Seconds that one lookup may take."""
+
+RETRY_BASE = 1.0
+"""Seconds after which a lookup that failed is tried again for the first time."""
+
+RETRY_MAX = 30.0
+"""Seconds between two tries at most, unless the refresh interval is shorter."""
+
+MAX_SERVERS = 1024
+"""How many servers are taken from the configuration and from a lister, each."""
+
+MAX_ADDRESSES = 256
+"""How many addresses are taken from one name."""
+
+MAX_ABANDONED = 2
+"""
+Lookups of one name that took too long and may still be under way, before no
+further one is begun.  Each occupies a thread of the reactor's, because the
+system's resolver can't be interrupted.
+"""
+
+ABANDONED_FORGOTTEN = 300.0
+"""Seconds after which a lookup that never came to an end no longer counts as one."""
+
+MAX_LIST_FILE = 1024 * 1024
+"""The largest file of servers in bytes."""
+
+_QUOTE_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """
+    A server as the configuration or a lister names it.
+
+    @ivar name: the whole entry.
+    @ivar host: a host name, or an IP address without brackets; empty for a Unix socket.
+    @ivar port: its port; 0 for a Unix socket.
+    @ivar address: the address, if the entry has one and no name.
+    """
+
+    name: str
+    host: str
+    port: int
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    One address of a tunnel server.
+
+    @ivar server: the entry that it comes from, such as C{"tunnel.example:9443"}.
+    @ivar address: where to connect: C{"10.0.0.1:9443"}, C{"[2001:db8::1]:9443"},
+        or C{"unix:/path"}.
+    """
+
+    server: str
+    address: str
+
+    @property
+    def host(self) -> str:
+        """
+        The server's name without its port, which its TLS certificate has to be
+        good for by default; empty for a Unix socket.
+        """
+        return _split(self.server)[0]
+
+
+def _split(entry: str) -> tuple[str, str]:
+    if entry.startswith("unix:"):
+        return "", ""
+    host, _, port = entry.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return host, port
+
+
+def _join(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def _quote(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _QUOTE_LENGTH else text[:_QUOTE_LENGTH] + "..."
+
+
+def parse_server(entry: object) -> Server:
+    """
+    Take apart C{host:port}, C{ip:port}, C{[v6]:port} or C{unix:/path}.
+
+    @raise ValueError: for anything else, with what is wrong with it.
+    """
+    if not isinstance(entry, str):
+        raise ValueError(f"{_quote(entry)} is no server: expected a string such as host:port")
+    if entry.startswith("unix:"):
+        if entry == "unix:" or not entry.isprintable():
+            raise ValueError(f"{_quote(entry)} is no server: expected unix:/path")
+        return Server(entry, "", 0, entry)
+    host, port_text = _split(entry)
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
+        raise ValueError(f"{_quote(entry)} is no server: expected host:port with a number for port")
+    port = int(port_text)
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{_quote(entry)} is no server: the port must be 1 to 65535")
+    bracketed = entry.startswith("[")
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        if ":" in host or bracketed:
+            raise ValueError(f"{_quote(entry)} is no server: {_quote(host)} is no IPv6 address") from None
+        _check_name(entry, host)
+        return Server(entry, host, port, None)
+    if isinstance(ip, IPv6) is not bracketed:
+        raise ValueError(f"{_quote(entry)} is no server: write IPv6 as [address]:port, and others without []")
+    return Server(entry, host, port, _join(str(ip), port))
+
+
+def _check_name(entry: str, host: str) -> None:
+    """Refuse what no resolver can look up; some of them never answer for it."""
+    try:
+        encoded = host.encode("idna")
+    except UnicodeError:
+        encoded = b""
+    if not 1 <= len(encoded) <= 253 or not host.isprintable() or any(c in host for c in " /\\@?#,;'\""):
+        raise ValueError(f"{_quote(entry)} is no server: {_quote(host)} is no host name")
+
+
+def _parse_servers(entries: Iterable[object], origin: str, cluster: str) -> dict[str, Server]:
+    """Take the good ones of a list, each once, and log the others."""
+    servers: dict[str, Server] = {}
+    for entry in entries:
+        try:
+            server = parse_server(entry)
+        except ValueError as error:
+            log.error(
+                "agent of cluster {cluster}: an entry of {origin} is skipped: {reason}",
+                cluster=cluster,
+                origin=origin,
+                reason=str(error),
+            )
+            continue
+        if server.name not in servers and len(servers) == MAX_SERVERS:
+            log.error(
+                "agent of cluster {cluster}: {origin} has more than {most} servers, the rest is skipped",
+                cluster=cluster,
+                origin=origin,
+                most=MAX_SERVERS,
+            )
+            break
+        servers[server.name] = server
+    return servers
+
+
+# Resolving
+
+
+@implementer(IResolutionReceiver)
+class _Lookup:
+    """
+    One lookup.
+
+    @ivar addresses: the IP addresses that have arrived, as ordered keys.
+    """
+
+    def __init__(self, ended: Callable[[_Lookup], None]) -> None:
+        self.addresses: dict[str, None] = {}
+        self._ended = ended
+        self._resolution: IHostResolution | None = None
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:  # noqa: N802, N803
+        """Keep what the lookup can be cancelled with."""
+        self._resolution = resolutionInProgress
+
+    def addressResolved(self, address: IAddress) -> None:  # noqa: N802
+        """Take one address; kinds that we can't connect to are ignored."""
+        if isinstance(address, (IPv4Address, IPv6Address)) and len(self.addresses) < MAX_ADDRESSES:
+            self.addresses[address.host] = None
+
+    def resolutionComplete(self) -> None:  # noqa: N802
+        """Report the end."""
+        self._ended(self)
+
+    def cancel(self) -> bool:
+        """
+        Ask the resolver to stop.
+
+        @return: whether it has; Twisted's own can't.
+        """
+        if self._resolution is None:
+            return False
+        try:
+            self._resolution.cancel()
+        except NotImplementedError:
+            return False
+        except Exception:
+            log.failure("a resolver failed to cancel a lookup")
+            return False
+        return True
+
+
+class _Name:
+    """
+    One host name, looked up again and again.
+
+    @ivar host: the name.
+    @ivar addresses: the IP addresses that it had when it was last known.
+    """
+
+    def __init__(self, host: str, discovery: Discovery) -> None:
+        self.host = host
+        self.addresses: tuple[str, ...] = ()
+        self._discovery = discovery
+        self._clock = discovery.clock
+        self._failures = 0
+        self._current: _Lookup | None = None
+        self._next: IDelayedCall | None = None
+        self._abandoned: dict[_Lookup, float] = {}
+
+    def look_up(self) -> None:
+        """Begin a lookup; every later one follows from it."""
+        self._next = self._clock.callLater(LOOKUP_TIMEOUT, self._too_late)
+        lookup = self._current = _Lookup(self._ended)
+        try:
+            # Both kinds of addresses; the ports are known to those who ask.
+            self._discovery.names.nameResolver.resolveHostName(lookup, self.host)
+        except Exception as error:
+            # Whatever went wrong after the end does not matter any more.
+            if self._current is lookup:
+                self._stop_waiting()
+                self._failed(str(error) or type(error).__name__)
+
+    def stop(self) -> None:
+        """Look up no more."""
+        lookup = self._stop_waiting()
+        if lookup is not None:
+            lookup.cancel()
+
+    def _stop_waiting(self) -> _Lookup | None:
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        lookup, self._current = self._current, None
+        return lookup
+
+    def _too_late(self) -> None:
+        lookup = self._stop_waiting()
+        if lookup is not None and not lookup.cancel():
+            self._abandoned[lookup] = self._clock.seconds()
+        self._failed(f"no answer within {LOOKUP_TIMEOUT:g} s")
+
+    def _ended(self, lookup: _Lookup) -> None:
+        self._abandoned.pop(lookup, None)
+        if lookup is not self._current:
+            return
+        self._stop_waiting()
+        if not lookup.addresses:
+            self._failed("it has no address")
+            return
+        self._failures = 0
+        refresh = self._discovery.refresh
+        if refresh > 0:
+            self._again(refresh * (0.9 + 0.2 * self._discovery.random()))
+        # Resolvers rotate addresses: another order is no change.
+        if set(lookup.addresses) != set(self.addresses):
+            self.addresses = tuple(lookup.addresses)
+            log.info(
+                "{host} has the addresses {addresses}", host=self.host, addresses=", ".join(self.addresses)
+            )
+            self._discovery.changed()
+
+    def _failed(self, reason: str) -> None:
+        self._failures += 1
+        refresh = self._discovery.refresh
+        most = max(RETRY_BASE, min(RETRY_MAX, refresh) if refresh > 0 else RETRY_MAX)
+        delay = min(most, RETRY_BASE * 2 ** min(self._failures - 1, 16))
+        delay *= 0.5 + 0.5 * self._discovery.random()
+        log.warn(
+            "looking up {host} failed, next try in {delay:.1f} s, {known} known addresses stay in use: "
+            "{reason}",
+            host=self.host,
+            delay=delay,
+            known=len(self.addresses),
+            reason=reason,
+        )
+        self._again(delay)
+
+    def _again(self, delay: float) -> None:
+        self._next = self._clock.callLater(delay, self._look_up_again)
+
+    def _look_up_again(self) -> None:
+        now = self._clock.seconds()
+        self._abandoned = {
+            lookup: since for lookup, since in self._abandoned.items() if now - since < ABANDONED_FORGOTTEN
+        }
+        if len(self._abandoned) < MAX_ABANDONED:
+            self.look_up()
+        else:
+            self._failed(f"{len(self._abandoned)} earlier lookups are still under way")
+
+
+class Discovery:
+    """
+    Keeps track of where an agent's tunnel servers are.
+
+    The servers of the configuration always count; those of a lister count as
+    long as its latest list has them.
+
+    @ivar targets: what was last reported.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[str],
+        update: Callable[[Sequence[Target]], None],
+        clock: IReactorTime,
+        names: IReactorPluggableNameResolver,
+        *,
+        lister: IServerLister | None = None,
+        refresh: float = REFRESH,
+        random: Callable[[], float] = default_random,
+        cluster: str = "",
+    ) -> None:
+        """
+        @param servers: the servers of the configuration, as L{parse_server} takes them.
+        @param update: called with the complete list whenever it has changed.
+        @param clock: the reactor, or a clock.
+        @param names: the reactor, whose resolver is asked for the addresses of names.
+        @param lister: names further servers at run time.
+        @param refresh: seconds between two lookups of a name that has addresses;
+            0 to look it up only until it has.
+        @param random: numbers from 0 to 1 that spread the lookups of many agents.
+        @param cluster: the agent's cluster, for logs.
+        """
+        self.targets: tuple[Target, ...] = ()
+        self.clock = clock
+        self.names = names
+        self.refresh = refresh
+        self.random = random
+        self._cluster = cluster
+        self._update = update
+        self._entries = tuple(servers)
+        self._lister = lister
+        self._listed_last: tuple[str, ...] | None = None
+        self._static: dict[str, Server] = {}
+        self._dynamic: dict[str, Server] = {}
+        self._names: dict[str, _Name] = {}
+        self._running = False
+        self._holding = False
+
+    def start(self) -> None:
+        """Begin; addresses that need no lookup are reported before this returns."""
+        if self._running:
+            return
+        self._running = True
+        self._static = _parse_servers(self._entries, "server_list", self._cluster)
+        self._follow()
+        # Whoever was told of the first addresses may have stopped this.
+        if self._running and self._lister is not None:
+            try:
+                self._lister.start(self._listed)
+            except Exception:
+                log.failure("agent of cluster {cluster}: the server lister failed", cluster=self._cluster)
+
+    def stop(self) -> None:
+        """End; nothing is reported any more."""
+        if not self._running:
+            return
+        self._running = False
+        for name in self._names.values():
+            name.stop()
+        self._names.clear()
+        if self._lister is not None:
+            try:
+                self._lister.stop()
+            except Exception:
+                log.failure(
+                    "agent of cluster {cluster}: the server lister failed to stop", cluster=self._cluster
+                )
+
+    def _listed(self, entries: Sequence[str]) -> None:
+        """Take a complete list from the lister."""
+        if not self._running:
+            return
+        # The characters of a string would pass for entries.
+        if isinstance(entries, (str, bytes)) or not isinstance(entries, Iterable):
+            log.error("agent of cluster {cluster}: the server lister gave no list", cluster=self._cluster)
+            return
+        entries = tuple(entries)
+        if entries == self._listed_last:
+            return
+        self._listed_last = entries
+        self._dynamic = _parse_servers(entries, "the server lister", self._cluster)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Look up the names that are listed now, and no others."""
+        wanted = {
+            server.host
+            for server in (*self._static.values(), *self._dynamic.values())
+            if server.address is None
+        }
+        # One report for all names that a resolver knows at once.
+        self._holding = True
+        for host in [host for host in self._names if host not in wanted]:
+            self._names.pop(host).stop()
+        for host in sorted(wanted - self._names.keys()):
+            name = self._names[host] = _Name(host, self)
+            name.look_up()
+        self._holding = False
+        self.changed()
+
+    def changed(self) -> None:
+        """Report if there is news."""
+        if self._holding:
+            return
+        # An address counts once, under the first server that has it.
+        found: dict[str, Target] = {}
+        for server in (*self._static.values(), *self._dynamic.values()):
+            if server.address is not None:
+                addresses = [server.address]
+            else:
+                addresses = [_join(ip, server.port) for ip in self._names[server.host].addresses]
+            for address in addresses:
+                found.setdefault(address, Target(server.name, address))
+        targets = tuple(found.values())
+        if set(targets) == set(self.targets):
+            return
+        self.targets = targets
+        try:
+            self._update(targets)
+        except Exception:
+            log.failure("agent of cluster {cluster}: taking in new servers failed", cluster=self._cluster)
+
+
+# Listers
+
+
+def _check_config(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    for key in config:
+        if key not in allowed:
+            raise ValueError(f"{what}: unknown key {key!r}; the keys are {', '.join(allowed)}")
+
+
+@implementer(IServerLister)
+class _FileLister:
+    """
+    Servers in a file that is looked at now and then.
+
+    A change counts once the file has stayed the same for one interval, so that
+    a list that is being written is not taken for a complete one.
+    """
+
+    def __init__(self, path: str, interval: float, clock: IReactorTime) -> None:
+        self._path = path
+        self._interval = interval
+        self._clock = clock
+        self._update: Callable[[Sequence[str]], None] | None = None
+        self._call: IDelayedCall | None = None
+        self._loaded = False
+        self._servers: list[Any] = []
+        # Unlike any signature, so that a missing file is logged too.
+        self._seen: Signature = ()
+        self._candidate: Signature = ()
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """Begin to watch; see L{IServerLister.start}."""
+        self._update = update
+        self._poll()
+
+    def stop(self) -> None:
+        """Stop watching; see L{IServerLister.stop}."""
+        self._update = None
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+
+    def _poll(self) -> None:
+        self._call = self._clock.callLater(self._interval, self._poll)
+        now = signature(self._path)
+        if now == self._seen:
+            return
+        if self._loaded and now != self._candidate:
+            self._candidate = now
+            return
+        self._seen = now
+        try:
+            servers = _read_servers(self._path)
+        except (OSError, ValueError) as error:
+            log.error(
+                "the list of servers {path} can't be used, {count} earlier servers stay listed: {reason}",
+                path=self._path,
+                count=len(self._servers),
+                reason=str(error),
+            )
+            return
+        if self._loaded and servers == self._servers:
+            return
+        self._loaded = True
+        self._servers = servers
+        if self._update is not None:
+            self._update(servers)
+
+
+def _read_servers(path: str) -> list[Any]:
+    """
+    Read a list of servers.
+
+    @raise OSError: if the file can't be read.
+    @raise ValueError: if it holds no list.
+    """
+    text = read_text(path, MAX_LIST_FILE)
+    if not text.strip():
+        # More likely cut short than meant; there are ways to write an empty list.
+        raise ValueError("it is empty; for no servers at all write [], or a comment line")
+    if not path.endswith((".json", ".yaml", ".yml")):
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
+        return [line for line in lines if line and line != "[]"]
+    document = parse_document(path, text)
+    if isinstance(document, Mapping):
+        document = document.get("servers")
+    if not isinstance(document, list):
+        raise ValueError(
+            'expected a list of "host:port", or a mapping with such a list under the key servers'
+        )
+    return document
+
+
+@implementer(IServerListerPlugin)
+class FileListerPlugin:
+    """
+    Servers in a file: the key C{path} of C{config}, and if wanted C{interval},
+    the seconds between two looks at it.
+
+    The file is JSON or YAML if its name says so (a list of C{host:port}, or a
+    mapping with such a list under the key C{servers}), else it has one
+    C{host:port} a line, with C{#} for comments.
+    """
+
+    name: ClassVar[str] = "file"
+
+    def build(self, cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used.  A file that is missing is
+            no such case: it may come later.
+        """
+        _check_config("the server lister file", config, ("path", "interval"))
+        path = config.get("path")
+        if not isinstance(path, str) or not path:
+            raise ValueError(f"the server lister file: path must be the path of a file, not {path!r}")
+        interval = config.get("interval", 2.0)
+        if (
+            isinstance(interval, bool)
+            or not isinstance(interval, (int, float))
+            or not 0.1 <= interval <= 3600
+        ):
+            raise ValueError(
+                "the server lister file: interval must be a number of seconds from 0.1 to 3600, "
+                f"not {interval!r}"
+            )
+        return _FileLister(path, float(interval), reactor)
+
+
+@implementer(IServerLister)
+class _DnsLister:
+    """
+    All addresses of a name.
+
+    It names the name and no more: L{Discovery} looks up all addresses of
+    whatever is listed, and the name is what TLS needs.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """List the name; see L{IServerLister.start}."""
+        update([self._server])
+
+    def stop(self) -> None:
+        """Nothing is being watched; see L{IServerLister.stop}."""
+
+
+@implementer(IServerListerPlugin)
+class DnsListerPlugin:
+    """All addresses of a host name: the keys C{name} and C{port} of C{config}."""
+
+    name: ClassVar[str] = "dns"
+
+    def build(self, cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used.
+        """
+        _check_config("the server lister dns", config, ("name", "port"))
+        name, port = config.get("name"), config.get("port")
+        if not isinstance(name, str):
+            raise ValueError(f"the server lister dns: name must be a host name, not {name!r}")
+        if type(port) is not int:
+            raise ValueError(f"the server lister dns: port must be a number from 1 to 65535, not {port!r}")
+        try:
+            return _DnsLister(parse_server(_join(name, port)).name)
+        except ValueError as error:
+            raise ValueError(f"the server lister dns: {error}") from None

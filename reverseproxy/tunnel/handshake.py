@@ -1,0 +1,412 @@
+"""
+Who may join which cluster, and who may end what: pure decisions.
+
+L{Admission} judges an agent's init frame in MOSN's order: the credential first,
+the cluster second.  Beyond MOSN, a listener or a cluster can demand a
+credential policy, where MOSN leaves the choice to the agent and lets in every
+agent that names none.
+
+L{Registry} decides which held connections a graceful close may take away.
+MOSN believes such a frame from anyone, about any host; here each connection
+belongs to somebody, and only its owner is believed.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Accepted",
+    "Admission",
+    "HeldConnection",
+    "Principal",
+    "RefusedAddress",
+    "Refusal",
+    "Registry",
+    "Requester",
+    "Selection",
+]
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
+from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status, effective_weight
+
+MAX_HOST_NAME_LENGTH = 255
+"""How many characters of an agent's C{host_name} are kept."""
+
+_QUOTE_LENGTH = 80
+
+_H = TypeVar("_H")
+
+
+def _quote(text: str) -> str:
+    """Quote what a peer sent so that it can't garble or fill a log."""
+    return ascii(text if len(text) <= _QUOTE_LENGTH else text[:_QUOTE_LENGTH] + "...")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """
+    Whom a credential proved an agent to be.
+
+    @ivar policy: the policy of the validator that said so.
+    @ivar name: the name that it gave; see L{Identity.name}.
+    """
+
+    policy: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{_quote(self.name)} (policy {_quote(self.policy)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    An init frame was refused.
+
+    @ivar status: the answer.
+    @ivar reason: for the log; the agent is told no more than the status.
+    """
+
+    status: Status
+    reason: str
+
+    def response(self) -> InitResponse:
+        """What to answer the agent."""
+        return InitResponse(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """
+    An init frame was accepted.
+
+    @ivar cluster: the cluster to join.
+    @ivar host_name: the agent's name for itself, fit for a log.
+    @ivar weight: 1 to 128.
+    @ivar principal: whom a credential proved the agent to be; L{None} without one.
+    @ivar announcement: what the agent says of itself if it is one of ours.
+    """
+
+    cluster: str
+    host_name: str
+    weight: int
+    principal: Principal | None
+    announcement: Announcement | None
+
+    def response(self) -> InitResponse:
+        """What to answer the agent: nothing but MOSN's own, unless it is one of ours."""
+        extra = None if self.announcement is None else ServerAnnouncement().to_extra()
+        return InitResponse(Status.SUCCESS, extra)
+
+
+class Admission:
+    """
+    Judges init frames.
+
+    The credential is judged between L{check_policy} and L{conclude}, by the
+    caller, since that may take time.
+    """
+
+    def __init__(
+        self,
+        cluster_known: Callable[[str], bool],
+        validators: Mapping[str, IConnectionValidator],
+        policy: str = "",
+        cluster_policies: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        @param cluster_known: whether there is a cluster of a name.
+        @param validators: the validators by policy.
+        @param policy: the policy demanded of every agent; empty for none.
+        @param cluster_policies: the policy demanded of agents that join a
+            cluster, by cluster, instead of C{policy}; empty for none.
+        @raise ValueError: if a policy is demanded that has no validator.
+        """
+        self._cluster_known = cluster_known
+        self._validators = dict(validators)
+        self._policy = policy
+        self._cluster_policies = dict(cluster_policies or {})
+        for demanded in (policy, *self._cluster_policies.values()):
+            if demanded and demanded not in self._validators:
+                known = ", ".join(sorted(self._validators)) or "none"
+                raise ValueError(
+                    f"the credential policy {demanded!r} is demanded of agents but has no validator; "
+                    f"there are validators for: {known}"
+                )
+
+    def demanded_policy(self, cluster: str) -> str:
+        """The policy that an agent has to use to join a cluster; empty if any will do, or none."""
+        return self._cluster_policies.get(cluster, self._policy)
+
+    def check_policy(self, init: ConnectionInit) -> IConnectionValidator | Refusal | None:
+        """
+        See how an agent's credential is to be judged.
+
+        @return: the validator to ask; L{None} if there is no credential to
+            judge; or a refusal, in which case there is nothing left to do.
+        """
+        policy = init.credential_policy
+        validator = self._validators.get(policy) if policy else None
+        if policy and validator is None:
+            return Refusal(
+                Status.VALIDATOR_MISSING, f"there is no validator for its credential policy {_quote(policy)}"
+            )
+        demanded = self.demanded_policy(init.cluster_name)
+        if demanded and policy != demanded:
+            used = f"uses {_quote(policy)}" if policy else "uses none"
+            return Refusal(
+                Status.CREDENTIAL_REJECTED,
+                f"cluster {_quote(init.cluster_name)} demands the credential policy {demanded!r}, "
+                f"the agent {used}",
+            )
+        return validator
+
+    def conclude(self, init: ConnectionInit, identity: Identity | None) -> Accepted | Refusal:
+        """
+        Judge an init frame, its credential having been judged.
+
+        Everything is checked again here, so that leaving out L{check_policy}
+        lets nobody in.
+
+        @param identity: what the validator said; L{None} too if it failed, or
+            if there was none to ask.
+        """
+        checked = self.check_policy(init)
+        if isinstance(checked, Refusal):
+            return checked
+        principal = None
+        weight = effective_weight(init.weight)
+        if checked is not None:
+            policy = _quote(init.credential_policy)
+            if identity is None:
+                return Refusal(
+                    Status.CREDENTIAL_REJECTED, f"the validator of policy {policy} rejected its credential"
+                )
+            if identity.clusters is not None and init.cluster_name not in identity.clusters:
+                return Refusal(
+                    Status.CREDENTIAL_REJECTED,
+                    f"its credential is {_quote(identity.name)}'s, which may not join cluster "
+                    f"{_quote(init.cluster_name)}",
+                )
+            if identity.max_weight is not None:
+                weight = max(1, min(weight, identity.max_weight))
+            principal = Principal(init.credential_policy, identity.name)
+        if not self._cluster_known(init.cluster_name):
+            return Refusal(Status.CLUSTER_UNKNOWN, f"there is no cluster {_quote(init.cluster_name)}")
+        return Accepted(
+            cluster=init.cluster_name,
+            host_name=_clean(init.host_name),
+            weight=weight,
+            principal=principal,
+            announcement=Announcement.from_extra(init.extra),
+        )
+
+    def close_validator(self, proof: CloseProof | None) -> IConnectionValidator | None:
+        """
+        The validator to ask about the credential of a graceful close.
+
+        @return: L{None} if there is nothing to judge, so that the frame proves
+            no principal.
+        """
+        if proof is None or not proof.credential_policy:
+            return None
+        return self._validators.get(proof.credential_policy)
+
+
+def _clean(host_name: str) -> str:
+    """Make a peer's name for itself fit for logs, metrics and pages."""
+    return "".join(
+        character if character.isprintable() else "?" for character in host_name[:MAX_HOST_NAME_LENGTH]
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldConnection(Generic[_H]):
+    """
+    A connection that is a host of a cluster now, and whose it is.
+
+    @ivar host: whatever the caller needs to find it again.
+    @ivar cluster: the cluster.
+    @ivar info: the connection; only C{remote}, C{remote_ip} and C{identity} matter.
+    @ivar principal: whom a credential proved the agent to be.
+    @ivar announcement: what the agent said of itself if it is one of ours.
+    """
+
+    host: _H
+    cluster: str
+    info: ConnectionInfo
+    principal: Principal | None = None
+    announcement: Announcement | None = None
+
+    def refuse(self, requester: Requester) -> str | None:
+        """
+        Say why somebody does not own this connection.
+
+        The strongest thing that is known of the connection counts: its TLS
+        identity; else the principal, if the agent is one of ours, since those
+        prove it again in a graceful close; else the IP address, which is all
+        that a MOSN agent shows in one.  An agent of ours must know its id
+        besides, which tells agents apart that share an address.
+
+        @return: the reason for a log, or L{None} for the owner.
+        """
+        if self.info.identity is not None:
+            if requester.identity == self.info.identity:
+                return None
+            return f"it belongs to the TLS identity {_quote(self.info.identity)}"
+        if self.announcement is not None and self.principal is not None:
+            if requester.principal == self.principal:
+                return None
+            return f"it belongs to {self.principal}"
+        if requester.remote_ip != self.info.remote_ip:
+            return f"it belongs to an agent at {self.info.remote_ip}"
+        if self.announcement is not None and requester.agent != self.announcement.agent:
+            return "it belongs to another agent at the same address"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """
+    Who sent a graceful close, as far as that is proven.
+
+    @ivar remote_ip: the address that it came from.
+    @ivar identity: its TLS identity.
+    @ivar principal: whom the frame's own credential proved it to be.
+    @ivar agent: the agent id in the frame; known to that agent alone, if it is
+        one of ours.
+    """
+
+    remote_ip: str
+    identity: str | None = None
+    principal: Principal | None = None
+    agent: str | None = None
+
+    @classmethod
+    def of(
+        cls, info: ConnectionInfo, proof: CloseProof | None = None, identity: Identity | None = None
+    ) -> Requester:
+        """
+        Put together what is known.
+
+        @param info: the connection that the frame came over.
+        @param proof: what the frame holds beyond MOSN's.
+        @param identity: what the validator said of the proof's credential.
+        """
+        principal = None
+        if proof is not None and identity is not None:
+            principal = Principal(proof.credential_policy, identity.name)
+        return cls(info.remote_ip, info.identity, principal, None if proof is None else proof.agent)
+
+
+class RefusedAddress(NamedTuple):
+    """
+    An address of a graceful close that changes nothing.
+
+    @ivar address: as the frame has it.
+    @ivar reason: for the log.
+    """
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection(Generic[_H]):
+    """
+    What a graceful close may take away.
+
+    @ivar evict: the connections, each once, in the frame's order.
+    @ivar refused: the addresses that name none of them, in the frame's order.
+    """
+
+    evict: tuple[HeldConnection[_H], ...]
+    refused: tuple[RefusedAddress, ...]
+
+    def describe_refused(self, most: int = 5) -> str:
+        """
+        Put the refused addresses into one line for a log.
+
+        @param most: how many to name; the rest is counted.
+        """
+        named = [f"{_quote(address)}: {reason}" for address, reason in self.refused[:most]]
+        rest = len(self.refused) - len(named)
+        return "; ".join([*named, f"and {rest} more"] if rest else named)
+
+
+class Registry(Generic[_H]):
+    """
+    The connections held now, by what a graceful close may call them.
+
+    Adding, removing and finding one takes constant time.  Static hosts are
+    never in here, hence can't be taken away.
+    """
+
+    def __init__(self) -> None:
+        self._connections: set[HeldConnection[_H]] = set()
+        # As seen from here, and as the agent sees itself: (cluster, remote
+        # address) and (cluster, agent id, local address).  Dictionaries as
+        # ordered sets: a key names one connection, or few.
+        self._index: dict[tuple[str, ...], dict[HeldConnection[_H], None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._connections
+
+    @staticmethod
+    def _keys(connection: HeldConnection[_H]) -> list[tuple[str, ...]]:
+        keys: list[tuple[str, ...]] = []
+        # The clients of a Unix socket have no address of their own.
+        if not connection.info.remote.startswith("unix:"):
+            keys.append((connection.cluster, connection.info.remote))
+        announcement = connection.announcement
+        if announcement is not None and announcement.local_address:
+            keys.append((connection.cluster, announcement.agent, announcement.local_address))
+        return keys
+
+    def add(self, connection: HeldConnection[_H]) -> None:
+        """Take in a connection; one that is in already stays in once."""
+        self._connections.add(connection)
+        for key in self._keys(connection):
+            self._index.setdefault(key, {})[connection] = None
+
+    def remove(self, connection: HeldConnection[_H]) -> None:
+        """Forget a connection; one that is not in is ignored."""
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
+        for key in self._keys(connection):
+            entry = self._index[key]
+            del entry[connection]
+            if not entry:
+                del self._index[key]
+
+    def select_evictable(self, cluster: str, addresses: Iterable[str], requester: Requester) -> Selection[_H]:
+        """
+        See what a graceful close may take away.
+
+        @param cluster: the frame's cluster.
+        @param addresses: the frame's addresses; repeated ones count once.
+        @param requester: who sent it.
+        """
+        evict: dict[HeldConnection[_H], None] = {}
+        refused: list[RefusedAddress] = []
+        for address in dict.fromkeys(addresses):
+            candidates = dict(self._index.get((cluster, address), {}))
+            if requester.agent is not None:
+                candidates.update(self._index.get((cluster, requester.agent, address), {}))
+            owned = [connection for connection in candidates if connection.refuse(requester) is None]
+            evict.update(dict.fromkeys(owned))
+            if owned:
+                continue
+            reason = f"no agent holds such a connection to cluster {_quote(cluster)}"
+            for connection in candidates:
+                reason = connection.refuse(requester) or reason
+            refused.append(RefusedAddress(address, reason))
+        return Selection(tuple(evict), tuple(refused))

@@ -1,0 +1,112 @@
+"""
+Finding credential policies and server listers by name: ours first, then those
+of plug-ins.
+
+A plug-in is a module in a directory C{twisted/plugins} on C{sys.path} (without
+an C{__init__.py}) that has at module level an object providing
+L{twisted.plugin.IPlugin} and one of L{IValidatorPlugin}, L{ICredentialPlugin}
+and L{IServerListerPlugin}.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Names", "find_credential_source", "find_lister", "find_validator", "names"]
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.plugin import getPlugins
+
+from reverseproxy.interfaces import (
+    IConnectionValidator,
+    ICredentialPlugin,
+    ICredentialSource,
+    IServerLister,
+    IServerListerPlugin,
+    IValidatorPlugin,
+)
+from reverseproxy.tunnel.credentials import (
+    SampleCredentialPlugin,
+    SampleValidatorPlugin,
+    StaticCredentialPlugin,
+    StaticValidatorPlugin,
+)
+from reverseproxy.tunnel.discovery import DnsListerPlugin, FileListerPlugin
+
+_P = TypeVar("_P", IValidatorPlugin, ICredentialPlugin, IServerListerPlugin)
+
+_VALIDATORS: tuple[IValidatorPlugin, ...] = (StaticValidatorPlugin(), SampleValidatorPlugin())
+_CREDENTIALS: tuple[ICredentialPlugin, ...] = (StaticCredentialPlugin(), SampleCredentialPlugin())
+_LISTERS: tuple[IServerListerPlugin, ...] = (FileListerPlugin(), DnsListerPlugin())
+
+
+class Names(NamedTuple):
+    """
+    What there is, ours first.
+
+    @ivar validators: credential policies that a server knows.
+    @ivar credential_sources: credential policies that an agent knows.
+    @ivar listers: dynamic server listers.
+    """
+
+    validators: tuple[str, ...]
+    credential_sources: tuple[str, ...]
+    listers: tuple[str, ...]
+
+
+def _all(built_in: tuple[_P, ...], interface: Any) -> Iterator[_P]:
+    yield from built_in
+    yield from getPlugins(interface)
+
+
+def _names(built_in: tuple[_P, ...], interface: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(plugin.name for plugin in _all(built_in, interface)))
+
+
+def names() -> Names:
+    """Look for everything that there is."""
+    return Names(
+        _names(_VALIDATORS, IValidatorPlugin),
+        _names(_CREDENTIALS, ICredentialPlugin),
+        _names(_LISTERS, IServerListerPlugin),
+    )
+
+
+def _find(what: str, name: str, built_in: tuple[_P, ...], interface: Any) -> _P:
+    for plugin in _all(built_in, interface):
+        if plugin.name == name:
+            return plugin
+    known = ", ".join(_names(built_in, interface))
+    raise ValueError(f"there is no {what} {name!r}, neither built in nor of a plug-in; known are: {known}")
+
+
+def find_validator(name: str, config: Mapping[str, Any]) -> IConnectionValidator:
+    """
+    Make the validator of a credential policy.
+
+    @param config: its entry in the tunnel filter's C{validators}.
+    @raise ValueError: if there is none of this name, or C{config} can't be used.
+    """
+    return _find("credential policy", name, _VALIDATORS, IValidatorPlugin).build(config)
+
+
+def find_credential_source(name: str, config: Mapping[str, Any]) -> ICredentialSource:
+    """
+    Make the credential source of a credential policy.
+
+    @param config: the agent's C{credential_config}.
+    @raise ValueError: if there is none of this name, or C{config} can't be used.
+    """
+    return _find("credential policy", name, _CREDENTIALS, ICredentialPlugin).build(config)
+
+
+def find_lister(name: str, cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
+    """
+    Make a dynamic server lister.
+
+    @param cluster: the cluster that the agent's connections join.
+    @param config: the C{config} of C{dynamic_server_list_config}.
+    @raise ValueError: if there is none of this name, or C{config} can't be used.
+    """
+    return _find("server lister", name, _LISTERS, IServerListerPlugin).build(cluster, config, reactor)
