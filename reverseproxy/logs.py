@@ -203,6 +203,8 @@ class LogFile:
         # Threads log too.  Reentrant, because a signal handler may.
         self._lock = threading.RLock()
         self._standard = path in _STANDARD_STREAMS
+        # Where it is now is where it shall be reopened.
+        self._file_name = os.path.abspath(path)
         self._fd = _STANDARD_STREAMS[path] if self._standard else self._open()
 
     @property
@@ -215,10 +217,8 @@ class LogFile:
         # Without O_NONBLOCK, a named pipe without a reader would hang us here.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            directory = os.path.dirname(self.path)
-            if directory:
-                os.makedirs(directory, exist_ok=True)
-            return os.open(self.path, flags, 0o644)
+            os.makedirs(os.path.dirname(self._file_name), exist_ok=True)
+            return os.open(self._file_name, flags, 0o644)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(
@@ -237,9 +237,19 @@ class LogFile:
 
     def _write(self, data: bytes) -> None:
         """Write while no other thread does."""
-        if len(self._backlog) + len(data) > MAX_BACKLOG and self._backlog:
-            self._lose(data, "the output does not take data fast enough")
-            data = b""
+        if self._is_too_much(data):
+            self._push(b"")
+            if self._is_too_much(data):
+                self._lose(data, "the output does not take data fast enough")
+                return
+        self._push(data)
+
+    def _is_too_much(self, data: bytes) -> bool:
+        """Whether the backlog has no room for some more lines."""
+        return self._backlog != b"" and len(self._backlog) + len(data) > MAX_BACKLOG
+
+    def _push(self, data: bytes) -> None:
+        """Write the backlog and some more lines, as far as it goes."""
         if self._mid_line and not self._backlog and data:
             data = b"\n" + data
         data = self._backlog + data
@@ -297,7 +307,6 @@ class LogObserver:
     def __init__(self, file: LogFile, level: str, render: Callable[[LogEvent], str]) -> None:
         self.file = file
         self._render = render
-        self._predicate = LogLevelFilterPredicate()
         self.level = level
 
     @property
@@ -308,7 +317,7 @@ class LogObserver:
     @level.setter
     def level(self, name: str) -> None:
         self._level = name if name in _LEVELS else DEFAULT_LEVEL
-        self._predicate.defaultLogLevel = parse_level(name)
+        self._predicate = LogLevelFilterPredicate(parse_level(name))
 
     def __call__(self, event: LogEvent) -> None:
         """Take an event, as L{ILogObserver} has it."""
@@ -375,7 +384,7 @@ def _message(event: LogEvent) -> str:
         text = safe_str(event.get("why") or "Unhandled Error")
     else:
         text = formatEvent(event)
-    return escape(_cut(text.strip(), MAX_MESSAGE))
+    return escape(_cut(text.strip("\n"), MAX_MESSAGE))
 
 
 def _namespace(event: LogEvent) -> str:

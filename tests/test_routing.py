@@ -498,7 +498,7 @@ class RuleTests(SynchronousTestCase):
         )
         error = self.assertRaises(ConfigError, rules, bad)
         self.assertRegex(
-            str(error), r"\Avirtual_hosts\[0\]\.routers\[0\]\.match\.regex: 'a{2,1}' is not RE2: .+"
+            str(error), r"\Avirtual_hosts\[0\]\.routers\[0\]\.match\.regex: 'a\{2,1\}' is not RE2: .+"
         )
 
     def test_unsupportedKinds(self) -> None:
