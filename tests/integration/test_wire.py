@@ -191,7 +191,7 @@ class AgentTests(IntegrationTestCase):
     async def test_refusals_are_logged_and_retried(self) -> None:
         for status, meaning in ((0, ""), (2, "credential"), (3, "polic|validator"), (4, "cluster")):
             fake = await listen_raw(self)
-            edge = self.run_proxy(quick_agent(fake.port), f"agent-{status}")
+            edge = self.run_proxy(quick_agent(fake.port, reconnect_max_duration="300ms"), f"agent-{status}")
             peer = await fake.next()
             await peer.frame()
             peer.transport.write(response_frame(status))
