@@ -32,7 +32,7 @@ from reverseproxy.tunnel.credentials import (
     StaticCredentialPlugin,
     StaticValidatorPlugin,
 )
-from reverseproxy.tunnel.discovery import DnsListerPlugin, FileListerPlugin
+from reverseproxy.tunnel.listers import DnsListerPlugin, FileListerPlugin
 
 _P = TypeVar("_P", IValidatorPlugin, ICredentialPlugin, IServerListerPlugin)
 
