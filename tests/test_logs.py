@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogBeginner, Logger, LogLevel, LogPublisher
@@ -102,6 +102,7 @@ class EscapeTests(SynchronousTestCase):
         ]:
             self.assertEqual(escape(text), expected)
 
+    @settings(deadline=None)
     @given(st.text())
     def test_isOnePrintableLine(self, text: str) -> None:
         """The result is printable and can be encoded."""
@@ -497,6 +498,7 @@ class ObserverTests(SynchronousTestCase):
         self.logger("json").failure("x", failure=Failure(ValueError("why\x1b")))
         self.assertIn("ValueError: why\\x1b", self.object()["traceback"])
 
+    @settings(deadline=None)
     @given(st.dictionaries(st.text(), st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -649,6 +651,7 @@ class ThrottleTests(SynchronousTestCase):
         for rate, burst in [(0.0, 1), (-1.0, 1), (float("nan"), 1), (1.0, 0)]:
             self.assertRaises(ValueError, Throttle, Clock(), rate, burst)
 
+    @settings(deadline=None)
     @given(
         st.floats(0.1, 100),
         st.integers(1, 10),

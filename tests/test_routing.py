@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -239,6 +239,7 @@ class DomainTests(SynchronousTestCase):
         )
         self.assertIsNone(rules().match(facts()))
 
+    @settings(deadline=None)
     @given(
         st.sets(st.text("ab.", max_size=4), max_size=6),
         st.sets(st.text("ab.", min_size=1, max_size=4), max_size=6),
@@ -286,6 +287,7 @@ class SplitHostTests(SynchronousTestCase):
         ]:
             self.assertEqual(split_host(text), expected, text)
 
+    @settings(deadline=None)
     @given(st.text("a:[].*8"))
     def test_never_raises(self, text: str) -> None:
         """Any text gives a pair or None, and a pair says nothing that was not there."""
@@ -518,6 +520,7 @@ class RuleTests(SynchronousTestCase):
                 ],
             )
 
+    @settings(deadline=None)
     @given(st.text(), st.text(min_size=1), st.text(min_size=1))
     def test_anyText(self, path: str, pattern: str, header: str) -> None:
         """No path or header makes a router raise, surrogates included."""
@@ -540,6 +543,7 @@ class RuleTests(SynchronousTestCase):
                 else "service",
             )
 
+    @settings(deadline=None)
     @given(
         st.lists(st.tuples(st.sampled_from(["prefix", "path"]), st.text("/aB", min_size=1)), max_size=6),
         st.text("/abB", max_size=6),
@@ -671,6 +675,7 @@ class OutcomeTests(SynchronousTestCase):
         redirect = RedirectConfig.model_construct(**{**dict(RedirectConfig()), "response_code": 0})
         self.assertEqual(self.outcome(redirect=redirect), Redirect(301, "http://h/a"))
 
+    @settings(deadline=None)
     @given(
         st.binary().map(lambda data: "/" + data.decode("utf-8", "surrogateescape")),
         st.binary().map(lambda data: data.decode("utf-8", "surrogateescape")),
@@ -721,6 +726,7 @@ class NormalizePathTests(SynchronousTestCase):
         ]:
             self.assertEqual(normalize_path(target), expected, target)
 
+    @settings(deadline=None)
     @given(st.text("/.a%2eEfF5c").map(lambda text: "/" + text))
     def test_normal(self, target: str) -> None:
         """The result has no empty, C{.} or C{..} segments, and stays below the root."""
@@ -731,6 +737,7 @@ class NormalizePathTests(SynchronousTestCase):
             segments.pop()
         self.assertFalse({"", ".", ".."} & set(segments), result)
 
+    @settings(deadline=None)
     @given(st.lists(st.text("ab.", min_size=1).filter(lambda text: text.strip(".")), max_size=5))
     def test_unchanged(self, segments: list[str]) -> None:
         """A path in normal form stays as it is."""
