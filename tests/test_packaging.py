@@ -168,6 +168,7 @@ class MetadataTests(SynchronousTestCase):
         names = {
             "OpenSSL": "pyopenssl",
             "automat": "automat",
+            "constantly": "constantly",
             "httptools": "httptools",
             "pydantic": "pydantic",
             "re2": "google-re2",
