@@ -205,7 +205,9 @@ class Listener(Service):
             self._port = self._listen(self._factory())
         except (CannotListenError, OSError) as error:
             reason = error.socketError if isinstance(error, CannotListenError) else error
-            raise ListenerFailed(f"listener {self.name} can't listen on {self.config.address}: {reason}") from error
+            raise ListenerFailed(
+                f"listener {self.name} can't listen on {self.config.address}: {reason}"
+            ) from error
         self.bound = format_address(self._port.getHost())
         log.info(
             "listener {listener} listening on {address}{tls}",
@@ -245,7 +247,9 @@ class Listener(Service):
         port, self._port = self._port, None
         if port is None:
             return succeed(None)
-        log.info("listener {listener} no longer listening on {address}", listener=self.name, address=self.bound)
+        log.info(
+            "listener {listener} no longer listening on {address}", listener=self.name, address=self.bound
+        )
         return maybeDeferred(port.stopListening).addCallback(lambda _: None)
 
     def drain(self, seconds: float) -> Deferred[None]:
@@ -285,7 +289,9 @@ class Listener(Service):
         """Close all connections now."""
         if self._connections:
             log.warn(
-                "listener {listener} aborts {count} connections", listener=self.name, count=len(self._connections)
+                "listener {listener} aborts {count} connections",
+                listener=self.name,
+                count=len(self._connections),
             )
         for connection in list(self._connections):
             connection.transport.abortConnection()
@@ -302,4 +308,3 @@ class Listener(Service):
         if self._draining is not None and not self._connections:
             draining, self._draining = self._draining, None
             draining.callback(None)
-

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Rebindable
 
 LINGER = 15.0
 """Seconds that a closing connection may take to send what is buffered for it."""
@@ -40,7 +42,7 @@ def close_within(transport: Any, clock: IReactorTime, seconds: float = LINGER) -
 
 
 @implementer(IHalfCloseableProtocol)
-class RelayEnd(Protocol):
+class RelayEnd(Rebindable):
     """
     One end of a relay.
 
@@ -91,8 +93,7 @@ class RelayEnd(Protocol):
     def _join(self, peer: RelayEnd) -> None:
         self._peer = peer
         self._write = peer.transport.write
-        # Transports look dataReceived up on the instance at each read.
-        self.dataReceived = self._forward  # type: ignore[method-assign]
+        self.rebind(self._forward)
         peer.transport.registerProducer(self.transport, True)
         early, self._early = self._early, []
         if early:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["TcpProxy", "TcpProxySettings", "TcpRouter"]
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -24,7 +25,7 @@ from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IHost, PickContext
-from reverseproxy.proxy.access_log import AccessLog, AccessRecord
+from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import RelayEnd, couple
 
 log = Logger()
@@ -89,7 +90,7 @@ class TcpProxySettings:
     clusters: ClusterManager
     clock: IReactorTime
     idle_timeout: float | None = None
-    access_log: AccessLog | None = None
+    access_log: Callable[[AccessRecord], None] | None = None
 
 
 class _EndFactory(Factory):
@@ -119,6 +120,7 @@ class TcpProxy(RelayEnd):
         self._idle_timer: IDelayedCall | None = None
         self._started = 0.0
         self._failure = ""
+        self._host_address = ""
 
     # IDrainable
 
@@ -167,6 +169,7 @@ class TcpProxy(RelayEnd):
 
     def _dial(self, cluster: Cluster, host: IHost) -> None:
         self._host = host
+        self._host_address = host.address
         self._attempts += 1
         self._pending = host.connect(_EndFactory(self._clock))
         self._pending.addCallbacks(
@@ -242,9 +245,9 @@ class TcpProxy(RelayEnd):
         if access_log is not None:
             self._account(access_log)
 
-    def _account(self, access_log: AccessLog) -> None:
+    def _account(self, access_log: Callable[[AccessRecord], None]) -> None:
         upstream = self._upstream
-        access_log.write(
+        access_log(
             AccessRecord(
                 protocol="tcp",
                 duration=self._clock.seconds() - self._started,
@@ -252,7 +255,8 @@ class TcpProxy(RelayEnd):
                 bytes_sent=0 if upstream is None else upstream.received,
                 remote=self._info.remote,
                 local=self._info.local,
-                upstream_host="",
+                upstream_host=self._host_address,
+                cluster="" if self._cluster is None else self._cluster.name,
                 flag=self._failure,
             )
         )

@@ -136,17 +136,20 @@ class AgentLink(Handover):
         self._hosted = True
         self._conclude(None)
         surplus = self._decoder.take_surplus()
-        self.hand_over(self._sink.build_protocol(info))
-        receive = self.dataReceived
+        self.hand_over(self._sink.build_protocol(info), surplus)
+
+    def rebind(self, receive: Callable[[bytes], None]) -> None:
+        """Give reads to the hosted protocol; the first one marks the link as used."""
+        if not self._hosted or self.used:
+            super().rebind(receive)
+            return
 
         def first(data: bytes) -> None:
             self.used = True
-            self.dataReceived = receive  # type: ignore[method-assign]
+            self.rebind(receive)
             receive(data)
 
-        self.dataReceived = first  # type: ignore[method-assign]
-        if surplus:
-            first(surplus)
+        super().rebind(first)
 
     def _refuse(self, error: Exception) -> None:
         self._conclude(Failure(error))
@@ -183,7 +186,9 @@ class AgentLink(Handover):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         super().connectionLost(reason)
-        self._conclude(Failure(ConnectionRefusedByPeer(f"lost during the handshake: {reason.getErrorMessage()}")))
+        self._conclude(
+            Failure(ConnectionRefusedByPeer(f"lost during the handshake: {reason.getErrorMessage()}"))
+        )
         lost, self.lost = self.lost, _ignore
         if self._hosted:
             lost(reason)

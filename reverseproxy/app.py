@@ -1,0 +1,345 @@
+"""
+From a configuration to a running tree of services.
+
+This is the only file that knows every room.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ReverseProxy"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IProtocol
+from twisted.logger import Logger
+
+from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.cluster.host import StaticHost
+from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.config.models import (
+    ClusterConfig,
+    Config,
+    FilterConfig,
+    HostConfig,
+    ListenerConfig,
+    ProxyConfig,
+    RouterConfig,
+    TcpProxyConfig,
+    TlsContextConfig,
+    TunnelAgentConfig,
+    TunnelConfig,
+)
+from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.listener import BuildProtocol, Listener, ListenerFailed
+from reverseproxy.proxy.access_log import AccessLog, AccessRecord
+from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
+from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.routing import Router
+from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
+from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
+from reverseproxy.tunnel.discovery import Discovery
+from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator
+from reverseproxy.tunnel.server import TunnelServer
+
+log = Logger()
+
+_T = TypeVar("_T")
+
+IDLE_TIMEOUT = 90.0
+"""Seconds after which an idle client connection is closed by default (spec 3.4)."""
+
+
+class ReverseProxy(Service):
+    """
+    Everything that one configuration describes.
+
+    @ivar clusters: who can serve.
+    @ivar listeners: by name.
+    @ivar agents: the enabled C{tunnel_agent} entries, in order.
+    """
+
+    def __init__(self, config: Config, reactor: Any, random: Random, file: str = "") -> None:
+        """
+        Build everything; nothing is bound or dialled yet.
+
+        @param file: where the configuration comes from, for error messages.
+        @raise ConfigError: with every problem that only building shows, such as
+            a certificate that does not load.
+        """
+        self._config = config
+        self._file = file
+        self._reactor = reactor
+        self._random = random
+        self._problems: list[Problem] = []
+        self._access_logs: list[AccessLog] = []
+        self._reloader = CertificateReloader(reactor)
+        self._stopping: Deferred[None] | None = None
+        self.clusters = ClusterManager(
+            [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
+        )
+        routers = [*config.server.routers, *_managed_routers(config)]
+        self._routers = {router.router_config_name: Router(router) for router in routers}
+        self.listeners = {c.name: self._listener(i, c) for i, c in enumerate(config.server.listeners)}
+        self.agents = [
+            self._agent(index, extension.config)
+            for index, extension in enumerate(config.extends)
+            if isinstance(extension.config, TunnelAgentConfig) and extension.config.enable
+        ]
+        if self._problems:
+            raise ConfigError(*self._problems)
+
+    # building
+
+    def _try(self, path: str, build: Callable[[], _T]) -> _T | None:
+        """Build something; a failure is noted under its place in the document."""
+        try:
+            return build()
+        except ConfigError as error:
+            self._problems += [Problem(self._file, path, problem.message) for problem in error.problems]
+        except ValueError as error:
+            self._problems.append(Problem(self._file, path, str(error)))
+        return None
+
+    def _cluster(self, index: int, config: ClusterConfig) -> Cluster:
+        cluster = Cluster(config, make_balancer(config, self._random), self._reactor)
+        for number, host in enumerate(config.hosts):
+            path = f"cluster_manager.clusters[{index}].hosts[{number}]"
+            tls = None
+            if config.tls_context is not None and not host.tls_disable:
+                tls = self._try(
+                    f"cluster_manager.clusters[{index}].tls_context",
+                    lambda context=config.tls_context, name=_host_part(host.address): self._client_tls(
+                        context, name
+                    ),
+                )
+            endpoint = self._try(
+                path,
+                lambda host=host, tls=tls: make_endpoint(
+                    self._reactor, host.address, config.connect_timeout, tls
+                ),
+            )
+            if endpoint is not None:
+                cluster.add_host(StaticHost(host, endpoint))
+        return cluster
+
+    def _client_tls(self, context: TlsContextConfig, name: str) -> ClientTls:
+        tls = ClientTls(context, name)
+        self._reloader.add(tls)
+        return tls
+
+    def _server_tls(self, contexts: Sequence[TlsContextConfig]) -> ServerTls:
+        tls = ServerTls(contexts)
+        self._reloader.add(tls)
+        return tls
+
+    def _listener(self, index: int, config: ListenerConfig) -> Listener:
+        path = f"servers[0].listeners[{index}]"
+        contexts = config.filter_chain.tls_contexts
+        tls = None
+        if contexts:
+            tls = self._try(f"{path}.filter_chains[0].tls_context", lambda: self._server_tls(contexts))
+        access_log = self._try(f"{path}.access_logs", lambda: self._access_log(config))
+        build = None
+        for number, each in enumerate(config.filter_chain.filters):
+            build = self._try(
+                f"{path}.filter_chains[0].filters[{number}]",
+                lambda each=each: self._filter(config, each, access_log),
+            )
+            if build is not None:
+                break
+        return Listener(config, build, self._reactor, tls)
+
+    def _access_log(self, config: ListenerConfig) -> Callable[[AccessRecord], None] | None:
+        logs = [
+            AccessLog(each.log_path, each.log_format, self._reactor, config.name)
+            for each in config.access_logs
+        ]
+        self._access_logs += logs
+        if len(logs) < 2:
+            return logs[0].write if logs else None
+
+        def write_all(record: AccessRecord) -> None:
+            for each in logs:
+                each.write(record)
+
+        return write_all
+
+    def _filter(
+        self, listener: ListenerConfig, each: FilterConfig, access_log: Callable[[AccessRecord], None] | None
+    ) -> BuildProtocol | None:
+        """Make what builds a listener's protocols, if the filter is one that serves."""
+        match each.config:
+            case ProxyConfig() as proxy:
+                settings = Http1Settings(
+                    listener=listener.name,
+                    router=self._routers[proxy.router_config_name],
+                    clusters=self.clusters,
+                    clock=self._reactor,
+                    options=proxy.http1,
+                    idle_timeout=listener.connection_idle_timeout,
+                    access_log=access_log,
+                )
+                return self._with_idle_timeout(settings, Http1Proxy)
+            case TcpProxyConfig() as tcp:
+                tcp_settings = TcpProxySettings(
+                    listener=listener.name,
+                    router=TcpRouter(tcp),
+                    clusters=self.clusters,
+                    clock=self._reactor,
+                    idle_timeout=tcp.idle_timeout or listener.connection_idle_timeout,
+                    access_log=access_log,
+                )
+                return self._with_idle_timeout(tcp_settings, TcpProxy)
+            case TunnelConfig() as tunnel:
+                server = TunnelServer(
+                    listener=listener.name,
+                    config=tunnel,
+                    clusters=self.clusters,
+                    clock=self._reactor,
+                    find_validator=find_validator,
+                )
+                return server.build_protocol
+            case _:
+                return None
+
+    def _with_idle_timeout(
+        self, settings: Any, protocol: Callable[[Any, ConnectionInfo], IProtocol]
+    ) -> BuildProtocol:
+        """
+        Give client connections an idle timeout by default, and reverse ones none.
+
+        An idle reverse connection is what a tunnel is for; MOSN closes and
+        redials it every 90 s (spec 3.4).
+        """
+        accepted = reverse = replace(settings, idle_timeout=settings.idle_timeout or None)
+        if settings.idle_timeout is None:
+            accepted = replace(settings, idle_timeout=IDLE_TIMEOUT)
+
+        def build(info: ConnectionInfo) -> IProtocol:
+            return protocol(reverse if info.reverse else accepted, info)
+
+        return build
+
+    def _agent(self, index: int, config: TunnelAgentConfig) -> Agent:
+        path = f"extends[{index}].config"
+        credentials = None
+        if config.credential_policy:
+            credentials = self._try(
+                f"{path}.credential_config",
+                lambda: find_credential_source(config.credential_policy, config.credential_config),
+            )
+        contexts: dict[str, ClientTls] = {}
+
+        def client_tls(server: str) -> ClientTls:
+            assert config.tls_context is not None
+            name = _host_part(server)
+            if name not in contexts:
+                contexts[name] = self._client_tls(config.tls_context, name)
+            return contexts[name]
+
+        if config.tls_context is not None:
+            for server in config.server_list:
+                self._try(f"{path}.tls_context", lambda server=server: client_tls(server))
+        plan = AgentPlan(
+            config=config,
+            sink=self.listeners[config.hosting_listener],
+            reactor=self._reactor,
+            random=self._random,
+            credentials=credentials,
+            client_tls=client_tls if config.tls_context is not None else None,
+            agent_id=new_agent_id(),
+        )
+        return Agent(plan, lambda update: Discovery())
+
+    # running
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind every listener.
+
+        @raise ConfigError: naming each address that can't be bound.
+        """
+        super().privilegedStartService()
+        problems = []
+        for index, listener in enumerate(self.listeners.values()):
+            try:
+                listener.privilegedStartService()
+            except ListenerFailed as error:
+                problems.append(Problem(self._file, f"servers[0].listeners[{index}].address", str(error)))
+        if problems:
+            raise ConfigError(*problems)
+
+    def startService(self) -> None:
+        """Dial, and watch the certificates."""
+        super().startService()
+        self._reloader.start()
+        for listener in self.listeners.values():
+            listener.startService()
+        for agent in self.agents:
+            agent.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Finish what is under way, then stop.
+
+        In this order, so that nothing is cut off that something else still
+        needs: clients' listeners, whose requests may go through the tunnels;
+        agents; tunnel listeners.  A process without a tunnel server of its own
+        lets its agents go at the same time as its listeners, so that the
+        servers send no more requests here.
+
+        @return: fires when everything is closed.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        seconds = self._config.server.graceful_timeout
+        tunnels = [each for each in self.listeners.values() if _is_tunnel(each.config)]
+        others = [each for each in self.listeners.values() if each not in tunnels]
+        log.info("stopping: requests under way may take up to {seconds:g} s", seconds=seconds)
+        drains = [each.drain(seconds) for each in others]
+        if tunnels:
+            await DeferredList(drains, consumeErrors=True)
+            drains = []
+        drains += [agent.drain() for agent in self.agents]
+        await DeferredList(drains, consumeErrors=True)
+        for agent in self.agents:
+            agent.stopService()
+        await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
+        self.clusters.close("stopping")
+        self._reloader.stop()
+        for access_log in self._access_logs:
+            access_log.close()
+        log.info("stopped")
+
+    def reopen_logs(self) -> None:
+        """Open the access logs anew, after something else has moved them away."""
+        for access_log in self._access_logs:
+            access_log.reopen()
+
+
+def _host_part(address: str) -> str:
+    """Take the host of C{host:port}; a TLS name by default."""
+    return "" if address.startswith("unix:") else address.rpartition(":")[0].strip("[]")
+
+
+def _is_tunnel(config: ListenerConfig) -> bool:
+    return any(isinstance(each.config, TunnelConfig) for each in config.filter_chain.filters)
+
+
+def _managed_routers(config: Config) -> list[RouterConfig]:
+    """Routers that stand in a listener's C{connection_manager} filter."""
+    return [
+        each.config
+        for listener in config.server.listeners
+        for each in listener.filter_chain.filters
+        if isinstance(each.config, RouterConfig) and each.config.router_config_name
+    ]

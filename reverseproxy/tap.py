@@ -1,0 +1,155 @@
+"""
+C{twistd reverseproxy}: options and the service.
+
+This is the only module that touches the global reactor.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Options", "makeService"]
+
+import signal
+import sys
+from random import SystemRandom
+from typing import Any, NoReturn, TextIO
+
+from twisted.application.service import IService, IServiceCollection
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+from twisted.python.usage import Options as BaseOptions
+from twisted.python.usage import UsageError
+
+from reverseproxy import __version__, quickstart
+from reverseproxy.app import ReverseProxy
+from reverseproxy.config.loader import Loaded, load
+from reverseproxy.config.models import LOG_LEVELS
+from reverseproxy.config.summary import summarize
+from reverseproxy.errors import ConfigError
+from reverseproxy.logs import LogObserver, make_observer
+
+log = Logger()
+
+LOG_FORMATS = ("text", "json")
+
+
+class Options(BaseOptions):
+    """
+    The command line of C{twistd reverseproxy}.
+
+    The configuration is read and checked here, so that a wrong one ends the
+    process, with status 1, before anything is bound or forked.
+
+    @ivar loaded: the configuration.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Reverse tunnels, compatible with MOSN: a tunnel server, an agent, or both, "
+        "as the configuration file says."
+    )
+    optFlags = [
+        ["check", None, "Check the configuration, print what would run, and exit."],
+        ["quickstart", None, "Run a tunnel server, an agent and a service in one process, to try it out."],
+    ]
+    optParameters = [
+        ["config", "c", None, "The configuration file: MOSN's JSON, or the same as YAML."],
+        ["log-format", None, "text", "How to write the log: text or json."],
+        ["log-level", None, None, f"Overrides the file's default_log_level: {', '.join(LOG_LEVELS)}."],
+    ]
+
+    loaded: Loaded
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        sys.stdout.write(f"reverseproxy {__version__}\n")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Read the configuration."""
+        if bool(self["config"]) == bool(self["quickstart"]):
+            raise UsageError("name a configuration with --config FILE, or try --quickstart")
+        if self["log-format"] not in LOG_FORMATS:
+            raise UsageError(f"--log-format must be text or json, not {self['log-format']}")
+        if self["log-level"] is not None and self["log-level"] not in LOG_LEVELS:
+            raise UsageError(f"--log-level must be one of {', '.join(LOG_LEVELS)}, not {self['log-level']}")
+        try:
+            self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
+            if self["check"]:
+                # Certificates, tokens and plug-ins are looked at when the service is built.
+                ReverseProxy(self.loaded.config, _reactor(), SystemRandom())
+        except ConfigError as error:
+            _exit(sys.stderr, f"{error}\n", 1)
+        if self["check"]:
+            _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in self.loaded.warnings))
+            _exit(sys.stdout, summarize(self.loaded.config), 0)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
+def _exit(stream: TextIO, text: str, status: int) -> NoReturn:
+    _write(stream, text)
+    raise SystemExit(status)
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+class _Service(ReverseProxy):
+    """The service, with what only a process of its own may do: logs and signals."""
+
+    observer: LogObserver
+    warnings: tuple[Any, ...] = ()
+    is_quickstart = False
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        # twistd begins logging after this, with the observer that the application names.
+        if isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        for warning in self.warnings:
+            log.warn("{warning}", warning=str(warning))
+        try:
+            super().privilegedStartService()
+        except ConfigError as error:
+            log.critical("{reason}", reason=str(error))
+            _exit(sys.stderr, f"{error}\n", 1)
+
+    def startService(self) -> None:
+        super().startService()
+        signal.signal(signal.SIGUSR1, lambda *_: _reactor().callFromThread(self.reopen_logs))
+        if self.is_quickstart:
+            quickstart.announce(self, sys.stdout)
+
+    def reopen_logs(self) -> None:
+        """Open the log files anew, after something else has moved them away."""
+        self.observer.reopen()
+        super().reopen_logs()
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that twistd runs."""
+    server = options.loaded.config.server
+    twistd: Any = options.parent or {}
+    daemon = not twistd.get("nodaemon", True)
+    path = twistd.get("logfile") or server.default_log_path or "stdout"
+    if path in ("stdout", "-"):
+        # A daemon has no standard output to write to; twistd's own default then.
+        path = "twistd.log" if daemon else "stdout"
+    try:
+        service = _Service(options.loaded.config, _reactor(), SystemRandom())
+        service.observer = make_observer(
+            path, options["log-level"] or server.default_log_level, options["log-format"]
+        )
+    except ConfigError as error:
+        _exit(sys.stderr, f"{error}\n", 1)
+    service.warnings = options.loaded.warnings
+    service.is_quickstart = bool(options["quickstart"])
+    return service
