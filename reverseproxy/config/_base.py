@@ -16,6 +16,7 @@ __all__ = [
     "ModelClass",
     "Shape",
     "key",
+    "key_info",
     "keys_of",
     "names_of",
     "shape_of",

@@ -1,0 +1,533 @@
+"""
+What can only be seen with the whole configuration in hand.
+
+Every check runs, whatever the others found; what is wrong about a single value
+is found before, by the models.
+"""
+
+from __future__ import annotations
+
+__all__ = ["check"]
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._clusters import ClusterConfig
+from reverseproxy.config._listeners import (
+    FilterChainConfig,
+    ListenerConfig,
+    ProxyConfig,
+    TcpProxyConfig,
+    TunnelConfig,
+)
+from reverseproxy.config._routers import MatchConfig, RouterConfig, RouterRuleConfig, VirtualHostConfig
+from reverseproxy.config._tls import (
+    CIPHER_SUITES,
+    CURVES,
+    DROPPED_CIPHER_SUITES,
+    KNOWN_ALPN,
+    TLS_VERSIONS,
+    TlsContextConfig,
+)
+from reverseproxy.config._tree import Findings, Location, Node, Tree
+from reverseproxy.config._values import compile_regex, quote, split_address
+from reverseproxy.config.models import Config
+
+_PROTOCOLS: Final = ("Http1",)
+_PROTOCOLS_LATER: Final = ("Http2", "Auto", "X", "bolt", "boltv2", "dubbo", "dubbo-thrift", "tars")
+_TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
+
+_SERVER: Final[Location] = ("servers", 0)
+_CLUSTERS: Final[Location] = ("cluster_manager", "clusters")
+_LISTENERS: Final[Location] = (*_SERVER, "listeners")
+_ROUTERS: Final[Location] = (*_SERVER, "routers")
+
+_PEM: Final = "-----BEGIN"
+
+
+def check(config: Config, tree: Tree, findings: Findings) -> None:
+    """
+    Look at a whole configuration.
+
+    @param config: the models, without what is wrong by itself.
+    @param tree: the document.
+    @param findings: where to add what is found.
+    """
+    _Checker(config, tree, findings).run()
+
+
+class _Checker:
+    """All checks, with what they share: names that others refer to."""
+
+    def __init__(self, config: Config, tree: Tree, findings: Findings) -> None:
+        self._config = config
+        self._tree = tree
+        self._findings = findings
+        self._clusters = {cluster.name for cluster in config.cluster_manager.clusters}
+        self._clusters_known = tree.complete(_CLUSTERS, "name")
+        listeners = config.servers[0].listeners if config.servers else ()
+        self._listeners = {listener.name for listener in listeners}
+        self._listeners_known = tree.complete(_LISTENERS, "address")
+        self._routers = {router.router_config_name for _, router in self._all_routers()}
+
+    def run(self) -> None:
+        """Run all checks."""
+        self._exactly_one(("servers",), len(self._config.servers), "server")
+        for location, router in self._all_routers():
+            self._router(location, router)
+        self._names(
+            "router",
+            (
+                ((*location, "router_config_name"), router.router_config_name)
+                for location, router in self._all_routers()
+            ),
+        )
+        if self._config.servers:
+            self._all_listeners(self._config.servers[0].listeners)
+        self._all_clusters()
+        for index, extension in enumerate(self._config.extends):
+            if extension.config is not None:
+                self._agent(("extends", index, "config"), extension.config)
+        self._tls_without_status()
+
+    # helpers
+
+    def _error(self, location: Location, message: str) -> None:
+        self._findings.error(*self._tree.locate(location), message)
+
+    def _warn(self, location: Location, message: str) -> None:
+        self._findings.warn(*self._tree.locate(location), message)
+
+    def _given(self, location: Location) -> bool:
+        """Whether the document has something there, even if it is wrong."""
+        parent, last = self._tree.get(location[:-1]), location[-1]
+        return isinstance(parent, Node) and (last in parent or last in parent.lost)
+
+    def _exactly_one(self, location: Location, count: int, what: str) -> None:
+        if not count and self._given(location) and not self._tree.get(location):
+            self._error(location, f"is empty; write exactly one {what}")
+        elif not count:
+            self._error(location, f"missing key: write exactly one {what}")
+        elif count > 1:
+            self._error(location, f"{count} {what}s; write exactly one")
+
+    def _names(self, what: str, names: Iterable[tuple[Location, str]]) -> None:
+        """Demand that each name occurs only once."""
+        first: dict[str, str] = {}
+        for location, name in names:
+            if not name:
+                continue
+            if name in first:
+                self._error(location, f"there is already a {what} {quote(name)} at {first[name]}")
+            else:
+                file, path = self._tree.locate(location)
+                first[name] = path if file == self._tree.root.file else f"{file}: {path}"
+
+    def _unknown_name(self, what: str, name: str, known: Iterable[str]) -> str:
+        """Say that a name is not defined, and which are."""
+        names = sorted(entry for entry in known if entry)
+        near = get_close_matches(name, names, n=1)
+        if near:
+            return f"there is no {what} {quote(name)}; did you mean {quote(near[0])}?"
+        if not names:
+            return f"there is no {what} {quote(name)}; no {what} is defined"
+        return f"there is no {what} {quote(name)}; defined: {', '.join(map(quote, names))}"
+
+    # listeners
+
+    def _all_listeners(self, listeners: tuple[ListenerConfig, ...]) -> None:
+        self._names("listener", (((*_LISTENERS, i, "name"), entry.name) for i, entry in enumerate(listeners)))
+        for index, listener in enumerate(listeners):
+            self._listener((*_LISTENERS, index), listener)
+        bound: dict[str, str] = {}
+        for index, listener in enumerate(listeners):
+            address = listener.address
+            if not listener.bind_port or not address or address.endswith(":0"):
+                continue
+            if address in bound:
+                self._error(
+                    (*_LISTENERS, index, "address"),
+                    f"{quote(address)} is already the address of the listener {quote(bound[address])}",
+                )
+            bound.setdefault(address, listener.name)
+
+    def _listener(self, location: Location, listener: ListenerConfig) -> None:
+        self._listen_address((*location, "address"), listener)
+        chains = (*location, "filter_chains")
+        self._exactly_one(chains, len(listener.filter_chains), "filter chain")
+        for index, chain in enumerate(listener.filter_chains):
+            self._chain((*chains, index), chain)
+        hosted = any(
+            agent.enable and agent.hosting_listener == listener.name for agent in self._config.agents
+        )
+        if not listener.bind_port and not hosted:
+            self._warn(
+                (*location, "bind_port"),
+                "is not true, and no tunnel agent names this listener: it gets no connections",
+            )
+
+    def _listen_address(self, location: Location, listener: ListenerConfig) -> None:
+        address = listener.address
+        if not address:
+            return
+        is_path = address.startswith(("unix:", "/"))
+        if listener.network == "unix":
+            if address == "unix:":
+                self._error(location, '"unix:" has no path; write "/path/to/socket"')
+        elif is_path:
+            self._error(
+                location, f'{quote(address)} is a path; set "network" to "unix", or write "host:port"'
+            )
+        else:
+            try:
+                split_address(address)
+            except ValueError as error:
+                self._error(location, str(error))
+
+    def _chain(self, location: Location, chain: FilterChainConfig) -> None:
+        if chain.tls_context_set and self._given((*location, "tls_context")):
+            self._error(
+                (*location, "tls_context_set"), "can't be used together with tls_context; write one of them"
+            )
+        if chain.tls_context is not None:
+            self._server_tls((*location, "tls_context"), chain.tls_context)
+        for index, context in enumerate(chain.tls_context_set):
+            self._server_tls((*location, "tls_context_set", index), context)
+        terminal = 0
+        for index, entry in enumerate(chain.filters):
+            place = (*location, "filters", index)
+            if isinstance(entry.config, _TERMINAL):
+                terminal += 1
+                if terminal > 1:
+                    self._warn(place, f"{quote(entry.type)} is never reached: a filter before it takes all")
+            if isinstance(entry.config, ProxyConfig):
+                self._proxy((*place, "config"), entry.config)
+            elif isinstance(entry.config, TcpProxyConfig):
+                self._tcp_proxy((*place, "config"), entry.config)
+            elif isinstance(entry.config, TunnelConfig):
+                self._tunnel((*place, "config"), entry.config, bool(chain.tls_contexts))
+        if not terminal and self._tree.complete((*location, "filters"), "type"):
+            self._warn(
+                (*location, "filters"),
+                "none is proxy, tcp_proxy or tunnel: connections are closed as soon as they are accepted",
+            )
+
+    def _proxy(self, location: Location, proxy: ProxyConfig) -> None:
+        self._protocol(location, proxy)
+        name = proxy.router_config_name
+        if name and name not in self._routers and self._tree.complete(_ROUTERS, "router_config_name"):
+            self._error((*location, "router_config_name"), self._unknown_name("router", name, self._routers))
+
+    def _protocol(self, location: Location, proxy: ProxyConfig) -> None:
+        """Demand a protocol that can be spoken; X stands for its sub_protocol."""
+        place, protocol = (*location, "downstream_protocol"), proxy.downstream_protocol
+        shown = quote(protocol)
+        if protocol == "X" and proxy.extend_config.sub_protocol:
+            protocol = proxy.extend_config.sub_protocol
+            shown = f'"X" with sub_protocol {quote(protocol)}'
+        names = protocol.split(",")
+        if not protocol or names == ["Http1"]:
+            return
+        known = (*_PROTOCOLS, *_PROTOCOLS_LATER)
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name.lower(), [entry.lower() for entry in known], n=1)
+                hint = next(
+                    (f"; did you mean {quote(entry)}?" for entry in known if entry.lower() in near), ""
+                )
+                allowed = "" if hint else '; write "Http1"'
+                self._error(place, f"{quote(name)} is not a protocol{hint}{allowed}")
+                return
+        self._error(place, f'{shown} is not supported yet; write "Http1", or use a tcp_proxy filter')
+
+    def _tcp_proxy(self, location: Location, proxy: TcpProxyConfig) -> None:
+        if not proxy.cluster and not proxy.routes:
+            self._error((*location, "cluster"), "missing key: the cluster that connections go to")
+        if proxy.cluster:
+            self._cluster_exists((*location, "cluster"), proxy.cluster)
+        for index, route in enumerate(proxy.routes):
+            place = (*location, "routes", index)
+            if route.cluster:
+                self._cluster_exists((*place, "cluster"), route.cluster)
+            lists = (route.source_addrs, route.destination_addrs, route.source_port, route.destination_port)
+            if not proxy.cluster and not all(lists):
+                self._warn(
+                    place,
+                    "takes no connection: SourceAddrs, DestinationAddrs, SourcePort and DestinationPort must "
+                    "all be given",
+                )
+
+    def _tunnel(self, location: Location, tunnel: TunnelConfig, secure: bool) -> None:
+        for cluster in tunnel.cluster_credential_policies:
+            self._cluster_exists((*location, "cluster_credential_policies", cluster), cluster)
+        if not secure and (tunnel.credential_policy or tunnel.cluster_credential_policies):
+            self._warn(location, "agents send their credentials in the clear, because TLS is off")
+
+    def _cluster_exists(self, location: Location, name: str) -> None:
+        if name not in self._clusters and self._clusters_known:
+            self._error(location, self._unknown_name("cluster", name, self._clusters))
+
+    # routers
+
+    def _all_routers(self) -> Iterator[tuple[Location, RouterConfig]]:
+        """Every router with its place: the server's, and those of connection_manager filters."""
+        for server in self._config.servers[:1]:
+            for index, router in enumerate(server.routers):
+                yield (*_ROUTERS, index), router
+            for i, listener in enumerate(server.listeners):
+                for j, chain in enumerate(listener.filter_chains):
+                    for k, entry in enumerate(chain.filters):
+                        if isinstance(entry.config, RouterConfig):
+                            yield (*_LISTENERS, i, "filter_chains", j, "filters", k, "config"), entry.config
+
+    def _router(self, location: Location, router: RouterConfig) -> None:
+        if not router.router_config_name:
+            self._error(
+                (*location, "router_config_name"), "missing key: the name that proxy filters refer to"
+            )
+        hosts = (*location, "virtual_hosts")
+        if not router.virtual_hosts and self._tree.complete(hosts, "domains"):
+            self._warn(hosts, "there is none: every request is answered with 404")
+        domains: dict[str, str] = {}
+        for index, host in enumerate(router.virtual_hosts):
+            self._virtual_host((*hosts, index), host, domains)
+
+    def _virtual_host(self, location: Location, host: VirtualHostConfig, domains: dict[str, str]) -> None:
+        """
+        Check a virtual host.
+
+        @param domains: the router's domains before it, with the virtual hosts
+            that they belong to; its own are added.
+        """
+        if not host.domains and not self._tree.get((*location, "domains")):
+            self._warn((*location, "domains"), "there is none: this virtual host takes no requests")
+        for index, domain in enumerate(host.domains):
+            place = (*location, "domains", index)
+            name = domain.lower()
+            if not name:
+                self._error(place, 'is empty; write a host name, or "*" for all')
+                continue
+            if "*" in name[1:].removesuffix(":*") or (name.endswith(":*") and "*" in name[1:-2]):
+                self._error(place, f"{quote(domain)} has a * that is not its first character")
+                continue
+            if name == "*:*":
+                name = "*"
+            if name in domains:
+                what = "the default" if name == "*" else f"the domain {quote(name)}"
+                self._error(place, f"{what} belongs to the virtual host {quote(domains[name])} already")
+            domains.setdefault(name, host.name)
+        for index, rule in enumerate(host.routers):
+            self._rule((*location, "routers", index), rule)
+
+    def _rule(self, location: Location, rule: RouterRuleConfig) -> None:
+        self._match((*location, "match"), rule.match)
+        actions = [
+            name for name in ("direct_response", "redirect", "route") if getattr(rule, name) is not None
+        ]
+        for name in actions[1:]:
+            self._warn((*location, name), f"does not count, because {actions[0]} is given as well")
+        place = (*location, "route", "cluster_name")
+        if not actions:
+            self._warn(location, "has no route, redirect or direct_response: it answers with 404")
+        elif rule.route is not None and actions[0] == "route":
+            name = rule.route.cluster_name
+            if not name:
+                self._warn(place, "missing key: requests that match are answered with 404")
+            elif name not in self._clusters and self._clusters_known:
+                self._warn(
+                    place,
+                    f"{self._unknown_name('cluster', name, self._clusters)}: requests that match are answered "
+                    "with 404",
+                )
+
+    def _match(self, location: Location, match: MatchConfig) -> None:
+        kinds = [name for name in ("prefix", "path", "regex") if getattr(match, name)]
+        for name in kinds[1:]:
+            self._warn((*location, name), f"does not count, because {kinds[0]} is given as well")
+        for index, header in enumerate(match.headers):
+            if header.regex:
+                try:
+                    compile_regex(header.value)
+                except ValueError as error:
+                    self._error((*location, "headers", index, "value"), str(error))
+
+    # clusters
+
+    def _all_clusters(self) -> None:
+        manager = self._config.cluster_manager
+        clusters = manager.clusters
+        self._names("cluster", (((*_CLUSTERS, i, "name"), entry.name) for i, entry in enumerate(clusters)))
+        if manager.tls_context is not None:
+            self._client_tls(("cluster_manager", "tls_context"), manager.tls_context)
+        for index, cluster in enumerate(clusters):
+            self._cluster((*_CLUSTERS, index), cluster)
+
+    def _cluster(self, location: Location, cluster: ClusterConfig) -> None:
+        own = (*location, "tls_context")
+        if not cluster.cluster_manager_tls:
+            if cluster.tls_context is not None:
+                self._client_tls(own, cluster.tls_context)
+        else:
+            if self._tree.get(own):
+                self._warn(own, "does not count, because cluster_manager_tls is true")
+            if cluster.tls_context is None and not self._given(("cluster_manager", "tls_context")):
+                self._warn(
+                    (*location, "cluster_manager_tls"),
+                    "is true, but cluster_manager.tls_context is not there: hosts are dialled in plaintext",
+                )
+        if len(cluster.circuit_breakers) > 1:
+            self._warn((*location, "circuit_breakers"), "only the first element counts")
+        seen: set[str] = set()
+        for index, host in enumerate(cluster.hosts):
+            if host.address and host.address in seen:
+                self._warn(
+                    (*location, "hosts", index, "address"),
+                    f"{quote(host.address)} occurs more than once in this cluster; the last one counts",
+                )
+            seen.add(host.address)
+
+    # agents
+
+    def _agent(self, location: Location, agent: TunnelAgentConfig) -> None:
+        if not agent.enable:
+            if not self._given((*location, "enable")):
+                self._warn((*location, "enable"), "missing key: without it this agent does nothing")
+            return
+        for field in ("cluster", "hosting_listener"):
+            if not getattr(agent, field):
+                description = TunnelAgentConfig.model_fields[field].description or ""
+                self._error((*location, field), f"missing key: {description[:1].lower()}{description[1:]}")
+        if agent.hosting_listener and agent.hosting_listener not in self._listeners and self._listeners_known:
+            self._error(
+                (*location, "hosting_listener"),
+                self._unknown_name("listener", agent.hosting_listener, self._listeners),
+            )
+        if not agent.connection_num:
+            self._warn((*location, "connection_num"), "is 0: this agent holds no connections")
+        lister = agent.dynamic_server_list_config.dynamic_server_lister
+        if not agent.server_list and not lister and not self._tree.get((*location, "server_list")):
+            self._warn((*location, "server_list"), "there is none: this agent has nothing to connect to")
+        if (
+            self._given((*location, "reconnect_max_duration"))
+            and agent.reconnect_max_duration < agent.reconnect_base_duration
+        ):
+            self._error((*location, "reconnect_max_duration"), "is shorter than reconnect_base_duration")
+        if agent.credential_policy and agent.tls_context is None:
+            self._warn(
+                (*location, "credential_policy"), "the credential is sent in the clear, because TLS is off"
+            )
+        if agent.tls_context is not None:
+            self._client_tls((*location, "tls_context"), agent.tls_context)
+
+    # TLS
+
+    def _tls_without_status(self) -> None:
+        """Warn of TLS contexts that were perhaps meant to be on."""
+        for node in self._nodes(self._tree.root):
+            if node.model is TlsContextConfig and node and "status" not in node and not node.lost:
+                self._findings.warn(node.file, node.path, "TLS is off, because status is not true")
+
+    def _nodes(self, here: object) -> Iterator[Node]:
+        if isinstance(here, Node):
+            yield here
+            for child in here.values():
+                yield from self._nodes(child)
+        elif isinstance(here, list):
+            for child in here:
+                yield from self._nodes(child)
+
+    def _server_tls(self, location: Location, context: TlsContextConfig) -> None:
+        if not context.status:
+            return
+        self._tls(location, context, certificate_may_fail=context.fall_back)
+        if not context.cert_chain and not context.private_key:
+            if context.fall_back:
+                self._warn(location, "has no certificate: plaintext is spoken, because fall_back is true")
+            else:
+                self._error(
+                    location, "has no certificate; write cert_chain and private_key, or set fall_back to true"
+                )
+        if context.verify_client and not context.ca_cert:
+            self._warn(
+                (*location, "verify_client"),
+                "without ca_cert, certificates of clients are verified against the system's",
+            )
+
+    def _client_tls(self, location: Location, context: TlsContextConfig) -> None:
+        self._tls(location, context, certificate_may_fail=False)
+        if context.insecure_skip:
+            self._warn(
+                (*location, "insecure_skip"), "the server is not verified: anyone on the way can be it"
+            )
+
+    def _tls(self, location: Location, context: TlsContextConfig, certificate_may_fail: bool) -> None:
+        """What is the same for both ends."""
+        self._pem((*location, "ca_cert"), context.ca_cert, "a certificate", may_fail=False)
+        self._pem((*location, "cert_chain"), context.cert_chain, "a certificate", certificate_may_fail)
+        self._pem((*location, "private_key"), context.private_key, "a private key", certificate_may_fail)
+        chain, private = context.cert_chain, context.private_key
+        for field, other, missing in (
+            ("private_key", "cert_chain", bool(chain and not private)),
+            ("cert_chain", "private_key", bool(private and not chain)),
+        ):
+            if missing:
+                self._error((*location, field), f"missing key: {other} is given, and each needs the other")
+        if chain and private and (_PEM in chain) != (_PEM in private):
+            self._error((*location, "private_key"), "and cert_chain must both be paths or both be PEM texts")
+        self._cipher_suites((*location, "cipher_suites"), context)
+        for curve in context.ecdh_curves:
+            if curve not in CURVES:
+                self._error(
+                    (*location, "ecdh_curves"),
+                    f"{quote(curve)} is not a curve; choose from {', '.join(CURVES)}",
+                )
+        for field in ("min_version", "max_version"):
+            version = getattr(context, field)
+            if version not in TLS_VERSIONS:
+                self._error(
+                    (*location, field),
+                    f"{quote(version)} is not a TLS version; choose from {', '.join(TLS_VERSIONS)}",
+                )
+        versions = (context.min_version, context.max_version)
+        if all(version in TLS_VERSIONS[1:] for version in versions) and TLS_VERSIONS.index(
+            versions[0]
+        ) > TLS_VERSIONS.index(versions[1]):
+            self._error((*location, "min_version"), f"{versions[0]} is newer than max_version {versions[1]}")
+        for protocol in context.alpn:
+            if protocol not in KNOWN_ALPN:
+                self._warn(
+                    (*location, "alpn"), f"{quote(protocol)} is dropped; known are {', '.join(KNOWN_ALPN)}"
+                )
+
+    def _cipher_suites(self, location: Location, context: TlsContextConfig) -> None:
+        names = [name for name in context.cipher_suites.split(":") if name]
+        for name in names:
+            if name in DROPPED_CIPHER_SUITES:
+                self._warn(location, f"{quote(name)} is left out: {DROPPED_CIPHER_SUITES[name]}")
+            elif name not in CIPHER_SUITES and name not in CIPHER_SUITES.values():
+                self._error(
+                    location, f"{quote(name)} is not a cipher suite; choose from {', '.join(CIPHER_SUITES)}"
+                )
+        if names and all(name in DROPPED_CIPHER_SUITES for name in names):
+            self._error(location, "no cipher suite is left")
+
+    def _pem(self, location: Location, value: str, what: str, may_fail: bool) -> None:
+        """Demand PEM text, or a file of it."""
+        if not value or _PEM in value:
+            return
+        report = self._warn if may_fail else self._error
+        suffix = "; plaintext is spoken, because fall_back is true" if may_fail else ""
+        # A key that was pasted in without its first line must not be shown.
+        shown = quote(value) if len(value) < 120 and value.isprintable() else "the file"
+        try:
+            content = Path(value).read_bytes()
+        except OSError as error:
+            report(location, f"{shown} can't be read: {error.strerror}{suffix}")
+        except ValueError:
+            report(location, f"{shown} is not a path{suffix}")
+        else:
+            if _PEM.encode() not in content:
+                report(location, f"{shown} does not hold {what} in PEM format{suffix}")

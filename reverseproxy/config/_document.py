@@ -1,0 +1,156 @@
+"""
+JSON and YAML text to plain values.
+
+Objects remember which of their keys occurred twice.  Syntax errors name line
+and column.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Object", "SyntaxProblem", "parse_json", "parse_yaml"]
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import yaml
+
+_DEPTH: Final = "is nested too deeply"
+
+
+class SyntaxProblem(Exception):
+    """A text is not JSON or YAML; the message says where and why."""
+
+
+class Object(dict[str, Any]):
+    """
+    An object of a document.
+
+    @ivar repeated: keys that occurred more than once; the last one counts.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        super().__init__()
+        self.repeated: list[str] = []
+        for name, value in pairs:
+            if name in self:
+                self.repeated.append(name)
+                del self[name]
+            self[name] = value
+
+
+def _place(line: int, column: int, problem: str) -> SyntaxProblem:
+    return SyntaxProblem(f"line {line}, column {column}: {problem}")
+
+
+def parse_json(text: str) -> Any:
+    """
+    Read JSON.
+
+    @raise SyntaxProblem: if it is none.
+    """
+
+    def refuse(constant: str) -> Any:
+        raise SyntaxProblem(f"{constant} is not JSON")
+
+    if not text.strip():
+        raise SyntaxProblem("is empty")
+    try:
+        return json.loads(text, object_pairs_hook=Object, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        reason = error.msg[:1].lower() + error.msg[1:]
+        raise _place(error.lineno, error.colno, f"not JSON: {reason}") from None
+    except RecursionError:
+        raise SyntaxProblem(_DEPTH) from None
+    except ValueError as error:
+        # an integer with too many digits
+        raise SyntaxProblem(f"not JSON: {error}") from None
+
+
+_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_BaseLoader):  # type: ignore[misc]
+    """
+    YAML as MOSN reads it: by way of JSON.
+
+    So there are no dates, no numbers with colons, and keys are texts.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the attribute's name and type are PyYAML's
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag.rpartition(":")[2] not in ("timestamp", "int", "float", "value")
+        ]
+        for first, resolvers in _BaseLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object_of_json(self, node: yaml.MappingNode) -> Object:
+        """Make an L{Object} of a mapping, with merge keys resolved."""
+        self.flatten_mapping(node)
+        return Object(
+            (self._name(name), self.construct_object(value, deep=True)) for name, value in node.value
+        )
+
+    def _name(self, node: yaml.Node) -> str:
+        name = self.construct_object(node, deep=True)
+        if isinstance(name, bool):
+            return "true" if name else "false"
+        if isinstance(name, str | int | float):
+            return str(name)
+        raise yaml.constructor.ConstructorError(
+            None, None, "a key must be a text or a number", node.start_mark
+        )
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_object_of_json)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^(?:[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)
+
+
+def _construct_int(loader: Any, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node).replace("_", "")
+    digits = text.lstrip("+-")
+    if re.fullmatch(r"0[0-7]+", digits):
+        text = text.replace("0", "0o", 1)
+    return int(text, 0)
+
+
+def _construct_float(loader: Any, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def parse_yaml(text: str) -> Any:
+    """
+    Read YAML.
+
+    @raise SyntaxProblem: if it is none, or holds what JSON can't.
+    """
+    if not text.strip():
+        raise SyntaxProblem("is empty")
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader underneath
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or error.context or "not understood"
+        if mark is None:
+            raise SyntaxProblem(f"not YAML: {problem}") from None
+        raise _place(mark.line + 1, mark.column + 1, f"not YAML: {problem}") from None
+    except yaml.YAMLError as error:
+        raise SyntaxProblem(f"not YAML: {error}") from None
+    except RecursionError:
+        raise SyntaxProblem(_DEPTH) from None

@@ -1,0 +1,62 @@
+"""What pydantic finds wrong, in our words."""
+
+from __future__ import annotations
+
+__all__ = ["explain"]
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from reverseproxy.config._values import describe
+
+_WANTED: Final[Mapping[str, str]] = {
+    "string_type": "a text in quotation marks",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "mapping_type": "an object",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
+def explain(error: Mapping[str, Any], secret: bool) -> str:
+    """
+    Say what is wrong with a value.
+
+    @param error: an entry of C{ValidationError.errors()}.
+    @param secret: whether the value must not be shown.
+    @return: what the value is, and what is allowed.
+    """
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if secret:
+        shown = "the secret value"
+    elif isinstance(value, bool | int | float):
+        shown = describe(value).removeprefix("the number ")
+    else:
+        shown = describe(value)
+    if kind in _WANTED:
+        return f"expected {_WANTED[kind]}, got {_kind_of(value) if secret else describe(value)}"
+    if kind == "value_error":
+        return "the value can't be used" if secret else str(context["error"])
+    if kind == "greater_than_equal":
+        return f"{shown} is too small; at least {context['ge']} is allowed"
+    if kind == "less_than_equal":
+        return f"{shown} is too large; at most {context['le']} is allowed"
+    if kind == "literal_error":
+        choices = context["expected"].replace("'", '"')
+        return f"{shown} is not allowed; choose {choices}"
+    if kind == "finite_number":
+        return f"{shown} is not a finite number"
+    return f"{shown} can't be used: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _kind_of(value: Any) -> str:
+    """Name the kind of a value that must not be shown."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a text" if isinstance(value, str) else describe(value)

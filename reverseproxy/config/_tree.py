@@ -1,0 +1,448 @@
+"""
+A document, matched with the models: keys in their models' spelling, and for
+every value the place where the document has it.
+
+Everything that can be said without a model in hand is said here: keys that are
+unknown, repeated, missing or not acted on, and values that stand in for others.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Findings", "Items", "Location", "Node", "Tree"]
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, Final
+
+from reverseproxy.config._base import KeyInfo, Model, key_info, keys_of, names_of, shape_of
+from reverseproxy.config._clusters import HostConfig
+from reverseproxy.config._document import Object
+from reverseproxy.config._listeners import Http1Options, ProtocolOptions, ProxyConfig
+from reverseproxy.config._values import quote
+from reverseproxy.errors import Problem
+
+Location = tuple[str | int, ...]
+"""Where a value is, by the models' field names: C{("servers", 0, "listeners", 1)}."""
+
+_REPEATED: Final = "this key occurs more than once; the last one counts"
+_WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
+
+_NOTHING: Final = (None, "", [], {}, False, 0)
+"""What Go takes an absent key for: values that ask for nothing."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def _below(path: str, name: str | int) -> str:
+    """Extend a path of the document by a key or an index."""
+    if isinstance(name, int):
+        return f"{path}[{name}]"
+    if not _PLAIN.fullmatch(name):
+        return f"{path}[{quote(name)}]"
+    return f"{path}.{name}" if path else name
+
+
+class Findings:
+    """
+    What is wrong with a configuration, and what is only worth a warning.
+
+    Problems are in the order in which their places were first seen, which is
+    that of the document.
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[Problem] = []
+        self._warnings: list[Problem] = []
+        self._order: dict[tuple[str, str], int] = {}
+
+    def seen(self, file: str, path: str) -> None:
+        """Note that the document has something at this place."""
+        self._order.setdefault((file, path), len(self._order))
+
+    def error(self, file: str, path: str, message: str) -> None:
+        """Add an error, unless there is one at that place or around it already."""
+        if not any(
+            problem.file == file and (problem.path == path or _is_below(path, problem.path))
+            for problem in self._errors
+        ):
+            self._errors.append(Problem(file, path, message))
+
+    def warn(self, file: str, path: str, message: str) -> None:
+        """Add a warning."""
+        problem = Problem(file, path, message)
+        if problem not in self._warnings:
+            self._warnings.append(problem)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """All errors, in the order of the document."""
+        return tuple(sorted(self._errors, key=self._position))
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """All warnings, in the order of the document."""
+        return tuple(sorted(self._warnings, key=self._position))
+
+    def _position(self, problem: Problem) -> int:
+        """Where a problem's place, or the nearest one around it, was first seen."""
+        path = problem.path
+        while path and (problem.file, path) not in self._order:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self._order.get((problem.file, path), -1)
+
+
+def _is_below(path: str, parent: str) -> bool:
+    return path.startswith(parent) and path[len(parent) :][:1] in (".", "[") if parent else False
+
+
+class Node(dict[str, Any]):
+    """
+    An object of the document, with the field names of its model as keys.
+
+    @ivar file: the file that it is in.
+    @ivar path: its place in that file.
+    @ivar model: the model that it is for.
+    @ivar lost: fields whose values had to be left out because they are wrong.
+    """
+
+    def __init__(self, file: str, path: str, model: type[Model]) -> None:
+        super().__init__()
+        self.file = file
+        self.path = path
+        self.model = model
+        self.lost: set[str] = set()
+        self._spelling: dict[str, str] = {}
+
+    def put(self, field: str, written: str, value: Any) -> None:
+        """Set a field, and remember how the document writes its key."""
+        self[field] = value
+        self._spelling[field] = written
+
+    def place(self, field: str) -> str:
+        """The path of a field, whether it is there or not."""
+        if field in self._spelling:
+            return _below(self.path, self._spelling[field])
+        names = {name: written for written, name in names_of(self.model).items()}
+        return _below(self.path, names.get(field, field))
+
+
+class Items(list[Any]):
+    """
+    A list of the document.
+
+    @ivar file: the file that it is in.
+    @ivar path: its place in that file.
+    @ivar numbers: the index of each item in the document.
+    @ivar lost: whether items had to be left out because they are wrong.
+    """
+
+    def __init__(self, file: str, path: str, values: list[Any]) -> None:
+        super().__init__(values)
+        self.file = file
+        self.path = path
+        self.numbers = list(range(len(values)))
+        self.lost = False
+
+    def place(self, index: int) -> str:
+        """The path of an item."""
+        return _below(self.path, self.numbers[index])
+
+
+ReadDirectory = Callable[[str], tuple[list[tuple[str, Object]], bool]]
+"""
+Reads all documents of a directory: their names and contents, and whether these
+are all.
+"""
+
+
+class Tree:
+    """
+    Reads a document for its models.
+
+    @ivar root: the whole of it, a L{Node}.
+    """
+
+    def __init__(
+        self, model: type[Model], document: Object, file: str, findings: Findings, directory: ReadDirectory
+    ) -> None:
+        """
+        @param directory: called for each directory that the document names, to
+            read it; raises L{OSError}.
+        """
+        self._findings = findings
+        self._directory = directory
+        self.root = self._object(model, document, file, "")
+
+    # places
+
+    def locate(self, location: Location) -> tuple[str, str]:
+        """
+        Translate a location to the file and the path as the document has it.
+
+        What is not in the document is placed as far down as it can be.
+        """
+        here: Any = self.root
+        file, path = self.root.file, self.root.path
+        for part in location:
+            if isinstance(here, Node):
+                path = here.place(str(part))
+            elif isinstance(here, Items) and isinstance(part, int) and part < len(here):
+                path = here.place(part)
+            elif isinstance(here, dict | list):
+                path = _below(path, part)
+            else:
+                break
+            here = _step(here, part)
+            if isinstance(here, Node):
+                file, path = here.file, here.path
+        return file, path
+
+    def get(self, location: Location) -> Any:
+        """What the document has there; L{None} if nothing."""
+        here: Any = self.root
+        for part in location:
+            here = _step(here, part)
+        return here
+
+    def is_secret(self, location: Location) -> bool:
+        """Whether a value must not be shown."""
+        here: Any = self.root
+        for part in location:
+            if isinstance(here, Node) and _info(here.model, str(part)).secret:
+                return True
+            here = _step(here, part)
+        return False
+
+    def cut(self, location: Location) -> bool:
+        """
+        Take a wrong value out, so that its absence can be lived with.
+
+        @return: whether there was something to take out.
+        """
+        for end in range(len(location), 0, -1):
+            parent, last = self.get(location[: end - 1]), location[end - 1]
+            if isinstance(parent, Node) and last in parent:
+                del parent[str(last)]
+                parent.lost.add(str(last))
+                return True
+            if isinstance(parent, Items) and isinstance(last, int) and last < len(parent):
+                del parent[last], parent.numbers[last]
+                parent.lost = True
+                return True
+            if isinstance(parent, dict) and last in parent:
+                del parent[last]
+                return True
+        return False
+
+    def complete(self, location: Location, field: str) -> bool:
+        """
+        Whether every item of a list of objects is there with its name.
+
+        Where not, what refers to a name that is not found may be right.
+
+        @param location: where the list is.
+        @param field: the field that holds the name.
+        """
+        here: Any = self.root
+        for part in location:
+            if isinstance(here, Node) and part in here.lost:
+                return False
+            here = _step(here, part)
+        if not isinstance(here, Items):
+            return True
+        return not here.lost and not any(
+            isinstance(item, Node) and (field in item.lost or not item.get(field)) for item in here
+        )
+
+    # reading
+
+    def _object(self, model: type[Model], document: Any, file: str, path: str) -> Any:
+        """Match an object with its model; anything else is for the model to refuse."""
+        if document is None:
+            document = Object(())
+        if not isinstance(document, Object):
+            return document
+        node = Node(file, path, model)
+        self._keys(node, document)
+        self._required(node)
+        return node
+
+    def _keys(self, node: Node, document: Object) -> None:
+        """Put each key of an object under the field that it is for."""
+        names = names_of(node.model)
+        folded = {name.lower(): name for name in names}
+        fields: dict[str, str] = {}
+        latest: dict[str, str] = {}
+        for written in document:
+            name = written if written in names else folded.get(written.lower())
+            if name is not None:
+                fields[written] = names[name]
+                if name in latest:
+                    self._repeated(node, latest[name])
+                latest[name] = written
+        for written in document.repeated:
+            self._repeated(node, written)
+        # Which model a field has may depend on the others, so texts go ahead.
+        for written, field in fields.items():
+            if isinstance(document[written], str):
+                node.put(field, written, document[written])
+        for written, value in document.items():
+            self._findings.seen(node.file, _below(node.path, written))
+            if written not in fields:
+                self._unknown(node, written, names)
+            elif written in latest.values():
+                self._field(node, fields[written], written, value)
+        for field, _, info in keys_of(node.model):
+            if info.directory_of and isinstance(node.get(field), str):
+                self._files(node, field, info.directory_of)
+
+    def _field(self, node: Node, field: str, written: str, value: Any) -> None:
+        """Take in one key's value."""
+        info = _info(node.model, field)
+        path = _below(node.path, written)
+        if value is None and info.nullable:
+            node.pop(field, None)
+            return
+        shape = shape_of(node.model.model_fields[field].annotation)
+        model = node.model.submodel_for(field, node) or shape.model
+        if not info.acted:
+            value = self._free(value, node.file, path)
+            if value not in _NOTHING and value not in info.harmless:
+                self._findings.warn(node.file, path, info.why)
+        elif info.choices:
+            value = self._choice(node, path, info, value)
+        elif node.model is HostConfig and field == "metadata":
+            value = self._metadata(node, value, path)
+        elif node.model is ProxyConfig and field == "extend_config":
+            value = self._protocol_options(node, value, path)
+        elif isinstance(value, list) and shape.many and model is not None:
+            value = Items(
+                node.file,
+                path,
+                [
+                    self._object(model, item, node.file, _below(path, index))
+                    for index, item in enumerate(value)
+                ],
+            )
+        elif isinstance(value, list):
+            value = Items(node.file, path, self._free(value, node.file, path))
+        elif model is not None and not shape.many:
+            value = self._object(model, value, node.file, path)
+        else:
+            value = self._free(value, node.file, path)
+        node.put(field, written, value)
+
+    def _unknown(self, node: Node, written: str, names: dict[str, str]) -> None:
+        """Warn of a key that no field is for."""
+        near = get_close_matches(written.lower(), [name.lower() for name in names], n=1, cutoff=0.75)
+        hint = next((f"; did you mean {quote(name)}?" for name in names if name.lower() in near), "")
+        self._findings.warn(node.file, _below(node.path, written), f"unknown key, ignored{hint}")
+
+    def _repeated(self, node: Node, written: str) -> None:
+        self._findings.warn(node.file, _below(node.path, written), _REPEATED)
+
+    def _required(self, node: Node) -> None:
+        """Demand the keys that must be there."""
+        for field, _, info in keys_of(node.model):
+            if info.required and node.get(field, "") == "":
+                problem = "is empty" if field in node else "missing key"
+                description = node.model.model_fields[field].description or ""
+                self._findings.error(
+                    node.file, node.place(field), f"{problem}: {description[:1].lower()}{description[1:]}"
+                )
+
+    def _choice(self, node: Node, path: str, info: KeyInfo, value: Any) -> Any:
+        """Put something in place of a value that is not acted on."""
+        if not isinstance(value, str) or value in info.choices:
+            return value
+        if not value:
+            return info.fallback
+        choices = ", ".join(info.choices)
+        known = "is not acted on yet" if value in info.later else "is not known"
+        instead = f"{info.fallback} is used instead" if info.fallback else "it is skipped"
+        self._findings.warn(node.file, path, f"{quote(value)} {known}; {instead} (choices: {choices})")
+        return info.fallback or value
+
+    def _files(self, node: Node, field: str, target: str) -> None:
+        """Make a list of all files of a directory."""
+        directory, path = node[field], node.place(field)
+        if not directory:
+            return
+        if node.get(target):
+            self._findings.error(node.file, path, f"can't be used together with {target}; write one of them")
+            return
+        model = shape_of(node.model.model_fields[target].annotation).model
+        assert model is not None  # noqa: S101 - a fact of the models
+        try:
+            documents, complete = self._directory(directory)
+        except OSError as error:
+            self._findings.error(node.file, path, f"{quote(directory)} can't be read: {error.strerror}")
+            node.lost.add(target)
+            return
+        items = Items(
+            node.file, path, [self._object(model, document, file, "") for file, document in documents]
+        )
+        items.lost = not complete
+        node.put(target, field, items)
+
+    def _protocol_options(self, node: Node, value: Any, path: str) -> Any:
+        """Take both forms of C{extend_config}: by protocol, and for the only protocol."""
+        protocols = {name.lower() for name in names_of(ProtocolOptions)}
+        if (
+            isinstance(value, Object)
+            and protocols.isdisjoint(name.lower() for name in value)
+            and node.get("downstream_protocol") == "Http1"
+        ):
+            keyed = Node(node.file, path, ProtocolOptions)
+            keyed.put("http1", "Http1", self._object(Http1Options, value, node.file, path))
+            return keyed
+        return self._object(ProtocolOptions, value, node.file, path)
+
+    def _metadata(self, node: Node, value: Any, path: str) -> Any:
+        """Reach into C{{"filter_metadata": {"mosn.lb": {...}}}}, MOSN's wrapping of labels."""
+        for wanted in ("filter_metadata", "mosn.lb"):
+            if not isinstance(value, Object):
+                return value
+            found = None
+            for name in value:
+                if name.lower() == wanted:
+                    found = name
+                else:
+                    place = _below(path, name)
+                    self._findings.seen(node.file, place)
+                    self._findings.warn(node.file, place, f"unknown key, ignored; labels are in {_WRAPPING}")
+            value = Object(()) if found is None or value[found] is None else value[found]
+            path = _below(path, found or wanted)
+        if not isinstance(value, Object):
+            return value
+        labels = Node(node.file, path, Model)
+        for name, label in value.items():
+            self._findings.seen(node.file, _below(path, name))
+            labels.put(name, name, self._free(label, node.file, _below(path, name)))
+        return labels
+
+    def _free(self, value: Any, file: str, path: str) -> Any:
+        """Take a value that no model describes, with its repeated keys noted."""
+        if isinstance(value, Object):
+            for name in value.repeated:
+                self._findings.warn(file, _below(path, name), _REPEATED)
+            return {name: self._free(item, file, _below(path, name)) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._free(item, file, _below(path, index)) for index, item in enumerate(value)]
+        return value
+
+
+def _step(here: Any, part: str | int) -> Any:
+    """Go one step down a document; L{None} where there is nothing."""
+    if isinstance(here, dict):
+        return here.get(part)
+    if isinstance(here, list) and isinstance(part, int) and part < len(here):
+        return here[part]
+    return None
+
+
+def _info(model: type[Model], field: str) -> KeyInfo:
+    """What is known of a model's key."""
+    field_info = model.model_fields.get(field)
+    return KeyInfo() if field_info is None else key_info(field, field_info)

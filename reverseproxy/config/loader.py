@@ -1,0 +1,161 @@
+"""
+Configuration files to models.
+
+Everything that is wrong is reported at once, in the order of the document, with
+the place as the document writes it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Loaded", "load", "loads"]
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from reverseproxy.config._checks import check
+from reverseproxy.config._document import Object, SyntaxProblem, parse_json, parse_yaml
+from reverseproxy.config._messages import explain
+from reverseproxy.config._tree import Findings, Location, Tree
+from reverseproxy.config._values import describe
+from reverseproxy.config.models import Config
+from reverseproxy.errors import ConfigError, Problem
+
+_YAML_SUFFIXES: Final = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    A configuration that can be used.
+
+    @ivar config: the models.
+    @ivar warnings: what the user should know of it, in the order of the document.
+    """
+
+    config: Config
+    warnings: tuple[Problem, ...] = ()
+
+
+def load(path: str) -> Loaded:
+    """
+    Read a configuration file: YAML if its name ends so, else JSON.
+
+    @param path: relative to the working directory, as all paths within it are.
+    @raise ConfigError: with everything that is wrong.
+    """
+    try:
+        text = _read(path)
+    except OSError as error:
+        raise ConfigError(Problem(path, "", f"can't be read: {error.strerror}")) from None
+    except ValueError as error:
+        raise ConfigError(Problem(path, "", str(error))) from None
+    return loads(text, path, path.lower().endswith(_YAML_SUFFIXES))
+
+
+def loads(text: str, file: str, yaml: bool = False) -> Loaded:
+    """
+    Read a configuration.
+
+    @param text: the whole document.
+    @param file: what to call it in messages.
+    @param yaml: whether it is YAML; else it is JSON.
+    @raise ConfigError: with everything that is wrong.
+    """
+    try:
+        document = _parse(text, yaml)
+    except SyntaxProblem as problem:
+        raise ConfigError(Problem(file, "", str(problem))) from None
+    findings = Findings()
+    tree = Tree(Config, document, file, findings, _Directory(findings).read)
+    config = _validate(tree, findings)
+    check(config, tree, findings)
+    if findings.errors:
+        raise ConfigError(*findings.errors)
+    return Loaded(config, findings.warnings)
+
+
+def _parse(text: str, yaml: bool) -> Object:
+    """
+    Read a document.
+
+    @raise SyntaxProblem: if it is none.
+    """
+    document = parse_yaml(text) if yaml else parse_json(text)
+    if not isinstance(document, Object):
+        raise SyntaxProblem(f"expected an object, got {describe(document)}")
+    return document
+
+
+def _read(path: str) -> str:
+    """
+    Read a text file.
+
+    @raise OSError: if it can't be read.
+    @raise ValueError: if it is not UTF-8.
+    """
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}") from None
+
+
+class _Directory:
+    """Reads the directories that take the place of a list."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def read(self, directory: str) -> tuple[list[tuple[str, Any]], bool]:
+        """
+        Read all JSON files of a directory.
+
+        @return: their names and contents, in the order of the names; and whether
+            these are all, or some had to be left out because they are wrong.
+        @raise OSError: if the directory can't be read.
+        """
+        documents, complete = [], True
+        for path in sorted(Path(directory).iterdir()):
+            file = str(path)
+            if path.suffix != ".json":
+                if path.is_file() and not path.name.startswith("."):
+                    self._findings.warn(file, "", "ignored, because its name does not end in .json")
+                continue
+            try:
+                documents.append((file, _parse(_read(file), yaml=False)))
+            except OSError as error:
+                self._findings.error(file, "", f"can't be read: {error.strerror}")
+                complete = False
+            except (SyntaxProblem, ValueError) as problem:
+                self._findings.error(file, "", str(problem))
+                complete = False
+        return documents, complete
+
+
+def _validate(tree: Tree, findings: Findings) -> Config:
+    """
+    Make the models.
+
+    What is wrong is taken out of the document, and then it is tried again, so
+    that the rest can be looked at as well.
+    """
+    while True:
+        try:
+            return Config.model_validate(tree.root, context={"document": True})
+        except ValidationError as error:
+            wrong: set[Location] = set()
+            for entry in error.errors(include_url=False):
+                location: Location = entry["loc"]
+                findings.error(*tree.locate(location), explain(entry, tree.is_secret(location)))
+                wrong.add(location)
+            # From the end, so that indices before it stay true.
+            for location in sorted(wrong, key=_backwards, reverse=True):
+                if not tree.cut(location):
+                    raise
+
+
+def _backwards(location: Location) -> tuple[tuple[int, str], ...]:
+    """Sort key for locations, by index where there is one."""
+    return tuple((part, "") if isinstance(part, int) else (0, part) for part in location)
