@@ -70,7 +70,7 @@ class _Checker:
         self._clusters_known = tree.complete(_CLUSTERS, "name")
         listeners = config.servers[0].listeners if config.servers else ()
         self._listeners = {listener.name for listener in listeners}
-        self._listeners_known = tree.complete(_LISTENERS, "address")
+        self._listeners_known = tree.complete(_LISTENERS, "address", "name")
         self._routers = {router.router_config_name for _, router in self._all_routers()}
 
     def run(self) -> None:
@@ -101,6 +101,11 @@ class _Checker:
     def _warn(self, location: Location, message: str) -> None:
         self._findings.warn(*self._tree.locate(location), message)
 
+    def _shown(self, location: Location) -> str:
+        """A place for messages about another one; with its file if that is not the main one."""
+        file, path = self._tree.locate(location)
+        return path if file == self._tree.root.file else f"{file}: {path}"
+
     def _given(self, location: Location) -> bool:
         """Whether the document has something there, even if it is wrong."""
         parent, last = self._tree.get(location[:-1]), location[-1]
@@ -123,8 +128,7 @@ class _Checker:
             if name in first:
                 self._error(location, f"there is already a {what} {quote(name)} at {first[name]}")
             else:
-                file, path = self._tree.locate(location)
-                first[name] = path if file == self._tree.root.file else f"{file}: {path}"
+                first[name] = self._shown(location)
 
     def _unknown_name(self, what: str, name: str, known: Iterable[str]) -> str:
         """Say that a name is not defined, and which are."""
@@ -160,10 +164,8 @@ class _Checker:
         self._exactly_one(chains, len(listener.filter_chains), "filter chain")
         for index, chain in enumerate(listener.filter_chains):
             self._chain((*chains, index), chain)
-        hosted = any(
-            agent.enable and agent.hosting_listener == listener.name for agent in self._config.agents
-        )
-        if not listener.bind_port and not hosted:
+        hosted = {agent.hosting_listener for agent in self._config.agents if agent.enable}
+        if not listener.bind_port and listener.name not in hosted:
             self._warn(
                 (*location, "bind_port"),
                 "is not true, and no tunnel agent names this listener: it gets no connections",
@@ -178,9 +180,7 @@ class _Checker:
             if address == "unix:":
                 self._error(location, '"unix:" has no path; write "/path/to/socket"')
         elif is_path:
-            self._error(
-                location, f'{quote(address)} is a path; set "network" to "unix", or write "host:port"'
-            )
+            self._error(location, f'{quote(address)} is a path; set network to "unix", or write "host:port"')
         else:
             try:
                 split_address(address)
@@ -209,7 +209,7 @@ class _Checker:
                 self._tcp_proxy((*place, "config"), entry.config)
             elif isinstance(entry.config, TunnelConfig):
                 self._tunnel((*place, "config"), entry.config, bool(chain.tls_contexts))
-        if not terminal and self._tree.complete((*location, "filters"), "type"):
+        if not terminal:
             self._warn(
                 (*location, "filters"),
                 "none is proxy, tcp_proxy or tunnel: connections are closed as soon as they are accepted",
@@ -224,23 +224,18 @@ class _Checker:
     def _protocol(self, location: Location, proxy: ProxyConfig) -> None:
         """Demand a protocol that can be spoken; X stands for its sub_protocol."""
         place, protocol = (*location, "downstream_protocol"), proxy.downstream_protocol
-        shown = quote(protocol)
-        if protocol == "X" and proxy.extend_config.sub_protocol:
-            protocol = proxy.extend_config.sub_protocol
-            shown = f'"X" with sub_protocol {quote(protocol)}'
-        names = protocol.split(",")
-        if not protocol or names == ["Http1"]:
+        if not protocol or protocol in _PROTOCOLS:
             return
         known = (*_PROTOCOLS, *_PROTOCOLS_LATER)
-        for name in names:
+        for name in protocol.split(","):
             if name not in known:
-                near = get_close_matches(name.lower(), [entry.lower() for entry in known], n=1)
-                hint = next(
-                    (f"; did you mean {quote(entry)}?" for entry in known if entry.lower() in near), ""
-                )
-                allowed = "" if hint else '; write "Http1"'
-                self._error(place, f"{quote(name)} is not a protocol{hint}{allowed}")
+                near = [entry for entry in known if entry.lower() == name.lower()]
+                hint = f"did you mean {quote(near[0])}?" if near else 'write "Http1"'
+                self._error(place, f"{quote(name)} is not a protocol; {hint}")
                 return
+        shown, sub_protocol = quote(protocol), proxy.extend_config.sub_protocol
+        if protocol == "X" and sub_protocol:
+            shown = f"{shown} with sub_protocol {quote(sub_protocol)}"
         self._error(place, f'{shown} is not supported yet; write "Http1", or use a tcp_proxy filter')
 
     def _tcp_proxy(self, location: Location, proxy: TcpProxyConfig) -> None:
@@ -289,7 +284,7 @@ class _Checker:
                 (*location, "router_config_name"), "missing key: the name that proxy filters refer to"
             )
         hosts = (*location, "virtual_hosts")
-        if not router.virtual_hosts and self._tree.complete(hosts, "domains"):
+        if not router.virtual_hosts:
             self._warn(hosts, "there is none: every request is answered with 404")
         domains: dict[str, str] = {}
         for index, host in enumerate(router.virtual_hosts):
@@ -299,26 +294,25 @@ class _Checker:
         """
         Check a virtual host.
 
-        @param domains: the router's domains before it, with the virtual hosts
-            that they belong to; its own are added.
+        @param domains: the router's domains before it, with their places; its
+            own are added.
         """
-        if not host.domains and not self._tree.get((*location, "domains")):
+        if not host.domains:
             self._warn((*location, "domains"), "there is none: this virtual host takes no requests")
         for index, domain in enumerate(host.domains):
             place = (*location, "domains", index)
             name = domain.lower()
-            if not name:
-                self._error(place, 'is empty; write a host name, or "*" for all')
-                continue
-            if "*" in name[1:].removesuffix(":*") or (name.endswith(":*") and "*" in name[1:-2]):
-                self._error(place, f"{quote(domain)} has a * that is not its first character")
+            problem = _domain_problem(name)
+            if problem:
+                self._error(place, f"{quote(domain)} {problem}")
                 continue
             if name == "*:*":
                 name = "*"
             if name in domains:
-                what = "the default" if name == "*" else f"the domain {quote(name)}"
-                self._error(place, f"{what} belongs to the virtual host {quote(domains[name])} already")
-            domains.setdefault(name, host.name)
+                what = "the default domain" if name == "*" else f"the domain {quote(domain)}"
+                self._error(place, f"{what} is taken already, at {domains[name]}")
+            else:
+                domains[name] = self._shown(place)
         for index, rule in enumerate(host.routers):
             self._rule((*location, "routers", index), rule)
 
@@ -336,12 +330,9 @@ class _Checker:
             name = rule.route.cluster_name
             if not name:
                 self._warn(place, "missing key: requests that match are answered with 404")
-            elif name not in self._clusters and self._clusters_known:
-                self._warn(
-                    place,
-                    f"{self._unknown_name('cluster', name, self._clusters)}: requests that match are answered "
-                    "with 404",
-                )
+            elif name not in self._clusters:
+                problem = self._unknown_name("cluster", name, self._clusters)
+                self._warn(place, f"requests that match are answered with 404: {problem}")
 
     def _match(self, location: Location, match: MatchConfig) -> None:
         kinds = [name for name in ("prefix", "path", "regex") if getattr(match, name)]
@@ -408,7 +399,7 @@ class _Checker:
         if not agent.connection_num:
             self._warn((*location, "connection_num"), "is 0: this agent holds no connections")
         lister = agent.dynamic_server_list_config.dynamic_server_lister
-        if not agent.server_list and not lister and not self._tree.get((*location, "server_list")):
+        if not agent.server_list and not lister:
             self._warn((*location, "server_list"), "there is none: this agent has nothing to connect to")
         if (
             self._given((*location, "reconnect_max_duration"))
@@ -531,3 +522,18 @@ class _Checker:
         else:
             if _PEM.encode() not in content:
                 report(location, f"{shown} does not hold {what} in PEM format{suffix}")
+
+
+def _domain_problem(domain: str) -> str:
+    """What is wrong with a domain; nothing if it is empty."""
+    if not domain:
+        return 'is empty; write a host name, or "*" for all'
+    host = domain
+    if not domain.startswith("[") or "]:" in domain:
+        head, colon, port = domain.rpartition(":")
+        if colon:
+            host = head
+            is_host = head != "" and (":" not in head or head.startswith("["))
+            if not is_host or not (port == "*" or port.isdecimal()):
+                return 'is not a host name, optionally with a port; write "host", "host:80" or "host:*"'
+    return "has a * that is not its first character" if "*" in host[1:] else ""

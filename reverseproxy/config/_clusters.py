@@ -85,7 +85,7 @@ class ClusterConfig(Model):
         later=("STRICT_DNS", "ORIGINAL_DST"),
         fallback="SIMPLE",
     )
-    sub_type: Text = key("", "A subordinate type.", acted=False, why="MOSN does not act on it either")
+    sub_type: Text = key("", "A subordinate type.", acted=False, why="not acted on, as in MOSN")
     lb_type: Text = key(
         "LB_ROUNDROBIN",
         "How to choose a host.",
@@ -103,7 +103,7 @@ class ClusterConfig(Model):
         1024,
         "After how many requests to close a connection.",
         acted=False,
-        why="MOSN does not enforce it either",
+        why="not acted on, as in MOSN",
     )
     mark: UInt = key(0, "A mark to set on connections (SO_MARK).", acted=False)
     conn_buffer_limit_bytes: UInt = key(16384, "The size of connection buffers.", acted=False)

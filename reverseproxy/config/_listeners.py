@@ -75,9 +75,7 @@ class ProtocolOptions(Model):
     http1: Http1Options = key(Http1Options(), "Options of HTTP/1.", name="Http1")
     http2: Free = key(None, "Options of HTTP/2.", name="Http2", acted=False)
     bolt: Free = key(None, "Options of bolt.", acted=False)
-    sub_protocol: Text = key(
-        "", 'The protocols that "X" as downstream_protocol stands for.', acted=False, harmless=("Http1",)
-    )
+    sub_protocol: Text = key("", 'The protocols that "X" as downstream_protocol stands for.', acted=False)
 
 
 class ProxyConfig(Model):
@@ -93,7 +91,7 @@ class ProxyConfig(Model):
         "",
         "What hosts speak.",
         acted=False,
-        why="MOSN does not act on it either; hosts are spoken to as the client speaks",
+        why="not acted on, as in MOSN; hosts are spoken to as the client speaks",
         harmless=("Http1",),
     )
     router_config_name: Text = key("", "The router that decides on each request.", required=True)
@@ -102,7 +100,7 @@ class ProxyConfig(Model):
         False, "Whether the next filter takes what this one can't read.", acted=False
     )
     validate_clusters: Free = key(
-        None, "Whether clusters must exist.", acted=False, why="MOSN does not act on it either"
+        None, "Whether clusters must exist.", acted=False, why="not acted on, as in MOSN"
     )
     concurrency_num: Int = key(0, "How many requests run at once.", acted=False)
     extend_config: ProtocolOptions = key(ProtocolOptions(), "Options by protocol.")
@@ -187,7 +185,7 @@ class TcpProxyConfig(Model):
         0,
         "How many hosts to try.",
         acted=False,
-        why="MOSN does not act on it either; up to 3 hosts are tried",
+        why="not acted on, as in MOSN; up to 3 hosts are tried",
     )
     routes: tuple[TcpRouteConfig, ...] = key((), "Clusters by addresses and ports; the first match decides.")
 

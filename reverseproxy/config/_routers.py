@@ -23,7 +23,7 @@ from reverseproxy.config._values import Bool, Duration, Free, Int, Regex, Text
 
 REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
 
-_UNUSED: Final = "MOSN does not act on it either"
+_UNUSED: Final = "not acted on, as in MOSN"
 
 
 def _redirect_code(code: int) -> int:

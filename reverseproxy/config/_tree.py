@@ -28,7 +28,7 @@ Location = tuple[str | int, ...]
 _REPEATED: Final = "this key occurs more than once; the last one counts"
 _WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
 
-_NOTHING: Final = (None, "", [], {}, False, 0)
+_NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
 """What Go takes an absent key for: values that ask for nothing."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -235,14 +235,15 @@ class Tree:
                 return True
         return False
 
-    def complete(self, location: Location, field: str) -> bool:
+    def complete(self, location: Location, name: str, *fields: str) -> bool:
         """
         Whether every item of a list of objects is there with its name.
 
         Where not, what refers to a name that is not found may be right.
 
         @param location: where the list is.
-        @param field: the field that holds the name.
+        @param name: the field that holds the name.
+        @param fields: others that may be its name instead.
         """
         here: Any = self.root
         for part in location:
@@ -252,7 +253,8 @@ class Tree:
         if not isinstance(here, Items):
             return True
         return not here.lost and not any(
-            isinstance(item, Node) and (field in item.lost or not item.get(field)) for item in here
+            isinstance(item, Node) and (not item.lost.isdisjoint((name, *fields)) or not item.get(name))
+            for item in here
         )
 
     # reading
