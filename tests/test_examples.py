@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import reverseproxy
-from reverseproxy.config.loader import load
+from reverseproxy.config.loader import load, loads
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,8 +18,14 @@ class ExampleTests(SynchronousTestCase):
     def test_examples(self) -> None:
         files = [*ROOT.glob("examples/*/server.*"), *ROOT.glob("examples/*/agent.*")]
         self.assertGreaterEqual(len(files), 12)
+        certs = Path(self.mktemp()).resolve()
+        script = str(ROOT / "examples" / "make_certs.py")
+        subprocess.run([sys.executable, script, str(certs)], check=True, stdout=subprocess.DEVNULL)
         for file in files:
-            loaded = load(str(file))
+            # relative paths are relative to the working directory, which is another one here
+            text = file.read_text().replace("examples/certs", str(certs))
+            text = text.replace('"examples/tokens', f'"{ROOT}/examples/tokens')
+            loaded = loads(text, str(file), yaml=file.suffix == ".yaml")
             self.assertEqual([str(warning) for warning in loaded.warnings], [], file)
             self.assertEqual(len(loaded.config.agents), file.stem == "agent", file)
 

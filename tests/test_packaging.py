@@ -113,7 +113,7 @@ class DistributionTests(SynchronousTestCase):
             "docs/index.rst",
             "docs/conf.py",
             "examples/plain/server.json",
-            "examples/make-certs.sh",
+            "examples/make_certs.py",
             "tests/test_packaging.py",
         ):
             self.assertIn(name, names)
@@ -169,7 +169,9 @@ class MetadataTests(SynchronousTestCase):
             "OpenSSL": "pyopenssl",
             "automat": "automat",
             "constantly": "constantly",
+            "cryptography": "cryptography",
             "httptools": "httptools",
+            "idna": "idna",
             "pydantic": "pydantic",
             "re2": "google-re2",
             "service_identity": "service-identity",

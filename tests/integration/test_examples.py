@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Mapping
 
 from tests.integration.clients import fetch
@@ -26,10 +27,10 @@ class ExampleTests(IntegrationTestCase):
 
     def certificates(self) -> dict[str, str]:
         """Make certificates with the examples' own script."""
-        script = self.directory / "make-certs.sh"
-        script.write_text((EXAMPLES / "make-certs.sh").read_text())
-        subprocess.run(["sh", str(script)], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        return {"examples/certs/": f"{self.directory}/certs/"}
+        script = str(EXAMPLES / "make_certs.py")
+        directory = self.directory / "certs"
+        subprocess.run([sys.executable, script, str(directory)], check=True, stdout=subprocess.DEVNULL)
+        return {"examples/certs/": f"{directory}/"}
 
     async def test_plain(self) -> None:
         await self.run_pair("plain")
