@@ -331,15 +331,17 @@ class RequestParser(_Parser):
     known yet whether it is HTTP: ask C{resume} or C{take_held}.
 
     @ivar held: whether bytes are kept in this way from now on.
+    @ivar held_size: how many are kept.
     """
 
-    __slots__ = ("_good_host", "_held", "_ignored", "_priming", "_target_length", "held")
+    __slots__ = ("_good_host", "_held", "_ignored", "_priming", "held", "held_size")
 
     def __init__(self, max_head: int = 8192) -> None:
         """
         @param max_head: the most bytes of a head.
         """
         self.held = False
+        self.held_size = 0
         self._held: list[bytes] = []
         self._ignored = 0  # the length of the body behind an upgrade that we ignore
         self._priming = False
@@ -358,6 +360,7 @@ class RequestParser(_Parser):
         """
         if self.held:
             self._held.append(data)
+            self.held_size += len(data)
             return []
         events: list[Event] = []
         self._events = events
@@ -373,6 +376,7 @@ class RequestParser(_Parser):
     def take_held(self) -> bytes:
         """Take the bytes behind a request whose upgrade was accepted."""
         self.held = False
+        self.held_size = 0
         data = b"".join(self._held)
         self._held.clear()
         return data
@@ -384,6 +388,7 @@ class RequestParser(_Parser):
         if not length and self.held:
             if rest:
                 self._held.append(rest)
+                self.held_size += len(rest)
             return b""
         # llhttp stopped behind the head, but for us this is an ordinary request.
         self._renew()

@@ -1,0 +1,501 @@
+"""
+The downstream side of HTTP/1: one client connection, its requests in order.
+
+L{Http1Proxy} parses what the client sends and gives each request to an
+L{Exchange}, one at a time.  What comes behind the current request stays queued,
+and the connection is not read while something is queued, so that a client gets
+no more of our memory than one read.
+
+Each connection has one timer.  It is not moved for each request: it looks at
+the deadline when it fires, and is set again if that lies ahead still.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Http1Proxy", "Http1Settings"]
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.config.models import Http1Options
+from reverseproxy.errors import HttpError
+from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.http1_exchange import Exchange
+from reverseproxy.proxy.http1_switch import Switchable, switch
+from reverseproxy.proxy.http1_upstream import Http1Client
+from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.routing import Router
+from reverseproxy.wire.http1 import End, Event, RequestHead, RequestParser
+from reverseproxy.wire.http1_headers import ForwardedBy, status_line
+
+log = Logger()
+
+HEAD_TIMEOUT = 60.0
+"""Seconds from the first byte of a request to the end of its head."""
+
+LINGER_BYTES = 16 * 1024 * 1024
+"""
+Bytes of an unwanted request that are read and dropped after the last response.
+
+A connection that is closed with unread bytes is reset, and the reset may destroy
+the response on its way to the client.
+"""
+
+HELD_LIMIT = 65536
+"""Bytes kept behind a request to switch protocols; reading pauses beyond them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Http1Settings:
+    """
+    What all connections of one C{proxy} filter share.
+
+    @ivar listener: the listener's name, for logs.
+    @ivar router: decides on each request.
+    @ivar clusters: where routes lead to.
+    @ivar options: limits and habits.
+    @ivar idle_timeout: seconds without a request after which a connection is
+        closed; L{None} for never.
+    @ivar access_log: called with each exchange that has ended.
+    @ivar head_timeout: seconds for the head of a request to come.
+    @ivar linger: seconds that a closing connection may take.
+    """
+
+    listener: str
+    router: Router
+    clusters: ClusterManager
+    clock: IReactorTime
+    options: Http1Options = field(default_factory=Http1Options)
+    idle_timeout: float | None = None
+    access_log: Callable[[AccessRecord], None] | None = None
+    head_timeout: float = HEAD_TIMEOUT
+    linger: float = LINGER
+
+
+@implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
+class Http1Proxy(Switchable):
+    """
+    One client connection.
+
+    @ivar draining: whether the next response is the last one.
+    @ivar full: whether the transport holds as much of a response as it should.
+    """
+
+    def __init__(self, settings: Http1Settings, info: ConnectionInfo) -> None:
+        self.settings = settings
+        self.info = info
+        self.draining = False
+        self.full = False
+        options = settings.options
+        self.forwarded_by: ForwardedBy | None = None
+        if options.via or options.x_forwarded != "off":
+            self.forwarded_by = ForwardedBy(
+                options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
+            )
+        self._clock = settings.clock
+        self._parser = RequestParser(options.max_header_size)
+        self._exchange: Exchange | None = None
+        self._events: deque[Event] = deque()
+        self._running = False
+        self._reading = True
+        self._closing = False
+        self._lost = False
+        self._unwanted = 0
+        self._timer: IDelayedCall | None = None
+        self._timer_at = inf
+        self._deadline = inf
+        self._expire: Callable[[], None] = self._idle_too_long
+        self._tunnel: tuple[Exchange, Http1Client] | None = None
+        self._tunnel_seen = (-1, -1)
+
+    @property
+    def default_host(self) -> bytes:
+        """The Host of a request that names none: the address that it was sent to."""
+        local = self.info.local
+        return b"localhost" if local.startswith("unix:") else local.encode("ascii", "replace")
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request or session is under way."""
+        return (
+            self._exchange is not None
+            or self._tunnel is not None
+            or bool(self._events)
+            or self._parser.in_head
+            or (self._closing and not self._lost)
+        )
+
+    def drain(self) -> None:
+        """See L{IDrainable}."""
+        if self.busy:
+            self.draining = True
+        elif not self.info.reverse:
+            self.draining = True
+            self._close(linger=True)
+
+    # the connection
+
+    def connectionMade(self) -> None:
+        """Wait for the first request."""
+        self.transport.registerProducer(self, True)
+        self._set_idle_deadline()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if self._closing:
+            self._drop(data)
+            return
+        parser = self._parser
+        self._events.extend(parser.feed(data))
+        if not self._running:
+            self._run()
+        if parser.in_head and self._exchange is None and self._expire != self._head_too_slow:
+            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, self._head_too_slow)
+
+    def _run(self) -> None:
+        """Handle what has come, until it is the next request's turn and the current one is not done."""
+        events = self._events
+        self._running = True
+        while True:
+            while events:
+                event = events[0]
+                kind = type(event)
+                exchange = self._exchange
+                if kind is bytes:
+                    if exchange is not None:
+                        exchange.add_body(event)  # type: ignore[arg-type]
+                elif kind is End:
+                    if exchange is not None:
+                        exchange.end_request(event)  # type: ignore[arg-type]
+                elif kind is RequestHead:
+                    if exchange is not None or self.full:
+                        break
+                    self._exchange = Exchange(self, event, self._clock.seconds())  # type: ignore[arg-type]
+                else:
+                    if exchange is not None and exchange.request_complete:
+                        break
+                    self._malformed(event)  # type: ignore[arg-type]
+                if self._closing:
+                    events.clear()
+                    break
+                events.popleft()
+            exchange = self._exchange
+            if exchange is None:
+                break
+            exchange.flush()
+            if self._exchange is not None or not events:
+                break
+        self._running = False
+        if events or not self._reading or self._parser.held:
+            self.update_reading()
+
+    def update_reading(self) -> None:
+        """Read on, or pause, as what has come demands."""
+        if self._closing or self._tunnel is not None:
+            return
+        exchange = self._exchange
+        reading = not (
+            (self._events and not self._running)
+            or (exchange is not None and exchange.holds_back)
+            or self._parser.held_size > HELD_LIMIT
+        )
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _malformed(self, error: HttpError) -> None:
+        """The client broke the rules; nothing behind that can be understood."""
+        log.info(
+            "{listener}: {peer} sent a bad request: {reason}",
+            listener=self.settings.listener,
+            peer=self.info.remote,
+            reason=str(error),
+        )
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fail(error.status, str(error))
+            return
+        head = RequestHead(b"", b"", b"", True, [], 0, False, frozenset(), False, False, None)
+        exchange = self._exchange = Exchange(self, head, self._clock.seconds())
+        exchange.fail(error.status, str(error))
+
+    # what an exchange tells us
+
+    def set_exchange_deadline(self, seconds: float) -> None:
+        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        self._set_deadline(self._clock.seconds() + seconds if seconds > 0 else inf, self._exchange_too_slow)
+
+    def reply(
+        self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
+    ) -> None:
+        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        request = exchange.head
+        keep_alive = request.keep_alive and exchange.request_complete and not self.draining
+        lines = [status_line(status)]
+        if status >= 200 and status not in (204, 304):
+            if body:
+                lines.append(b"content-type: %b\r\n" % content_type)
+            lines.append(b"content-length: %d\r\n" % len(body))
+        else:
+            body = b""
+        if location:
+            lines.append(b"location: %b\r\n" % location)
+        if not keep_alive:
+            lines.append(b"connection: close\r\n")
+        elif not request.http11:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        if request.method != b"HEAD":
+            lines.append(body)
+            exchange.sent = len(body)
+        self.transport.write(b"".join(lines))
+        if keep_alive and self._parser.held:
+            self.upgrade_declined()
+        self.exchange_done(exchange, keep_alive)
+
+    def exchange_done(self, exchange: Exchange, keep_alive: bool) -> None:
+        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        self._exchange = None
+        self._record(exchange)
+        if not keep_alive or self.draining:
+            # A client that asked for the close, and has sent everything, sends no more.
+            self._close(linger=exchange.head.keep_alive or not exchange.request_complete)
+            return
+        if self._parser.in_head:
+            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, self._head_too_slow)
+        else:
+            self._set_idle_deadline()
+        if self._running:
+            return
+        if self._events:
+            self._run()
+        elif not self._reading:
+            self.update_reading()
+
+    def exchange_broken(self, exchange: Exchange) -> None:
+        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        self._exchange = None
+        self._record(exchange)
+        self._closing = True
+        self._parser.close()
+        self._set_deadline(inf, self._abort)
+        self.transport.abortConnection()
+
+    def upgrade_declined(self) -> None:
+        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        self._events.extend(self._parser.resume())
+
+    def upgraded(self, exchange: Exchange, client: Http1Client, early: bytes) -> None:
+        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        self._exchange = None
+        self._tunnel = (exchange, client)
+        self._set_tunnel_deadline()
+        switch(
+            self,
+            self._parser.take_held(),
+            client,
+            early,
+            self._clock,
+            (lambda _: self._tunnel_closed(), exchange.tunnel_closed),
+        )
+
+    def _tunnel_closed(self) -> None:
+        if self._tunnel is None or self.relay is None:
+            return
+        exchange, client = self._tunnel
+        self._lost = True
+        self._stop_timer()
+        exchange.received = self.relay.received
+        exchange.sent = 0 if client.relay is None else client.relay.received
+        self._record(exchange)
+
+    def _record(self, exchange: Exchange) -> None:
+        access_log = self.settings.access_log
+        if access_log is None:
+            return
+        head = exchange.head
+        path, _, query = head.target.decode("ascii", "replace").partition("?")
+        host = exchange.host
+        response = exchange.response_head
+        started = exchange.started
+        access_log(
+            AccessRecord(
+                protocol="Http1",
+                duration=self._clock.seconds() - started,
+                method=head.method.decode("ascii", "replace"),
+                path=path,
+                query=query,
+                host=head.host.decode("ascii", "replace"),
+                scheme="https" if self.info.secure else "http",
+                status=exchange.status,
+                bytes_received=exchange.received,
+                bytes_sent=exchange.sent,
+                remote=self.info.remote,
+                local=self.info.local,
+                upstream_host="" if host is None else host.address,
+                upstream_local=exchange.upstream_local,
+                cluster="" if exchange.cluster is None else exchange.cluster.name,
+                flag=exchange.flag,
+                request_received=_since(started, exchange.request_sent_at),
+                response_received=_since(started, exchange.response_at),
+                request_headers=head.lookup,
+                response_headers=None if response is None else response.lookup,
+            )
+        )
+
+    # the timer
+
+    def _set_deadline(self, deadline: float, expire: Callable[[], None]) -> None:
+        self._deadline = deadline
+        self._expire = expire
+        if deadline < self._timer_at:
+            self._timer_at = deadline
+            delay = max(0.0, deadline - self._clock.seconds())
+            if self._timer is None:
+                self._timer = self._clock.callLater(delay, self._timer_fired)
+            else:
+                self._timer.reset(delay)
+
+    def _set_idle_deadline(self) -> None:
+        timeout = self.settings.idle_timeout
+        self._set_deadline(inf if timeout is None else self._clock.seconds() + timeout, self._idle_too_long)
+
+    def _set_tunnel_deadline(self) -> None:
+        timeout = self.settings.idle_timeout
+        self._set_deadline(inf if timeout is None else self._clock.seconds() + timeout, self._tunnel_too_long)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        deadline = self._deadline
+        if deadline > self._clock.seconds():
+            self._set_deadline(deadline, self._expire)
+        else:
+            self._deadline = inf
+            self._expire()
+
+    def _stop_timer(self) -> None:
+        self._deadline = inf
+        self._timer_at = -inf  # no more of them
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _idle_too_long(self) -> None:
+        if self._exchange is None and not self._events:
+            self._close(linger=True)
+
+    def _head_too_slow(self) -> None:
+        if self._exchange is None:
+            self._malformed(HttpError(408, "the head of the request took too long"))
+
+    def _exchange_too_slow(self) -> None:
+        if self._exchange is not None:
+            self._exchange.timed_out()
+
+    def _tunnel_too_long(self) -> None:
+        """Nothing may have passed through the tunnel since the last look."""
+        if self._tunnel is None or self.relay is None:
+            return
+        client = self._tunnel[1]
+        seen = (self.relay.received, 0 if client.relay is None else client.relay.received)
+        if seen == self._tunnel_seen:
+            self.relay.close()
+        else:
+            self._tunnel_seen = seen
+            self._set_tunnel_deadline()
+
+    # the end
+
+    def _close(self, linger: bool) -> None:
+        """
+        Close after what was written.
+
+        @param linger: whether the client may have sent something still: the
+            connection is then closed in our direction first.
+        """
+        if self._closing or self._lost:
+            return
+        self._closing = True
+        self._parser.close()
+        self._events.clear()
+        transport = self.transport
+        self._set_deadline(self._clock.seconds() + self.settings.linger, self._abort)
+        transport.unregisterProducer()
+        if not self._reading:
+            self._reading = True
+            transport.resumeProducing()
+        if linger and hasattr(transport, "loseWriteConnection"):
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _abort(self) -> None:
+        self.transport.abortConnection()
+
+    def _drop(self, data: bytes) -> None:
+        self._unwanted += len(data)
+        if self._unwanted > LINGER_BYTES:
+            self._abort()
+
+    def http_read_closed(self) -> None:
+        """The client sends no more: it wants no answer either, as far as we can know."""
+        self._cancel("the client closed the connection")
+        self._closing = True
+        self._parser.close()
+        self._events.clear()
+        self._set_deadline(self._clock.seconds() + self.settings.linger, self._abort)
+        lose_connection(self.transport)
+
+    def http_lost(self, reason: Failure) -> None:
+        """The connection is lost."""
+        self._lost = True
+        self._closing = True
+        self._stop_timer()
+        self._cancel(f"the client's connection was lost: {reason.getErrorMessage()}")
+        self._events.clear()
+        self._parser.close()
+
+    def _cancel(self, reason: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel(reason)
+            self._record(exchange)
+
+    # IPushProducer: we are the producer of what the client is to receive
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self.full = True
+        if self._exchange is not None:
+            self._exchange.downstream_full(True)
+
+    def resumeProducing(self) -> None:
+        """The transport wants more."""
+        self.full = False
+        if self._exchange is not None:
+            self._exchange.downstream_full(False)
+        elif self._events and not self._running:
+            self._run()
+            self.update_reading()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; C{connectionLost} says so as well."""
+
+
+def _since(start: float, then: float | None) -> float | None:
+    return None if then is None else then - start

@@ -1,0 +1,91 @@
+"""
+What both sides of an HTTP/1 exchange share: a protocol that can become a relay.
+
+After an upgrade was accepted the two connections are no longer HTTP.  Each side
+gives everything that happens on its connection to a L{RelayEnd} from then on.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Switchable", "switch"]
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.proxy.relay import RelayEnd, couple
+
+
+@implementer(IHalfCloseableProtocol)
+class Switchable(Rebindable):
+    """
+    A protocol that stops to speak HTTP when it is told to.
+
+    @ivar relay: who has the connection since then.
+    """
+
+    transport: Any
+    relay: RelayEnd | None = None
+
+    def http_read_closed(self) -> None:
+        """The peer sends no more, while this is HTTP."""
+        raise NotImplementedError
+
+    def http_lost(self, reason: Failure) -> None:
+        """The connection is lost, while this is HTTP."""
+        raise NotImplementedError
+
+    def readConnectionLost(self) -> None:
+        """The peer sends no more."""
+        if self.relay is None:
+            self.http_read_closed()
+        else:
+            self.relay.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        """Our half is closed, as we wanted it."""
+        if self.relay is not None:
+            self.relay.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        if self.relay is None:
+            self.http_lost(reason)
+        else:
+            self.relay.connectionLost(reason)
+
+    def _switch(self, clock: IReactorTime, early: bytes) -> RelayEnd:
+        self.transport.unregisterProducer()
+        relay = self.relay = RelayEnd(clock)
+        relay.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+        if early:
+            relay.dataReceived(early)
+        return relay
+
+
+def switch(
+    left: Switchable,
+    early_left: bytes,
+    right: Switchable,
+    early_right: bytes,
+    clock: IReactorTime,
+    on_close: tuple[Callable[[Failure], None], Callable[[Failure], None]],
+) -> None:
+    """
+    Make a relay of two connections that spoke HTTP.
+
+    @param early_left: what was received from the left that is not HTTP any more.
+    @param on_close: called with the reason when the left and when the right
+        connection is lost.
+    """
+    ends = (left._switch(clock, early_left), right._switch(clock, early_right))
+    for end, call in zip(ends, on_close, strict=True):
+        end.on_close = call
+    couple(*ends)
+    for side, end in zip((left, right), ends, strict=True):
+        side.rebind(end.dataReceived)

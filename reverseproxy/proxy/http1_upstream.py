@@ -1,0 +1,341 @@
+"""
+The upstream side of HTTP/1: connections to one host, one request on each.
+
+A L{Http1Client} serves one exchange at a time.  Between exchanges it waits in
+the L{Http1Pool} of its host, which lives in L{Host.pools}.  The connection of a
+reverse host is the only one that host has: it goes through the same pool, and
+can be taken back by the host while it is idle (L{IDetachable}).
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool", "IExchange", "pool_of"]
+
+from typing import Protocol, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import IDetachable
+from reverseproxy.cluster.host import Host, IHostPool
+from reverseproxy.proxy.http1_switch import Switchable
+from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.wire.http1 import END, Event, ResponseParser
+
+log = Logger()
+
+POOL = "Http1"
+"""The name of our pools in L{Host.pools}."""
+
+MAX_IDLE = 256
+"""Idle connections that are kept for one host."""
+
+
+class IExchange(Protocol):
+    """What a L{Http1Client} needs of the exchange that it serves."""
+
+    def upstream_events(self, events: list[Event]) -> None:
+        """A part of the response has come."""
+
+    def upstream_lost(self, reason: str) -> None:
+        """The connection is lost, and the response is not complete."""
+
+    def upstream_full(self, full: bool) -> None:
+        """The host reads more slowly than the request comes, or has caught up."""
+
+
+@implementer(IPushProducer, IHalfCloseableProtocol, IDetachable)
+class Http1Client(Switchable):
+    """
+    One connection to a host.
+
+    @ivar reused: whether the connection may have been closed by the host while
+        it was idle, so that a request that gets no answer may be sent again.
+    @ivar full: whether the transport holds as much of a request as it should.
+    @ivar closed: whether the connection is lost, closing, or given up.
+    """
+
+    def __init__(self, pool: Http1Pool) -> None:
+        self.reused = pool.exclusive
+        self.full = False
+        self.closed = False
+        self.parser = ResponseParser()
+        self.idle_since = 0.0
+        self._pool = pool
+        self._exchange: IExchange | None = None
+        self._paused = False
+        self._deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Join the pool, busy until told otherwise."""
+        transport = self.transport
+        transport.registerProducer(self, True)
+        if not self._pool.exclusive and isinstance(transport.getHost(), IPv4Address | IPv6Address):
+            transport.setTcpNoDelay(True)
+        self._pool.add(self)
+
+    # exchanges
+
+    def start(self, exchange: IExchange, head_request: bool) -> None:
+        """
+        Begin an exchange; the caller writes the request to our transport.
+
+        @param head_request: whether the response will have no body.
+        """
+        self._exchange = exchange
+        self.parser.expect(head_request)
+
+    def finish(self, reusable: bool) -> None:
+        """
+        End the exchange; its response is complete.
+
+        @param reusable: whether both sides agree where the next one begins.
+        """
+        self._exchange = None
+        if self._paused:
+            self.resume()
+        if not reusable or self.full or self.parser.surplus:
+            self.close("not reusable")
+        elif not self.closed:
+            self.reused = True
+            self._pool.put(self)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if not self._paused and not self.closed:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused:
+            self._paused = False
+            if not self.closed:
+                self.transport.resumeProducing()
+
+    def close(self, reason: str) -> None:
+        """Close the connection after what was written; no exchange may be under way."""
+        if self.closed:
+            return
+        if self.full:
+            self.abort(reason)
+            return
+        self._retire()
+        self._deadline = self._pool.clock.callLater(LINGER, self.transport.abortConnection)
+        lose_connection(self.transport)
+
+    def abort(self, reason: str) -> None:
+        """Close the connection now; the exchange, if any, hears nothing of it."""
+        if self.closed:
+            return
+        self._exchange = None
+        self._retire()
+        if self._pool.exclusive:
+            # The host goes with it, and must not be picked any more from now on.
+            self._pool.host.close(reason)
+        self.transport.abortConnection()
+
+    def drop(self) -> None:
+        """Close the connection now; the exchange, if any, hears of the loss."""
+        self.closed = True
+        self._pool.forget_idle(self)
+        self.transport.abortConnection()
+
+    def _retire(self) -> None:
+        self.closed = True
+        self.parser.close()
+        self._pool.forget_idle(self)
+
+    def detach(self) -> bool:
+        """See L{IDetachable}."""
+        if self._exchange is not None or self.closed or self.relay is not None:
+            return False
+        self._retire()
+        self._pool.remove(self)
+        self.transport.unregisterProducer()
+        self.transport = None
+        return True
+
+    # the connection
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse a part of the response."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.upstream_events(self.parser.feed(data))
+        elif not self.closed:
+            # Whatever this is, nobody asked for it: it must not become an answer.
+            log.warn("{host} sent data without being asked", host=self._pool.host.address)
+            self.abort("data came while the connection was idle")
+
+    def http_read_closed(self) -> None:
+        """The host sends no more: that may end a response, and closes the connection."""
+        exchange = self._exchange
+        if exchange is not None:
+            if self.parser.eof() == [END]:
+                exchange.upstream_events([END])
+            else:
+                self._exchange = None
+                self.abort("the host closed its side")
+                exchange.upstream_lost("the connection was closed before the end of the response")
+        self.close("the host closed its side")
+
+    def http_lost(self, reason: Failure) -> None:
+        """The connection is lost."""
+        exchange, self._exchange = self._exchange, None
+        self.closed = True
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._pool.forget_idle(self)
+        self._pool.remove(self)
+        self.parser.close()
+        if exchange is not None:
+            exchange.upstream_lost(reason.getErrorMessage())
+
+    # IPushProducer: we are the producer of what the host is to receive
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self.full = True
+        if self._exchange is not None:
+            self._exchange.upstream_full(True)
+
+    def resumeProducing(self) -> None:
+        """The transport wants more."""
+        self.full = False
+        if self._exchange is not None:
+            self._exchange.upstream_full(False)
+
+    def stopProducing(self) -> None:
+        """The connection is lost; C{connectionLost} says so as well."""
+
+
+class _ClientFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, pool: Http1Pool) -> None:
+        self._pool = pool
+
+    def buildProtocol(self, addr: IAddress | None) -> Http1Client:
+        return Http1Client(self._pool)
+
+
+@implementer(IHostPool)
+class Http1Pool:
+    """
+    The connections of one host.
+
+    @ivar host: the host.
+    @ivar exclusive: whether the host has but one connection, which is the host.
+    """
+
+    def __init__(
+        self, host: Host, clock: IReactorTime, idle_timeout: float | None = None, max_idle: int = MAX_IDLE
+    ) -> None:
+        """
+        @param idle_timeout: seconds after which an idle connection is closed;
+            L{None} or 0 for never.  Reverse connections are not closed for
+            that, as an idle one is what a tunnel is for.
+        """
+        self.host = host
+        self.clock = clock
+        self.exclusive = host.capacity == 1
+        self._idle_timeout = None if self.exclusive else idle_timeout or None
+        self._max_idle = max_idle
+        self._clients: set[Http1Client] = set()
+        self._idle: list[Http1Client] = []
+        self._draining = False
+        self._timer: IDelayedCall | None = None
+        self._factory = _ClientFactory(self)
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for a request."""
+        return len(self._idle)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are."""
+        return len(self._clients)
+
+    def take(self) -> Http1Client | None:
+        """Take the idle connection that was used last, if there is one."""
+        return self._idle.pop() if self._idle else None
+
+    def connect(self) -> Deferred[Http1Client]:
+        """Make a new connection; it is not idle, but the caller's."""
+        return cast("Deferred[Http1Client]", self.host.connect(self._factory))
+
+    # called by clients
+
+    def add(self, client: Http1Client) -> None:
+        """A connection is made."""
+        self._clients.add(client)
+
+    def put(self, client: Http1Client) -> None:
+        """Keep an idle connection, or close it."""
+        if self._draining or len(self._idle) >= self._max_idle:
+            client.close("not needed any more")
+            return
+        self._idle.append(client)
+        if self._idle_timeout is not None:
+            client.idle_since = self.clock.seconds()
+            if self._timer is None:
+                self._timer = self.clock.callLater(self._idle_timeout, self._expire, self._idle_timeout)
+
+    def forget_idle(self, client: Http1Client) -> None:
+        """An idle connection is about to close."""
+        if client in self._idle:
+            self._idle.remove(client)
+
+    def remove(self, client: Http1Client) -> None:
+        """A connection is lost, or not ours any more."""
+        self._clients.discard(client)
+        if not self._clients and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self, timeout: float) -> None:
+        self._timer = None
+        now = self.clock.seconds()
+        # The list is in the order of idle_since: the last one in is the first one out.
+        while self._idle and self._idle[0].idle_since + timeout <= now:
+            self._idle[0].close("idle timeout")
+        if self._idle:
+            self._timer = self.clock.callLater(
+                self._idle[0].idle_since + timeout - now, self._expire, timeout
+            )
+
+    # IHostPool
+
+    def drain(self) -> None:
+        """See L{IHostPool}."""
+        self._draining = True
+        for client in list(self._idle):
+            client.close("drained")
+
+    def close(self) -> None:
+        """See L{IHostPool}; the exchanges under way fail."""
+        self._draining = True
+        for client in list(self._clients):
+            client.drop()
+
+
+def pool_of(host: Host, clock: IReactorTime, idle_timeout: float | None) -> Http1Pool:
+    """Find the pool of a host, or make it."""
+    pool = host.pools.get(POOL)
+    if pool is None:
+        pool = Http1Pool(host, clock, idle_timeout)
+        host.pools[POOL] = pool
+    return cast(Http1Pool, pool)
