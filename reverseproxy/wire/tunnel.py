@@ -365,11 +365,12 @@ def _parse(flag: Flag, payload: bytes) -> Frame:
 
 _QUOTED_BYTES = 16
 
+# The first match counts.
 _LOOKALIKES = (
+    (re.compile(rb"PROXY |\r\n\r\n\x00\r\nQ"), "a PROXY protocol header: is a load balancer adding it?"),
     (re.compile(rb"\x16\x03"), "a TLS handshake: is TLS configured at the other end only?"),
     (re.compile(rb"[A-Z]{3,7} "), "an HTTP request: does the sender take this for an HTTP port?"),
     (re.compile(rb"HTTP/"), "an HTTP response: is the other end an HTTP server?"),
-    (re.compile(rb"PROXY |\r\n\r\n\x00\r\nQ"), "a PROXY protocol header: is a load balancer adding it?"),
     (re.compile(rb"\x15\x03"), "a TLS alert: is TLS configured at the other end only?"),
 )
 

@@ -1,0 +1,161 @@
+"""Tests for L{reverseproxy.wire.extra}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.wire.extra import (
+    MAX_AGENT_LENGTH,
+    MAX_METADATA_ENTRIES,
+    MAX_TEXT_LENGTH,
+    Announcement,
+    CloseProof,
+    ServerAnnouncement,
+)
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["reverseproxy", "version", "agent", "local_address", "metadata", "credential"])
+            | st.text(),
+            inner,
+            max_size=6,
+        )
+    ),
+)
+
+
+def ours(**members: Any) -> dict[str, Any]:
+    return {"other": 1, "reverseproxy": members}
+
+
+class AnnouncementTests(SynchronousTestCase):
+    def test_form(self) -> None:
+        self.assertEqual(
+            Announcement("a1", "10.0.0.1:5", {"zone": "b"}).to_extra(),
+            {
+                "reverseproxy": {
+                    "version": 1,
+                    "agent": "a1",
+                    "local_address": "10.0.0.1:5",
+                    "metadata": {"zone": "b"},
+                }
+            },
+        )
+
+    def test_round_trip(self) -> None:
+        announcement = Announcement("a1", "[::1]:5", {"zone": "b"})
+        self.assertEqual(Announcement.from_extra(announcement.to_extra()), announcement)
+        self.assertEqual(hash(announcement), hash(Announcement("a1", "[::1]:5")))
+
+    def test_a_newer_version_and_its_keys_are_taken(self) -> None:
+        self.assertEqual(
+            Announcement.from_extra(ours(version=7, agent="a", streams=True)), Announcement("a", version=7)
+        )
+
+    def test_not_well_formed(self) -> None:
+        good = {"version": 1, "agent": "a"}
+        self.assertIsNotNone(Announcement.from_extra(ours(**good)))
+        for change in (
+            {"version": 0},
+            {"version": True},
+            {"version": "1"},
+            {"version": 1.0},
+            {"version": None},
+            {"agent": ""},
+            {"agent": 1},
+            {"agent": None},
+            {"agent": "x" * (MAX_AGENT_LENGTH + 1)},
+            {"agent": "a\nb"},
+            {"local_address": 1},
+            {"local_address": "x" * (MAX_TEXT_LENGTH + 1)},
+            {"local_address": "\x1b[2J"},
+        ):
+            self.assertIsNone(Announcement.from_extra(ours(**{**good, **change})), change)
+
+    def test_none_there(self) -> None:
+        for extra in (None, {}, {"reverseproxy": None}, {"reverseproxy": []}, {"reverseproxy": "x"}, ours()):
+            self.assertIsNone(Announcement.from_extra(extra))
+            self.assertIsNone(ServerAnnouncement.from_extra(extra))
+            self.assertIsNone(CloseProof.from_extra(extra))
+
+    def test_bad_metadata_is_left_out(self) -> None:
+        metadata = {
+            "good": "x",
+            "": "x",
+            "number": 1,
+            "long": "x" * 300,
+            "x" * 300: "",
+            "line\n": "",
+            "empty": "",
+        }
+        announcement = Announcement.from_extra(ours(version=1, agent="a", metadata=metadata))
+        assert announcement is not None
+        self.assertEqual(announcement.metadata, {"good": "x", "empty": ""})
+        for value in (None, 1, "x", ["a"]):
+            announcement = Announcement.from_extra(ours(version=1, agent="a", metadata=value))
+            assert announcement is not None
+            self.assertEqual(announcement.metadata, {})
+
+    def test_surplus_metadata_is_left_out(self) -> None:
+        metadata = {str(number): "x" for number in range(1000)}
+        announcement = Announcement.from_extra(ours(version=1, agent="a", metadata=metadata))
+        assert announcement is not None
+        self.assertEqual(len(announcement.metadata), MAX_METADATA_ENTRIES)
+
+    def test_ours_must_be_within_the_bounds(self) -> None:
+        for arguments, pattern in (
+            ({"agent": ""}, "agent id must have 1 to 128"),
+            ({"agent": "a\n"}, "printable"),
+            ({"agent": "a", "local_address": "x" * 300}, "local address must have 0 to 256"),
+            ({"agent": "a", "metadata": {"k": "x" * 300}}, "metadata value of k"),
+            ({"agent": "a", "metadata": {"": "x"}}, "metadata key"),
+            ({"agent": "a", "metadata": {str(n): "" for n in range(33)}}, "32 entries, not 33"),
+            ({"agent": "a", "version": 0}, "version"),
+        ):
+            self.assertRaisesRegex(ValueError, pattern, lambda given=arguments: Announcement(**given))
+
+    @given(st.dictionaries(st.just("reverseproxy"), ANYTHING))
+    def test_anything_may_come(self, extra: dict[str, Any]) -> None:
+        for kind in (Announcement, ServerAnnouncement, CloseProof):
+            found = kind.from_extra(extra)
+            if found is not None:
+                self.assertEqual(kind.from_extra(found.to_extra()), found)
+
+
+class ServerAnnouncementTests(SynchronousTestCase):
+    def test_form(self) -> None:
+        extra = ServerAnnouncement().to_extra()
+        self.assertEqual(extra, {"reverseproxy": {"version": 1}})
+        self.assertEqual(ServerAnnouncement.from_extra(extra), ServerAnnouncement(1))
+
+    def test_bounds(self) -> None:
+        self.assertRaises(ValueError, ServerAnnouncement, 0)
+        self.assertIsNone(ServerAnnouncement.from_extra(ours(version=-1)))
+
+
+class CloseProofTests(SynchronousTestCase):
+    def test_form(self) -> None:
+        proof = CloseProof("a1", "static", "secret")
+        extra = proof.to_extra()
+        self.assertEqual(
+            extra,
+            {"reverseproxy": {"agent": "a1", "credential_policy": "static", "credential": "secret"}},
+        )
+        self.assertEqual(CloseProof.from_extra(extra), proof)
+
+    def test_no_credential(self) -> None:
+        self.assertEqual(CloseProof.from_extra(ours(agent="a")), CloseProof("a", "", ""))
+
+    def test_not_well_formed(self) -> None:
+        for change in ({"agent": ""}, {"credential": 1}, {"credential_policy": "x" * 300}):
+            self.assertIsNone(CloseProof.from_extra(ours(**{"agent": "a", **change})))
+
+    def test_the_credential_is_not_shown(self) -> None:
+        self.assertNotIn("secret", repr(CloseProof("a1", "static", "secret")))
