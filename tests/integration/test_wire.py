@@ -99,10 +99,27 @@ class ServerTests(IntegrationTestCase):
 
     async def test_silent_aside_connection_and_its_close_frame(self) -> None:
         # MOSN's agent keeps one connection open that says nothing until the end
-        tunnel, _ = await self.start(tunnel_config={"handshake_timeout": "200ms"})
+        tunnel, _ = await self.start(tunnel_config={"handshake_timeout": "100ms"})
         aside = await connect_raw(self, tunnel)
-        await aside.closed()
-        await self.cloud.logged("handshake|init")
+        peer, _ = await self.introduce(tunnel)
+        await self.cloud.counted(JOINED, 1)
+        slow = await connect_raw(self, tunnel)
+        slow.transport.write(init_frame("clientCluster")[:40])
+        await slow.closed()
+        await self.cloud.logged("took too long")
+        # the handshake's deadline has passed for the silent one as well
+        aside.transport.write(close_frame("clientCluster", peer.address))
+        await self.cloud.counted(LEFT, 1)
+
+    async def test_close_frame_of_somebody_else(self) -> None:
+        tunnel, client = await self.start()
+        self.run_proxy(quick_agent(tunnel), "agent")
+        await self.cloud.counted(JOINED, 1)
+        joined = next(e for e in self.cloud.entries() if "clientCluster: host" in e["message"])
+        stranger = await connect_raw(self, tunnel)
+        stranger.transport.write(close_frame("clientCluster", joined["host"]))
+        await self.cloud.logged("graceful close")
+        self.assertEqual((await fetch(client)).status, 200)
 
     async def test_hostile_peers_cost_only_their_connection(self) -> None:
         tunnel, client = await self.start(
@@ -138,7 +155,9 @@ class ServerTests(IntegrationTestCase):
         await slow.closed()
         flood = await gatherResults([connect_raw(self, tunnel) for _ in range(200)])
         self.assertEqual((await fetch(client)).status, 200)
-        await gatherResults([peer.closed() for peer in flood])
+        # there is room for 64 of them, and the oldest ones have to make it
+        await gatherResults([peer.closed() for peer in flood[:136]])
+        self.assertEqual([peer.eof for peer in flood[136:]], [False] * 64)
         self.assertEqual((await fetch(client)).status, 200)
         self.assertLess(resident_bytes(self.cloud.pid) - before, 32 << 20)
 
