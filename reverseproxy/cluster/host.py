@@ -368,7 +368,8 @@ class ReverseHost(Host):
                 return fail(HostGone(f"no protocol wants {self.address}"))
             self._factory = factory
             held.lease(protocol)
-        except (ConnectionRefusedByPeer, HostGone) as error:
+        except HostGone as error:
+            self.close(str(error))
             return fail(error)
         except Exception as error:
             log.failure("{host}: protocol failed when it was connected", host=self.address)
@@ -392,7 +393,7 @@ class ReverseHost(Host):
         if getattr(self._transport, "disconnecting", False):
             self._leave("its connection is being closed")
             return False
-        return super().usable()
+        return not self.closed and not self.retired
 
     def retire(self) -> None:
         """
