@@ -10,6 +10,7 @@ __all__ = ["ReverseProxy"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 
 from reverseproxy.cluster.balancers import make_balancer
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.cluster.host import StaticHost
+from reverseproxy.cluster.host import ReverseHost, StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import (
     ClusterConfig,
@@ -44,7 +45,8 @@ from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
-from reverseproxy.tunnel.discovery import Discovery
+from reverseproxy.tunnel.discovery import Discovery, Target
+from reverseproxy.tunnel.handshake import Registry
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator
 from reverseproxy.tunnel.server import TunnelServer
 
@@ -60,6 +62,7 @@ class ReverseProxy(Service):
     """
     Everything that one configuration describes.
 
+    @ivar warnings: what has no effect as it is configured.
     @ivar clusters: who can serve.
     @ivar listeners: by name.
     @ivar agents: the enabled C{tunnel_agent} entries, in order.
@@ -78,14 +81,20 @@ class ReverseProxy(Service):
         self._reactor = reactor
         self._random = random
         self._problems: list[Problem] = []
+        self.warnings: list[Problem] = []
         self._access_logs: list[AccessLog] = []
+        self._registry: Registry[ReverseHost] = Registry()
         self._reloader = CertificateReloader(reactor)
         self._stopping: Deferred[None] | None = None
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
         )
-        routers = [*config.server.routers, *_managed_routers(config)]
-        self._routers = {router.router_config_name: Router(router) for router in routers}
+        self._routers: dict[str, Router] = {}
+        for index, router in enumerate(config.server.routers):
+            place = f"servers[0].routers[{index}]"
+            self._try(place, partial(self._router, router, place))
+        for place, router in _managed_routers(config):
+            self._try(place, partial(self._router, router, place))
         self.listeners = {c.name: self._listener(i, c) for i, c in enumerate(config.server.listeners)}
         self.agents = [
             self._agent(index, extension.config)
@@ -108,26 +117,24 @@ class ReverseProxy(Service):
         return None
 
     def _cluster(self, index: int, config: ClusterConfig) -> Cluster:
+        path = f"cluster_manager.clusters[{index}]"
         cluster = Cluster(config, make_balancer(config, self._random), self._reactor)
         for number, host in enumerate(config.hosts):
-            path = f"cluster_manager.clusters[{index}].hosts[{number}]"
-            tls = None
-            if config.tls_context is not None and not host.tls_disable:
-                tls = self._try(
-                    f"cluster_manager.clusters[{index}].tls_context",
-                    lambda context=config.tls_context, name=_host_part(host.address): self._client_tls(
-                        context, name
-                    ),
-                )
-            endpoint = self._try(
-                path,
-                lambda host=host, tls=tls: make_endpoint(
-                    self._reactor, host.address, config.connect_timeout, tls
-                ),
-            )
-            if endpoint is not None:
-                cluster.add_host(StaticHost(host, endpoint))
+            static = self._try(f"{path}.hosts[{number}]", partial(self._static_host, config, host))
+            if static is not None:
+                cluster.add_host(static)
         return cluster
+
+    def _static_host(self, cluster: ClusterConfig, config: HostConfig) -> StaticHost:
+        tls = None
+        if cluster.tls_context is not None and not config.tls_disable:
+            tls = self._client_tls(cluster.tls_context, host_part(config.address))
+        endpoint = make_endpoint(self._reactor, config.address, cluster.connect_timeout, tls)
+        return StaticHost(config, endpoint, self._reactor, cluster.connect_timeout)
+
+    def _router(self, config: RouterConfig, place: str = "") -> None:
+        router = self._routers[config.router_config_name] = Router(config, self._file, place)
+        self.warnings += router.warnings
 
     def _client_tls(self, context: TlsContextConfig, name: str) -> ClientTls:
         tls = ClientTls(context, name)
@@ -144,13 +151,13 @@ class ReverseProxy(Service):
         contexts = config.filter_chain.tls_contexts
         tls = None
         if contexts:
-            tls = self._try(f"{path}.filter_chains[0].tls_context", lambda: self._server_tls(contexts))
-        access_log = self._try(f"{path}.access_logs", lambda: self._access_log(config))
+            tls = self._try(f"{path}.filter_chains[0].tls_context", partial(self._server_tls, contexts))
+        access_log = self._try(f"{path}.access_logs", partial(self._access_log, config))
         build = None
         for number, each in enumerate(config.filter_chain.filters):
             build = self._try(
                 f"{path}.filter_chains[0].filters[{number}]",
-                lambda each=each: self._filter(config, each, access_log),
+                partial(self._filter, config, each, access_log),
             )
             if build is not None:
                 break
@@ -162,6 +169,8 @@ class ReverseProxy(Service):
             for each in config.access_logs
         ]
         self._access_logs += logs
+        for each in logs:
+            self.warnings += each.warnings
         if len(logs) < 2:
             return logs[0].write if logs else None
 
@@ -204,6 +213,7 @@ class ReverseProxy(Service):
                     clusters=self.clusters,
                     clock=self._reactor,
                     find_validator=find_validator,
+                    registry=self._registry,
                 )
                 return server.build_protocol
             case _:
@@ -233,20 +243,20 @@ class ReverseProxy(Service):
         if config.credential_policy:
             credentials = self._try(
                 f"{path}.credential_config",
-                lambda: find_credential_source(config.credential_policy, config.credential_config),
+                partial(find_credential_source, config.credential_policy, config.credential_config),
             )
         contexts: dict[str, ClientTls] = {}
 
         def client_tls(server: str) -> ClientTls:
             assert config.tls_context is not None
-            name = _host_part(server)
+            name = host_part(server)
             if name not in contexts:
                 contexts[name] = self._client_tls(config.tls_context, name)
             return contexts[name]
 
         if config.tls_context is not None:
             for server in config.server_list:
-                self._try(f"{path}.tls_context", lambda server=server: client_tls(server))
+                self._try(f"{path}.tls_context", partial(client_tls, server))
         plan = AgentPlan(
             config=config,
             sink=self.listeners[config.hosting_listener],
@@ -256,7 +266,29 @@ class ReverseProxy(Service):
             client_tls=client_tls if config.tls_context is not None else None,
             agent_id=new_agent_id(),
         )
-        return Agent(plan, lambda update: Discovery())
+        dynamic = config.dynamic_server_list_config
+        lister = None
+        if dynamic.dynamic_server_lister:
+            lister = self._try(
+                f"{path}.dynamic_server_list_config",
+                partial(
+                    find_lister, dynamic.dynamic_server_lister, config.cluster, dynamic.config, self._reactor
+                ),
+            )
+
+        def discover(update: Callable[[Sequence[Target]], None]) -> Discovery:
+            return Discovery(
+                config.server_list,
+                update,
+                self._reactor,
+                self._reactor,
+                lister=lister,
+                refresh=config.dns_refresh_duration,
+                random=self._random.random,
+                cluster=config.cluster,
+            )
+
+        return Agent(plan, discover)
 
     # running
 
@@ -266,8 +298,8 @@ class ReverseProxy(Service):
 
         @raise ConfigError: naming each address that can't be bound.
         """
-        super().privilegedStartService()
-        problems = []
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        problems: list[Problem] = []
         for index, listener in enumerate(self.listeners.values()):
             try:
                 listener.privilegedStartService()
@@ -278,7 +310,7 @@ class ReverseProxy(Service):
 
     def startService(self) -> None:
         """Dial, and watch the certificates."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._reloader.start()
         for listener in self.listeners.values():
             listener.startService()
@@ -297,7 +329,7 @@ class ReverseProxy(Service):
 
         @return: fires when everything is closed.
         """
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -323,10 +355,13 @@ class ReverseProxy(Service):
     def reopen_logs(self) -> None:
         """Open the access logs anew, after something else has moved them away."""
         for access_log in self._access_logs:
-            access_log.reopen()
+            try:
+                access_log.reopen()
+            except ConfigError as error:
+                log.error("{reason}; the old access log stays in use", reason=str(error))
 
 
-def _host_part(address: str) -> str:
+def host_part(address: str) -> str:
     """Take the host of C{host:port}; a TLS name by default."""
     return "" if address.startswith("unix:") else address.rpartition(":")[0].strip("[]")
 
@@ -335,11 +370,11 @@ def _is_tunnel(config: ListenerConfig) -> bool:
     return any(isinstance(each.config, TunnelConfig) for each in config.filter_chain.filters)
 
 
-def _managed_routers(config: Config) -> list[RouterConfig]:
-    """Routers that stand in a listener's C{connection_manager} filter."""
+def _managed_routers(config: Config) -> list[tuple[str, RouterConfig]]:
+    """Routers that stand in a listener's C{connection_manager} filter, with their place in the document."""
     return [
-        each.config
-        for listener in config.server.listeners
-        for each in listener.filter_chain.filters
+        (f"servers[0].listeners[{index}].filter_chains[0].filters[{number}].config", each.config)
+        for index, listener in enumerate(config.server.listeners)
+        for number, each in enumerate(listener.filter_chain.filters)
         if isinstance(each.config, RouterConfig) and each.config.router_config_name
     ]

@@ -183,7 +183,7 @@ class Listener(Service):
         plain = _AcceptedFactory(self, secure=False)
         if self._tls is None:
             return plain
-        secure = wrap_server(
+        secure: IProtocolFactory = wrap_server(
             _AcceptedFactory(self, secure=True),
             self._tls,
             clock=self._reactor,
@@ -191,7 +191,10 @@ class Listener(Service):
         )
         if not self.config.inspector:
             return secure
-        return inspect_factory(plain, secure, clock=self._reactor, timeout=TLS_HANDSHAKE_TIMEOUT)
+        either: IProtocolFactory = inspect_factory(
+            plain, secure, clock=self._reactor, timeout=TLS_HANDSHAKE_TIMEOUT
+        )
+        return either
 
     def privilegedStartService(self) -> None:
         """
@@ -298,7 +301,7 @@ class Listener(Service):
 
     def stopService(self) -> Deferred[None]:
         """Stop at once."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         stopped = self.stop_accepting()
         self.abort()
         return stopped

@@ -7,7 +7,7 @@ answers by itself: what C{quickstart.json} beside this file describes.
 
 from __future__ import annotations
 
-__all__ = ["announce", "load"]
+__all__ = ["FILE", "announce", "load"]
 
 import json
 import socket
@@ -19,6 +19,7 @@ from reverseproxy.config.loader import Loaded, loads
 if TYPE_CHECKING:
     from reverseproxy.app import ReverseProxy
 
+FILE = "quickstart.json"
 CLIENT_LISTENER = "client_listener"
 TUNNEL_LISTENER = "tunnel_server_listener"
 
@@ -44,14 +45,14 @@ def load() -> Loaded:
     Where one of its ports is taken, another one takes its place, so that
     trying this out never fails on somebody else's server.
     """
-    resource = files("reverseproxy") / "quickstart.json"
+    resource = files("reverseproxy") / FILE
     document: dict[str, Any] = json.loads(resource.read_text("utf-8"))
     for listener in document["servers"][0]["listeners"]:
         if listener["bind_port"]:
             listener["address"] = _free(listener["address"])
         if listener["name"] == TUNNEL_LISTENER:
             document["extends"][0]["config"]["server_list"] = [listener["address"]]
-    return loads(json.dumps(document), "quickstart.json")
+    return loads(json.dumps(document), FILE)
 
 
 def announce(service: ReverseProxy, stream: TextIO) -> None:

@@ -11,7 +11,7 @@ __all__ = ["Options", "makeService"]
 import signal
 import sys
 from random import SystemRandom
-from typing import Any, NoReturn, TextIO
+from typing import Any, ClassVar, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection
 from twisted.logger import ILogObserver, Logger
@@ -47,17 +47,22 @@ class Options(BaseOptions):
         "Reverse tunnels, compatible with MOSN: a tunnel server, an agent, or both, "
         "as the configuration file says."
     )
-    optFlags = [
+    optFlags: ClassVar = [
         ["check", None, "Check the configuration, print what would run, and exit."],
         ["quickstart", None, "Run a tunnel server, an agent and a service in one process, to try it out."],
     ]
-    optParameters = [
+    optParameters: ClassVar = [
         ["config", "c", None, "The configuration file: MOSN's JSON, or the same as YAML."],
         ["log-format", None, "text", "How to write the log: text or json."],
         ["log-level", None, None, f"Overrides the file's default_log_level: {', '.join(LOG_LEVELS)}."],
     ]
 
     loaded: Loaded
+
+    @property
+    def file(self) -> str:
+        """What to call the configuration in messages."""
+        return str(self["config"] or quickstart.FILE)
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
@@ -76,11 +81,12 @@ class Options(BaseOptions):
             self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
             if self["check"]:
                 # Certificates, tokens and plug-ins are looked at when the service is built.
-                ReverseProxy(self.loaded.config, _reactor(), SystemRandom())
+                built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file)
         except ConfigError as error:
             _exit(sys.stderr, f"{error}\n", 1)
         if self["check"]:
-            _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in self.loaded.warnings))
+            warnings = [*self.loaded.warnings, *built.warnings]
+            _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in warnings))
             _exit(sys.stdout, summarize(self.loaded.config), 0)
 
 
@@ -104,33 +110,35 @@ class _Service(ReverseProxy):
     """The service, with what only a process of its own may do: logs and signals."""
 
     observer: LogObserver
-    warnings: tuple[Any, ...] = ()
     is_quickstart = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         # twistd begins logging after this, with the observer that the application names.
         if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)
-        super().setServiceParent(parent)
+            parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         for warning in self.warnings:
             log.warn("{warning}", warning=str(warning))
         try:
-            super().privilegedStartService()
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
         except ConfigError as error:
             log.critical("{reason}", reason=str(error))
             _exit(sys.stderr, f"{error}\n", 1)
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGUSR1, lambda *_: _reactor().callFromThread(self.reopen_logs))
         if self.is_quickstart:
             quickstart.announce(self, sys.stdout)
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something else has moved them away."""
-        self.observer.reopen()
+        try:
+            self.observer.reopen()
+        except ConfigError as error:
+            log.error("{reason}; the old log file stays in use", reason=str(error))
         super().reopen_logs()
 
 
@@ -144,12 +152,12 @@ def makeService(options: Options) -> IService:
         # A daemon has no standard output to write to; twistd's own default then.
         path = "twistd.log" if daemon else "stdout"
     try:
-        service = _Service(options.loaded.config, _reactor(), SystemRandom())
+        service = _Service(options.loaded.config, _reactor(), SystemRandom(), options.file)
         service.observer = make_observer(
             path, options["log-level"] or server.default_log_level, options["log-format"]
         )
     except ConfigError as error:
         _exit(sys.stderr, f"{error}\n", 1)
-    service.warnings = options.loaded.warnings
+    service.warnings[:0] = options.loaded.warnings
     service.is_quickstart = bool(options["quickstart"])
     return service

@@ -9,7 +9,7 @@ take the place of Twisted's without a change here or in a protocol.
 
 from __future__ import annotations
 
-__all__ = ["LINGER", "RelayEnd", "close_within", "couple"]
+__all__ = ["LINGER", "RelayEnd", "couple", "lose_connection"]
 
 from collections.abc import Callable
 from typing import Any
@@ -28,17 +28,15 @@ EARLY_LIMIT = 65536
 """Bytes that an end keeps before it is coupled; reading pauses beyond them."""
 
 
-def close_within(transport: Any, clock: IReactorTime, seconds: float = LINGER) -> IDelayedCall:
+def lose_connection(transport: Any) -> None:
     """
-    Close a connection once its buffered bytes are out, or abort it at a deadline.
+    Close a connection once its buffered bytes are out.
 
-    C{loseConnection} alone waits for ever on a peer that does not read.
-
-    @return: the deadline, for the caller to cancel when the connection is lost.
+    This may wait for ever on a peer that does not read, so set a deadline first
+    (L{LINGER} seconds is a good one): the connection may be lost before this returns.
     """
     transport.unregisterProducer()  # TLS transports don't close while they have a producer
     transport.loseConnection()
-    return clock.callLater(seconds, transport.abortConnection)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -123,7 +121,8 @@ class RelayEnd(Rebindable):
     def close(self) -> None:
         """Close this end's connection when what is buffered for it has been sent."""
         if not self._lost and self._deadline is None:
-            self._deadline = close_within(self.transport, self._clock)
+            self._deadline = self._clock.callLater(LINGER, self.abort)
+            lose_connection(self.transport)
 
     def abort(self) -> None:
         """Close this end's connection now, dropping what is buffered for it."""

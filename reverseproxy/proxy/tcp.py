@@ -11,20 +11,22 @@ __all__ = ["TcpProxy", "TcpProxySettings", "TcpRouter"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import TcpProxyConfig
-from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IHost, PickContext
+from reverseproxy.errors import ClusterUnknown, PickFailed
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import RelayEnd, couple
 
@@ -112,7 +114,7 @@ class TcpProxy(RelayEnd):
         self._settings = settings
         self._info = info
         self._cluster: Cluster | None = None
-        self._host: IHost | None = None
+        self._host: Host | None = None
         self._upstream: RelayEnd | None = None
         self._pending: Deferred[Any] | None = None
         self._context = PickContext()
@@ -147,7 +149,7 @@ class TcpProxy(RelayEnd):
                 raise ClusterUnknown("no route of tcp_proxy matches this connection")
             self._cluster = self._settings.clusters.get(name)
         except ClusterUnknown as error:
-            self._refuse(error)
+            self._refuse(str(error))
             return
         self._acquire(self._cluster)
 
@@ -155,28 +157,26 @@ class TcpProxy(RelayEnd):
         try:
             host = cluster.acquire(self._context)
         except PickFailed as error:
-            self._refuse(error)
+            self._refuse(str(error))
             return
         if host is not None:
             self._dial(cluster, host)
             return
-        self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
-        self._pending.addCallbacks(lambda host: self._dial(cluster, host), self._not_acquired)
+        waiting = self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
+        waiting.addCallbacks(partial(self._dial, cluster), self._not_acquired)
 
     def _not_acquired(self, reason: Failure) -> None:
-        if not reason.check(CancelledError):
-            self._refuse(reason.value)
+        if not self.lost:
+            self._refuse(reason.getErrorMessage())
 
-    def _dial(self, cluster: Cluster, host: IHost) -> None:
+    def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
         self._host_address = host.address
         self._attempts += 1
-        self._pending = host.connect(_EndFactory(self._clock))
-        self._pending.addCallbacks(
-            lambda end: self._connected(end), lambda reason: self._not_connected(cluster, host, reason)
-        )
+        dialling = self._pending = host.connect(_EndFactory(self._clock))
+        dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
-    def _not_connected(self, cluster: Cluster, host: IHost, reason: Failure) -> None:
+    def _not_connected(self, cluster: Cluster, host: Host, reason: Failure) -> None:
         self._release()
         if self.lost:
             return
@@ -189,7 +189,7 @@ class TcpProxy(RelayEnd):
         )
         self._context.tried.add(host)
         if self._attempts >= min(MAX_ATTEMPTS, max(1, len(cluster.hosts))):
-            self._refuse(NoHealthyHost(f"no host of cluster {cluster.name} could be reached"))
+            self._refuse(f"no host of cluster {cluster.name} could be reached")
             return
         self._acquire(cluster)
 
@@ -218,8 +218,8 @@ class TcpProxy(RelayEnd):
             return
         self._idle_timer = self._clock.callLater(period, self._watch, period, quiet, now)
 
-    def _refuse(self, error: BaseException) -> None:
-        self._failure = str(error)
+    def _refuse(self, reason: str) -> None:
+        self._failure = reason
         log.warn(
             "{listener}: session of {peer} closed: {reason}",
             listener=self._settings.listener,

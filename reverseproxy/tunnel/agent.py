@@ -12,6 +12,7 @@ __all__ = ["Agent", "AgentPlan", "Peer", "new_agent_id"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from secrets import token_hex
 from typing import Any
@@ -82,13 +83,14 @@ class AgentPlan:
 class _Aside(Protocol):
     """A connection that tells a server of a graceful close, and is never hosted."""
 
+    transport: Any
+
     def __init__(self, clock: Any) -> None:
         self._clock = clock
         self.closed: Deferred[None] = Deferred()
 
     def tell(self, frame: bytes, seconds: float) -> Deferred[None]:
         """Send the frame, and close; at most C{seconds} later the connection is aborted."""
-        assert self.transport is not None
         self.transport.write(frame)
         self.transport.loseConnection()
         deadline = self._clock.callLater(seconds, self.transport.abortConnection)
@@ -279,7 +281,7 @@ class Peer:
         frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
         for frame in frames:
             # One frame a connection: MOSN decodes a second one only when more bytes follow it.
-            connecting = self._endpoint.connect(_Building(lambda: _Aside(plan.reactor)))
+            connecting: Deferred[Any] = self._endpoint.connect(_Building(partial(_Aside, plan.reactor)))
             aside = await connecting.addTimeout(timeout, plan.reactor)
             await aside.tell(frame, timeout)
 
@@ -322,7 +324,7 @@ class Agent(Service):
 
     def startService(self) -> None:
         """Find the servers and dial them."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._watcher.start()
         self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
 
@@ -351,9 +353,7 @@ class Agent(Service):
                 server=peer.name,
             )
             self._leaving.add(peer)
-            peer.drain(self.plan.config.graceful_close_max_wait_duration).addBoth(
-                lambda _, peer=peer: self._leaving.discard(peer)
-            )
+            Deferred.fromCoroutine(self._leave(peer))
         for target in targets:
             if target not in self._peers:
                 peer = self._peers[target] = Peer(self.plan, target, self._changed)
@@ -364,6 +364,10 @@ class Agent(Service):
                     count=self.plan.config.connection_num,
                 )
                 peer.start()
+
+    async def _leave(self, peer: Peer) -> None:
+        await peer.drain(self.plan.config.graceful_close_max_wait_duration)
+        self._leaving.discard(peer)
 
     def drain(self) -> Deferred[None]:
         """
@@ -385,7 +389,7 @@ class Agent(Service):
 
     def stopService(self) -> None:
         """Close everything at once."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         self._quit()
         for peer in [*self._peers.values(), *self._leaving]:
             peer.stop()

@@ -21,7 +21,7 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakeRefused
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
-from reverseproxy.proxy.relay import close_within
+from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.tls import peer_identity
 from reverseproxy.wire.extra import ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
@@ -176,7 +176,8 @@ class AgentLink(Handover):
         if self.gone or self._closing is not None:
             return
         if self._hosted:
-            self._closing = close_within(self.transport, self._clock)
+            self._closing = self._clock.callLater(LINGER, self.transport.abortConnection)
+            lose_connection(self.transport)
         else:
             self.transport.abortConnection()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -26,7 +26,7 @@ from reverseproxy.config.models import TunnelConfig
 from reverseproxy.errors import FrameError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
 from reverseproxy.logs import Throttle
-from reverseproxy.proxy.relay import close_within
+from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.tunnel.handshake import Accepted, Admission, HeldConnection, Refusal, Registry, Requester
 from reverseproxy.wire.extra import CloseProof
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, GracefulClose, encode
@@ -168,14 +168,22 @@ class TunnelConnection(Handover):
     def _judging_failed(self, reason: Failure) -> None:
         if self._lost:
             return
-        log.failure("{listener}: handshake of {peer} failed", reason, listener=self._server.listener, peer=self._info.remote)
+        log.failure(
+            "{listener}: handshake of {peer} failed",
+            reason,
+            listener=self._server.listener,
+            peer=self._info.remote,
+        )
         self.drop("the handshake failed on our side")
 
-    async def _validate(self, validator: IConnectionValidator | None, *credential: str) -> Identity | None:
+    async def _validate(
+        self, validator: IConnectionValidator | None, credential: str, host_name: str, cluster: str
+    ) -> Identity | None:
         if validator is None:
             return None
         try:
-            return await maybeDeferred(validator.validate, *credential)
+            verdict = validator.validate(credential, host_name, cluster)
+            return await verdict if isinstance(verdict, Deferred) else verdict
         except Exception:
             log.failure("{listener}: a credential validator failed", listener=self._server.listener)
             return None
@@ -286,7 +294,8 @@ class TunnelConnection(Handover):
         self._settle()
         self._server.complain("{listener}: {peer} closed: {reason}", peer=self._info.remote, reason=reason)
         self.transport.resumeProducing()
-        self._closing = close_within(self.transport, self._server.clock)
+        self._closing = self._server.clock.callLater(LINGER, self.transport.abortConnection)
+        lose_connection(self.transport)
 
     def _settle(self) -> None:
         """The handshake is over, one way or the other."""
