@@ -31,6 +31,7 @@ from reverseproxy.config._values import (
     Free,
     Int,
     Interval,
+    Kind,
     Nanoseconds,
     Span,
     Text,
@@ -135,7 +136,7 @@ def _port_ranges(value: Any) -> Any:
     return tuple(ranges)
 
 
-Ports = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_port_ranges)]
+Ports = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_port_ranges), Kind("text")]
 """Ranges of ports, both ends included."""
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import Bool, Free, Text
+from reverseproxy.config._values import Bool, Free, Kind, Text
 
 TLS_VERSIONS: Final = ("TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
 """Oldest first, after C{TLS_AUTO}, which leaves the choice to the default."""
@@ -76,7 +76,7 @@ def _version(value: str) -> str:
     return known.get(value.lower(), value) or TLS_VERSIONS[0]
 
 
-CommaList = Annotated[tuple[Text, ...], BeforeValidator(_comma_list)]
+CommaList = Annotated[tuple[Text, ...], BeforeValidator(_comma_list), Kind("text")]
 Version = Annotated[Text, AfterValidator(_version)]
 
 
@@ -130,11 +130,14 @@ class TlsContextConfig(Model):
         "the same suites are taken too. Those of TLS 1.3 can't be chosen.",
     )
     ecdh_curves: Annotated[CommaList, AfterValidator(_lower_list)] = key(
-        (), f"Curves, separated by commas: {', '.join(CURVES)}; in any case."
+        (),
+        f"Curves, separated by commas: {', '.join(CURVES)}; in any case. Only one can be set: the first of "
+        "p256, p384 and p521. x25519 is preferred where none of them is given.",
     )
     min_version: Version = key(
         TLS_VERSIONS[0],
-        f"The oldest TLS version: {', '.join(TLS_VERSIONS)}, in any case. TLS_AUTO is TLS 1.0.",
+        f"The oldest TLS version: {', '.join(TLS_VERSIONS)}, in any case. TLS_AUTO is TLS 1.2, or "
+        "max_version if that is older; MOSN's is TLS 1.0.",
     )
     max_version: Version = key(
         TLS_VERSIONS[0],

@@ -375,7 +375,7 @@ class Tree:
             self._findings.error(node.file, path, f"can't be used together with {target}; write one of them")
             return
         model = shape_of(node.model.model_fields[target].annotation).model
-        assert model is not None  # noqa: S101 - a fact of the models
+        assert model is not None
         try:
             documents, complete = self._directory(directory)
         except OSError as error:

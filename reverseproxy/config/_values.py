@@ -16,6 +16,7 @@ __all__ = [
     "HostPort",
     "Int",
     "Interval",
+    "Kind",
     "Nanoseconds",
     "Number",
     "Regex",
@@ -30,12 +31,25 @@ __all__ = [
 ]
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import re2
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, StrictBool, StrictStr, ValidationInfo
 
 from reverseproxy.config.durations import format_duration, parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    What the reference calls a type that is not one of Go's.
+
+    @ivar name: such as C{"duration"}.
+    """
+
+    name: str
+
 
 Text = StrictStr
 Bool = StrictBool
@@ -112,7 +126,7 @@ def or_default(default: float) -> AfterValidator:
     return AfterValidator(lambda value: value or default)
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
+Duration = Annotated[float, BeforeValidator(_duration), Kind("duration")]
 """Float seconds, from Go's duration syntax."""
 
 Span = Annotated[Duration, AfterValidator(_not_negative)]
@@ -121,7 +135,12 @@ Span = Annotated[Duration, AfterValidator(_not_negative)]
 Interval = Annotated[Duration, AfterValidator(_above_zero)]
 """A duration above 0."""
 
-Nanoseconds = Annotated[float, BeforeValidator(_nanoseconds), AfterValidator(_not_negative)]
+Nanoseconds = Annotated[
+    float,
+    BeforeValidator(_nanoseconds),
+    AfterValidator(_not_negative),
+    Kind("nanoseconds or duration"),
+]
 """Float seconds, from a whole number of nanoseconds or Go's duration syntax."""
 
 

@@ -52,7 +52,7 @@ def parse_duration(text: str) -> float:
     total = 0
     while rest:
         item = _ITEM.match(rest)
-        assert item is not None  # noqa: S101 - every part of the pattern may be empty
+        assert item is not None
         number, unit = item["number"], item["unit"]
         if number in ("", "."):
             raise ValueError(f'"{text}" is not a duration; {_WRITE}')

@@ -77,7 +77,7 @@ from reverseproxy.config._routers import (
     VirtualHostConfig,
 )
 from reverseproxy.config._tls import TlsContextConfig
-from reverseproxy.config._values import Bool, Free, Span, Text, describe
+from reverseproxy.config._values import Bool, Free, Kind, Span, Text, describe
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
@@ -91,7 +91,7 @@ def _processor(value: Any) -> Any:
     raise ValueError(f'{describe(value)} is not a number of processors; write a number or "auto"')
 
 
-Processor = Annotated[int | str, PlainValidator(_processor)]
+Processor = Annotated[int | str, PlainValidator(_processor), Kind("number or text")]
 
 
 class ServerConfig(Model):
@@ -125,11 +125,13 @@ class Config(Model):
     inherit_old_mosnconfig: Bool = key(False, "Take over the configuration of an old process.", acted=False)
     tracing: Free = key(None, "Distributed tracing.", acted=False)
     metrics: Free = key(None, "Where metrics go.", acted=False)
-    dynamic_resources: Free = key(None, "xDS.", acted=False)
-    static_resources: Free = key(None, "xDS.", acted=False)
-    node: Free = key(None, "xDS.", acted=False)
-    admin: Free = key(None, "The address of the admin API.", acted=False)
-    pprof: Free = key(None, "Profiling.", acted=False)
+    dynamic_resources: Free = key(None, "An xDS server to take configuration from.", acted=False)
+    static_resources: Free = key(None, "What xDS needs from the start.", acted=False)
+    node: Free = key(None, "How to present this process to an xDS server.", acted=False)
+    admin: Free = key(
+        None, "The address of the admin API: {address: {socket_address: {address, port_value}}}.", acted=False
+    )
+    pprof: Free = key(None, "Profiling over HTTP: {debug, port_value, endpoint}.", acted=False)
     pid: Text = key("", "A file to write the process id to.", acted=False)
     uds_dir: Text = key("", "A directory for the sockets of hot upgrades.", acted=False)
     plugin: Free = key(None, "MOSN plug-ins.", acted=False)

@@ -1,0 +1,212 @@
+"""
+The reference of the configuration, made from the models.
+
+It can't disagree with what the loader does, because both read the same fields.
+"""
+
+from __future__ import annotations
+
+__all__ = ["generate"]
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from reverseproxy.config._agents import EXTEND_CONFIGS, ExtendConfig
+from reverseproxy.config._base import KeyInfo, Model, keys_of, shape_of
+from reverseproxy.config._listeners import FILTER_CONFIGS, FilterConfig
+from reverseproxy.config._values import Kind
+from reverseproxy.config.durations import format_duration
+from reverseproxy.config.models import Config
+
+_BY_TYPE: Final[Mapping[type[Model], Mapping[str, type[Model]]]] = {
+    FilterConfig: FILTER_CONFIGS,
+    ExtendConfig: EXTEND_CONFIGS,
+}
+"""Models whose C{config} has a model that depends on their C{type}."""
+
+_TOP: Final = "The top level"
+
+_NAMES: Final[Mapping[Any, str]] = {
+    str: "text",
+    bool: "boolean",
+    int: "whole number",
+    float: "number",
+    Any: "any value",
+}
+
+_INTRODUCTION: Final = """\
+Every key
+---------
+
+Generated from the models that the loader uses.  A key is marked
+
+- **ours** if MOSN does not know it and ignores it;
+- **not acted on** if MOSN knows it and this release does nothing with it.  Such a key gives a
+  warning, unless its value asks for nothing: ``null``, ``false``, 0, or an empty text, list or object.
+
+A *duration* is Go's syntax, such as ``"1m30s"``.  An absent key, one that is ``null``, and mostly one
+that is 0 or empty all mean the default.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """
+    One place where documents have a model.
+
+    @ivar name: what to call the model there: the key, or the type that it is for.
+    @ivar parent: the model that has the key.
+    @ivar key: the key.
+    """
+
+    name: str
+    parent: type[Model]
+    key: str
+
+
+def generate() -> str:
+    """The reference as reStructuredText."""
+    places: dict[type[Model], list[_Place]] = {Config: []}
+    _visit(Config, places)
+    titles = _titles(places)
+    return "\n".join([_INTRODUCTION, *(_section(model, titles, found) for model, found in places.items())])
+
+
+def _visit(model: type[Model], places: dict[type[Model], list[_Place]]) -> None:
+    """Find every model, in the order of the document."""
+    for place, nested in _nested(model):
+        known = nested in places
+        places.setdefault(nested, []).append(place)
+        if not known:
+            _visit(nested, places)
+
+
+def _titles(places: Mapping[type[Model], list[_Place]]) -> dict[type[Model], str]:
+    """Call each model by a key that it is the value of, or the type that it is for."""
+    titles: dict[type[Model], str] = {}
+    for model, found in places.items():
+        if not found:
+            titles[model] = _TOP
+            continue
+        place = next((place for place in found if place.parent not in _BY_TYPE), found[0])
+        taken = place.name in titles.values()
+        titles[model] = f"{place.name} of {titles[place.parent]}" if taken else place.name
+    return titles
+
+
+def _nested(model: type[Model]) -> Iterator[tuple[_Place, type[Model]]]:
+    """The models that are values of a model's keys."""
+    for _, field, info in keys_of(model):
+        if info.name == "config" and model in _BY_TYPE:
+            for kind, nested in _BY_TYPE[model].items():
+                yield _Place(kind, model, info.name), nested
+            continue
+        nested_model = shape_of(field.annotation).model
+        if nested_model is not None:
+            yield _Place(info.name, model, info.name), nested_model
+
+
+def _section(model: type[Model], titles: Mapping[type[Model], str], found: list[_Place]) -> str:
+    """Describe one model."""
+    title = titles[model] if model is Config else f"``{titles[model]}``"
+    lines = [title, "~" * len(title), "", _escape(_prose(model)), ""]
+    places = []
+    for place in found:
+        parent = _TOP.lower() if place.parent is Config else f"``{titles[place.parent]}``"
+        kind = f" of type ``{place.name}``" if place.name != place.key else ""
+        places.append(f"``{place.key}`` in {parent}{kind}")
+    if places:
+        lines += [f"It is the value of {', '.join(places)}.", ""]
+    # What is acted on comes first.
+    for _, field, info in sorted(keys_of(model), key=lambda entry: not entry[2].acted):
+        lines += _key(model, field, info, titles)
+    return "\n".join(lines)
+
+
+def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[type[Model], str]) -> list[str]:
+    """Describe one key."""
+    facts = [_type(field)]
+    if info.required:
+        facts.append("**required**")
+    elif default := _default(field):
+        facts.append(f"default ``{default}``")
+    if info.ours:
+        facts.append("**ours**")
+    if not info.acted:
+        facts.append("**not acted on**")
+    lines = [f"``{info.name}`` ({', '.join(facts)})", f"   {_escape(field.description or '')}"]
+    if info.name == "config" and model in _BY_TYPE:
+        known = ", ".join(f"``{kind}``" for kind in _BY_TYPE[model])
+        lines.append(f"   See {known}.")
+    else:
+        nested = shape_of(field.annotation).model
+        if nested is not None:
+            lines.append(f"   See ``{titles[nested]}``.")
+    if info.choices:
+        lines.append(f"   Choices: {_literals(info.choices)}.")
+    if info.choices and info.fallback:
+        lines.append(f"   ``{info.fallback}`` stands in for any other, with a warning.")
+    if info.later:
+        lines.append(f"   Known to MOSN and not acted on yet: {_literals(info.later)}.")
+    if not info.acted:
+        lines.append(f"   *The warning:* {info.why}.")
+        if info.harmless:
+            values = _literals(json.dumps(value) for value in info.harmless)
+            lines.append(f"   There is none for {values}.")
+    return [*lines, ""]
+
+
+def _escape(text: str) -> str:
+    """Keep markup characters of a description from being markup."""
+    return text if "``" in text else re.sub(r"([*`|\\])", r"\\\1", text)
+
+
+def _literals(values: Iterable[str]) -> str:
+    return ", ".join(f"``{value}``" for value in values)
+
+
+def _type(field: FieldInfo) -> str:
+    """Name the type of a field."""
+    for entry in field.metadata:
+        if isinstance(entry, Kind):
+            return entry.name
+    return _type_name(field.annotation)
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        kinds = [entry.name for entry in arguments[1:] if isinstance(entry, Kind)]
+        return kinds[0] if kinds else _type_name(arguments[0])
+    if origin in (Union, UnionType):
+        names = [_type_name(part) for part in arguments if part is not type(None)]
+        return " or ".join(dict.fromkeys(names))
+    if origin is Literal:
+        return "text"
+    if origin is tuple:
+        plural = {"text": "texts", "object": "objects"}
+        return f"list of {plural[_type_name(arguments[0])]}"
+    return _NAMES.get(annotation, "object")
+
+
+def _default(field: FieldInfo) -> str:
+    """Write a default as a document would; nothing if it says nothing."""
+    value = field.default
+    if value is None or value == () or value == {} or isinstance(value, Model):
+        return ""
+    if isinstance(value, float) and _type(field).endswith("duration"):
+        return json.dumps(format_duration(value))
+    return json.dumps(value)
+
+
+def _prose(model: type[Model]) -> str:
+    """A model's docstring up to its first field, without the markup of API documentation."""
+    text = inspect.cleandoc(model.__doc__ or "").partition("@ivar")[0].strip()
+    return re.sub(r"[CL]\{([^}]*)\}", r"``\1``", text)
