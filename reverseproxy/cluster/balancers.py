@@ -219,8 +219,6 @@ class WeightedRoundRobinBalancer:
             node.suspended = False
             self._ready += 1
             if not node.queued:
-                if node.deadline < self._now:
-                    node.deadline = self._now
                 self._push(node)
 
     def pick(self, context: PickContext | None) -> IHost | None:
@@ -241,8 +239,8 @@ class WeightedRoundRobinBalancer:
             elif tried and node.host in tried:
                 aside.append(heappop(heap))
             else:
-                # A host that others passed while it was in C{tried} is late; as with
-                # suspension, it does not catch up.
+                # A host that others passed, while it was suspended or in C{tried}, is
+                # late; it goes first now, but does not catch up.
                 if deadline > self._now:
                     self._now = deadline
                 self._places += 1
