@@ -48,7 +48,9 @@ class ExampleTests(IntegrationTestCase):
         await self.run_pair("yaml", "yaml")
 
     async def test_tokens(self) -> None:
-        await self.run_pair("tokens", files={"examples/tokens/": f"{EXAMPLES}/tokens/"})
+        await self.run_pair(
+            "tokens", files={**self.certificates(), "examples/tokens/": f"{EXAMPLES}/tokens/"}
+        )
 
     async def test_plugins(self) -> None:
         """Credentials and server lists of a plug-in, which is only on the module path."""
