@@ -399,6 +399,18 @@ class MaxRequestsTests(ClusterCase):
         self.assertIs(self.successResultOf(behind), one)
         self.assertEqual(self.cluster.active, 2)
 
+    def test_handed_on(self) -> None:
+        """A release makes room for one, not for a second one on another host."""
+        one, two = self.returning("a", "b")
+        self.take(one)
+        first, second = (self.cluster.wait(PickContext(tried={two}), 5.0) for _ in range(2))
+        self.take(two)
+        self.returning("c")
+        self.cluster.release(one)
+        self.assertIs(self.successResultOf(first), one)
+        self.assertNoResult(second)
+        self.assertEqual(self.cluster.active, 2)
+
     def test_let_in_one_by_one(self) -> None:
         """One who is let in may be followed by no more than there is room for."""
         one, two = self.returning("a", "b")
