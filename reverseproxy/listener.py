@@ -120,6 +120,9 @@ class _AcceptedFactory(ServerFactory):
         self._listener = listener
         self._secure = secure
 
+    def logPrefix(self) -> str:
+        return f"listener {self._listener.name}"
+
     def buildProtocol(self, addr: IAddress | None) -> _Accepted:
         return _Accepted(self._listener, self._secure)
 

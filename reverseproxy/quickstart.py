@@ -14,6 +14,9 @@ import socket
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TextIO
 
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
 from reverseproxy.config.loader import Loaded, loads
 
 if TYPE_CHECKING:
@@ -55,10 +58,23 @@ def load() -> Loaded:
     return loads(json.dumps(document), FILE)
 
 
-def announce(service: ReverseProxy, stream: TextIO) -> None:
-    """Say what to try."""
+def announce(service: ReverseProxy, clock: IReactorTime, stream: TextIO) -> None:
+    """
+    Say what to try, once it works: when the agent's connections are hosts.
+
+    @param stream: where to; not the log, which may be a file.
+    """
     address = service.listeners[CLIENT_LISTENER].bound
-    stream.write(
-        f"\nTry it:  curl http://{address}/\nThe answer comes through the tunnel. Stop with Ctrl-C.\n\n"
-    )
-    stream.flush()
+
+    def look() -> None:
+        if any(cluster.hosts for cluster in service.clusters):
+            waiting.stop()
+            stream.write(
+                f"\nTry it:  curl http://{address}/\n"
+                "The answer comes through the tunnel. Stop with Ctrl-C.\n\n"
+            )
+            stream.flush()
+
+    waiting = LoopingCall(look)
+    waiting.clock = clock
+    waiting.start(0.05)

@@ -115,23 +115,23 @@ class _Service(ReverseProxy):
     def setServiceParent(self, parent: IServiceCollection) -> None:
         # twistd begins logging after this, with the observer that the application names.
         if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         for warning in self.warnings:
             log.warn("{warning}", warning=str(warning))
         try:
-            super().privilegedStartService()  # type: ignore[no-untyped-call]
+            super().privilegedStartService()
         except ConfigError as error:
             log.critical("{reason}", reason=str(error))
             _exit(sys.stderr, f"{error}\n", 1)
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         signal.signal(signal.SIGUSR1, lambda *_: _reactor().callFromThread(self.reopen_logs))
         if self.is_quickstart:
-            quickstart.announce(self, sys.stdout)
+            quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something else has moved them away."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 __all__ = ["TunnelConnection", "TunnelServer"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -134,7 +134,7 @@ class TunnelConnection(Handover):
 
     def dataReceived(self, data: bytes) -> None:
         """Take part of a handshake."""
-        if self._closing is not None:
+        if self._over:
             return
         if self._judging is not None:
             self._surplus.append(data)  # at most what was read before reading was paused
@@ -143,27 +143,49 @@ class TunnelConnection(Handover):
             self._deadline = self._server.clock.callLater(
                 self._server.config.handshake_timeout, self.drop, "the handshake took too long"
             )
-        self._decode(data)
+        self._take(data)
 
-    def _decode(self, data: bytes) -> None:
-        try:
-            frame = self._decoder.feed(data)
-        except FrameError as error:
-            self.drop(str(error))
-            return
-        if frame is None:
-            return
-        # Nothing is decoded behind an init frame: what follows it belongs to
-        # whoever uses the connection later.
-        self.transport.pauseProducing()
-        if isinstance(frame, ConnectionInit):
-            self._judge(self._admit(frame))
-        elif isinstance(frame, GracefulClose):
-            self._judge(self._evict(frame))
+    def _take(self, data: bytes) -> None:
+        """Act on one frame after the other, until one takes time to judge."""
+        while not self._over:
+            try:
+                frame = self._decoder.feed(data)
+            except FrameError as error:
+                self.drop(str(error))
+                return
+            if frame is None:
+                return
+            if isinstance(frame, ConnectionInit):
+                # What follows this frame belongs to whoever uses the connection later.
+                self._judge(self._admit(frame))
+                return
+            if isinstance(frame, GracefulClose):
+                self._judge(self._evict(frame))
+            if self._judging is not None:
+                return
+            data = b""
 
-    def _judge(self, judging: Any) -> None:
-        done = self._judging = Deferred.fromCoroutine(judging)
+    @property
+    def _over(self) -> bool:
+        return self._lost or self._closing is not None
+
+    def _judge(self, judging: Coroutine[Deferred[Any], Any, None]) -> None:
+        done = Deferred.fromCoroutine(judging)
         done.addErrback(self._judging_failed)
+        if not done.called:
+            self._judging = done
+            self.transport.pauseProducing()
+            done.addCallback(self._judged)
+
+    def _judged(self, _: None) -> None:
+        self._judging = None
+        if self.inner is None and not self._over:
+            self.transport.resumeProducing()
+            self._take(self._surplus_so_far())
+
+    def _surplus_so_far(self) -> bytes:
+        surplus, self._surplus = self._surplus, []
+        return b"".join(surplus)
 
     def _judging_failed(self, reason: Failure) -> None:
         if self._lost:
@@ -184,6 +206,8 @@ class TunnelConnection(Handover):
         try:
             verdict = validator.validate(credential, host_name, cluster)
             return await verdict if isinstance(verdict, Deferred) else verdict
+        except CancelledError:
+            return None  # the agent has gone
         except Exception:
             log.failure("{listener}: a credential validator failed", listener=self._server.listener)
             return None
@@ -197,7 +221,7 @@ class TunnelConnection(Handover):
             self._refuse(checked)
             return
         identity = await self._validate(checked, init.credential, init.host_name, init.cluster_name)
-        if self._lost or self._closing is not None:
+        if self._over:
             return
         verdict = admission.conclude(init, identity)
         if isinstance(verdict, Refusal):
@@ -232,9 +256,9 @@ class TunnelConnection(Handover):
         self._publishing = server.clock.callLater(
             server.config.publish_delay, self._publish, accepted.cluster, host
         )
-        surplus = self._decoder.take_surplus() + b"".join(self._surplus)
-        self._surplus.clear()
-        self.transport.resumeProducing()
+        surplus = self._decoder.take_surplus() + self._surplus_so_far()
+        if self._judging is not None:
+            self.transport.resumeProducing()  # before it changes hands
         host.attach(self, surplus)
 
     def _publish(self, cluster: str, host: ReverseHost) -> None:
@@ -263,7 +287,7 @@ class TunnelConnection(Handover):
         identity = None
         if proof is not None:
             identity = await self._validate(validator, proof.credential, "", frame.cluster_name)
-        if self._lost or self._closing is not None:
+        if self._over:
             return
         selection = server.registry.select_evictable(
             frame.cluster_name, frame.addresses, Requester.of(self._info, proof, identity)
@@ -277,19 +301,13 @@ class TunnelConnection(Handover):
                 peer=self._info.remote,
                 reason=selection.describe_refused(),
             )
-        self._settle()
-        self._judging = None
-        self.transport.resumeProducing()
-        surplus, self._surplus = self._surplus, []
-        data = b"".join(surplus)
-        if data or self._decoder.buffered:
-            self.dataReceived(data)
+        self._cancel_deadline()
 
     # ending
 
     def drop(self, reason: str) -> None:
         """Close the connection, with the reason in the log."""
-        if self._lost or self._closing is not None:
+        if self._over:
             return
         self._settle()
         self._server.complain("{listener}: {peer} closed: {reason}", peer=self._info.remote, reason=reason)
@@ -300,6 +318,9 @@ class TunnelConnection(Handover):
     def _settle(self) -> None:
         """The handshake is over, one way or the other."""
         self._server.pending.pop(self, None)
+        self._cancel_deadline()
+
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None

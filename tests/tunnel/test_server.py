@@ -1,0 +1,414 @@
+"""Tests for L{reverseproxy.tunnel.server}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.host import ReverseHost
+from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.config.models import ClusterConfig, TunnelConfig
+from reverseproxy.interfaces import ConnectionInfo, Identity
+from reverseproxy.tunnel.handshake import Registry
+from reverseproxy.tunnel.server import TunnelConnection, TunnelServer
+from reverseproxy.wire.extra import Announcement, CloseProof
+from reverseproxy.wire.tunnel import (
+    ConnectionInit,
+    Frame,
+    FrameDecoder,
+    GracefulClose,
+    InitResponse,
+    Status,
+    encode,
+)
+
+SUCCESS = b'\x20\x88\x01\x02\x02\x00\x00\x0c{"status":1}'
+
+
+class Judge:
+    """A validator that answers what, and when, the test wants."""
+
+    def __init__(self) -> None:
+        self.verdict: Any = None
+
+    def validate(self, credential: str, host_name: str, cluster_name: str) -> Any:
+        self.asked = (credential, host_name, cluster_name)
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return self.verdict
+
+
+class Connection:
+    """One accepted connection and its transport."""
+
+    def __init__(self, server: TunnelServer, info: ConnectionInfo) -> None:
+        self.transport = StringTransport()
+        self.transport.producerState = "producing"
+        self.protocol: TunnelConnection = server.build_protocol(info)
+        self.transport.registerProducer(object(), True)
+        self.protocol.makeConnection(self.transport)
+
+    def receive(self, data: bytes | Frame) -> None:
+        self.protocol.dataReceived(data if isinstance(data, bytes) else encode(data))
+
+    def answer(self) -> Frame | None:
+        return FrameDecoder().feed(self.transport.value())
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.transport.disconnecting or self.transport.disconnected)
+
+    def lose(self) -> None:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class ServerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.judge = Judge()
+        config = ClusterConfig(name="blue")
+        self.cluster = Cluster(config, make_balancer(config, Random(1)), self.clock)
+        self.clusters = ClusterManager([self.cluster])
+        self.registry: Registry[ReverseHost] = Registry()
+        self.port = 50000
+
+    def server(self, **config: Any) -> TunnelServer:
+        def find_validator(policy: str, options: Mapping[str, Any]) -> Judge:
+            if policy != "judge":
+                raise ValueError(f"no policy {policy}")
+            return self.judge
+
+        config.setdefault("validators", {"judge": {}})
+        return TunnelServer(
+            "tunnel", TunnelConfig(**config), self.clusters, self.clock, find_validator, self.registry
+        )
+
+    def connect(self, server: TunnelServer, ip: str = "10.0.0.1", **info: Any) -> Connection:
+        self.port += 1
+        return Connection(server, ConnectionInfo(remote=f"{ip}:{self.port}", local="10.9.9.9:1", **info))
+
+    def join(self, server: TunnelServer, ip: str = "10.0.0.1", init: Any = None, **info: Any) -> Connection:
+        connection = self.connect(server, ip, **info)
+        connection.receive(ConnectionInit("blue") if init is None else init)
+        self.clock.advance(0.02)
+        return connection
+
+    # joining
+
+    def test_a_connection_becomes_a_host(self) -> None:
+        connection = self.connect(self.server())
+        connection.receive(ConnectionInit("blue", weight=7, host_name="edge"))
+        self.assertEqual(connection.transport.value(), SUCCESS)
+        # Not before the response is out: a plain agent can't take both in one read.
+        self.assertEqual(self.cluster.hosts, {})
+        self.clock.advance(0.019)
+        self.assertEqual(self.cluster.hosts, {})
+        self.clock.advance(0.001)
+        [host] = self.cluster.hosts.values()
+        self.assertEqual((host.address, host.hostname, host.weight), ("10.0.0.1:50001", "edge", 7))
+        self.assertFalse(connection.closed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_byte_by_byte(self) -> None:
+        connection = self.connect(self.server())
+        for byte in encode(ConnectionInit("blue")):
+            connection.receive(bytes([byte]))
+        self.assertEqual(connection.transport.value(), SUCCESS)
+
+    def test_our_agent_learns_that_we_are_ours(self) -> None:
+        extra = Announcement("agent-1", "192.168.0.2:4000", {"zone": "a"}).to_extra()
+        connection = self.join(self.server(), init=ConnectionInit("blue", extra=extra))
+        answer = connection.answer()
+        assert isinstance(answer, InitResponse)
+        self.assertEqual(answer.extra, {"reverseproxy": {"version": 1}})
+        [host] = self.cluster.hosts.values()
+        self.assertEqual(dict(host.metadata), {"zone": "a"})
+
+    def test_bytes_behind_the_init_frame_wait_for_the_first_user(self) -> None:
+        connection = self.connect(self.server())
+        connection.receive(encode(ConnectionInit("blue")) + b"SSH-2.0-")
+        connection.receive(b"server\r\n")
+        self.clock.advance(0.02)
+        [host] = self.cluster.hosts.values()
+        user = Protocol()
+        received = bytearray()
+        user.dataReceived = received.extend  # type: ignore[method-assign]
+        self.successResultOf(host.connect(Factory.forProtocol(lambda: user)))
+        self.assertEqual(bytes(received), b"SSH-2.0-server\r\n")
+        connection.receive(b"more")
+        self.assertEqual(bytes(received), b"SSH-2.0-server\r\nmore")
+
+    def test_a_host_leaves_with_its_connection(self) -> None:
+        connection = self.join(self.server())
+        connection.lose()
+        self.assertEqual(self.cluster.hosts, {})
+        self.assertEqual(len(self.registry), 0)
+
+    def test_a_connection_lost_before_it_is_published_leaves_no_ghost(self) -> None:
+        connection = self.connect(self.server())
+        connection.receive(ConnectionInit("blue"))
+        connection.lose()
+        self.clock.advance(1)
+        self.assertEqual(self.cluster.hosts, {})
+        self.assertEqual(len(self.registry), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_clients_of_a_unix_socket_are_told_apart(self) -> None:
+        server = self.server()
+        for _ in range(2):
+            connection = Connection(server, ConnectionInfo(remote="unix:", local="unix:/x"))
+            connection.receive(ConnectionInit("blue"))
+        self.clock.advance(1)
+        self.assertEqual(len(self.cluster.hosts), 2)
+
+    # being refused
+
+    def refused(self, server: TunnelServer, init: ConnectionInit, status: Status) -> Connection:
+        connection = self.connect(server)
+        connection.receive(init)
+        self.assertEqual(connection.answer(), InitResponse(status))
+        self.assertTrue(connection.closed)
+        self.clock.advance(60)
+        self.assertEqual(self.cluster.hosts, {})
+        self.assertEqual(server.pending, {})
+        connection.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        return connection
+
+    def test_statuses(self) -> None:
+        server = self.server()
+        self.refused(server, ConnectionInit("green"), Status.CLUSTER_UNKNOWN)
+        self.refused(server, ConnectionInit("blue", credential_policy="what"), Status.VALIDATOR_MISSING)
+        self.refused(server, ConnectionInit("blue", credential_policy="judge"), Status.CREDENTIAL_REJECTED)
+        # A credential is looked at before the cluster, as MOSN does.
+        self.refused(server, ConnectionInit("green", credential_policy="judge"), Status.CREDENTIAL_REJECTED)
+
+    def test_a_demanded_policy(self) -> None:
+        server = self.server(credential_policy="judge")
+        self.refused(server, ConnectionInit("blue"), Status.CREDENTIAL_REJECTED)
+        self.judge.verdict = Identity("edge")
+        self.join(server, init=ConnectionInit("blue", credential_policy="judge", credential="c"))
+        self.assertEqual(len(self.cluster.hosts), 1)
+        self.assertEqual(self.judge.asked, ("c", "", "blue"))
+
+    def test_a_demanded_policy_must_exist(self) -> None:
+        with self.assertRaises(ValueError):
+            self.server(credential_policy="nobody")
+        with self.assertRaises(ValueError):
+            self.server(cluster_credential_policies={"blue": "nobody"})
+
+    def test_a_validator_that_fails_lets_nobody_in(self) -> None:
+        self.judge.verdict = RuntimeError("out of order")
+        self.refused(
+            self.server(), ConnectionInit("blue", credential_policy="judge"), Status.CREDENTIAL_REJECTED
+        )
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_a_validator_that_takes_time(self) -> None:
+        verdict: Deferred[Identity | None] = Deferred()
+        self.judge.verdict = verdict
+        connection = self.connect(self.server())
+        connection.receive(encode(ConnectionInit("blue", credential_policy="judge")) + b"ear")
+        self.assertEqual(connection.transport.producerState, "paused")
+        connection.receive(b"ly")  # was read already when reading was paused
+        self.assertEqual(connection.transport.value(), b"")
+        verdict.callback(Identity("edge", max_weight=3))
+        self.assertEqual(connection.transport.value(), SUCCESS)
+        self.assertEqual(connection.transport.producerState, "producing")
+        self.clock.advance(0.02)
+        [host] = self.cluster.hosts.values()
+        self.assertEqual(host.weight, 3)
+        user = Protocol()
+        received = bytearray()
+        user.dataReceived = received.extend  # type: ignore[method-assign]
+        self.successResultOf(host.connect(Factory.forProtocol(lambda: user)))
+        self.assertEqual(bytes(received), b"early")
+
+    def test_a_validator_that_takes_too_long(self) -> None:
+        verdict: Deferred[Identity | None] = Deferred()
+        self.judge.verdict = verdict
+        connection = self.connect(self.server(handshake_timeout=5.0))
+        connection.receive(ConnectionInit("blue", credential_policy="judge"))
+        self.clock.advance(5)
+        self.assertTrue(connection.closed)
+        verdict.callback(Identity("edge"))
+        self.assertEqual(connection.transport.value(), b"")
+        connection.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_an_agent_that_goes_while_it_is_judged(self) -> None:
+        verdict: Deferred[Identity | None] = Deferred()
+        self.judge.verdict = verdict
+        connection = self.connect(self.server())
+        connection.receive(ConnectionInit("blue", credential_policy="judge"))
+        connection.lose()
+        self.assertTrue(verdict.called)
+        self.clock.advance(60)
+        self.assertEqual(self.cluster.hosts, {})
+
+    # bad peers
+
+    def test_garbage_is_closed_at_its_first_bytes(self) -> None:
+        for garbage in (b"GET / HTTP/1.1\r\n", b"\x20\x89", b"\x20\x88\x01\x07", b"\x20\x88\x01\x02"):
+            connection = self.connect(self.server())
+            connection.receive(garbage)
+            self.assertTrue(connection.closed, garbage)
+            connection.receive(b"more of it")
+            connection.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_closed_peer_that_does_not_go_is_aborted(self) -> None:
+        connection = self.connect(self.server())
+        connection.receive(b"x")
+        self.assertFalse(connection.transport.disconnected)
+        self.clock.advance(15)
+        self.assertTrue(connection.transport.disconnected)
+
+    def test_a_slow_handshake_is_closed(self) -> None:
+        connection = self.connect(self.server(handshake_timeout=15.0))
+        self.clock.advance(100)
+        connection.receive(b"\x20")
+        self.clock.advance(14.9)
+        connection.receive(b"\x88")
+        self.assertFalse(connection.closed)
+        self.clock.advance(0.1)
+        self.assertTrue(connection.closed)
+
+    def test_a_silent_connection_is_tolerated(self) -> None:
+        server = self.server()
+        connection = self.connect(server)
+        self.clock.advance(1_000_000)
+        self.assertFalse(connection.closed)
+        connection.receive(ConnectionInit("blue"))
+        self.clock.advance(1)
+        self.assertEqual(len(self.cluster.hosts), 1)
+        self.assertEqual(server.pending, {})
+
+    def test_the_oldest_idler_makes_room(self) -> None:
+        server = self.server(max_pending_connections=3)
+        connections = [self.connect(server) for _ in range(5)]
+        self.assertEqual([each.closed for each in connections], [True, True, False, False, False])
+        self.assertEqual(len(server.pending), 3)
+        connections[2].lose()
+        self.assertEqual(len(server.pending), 2)
+
+    def test_a_flood_does_not_fill_the_log(self) -> None:
+        server = self.server()
+        lines: list[str] = []
+        server._throttle.allow()
+        from twisted.logger import globalLogPublisher
+
+        def observe(event: Any) -> None:
+            if event.get("log_namespace") == "reverseproxy.tunnel.server":
+                lines.append(event["log_format"])
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for _ in range(1000):
+            self.connect(server).receive(b"x")
+        self.assertLess(len(lines), 60)
+        self.assertGreater(len(lines), 10)
+
+    # graceful close
+
+    def test_a_plain_agent_takes_its_own_hosts_away(self) -> None:
+        server = self.server()
+        first, second = self.join(server), self.join(server)
+        aside = self.connect(server)
+        aside.receive(GracefulClose(("10.0.0.1:50001",), "blue"))
+        self.assertEqual(list(self.cluster.hosts), ["10.0.0.1:50002"])
+        self.assertTrue(first.transport.disconnecting)
+        self.assertFalse(second.closed)
+        self.assertFalse(aside.closed)
+        # One frame after the other, in one read or in several.
+        aside.receive(
+            encode(GracefulClose(("10.0.0.1:1",), "blue"))
+            + encode(GracefulClose(("10.0.0.1:50002",), "blue"))
+        )
+        self.assertEqual(self.cluster.hosts, {})
+
+    def test_a_busy_host_finishes_first(self) -> None:
+        server = self.server()
+        connection = self.join(server)
+        host = self.cluster.acquire()
+        assert host is not None
+        self.successResultOf(host.connect(Factory.forProtocol(Protocol)))
+        self.connect(server).receive(GracefulClose(("10.0.0.1:50001",), "blue"))
+        self.assertEqual(self.cluster.hosts, {})
+        self.assertFalse(connection.closed)
+
+    def test_a_stranger_takes_nothing_away(self) -> None:
+        server = self.server()
+        self.join(server)
+        self.connect(server, ip="10.0.0.2").receive(GracefulClose(("10.0.0.1:50001",), "blue"))
+        self.connect(server).receive(GracefulClose(("10.0.0.1:50001",), "green"))
+        self.assertEqual(len(self.cluster.hosts), 1)
+
+    def test_tls_identity_owns(self) -> None:
+        server = self.server()
+        self.join(server, identity="CN=a", secure=True)
+        close = GracefulClose(("10.0.0.1:50001",), "blue")
+        self.connect(server).receive(close)
+        self.connect(server, identity="CN=b", secure=True).receive(close)
+        self.assertEqual(len(self.cluster.hosts), 1)
+        self.connect(server, ip="10.7.7.7", identity="CN=a", secure=True).receive(close)
+        self.assertEqual(self.cluster.hosts, {})
+
+    def test_a_proven_credential_owns_and_works_behind_nat(self) -> None:
+        server = self.server()
+        self.judge.verdict = Identity("edge")
+        extra = Announcement("agent-1", "192.168.0.2:4000").to_extra()
+        self.join(server, init=ConnectionInit("blue", credential_policy="judge", credential="c", extra=extra))
+
+        def close(credential: str = "c") -> None:
+            proof = CloseProof("agent-1", "judge", credential).to_extra()
+            self.connect(server, ip="10.3.3.3").receive(GracefulClose(("192.168.0.2:4000",), "blue", proof))
+
+        self.judge.verdict = None
+        close("wrong")
+        self.assertEqual(len(self.cluster.hosts), 1)
+        self.judge.verdict = Identity("somebody else")
+        close()
+        self.assertEqual(len(self.cluster.hosts), 1)
+        self.judge.verdict = Identity("edge")
+        close()
+        self.assertEqual(self.cluster.hosts, {})
+
+    def test_a_close_that_is_judged_slowly(self) -> None:
+        server = self.server()
+        self.judge.verdict = Identity("edge")
+        extra = Announcement("agent-1", "192.168.0.2:4000").to_extra()
+        self.join(server, init=ConnectionInit("blue", credential_policy="judge", credential="c", extra=extra))
+        verdict: Deferred[Identity | None] = Deferred()
+        self.judge.verdict = verdict
+        aside = self.connect(server)
+        proof = CloseProof("agent-1", "judge", "c").to_extra()
+        aside.receive(GracefulClose((), "blue", proof))
+        aside.receive(encode(GracefulClose(("192.168.0.2:4000",), "blue", proof)))
+        self.judge.verdict = Identity("edge")
+        verdict.callback(Identity("edge"))
+        self.assertEqual(self.cluster.hosts, {})
+        gone = self.connect(server)
+        self.judge.verdict = Deferred()
+        gone.receive(GracefulClose((), "blue", proof))
+        gone.lose()
+        self.assertEqual(server.pending, {})
+
+    def test_a_close_before_the_host_is_published(self) -> None:
+        server = self.server()
+        connection = self.connect(server)
+        connection.receive(ConnectionInit("blue"))
+        self.connect(server).receive(GracefulClose(("10.0.0.1:50001",), "blue"))
+        self.clock.advance(1)
+        self.assertEqual(self.cluster.hosts, {})
+        self.assertTrue(connection.closed)
