@@ -313,7 +313,7 @@ class ReverseProxy(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._reloader.start()
         for listener in self.listeners.values():
-            listener.startService()
+            listener.startService()  # type: ignore[no-untyped-call]
         for agent in self.agents:
             agent.startService()
 
@@ -351,6 +351,10 @@ class ReverseProxy(Service):
         for access_log in self._access_logs:
             access_log.close()
         log.info("stopped")
+
+    def reload_certificates(self) -> None:
+        """Look now whether certificates have changed."""
+        self._reloader.poll()
 
     def reopen_logs(self) -> None:
         """Open the access logs anew, after something else has moved them away."""

@@ -10,6 +10,7 @@ __all__ = ["Options", "makeService"]
 
 import signal
 import sys
+from collections.abc import Callable
 from random import SystemRandom
 from typing import Any, ClassVar, NoReturn, TextIO
 
@@ -106,6 +107,11 @@ def _reactor() -> Any:
     return reactor
 
 
+def _on_signal(number: int, call: Callable[[], object]) -> None:
+    """Call something in the reactor's loop when a signal comes."""
+    signal.signal(number, lambda *_: _reactor().callFromThread(call))
+
+
 class _Service(ReverseProxy):
     """The service, with what only a process of its own may do: logs and signals."""
 
@@ -115,8 +121,8 @@ class _Service(ReverseProxy):
     def setServiceParent(self, parent: IServiceCollection) -> None:
         # twistd begins logging after this, with the observer that the application names.
         if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)
-        super().setServiceParent(parent)
+            parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         for warning in self.warnings:
@@ -129,9 +135,18 @@ class _Service(ReverseProxy):
 
     def startService(self) -> None:
         super().startService()
-        signal.signal(signal.SIGUSR1, lambda *_: _reactor().callFromThread(self.reopen_logs))
+        _on_signal(signal.SIGUSR1, self.reopen_logs)
+        _on_signal(signal.SIGHUP, self.reload_certificates)
+        # The reactor installs its own handler when it starts, with which twistd would end by
+        # SIGTERM itself; this is a normal end, with status 0 (spec 7).
+        _reactor().addSystemEventTrigger("after", "startup", _on_signal, signal.SIGTERM, self._terminate)
         if self.is_quickstart:
             quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
+
+    def _terminate(self) -> None:
+        log.info("received SIGTERM")
+        if _reactor().running:
+            _reactor().stop()
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something else has moved them away."""

@@ -142,7 +142,7 @@ class DrainTests(IntegrationTestCase):
             quick_agent(tunnel, backend.address, graceful_close_max_wait_duration="300ms"), "agent"
         )
         await joined(cloud)
-        held = fetch(client, "/hold?key=stuck")
+        held = fetch(client, "/hold?key=stuck", "POST", b"not to be sent twice")
         await fetch(backend.port, "/held?key=stuck&n=1")
         self.assertEqual(await edge.stop(), 0)
         answer = await held
