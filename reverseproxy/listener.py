@@ -194,9 +194,7 @@ class Listener(Service):
         )
         if not self.config.inspector:
             return secure
-        either: IProtocolFactory = inspect_factory(
-            plain, secure, clock=self._reactor, timeout=TLS_HANDSHAKE_TIMEOUT
-        )
+        either: IProtocolFactory = inspect_factory(plain, secure)
         return either
 
     def privilegedStartService(self) -> None:
