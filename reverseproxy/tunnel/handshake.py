@@ -189,7 +189,7 @@ class Admission:
             if identity.clusters is not None and init.cluster_name not in identity.clusters:
                 return Refusal(
                     Status.CREDENTIAL_REJECTED,
-                    f"its credential is {_quote(identity.name)}'s, which may not join cluster "
+                    f"its credential belongs to {_quote(identity.name)}, who may not join cluster "
                     f"{_quote(init.cluster_name)}",
                 )
             if identity.max_weight is not None:
@@ -224,7 +224,7 @@ def _clean(host_name: str) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class HeldConnection(Generic[_H]):
     """
     A connection that is a host of a cluster now, and whose it is.
@@ -315,7 +315,7 @@ class RefusedAddress(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Selection(Generic[_H]):
     """
     What a graceful close may take away.
