@@ -405,10 +405,13 @@ class Discovery:
                 log.failure("agent of cluster {cluster}: the server lister failed", cluster=self._cluster)
 
     def stop(self) -> None:
-        """End; nothing is reported any more."""
+        """End, and forget what was found; nothing is reported any more."""
         if not self._running:
             return
         self._running = False
+        self.targets = ()
+        self._dynamic = {}
+        self._listed_last = None
         for name in self._names.values():
             name.stop()
         self._names.clear()

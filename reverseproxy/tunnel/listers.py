@@ -43,7 +43,6 @@ class _FileLister:
         self._path = path
         self._interval = interval
         self._clock = clock
-        self._update: Callable[[Sequence[str]], None] | None = None
         self._call: IDelayedCall | None = None
         self._loaded = False
         self._servers: list[Any] = []
@@ -53,17 +52,15 @@ class _FileLister:
 
     def start(self, update: Callable[[Sequence[str]], None]) -> None:
         """Begin to watch; see L{IServerLister.start}."""
-        self._update = update
-        self._poll()
+        self._poll(update)
 
     def stop(self) -> None:
         """Stop watching; see L{IServerLister.stop}."""
-        self._update = None
         if self._call is not None and self._call.active():
             self._call.cancel()
 
-    def _poll(self) -> None:
-        self._call = self._clock.callLater(self._interval, self._poll)
+    def _poll(self, update: Callable[[Sequence[str]], None]) -> None:
+        self._call = self._clock.callLater(self._interval, self._poll, update)
         now = signature(self._path)
         if now == self._seen:
             return
@@ -85,8 +82,7 @@ class _FileLister:
             return
         self._loaded = True
         self._servers = servers
-        if self._update is not None:
-            self._update(servers)
+        update(servers)
 
 
 def _read_servers(path: str) -> list[Any]:
