@@ -11,7 +11,17 @@ from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from reverseproxy.config._base import Model, ModelClass, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
-from reverseproxy.config._values import Bool, Free, HostPort, Int, Interval, Span, Text, UInt, or_default
+from reverseproxy.config._values import (
+    Bool,
+    Free,
+    HostPort,
+    Int,
+    Interval,
+    Span,
+    Text,
+    between,
+    or_default,
+)
 
 _RECONNECT: Final = 3.0
 _CONNECT_TIMEOUT: Final = 15.0
@@ -87,8 +97,8 @@ class TunnelAgentConfig(Model):
         {}, "Options of the credential policy.", ours=True, secret=True
     )
     host_name: Text = key("", "A name for this agent, which the server shows and logs.", ours=True)
-    weight: UInt = key(
-        10, "The share of requests that each connection asks for, from 1 to 128.", ours=True, ge=1, le=128
+    weight: Annotated[Int, between(1, 128)] = key(
+        10, "The share of requests that each connection asks for, from 1 to 128.", ours=True
     )
     reconnect_max_duration: Interval = key(
         60.0,

@@ -32,7 +32,7 @@ from reverseproxy.config._tls import (
     TLS_VERSIONS,
     TlsContextConfig,
 )
-from reverseproxy.config._tree import Findings, Location, Node, Tree
+from reverseproxy.config._tree import Findings, Location, Node, Tree, purpose
 from reverseproxy.config._values import compile_regex, quote, split_address
 from reverseproxy.config.models import Config
 
@@ -389,8 +389,7 @@ class _Checker:
             return
         for field in ("cluster", "hosting_listener"):
             if not getattr(agent, field):
-                description = TunnelAgentConfig.model_fields[field].description or ""
-                self._error((*location, field), f"missing key: {description[:1].lower()}{description[1:]}")
+                self._error((*location, field), f"missing key: {purpose(TunnelAgentConfig, field)}")
         if agent.hosting_listener and agent.hosting_listener not in self._listeners and self._listeners_known:
             self._error(
                 (*location, "hosting_listener"),

@@ -87,6 +87,12 @@ class _Loader(_BaseLoader):  # type: ignore[misc]
         for first, resolvers in _BaseLoader.yaml_implicit_resolvers.items()
     }
 
+    yaml_constructors = {  # noqa: RUF012 - as above
+        tag: constructor
+        for tag, constructor in _BaseLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "str", "seq")
+    }
+
     def construct_object_of_json(self, node: yaml.MappingNode) -> Object:
         """Make an L{Object} of a mapping, with merge keys resolved."""
         self.flatten_mapping(node)
@@ -108,7 +114,7 @@ class _Loader(_BaseLoader):  # type: ignore[misc]
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_object_of_json)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int",
-    re.compile(r"^(?:[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$"),
+    re.compile(r"^[-+]?(?:0b[01][01_]*|0o?[0-7][0-7_]*|0|[1-9][0-9_]*|0x[0-9a-fA-F][0-9a-fA-F_]*)$"),
     list("-+0123456789"),
 )
 _Loader.add_implicit_resolver(

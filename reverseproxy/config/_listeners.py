@@ -36,6 +36,7 @@ from reverseproxy.config._values import (
     Span,
     Text,
     UInt,
+    between,
     describe,
     or_default,
     quote,
@@ -216,8 +217,8 @@ class TunnelConfig(Model):
         "answer and a request at once.",
         ours=True,
     )
-    max_pending_connections: UInt = key(
-        4096, "How many connections may be held that have not joined a cluster.", ours=True, ge=1
+    max_pending_connections: Annotated[Int, between(1, 2**31 - 1)] = key(
+        4096, "How many connections may be held that have not joined a cluster.", ours=True
     )
 
 

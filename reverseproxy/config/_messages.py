@@ -11,8 +11,10 @@ from reverseproxy.config._values import describe
 
 _WANTED: Final[Mapping[str, str]] = {
     "string_type": "a text in quotation marks",
+    "string_unicode": "a text of valid Unicode",
     "int_type": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "mapping_type": "an object",
@@ -31,26 +33,14 @@ def explain(error: Mapping[str, Any], secret: bool) -> str:
     @return: what the value is, and what is allowed.
     """
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
-    if secret:
-        shown = "the secret value"
-    elif isinstance(value, bool | int | float):
-        shown = describe(value).removeprefix("the number ")
-    else:
-        shown = describe(value)
     if kind in _WANTED:
         return f"expected {_WANTED[kind]}, got {_kind_of(value) if secret else describe(value)}"
     if kind == "value_error":
         return "the value can't be used" if secret else str(context["error"])
-    if kind == "greater_than_equal":
-        return f"{shown} is too small; at least {context['ge']} is allowed"
-    if kind == "less_than_equal":
-        return f"{shown} is too large; at most {context['le']} is allowed"
     if kind == "literal_error":
         choices = context["expected"].replace("'", '"')
-        return f"{shown} is not allowed; choose {choices}"
-    if kind == "finite_number":
-        return f"{shown} is not a finite number"
-    return f"{shown} can't be used: {error['msg'][:1].lower()}{error['msg'][1:]}"
+        return f"{describe(value)} is not allowed; choose {choices}"
+    return f"{_kind_of(value) if secret else describe(value)} can't be used: {error['msg']}"
 
 
 def _kind_of(value: Any) -> str:

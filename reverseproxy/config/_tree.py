@@ -8,7 +8,7 @@ unknown, repeated, missing or not acted on, and values that stand in for others.
 
 from __future__ import annotations
 
-__all__ = ["Findings", "Items", "Location", "Node", "Tree"]
+__all__ = ["Findings", "Items", "Location", "Node", "Tree", "purpose"]
 
 import re
 from collections.abc import Callable
@@ -30,6 +30,8 @@ _WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
 """What Go takes an absent key for: values that ask for nothing."""
+
+_END: Final = "\0"
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -60,6 +62,10 @@ class Findings:
         """Note that the document has something at this place."""
         self._order.setdefault((file, path), len(self._order))
 
+    def done(self, file: str, path: str) -> None:
+        """Note that this is where the object or list at this place ends."""
+        self.seen(file, path + _END)
+
     def error(self, file: str, path: str, message: str) -> None:
         """Add an error, unless there is one at that place or around it already."""
         if not any(
@@ -85,11 +91,19 @@ class Findings:
         return tuple(sorted(self._warnings, key=self._position))
 
     def _position(self, problem: Problem) -> int:
-        """Where a problem's place, or the nearest one around it, was first seen."""
+        """
+        Where a problem's place was first seen.
+
+        For what is missing, that is the end of what it is missing in.
+        """
         path = problem.path
-        while path and (problem.file, path) not in self._order:
+        if (problem.file, path) in self._order:
+            return self._order[problem.file, path]
+        while path:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self._order.get((problem.file, path), -1)
+            if (problem.file, path + _END) in self._order:
+                return self._order[problem.file, path + _END]
+        return -1
 
 
 def _is_below(path: str, parent: str) -> bool:
@@ -266,8 +280,10 @@ class Tree:
         if not isinstance(document, Object):
             return document
         node = Node(file, path, model)
+        self._findings.seen(file, path)
         self._keys(node, document)
         self._required(node)
+        self._findings.done(file, path)
         return node
 
     def _keys(self, node: Node, document: Object) -> None:
@@ -349,10 +365,7 @@ class Tree:
         for field, _, info in keys_of(node.model):
             if info.required and node.get(field, "") == "":
                 problem = "is empty" if field in node else "missing key"
-                description = node.model.model_fields[field].description or ""
-                self._findings.error(
-                    node.file, node.place(field), f"{problem}: {description[:1].lower()}{description[1:]}"
-                )
+                self._findings.error(node.file, node.place(field), f"{problem}: {purpose(node.model, field)}")
 
     def _choice(self, node: Node, path: str, info: KeyInfo, value: Any) -> Any:
         """Put something in place of a value that is not acted on."""
@@ -378,8 +391,9 @@ class Tree:
         assert model is not None
         try:
             documents, complete = self._directory(directory)
-        except OSError as error:
-            self._findings.error(node.file, path, f"{quote(directory)} can't be read: {error.strerror}")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._findings.error(node.file, path, f"{quote(directory)} can't be read: {reason}")
             node.lost.add(target)
             return
         items = Items(
@@ -422,10 +436,12 @@ class Tree:
         for name, label in value.items():
             self._findings.seen(node.file, _below(path, name))
             labels.put(name, name, self._free(label, node.file, _below(path, name)))
+        self._findings.done(node.file, path)
         return labels
 
     def _free(self, value: Any, file: str, path: str) -> Any:
         """Take a value that no model describes, with its repeated keys noted."""
+        self._findings.seen(file, path)
         if isinstance(value, Object):
             for name in value.repeated:
                 self._findings.warn(file, _below(path, name), _REPEATED)
@@ -442,6 +458,12 @@ def _step(here: Any, part: str | int) -> Any:
     if isinstance(here, list) and isinstance(part, int) and part < len(here):
         return here[part]
     return None
+
+
+def purpose(model: type[Model], field: str) -> str:
+    """What a key is for: the first sentence of its description."""
+    sentence = (model.model_fields[field].description or "").partition(". ")[0].removesuffix(".")
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _info(model: type[Model], field: str) -> KeyInfo:

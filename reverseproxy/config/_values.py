@@ -23,6 +23,7 @@ __all__ = [
     "Span",
     "Text",
     "UInt",
+    "between",
     "compile_regex",
     "describe",
     "or_default",
@@ -51,10 +52,21 @@ class Kind:
     name: str
 
 
+def between(lowest: int, highest: int) -> AfterValidator:
+    """Demand a number that is neither below the one nor above the other."""
+
+    def check(value: int) -> int:
+        if not lowest <= value <= highest:
+            raise ValueError(f"{value} is out of range; write a number from {lowest} to {highest}")
+        return value
+
+    return AfterValidator(check)
+
+
 Text = StrictStr
 Bool = StrictBool
-Int = Annotated[int, Strict(), Field(ge=-(2**63), le=2**63 - 1)]
-UInt = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
+Int = Annotated[int, Strict(), between(-(2**63), 2**63 - 1)]
+UInt = Annotated[int, Strict(), between(0, 2**32 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Free = Any
 """A value that is kept as it is in the document."""
@@ -66,7 +78,7 @@ _WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
 def quote(text: str) -> str:
     """Show a text of a document as JSON would, shortened if it is long."""
     shown = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return json.dumps(shown, ensure_ascii=False)
+    return json.dumps(shown, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def describe(value: Any) -> str:
@@ -204,7 +216,7 @@ def compile_regex(text: str) -> str:
     options = re2.Options()
     options.log_errors = False
     try:
-        re2.compile(text, options)
+        re2.compile(text.encode("utf-8", "replace"), options)
     except re2.error as error:
         reason = error.args[0]
         reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)

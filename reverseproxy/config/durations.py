@@ -31,6 +31,9 @@ _WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
 
 _ITEM: Final = re.compile(r"(?P<number>[0-9]*(?:\.[0-9]*)?)(?P<unit>[^0-9.]*)")
 
+_DIGITS: Final = 19
+"""How many digits of a fraction count, unless 64 bits are too few for the last of them."""
+
 _LARGEST: Final = 2**63 - 1
 """The most nanoseconds that Go's 64-bit duration can hold: about 292 years."""
 
@@ -64,7 +67,9 @@ def parse_duration(text: str) -> float:
         scale = _NANOSECONDS[unit]
         total += int(whole or "0") * scale
         if fraction:
-            total += int(fraction) * scale // 10 ** len(fraction)
+            # In floating point, as Go does it: a third of an hour is 20 minutes in the end.
+            digits = fraction[:_DIGITS] if int(fraction[:_DIGITS]) <= _LARGEST else fraction[: _DIGITS - 1]
+            total += int(float(digits) * (scale / 10 ** len(digits)))
         if total > _LARGEST + text.startswith("-"):
             raise ValueError(f'"{text}" is too long; the longest duration is about 292 years')
         rest = rest[item.end() :]

@@ -65,9 +65,19 @@ def loads(text: str, file: str, yaml: bool = False) -> Loaded:
     @raise ConfigError: with everything that is wrong.
     """
     try:
-        document = _parse(text, yaml)
+        return _load(_parse(text, yaml), file)
     except SyntaxProblem as problem:
         raise ConfigError(Problem(file, "", str(problem))) from None
+    except RecursionError:
+        raise ConfigError(Problem(file, "", "is nested too deeply")) from None
+
+
+def _load(document: Object, file: str) -> Loaded:
+    """
+    Make models of a document.
+
+    @raise ConfigError: with everything that is wrong.
+    """
     findings = Findings()
     tree = Tree(Config, document, file, findings, _Directory(findings).read)
     config = _validate(tree, findings)
