@@ -32,13 +32,18 @@ from reverseproxy.tunnel.credentials import (
     StaticCredentialPlugin,
     StaticValidatorPlugin,
 )
+from reverseproxy.tunnel.http_lister import HttpListerPlugin
 from reverseproxy.tunnel.listers import DnsListerPlugin, FileListerPlugin
 
 _P = TypeVar("_P", IValidatorPlugin, ICredentialPlugin, IServerListerPlugin)
 
 _VALIDATORS: tuple[IValidatorPlugin, ...] = (StaticValidatorPlugin(), SampleValidatorPlugin())
 _CREDENTIALS: tuple[ICredentialPlugin, ...] = (StaticCredentialPlugin(), SampleCredentialPlugin())
-_LISTERS: tuple[IServerListerPlugin, ...] = (FileListerPlugin(), DnsListerPlugin())
+_LISTERS: tuple[IServerListerPlugin, ...] = (
+    FileListerPlugin(),
+    DnsListerPlugin(),
+    HttpListerPlugin(),
+)
 
 
 class Names(NamedTuple):

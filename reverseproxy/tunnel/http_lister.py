@@ -1,0 +1,170 @@
+"""The server lister C{http}: servers that a web service names."""
+
+from __future__ import annotations
+
+__all__ = ["HttpListerPlugin"]
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+
+log = Logger()
+
+INTERVAL = 30.0
+"""Seconds between two requests, by default."""
+
+TIMEOUT = 10.0
+"""Seconds for one request and its answer, by default."""
+
+MAX_BODY = 1024 * 1024
+"""The largest answer in bytes."""
+
+_KEYS = ("url", "interval", "timeout", "headers")
+
+
+class _BadAnswer(Exception):
+    """The service did not answer with a list of servers."""
+
+
+@implementer(IServerLister)
+class _HttpLister:
+    """Asks again and again; an answer that can't be used changes nothing."""
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        interval: float,
+        timeout: float,
+        cluster: str,
+        reactor: Any,
+    ) -> None:
+        self._url = url
+        self._headers = dict(headers)
+        self._interval = interval
+        self._timeout = timeout
+        self._cluster = cluster
+        self._reactor = reactor
+        self._call: IDelayedCall | None = None
+        self._asking: Deferred[None] | None = None
+        self._stopped = False
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """Begin to ask; see L{IServerLister.start}."""
+        self._stopped = False
+        self._begin(update)
+
+    def _begin(self, update: Callable[[Sequence[str]], None]) -> None:
+        self._asking = Deferred.fromCoroutine(self._ask(update))
+
+    def stop(self) -> None:
+        """Ask no more; see L{IServerLister.stop}."""
+        self._stopped = True
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+
+    async def _ask(self, update: Callable[[Sequence[str]], None]) -> None:
+        try:
+            fetching = Deferred.fromCoroutine(self._fetch())
+            servers = await fetching.addTimeout(self._timeout, self._reactor)
+        except Exception as error:
+            if self._stopped:
+                return
+            log.error(
+                "agent of cluster {cluster}: no list of servers from {url}, known ones stay in use: {reason}",
+                cluster=self._cluster,
+                url=self._url,
+                reason=str(error) or type(error).__name__,
+            )
+        else:
+            update(servers)
+        if not self._stopped:
+            self._call = self._reactor.callLater(self._interval, self._begin, update)
+
+    async def _fetch(self) -> list[Any]:
+        # treq brings all of Twisted's web client with it: only who asks for this lister pays for it.
+        import treq
+
+        response = await treq.get(
+            self._url, headers=self._headers, reactor=self._reactor, persistent=False, unbuffered=True
+        )
+        body = bytearray()
+
+        def collect(data: bytes) -> None:
+            body.extend(data)
+            if len(body) > MAX_BODY:
+                raise _BadAnswer(f"the answer is larger than {MAX_BODY} bytes")
+
+        await treq.collect(response, collect)
+        if response.code != 200:
+            raise _BadAnswer(f"it answered with status {response.code}")
+        try:
+            document = json.loads(bytes(body))
+        except (ValueError, RecursionError):
+            raise _BadAnswer("the answer is not JSON") from None
+        if isinstance(document, Mapping):
+            document = document.get("servers")
+        if not isinstance(document, list):
+            raise _BadAnswer('the answer is neither a list nor an object with a list under "servers"')
+        return document
+
+
+def _seconds(config: Mapping[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.1 <= value <= 86400:
+        raise ValueError(
+            f"the server lister http: {key} must be a number of seconds, 0.1 to 86400, not {value!r}"
+        )
+    return float(value)
+
+
+@implementer(IServerListerPlugin)
+class HttpListerPlugin:
+    """
+    Servers that a web service names: the key C{url} of C{config}, and if wanted
+    C{interval} and C{timeout} in seconds, and C{headers} to send.
+
+    The answer is JSON: a list of C{host:port}, or an object with such a list
+    under the key C{servers}.  Over C{https} the service's certificate is
+    verified with the system's roots.
+    """
+
+    name: ClassVar[str] = "http"
+
+    def build(self, cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used.
+        """
+        for key in config:
+            if key not in _KEYS:
+                raise ValueError(
+                    f"the server lister http: unknown key {key!r}; the keys are {', '.join(_KEYS)}"
+                )
+        url = config.get("url")
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise ValueError(f"the server lister http: url must be an http or https URL, not {url!r}")
+        headers = config.get("headers", {})
+        if not isinstance(headers, Mapping) or not all(
+            isinstance(item, str) for pair in headers.items() for item in pair
+        ):
+            raise ValueError("the server lister http: headers must map names to values, all strings")
+        return _HttpLister(
+            url,
+            headers,
+            _seconds(config, "interval", INTERVAL),
+            _seconds(config, "timeout", TIMEOUT),
+            cluster,
+            reactor,
+        )
