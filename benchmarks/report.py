@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.load import SMALL, Load, LoadResult
 
+QUIET = 0.2  # cores that others may use
+
 # ratio column -> the peer that is 1.00
 BASELINES = {"x Envoy HTTP": "envoy-http", "x Envoy tcp": "envoy-tcp"}
 
@@ -83,6 +85,11 @@ def _cpu_per_gigabyte(each: Measurement) -> float:
     return sum(each.cpu) / (each.result.received / 1e9)
 
 
+def _others(each: Measurement) -> float:
+    """Cores."""
+    return each.others / each.result.seconds
+
+
 def _share(cell: Cell, figure: Callable[[Measurement], float]) -> str:
     """Split a CPU figure by process: server + agent."""
     total = median(cell, lambda each: sum(each.cpu))
@@ -117,6 +124,7 @@ def _row(name: str, cell: Cell, cells: Mapping[str, Cell], load: Load) -> list[s
         *(_ratio(cell, base, cost) if proxies else "-" for base in bases),
         f"{median(cell, lambda each: sum(each.resident)) / 1e6:.0f}" if proxies else "-",
         f"{min(values):,.0f}-{max(values):,.0f}",
+        f"{median(cell, _others):.2f}",
     ]
 
 
@@ -126,7 +134,7 @@ def _table(load: Load, cells: Mapping[str, Cell]) -> list[str]:
         *("path", unit, *BASELINES, "p50 ms", "p99 ms"),
         f"{cost} (server + agent)",
         *(f"CPU {name}" for name in BASELINES),
-        *("resident MB", "lowest-highest round"),
+        *("resident MB", "lowest-highest round", "cores used by others"),
     ]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     broken = []
@@ -171,11 +179,11 @@ def render(
         "for requests and MB, below 1 is better for CPU.",
     ]
     if everything:
-        others = max(each.others / each.result.seconds for each in everything)
+        others = max(_others(each) for each in everything)
         lines += [
             "",
             f"What had no part in the run used at most {others:.2f} cores during any round"
-            + (": **the machine was not quiet**." if others > 0.2 else "."),
+            + (": **the machine was not quiet**." if others > QUIET else "."),
         ]
     for load, cells in tables:
         lines += ["", f"## {load.title}", "", *_table(load, cells)]

@@ -37,7 +37,10 @@ class RenderTests(SynchronousTestCase):
         )
         self.assertEqual(
             row(lines, "ours"),
-            ["ours", "2,000", "2.00", "-", "1.00", "2.00", "20 (5 + 15)", "0.50", "-", "100", "1,000-3,000"],
+            [
+                *("ours", "2,000", "2.00", "-", "1.00", "2.00", "20 (5 + 15)", "0.50", "-", "100"),
+                *("1,000-3,000", "0.01"),
+            ],
         )
 
     def test_directHasNoProxy(self) -> None:
