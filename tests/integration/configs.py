@@ -24,7 +24,7 @@ def http_filter(router: str, **more: Any) -> dict[str, Any]:
 
 def tcp_filter(cluster: str, **more: Any) -> dict[str, Any]:
     """A C{tcp_proxy} filter."""
-    return {"type": "tcp_proxy", "config": {"stat_prefix": cluster, "cluster": cluster, **more}}
+    return {"type": "tcp_proxy", "config": {"cluster": cluster, **more}}
 
 
 def _router(name: str, *rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from collections.abc import Callable
 
-from twisted.internet.defer import gatherResults
-from twisted.python.failure import Failure
+from twisted.internet.defer import ensureDeferred, gatherResults
 
 from tests.integration.clients import RawPeer, connect_raw, listen_raw, threaded
 from tests.integration.configs import quick_agent, server
@@ -44,14 +42,13 @@ class Counter(RawPeer):
 
 
 class Farewell(RawPeer):
-    """Ends its own direction at once, and reads on."""
+    """Answers the first bytes, ends its own direction, and reads on."""
 
-    def connectionMade(self) -> None:
-        self.transport.write(b"that was all")
-        self.transport.loseWriteConnection()
-
-    def connectionLost(self, reason: Failure = Failure(Exception("lost"))) -> None:  # noqa: B008
-        super().connectionLost(reason)
+    def dataReceived(self, data: bytes) -> None:
+        if not self.received:
+            self.transport.write(b"that was all")
+            self.transport.loseWriteConnection()
+        super().dataReceived(data)
 
 
 class TcpTests(IntegrationTestCase):
@@ -97,8 +94,9 @@ class TcpTests(IntegrationTestCase):
 
     async def test_half_close_by_the_backend(self) -> None:
         backend = await listen_raw(self, Farewell)
-        port = await self.start(backend.port)
+        port = await self.start(backend.port, 1)
         peer = await connect_raw(self, port)
+        peer.transport.write(b"hello; ")
         self.assertEqual(await peer.closed(), b"that was all")
         self.assertFalse(peer.lost)
         behind = await backend.next()
@@ -120,11 +118,11 @@ class TcpTests(IntegrationTestCase):
 
         # each session uses up its reverse connection, so that agents redial all the time
         for turn in range(5):
-            await gatherResults([_deferred(session, 4 * turn + i) for i in range(4)])
+            await gatherResults([ensureDeferred(session(4 * turn + i)) for i in range(4)])
 
     async def test_reset_by_the_client_reaches_the_backend(self) -> None:
         backend = await listen_raw(self)
-        port = await self.start(backend.port)
+        port = await self.start(backend.port, 1)
         peer = await connect_raw(self, port)
         peer.transport.write(b"before the reset")
         behind = await backend.next()
@@ -132,17 +130,22 @@ class TcpTests(IntegrationTestCase):
         peer.transport.abortConnection()
         await behind.closed()
 
-    async def test_backend_that_is_not_there(self) -> None:
-        port = await self.start(self.reserve_port())
+    async def test_backend_that_comes_later(self) -> None:
+        later = self.reserve_port()
+        self.cloud = self.run_proxy(server(kind="tcp"), "server")
+        tunnel, port = await self.cloud.port("tunnelListener"), await self.cloud.port("clientListener")
+        edge = self.run_proxy(
+            quick_agent(tunnel, f"127.0.0.1:{later}", kind="tcp", reconnect_max_duration="300ms"), "agent"
+        )
+        await edge.logged("Connection refused")
         peer = await connect_raw(self, port)
         peer.transport.write(b"anybody?")
         self.assertEqual(await peer.closed(), b"")
-
-
-def _deferred(function: Callable[..., object], *args: object) -> object:
-    from twisted.internet.defer import ensureDeferred
-
-    return ensureDeferred(function(*args))  # type: ignore[arg-type]
+        await listen_raw(self, Echo, later)
+        await self.cloud.counted(JOINED, 1)
+        peer = await connect_raw(self, port)
+        peer.transport.write(b"anybody?")
+        await peer.contains(b"anybody?")
 
 
 class VolumeTests(IntegrationTestCase):
@@ -169,7 +172,7 @@ class VolumeTests(IntegrationTestCase):
         await self.cloud.counted(JOINED, 1)
         port = await self.cloud.port("clientListener")
         before = self.memory()
-        received, peaks = await threaded(self.run, port, listening, upload)
+        received, peaks = await threaded(self.pump, port, listening, upload)
         self.assertEqual(received, self.total)
         growth = [after - then for after, then in zip(peaks, before, strict=True)]
         self.assertLess(max(growth), self.flat, f"memory grew by {growth} bytes")
@@ -177,7 +180,7 @@ class VolumeTests(IntegrationTestCase):
     def memory(self) -> tuple[int, int]:
         return resident_bytes(self.cloud.pid), resident_bytes(self.edge.pid)
 
-    def run(self, port: int, listening: socket.socket, upload: bool) -> tuple[int, tuple[int, int]]:
+    def pump(self, port: int, listening: socket.socket, upload: bool) -> tuple[int, tuple[int, int]]:
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
             if upload:
                 client.sendall(b"!")
