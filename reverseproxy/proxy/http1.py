@@ -316,9 +316,7 @@ class Http1Proxy(Switchable):
     def _tunnel_closed(self) -> None:
         if self._tunnel is None or self.relay is None:
             return
-        exchange, client = self._tunnel
-        self._lost = True
-        self._stop_timer()
+        (exchange, client), self._tunnel = self._tunnel, None
         exchange.received = self.relay.received
         exchange.sent = 0 if client.relay is None else client.relay.received
         self._record(exchange)
@@ -466,6 +464,7 @@ class Http1Proxy(Switchable):
         self._lost = True
         self._closing = True
         self._stop_timer()
+        self._expire = _nothing  # it refers to us otherwise
         self._cancel(f"the client's connection was lost: {reason.getErrorMessage()}")
         self._events.clear()
         self._parser.close()
@@ -495,6 +494,10 @@ class Http1Proxy(Switchable):
 
     def stopProducing(self) -> None:
         """The connection is lost; C{connectionLost} says so as well."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _since(start: float, then: float | None) -> float | None:

@@ -217,6 +217,8 @@ class Exchange:
                 self._downstream.set_exchange_deadline(self._timeout)
         elif self._state == _NEW:
             self._route()
+        elif self.holds_back:
+            self._downstream.update_reading()
 
     # finding a host
 
@@ -234,7 +236,7 @@ class Exchange:
                 head.method.decode("ascii"),
                 normalize_path(path),
                 query,
-                head.host.decode("ascii"),
+                (head.host or downstream.default_host).decode("ascii"),
                 head.lookup,
                 "https" if downstream.info.secure else "http",
             )
@@ -273,6 +275,8 @@ class Exchange:
             return
         pending = self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
         pending.addCallbacks(self._acquired, self._not_acquired)
+        if self._pending is not None:
+            self._downstream.update_reading()
 
     def _acquired(self, host: Host) -> None:
         self._pending = None
@@ -348,6 +352,7 @@ class Exchange:
         client.start(self, self.head.method == b"HEAD")
         if downstream.settings.access_log is not None:
             self.request_sent_at = downstream.settings.clock.seconds()
+            self.upstream_local = client.local_address
         if client.full:
             self._full = True
         if downstream.full:

@@ -37,7 +37,7 @@ class Switchable(Rebindable):
         raise NotImplementedError
 
     def http_lost(self, reason: Failure) -> None:
-        """The connection is lost, while this is HTTP."""
+        """The connection is lost, whether this still is HTTP or not."""
         raise NotImplementedError
 
     def readConnectionLost(self) -> None:
@@ -54,12 +54,16 @@ class Switchable(Rebindable):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is lost."""
-        if self.relay is None:
-            self.http_lost(reason)
-        else:
+        if self.relay is not None:
             self.relay.connectionLost(reason)
+        self.http_lost(reason)
 
-    def _switch(self, clock: IReactorTime, early: bytes) -> RelayEnd:
+    def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
+        """
+        Give the connection to a L{RelayEnd}.
+
+        @param early: what was received for it.
+        """
         self.transport.unregisterProducer()
         relay = self.relay = RelayEnd(clock)
         relay.makeConnection(self.transport)  # type: ignore[no-untyped-call]
@@ -83,7 +87,7 @@ def switch(
     @param on_close: called with the reason when the left and when the right
         connection is lost.
     """
-    ends = (left._switch(clock, early_left), right._switch(clock, early_right))
+    ends = (left.become_relay(clock, early_left), right.become_relay(clock, early_right))
     for end, call in zip(ends, on_close, strict=True):
         end.on_close = call
     couple(*ends)

@@ -30,7 +30,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.proxy.http1_switch import Switchable
-from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
 from reverseproxy.wire.http1 import END, Event, ResponseParser
 
 log = Logger()
@@ -76,6 +76,7 @@ class Http1Client(Switchable):
         self._exchange: IExchange | None = None
         self._paused = False
         self._deadline: IDelayedCall | None = None
+        self._local_address: str | None = None
 
     def connectionMade(self) -> None:
         """Join the pool, busy until told otherwise."""
@@ -167,7 +168,24 @@ class Http1Client(Switchable):
         self.transport = None
         return True
 
+    @property
+    def local_address(self) -> str:
+        """Our own address on this connection; empty if it has none that is worth logging."""
+        if self._local_address is None:
+            host = self.transport.getHost()
+            self._local_address = ""
+            if isinstance(host, IPv4Address):
+                self._local_address = f"{host.host}:{host.port}"
+            elif isinstance(host, IPv6Address):
+                self._local_address = f"[{host.host}]:{host.port}"
+        return self._local_address
+
     # the connection
+
+    def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
+        """See L{Switchable}; the exchange has ended with that."""
+        self._exchange = None
+        return super().become_relay(clock, early)
 
     def dataReceived(self, data: bytes) -> None:
         """Parse a part of the response."""

@@ -130,6 +130,7 @@ class _Parser:
         "_counted",
         "_events",
         "_excess",
+        "_fed",
         "_headers",
         "_in_head",
         "_last",
@@ -160,7 +161,8 @@ class _Parser:
         self._body = 0  # bytes of a body of known length that are still to come
         self._counted = False  # the body is counted here, past llhttp
         self._chunked = False  # in a chunked body
-        self._excess = 0
+        self._excess = 0  # of a chunked body, what is not data; negative for what came before the body
+        self._fed = 0  # bytes of the current feed, at the end of _text
         self._last = False  # the current message is the last one
         self._renew()
 
@@ -175,6 +177,7 @@ class _Parser:
     def close(self) -> None:
         """Read nothing more, and let go of llhttp, which refers back to us."""
         self.closed = True
+        self._in_head = False
         self._llhttp = None
 
     def _fail(self, status: int, message: str) -> None:
@@ -211,6 +214,7 @@ class _Parser:
         if not self._in_head:
             self._offset = -1 if was_chunked else 0
         first = len(self._events)
+        self._fed = len(data)
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -228,8 +232,7 @@ class _Parser:
         if self._in_head:
             self._check_partial(len(data))
         elif self._chunked:
-            if was_chunked:
-                self._check_chunks(len(data), self._events[first:])
+            self._check_chunks(len(data), self._events[first:])
         elif self._body > 0:
             # The rest of this body needs no parser; llhttp is renewed behind it.
             self._counted = True
@@ -269,6 +272,14 @@ class _Parser:
         self._excess = max(0, self._excess + size)
         if self._excess > CHUNK_EXCESS:
             self._fail(self.status, "too little data in a chunked body")
+
+    def _begin_chunks(self) -> None:
+        self._chunked = True
+        if self._offset < 0:
+            self._excess = -self._fed
+        else:
+            self._excess = len(self._text) - self._fed - self._offset
+            self._offset = -1
 
     def _skip_empty_lines(self) -> int:
         """Where the current head begins: llhttp ignores empty lines before it."""
@@ -405,10 +416,10 @@ class RequestParser(_Parser):
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
         status, message = 400, str(error)
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and _TOKEN_LINE.match(
-            self._text.lstrip(b"\r\n")
-        ):
-            status = 501
+        if isinstance(error, httptools.HttpParserInvalidMethodError):
+            # A method that nobody knows, if all of the line has come; else who knows what this is.
+            if self._offset >= 0 and _TOKEN_LINE.match(self._text, self._skip_empty_lines()):
+                status = 501
         elif "PRI" in message:
             status, message = 505, "HTTP/2 is not spoken here"
         self._fail(status, message)
@@ -523,8 +534,7 @@ class RequestParser(_Parser):
         )
         self._last = not keep_alive
         if length == CHUNKED:
-            self._chunked = True
-            self._offset = -1
+            self._begin_chunks()
         else:
             self._body = length
             if self._offset >= 0:
@@ -542,11 +552,12 @@ class RequestParser(_Parser):
             # We don't know where this head begins: it came behind a chunked body.
             if self._known_size() > self._max_head:
                 raise HttpError(431, f"request head larger than {self._max_head} bytes")
-            if line in text:
-                return True, None
-            if b"%b %b HTTP/1.0\r\n" % (method, target) in text:
-                return False, None
-            return self._read_odd_version()
+            version = self._llhttp.get_http_version()
+            if version not in ("1.0", "1.1"):
+                return self._read_odd_version()
+            if b"%b %b HTTP/%b\r\n" % (method, target, version.encode("ascii")) not in text:
+                raise HttpError(400, "malformed request line")
+            return version == "1.1", None
         if not text.startswith(line, offset):
             offset = self._skip_empty_lines()
         http11 = text.startswith(line, offset)
@@ -765,7 +776,7 @@ class ResponseParser(_Parser):
         interim = status < 200
         bodiless = interim or status == 204 or status == 304
         if bodiless:
-            if interim and length > 0:
+            if interim and length not in (UNTIL_CLOSE, 0):
                 raise HttpError(502, "interim response with a body")
             if length == CHUNKED or (length != UNTIL_CLOSE and status != 304):
                 clean = False  # such framing is not forwarded
@@ -792,8 +803,7 @@ class ResponseParser(_Parser):
             )
         )
         if length == CHUNKED:
-            self._chunked = True
-            self._offset = -1
+            self._begin_chunks()
         elif length > 0:
             self._body = length
         elif length == UNTIL_CLOSE:
