@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["EXTEND_CONFIGS", "DynamicServerListConfig", "ExtendConfig", "TunnelAgentConfig"]
+__all__ = ["DynamicServerListConfig", "ExtendConfig", "TunnelAgentConfig"]
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, ValidationInfo, field_validator
 
-from reverseproxy.config._base import Model, ModelClass, key
+from reverseproxy.config._base import Model, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._values import (
     Bool,
@@ -125,38 +125,30 @@ class TunnelAgentConfig(Model):
         return enabled(value)
 
 
-EXTEND_CONFIGS: Final[Mapping[str, type[Model]]] = {"tunnel_agent": TunnelAgentConfig}
-"""The model of each extension's configuration, by the extension's type."""
-
-
 class ExtendConfig(Model):
     """
     An extension.
 
-    @ivar config: a model as L{EXTEND_CONFIGS} has it for C{type}; L{None} for
+    @ivar config: a model as C{config_by_type} has it for C{type}; L{None} for
         other types, which are ignored.
     """
+
+    config_by_type: ClassVar = {"tunnel_agent": TunnelAgentConfig}
 
     type: Text = key(
         "",
         "The kind of extension. Other kinds are ignored with a warning.",
         required=True,
-        choices=tuple(EXTEND_CONFIGS),
+        choices=("tunnel_agent",),
     )
     config: TunnelAgentConfig | None = key(
         None, "Options of the extension, by its type.", validate_default=True
     )
 
-    @classmethod
-    def submodel_for(cls, name: str, document: dict[str, Any]) -> ModelClass | None:
-        """The model of C{config}, by C{type}."""
-        kind = document.get("type")
-        return EXTEND_CONFIGS.get(kind) if name == "config" and isinstance(kind, str) else None
-
     @field_validator("config", mode="plain")
     @classmethod
     def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
-        model = cls.submodel_for("config", info.data)
+        model = cls.config_by_type.get(info.data.get("type", ""))
         if model is None or isinstance(value, model):
             return value if model else None
         return model.model_validate({} if value is None else value, context=info.context)

@@ -13,7 +13,6 @@ __all__ = [
     "NOT_YET",
     "KeyInfo",
     "Model",
-    "ModelClass",
     "Shape",
     "key",
     "key_info",
@@ -22,10 +21,10 @@ __all__ = [
     "shape_of",
 ]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, ClassVar, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -100,18 +99,11 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @classmethod
-    def submodel_for(cls, name: str, document: dict[str, Any]) -> type[Model] | None:
-        """
-        The model of a field that depends on other keys beside it.
-
-        @param name: the field's name.
-        @param document: the keys beside it, by field name.
-        """
-        return None
-
-
-ModelClass = type[Model]
+    config_by_type: ClassVar[Mapping[str, type[Model]]] = {}
+    """
+    For models with a C{type} and a C{config} that depends on it: the model of
+    C{config} for each C{type}.
+    """
 
 
 def keys_of(model: type[Model]) -> Iterator[tuple[str, FieldInfo, KeyInfo]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "FILTER_CONFIGS",
     "AccessLogConfig",
     "CidrConfig",
     "FilterChainConfig",
@@ -19,11 +18,11 @@ __all__ = [
 
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, field_validator, model_validator
 
-from reverseproxy.config._base import Model, ModelClass, key
+from reverseproxy.config._base import Model, key
 from reverseproxy.config._routers import RouterConfig
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import (
@@ -222,45 +221,37 @@ class TunnelConfig(Model):
     )
 
 
-FILTER_CONFIGS: Final[Mapping[str, type[Model]]] = {
-    "proxy": ProxyConfig,
-    "tcp_proxy": TcpProxyConfig,
-    "tunnel": TunnelConfig,
-    "connection_manager": RouterConfig,
-}
-"""The model of each network filter's configuration, by the filter's type."""
-
-
 class FilterConfig(Model):
     """
     A network filter.
 
-    @ivar config: a model as L{FILTER_CONFIGS} has it for C{type}; L{None} for
+    @ivar config: a model as C{config_by_type} has it for C{type}; L{None} for
         other types, which are skipped.
     """
+
+    config_by_type: ClassVar = {
+        "proxy": ProxyConfig,
+        "tcp_proxy": TcpProxyConfig,
+        "tunnel": TunnelConfig,
+        "connection_manager": RouterConfig,
+    }
 
     type: Text = key(
         "",
         "The kind of filter. connection_manager only defines a router. Other kinds are skipped with a "
         "warning.",
         required=True,
-        choices=tuple(FILTER_CONFIGS),
+        choices=("proxy", "tcp_proxy", "tunnel", "connection_manager"),
         later=("udp_proxy", "grpc", "fault_inject", "transcoder"),
     )
     config: ProxyConfig | TcpProxyConfig | TunnelConfig | RouterConfig | None = key(
         None, "Options of the filter, by its type.", validate_default=True
     )
 
-    @classmethod
-    def submodel_for(cls, name: str, document: dict[str, Any]) -> ModelClass | None:
-        """The model of C{config}, by C{type}."""
-        kind = document.get("type")
-        return FILTER_CONFIGS.get(kind) if name == "config" and isinstance(kind, str) else None
-
     @field_validator("config", mode="plain")
     @classmethod
     def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
-        model = cls.submodel_for("config", info.data)
+        model = cls.config_by_type.get(info.data.get("type", ""))
         if model is None or isinstance(value, model):
             return value if model else None
         return model.model_validate({} if value is None else value, context=info.context)

@@ -203,7 +203,7 @@ class Tree:
                 path = here.place(str(part))
             elif isinstance(here, Items) and isinstance(part, int) and part < len(here):
                 path = here.place(part)
-            elif isinstance(here, dict | list):
+            elif here is None or isinstance(here, dict | list):
                 path = _below(path, part)
             else:
                 break
@@ -277,10 +277,10 @@ class Tree:
         """Match an object with its model; anything else is for the model to refuse."""
         if document is None:
             document = Object(())
+        self._findings.seen(file, path)
         if not isinstance(document, Object):
             return document
         node = Node(file, path, model)
-        self._findings.seen(file, path)
         self._keys(node, document)
         self._required(node)
         self._findings.done(file, path)
@@ -311,6 +311,9 @@ class Tree:
                 self._unknown(node, written, names)
             elif written in latest.values():
                 self._field(node, fields[written], written, value)
+        model = self._config_model(node)
+        if model is not None and "config" not in node:
+            node["config"] = self._object(model, None, node.file, node.place("config"))
         for field, _, info in keys_of(node.model):
             if info.directory_of and isinstance(node.get(field), str):
                 self._files(node, field, info.directory_of)
@@ -323,7 +326,7 @@ class Tree:
             node.pop(field, None)
             return
         shape = shape_of(node.model.model_fields[field].annotation)
-        model = node.model.submodel_for(field, node) or shape.model
+        model = self._config_model(node) if field == "config" and node.model.config_by_type else shape.model
         if not info.acted:
             value = self._free(value, node.file, path)
             if value not in _NOTHING and value not in info.harmless:
@@ -350,6 +353,11 @@ class Tree:
         else:
             value = self._free(value, node.file, path)
         node.put(field, written, value)
+
+    def _config_model(self, node: Node) -> type[Model] | None:
+        """The model of a C{config} that depends on the C{type} beside it."""
+        kind = node.get("type")
+        return node.model.config_by_type.get(kind) if isinstance(kind, str) else None
 
     def _unknown(self, node: Node, written: str, names: dict[str, str]) -> None:
         """Warn of a key that no field is for."""

@@ -18,18 +18,10 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from reverseproxy.config._agents import EXTEND_CONFIGS, ExtendConfig
 from reverseproxy.config._base import KeyInfo, Model, keys_of, shape_of
-from reverseproxy.config._listeners import FILTER_CONFIGS, FilterConfig
 from reverseproxy.config._values import Kind
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Config
-
-_BY_TYPE: Final[Mapping[type[Model], Mapping[str, type[Model]]]] = {
-    FilterConfig: FILTER_CONFIGS,
-    ExtendConfig: EXTEND_CONFIGS,
-}
-"""Models whose C{config} has a model that depends on their C{type}."""
 
 _TOP: Final = "The top level"
 
@@ -95,7 +87,7 @@ def _titles(places: Mapping[type[Model], list[_Place]]) -> dict[type[Model], str
         if not found:
             titles[model] = _TOP
             continue
-        place = next((place for place in found if place.parent not in _BY_TYPE), found[0])
+        place = next((place for place in found if not place.parent.config_by_type), found[0])
         taken = place.name in titles.values()
         titles[model] = f"{place.name} of {titles[place.parent]}" if taken else place.name
     return titles
@@ -104,8 +96,8 @@ def _titles(places: Mapping[type[Model], list[_Place]]) -> dict[type[Model], str
 def _nested(model: type[Model]) -> Iterator[tuple[_Place, type[Model]]]:
     """The models that are values of a model's keys."""
     for _, field, info in keys_of(model):
-        if info.name == "config" and model in _BY_TYPE:
-            for kind, nested in _BY_TYPE[model].items():
+        if info.name == "config" and model.config_by_type:
+            for kind, nested in model.config_by_type.items():
                 yield _Place(kind, model, info.name), nested
             continue
         nested_model = shape_of(field.annotation).model
@@ -142,9 +134,8 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
     if not info.acted:
         facts.append("**not acted on**")
     lines = [f"``{info.name}`` ({', '.join(facts)})", f"   {_escape(field.description or '')}"]
-    if info.name == "config" and model in _BY_TYPE:
-        known = ", ".join(f"``{kind}``" for kind in _BY_TYPE[model])
-        lines.append(f"   See {known}.")
+    if info.name == "config" and model.config_by_type:
+        lines.append(f"   See {_literals(model.config_by_type)}.")
     else:
         nested = shape_of(field.annotation).model
         if nested is not None:

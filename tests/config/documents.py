@@ -116,9 +116,9 @@ def edited(document: dict[str, Any], *changes: tuple[str, Any]) -> dict[str, Any
         if value is GONE:
             del here[last]
         elif isinstance(here, list) and last == len(here):
-            here.append(value)
+            here.append(copy.deepcopy(value))
         else:
-            here[last] = value
+            here[last] = copy.deepcopy(value)
     return document
 
 
