@@ -93,7 +93,7 @@ class AgentLink(Handover):
 
     def greet(self) -> Deferred[None]:
         """Send the init frame; see L{reverseproxy.tunnel.slot.Link.greet}."""
-        greeting: Deferred[None] = Deferred(lambda _: self.close())
+        greeting: Deferred[None] = Deferred(lambda _: self._abandon())
         if self.gone:
             greeting.errback(Failure(ConnectionRefusedByPeer("connection lost before the handshake")))
             return greeting
@@ -101,6 +101,11 @@ class AgentLink(Handover):
         self._deadline = self._clock.callLater(self._timeout, self._too_late)
         self.transport.write(encode(self._make_init(self.local_address)))
         return greeting
+
+    def _abandon(self) -> None:
+        # Forgotten first: the loss of the connection must not conclude what is cancelled.
+        self._greeting = None
+        self.close()
 
     def _too_late(self) -> None:
         self._refuse(ConnectionRefusedByPeer(f"no answer to the handshake within {self._timeout:g} s"))

@@ -18,6 +18,7 @@ __all__ = [
     "connect_raw",
     "fetch",
     "frame",
+    "gather",
     "init_frame",
     "listen_raw",
     "response_frame",
@@ -29,12 +30,12 @@ import json
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
@@ -356,6 +357,11 @@ class Recorder(Factory):
         _deadline(came, timeout, late)
         self._hand_over()
         return came
+
+
+def gather(waited: Iterable[Any]) -> Deferred[list[Any]]:
+    """Wait for several coroutines or Deferreds at the same time."""
+    return gatherResults([ensureDeferred(each) for each in waited])
 
 
 async def connect_raw(

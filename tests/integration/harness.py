@@ -25,6 +25,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -147,7 +148,7 @@ class Child(ProcessProtocol):
 
     def signal(self, name: str) -> None:
         """Send a signal, such as C{"TERM"}."""
-        self.transport.signalProcess(name)
+        self.transport.signalProcess(signal.Signals[f"SIG{name}"])
 
     def ended(self, timeout: float = DEADLINE) -> Deferred[int]:
         """Wait until the process has ended; fires with its L{status}."""

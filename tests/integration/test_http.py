@@ -7,11 +7,10 @@ import http.client
 import socket
 from collections.abc import Iterator
 
-from twisted.internet.defer import gatherResults
 from websockets.sync.client import connect as connect_websocket
 
 from tests.integration.backend import pattern
-from tests.integration.clients import ask, connect_raw, fetch, threaded
+from tests.integration.clients import ask, connect_raw, fetch, gather, threaded
 from tests.integration.configs import quick_agent, server
 from tests.integration.harness import DEADLINE, JOINED, IntegrationTestCase
 
@@ -108,8 +107,8 @@ class HttpTests(IntegrationTestCase):
         await fetch(self.backend.port, "/held?key=turn&n=2")
         queued = [fetch(port, "/echo", "POST", b"%d" % i) for i in range(6)]
         await fetch(self.backend.port, "/release?key=turn")
-        self.assertEqual([a.body for a in await gatherResults(held)], [b"0", b"1"])
-        self.assertEqual([a.body for a in await gatherResults(queued)], [b"%d" % i for i in range(6)])
+        self.assertEqual([a.body for a in await gather(held)], [b"0", b"1"])
+        self.assertEqual([a.body for a in await gather(queued)], [b"%d" % i for i in range(6)])
 
     async def test_client_that_goes_away_frees_its_connection(self) -> None:
         port = await self.start(1)

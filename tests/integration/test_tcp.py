@@ -6,9 +6,7 @@ import select
 import socket
 import threading
 
-from twisted.internet.defer import ensureDeferred, gatherResults
-
-from tests.integration.clients import RawPeer, connect_raw, listen_raw, threaded
+from tests.integration.clients import RawPeer, connect_raw, gather, listen_raw, threaded
 from tests.integration.configs import quick_agent, server
 from tests.integration.harness import DEADLINE, JOINED, IntegrationTestCase, resident_bytes
 
@@ -118,7 +116,7 @@ class TcpTests(IntegrationTestCase):
 
         # each session uses up its reverse connection, so that agents redial all the time
         for turn in range(5):
-            await gatherResults([ensureDeferred(session(4 * turn + i)) for i in range(4)])
+            await gather(session(4 * turn + i) for i in range(4))
 
     async def test_reset_by_the_client_reaches_the_backend(self) -> None:
         backend = await listen_raw(self)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import gatherResults
-
-from tests.integration.clients import Load, fetch
+from tests.integration.clients import Load, fetch, gather
 from tests.integration.configs import quick_agent, server
 from tests.integration.harness import JOINED, LEFT, SERVING, IntegrationTestCase, ReverseProxy
 
@@ -45,7 +43,8 @@ class StartTests(IntegrationTestCase):
         edge = self.run_proxy(quick_agent(await cloud.port("tunnelListener"), connections=8), "agent")
         await joined(cloud, 8)
         await edge.counted(SERVING, 8)
-        answers = await gatherResults([fetch(await cloud.port("clientListener")) for _ in range(16)])
+        client = await cloud.port("clientListener")
+        answers = await gather(fetch(client) for _ in range(16))
         self.assertEqual({answer.status for answer in answers}, {200})
 
 
@@ -74,7 +73,7 @@ class LossTests(IntegrationTestCase):
         mark = cloud.mark()
         await first.kill()
         await cloud.counted(LEFT, 2, mark)
-        answers = await gatherResults([fetch(client) for _ in range(8)])
+        answers = await gather(fetch(client) for _ in range(8))
         self.assertEqual({answer.body for answer in answers}, {b"second"})
 
     async def test_agent_killed_in_the_middle_of_a_request(self) -> None:
@@ -164,7 +163,7 @@ class DrainTests(IntegrationTestCase):
         with self.assertRaises(ConnectionRefusedError):
             await self.until_refused(client)
         await fetch(backend.port, "/release?key=server")
-        answers = await gatherResults(held)
+        answers = await gather(held)
         self.assertEqual(
             [(answer.status, answer.body) for answer in answers],
             [(200, b"request %d" % number) for number in range(8)],
