@@ -9,6 +9,7 @@ to do next.
 from __future__ import annotations
 
 __all__ = [
+    "CertificateRejected",
     "ClusterUnknown",
     "ConfigError",
     "ConnectionRefusedByPeer",
@@ -24,6 +25,7 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "ReverseProxyError",
+    "TlsFailed",
     "WireError",
 ]
 
@@ -100,6 +102,14 @@ class HandshakeRefused(ReverseProxyError):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
+
+
+class TlsFailed(ReverseProxyError):
+    """A TLS handshake could not be completed."""
+
+
+class CertificateRejected(TlsFailed):
+    """A TLS peer's certificate is not trusted, or not for the name that we wanted to reach."""
 
 
 class ConnectionRefusedByPeer(ReverseProxyError):

@@ -1,0 +1,32 @@
+"""
+TLS: MOSN's C{tls_context} on Twisted and pyOpenSSL.
+
+C{contexts} makes OpenSSL contexts of configuration and keeps them up to date
+with their files; C{client_hello} reads what a client asks for, so that one of
+several contexts can be chosen; C{transport} runs a connection, with half-closes
+that work; C{endpoint} dials; C{inspector} tells TLS from plaintext; C{identity}
+says who a peer proved to be; C{reload} looks at the files from time to time.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CertificateReloader",
+    "ClientTls",
+    "IReloadable",
+    "ServerTls",
+    "TlsTransport",
+    "client_endpoint",
+    "inspect_factory",
+    "negotiated_protocol",
+    "peer_identity",
+    "wrap_client",
+    "wrap_server",
+]
+
+from reverseproxy.tls.contexts import ClientTls, ServerTls
+from reverseproxy.tls.endpoint import client_endpoint
+from reverseproxy.tls.identity import negotiated_protocol, peer_identity
+from reverseproxy.tls.inspector import inspect_factory
+from reverseproxy.tls.reload import CertificateReloader, IReloadable
+from reverseproxy.tls.transport import TlsTransport, wrap_client, wrap_server

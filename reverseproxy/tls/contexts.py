@@ -1,0 +1,413 @@
+"""
+A C{tls_context} as OpenSSL contexts, for servers and for clients.
+
+Contexts are never changed.  When a file has changed, a new one is made for new
+connections.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ClientTls", "Loaded", "ServerTls", "TlsContext"]
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakSet
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.config.models import TlsContextConfig
+from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.tls.material import PEM, Material, Verify, openssl_text
+from reverseproxy.tls.verification import ServerName, accept_all, verify_chain
+
+log = Logger()
+
+_CERTIFICATE_KEYS: Final = frozenset({"cert_chain", "private_key"})
+
+_MAX_NAME: Final = 255
+"""Characters of a host name at the most."""
+
+_Stamp = tuple[int, int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    An OpenSSL context, as it was made from the files of one C{tls_context}.
+
+    @ivar context: with this object as its application data.
+    @ivar verifies: whether a peer certificate on a connection of this context
+        has been verified.
+    @ivar names: on a server, the names that select this context, in lower case;
+        some begin with C{*.}.
+    @ivar alpn: the protocols that it can speak.
+    @ivar verify: how it verifies, for a connection that changes over to it.
+    """
+
+    context: SSL.Context
+    verifies: bool
+    names: frozenset[str]
+    alpn: tuple[str, ...]
+    verify: Verify
+
+
+class TlsContext:
+    """
+    One C{tls_context}, and the OpenSSL context last made from it.
+
+    @ivar loaded: L{None} if the certificate is unusable and the configuration
+        has C{fall_back}.
+    """
+
+    def __init__(
+        self,
+        config: TlsContextConfig,
+        where: str,
+        assemble: Callable[[Material], Loaded],
+        needs_certificate: bool,
+    ) -> None:
+        """
+        @param where: the place in the configuration, for messages.
+        @param assemble: makes the context.
+        @param needs_certificate: whether a missing certificate is a mistake.
+        @raise ConfigError: with everything that is wrong.
+        """
+        self._config = config
+        self._where = where
+        self._assemble = assemble
+        self._needs_certificate = needs_certificate
+        self._paths = tuple(
+            value
+            for value in (config.ca_cert, config.cert_chain, config.private_key)
+            if value and PEM not in value
+        )
+        self._failed: tuple[_Stamp, ...] | None = None
+        # Before the files are read: what changes while they are read counts as a change.
+        self._stamps = self._stat()
+        self.loaded: Loaded | None = None
+        try:
+            self.loaded = self._load(first=True)
+        except ConfigError as error:
+            keys = {problem.path.rpartition(".")[2] for problem in error.problems}
+            if not (needs_certificate and config.fall_back and keys <= _CERTIFICATE_KEYS):
+                raise
+            log.warn(
+                "{where}: no TLS, because fall_back is set and the certificate can't be used: {reason}",
+                where=where,
+                reason=str(error),
+            )
+
+    def _stat(self) -> tuple[_Stamp, ...]:
+        return tuple(_stamp(path) for path in self._paths)
+
+    def _load(self, first: bool = False) -> Loaded:
+        material = Material(self._config, self._where, self._needs_certificate)
+        if first:
+            material.warn()
+        if not material.problems:
+            try:
+                return self._assemble(material)
+            except SSL.Error as error:
+                # What OpenSSL checks only now is the key: it must fit the certificate and be long enough.
+                material.report(
+                    "cert_chain", f"can't be used together with the private_key: {openssl_text(error)}"
+                )
+        raise ConfigError(*material.problems)
+
+    def reload_if_changed(self) -> bool:
+        """
+        Make a new context if a file has changed.
+
+        If it can't be made, the old one stays in use; that is logged once for
+        each change, and tried again at each call.
+
+        @return: whether there is a new context.
+        """
+        stamps = self._stat()
+        if stamps == self._stamps:
+            return False
+        try:
+            loaded = self._load()
+        except ConfigError as error:
+            if stamps != self._failed:
+                self._failed = stamps
+                log.warn(
+                    "{where}: the changed certificate files can't be used, {state}: {reason}",
+                    where=self._where,
+                    state="the old certificates stay" if self.loaded is not None else "TLS stays off",
+                    reason=str(error),
+                )
+            return False
+        self.loaded, self._stamps, self._failed = loaded, stamps, None
+        log.info("{where}: new certificates are in use", where=self._where)
+        return True
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTls:
+    """
+    TLS of a listener: one C{tls_context} or a set of them.
+
+    Of several, a client's server name chooses one (an exact match first, then
+    wildcards from the longest to the shortest), else the protocols that it
+    offers (ALPN), else the first one serves.  All settings of the chosen one
+    apply under L{reverseproxy.tls.wrap_server}, whose transport looks into the
+    client's first message.  Under Twisted's own TLS transports, where only the
+    server name is known, and only once the handshake has begun, the versions
+    and curves of the first context are used with the certificates, authorities
+    and cipher suites of the chosen one.
+    """
+
+    def __init__(self, contexts: Sequence[TlsContextConfig], where: str = "tls_context") -> None:
+        """
+        @param contexts: one or more, in the order of the configuration, without
+            those whose C{status} is false.
+        @param where: the place in the configuration, for messages.
+        @raise ConfigError: with everything that is wrong with any of them.
+        """
+        if not contexts:
+            raise ValueError("no tls_context: that is plaintext, not TLS")
+        self._switchable: WeakSet[SSL.Connection] = WeakSet()
+        self._several = len(contexts) > 1
+        self._contexts: list[TlsContext] = []
+        problems: list[Problem] = []
+        for index, config in enumerate(contexts):
+            place = f"{where}_set[{index}]" if self._several else where
+            try:
+                self._contexts.append(TlsContext(config, place, self._assemble, needs_certificate=True))
+            except ConfigError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise ConfigError(*problems)
+        self._index()
+
+    def _index(self) -> None:
+        """Prepare the choice among the contexts that can be used at present."""
+        self._usable = [context.loaded for context in self._contexts if context.loaded is not None]
+        self._by_name: dict[str, Loaded] = {}
+        self._by_alpn: dict[str, Loaded] = {}
+        for loaded in self._usable:
+            for name in loaded.names:
+                self._by_name.setdefault(name, loaded)
+            for protocol in loaded.alpn:
+                self._by_alpn.setdefault(protocol.lower(), loaded)
+
+    def _assemble(self, material: Material) -> Loaded:
+        config = material.config
+        verifies = config.verify_client
+        verify: Verify = (SSL.VERIFY_NONE, None)
+        if verifies and config.require_client_cert:
+            verify = (SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify_chain)
+        elif verifies:
+            verify = (SSL.VERIFY_PEER, verify_chain)
+        elif config.require_client_cert:
+            verify = (SSL.VERIFY_PEER, accept_all)
+        context = material.context(SSL.TLS_SERVER_METHOD, verify, verifies)
+        for authority in material.authorities or ():
+            context.add_client_ca(authority)
+        if config.alpn:
+            offered = tuple(protocol.encode() for protocol in config.alpn)
+            context.set_alpn_select_callback(lambda _, wanted: _select_protocol(offered, wanted))
+        if self._several:
+            context.set_tlsext_servername_callback(self._switch)
+        loaded = Loaded(context, verifies, _names(material.chain[0], config.server_name), config.alpn, verify)
+        context.set_app_data(loaded)
+        return loaded
+
+    @property
+    def plaintext(self) -> bool:
+        """Whether no certificate can be used, so that C{fall_back} means plaintext."""
+        return not self._usable
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a client's first message has a say in which context is used."""
+        return len(self._usable) > 1
+
+    def select(self, server_name: str, alpn: Iterable[str]) -> Loaded:
+        """
+        Choose the context for a client.
+
+        @param server_name: in lower case; empty if it named none.
+        @param alpn: the protocols that it offers.
+        """
+        if server_name and len(server_name) <= _MAX_NAME:
+            labels = server_name.split(".")
+            candidates = [server_name, *("*." + ".".join(labels[i:]) for i in range(1, len(labels)))]
+            # Every context is asked for the exact name before any of them for a wildcard.
+            for candidate in candidates:
+                if candidate in self._by_name:
+                    return self._by_name[candidate]
+        for protocol in alpn:
+            if protocol.lower() in self._by_alpn:
+                return self._by_alpn[protocol.lower()]
+        return self._usable[0]
+
+    def connection(self, protocol: Any, loaded: Loaded) -> SSL.Connection:
+        """Make the connection object for a client whose context has been chosen."""
+        connection = SSL.Connection(loaded.context, None)
+        connection.set_accept_state()
+        connection.set_app_data(protocol)
+        return connection
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """See L{IOpenSSLServerConnectionCreator}."""
+        connection = self.connection(protocol, self._usable[0])
+        self._switchable.add(connection)
+        return connection
+
+    def _switch(self, connection: SSL.Connection) -> None:
+        # Called by OpenSSL when it has read the client's server name, if any.
+        if connection not in self._switchable:
+            return
+        name = (connection.get_servername() or b"").decode("latin-1").rstrip(".").lower()
+        chosen = self.select(name, ())
+        if chosen.context is not connection.get_context():
+            connection.set_context(chosen.context)
+            connection.set_verify(*chosen.verify)
+
+    def reload_if_changed(self) -> bool:
+        """
+        Make new contexts of those whose files have changed, for new connections.
+
+        @return: whether there is a new one.
+        """
+        changed = [context.reload_if_changed() for context in self._contexts]
+        if any(changed):
+            self._index()
+        return any(changed)
+
+
+def _select_protocol(offered: tuple[bytes, ...], wanted: list[bytes]) -> Any:
+    """
+    Choose the first of our protocols that the client offers too.
+
+    Without one the handshake fails, as RFC 7301 wants it; as in Go, a client
+    that would speak HTTP/1.1 with a server of HTTP/2 is served without ALPN.
+    """
+    for protocol in offered:
+        if protocol in wanted:
+            return protocol
+    if b"h2" in offered and b"http/1.1" in wanted:
+        return SSL.NO_OVERLAPPING_PROTOCOLS
+    offers = ", ".join(protocol.decode("latin-1") for protocol in wanted)
+    raise SSL.Error([("", "", f"no application protocol in common; the client offers {offers}")])
+
+
+def _names(certificate: x509.Certificate, server_name: str) -> frozenset[str]:
+    """The names that choose a server's context: MOSN looks at the common name too."""
+    names = {server_name}
+    with suppress(ValueError):
+        names.update(
+            str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        )
+        with suppress(x509.ExtensionNotFound):
+            alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            names.update(alternatives.value.get_values_for_type(x509.DNSName))
+    return frozenset(name.rstrip(".").lower() for name in names) - {""}
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientTls:
+    """
+    TLS towards one server.
+
+    The server's certificate must be signed by an authority of C{ca_cert} (or of
+    the system), and carry the name that we want to reach as a subject
+    alternative name: an IP address as an IP address, any other name as a DNS
+    name, where C{*} stands for one leading label.  The common name counts for
+    nothing.  This is checked before our own certificate is shown.
+
+    @ivar name: the name that is verified: C{server_name}, else the host that is
+        dialled.
+    @ivar fall_back: whether the configuration asks for plaintext when the
+        handshake fails.
+    """
+
+    def __init__(self, config: TlsContextConfig, default_name: str, where: str = "tls_context") -> None:
+        """
+        @param default_name: the host part of the address that is dialled.
+        @param where: the place in the configuration, for messages.
+        @raise ConfigError: with everything that is wrong.
+        """
+        self._config = config
+        self._where = where
+        self.fall_back = config.fall_back
+        self._take_name(default_name)
+        self._context = TlsContext(config, where, self._assemble, needs_certificate=False)
+
+    def named(self, default_name: str) -> ClientTls:
+        """
+        The same for another server, without loading everything once more.
+
+        The system's authorities alone take a megabyte for every L{ClientTls}
+        that is made in the ordinary way.
+
+        @param default_name: the host part of the address that is dialled.
+        @raise ConfigError: if it can't be verified.
+        """
+        other = copy(self)
+        other._take_name(default_name)
+        return other
+
+    def _take_name(self, default_name: str) -> None:
+        self.name = self._config.server_name or default_name
+        self._server: ServerName | None = None
+        try:
+            self._server = ServerName(self.name)
+        except ValueError as error:
+            if not self._config.insecure_skip:
+                message = f"server_name: {error}; set one, or insecure_skip"
+                raise ConfigError(Problem("", f"{self._where}.server_name", message)) from error
+
+    def _assemble(self, material: Material) -> Loaded:
+        config = material.config
+        verifies = not config.insecure_skip
+        # Each connection adds the name, in clientConnectionForTLS.
+        flags = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        verify: Verify = (flags, verify_chain) if verifies else (SSL.VERIFY_NONE, None)
+        context = material.context(SSL.TLS_CLIENT_METHOD, verify, verifies)
+        if config.alpn:
+            context.set_alpn_protos([protocol.encode() for protocol in config.alpn])
+        loaded = Loaded(context, verifies, frozenset(), config.alpn, verify)
+        context.set_app_data(loaded)
+        return loaded
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """See L{IOpenSSLClientConnectionCreator}."""
+        loaded = self._context.loaded
+        assert loaded is not None  # only servers do without
+        connection = SSL.Connection(loaded.context, None)
+        connection.set_connect_state()
+        connection.set_app_data(tlsProtocol)
+        if self._server is not None:
+            if self._server.host:
+                connection.set_tlsext_host_name(self._server.host.encode("ascii"))
+            if loaded.verifies:
+                connection.set_verify(loaded.verify[0], self._server.verify)
+        return connection
+
+    def reload_if_changed(self) -> bool:
+        """
+        Make a new context if a file has changed, for new connections.
+
+        @return: whether there is one.
+        """
+        return self._context.reload_if_changed()
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,93 @@
+"""What a TLS connection proves of its peer, and what was agreed on."""
+
+from __future__ import annotations
+
+__all__ = ["certificate_identity", "negotiated_protocol", "peer_identity"]
+
+import json
+from hashlib import sha256
+from typing import Any
+
+from cryptography import x509
+from twisted.protocols.policies import ProtocolWrapper
+
+from reverseproxy.tls.contexts import Loaded
+from reverseproxy.tls.transport import TlsTransport
+
+
+def peer_identity(transport: object) -> str | None:
+    """
+    Say who the peer of a connection has proved to be.
+
+    @param transport: what a protocol was connected to.
+    @return: a string that is the same for every certificate of the same
+        subject name and alternative names, whoever of our authorities issued
+        it and whenever; L{None} without TLS, during the handshake, without a
+        certificate, or if it was not verified.
+    """
+    tls = _tls_of(transport)
+    if tls is None or not tls.established:
+        return None
+    connection = tls.getHandle()
+    if connection is None:
+        return None
+    loaded = connection.get_context().get_app_data()
+    certificate = connection.get_peer_certificate()
+    if certificate is None or not isinstance(loaded, Loaded) or not loaded.verifies:
+        return None
+    return certificate_identity(certificate.to_cryptography())
+
+
+def certificate_identity(certificate: x509.Certificate) -> str | None:
+    """
+    Name the subject of a certificate.
+
+    @return: an opaque string, or L{None} if the certificate names nobody, or
+        if its names can't be read.
+    """
+    try:
+        subject = certificate.subject.rfc4514_string()
+        try:
+            extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            names = sorted({_general_name(name) for name in extension.value})
+        except x509.ExtensionNotFound:
+            names = []
+    except ValueError:
+        return None
+    if not subject and not names:
+        return None
+    return "x509:" + sha256(json.dumps([subject, names]).encode()).hexdigest()
+
+
+def _general_name(name: x509.GeneralName) -> tuple[str, str]:
+    kind, value = type(name).__name__, name.value
+    if isinstance(name, x509.DNSName):
+        return kind, name.value.lower()
+    if isinstance(name, x509.DirectoryName):
+        return kind, name.value.rfc4514_string()
+    if isinstance(name, x509.RegisteredID):
+        return kind, name.value.dotted_string
+    if isinstance(name, x509.OtherName):
+        return kind, f"{name.type_id.dotted_string}={name.value.hex()}"
+    return kind, str(value)
+
+
+def negotiated_protocol(transport: object) -> str | None:
+    """
+    Tell the application protocol that was agreed on by ALPN.
+
+    @param transport: what a protocol was connected to.
+    @return: for instance C{"h2"}; L{None} without TLS, or if none was agreed on.
+    """
+    tls = _tls_of(transport)
+    protocol = None if tls is None else tls.negotiatedProtocol
+    return None if protocol is None else protocol.decode("latin-1")
+
+
+def _tls_of(transport: Any) -> TlsTransport | None:
+    """Find the TLS layer under Twisted's other protocol wrappers."""
+    while isinstance(transport, ProtocolWrapper):
+        if isinstance(transport, TlsTransport):
+            return transport
+        transport = transport.transport
+    return None

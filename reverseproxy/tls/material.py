@@ -1,0 +1,255 @@
+"""
+The contents of one C{tls_context}: read, checked, and put into an OpenSSL context.
+
+What MOSN's configuration asks for is made as good as pyOpenSSL's public
+interface allows.  Where that is not everything, a warning says so:
+
+  - C{ecdh_curves}: OpenSSL can be restricted to one curve, which must be one of
+    p256, p384 and p521.  The first of these in the list is used alone; a list
+    of only x25519 leaves OpenSSL's choice, which prefers x25519, as it is.
+    With TLS 1.2 a client takes ECDSA certificates of that curve only.
+
+The oldest TLS version is 1.2 unless the configuration names another one.
+Configuring TLS 1.0 or 1.1 also lowers OpenSSL's security level to 0, as
+these versions work at no other.
+
+There is no session resumption.  So every peer that must show a certificate
+shows it on every connection, and a certificate or an authority that has been
+replaced counts from the next connection on.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PEM", "Material", "Verifier", "Verify", "openssl_text"]
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.logger import Logger
+
+from reverseproxy.config.models import TlsContextConfig
+from reverseproxy.errors import Problem
+
+log = Logger()
+
+Verifier = Callable[[SSL.Connection, X509, int, int, int], bool]
+Verify = tuple[int, Verifier | None]
+"""OpenSSL's verification flags, and its callback."""
+
+PEM: Final = "-----BEGIN"
+"""What tells PEM text from a path."""
+
+_VERSIONS: Final = {
+    "TLSv1_0": SSL.TLS1_VERSION,
+    "TLSv1_1": SSL.TLS1_1_VERSION,
+    "TLSv1_2": SSL.TLS1_2_VERSION,
+    "TLSv1_3": SSL.TLS1_3_VERSION,
+}
+_OLDEST: Final = SSL.TLS1_2_VERSION
+
+_CURVES: Final[dict[str, Callable[[], ec.EllipticCurve]]] = {
+    "p256": ec.SECP256R1,
+    "p384": ec.SECP384R1,
+    "p521": ec.SECP521R1,
+}
+
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""What is used up to TLS 1.2 where the configuration names nothing."""
+
+_OLD_CIPHERS: Final = f"{_CIPHERS}:ECDHE+AES:AES128-SHA:AES256-SHA"
+"""The same where TLS 1.0 or 1.1 is configured, which know none of those."""
+
+
+class Material:
+    """
+    The contents of one C{tls_context}, checked piece by piece.
+
+    @ivar problems: everything that is wrong.
+    """
+
+    def __init__(self, config: TlsContextConfig, where: str, needs_certificate: bool) -> None:
+        self.config = config
+        self._where = where
+        self.problems: list[Problem] = []
+        self.authorities = self._authorities()
+        self.chain, self.key = self._certificate(needs_certificate)
+        self.oldest, self.newest = self._versions()
+        self.ciphers = self._ciphers()
+        self.curve = self._curve()
+
+    def report(self, key: str, message: str) -> None:
+        """Note that something is wrong with the value of a key."""
+        label = f"{key} {_describe(getattr(self.config, key))}".rstrip()
+        self.problems.append(Problem("", f"{self._where}.{key}", f"{label}: {message}"))
+
+    def _read(self, key: str) -> bytes | None:
+        """A file, or the PEM text itself; L{None} after a report."""
+        value: str = getattr(self.config, key)
+        if PEM in value:
+            return value.encode()
+        try:
+            with open(value, "rb") as file:
+                return file.read()
+        except (OSError, ValueError) as error:
+            self.report(key, f"can't be read: {getattr(error, 'strerror', None) or error}")
+            return None
+
+    def _certificates(self, key: str) -> list[x509.Certificate]:
+        data = self._read(key)
+        if data is not None:
+            try:
+                return x509.load_pem_x509_certificates(data)
+            except ValueError as error:
+                self.report(key, f"no certificate in it can be read: {error}")
+        return []
+
+    def _authorities(self) -> list[x509.Certificate] | None:
+        return self._certificates("ca_cert") if self.config.ca_cert else None
+
+    def _certificate(self, needed: bool) -> tuple[list[x509.Certificate], Any]:
+        config = self.config
+        if not config.cert_chain or not config.private_key:
+            if needed:
+                missing = "private_key" if config.cert_chain else "cert_chain"
+                self.report(missing, "missing; TLS needs a certificate and its key, unless fall_back is set")
+            return [], None
+        chain = self._certificates("cert_chain")
+        data = self._read("private_key")
+        if data is not None:
+            try:
+                return chain, load_pem_private_key(data, None)
+            except TypeError:
+                self.report("private_key", "is encrypted; store it without a passphrase")
+            except (ValueError, UnsupportedAlgorithm) as error:
+                self.report("private_key", f"no private key in it can be read: {error}")
+        return [], None
+
+    def _version(self, key: str) -> int | None:
+        value = getattr(self.config, key)
+        if value == "TLS_AUTO":
+            return None
+        if value not in _VERSIONS:
+            self.report(key, f"not a TLS version; allowed are TLS_AUTO, {', '.join(_VERSIONS)}")
+        return _VERSIONS.get(value)
+
+    def _versions(self) -> tuple[int, int]:
+        newest = self._version("max_version") or SSL.TLS1_3_VERSION
+        oldest = self._version("min_version") or min(_OLDEST, newest)
+        if oldest > newest:
+            self.report("min_version", f"newer than max_version {self.config.max_version}")
+        return oldest, newest
+
+    def _ciphers(self) -> str:
+        config = self.config
+        old = self.oldest < _OLDEST
+        level = ":@SECLEVEL=0" if old else ""
+        if not config.cipher_suites:
+            return (_OLD_CIPHERS if old else _CIPHERS) + level
+        names = [name for name in config.openssl_ciphers.split(":") if name]
+        for name in names:
+            if name not in _known_ciphers():
+                self.report("cipher_suites", f"OpenSSL knows no suite {name} up to TLS 1.2")
+        if not names:
+            # Only suites of TLS 1.3 were named, or ones that are too weak.
+            if self.newest < SSL.TLS1_3_VERSION:
+                self.report("cipher_suites", "leaves no suite, as max_version is below TLS 1.3")
+            self.oldest = SSL.TLS1_3_VERSION
+            return _CIPHERS
+        return ":".join(names) + level
+
+    def _curve(self) -> ec.EllipticCurve | None:
+        curves = self.config.ecdh_curves
+        for name in curves:
+            if name not in _CURVES and name != "x25519":
+                self.report("ecdh_curves", f"no curve {name}; allowed are x25519, {', '.join(_CURVES)}")
+        return next((_CURVES[name]() for name in curves if name in _CURVES), None)
+
+    def warn(self) -> None:
+        """Log what is less than the configuration asks for."""
+        curves = self.config.ecdh_curves
+        usable = [name for name in curves if name in _CURVES]
+        if len(curves) > 1 and usable:
+            log.warn(
+                "{where}.ecdh_curves: only one curve can be set: {curve} is used alone",
+                where=self._where,
+                curve=usable[0],
+            )
+        elif curves and not usable:
+            log.warn(
+                "{where}.ecdh_curves: OpenSSL's own choice is used, which prefers x25519", where=self._where
+            )
+
+    def context(self, method: int, verify: Verify, verifies: bool) -> SSL.Context:
+        """
+        Make what servers and clients have in common.
+
+        @param verifies: whether peers are verified, so that authorities count.
+        @raise SSL.Error: if OpenSSL does not take the certificate or the key.
+        """
+        context = SSL.Context(method)
+        context.set_min_proto_version(self.oldest)
+        context.set_max_proto_version(self.newest)
+        context.set_options(
+            SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | _no_renegotiation()
+        )
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # OpenSSL refuses clients that try to resume a session unless this is set.
+        context.set_session_id(b"reverseproxy")
+        # An idle connection gives back 34 KB, which counts where thousands are held.
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.set_cipher_list(self.ciphers.encode())
+        if self.curve is not None:
+            context.set_tmp_ecdh(self.curve)
+        if self.chain:
+            context.use_certificate(self.chain[0])
+            for certificate in self.chain[1:]:
+                context.add_extra_chain_cert(certificate)
+            context.use_privatekey(self.key)
+            context.check_privatekey()
+        if verifies and self.authorities is None:
+            context.set_default_verify_paths()
+        elif self.authorities is not None:
+            store = context.get_cert_store()
+            assert store is not None
+            for certificate in self.authorities:
+                store.add_cert(X509.from_cryptography(certificate))
+        context.set_verify(*verify)
+        return context
+
+
+def _describe(value: Any) -> str:
+    """Show a value of the configuration, but never a key."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value) if len(value) < 256 and "\n" not in value and PEM not in value else "(text)"
+
+
+@lru_cache(maxsize=1)
+def _known_ciphers() -> frozenset[str]:
+    """The suites up to TLS 1.2 that authenticate the server and encrypt."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(b"ALL:!aNULL:!eNULL:!PSK:!SRP:@SECLEVEL=0")
+    names = SSL.Connection(context, None).get_cipher_list()
+    return frozenset(name for name in names if not name.startswith("TLS_"))
+
+
+def _no_renegotiation() -> int:
+    # OpenSSL before 3 lets clients renegotiate, which nobody here expects.
+    return int(getattr(SSL, "OP_NO_RENEGOTIATION", 0))
+
+
+def openssl_text(error: SSL.Error) -> str:
+    """What OpenSSL has to say, without its file and function names."""
+    queue = error.args[0] if error.args else ()
+    if isinstance(queue, (list, tuple)):
+        reasons = [str(entry[-1]) for entry in queue if entry]
+        return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or "no reason given"
+    return " ".join(str(part) for part in error.args)
