@@ -85,6 +85,7 @@ class ReverseProxy(Service):
         self._access_logs: list[AccessLog] = []
         self._registry: Registry[ReverseHost] = Registry()
         self._reloader = CertificateReloader(reactor)
+        self._client_contexts: dict[int, ClientTls] = {}
         self._stopping: Deferred[None] | None = None
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
@@ -129,7 +130,9 @@ class ReverseProxy(Service):
         tls = None
         if cluster.tls_context is not None and not config.tls_disable:
             tls = self._client_tls(cluster.tls_context, host_part(config.address))
-        endpoint = make_endpoint(self._reactor, config.address, cluster.connect_timeout, tls)
+        endpoint = make_endpoint(
+            self._reactor, config.address, cluster.connect_timeout, tls, allow_fall_back=True
+        )
         return StaticHost(config, endpoint, self._reactor, cluster.connect_timeout)
 
     def _router(self, config: RouterConfig, place: str = "") -> None:
@@ -137,7 +140,11 @@ class ReverseProxy(Service):
         self.warnings += router.warnings
 
     def _client_tls(self, context: TlsContextConfig, name: str) -> ClientTls:
-        tls = ClientTls(context, name)
+        # The hosts of a cluster share one: the system's authorities take a megabyte each time.
+        shared = self._client_contexts.get(id(context))
+        if shared is not None:
+            return shared.named(name)
+        tls = self._client_contexts[id(context)] = ClientTls(context, name)
         self._reloader.add(tls)
         return tls
 

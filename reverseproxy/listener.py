@@ -191,6 +191,7 @@ class Listener(Service):
             self._tls,
             clock=self._reactor,
             handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
+            plaintext=plain,
         )
         if not self.config.inspector:
             return secure

@@ -19,13 +19,20 @@ from reverseproxy.tls import ClientTls, client_endpoint
 
 
 def make_endpoint(
-    reactor: Any, address: str, timeout: float, tls: ClientTls | None = None
+    reactor: Any,
+    address: str,
+    timeout: float,
+    tls: ClientTls | None = None,
+    *,
+    allow_fall_back: bool = False,
 ) -> IStreamClientEndpoint:
     """
     Make the endpoint that dials an address.
 
     @param address: C{ip:port}, C{[v6]:port}, C{name:port} or C{unix:/path}.
     @param timeout: seconds for the connection to be made.
+    @param allow_fall_back: whether C{fall_back} of the TLS context counts; see
+        L{client_endpoint}.
     @raise ValueError: if there is no port.
     """
     endpoint: IStreamClientEndpoint
@@ -40,4 +47,4 @@ def make_endpoint(
             endpoint = TCP6ClientEndpoint(reactor, host, int(port), timeout=timeout)
         else:
             endpoint = HostnameEndpoint(reactor, host, int(port), timeout=timeout)
-    return endpoint if tls is None else client_endpoint(endpoint, tls)
+    return endpoint if tls is None else client_endpoint(endpoint, tls, allow_fall_back=allow_fall_back)

@@ -27,6 +27,7 @@ from zope.interface import implementer
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.tls.material import PEM, Material, Verify, openssl_text
+from reverseproxy.tls.reload import IReloadable
 from reverseproxy.tls.verification import ServerName, accept_all, verify_chain
 
 log = Logger()
@@ -152,7 +153,7 @@ class TlsContext:
         return True
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(IOpenSSLServerConnectionCreator, IReloadable)
 class ServerTls:
     """
     TLS of a listener: one C{tls_context} or a set of them.
@@ -316,7 +317,7 @@ def _names(certificate: x509.Certificate, server_name: str) -> frozenset[str]:
     return frozenset(name.rstrip(".").lower() for name in names) - {""}
 
 
-@implementer(IOpenSSLClientConnectionCreator)
+@implementer(IOpenSSLClientConnectionCreator, IReloadable)
 class ClientTls:
     """
     TLS towards one server.

@@ -555,6 +555,7 @@ class TlsFactory(WrappingFactory[TlsTransport]):
     @ivar server: L{None} on the client's side.
     @ivar clock: L{None} if there are no deadlines.
     @ivar handshake_timeout: seconds for the handshake; L{None} for any time.
+    @ivar plaintext: builds the protocols while a server can't use TLS.
     """
 
     protocol = TlsTransport
@@ -566,9 +567,11 @@ class TlsFactory(WrappingFactory[TlsTransport]):
         tls: ServerTls | ClientTls,
         clock: IReactorTime | None = None,
         handshake_timeout: float | None = None,
+        plaintext: IProtocolFactory | None = None,
     ) -> None:
         super().__init__(factory)  # type: ignore[no-untyped-call]
         self.server = tls if isinstance(tls, ServerTls) else None
+        self.plaintext = plaintext or factory
         self.clock = clock
         self.handshake_timeout = handshake_timeout
         self.new_connection: Callable[[TlsTransport], SSL.Connection] = (
@@ -576,11 +579,11 @@ class TlsFactory(WrappingFactory[TlsTransport]):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make the protocol for a connection: the wrapped one if C{fall_back} means plaintext at present."""
+        """Make the protocol for a connection; it has no TLS if C{fall_back} means plaintext at present."""
+        if self.server is not None and self.server.plaintext:
+            return self.plaintext.buildProtocol(addr)  # type: ignore[arg-type]
         wrapped = self.wrappedFactory.buildProtocol(addr)
-        if wrapped is None or (self.server is not None and self.server.plaintext):
-            return wrapped
-        return TlsTransport(self, wrapped)
+        return None if wrapped is None else TlsTransport(self, wrapped)
 
     def connect_wrapped(self, transport: TlsTransport) -> None:
         """Give a transport its protocol, at the end of the handshake, unless it has one."""
@@ -604,6 +607,7 @@ def wrap_server(
     *,
     clock: IReactorTime | None = None,
     handshake_timeout: float | None = None,
+    plaintext: IProtocolFactory | None = None,
 ) -> TlsFactory:
     """
     Put TLS in front of a server's protocols.
@@ -616,11 +620,14 @@ def wrap_server(
         does not wait for the client to close too.
     @param handshake_timeout: seconds after which a client that has not
         completed its handshake is dropped, which is logged.
+    @param plaintext: builds the protocols while no certificate can be used and
+        C{fall_back} is set; without one C{factory} does, whose protocols then
+        hear of no handshake.
     @raise ValueError: for a timeout without a clock.
     """
     if handshake_timeout is not None and clock is None:
         raise ValueError("a handshake_timeout needs a clock")
-    return TlsFactory(factory, tls, clock, handshake_timeout)
+    return TlsFactory(factory, tls, clock, handshake_timeout, plaintext)
 
 
 def wrap_client(factory: IProtocolFactory, tls: ClientTls) -> TlsFactory:
