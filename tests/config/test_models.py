@@ -36,9 +36,9 @@ def all_models() -> list[type[Model]]:
     found: list[type[Model]] = [Config]
     for model in found:
         nested = [shape_of(field.annotation).model for _, field, _ in keys_of(model)]
-        found += [
-            entry for entry in (*nested, *model.config_by_type.values()) if entry and entry not in found
-        ]
+        for entry in (*nested, *model.config_by_type.values()):
+            if entry is not None and entry not in found:
+                found.append(entry)
     return found
 
 
