@@ -12,13 +12,12 @@ __all__ = ["Agent", "AgentPlan", "Peer", "new_agent_id"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from secrets import token_hex
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall, deferLater
@@ -27,6 +26,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
+from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.backoff import Backoff
@@ -48,6 +48,12 @@ told arrives within a round trip.
 
 DRAIN_POLL = 0.05
 """Seconds between two looks at the draining connections."""
+
+TELLING_SHARE = 0.5
+"""
+Part of the time for draining in which a server has to be told of it; the rest is
+left to the requests under way.
+"""
 
 DEFICIT_INTERVAL = 60.0
 """Seconds between two warnings that connections are missing."""
@@ -77,7 +83,8 @@ class AgentPlan:
         """Ask for the credential of one dial."""
         if self.credentials is None:
             return succeed("")
-        return self.credentials.fetch(self.config.cluster)
+        # A source may be a plug-in: one that raises has failed like one that fails later.
+        return maybeDeferred(self.credentials.fetch, self.config.cluster)
 
 
 class _Aside(Protocol):
@@ -85,19 +92,18 @@ class _Aside(Protocol):
 
     transport: Any
 
-    def __init__(self, clock: Any) -> None:
-        self._clock = clock
-        self.closed: Deferred[None] = Deferred()
+    def __init__(self) -> None:
+        self._closed: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
 
-    def tell(self, frame: bytes, seconds: float) -> Deferred[None]:
-        """Send the frame, and close; at most C{seconds} later the connection is aborted."""
+    def tell(self, frame: bytes) -> Deferred[None]:
+        """Send the frame, and close; cancelling aborts the connection."""
         self.transport.write(frame)
         self.transport.loseConnection()
-        deadline = self._clock.callLater(seconds, self.transport.abortConnection)
-        return self.closed.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
+        return self._closed
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.closed.callback(None)
+        if not self._closed.called:
+            self._closed.callback(None)
 
 
 class _Building(Factory):
@@ -125,6 +131,8 @@ class Peer:
         self._changed = changed
         self._cores: list[SlotCore] = []
         self._slots: list[Slot] = []
+        self._draining: Deferred[None] | None = None
+        self._stopped = False
         config = plan.config
         # The name that the certificate must be good for is the one that was configured.
         tls = None if plan.client_tls is None else plan.client_tls(target.server)
@@ -201,7 +209,7 @@ class Peer:
             return connecting
 
         dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
-        return dialling.addTimeout(config.connect_timeout_duration, plan.reactor)
+        return dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
 
     # ending
 
@@ -210,8 +218,15 @@ class Peer:
         Tell the server, let requests under way finish, and close.
 
         @param seconds: the longest time this may take.
+        @return: fires when that is done, or cut short by L{stop}; never fails.
         """
-        return Deferred.fromCoroutine(self._drain(seconds))
+        self._draining = Deferred.fromCoroutine(self._drain(seconds))
+        return self._draining.addErrback(self._drain_ended)
+
+    def _drain_ended(self, reason: Failure) -> None:
+        if not self._stopped:
+            log.failure("agent: draining {server} failed", reason, server=self.name)
+            self._stop_slots()
 
     async def _drain(self, seconds: float) -> None:
         clock = self._plan.reactor
@@ -231,9 +246,12 @@ class Peer:
                 server=self.name,
                 seconds=seconds,
             )
+            telling = Deferred.fromCoroutine(self._tell(links))
             try:
-                await self._tell(links, seconds)
+                await telling.addTimeout(seconds * TELLING_SHARE, clock, _too_late)
             except Exception as error:
+                if self._stopped:
+                    return
                 log.warn(
                     "agent of cluster {cluster}: {server} could not be told of the close: {reason}",
                     cluster=self._plan.config.cluster,
@@ -244,7 +262,7 @@ class Peer:
                 if not link.gone:
                     link.drain()
         await self._until_quiet(links, end)
-        self.stop()
+        self._stop_slots()
 
     async def _until_quiet(self, links: list[AgentLink], end: float) -> None:
         clock = self._plan.reactor
@@ -255,6 +273,8 @@ class Peer:
                     del quiet_since[link]
                 elif link.busy:
                     quiet_since[link] = now
+                    # It may not have been busy at first, with a server that goes on using it.
+                    link.drain()
                 elif now - quiet_since[link] >= QUIET:
                     link.close()
             if not quiet_since:
@@ -267,28 +287,37 @@ class Peer:
             server=self.name,
         )
 
-    async def _tell(self, links: list[AgentLink], seconds: float) -> None:
+    async def _tell(self, links: list[AgentLink]) -> None:
         plan = self._plan
         config = plan.config
-        timeout = min(seconds, config.connect_timeout_duration)
         extra = None
         if all(link.server_announced for link in links):
             extra = CloseProof(
                 agent=plan.agent_id,
                 credential_policy=config.credential_policy,
-                credential=await plan.fetch_credential().addTimeout(timeout, plan.reactor),
+                credential=await plan.fetch_credential(),
             ).to_extra()
         frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
         for frame in frames:
             # One frame a connection: MOSN decodes a second one only when more bytes follow it.
-            connecting: Deferred[Any] = self._endpoint.connect(_Building(partial(_Aside, plan.reactor)))
-            aside = await connecting.addTimeout(timeout, plan.reactor)
-            await aside.tell(frame, timeout)
+            connecting: Deferred[Any] = self._endpoint.connect(_Building(_Aside))
+            aside = await connecting
+            await aside.tell(frame)
 
     def stop(self) -> None:
         """Close every connection, and dial no more."""
+        self._stopped = True
+        self._stop_slots()
+        if self._draining is not None:
+            self._draining.cancel()
+
+    def _stop_slots(self) -> None:
         for slot in self._slots:
             slot.stop()
+
+
+def _too_late(result: Any, seconds: float) -> Any:
+    raise ConnectionRefusedByPeer(f"not done within {seconds:g} s")
 
 
 class Agent(Service):
@@ -308,7 +337,7 @@ class Agent(Service):
         self.plan = plan
         self._watcher = watch(self._update)
         self._peers: dict[Target, Peer] = {}
-        self._leaving: set[Peer] = set()
+        self._leaving: dict[Peer, Deferred[None]] = {}
         self._deficit_loop = LoopingCall(self._warn_of_deficit)
         self._deficit_loop.clock = plan.reactor
 
@@ -352,22 +381,38 @@ class Agent(Service):
                 cluster=self.plan.config.cluster,
                 server=peer.name,
             )
-            self._leaving.add(peer)
-            Deferred.fromCoroutine(self._leave(peer))
+            self._leave(peer)
         for target in targets:
             if target not in self._peers:
-                peer = self._peers[target] = Peer(self.plan, target, self._changed)
-                log.info(
-                    "agent of cluster {cluster}: dialling {server}, {count} connections",
-                    cluster=self.plan.config.cluster,
-                    server=peer.name,
-                    count=self.plan.config.connection_num,
-                )
-                peer.start()
+                self._join(target)
 
-    async def _leave(self, peer: Peer) -> None:
-        await peer.drain(self.plan.config.graceful_close_max_wait_duration)
-        self._leaving.discard(peer)
+    def _leave(self, peer: Peer) -> None:
+        leaving = self._leaving[peer] = peer.drain(self.plan.config.graceful_close_max_wait_duration)
+        leaving.addCallback(lambda _: self._left(peer))
+
+    def _left(self, peer: Peer) -> None:
+        del self._leaving[peer]
+
+    def _join(self, target: Target) -> None:
+        try:
+            peer = Peer(self.plan, target, self._changed)
+        except (ReverseProxyError, ValueError) as error:
+            # The name of a server that is found at run time may be none that TLS can verify.
+            log.error(
+                "agent of cluster {cluster}: can't dial {server}: {reason}",
+                cluster=self.plan.config.cluster,
+                server=target.server,
+                reason=str(error),
+            )
+            return
+        self._peers[target] = peer
+        log.info(
+            "agent of cluster {cluster}: dialling {server}, {count} connections",
+            cluster=self.plan.config.cluster,
+            server=peer.name,
+            count=self.plan.config.connection_num,
+        )
+        peer.start()
 
     def drain(self) -> Deferred[None]:
         """
@@ -378,7 +423,7 @@ class Agent(Service):
         """
         self._quit()
         seconds = self.plan.config.graceful_close_max_wait_duration
-        drains = [peer.drain(seconds) for peer in self._peers.values()]
+        drains = [*self._leaving.values(), *(peer.drain(seconds) for peer in self._peers.values())]
         return DeferredList(drains, consumeErrors=True).addCallback(lambda _: None)
 
     def _quit(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.handover import Handover
@@ -25,6 +26,8 @@ from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.tls import peer_identity
 from reverseproxy.wire.extra import ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
+
+log = Logger()
 
 
 def _ignore(reason: Failure) -> None:
@@ -99,12 +102,19 @@ class AgentLink(Handover):
             return greeting
         self._greeting = greeting
         self._deadline = self._clock.callLater(self._timeout, self._too_late)
-        self.transport.write(encode(self._make_init(self.local_address)))
+        try:
+            frame = encode(self._make_init(self.local_address))
+        except Exception as error:
+            # Such as a credential that does not fit into a frame: the next one may.
+            self._refuse(error)
+        else:
+            self.transport.write(frame)
         return greeting
 
     def _abandon(self) -> None:
         # Forgotten first: the loss of the connection must not conclude what is cancelled.
         self._greeting = None
+        self._conclude(None)
         self.close()
 
     def _too_late(self) -> None:
@@ -141,7 +151,18 @@ class AgentLink(Handover):
         self._hosted = True
         self._conclude(None)
         surplus = self._decoder.take_surplus()
-        self.hand_over(self._sink.build_protocol(info), surplus)
+        try:
+            self.hand_over(self._sink.build_protocol(info), surplus)
+        except Exception:
+            self._hosted_failed()
+            self.close()
+
+    def _hosted_failed(self) -> None:
+        log.failure(
+            "listener {listener}: the protocol of a connection to {peer} failed",
+            listener=self._sink.name,
+            peer=format_address(self.transport.getPeer()),
+        )
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
         """Give reads to the hosted protocol; the first one marks the link as used."""
@@ -191,7 +212,10 @@ class AgentLink(Handover):
         self.gone = True
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
-        super().connectionLost(reason)
+        try:
+            super().connectionLost(reason)
+        except Exception:
+            self._hosted_failed()  # which must not keep the slot from hearing of the loss
         self._conclude(
             Failure(ConnectionRefusedByPeer(f"lost during the handshake: {reason.getErrorMessage()}"))
         )
