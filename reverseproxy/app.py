@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from reverseproxy.cluster.balancers import make_balancer
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.cluster.host import ReverseHost, StaticHost
+from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import (
     ClusterConfig,
@@ -46,9 +46,9 @@ from reverseproxy.routing import Router
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.discovery import Discovery, Target
-from reverseproxy.tunnel.handshake import Registry
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator
 from reverseproxy.tunnel.server import TunnelServer
+from reverseproxy.wire.extra import Announcement
 
 log = Logger()
 
@@ -83,7 +83,6 @@ class ReverseProxy(Service):
         self._problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._access_logs: list[AccessLog] = []
-        self._registry: Registry[ReverseHost] = Registry()
         self._reloader = CertificateReloader(reactor)
         self._client_contexts: dict[int, ClientTls] = {}
         self._stopping: Deferred[None] | None = None
@@ -220,7 +219,6 @@ class ReverseProxy(Service):
                     clusters=self.clusters,
                     clock=self._reactor,
                     find_validator=find_validator,
-                    registry=self._registry,
                 )
                 return server.build_protocol
             case _:
@@ -252,6 +250,9 @@ class ReverseProxy(Service):
                 f"{path}.credential_config",
                 partial(find_credential_source, config.credential_policy, config.credential_config),
             )
+        agent_id = new_agent_id()
+        # Bounds of what is announced are a matter of the configuration, not of each dial.
+        self._try(f"{path}.metadata", partial(Announcement, agent_id, metadata=config.metadata))
         contexts: dict[str, ClientTls] = {}
 
         def client_tls(server: str) -> ClientTls:
@@ -271,7 +272,7 @@ class ReverseProxy(Service):
             random=self._random,
             credentials=credentials,
             client_tls=client_tls if config.tls_context is not None else None,
-            agent_id=new_agent_id(),
+            agent_id=agent_id,
         )
         dynamic = config.dynamic_server_list_config
         lister = None

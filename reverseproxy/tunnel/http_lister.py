@@ -47,7 +47,7 @@ class _HttpLister:
         reactor: Any,
     ) -> None:
         self._url = url
-        self._headers = dict(headers)
+        self._headers: dict[bytes | str, bytes | str] = dict(headers.items())
         self._interval = interval
         self._timeout = timeout
         self._cluster = cluster

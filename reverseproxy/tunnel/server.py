@@ -49,7 +49,8 @@ class TunnelServer:
     @ivar pending: connections that have not joined a cluster, oldest first:
         those in the handshake, and the silent ones that MOSN's agents keep
         aside for a graceful close.
-    @ivar registry: the connections that are hosts now.
+    @ivar registry: the connections that are hosts now.  Those of this listener
+        only: another one may have other authorities, and other names for agents.
     """
 
     def __init__(
@@ -59,13 +60,10 @@ class TunnelServer:
         clusters: ClusterManager,
         clock: IReactorTime,
         find_validator: Callable[[str, Mapping[str, Any]], IConnectionValidator],
-        registry: Registry[ReverseHost],
     ) -> None:
         """
         @param find_validator: makes the validator of a credential policy, given
             its configuration.
-        @param registry: shared by all listeners, as an agent may announce its
-            graceful close to any of them.
         @raise ValueError: if a policy is unknown or its configuration is wrong.
         """
         demanded = {config.credential_policy, *config.cluster_credential_policies.values()} - {""}
@@ -77,7 +75,7 @@ class TunnelServer:
         self.config = config
         self.clusters = clusters
         self.clock = clock
-        self.registry = registry
+        self.registry: Registry[ReverseHost] = Registry()
         self.admission = Admission(
             cluster_known=lambda name: name in clusters,
             validators=validators,

@@ -15,11 +15,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.balancers import make_balancer
-from reverseproxy.cluster.host import ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
 from reverseproxy.interfaces import ConnectionInfo, Identity
-from reverseproxy.tunnel.handshake import Registry
 from reverseproxy.tunnel.server import TunnelConnection, TunnelServer
 from reverseproxy.wire.extra import Announcement, CloseProof
 from reverseproxy.wire.tunnel import (
@@ -79,7 +77,6 @@ class ServerTests(SynchronousTestCase):
         config = ClusterConfig(name="blue")
         self.cluster = Cluster(config, make_balancer(config, Random(1)), self.clock)
         self.clusters = ClusterManager([self.cluster])
-        self.registry: Registry[ReverseHost] = Registry()
         self.port = 50000
 
     def server(self, **config: Any) -> TunnelServer:
@@ -89,9 +86,9 @@ class ServerTests(SynchronousTestCase):
             return self.judge
 
         config.setdefault("validators", {"judge": {}})
-        return TunnelServer(
-            "tunnel", TunnelConfig(**config), self.clusters, self.clock, find_validator, self.registry
-        )
+        server = TunnelServer("tunnel", TunnelConfig(**config), self.clusters, self.clock, find_validator)
+        self.registry = server.registry
+        return server
 
     def connect(self, server: TunnelServer, ip: str = "10.0.0.1", **info: Any) -> Connection:
         self.port += 1
