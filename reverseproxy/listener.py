@@ -9,10 +9,15 @@ from __future__ import annotations
 
 __all__ = ["BuildProtocol", "Listener", "ListenerFailed", "format_address", "parse_address"]
 
+import errno
 import os
 import socket
+import stat
 from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import IPv6Address as IPv6
 from typing import Any
+from weakref import WeakSet
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -57,7 +62,9 @@ def format_address(address: IAddress) -> str:
     if isinstance(address, IPv4Address):
         return f"{address.host}:{address.port}"
     if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
+        # What comes by IPv4 to a socket for both is written as IPv4, as Go has it.
+        mapped = IPv6(address.host).ipv4_mapped
+        return f"{mapped}:{address.port}" if mapped else f"[{address.host}]:{address.port}"
     if isinstance(address, UNIXAddress):
         name = address.name
         return f"unix:{os.fsdecode(name) if name is not None else ''}"
@@ -106,11 +113,26 @@ class _Accepted(Handover):
             secure=self._secure,
             identity=peer_identity(self.transport) if self._secure else None,
         )
-        self.hand_over(self._listener.build_protocol(info))
+        try:
+            self.hand_over(self._listener.build_protocol(info))
+        except Exception:
+            self._failed()
+            self.transport.abortConnection()
+
+    def _failed(self) -> None:
+        log.failure(
+            "listener {listener}: the protocol of the connection from {peer} failed",
+            listener=self._listener.name,
+            peer=format_address(self.transport.getPeer()),
+        )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._listener._forget(self, reason)
-        super().connectionLost(reason)
+        try:
+            super().connectionLost(reason)
+        except Exception:
+            self._failed()
+        # Last: who waits for this may close what the protocol above has just used.
+        self._listener._forget(self)
 
 
 class _AcceptedFactory(ServerFactory):
@@ -125,6 +147,33 @@ class _AcceptedFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> _Accepted:
         return _Accepted(self._listener, self._secure)
+
+
+class _InspectingFactory(ServerFactory):
+    """
+    Remembers the connections that have not shown yet whether they speak TLS.
+
+    @ivar silent: those, and some that have.
+    """
+
+    noisy = False
+
+    def __init__(self, inspecting: IProtocolFactory) -> None:
+        self._inspecting = inspecting
+        self.silent: WeakSet[Any] = WeakSet()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol: Any = self._inspecting.buildProtocol(addr)  # type: ignore[arg-type]
+        self.silent.add(protocol)
+        return protocol
+
+    def abort(self) -> None:
+        """Close the connections that have sent nothing."""
+        for protocol in list(self.silent):
+            transport = protocol.transport
+            # Once it is decided, or lost, the connection has another protocol, or none.
+            if getattr(transport, "protocol", None) is protocol:
+                transport.abortConnection()
 
 
 class _Refuser(Protocol):
@@ -164,7 +213,8 @@ class Listener(Service):
         self._tls = tls
         self._port: IListeningPort | None = None
         self._connections: set[_Accepted] = set()
-        self._draining: Deferred[None] | None = None
+        self._inspecting: _InspectingFactory | None = None
+        self._waiting: list[Deferred[None]] = []
 
     @property
     def connections(self) -> int:
@@ -195,8 +245,8 @@ class Listener(Service):
         )
         if not self.config.inspector:
             return secure
-        either: IProtocolFactory = inspect_factory(plain, secure)
-        return either
+        self._inspecting = _InspectingFactory(inspect_factory(plain, secure))
+        return self._inspecting
 
     def privilegedStartService(self) -> None:
         """
@@ -211,7 +261,7 @@ class Listener(Service):
         except (CannotListenError, OSError) as error:
             reason = error.socketError if isinstance(error, CannotListenError) else error
             raise ListenerFailed(
-                f"listener {self.name} can't listen on {self.config.address}: {reason}"
+                f"listener {self.name} can't listen on {self.config.address}: {_explain(reason)}"
             ) from error
         self.bound = format_address(self._port.getHost())
         log.info(
@@ -225,9 +275,9 @@ class Listener(Service):
         address = self.config.address
         port: IListeningPort
         if self.config.network == "unix" or address.startswith("unix:"):
-            # wantPID locks the path, so that a stale socket file of a killed process is replaced
-            # while that of a living one is not.
-            port = self._reactor.listenUNIX(address.removeprefix("unix:"), factory, BACKLOG, wantPID=True)
+            path = address.removeprefix("unix:")
+            _remove_stale_socket(path)
+            port = self._reactor.listenUNIX(path, factory, BACKLOG)
             return port
         host, number = parse_address(address)
         if not self.config.reuseport:
@@ -271,6 +321,7 @@ class Listener(Service):
                 inner.drain()
             else:
                 connection.transport.loseConnection()
+        self._abort_silent()
         if not self._connections:
             return stopped
         log.info(
@@ -279,16 +330,25 @@ class Listener(Service):
             count=len(self._connections),
             seconds=seconds,
         )
-        self._draining = Deferred()
         deadline = self._reactor.callLater(seconds, self.abort)
-        drained = self._draining
 
         def done(_: None) -> Deferred[None]:
             if deadline.active():
                 deadline.cancel()
             return stopped
 
-        return drained.addCallback(done)
+        return self._emptied().addCallback(done)
+
+    def _emptied(self) -> Deferred[None]:
+        if not self._connections:
+            return succeed(None)
+        emptied: Deferred[None] = Deferred()
+        self._waiting.append(emptied)
+        return emptied
+
+    def _abort_silent(self) -> None:
+        if self._inspecting is not None:
+            self._inspecting.abort()
 
     def abort(self) -> None:
         """Close all connections now."""
@@ -300,16 +360,62 @@ class Listener(Service):
             )
         for connection in list(self._connections):
             connection.transport.abortConnection()
+        self._abort_silent()
 
     def stopService(self) -> Deferred[None]:
-        """Stop at once."""
+        """
+        Stop at once.
+
+        @return: fires when no connection is open.
+        """
         super().stopService()  # type: ignore[no-untyped-call]
         stopped = self.stop_accepting()
         self.abort()
-        return stopped
+        return self._emptied().addCallback(lambda _: stopped)
 
-    def _forget(self, connection: _Accepted, reason: Failure) -> None:
+    def _forget(self, connection: _Accepted) -> None:
         self._connections.discard(connection)
-        if self._draining is not None and not self._connections:
-            draining, self._draining = self._draining, None
-            draining.callback(None)
+        if not self._connections:
+            waiting, self._waiting = self._waiting, []
+            for emptied in waiting:
+                emptied.callback(None)
+
+
+def _remove_stale_socket(path: str) -> None:
+    """
+    Remove the socket of a process that was killed.
+
+    @raise OSError: if somebody listens there, or it is no socket at all.
+    """
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file of this name, and it is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return
+    except FileNotFoundError:
+        return
+    except BlockingIOError:
+        pass  # so many want to connect that we would have to wait
+    raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "stop the process that has it, or choose another address",
+    errno.EACCES: "choose a port from 1024 on or a place that we may write to, or run with more privileges",
+    errno.EPERM: "choose another address, or run with more privileges",
+    errno.EADDRNOTAVAIL: "this machine does not have this IP address; 0.0.0.0 means all that it has",
+    errno.EEXIST: "move it away, or choose another path",
+    errno.ENOENT: "create the directory",
+}
+
+
+def _explain(error: Any) -> str:
+    """Say why an address can't be bound, and what to do."""
+    number = getattr(error, "errno", None)
+    reason = str(getattr(error, "strerror", None) or error)
+    return f"{reason}; {_ADVICE[number]}" if number in _ADVICE else reason
