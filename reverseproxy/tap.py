@@ -125,6 +125,9 @@ class _Service(ReverseProxy):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
+        # Before anything is bound: whoever can see that we run may also stop us.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            _on_signal(number, self._terminate)
         for warning in self.warnings:
             log.warn("{warning}", warning=str(warning))
         try:
@@ -144,7 +147,7 @@ class _Service(ReverseProxy):
             quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
 
     def _terminate(self) -> None:
-        log.info("received SIGTERM")
+        log.info("asked to stop by a signal")
         if _reactor().running:
             _reactor().stop()
 
