@@ -119,6 +119,7 @@ class TcpProxy(RelayEnd):
         self._pending: Deferred[Any] | None = None
         self._context = PickContext()
         self._attempts = 0
+        self._max_attempts = 0
         self._idle_timer: IDelayedCall | None = None
         self._started = 0.0
         self._failure = ""
@@ -172,6 +173,8 @@ class TcpProxy(RelayEnd):
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
         self._host_address = host.address
+        # Counted once: a reverse host that fails has left its cluster by the time it has failed.
+        self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
         dialling = self._pending = host.connect(_EndFactory(self._clock))
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
@@ -188,7 +191,7 @@ class TcpProxy(RelayEnd):
             reason=reason.getErrorMessage(),
         )
         self._context.tried.add(host)
-        if self._attempts >= min(MAX_ATTEMPTS, max(1, len(cluster.hosts))):
+        if self._attempts >= self._max_attempts:
             self._refuse(f"no host of cluster {cluster.name} could be reached")
             return
         self._acquire(cluster)
@@ -199,6 +202,9 @@ class TcpProxy(RelayEnd):
         self._upstream = end
         end.on_close = self._upstream_closed
         couple(self, end)
+        if end.lost:
+            self._release()  # nothing more will be heard of it
+            return
         idle = self._settings.idle_timeout
         if idle is not None and not self.lost:
             self._watch(idle / IDLE_CHECKS, 0, (-1, -1))
