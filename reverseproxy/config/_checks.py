@@ -205,6 +205,10 @@ class _Checker:
                     self._warn(place, f"{quote(entry.type)} is never reached: a filter before it takes all")
             if isinstance(entry.config, ProxyConfig):
                 self._proxy((*place, "config"), entry.config)
+                if any("h2" in context.alpn for context in chain.tls_contexts):
+                    self._warn(
+                        place, "speaks Http1 only, but alpn offers h2: clients that choose it will fail"
+                    )
             elif isinstance(entry.config, TcpProxyConfig):
                 self._tcp_proxy((*place, "config"), entry.config)
             elif isinstance(entry.config, TunnelConfig):
@@ -364,10 +368,10 @@ class _Checker:
         else:
             if self._tree.get(own):
                 self._warn(own, "does not count, because cluster_manager_tls is true")
-            if cluster.tls_context is None and not self._given(("cluster_manager", "tls_context")):
+            if cluster.tls_context is None:
                 self._warn(
                     (*location, "cluster_manager_tls"),
-                    "is true, but cluster_manager.tls_context is not there: hosts are dialled in plaintext",
+                    "is true, but cluster_manager.tls_context is not on: hosts are dialled in plaintext",
                 )
         if len(cluster.circuit_breakers) > 1:
             self._warn((*location, "circuit_breakers"), "only the first element counts")

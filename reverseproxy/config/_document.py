@@ -11,7 +11,7 @@ __all__ = ["Object", "SyntaxProblem", "parse_json", "parse_yaml"]
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import yaml
@@ -95,10 +95,18 @@ class _Loader(_BaseLoader):  # type: ignore[misc]
 
     def construct_object_of_json(self, node: yaml.MappingNode) -> Object:
         """Make an L{Object} of a mapping, with merge keys resolved."""
+        own = sum(name.tag != "tag:yaml.org,2002:merge" for name, _ in node.value)
         self.flatten_mapping(node)
-        return Object(
-            (self._name(name), self.construct_object(value, deep=True)) for name, value in node.value
-        )
+        merged = len(node.value) - own
+        # A key that takes the place of a merged one does not occur twice.
+        result = Object(self._pairs(node.value[merged:]))
+        for name, value in reversed(list(self._pairs(node.value[:merged]))):
+            result.setdefault(name, value)
+        return result
+
+    def _pairs(self, nodes: list[tuple[yaml.Node, yaml.Node]]) -> Iterator[tuple[str, Any]]:
+        for name, value in nodes:
+            yield self._name(name), self.construct_object(value, deep=True)
 
     def _name(self, node: yaml.Node) -> str:
         name = self.construct_object(node, deep=True)
@@ -158,5 +166,8 @@ def parse_yaml(text: str) -> Any:
         raise _place(mark.line + 1, mark.column + 1, f"not YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise SyntaxProblem(f"not YAML: {error}") from None
+    except (KeyError, ValueError) as error:
+        # such as !!bool or !!int before something else, or an integer with too many digits
+        raise SyntaxProblem(f"not YAML: a value is not what its tag says: {error}") from None
     except RecursionError:
         raise SyntaxProblem(_DEPTH) from None

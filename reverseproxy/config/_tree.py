@@ -296,15 +296,17 @@ class Tree:
             name = written if written in names else folded.get(written.lower())
             if name is not None:
                 fields[written] = names[name]
+                if name in latest and document[written] is None:
+                    continue  # null leaves what was there before
                 if name in latest:
                     self._repeated(node, latest[name])
                 latest[name] = written
         for written in document.repeated:
             self._repeated(node, written)
         # Which model a field has may depend on the others, so texts go ahead.
-        for written, field in fields.items():
+        for written in latest.values():
             if isinstance(document[written], str):
-                node.put(field, written, document[written])
+                node.put(fields[written], written, document[written])
         for written, value in document.items():
             self._findings.seen(node.file, _below(node.path, written))
             if written not in fields:

@@ -822,13 +822,19 @@ class WarningTests(SynchronousTestCase):
             TLS,
             {
                 **good,
-                "alpn": "h2, spdy",
+                "alpn": "http/1.1, spdy",
                 "cipher_suites": "RSA-AES128-CBC-SHA:RSA-3DES-EDE-CBC-SHA",
                 "type": "x",
             },
             '.alpn: "spdy" is dropped; known are h2, http/1.1, sofa',
             '.cipher_suites: "RSA-3DES-EDE-CBC-SHA" is left out: 3DES is too weak',
             ".type: there are no verification extensions; certificates are verified as usual",
+        )
+        self.check(
+            TUNNEL_SERVER,
+            TLS,
+            {**good, "alpn": "h2,http/1.1"},
+            f"{FILTER}: speaks Http1 only, but alpn offers h2: clients that choose it will fail",
         )
         self.check(
             TUNNEL_SERVER,
@@ -848,7 +854,7 @@ class WarningTests(SynchronousTestCase):
             TUNNEL_SERVER,
             f"{CLUSTER}.cluster_manager_tls",
             True,
-            ": is true, but cluster_manager.tls_context is not there: hosts are dialled in plaintext",
+            ": is true, but cluster_manager.tls_context is not on: hosts are dialled in plaintext",
         )
         self.check(
             TUNNEL_SERVER,
@@ -916,6 +922,82 @@ class WarningTests(SynchronousTestCase):
         )
 
 
+class MosnSampleTests(SynchronousTestCase):
+    """Documents of the shape that MOSN's own examples have."""
+
+    def test_http(self) -> None:
+        document = edited(
+            TUNNEL_SERVER,
+            ("disable_upgrade", True),
+            (f"{PROXY}.upstream_protocol", "Http1"),
+            ("servers[0].listeners[1]", GONE),
+            (f"{CLUSTER}.max_request_per_conn", 1024),
+            (f"{CLUSTER}.conn_buffer_limit_bytes", 32768),
+            (f"{CLUSTER}.hosts", [{"address": "127.0.0.1:2046"}]),
+            ("admin", {"address": {"socket_address": {"address": "0.0.0.0", "port_value": 34901}}}),
+        )
+        self.assertEqual(
+            warnings(document),
+            [
+                f"{CLUSTER}.max_request_per_conn: not acted on, as in MOSN",
+                f"{CLUSTER}.conn_buffer_limit_bytes: MOSN knows this key; it is not acted on yet",
+                "admin: MOSN knows this key; it is not acted on yet",
+            ],
+        )
+
+    def test_tcp(self) -> None:
+        document = edited(
+            AGENT,
+            ("extends", GONE),
+            (f"{LISTENER}.bind_port", True),
+            (f"{LISTENER}.log_path", "stdout"),
+            (TLS, {}),
+            (f"{PROXY}.routes", [{"cluster": "service"}]),
+            (f"{CLUSTER}.name", GONE),
+            (f"{CLUSTER}.Name", "service"),
+            (f"{CLUSTER}.lb_type", "LB_RANDOM"),
+        )
+        self.assertEqual(warnings(document), [f"{LISTENER}.log_path: unknown key, ignored"])
+
+    def test_tunnel(self) -> None:
+        """Only the protocol is in the way; the header rule is the one that MOSN treats specially."""
+        proxy = {
+            "downstream_protocol": "X",
+            "upstream_protocol": "X",
+            "extend_config": {"sub_protocol": "bolt"},
+            "router_config_name": "web",
+        }
+        document = edited(
+            TUNNEL_SERVER,
+            ("close_graceful", True),
+            ("servers[0].default_log_level", "DEBUG"),
+            (f"{RULE}.match", {"headers": [{"name": "service", "value": ".*"}]}),
+            (PROXY, proxy),
+            (
+                "servers[0].listeners[1].filter_chains[0].tls_context",
+                {
+                    "status": True,
+                    "ca_cert": PEM,
+                    "cert_chain": PEM,
+                    "private_key": PEM,
+                    "verify_client": False,
+                    "require_client_cert": False,
+                },
+            ),
+        )
+        self.assertEqual(
+            problems(document),
+            [f'{PROXY}.downstream_protocol: "X" with sub_protocol "bolt" {UNSUPPORTED}'],
+        )
+        http = edited(document, (f"{PROXY}.downstream_protocol", "Http1"), (f"{PROXY}.extend_config", GONE))
+        self.assertEqual(
+            warnings(http),
+            [
+                f"{PROXY}.upstream_protocol: not acted on, as in MOSN; hosts are spoken to as the client speaks"
+            ],
+        )
+
+
 class SyntaxTests(SynchronousTestCase):
     """Text that is no document."""
 
@@ -949,6 +1031,9 @@ class SyntaxTests(SynchronousTestCase):
             "'tag:yaml.org,2002:python/none'",
             "a: !!timestamp 2020-01-01": "line 1, column 4: not YAML: could not determine a constructor "
             "for the tag 'tag:yaml.org,2002:timestamp'",
+            "a: !!int x": "not YAML: a value is not what its tag says: invalid literal for int() "
+            "with base 0: 'x'",
+            "a: !!bool x": "not YAML: a value is not what its tag says: 'x'",
             "? [a]\n: b": "line 1, column 3: not YAML: a key must be a text or a number",
             "a: 1\n---\nb: 2": "line 2, column 1: not YAML: but found another document",
             "a: \x00": "not YAML: unacceptable character #x0000: control characters are not allowed\n"
@@ -1015,13 +1100,16 @@ class FileTests(SynchronousTestCase):
             cluster_manager:
               clusters:
               - name: =
+                type: 5_5s
                 mark: 0
                 lbconfig: {active_request_bias: 5e-1, choice_count: 1_0}
                 circuit_breakers: [{max_requests: 010}]
                 hosts: [{address: "a:1", metadata: {filter_metadata: {mosn.lb: {1: "x", true: "y"}}}}]
             """,
         )
-        config = load(path).config
+        loaded = load(path)
+        self.assertEqual([warning.path for warning in loaded.warnings], ["cluster_manager.clusters[0].type"])
+        config = loaded.config
         first, second = config.server.listeners
         self.assertEqual((first.address, first.name, first.bind_port), ("8:53", "2020-01-01", True))
         self.assertEqual((second.address, second.name, second.reuseport), (":010", "other", True))
@@ -1145,6 +1233,8 @@ class MatchingTests(SynchronousTestCase):
         )
         self.assertEqual(parse(document).config, parse(AGENT).config)
         self.assertEqual(len(problems(edited(TUNNEL_SERVER, ("servers[0].listeners[1]", None)))), 2)
+        text = json.dumps(TUNNEL_SERVER).replace('"name": "edge"', '"name": "edge", "Name": null')
+        self.assertEqual(loads(text, "c.json"), parse(TUNNEL_SERVER))
 
     def test_extend_config_forms(self) -> None:
         for value in (
