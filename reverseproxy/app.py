@@ -54,6 +54,9 @@ log = Logger()
 
 _T = TypeVar("_T")
 
+_DOCUMENT = ("servers[", "cluster_manager.", "extends[")
+"""How a place in the whole document begins."""
+
 IDLE_TIMEOUT = 90.0
 """Seconds after which an idle client connection is closed by default (spec 3.4)."""
 
@@ -85,7 +88,6 @@ class ReverseProxy(Service):
         self._access_logs: list[AccessLog] = []
         self._reloader = CertificateReloader(reactor)
         self._client_contexts: dict[int, ClientTls] = {}
-        self._stopping: Deferred[None] | None = None
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
         )
@@ -102,33 +104,54 @@ class ReverseProxy(Service):
             if isinstance(extension.config, TunnelAgentConfig) and extension.config.enable
         ]
         if self._problems:
+            self._close_access_logs()
             raise ConfigError(*self._problems)
 
     # building
 
     def _try(self, path: str, build: Callable[[], _T]) -> _T | None:
         """Build something; a failure is noted under its place in the document."""
+        problems: tuple[Problem, ...] = ()
         try:
             return build()
         except ConfigError as error:
-            self._problems += [Problem(self._file, path, problem.message) for problem in error.problems]
+            problems = error.problems
         except ValueError as error:
-            self._problems.append(Problem(self._file, path, str(error)))
+            problems = (Problem("", "", str(error)),)
+        for problem in problems:
+            placed = self._placed(path, problem)
+            # What several hosts or servers share is wrong once.
+            if placed not in self._problems:
+                self._problems.append(placed)
         return None
+
+    def _placed(self, path: str, problem: Problem) -> Problem:
+        """
+        Put a problem in its place in the document.
+
+        @param path: where the part stands that has it, unless the problem tells
+            itself, by a path in that part or in the whole document.
+        """
+        if not problem.path.startswith(_DOCUMENT):
+            path = f"{path}.{problem.path}" if problem.path else path
+        else:
+            path = problem.path
+        return Problem(self._file, path, problem.message)
 
     def _cluster(self, index: int, config: ClusterConfig) -> Cluster:
         path = f"cluster_manager.clusters[{index}]"
         cluster = Cluster(config, make_balancer(config, self._random), self._reactor)
         for number, host in enumerate(config.hosts):
-            static = self._try(f"{path}.hosts[{number}]", partial(self._static_host, config, host))
+            static = self._try(f"{path}.hosts[{number}]", partial(self._static_host, config, host, path))
             if static is not None:
                 cluster.add_host(static)
         return cluster
 
-    def _static_host(self, cluster: ClusterConfig, config: HostConfig) -> StaticHost:
+    def _static_host(self, cluster: ClusterConfig, config: HostConfig, path: str) -> StaticHost:
         tls = None
         if cluster.tls_context is not None and not config.tls_disable:
-            tls = self._client_tls(cluster.tls_context, host_part(config.address))
+            owner = "cluster_manager" if cluster.cluster_manager_tls else path
+            tls = self._client_tls(cluster.tls_context, host_part(config.address), f"{owner}.tls_context")
         endpoint = make_endpoint(
             self._reactor, config.address, cluster.connect_timeout, tls, allow_fall_back=True
         )
@@ -138,17 +161,17 @@ class ReverseProxy(Service):
         router = self._routers[config.router_config_name] = Router(config, self._file, place)
         self.warnings += router.warnings
 
-    def _client_tls(self, context: TlsContextConfig, name: str) -> ClientTls:
+    def _client_tls(self, context: TlsContextConfig, name: str, path: str) -> ClientTls:
         # The hosts of a cluster share one: the system's authorities take a megabyte each time.
         shared = self._client_contexts.get(id(context))
         if shared is not None:
             return shared.named(name)
-        tls = self._client_contexts[id(context)] = ClientTls(context, name)
+        tls = self._client_contexts[id(context)] = ClientTls(context, name, path)
         self._reloader.add(tls)
         return tls
 
-    def _server_tls(self, contexts: Sequence[TlsContextConfig]) -> ServerTls:
-        tls = ServerTls(contexts)
+    def _server_tls(self, contexts: Sequence[TlsContextConfig], path: str) -> ServerTls:
+        tls = ServerTls(contexts, path)
         self._reloader.add(tls)
         return tls
 
@@ -157,8 +180,9 @@ class ReverseProxy(Service):
         contexts = config.filter_chain.tls_contexts
         tls = None
         if contexts:
-            tls = self._try(f"{path}.filter_chains[0].tls_context", partial(self._server_tls, contexts))
-        access_log = self._try(f"{path}.access_logs", partial(self._access_log, config))
+            place = f"{path}.filter_chains[0].tls_context"
+            tls = self._try(place, partial(self._server_tls, contexts, place))
+        access_log = self._access_log(config, path)
         build = None
         for number, each in enumerate(config.filter_chain.filters):
             build = self._try(
@@ -169,14 +193,17 @@ class ReverseProxy(Service):
                 break
         return Listener(config, build, self._reactor, tls)
 
-    def _access_log(self, config: ListenerConfig) -> Callable[[AccessRecord], None] | None:
-        logs = [
-            AccessLog(each.log_path, each.log_format, self._reactor, config.name)
-            for each in config.access_logs
-        ]
+    def _access_log(self, config: ListenerConfig, path: str) -> Callable[[AccessRecord], None] | None:
+        logs = []
+        for index, each in enumerate(config.access_logs):
+            place = f"{path}.access_logs[{index}]"
+            access_log = self._try(
+                place, partial(AccessLog, each.log_path, each.log_format, self._reactor, config.name)
+            )
+            if access_log is not None:
+                self.warnings += [self._placed(place, warning) for warning in access_log.warnings]
+                logs.append(access_log)
         self._access_logs += logs
-        for each in logs:
-            self.warnings += each.warnings
         if len(logs) < 2:
             return logs[0].write if logs else None
 
@@ -192,9 +219,12 @@ class ReverseProxy(Service):
         """Make what builds a listener's protocols, if the filter is one that serves."""
         match each.config:
             case ProxyConfig() as proxy:
+                router = self._routers.get(proxy.router_config_name)
+                if router is None:
+                    return None  # it has not been built, for a reason that is noted already
                 settings = Http1Settings(
                     listener=listener.name,
-                    router=self._routers[proxy.router_config_name],
+                    router=router,
                     clusters=self.clusters,
                     clock=self._reactor,
                     options=proxy.http1,
@@ -259,11 +289,12 @@ class ReverseProxy(Service):
             assert config.tls_context is not None
             name = host_part(server)
             if name not in contexts:
-                contexts[name] = self._client_tls(config.tls_context, name)
+                contexts[name] = self._client_tls(config.tls_context, name, f"{path}.tls_context")
             return contexts[name]
 
         if config.tls_context is not None:
-            for server in config.server_list:
+            # Servers that a lister finds are not known yet, but the files are.
+            for server in config.server_list or ("localhost:0",):
                 self._try(f"{path}.tls_context", partial(client_tls, server))
         plan = AgentPlan(
             config=config,
@@ -314,6 +345,8 @@ class ReverseProxy(Service):
             except ListenerFailed as error:
                 problems.append(Problem(self._file, f"servers[0].listeners[{index}].address", str(error)))
         if problems:
+            for listener in self.listeners.values():
+                listener.stop_accepting()
             raise ConfigError(*problems)
 
     def startService(self) -> None:
@@ -356,9 +389,12 @@ class ReverseProxy(Service):
         await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
         self.clusters.close("stopping")
         self._reloader.stop()
+        self._close_access_logs()
+        log.info("stopped")
+
+    def _close_access_logs(self) -> None:
         for access_log in self._access_logs:
             access_log.close()
-        log.info("stopped")
 
     def reload_certificates(self) -> None:
         """Look now whether certificates have changed."""
