@@ -117,7 +117,7 @@ def _duration(value: Any, info: ValidationInfo) -> Any:
 def _nanoseconds(value: Any, info: ValidationInfo) -> Any:
     """As a duration, but a whole number of a document counts nanoseconds."""
     if from_document(info) and isinstance(value, int) and not isinstance(value, bool):
-        return value / 1e9
+        return value / 1_000_000_000
     return _duration(value, info)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ["format_duration", "parse_duration"]
 
 import re
+from decimal import Decimal
 from typing import Final
 
 _NANOSECONDS: Final = {
@@ -73,7 +74,7 @@ def parse_duration(text: str) -> float:
         if total > _LARGEST + text.startswith("-"):
             raise ValueError(f'"{text}" is too long; the longest duration is about 292 years')
         rest = rest[item.end() :]
-    return (-total if text.startswith("-") else total) / 1e9
+    return (-total if text.startswith("-") else total) / 1_000_000_000
 
 
 def format_duration(seconds: float) -> str:
@@ -83,7 +84,7 @@ def format_duration(seconds: float) -> str:
     @param seconds: the duration; it is rounded to whole nanoseconds.
     @return: text that L{parse_duration} reads as the same duration.
     """
-    total = round(seconds * 1e9)
+    total = round(Decimal(repr(float(seconds))) * 1_000_000_000)
     sign = "-" if total < 0 else ""
     total = abs(total)
     if total < 1_000_000_000:

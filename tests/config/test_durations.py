@@ -91,9 +91,9 @@ class FormatTests(SynchronousTestCase):
         }.items():
             self.assertEqual(format_duration(seconds), text)
 
-    @given(st.integers(min_value=-(10**15), max_value=10**15))
+    @given(st.integers(min_value=-(2**62), max_value=2**62))
     def test_round_trip(self, nanoseconds: int) -> None:
-        seconds = nanoseconds / 1e9
+        seconds = nanoseconds / 10**9
         self.assertEqual(parse_duration(format_duration(seconds)), seconds)
 
     @given(
@@ -106,6 +106,6 @@ class FormatTests(SynchronousTestCase):
     def test_sums(self, parts: list[tuple[int, str]]) -> None:
         """A sum is the sum of its parts, and is written as one."""
         text = "".join(f"{number}{unit}" for number, unit in parts)
-        total = sum(round(parse_duration(f"{number}{unit}") * 1e9) for number, unit in parts)
-        self.assertEqual(parse_duration(text), total / 1e9)
-        self.assertEqual(parse_duration(format_duration(total / 1e9)), total / 1e9)
+        total = sum(round(parse_duration(f"{number}{unit}") * 10**9) for number, unit in parts)
+        self.assertEqual(parse_duration(text), total / 10**9)
+        self.assertEqual(parse_duration(format_duration(total / 10**9)), total / 10**9)

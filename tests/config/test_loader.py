@@ -993,7 +993,8 @@ class MosnSampleTests(SynchronousTestCase):
         self.assertEqual(
             warnings(http),
             [
-                f"{PROXY}.upstream_protocol: not acted on, as in MOSN; hosts are spoken to as the client speaks"
+                f"{PROXY}.upstream_protocol: not acted on, as in MOSN; "
+                "hosts are spoken to as the client speaks"
             ],
         )
 
