@@ -277,8 +277,13 @@ class FilterChainConfig(Model):
 class AccessLogConfig(Model):
     """A log of requests or connections."""
 
-    log_path: Text = key("", 'The file, or "stdout"; empty means <listener>_access.log in the log directory.')
-    log_format: Text = key("", "The format of a line, in MOSN's syntax; empty means MOSN's default.")
+    log_path: Text = key(
+        "",
+        'The file, "stdout" or "stderr"; empty means <listener>_access.log in the working directory.',
+    )
+    log_format: Text = key(
+        "", "The format of a line, in MOSN's syntax; empty means MOSN's default, \"json\" is ours."
+    )
 
 
 def _network(value: Any) -> Any:
