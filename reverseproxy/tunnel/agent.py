@@ -317,7 +317,7 @@ class Peer:
 
 
 def _too_late(result: Any, seconds: float) -> Any:
-    raise ConnectionRefusedByPeer(f"not done within {seconds:g} s")
+    raise ConnectionRefusedByPeer(f"it took longer than {seconds:g} s")
 
 
 class Agent(Service):
