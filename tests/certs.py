@@ -5,10 +5,16 @@ from __future__ import annotations
 __all__ = ["Certificates", "KeyPair"]
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from reverseproxy.config.models import TlsContextConfig
 
@@ -79,6 +85,40 @@ class Certificates:
         chain = b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
         return KeyPair(
             self._write(f"{file}.pem", chain), self._write(f"{file}-key.pem", leaf.private_key_pem.bytes())
+        )
+
+    def self_signed(
+        self,
+        file: str,
+        common_name: str,
+        *names: x509.GeneralName,
+        key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | None = None,
+    ) -> KeyPair:
+        """
+        Make a certificate that no authority would issue, and write it.
+
+        @param common_name: may be empty.
+        @param names: subject alternative names; none leaves the extension out.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(key, hashes.SHA256())
+        text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return KeyPair(
+            self._write(f"{file}.pem", certificate.public_bytes(Encoding.PEM)),
+            self._write(f"{file}-key.pem", text),
         )
 
     def _write(self, name: str, data: bytes) -> str:

@@ -37,8 +37,14 @@ class _Dial(TlsFactory):
         return transport
 
     def outcome(self, transport: TlsTransport) -> Deferred[IProtocol]:
-        """The protocol, once it is connected; for the one transport that the endpoint is left with."""
-        return self._outcomes[transport]
+        """The protocol, once it is connected; to be asked for once."""
+
+        def forget(result: Any) -> Any:
+            # What is kept here would make a cycle.
+            del self._outcomes[transport]
+            return result
+
+        return self._outcomes[transport].addBoth(forget)
 
     def connect_wrapped(self, transport: TlsTransport) -> None:
         try:
@@ -58,8 +64,8 @@ class _Dial(TlsFactory):
         self._conclude(transport, reason)
 
     def _conclude(self, transport: TlsTransport, result: Any) -> None:
-        outcome = self._outcomes[transport]
-        if not outcome.called:
+        outcome = self._outcomes.get(transport)
+        if outcome is not None and not outcome.called:
             outcome.callback(result)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import ssl
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,10 +21,8 @@ def real_hello(server_name: bytes | None, alpn: list[bytes]) -> bytes:
     connection.set_connect_state()
     if server_name is not None:
         connection.set_tlsext_host_name(server_name)
-    try:
+    with contextlib.suppress(SSL.WantReadError):
         connection.do_handshake()
-    except SSL.WantReadError:
-        pass
     return connection.bio_read(65536)
 
 
@@ -35,7 +35,7 @@ def records(message: bytes, size: int) -> bytes:
 def feed_all(data: bytes, cuts: list[int]) -> ClientHello | None:
     reader = ClientHelloReader()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         hello = reader.feed(data[begin:end])
         if hello is not None:
             return hello

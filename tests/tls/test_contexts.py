@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
-import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -24,7 +27,15 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import CertificateRejected, ConfigError, TlsFailed
-from reverseproxy.tls import ClientTls, ServerTls, negotiated_protocol, peer_identity, wrap_client, wrap_server
+from reverseproxy.tls import (
+    ClientTls,
+    ServerTls,
+    negotiated_protocol,
+    peer_identity,
+    wrap_client,
+    wrap_server,
+)
+from reverseproxy.tls.material import openssl_text
 from tests.certs import Certificates, KeyPair
 from tests.tls.wire import FakeTcp, Recorder, TlsPair, Wire, factory_of
 
@@ -135,8 +146,6 @@ class ClientCertificateTests(ContextTestCase):
         self.refused(self.client(**self.certs.client.options), server)
 
     def test_expired(self) -> None:
-        from datetime import UTC, datetime, timedelta
-
         now = datetime.now(UTC)
         expired = self.certs.issue(
             "expired", "agent-2", not_before=now - timedelta(days=2), not_after=now - timedelta(days=1)
@@ -181,15 +190,9 @@ class ServerNameTests(ContextTestCase):
         self.assert_rejected(self.client("www.example.com"), self.server(**pair.options), "other.example.com")
 
     def test_no_alternative_name(self) -> None:
-        key, request = str(self.directory / "k.pem"), str(self.directory / "c.pem")
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-            + ["-nodes", "-keyout", key, "-out", request, "-subj", "/CN=localhost", "-days", "2"],
-            check=True,
-            capture_output=True,
-        )
-        server = self.server(cert_chain=request, private_key=key)
-        self.assert_rejected(self.client(ca_cert=request), server, "no subject alternative name")
+        pair = self.certs.self_signed("unnamed", "localhost")
+        server = self.server(**pair.options)
+        self.assert_rejected(self.client(ca_cert=pair.chain), server, "no subject alternative name")
 
     def test_wildcard(self) -> None:
         server = self.server(**self.certs.issue("wild", "*.example.com").options)
@@ -216,7 +219,10 @@ class ServerNameTests(ContextTestCase):
 
     def test_wrong_authority(self) -> None:
         self.assert_rejected(
-            self.client(), self.server(**self.certs.untrusted.options), "certificate verify failed", "unable to get"
+            self.client(),
+            self.server(**self.certs.untrusted.options),
+            "certificate verify failed",
+            "unable to get",
         )
         self.assert_rejected(self.client(ca_cert=self.certs.wrong_ca), self.server(), "verify failed")
 
@@ -238,7 +244,14 @@ class ServerNameTests(ContextTestCase):
         self.assert_problem(raised.exception, "agents[0].tls_context.server_name", "no name to verify")
 
     def test_bad_names(self) -> None:
-        for name in ("a b", "-a", "a..b", "x" * 64 + ".." + "y", ".".join(["a" * 60] * 5), "\u2026\u2026.example"):
+        for name in (
+            "a b",
+            "-a",
+            "a..b",
+            "x" * 64 + ".." + "y",
+            ".".join(["a" * 60] * 5),
+            "\u2026\u2026.example",
+        ):
             with self.assertRaises(ConfigError):
                 self.client(name)
 
@@ -352,9 +365,10 @@ class CurveTests(ContextTestCase):
     def test_several(self) -> None:
         with capturedLogs() as events:
             server = self.server(ecdh_curves="X25519, p384,p256")
-        self.assertEqual([formatEvent(e) for e in events], [
-            "tls_context.ecdh_curves: only one curve can be set: p384 is used alone"
-        ])
+        self.assertEqual(
+            [formatEvent(e) for e in events],
+            ["tls_context.ecdh_curves: only one curve can be set: p384 is used alone"],
+        )
         self.assertEqual(self.group(self.client(), server), "secp384r1")
 
     def test_only_x25519(self) -> None:
@@ -415,8 +429,6 @@ class SelectionTests(ContextTestCase):
         client = self.client(name, insecure_skip=True, alpn=alpn, **more)
         certificate = self.connect(client, server).near_tls.getPeerCertificate()
         assert certificate is not None
-        from cryptography import x509
-
         names = certificate.to_cryptography().extensions.get_extension_for_class(x509.SubjectAlternativeName)
         return str(next(iter(names.value)).value)
 
@@ -457,7 +469,9 @@ class SelectionTests(ContextTestCase):
         self.assertIn("first.example.com", loaded.names)
 
     def test_extra_name(self) -> None:
-        server = self.serve(self.context(self.first), self.context(self.exact, server_name="Extra.Example.net"))
+        server = self.serve(
+            self.context(self.first), self.context(self.exact, server_name="Extra.Example.net")
+        )
         self.assertEqual(self.chosen(server, "extra.example.net"), "www.example.com")
 
     def test_common_name(self) -> None:
@@ -479,7 +493,7 @@ class SelectionTests(ContextTestCase):
         handle = near.getHandle()
         self.assertEqual(
             handle.get_peer_certificate().to_cryptography(),
-            __import__("cryptography.x509").x509.load_pem_x509_certificate(self.exact.chain_pem.encode()),
+            x509.load_pem_x509_certificate(self.exact.chain_pem.encode()),
         )
 
     def test_all_settings_of_the_chosen_context_apply(self) -> None:
@@ -531,7 +545,10 @@ class SelectionTests(ContextTestCase):
     def test_all_problems_of_all_contexts(self) -> None:
         with self.assertRaises(ConfigError) as raised:
             ServerTls(
-                [self.context(self.first, min_version="x"), self.context(self.exact, cipher_suites="x", ca_cert="x")],
+                [
+                    self.context(self.first, min_version="x"),
+                    self.context(self.exact, cipher_suites="x", ca_cert="x"),
+                ],
                 "listeners[0].tls_context",
             )
         self.assertEqual(
@@ -619,14 +636,8 @@ class MaterialTests(ContextTestCase):
         self.problem("private_key", "(text)", private_key=text.splitlines()[1] * 5)
 
     def test_weak_key(self) -> None:
-        key, chain = str(self.directory / "k.pem"), str(self.directory / "c.pem")
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-keyout", key, "-out", chain]
-            + ["-subj", "/CN=x", "-days", "2"],
-            check=True,
-            capture_output=True,
-        )
-        self.problem("cert_chain", "too small", cert_chain=chain, private_key=key)
+        pair = self.certs.self_signed("weak", "localhost", key=rsa.generate_private_key(65537, 1024))
+        self.problem("cert_chain", "too small", **pair.options)
 
 
 class FallBackTests(ContextTestCase):
@@ -811,10 +822,8 @@ class ResumptionTests(ContextTestCase):
                 tcp.peer = FakeTcp(50000)
                 far.makeConnection(tcp)
                 for _ in range(4):
-                    try:
+                    with contextlib.suppress(ssl.SSLWantReadError):
                         tls.do_handshake()
-                    except ssl.SSLWantReadError:
-                        pass
                     far.dataReceived(outgoing.read() or b"")
                     incoming.write(bytes(tcp.out))
                     tcp.out.clear()
@@ -826,9 +835,9 @@ class ResumptionTests(ContextTestCase):
 
 class OpenSslTextTests(SynchronousTestCase):
     def test_text(self) -> None:
-        from reverseproxy.tls.material import openssl_text
-
-        self.assertEqual(openssl_text(SSL.Error([("a", "b", "one"), ("a", "", "two"), ("", "", "one")])), "one; two")
+        self.assertEqual(
+            openssl_text(SSL.Error([("a", "b", "one"), ("a", "", "two"), ("", "", "one")])), "one; two"
+        )
         self.assertEqual(openssl_text(SSL.Error([])), "no reason given")
         self.assertEqual(openssl_text(SSL.Error()), "no reason given")
         self.assertEqual(openssl_text(SSL.SysCallError(-1, "Unexpected EOF")), "-1 Unexpected EOF")
