@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import yaml
 
+from reverseproxy.config.nesting import check_nesting
+
 _DEPTH: Final = "is nested too deeply"
 
 
@@ -157,6 +159,7 @@ def parse_yaml(text: str) -> Any:
     if not text.strip():
         raise SyntaxProblem("is empty")
     try:
+        check_nesting(text)
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader underneath
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

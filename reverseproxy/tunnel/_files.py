@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 
 import yaml
 
-Signature: TypeAlias = tuple[int, ...] | None
+from reverseproxy.config.nesting import check_nesting
 
-MAX_DEPTH = 64
-"""How deeply a document may be nested."""
+Signature: TypeAlias = tuple[int, ...] | None
 
 # The one in C takes a fifth of the time, but PyYAML can be built without it.
 _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -51,23 +50,6 @@ def read_text(path: str, limit: int) -> str:
         raise ValueError(f"{path} is not UTF-8, at byte {error.start}") from None
 
 
-def _check_depth(text: str) -> None:
-    """
-    Refuse YAML that is nested too deeply.
-
-    Going through its events takes no stack, however deep it is, where the
-    loader in C would overflow the stack and end the process.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_YamlLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError("nested too deeply")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
 def parse_document(path: str, text: str) -> Any:
     """
     Parse the text of a file, as JSON if its name ends in C{.json}, else as YAML.
@@ -78,7 +60,7 @@ def parse_document(path: str, text: str) -> Any:
     try:
         if path.endswith(".json"):
             return json.loads(text)
-        _check_depth(text)
+        check_nesting(text)
         return yaml.load(text, Loader=_YamlLoader)  # noqa: S506 - both loaders are the safe ones
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from None

@@ -1027,6 +1027,7 @@ class SyntaxTests(SynchronousTestCase):
             "": "is empty",
             "- 1": "expected an object, got a list",
             "a: [1,\nb: 2": "line 3, column 1: not YAML: did not find expected ',' or ']'",
+            "[" * 30000 + "]" * 30000: "is nested too deeply",  # the loader in C would crash
             "a: &x [*x]": "line 1, column 4: not YAML: found unconstructable recursive node",
             "a: !!python/none x": "line 1, column 4: not YAML: could not determine a constructor for the tag "
             "'tag:yaml.org,2002:python/none'",
