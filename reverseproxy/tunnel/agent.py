@@ -220,8 +220,10 @@ class Peer:
         @param seconds: the longest time this may take.
         @return: fires when that is done, or cut short by L{stop}; never fails.
         """
-        self._draining = Deferred.fromCoroutine(self._drain(seconds))
-        return self._draining.addErrback(self._drain_ended)
+        if self._draining is None:
+            self._draining = Deferred.fromCoroutine(self._drain(seconds))
+            self._draining.addErrback(self._drain_ended)
+        return self._draining
 
     def _drain_ended(self, reason: Failure) -> None:
         if not self._stopped:
