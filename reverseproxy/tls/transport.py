@@ -25,7 +25,7 @@ __all__ = ["CLOSE_TIMEOUT", "TlsFactory", "TlsTransport", "wrap_client", "wrap_s
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
@@ -548,7 +548,13 @@ class TlsTransport(ProtocolWrapper):
         )
 
 
-class TlsFactory(WrappingFactory[TlsTransport]):
+if TYPE_CHECKING:
+    _WrappingFactory = WrappingFactory[TlsTransport]
+else:
+    _WrappingFactory = WrappingFactory  # not generic in older releases of Twisted
+
+
+class TlsFactory(_WrappingFactory):
     """
     Makes a L{TlsTransport} for each connection.
 
