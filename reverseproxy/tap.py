@@ -88,7 +88,7 @@ class Options(BaseOptions):
         if self["check"]:
             warnings = [*self.loaded.warnings, *built.warnings]
             _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in warnings))
-            _exit(sys.stdout, summarize(self.loaded.config), 0)
+            _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", 0)
 
 
 def _write(stream: TextIO, text: str) -> None:
