@@ -109,6 +109,7 @@ class TlsTransport(ProtocolWrapper):
         self._pending: list[bytes] = []  # written, until the handshake is complete
         self._producer: Any = None
         self._streaming = False
+        self._passed_down = False  # whether TCP knows the producer
         self._deadline: IDelayedCall | None = None
         self._linger: IDelayedCall | None = None
         self._reason: Failure | None = None
@@ -165,8 +166,8 @@ class TlsTransport(ProtocolWrapper):
     def _begin(self) -> None:
         """The peer is who it should be: now its protocol may talk to it."""
         self.factory.connect_wrapped(self)
-        if self._producer is not None:
-            self.transport.registerProducer(self._producer, self._streaming)
+        if self._producer is not None and not self._passed_down:
+            self._pass_down()
         if self._pending:
             pending, self._pending = self._pending, []
             self._write(b"".join(pending))
@@ -393,16 +394,21 @@ class TlsTransport(ProtocolWrapper):
             return
         self._producer, self._streaming = producer, streaming
         if self.established:
-            self.transport.registerProducer(producer, streaming)
+            self._pass_down()
         elif self._pending and streaming:
             producer.pauseProducing()  # type: ignore[union-attr]
+
+    def _pass_down(self) -> None:
+        self._passed_down = True
+        self.transport.registerProducer(self._producer, self._streaming)
 
     def unregisterProducer(self) -> None:
         """See L{twisted.internet.interfaces.IConsumer}; a close that was asked for happens now."""
         if self._producer is None:
             return
         self._producer, self._streaming = None, False
-        if self.established:
+        if self._passed_down:
+            self._passed_down = False
             self.transport.unregisterProducer()
         self._finish_writing()
 
@@ -478,6 +484,10 @@ class TlsTransport(ProtocolWrapper):
         """Close the TCP connection once what it has still to send is sent."""
         self._over = True
         self._cancel_timers()
+        if self._passed_down:
+            # TCP does not close while it has a producer that is paused.
+            self._passed_down = False
+            self.transport.unregisterProducer()
         self.transport.loseConnection()
 
     def abortConnection(self) -> None:
@@ -514,9 +524,9 @@ class TlsTransport(ProtocolWrapper):
         self.connected = False
         self.factory.unregisterProtocol(self)  # type: ignore[no-untyped-call]
         reason, self._reason = self._reason or reason, None
+        if self._producer is not None and not self._passed_down:
+            self._producer.stopProducing()
         if not self.established:
-            if self._producer is not None:
-                self._producer.stopProducing()
             self.factory.handshake_failed(self, reason)
         # These references make cycles.
         wrapped, self.wrappedProtocol, self._producer = self.wrappedProtocol, None, None

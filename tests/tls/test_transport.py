@@ -613,6 +613,35 @@ class CloseTests(TransportTestCase):
         self.assertEqual(len(pair.near.received), 30_000)
         self.assert_closed(pair, ConnectionDone, ConnectionDone)
 
+    def test_peer_closes_while_a_producer_is_paused(self) -> None:
+        pair = self.pair(far=Recorder())
+        source = Source(pair.far.transport, MEGABYTE)
+        pair.far.transport.registerProducer(source, True)
+        pair.client.pauseProducing()
+        source.give()
+        self.assertTrue(source.paused)
+        pair.near.transport.loseWriteConnection()
+        pair.pump()
+        pair.client.resumeProducing()
+        pair.pump()
+        self.assertTrue(source.stopped)
+        self.assert_closed(pair, ConnectionDone, ConnectionDone)
+
+    def test_an_error_while_a_producer_is_paused(self) -> None:
+        pair = self.pair()
+        source = Source(pair.far.transport, MEGABYTE)
+        pair.far.transport.registerProducer(source, True)
+        pair.client.pauseProducing()
+        source.give()
+        pair.near.transport.write(b"x")
+        pair.client.out[-1] ^= 1
+        pair.pump()
+        pair.client.resumeProducing()
+        pair.pump()
+        self.assertTrue(source.stopped)
+        self.assert_closed(pair, ConnectionLost, ConnectionLost)
+        pair.far.transport.unregisterProducer()
+
     def test_as_a_producer_and_a_consumer(self) -> None:
         for method in ("stopProducing", "stopConsuming"):
             pair = self.pair()

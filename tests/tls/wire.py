@@ -46,7 +46,8 @@ class FakeTcp:
         self.write_closing = self.write_closed = False
         self.read_closed = False
         self.producer: Any = None
-        self.streaming = False
+        self.streaming = self.producer_paused = False
+        self.writing = False
         self.no_delay = False
         self.lost: Exception | None = None
 
@@ -55,22 +56,24 @@ class FakeTcp:
     def write(self, data: bytes) -> None:
         if self.connected and not self.write_closing:
             self.out += data
+            self.writing = True
             self.buffered = max(self.buffered, len(self.out))
             if self.producer is not None and self.streaming and len(self.out) > READ_SIZE:
+                self.producer_paused = True
                 self.producer.pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        self.disconnecting = True
+        self.disconnecting = self.writing = True
         self.reading = False
 
     def abortConnection(self) -> None:
         self.lost = self.lost or ConnectionAborted()
 
     def loseWriteConnection(self) -> None:
-        self.write_closing = True
+        self.write_closing = self.writing = True
 
     def getPeer(self) -> IPv4Address:
         return self.peer.address
@@ -104,12 +107,13 @@ class FakeTcp:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert self.producer is None
-        self.producer, self.streaming = producer, streaming
+        self.producer, self.streaming, self.producer_paused = producer, streaming, False
         if not streaming:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
         self.producer = None
+        self.writing = self.writing or self.disconnecting
 
     # the other side of the interface
 
@@ -132,7 +136,14 @@ class FakeTcp:
             del self.out[:READ_SIZE]
             self.peer.protocol.dataReceived(data)
             return True
-        if self.producer is not None and not self.disconnecting and len(self.out) == 0 and self._starved():
+        # As twisted.internet.abstract.FileDescriptor.doWrite has it: a connection
+        # whose paused producer writes nothing when it is resumed does not close.
+        if not self.writing:
+            return False
+        self.writing = False
+        if self.producer is not None and (self.producer_paused or not self.streaming):
+            self.producer_paused = False
+            self.producer.resumeProducing()
             return True
         if self.disconnecting:
             self.drop(ConnectionDone())
@@ -143,11 +154,6 @@ class FakeTcp:
             self.peer.end_of_file()
             return True
         return False
-
-    def _starved(self) -> bool:
-        before = len(self.out)
-        self.producer.resumeProducing()
-        return len(self.out) != before
 
     def end_of_file(self) -> None:
         """The other end sends no more."""
