@@ -50,6 +50,9 @@ A connection that is closed with unread bytes is reset, and the reset may destro
 the response on its way to the client.
 """
 
+# What the deadline of a connection is for.
+_IDLE, _HEAD, _EXCHANGE, _TUNNEL, _CLOSE = range(5)
+
 HELD_LIMIT = 65536
 """Bytes kept behind a request to switch protocols; reading pauses beyond them."""
 
@@ -86,6 +89,8 @@ class Http1Proxy(Switchable):
     """
     One client connection.
 
+    @ivar default_host: the Host of a request that names none: the address that
+        it was sent to.
     @ivar draining: whether the next response is the last one.
     @ivar full: whether the transport holds as much of a response as it should.
     """
@@ -101,6 +106,7 @@ class Http1Proxy(Switchable):
             self.forwarded_by = ForwardedBy(
                 options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
             )
+        self.default_host = b"localhost" if info.local.startswith("unix:") else info.local.encode("ascii")
         self._clock = settings.clock
         self._parser = RequestParser(options.max_header_size)
         self._exchange: Exchange | None = None
@@ -113,15 +119,9 @@ class Http1Proxy(Switchable):
         self._timer: IDelayedCall | None = None
         self._timer_at = inf
         self._deadline = inf
-        self._expire: Callable[[], None] = self._idle_too_long
+        self._awaited = _IDLE
         self._tunnel: tuple[Exchange, Http1Client] | None = None
         self._tunnel_seen = (-1, -1)
-
-    @property
-    def default_host(self) -> bytes:
-        """The Host of a request that names none: the address that it was sent to."""
-        local = self.info.local
-        return b"localhost" if local.startswith("unix:") else local.encode("ascii", "replace")
 
     # IDrainable
 
@@ -149,19 +149,18 @@ class Http1Proxy(Switchable):
     def connectionMade(self) -> None:
         """Wait for the first request."""
         self.transport.registerProducer(self, True)
-        self._set_idle_deadline()
+        self._set_idle_deadline(self._clock.seconds())
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sends."""
         if self._closing:
             self._drop(data)
             return
-        parser = self._parser
-        self._events.extend(parser.feed(data))
+        self._events.extend(self._parser.feed(data))
         if not self._running:
             self._run()
-        if parser.in_head and self._exchange is None and self._expire != self._head_too_slow:
-            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, self._head_too_slow)
+        if self._exchange is None and self._parser.in_head and self._awaited != _HEAD:
+            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, _HEAD)
 
     def _run(self) -> None:
         """Handle what has come, until it is the next request's turn and the current one is not done."""
@@ -229,15 +228,18 @@ class Http1Proxy(Switchable):
         if exchange is not None:
             exchange.fail(error.status, str(error))
             return
-        head = RequestHead(b"", b"", b"", True, [], 0, False, frozenset(), False, False, None)
+        head = RequestHead(b"", b"", b"", b"", True, 0, False, frozenset(), False, False, False)
         exchange = self._exchange = Exchange(self, head, self._clock.seconds())
         exchange.fail(error.status, str(error))
 
     # what an exchange tells us
 
-    def set_exchange_deadline(self, seconds: float) -> None:
+    def set_exchange_deadline(self, deadline: float) -> None:
         """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
-        self._set_deadline(self._clock.seconds() + seconds if seconds > 0 else inf, self._exchange_too_slow)
+        self._deadline = deadline
+        self._awaited = _EXCHANGE
+        if deadline < self._timer_at:
+            self._set_timer(deadline)
 
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
@@ -270,15 +272,17 @@ class Http1Proxy(Switchable):
     def exchange_done(self, exchange: Exchange, keep_alive: bool) -> None:
         """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
         self._exchange = None
-        self._record(exchange)
+        if self.settings.access_log is not None:
+            self._record(exchange)
         if not keep_alive or self.draining:
             # A client that asked for the close, and has sent everything, sends no more.
             self._close(linger=exchange.head.keep_alive or not exchange.request_complete)
             return
+        now = self._clock.seconds()
         if self._parser.in_head:
-            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, self._head_too_slow)
+            self._set_deadline(now + self.settings.head_timeout, _HEAD)
         else:
-            self._set_idle_deadline()
+            self._set_idle_deadline(now)
         if self._running:
             return
         if self._events:
@@ -292,7 +296,7 @@ class Http1Proxy(Switchable):
         self._record(exchange)
         self._closing = True
         self._parser.close()
-        self._set_deadline(inf, self._abort)
+        self._set_deadline(inf, _CLOSE)
         self.transport.abortConnection()
 
     def upgrade_declined(self) -> None:
@@ -303,7 +307,7 @@ class Http1Proxy(Switchable):
         """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
         self._exchange = None
         self._tunnel = (exchange, client)
-        self._set_tunnel_deadline()
+        self._set_idle_deadline(self._clock.seconds(), _TUNNEL)
         switch(
             self,
             self._parser.take_held(),
@@ -357,34 +361,45 @@ class Http1Proxy(Switchable):
 
     # the timer
 
-    def _set_deadline(self, deadline: float, expire: Callable[[], None]) -> None:
+    def _set_deadline(self, deadline: float, awaited: int) -> None:
         self._deadline = deadline
-        self._expire = expire
+        self._awaited = awaited
         if deadline < self._timer_at:
-            self._timer_at = deadline
-            delay = max(0.0, deadline - self._clock.seconds())
-            if self._timer is None:
-                self._timer = self._clock.callLater(delay, self._timer_fired)
-            else:
-                self._timer.reset(delay)
+            self._set_timer(deadline)
 
-    def _set_idle_deadline(self) -> None:
+    def _set_idle_deadline(self, now: float, awaited: int = _IDLE) -> None:
         timeout = self.settings.idle_timeout
-        self._set_deadline(inf if timeout is None else self._clock.seconds() + timeout, self._idle_too_long)
+        self._set_deadline(inf if timeout is None else now + timeout, awaited)
 
-    def _set_tunnel_deadline(self) -> None:
-        timeout = self.settings.idle_timeout
-        self._set_deadline(inf if timeout is None else self._clock.seconds() + timeout, self._tunnel_too_long)
+    def _set_timer(self, when: float) -> None:
+        self._timer_at = when
+        delay = max(0.0, when - self._clock.seconds())
+        if self._timer is None:
+            self._timer = self._clock.callLater(delay, self._timer_fired)
+        else:
+            self._timer.reset(delay)
 
     def _timer_fired(self) -> None:
         self._timer = None
         self._timer_at = inf
         deadline = self._deadline
+        if deadline == inf:
+            return
         if deadline > self._clock.seconds():
-            self._set_deadline(deadline, self._expire)
+            self._set_timer(deadline)
+            return
+        self._deadline = inf
+        awaited = self._awaited
+        if awaited == _IDLE:
+            self._idle_too_long()
+        elif awaited == _HEAD:
+            self._head_too_slow()
+        elif awaited == _EXCHANGE:
+            self._exchange_too_slow()
+        elif awaited == _TUNNEL:
+            self._tunnel_too_long()
         else:
-            self._deadline = inf
-            self._expire()
+            self.transport.abortConnection()
 
     def _stop_timer(self) -> None:
         self._deadline = inf
@@ -415,7 +430,7 @@ class Http1Proxy(Switchable):
             self.relay.close()
         else:
             self._tunnel_seen = seen
-            self._set_tunnel_deadline()
+            self._set_idle_deadline(self._clock.seconds(), _TUNNEL)
 
     # the end
 
@@ -432,7 +447,7 @@ class Http1Proxy(Switchable):
         self._parser.close()
         self._events.clear()
         transport = self.transport
-        self._set_deadline(self._clock.seconds() + self.settings.linger, self._abort)
+        self._set_deadline(self._clock.seconds() + self.settings.linger, _CLOSE)
         transport.unregisterProducer()
         if not self._reading:
             self._reading = True
@@ -442,13 +457,10 @@ class Http1Proxy(Switchable):
         else:
             transport.loseConnection()
 
-    def _abort(self) -> None:
-        self.transport.abortConnection()
-
     def _drop(self, data: bytes) -> None:
         self._unwanted += len(data)
         if self._unwanted > LINGER_BYTES:
-            self._abort()
+            self.transport.abortConnection()
 
     def http_read_closed(self) -> None:
         """The client sends no more: it wants no answer either, as far as we can know."""
@@ -456,7 +468,7 @@ class Http1Proxy(Switchable):
         self._closing = True
         self._parser.close()
         self._events.clear()
-        self._set_deadline(self._clock.seconds() + self.settings.linger, self._abort)
+        self._set_deadline(self._clock.seconds() + self.settings.linger, _CLOSE)
         lose_connection(self.transport)
 
     def http_lost(self, reason: Failure) -> None:
@@ -464,7 +476,6 @@ class Http1Proxy(Switchable):
         self._lost = True
         self._closing = True
         self._stop_timer()
-        self._expire = _nothing  # it refers to us otherwise
         self._cancel(f"the client's connection was lost: {reason.getErrorMessage()}")
         self._events.clear()
         self._parser.close()
@@ -494,10 +505,6 @@ class Http1Proxy(Switchable):
 
     def stopProducing(self) -> None:
         """The connection is lost; C{connectionLost} says so as well."""
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _since(start: float, then: float | None) -> float | None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_ATTEMPTS", "REQUEST_BUFFER", "Exchange", "IDownstream"]
 
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -27,7 +28,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.errors import ClusterUnknown, HttpError, PickFailed
 from reverseproxy.interfaces import ConnectionInfo, PickContext
-from reverseproxy.proxy.http1_upstream import Http1Client, pool_of
+from reverseproxy.proxy.http1_upstream import POOL, Http1Client, Http1Pool, pool_of
 from reverseproxy.routing import ClusterRoute, DirectResponse, Redirect, RequestFacts, normalize_path
 from reverseproxy.wire.http1 import CHUNKED, End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes
@@ -58,16 +59,13 @@ class IDownstream(Protocol):
     settings: Http1Settings
     info: ConnectionInfo
     forwarded_by: ForwardedBy | None
+    default_host: bytes
     draining: bool
     full: bool
     transport: Any
 
-    @property
-    def default_host(self) -> bytes:
-        """The Host of a request that names none."""
-
-    def set_exchange_deadline(self, seconds: float) -> None:
-        """End the exchange with 504 after some time from now; 0 for never."""
+    def set_exchange_deadline(self, deadline: float) -> None:
+        """End the exchange with 504 at some time of the clock; C{inf} for never."""
 
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
@@ -151,7 +149,7 @@ class Exchange:
         self.response_at: float | None = None
         self._downstream = downstream
         self._state = _NEW
-        self._timeout = 0.0
+        self._timeout = inf
         self._request_head = b""
         self._out: list[bytes] = []  # of the request, not yet written
         self._lease: Host | None = None  # what is to be given back to the cluster
@@ -214,7 +212,8 @@ class Exchange:
                 client = self._client
                 assert client is not None
                 client.transport.write(out[0] if len(out) == 1 else b"".join(out))
-                self._downstream.set_exchange_deadline(self._timeout)
+                downstream = self._downstream
+                downstream.set_exchange_deadline(downstream.settings.clock.seconds() + self._timeout)
         elif self._state == _NEW:
             self._route()
         elif self.holds_back:
@@ -247,8 +246,8 @@ class Exchange:
             except ClusterUnknown as error:
                 self.fail(error.status, str(error))
                 return
-            self._timeout = result.timeout
-            downstream.set_exchange_deadline(result.timeout)
+            timeout = self._timeout = result.timeout or inf
+            downstream.set_exchange_deadline(self.started + timeout)
             self._request_head = head.forward(downstream.forwarded_by, downstream.default_host)
             self._out.insert(0, self._request_head)
             self._acquire()
@@ -296,7 +295,9 @@ class Exchange:
         cluster = self.cluster
         assert cluster is not None
         downstream = self._downstream
-        pool = pool_of(host, downstream.settings.clock, cluster.config.idle_timeout)
+        pool: Http1Pool | None = host.pools.get(POOL)  # type: ignore[assignment]
+        if pool is None:
+            pool = pool_of(host, downstream.settings.clock, cluster.config.idle_timeout)
         # A request that is sent again goes out on a new connection: where one idle connection was closed,
         # others will be.
         client = None if self._retried else pool.take()

@@ -88,11 +88,18 @@ def forbidden_in_trailers(name: bytes) -> bool:
     return name.lower() in _FORBIDDEN_TRAILERS
 
 
-def connection_options(values: list[bytes]) -> frozenset[bytes]:
-    """Parse all C{Connection} fields of a message into lower-case options."""
-    return frozenset(
-        option for value in values for part in value.lower().split(b",") if (option := part.strip(b" \t"))
-    )
+_COMMON_OPTIONS: Final = {
+    option: frozenset({option.lower()})
+    for option in (b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"Upgrade")
+}
+
+
+def connection_options(value: bytes) -> frozenset[bytes]:
+    """Parse one C{Connection} field into lower-case options."""
+    common = _COMMON_OPTIONS.get(value)
+    if common is not None:
+        return common
+    return frozenset(option for part in value.lower().split(b",") if (option := part.strip(b" \t")))
 
 
 def chunk(data: bytes) -> bytes:
@@ -177,6 +184,15 @@ def _forwarded_fields(headers: Headers, options: frozenset[bytes]) -> list[bytes
     return [b"%b: %b\r\n" % field for field in headers if field[0].lower() not in dropped]
 
 
+def _parse_fields(raw: bytes) -> Headers:
+    """Take a head apart that llhttp has found to be in order."""
+    headers: Headers = []
+    for line in raw[:-4].split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        headers.append((name, value.strip(b" \t")))
+    return headers
+
+
 class RequestHead:
     """
     The head of a request.
@@ -186,18 +202,19 @@ class RequestHead:
     @ivar host: the authority: from an absolute target, else from Host; may be
         empty.
     @ivar http11: false for HTTP/1.0.
-    @ivar headers: the fields as they came.
     @ivar length: bytes of the body, or L{CHUNKED}.
     @ivar keep_alive: whether the sender takes another response on this connection.
     @ivar options: the options of the Connection fields.
     @ivar upgrade: whether the sender asks to switch to another protocol.
     @ivar expect_continue: whether it waits for a 100 before it sends the body.
-    @ivar raw: the head as it came, if it can be forwarded so.
+    @ivar raw: the head as it came.
+    @ivar clean: whether it can be forwarded so.
     """
 
     __slots__ = (
+        "_headers",
+        "clean",
         "expect_continue",
-        "headers",
         "host",
         "http11",
         "keep_alive",
@@ -211,32 +228,40 @@ class RequestHead:
 
     def __init__(
         self,
+        raw: bytes,
         method: bytes,
         target: bytes,
         host: bytes,
         http11: bool,
-        headers: Headers,
         length: int,
         keep_alive: bool,
         options: frozenset[bytes],
         upgrade: bool,
         expect_continue: bool,
-        raw: bytes | None,
+        clean: bool,
     ) -> None:
+        self.raw = raw
         self.method = method
         self.target = target
         self.host = host
         self.http11 = http11
-        self.headers = headers
         self.length = length
         self.keep_alive = keep_alive
         self.options = options
         self.upgrade = upgrade
         self.expect_continue = expect_continue
-        self.raw = raw
+        self.clean = clean
+        self._headers: Headers | None = None
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} host={self.host!r} length={self.length}>"
+
+    @property
+    def headers(self) -> Headers:
+        """The fields as they came."""
+        if self._headers is None:
+            self._headers = _parse_fields(self.raw)
+        return self._headers
 
     def lookup(self, name: str) -> str | None:
         """
@@ -253,7 +278,7 @@ class RequestHead:
         @param by: what to add, if anything.
         @param default_host: the Host of a request of HTTP/1.0 that has none.
         """
-        if by is None and self.raw is not None:
+        if by is None and self.clean:
             return self.raw
         headers = self.headers if by is None else by.rewrite(self)
         host = self.host
@@ -294,41 +319,51 @@ class ResponseHead:
     The head of a response.
 
     @ivar status: such as 200.
-    @ivar reason: the reason phrase; may be empty.
     @ivar http11: false for HTTP/1.0.
-    @ivar headers: the fields as they came.
     @ivar length: bytes of the body that follows (0 where the status or the
         method of the request allows none), L{CHUNKED} or L{UNTIL_CLOSE}.
     @ivar keep_alive: whether the sender takes another request on this connection.
     @ivar options: the options of the Connection fields.
-    @ivar raw: the head as it came, if it can be forwarded so to a client of
-        HTTP/1.1 whose connection stays open.
+    @ivar raw: the head as it came.
+    @ivar clean: whether it can be forwarded so to a client of HTTP/1.1 whose
+        connection stays open.
     """
 
-    __slots__ = ("headers", "http11", "keep_alive", "length", "options", "raw", "reason", "status")
+    __slots__ = ("_headers", "clean", "http11", "keep_alive", "length", "options", "raw", "status")
 
     def __init__(
         self,
+        raw: bytes,
         status: int,
-        reason: bytes,
         http11: bool,
-        headers: Headers,
         length: int,
         keep_alive: bool,
         options: frozenset[bytes],
-        raw: bytes | None,
+        clean: bool,
     ) -> None:
+        self.raw = raw
         self.status = status
-        self.reason = reason
         self.http11 = http11
-        self.headers = headers
         self.length = length
         self.keep_alive = keep_alive
         self.options = options
-        self.raw = raw
+        self.clean = clean
+        self._headers: Headers | None = None
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} length={self.length}>"
+
+    @property
+    def headers(self) -> Headers:
+        """The fields as they came."""
+        if self._headers is None:
+            self._headers = _parse_fields(self.raw)
+        return self._headers
+
+    @property
+    def reason(self) -> bytes:
+        """The reason phrase; may be empty."""
+        return self.raw[: self.raw.index(b"\r\n")][13:]
 
     def lookup(self, name: str) -> str | None:
         """See L{RequestHead.lookup}."""
@@ -342,7 +377,7 @@ def response_head_bytes(head: ResponseHead, connection: bytes, chunked: bool) ->
     @param connection: the value of the Connection field; empty for none.
     @param chunked: whether the body will be sent chunked.
     """
-    if not connection and head.raw is not None:
+    if not connection and head.clean:
         return head.raw
     lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
     headers = head.headers

@@ -136,7 +136,7 @@ class HeadTests(SynchronousTestCase):
         head = self.head(b"GET /a?b HTTP/1.1\r\nHost: A:80\r\nx-Odd: 1\r\nX: \xe9 \r\n\r\n")
         self.assertEqual((head.method, head.target, head.host), (b"GET", b"/a?b", b"A:80"))
         self.assertEqual((head.http11, head.keep_alive, head.length), (True, True, 0))
-        self.assertEqual(head.headers, [(b"Host", b"A:80"), (b"x-Odd", b"1"), (b"X", b"\xe9 ")])
+        self.assertEqual(head.headers, [(b"Host", b"A:80"), (b"x-Odd", b"1"), (b"X", b"\xe9")])
         self.assertFalse(head.upgrade or head.expect_continue)
         self.assertEqual((head.lookup("x-odd"), head.lookup("x"), head.lookup("y")), ("1", "\udce9", None))
         self.assertIn("/a?b", repr(head))
