@@ -34,6 +34,16 @@ class Measurement:
     resident: tuple[int, ...]
     others: float
 
+    @property
+    def disturbance(self) -> float:
+        """How many cores were used by whatever has no part in the run."""
+        return self.others / self.result.seconds
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the run was not disturbed much."""
+        return self.disturbance <= QUIET
+
 
 @dataclass
 class Cell:
@@ -85,11 +95,6 @@ def _cpu_per_gigabyte(each: Measurement) -> float:
     return sum(each.cpu) / (each.result.received / 1e9)
 
 
-def _others(each: Measurement) -> float:
-    """Cores."""
-    return each.others / each.result.seconds
-
-
 def _share(cell: Cell, figure: Callable[[Measurement], float]) -> str:
     """Split a CPU figure by process: server + agent."""
     total = median(cell, lambda each: sum(each.cpu))
@@ -124,7 +129,7 @@ def _row(name: str, cell: Cell, cells: Mapping[str, Cell], load: Load) -> list[s
         *(_ratio(cell, base, cost) if proxies else "-" for base in bases),
         f"{median(cell, lambda each: sum(each.resident)) / 1e6:.0f}" if proxies else "-",
         f"{min(values):,.0f}-{max(values):,.0f}",
-        f"{median(cell, _others):.2f}",
+        f"{median(cell, lambda each: each.disturbance):.2f}",
     ]
 
 
@@ -179,7 +184,7 @@ def render(
         "for requests and MB, below 1 is better for CPU.",
     ]
     if everything:
-        others = max(_others(each) for each in everything)
+        others = max(each.disturbance for each in everything)
         lines += [
             "",
             f"What had no part in the run used at most {others:.2f} cores during any round"
