@@ -276,7 +276,5 @@ def _address_in(address: str, networks: list[Any]) -> bool:
 
 
 def _port_in(address: str, ranges: Any) -> bool:
-    if address.startswith("unix:"):
-        return False
     port = int(address.rpartition(":")[2])
     return any(low <= port <= high for low, high in ranges)
