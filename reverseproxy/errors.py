@@ -18,6 +18,7 @@ __all__ = [
     "FrameTooLarge",
     "HandshakeRefused",
     "HostGone",
+    "Http2Error",
     "HttpError",
     "NoHealthyHost",
     "PickFailed",
@@ -25,6 +26,8 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "ReverseProxyError",
+    "RpcFrameError",
+    "RpcHeaderError",
     "TlsFailed",
     "WireError",
 ]
@@ -80,6 +83,14 @@ class FrameTooLarge(WireError):
     """A tunnel frame that we were to send does not fit in its 16-bit length."""
 
 
+class RpcFrameError(WireError):
+    """Bytes from an RPC peer are not a frame of its protocol; nothing behind them can be understood."""
+
+
+class RpcHeaderError(WireError):
+    """The headers of an RPC request can't be read; the connection is good still."""
+
+
 class HttpError(WireError):
     """
     An HTTP/1 message is malformed or over a limit.
@@ -89,6 +100,18 @@ class HttpError(WireError):
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
+        super().__init__(message)
+
+
+class Http2Error(WireError):
+    """
+    A peer broke the rules of its HTTP/2 connection, which ends with that.
+
+    @ivar code: the error code for GOAWAY; see L{reverseproxy.wire.http2_frames.ErrorCode}.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
         super().__init__(message)
 
 

@@ -1,0 +1,250 @@
+"""
+RPC protocols that send whole frames, told apart by ids: what they have in common.
+
+MOSN calls them I{x-protocols}: bolt, dubbo and their kin.  A frame is forwarded
+as it came, but for its id: each hop numbers the requests on a connection
+itself, as several clients share one.
+
+An L{XProtocol} knows one of them: where a frame ends, what kind it is, and how
+to make the few frames that a proxy sends of its own.  It has no state, so that
+one object serves all connections.  A L{FrameDecoder} does what is the same for
+all of them: it takes what comes from a connection and gives whole frames.
+
+To add a protocol, derive from L{Frame} and L{XProtocol}; C{docs/plugins.rst}
+shows how.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_FRAME", "Frame", "FrameDecoder", "Kind", "XProtocol"]
+
+from abc import ABC, abstractmethod
+from enum import IntEnum
+
+from reverseproxy.errors import RpcFrameError
+
+MAX_FRAME = 16 * 1024 * 1024
+"""The largest frame in bytes that is taken, if nothing else is configured."""
+
+
+class Kind(IntEnum):
+    """What a frame is for."""
+
+    REQUEST = 1
+    """Forwarded, and answered with one response of the same id."""
+    ONEWAY = 2
+    """A request that is forwarded and not answered."""
+    RESPONSE = 3
+    """The answer to a request."""
+    HEARTBEAT = 4
+    """A question whether the connection is alive: answered at once, never forwarded."""
+    HEARTBEAT_ACK = 5
+    """The answer to a heartbeat."""
+    GOAWAY = 6
+    """The sender takes no new requests on this connection; those under way go on."""
+
+
+class Frame(ABC):
+    """
+    One whole frame.
+
+    @ivar data: the frame as it came; L{set_id} changes it in place.
+    @ivar kind: what it is for.
+    @ivar id: ties a response to its request.
+    @ivar timeout: milliseconds that a request may take as its sender says;
+        0 if it does not say, negative for any time.
+    """
+
+    __slots__ = ("data", "id", "kind", "timeout")
+
+    def __init__(self, data: bytearray, kind: Kind, request_id: int, timeout: int = 0) -> None:
+        self.data = data
+        self.kind = kind
+        self.id = request_id
+        self.timeout = timeout
+
+    @abstractmethod
+    def set_id(self, request_id: int) -> None:
+        """Give the frame another id, in L{data} as well."""
+
+    @abstractmethod
+    def header(self, name: str) -> str | None:
+        """
+        Look a header up, for routing and for logs.
+
+        Frames are forwarded without this, so it should do its work when it is
+        first called.
+
+        @param name: in lower case.
+        @return: text; bytes that are not UTF-8 become surrogate escapes.
+        @raise RpcHeaderError: if the headers can't be read.
+        """
+
+    @property
+    def service(self) -> str:
+        """
+        What a request is for; empty if it does not say.
+
+        @raise RpcHeaderError: if the headers can't be read.
+        """
+        return self.header("service") or ""
+
+    @property
+    def method(self) -> str:
+        """
+        Which operation of the service a request calls; empty if it does not say.
+
+        @raise RpcHeaderError: if the headers can't be read.
+        """
+        return self.header("method") or ""
+
+
+class XProtocol(ABC):
+    """
+    A protocol of whole frames.
+
+    @ivar name: what the configuration calls it.
+    @ivar max_id: the largest id that a frame can carry.
+    """
+
+    name: str
+    max_id: int = 0xFFFFFFFF
+
+    @abstractmethod
+    def detect(self, data: bytes) -> bool | None:
+        """
+        Tell whether a connection speaks this protocol.
+
+        @param data: how it begins, one byte at least.
+        @return: L{None} if more bytes are needed.
+        """
+
+    @abstractmethod
+    def decode(self, buffer: bytearray, start: int) -> Frame | int:
+        """
+        Take a frame out of a buffer.
+
+        What can't be a frame should be refused at the first byte that shows
+        it, as otherwise a connection waits for bytes that never come.
+
+        @param buffer: what has come; it is the caller's.
+        @param start: where the frame begins; there is one byte at least.
+        @return: the frame, with a copy of its bytes; or, if they are not all
+            there, how many there must be at least to find out more.
+        @raise RpcFrameError: if this is no frame.
+        """
+
+    @abstractmethod
+    def http_status(self, frame: Frame) -> int:
+        """
+        What a response's status means in terms of HTTP, for logs, retries and health.
+
+        @return: 200 for success.
+        """
+
+    @abstractmethod
+    def reply(self, frame: Frame, status: int) -> bytes:
+        """
+        Make a response of our own to a request.
+
+        @param frame: the request; its id is that of the response.
+        @param status: in terms of HTTP; besides, as MOSN has it, 0 for a request
+            that can't be decoded and 2 for an unknown error (spec 4.5).
+        """
+
+    @abstractmethod
+    def answer_heartbeat(self, frame: Frame) -> bytes:
+        """
+        Make the answer to a heartbeat.
+
+        @return: empty if this one is not to be answered.
+        """
+
+    def heartbeat(self, request_id: int) -> bytes:
+        """
+        Make a heartbeat.
+
+        @return: empty if the protocol has none.
+        """
+        return b""
+
+    def goaway(self, request_id: int) -> bytes:
+        """
+        Make what tells a client to use another connection for new requests.
+
+        @return: empty if the protocol has no such thing, or it is not wanted.
+        """
+        return b""
+
+
+class FrameDecoder:
+    """
+    Takes what comes from one connection apart.
+
+    It keeps one incomplete frame at the most.
+
+    @ivar error: why nothing more can be decoded; set by L{feed}.
+    """
+
+    __slots__ = ("_buffer", "_decode", "_max_frame", "_needed", "error")
+
+    def __init__(self, protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:
+        """
+        @param max_frame: the largest frame in bytes that is taken.
+        """
+        self.error: RpcFrameError | None = None
+        self._decode = protocol.decode
+        self._max_frame = max_frame
+        self._buffer = bytearray()
+        self._needed = 1
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether a part of a frame has come."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """
+        Take what has come.
+
+        @return: the frames that it completes.  If L{error} is set afterwards,
+            they came before what is wrong, and all that follows is lost.
+        """
+        if self.error is not None:
+            return []
+        buffer = self._buffer
+        buffer += data
+        size = len(buffer)
+        frames: list[Frame] = []
+        if size < self._needed:
+            return frames
+        decode = self._decode
+        position = 0
+        needed = 1
+        try:
+            while position < size:
+                frame = decode(buffer, position)
+                if type(frame) is int:
+                    needed = frame
+                    break
+                length = len(frame.data)  # type: ignore[union-attr]
+                if length > self._max_frame:
+                    needed = length
+                    break
+                position += length
+                frames.append(frame)  # type: ignore[arg-type]
+            if needed > self._max_frame:
+                raise RpcFrameError(f"a frame of {needed} bytes or more, where {self._max_frame} are allowed")
+        except RpcFrameError as error:
+            self.error = error
+            buffer.clear()
+            return frames
+        if position:
+            del buffer[:position]
+        # One byte more than there are, lest a protocol that asks for too little is asked for ever.
+        self._needed = max(needed, len(buffer) + 1)
+        return frames
+
+    def close(self) -> None:
+        """Forget what has come."""
+        self._buffer.clear()
