@@ -310,7 +310,7 @@ class ReverseHostTests(PoolTestCase):
                 client.finish(False)
             self.failureResultOf(self.world.hosts[-1].connect(Factory.forProtocol(Other)), HostGone)
             self.assertEqual(agent.disconnecting, closing)
-            self.world.agent("agent:%d" % closing)
+            self.world.agent(f"agent:{closing}")
 
     def test_host_goes_with_the_connection(self) -> None:
         for case in range(4):
