@@ -15,7 +15,7 @@ from __future__ import annotations
 __all__ = ["Http1Proxy", "Http1Settings"]
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -29,13 +29,13 @@ from reverseproxy.config.models import Http1Options
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access_log import AccessRecord
-from reverseproxy.proxy.http1_exchange import Exchange
+from reverseproxy.proxy.exchange import Exchange, IUpstream
 from reverseproxy.proxy.http1_switch import Switchable, switch
 from reverseproxy.proxy.http1_upstream import Http1Client
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.routing import Router
-from reverseproxy.wire.http1 import End, Event, RequestHead, RequestParser
-from reverseproxy.wire.http1_headers import ForwardedBy, status_line
+from reverseproxy.wire.http1 import End, Event, RequestHead, RequestParser, ResponseHead
+from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
 
 log = Logger()
 
@@ -87,7 +87,7 @@ class Http1Settings:
 @implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
 class Http1Proxy(Switchable):
     """
-    One client connection.
+    One client connection: the L{IDownstream} of one exchange after the other.
 
     @ivar default_host: the Host of a request that names none: the address that
         it was sent to.
@@ -95,11 +95,15 @@ class Http1Proxy(Switchable):
     @ivar full: whether the transport holds as much of a response as it should.
     """
 
+    protocol = "Http1"
+
     def __init__(self, settings: Http1Settings, info: ConnectionInfo) -> None:
         self.settings = settings
         self.info = info
         self.draining = False
         self.full = False
+        self._keep_alive = True  # behind the current response
+        self._chunked = False  # the body of the current response goes out in chunks of ours
         options = settings.options
         self.forwarded_by: ForwardedBy | None = None
         if options.via or options.x_forwarded != "off":
@@ -235,16 +239,51 @@ class Http1Proxy(Switchable):
     # what an exchange tells us
 
     def set_exchange_deadline(self, deadline: float) -> None:
-        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
         self._deadline = deadline
         self._awaited = _EXCHANGE
         if deadline < self._timer_at:
             self._set_timer(deadline)
 
+    def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}: one write for all of them."""
+        out: list[bytes] = []
+        for event in events:
+            if type(event) is bytes:
+                if self._chunked:
+                    out += (b"%x\r\n" % len(event), event, b"\r\n")
+                else:
+                    out.append(event)
+            elif type(event) is ResponseHead:
+                self._respond(exchange.head, event, out)
+            elif type(event) is End and self._chunked:
+                out.append(last_chunk(event.trailers))
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _respond(self, request: RequestHead, head: ResponseHead, out: list[bytes]) -> None:
+        if head.status < 200:
+            out.append(response_head_bytes(head, b"Upgrade" if head.status == 101 else b"", False))
+            return
+        keep_alive = request.keep_alive and not self.draining
+        self._chunked = False
+        if head.length < 0:
+            if request.http11:
+                self._chunked = True
+            else:
+                keep_alive = False  # the end of the connection is the end of the body
+        self._keep_alive = keep_alive
+        connection = b"" if request.http11 else b"keep-alive"
+        if not keep_alive:
+            connection = b"close"
+        out.append(response_head_bytes(head, connection, self._chunked))
+        if request.upgrade:
+            self._upgrade_declined()
+
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
     ) -> None:
-        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
         request = exchange.head
         keep_alive = request.keep_alive and exchange.request_complete and not self.draining
         lines = [status_line(status)]
@@ -266,11 +305,13 @@ class Http1Proxy(Switchable):
             exchange.sent = len(body)
         self.transport.write(b"".join(lines))
         if keep_alive and self._parser.held:
-            self.upgrade_declined()
-        self.exchange_done(exchange, keep_alive)
+            self._upgrade_declined()
+        self._keep_alive = keep_alive
+        self.exchange_done(exchange)
 
-    def exchange_done(self, exchange: Exchange, keep_alive: bool) -> None:
-        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+    def exchange_done(self, exchange: Exchange) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        keep_alive = self._keep_alive and exchange.request_complete
         self._exchange = None
         if self.settings.access_log is not None:
             self._record(exchange)
@@ -291,7 +332,7 @@ class Http1Proxy(Switchable):
             self.update_reading()
 
     def exchange_broken(self, exchange: Exchange) -> None:
-        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
         self._exchange = None
         self._record(exchange)
         self._closing = True
@@ -299,12 +340,13 @@ class Http1Proxy(Switchable):
         self._set_deadline(inf, _CLOSE)
         self.transport.abortConnection()
 
-    def upgrade_declined(self) -> None:
-        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+    def _upgrade_declined(self) -> None:
+        """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""
         self._events.extend(self._parser.resume())
 
-    def upgraded(self, exchange: Exchange, client: Http1Client, early: bytes) -> None:
-        """See L{reverseproxy.proxy.http1_exchange.IDownstream}."""
+    def upgraded(self, exchange: Exchange, client: IUpstream) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        assert isinstance(client, Http1Client)  # other protocols have no 101
         self._exchange = None
         self._tunnel = (exchange, client)
         self._set_idle_deadline(self._clock.seconds(), _TUNNEL)
@@ -312,7 +354,7 @@ class Http1Proxy(Switchable):
             self,
             self._parser.take_held(),
             client,
-            early,
+            client.parser.take_rest(),
             self._clock,
             (lambda _: self._tunnel_closed(), exchange.tunnel_closed),
         )

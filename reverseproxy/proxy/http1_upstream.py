@@ -9,8 +9,9 @@ can be taken back by the host while it is idle (L{IDetachable}).
 
 from __future__ import annotations
 
-__all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool", "IExchange", "pool_of"]
+__all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool", "IExchange"]
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -30,8 +31,10 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.proxy.http1_switch import Switchable
+from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
-from reverseproxy.wire.http1 import END, Event, ResponseParser
+from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseParser
+from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk
 
 log = Logger()
 
@@ -75,6 +78,7 @@ class Http1Client(Switchable):
         self._pool = pool
         self._exchange: IExchange | None = None
         self._paused = False
+        self._chunked = False  # the body of the current request goes out in chunks
         self._deadline: IDelayedCall | None = None
         self._local_address: str | None = None
 
@@ -90,12 +94,42 @@ class Http1Client(Switchable):
 
     def start(self, exchange: IExchange, head_request: bool) -> None:
         """
-        Begin an exchange; the caller writes the request to our transport.
+        Begin an exchange.
 
         @param head_request: whether the response will have no body.
         """
         self._exchange = exchange
         self.parser.expect(head_request)
+
+    def begin(
+        self,
+        exchange: IExchange,
+        head: RequestHead,
+        events: Sequence[Event],
+        forwarded_by: ForwardedBy | None,
+        default_host: bytes,
+    ) -> None:
+        """See L{reverseproxy.proxy.exchange.IUpstream}: one write for all of it."""
+        self.start(exchange, head.method == b"HEAD")
+        self._chunked = head.length == CHUNKED
+        out = [head.forward(forwarded_by, default_host)]
+        self._write(out, events)
+
+    def send(self, events: Sequence[Event]) -> None:
+        """See L{reverseproxy.proxy.exchange.IUpstream}."""
+        self._write([], events)
+
+    def _write(self, out: list[bytes], events: Sequence[Event]) -> None:
+        for event in events:
+            if type(event) is bytes:
+                if self._chunked:
+                    out += (b"%x\r\n" % len(event), event, b"\r\n")
+                else:
+                    out.append(event)
+            elif type(event) is End and self._chunked:
+                out.append(last_chunk(event.trailers))
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def finish(self, reusable: bool) -> None:
         """
@@ -350,10 +384,4 @@ class Http1Pool:
             client.drop()
 
 
-def pool_of(host: Host, clock: IReactorTime, idle_timeout: float | None) -> Http1Pool:
-    """Find the pool of a host, or make it."""
-    pool = host.pools.get(POOL)
-    if pool is None:
-        pool = Http1Pool(host, clock, idle_timeout)
-        host.pools[POOL] = pool
-    return cast(Http1Pool, pool)
+register_pool(POOL, Http1Pool)

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.http1} and L{reverseproxy.proxy.http1_exchange}, in memory."""
+"""Tests for L{reverseproxy.proxy.http1} and L{reverseproxy.proxy.exchange}, in memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.proxy.exchange import REQUEST_BUFFER
 from reverseproxy.proxy.http1 import HELD_LIMIT, LINGER_BYTES, Http1Proxy
-from reverseproxy.proxy.http1_exchange import REQUEST_BUFFER
 from reverseproxy.proxy.relay import LINGER
 from reverseproxy.wire.http1_headers import chunk
 from tests.proxy.memory import HIGH_WATER, Wire, World

@@ -14,7 +14,8 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
-from reverseproxy.proxy.http1_upstream import POOL, Http1Client, Http1Pool, pool_of
+from reverseproxy.proxy.http1_upstream import POOL, Http1Client, Http1Pool
+from reverseproxy.proxy.pools import pool_of
 from reverseproxy.proxy.relay import LINGER
 from reverseproxy.wire.http1 import Event, ResponseHead
 from tests.proxy.memory import Wire, World
@@ -52,7 +53,7 @@ class PoolTestCase(SynchronousTestCase):
 
     def agent_pool(self) -> tuple[Http1Pool, Wire]:
         agent = self.world.agent()
-        return pool_of(self.world.hosts[-1], self.world.clock, 10), agent
+        return pool_of(POOL, self.world.hosts[-1], self.world.clock, 10), agent
 
 
 class ClientTests(PoolTestCase):
@@ -255,8 +256,8 @@ class PoolTests(PoolTestCase):
         self.failureResultOf(self.pool().connect(), ConnectError)
 
     def test_pool_of(self) -> None:
-        pool = pool_of(self.host, self.world.clock, 10)
-        self.assertIs(pool_of(self.host, self.world.clock, 20), pool)
+        pool = pool_of(POOL, self.host, self.world.clock, 10)
+        self.assertIs(pool_of(POOL, self.host, self.world.clock, 20), pool)
         self.assertIs(self.host.pools[POOL], pool)
         self.assertFalse(pool.exclusive)
 

@@ -1,0 +1,209 @@
+"""
+From a cluster to a connection that carries a request, in as many attempts as that may take.
+
+What every kind of exchange has in common, whatever it carries: it takes a host,
+waiting for one if all are busy; gets a connection to it from the pool of the
+protocol it speaks; tries another host if that fails; and gives back what it
+has taken.
+
+    NEW: nothing is decided
+    WAITING: for a host, or for a connection to it
+    ACTIVE: a connection carries the request
+    DONE: answered, failed or cancelled
+
+The host that the cluster gave is kept in one place, and given back by the one
+method that empties it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_ATTEMPTS", "Attempts", "Phase"]
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.errors import PickFailed
+from reverseproxy.interfaces import PickContext
+from reverseproxy.proxy.pools import pool_of
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+    from reverseproxy.cluster.manager import Cluster
+
+log = Logger()
+
+MAX_ATTEMPTS: Final = 3
+"""Hosts tried for one request at the most, as MOSN does (spec 4.3)."""
+
+
+class Phase(IntEnum):
+    """How far a request has come; see the module's text."""
+
+    NEW = 0
+    WAITING = 1
+    ACTIVE = 2
+    DONE = 3
+
+
+NEW, WAITING, ACTIVE, DONE = Phase
+
+
+class Attempts:
+    """
+    Base of an exchange.
+
+    A subclass calls L{_acquire} once C{cluster} and C{protocol} are known, and
+    says what to do with a connection (L{_send}) and without one (L{fail}).
+
+    @ivar protocol: what is spoken to hosts: the name of a pool in
+        L{reverseproxy.proxy.pools}.
+    @ivar cluster: the cluster of the route.
+    @ivar host: the last host that was picked, for logs.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_clock",
+        "_context",
+        "_fresh",
+        "_lease",
+        "_pending",
+        "_phase",
+        "cluster",
+        "host",
+        "protocol",
+    )
+
+    def __init__(self, clock: IReactorTime, protocol: str) -> None:
+        self.protocol = protocol
+        self.cluster: Cluster | None = None
+        self.host: Host | None = None
+        self._clock = clock
+        self._phase = NEW
+        self._lease: Host | None = None  # what is to be given back to the cluster
+        self._pending: Deferred[Any] | None = None
+        self._context: PickContext | None = None
+        self._attempts = 0
+        self._fresh = False  # an idle connection will not do
+
+    # what a subclass does
+
+    def fail(self, status: int, reason: str) -> None:
+        """Answer with an error: no host could be had, for this reason."""
+        raise NotImplementedError
+
+    def _send(self, client: Any) -> None:
+        """Use a connection; the phase is the subclass's to change."""
+        raise NotImplementedError
+
+    def _connecting(self) -> None:
+        """A connection is being made, which takes time."""
+
+    # what a subclass uses
+
+    def _acquire(self) -> None:
+        """Take a host, now or when one has become free."""
+        cluster = self.cluster
+        assert cluster is not None
+        self._phase = WAITING
+        self._attempts += 1
+        try:
+            host = cluster.acquire(self._context)
+        except PickFailed as error:
+            self.fail(error.status, str(error))
+            return
+        if host is not None:
+            self._connect(host)
+            return
+        pending = self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
+        pending.addCallbacks(self._acquired, self._not_acquired)
+
+    def _avoid(self, host: Host) -> None:
+        """Don't take this host again for this request."""
+        if self._context is None:
+            self._context = PickContext()
+        self._context.tried.add(host)
+
+    def _release(self) -> None:
+        """Give the host back to the cluster: exactly once for each time it was taken."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            assert self.cluster is not None
+            self.cluster.release(lease)
+
+    def _give_up(self) -> None:
+        """Let go of whatever is under way before there is a connection."""
+        self._phase = DONE
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+        self._release()
+
+    # on the way
+
+    def _acquired(self, host: Host) -> None:
+        self._pending = None
+        if self._phase == WAITING:
+            self._connect(host)
+        elif self.cluster is not None:
+            self.cluster.release(host)
+
+    def _not_acquired(self, reason: Failure) -> None:
+        self._pending = None
+        if self._phase == WAITING:
+            error = reason.value
+            self.fail(error.status if isinstance(error, PickFailed) else 502, str(error))
+
+    def _connect(self, host: Host) -> None:
+        self._lease = self.host = host
+        cluster = self.cluster
+        assert cluster is not None
+        pool = pool_of(self.protocol, host, self._clock, cluster.config.idle_timeout)
+        client = None if self._fresh else pool.take()
+        if client is not None:
+            self._send(client)
+            return
+        pending = self._pending = pool.connect()
+        pending.addCallbacks(self._connected, self._not_connected)
+        if self._pending is not None:
+            self._connecting()
+
+    def _connected(self, client: Any) -> None:
+        self._pending = None
+        if self._phase != WAITING:
+            client.finish(True)  # cancelled meanwhile; another request will be glad of it
+            self._release()
+        elif client.closed:
+            self._try_another("the connection was lost at once")
+        else:
+            self._send(client)
+
+    def _not_connected(self, reason: Failure) -> None:
+        self._pending = None
+        if self._phase == WAITING:
+            self._try_another(reason.getErrorMessage())
+        else:
+            self._release()
+
+    def _try_another(self, reason: str) -> None:
+        """The host could not be reached; nothing has been sent."""
+        host, cluster = self.host, self.cluster
+        assert host is not None
+        assert cluster is not None
+        log.warn(
+            "cluster {cluster}: host {host} can't be reached: {reason}",
+            cluster=cluster.name,
+            host=host.address,
+            reason=reason,
+        )
+        self._avoid(host)
+        self._release()
+        if self._attempts >= MAX_ATTEMPTS:
+            self.fail(502, f"{self._attempts} hosts of cluster {cluster.name} could not be reached")
+        else:
+            self._acquire()

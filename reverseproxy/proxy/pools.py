@@ -1,0 +1,68 @@
+"""
+The connection pools of hosts, by the protocol that is spoken to them.
+
+A protocol registers how to make its pool for a host; an exchange asks for the
+pool of the protocol that it speaks.
+"""
+
+from __future__ import annotations
+
+__all__ = ["IUpstreamPool", "pool_of", "register_pool"]
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+
+
+class IUpstreamPool(Protocol):
+    """
+    What an exchange needs of a pool, besides what L{IHostPool} demands.
+
+    What a pool gives serves one exchange: a connection, or a stream of a
+    connection that serves many.
+    """
+
+    def take(self) -> Any:
+        """Give what is there at once; L{None} if there is nothing."""
+
+    def connect(self) -> Deferred[Any]:
+        """Make a new connection, and give it, or a stream on it."""
+
+    def drain(self) -> None:
+        """See L{IHostPool.drain}."""
+
+    def close(self) -> None:
+        """See L{IHostPool.close}."""
+
+
+MakePool = Callable[["Host", IReactorTime, float | None], IUpstreamPool]
+
+_MAKERS: dict[str, MakePool] = {}
+
+
+def register_pool(protocol: str, make: MakePool) -> None:
+    """
+    Say how pools of a protocol are made.
+
+    @param protocol: as routes name it, such as C{"Http1"}.
+    @param make: given the host, the clock and the seconds after which an idle
+        connection is closed, if it is.
+    """
+    _MAKERS[protocol] = make
+
+
+def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:
+    """
+    Find the pool of a host, or make it.
+
+    @raise KeyError: if nobody has registered the protocol.
+    """
+    pool = host.pools.get(protocol)
+    if pool is None:
+        pool = host.pools[protocol] = cast("Any", _MAKERS[protocol](host, clock, idle_timeout))
+    return cast(IUpstreamPool, pool)
