@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import contextlib
 import zlib
-from contextlib import suppress
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,7 +212,7 @@ class HeaderTests(SynchronousTestCase):
 
     @given(st.binary(max_size=80))
     def test_anything_at_all(self, block: bytes) -> None:
-        with suppress(RpcHeaderError):
+        with contextlib.suppress(RpcHeaderError):
             self.request(block).header("service")
 
     @given(st.dictionaries(st.text(max_size=10), st.text(max_size=10)))

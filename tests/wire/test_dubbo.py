@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,7 +105,7 @@ class HeaderTests(SynchronousTestCase):
 
     @given(st.binary(max_size=80))
     def test_anything_at_all(self, body: bytes) -> None:
-        with suppress(RpcHeaderError):
+        with contextlib.suppress(RpcHeaderError):
             with_body(body).header("service")
 
 
