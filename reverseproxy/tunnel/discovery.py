@@ -13,7 +13,6 @@ __all__ = [
     "Discovery",
     "Server",
     "Target",
-    "join_host_port",
     "parse_server",
 ]
 
@@ -23,49 +22,16 @@ from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
 from random import random as default_random
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHostResolution,
-    IReactorPluggableNameResolver,
-    IReactorTime,
-    IResolutionReceiver,
-)
+from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorTime, IResolutionReceiver
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from reverseproxy.interfaces import IServerLister
+from reverseproxy.names import REFRESH, NameFollower, join_host_port
 
 log = Logger()
 
-REFRESH = 30.0
-"""Seconds between two lookups of a name, by default."""
-
-LOOKUP_TIMEOUT = 10.0
-"""Seconds that one lookup may take."""
-
-RETRY_BASE = 1.0
-"""Seconds after which a lookup that failed is tried again for the first time."""
-
-RETRY_MAX = 30.0
-"""Seconds between two tries at most, unless the refresh interval is shorter."""
-
 MAX_SERVERS = 1024
 """How many servers are taken from the configuration and from a lister, each."""
-
-MAX_ADDRESSES = 256
-"""How many addresses are taken from one name."""
-
-MAX_ABANDONED = 2
-"""
-Lookups of one name that took too long and may still be under way, before no
-further one is begun.  Each occupies a thread of the reactor's, because the
-system's resolver can't be interrupted.
-"""
-
-ABANDONED_FORGOTTEN = 300.0
-"""Seconds after which a lookup that never came to an end no longer counts as one."""
 
 _QUOTE_LENGTH = 80
 
@@ -116,11 +82,6 @@ def _split(entry: str) -> tuple[str, str]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     return host, port
-
-
-def join_host_port(ip: str, port: int) -> str:
-    """Put a host and a port into one string, IPv6 addresses in brackets."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _quote(value: object) -> str:
@@ -195,152 +156,6 @@ def _parse_servers(entries: Iterable[object], origin: str, cluster: str) -> dict
     return servers
 
 
-# Resolving
-
-
-@implementer(IResolutionReceiver)
-class _Lookup:
-    """
-    One lookup.
-
-    @ivar addresses: the IP addresses that have arrived, as ordered keys.
-    """
-
-    def __init__(self, ended: Callable[[_Lookup], None]) -> None:
-        self.addresses: dict[str, None] = {}
-        self._ended = ended
-        self._resolution: IHostResolution | None = None
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:  # noqa: N802, N803
-        """Keep what the lookup can be cancelled with."""
-        self._resolution = resolutionInProgress
-
-    def addressResolved(self, address: IAddress) -> None:  # noqa: N802
-        """Take one address; kinds that we can't connect to are ignored."""
-        if isinstance(address, (IPv4Address, IPv6Address)) and len(self.addresses) < MAX_ADDRESSES:
-            self.addresses[address.host] = None
-
-    def resolutionComplete(self) -> None:  # noqa: N802
-        """Report the end."""
-        self._ended(self)
-
-    def cancel(self) -> bool:
-        """
-        Ask the resolver to stop.
-
-        @return: whether it has; Twisted's own can't.
-        """
-        if self._resolution is None:
-            return False
-        try:
-            self._resolution.cancel()
-        except NotImplementedError:
-            return False
-        except Exception:
-            log.failure("a resolver failed to cancel a lookup")
-            return False
-        return True
-
-
-class _Name:
-    """
-    One host name, looked up again and again.
-
-    @ivar host: the name.
-    @ivar addresses: the IP addresses that it had when it was last known.
-    """
-
-    def __init__(self, host: str, discovery: Discovery) -> None:
-        self.host = host
-        self.addresses: tuple[str, ...] = ()
-        self._discovery = discovery
-        self._clock = discovery.clock
-        self._failures = 0
-        self._current: _Lookup | None = None
-        self._next: IDelayedCall | None = None
-        self._abandoned: dict[_Lookup, float] = {}
-
-    def look_up(self) -> None:
-        """Begin a lookup; every later one follows from it."""
-        self._next = self._clock.callLater(LOOKUP_TIMEOUT, self._too_late)
-        lookup = self._current = _Lookup(self._ended)
-        try:
-            # Both kinds of addresses; the ports are known to those who ask.
-            self._discovery.names.nameResolver.resolveHostName(lookup, self.host)
-        except Exception as error:
-            # Whatever went wrong after the end does not matter any more.
-            if self._current is lookup:
-                self._stop_waiting()
-                self._failed(str(error) or type(error).__name__)
-
-    def stop(self) -> None:
-        """Look up no more."""
-        lookup = self._stop_waiting()
-        if lookup is not None:
-            lookup.cancel()
-
-    def _stop_waiting(self) -> _Lookup | None:
-        if self._next is not None and self._next.active():
-            self._next.cancel()
-        lookup, self._current = self._current, None
-        return lookup
-
-    def _too_late(self) -> None:
-        lookup = self._stop_waiting()
-        if lookup is not None and not lookup.cancel():
-            self._abandoned[lookup] = self._clock.seconds()
-        self._failed(f"no answer within {LOOKUP_TIMEOUT:g} s")
-
-    def _ended(self, lookup: _Lookup) -> None:
-        self._abandoned.pop(lookup, None)
-        if lookup is not self._current:
-            return
-        self._stop_waiting()
-        if not lookup.addresses:
-            self._failed("it has no address")
-            return
-        self._failures = 0
-        refresh = self._discovery.refresh
-        if refresh > 0:
-            self._again(refresh * (0.9 + 0.2 * self._discovery.random()))
-        # Resolvers rotate addresses: another order is no change.
-        if set(lookup.addresses) != set(self.addresses):
-            self.addresses = tuple(lookup.addresses)
-            log.info(
-                "{host} has the addresses {addresses}", host=self.host, addresses=", ".join(self.addresses)
-            )
-            self._discovery.changed()
-
-    def _failed(self, reason: str) -> None:
-        self._failures += 1
-        refresh = self._discovery.refresh
-        most = max(RETRY_BASE, min(RETRY_MAX, refresh) if refresh > 0 else RETRY_MAX)
-        delay = min(most, RETRY_BASE * 2 ** min(self._failures - 1, 16))
-        delay *= 0.5 + 0.5 * self._discovery.random()
-        log.warn(
-            "looking up {host} failed, next try in {delay:.1f} s, {known} known addresses stay in use: "
-            "{reason}",
-            host=self.host,
-            delay=delay,
-            known=len(self.addresses),
-            reason=reason,
-        )
-        self._again(delay)
-
-    def _again(self, delay: float) -> None:
-        self._next = self._clock.callLater(delay, self._look_up_again)
-
-    def _look_up_again(self) -> None:
-        now = self._clock.seconds()
-        self._abandoned = {
-            lookup: since for lookup, since in self._abandoned.items() if now - since < ABANDONED_FORGOTTEN
-        }
-        if len(self._abandoned) < MAX_ABANDONED:
-            self.look_up()
-        else:
-            self._failed(f"{len(self._abandoned)} earlier lookups are still under way")
-
-
 class Discovery:
     """
     Keeps track of where an agent's tunnel servers are.
@@ -386,7 +201,7 @@ class Discovery:
         self._listed_last: tuple[str, ...] | None = None
         self._static: dict[str, Server] = {}
         self._dynamic: dict[str, Server] = {}
-        self._names: dict[str, _Name] = {}
+        self._names: dict[str, NameFollower] = {}
         self._running = False
         self._holding = False
 
@@ -450,10 +265,16 @@ class Discovery:
         for host in [host for host in self._names if host not in wanted]:
             self._names.pop(host).stop()
         for host in sorted(wanted - self._names.keys()):
-            name = self._names[host] = _Name(host, self)
+            name = self._names[host] = NameFollower(
+                host, self._resolve, self.clock, self.changed, self.refresh, self.random
+            )
             name.look_up()
         self._holding = False
         self.changed()
+
+    def _resolve(self, receiver: IResolutionReceiver, host: str) -> None:
+        # Both kinds of addresses; the ports are known to those who ask.
+        self.names.nameResolver.resolveHostName(receiver, host)
 
     def changed(self) -> None:
         """Report if there is news."""

@@ -12,8 +12,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.names import join_host_port
 from reverseproxy.tunnel._files import Signature, parse_document, read_text, signature
-from reverseproxy.tunnel.discovery import join_host_port, parse_server
+from reverseproxy.tunnel.discovery import parse_server
 
 log = Logger()
 

@@ -22,18 +22,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import IServerLister
-from reverseproxy.tunnel import discovery
-from reverseproxy.tunnel.discovery import (
-    ABANDONED_FORGOTTEN,
-    LOOKUP_TIMEOUT,
-    MAX_ADDRESSES,
-    MAX_SERVERS,
-    Discovery,
-    Server,
-    Target,
-    join_host_port,
-    parse_server,
-)
+from reverseproxy.names import ABANDONED_FORGOTTEN, LOOKUP_TIMEOUT, MAX_ADDRESSES, REFRESH, join_host_port
+from reverseproxy.tunnel.discovery import MAX_SERVERS, Discovery, Server, Target, parse_server
 from tests.tunnel.logged import capture
 
 
@@ -621,5 +611,5 @@ class ListerTests(DiscoveryCase):
 class DefaultTests(SynchronousTestCase):
     def test_bounds(self) -> None:
         found = Discovery((), lambda _: None, Clock(), Names())
-        self.assertEqual(found.refresh, discovery.REFRESH)
+        self.assertEqual(found.refresh, REFRESH)
         self.assertTrue(0.0 <= found.random() < 1.0)

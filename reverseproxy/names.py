@@ -1,0 +1,247 @@
+"""
+Names to addresses, again and again.
+
+Nothing that goes wrong here is fatal: what was known of a name stays known
+until there is something better.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ABANDONED_FORGOTTEN",
+    "LOOKUP_TIMEOUT",
+    "MAX_ABANDONED",
+    "MAX_ADDRESSES",
+    "REFRESH",
+    "RETRY_BASE",
+    "RETRY_MAX",
+    "ILifetimeReceiver",
+    "NameFollower",
+    "join_host_port",
+]
+
+from collections.abc import Callable
+from random import random as default_random
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostResolution,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from twisted.logger import Logger
+from zope.interface import implementer
+
+log = Logger()
+
+REFRESH = 30.0
+"""Seconds between two lookups of a name, by default."""
+
+LOOKUP_TIMEOUT = 10.0
+"""Seconds that one lookup may take."""
+
+RETRY_BASE = 1.0
+"""Seconds after which a lookup that failed is tried again for the first time."""
+
+RETRY_MAX = 30.0
+"""Seconds between two tries at most, unless the refresh interval is shorter."""
+
+MAX_ADDRESSES = 256
+"""How many addresses are taken from one name."""
+
+MAX_ABANDONED = 2
+"""
+Lookups of one name that took too long and may still be under way, before no
+further one is begun.  Each occupies a thread of the reactor's, because the
+system's resolver can't be interrupted.
+"""
+
+ABANDONED_FORGOTTEN = 300.0
+"""Seconds after which a lookup that never came to an end no longer counts as one."""
+
+
+def join_host_port(ip: str, port: int) -> str:
+    """Put a host and a port into one string, IPv6 addresses in brackets."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+class ILifetimeReceiver(IResolutionReceiver):
+    """Takes the addresses of a name, and how long they are good for."""
+
+    def lifetime(seconds: float) -> None:  # noqa: N805
+        """The addresses are good for so long; told by resolvers that know it."""
+
+
+@implementer(ILifetimeReceiver)
+class _Lookup:
+    """
+    One lookup.
+
+    @ivar addresses: the IP addresses that have arrived, as ordered keys.
+    @ivar good_for: seconds that they are good for; L{None} if nobody knows.
+    """
+
+    def __init__(self, ended: Callable[[_Lookup], None]) -> None:
+        self.addresses: dict[str, None] = {}
+        self.good_for: float | None = None
+        self._ended = ended
+        self._resolution: IHostResolution | None = None
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:  # noqa: N802, N803
+        """Keep what the lookup can be cancelled with."""
+        self._resolution = resolutionInProgress
+
+    def addressResolved(self, address: IAddress) -> None:  # noqa: N802
+        """Take one address; kinds that we can't connect to are ignored."""
+        if isinstance(address, (IPv4Address, IPv6Address)) and len(self.addresses) < MAX_ADDRESSES:
+            self.addresses[address.host] = None
+
+    def lifetime(self, seconds: float) -> None:
+        """See L{ILifetimeReceiver}."""
+        self.good_for = seconds
+
+    def resolutionComplete(self) -> None:  # noqa: N802
+        """Report the end."""
+        self._ended(self)
+
+    def cancel(self) -> bool:
+        """
+        Ask the resolver to stop.
+
+        @return: whether it has; Twisted's own can't.
+        """
+        if self._resolution is None:
+            return False
+        try:
+            self._resolution.cancel()
+        except NotImplementedError:
+            return False
+        except Exception:
+            log.failure("a resolver failed to cancel a lookup")
+            return False
+        return True
+
+
+class NameFollower:
+    """
+    One host name, looked up again and again.
+
+    @ivar host: the name.
+    @ivar addresses: the IP addresses that it had when it was last known.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        resolve: Callable[[IResolutionReceiver, str], object],
+        clock: IReactorTime,
+        changed: Callable[[], None],
+        refresh: float = REFRESH,
+        random: Callable[[], float] = default_random,
+        *,
+        respect_lifetime: bool = False,
+    ) -> None:
+        """
+        @param resolve: begins to look the name up for an
+            L{ILifetimeReceiver}, as a resolver's C{resolveHostName} does.
+        @param changed: called when the addresses have changed.
+        @param refresh: seconds between two lookups when the name has addresses;
+            0 to look it up only until it has.
+        @param random: numbers from 0 to 1 that spread the lookups of many.
+        @param respect_lifetime: whether to look the name up again when its
+            addresses expire instead, if the resolver says when.
+        """
+        self.host = host
+        self.addresses: tuple[str, ...] = ()
+        self._resolve = resolve
+        self._clock = clock
+        self._changed = changed
+        self._refresh = refresh
+        self._random = random
+        self._respect_lifetime = respect_lifetime
+        self._failures = 0
+        self._current: _Lookup | None = None
+        self._next: IDelayedCall | None = None
+        self._abandoned: dict[_Lookup, float] = {}
+
+    def look_up(self) -> None:
+        """Begin a lookup; every later one follows from it."""
+        self._next = self._clock.callLater(LOOKUP_TIMEOUT, self._too_late)
+        lookup = self._current = _Lookup(self._ended)
+        try:
+            self._resolve(lookup, self.host)
+        except Exception as error:
+            # Whatever went wrong after the end does not matter any more.
+            if self._current is lookup:
+                self._stop_waiting()
+                self._failed(str(error) or type(error).__name__)
+
+    def stop(self) -> None:
+        """Look up no more."""
+        lookup = self._stop_waiting()
+        if lookup is not None:
+            lookup.cancel()
+
+    def _stop_waiting(self) -> _Lookup | None:
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        lookup, self._current = self._current, None
+        return lookup
+
+    def _too_late(self) -> None:
+        lookup = self._stop_waiting()
+        if lookup is not None and not lookup.cancel():
+            self._abandoned[lookup] = self._clock.seconds()
+        self._failed(f"no answer within {LOOKUP_TIMEOUT:g} s")
+
+    def _ended(self, lookup: _Lookup) -> None:
+        self._abandoned.pop(lookup, None)
+        if lookup is not self._current:
+            return
+        self._stop_waiting()
+        if not lookup.addresses:
+            self._failed("it has no address")
+            return
+        self._failures = 0
+        if self._respect_lifetime and lookup.good_for:
+            # A second later than they expire, as MOSN has it, so that a cache on the way has expired too.
+            self._again(lookup.good_for + 1)
+        elif self._refresh > 0:
+            self._again(self._refresh * (0.9 + 0.2 * self._random()))
+        # Resolvers rotate addresses: another order is no change.
+        if set(lookup.addresses) != set(self.addresses):
+            self.addresses = tuple(lookup.addresses)
+            log.info(
+                "{host} has the addresses {addresses}", host=self.host, addresses=", ".join(self.addresses)
+            )
+            self._changed()
+
+    def _failed(self, reason: str) -> None:
+        self._failures += 1
+        most = max(RETRY_BASE, min(RETRY_MAX, self._refresh) if self._refresh > 0 else RETRY_MAX)
+        delay = min(most, RETRY_BASE * 2 ** min(self._failures - 1, 16))
+        delay *= 0.5 + 0.5 * self._random()
+        log.warn(
+            "looking up {host} failed, next try in {delay:.1f} s, {known} known addresses stay in use: "
+            "{reason}",
+            host=self.host,
+            delay=delay,
+            known=len(self.addresses),
+            reason=reason,
+        )
+        self._again(delay)
+
+    def _again(self, delay: float) -> None:
+        self._next = self._clock.callLater(delay, self._look_up_again)
+
+    def _look_up_again(self) -> None:
+        now = self._clock.seconds()
+        self._abandoned = {
+            lookup: since for lookup, since in self._abandoned.items() if now - since < ABANDONED_FORGOTTEN
+        }
+        if len(self._abandoned) < MAX_ABANDONED:
+            self.look_up()
+        else:
+            self._failed(f"{len(self._abandoned)} earlier lookups are still under way")
