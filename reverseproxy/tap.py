@@ -129,7 +129,8 @@ class _Service(ReverseProxy):
         for number in (signal.SIGTERM, signal.SIGINT):
             _on_signal(number, self._terminate)
         for warning in self.warnings:
-            log.warn("{warning}", warning=str(warning))
+            # Not called a warning: Twisted's own observers take such a field for Python's.
+            log.warn("{problem}", problem=str(warning))
         try:
             super().privilegedStartService()
         except ConfigError as error:

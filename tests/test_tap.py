@@ -1,0 +1,437 @@
+"""Tests for L{reverseproxy.tap}."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from twisted.application.service import Application, IServiceMaker, MultiService
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.logger import ILogObserver
+from twisted.plugin import getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+import reverseproxy
+from reverseproxy import __version__, quickstart, tap
+from reverseproxy.tap import Options, makeService
+from tests.certs import Certificates
+from tests.config.documents import AGENT, CHAIN, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
+from tests.tunnel.logged import capture
+
+ROOT = Path(reverseproxy.__file__).resolve().parent.parent
+
+
+class TapTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).resolve()
+        self.directory.mkdir()
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdout", self.out)
+        self.patch(sys, "stderr", self.err)
+        self.clock = MemoryReactorClock()
+        self.patch(tap, "_reactor", lambda: self.clock)
+
+    def write(self, document: Any, name: str = "config.json") -> str:
+        file = self.directory / name
+        file.write_text(document if isinstance(document, str) else json.dumps(document))
+        return str(file)
+
+    def options(self, *arguments: str, twistd: dict[str, Any] | None = None) -> Options:
+        options = Options()  # type: ignore[no-untyped-call]
+        if twistd is not None:
+            options.parent = twistd
+        options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
+        return options
+
+    def exits(self, call: Callable[..., object], *arguments: Any) -> tuple[int, str, str]:
+        """How a call ends the process: its status, and what it has written."""
+        error = self.assertRaises(SystemExit, call, *arguments)
+        return int(error.code), self.out.getvalue(), self.err.getvalue()  # type: ignore[arg-type]
+
+    def service(self, document: Any, *arguments: str, twistd: dict[str, Any] | None = None) -> tap._Service:
+        """What twistd runs."""
+        options = self.options("--config", self.write(document), *arguments, twistd=twistd)
+        service = makeService(options)
+        assert isinstance(service, tap._Service)
+        self.addCleanup(service.observer.close)
+        return service
+
+
+class OptionsTests(TapTestCase):
+    def test_the_plug_in_names_this_module(self) -> None:
+        [maker] = [each for each in getPlugins(IServiceMaker) if each.tapname == "reverseproxy"]
+        self.assertIs(maker.options, Options)
+        self.assertIs(maker.makeService, makeService)
+
+    def refused(self, *arguments: str) -> str:
+        return str(self.assertRaises(UsageError, self.options, *arguments))
+
+    def test_a_configuration_is_needed_and_only_one(self) -> None:
+        hint = "name a configuration with --config FILE, or try --quickstart"
+        self.assertEqual(self.refused(), hint)
+        self.assertEqual(self.refused("--check"), hint)
+        self.assertEqual(self.refused("--config", "a.json", "--quickstart"), hint)
+
+    def test_log_options(self) -> None:
+        self.assertEqual(
+            self.refused("--quickstart", "--log-format", "xml"), "--log-format must be text or json, not xml"
+        )
+        self.assertEqual(
+            self.refused("--quickstart", "--log-level", "info"),
+            "--log-level must be one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL, not info",
+        )
+        for level in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"):
+            options = self.options("--quickstart", "--log-level", level, "--log-format", "json")
+            self.assertEqual(options["log-level"], level)
+
+    def test_no_other_arguments(self) -> None:
+        self.refused("--quickstart", "config.json")
+        self.refused("--nonsense")
+
+    def test_the_configuration_is_read(self) -> None:
+        file = self.write(TUNNEL_SERVER)
+        options = self.options("-c", file)
+        self.assertEqual(options.file, file)
+        self.assertEqual(options.loaded.config.server.listeners[0].name, "clients")
+
+    def test_yaml(self) -> None:
+        file = self.write(yaml.safe_dump(TUNNEL_SERVER), "config.yaml")
+        self.assertEqual(self.options("-c", file).loaded.config.server.listeners[0].name, "clients")
+
+    def test_the_quickstart_is_read(self) -> None:
+        options = self.options("--quickstart")
+        self.assertEqual(options.file, quickstart.FILE)
+        self.assertEqual(len(options.loaded.config.agents), 1)
+
+    def test_version(self) -> None:
+        self.assertEqual(self.exits(self.options, "--version"), (0, f"reverseproxy {__version__}\n", ""))
+
+    def test_a_wrong_configuration_names_every_problem_and_ends(self) -> None:
+        file = self.write(
+            edited(
+                TUNNEL_SERVER,
+                (f"{LISTENER}.address", "nowhere"),
+                ("servers[0].graceful_timeout", "soon"),
+            )
+        )
+        status, out, err = self.exits(self.options, "--config", file)
+        self.assertEqual((status, out), (1, ""))
+        self.assertEqual(len(err.splitlines()), 2)
+        self.assertIn(f'{file}: {LISTENER}.address: "nowhere" has no port', err)
+        self.assertIn(f"{file}: servers[0].graceful_timeout: ", err)
+
+    def test_a_missing_configuration(self) -> None:
+        file = str(self.directory / "missing.json")
+        status, _, err = self.exits(self.options, "--config", file)
+        self.assertEqual(status, 1)
+        self.assertIn(file, err)
+        self.assertIn("No such file", err)
+
+
+class CheckTests(TapTestCase):
+    def check(self, document: Any) -> tuple[int, str, str]:
+        return self.exits(self.options, "--check", "--config", self.write(document))
+
+    def test_a_good_configuration_is_described(self) -> None:
+        status, out, err = self.check(TUNNEL_SERVER)
+        self.assertEqual((status, err), (0, ""))
+        for part in ("clients: at 127.0.0.1:2045", "agents", "edge"):
+            self.assertIn(part, out)
+        self.assertTrue(out.endswith("\n"))
+        self.assertEqual(self.clock.tcpServers, [])
+
+    def test_warnings_of_both_kinds(self) -> None:
+        logs = [{"log_path": str(self.directory / "access.log"), "log_format": "%nobody_knows%"}]
+        document = edited(TUNNEL_SERVER, (f"{LISTENER}.access_logs", logs), ("servers[0].lisseners", []))
+        status, out, err = self.check(document)
+        self.assertEqual(status, 0)
+        self.assertIn("clients", out)
+        [unknown, variable] = err.splitlines()
+        self.assertRegex(unknown, r"^warning: .*config\.json: servers\[0\]\.lisseners: ")
+        self.assertRegex(variable, rf"^warning: .*config\.json: {_quoted(LISTENER)}\.access_logs\[0\]")
+
+    def test_what_only_building_shows(self) -> None:
+        certs = Certificates(self.directory)
+        context = {"status": True, "cert_chain": certs.server.chain, "private_key": certs.client.key}
+        status, out, err = self.check(edited(TUNNEL_SERVER, (f"{CHAIN}.tls_context", context)))
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn(f"config.json: {CHAIN}.tls_context.cert_chain: ", err)
+
+    def test_the_quickstart(self) -> None:
+        status, out, err = self.exits(self.options, "--check", "--quickstart")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("client_listener", out)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("[", r"\[").replace("]", r"\]").replace(".", r"\.")
+
+
+class LogTests(TapTestCase):
+    def logged_to(self, path: str | None, twistd: dict[str, Any] | None = None) -> str:
+        changes = [] if path is None else [("servers[0].default_log_path", path)]
+        return self.service(edited(TUNNEL_SERVER, *changes), twistd=twistd).observer.file.path
+
+    def test_where_to(self) -> None:
+        configured = str(self.directory / "configured.log")
+        given = str(self.directory / "given.log")
+        here: dict[str, Any] = {"nodaemon": True, "logfile": None}
+        self.assertEqual(self.logged_to(configured), configured)
+        self.assertEqual(self.logged_to(configured, here), configured)
+        self.assertEqual(self.logged_to("stdout", here), "stdout")
+        self.assertEqual(self.logged_to(""), "stdout")
+        # twistd's own option says it last.
+        self.assertEqual(self.logged_to(configured, {**here, "logfile": given}), given)
+        self.assertEqual(self.logged_to(configured, {**here, "logfile": "-"}), "stdout")
+
+    def test_a_daemon_has_no_standard_output(self) -> None:
+        previous = Path.cwd()
+        os.chdir(self.directory)
+        self.addCleanup(os.chdir, previous)
+        daemon: dict[str, Any] = {"nodaemon": False, "logfile": None}
+        self.assertEqual(self.logged_to("stdout", daemon), "twistd.log")
+        self.assertEqual(self.logged_to("", daemon), "twistd.log")
+        self.assertEqual(self.logged_to("", {**daemon, "logfile": "-"}), "twistd.log")
+        self.assertEqual(self.logged_to("own.log", daemon), "own.log")
+        self.assertEqual(self.logged_to("own.log", {**daemon, "logfile": "given.log"}), "given.log")
+
+    def lines(self, *arguments: str, level: str = "INFO") -> list[str]:
+        """What is written of a warning and of something less."""
+        path = self.directory / "proxy.log"
+        path.unlink(missing_ok=True)
+        document = edited(
+            TUNNEL_SERVER,
+            ("servers[0].default_log_path", str(path)),
+            ("servers[0].default_log_level", level),
+        )
+        observer = self.service(document, *arguments).observer
+        for each in ("info", "warn"):
+            with capture() as events:
+                getattr(tap.log, each)("a message of level {name}", name=each)
+            observer(events[0])
+        return path.read_text().splitlines()
+
+    def test_level_and_format(self) -> None:
+        [info, warn] = self.lines()
+        self.assertTrue(info.endswith("tap: a message of level info"), info)
+        self.assertTrue(warn.endswith("tap: a message of level warn"), warn)
+        self.assertEqual(len(self.lines(level="WARN")), 1)
+        self.assertEqual(len(self.lines("--log-level", "INFO", level="WARN")), 2)
+        self.assertEqual(len(self.lines("--log-level", "ERROR")), 0)
+        [info, warn] = map(json.loads, self.lines("--log-format", "json"))
+        self.assertEqual((info["level"], warn["level"]), ("INFO", "WARN"))
+        self.assertEqual(info["message"], "a message of level info")
+
+    def test_a_log_that_can_t_be_opened(self) -> None:
+        document = edited(TUNNEL_SERVER, ("servers[0].default_log_path", str(self.directory)))
+        options = self.options("--config", self.write(document))
+        status, out, err = self.exits(makeService, options)
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn("default_log_path", err)
+        self.assertIn(str(self.directory), err)
+
+    def test_twistd_logs_with_it(self) -> None:
+        service = self.service(TUNNEL_SERVER)
+        application = Application("reverseproxy")  # type: ignore[no-untyped-call]
+        service.setServiceParent(application)
+        self.assertIs(ILogObserver(application), service.observer)
+        # Anything else may be its parent too.
+        other = self.service(TUNNEL_SERVER)
+        parent = MultiService()  # type: ignore[no-untyped-call]
+        other.setServiceParent(parent)
+        self.assertEqual(list(parent), [other])
+
+
+class ServiceTests(TapTestCase):
+    """The service of a process, with a reactor in memory and signals that the test sends."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.handlers: dict[int, Callable[[], object]] = {}
+        self.patch(tap, "_on_signal", self.handlers.__setitem__)
+
+    def test_what_only_building_shows(self) -> None:
+        options = self.options(
+            "--config", self.write(edited(AGENT, (f"{CONFIG}.credential_policy", "nobody-knows")))
+        )
+        status, out, err = self.exits(makeService, options)
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn(f"{CONFIG}.credential_config: there is no credential policy 'nobody-knows'", err)
+
+    def test_warnings_are_logged_in_order(self) -> None:
+        logs = [{"log_path": str(self.directory / "access.log"), "log_format": "%nobody_knows%"}]
+        service = self.service(
+            edited(TUNNEL_SERVER, (f"{LISTENER}.access_logs", logs), ("servers[0].lisseners", []))
+        )
+        with capture() as events:
+            service.privilegedStartService()
+        warnings = [str(event["problem"]) for event in events if "problem" in event]
+        self.assertEqual(len(warnings), 2)
+        self.assertIn("lisseners", warnings[0])
+        self.assertIn("%nobody_knows%", warnings[1])
+
+    def test_a_port_that_is_taken_ends_the_process(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            self.patch(tap, "_reactor", lambda: reactor)
+            service = self.service(
+                edited(TUNNEL_SERVER, (f"{LISTENER}.address", address), ("servers[0].listeners[1]", GONE))
+            )
+            with capture() as events:
+                status, out, err = self.exits(service.privilegedStartService)
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn(f"{LISTENER}.address: listener clients can't listen on {address}", err)
+        self.assertIn(err.strip(), events.text())
+
+    def test_the_reactor_stops_on_sigterm_and_sigint(self) -> None:
+        service = self.service(TUNNEL_SERVER)
+        service.privilegedStartService()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.clock.running, self.clock.hasStopped = True, False  # type: ignore[assignment]
+            with capture() as events:
+                self.handlers[number]()
+            self.assertTrue(self.clock.hasStopped)
+            self.assertIn("asked to stop by a signal", events.text())
+        # Before the reactor runs, or when it has stopped, there is nothing to stop.
+        self.clock.running, self.clock.hasStopped = False, False  # type: ignore[assignment]
+        self.handlers[signal.SIGTERM]()
+        self.assertFalse(self.clock.hasStopped)
+
+    def test_sigterm_is_taken_from_the_reactor_when_it_has_started(self) -> None:
+        service = self.service(TUNNEL_SERVER)
+        service.startService()
+        self.handlers.clear()
+        [(call, arguments, keywords)] = self.clock.triggers["after"]["startup"]
+        call(*arguments, **keywords)
+        self.assertEqual(list(self.handlers), [signal.SIGTERM])
+
+    def test_sigusr1_opens_the_logs_anew(self) -> None:
+        log, access_log = self.directory / "proxy.log", self.directory / "access.log"
+        service = self.service(
+            edited(
+                TUNNEL_SERVER,
+                ("servers[0].default_log_path", str(log)),
+                (f"{LISTENER}.access_logs", [{"log_path": str(access_log)}]),
+            )
+        )
+        service.startService()
+        for path in (log, access_log):
+            path.rename(path.with_suffix(".1"))
+        self.handlers[signal.SIGUSR1]()
+        self.assertTrue(log.exists())
+        self.assertTrue(access_log.exists())
+
+    def test_a_log_that_can_t_be_opened_anew_stays_in_use(self) -> None:
+        directory = self.directory / "logs"
+        log, access_log = directory / "proxy.log", self.directory / "access.log"
+        service = self.service(
+            edited(
+                TUNNEL_SERVER,
+                ("servers[0].default_log_path", str(log)),
+                (f"{LISTENER}.access_logs", [{"log_path": str(access_log)}]),
+            )
+        )
+        service.startService()
+        directory.rename(self.directory / "moved")
+        directory.write_text("in the way")
+        access_log.unlink()
+        with capture() as events:
+            self.handlers[signal.SIGUSR1]()
+        self.assertIn("the old log file stays in use", events.text())
+        self.assertTrue(access_log.exists())
+        service.observer(events[0])
+        self.assertIn("stays in use", (self.directory / "moved" / "proxy.log").read_text())
+
+    def test_sighup_looks_for_new_certificates(self) -> None:
+        certs = Certificates(self.directory)
+        context = {"status": True, **certs.server.options}
+        service = self.service(edited(TUNNEL_SERVER, (f"{CHAIN}.tls_context", context)))
+        service.startService()
+        certs.issue("server", "localhost")
+        with capture() as events:
+            self.handlers[signal.SIGHUP]()
+        self.assertIn("new certificates are in use", events.text())
+
+    def test_the_quickstart_says_what_to_try(self) -> None:
+        self.patch(sys, "__stdout__", self.out)
+        service = makeService(self.options("--quickstart"))
+        assert isinstance(service, tap._Service)
+        service.privilegedStartService()
+        service.startService()
+        [cluster] = service.clusters
+        cluster.hosts["10.0.0.1:1"] = None  # type: ignore[assignment]
+        self.clock.advance(1)
+        self.assertIn("Try it:  curl http://", self.out.getvalue())
+        cluster.hosts.clear()
+
+    def test_without_the_quickstart_nothing_is_said(self) -> None:
+        self.patch(sys, "__stdout__", self.out)
+        service = self.service(TUNNEL_SERVER)
+        service.startService()
+        self.clock.advance(1)
+        self.assertEqual(self.out.getvalue(), "")
+
+
+class SignalTests(TestCase):
+    async def test_a_signal_is_taken_in_the_reactor_s_turn(self) -> None:
+        self.addCleanup(signal.signal, signal.SIGUSR2, signal.getsignal(signal.SIGUSR2))
+        calls: list[int] = []
+        tap._on_signal(signal.SIGUSR2, lambda: calls.append(1))
+        os.kill(os.getpid(), signal.SIGUSR2)
+        while not calls:
+            await deferLater(reactor, 0.001)
+        self.assertEqual(calls, [1])
+
+
+class DaemonTests(TestCase):
+    """The real thing, in the background."""
+
+    async def twistd(self, *arguments: str) -> tuple[bytes, bytes, int]:
+        code = "from twisted.scripts.twistd import run; run()"
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        found: tuple[bytes, bytes, int] = await getProcessOutputAndValue(
+            sys.executable, ("-c", code, *arguments), environ, str(self.directory)
+        )
+        return found
+
+    async def until(self, true: Callable[[], object]) -> None:
+        while not true():
+            await deferLater(reactor, 0.01)
+
+    async def end(self, pid_file: Path) -> None:
+        """End the daemon, if it still runs."""
+        if pid_file.exists():
+            os.kill(int(pid_file.read_text()), signal.SIGTERM)
+            await self.until(lambda: not pid_file.exists())
+
+    async def test_a_daemon(self) -> None:
+        self.directory = Path(self.mktemp()).resolve()
+        self.directory.mkdir()
+        document = edited(TUNNEL_SERVER, (f"{LISTENER}.address", "127.0.0.1:0"))
+        document["servers"][0]["listeners"][1]["address"] = "127.0.0.1:0"
+        (self.directory / "config.json").write_text(json.dumps(document))
+        pid_file, log = self.directory / "twistd.pid", self.directory / "twistd.log"
+        self.addCleanup(self.end, pid_file)
+        out, err, status = await self.twistd("reverseproxy", "--config", "config.json")
+        self.assertEqual((out, err, status), (b"", b"", 0))
+        # The file's "stdout" is nothing that a daemon has.
+        await self.until(lambda: log.exists() and log.read_text().count(" listening on 127.0.0.1:") == 2)
+        rotated = log.with_suffix(".1")
+        log.rename(rotated)
+        os.kill(int(pid_file.read_text()), signal.SIGUSR1)
+        await self.until(log.exists)
+        await self.end(pid_file)
+        self.assertIn("app: stopped", log.read_text())
+        self.assertNotIn("app: stopped", rotated.read_text())
