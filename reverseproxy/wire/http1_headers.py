@@ -17,6 +17,7 @@ __all__ = [
     "ResponseHead",
     "chunk",
     "connection_options",
+    "dropped_by",
     "forbidden_in_trailers",
     "last_chunk",
     "response_head_bytes",
@@ -179,8 +180,13 @@ def _set(headers: Headers, name: bytes, value: bytes, keep: bool) -> Headers:
     return kept
 
 
+def dropped_by(options: frozenset[bytes]) -> frozenset[bytes]:
+    """Which fields the options of C{Connection} take out of a message."""
+    return options - _PROTECTED
+
+
 def _forwarded_fields(headers: Headers, options: frozenset[bytes]) -> list[bytes]:
-    dropped = _HOP_BY_HOP | (options - _PROTECTED) if options else _HOP_BY_HOP
+    dropped = _HOP_BY_HOP | dropped_by(options) if options else _HOP_BY_HOP
     return [b"%b: %b\r\n" % field for field in headers if field[0].lower() not in dropped]
 
 
@@ -239,7 +245,12 @@ class RequestHead:
         upgrade: bool,
         expect_continue: bool,
         clean: bool,
+        headers: Headers | None = None,
     ) -> None:
+        """
+        @param headers: the fields, if C{raw} does not hold them: those of a head
+            that did not come as HTTP/1.
+        """
         self.raw = raw
         self.method = method
         self.target = target
@@ -251,7 +262,7 @@ class RequestHead:
         self.upgrade = upgrade
         self.expect_continue = expect_continue
         self.clean = clean
-        self._headers: Headers | None = None
+        self._headers = headers
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} host={self.host!r} length={self.length}>"
@@ -308,7 +319,7 @@ class RequestHead:
             connection.append(b"Upgrade")
         if connection:
             lines.append(b"Connection: %b\r\n" % b", ".join(connection))
-        if self.length == CHUNKED:
+        if self.length == CHUNKED and not self.upgrade:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         lines.append(b"\r\n")
         return b"".join(lines)
@@ -340,7 +351,12 @@ class ResponseHead:
         keep_alive: bool,
         options: frozenset[bytes],
         clean: bool,
+        headers: Headers | None = None,
     ) -> None:
+        """
+        @param raw: at least the status line.
+        @param headers: see L{RequestHead}.
+        """
         self.raw = raw
         self.status = status
         self.http11 = http11
@@ -348,7 +364,7 @@ class ResponseHead:
         self.keep_alive = keep_alive
         self.options = options
         self.clean = clean
-        self._headers: Headers | None = None
+        self._headers = headers
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} length={self.length}>"

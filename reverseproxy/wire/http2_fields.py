@@ -1,0 +1,336 @@
+"""
+What HTTP/2 makes of a message's head: lists of fields, checked and translated.
+
+RFC 9113 section 8 demands more of a field than HTTP/1 can express, and a proxy
+that lets one of these through to a peer of HTTP/1 has split a request in two.
+So every name and every value is checked, whoever it comes from.
+
+A L{Malformed} message ends its stream.  A request that is well-formed, but that
+we don't take, is answered like any other: L{HttpError}.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_FIELDS",
+    "Malformed",
+    "list_size",
+    "parse_request",
+    "parse_response",
+    "parse_trailers",
+    "request_fields",
+    "response_fields",
+    "sensitive",
+    "trailer_fields",
+]
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from reverseproxy.errors import HttpError, WireError
+from reverseproxy.wire.http1_headers import (
+    CHUNKED,
+    Headers,
+    RequestHead,
+    ResponseHead,
+    dropped_by,
+    forbidden_in_trailers,
+    status_line,
+)
+
+MAX_FIELDS: Final = 100
+"""Fields in a head, or in trailers, as in HTTP/1; a cookie counts once, in however many pieces it comes."""
+
+_good_name: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
+_bad_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]\Z").search
+_good_method: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}").fullmatch
+_good_path: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
+_good_authority: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?"
+).fullmatch
+_digits: Final = re.compile(rb"[0-9]{1,19}").fullmatch
+_status: Final = re.compile(rb"[1-9][0-9][0-9]").fullmatch
+
+_REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+
+_CONNECTION_SPECIFIC: Final = frozenset(
+    {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
+"""A message that has one of these is malformed (RFC 9113 8.2.2)."""
+
+_NOT_FORWARDED: Final = _CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te"}
+
+_SECRET: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"})
+"""Fields that stay out of the compression's memory, where a chosen neighbour could guess at them."""
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+_NO_BODY: Final = frozenset({204, 304})
+
+
+class Malformed(WireError):
+    """A message that breaks the rules of HTTP/2: its stream is reset with PROTOCOL_ERROR."""
+
+
+def list_size(fields: Iterable[tuple[bytes, bytes]]) -> int:
+    """Measure a list of fields as SETTINGS_MAX_HEADER_LIST_SIZE does."""
+    return sum([len(name) + len(value) + 32 for name, value in fields])
+
+
+def sensitive(fields: Headers) -> list[tuple[bytes, bytes] | tuple[bytes, bytes, bool]]:
+    """Mark the fields that are never to be indexed (RFC 7541 7.1.3), for the encoder."""
+    return [(*field, True) if field[0] in _SECRET else field for field in fields]
+
+
+def _check(name: bytes, value: bytes) -> None:
+    """Check a field that is no pseudo-header, for every kind of message."""
+    if not _good_name(name):
+        raise Malformed(f"a field is named {name[:40]!r}")
+    if value and _bad_value(value):
+        raise Malformed(f"field {name[:40]!r} has a value with whitespace around it or control characters")
+    if name in _CONNECTION_SPECIFIC:
+        raise Malformed(f"field {name!r} belongs to HTTP/1")
+
+
+def _length(value: bytes, before: int) -> int:
+    if not _digits(value):
+        raise Malformed(f"content-length is {value[:40]!r}")
+    length = int(value)
+    if before not in (-1, length):
+        raise Malformed("two different content-length fields")
+    return length
+
+
+def parse_request(fields: Iterable[tuple[bytes, bytes]], ended: bool) -> RequestHead:
+    """
+    Make a head of the fields of a request.
+
+    Cookies that come in pieces are joined; an authority takes the place of Host.
+
+    @param ended: whether there is neither body nor trailers.
+    @raise Malformed: if it breaks the rules of HTTP/2.
+    @raise HttpError: if it is a request that we don't take.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    headers: Headers = []
+    cookies: list[bytes] = []
+    host: bytes | None = None
+    length = -1
+    expect = False
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            if headers or cookies:
+                raise Malformed("a pseudo-header behind other fields")
+            if name not in _REQUEST_PSEUDO or name in pseudo:
+                raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
+            pseudo[name] = value
+            continue
+        _check(name, value)
+        if name == b"cookie":
+            cookies.append(value)
+            continue
+        if name == b"host":
+            if host is not None and host != value:
+                raise Malformed("more than one host")
+            host = value
+            continue
+        if name == b"content-length":
+            if length >= 0:
+                _length(value, length)
+                continue
+            length = _length(value, length)
+        elif name == b"te":
+            if value.lower() != b"trailers":
+                raise Malformed(f"te is {value[:40]!r}")
+        elif name == b"expect":
+            expect = value.lower() == b"100-continue"
+        headers.append((name, value))
+    if cookies:
+        headers.append((b"cookie", b"; ".join(cookies)))
+    method, path, authority, upgrade = _read_pseudo(pseudo)
+    if authority is None:
+        authority = host or b""
+    elif host is not None and host.lower() != authority.lower():
+        raise Malformed("host and :authority differ")
+    if not _good_authority(authority):
+        raise HttpError(400, "the authority is not a host with a port")
+    if len(headers) > MAX_FIELDS:
+        raise HttpError(431, f"more than {MAX_FIELDS} header fields")
+    if upgrade:
+        length = CHUNKED
+        headers.append((b"upgrade", upgrade))
+    elif length < 0:
+        length = 0 if ended else CHUNKED
+        if ended and method in (b"POST", b"PUT", b"PATCH"):
+            # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
+            headers.append((b"content-length", b"0"))
+    return RequestHead(
+        b"", method, path, authority, True, length, True, _NONE, bool(upgrade), expect, False, headers
+    )
+
+
+def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None, bytes]:
+    """
+    Check the pseudo-headers of a request against each other.
+
+    @return: method, path, authority, and the protocol of an extended
+        CONNECT, which becomes a GET as it is in HTTP/1 (RFC 8441 5.1).
+    """
+    method = pseudo.get(b":method")
+    scheme = pseudo.get(b":scheme")
+    path = pseudo.get(b":path")
+    protocol = pseudo.get(b":protocol")
+    authority = pseudo.get(b":authority")
+    if method is None or not _good_method(method):
+        raise Malformed(":method is missing or no method")
+    if protocol is not None:
+        if method != b"CONNECT" or not _good_method(protocol):
+            raise Malformed(":protocol does not belong here")
+        method = b"GET"
+    elif method == b"CONNECT":
+        if scheme is not None or path is not None or not authority:
+            raise Malformed("CONNECT with other pseudo-headers than :method and :authority")
+        raise HttpError(405, "CONNECT is not for a reverse proxy")
+    if scheme is None or not path:
+        raise Malformed("a request without :scheme or :path")
+    if scheme.lower() not in (b"http", b"https"):
+        raise HttpError(400, "the scheme is neither http nor https")
+    if not _good_path(path) and not (path == b"*" and method == b"OPTIONS"):
+        raise Malformed(":path is no path")
+    return method, path, authority, protocol or b""
+
+
+def parse_response(
+    fields: Iterable[tuple[bytes, bytes]], ended: bool, head_request: bool, tunnel: bool = False
+) -> ResponseHead:
+    """
+    Make a head of the fields of a response.
+
+    @param ended: whether there is neither body nor trailers.
+    @param head_request: whether the request's method was HEAD.
+    @param tunnel: whether the request was an extended CONNECT.
+    @raise Malformed: if it breaks the rules of HTTP/2.
+    """
+    status = 0
+    headers: Headers = []
+    length = -1
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            if headers or status or name != b":status" or not _status(value):
+                raise Malformed(f"pseudo-header {name[:40]!r} does not belong here, or has a bad value")
+            status = int(value)
+            continue
+        _check(name, value)
+        if name == b"content-length":
+            if length >= 0:
+                _length(value, length)
+                continue
+            length = _length(value, length)
+        elif name == b"te":
+            continue
+        headers.append((name, value))
+    if not status:
+        raise Malformed("a response without :status")
+    if len(headers) > MAX_FIELDS:
+        raise Malformed(f"more than {MAX_FIELDS} header fields")
+    if status < 200:
+        if ended or status == 101:
+            raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
+        length = 0
+    elif head_request or status in _NO_BODY:
+        length = 0
+    elif tunnel and status < 300:
+        length = CHUNKED
+    elif ended:
+        if length > 0:
+            raise Malformed("no data, which is less than content-length says")
+        if length < 0:
+            # A client of HTTP/1 would wait for a body that ends with the connection.
+            headers.append((b"content-length", b"0"))
+        length = 0
+    elif length < 0:
+        length = CHUNKED
+    return ResponseHead(status_line(status), status, True, length, True, _NONE, False, headers)
+
+
+def parse_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """
+    Check trailers, and leave out what has no place in them.
+
+    @raise Malformed: if they break the rules of HTTP/2.
+    """
+    trailers: Headers = []
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            raise Malformed("a pseudo-header in trailers")
+        _check(name, value)
+        if not forbidden_in_trailers(name):
+            trailers.append((name, value))
+    if len(trailers) > MAX_FIELDS:
+        raise Malformed(f"more than {MAX_FIELDS} fields in trailers")
+    return trailers
+
+
+def request_fields(head: RequestHead, headers: Headers, scheme: bytes, default_host: bytes) -> Headers:
+    """
+    Write the head of a request for HTTP/2.
+
+    A request to switch protocols becomes an extended CONNECT.
+
+    @param headers: its fields, perhaps changed on the way.
+    @param scheme: of the connection that it goes out on.
+    @param default_host: the authority of a request that names none.
+    """
+    fields: Headers = [
+        (b":method", b"CONNECT" if head.upgrade else head.method),
+        (b":scheme", scheme),
+        (b":authority", head.host or default_host),
+        (b":path", head.target),
+    ]
+    if head.upgrade:
+        fields.append((b":protocol", _upgrade_protocol(headers)))
+    trailers = False
+    dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
+    for name, value in headers:
+        name = name.lower()
+        if name not in dropped:
+            if name != b"expect" or head.http11:  # a server must ignore it in HTTP/1.0 (RFC 9110 10.1.1)
+                fields.append((name, value))
+        elif name == b"te":
+            trailers = trailers or b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
+    if trailers:
+        fields.append((b"te", b"trailers"))
+    return fields
+
+
+def _upgrade_protocol(headers: Headers) -> bytes:
+    """Find what a request wants to switch to; the first one, if it names several."""
+    for name, value in headers:
+        if name.lower() == b"upgrade":
+            return value.partition(b",")[0].strip(b" \t")
+    return b""
+
+
+def response_fields(head: ResponseHead) -> Headers:
+    """Write the head of a response for HTTP/2."""
+    fields: Headers = [(b":status", b"%d" % head.status)]
+    dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
+    bodiless = head.status < 200 or head.status == 204
+    for name, value in head.headers:
+        name = name.lower()
+        if name not in dropped and not (bodiless and name == b"content-length"):
+            fields.append((name, value))
+    return fields
+
+
+def trailer_fields(trailers: Headers) -> Headers:
+    """Write trailers for HTTP/2."""
+    return [
+        (name, value)
+        for name, value in [(name.lower(), value) for name, value in trailers]
+        if name not in _NOT_FORWARDED
+    ]
