@@ -170,6 +170,7 @@ class MetadataTests(SynchronousTestCase):
             "automat": "automat",
             "constantly": "constantly",
             "cryptography": "cryptography",
+            "hpack": "hpack",
             "httptools": "httptools",
             "idna": "idna",
             "pydantic": "pydantic",
