@@ -4,7 +4,8 @@ Show where our processes spend their time: C{python3 benchmarks/hotspots.py}.
 Drives one row and prints the functions that cost most, for the server and for
 the agent, either sampled by py-spy (little disturbance; what the interpreter's
 C code does counts for the function that calls it) or counted by cProfile (exact
-calls, but each call is made several times as expensive).
+calls, but each call is made several times as expensive).  Both go by the clock: a
+process that waits for a processor inside a system call is charged to that call.
 """
 
 from __future__ import annotations
@@ -120,8 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 drive(tools.wrk, peer.url, load, 1)
                 spy = str(tools.python.with_name("py-spy"))
                 for role, pid in zip(ROLES, peer.pids, strict=True):
+                    # Nonblocking: stopping the process for each sample made those in system calls look
+                    # several times as frequent as they are.
                     command = [
-                        *(spy, "record", "--pid", str(pid), "--function", "--format", "raw"),
+                        *(spy, "record", "--nonblocking", "--pid", str(pid), "--function", "--format", "raw"),
                         *("--rate", str(SAMPLES_PER_SECOND), "--duration", str(options.seconds)),
                         *("--output", str(work / f"{role}.raw")),
                     ]
