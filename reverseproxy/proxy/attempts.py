@@ -113,15 +113,31 @@ class Attempts:
         self._phase = WAITING
         self._attempts += 1
         try:
-            host = cluster.acquire(self._context)
+            while (host := cluster.acquire(self._context)) is not None:
+                if self._suits(host):
+                    self._connect(host)
+                    return
+                self._pass(host)
         except PickFailed as error:
             self.fail(error.status, str(error))
             return
-        if host is not None:
-            self._connect(host)
-            return
         pending = self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
         pending.addCallbacks(self._acquired, self._not_acquired)
+
+    def _suits(self, host: Host) -> bool:
+        """
+        Look whether a host speaks our protocol.
+
+        A reverse connection speaks the protocol of its first request for as long
+        as it lives: the listener that hosts it has decided on one by then.
+        """
+        return not host.returns or not host.pools or self.protocol in host.pools
+
+    def _pass(self, host: Host) -> None:
+        """Give back a host that speaks another protocol, and ask for it no more."""
+        self._avoid(host)
+        assert self.cluster is not None
+        self.cluster.release(host)
 
     def _avoid(self, host: Host) -> None:
         """Don't take this host again for this request."""
@@ -148,8 +164,12 @@ class Attempts:
 
     def _acquired(self, host: Host) -> None:
         self._pending = None
-        if self._phase == WAITING:
+        if self._phase == WAITING and self._suits(host):
             self._connect(host)
+        elif self._phase == WAITING:
+            self._pass(host)
+            self._attempts -= 1
+            self._acquire()
         elif self.cluster is not None:
             self.cluster.release(host)
 
