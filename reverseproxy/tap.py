@@ -125,9 +125,11 @@ class _Service(ReverseProxy):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
-        # Before anything is bound: whoever can see that we run may also stop us.
+        # Before anything is bound: whoever can see that we run may also signal to us.
         for number in (signal.SIGTERM, signal.SIGINT):
             _on_signal(number, self._terminate)
+        _on_signal(signal.SIGUSR1, self.reopen_logs)
+        _on_signal(signal.SIGHUP, self.reload_certificates)
         for warning in self.warnings:
             # Not called a warning: Twisted's own observers take such a field for Python's.
             log.warn("{problem}", problem=str(warning))
@@ -139,8 +141,6 @@ class _Service(ReverseProxy):
 
     def startService(self) -> None:
         super().startService()
-        _on_signal(signal.SIGUSR1, self.reopen_logs)
-        _on_signal(signal.SIGHUP, self.reload_certificates)
         # The reactor installs its own handler when it starts, with which twistd would end by
         # SIGTERM itself; this is a normal end, with status 0 (spec 7).
         _reactor().addSystemEventTrigger("after", "startup", _on_signal, signal.SIGTERM, self._terminate)
