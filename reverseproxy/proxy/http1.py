@@ -42,6 +42,9 @@ log = Logger()
 HEAD_TIMEOUT = 60.0
 """Seconds from the first byte of a request to the end of its head."""
 
+DEFAULT_HEAD_SIZE = 8192
+"""Bytes of a request head where the configuration says 0, as in MOSN."""
+
 LINGER_BYTES = 16 * 1024 * 1024
 """
 Bytes of an unwanted request that are read and dropped after the last response.
@@ -112,7 +115,7 @@ class Http1Proxy(Switchable):
             )
         self.default_host = b"localhost" if info.local.startswith("unix:") else info.local.encode("ascii")
         self._clock = settings.clock
-        self._parser = RequestParser(options.max_header_size)
+        self._parser = RequestParser(options.max_header_size or DEFAULT_HEAD_SIZE)
         self._exchange: Exchange | None = None
         self._events: deque[Event] = deque()
         self._running = False
@@ -335,10 +338,12 @@ class Http1Proxy(Switchable):
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         self._exchange = None
         self._record(exchange)
-        self._closing = True
-        self._parser.close()
-        self._set_deadline(inf, _CLOSE)
-        self.transport.abortConnection()
+        head = exchange.response_head
+        # The client sees that something is missing, and gets what there is; unless the end of the
+        # connection would be the end of the body.
+        self._close(linger=not exchange.request_complete)
+        if head is None or (head.length < 0 and not self._chunked):
+            self.transport.abortConnection()
 
     def _upgrade_declined(self) -> None:
         """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""

@@ -307,7 +307,7 @@ class Http1Pool:
         self._max_idle = max_idle
         self._clients: set[Http1Client] = set()
         self._idle: list[Http1Client] = []
-        self._draining = False
+        self._draining = host.retired or host.closed
         self._timer: IDelayedCall | None = None
         self._factory = _ClientFactory(self)
 

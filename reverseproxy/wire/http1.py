@@ -22,6 +22,7 @@ __all__ = [
     "CHUNK_EXCESS",
     "END",
     "MAX_HEADERS",
+    "MAX_INTERIM",
     "MAX_RESPONSE_HEAD",
     "UNTIL_CLOSE",
     "End",
@@ -50,6 +51,10 @@ from reverseproxy.wire.http1_headers import (
 
 MAX_RESPONSE_HEAD: Final = 65536
 """Bytes of a response head.  Requests have a limit of their own, which is configured."""
+
+
+MAX_INTERIM: Final = 100
+"""Interim responses (1xx) before the final one."""
 
 
 class End:
@@ -464,12 +469,13 @@ class ResponseParser(_Parser):
 
     fault = 502
 
-    __slots__ = ("_complete", "_head_request", "_rest", "surplus")
+    __slots__ = ("_complete", "_head_request", "_interim", "_rest", "surplus")
 
     def __init__(self, max_head: int = MAX_RESPONSE_HEAD) -> None:
         self.surplus = False
         self._head_request = False
         self._complete = True
+        self._interim = 0  # interim responses that have come before the final one
         self._rest = b""
         super().__init__(max_head)
 
@@ -601,6 +607,10 @@ class ResponseParser(_Parser):
             body = length
         self._events.append(ResponseHead(raw, status, http11, body, keep_alive, options, clean))
         if interim:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                self._events.pop()
+                raise HttpError(502, f"more than {MAX_INTERIM} interim responses")
             if status == 101:
                 if not self._llhttp.should_upgrade():
                     self._events.pop()
@@ -618,4 +628,5 @@ class ResponseParser(_Parser):
 
     def _end(self, end: End) -> None:
         self._complete = True
+        self._interim = 0
         self._events.append(end)

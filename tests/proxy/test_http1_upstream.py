@@ -362,6 +362,20 @@ class ReverseHostTests(PoolTestCase):
                 self.assertTrue(agent.lost)
             self.assertEqual(pool.idle, 0)
 
+    def test_leased_when_retired_already(self) -> None:
+        """A request may have taken the host before it was told to go."""
+        agent = self.world.agent()
+        host = self.world.hosts[-1]
+        host.active = 1
+        self.world.cluster.remove_host(host)
+        pool = Http1Pool(host, self.world.clock)
+        client = self.successResultOf(pool.connect()) if not host.closed else None
+        if client is not None:
+            client.finish(True)
+            self.world.turn()
+        self.assertTrue(agent.disconnecting)
+        self.assertEqual(pool.idle, 0)
+
     def test_early_data(self) -> None:
         """An agent that speaks first is no HTTP server."""
         pool, agent = self.agent_pool()

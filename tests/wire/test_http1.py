@@ -15,6 +15,7 @@ from reverseproxy.wire.http1 import (
     CHUNK_EXCESS,
     CHUNKED,
     END,
+    MAX_INTERIM,
     UNTIL_CLOSE,
     End,
     RequestHead,
@@ -457,6 +458,17 @@ class ResponseTests(SynchronousTestCase):
             events = parse_response(*pieces(data, size))
             self.assertEqual([e.status for e in events if isinstance(e, ResponseHead)], [100, 103, 200])
             self.assertEqual(simplify(events)[-2:], [b"abc", ("end", [])])
+
+    def test_interim_is_bounded(self) -> None:
+        interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+        for _ in range(2):
+            parser = ResponseParser()
+            for _ in range(2):
+                parser.expect(False)
+                events = parser.feed(interim * MAX_INTERIM + respond(b"Content-Length: 0"))
+                self.assertEqual(len(events), MAX_INTERIM + 2)
+        *_, last = parse_response(interim * (MAX_INTERIM + 1))
+        self.assertEqual(last.status, 502)
 
     def test_switch(self) -> None:
         parser = ResponseParser()
