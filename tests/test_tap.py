@@ -262,6 +262,18 @@ class ServiceTests(TapTestCase):
         self.handlers: dict[int, Callable[[], object]] = {}
         self.patch(tap, "_on_signal", self.handlers.__setitem__)
 
+    def start(self, service: tap._Service) -> None:
+        """As twistd does."""
+        service.privilegedStartService()
+        service.startService()
+
+    def test_signals_are_taken_before_anything_is_bound(self) -> None:
+        service = self.service(TUNNEL_SERVER)
+        taken: list[set[int]] = []
+        self.clock.listenTCP = lambda *_: taken.append(set(self.handlers)) or self.fail("enough")  # type: ignore[func-returns-value, method-assign]
+        self.assertRaises(self.failureException, service.privilegedStartService)
+        self.assertEqual(taken, [{signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP}])
+
     def test_what_only_building_shows(self) -> None:
         options = self.options(
             "--config", self.write(edited(AGENT, (f"{CONFIG}.credential_policy", "nobody-knows")))
@@ -311,7 +323,7 @@ class ServiceTests(TapTestCase):
 
     def test_sigterm_is_taken_from_the_reactor_when_it_has_started(self) -> None:
         service = self.service(TUNNEL_SERVER)
-        service.startService()
+        self.start(service)
         self.handlers.clear()
         [(call, arguments, keywords)] = self.clock.triggers["after"]["startup"]
         call(*arguments, **keywords)
@@ -326,7 +338,7 @@ class ServiceTests(TapTestCase):
                 (f"{LISTENER}.access_logs", [{"log_path": str(access_log)}]),
             )
         )
-        service.startService()
+        self.start(service)
         for path in (log, access_log):
             path.rename(path.with_suffix(".1"))
         self.handlers[signal.SIGUSR1]()
@@ -343,7 +355,7 @@ class ServiceTests(TapTestCase):
                 (f"{LISTENER}.access_logs", [{"log_path": str(access_log)}]),
             )
         )
-        service.startService()
+        self.start(service)
         directory.rename(self.directory / "moved")
         directory.write_text("in the way")
         access_log.unlink()
@@ -358,7 +370,7 @@ class ServiceTests(TapTestCase):
         certs = Certificates(self.directory)
         context = {"status": True, **certs.server.options}
         service = self.service(edited(TUNNEL_SERVER, (f"{CHAIN}.tls_context", context)))
-        service.startService()
+        self.start(service)
         certs.issue("server", "localhost")
         with capture() as events:
             self.handlers[signal.SIGHUP]()
@@ -368,8 +380,7 @@ class ServiceTests(TapTestCase):
         self.patch(sys, "__stdout__", self.out)
         service = makeService(self.options("--quickstart"))
         assert isinstance(service, tap._Service)
-        service.privilegedStartService()
-        service.startService()
+        self.start(service)
         [cluster] = service.clusters
         cluster.hosts["10.0.0.1:1"] = None  # type: ignore[assignment]
         self.clock.advance(1)
@@ -379,7 +390,7 @@ class ServiceTests(TapTestCase):
     def test_without_the_quickstart_nothing_is_said(self) -> None:
         self.patch(sys, "__stdout__", self.out)
         service = self.service(TUNNEL_SERVER)
-        service.startService()
+        self.start(service)
         self.clock.advance(1)
         self.assertEqual(self.out.getvalue(), "")
 
