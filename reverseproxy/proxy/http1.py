@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from random import random
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -34,7 +35,7 @@ from reverseproxy.proxy.http1_switch import Switchable, switch
 from reverseproxy.proxy.http1_upstream import Http1Client
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.routing import Router
-from reverseproxy.wire.http1 import End, Event, RequestHead, RequestParser, ResponseHead
+from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
 
 log = Logger()
@@ -74,6 +75,7 @@ class Http1Settings:
     @ivar access_log: called with each exchange that has ended.
     @ivar head_timeout: seconds for the head of a request to come.
     @ivar linger: seconds that a closing connection may take.
+    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     """
 
     listener: str
@@ -85,6 +87,7 @@ class Http1Settings:
     access_log: Callable[[AccessRecord], None] | None = None
     head_timeout: float = HEAD_TIMEOUT
     linger: float = LINGER
+    random: Callable[[], float] = random
 
 
 @implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
@@ -163,9 +166,24 @@ class Http1Proxy(Switchable):
         if self._closing:
             self._drop(data)
             return
-        self._events.extend(self._parser.feed(data))
-        if not self._running:
-            self._run()
+        events = self._parser.feed(data)
+        if (
+            len(events) == 2
+            and events[1] is END
+            and type(events[0]) is RequestHead
+            and self._exchange is None
+            and not (self._events or self.full or self._running)
+        ):
+            # One request without a body and nothing else, which is what most reads bring.
+            exchange = self._exchange = Exchange(self, events[0], self._clock.seconds())
+            exchange.end_request(END)
+            exchange.flush()
+            if not self._reading or self._parser.held:
+                self.update_reading()
+        else:
+            self._events.extend(events)
+            if not self._running:
+                self._run()
         if self._exchange is None and self._parser.in_head and self._awaited != _HEAD:
             self._set_deadline(self._clock.seconds() + self.settings.head_timeout, _HEAD)
 

@@ -110,10 +110,14 @@ class Http1Client(Switchable):
         default_host: bytes,
     ) -> None:
         """See L{reverseproxy.proxy.exchange.IUpstream}: one write for all of it."""
-        self.start(exchange, head.method == b"HEAD")
-        self._chunked = head.length == CHUNKED
-        out = [head.forward(forwarded_by, default_host)]
-        self._write(out, events)
+        self._exchange = exchange
+        self.parser.expect(head.method == b"HEAD")
+        data = head.forward(forwarded_by, default_host)
+        if head.length == 0:
+            self.transport.write(data)
+        else:
+            self._chunked = head.length == CHUNKED
+            self._write([data], events)
 
     def send(self, events: Sequence[Event]) -> None:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
