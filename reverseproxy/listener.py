@@ -126,6 +126,17 @@ class _Accepted(Handover):
             peer=format_address(self.transport.getPeer()),
         )
 
+    def drain(self) -> None:
+        """Let what is under way finish; a protocol that can't drain is closed."""
+        try:
+            if IDrainable.providedBy(self.inner):
+                self.inner.drain()
+            else:
+                self.transport.loseConnection()
+        except Exception:
+            self._failed()
+            self.transport.abortConnection()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         try:
             super().connectionLost(reason)
@@ -316,11 +327,7 @@ class Listener(Service):
         """
         stopped = self.stop_accepting()
         for connection in list(self._connections):
-            inner = connection.inner
-            if IDrainable.providedBy(inner):
-                inner.drain()
-            else:
-                connection.transport.loseConnection()
+            connection.drain()
         self._abort_silent()
         if not self._connections:
             return stopped

@@ -559,6 +559,21 @@ class EndTests(ListenerTestCase):
         await drained
         self.assertIsNot(heard[0], None)
 
+    async def test_what_fails_to_drain_is_closed(self) -> None:
+        class Failing(Draining):
+            def drain(self) -> None:
+                raise ZeroDivisionError
+
+        self.filter.make = Failing
+        listener = self.listener()
+        client = await self.connect(listener)
+        self.filter.make = Draining
+        other = await self.connect(listener)
+        await listener.drain(10)
+        await client.closed
+        await other.closed
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     async def test_drain_has_a_deadline(self) -> None:
         listener = self.listener()
         client = await self.connect(listener)

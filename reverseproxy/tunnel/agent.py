@@ -269,14 +269,17 @@ class Peer:
     async def _until_quiet(self, links: list[AgentLink], end: float) -> None:
         clock = self._plan.reactor
         quiet_since = {link: clock.seconds() for link in links}
+        told = {link for link in links if link.busy}
         while (now := clock.seconds()) < end:
             for link in list(quiet_since):
                 if link.gone:
                     del quiet_since[link]
                 elif link.busy:
                     quiet_since[link] = now
-                    # It may not have been busy at first, with a server that goes on using it.
-                    link.drain()
+                    if link not in told:
+                        # It was idle when it was told first, and the server goes on using it.
+                        told.add(link)
+                        link.drain()
                 elif now - quiet_since[link] >= QUIET:
                     link.close()
             if not quiet_since:
