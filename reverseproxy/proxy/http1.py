@@ -474,7 +474,7 @@ class Http1Proxy(Switchable):
             timer.cancel()
 
     def _idle_too_long(self) -> None:
-        if self._exchange is None and not self._events:
+        if self._exchange is None:
             self._close(linger=True)
 
     def _head_too_slow(self) -> None:

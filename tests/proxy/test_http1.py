@@ -480,7 +480,7 @@ class NoHostTests(Http1TestCase):
         self.assert_status(self.ask(world), 502, b"has no host")
 
     def test_all_refuse(self) -> None:
-        for hosts, dials in ((1, 1), (2, 2), (5, 3)):
+        for hosts, dials in ((1, 1), (2, 2), (6, 4)):
             world = World(hosts=hosts)
             for endpoint in world.endpoints:
                 endpoint.answer = ConnectError(string="refused")
@@ -767,7 +767,6 @@ class RetryTests(Http1TestCase):
         for request, part in (
             (get(line=b"POST / HTTP/1.1"), b""),
             (get(line=b"DELETE / HTTP/1.1"), b""),
-            (get(b"Content-Length: 1", body=b"x"), b""),
             (GOOD, b"H"),
         ):
             world = World()
@@ -1057,6 +1056,18 @@ class TimerTests(Http1TestCase):
         world.turn(1)
         self.assertTrue(client.write_closed)
         self.assert_closed(world, client)
+
+    def test_idle_with_requests_that_wait_for_room(self) -> None:
+        """A client that asks and asks but reads nothing is idle, too."""
+        world = World()
+        client = world.client(automatic=False)
+        client.send(get(line=b"GET /direct HTTP/1.1") * 5000)
+        self.assertFalse(client.reading)
+        world.turn(90)
+        self.assertTrue(client.write_closed)
+        world.turn(LINGER)
+        self.assertTrue(client.lost)
+        self.assertEqual(world.clock.getDelayedCalls(), [])
 
     def test_never_idle(self) -> None:
         world = World(idle_timeout=None)
