@@ -4,26 +4,49 @@ from __future__ import annotations
 
 __all__ = [
     "REDIRECT_CODES",
+    "VARIABLE_MODELS",
+    "ClusterWeightConfig",
+    "CookieHashConfig",
     "DirectResponseConfig",
+    "HashPolicyConfig",
+    "HeaderHashConfig",
     "HeaderMatcherConfig",
+    "HeaderToAddConfig",
+    "HeaderValueConfig",
     "MatchConfig",
+    "MirrorPolicyConfig",
+    "PatternConfig",
     "RedirectConfig",
+    "RegexRewriteConfig",
+    "RetryPolicyConfig",
     "RouteActionConfig",
     "RouterConfig",
     "RouterRuleConfig",
+    "SourceIpHashConfig",
+    "VariableMatcherConfig",
     "VirtualHostConfig",
+    "WeightedClusterConfig",
 ]
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import Bool, Duration, Free, Int, Regex, Text
+from reverseproxy.config._values import Bool, Duration, Free, Int, Regex, Text, UInt, between, quote
 
 REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
 
+VARIABLE_MODELS: Final = ("and", "or")
+
 _UNUSED: Final = "not acted on, as in MOSN"
+
+# RFC 9110 5.1 and RFC 3986 3.2
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_AUTHORITY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 
 
 def _redirect_code(code: int) -> int:
@@ -44,17 +67,73 @@ def _scheme(text: str) -> str:
     return text
 
 
+def _header_name(text: str) -> str:
+    if not text:
+        raise ValueError("is empty; write the name of a header")
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError(f"{quote(text)} is not the name of a header")
+    return text
+
+
+def _header_value(text: str) -> str:
+    if not _HEADER_VALUE.fullmatch(text):
+        raise ValueError(f"{quote(text)} has control characters, which can't be in a header")
+    return text
+
+
+def _authority(text: str) -> str:
+    if not _AUTHORITY.fullmatch(text):
+        raise ValueError(f'{quote(text)} is not a host; write "host" or "host:port"')
+    return text
+
+
+def _variable_model(text: str) -> str:
+    if text.lower() not in ("", *VARIABLE_MODELS):
+        raise ValueError(f'{quote(text)} is not allowed; write "and" or "or"')
+    return text.lower() or VARIABLE_MODELS[0]
+
+
+HeaderName = Annotated[Text, AfterValidator(_header_name)]
+
+
+class HeaderValueConfig(Model):
+    """A header."""
+
+    name: HeaderName = key("", "The header's name, in any case.", name="key", required=True)
+    value: Annotated[Text, AfterValidator(_header_value)] = key(
+        "",
+        'The value. "%name%" as the whole of it means the value of the MOSN variable "name", such as '
+        '"%downstream_remote_address%", or nothing where it has none.',
+    )
+
+
+class HeaderToAddConfig(Model):
+    """A header to add."""
+
+    header: HeaderValueConfig = key(HeaderValueConfig(), "The header.", required=True)
+    append: Bool = key(
+        True,
+        "Whether to put the value behind the old one and a comma, if there is one, rather than in its place.",
+    )
+
+
 class _HeaderRules(Model):
     """What a router, a virtual host or a route may do to headers."""
 
-    request_headers_to_add: Free = key(
-        None, "Headers to add to requests: [{header: {key, value}, append}].", acted=False
+    request_headers_to_add: tuple[HeaderToAddConfig, ...] = key(
+        (),
+        "Headers to add to requests: those of the route, then those of its virtual host, then those of its "
+        "router.",
     )
-    request_headers_to_remove: Free = key(None, "Names of headers to remove from requests.", acted=False)
-    response_headers_to_add: Free = key(
-        None, "Headers to add to responses: [{header: {key, value}, append}].", acted=False
+    request_headers_to_remove: tuple[HeaderName, ...] = key(
+        (), "Headers to remove from requests, after those of the same level have been added."
     )
-    response_headers_to_remove: Free = key(None, "Names of headers to remove from responses.", acted=False)
+    response_headers_to_add: tuple[HeaderToAddConfig, ...] = key(
+        (), "Headers to add to responses of hosts, in the same order."
+    )
+    response_headers_to_remove: tuple[HeaderName, ...] = key(
+        (), "Headers to remove from responses of hosts, in the same order."
+    )
 
 
 class HeaderMatcherConfig(Model):
@@ -70,12 +149,30 @@ class HeaderMatcherConfig(Model):
     regex: Bool = key(False, "Whether value is a regular expression (RE2), found anywhere in the header.")
 
 
+class VariableMatcherConfig(Model):
+    """A demand on a MOSN variable."""
+
+    name: Text = key(
+        "",
+        'The variable, such as "x-mosn-method", "x-mosn-querystring", "request_header_NAME" or '
+        '"Http1_cookie_NAME". One without a value counts as empty.',
+        required=True,
+    )
+    value: Text = key("", "What it must equal; empty for anything that regex takes.")
+    regex: Regex = key("", "A regular expression (RE2) to be found in it; counts rather than value.")
+    model: Annotated[Text, AfterValidator(_variable_model)] = key(
+        VARIABLE_MODELS[0],
+        'What ties this demand to the next one: "and" or "or". A rule matches if all demands up to an "or", '
+        "or up to the end, hold.",
+    )
+
+
 class MatchConfig(Model):
     """
     Which requests a rule takes.
 
-    The first of prefix, path and regex that is not empty counts; without any,
-    the headers alone decide.
+    The first of prefix, path, regex, variables and dsl_expressions that is not
+    empty counts; without any, the headers alone decide.
     """
 
     prefix: Text = key("", "Take paths that begin with this text, in exactly this case.")
@@ -86,11 +183,103 @@ class MatchConfig(Model):
         'Headers that must all match too. A single header "service" on its own with the value ".*" takes '
         "every request that has this header.",
     )
-    variables: Free = key(
-        None, "MOSN variables that must match.", acted=False, why="not acted on yet; the rule never matches"
-    )
+    variables: tuple[VariableMatcherConfig, ...] = key((), "MOSN variables that must match.")
     dsl_expressions: Free = key(
-        None, "Expressions that must hold.", acted=False, why="not acted on yet; the rule never matches"
+        None, "Expressions that must hold.", acted=False, why="not acted on; the rule never matches"
+    )
+
+
+class ClusterWeightConfig(Model):
+    """A cluster to choose."""
+
+    name: Text = key("", "The cluster.", required=True)
+    weight: UInt = key(0, "How many requests it gets, in proportion to the others' weights.")
+    metadata_match: Mapping[str, Text] = key(
+        {}, 'Labels that hosts must have, as {"filter_metadata": {"mosn.lb": {"name": "value"}}}.'
+    )
+
+
+class WeightedClusterConfig(Model):
+    """A cluster to choose from others."""
+
+    cluster: ClusterWeightConfig = key(ClusterWeightConfig(), "The cluster.", required=True)
+
+
+class HeaderHashConfig(Model):
+    """Hashing by a header."""
+
+    name: HeaderName = key("", "The header's name, in any case.", name="key", required=True)
+
+
+class CookieHashConfig(Model):
+    """Hashing by a cookie."""
+
+    name: Text = key("", "The cookie's name.", required=True)
+    path: Text = key(
+        "", "The path of a cookie to be made.", acted=False, why="not acted on, as in MOSN: no cookie is made"
+    )
+    ttl: Duration = key(
+        0.0,
+        "The life of a cookie to be made.",
+        acted=False,
+        why="not acted on, as in MOSN: no cookie is made",
+        harmless=("0s",),
+        nullable=False,
+    )
+
+
+class SourceIpHashConfig(Model):
+    """Hashing by the client's address."""
+
+
+class HashPolicyConfig(Model):
+    """What consistent hashing goes by; of cookie and header, the first one given counts."""
+
+    header: HeaderHashConfig | None = key(None, "A header.")
+    cookie: CookieHashConfig | None = key(None, "A cookie.")
+    source_ip: SourceIpHashConfig | None = key(None, "The client's address; as without any policy.")
+
+
+class RetryPolicyConfig(Model):
+    """
+    When to send a request again.
+
+    A request that can't have reached a host is always sent again, up to 3 times
+    or num_retries, if that is more. Others are sent again only if they may
+    safely be repeated.
+    """
+
+    retry_on: Bool = key(
+        False,
+        "Whether to send a request again also after an attempt that took too long, a lost connection, or an "
+        "answer with a status of 500 or above.",
+    )
+    retry_timeout: Duration = key(
+        0.0,
+        "How long one attempt may take, if that is shorter than the route's timeout. 0 and less mean no "
+        "limit.",
+        nullable=False,
+    )
+    num_retries: UInt = key(0, "How often a request may be sent again; less than 3 means 3, as in MOSN.")
+    status_codes: tuple[Annotated[Int, between(100, 599)], ...] = key(
+        (), "With retry_on: the statuses that count, instead of those from 500 on."
+    )
+
+
+class PatternConfig(Model):
+    """A regular expression."""
+
+    google_re2: Free = key(None, "Options of RE2.", acted=False, why=_UNUSED)
+    regex: Regex = key("", "The regular expression (RE2).")
+
+
+class RegexRewriteConfig(Model):
+    """A substitution in the path."""
+
+    pattern: PatternConfig = key(PatternConfig(), "What to replace, wherever it is found in the path.")
+    substitution: Text = key(
+        "",
+        'What to put in its place. "$1" or "${1}" stands for a group, "${name}" for a named one, "$$" for $.',
     )
 
 
@@ -98,32 +287,44 @@ class RouteActionConfig(_HeaderRules):
     """Forward to a cluster."""
 
     cluster_name: Text = key("", "The cluster that requests go to.")
-    cluster_variable: Text = key("", "A MOSN variable that names the cluster.", acted=False)
+    cluster_variable: Text = key(
+        "", 'Without cluster_name: a MOSN variable that names the cluster, such as "request_header_NAME".'
+    )
     cluster_header: Text = key("", "A header that names the cluster.", acted=False, why=_UNUSED)
-    weighted_clusters: Free = key(
-        None, "Clusters to choose from by weight: [{cluster: {name, weight}}].", acted=False
+    weighted_clusters: tuple[WeightedClusterConfig, ...] = key(
+        (), "Instead of cluster_name: clusters to choose from at random, by weight."
     )
-    upstream_protocol: Text = key(
-        "",
-        "The protocol to speak to hosts; empty means that of the client.",
-        acted=False,
-        harmless=("Http1",),
+    upstream_protocol: Text = key("", "The protocol to speak to hosts; empty means that of the client.")
+    hash_policy: tuple[HashPolicyConfig, ...] = key(
+        (), "What consistent hashing goes by; only the first one counts. Without any, the client's address."
     )
-    hash_policy: Free = key(None, "What consistent hashing looks at.", acted=False)
-    metadata_match: Free = key(None, "Metadata that hosts must carry.", acted=False)
+    metadata_match: Mapping[str, Text] = key(
+        {}, 'Labels that hosts must have, as {"filter_metadata": {"mosn.lb": {"name": "value"}}}.'
+    )
     timeout: Duration = key(
         0.0,
-        "How long a request may take, up to the end of its response. 0 means 60 s, a negative one no limit.",
+        "How long a request may take, up to the end of its response. 0 means 60 s, a negative one no limit. "
+        "Requests may say otherwise, in milliseconds, with the header x-mosn-global-timeout, as in MOSN.",
         nullable=False,
     )
-    retry_policy: Free = key(None, "When and how often to try again.", acted=False)
-    prefix_rewrite: Text = key("", "What to put in place of the matched prefix.", acted=False)
-    regex_rewrite: Free = key(
-        None, "A substitution in the path: {pattern: {regex}, substitution}.", acted=False
+    retry_policy: RetryPolicyConfig | None = key(None, "When and how often to send a request again.")
+    prefix_rewrite: Text = key(
+        "",
+        "What to put in place of the matched prefix, or of the whole matched path. The old path is sent in "
+        "x-mosn-original-path.",
     )
-    host_rewrite: Text = key("", "The Host header to send.", acted=False)
-    auto_host_rewrite: Bool = key(False, "Send the host's name as the Host header.", acted=False)
-    auto_host_rewrite_header: Text = key("", "Send this header's value as the Host header.", acted=False)
+    regex_rewrite: RegexRewriteConfig | None = key(
+        None, "Without prefix_rewrite: a substitution in the path, sent in x-mosn-original-path as well."
+    )
+    host_rewrite: Annotated[Text, AfterValidator(_authority)] = key("", "The Host header to send.")
+    auto_host_rewrite: Bool = key(
+        False,
+        "Without the other two: whether to send the host's name as the Host header, in clusters of type "
+        "STRICT_DNS.",
+    )
+    auto_host_rewrite_header: Text = key(
+        "", "Without host_rewrite: a header whose value is sent as the Host header, if there is one."
+    )
 
 
 class RedirectConfig(Model):
@@ -146,6 +347,14 @@ class DirectResponseConfig(Model):
     body: Text = key("", "The body of the response.")
 
 
+class MirrorPolicyConfig(Model):
+    """A cluster that gets copies of requests, whose answers are thrown away."""
+
+    cluster: Text = key("", "The cluster.")
+    percent: UInt = key(0, "How many of a hundred requests are copied; 100 and more mean all.")
+    trace_sampled: Bool = key(False, "Whether copies are traced.", acted=False, why=_UNUSED)
+
+
 class RouterRuleConfig(Model):
     """
     What a rule takes, and what it does with it.
@@ -159,9 +368,7 @@ class RouterRuleConfig(Model):
     direct_response: DirectResponseConfig | None = key(None, "Answer them at once.")
     metadata: Free = key(None, "Metadata of the rule.", acted=False)
     per_filter_config: Free = key(None, "Options of stream filters for this rule.", acted=False)
-    request_mirror_policies: Free = key(
-        None, "A cluster to send copies of requests to: {cluster, percent}.", acted=False
-    )
+    request_mirror_policies: MirrorPolicyConfig | None = key(None, "A cluster to send copies of requests to.")
 
 
 class VirtualHostConfig(_HeaderRules):

@@ -19,6 +19,7 @@ from reverseproxy.config._base import KeyInfo, Model, key_info, keys_of, names_o
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import Object
 from reverseproxy.config._listeners import Http1Options, ProtocolOptions, ProxyConfig
+from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
 from reverseproxy.config._values import quote
 from reverseproxy.errors import Problem
 
@@ -26,6 +27,11 @@ Location = tuple[str | int, ...]
 """Where a value is, by the models' field names: C{("servers", 0, "listeners", 1)}."""
 
 _REPEATED: Final = "this key occurs more than once; the last one counts"
+_LABELS: Final[dict[type[Model], str]] = {
+    HostConfig: "metadata",
+    RouteActionConfig: "metadata_match",
+    ClusterWeightConfig: "metadata_match",
+}
 _WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
@@ -335,7 +341,7 @@ class Tree:
                 self._findings.warn(node.file, path, info.why)
         elif info.choices:
             value = self._choice(node, path, info, value)
-        elif node.model is HostConfig and field == "metadata":
+        elif _LABELS.get(node.model) == field:
             value = self._metadata(node, value, path)
         elif node.model is ProxyConfig and field == "extend_config":
             value = self._protocol_options(node, value, path)

@@ -182,8 +182,7 @@ def _type_name(annotation: Any) -> str:
     if origin is Literal:
         return "text"
     if origin is tuple:
-        plural = {"text": "texts", "object": "objects"}
-        return f"list of {plural[_type_name(arguments[0])]}"
+        return f"list of {_type_name(arguments[0])}s"
     return _NAMES.get(annotation, "object")
 
 

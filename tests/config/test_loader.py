@@ -632,10 +632,9 @@ class WarningTests(SynchronousTestCase):
             (f"{LISTENER}.stream_filters", [{"type": "x"}]),
             (f"{CLUSTER}.conn_buffer_limit_bytes", 32768),
             (f"{CLUSTER}.slow_start", {"mode": "duration"}),
-            (f"{RULE}.route.prefix_rewrite", "/x"),
-            (f"{RULE}.route.retry_policy", {"retry_on": True}),
-            (f"{HOST}.request_headers_to_add", [{"header": {"key": "a", "value": "b"}}]),
-            (f"{ROUTER}.response_headers_to_remove", ["a"]),
+            (f"{RULE}.metadata", {"a": "b"}),
+            (f"{RULE}.per_filter_config", {"a": {}}),
+            (f"{HOST}.per_filter_config", {"a": {}}),
         ]:
             self.check(TUNNEL_SERVER, place, value, ": MOSN knows this key; it is not acted on yet")
 
@@ -761,13 +760,6 @@ class WarningTests(SynchronousTestCase):
         self.check(
             TUNNEL_SERVER,
             f"{RULE}.route",
-            {"weighted_clusters": [{}]},
-            ".weighted_clusters: MOSN knows this key; it is not acted on yet",
-            ".cluster_name: missing key: requests that match are answered with 404",
-        )
-        self.check(
-            TUNNEL_SERVER,
-            f"{RULE}.route",
             GONE,
             f"{RULE}: has no route, redirect or direct_response: it answers with 404",
         )
@@ -786,8 +778,8 @@ class WarningTests(SynchronousTestCase):
         self.check(
             TUNNEL_SERVER,
             f"{RULE}.match",
-            {"variables": [{"name": "a"}]},
-            ".variables: not acted on yet; the rule never matches",
+            {"dsl_expressions": [{"expression": "true"}]},
+            ".dsl_expressions: not acted on; the rule never matches",
         )
         self.check(
             TUNNEL_SERVER, f"{HOST}.domains", [], ": there is none: this virtual host takes no requests"

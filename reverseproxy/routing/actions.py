@@ -1,0 +1,295 @@
+"""
+What a rule does with the requests that it takes.
+
+The order of things is MOSN's: C{chooseHost} in C{pkg/proxy/downstream.go} looks
+at C{direct_response} first, then at C{redirect}, then at C{route}; how a route
+finds its cluster is C{ClusterName} in C{pkg/router/base_rule.go}.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Level", "compile_action", "compile_headers"]
+
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from reverseproxy.routing.hashing import HashKey, cookie_key, header_key, source_ip_key
+from reverseproxy.routing.matching import DEAD_END, Action
+from reverseproxy.routing.mutation import (
+    PROTECTED,
+    HeaderMutation,
+    HeaderStep,
+    PathRewrite,
+    RequestMutation,
+    field_value,
+    replace_pattern,
+    replace_prefix,
+    replace_whole,
+)
+from reverseproxy.routing.patterns import PatternError, compile_replacement
+from reverseproxy.routing.redirects import compile_redirect
+from reverseproxy.routing.results import ClusterRoute, DirectResponse, Mirror, RouteResult
+from reverseproxy.routing.retries import DEFAULT_RETRY, RetryPolicy
+from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT
+from reverseproxy.routing.variables import find_variable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reverseproxy.config.models import (
+        DirectResponseConfig,
+        HashPolicyConfig,
+        HeaderToAddConfig,
+        MatchConfig,
+        RouteActionConfig,
+        RouterConfig,
+        RouterRuleConfig,
+        VirtualHostConfig,
+    )
+    from reverseproxy.routing.facts import RequestFacts
+    from reverseproxy.routing.notes import Notes
+
+Draw = Callable[[], float]
+"""Gives random numbers from 0 to 1, less than 1."""
+
+_CLUSTERS_KEPT: Final = 256
+"""Clusters named by a variable whose results are kept."""
+
+_SPECIAL: Final = frozenset("\\^$|?*+()[]{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """
+    A router, virtual host or route that may change headers.
+
+    @ivar config: its configuration.
+    @ivar path: its place below the router.
+    """
+
+    config: RouterConfig | VirtualHostConfig | RouteActionConfig
+    path: str
+
+    def place(self, key: str) -> str:
+        """The place of one of its keys."""
+        return f"{self.path}.{key}" if self.path else key
+
+
+def compile_action(
+    config: RouterRuleConfig, virtual_host: str, levels: Sequence[Level], path: str, draw: Draw, notes: Notes
+) -> RouteResult | Action:
+    """
+    Find out what a matched rule does.
+
+    @param levels: what may change headers beside the route, the virtual host
+        first.
+    @param path: the rule's place below the router.
+    @param draw: what weighted clusters are drawn by.
+    @return: a result, or a function that makes one; L{DEAD_END} for nothing.
+    """
+    if config.direct_response is not None:
+        return _direct(config.direct_response, f"{path}.direct_response", notes)
+    if config.redirect is not None:
+        return compile_redirect(config.redirect, f"{path}.redirect", notes)
+    if config.route is None:
+        notes.warn(f"{path}.route", "names no cluster, so requests that match get status 404")
+        return DEAD_END
+    route = config.route
+    place = f"{path}.route"
+    mirror = config.request_mirror_policies
+    base = ClusterRoute(
+        route.cluster_name,
+        max(route.timeout or DEFAULT_TIMEOUT, 0.0),
+        virtual_host,
+        route.upstream_protocol,
+        DEFAULT_RETRY if route.retry_policy is None else RetryPolicy.of_config(route.retry_policy),
+        _labels(route.metadata_match),
+        _hash_key(route.hash_policy, f"{place}.hash_policy", notes),
+        _request_mutation(config.match, route, place, [Level(route, place), *levels], notes),
+        compile_headers([Level(route, place), *levels], "response", notes),
+        route.auto_host_rewrite and not (route.host_rewrite or route.auto_host_rewrite_header),
+        (Mirror(mirror.cluster, mirror.percent),) if mirror and mirror.cluster and mirror.percent else (),
+    )
+    return _clusters(route, base, place, draw, notes)
+
+
+def _direct(config: DirectResponseConfig, path: str, notes: Notes) -> DirectResponse:
+    """The result for C{direct_response}; status 0 means 200, as in MOSN's HTTP/1."""
+    status = config.status or 200
+    if not 200 <= status <= 599:
+        notes.error(f"{path}.status", f"{status} is not a final HTTP status")
+    return DirectResponse(status, config.body.encode("utf-8", "replace"))
+
+
+# Clusters
+
+
+def _clusters(
+    route: RouteActionConfig, base: ClusterRoute, path: str, draw: Draw, notes: Notes
+) -> RouteResult | Action:
+    """The result or the function for the clusters of a route."""
+    if route.weighted_clusters:
+        weights = [entry.cluster.weight for entry in route.weighted_clusters]
+        if not sum(weights):
+            notes.error(f"{path}.weighted_clusters", "the weights are all 0")
+            return DEAD_END
+        choices = [
+            replace(base, cluster_name=entry.cluster.name, metadata=_labels(entry.cluster.metadata_match))
+            for entry in route.weighted_clusters
+        ]
+        return _weighted(choices, weights, draw)
+    if route.cluster_name:
+        return base
+    if route.cluster_variable:
+        getter = find_variable(route.cluster_variable)
+        if getter is None:
+            notes.warn(
+                f"{path}.cluster_variable",
+                f"there is no variable {route.cluster_variable!r}, so requests that match get status 404",
+            )
+            return DEAD_END
+        return _named_by(getter, base)
+    notes.warn(path, "names no cluster, so requests that match get status 404")
+    return DEAD_END
+
+
+def _weighted(choices: Sequence[ClusterRoute], weights: Sequence[int], draw: Draw) -> RouteResult | Action:
+    """Choose at random, by weight; the same draws give the same choices."""
+    kept = [(choice, weight) for choice, weight in zip(choices, weights, strict=True) if weight]
+    if len(kept) == 1:
+        return kept[0][0]
+    results = [choice for choice, _ in kept]
+    ends = list(accumulate(weight for _, weight in kept))
+    total = ends.pop()
+
+    def choose(facts: RequestFacts) -> RouteResult:
+        return results[bisect(ends, draw() * total)]
+
+    return choose
+
+
+def _named_by(getter: Callable[[RequestFacts], str | None], base: ClusterRoute) -> Action:
+    """Let a variable name the cluster."""
+
+    @lru_cache(maxsize=_CLUSTERS_KEPT)
+    def route_to(name: str) -> ClusterRoute:
+        return replace(base, cluster_name=name)
+
+    def choose(facts: RequestFacts) -> RouteResult | None:
+        name = getter(facts)
+        return route_to(name) if name else None
+
+    return choose
+
+
+def _labels(labels: Mapping[str, str]) -> Mapping[str, str] | None:
+    return MappingProxyType(dict(labels)) if labels else None
+
+
+def _hash_key(policies: Sequence[HashPolicyConfig], path: str, notes: Notes) -> HashKey:
+    """What hashing goes by: the first policy."""
+    if not policies:
+        return source_ip_key
+    if len(policies) > 1:
+        notes.warn(f"{path}[1]", "does not count: only the first one does, as in MOSN")
+    policy = policies[0]
+    if policy.cookie is not None:
+        return cookie_key(policy.cookie.name)
+    return source_ip_key if policy.header is None else header_key(policy.header.name)
+
+
+# Changes
+
+
+def compile_headers(levels: Sequence[Level], what: str, notes: Notes) -> HeaderMutation | None:
+    """
+    Make the changes to headers.
+
+    @param levels: in the order in which they change them.
+    @param what: C{"request"} or C{"response"}.
+    @return: L{None} if nothing changes.
+    """
+    steps: list[HeaderStep] = []
+    for level in levels:
+        for i, entry in enumerate(getattr(level.config, f"{what}_headers_to_add")):
+            steps += _addition(entry, level.place(f"{what}_headers_to_add[{i}].header"), notes)
+        for i, name in enumerate(getattr(level.config, f"{what}_headers_to_remove")):
+            place = level.place(f"{what}_headers_to_remove[{i}]")
+            steps += [HeaderStep(each) for each in _header(name, place, notes)]
+    return HeaderMutation(steps) if steps else None
+
+
+def _header(name: str, path: str, notes: Notes) -> list[bytes]:
+    """A header's name in lower case; nothing if it is not to be changed."""
+    lower = name.lower().encode("utf-8", "replace")
+    if lower not in PROTECTED:
+        return [lower]
+    hint = "; write host_rewrite instead" if lower == b"host" else ""
+    notes.warn(path, f"{name!r} is left as it is, because it is the proxy's own{hint}")
+    return []
+
+
+def _addition(entry: HeaderToAddConfig, path: str, notes: Notes) -> list[HeaderStep]:
+    """The step for a header to add."""
+    text = entry.header.value
+    value: bytes | Callable[[RequestFacts], str | None] = field_value(text)
+    if len(text) > 2 and text[0] == text[-1] == "%":
+        getter = find_variable(text.strip("%"), late=True)
+        if getter is None:
+            notes.warn(f"{path}.value", f"there is no variable {text}, so this very text is sent")
+        else:
+            value = getter
+    return [
+        HeaderStep(name, value, entry.append) for name in _header(entry.header.name, f"{path}.key", notes)
+    ]
+
+
+def _request_mutation(
+    match: MatchConfig, route: RouteActionConfig, path: str, levels: Sequence[Level], notes: Notes
+) -> RequestMutation | None:
+    """All changes to requests; L{None} if there are none."""
+    headers = compile_headers(levels, "request", notes)
+    rewrite = _path_rewrite(match, route, path, notes)
+    host = route.host_rewrite.encode()
+    host_header = route.auto_host_rewrite_header.lower().encode()
+    if headers is None and rewrite is None and not host and not host_header:
+        return None
+    return RequestMutation(headers, rewrite, host, host_header)
+
+
+def _path_rewrite(
+    match: MatchConfig, route: RouteActionConfig, path: str, notes: Notes
+) -> PathRewrite | None:
+    """The change to paths; L{None} if there is none."""
+    regex = match.regex if not (match.prefix or match.path) else ""
+    pattern = "" if route.regex_rewrite is None else route.regex_rewrite.pattern.regex
+    key = f"{path}.prefix_rewrite" if route.prefix_rewrite else f"{path}.regex_rewrite"
+    if not route.prefix_rewrite and not pattern:
+        return None
+    if not (match.prefix or match.path or regex):
+        notes.warn(key, "has no effect in a rule without prefix, path or regex, as in MOSN")
+        return None
+    if route.prefix_rewrite:
+        if match.path and not match.prefix:
+            return replace_whole(route.prefix_rewrite)
+        if _SPECIAL & set(regex):
+            # MOSN compares the path with the pattern as it is written.
+            notes.warn(key, f"has no effect, as no path begins with the text of the pattern {regex!r}")
+            return None
+        return replace_prefix(match.prefix or regex, route.prefix_rewrite)
+    assert route.regex_rewrite is not None
+    try:
+        replacement, missing = compile_replacement(pattern, route.regex_rewrite.substitution)
+    except PatternError as error:
+        notes.error(f"{key}.pattern.regex", f"{pattern!r} is not RE2: {error}")
+        return None
+    for name in missing:
+        notes.warn(
+            f"{key}.substitution", f"the pattern has no group {name!r}, so nothing is put in its place"
+        )
+    return replace_pattern(replacement)

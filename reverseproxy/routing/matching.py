@@ -1,0 +1,238 @@
+"""
+Which rule takes a request.
+
+Everything here becomes a function when the table is built: a test, which is
+true for a request that its rule takes, or a matcher, which gives the result.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DEAD_END",
+    "Action",
+    "Demand",
+    "HeaderTest",
+    "Matcher",
+    "Rule",
+    "Test",
+    "by_host",
+    "first_of",
+    "nothing",
+    "path_test",
+    "prefix_test",
+    "regex_test",
+    "service_test",
+    "variables_test",
+    "with_headers",
+]
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from reverseproxy.routing.facts import RequestFacts, split_host
+from reverseproxy.routing.patterns import Search
+from reverseproxy.routing.results import DirectResponse, RouteResult
+from reverseproxy.routing.variables import Getter
+
+Matcher = Callable[[RequestFacts], RouteResult | None]
+"""Gives the result for a request."""
+
+Action = Callable[[RequestFacts], RouteResult | None]
+"""Makes the result of a rule that has matched."""
+
+Test = Callable[[RequestFacts], bool]
+"""Whether a rule takes a request."""
+
+HeaderTest = Callable[[str], bool]
+"""Whether a header's value is the right one."""
+
+Rule = tuple[Test, RouteResult | Action]
+"""A test, and the result or what makes it."""
+
+DEAD_END: Final = DirectResponse(404)
+"""What a rule gives that matches but leads nowhere: the search ends there, with nothing."""
+
+
+def _fold(text: str) -> str:
+    """Fold case one character at a time, as Go's C{strings.EqualFold} does."""
+    if text.isascii():
+        return text.lower()
+    folded = []
+    for character in text:
+        candidates = (character.casefold(), character.lower(), character)
+        folded.append(next(candidate for candidate in candidates if len(candidate) == 1))
+    return "".join(folded)
+
+
+# Tests: each is True for a request that its rule matches.
+
+
+def prefix_test(prefix: str) -> Test:
+    """The path begins with a text."""
+
+    def test(facts: RequestFacts) -> bool:
+        return facts.path.startswith(prefix)
+
+    return test
+
+
+def path_test(path: str) -> Test:
+    """The path is a text, in any case."""
+    folded = _fold(path)
+
+    def test(facts: RequestFacts) -> bool:
+        return facts.path == path or _fold(facts.path) == folded
+
+    return test
+
+
+def regex_test(search: Search) -> Test:
+    """There is a path in which a pattern is found."""
+
+    def test(facts: RequestFacts) -> bool:
+        return facts.path != "" and search(facts.path)
+
+    return test
+
+
+def service_test(value: str) -> Test:
+    """The compatible fast match: the only pattern it knows is C{.*}, whatever the regex flag says."""
+
+    def test(facts: RequestFacts) -> bool:
+        service = facts.headers("service")
+        return bool(service) and (value == ".*" or service == value)
+
+    return test
+
+
+class Demand(NamedTuple):
+    """
+    What is demanded of a variable.
+
+    @ivar getter: gives its value.
+    @ivar matches: whether that is the right one.
+    """
+
+    getter: Getter
+    matches: HeaderTest
+
+
+def variables_test(alternatives: Sequence[Sequence[Demand]]) -> Test:
+    """
+    All demands of one alternative hold.
+
+    A variable without a value counts as empty, as in MOSN.
+    """
+
+    def test(facts: RequestFacts) -> bool:
+        for demands in alternatives:
+            for getter, matches in demands:
+                if not matches(getter(facts) or ""):
+                    break
+            else:
+                return True
+        return False
+
+    return test
+
+
+def _always(facts: RequestFacts) -> bool:
+    return True
+
+
+def with_headers(test: Test | None, method: str | None, headers: list[tuple[str, HeaderTest]]) -> Test:
+    """Add the conditions on method and headers; all must hold."""
+    if method is None and not headers:
+        return test or _always
+
+    def every(facts: RequestFacts) -> bool:
+        if method is not None and facts.method != method:
+            return False
+        if test is not None and not test(facts):
+            return False
+        for name, matches in headers:
+            value = facts.headers(name)
+            if value is None or not matches(value):
+                return False
+        return True
+
+    return every
+
+
+# Matchers: each gives the result for a request, or None.
+
+
+def nothing(facts: RequestFacts) -> RouteResult | None:
+    """There is no rule."""
+    return None
+
+
+def first_of(rules: Sequence[Rule]) -> Matcher:
+    """The first rule that matches decides."""
+    if not rules:
+        return nothing
+    if len(rules) == 1:
+        return _only(*rules[0])
+
+    def first(facts: RequestFacts) -> RouteResult | None:
+        for test, outcome in rules:
+            if test(facts):
+                if callable(outcome):
+                    return outcome(facts)
+                return None if outcome is DEAD_END else outcome
+        return None
+
+    return first
+
+
+def _only(test: Test, outcome: RouteResult | Action) -> Matcher:
+    """The common case of one rule."""
+    if outcome is DEAD_END:
+        return nothing
+    if callable(outcome):
+        action = outcome
+        return lambda facts: action(facts) if test(facts) else None
+    result = outcome
+    return lambda facts: result if test(facts) else None
+
+
+def by_host(
+    exact: dict[tuple[str, str], Matcher],
+    wildcard: dict[str, dict[str, Matcher]],
+    default: Matcher,
+) -> Matcher:
+    """
+    Choose the virtual host, most specific first, then its rule.
+
+    One dictionary look-up for every different length of suffix, so that the
+    number of domains does not matter.
+    """
+    # port -> (length, suffix -> rules), the longest first
+    suffixes: dict[str, list[tuple[int, dict[str, Matcher]]]] = {}
+    for port, entries in wildcard.items():
+        lengths = sorted({len(suffix) for suffix in entries}, reverse=True)
+        suffixes[port] = [
+            (length, {suffix: entry for suffix, entry in entries.items() if len(suffix) == length})
+            for length in lengths
+        ]
+
+    def choose(host: str, port: str) -> Matcher:
+        rules = exact.get((host, port)) or exact.get((host, "*"))
+        if rules is not None:
+            return rules
+        for key in (port, "*"):
+            for length, entries in suffixes.get(key, ()):
+                # The asterisk stands for one character at least.
+                if length < len(host):
+                    rules = entries.get(host[len(host) - length :])
+                    if rules is not None:
+                        return rules
+        return default
+
+    def match(facts: RequestFacts) -> RouteResult | None:
+        split = split_host(facts.host.lower())
+        if split is None or not facts.host:
+            return None
+        return choose(*split)(facts)
+
+    return match

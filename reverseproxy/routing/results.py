@@ -1,0 +1,107 @@
+"""What shall happen with a request."""
+
+from __future__ import annotations
+
+__all__ = ["ClusterRoute", "DirectResponse", "Mirror", "Redirect", "RouteResult"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reverseproxy.routing.hashing import source_ip_key
+from reverseproxy.routing.retries import DEFAULT_RETRY, RetryPolicy
+from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from reverseproxy.routing.facts import RequestFacts
+    from reverseproxy.routing.mutation import HeaderMutation, RequestMutation
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """
+    A cluster that gets copies of requests, whose answers nobody waits for.
+
+    @ivar cluster_name: the cluster.
+    @ivar percent: how many of a hundred requests are copied.
+    """
+
+    cluster_name: str
+    percent: int
+
+    def takes(self, draw: float) -> bool:
+        """
+        Decide whether a request is copied.
+
+        @param draw: a random number from 0 to 1, less than 1.
+        """
+        return draw * 100 < self.percent
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRoute:
+    """
+    Send the request to a cluster.
+
+    @ivar cluster_name: the cluster.
+    @ivar timeout: seconds for the whole exchange; 0.0 for no limit.  What
+        counts for a request is what L{reverseproxy.routing.timeouts.timeouts}
+        says.
+    @ivar virtual_host: the name of the virtual host that matched, for logs.
+    @ivar upstream_protocol: what to speak to hosts; empty for what the client
+        speaks.
+    @ivar retry: when to send the request again; see L{should_retry}.
+    @ivar metadata: the labels that hosts must have; L{None} if there is no
+        demand.
+    @ivar hash_key: what consistent hashing goes by: given the request and the
+        client's IP address, a key, or L{None} for a request that has none.  To
+        be called only if the cluster's balancer wants a key.
+    @ivar request_mutation: what changes in the request, or L{None}.
+    @ivar response_mutation: what changes in the headers of the host's final
+        response, or L{None}.  Responses of our own are not changed.
+    @ivar auto_host_rewrite: whether the host's C{hostname} goes into the Host
+        header, once there is a host and if it has one.  MOSN does so in
+        clusters of type C{STRICT_DNS} only.
+    @ivar mirrors: who gets copies.
+    """
+
+    cluster_name: str
+    timeout: float = DEFAULT_TIMEOUT
+    virtual_host: str = ""
+    upstream_protocol: str = ""
+    retry: RetryPolicy = DEFAULT_RETRY
+    metadata: Mapping[str, str] | None = None
+    hash_key: Callable[[RequestFacts, str], bytes | None] = source_ip_key
+    request_mutation: RequestMutation | None = None
+    response_mutation: HeaderMutation | None = None
+    auto_host_rewrite: bool = False
+    mirrors: tuple[Mirror, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponse:
+    """
+    Answer at once.
+
+    @ivar status: the HTTP status.
+    @ivar body: the response body; may be empty.
+    """
+
+    status: int
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """
+    Answer at once that the client should go elsewhere.
+
+    @ivar status: 301, 302, 303, 307 or 308.
+    @ivar location: the absolute URL for the Location header; printable ASCII.
+    """
+
+    status: int
+    location: str
+
+
+RouteResult = ClusterRoute | DirectResponse | Redirect

@@ -1,0 +1,132 @@
+"""
+Whether to send a request again.
+
+MOSN's rules (C{pkg/proxy/retrystate.go}) are: there are three retries, or
+C{num_retries} if that is more, also without a policy; a connection that could
+not be made is always tried again; with C{retry_on} so are attempts that took
+too long, connections that were lost, and answers with a status of 500 or above,
+or of C{status_codes} if there are any; what overflows a limit never is; and
+before each retry there is a pause of L{RETRY_PAUSE}.
+
+MOSN sends a request again whatever it is.  Here one that a host may have seen
+is sent again only if that is safe, so that no order is placed twice.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DEFAULT_RETRY", "RETRY_PAUSE", "Cause", "RetryPolicy", "should_retry"]
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from reverseproxy.config.models import RetryPolicyConfig
+
+RETRY_PAUSE: Final = 0.01
+"""Seconds between the end of an attempt and the next one."""
+
+RETRIES: Final = 3
+"""How often a request may be sent again, at least."""
+
+
+class Cause(Enum):
+    """Why an attempt came to nothing, where that was not a status."""
+
+    UNREACHABLE = auto()
+    """No connection to the host could be made."""
+
+    STALE = auto()
+    """A connection that had been idle was closed, as it seems before the host saw the request."""
+
+    LOST = auto()
+    """The connection, or the stream, was lost before there was an answer."""
+
+    TRY_TIMEOUT = auto()
+    """There was no answer in the time of one attempt."""
+
+    STATUS = auto()
+    """There was an answer; for L{RetryPolicy.on} only, as L{should_retry} is given the status itself."""
+
+    TIMEOUT = auto()
+    """The time for the whole exchange is over."""
+
+    OVERFLOW = auto()
+    """A limit of the cluster: too many requests under way, or waiting."""
+
+
+_ALWAYS: Final = frozenset({Cause.UNREACHABLE, Cause.STALE})
+_NEVER: Final = frozenset({Cause.TIMEOUT, Cause.OVERFLOW})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """
+    When to send a request again.
+
+    @ivar try_timeout: seconds that one attempt may take; 0.0 for no limit but
+        that of the whole exchange.  What counts for a request is what
+        L{reverseproxy.routing.timeouts.timeouts} says.
+    @ivar retries: how often it may be sent again.
+    @ivar on: what is reason enough, if it is safe.
+    @ivar status_codes: the statuses that L{Cause.STATUS} means; if there are
+        none, those of 500 and above.
+    """
+
+    try_timeout: float = 0.0
+    retries: int = RETRIES
+    on: frozenset[Cause] = _ALWAYS
+    status_codes: frozenset[int] = frozenset()
+
+    @classmethod
+    def of_config(cls, config: RetryPolicyConfig) -> RetryPolicy:
+        """Take over what is configured."""
+        return cls(
+            max(config.retry_timeout, 0.0),
+            max(RETRIES, config.num_retries),
+            _ALWAYS | {Cause.LOST, Cause.TRY_TIMEOUT, Cause.STATUS} if config.retry_on else _ALWAYS,
+            frozenset(config.status_codes),
+        )
+
+    def wants(self, outcome: Cause | int) -> bool:
+        """Whether an outcome, a cause or a status, is reason enough."""
+        if isinstance(outcome, Cause):
+            return outcome in self.on
+        if Cause.STATUS not in self.on:
+            return False
+        return outcome in self.status_codes if self.status_codes else outcome >= 500
+
+
+DEFAULT_RETRY: Final = RetryPolicy()
+"""What counts where there is no C{retry_policy}."""
+
+
+def should_retry(
+    policy: RetryPolicy, attempt: int, outcome: Cause | int, unsent: bool, idempotent: bool
+) -> bool:
+    """
+    Decide whether to send a request again.
+
+    The rule: as long as there are retries left, a request that no host can have
+    seen is sent again, whatever it is and whatever the policy says; one that a
+    host may have seen is sent again if the policy wants that and it is safe to
+    repeat.  When a limit is reached or the time for the exchange is over, there
+    is nothing more to try.
+
+    A status says that a host has seen the request, so that the policy must want
+    it also where the caller knows that the host has not acted upon it.
+
+    @param attempt: how many attempts there have been: 1 after the first.
+    @param outcome: what became of the last one: a cause, or the status of an
+        answer of which nothing has been passed on yet.
+    @param unsent: whether no host can have acted upon the request: no
+        connection was made, or the host has said so (HTTP/2's REFUSED_STREAM, a
+        stream above that of GOAWAY).
+    @param idempotent: whether it may be acted upon twice (RFC 9110 9.2.2), and
+        all of it is at hand to be sent again.
+    """
+    if attempt > policy.retries or outcome in _NEVER or not (unsent or idempotent):
+        return False
+    if unsent and isinstance(outcome, Cause):
+        return True
+    return policy.wants(outcome)

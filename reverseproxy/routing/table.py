@@ -1,0 +1,269 @@
+"""
+The table of a router: virtual hosts and their rules.
+
+A L{Router} is built once from its configuration; L{Router.match} is asked for
+every request, so everything that can be decided beforehand is: each virtual
+host and each rule becomes a small function, and results that do not depend on
+the request are made once.
+
+The order of things is MOSN's, read in C{mosn.io/mosn}:
+
+  - virtual hosts by domain: C{pkg/router/routers_impl.go};
+  - the kinds of rules: C{NewRouteBase} in C{pkg/router/virtualhost.go}, the
+    rules themselves in C{http_rule.go}, C{variable_rule.go} and C{rpc_rule.go},
+    header matchers in C{pkg/router/configutility.go}.
+
+A rule with C{dsl_expressions} never matches.  MOSN takes these to be CEXL, a
+dialect of Google's Common Expression Language with Go's syntax, over some eighty
+attributes of Istio's, with functions that change the request while it is being
+matched.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Router"]
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.routing.actions import Level, compile_action
+from reverseproxy.routing.facts import RequestFacts, split_host
+from reverseproxy.routing.matching import (
+    Demand,
+    HeaderTest,
+    Matcher,
+    Rule,
+    Test,
+    by_host,
+    first_of,
+    nothing,
+    path_test,
+    prefix_test,
+    regex_test,
+    service_test,
+    variables_test,
+    with_headers,
+)
+from reverseproxy.routing.notes import Notes
+from reverseproxy.routing.patterns import PatternError, compile_search
+from reverseproxy.routing.results import RouteResult
+from reverseproxy.routing.variables import find_variable
+
+if TYPE_CHECKING:
+    from reverseproxy.config.models import (
+        HeaderMatcherConfig,
+        MatchConfig,
+        RouterConfig,
+        RouterRuleConfig,
+        VariableMatcherConfig,
+        VirtualHostConfig,
+    )
+
+
+class Router:
+    """
+    The routing table of one C{router_config_name}.
+
+    @ivar name: the C{router_config_name}.
+    @ivar warnings: parts of the configuration that have no effect; the caller
+        logs them.
+    """
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        file: str = "",
+        where: str = "",
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """
+        Build the table.
+
+        @param config: the validated configuration.
+        @param file: its file, for error messages.
+        @param where: the place of C{config} in the file, for error messages.
+        @param draw: gives random numbers from 0 to 1, less than 1, for weighted
+            clusters.
+        @raise ConfigError: for everything that MOSN refuses as well: domains
+            that are empty, occur twice or have an asterisk inside, a regular
+            expression for paths that does not compile, a redirect with an
+            impossible scheme or status; and for what makes it crash: clusters
+            whose weights are all 0.
+        """
+        notes = Notes(file, where)
+        self.name = config.router_config_name
+        self._match = _Compiler(config, notes, draw).table()
+        if notes.errors:
+            raise ConfigError(*notes.errors)
+        self.warnings: tuple[Problem, ...] = tuple(notes.warnings)
+
+    def match(self, facts: RequestFacts) -> RouteResult | None:
+        """
+        Find what to do with a request.
+
+        @return: L{None} if no rule matches, or the one that does names no
+            cluster: answer 404.
+        """
+        return self._match(facts)
+
+
+class _Compiler:
+    """Turns configuration into functions."""
+
+    def __init__(self, config: RouterConfig, notes: Notes, draw: Callable[[], float]) -> None:
+        self._config = config
+        self._notes = notes
+        self._draw = draw
+
+    # Virtual hosts
+
+    def table(self) -> Matcher:
+        """The whole table as one function."""
+        notes = self._notes
+        hosts = self._config.virtual_hosts
+        if not hosts:
+            notes.warn("virtual_hosts", "there is none, so nothing will match")
+        exact: dict[tuple[str, str], Matcher] = {}
+        # port -> suffix -> rules
+        wildcard: dict[str, dict[str, Matcher]] = {}
+        default: Matcher | None = None
+        for i, host in enumerate(hosts):
+            path = f"virtual_hosts[{i}]"
+            rules = self._virtual_host(host, path)
+            if not host.domains:
+                notes.warn(f"{path}.domains", "is empty, so it will never match")
+            for j, domain in enumerate(host.domains):
+                place = f"{path}.domains[{j}]"
+                split = split_host(domain.lower())
+                if split is None or not domain:
+                    notes.error(place, f"{domain!r} is not a host name, optionally with a port")
+                    continue
+                name, port = split
+                if name == "*" and port in ("", "*"):
+                    if default is not None:
+                        notes.error(place, "there is a default domain already")
+                    default = rules
+                elif "*" not in name:
+                    if (name, port) in exact:
+                        notes.error(place, f"{domain!r} occurs twice")
+                    exact[name, port] = rules
+                elif name[0] == "*":
+                    suffixes = wildcard.setdefault(port, {})
+                    if name[1:] in suffixes:
+                        notes.error(place, f"{domain!r} occurs twice")
+                    suffixes[name[1:]] = rules
+                else:
+                    notes.error(place, f"in {domain!r}, '*' may only be the first character")
+        if not exact and not wildcard:
+            return default or nothing
+        return by_host(exact, wildcard, default or nothing)
+
+    def _virtual_host(self, host: VirtualHostConfig, path: str) -> Matcher:
+        """The rules of one virtual host as one function."""
+        levels = [Level(host, path), Level(self._config, "")]
+        rules = [
+            rule
+            for i, config in enumerate(host.routers)
+            if (rule := self._rule(config, host.name, levels, f"{path}.routers[{i}]")) is not None
+        ]
+        return first_of(rules)
+
+    # Rules
+
+    def _rule(
+        self, config: RouterRuleConfig, virtual_host: str, levels: Sequence[Level], path: str
+    ) -> Rule | None:
+        """A rule; L{None} if it can never match."""
+        outcome = compile_action(config, virtual_host, levels, path, self._draw, self._notes)
+        test = self._test(config.match, f"{path}.match")
+        return None if test is None else (test, outcome)
+
+    def _test(self, match: MatchConfig, place: str) -> Test | None:
+        """The test of a rule; L{None} if it can never match."""
+        test: Test
+        if match.prefix:
+            test = prefix_test(match.prefix)
+        elif match.path:
+            test = path_test(match.path)
+        elif match.regex:
+            try:
+                test = regex_test(compile_search(match.regex))
+            except PatternError as error:
+                self._notes.error(f"{place}.regex", f"{match.regex!r} is not RE2: {error}")
+                return None
+        elif match.variables:
+            return self._variables_test(match.variables, f"{place}.variables")
+        elif match.dsl_expressions:
+            # Falling through to a header rule would make it match everything.
+            self._notes.warn(f"{place}.dsl_expressions", "is not supported, so this rule will never match")
+            return None
+        else:
+            return self._rpc_test(match.headers, place)
+        method: str | None = None
+        headers: list[tuple[str, HeaderTest]] = []
+        for i, header in enumerate(match.headers):
+            if header.name == "method":
+                method = header.value
+            else:
+                headers += self._header_test(header, f"{place}.headers[{i}]")
+        return with_headers(test, method, headers)
+
+    def _rpc_test(self, matchers: Sequence[HeaderMatcherConfig], place: str) -> Test:
+        """The test of a rule that looks at headers alone."""
+        if len(matchers) == 1 and matchers[0].name == "service" and matchers[0].value:
+            return service_test(matchers[0].value)
+        headers: list[tuple[str, HeaderTest]] = []
+        for i, header in enumerate(matchers):
+            headers += self._header_test(header, f"{place}.headers[{i}]")
+        return with_headers(None, None, headers)
+
+    def _header_test(self, config: HeaderMatcherConfig, path: str) -> Iterator[tuple[str, HeaderTest]]:
+        """Name and value test of one matcher; none if it is to be ignored."""
+        name = config.name.lower()
+        if not config.regex:
+            yield name, config.value.__eq__
+            return
+        try:
+            yield name, compile_search(config.value)
+        except PatternError as error:
+            # MOSN drops it too, which makes the rule match more than was meant.
+            self._notes.warn(
+                f"{path}.value", f"{config.value!r} is not RE2 ({error}), so this condition is ignored"
+            )
+
+    def _variables_test(self, matchers: Sequence[VariableMatcherConfig], place: str) -> Test | None:
+        """The test of a rule that looks at variables; L{None} if none of it can hold."""
+        alternatives: list[list[Demand]] = []
+        demands: list[Demand] | None = []
+        for i, matcher in enumerate(matchers):
+            demand = self._demand(matcher, f"{place}[{i}]")
+            if demand is None or demands is None:
+                demands = None  # all of this alternative must hold, which is impossible now
+            else:
+                demands.append(demand)
+            if matcher.model == "or" or i == len(matchers) - 1:
+                if demands is not None:
+                    alternatives.append(demands)
+                demands = []
+        return variables_test(alternatives) if alternatives else None
+
+    def _demand(self, matcher: VariableMatcherConfig, path: str) -> Demand | None:
+        """What is demanded of a variable; L{None} if that can never hold."""
+        getter = find_variable(matcher.name)
+        if getter is None:
+            self._notes.warn(
+                f"{path}.name", f"there is no variable {matcher.name!r}, so this condition never holds"
+            )
+            return None
+        if not matcher.regex:
+            if not matcher.value:
+                self._notes.warn(path, "has neither value nor regex, so this condition never holds")
+                return None
+            return Demand(getter, matcher.value.__eq__)
+        try:
+            return Demand(getter, compile_search(matcher.regex))
+        except PatternError as error:
+            self._notes.error(f"{path}.regex", f"{matcher.regex!r} is not RE2: {error}")
+            return None

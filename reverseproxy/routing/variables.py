@@ -1,0 +1,203 @@
+"""
+MOSN's variables: values of a request and its exchange, by their names.
+
+Most of what they say is known from the request alone.  The rest is asked of
+L{RequestFacts.variables}: what concerns the connection, and for the headers of
+a response also what became of the exchange.
+
+The names are those of C{pkg/types/variable.go}; the getters are in
+C{pkg/proxy/var.go}, C{pkg/stream/http/var.go} and C{pkg/stream/http2/var.go}.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EXCHANGE_VARIABLES", "LATE_VARIABLES", "Getter", "find_variable"]
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote_plus
+
+from reverseproxy.routing.facts import RequestFacts
+from reverseproxy.routing.hashing import find_cookie
+
+Getter = Callable[[RequestFacts], str | None]
+"""Finds a value; L{None} if the request has none."""
+
+EXCHANGE_VARIABLES: Final = frozenset(
+    {
+        "connection_id",
+        "downstream_local_address",
+        "downstream_remote_address",
+        "listener_name",
+        "request_received_duration",
+        "start_time",
+        "x-mosn-path-original",
+        "x-mosn-rpc-method",
+        "x-mosn-rpc-service",
+    }
+)
+"""
+What L{RequestFacts.variables} is asked for, at any time.
+
+C{x-mosn-path-original} is the path as it came, without the query.
+"""
+
+LATE_VARIABLES: Final = frozenset(
+    {
+        "bytes_received",
+        "bytes_sent",
+        "duration",
+        "process_time_duration",
+        "request_finished_duration",
+        "response_code",
+        "response_flag",
+        "response_flags",
+        "response_received_duration",
+        "upstream_cluster",
+        "upstream_connection_id",
+        "upstream_host",
+        "upstream_local_address",
+        "upstream_transport_failure_reason",
+        "x-mosn-status",
+    }
+)
+"""What it is asked for in addition for changes to headers, where not all of it is known for a request."""
+
+RESPONSE_HEADER: Final = "response_header_"
+"""What the names of late variables begin with that are headers of the response."""
+
+
+def _method(facts: RequestFacts) -> str | None:
+    return facts.method or None
+
+
+def _path(facts: RequestFacts) -> str | None:
+    return facts.path or None
+
+
+def _query(facts: RequestFacts) -> str | None:
+    return facts.query or None
+
+
+def _host(facts: RequestFacts) -> str | None:
+    return facts.host or None
+
+
+def _scheme(facts: RequestFacts) -> str | None:
+    return facts.scheme or None
+
+
+def _protocol(facts: RequestFacts) -> str | None:
+    return facts.protocol
+
+
+def _asked(name: str) -> Getter:
+    """Ask the exchange."""
+
+    def get(facts: RequestFacts) -> str | None:
+        return None if facts.variables is None else facts.variables(name)
+
+    return get
+
+
+_original_path: Final = _asked("x-mosn-path-original")
+
+
+def _uri(facts: RequestFacts) -> str | None:
+    path = _original_path(facts) or facts.path
+    return f"{path}?{facts.query}" if facts.query else path or None
+
+
+def _header(name: str) -> Getter:
+    lower = name.lower()
+
+    def get(facts: RequestFacts) -> str | None:
+        return facts.headers(lower)
+
+    return get
+
+
+def _cookie(name: str) -> Getter:
+    def get(facts: RequestFacts) -> str | None:
+        return find_cookie(facts, name)
+
+    return get
+
+
+def _argument(name: str) -> Getter:
+    """An argument of the query, the first of its name."""
+
+    def get(facts: RequestFacts) -> str | None:
+        for pair in facts.query.split("&"):
+            found, _, value = pair.partition("=")
+            if unquote_plus(found, errors="surrogateescape") == name:
+                return unquote_plus(value, errors="surrogateescape")
+        return None
+
+    return get
+
+
+_COMMON: Final[dict[str, Getter]] = {
+    "x-mosn-method": _method,
+    "x-mosn-path": _path,
+    "x-mosn-querystring": _query,
+    "x-mosn-host": _host,
+    "x-mosn-scheme": _scheme,
+    "authority": _host,
+    "protocol": _protocol,
+}
+
+# These have the name of a protocol before them, and a value for that one only.
+_OF_PROTOCOL: Final[dict[str, Getter]] = {
+    "request_method": _method,
+    "request_path": _path,
+    "request_path_original": _original_path,
+    "request_arg": _query,
+    "request_uri": _uri,
+    "request_scheme": _scheme,
+}
+
+_PREFIXES: Final[dict[str, Callable[[str], Getter]]] = {
+    "request_header_": _header,
+    "request_arg_": _argument,
+    "cookie_": _cookie,
+}
+
+_PROTOCOLS: Final = ("Http1", "Http2")
+
+
+def _prefixed(name: str, prefix: str) -> Getter | None:
+    if not name.startswith(prefix) or name == prefix:
+        return None
+    return _PREFIXES[prefix](name[len(prefix) :])
+
+
+def _guarded(protocol: str, getter: Getter) -> Getter:
+    def get(facts: RequestFacts) -> str | None:
+        return getter(facts) if facts.protocol == protocol else None
+
+    return get
+
+
+def find_variable(name: str, late: bool = False) -> Getter | None:
+    """
+    Find the function that gives a variable's value.
+
+    @param late: whether it is for a change to headers, rather than for a rule.
+    @return: L{None} if there is no such variable, or it is too early for it.
+    """
+    getter = _COMMON.get(name) or _prefixed(name, "request_header_")
+    if getter is not None:
+        return getter
+    if name in EXCHANGE_VARIABLES or (
+        late and (name in LATE_VARIABLES or (name.startswith(RESPONSE_HEADER) and name != RESPONSE_HEADER))
+    ):
+        return _asked(name)
+    for protocol in _PROTOCOLS:
+        rest = name.removeprefix(f"{protocol}_")
+        if rest != name:
+            getter = _OF_PROTOCOL.get(rest)
+            for prefix in _PREFIXES:
+                getter = getter or _prefixed(rest, prefix)
+            return None if getter is None else _guarded(protocol, getter)
+    return None
