@@ -1,0 +1,558 @@
+"""
+The downstream side of RPC protocols: one client connection, many requests at once.
+
+L{RpcProxy} takes frames off the connection and gives each request to an
+L{RpcExchange}.  Answers go back as they come, in whatever order.
+
+What waits is bounded in both directions.  No more is read from a client that
+has too many requests under way, or whose requests a host does not take, or that
+does not take its answers.  Answers for such a client are kept up to
+L{OUT_LIMIT} bytes; beyond that the connections that bring more of them are not
+read either.  As these carry answers for others too, a client has L{STALL}
+seconds then to take half of them, and is cut off else.  A reverse connection is
+not: there the client is a tunnel server, whose own clients share it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RpcProxy", "RpcSettings"]
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.errors import RpcHeaderError
+from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.relay import LINGER
+from reverseproxy.proxy.rpc_deadlines import Deadlines
+from reverseproxy.proxy.rpc_exchange import RpcExchange
+from reverseproxy.proxy.rpc_upstream import Batch, RpcClient
+from reverseproxy.routing import Router
+from reverseproxy.wire.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
+
+log = Logger()
+
+MAX_REQUESTS: Final = 32768
+"""Requests of one connection that may be under way."""
+
+HELD_LIMIT: Final = 32 * 1024 * 1024
+"""Bytes of requests under way of one connection."""
+
+OUT_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of answers that are kept for a client that does not take them."""
+
+WRITE_SIZE: Final = 65536
+"""Bytes that are given to the transport at once, when it has asked for more."""
+
+STALL: Final = 15.0
+"""Seconds that a client may keep others from their answers."""
+
+WRITE_TIMEOUT: Final = 60.0
+"""Seconds in which a client must take something of what waits for it."""
+
+FRAME_TIMEOUT: Final = 60.0
+"""Seconds without a byte in the midst of a frame."""
+
+DRAIN_GRACE: Final = 5.0
+"""Seconds in which a draining connection still takes requests, if it is not idle for a moment."""
+
+QUIET: Final = 1.0
+"""Seconds without a request after which a client that was told to go away is left."""
+
+LINGER_BYTES: Final = 16 * 1024 * 1024
+"""Bytes that are read and dropped behind the last answer, lest it be lost with a reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSettings:
+    """
+    What all connections of one C{proxy} filter share.
+
+    @ivar listener: the listener's name, for logs.
+    @ivar protocol: what clients speak.
+    @ivar router: decides on each request.
+    @ivar clusters: where routes lead to.
+    @ivar max_frame: the largest request in bytes.
+    @ivar idle_timeout: seconds without a byte after which a connection is
+        closed, if no request is under way; L{None} for never.
+    @ivar access_log: called with each exchange that has ended.
+    """
+
+    listener: str
+    protocol: XProtocol
+    router: Router
+    clusters: ClusterManager
+    clock: IReactorTime
+    max_frame: int = MAX_FRAME
+    idle_timeout: float | None = None
+    access_log: Callable[[AccessRecord], None] | None = None
+
+
+@implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
+class RpcProxy(Rebindable):
+    """
+    One client connection.
+
+    @ivar batch: see L{reverseproxy.proxy.rpc_exchange.IRpcOwner}.
+    """
+
+    transport: Any
+
+    def __init__(self, settings: RpcSettings, info: ConnectionInfo) -> None:
+        self.settings = settings
+        self.info = info
+        self.protocol = settings.protocol
+        self.batch: Batch | None = None
+        self._clock = settings.clock
+        self._decoder = FrameDecoder(settings.protocol, settings.max_frame)
+        self._exchanges: set[RpcExchange] = set()
+        self._held = 0
+        self._deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.timed_out)
+        self._out: deque[bytes | bytearray] = deque()
+        self._out_size = 0
+        self._full = False
+        self._blocking: set[RpcClient] = set()  # they hold us up
+        self._blocked: set[RpcClient] = set()  # we hold them up
+        self._reading = True
+        self._closing = False
+        self._lost = False
+        self._draining = False
+        self._refusing = False
+        self._said_goaway = False
+        self._eof = False
+        self._unwanted = 0
+        self._last_byte = 0.0
+        self._idle_timer: IDelayedCall | None = None
+        self._write_timer: IDelayedCall | None = None
+        self._stall_timer: IDelayedCall | None = None
+        self._drain_timer: IDelayedCall | None = None
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return (
+            bool(self._exchanges)
+            or bool(self._out)
+            or self._full
+            or self._decoder.in_frame
+            or (self._closing and not self._lost)
+        )
+
+    def drain(self) -> None:
+        """
+        See L{IDrainable}.
+
+        A client that takes a hint is told to use another connection, and has
+        L{QUIET} seconds for what it has sent before it was told.  For the
+        others the connection is closed as soon as nothing is under way; if that
+        does not come about by itself, further requests are refused after
+        L{DRAIN_GRACE} seconds.
+        """
+        if self._draining or self._lost:
+            return
+        self._draining = True
+        goaway = self.protocol.goaway(1)
+        if goaway:
+            self._said_goaway = True
+            self.respond(goaway, None, None)
+        if self.info.reverse:
+            return
+        self._last_byte = self._clock.seconds()
+        self._close_if_done()
+        if not self._closing:
+            self._drain_timer = self._clock.callLater(DRAIN_GRACE, self._refuse)
+
+    def _refuse(self) -> None:
+        self._drain_timer = None
+        self._refusing = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        """Close, if that is what we wait for, and everything is answered."""
+        if self._closing or not (self._draining or self._eof) or self.busy or self.batch is not None:
+            return
+        if self.info.reverse and not self._eof:
+            return
+        if self._said_goaway and not self._refusing and not self._eof:
+            left = self._last_byte + QUIET - self._clock.seconds()
+            if left > 0:
+                self._clock.callLater(left, self._close_if_done)
+                return
+        self._close()
+
+    # the connection
+
+    def connectionMade(self) -> None:
+        """Wait for the first request."""
+        self.transport.registerProducer(self, True)
+        self._last_byte = self._clock.seconds()
+        self._watch_idle()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if self._closing:
+            self._unwanted += len(data)
+            if self._unwanted > LINGER_BYTES:
+                self.transport.abortConnection()
+            return
+        self._last_byte = now = self._clock.seconds()
+        decoder = self._decoder
+        frames = decoder.feed(data)
+        batch: Batch = []
+        self.batch = batch
+        try:
+            for frame in frames:
+                if self._closing:
+                    break
+                if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
+                    exchange = RpcExchange(self, frame, now)
+                    self._exchanges.add(exchange)
+                    self._held += exchange.size
+                    if self._refusing:
+                        exchange.fail(503, "the proxy is stopping")
+                    else:
+                        exchange.begin()
+                elif frame.kind is Kind.HEARTBEAT:
+                    answer = self.protocol.answer_heartbeat(frame)
+                    if answer:
+                        self.respond(answer, batch, None)
+                # A client that wants to go closes; responses to what we have not asked are dropped.
+        finally:
+            self.batch = None
+            for flushed in batch:
+                flushed.flush()
+                if isinstance(flushed, RpcClient) and flushed.full:
+                    self.block(flushed)
+        if decoder.error is not None:
+            self._broken(str(decoder.error))
+        else:
+            if decoder.in_frame and self._idle_timer is None and not self._lost:
+                self._watch_idle()
+            self.update_reading()
+            self._close_if_done()
+
+    def _broken(self, reason: str) -> None:
+        """Nothing that comes can be understood any more."""
+        if self._closing or self._lost:
+            return
+        log.warn(
+            "{listener}: {peer} sent what is no {protocol}: {reason}",
+            listener=self.settings.listener,
+            peer=self.info.remote,
+            protocol=self.protocol.name,
+            reason=reason,
+        )
+        self._abort(f"the client sent what is no {self.protocol.name}")
+
+    def update_reading(self) -> None:
+        """Read on, or pause, as what is under way demands."""
+        if self._closing or self._lost:
+            return
+        reading = not (
+            self._full or self._blocking or len(self._exchanges) >= MAX_REQUESTS or self._held >= HELD_LIMIT
+        )
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self._last_byte = self._clock.seconds()
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    # what exchanges tell us
+
+    def block(self, client: RpcClient) -> None:
+        """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
+        self._blocking.add(client)
+        client.block(self)
+        if self.batch is None:
+            self.update_reading()
+
+    def upstream_full(self, client: RpcClient, full: bool) -> None:
+        """See L{reverseproxy.proxy.rpc_upstream.IRpcDownstream}."""
+        if full:
+            self._blocking.add(client)
+        else:
+            self._blocking.discard(client)
+        self.update_reading()
+
+    def set_deadline(self, exchange: RpcExchange, seconds: float) -> None:
+        """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
+        exchange.deadline = self._deadlines.add(exchange, seconds)
+
+    def exchange_done(self, exchange: RpcExchange) -> None:
+        """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
+        self._exchanges.discard(exchange)
+        self._held -= exchange.size
+        if exchange.deadline:
+            self._deadlines.discard(exchange, exchange.deadline)
+        self._record(exchange)
+        if not self._reading:
+            self.update_reading()
+        if self._draining or self._eof:
+            self._close_if_done()
+
+    def respond(self, data: bytes | bytearray, batch: Batch | None, client: RpcClient | None) -> None:
+        """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
+        if self._closing or self._lost:
+            return
+        out = self._out
+        if self._out_size >= OUT_LIMIT and client is not None:
+            self._hold_up(client)
+        if not out and batch is not None:
+            batch.append(self)
+        out.append(data)
+        self._out_size += len(data)
+        if batch is None:
+            self.flush()
+
+    def flush(self) -> None:
+        """See L{reverseproxy.proxy.rpc_upstream.IFlushed}."""
+        if self._full or self._lost:
+            return
+        out = self._out
+        if not out:
+            return
+        if self._out_size <= WRITE_SIZE or len(out) == 1:
+            data = bytes(out[0]) if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._out_size = 0
+            self.transport.write(data)
+        else:
+            self._write_some()
+        if self._draining or self._eof:
+            self._close_if_done()
+
+    def _write_some(self) -> None:
+        """Give the transport what it takes."""
+        out = self._out
+        while out and not self._full and not self._lost:
+            some = [out.popleft()]
+            size = len(some[0])
+            while out and size < WRITE_SIZE:
+                data = out.popleft()
+                some.append(data)
+                size += len(data)
+            self._out_size -= size
+            self.transport.write(b"".join(some))
+        if self._blocked and self._out_size <= OUT_LIMIT // 2:
+            self._let_go()
+
+    def _hold_up(self, client: RpcClient) -> None:
+        """There is too much to send already: the client that brings more is not read."""
+        if client not in self._blocked:
+            self._blocked.add(client)
+            client.pause(self)
+            if self._stall_timer is None and not self.info.reverse:
+                self._stall_timer = self._clock.callLater(STALL, self._stalled)
+
+    def _let_go(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        blocked, self._blocked = self._blocked, set()
+        for client in blocked:
+            client.resume(self)
+
+    def _stalled(self) -> None:
+        self._stall_timer = None
+        self._too_slow("it keeps others from their answers, as it does not take its own")
+
+    # IPushProducer: we are the producer of what the client is to receive
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self._full = True
+        if self._write_timer is None:
+            self._write_timer = self._clock.callLater(
+                WRITE_TIMEOUT, self._too_slow, f"it has taken nothing for {WRITE_TIMEOUT:g} s"
+            )
+        if self.batch is None:
+            self.update_reading()
+
+    def resumeProducing(self) -> None:
+        """The transport wants more."""
+        self._full = False
+        self._last_byte = self._clock.seconds()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        self._write_some()
+        self.update_reading()
+        if self._draining or self._eof:
+            self._close_if_done()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; C{connectionLost} says so as well."""
+
+    def _too_slow(self, reason: str) -> None:
+        if self._write_timer is not None and not self._write_timer.active():
+            self._write_timer = None
+        log.warn(
+            "{listener}: {peer} is cut off: {reason}",
+            listener=self.settings.listener,
+            peer=self.info.remote,
+            reason=reason,
+        )
+        self._abort("the client reads too slowly")
+
+    # time
+
+    def _watch_idle(self) -> None:
+        """Look whether the connection is idle, and again when it could be."""
+        self._idle_timer = None
+        in_frame = self._decoder.in_frame
+        timeout = FRAME_TIMEOUT if in_frame else self.settings.idle_timeout
+        if timeout is None or self._closing:
+            return
+        left = self._last_byte + timeout - self._clock.seconds()
+        if self._exchanges or not self._reading:
+            left = max(left, timeout)
+        if left > 0:
+            self._idle_timer = self._clock.callLater(left, self._watch_idle)
+        elif in_frame:
+            self._broken(f"a frame was not finished within {timeout:g} s")
+        else:
+            self._close()
+
+    # the end
+
+    def _close(self) -> None:
+        """Close after what was written; what the client may have sent still is dropped."""
+        if self._closing or self._lost:
+            return
+        self._closing = True
+        self._stop_timers()
+        self._decoder.close()
+        transport = self.transport
+        self._drain_timer = self._clock.callLater(LINGER, transport.abortConnection)
+        transport.unregisterProducer()
+        if not self._reading:
+            self._reading = True
+            transport.resumeProducing()
+        if not self._eof and hasattr(transport, "loseWriteConnection"):
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _abort(self, reason: str) -> None:
+        """Close now, and drop everything."""
+        if self._lost:
+            return
+        self._closing = True
+        self._stop_timers()
+        self._cancel_all(reason)
+        self.transport.abortConnection()
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more; what it has asked for is answered."""
+        if self._closing:
+            self.transport.loseConnection()
+            return
+        self._eof = True
+        self._decoder.close()
+        self._close_if_done()
+        if not self._closing:
+            self._stop_drain_timer()
+            self._drain_timer = self._clock.callLater(LINGER, self._abort, "the client closed the connection")
+
+    def writeConnectionLost(self) -> None:
+        """Our half is closed, as we wanted it."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        self._lost = True
+        self._closing = True
+        self._stop_timers()
+        self._cancel_all(f"the client's connection was lost: {reason.getErrorMessage()}")
+
+    def _cancel_all(self, reason: str) -> None:
+        exchanges, self._exchanges = self._exchanges, set()
+        for exchange in exchanges:
+            exchange.cancel(reason)
+            self._record(exchange)
+        self._deadlines.close()
+        self._decoder.close()
+        self._out.clear()
+        self._out_size = 0
+        self._blocking.clear()
+        self._let_go()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._idle_timer, self._write_timer, self._stall_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._idle_timer = self._write_timer = self._stall_timer = None
+        self._stop_drain_timer()
+
+    def _stop_drain_timer(self) -> None:
+        if self._drain_timer is not None and self._drain_timer.active():
+            self._drain_timer.cancel()
+        self._drain_timer = None
+
+    # logs
+
+    def _record(self, exchange: RpcExchange) -> None:
+        access_log = self.settings.access_log
+        if access_log is None:
+            return
+        frame = exchange.frame
+        try:
+            service, method = frame.service, frame.method
+            lookup: Callable[[str], str | None] | None = frame.header
+        except RpcHeaderError:
+            service = method = ""
+            lookup = None
+        host = exchange.host
+        started = exchange.started
+        access_log(
+            AccessRecord(
+                protocol=self.protocol.name,
+                duration=self._clock.seconds() - started,
+                method=method,
+                path=service,
+                status=exchange.status,
+                bytes_received=exchange.size,
+                bytes_sent=exchange.sent,
+                remote=self.info.remote,
+                local=self.info.local,
+                upstream_host="" if host is None else host.address,
+                upstream_local=exchange.upstream_local,
+                cluster="" if exchange.cluster is None else exchange.cluster.name,
+                flag=exchange.flag,
+                request_received=_since(started, exchange.request_sent_at),
+                response_received=_since(started, exchange.response_at),
+                request_headers=lookup,
+                response_headers=_lookup(exchange.response),
+            )
+        )
+
+
+def _since(start: float, then: float | None) -> float | None:
+    return None if then is None else then - start
+
+
+def _lookup(frame: Frame | None) -> Callable[[str], str | None] | None:
+    """Look headers up in a response that may be broken, which is no matter to us."""
+    if frame is None:
+        return None
+
+    def header(name: str) -> str | None:
+        try:
+            return frame.header(name)
+        except RpcHeaderError:
+            return None
+
+    return header

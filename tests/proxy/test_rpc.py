@@ -1,0 +1,797 @@
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.proxy import rpc
+from reverseproxy.proxy.rpc import RpcProxy
+from reverseproxy.wire.bolt import Bolt, Status, encode_request
+from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
+from reverseproxy.wire.xprotocol import Kind
+from tests.proxy.rpc_world import Peer, World, content_of, request, response
+from tests.wire.frames import Tiny, cuts, split, tiny
+
+
+class RpcTestCase(SynchronousTestCase):
+    world: World
+
+    def tearDown(self) -> None:
+        self.world.check_idle(self.fail)
+
+    def set_up(self, hosts: int = 1, **more: Any) -> tuple[Peer, Peer]:
+        """A client, and the connection to the first host, over which one request has gone."""
+        self.world = World(hosts, **more)
+        client = self.world.client()
+        client.send(request(1))
+        host = self.world.host()
+        self.assertEqual(host.echo(), [1])
+        self.assertEqual(client.answers(), [(1, 0)])
+        self.world.records.clear()
+        return client, host
+
+
+class ForwardingTests(RpcTestCase):
+    def test_only_ids_change(self) -> None:
+        client, host = self.set_up()
+        sent = request(77, content=b"hello", class_name=b"com.example.Request", timeout=5000)
+        client.send(sent)
+        frame = host.one()
+        self.assertEqual(frame.id, 2)
+        self.assertEqual(bytes(frame.data), sent[:5] + b"\0\0\0\2" + sent[9:])
+        answer = response(2, b"world", class_name=b"com.example.Response", headers={"a": "b"})
+        host.send(answer)
+        self.assertEqual(client.wire.take(), answer[:5] + b"\0\0\0\x4d" + answer[9:])
+
+    def test_ids_begin_with_1_for_each_connection(self) -> None:
+        self.world = World(2)
+        client = self.world.client()
+        client.send(request(5), request(6), request(7), request(8))
+        ids = []
+        for endpoint in self.world.endpoints:
+            peer = Peer(endpoint.wires[0])
+            ids.append(peer.echo())
+        self.assertEqual(ids, [[1, 2], [1, 2]])
+        self.assertEqual(sorted(client.answers()), [(5, 0), (6, 0), (7, 0), (8, 0)])
+
+    def test_answers_in_any_order(self) -> None:
+        client, host = self.set_up()
+        client.send(request(10, content=b"a"), request(11, content=b"b"), request(12, content=b"c"))
+        frames = host.frames()
+        host.send(*(response(frame.id, content_of(frame)) for frame in reversed(frames)))
+        self.assertEqual(
+            [(frame.id, content_of(frame)) for frame in client.frames()], [(12, b"c"), (11, b"b"), (10, b"a")]
+        )
+
+    def test_the_same_id_twice(self) -> None:
+        client, host = self.set_up()
+        client.send(request(10, content=b"a"), request(10, content=b"b"))
+        host.echo()
+        self.assertEqual(
+            [(frame.id, content_of(frame)) for frame in client.frames()], [(10, b"a"), (10, b"b")]
+        )
+
+    def test_clients_share_a_connection(self) -> None:
+        client, host = self.set_up()
+        other = self.world.client()
+        other.send(request(1, content=b"other"))
+        client.send(request(1, content=b"first"))
+        self.assertEqual(host.echo(), [2, 3])
+        self.assertEqual([content_of(frame) for frame in other.frames()], [b"other"])
+        self.assertEqual([content_of(frame) for frame in client.frames()], [b"first"])
+        self.assertEqual(len(self.world.endpoint.wires), 1)
+
+    def test_one_write_for_one_read(self) -> None:
+        client, host = self.set_up()
+        writes: list[bytes] = []
+        write = host.wire.write
+        self.patch(host.wire, "write", lambda data: (writes.append(data), write(data)))
+        client.send(*(request(number) for number in range(10)))
+        self.assertEqual(len(writes), 1)
+        answers: list[bytes] = []
+        write_answer = client.wire.write
+        self.patch(client.wire, "write", lambda data: (answers.append(data), write_answer(data)))
+        host.echo()
+        self.assertEqual(len(answers), 1)
+        self.assertEqual(len(client.answers()), 10)
+
+    def test_both_versions(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5, version=2), request(6))
+        first, second = host.frames()
+        self.assertEqual([(first.version, first.id), (second.version, second.id)], [(2, 2), (1, 3)])
+        host.send(response(2, version=2), response(3))
+        self.assertEqual([(f.version, f.id) for f in client.frames()], [(2, 5), (1, 6)])
+
+    def test_oneway(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5, oneway=True))
+        frame = host.one()
+        self.assertEqual((frame.kind, frame.id), (Kind.ONEWAY, 2))
+        self.assertEqual(self.world.upstream.active, 0)
+        host.send(response(2))
+        self.assertEqual(client.frames(), [])
+        self.assertEqual([record.status for record in self.world.records], [0])
+
+    def test_a_oneway_request_is_never_answered(self) -> None:
+        self.world = World()
+        client = self.world.client()
+        for service in ("echo", "", "direct", "unknown"):
+            client.send(request(5, service, oneway=True))
+        self.assertEqual(client.frames(), [])
+        self.assertEqual(len(self.world.records), 4)
+
+    def test_frames_of_responses_from_a_client_are_dropped(self) -> None:
+        client, host = self.set_up()
+        client.send(response(1), Bolt(enable_goaway=True).goaway(9), request(2))
+        self.assertEqual(host.echo(), [2])
+        self.assertEqual(client.answers(), [(2, 0)])
+
+    def test_a_request_in_pieces(self) -> None:
+        client, host = self.set_up()
+        for byte in request(9, content=b"x" * 20):
+            client.send(bytes([byte]))
+        host.echo()
+        self.assertEqual(client.answers(), [(9, 0)])
+
+    def test_heartbeats_are_answered_and_not_forwarded(self) -> None:
+        client, host = self.set_up()
+        client.send(Bolt().heartbeat(99), Bolt(2).heartbeat(98))
+        frames = client.frames()
+        self.assertEqual(
+            [(f.kind, f.id, f.version) for f in frames],
+            [(Kind.HEARTBEAT_ACK, 99, 1), (Kind.HEARTBEAT_ACK, 98, 2)],
+        )
+        self.assertEqual(host.frames(), [])
+        self.assertEqual(self.world.records, [])
+
+
+class LocalReplyTests(RpcTestCase):
+    def one(self, data: bytes, **more: Any) -> int:
+        """The status that a request is answered with, without a host."""
+        client = self.world.client()
+        client.send(data)
+        [(number, status)] = client.answers()
+        self.assertEqual(number, 7)
+        return status
+
+    def test_statuses(self) -> None:
+        self.world = World()
+        self.assertEqual(self.one(request(7, "")), Status.NO_PROCESSOR)  # no route
+        self.assertEqual(self.one(request(7, "unknown")), Status.NO_PROCESSOR)  # no cluster
+        self.assertEqual(self.one(request(7, "echo")), Status.NO_PROCESSOR)  # no host
+        self.assertEqual(self.one(request(7, "direct")), Status.SERVER_EXCEPTION)
+        self.assertEqual(self.one(request(7, "moved")), Status.UNKNOWN)
+        self.assertEqual([record.status for record in self.world.records], [404, 404, 502, 403, 301])
+
+    def test_bad_headers(self) -> None:
+        self.world = World()
+        bad = encode_request(7, {"service": "x"}).replace(b"\0\0\0\1x", b"\0\0\0\2x")
+        client = self.world.client()
+        client.send(bad, request(8, ""))
+        self.assertEqual(client.answers(), [(7, Status.CODEC_EXCEPTION), (8, Status.NO_PROCESSOR)])
+        self.assertEqual(self.world.records[0].status, 400)
+        self.assertEqual(self.world.records[0].path, "")
+        self.assertIsNone(self.world.records[0].request_headers)
+
+    def test_replies_have_the_version_of_the_request(self) -> None:
+        self.world = World()
+        client = self.world.client()
+        client.send(request(7, "", version=2))
+        self.assertEqual(client.one().version, 2)
+
+    def test_no_host_can_be_reached(self) -> None:
+        self.world = World(2)
+        for endpoint in self.world.endpoints:
+            endpoint.answer = ConnectionRefusedError()
+        self.assertEqual(self.one(request(7)), Status.NO_PROCESSOR)
+        self.assertEqual([len(endpoint.dials) for endpoint in self.world.endpoints], [1, 1])
+
+    def test_another_host_is_tried(self) -> None:
+        self.world = World(2)
+        self.world.endpoints[0].answer = ConnectionRefusedError()
+        client = self.world.client()
+        client.send(request(7), request(8))
+        Peer(self.world.endpoints[1].wires[0]).echo()
+        self.assertEqual(client.answers(), [(7, 0), (8, 0)])
+
+    def test_too_many_requests(self) -> None:
+        self.world = World(1, cluster={"circuit_breakers": [{"max_requests": 1}]})
+        client = self.world.client()
+        client.send(request(1), request(2))
+        self.assertEqual(client.answers(), [(2, Status.SERVER_THREADPOOL_BUSY)])
+        self.world.host().echo()
+        self.assertEqual(client.answers(), [(1, 0)])
+
+    def test_the_connection_to_the_host_is_lost(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5), request(6))
+        host.wire.reset()
+        self.assertEqual(client.answers(), [(5, Status.UNKNOWN), (6, Status.UNKNOWN)])
+        self.assertEqual([record.status for record in self.world.records], [500, 500])
+        client.send(request(7))
+        self.world.host().echo()
+        self.assertEqual(client.answers(), [(7, 0)])
+
+    def test_undecodable_answers(self) -> None:
+        client, host = self.set_up()
+        other = self.world.client()
+        client.send(request(5), request(6))
+        first, _second = host.frames()
+        host.wire.send(response(first.id) + b"HTTP/1.1 200 OK\r\n")
+        self.world.turn()
+        self.assertTrue(host.wire.lost)
+        self.assertEqual(client.answers(), [(5, 0), (6, Status.UNKNOWN)])
+        other.send(request(1))
+        self.world.host().echo()
+        self.assertEqual(other.answers(), [(1, 0)])
+
+
+class BadClientTests(RpcTestCase):
+    def test_undecodable_bytes_close_that_connection_only(self) -> None:
+        client, host = self.set_up()
+        other = self.world.client()
+        other.send(request(3))
+        client.send(request(2), b"GET / HTTP/1.1\r\n\r\n")
+        self.world.turn()
+        self.assertTrue(client.wire.lost)
+        self.assertEqual(host.echo(), [2, 3])
+        self.assertEqual(other.answers(), [(3, 0)])
+        self.assertEqual(
+            [record.flag for record in self.world.records], ["the client sent what is no bolt", ""]
+        )
+
+    def test_too_large_a_frame(self) -> None:
+        self.world = World(1, max_frame=100)
+        client = self.world.client()
+        client.send(request(1, content=b"x" * 100)[:22])
+        self.world.turn()
+        self.assertTrue(client.wire.lost)
+
+    def test_a_client_goes_away(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5), request(6))
+        client.wire.reset()
+        self.assertEqual(self.world.upstream.active, 0)
+        self.world.check_idle(self.fail)
+        host.echo()
+        self.assertEqual(self.world.upstream.dropped, 2)
+        self.assertEqual(len(self.world.records), 2)
+        self.assertIn("lost", self.world.records[0].flag)
+
+    def test_a_client_goes_away_while_it_waits(self) -> None:
+        self.world = World(1)
+        self.world.endpoint.answer = "wait"
+        client = self.world.client()
+        client.send(request(5), request(6))
+        client.wire.reset()
+        self.world.check_idle(self.fail)
+        self.world.endpoint.dials[0].succeed()
+        self.assertEqual(self.world.host().frames(), [])
+
+    def test_half_closed(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5))
+        client.wire.end()
+        self.assertFalse(client.wire.lost)
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+        self.world.turn()
+        self.assertTrue(client.wire.lost)
+
+    def test_half_closed_and_never_answered(self) -> None:
+        client, _host = self.set_up()
+        client.send(request(5, timeout=-1))
+        client.wire.end()
+        self.world.turn(16)
+        self.assertTrue(client.wire.lost)
+
+    def test_end_of_file_when_idle(self) -> None:
+        client, _host = self.set_up()
+        client.wire.end()
+        self.world.turn()
+        self.assertTrue(client.wire.lost)
+
+    def test_end_of_file_in_a_frame(self) -> None:
+        client, _host = self.set_up()
+        client.send(request(5)[:10])
+        client.wire.end()
+        self.world.turn()
+        self.assertTrue(client.wire.lost)
+
+
+class TimeTests(RpcTestCase):
+    def test_timeout_of_the_request(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5, timeout=1500))
+        self.world.turn(1.4)
+        self.assertEqual(client.frames(), [])
+        self.world.turn(0.2)
+        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(self.world.upstream.active, 0)
+        host.echo()
+        self.assertEqual(client.frames(), [])
+        self.assertEqual(self.world.upstream.dropped, 1)
+        self.assertEqual(self.world.records[0].status, 504)
+
+    def test_timeout_of_the_route(self) -> None:
+        client, _host = self.set_up()
+        client.send(request(5, "quick"), request(6))
+        self.world.turn(2.1)
+        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.world.turn(59)
+        self.assertEqual(client.answers(), [(6, Status.TIMEOUT)])
+
+    def test_no_timeout(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5, "quick", timeout=-1))
+        frames = host.frames()
+        for _ in range(100):
+            self.world.turn(100)
+            host.send(*(Bolt().answer_heartbeat(f) for f in host.frames()))
+        host.send(response(frames[0].id))
+        self.assertEqual(client.answers(), [(5, 0)])
+
+    def test_timeout_while_waiting_for_a_connection(self) -> None:
+        self.world = World(1)
+        self.world.endpoint.answer = "wait"
+        client = self.world.client()
+        client.send(request(5, timeout=1000))
+        self.world.turn(1.1)
+        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.world.endpoint.dials[0].succeed()
+        self.assertEqual(self.world.host().frames(), [])
+
+    def test_idle(self) -> None:
+        client, _host = self.set_up(idle_timeout=10.0)
+        self.world.turn(9)
+        client.send(Bolt().heartbeat(1))
+        self.world.turn(9)
+        self.assertFalse(client.wire.write_closed)
+        self.world.turn(2)
+        self.assertTrue(client.wire.write_closed)
+        client.send(request(3))  # too late
+        self.world.turn(20)
+        self.assertTrue(client.wire.lost)
+
+    def test_not_idle_while_a_request_is_under_way(self) -> None:
+        client, host = self.set_up(idle_timeout=10.0)
+        client.send(request(5))
+        self.world.turn(30)
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+
+    def test_reverse_connections_are_never_idle(self) -> None:
+        self.world = World(1, idle_timeout=None)
+        server = self.world.client(reverse=True)
+        self.world.turn(1e6)
+        server.send(Bolt().heartbeat(1))
+        self.assertEqual(server.one().kind, Kind.HEARTBEAT_ACK)
+
+    def test_an_unfinished_frame(self) -> None:
+        self.world = World(1, idle_timeout=None)
+        server = self.world.client(reverse=True)
+        server.send(request(1)[:9])
+        self.world.turn(59)
+        self.assertFalse(server.wire.lost)
+        self.world.turn(2)
+        self.assertTrue(server.wire.lost)
+
+    def test_timers_end_with_the_connection(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5), request(6, timeout=100))
+        client.wire.reset()
+        host.wire.reset()
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+
+class DrainTests(RpcTestCase):
+    def proxy(self, client: Peer) -> RpcProxy:
+        proxy = client.wire.protocol
+        assert isinstance(proxy, RpcProxy)
+        return proxy
+
+    def test_interface(self) -> None:
+        self.world = World(1)
+        proxy = RpcProxy(self.world.settings, ConnectionInfo("10.0.0.1:1", "10.0.0.2:2"))
+        verifyObject(IDrainable, proxy)
+
+    def test_idle(self) -> None:
+        client, _host = self.set_up()
+        self.assertFalse(self.proxy(client).busy)
+        self.proxy(client).drain()
+        self.proxy(client).drain()
+        self.world.turn()
+        client.wire.end()
+        self.world.turn()
+        self.assertTrue(client.wire.lost)
+        self.proxy(client).drain()
+
+    def test_busy(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5))
+        self.assertTrue(self.proxy(client).busy)
+        self.proxy(client).drain()
+        self.assertFalse(client.wire.write_closed)
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+        self.assertTrue(client.wire.write_closed)
+        self.world.turn(16)
+        self.assertTrue(client.wire.lost)
+
+    def test_requests_are_still_served_for_a_while(self) -> None:
+        client, host = self.set_up()
+        client.send(request(5))
+        self.proxy(client).drain()
+        self.world.turn(4)
+        client.send(request(6), request(7))
+        self.world.turn(2)
+        client.send(request(8))
+        self.assertEqual(client.answers(), [(8, Status.SERVER_THREADPOOL_BUSY)])
+        self.assertFalse(client.wire.write_closed)
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0), (6, 0), (7, 0)])
+        self.assertTrue(client.wire.write_closed)
+
+    def test_goaway(self) -> None:
+        client, host = self.set_up(protocol=Bolt(enable_goaway=True))
+        self.proxy(client).drain()
+        self.assertEqual(client.one().kind, Kind.GOAWAY)
+        self.world.turn(0.5)
+        client.send(request(5))
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+        self.world.turn(0.9)
+        self.assertFalse(client.wire.write_closed)
+        self.world.turn(0.2)
+        self.assertTrue(client.wire.write_closed)
+
+    def test_goaway_and_a_client_that_does_not_care(self) -> None:
+        client, host = self.set_up(protocol=Bolt(enable_goaway=True))
+        self.proxy(client).drain()
+        for number in range(6):
+            self.world.turn(0.9)
+            client.send(request(number))
+            host.echo()
+        frames = client.frames()
+        self.assertEqual(len(frames), 6)
+        self.assertTrue(client.wire.write_closed)
+
+    def test_reverse(self) -> None:
+        self.world = World(1, idle_timeout=None)
+        server = self.world.client(reverse=True)
+        self.proxy(server).drain()
+        self.world.turn(100)
+        self.assertFalse(server.wire.write_closed)
+        self.assertFalse(self.proxy(server).busy)
+        server.send(request(5))
+        self.assertTrue(self.proxy(server).busy)
+        self.world.host().echo()
+        self.assertEqual(server.answers(), [(5, 0)])
+        self.world.turn(100)
+        self.assertFalse(server.wire.write_closed)
+
+    def test_reverse_with_goaway(self) -> None:
+        self.world = World(1, protocol=Bolt(2, enable_goaway=True))
+        server = self.world.client(reverse=True)
+        self.proxy(server).drain()
+        frame = server.one()
+        self.assertEqual((frame.kind, frame.version), (Kind.GOAWAY, 2))
+
+    def test_an_unfinished_frame_is_waited_for(self) -> None:
+        client, host = self.set_up()
+        data = request(5)
+        client.send(data[:9])
+        self.proxy(client).drain()
+        self.assertTrue(self.proxy(client).busy)
+        client.send(data[9:])
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+        self.assertTrue(client.wire.write_closed)
+
+
+class BackPressureTests(RpcTestCase):
+    def test_a_host_that_does_not_read_stops_its_clients(self) -> None:
+        client, host = self.set_up()
+        other = self.world.client()
+        host.wire.automatic = False
+        for number in range(2, 12):
+            client.send(request(number, content=b"x" * 16384))
+        self.assertFalse(client.wire.reading)
+        self.assertTrue(other.wire.reading)
+        self.assertLess(host.wire.most_buffered, 200_000)
+        other.send(request(1, content=b"y"))
+        self.assertFalse(other.wire.reading)
+        while client.wire.unread or host.wire.buffered:
+            host.wire.receive()
+            self.world.turn()
+        self.assertTrue(client.wire.reading)
+        self.assertTrue(other.wire.reading)
+        host.echo()
+        self.assertEqual(len(client.answers()), 10)
+        self.assertEqual(len(other.answers()), 1)
+
+    def test_a_host_that_is_lost_while_it_does_not_read(self) -> None:
+        client, host = self.set_up()
+        host.wire.automatic = False
+        client.send(request(2, content=b"x" * 100_000))
+        self.assertFalse(client.wire.reading)
+        host.wire.reset()
+        self.assertTrue(client.wire.reading)
+        self.assertEqual(client.answers(), [(2, Status.UNKNOWN)])
+
+    def test_a_client_that_does_not_read_is_not_read(self) -> None:
+        client, host = self.set_up()
+        client.wire.automatic = False
+        client.send(request(2))
+        [frame] = host.frames()
+        host.send(response(frame.id, b"x" * 100_000))
+        self.assertFalse(client.wire.reading)
+        client.send(request(3))
+        self.assertEqual(host.frames(), [])
+        client.wire.receive()
+        self.world.turn()
+        self.assertEqual(len(client.answers()), 1)
+        self.assertEqual(len(host.frames()), 1)
+        client.wire.reset()
+
+    def slow_client(self, reverse: bool = False) -> tuple[Peer, Peer, list[Any]]:
+        """A client that does not read, with many large answers to come."""
+        self.patch(rpc, "OUT_LIMIT", 400_000)
+        _client, host = self.set_up(idle_timeout=None)
+        slow = self.world.client(automatic=False, reverse=reverse)
+        slow.send(*(request(number) for number in range(20)))
+        frames = host.frames()
+        for frame in frames:
+            host.send(response(frame.id, b"x" * 60_000))
+        return slow, host, frames
+
+    def test_answers_that_nobody_takes_are_not_read(self) -> None:
+        slow, host, frames = self.slow_client()
+        self.assertFalse(host.wire.reading)
+        self.assertGreater(host.wire.unread, 0)
+        proxy = slow.wire.protocol
+        self.assertLess(proxy._out_size, 600_000)
+        while slow.wire.buffered or host.wire.unread:
+            slow.wire.receive()
+            self.world.turn()
+        self.assertTrue(host.wire.reading)
+        self.assertEqual(sorted(slow.answers()), [(number, 0) for number in range(20)])
+        self.assertEqual(len(frames), 20)
+
+    def test_who_keeps_others_from_their_answers_is_cut_off(self) -> None:
+        slow, host, _frames = self.slow_client()
+        self.world.turn(14)
+        self.assertFalse(slow.wire.lost)
+        self.world.turn(2)
+        self.assertTrue(slow.wire.lost)
+        self.assertTrue(host.wire.reading)
+        self.assertEqual(host.wire.unread, 0)
+        self.world.check_idle(self.fail)
+        self.assertEqual(self.world.records[-1].flag, "the client reads too slowly")
+
+    def test_a_reverse_connection_is_not_cut_off_so_soon(self) -> None:
+        slow, _host, _frames = self.slow_client(reverse=True)
+        for _ in range(20):
+            self.world.turn(30)
+            self.assertFalse(slow.wire.lost)
+            slow.wire.receive()
+        self.world.turn()
+        self.assertEqual(len(slow.answers()), 20)
+
+    def test_who_takes_nothing_at_all_is_cut_off(self) -> None:
+        slow, _host, _frames = self.slow_client(reverse=True)
+        self.world.turn(61)
+        self.assertTrue(slow.wire.lost)
+
+    def test_a_slow_client_and_a_host_that_is_lost(self) -> None:
+        slow, host, _frames = self.slow_client()
+        host.wire.reset()
+        while slow.wire.buffered:
+            slow.wire.receive()
+            self.world.turn()
+        self.assertEqual(len(slow.answers()), 20)
+
+    def test_heartbeats_do_not_fail_because_we_do_not_read(self) -> None:
+        slow, host, _frames = self.slow_client(reverse=True)
+        while host.wire.unread:
+            self.world.run(20)
+            slow.wire.receive(70_000)
+        self.assertGreater(self.world.clock.seconds(), 120)
+        self.assertLess(len(host.frames()), 3)
+        self.assertFalse(host.wire.lost)
+        slow.wire.reset()
+
+    def test_too_many_requests(self) -> None:
+        self.patch(rpc, "MAX_REQUESTS", 3)
+        client, host = self.set_up()
+        for number in range(5):
+            client.send(request(number))
+        self.assertFalse(client.wire.reading)
+        self.assertEqual(len(host.frames()), 3)
+        host.send(response(2))
+        self.world.turn()
+        self.assertEqual(len(host.frames()), 1)
+        self.assertFalse(client.wire.reading)
+        host.send(*(response(number) for number in range(3, 7)))
+        self.world.turn()
+        host.send(*(response(number) for number in range(3, 8)))
+        self.assertEqual(len(client.answers()), 5)
+
+    def test_too_many_bytes(self) -> None:
+        self.patch(rpc, "HELD_LIMIT", 1000)
+        client, host = self.set_up()
+        client.send(request(1, content=b"x" * 1000))
+        self.assertFalse(client.wire.reading)
+        host.echo()
+        self.assertTrue(client.wire.reading)
+        client.frames()
+
+
+class AccessLogTests(RpcTestCase):
+    def test_record(self) -> None:
+        client, host = self.set_up()
+        sent = encode_request(3, {"service": "echo", "sofa_head_method_name": "say"}, b"hi", timeout=0)
+        client.send(sent)
+        self.world.turn(0.5)
+        host.echo()
+        answer = client.wire.take()
+        [record] = self.world.records
+        self.assertEqual(
+            (record.protocol, record.method, record.path, record.status, record.flag),
+            ("bolt", "say", "echo", 200, ""),
+        )
+        self.assertEqual((record.bytes_received, record.bytes_sent), (len(sent), len(answer)))
+        self.assertEqual((record.cluster, record.upstream_host), ("c", "10.1.0.0:80"))
+        self.assertEqual((record.duration, record.request_received, record.response_received), (0.5, 0, 0.5))
+        self.assertEqual(record.upstream_local, "10.0.0.1:1")
+        assert record.request_headers is not None
+        assert record.response_headers is not None
+        self.assertEqual(record.request_headers("service"), "echo")
+        self.assertIsNone(record.response_headers("service"))
+
+    def test_a_broken_response(self) -> None:
+        client, host = self.set_up()
+        client.send(request(3))
+        host.send(response(2, headers={"a": "b"}).replace(b"\0\0\0\1b", b"\0\0\0\2b"))
+        self.assertEqual(client.answers(), [(3, 0)])
+        lookup = self.world.records[0].response_headers
+        assert lookup is not None
+        self.assertIsNone(lookup("a"))
+
+    def test_status_of_a_failed_call(self) -> None:
+        client, host = self.set_up()
+        client.send(request(3))
+        host.send(response(2, status=Status.SERVER_THREADPOOL_BUSY))
+        self.assertEqual(client.answers(), [(3, 4)])
+        self.assertEqual((self.world.records[0].status, self.world.records[0].flag), (503, ""))
+
+    def test_none(self) -> None:
+        self.world = World(1, access_log=None)
+        client = self.world.client()
+        client.send(request(1), request(2, ""))
+        self.world.host().echo()
+        self.assertEqual(sorted(client.answers()), [(1, 0), (2, 6)])
+
+
+class OtherProtocolTests(RpcTestCase):
+    def test_dubbo(self) -> None:
+        self.world = World(1, protocol=Dubbo())
+        client = self.world.client()
+        body = b"".join(map(encode_string, ("2.0.2", "com.example.Echo", "1.0", "say")))
+        client.send(encode_frame(0xC2, 2**40, body))
+        host = self.world.host()
+        frame = host.one()
+        self.assertEqual((frame.id, bytes(frame.data[16:])), (1, body))
+        host.send(encode_frame(2, 1, b"\x91", status=20))
+        self.assertEqual(client.wire.take(), encode_frame(2, 2**40, b"\x91", status=20))
+        [record] = self.world.records
+        self.assertEqual((record.protocol, record.path, record.method), ("dubbo", "com.example.Echo", "say"))
+        client.send(encode_frame(0xE2, 5, b"N"))
+        self.assertEqual(client.one().kind, Kind.HEARTBEAT_ACK)
+        client.send(encode_frame(0xA2, 5, b"N"))
+        self.assertEqual(client.frames(), [])
+
+    def test_dubbo_in_another_serialization(self) -> None:
+        self.world = World(1, protocol=Dubbo())
+        client = self.world.client()
+        client.send(encode_frame(0xC6, 3, b"{}"))
+        frame = client.one()
+        self.assertEqual((frame.id, frame.status), (3, 70))
+
+    def test_few_ids(self) -> None:
+        self.world = World(1, protocol=Tiny())
+        client = self.world.client()
+        for _ in range(5):
+            client.send(*(tiny(Kind.REQUEST, number, b"x") for number in range(100)))
+            for wire in self.world.endpoint.wires:
+                frames = Peer(wire, Tiny()).frames()
+                wire.send(b"".join(tiny(Kind.RESPONSE, f.id, bytes(f.data[4:])) for f in frames))
+            self.assertEqual([frame.id for frame in client.frames()], list(range(100)))
+        self.assertEqual(len(self.world.endpoint.wires), 1)
+
+    def test_more_requests_than_ids(self) -> None:
+        self.world = World(1, protocol=Tiny())
+        client = self.world.client()
+        client.send(*(tiny(Kind.REQUEST, number, b"x") for number in range(256)))
+        seen = 0
+        for wire in self.world.endpoint.wires:
+            frames = Peer(wire, Tiny()).frames()
+            self.assertLessEqual(len(frames), 127)
+            seen += len(frames)
+            wire.send(b"".join(tiny(Kind.RESPONSE, f.id) for f in frames))
+        self.assertEqual(seen, 256)
+        self.assertEqual({frame.id for frame in client.frames()}, set(range(256)))
+
+
+class RandomTests(RpcTestCase):
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(st.just("send"), st.integers(0, 2), st.integers(1, 6), st.booleans()),
+                st.tuples(st.just("answer"), st.integers(0, 1), st.integers(0, 10), st.just(False)),
+                st.tuples(st.just("wait"), st.integers(1, 3), st.just(0), st.just(False)),
+                st.tuples(st.just("lose"), st.integers(0, 1), st.just(0), st.just(False)),
+            ),
+            max_size=30,
+        ),
+        cuts,
+    )
+    @settings(max_examples=200, deadline=None)
+    def test_answers_are_never_mixed_up(self, steps: list[Any], where: list[int]) -> None:
+        world = self.world = World(2, idle_timeout=None)
+        clients = [world.client() for _ in range(3)]
+        waiting: dict[tuple[int, int], bytes] = {}
+        got: set[tuple[int, int]] = set()
+        unanswered: list[tuple[Any, int, bytes]] = []
+        number = 0
+
+        def collect() -> None:
+            for endpoint in world.endpoints:
+                for wire in endpoint.wires:
+                    peer = peers.setdefault(id(wire), Peer(wire))
+                    unanswered.extend(
+                        (peer, frame.id, content_of(frame))
+                        for frame in peer.frames()
+                        if frame.kind is Kind.REQUEST
+                    )
+
+        def check() -> None:
+            for index, client in enumerate(clients):
+                for frame in client.frames():
+                    content = waiting.pop((index, frame.id))
+                    if frame.status == 0:
+                        self.assertEqual(content_of(frame), content)
+                    got.add((index, frame.id))
+
+        peers: dict[int, Peer] = {}
+        for what, first, second, flag in steps:
+            if what == "send":
+                data = b""
+                for _ in range(second):
+                    number += 1
+                    content = f"{first}/{number}".encode()
+                    waiting[first, number] = content
+                    data += request(number, content=content, timeout=2000, version=2 if flag else 1)
+                for chunk in split(data, where):
+                    clients[first].send(chunk)
+            elif what == "answer" and unanswered:
+                peer, request_id, content = unanswered.pop(second % len(unanswered))
+                for chunk in split(response(request_id, content), where):
+                    peer.send(chunk)
+            elif what == "wait":
+                world.turn(first)
+            elif what == "lose" and world.endpoints[first].wires:
+                world.endpoints[first].wires[-1].reset(ConnectionLost())
+            collect()
+            check()
+        world.turn(3)
+        check()
+        self.assertEqual(waiting, {})
+        self.assertEqual(len(got), number)
+        world.check_idle(self.fail)
