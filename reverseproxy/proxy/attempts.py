@@ -17,28 +17,27 @@ method that empties it.
 
 from __future__ import annotations
 
-__all__ = ["MAX_ATTEMPTS", "Attempts", "Phase"]
+__all__ = ["Attempts", "Phase"]
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.errors import PickFailed
 from reverseproxy.interfaces import PickContext
 from reverseproxy.proxy.pools import pool_of
+from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
 
 log = Logger()
-
-MAX_ATTEMPTS: Final = 3
-"""Hosts tried for one request at the most, as MOSN does (spec 4.3)."""
 
 
 class Phase(IntEnum):
@@ -64,6 +63,7 @@ class Attempts:
         L{reverseproxy.proxy.pools}.
     @ivar cluster: the cluster of the route.
     @ivar host: the last host that was picked, for logs.
+    @ivar retry: when to try again.
     """
 
     __slots__ = (
@@ -72,11 +72,14 @@ class Attempts:
         "_context",
         "_fresh",
         "_lease",
+        "_pause",
         "_pending",
         "_phase",
+        "_retrying",
         "cluster",
         "host",
         "protocol",
+        "retry",
     )
 
     def __init__(self, clock: IReactorTime, protocol: str) -> None:
@@ -90,6 +93,9 @@ class Attempts:
         self._context: PickContext | None = None
         self._attempts = 0
         self._fresh = False  # an idle connection will not do
+        self._pause: IDelayedCall | None = None  # between two attempts
+        self._retrying = False  # this attempt counts as a retry of the cluster
+        self.retry: RetryPolicy = DEFAULT_RETRY
 
     # what a subclass does
 
@@ -147,14 +153,57 @@ class Attempts:
 
     def _release(self) -> None:
         """Give the host back to the cluster: exactly once for each time it was taken."""
+        if self._retrying:
+            self._retrying = False
+            assert self.cluster is not None
+            self.cluster.end_retry()
         lease, self._lease = self._lease, None
         if lease is not None:
             assert self.cluster is not None
             self.cluster.release(lease)
 
+    def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
+        """
+        Ask for another attempt, which is limited by the route and by the cluster.
+
+        If the answer is yes, L{_next_attempt} must follow.
+
+        @param outcome: see L{should_retry}, as for the others.
+        """
+        cluster = self.cluster
+        assert cluster is not None
+        if not should_retry(self.retry, self._attempts, outcome, unsent, idempotent):
+            return False
+        if not self._retrying:
+            self._retrying = cluster.try_retry()
+        return self._retrying
+
+    def _next_attempt(self, at_once: bool) -> None:
+        """
+        Begin another attempt.
+
+        @param at_once: whether there is another host, or a new connection, so
+            that there is nothing to wait for.
+        """
+        retrying, self._retrying = self._retrying, False
+        self._release()
+        self._retrying = retrying
+        self._phase = WAITING
+        if at_once:
+            self._acquire()
+        else:
+            self._pause = self._clock.callLater(RETRY_PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._acquire()
+
     def _give_up(self) -> None:
         """Let go of whatever is under way before there is a connection."""
         self._phase = DONE
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.cancel()
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
@@ -201,6 +250,9 @@ class Attempts:
         elif client.closed:
             self._try_another("the connection was lost at once")
         else:
+            assert self.cluster is not None
+            assert self.host is not None
+            self.cluster.report(self.host, Outcome.CONNECTED)
             self._send(client)
 
     def _not_connected(self, reason: Failure) -> None:
@@ -221,9 +273,10 @@ class Attempts:
             host=host.address,
             reason=reason,
         )
+        cluster.report(host, Outcome.UNREACHABLE)
         self._avoid(host)
-        self._release()
-        if self._attempts >= MAX_ATTEMPTS:
-            self.fail(502, f"{self._attempts} hosts of cluster {cluster.name} could not be reached")
+        if self._may_try_again(Cause.UNREACHABLE, True, True):
+            self._next_attempt(True)
         else:
-            self._acquire()
+            self._release()
+            self.fail(502, f"{self._attempts} hosts of cluster {cluster.name} could not be reached")

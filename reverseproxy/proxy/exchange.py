@@ -20,14 +20,27 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from reverseproxy.cluster.outcome import Outcome
+from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, HttpError
-from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.proxy.attempts import Attempts, Phase
-from reverseproxy.routing import ClusterRoute, DirectResponse, Redirect, RequestFacts, normalize_path
-from reverseproxy.wire.http1 import END, End, Event, RequestHead, ResponseHead
+from reverseproxy.proxy.mirror import Mirrored
+from reverseproxy.proxy.pools import IExchange, is_pooled
+from reverseproxy.routing import (
+    Cause,
+    ClusterRoute,
+    DirectResponse,
+    Redirect,
+    RequestFacts,
+    normalize_path,
+    timeouts,
+)
+from reverseproxy.wire.http1 import End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy
 
 if TYPE_CHECKING:
@@ -38,9 +51,15 @@ log = Logger()
 REQUEST_BUFFER: Final = 65536
 """Bytes of a request kept while there is no connection to send them on; reading pauses beyond them."""
 
+MIRROR_TIMEOUT: Final = 60.0
+"""Seconds that a copy of a request may take."""
+
 # A request with one of these may be sent twice (RFC 9110 9.2.2).  PUT and DELETE
 # could be as well, but who sends one twice and gets 404 or 412 is not amused.
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+
+_HASHING: Final = frozenset({"LB_MAGLEV"})
+"""Balancers that go by a request's hash key."""
 
 NEW, WAITING, ACTIVE, DONE = Phase
 
@@ -65,7 +84,7 @@ class IUpstream(Protocol):
 
     def begin(
         self,
-        exchange: Exchange,
+        exchange: IExchange,
         head: RequestHead,
         events: Sequence[Event],
         forwarded_by: ForwardedBy | None,
@@ -157,11 +176,18 @@ class Exchange(Attempts):
         "_answered",
         "_client",
         "_downstream",
+        "_facts",
         "_full",
+        "_mirrors",
         "_out",
+        "_outgoing",
         "_response_head",
-        "_retried",
+        "_route",
+        "_sent",
+        "_sent_at",
         "_timeout",
+        "_try_timeout",
+        "_try_timer",
         "flag",
         "head",
         "received",
@@ -190,7 +216,15 @@ class Exchange(Attempts):
         self._timeout = inf
         self._out: list[Event] = []  # of the request, not yet sent
         self._client: IUpstream | None = None
-        self._retried = False
+        self._route: ClusterRoute | None = None
+        self._facts: RequestFacts | None = None  # kept where the response is to be changed
+        self._outgoing = head  # the request as it goes on
+        self._mirrors: list[Mirrored] = []
+        self._try_timeout = 0.0
+        self._try_timer: IDelayedCall | None = None
+        self._sent_at = 0.0
+        # what has been sent behind the head, to be sent again; None: too much to be kept
+        self._sent: list[Event] | None = []
         self._answered = False  # the host has sent something
         self._full = False  # the connection to the host holds enough
         self._response_head: ResponseHead | None = None
@@ -225,11 +259,15 @@ class Exchange(Attempts):
             self.fail(413, f"request body larger than {limit} bytes")
             return
         self._out.append(data)
+        for mirror in self._mirrors:
+            mirror.add(data)
 
     def end_request(self, end: End) -> None:
         """All of the request has come."""
         self.request_complete = True
         self._out.append(end)
+        for mirror in self._mirrors:
+            mirror.add(end)
 
     def flush(self) -> None:
         """Pass on what has come: called once for each read."""
@@ -239,17 +277,19 @@ class Exchange(Attempts):
                 self._out = []
                 client = self._client
                 assert client is not None
+                if self._sent is not None:
+                    self._keep(out)
                 client.send(out)
                 downstream = self._downstream
                 downstream.set_exchange_deadline(self._clock.seconds() + self._timeout)
         elif self._phase == NEW:
-            self._route()
+            self._find_route()
         elif self.holds_back:
             self._downstream.update_reading()
 
     # finding a host
 
-    def _route(self) -> None:
+    def _find_route(self) -> None:
         downstream = self._downstream
         settings = downstream.settings
         head = self.head
@@ -258,25 +298,19 @@ class Exchange(Attempts):
             self.fail(413, f"request body larger than {limit} bytes")
             return
         path, _, query = head.target.decode("ascii").partition("?")
-        result = settings.router.match(
-            RequestFacts(
-                head.method.decode("ascii"),
-                normalize_path(path),
-                query,
-                (head.host or downstream.default_host).decode("ascii"),
-                head.lookup,
-                "https" if downstream.info.secure else "http",
-            )
+        facts = RequestFacts(
+            head.method.decode("ascii"),
+            normalize_path(path),
+            query,
+            (head.host or downstream.default_host).decode("ascii"),
+            head.lookup,
+            "https" if downstream.info.secure else "http",
+            downstream.protocol,
+            self._variable,
         )
+        result = settings.router.match(facts)
         if isinstance(result, ClusterRoute):
-            try:
-                self.cluster = settings.clusters.get(result.cluster_name)
-            except ClusterUnknown as error:
-                self.fail(error.status, str(error))
-                return
-            timeout = self._timeout = result.timeout or inf
-            downstream.set_exchange_deadline(self.started + timeout)
-            self._acquire()
+            self._follow(result, facts)
         elif isinstance(result, DirectResponse):
             self._answer(result.status, result.body)
         elif isinstance(result, Redirect):
@@ -284,6 +318,93 @@ class Exchange(Attempts):
         else:
             self.flag = "no route"
             self._answer(404, b"no route matches this request\n")
+
+    def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
+        """Do what a route says."""
+        downstream = self._downstream
+        head = self.head
+        try:
+            cluster = self.cluster = downstream.settings.clusters.get(route.cluster_name)
+        except ClusterUnknown as error:
+            self.fail(error.status, str(error))
+            return
+        self._route = route
+        self.retry = route.retry
+        if route.upstream_protocol:
+            self.protocol = route.upstream_protocol
+        if not is_pooled(self.protocol):
+            self.fail(502, f"hosts can't be spoken to in {self.protocol}")
+            return
+        total, self._try_timeout = timeouts(route, head.lookup if head.may_have(b"x-mosn-") else None)
+        timeout = self._timeout = total or inf
+        downstream.set_exchange_deadline(self.started + timeout)
+        if route.metadata is not None or cluster.config.lb_type in _HASHING:
+            key = (
+                route.hash_key(facts, downstream.info.remote_ip)
+                if cluster.config.lb_type in _HASHING
+                else None
+            )
+            self._context = PickContext(hash_key=key, metadata=route.metadata)
+        if route.request_mutation is not None:
+            mutation = route.request_mutation
+            host = head.host or downstream.default_host
+            self._outgoing = head.rewritten(
+                *mutation.apply(facts, head.target, host, head.headers), mutation.names
+            )
+        if route.response_mutation is not None:
+            self._facts = facts
+        for mirror in route.mirrors:
+            if mirror.takes(downstream.settings.random()):
+                self._mirror(mirror.cluster_name)
+        self._acquire()
+
+    def _mirror(self, cluster_name: str) -> None:
+        downstream = self._downstream
+        settings = downstream.settings
+        try:
+            cluster = settings.clusters.get(cluster_name)
+        except ClusterUnknown as error:
+            log.warn("{listener}: {reason}: no copy is sent", listener=settings.listener, reason=str(error))
+            return
+        mirrored = Mirrored(
+            settings.clock,
+            self.protocol,
+            cluster,
+            self._outgoing,
+            list(self._out),
+            (downstream.forwarded_by, downstream.default_host),
+            min(self._timeout, MIRROR_TIMEOUT),
+        )
+        self._mirrors.append(mirrored)
+
+    def _variable(self, name: str) -> str | None:
+        """Find what MOSN's variables of this name is at present; see L{RequestFacts.variables}."""
+        now = self._clock.seconds
+        info = self._downstream.info
+        match name:
+            case "downstream_local_address":
+                return info.local
+            case "downstream_remote_address":
+                return info.remote
+            case "listener_name":
+                return self._downstream.settings.listener
+            case "x-mosn-path-original":
+                return self.head.target.partition(b"?")[0].decode("ascii")
+            case "duration" | "request_received_duration" | "response_received_duration":
+                return format_duration(now() - self.started)
+            case "bytes_received":
+                return str(self.received)
+            case "bytes_sent":
+                return str(self.sent)
+            case "response_code" | "x-mosn-status":
+                return str(self.status) if self.status else None
+            case "upstream_cluster":
+                return None if self.cluster is None else self.cluster.name
+            case "upstream_host":
+                return None if self.host is None else self.host.address
+            case "upstream_local_address":
+                return self.upstream_local or None
+        return None
 
     def _connecting(self) -> None:
         self._downstream.update_reading()
@@ -297,17 +418,42 @@ class Exchange(Attempts):
             self.upstream_local = client.local_address
         if client.full:
             self._full = True
+        cluster = self.cluster
+        if cluster is not None and cluster.watches_answers:
+            self._sent_at = self._clock.seconds()
+        if self._try_timeout:
+            self._try_timer = self._clock.callLater(self._try_timeout, self._try_timed_out)
+        head = self._outgoing
+        if self._route is not None and self._route.auto_host_rewrite:
+            head = self._with_hostname(head)
         out, self._out = self._out, []
-        client.begin(self, self.head, out, downstream.forwarded_by, downstream.default_host)
+        if self._sent is not None:
+            self._keep(out)
+        client.begin(self, head, out, downstream.forwarded_by, downstream.default_host)
         if downstream.full:
             client.pause()
         if not self.request_complete:
             downstream.update_reading()
 
+    def _keep(self, out: list[Event]) -> None:
+        """Keep what is sent, so that it can be sent again, as long as it is little."""
+        if self.received > REQUEST_BUFFER:
+            self._sent = None
+        elif self._sent is not None:
+            self._sent += out
+
+    def _with_hostname(self, head: RequestHead) -> RequestHead:
+        """Put the host's name into the Host header, as MOSN does where names are resolved."""
+        host, cluster = self.host, self.cluster
+        if host is None or cluster is None or cluster.config.type != "STRICT_DNS" or not host.hostname:
+            return head
+        name = host.hostname.encode("ascii", "replace")
+        return head.rewritten(head.target, name, head.headers, frozenset())
+
     # the response
 
     def upstream_full(self, full: bool) -> None:
-        """See L{reverseproxy.proxy.http1_upstream.IExchange}."""
+        """See L{reverseproxy.proxy.pools.IExchange}."""
         self._full = full
         self._downstream.update_reading()
 
@@ -321,7 +467,7 @@ class Exchange(Attempts):
                 client.resume()
 
     def upstream_events(self, events: list[Event]) -> None:
-        """See L{reverseproxy.proxy.http1_upstream.IExchange}."""
+        """See L{reverseproxy.proxy.pools.IExchange}."""
         self._answered = True
         complete = False
         for index, event in enumerate(events):
@@ -331,10 +477,18 @@ class Exchange(Attempts):
                 if event.status < 200:
                     self._interim(events, index)
                     return
+                if self._stop_try(event.status, event.keep_alive and type(events[-1]) is End):
+                    return
                 self._response_head = event
                 self.status = event.status
                 if self._downstream.settings.access_log is not None:
                     self.response_at = self._clock.seconds()
+                if self._facts is not None and self._route is not None:
+                    mutation = self._route.response_mutation
+                    if mutation is not None:
+                        events[index] = event.rewritten(
+                            mutation.apply(event.headers, self._facts), mutation.names
+                        )
             elif type(event) is End:
                 complete = True
             else:
@@ -346,6 +500,33 @@ class Exchange(Attempts):
         self._downstream.send(self, events)
         if complete:
             self._finish()
+
+    def _stop_try(self, status: int, reusable: bool) -> bool:
+        """
+        A host has answered: the time for an attempt counts no more.
+
+        @param reusable: whether the answer has come to its end, and the
+            connection can be used further.
+        @return: whether the answer is to be forgotten, as the request is sent again.
+        """
+        self._stop_try_timer()
+        cluster, host = self.cluster, self.host
+        if cluster is None or host is None:
+            return False
+        if cluster.watches_answers:
+            cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
+        if (status < 500 and not self.retry.status_codes) or not self.retry.wants(status):
+            return False
+        client = self._client
+        if client is None or not self._may_try_again(status, False, self._repeatable):
+            return False
+        self._client = None
+        if reusable:
+            client.finish(True)
+        else:
+            client.abort("its answer is not wanted")
+        self._begin_again(False)
+        return True
 
     def _interim(self, events: list[Event], index: int) -> None:
         """Pass a 1xx response on, if the client can do something with it, and go on behind it."""
@@ -388,37 +569,67 @@ class Exchange(Attempts):
 
     # failures
 
-    def upstream_lost(self, reason: str) -> None:
-        """See L{reverseproxy.proxy.http1_upstream.IExchange}."""
+    def upstream_lost(self, reason: str, unsent: bool = False) -> None:
+        """
+        See L{reverseproxy.proxy.pools.IExchange}.
+
+        @param unsent: whether the host has said that it did not act on the request.
+        """
         client, self._client = self._client, None
         if self._phase != ACTIVE or client is None:
             return
-        if (
-            client.reused
-            and not self._answered
-            and not self._retried
-            and self.head.length == 0
-            and self.head.method in _IDEMPOTENT
-        ):
-            self._retry()
-        else:
+        self._stop_try_timer()
+        cluster, host = self.cluster, self.host
+        if cluster is not None and host is not None and cluster.watches_answers:
+            cluster.report(host, Outcome.RESET)
+        cause = Cause.STALE if client.reused and not self._answered else Cause.LOST
+        if (self._answered and not unsent) or not self._again(cause, unsent):
             self._upstream_failed(502, f"the host's connection was lost: {reason}")
 
-    def _retry(self) -> None:
-        """Send the request again, as the host can't have seen it, or may see it twice."""
+    @property
+    def _repeatable(self) -> bool:
+        """Whether the request may be acted upon twice, and all of it is at hand."""
+        return self._sent is not None and self.head.method in _IDEMPOTENT
+
+    def _again(self, cause: Cause, unsent: bool) -> bool:
+        """Send the request again, if the host can't have seen it, or may see it twice."""
+        if self._sent is None or not self._may_try_again(cause, unsent, self._repeatable):
+            return False
         host = self.host
-        assert host is not None
-        self._retried = True
-        # Where one idle connection was closed, others will be.
-        self._fresh = True
-        if host.capacity is not None:
+        if cause is Cause.STALE:
+            # Where one idle connection was closed, others will be.
+            self._fresh = True
+        if host is not None and (host.capacity is not None or cause is not Cause.STALE):
             # A reverse host is gone with its connection; a static one is there to be dialled.
             self._avoid(host)
+        self._begin_again(unsent or cause is Cause.STALE)
+        return True
+
+    def _begin_again(self, at_once: bool) -> None:
         self._full = False
-        if self.request_complete:
-            self._out = [END]
-        self._release()
-        self._acquire()
+        self._answered = False
+        if self._sent:
+            self._out = self._sent + self._out
+            self._sent = []
+        self._next_attempt(at_once)
+
+    def _try_timed_out(self) -> None:
+        """One attempt has taken its time; the exchange may have some left."""
+        self._try_timer = None
+        client, self._client = self._client, None
+        if self._phase != ACTIVE or client is None:
+            return
+        cluster, host = self.cluster, self.host
+        if cluster is not None and host is not None and cluster.watches_answers:
+            cluster.report(host, Outcome.RESET)
+        client.abort("an attempt took too long")
+        if not self._again(Cause.TRY_TIMEOUT, False):
+            self.fail(504, "the host did not answer in the time for one attempt")
+
+    def _stop_try_timer(self) -> None:
+        timer, self._try_timer = self._try_timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _upstream_failed(self, status: int, reason: str) -> None:
         host, cluster = self.host, self.cluster
@@ -471,6 +682,9 @@ class Exchange(Attempts):
     def _end(self) -> None:
         """Let go of everything upstream."""
         self._phase = DONE
+        self._stop_try_timer()
+        for mirror in self._mirrors:
+            mirror.cut_off(self.request_complete)
         self._out = []
         self._full = False
         client, self._client = self._client, None

@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool", "IExchange"]
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -31,7 +31,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.proxy.http1_switch import Switchable
-from reverseproxy.proxy.pools import register_pool
+from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseParser
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk
@@ -43,19 +43,6 @@ POOL = "Http1"
 
 MAX_IDLE = 256
 """Idle connections that are kept for one host."""
-
-
-class IExchange(Protocol):
-    """What a L{Http1Client} needs of the exchange that it serves."""
-
-    def upstream_events(self, events: list[Event]) -> None:
-        """A part of the response has come."""
-
-    def upstream_lost(self, reason: str) -> None:
-        """The connection is lost, and the response is not complete."""
-
-    def upstream_full(self, full: bool) -> None:
-        """The host reads more slowly than the request comes, or has caught up."""
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol, IDetachable)

@@ -7,7 +7,7 @@ pool of the protocol that it speaks.
 
 from __future__ import annotations
 
-__all__ = ["IUpstreamPool", "pool_of", "register_pool"]
+__all__ = ["IExchange", "IUpstreamPool", "is_pooled", "pool_of", "register_pool"]
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -15,8 +15,28 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from reverseproxy.wire.http1 import Event
+
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
+
+
+class IExchange(Protocol):
+    """What a connection to a host, or a stream on it, needs of the HTTP exchange that it serves."""
+
+    def upstream_events(self, events: list[Event]) -> None:
+        """A part of the response has come."""
+
+    def upstream_lost(self, reason: str, unsent: bool = False) -> None:
+        """
+        The connection is lost, and the response is not complete.
+
+        @param unsent: whether the host has said that it did not act on the
+            request, as HTTP/2 can.
+        """
+
+    def upstream_full(self, full: bool) -> None:
+        """The host reads more slowly than the request comes, or has caught up."""
 
 
 class IUpstreamPool(Protocol):
@@ -54,6 +74,11 @@ def register_pool(protocol: str, make: MakePool) -> None:
         connection is closed, if it is.
     """
     _MAKERS[protocol] = make
+
+
+def is_pooled(protocol: str) -> bool:
+    """Whether hosts can be spoken to in a protocol."""
+    return protocol in _MAKERS
 
 
 def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:

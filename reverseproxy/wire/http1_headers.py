@@ -157,7 +157,7 @@ class ForwardedBy:
             append = self._mode == "append"
             headers = _add_to_list(headers, b"X-Forwarded-For", self._remote, append)
             headers = _set(headers, b"X-Forwarded-Proto", self._scheme, append)
-            headers = _set(headers, b"X-Forwarded-Host", head.host, append)
+            headers = _set(headers, b"X-Forwarded-Host", head.asked_host, append)
         return headers
 
 
@@ -215,10 +215,12 @@ class RequestHead:
     @ivar expect_continue: whether it waits for a 100 before it sends the body.
     @ivar raw: the head as it came.
     @ivar clean: whether it can be forwarded so.
+    @ivar asked_host: the authority that the client asked for.
     """
 
     __slots__ = (
         "_headers",
+        "asked_host",
         "clean",
         "expect_continue",
         "host",
@@ -262,6 +264,7 @@ class RequestHead:
         self.upgrade = upgrade
         self.expect_continue = expect_continue
         self.clean = clean
+        self.asked_host = host
         self._headers = headers
 
     def __repr__(self) -> str:
@@ -281,6 +284,40 @@ class RequestHead:
         @return: its value, as UTF-8 with surrogate escapes, or L{None}.
         """
         return _lookup(self.headers, name)
+
+    def may_have(self, prefix: bytes) -> bool:
+        """
+        See at little cost whether there may be a header whose name begins so.
+
+        @param prefix: in lower case.
+        """
+        if self._headers is None:
+            return prefix in self.raw.lower()
+        return any(name.lower().startswith(prefix) for name, _ in self._headers)
+
+    def rewritten(self, target: bytes, host: bytes, headers: Headers, names: frozenset[bytes]) -> RequestHead:
+        """
+        Make the head of a request that goes on changed.
+
+        @param names: headers that were changed, in lower case: the client's
+            Connection field can't take them out.
+        """
+        head = RequestHead(
+            b"",
+            self.method,
+            target,
+            host,
+            self.http11,
+            self.length,
+            self.keep_alive,
+            self.options - names,
+            self.upgrade,
+            self.expect_continue,
+            False,
+            headers,
+        )
+        head.asked_host = self.asked_host
+        return head
 
     def forward(self, by: ForwardedBy | None, default_host: bytes) -> bytes:
         """
@@ -319,7 +356,7 @@ class RequestHead:
             connection.append(b"Upgrade")
         if connection:
             lines.append(b"Connection: %b\r\n" % b", ".join(connection))
-        if self.length == CHUNKED and not self.upgrade:
+        if self.length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         lines.append(b"\r\n")
         return b"".join(lines)
@@ -380,6 +417,19 @@ class ResponseHead:
     def reason(self) -> bytes:
         """The reason phrase; may be empty."""
         return self.raw[: self.raw.index(b"\r\n")][13:]
+
+    def rewritten(self, headers: Headers, names: frozenset[bytes]) -> ResponseHead:
+        """Make the head of a response that goes on changed; see L{RequestHead.rewritten}."""
+        return ResponseHead(
+            self.raw,
+            self.status,
+            self.http11,
+            self.length,
+            self.keep_alive,
+            self.options - names,
+            False,
+            headers,
+        )
 
     def lookup(self, name: str) -> str | None:
         """See L{RequestHead.lookup}."""

@@ -286,7 +286,18 @@ class CountingCluster(Cluster):
 class World:
     """Clients in front of one proxy filter, with one cluster behind it."""
 
-    def __init__(self, hosts: int = 1, *, cluster: dict[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        hosts: int = 1,
+        *,
+        cluster: dict[str, Any] | None = None,
+        routes: list[dict[str, Any]] | None = None,
+        mirrors: int = 0,
+        **settings: Any,
+    ) -> None:
+        """
+        @param mirrors: hosts of a second cluster, C{mirror}, behind those of the first.
+        """
         self.clock = Clock()
         config = ClusterConfig.model_validate({"name": "c", "lb_type": "LB_ROUNDROBIN", **(cluster or {})})
         self.cluster = CountingCluster(config, make_balancer(config, random.Random(1)), self.clock)
@@ -298,6 +309,13 @@ class World:
             self.endpoints.append(endpoint)
             self.hosts.append(host)
             self.cluster.add_host(host)
+        mirror = ClusterConfig(name="mirror")
+        self.mirror = CountingCluster(mirror, make_balancer(mirror, random.Random(1)), self.clock)
+        for number in range(mirrors):
+            endpoint = Endpoint(self.clock)
+            host = StaticHost(HostConfig(address=f"10.2.0.{number}:80"), endpoint, self.clock)  # type: ignore[arg-type]
+            self.endpoints.append(endpoint)
+            self.mirror.add_host(host)
         self.records: list[AccessRecord] = []
         router = Router(
             RouterConfig.model_validate(
@@ -305,7 +323,7 @@ class World:
                     "router_config_name": "r",
                     "virtual_hosts": [
                         {"name": "none", "domains": ["nobody"], "routers": []},
-                        {"name": "all", "domains": ["*"], "routers": ROUTES},
+                        {"name": "all", "domains": ["*"], "routers": ROUTES if routes is None else routes},
                     ],
                 }
             )
@@ -314,7 +332,7 @@ class World:
         self.settings = Http1Settings(
             listener="test",
             router=router,
-            clusters=ClusterManager([self.cluster]),
+            clusters=ClusterManager([self.cluster, self.mirror]),
             clock=self.clock,
             options=options,
             **{"access_log": self.records.append, "idle_timeout": 90.0, **settings},
@@ -362,8 +380,11 @@ class World:
 
     def check_idle(self, fail: Callable[[str], object]) -> None:
         """Nothing is under way: every host was given back as often as it was taken."""
-        if self.cluster.taken != self.cluster.given_back:
-            fail(f"taken {self.cluster.taken} times, given back {self.cluster.given_back} times")
+        for cluster in (self.cluster, self.mirror):
+            if cluster.taken != cluster.given_back:
+                fail(f"{cluster} taken {cluster.taken} times, given back {cluster.given_back} times")
+            if cluster.retries:
+                fail(f"{cluster} counts {cluster.retries} retries still")
         if self.cluster.active or any(host.active for host in self.hosts):
             fail(f"still active: {self.cluster}")
         if self.cluster.waiting:
