@@ -24,6 +24,8 @@ def count_steps(action: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
+    # Python 3.12 only counts byte codes if some frame asks for it before tracing begins.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         action()
