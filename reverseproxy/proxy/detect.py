@@ -1,0 +1,207 @@
+"""
+Which protocol a connection speaks, by its first bytes: for C{Auto} and lists.
+
+A L{Detector} holds a connection until its first bytes tell, and hands it over to
+the protocol that they belong to, with all that was read.  What belongs to none
+is closed, or goes to the next filter (C{fallback_for_unknown_protocol}).
+
+The first bytes are those that MOSN goes by (spec 4.3): an HTTP method, HTTP/2's
+preface, and what RPC protocols begin with.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DETECT_LIMIT",
+    "DETECT_TIMEOUT",
+    "Candidate",
+    "Detector",
+    "DetectorSettings",
+    "detect_http1",
+    "detect_http2",
+]
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Handover
+from reverseproxy.interfaces import ConnectionInfo, IDrainable
+
+log = Logger()
+
+DETECT_LIMIT: Final = 256
+"""Bytes by which a protocol must show; what has shown none by then has none."""
+
+DETECT_TIMEOUT: Final = 15.0
+"""Seconds from the first byte on in which a protocol must show."""
+
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+_METHOD: Final = re.compile(rb"[A-Z]{1,20}( |\Z)")
+
+
+def detect_http1(data: bytes) -> bool | None:
+    """Tell whether this is the beginning of HTTP/1: a method, and a space."""
+    found = _METHOD.match(data)
+    if found is None or found[0] == b"PRI ":
+        return False
+    return True if found[1] else None
+
+
+def detect_http2(data: bytes) -> bool | None:
+    """Tell whether this is the beginning of HTTP/2: its preface."""
+    if len(data) < len(_PREFACE):
+        return None if _PREFACE.startswith(data) else False
+    return data.startswith(_PREFACE)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """
+    A protocol that a connection may speak.
+
+    @ivar name: what the configuration calls it.
+    @ivar detect: tells by the first bytes, of which there is one at least;
+        L{None} if more are needed.
+    @ivar build: makes the protocol for a connection.
+    """
+
+    name: str
+    detect: Callable[[bytes], bool | None]
+    build: Callable[[ConnectionInfo], IProtocol]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """
+    What all connections of one C{proxy} filter share.
+
+    @ivar listener: the listener's name, for logs.
+    @ivar candidates: the protocols; the first one that takes a connection has it.
+    @ivar idle_timeout: seconds for the first byte; L{None} for any time.
+    @ivar fallback: makes the protocol for connections that no candidate takes;
+        L{None} to close them.
+    """
+
+    listener: str
+    candidates: Sequence[Candidate]
+    clock: IReactorTime
+    idle_timeout: float | None = None
+    fallback: Callable[[ConnectionInfo], IProtocol] | None = None
+
+
+@implementer(IDrainable)
+class Detector(Handover):
+    """One connection; see the module's text."""
+
+    def __init__(self, settings: DetectorSettings, info: ConnectionInfo) -> None:
+        self._settings = settings
+        self._info = info
+        self._data = b""
+        self._timer: IDelayedCall | None = None
+        self._draining = False
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """Whether the first bytes have come, and then what the protocol says."""
+        inner = self.inner
+        if inner is None:
+            return bool(self._data)
+        return bool(inner.busy) if IDrainable.providedBy(inner) else True
+
+    def drain(self) -> None:
+        """See L{IDrainable}."""
+        inner = self.inner
+        if inner is not None:
+            _drain(inner)
+        elif self._data or self._info.reverse:
+            self._draining = True
+        else:
+            self._close("")
+
+    # the connection
+
+    def connectionMade(self) -> None:
+        """Wait for the first byte."""
+        timeout = self._settings.idle_timeout
+        if timeout is not None:
+            self._set_timer(timeout, "")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Look whether the protocol shows."""
+        if not self._data:
+            self._set_timer(DETECT_TIMEOUT, f"its protocol did not show within {DETECT_TIMEOUT:g} s")
+        self._data += data
+        undecided = False
+        for candidate in self._settings.candidates:
+            found = candidate.detect(self._data)
+            if found:
+                self._hand_over(candidate.build)
+                return
+            undecided |= found is None
+        if not undecided or len(self._data) >= DETECT_LIMIT:
+            if self._settings.fallback is not None:
+                self._hand_over(self._settings.fallback)
+            else:
+                known = ", ".join(candidate.name for candidate in self._settings.candidates)
+                self._close(f"it speaks none of {known}, but begins with {self._data[:16].hex(' ')}")
+
+    def _hand_over(self, build: Callable[[ConnectionInfo], IProtocol]) -> None:
+        self._stop_timer()
+        data, self._data = self._data, b""
+        inner: Any = build(self._info)
+        self.hand_over(inner, data)
+        if self._draining:
+            _drain(inner)
+
+    def _close(self, reason: str) -> None:
+        self._stop_timer()
+        self._data = b""
+        if reason:
+            log.warn(
+                "{listener}: {peer} closed: {reason}",
+                listener=self._settings.listener,
+                peer=self._info.remote,
+                reason=reason,
+            )
+            # What it sent and will send nobody reads.
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
+
+    def _set_timer(self, seconds: float, reason: str) -> None:
+        self._stop_timer()
+        self._timer = self._settings.clock.callLater(seconds, self._close, reason)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more: if its protocol is not clear by now, it never will be."""
+        if self.inner is None:
+            self._stop_timer()
+        super().readConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        self._stop_timer()
+        super().connectionLost(reason)
+
+
+def _drain(protocol: Any) -> None:
+    if IDrainable.providedBy(protocol):
+        protocol.drain()
+    else:
+        protocol.transport.loseConnection()
