@@ -768,8 +768,8 @@ class ServerConnection(_Connection):
                 self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
                 return
             else:
-                stream.tunnel = bool(head.upgrade)
-                if head.length != CHUNKED:
+                stream.tunnel = head.upgrade
+                if head.length != CHUNKED and not head.upgrade:
                     stream.left = head.length
                 if ended and stream.left > 0:
                     self._stream_error(
@@ -796,6 +796,12 @@ class ServerConnection(_Connection):
         if stream.remote_open and not stream.tunnel:
             # The rest of the request is of no use to anybody (RFC 9113 8.1).
             self.reset(stream.id, ErrorCode.NO_ERROR)
+
+    def decline_tunnel(self, number: int) -> None:
+        """An extended CONNECT is answered like any other request, and over with that."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.tunnel = False
 
     def warn(self) -> None:
         """Say that the connection will close soon, and still take what is under way (RFC 9113 6.8)."""

@@ -159,7 +159,8 @@ def parse_request(fields: Iterable[tuple[bytes, bytes]], ended: bool) -> Request
     if len(headers) > MAX_FIELDS:
         raise HttpError(431, f"more than {MAX_FIELDS} header fields")
     if upgrade:
-        length = CHUNKED
+        # What follows is no body, but the other protocol.
+        length = 0
         headers.append((b"upgrade", upgrade))
     elif length < 0:
         length = 0 if ended else CHUNKED
@@ -275,26 +276,29 @@ def parse_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
     return trailers
 
 
-def request_fields(head: RequestHead, headers: Headers, scheme: bytes, default_host: bytes) -> Headers:
+def request_fields(
+    head: RequestHead, headers: Headers, scheme: bytes, default_host: bytes, connect: bool = False
+) -> Headers:
     """
     Write the head of a request for HTTP/2.
-
-    A request to switch protocols becomes an extended CONNECT.
 
     @param headers: its fields, perhaps changed on the way.
     @param scheme: of the connection that it goes out on.
     @param default_host: the authority of a request that names none.
+    @param connect: whether a request to switch protocols is to become an
+        extended CONNECT; otherwise it goes on without that wish.
     """
     fields: Headers = [
-        (b":method", b"CONNECT" if head.upgrade else head.method),
+        (b":method", b"CONNECT" if connect else head.method),
         (b":scheme", scheme),
         (b":authority", head.host or default_host),
         (b":path", head.target),
     ]
-    if head.upgrade:
-        fields.append((b":protocol", _upgrade_protocol(headers)))
-    trailers = False
     dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
+    if connect:
+        fields.append((b":protocol", _upgrade_protocol(headers)))
+        dropped |= {b"sec-websocket-key"}
+    trailers = False
     for name, value in headers:
         name = name.lower()
         if name not in dropped:
