@@ -2,8 +2,8 @@
 Contracts between the rooms of the project, and for plug-ins.
 
 Plug-ins are found through L{twisted.plugin.getPlugins} in the C{twisted.plugins}
-package: provide one of L{IServerListerPlugin}, L{ICredentialPlugin} or
-L{IValidatorPlugin} from a module in C{twisted/plugins/}.
+package: provide one of L{IServerListerPlugin}, L{ICredentialPlugin},
+L{IValidatorPlugin} or L{IXProtocolPlugin} from a module in C{twisted/plugins/}.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "IServerLister",
     "IServerListerPlugin",
     "IValidatorPlugin",
+    "IXProtocolPlugin",
     "Identity",
     "PickContext",
 ]
@@ -253,4 +254,20 @@ class IValidatorPlugin(Interface):
         Make a validator.
 
         @raise ValueError: if C{config} can't be used; the message says why.
+        """
+
+
+class IXProtocolPlugin(Interface):
+    """An RPC protocol of whole frames, for C{downstream_protocol}."""
+
+    name: str = Attribute("What the configuration calls it.")
+
+    def build(options: Mapping[str, Any]) -> Any:
+        """
+        Make the protocol.
+
+        @param options: its entry in C{xprotocols} of the proxy's
+            C{extend_config}; empty if there is none.
+        @return: a L{reverseproxy.wire.xprotocol.XProtocol} of this name.
+        @raise ValueError: if C{options} can't be used; the message says why.
         """
