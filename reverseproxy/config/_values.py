@@ -106,7 +106,8 @@ def _duration(value: Any, info: ValidationInfo) -> Any:
     In a document it is Go's text or a bare 0; in Python code float seconds.
     """
     if isinstance(value, str):
-        return parse_duration(value)
+        # A lone surrogate, which JSON can name, would be more than the message can say.
+        return parse_duration(value.encode("utf-8", "backslashreplace").decode())
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{describe(value)} is not a duration; {_WRITE}")
     if from_document(info) and (value != 0 or isinstance(value, float)):
