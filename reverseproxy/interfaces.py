@@ -92,11 +92,14 @@ class PickContext:
     @ivar tried: hosts that already failed this request, not to be picked again.
     @ivar hash_key: what the route's hash policy found in the request.
     @ivar metadata: what the route demands of a host's metadata.
+    @ivar position: where a balancer that goes through the hosts in order has
+        got to with this request; its own to set.
     """
 
     tried: set[IHost] = field(default_factory=set)
     hash_key: bytes | None = None
     metadata: Mapping[str, str] | None = None
+    position: int = -1
 
 
 class IConnectionSink(Interface):
@@ -147,6 +150,8 @@ class IHost(IStreamClientEndpoint):
     healthy: bool = Attribute("Whether it may be picked.")
     active: int = Attribute("Requests or sessions under way on it.")
     capacity: int | None = Attribute("How many of them it can carry at once; None: any number.")
+    connections: int = Attribute("Connections to it that are open, or being made.")
+    healthy_since: float = Attribute("When it joined, or became healthy after that: reactor's seconds.")
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect a protocol, as L{IStreamClientEndpoint} has it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "MAX_WEIGHT",
+    "Fault",
     "HeldConnection",
     "Host",
     "IDetachable",
@@ -21,6 +22,7 @@ __all__ = [
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -41,7 +43,10 @@ from reverseproxy.errors import ConnectionRefusedByPeer, HostGone
 from reverseproxy.interfaces import IHost
 
 if TYPE_CHECKING:
+    from reverseproxy.cluster.ejection import FailureRecord
+    from reverseproxy.cluster.health import HostCheck
     from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.cluster.meter import HostLoad
     from reverseproxy.config.models import HostConfig
 
 log = Logger()
@@ -53,6 +58,19 @@ MAX_WEIGHT: Final = 128
 def clamp_weight(weight: int) -> int:
     """Bring a weight into the range from 1 to L{MAX_WEIGHT}."""
     return max(1, min(MAX_WEIGHT, weight))
+
+
+class Fault(IntFlag):
+    """Why a host is not healthy; it may be for several reasons at once."""
+
+    ORDERED = 1
+    """Someone said so."""
+
+    CHECK = 2
+    """It fails its health checks."""
+
+    EJECTED = 4
+    """It has failed too many requests, or connects, in a row."""
 
 
 class IHostPool(Interface):
@@ -74,15 +92,25 @@ class Host(ABC):
     """
     One host of a cluster.
 
-    C{active}, C{healthy} and C{cluster} are the cluster's to change.
+    C{active}, C{healthy}, C{faults}, C{healthy_since} and C{cluster} are the
+    cluster's to change.  All that is known of a host's health and load is kept
+    with the host, and is gone with it.
 
     @ivar address: the address string, unique in its cluster.
     @ivar hostname: a name for humans; may be empty.
     @ivar weight: 1 to 128.
     @ivar metadata: labels.
     @ivar healthy: whether it may be picked.
+    @ivar faults: why not, if it may not.
+    @ivar healthy_since: when it joined, or became healthy after that, in the
+        clock's seconds.
     @ivar active: requests or sessions under way on it.
     @ivar capacity: how many of them it can carry at once; L{None}: any number.
+    @ivar connections: connections to it that are open, or being made.
+    @ivar max_connections: how many of them there may be; 0 for any number.
+    @ivar load: what LB_PEAK_EWMA knows of it.
+    @ivar record: how often it has failed in a row, if at all.
+    @ivar check: its active health check.
     @ivar pools: the connection pools of protocols, by the protocol's name.
     @ivar closed: whether it can't be used any more.
     @ivar retired: whether it has left its cluster, and only finishes what it
@@ -96,12 +124,19 @@ class Host(ABC):
         "active",
         "address",
         "capacity",
+        "check",
         "closed",
         "cluster",
+        "connections",
+        "faults",
         "healthy",
+        "healthy_since",
         "hostname",
+        "load",
+        "max_connections",
         "metadata",
         "pools",
+        "record",
         "retired",
         "weight",
     )
@@ -122,7 +157,14 @@ class Host(ABC):
         self.metadata: Mapping[str, str] = {} if metadata is None else metadata
         self.capacity = capacity
         self.healthy = True
+        self.faults = Fault(0)
+        self.healthy_since = 0.0
         self.active = 0
+        self.connections = 0
+        self.max_connections = 0
+        self.load: HostLoad | None = None
+        self.record: FailureRecord | None = None
+        self.check: HostCheck | None = None
         self.pools: dict[str, IHostPool] = {}
         self.closed = False
         self.retired = False
@@ -149,6 +191,34 @@ class Host(ABC):
 
         @return: fails with L{HostGone} if the host can't be used any more.
         """
+
+    def connect_check(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect a protocol that checks the host's health by its own protocol.
+
+        @return: as for L{connect}.
+        """
+        return self.connect(factory)
+
+    def may_connect(self) -> bool:
+        """
+        Say whether another connection may be made, by the cluster's C{max_connections}.
+
+        Pools ask before they connect.
+        """
+        return not self.max_connections or self.connections < self.max_connections
+
+    def connection_opened(self) -> None:
+        """A pool begins to make a connection."""
+        self.connections += 1
+
+    def connection_closed(self) -> None:
+        """
+        A connection is lost, is being closed or could not be made.
+
+        Called once for each L{connection_opened}.
+        """
+        self.connections -= 1
 
     def usable(self) -> bool:
         """Look whether the host can take another request."""
@@ -184,7 +254,7 @@ class Host(ABC):
 class StaticHost(Host):
     """A host that is dialled."""
 
-    __slots__ = ("_clock", "_connect_timeout", "_endpoint")
+    __slots__ = ("_check_endpoint", "_clock", "_connect_timeout", "_endpoint")
 
     def __init__(
         self,
@@ -192,14 +262,22 @@ class StaticHost(Host):
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
         connect_timeout: float = 10.0,
+        *,
+        address: str = "",
+        check_endpoint: IStreamClientEndpoint | None = None,
     ) -> None:
         """
         @param endpoint: dials the host, with TLS if it is to be used.
         @param connect_timeout: seconds for a connection to be made, TLS
             included.
+        @param address: one address of the host, if the configuration has a name
+            that may have several.
+        @param check_endpoint: dials the host for its health checks, if these go
+            to another port.
         """
-        super().__init__(config.address, config.hostname, config.weight, config.metadata)
+        super().__init__(address or config.address, config.hostname, config.weight, config.metadata)
         self._endpoint = endpoint
+        self._check_endpoint = endpoint if check_endpoint is None else check_endpoint
         self._clock = clock
         self._connect_timeout = connect_timeout
 
@@ -210,9 +288,16 @@ class StaticHost(Host):
         @return: fails with L{ConnectionRefusedByPeer} at the deadline, with
             L{HostGone} if the host was closed, or with the endpoint's error.
         """
+        return self._dial(self._endpoint, factory)
+
+    def connect_check(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Dial the port for health checks; otherwise as L{connect}."""
+        return self._dial(self._check_endpoint, factory)
+
+    def _dial(self, endpoint: IStreamClientEndpoint, factory: IProtocolFactory) -> Deferred[IProtocol]:
         if self.closed:
             return fail(HostGone(f"{self.address} is closed"))
-        dial: Deferred[IProtocol] = self._endpoint.connect(factory)
+        dial: Deferred[IProtocol] = endpoint.connect(factory)
         return dial.addTimeout(self._connect_timeout, self._clock, self._too_late)
 
     def _too_late(self, result: IProtocol | Failure, timeout: float) -> IProtocol | Failure:
@@ -322,6 +407,7 @@ class ReverseHost(Host):
             before the connection is aborted.
         """
         super().__init__(address, hostname, weight, metadata, capacity)
+        self.connections = 1
         self._transport = transport
         self._on_gone = on_gone
         self._clock = clock
@@ -377,6 +463,24 @@ class ReverseHost(Host):
             return fail(error)
         return succeed(protocol)
 
+    def may_connect(self) -> bool:
+        """The one connection that there is may always be leased."""
+        return True
+
+    def connection_opened(self) -> None:
+        """The one connection that there is has been leased."""
+
+    def connection_closed(self) -> None:
+        """The lease is over; the connection is still there, or the host is gone with it."""
+
+    def take_back(self) -> bool:
+        """
+        Take the connection back from a protocol that is idle.
+
+        @return: whether nobody has it now.
+        """
+        return self._held.inner is None or self._take_back()
+
     def _take_back(self) -> bool:
         if not self._held.take_back():
             return False
@@ -405,14 +509,14 @@ class ReverseHost(Host):
         super().retire()
         if self.closed or self.active:
             return
-        if self._held.inner is None or self._take_back():
+        if self.take_back():
             self.close("retired")
 
     def close(self, reason: str) -> None:
         """Close the connection: at once if a protocol is busy with it."""
         if self.closed:
             return
-        idle = self._held.inner is None or self._take_back()
+        idle = self.take_back()
         self.closed = True
         self._leave(reason)
         self._close_pools()

@@ -7,11 +7,14 @@ gives the host back with L{Cluster.release}.
 
 A host that can take no further request is suspended in the balancer, so that a
 pick only ever sees hosts with room.
+
+How it went is told with L{Cluster.report}: some balancers go by it, and hosts
+that fail are left out for a while.
 """
 
 from __future__ import annotations
 
-__all__ = ["Cluster", "ClusterManager"]
+__all__ = ["Cluster", "ClusterManager", "IClusterTask"]
 
 import sys
 from collections import OrderedDict, deque
@@ -21,18 +24,39 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from zope.interface import Interface
 
-from reverseproxy.cluster.host import Host
+from reverseproxy.cluster.ejection import Ejector
+from reverseproxy.cluster.host import Fault, Host
+from reverseproxy.cluster.outcome import Outcome
+from reverseproxy.cluster.subsets import Population, SubsetBalancer
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 
 if TYPE_CHECKING:
+    from reverseproxy.cluster.meter import LoadMeter
     from reverseproxy.config.models import ClusterConfig
 
 log = Logger()
 
 TIMER_GRAIN: Final = 0.01
 """Seconds by which a waiting request may overrun its time, so that one timer serves all."""
+
+
+class IClusterTask(Interface):
+    """Something that runs beside a cluster, such as its health checks."""
+
+    def start() -> None:
+        """Begin; the cluster may have hosts already."""
+
+    def stop() -> None:
+        """End; nothing is changed any more."""
+
+    def joined(host: Host) -> None:  # noqa: N805
+        """A host has joined; told whether the task runs or not."""
+
+    def left(host: Host) -> None:  # noqa: N805
+        """A host has left; told whether the task runs or not."""
 
 
 class _Waiter:
@@ -52,20 +76,38 @@ class Cluster:
     @ivar name: the cluster's name.
     @ivar config: its configuration.
     @ivar hosts: its members by address, for reading only.
+    @ivar ejector: leaves members out that fail.
+    @ivar retries: retries under way.
     @ivar active: requests or sessions under way on all members, and on hosts
         that left while they had some.
     @ivar joined: how many hosts have ever joined.
     @ivar left: how many hosts have ever left.
     """
 
-    def __init__(self, config: ClusterConfig, balancer: ILoadBalancer, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        balancer: ILoadBalancer,
+        clock: IReactorTime,
+        meter: LoadMeter | None = None,
+    ) -> None:
+        """
+        @param meter: what the balancer goes by, if it goes by how quickly hosts
+            answer.
+        """
         self.name = config.name
         self.config = config
         self.hosts: dict[str, Host] = {}
         self.active = 0
         self.joined = 0
         self.left = 0
+        self.retries = 0
+        self.ejector = Ejector(self, config.outlier_detection, clock)
         self._balancer = balancer
+        self._subsets = balancer if isinstance(balancer, SubsetBalancer) else None
+        self._meter = meter
+        self._tasks: list[IClusterTask] = []
+        self._running = False
         # Bound once: acquire and release run for every request.
         self._pick: Callable[[PickContext | None], Any] = balancer.pick
         self._suspend: Callable[[Any], None] = balancer.suspend
@@ -73,9 +115,11 @@ class Cluster:
         self._clock = clock
         self._max_requests = config.max_requests or sys.maxsize
         self._max_waiting = config.max_pending_requests
-        self._healthy = 0
-        self._return_until = 0.0
+        self._max_retries = config.limits.max_retries or sys.maxsize
+        self._max_connections = config.limits.max_connections
+        self._everyone = Population() if self._subsets is None else self._subsets.everyone
         self._waiters: OrderedDict[Deferred[Host], _Waiter] = OrderedDict()
+        self._most_tried = 0  # by any of those who wait, or did
         self._timer: IDelayedCall | None = None
         self._free: deque[Host] = deque()
         self._serving = False
@@ -88,6 +132,21 @@ class Cluster:
     def waiting(self) -> int:
         """How many requests wait for a host."""
         return len(self._waiters)
+
+    @property
+    def healthy(self) -> int:
+        """How many members are healthy."""
+        return self._everyone.healthy
+
+    @property
+    def subsets(self) -> SubsetBalancer | None:
+        """The subsets, if there are any."""
+        return self._subsets
+
+    @property
+    def watches_answers(self) -> bool:
+        """Whether answers are to be reported, rather than connects only; see L{report}."""
+        return self._meter is not None or self.ejector.watches_answers
 
     # taking and giving back hosts
 
@@ -140,14 +199,50 @@ class Cluster:
         if self._waiters and self._max_requests != sys.maxsize:
             self._admit()
 
+    def set_capacity(self, host: Host, capacity: int | None) -> None:
+        """
+        Say how many requests a host can carry at once from now on.
+
+        Hosts that are not members are changed, too.
+        """
+        before, host.capacity = host.capacity, capacity
+        if host.cluster is not self or not host.healthy:
+            return
+        had_room = before is None or host.active < before
+        if self._has_room(host) and not had_room:
+            self._offer(host)
+        elif had_room and not self._has_room(host):
+            self._suspend(host)
+
+    def borrow(self, host: Host) -> bool:
+        """
+        Take a certain host, although it may be unhealthy.
+
+        @return: whether it was taken, to be given back with L{release}; it is
+            not if it has no room, or is no member.
+        """
+        capacity = host.capacity
+        if (
+            host.cluster is not self
+            or not host.usable()
+            or (capacity is not None and host.active >= capacity)
+        ):
+            return False
+        self._take(host)
+        return True
+
     def _could_serve(self, context: PickContext | None) -> bool:
         """Whether a request may hope for a host: a busy one, or one that is expected back."""
-        healthy = self._healthy
+        subsets = self._subsets
+        population = self._everyone if subsets is None else subsets.select(context)
+        if population is None:
+            return False
+        healthy = population.healthy
         if context is not None:
             for host in context.tried:
                 if host.healthy and self.hosts.get(host.address) is host:
-                    healthy -= 1
-        return healthy > 0 or self._clock.seconds() < self._return_until
+                    healthy -= subsets is None or population in subsets.subsets_of(host)
+        return healthy > 0 or self._clock.seconds() < population.returns_until
 
     def _no_host(self) -> NoHealthyHost:
         if self._ended:
@@ -155,6 +250,73 @@ class Cluster:
         if not self.hosts:
             return NoHealthyHost(f"cluster {self.name} has no host")
         return NoHealthyHost(f"none of the {len(self.hosts)} hosts of cluster {self.name} could serve")
+
+    # limits
+
+    def may_open(self) -> bool:
+        """
+        Say whether another session may begin, by C{max_connections}.
+
+        For protocols each of whose sessions takes a connection for itself: there
+        the whole cluster's are counted, as MOSN's tcp_proxy does.
+        """
+        return not self._max_connections or self.active < self._max_connections
+
+    def limit_host(self, host: Host, requests: int) -> None:
+        """
+        Say how many requests a host can carry at once.
+
+        For protocols that need a connection for each request: requests beyond
+        C{max_connections} wait for their turn then.
+
+        @param requests: at least one.
+        """
+        before, host.capacity = host.capacity, requests
+        if host.cluster is not self or not host.healthy:
+            return
+        if host.active >= requests:
+            self._suspend(host)
+        elif before is not None and host.active >= before:
+            self._offer(host)
+
+    def try_retry(self) -> bool:
+        """
+        Ask to send a request again, by C{max_retries}.
+
+        @return: whether it may be; if so, L{end_retry} must be called when that
+            attempt is over.
+        """
+        if self.retries >= self._max_retries:
+            return False
+        self.retries += 1
+        return True
+
+    def end_retry(self) -> None:
+        """
+        A retry is over.
+
+        @raise ValueError: if there is none.
+        """
+        if not self.retries:
+            raise ValueError(f"a retry of cluster {self.name} ended more often than it began")
+        self.retries -= 1
+
+    # how it went
+
+    def report(self, host: Host, outcome: Outcome, seconds: float = 0.0) -> None:
+        """
+        Tell how it went with a host.
+
+        Connects are always to be reported, answers if L{watches_answers}.
+        Hosts that are not members are ignored.
+
+        @param seconds: for an answer, the time that it took to come.
+        """
+        if host.cluster is not self:
+            return
+        if self._meter is not None:
+            self._meter.note(host, outcome, seconds)
+        self.ejector.note(host, outcome)
 
     # waiting
 
@@ -176,6 +338,10 @@ class Cluster:
             return fail(QueueFull(f"{self._max_waiting} requests wait for cluster {self.name} already"))
         if timeout <= 0:
             return fail(self._timeout())
+        if not self._waiters:
+            self._most_tried = 0
+        if context is not None:
+            self._most_tried = max(self._most_tried, len(context.tried))
         deadline = self._clock.seconds() + timeout
         waiter: Deferred[Host] = Deferred(self._cancelled)
         self._waiters[waiter] = _Waiter(context, deadline)
@@ -238,8 +404,11 @@ class Cluster:
         return host.cluster is self and host.healthy and (capacity is None or host.active < capacity)
 
     def _next_waiter(self, host: Host) -> Deferred[Host] | None:
+        subsets = self._subsets
         for waiter, entry in self._waiters.items():
-            if entry.context is None or host not in entry.context.tried:
+            if (entry.context is None or host not in entry.context.tried) and (
+                subsets is None or subsets.accepts(host, entry.context)
+            ):
                 return waiter
         return None
 
@@ -279,11 +448,15 @@ class Cluster:
             self._forget(old, reason)
             old.close(reason)
         host.cluster = self
+        host.healthy_since = self._clock.seconds()
+        host.max_connections = self._max_connections
         self.hosts[host.address] = host
         self.joined += 1
         self._balancer.add(host)
         if host.healthy:
-            self._healthy += 1
+            self._count_health(host)
+        elif not host.faults:
+            host.faults = Fault.ORDERED
         log.info(
             "cluster {cluster}: host {host} {hostname} joined with weight {weight}, {count} hosts now",
             cluster=self.name,
@@ -292,6 +465,8 @@ class Cluster:
             weight=host.weight,
             count=len(self.hosts),
         )
+        for task in self._tasks:
+            task.joined(host)
         if not self._has_room(host):
             self._suspend(host)
         elif self._waiters:
@@ -307,20 +482,27 @@ class Cluster:
         """
         if host.cluster is not self:
             return
-        self._forget(host, reason)
+        healthy = self._forget(host, reason)
         if not host.closed:
             host.retire()
-        self._fail_hopeless()
+        self._settle(healthy)
 
-    def _forget(self, host: Host, reason: str) -> None:
+    def _forget(self, host: Host, reason: str) -> int:
+        """
+        Take a host out.
+
+        @return: as for L{_count_health}.
+        """
         del self.hosts[host.address]
         host.cluster = None
         self.left += 1
-        self._balancer.remove(host)
-        if host.healthy:
-            self._healthy -= 1
+        healthy = self._count_health(host, -1) if host.healthy else sys.maxsize
         if host.returns and not self._ended:
-            self._return_until = self._clock.seconds() + self.config.connect_timeout
+            self.expect(self.config.connect_timeout, host)
+        self._balancer.remove(host)
+        self.ejector.forget(host)
+        for task in self._tasks:
+            task.left(host)
         log.info(
             "cluster {cluster}: host {host} {hostname} left, {count} hosts now: {reason}",
             cluster=self.name,
@@ -329,16 +511,53 @@ class Cluster:
             count=len(self.hosts),
             reason=reason,
         )
+        return healthy
 
-    def set_health(self, host: Host, healthy: bool, reason: str = "") -> None:
+    def _count_health(self, host: Host, change: int = 1) -> int:
+        """
+        Count a host that is healthy now, or is not any more.
+
+        @return: how many healthy hosts there are now of those that could serve
+            the same requests; with subsets, where there are the fewest.
+        """
+        if self._subsets is None:
+            self._everyone.healthy += change
+            return self._everyone.healthy
+        fewest = sys.maxsize
+        for subset in self._subsets.subsets_of(host):
+            subset.healthy += change
+            fewest = min(fewest, subset.healthy)
+        return fewest
+
+    def expect(self, seconds: float, like: Host | None = None) -> None:
+        """
+        Let requests wait, although there may be no host, because one will come.
+
+        @param seconds: for how long, from now on.
+        @param like: the host that it will be like, if that is known.
+        """
+        until = self._clock.seconds() + seconds
+        populations: Iterable[Population] = (self._everyone,)
+        if self._subsets is not None and like is not None:
+            populations = self._subsets.subsets_of(like)
+        for population in populations:
+            population.returns_until = max(population.returns_until, until)
+
+    def set_health(self, host: Host, healthy: bool, reason: str = "", fault: Fault = Fault.ORDERED) -> None:
         """
         Say whether a host may be picked.
 
         Hosts that are not members are ignored.
+
+        @param fault: what is wrong with it, or is not any more; it is healthy
+            when nothing is.
         """
-        if host.healthy == healthy or host.cluster is not self:
+        if host.cluster is not self:
             return
-        host.healthy = healthy
+        host.faults = host.faults & ~fault if healthy else host.faults | fault
+        if host.healthy is (not host.faults):
+            return
+        host.healthy = not host.faults
         log.info(
             "cluster {cluster}: host {host} is {state}{reason}",
             cluster=self.name,
@@ -347,20 +566,60 @@ class Cluster:
             reason=reason and f": {reason}",
         )
         if not healthy:
-            self._healthy -= 1
+            left = self._count_health(host, -1)
             self._suspend(host)
-            self._fail_hopeless()
+            self._settle(left)
             return
-        self._healthy += 1
+        host.healthy_since = self._clock.seconds()
+        self._count_health(host)
         if self._has_room(host):
             self._offer(host)
 
-    def _fail_hopeless(self) -> None:
-        """Fail those that wait for a host that can't come any more."""
+    def _settle(self, healthy: int) -> None:
+        """
+        See to those who wait, after a host has left or become unhealthy.
+
+        @param healthy: how many hosts there still are, as L{_count_health} has
+            it: as long as nobody has tried so many, nobody has lost hope.
+        """
+        if self.ejector.ejected and not self._ended:
+            self.ejector.settle()
+        if not self._waiters or healthy > self._most_tried:
+            return
         hopeless = [waiter for waiter, entry in self._waiters.items() if not self._could_serve(entry.context)]
         for waiter in hopeless:
             if self._waiters.pop(waiter, None) is not None:
                 waiter.errback(self._no_host())
+        if self._subsets is not None:
+            self._fall_back()
+
+    def _fall_back(self) -> None:
+        """Give hosts to those whose subset has none any more, but who may have others."""
+        for waiter, entry in list(self._waiters.items()):
+            if waiter in self._waiters and self.active < self._max_requests:
+                host: Host | None = self._pick(entry.context)
+                if host is not None:
+                    self._hand(waiter, host)
+
+    # background work
+
+    def add_task(self, task: IClusterTask) -> None:
+        """Take in something that runs beside the cluster, from L{start} to L{stop}."""
+        self._tasks.append(task)
+
+    def start(self) -> None:
+        """Begin what runs beside the cluster."""
+        if not self._running and not self._ended:
+            self._running = True
+            for task in self._tasks:
+                task.start()
+
+    def stop(self) -> None:
+        """End it."""
+        if self._running:
+            self._running = False
+            for task in self._tasks:
+                task.stop()
 
     # ending
 
@@ -384,7 +643,8 @@ class Cluster:
 
     def _end(self, how: str) -> None:
         self._ended = how
-        self._return_until = 0.0
+        self.stop()
+        self._everyone.returns_until = 0.0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -430,6 +690,16 @@ class ClusterManager:
             return self._clusters[name]
         except KeyError:
             raise ClusterUnknown(f"there is no cluster {name!r}") from None
+
+    def start(self) -> None:
+        """Begin what runs beside the clusters; see L{Cluster.start}."""
+        for cluster in self:
+            cluster.start()
+
+    def stop(self) -> None:
+        """End it; see L{Cluster.stop}."""
+        for cluster in self:
+            cluster.stop()
 
     def drain(self) -> None:
         """Drain all clusters; see L{Cluster.drain}."""

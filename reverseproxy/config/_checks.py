@@ -45,6 +45,16 @@ _CLUSTERS: Final[Location] = ("cluster_manager", "clusters")
 _LISTENERS: Final[Location] = (*_SERVER, "listeners")
 _ROUTERS: Final[Location] = (*_SERVER, "routers")
 
+_WITH_WEIGHTS: Final = ("LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST", "LB_LEAST_CONNECTION", "LB_PEAK_EWMA")
+_DNS_KEYS: Final = (
+    "dns_refresh_rate",
+    "respect_dns_ttl",
+    "dns_lookup_family",
+    "dns_resolvers",
+    "dns_resolver_file",
+    "dns_resolver_port",
+)
+
 _PEM: Final = "-----BEGIN"
 
 
@@ -375,6 +385,7 @@ class _Checker:
                 )
         if len(cluster.circuit_breakers) > 1:
             self._warn((*location, "circuit_breakers"), "only the first element counts")
+        self._without_effect(location, cluster)
         seen: set[str] = set()
         for index, host in enumerate(cluster.hosts):
             if host.address and host.address in seen:
@@ -383,6 +394,37 @@ class _Checker:
                     f"{quote(host.address)} occurs more than once in this cluster; the last one counts",
                 )
             seen.add(host.address)
+
+    def _without_effect(self, location: Location, cluster: ClusterConfig) -> None:
+        """Warn of keys that need others, which are not there."""
+        if self._tree.get((*location, "health_check")) and not cluster.health_check.enabled:
+            self._warn(
+                (*location, "health_check", "service_name"),
+                "is empty: there are no health checks, as in MOSN",
+            )
+        start = cluster.slow_start
+        if start.mode == "duration" and not start.slow_start_duration:
+            self._warn(
+                (*location, "slow_start", "slow_start_duration"), "is not above 0: there is no slow start"
+            )
+        elif start.enabled and cluster.lb_type not in _WITH_WEIGHTS:
+            self._warn(
+                (*location, "slow_start"), f"has no effect, because {cluster.lb_type} does not know weights"
+            )
+        subsets = cluster.lb_subset_config
+        if self._tree.get((*location, "lb_subset_config")) and not subsets.subset_selectors:
+            self._warn(
+                (*location, "lb_subset_config", "subset_selectors"), "there is none: there are no subsets"
+            )
+        elif subsets.default_subset and subsets.fall_back_policy != 2:
+            self._warn(
+                (*location, "lb_subset_config", "default_subset"),
+                "has no effect, because fall_back_policy is not 2",
+            )
+        if cluster.type != "STRICT_DNS":
+            for field in _DNS_KEYS:
+                if self._tree.get((*location, field)):
+                    self._warn((*location, field), "has no effect, because type is not STRICT_DNS")
 
     # agents
 

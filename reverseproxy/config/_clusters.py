@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 __all__ = [
+    "CheckConfig",
     "CircuitBreakerConfig",
     "ClusterConfig",
     "ClusterManagerConfig",
+    "DnsResolversConfig",
+    "HealthCheckConfig",
     "HostConfig",
+    "HttpCheckConfig",
     "LbConfig",
+    "OutlierDetectionConfig",
+    "SlowStartConfig",
+    "StatusRangeConfig",
+    "SubsetConfig",
 ]
 
 from collections.abc import Mapping
@@ -17,7 +25,21 @@ from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
-from reverseproxy.config._values import Address, Bool, Free, Number, Span, Text, UInt, or_default
+from reverseproxy.config._values import (
+    Address,
+    Bool,
+    Free,
+    Int,
+    Interval,
+    Kind,
+    Number,
+    Span,
+    Text,
+    UInt,
+    between,
+    or_default,
+    quote,
+)
 
 _DEFAULT_PENDING: Final = 1024
 _CONNECT_TIMEOUT: Final = 10.0
@@ -27,6 +49,42 @@ def _bias(value: float) -> float:
     if value < 0:
         raise ValueError(f"{value} is negative; write 0 or a number above it")
     return value
+
+
+def _part(value: float) -> float:
+    if value > 1:
+        raise ValueError(f"{value} is above 1; write a part of the weight, such as 0.1")
+    return value
+
+
+def _above_zero_or(default: float) -> AfterValidator:
+    """Make numbers that are not above 0 mean the default, as MOSN does."""
+    return AfterValidator(lambda value: value if value > 0 else default)
+
+
+def _port(text: str) -> str:
+    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) <= 65535):
+        raise ValueError(
+            f'{quote(text)} is not a port; write a number from 1 to 65535 as a text, such as "53"'
+        )
+    return text
+
+
+def _method(text: str) -> str:
+    if text and not (text.isascii() and text.isalpha()):
+        raise ValueError(f'{quote(text)} is not a method; write "GET"')
+    return text
+
+
+def _domain(text: str) -> str:
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise ValueError(f'{quote(text)} is not a host name; write "host" or "host:port"')
+    return text
+
+
+Bias = Annotated[Number, AfterValidator(_bias)]
+PortText = Annotated[Text, AfterValidator(_port)]
+Port = Annotated[Int, between(0, 65535)]
 
 
 class HostConfig(Model):
@@ -44,26 +102,197 @@ class HostConfig(Model):
 class CircuitBreakerConfig(Model):
     """Limits of a cluster."""
 
-    max_connections: UInt = key(0, "The most connections to one host.", acted=False)
+    max_connections: UInt = key(
+        0,
+        "The most connections to one host that is dialled, and the most sessions of tcp_proxy in the whole "
+        "cluster; 0 means any number. Where each request takes a connection, requests beyond it wait.",
+    )
     max_pending_requests: UInt = key(
         0, f"How many requests may wait for a host that is free; 0 means {_DEFAULT_PENDING}."
     )
     max_requests: UInt = key(0, "How many requests may be under way at once; 0 means any number.")
-    max_retries: UInt = key(0, "How many retries may be under way at once.", acted=False)
+    max_retries: UInt = key(0, "How many retries may be under way at once; 0 means any number.")
 
 
 class LbConfig(Model):
     """Options of the load balancer."""
 
     choice_count: Annotated[UInt, or_default(2)] = key(
-        2, "LB_LEAST_REQUEST: how many hosts are compared where all have the same weight; 0 means 2."
+        2,
+        "LB_LEAST_REQUEST, LB_LEAST_CONNECTION and LB_PEAK_EWMA: how many hosts are compared where all have "
+        "the same weight; 0 means 2.",
     )
-    active_request_bias: Annotated[Number, AfterValidator(_bias)] = key(
+    active_request_bias: Bias = key(
         1.0,
-        "LB_LEAST_REQUEST: how much requests under way count against a host's weight; 0 means not at all.",
+        "The same: how much requests (or connections) under way count against a host; 0 means not at all.",
     )
-    client_error_bias: Number = key(0.0, "LB_PEAK_EWMA: how much client errors count.", acted=False)
-    server_error_bias: Number = key(0.0, "LB_PEAK_EWMA: how much server errors count.", acted=False)
+    client_error_bias: Bias = key(1.0, "LB_PEAK_EWMA: how much answers from 400 to 499 count against a host.")
+    server_error_bias: Bias = key(
+        1.0, "LB_PEAK_EWMA: how much answers from 500 on, and lost connections, count against a host."
+    )
+
+
+class SlowStartConfig(Model):
+    """
+    How new hosts warm up, also those of tunnel agents.
+
+    It is for the balancers that know weights: LB_WEIGHTED_ROUNDROBIN,
+    LB_LEAST_REQUEST, LB_LEAST_CONNECTION and LB_PEAK_EWMA.
+    """
+
+    mode: Text = key(
+        "", "How to measure the age of a host; empty means no slow start.", choices=("duration",)
+    )
+    slow_start_duration: Span = key(0.0, "How long a host warms up; 0 means not at all.")
+    aggression: Annotated[Number, _above_zero_or(1.0)] = key(
+        1.0, "Above 1 the weight grows faster at first, below 1 more slowly; 0 and less mean 1."
+    )
+    min_weight_percent: Annotated[Number, AfterValidator(_part), _above_zero_or(0.1)] = key(
+        0.1, "The part of its weight that a host has at once, such as 0.1; 0 and less mean 0.1."
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether hosts warm up."""
+        return self.mode == "duration" and self.slow_start_duration > 0
+
+
+class SubsetConfig(Model):
+    """Subsets of the hosts, by their metadata."""
+
+    fall_back_policy: Annotated[Int, between(0, 2)] = key(
+        0,
+        "Where requests go whose subset has no host: 0 nowhere, 1 to any host, 2 to the default subset.",
+    )
+    default_subset: Mapping[str, Text] = key({}, "The labels of the hosts in the default subset.")
+    subset_selectors: Annotated[tuple[tuple[Text, ...], ...], Kind("list of lists of texts")] = key(
+        (),
+        "Names of labels. Hosts with all labels of a list make up one subset for each combination of their "
+        "values. Without any there are no subsets.",
+    )
+
+
+class StatusRangeConfig(Model):
+    """HTTP statuses from one to another."""
+
+    start: Int = key(0, "The first status.", name="Start")
+    end: Int = key(0, "The last status.", name="End")
+
+
+class HttpCheckConfig(Model):
+    """The request of a health check by HTTP."""
+
+    port: Port = key(
+        0, "The port of hosts that are dialled; 0 means the one that requests go to, with the cluster's TLS."
+    )
+    timeout: Annotated[Span, or_default(30.0)] = key(
+        30.0, "How long the answer may take, if that is shorter than the check's own timeout; 0 means 30 s."
+    )
+    path: Text = key("", "The path, perhaps with a query; empty means /.")
+    method: Annotated[Text, AfterValidator(_method)] = key("", "The method; empty means GET.")
+    scheme: Text = key(
+        "http", "Where port is given: whether to use TLS there.", choices=("http", "https"), fallback="http"
+    )
+    domain: Annotated[Text, AfterValidator(_domain)] = key(
+        "", "The Host header; empty means the host's address."
+    )
+    codes: tuple[StatusRangeConfig, ...] = key((), "Statuses of a healthy host; none means 200 only.")
+
+
+class CheckConfig(Model):
+    """What a health check does, by protocol."""
+
+    http_check_config: HttpCheckConfig | None = key(
+        None, "For Http1. Without it, / is asked for, and every answer below 500 is a good one."
+    )
+
+
+class HealthCheckConfig(Model):
+    """
+    Active health checks.
+
+    Hosts are dialled. The connection of a tunnel agent is used for its check by
+    HTTP while no request is under way on it; a check by TCP has nothing to do
+    there, as the loss of the connection is noticed anyway.
+    """
+
+    protocol: Text = key(
+        "TCP",
+        "How to check.",
+        choices=("TCP", "Http1"),
+        later=("Http2", "bolt", "boltv2", "dubbo", "tars"),
+        fallback="TCP",
+    )
+    timeout: Annotated[Span, or_default(1.0)] = key(1.0, "How long a check may take; 0 means 1 s.")
+    interval: Annotated[Span, or_default(15.0)] = key(
+        15.0, "The time from the end of one check to the next; 0 means 15 s."
+    )
+    interval_jitter: Annotated[Span, or_default(0.005)] = key(
+        0.005, "What is added to the interval at random, at the most; 0 means 5 ms."
+    )
+    initial_delay_seconds: Annotated[Span, or_default(1.0)] = key(
+        1.0, "A duration: the time until the first check of a host; 0 means 1 s."
+    )
+    healthy_threshold: Annotated[UInt, or_default(1)] = key(
+        1, "After how many checks passed in a row a host is healthy again; 0 means 1."
+    )
+    unhealthy_threshold: Annotated[UInt, or_default(1)] = key(
+        1, "After how many checks failed in a row a host is unhealthy; 0 means 1."
+    )
+    service_name: Text = key("", "Any name; without it there are no checks, as in MOSN.")
+    check_config: CheckConfig = key(CheckConfig(), "What the check does.")
+    event_log_path: Text = key("", "A log of all checks.", acted=False)
+    common_callbacks: Free = key(None, "MOSN's functions to be called after each check.", acted=False)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether hosts are checked."""
+        return bool(self.service_name)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a check may take, by whichever timeout is the shorter one."""
+        http = self.check_config.http_check_config
+        if self.protocol != "Http1" or http is None:
+            return self.timeout
+        return min(self.timeout, http.timeout)
+
+
+class OutlierDetectionConfig(Model):
+    """
+    When hosts that fail requests are left out for a while.
+
+    By default it is those that can't be connected to. The time doubles with
+    each time that a host is left out again.
+    """
+
+    consecutive_connect_failures: UInt = key(
+        5, "After how many connects failed in a row; 0 means never.", ours=True
+    )
+    consecutive_5xx: UInt = key(
+        0, "After how many answers with a status of 500 or above in a row; 0 means never.", ours=True
+    )
+    consecutive_resets: UInt = key(
+        0, "After how many answers in a row that were cut off or did not come; 0 means never.", ours=True
+    )
+    base_ejection_time: Interval = key(30.0, "For how long, the first time.", ours=True)
+    max_ejection_time: Interval = key(300.0, "For how long at the most.", ours=True)
+    max_ejection_percent: Annotated[Int, between(0, 100)] = key(
+        50, "How many of the hosts may be left out at once. One that is healthy always stays.", ours=True
+    )
+
+
+class DnsResolversConfig(Model):
+    """Name servers to ask instead of the system's resolver."""
+
+    servers: tuple[Text, ...] = key(
+        (), "IP addresses of the name servers, in the order in which to ask them."
+    )
+    search: tuple[Text, ...] = key((), "Domains to look for names in.")
+    port: PortText = key("53", "The port of the name servers.")
+    ndots: UInt = key(1, "Names with fewer dots are looked for in the search domains first.")
+    timeout: Annotated[UInt, or_default(2)] = key(2, "Seconds until a server is asked again; 0 means 2.")
+    attempts: Annotated[UInt, or_default(2)] = key(2, "How often each server is asked; 0 means 2.")
 
 
 class ClusterConfig(Model):
@@ -80,37 +309,43 @@ class ClusterConfig(Model):
     name: Text = key("", "The name that routes and tunnel agents refer to.", required=True)
     type: Text = key(
         "SIMPLE",
-        "The kind of cluster. They are all the same here: the hosts given, and tunnel agents.",
-        choices=("SIMPLE", "STATIC", "DYNAMIC", "EDS"),
-        later=("STRICT_DNS", "ORIGINAL_DST"),
+        "The kind of cluster. STRICT_DNS makes hosts of all addresses that the names of the hosts given "
+        "have; the others are all the same here: the hosts given. Tunnel agents may join any.",
+        choices=("SIMPLE", "STATIC", "DYNAMIC", "EDS", "STRICT_DNS"),
+        later=("ORIGINAL_DST",),
         fallback="SIMPLE",
     )
     sub_type: Text = key("", "A subordinate type.", acted=False, why="not acted on, as in MOSN")
     lb_type: Text = key(
         "LB_ROUNDROBIN",
         "How to choose a host.",
-        choices=("LB_RANDOM", "LB_ROUNDROBIN", "LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST"),
-        later=(
+        choices=(
+            "LB_RANDOM",
+            "LB_ROUNDROBIN",
+            "LB_WEIGHTED_ROUNDROBIN",
+            "LB_LEAST_REQUEST",
             "LB_LEAST_CONNECTION",
+            "LB_PEAK_EWMA",
             "LB_MAGLEV",
             "LB_REQUEST_ROUNDROBIN",
-            "LB_PEAK_EWMA",
-            "LB_ORIGINAL_DST",
         ),
+        later=("LB_ORIGINAL_DST",),
         fallback="LB_ROUNDROBIN",
     )
     max_request_per_conn: UInt = key(
         1024,
-        "After how many requests to close a connection.",
-        acted=False,
-        why="not acted on, as in MOSN",
+        "After how many requests to close a connection to a host that is dialled; 0, and an absent key, mean "
+        "never.",
     )
     mark: UInt = key(0, "A mark to set on connections (SO_MARK).", acted=False)
     conn_buffer_limit_bytes: UInt = key(16384, "The size of connection buffers.", acted=False)
     circuit_breakers: tuple[CircuitBreakerConfig, ...] = key((), "Limits; only the first element counts.")
-    health_check: Free = key(None, "Active health checks.", acted=False)
+    health_check: HealthCheckConfig = key(HealthCheckConfig(), "Active health checks.")
+    outlier_detection: OutlierDetectionConfig = key(
+        OutlierDetectionConfig(), "When hosts that fail requests are left out for a while.", ours=True
+    )
     spec: Free = key(None, "Subscriptions to service registries.", acted=False)
-    lb_subset_config: Free = key(None, "Subsets of hosts by metadata.", acted=False)
+    lb_subset_config: SubsetConfig = key(SubsetConfig(), "Subsets of hosts by metadata.")
     original_dst_lb_config: Free = key(None, "Options of LB_ORIGINAL_DST.", acted=False)
     cluster_manager_tls: Bool = key(
         False, "Whether to use the cluster manager's tls_context instead of the cluster's own."
@@ -129,21 +364,43 @@ class ClusterConfig(Model):
     )
     keepalive: Free = key(None, "Heartbeats of RPC protocols: {interval, timeout}.", acted=False)
     lbconfig: LbConfig = key(LbConfig(), "Options of the load balancer.")
-    dns_refresh_rate: Free = key(None, "How often STRICT_DNS resolves.", acted=False)
-    respect_dns_ttl: Bool = key(False, "Whether STRICT_DNS keeps to the life time of answers.", acted=False)
-    dns_lookup_family: Text = key("", "The addresses STRICT_DNS takes: V4_ONLY or V6_ONLY.", acted=False)
-    dns_resolvers: Free = key(None, "Name servers for STRICT_DNS.", acted=False)
-    dns_resolver_file: Text = key("", "A resolv.conf for STRICT_DNS.", acted=False)
-    dns_resolver_port: Text = key("", "The port of name servers for STRICT_DNS.", acted=False)
-    slow_start: Free = key(None, "Let new hosts warm up.", acted=False)
+    dns_refresh_rate: Annotated[Span, or_default(5.0)] = key(
+        5.0, "STRICT_DNS: the time between two lookups of a name; 0 means 5 s."
+    )
+    respect_dns_ttl: Bool = key(
+        False,
+        "STRICT_DNS: whether to look a name up again when its addresses expire instead. Name servers are "
+        "then asked directly, because the system's resolver does not tell.",
+    )
+    dns_lookup_family: Text = key(
+        "V4_ONLY", "STRICT_DNS: the addresses to take.", choices=("V4_ONLY", "V6_ONLY"), fallback="V4_ONLY"
+    )
+    dns_resolvers: DnsResolversConfig = key(
+        DnsResolversConfig(), "STRICT_DNS: name servers to ask instead of the system's resolver."
+    )
+    dns_resolver_file: Text = key(
+        "", "STRICT_DNS: a file like /etc/resolv.conf with such name servers; dns_resolvers goes first."
+    )
+    dns_resolver_port: PortText = key("", "STRICT_DNS: the port of name servers in a file; empty means 53.")
+    slow_start: SlowStartConfig = key(SlowStartConfig(), "How new hosts warm up.")
     cluster_pool_enable: Bool = key(
-        False, "Whether this cluster has connection pools of its own.", acted=False
+        False, "Whether this cluster has connection pools of its own. Here that is always so."
     )
 
     @field_validator("tls_context")
     @classmethod
     def _off_is_none(cls, value: TlsContextConfig | None) -> TlsContextConfig | None:
         return enabled(value)
+
+    @property
+    def requests_per_connection(self) -> int:
+        """
+        After how many requests to close a connection; 0 for never.
+
+        MOSN says 1,024 and does nothing of the kind, so only a number that the
+        document gives counts.
+        """
+        return self.max_request_per_conn if "max_request_per_conn" in self.model_fields_set else 0
 
     @property
     def limits(self) -> CircuitBreakerConfig:
@@ -171,7 +428,7 @@ class ClusterManagerConfig(Model):
 
     tls_context: TlsContextConfig | None = key(None, "TLS for clusters that set cluster_manager_tls.")
     cluster_pool_enable: Bool = key(
-        False, "Whether each cluster has connection pools of its own.", acted=False
+        False, "Whether each cluster has connection pools of its own. Here that is always so."
     )
     clusters: tuple[ClusterConfig, ...] = key((), "The clusters.")
     clusters_configs: Text = key(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -16,6 +17,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover, IDetachable
 from reverseproxy.cluster.host import Host, IHostPool, ReverseHost
+from reverseproxy.interfaces import ILoadBalancer
 
 
 class Wire(StringTransport):
@@ -117,13 +119,23 @@ class Pool:
 class FakeHost(Host):
     """A host that never connects to anything."""
 
-    def __init__(self, address: str, weight: int = 1, capacity: int | None = None) -> None:
-        super().__init__(address, weight=weight, capacity=capacity)
+    def __init__(
+        self,
+        address: str,
+        weight: int = 1,
+        capacity: int | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(address, weight=weight, capacity=capacity, metadata=metadata)
         self.retirements = 0
         self.reasons: list[str] = []
 
     def __repr__(self) -> str:
         return self.address
+
+    def __hash__(self) -> int:
+        # The same in each run, so that sets of hosts have the same order.
+        return crc32(self.address.encode())
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         protocol = factory.buildProtocol(None)
@@ -143,8 +155,8 @@ class ReturningHost(FakeHost):
 
     returns = True
 
-    def __init__(self, address: str, weight: int = 1) -> None:
-        super().__init__(address, weight, capacity=1)
+    def __init__(self, address: str, weight: int = 1, metadata: dict[str, str] | None = None) -> None:
+        super().__init__(address, weight, capacity=1, metadata=metadata)
 
 
 class Gone:
@@ -170,3 +182,12 @@ def reverse_host(
     host = ReverseHost(address, "edge", 10, {"zone": "a"}, wire, on_gone, clock=clock, **options)
     host.attach(owner, surplus)
     return host, wire
+
+
+def hosts_of(*weights: int) -> list[FakeHost]:
+    return [FakeHost(f"h{number}", weight) for number, weight in enumerate(weights)]
+
+
+def picks(balancer: ILoadBalancer, count: int) -> list[str]:
+    picked = [balancer.pick(None) for _ in range(count)]
+    return ["none" if host is None else host.address for host in picked]

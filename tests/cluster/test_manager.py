@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster import balancers, manager
+from reverseproxy.cluster import manager, turns
 from reverseproxy.cluster.balancers import make_balancer
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
@@ -721,7 +721,7 @@ class CostTests(SynchronousTestCase):
     def setUp(self) -> None:
         heapq = pure_heapq()
         for name in ("heapify", "heappop", "heappush", "heapreplace"):
-            self.patch(balancers, name, getattr(heapq, name))
+            self.patch(turns, name, getattr(heapq, name))
 
         class Silent:
             def info(self, message: str, **fields: object) -> None:

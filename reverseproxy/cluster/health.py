@@ -1,0 +1,203 @@
+"""
+Active health checks: hosts are asked now and then whether they are well.
+
+What to ask is a checker's matter (L{IHealthChecker}); when to ask, and what to
+make of the answers, is decided here, as MOSN does (spec 4.6).  The state of a
+host's check is kept with the host (C{Host.check}).
+"""
+
+from __future__ import annotations
+
+__all__ = ["CheckState", "HealthMonitor", "HostCheck", "IHealthChecker"]
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from reverseproxy.cluster.host import Fault, Host, ReverseHost
+from reverseproxy.cluster.manager import IClusterTask
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.config.models import HealthCheckConfig
+
+
+class IHealthChecker(Interface):
+    """A way to find out whether a host is well."""
+
+    def wants(host: Host) -> bool:  # noqa: N805
+        """Say whether there is anything to find out about this host."""
+
+    def check(host: Host) -> Deferred[None]:  # noqa: N805
+        """
+        Find out.
+
+        A reverse host is nobody else's for that time, and is given back as it
+        was, or closed.
+
+        @return: fails if the host is not well; the message says why.  May be
+            cancelled, with which the check ends.
+        """
+
+
+class CheckState:
+    """
+    Whether a host counts as healthy, by its last checks.
+
+    A host is healthy to begin with, as in MOSN.  C{fall} failures in a row make
+    it unhealthy, and C{rise} successes in a row healthy again.
+
+    @ivar healthy: what it counts as now.
+    """
+
+    __slots__ = ("_fall", "_rise", "_row", "healthy")
+
+    def __init__(self, rise: int = 1, fall: int = 1) -> None:
+        """
+        @param rise: at least one.
+        @param fall: at least one.
+        """
+        self.healthy = True
+        self._rise = rise
+        self._fall = fall
+        self._row = 0  # results in a row that speak against the present state
+
+    def note(self, passed: bool) -> bool:
+        """
+        Take a result in.
+
+        @return: whether the state has changed.
+        """
+        if passed is self.healthy:
+            self._row = 0
+            return False
+        self._row += 1
+        if self._row < (self._fall if self.healthy else self._rise):
+            return False
+        self._row = 0
+        self.healthy = passed
+        return True
+
+
+class HostCheck:
+    """
+    The check of one host.
+
+    @ivar state: what its results amount to.
+    @ivar next: will begin the next check.
+    @ivar running: the check under way.
+    """
+
+    __slots__ = ("next", "running", "state")
+
+    def __init__(self, state: CheckState) -> None:
+        self.state = state
+        self.next: IDelayedCall | None = None
+        self.running: Deferred[None] | None = None
+
+    def stop(self) -> None:
+        """End it."""
+        if self.next is not None:
+            self.next.cancel()
+            self.next = None
+        if self.running is not None:
+            self.running.cancel()
+
+
+@implementer(IClusterTask)
+class HealthMonitor:
+    """
+    Checks all hosts of a cluster.
+
+    @ivar passed: how many checks have passed.
+    @ivar failed: how many have failed.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        config: HealthCheckConfig,
+        checker: IHealthChecker,
+        clock: IReactorTime,
+        random: Callable[[], float],
+    ) -> None:
+        """
+        @param random: numbers from 0 to 1, which spread the checks.
+        """
+        self._cluster = cluster
+        self._config = config
+        self._checker = checker
+        self._clock = clock
+        self._random = random
+        self._running = False
+        self.passed = 0
+        self.failed = 0
+
+    def start(self) -> None:
+        """Begin with the hosts that there are; see L{IClusterTask}."""
+        self._running = True
+        for host in self._cluster.hosts.values():
+            self.joined(host)
+
+    def stop(self) -> None:
+        """End all checks; see L{IClusterTask}."""
+        self._running = False
+        for host in list(self._cluster.hosts.values()):
+            self.left(host)
+
+    def joined(self, host: Host) -> None:
+        """Begin to check a host; see L{IClusterTask}."""
+        if self._running and self._checker.wants(host):
+            config = self._config
+            host.check = HostCheck(CheckState(config.healthy_threshold, config.unhealthy_threshold))
+            self._plan(host, host.check, config.initial_delay_seconds)
+
+    def left(self, host: Host) -> None:
+        """End the check of a host; see L{IClusterTask}."""
+        check, host.check = host.check, None
+        if check is not None:
+            check.stop()
+
+    def _plan(self, host: Host, check: HostCheck, delay: float) -> None:
+        check.next = self._clock.callLater(delay, self._begin, host, check)
+
+    def _again(self, host: Host, check: HostCheck) -> None:
+        self._plan(host, check, self._config.interval + self._config.interval_jitter * self._random())
+
+    def _begin(self, host: Host, check: HostCheck) -> None:
+        check.next = None
+        lent = isinstance(host, ReverseHost)
+        if lent and not self._cluster.borrow(host):
+            # It is busy; the requests on it will show how it is.
+            self._again(host, check)
+            return
+        running = check.running = maybeDeferred(self._checker.check, host)
+        running.addTimeout(self._config.longest, self._clock, self._too_late)
+        running.addBoth(self._ended, host, check, lent)
+
+    def _too_late(self, result: object, timeout: float) -> None:
+        raise TimeoutError(f"no answer within {timeout:g} s")
+
+    def _ended(self, result: object, host: Host, check: HostCheck, lent: bool) -> None:
+        check.running = None
+        if host.check is check:
+            self._take_in(result, host, check)
+        if lent:
+            # After its health is known, so that nobody gets it who should not.
+            self._cluster.release(host)
+        if host.check is check:
+            self._again(host, check)
+
+    def _take_in(self, result: object, host: Host, check: HostCheck) -> None:
+        if isinstance(result, Failure):
+            self.failed += 1
+            reason = f"a health check has failed: {result.getErrorMessage()}"
+        else:
+            self.passed += 1
+            reason = "a health check has passed"
+        if check.state.note(not isinstance(result, Failure)):
+            self._cluster.set_health(host, check.state.healthy, reason, Fault.CHECK)

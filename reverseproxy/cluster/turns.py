@@ -1,0 +1,278 @@
+"""
+Load balancers that let hosts take turns.
+
+Nothing is rebuilt when a host comes or goes, and hosts that are busy cost
+nothing to skip.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BusyTurnsBalancer",
+    "RequestRoundRobinBalancer",
+    "RoundRobinBalancer",
+    "ScaledTurnsBalancer",
+    "WeightedRoundRobinBalancer",
+]
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush, heapreplace
+
+from zope.interface import implementer
+
+from reverseproxy.cluster.host import clamp_weight
+from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
+
+_COMPACT_ABOVE = 32
+"""A heap with fewer entries of removed hosts than this is left as it is."""
+
+
+class _Node:
+    """
+    A host in a queue of deadlines.
+
+    @ivar deadline: when its next turn is due, in virtual time.
+    @ivar place: orders equal deadlines; unique.
+    @ivar queued: whether the heap has an entry for it.  Entries of suspended
+        and removed hosts stay until they come to the top.
+    """
+
+    __slots__ = ("deadline", "host", "place", "queued", "removed", "stride", "suspended")
+
+    def __init__(self, host: IHost, stride: float) -> None:
+        self.host = host
+        self.stride = stride
+        self.deadline = 0.0
+        self.place = 0
+        self.queued = False
+        self.removed = False
+        self.suspended = False
+
+
+@implementer(ILoadBalancer)
+class WeightedRoundRobinBalancer:
+    """
+    LB_WEIGHTED_ROUNDROBIN: hosts take turns, heavier ones more often.
+
+    Each host has a deadline; the earliest is picked and its next one lies
+    1/weight later, so that turns are evenly spread (earliest deadline first).
+    Hosts with equal weights take turns in plain rotation.
+
+    A host that is suspended keeps its deadline.  When it is resumed after that
+    has passed, it is due at once, and only once: it does not get the turns back
+    that it missed.
+
+    Operations take O(log n), amortised.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[IHost, _Node] = {}
+        self._heap: list[tuple[float, int, _Node]] = []
+        self._now = 0.0
+        self._places = 0
+        self._ready = 0
+        self._dead = 0
+
+    def _stride(self, host: IHost) -> float:
+        return 1.0 / clamp_weight(host.weight)
+
+    def _advance(self, node: _Node) -> float:
+        """How far away a host's next turn is, when it joins or is picked."""
+        return node.stride
+
+    def add(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        if host in self._nodes:
+            return
+        node = self._nodes[host] = _Node(host, self._stride(host))
+        self._places += 1
+        node.place = self._places
+        node.deadline = self._now + self._advance(node)
+        self._ready += 1
+        self._push(node)
+
+    def _push(self, node: _Node) -> None:
+        node.queued = True
+        heappush(self._heap, (node.deadline, node.place, node))
+
+    def remove(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        node = self._nodes.pop(host, None)
+        if node is None:
+            return
+        node.removed = True
+        if not node.suspended:
+            self._ready -= 1
+        if node.queued:
+            self._dead += 1
+            if self._dead > _COMPACT_ABOVE and self._dead * 2 > len(self._heap):
+                self._heap = [entry for entry in self._heap if not entry[2].removed]
+                heapify(self._heap)
+                self._dead = 0
+
+    def suspend(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        node = self._nodes.get(host)
+        if node is not None and not node.suspended:
+            node.suspended = True
+            self._ready -= 1
+
+    def resume(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        node = self._nodes.get(host)
+        if node is not None and node.suspended:
+            node.suspended = False
+            self._ready += 1
+            if not node.queued:
+                self._push(node)
+
+    def pick(self, context: PickContext | None) -> IHost | None:
+        """See L{ILoadBalancer}."""
+        if not self._ready:
+            return None
+        tried = context.tried if context is not None else None
+        aside: list[tuple[float, int, _Node]] = []
+        picked: IHost | None = None
+        heap = self._heap
+        while heap:
+            deadline, _, node = heap[0]
+            if node.suspended or node.removed:
+                heappop(heap)
+                node.queued = False
+                if node.removed:
+                    self._dead -= 1
+            elif tried and node.host in tried:
+                aside.append(heappop(heap))
+            else:
+                # A host that others passed, while it was suspended or in C{tried}, is
+                # late; it goes first now, but does not catch up.
+                if deadline > self._now:
+                    self._now = deadline
+                self._places += 1
+                node.place = self._places
+                node.deadline = self._now + self._advance(node)
+                heapreplace(heap, (node.deadline, node.place, node))
+                picked = node.host
+                break
+        for entry in aside:
+            heappush(heap, entry)
+        return picked
+
+
+class RoundRobinBalancer(WeightedRoundRobinBalancer):
+    """LB_ROUNDROBIN: hosts take turns, whatever their weights."""
+
+    def _stride(self, host: IHost) -> float:
+        return 1.0
+
+
+class BusyTurnsBalancer(WeightedRoundRobinBalancer):
+    """Turns by weight, but a host's weight shrinks with the requests under way on it."""
+
+    def __init__(self, bias: float) -> None:
+        """
+        @param bias: a host's weight is divided by C{(active + 1) ** bias}.
+        """
+        super().__init__()
+        self._bias = bias
+
+    def _advance(self, node: _Node) -> float:
+        stride: float = node.stride * (node.host.active + 1) ** self._bias
+        return stride
+
+
+class ScaledTurnsBalancer(WeightedRoundRobinBalancer):
+    """
+    Turns by weight, where more than the weight counts.
+
+    The time to a host's next turn is multiplied by what each scale says of the
+    host at that moment: 2 halves its share.
+    """
+
+    def __init__(self, *scales: Callable[[IHost], float]) -> None:
+        """
+        @param scales: each gives a number above 0.
+        """
+        super().__init__()
+        self._scales = scales
+
+    def _advance(self, node: _Node) -> float:
+        stride = node.stride
+        for scale in self._scales:
+            stride *= scale(node.host)
+        return stride
+
+
+@implementer(ILoadBalancer)
+class RequestRoundRobinBalancer:
+    """
+    LB_REQUEST_ROUNDROBIN: every request begins with the first host.
+
+    The order is that in which hosts have joined.  A request that is sent again
+    continues behind the host that it was given before, and goes on from the
+    first one when it has come to the last: C{PickContext.position} says where
+    it is.
+
+    A pick takes O(log n) and a step for each host that was tried; joins are
+    O(1).  Suspending, resuming and removing are a binary search, and one
+    C{memmove} of eight bytes for each host that is ready.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[IHost, int] = {}
+        self._hosts: dict[int, IHost] = {}
+        self._ready: list[int] = []
+        self._last = -1
+
+    def add(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        if host not in self._places:
+            self._last += 1
+            self._places[host] = self._last
+            self._hosts[self._last] = host
+            self._ready.append(self._last)
+
+    def remove(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        self.suspend(host)
+        place = self._places.pop(host, None)
+        if place is not None:
+            del self._hosts[place]
+
+    def suspend(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        index = self._find(host)
+        if index is not None and index[1]:
+            del self._ready[index[0]]
+
+    def resume(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        index = self._find(host)
+        if index is not None and not index[1]:
+            insort(self._ready, self._places[host])
+
+    def _find(self, host: IHost) -> tuple[int, bool] | None:
+        """Where in the list of those that are ready a host belongs, and whether it is there."""
+        place = self._places.get(host)
+        if place is None:
+            return None
+        index = bisect_left(self._ready, place)
+        return index, index < len(self._ready) and self._ready[index] == place
+
+    def pick(self, context: PickContext | None) -> IHost | None:
+        """See L{ILoadBalancer}."""
+        ready = self._ready
+        if not ready:
+            return None
+        if context is None:
+            return self._hosts[ready[0]]
+        first = bisect_right(ready, context.position)
+        count = len(ready)
+        for index in range(first, first + count):
+            place = ready[index % count]
+            host = self._hosts[place]
+            if host not in context.tried:
+                context.position = place
+                return host
+        return None
