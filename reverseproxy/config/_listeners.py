@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 __all__ = [
+    "UPSTREAM_PROTOCOLS",
+    "UPSTREAM_UNUSED",
     "AccessLogConfig",
+    "BoltOptions",
     "CidrConfig",
     "FilterChainConfig",
     "FilterConfig",
     "Http1Options",
+    "Http2Options",
+    "HttpOptions",
     "ListenerConfig",
     "ProtocolOptions",
     "ProxyConfig",
+    "RpcOptions",
     "TcpProxyConfig",
     "TcpRouteConfig",
     "TunnelConfig",
@@ -42,14 +48,15 @@ from reverseproxy.config._values import (
 )
 
 _HEADER_SIZE: Final = 8192
+_FRAME_SIZE: Final = 16 * 1024 * 1024
+
+UPSTREAM_PROTOCOLS: Final = ("Auto", "Http1", "Http2", "X", "bolt", "boltv2", "dubbo")
+UPSTREAM_UNUSED: Final = "not acted on, as in MOSN; hosts are spoken to as the client speaks"
 
 
-class Http1Options(Model):
-    """Limits and habits of HTTP/1."""
+class HttpOptions(Model):
+    """What is the same for every version of HTTP."""
 
-    max_header_size: Annotated[UInt, or_default(_HEADER_SIZE)] = key(
-        _HEADER_SIZE, f"The most bytes that the head of a request may have; 0 means {_HEADER_SIZE}."
-    )
     max_request_body_size: UInt = key(
         0, "The most bytes that the body of a request may have; 0 means any number."
     )
@@ -66,6 +73,75 @@ class Http1Options(Model):
     )
 
 
+class Http1Options(HttpOptions):
+    """Limits and habits of HTTP/1."""
+
+    max_header_size: Annotated[UInt, or_default(_HEADER_SIZE)] = key(
+        _HEADER_SIZE, f"The most bytes that the head of a request may have; 0 means {_HEADER_SIZE}."
+    )
+
+
+class Http2Options(HttpOptions):
+    """Limits and habits of HTTP/2."""
+
+    http2_use_stream: Bool = key(
+        False,
+        "Whether bodies are passed on as they come.",
+        acted=False,
+        why="not acted on; bodies are always passed on as they come, as MOSN does if this is true",
+        harmless=(True,),
+    )
+    max_request_body_size: UInt = key(
+        0, "The most bytes that the body of a request may have; 0 means any number.", ours=True
+    )
+    max_concurrent_streams: Annotated[Int, between(1, 10_000)] = key(
+        100, "How many requests of one connection may be under way; further ones are refused.", ours=True
+    )
+    max_header_list_size: Annotated[Int, between(1024, 1024 * 1024)] = key(
+        65536,
+        "The most bytes that the head of a request may have: of names, of values, and 32 for each field.",
+        ours=True,
+    )
+    initial_window_size: Annotated[Int, between(1024, 64 * 1024 * 1024)] = key(
+        262144,
+        "How many bytes of a request's body a client may send that are not passed on yet. A larger window "
+        "makes uploads over long distances faster, and costs that much memory for each that is slow.",
+        ours=True,
+    )
+    max_resets: Annotated[Int, between(10, 1_000_000)] = key(
+        200,
+        "How many requests of one connection may be broken off in a row, by the client or for its "
+        "mistakes. 20 more are allowed every second, and one for each that is completed; a client beyond "
+        "that loses its connection.",
+        ours=True,
+    )
+    max_control_frames: Annotated[Int, between(10, 10_000_000)] = key(
+        1000,
+        "How many frames that serve no request (such as PING, SETTINGS and PRIORITY) a client may send in "
+        "a row. 50 more are allowed every second, and some for each frame that does; a client beyond that "
+        "loses its connection.",
+        ours=True,
+    )
+
+
+class RpcOptions(Model):
+    """Limits of RPC protocols."""
+
+    max_frame_size: Annotated[Int, between(1024, 2**30)] = key(
+        _FRAME_SIZE, "The most bytes that a request or a response may have.", ours=True
+    )
+
+
+class BoltOptions(RpcOptions):
+    """Limits and habits of bolt and boltv2."""
+
+    enable_bolt_goaway: Bool = key(
+        False,
+        "Whether to tell clients that the process is stopping, so that they send further requests elsewhere. "
+        "Clients must know what that means.",
+    )
+
+
 class ProtocolOptions(Model):
     """
     Options by protocol.
@@ -74,9 +150,15 @@ class ProtocolOptions(Model):
     """
 
     http1: Http1Options = key(Http1Options(), "Options of HTTP/1.", name="Http1")
-    http2: Free = key(None, "Options of HTTP/2.", name="Http2", acted=False)
-    bolt: Free = key(None, "Options of bolt.", acted=False)
-    sub_protocol: Text = key("", 'The protocols that "X" as downstream_protocol stands for.', acted=False)
+    http2: Http2Options = key(Http2Options(), "Options of HTTP/2.", name="Http2")
+    bolt: BoltOptions = key(BoltOptions(), "Options of bolt and boltv2.")
+    dubbo: RpcOptions = key(RpcOptions(), "Options of dubbo.")
+    xprotocols: Mapping[str, Mapping[str, Any]] = key(
+        {},
+        "Options of plug-ins' protocols, by the protocol's name; max_frame_size is known to all of them.",
+        ours=True,
+    )
+    sub_protocol: Text = key("", 'The protocols that "X" as downstream_protocol stands for, with commas.')
 
 
 class ProxyConfig(Model):
@@ -87,18 +169,25 @@ class ProxyConfig(Model):
     """
 
     name: Text = key("", "A name for humans.")
-    downstream_protocol: Text = key("", 'What clients speak: "Http1".', required=True)
+    downstream_protocol: Text = key(
+        "",
+        "What clients speak: a protocol, or several with commas, which are told apart by the first bytes of a "
+        'connection; "Auto" for all that there are; "X" for those in extend_config\'s sub_protocol.',
+        required=True,
+    )
     upstream_protocol: Text = key(
         "",
         "What hosts speak.",
         acted=False,
-        why="not acted on, as in MOSN; hosts are spoken to as the client speaks",
-        harmless=("Http1",),
+        why=UPSTREAM_UNUSED,
+        harmless=UPSTREAM_PROTOCOLS,
     )
     router_config_name: Text = key("", "The router that decides on each request.", required=True)
     router_handler_name: Text = key("", "An extension that makes routes.", acted=False)
     fallback_for_unknown_protocol: Bool = key(
-        False, "Whether the next filter takes what this one can't read.", acted=False
+        False,
+        'With "Auto" or several protocols: whether connections that speak none of them go to the next filter '
+        "instead of being closed.",
     )
     validate_clusters: Free = key(
         None, "Whether clusters must exist.", acted=False, why="not acted on, as in MOSN"
@@ -107,9 +196,40 @@ class ProxyConfig(Model):
     extend_config: ProtocolOptions = key(ProtocolOptions(), "Options by protocol.")
 
     @property
+    def protocols(self) -> tuple[str, ...]:
+        """What clients may speak, with the names behind C{"X"} in its place; C{"Auto"} stays as it is."""
+        text = self.downstream_protocol
+        if text == "X":
+            text = self.extend_config.sub_protocol
+        return tuple(dict.fromkeys(name for name in text.split(",") if name))
+
+    @property
+    def detects(self) -> bool:
+        """Whether the first bytes of a connection decide on its protocol."""
+        return len(self.protocols) > 1 or "Auto" in self.protocols
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether connections that speak something else go to the next filter."""
+        return self.fallback_for_unknown_protocol and self.detects
+
+    def rpc_options(self, protocol: str) -> Mapping[str, Any]:
+        """The options of an RPC protocol, C{max_frame_size} included."""
+        options = self.extend_config
+        known: RpcOptions = options.dubbo if protocol == "dubbo" else RpcOptions()
+        if protocol in ("bolt", "boltv2"):
+            known = options.bolt
+        return {**known.model_dump(), **options.xprotocols.get(protocol, {})}
+
+    @property
     def http1(self) -> Http1Options:
         """The options of HTTP/1."""
         return self.extend_config.http1
+
+    @property
+    def http2(self) -> Http2Options:
+        """The options of HTTP/2."""
+        return self.extend_config.http2
 
 
 def _ip_address(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from reverseproxy.config._base import KeyInfo, Model, key_info, keys_of, names_of, shape_of
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import Object
-from reverseproxy.config._listeners import Http1Options, ProtocolOptions, ProxyConfig
+from reverseproxy.config._listeners import Http1Options, Http2Options, ProtocolOptions, ProxyConfig
 from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
 from reverseproxy.config._values import quote
 from reverseproxy.errors import Problem
@@ -32,6 +32,12 @@ _LABELS: Final[dict[type[Model], str]] = {
     RouteActionConfig: "metadata_match",
     ClusterWeightConfig: "metadata_match",
 }
+_UNKEYED: Final[dict[str, tuple[str, type[Model]]]] = {
+    "Http1": ("http1", Http1Options),
+    "Http2": ("http2", Http2Options),
+}
+"""Protocols whose options may stand in C{extend_config} without their name."""
+
 _WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
@@ -424,10 +430,11 @@ class Tree:
         if (
             isinstance(value, Object)
             and protocols.isdisjoint(name.lower() for name in value)
-            and node.get("downstream_protocol") == "Http1"
+            and (protocol := str(node.get("downstream_protocol"))) in _UNKEYED
         ):
+            field, model = _UNKEYED[protocol]
             keyed = Node(node.file, path, ProtocolOptions)
-            keyed.put("http1", "Http1", self._object(Http1Options, value, node.file, path))
+            keyed.put(field, protocol, self._object(model, value, node.file, path))
             return keyed
         return self._object(ProtocolOptions, value, node.file, path)
 

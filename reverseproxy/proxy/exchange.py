@@ -28,7 +28,9 @@ from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, HttpError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.attempts import Attempts, Phase
+from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.mirror import Mirrored
 from reverseproxy.proxy.pools import IExchange, is_pooled
 from reverseproxy.routing import (
@@ -64,9 +66,11 @@ _HASHING: Final = frozenset({"LB_MAGLEV"})
 NEW, WAITING, ACTIVE, DONE = Phase
 
 
-class IUpstream(Protocol):
+class IUpstream(IUpgraded, Protocol):
     """
     What an exchange needs of the connection to a host, or of one stream on it.
+
+    What L{IUpgraded} has is for when the host has switched protocols.
 
     @ivar reused: whether the host may have closed the connection before it saw
         the request, so that one that gets no answer may be sent again.
@@ -124,9 +128,11 @@ class IDownstream(Protocol):
 
     @ivar protocol: the protocol that the client speaks, as MOSN names it.
     @ivar full: whether it holds as much of a response as it should.
+    @ivar max_request_body_size: bytes; 0 for any number.
     """
 
     protocol: str
+    max_request_body_size: int
     settings: Http1Settings
     info: ConnectionInfo
     forwarded_by: ForwardedBy | None
@@ -153,7 +159,7 @@ class IDownstream(Protocol):
     def exchange_broken(self, exchange: Exchange) -> None:
         """The response has begun, but can't be completed."""
 
-    def upgraded(self, exchange: Exchange, client: IUpstream) -> None:
+    def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """The host has accepted to switch protocols; its 101 is sent."""
 
     def update_reading(self) -> None:
@@ -170,6 +176,7 @@ class Exchange(Attempts):
     @ivar status: the status of the response; 0 as long as there is none.
     @ivar request_complete: whether all of the request has come.
     @ivar flag: why there is no complete response of a host, for the access log.
+    @ivar reset_code: what error code of HTTP/2 the host broke the response off with.
     """
 
     __slots__ = (
@@ -193,6 +200,7 @@ class Exchange(Attempts):
         "received",
         "request_complete",
         "request_sent_at",
+        "reset_code",
         "response_at",
         "sent",
         "started",
@@ -209,6 +217,7 @@ class Exchange(Attempts):
         self.status = 0
         self.request_complete = False
         self.flag = ""
+        self.reset_code = 0
         self.upstream_local = ""
         self.request_sent_at: float | None = None
         self.response_at: float | None = None
@@ -254,7 +263,7 @@ class Exchange(Attempts):
         self.received += size
         if self._phase == DONE:
             return
-        limit = self._downstream.settings.options.max_request_body_size
+        limit = self._downstream.max_request_body_size
         if limit and self.received > limit:
             self.fail(413, f"request body larger than {limit} bytes")
             return
@@ -293,7 +302,7 @@ class Exchange(Attempts):
         downstream = self._downstream
         settings = downstream.settings
         head = self.head
-        limit = settings.options.max_request_body_size
+        limit = downstream.max_request_body_size
         if limit and head.length > limit:
             self.fail(413, f"request body larger than {limit} bytes")
             return
@@ -569,12 +578,8 @@ class Exchange(Attempts):
 
     # failures
 
-    def upstream_lost(self, reason: str, unsent: bool = False) -> None:
-        """
-        See L{reverseproxy.proxy.pools.IExchange}.
-
-        @param unsent: whether the host has said that it did not act on the request.
-        """
+    def upstream_lost(self, reason: str, unsent: bool = False, code: int = 0) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
         client, self._client = self._client, None
         if self._phase != ACTIVE or client is None:
             return
@@ -584,6 +589,7 @@ class Exchange(Attempts):
             cluster.report(host, Outcome.RESET)
         cause = Cause.STALE if client.reused and not self._answered else Cause.LOST
         if (self._answered and not unsent) or not self._again(cause, unsent):
+            self.reset_code = code
             self._upstream_failed(502, f"the host's connection was lost: {reason}")
 
     @property
@@ -668,6 +674,36 @@ class Exchange(Attempts):
         self.flag = reason
         self._end()
         self._downstream.exchange_broken(self)
+
+    def record(self) -> AccessRecord:
+        """Describe an exchange that has ended, for the access log."""
+        head = self.head
+        path, _, query = head.target.decode("ascii", "replace").partition("?")
+        host, cluster, response, started = self.host, self.cluster, self._response_head, self.started
+        downstream = self._downstream
+        info = downstream.info
+        return AccessRecord(
+            protocol=downstream.protocol,
+            duration=self._clock.seconds() - started,
+            method=head.method.decode("ascii", "replace"),
+            path=path,
+            query=query,
+            host=head.host.decode("ascii", "replace"),
+            scheme="https" if info.secure else "http",
+            status=self.status,
+            bytes_received=self.received,
+            bytes_sent=self.sent,
+            remote=info.remote,
+            local=info.local,
+            upstream_host="" if host is None else host.address,
+            upstream_local=self.upstream_local,
+            cluster="" if cluster is None else cluster.name,
+            flag=self.flag,
+            request_received=None if self.request_sent_at is None else self.request_sent_at - started,
+            response_received=None if self.response_at is None else self.response_at - started,
+            request_headers=head.lookup,
+            response_headers=None if response is None else response.lookup,
+        )
 
     def timed_out(self) -> None:
         """The time for the exchange is over."""

@@ -26,13 +26,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.manager import ClusterManager
-from reverseproxy.config.models import Http1Options
+from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access_log import AccessRecord
-from reverseproxy.proxy.exchange import Exchange, IUpstream
-from reverseproxy.proxy.http1_switch import Switchable, switch
-from reverseproxy.proxy.http1_upstream import Http1Client
+from reverseproxy.proxy.exchange import Exchange
+from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.routing import Router
 from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
@@ -69,7 +68,8 @@ class Http1Settings:
     @ivar listener: the listener's name, for logs.
     @ivar router: decides on each request.
     @ivar clusters: where routes lead to.
-    @ivar options: limits and habits.
+    @ivar options: limits and habits of HTTP/1.
+    @ivar http2: limits and habits of HTTP/2.
     @ivar idle_timeout: seconds without a request after which a connection is
         closed; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
@@ -83,6 +83,7 @@ class Http1Settings:
     clusters: ClusterManager
     clock: IReactorTime
     options: Http1Options = field(default_factory=Http1Options)
+    http2: Http2Options = field(default_factory=Http2Options)
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
     head_timeout: float = HEAD_TIMEOUT
@@ -99,6 +100,7 @@ class Http1Proxy(Switchable):
         it was sent to.
     @ivar draining: whether the next response is the last one.
     @ivar full: whether the transport holds as much of a response as it should.
+    @ivar max_request_body_size: see L{reverseproxy.proxy.exchange.IDownstream}.
     """
 
     protocol = "Http1"
@@ -111,6 +113,7 @@ class Http1Proxy(Switchable):
         self._keep_alive = True  # behind the current response
         self._chunked = False  # the body of the current response goes out in chunks of ours
         options = settings.options
+        self.max_request_body_size = options.max_request_body_size
         self.forwarded_by: ForwardedBy | None = None
         if options.via or options.x_forwarded != "off":
             self.forwarded_by = ForwardedBy(
@@ -130,7 +133,7 @@ class Http1Proxy(Switchable):
         self._timer_at = inf
         self._deadline = inf
         self._awaited = _IDLE
-        self._tunnel: tuple[Exchange, Http1Client] | None = None
+        self._tunnel: tuple[Exchange, IUpgraded] | None = None
         self._tunnel_seen = (-1, -1)
 
     # IDrainable
@@ -367,9 +370,8 @@ class Http1Proxy(Switchable):
         """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""
         self._events.extend(self._parser.resume())
 
-    def upgraded(self, exchange: Exchange, client: IUpstream) -> None:
+    def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
-        assert isinstance(client, Http1Client)  # other protocols have no 101
         self._exchange = None
         self._tunnel = (exchange, client)
         self._set_idle_deadline(self._clock.seconds(), _TUNNEL)
@@ -377,7 +379,7 @@ class Http1Proxy(Switchable):
             self,
             self._parser.take_held(),
             client,
-            client.parser.take_rest(),
+            client.take_rest(),
             self._clock,
             (lambda _: self._tunnel_closed(), exchange.tunnel_closed),
         )
@@ -392,37 +394,8 @@ class Http1Proxy(Switchable):
 
     def _record(self, exchange: Exchange) -> None:
         access_log = self.settings.access_log
-        if access_log is None:
-            return
-        head = exchange.head
-        path, _, query = head.target.decode("ascii", "replace").partition("?")
-        host = exchange.host
-        response = exchange.response_head
-        started = exchange.started
-        access_log(
-            AccessRecord(
-                protocol="Http1",
-                duration=self._clock.seconds() - started,
-                method=head.method.decode("ascii", "replace"),
-                path=path,
-                query=query,
-                host=head.host.decode("ascii", "replace"),
-                scheme="https" if self.info.secure else "http",
-                status=exchange.status,
-                bytes_received=exchange.received,
-                bytes_sent=exchange.sent,
-                remote=self.info.remote,
-                local=self.info.local,
-                upstream_host="" if host is None else host.address,
-                upstream_local=exchange.upstream_local,
-                cluster="" if exchange.cluster is None else exchange.cluster.name,
-                flag=exchange.flag,
-                request_received=_since(started, exchange.request_sent_at),
-                response_received=_since(started, exchange.response_at),
-                request_headers=head.lookup,
-                response_headers=None if response is None else response.lookup,
-            )
-        )
+        if access_log is not None:
+            access_log(exchange.record())
 
     # the timer
 
@@ -570,7 +543,3 @@ class Http1Proxy(Switchable):
 
     def stopProducing(self) -> None:
         """The connection is lost; C{connectionLost} says so as well."""
-
-
-def _since(start: float, then: float | None) -> float | None:
-    return None if then is None else then - start

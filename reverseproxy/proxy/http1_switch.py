@@ -7,10 +7,10 @@ gives everything that happens on its connection to a L{RelayEnd} from then on.
 
 from __future__ import annotations
 
-__all__ = ["Switchable", "switch"]
+__all__ = ["IUpgraded", "Switchable", "switch"]
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -19,6 +19,27 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.proxy.relay import RelayEnd, couple
+
+
+class IUpgraded(Protocol):
+    """
+    What has agreed to switch protocols: a connection, or a stream of one.
+
+    @ivar relay: who has it since then.
+    """
+
+    @property
+    def relay(self) -> RelayEnd | None:  # noqa: D102
+        ...
+
+    def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
+        """Give the connection to a L{RelayEnd}; see L{Switchable.become_relay}."""
+
+    def rebind(self, receive: Callable[[bytes], None]) -> None:
+        """Give all further reads to C{receive}."""
+
+    def take_rest(self) -> bytes:
+        """Take what was received behind the agreement."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -75,7 +96,7 @@ class Switchable(Rebindable):
 def switch(
     left: Switchable,
     early_left: bytes,
-    right: Switchable,
+    right: IUpgraded,
     early_right: bytes,
     clock: IReactorTime,
     on_close: tuple[Callable[[Failure], None], Callable[[Failure], None]],
@@ -91,5 +112,5 @@ def switch(
     for end, call in zip(ends, on_close, strict=True):
         end.on_close = call
     couple(*ends)
-    for side, end in zip((left, right), ends, strict=True):
-        side.rebind(end.dataReceived)
+    left.rebind(ends[0].dataReceived)
+    right.rebind(ends[1].dataReceived)

@@ -207,6 +207,10 @@ class Http1Client(Switchable):
 
     # the connection
 
+    def take_rest(self) -> bytes:
+        """See L{reverseproxy.proxy.http1_switch.IUpgraded}."""
+        return self.parser.take_rest()
+
     def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
         """See L{Switchable}; the exchange has ended with that."""
         self._exchange = None

@@ -27,12 +27,13 @@ class IExchange(Protocol):
     def upstream_events(self, events: list[Event]) -> None:
         """A part of the response has come."""
 
-    def upstream_lost(self, reason: str, unsent: bool = False) -> None:
+    def upstream_lost(self, reason: str, unsent: bool = False, code: int = 0) -> None:
         """
         The connection is lost, and the response is not complete.
 
         @param unsent: whether the host has said that it did not act on the
             request, as HTTP/2 can.
+        @param code: why, if the host has said that in an error code of HTTP/2.
         """
 
     def upstream_full(self, full: bool) -> None:

@@ -677,7 +677,7 @@ class _Connection(Output):
 
     # what we end
 
-    def reset(self, number: int, code: ErrorCode) -> None:
+    def reset(self, number: int, code: int) -> None:
         """End a stream now, if it has not ended."""
         if number in self._streams:
             self._out.append(rst_stream(number, code))

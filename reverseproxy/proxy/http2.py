@@ -1,0 +1,528 @@
+"""
+The downstream side of HTTP/2: one client connection, a stream for each request.
+
+L{Http2Proxy} has the connection; an L{Http2Stream} is the L{IDownstream} of one
+L{Exchange}.  A stream stays known until its response is sent, or has waited too
+long for a client that does not take it.
+
+A connection that is to close tells its client so twice (RFC 9113 6.8): first
+that no stream should be opened any more, and when that has certainly arrived,
+which streams are the last ones.  In between, requests that were under way are
+still served, so that none is lost.  A reverse connection is not told: who sends
+on it has been told by other means, or is a MOSN that could not go on.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Http2Proxy", "Http2Stream"]
+
+from collections.abc import Sequence
+from math import inf
+from typing import Final
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.config.models import Http2Options
+from reverseproxy.errors import Http2Error, HttpError
+from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.proxy.exchange import Exchange
+from reverseproxy.proxy.http1 import Http1Settings
+from reverseproxy.proxy.http1_switch import IUpgraded
+from reverseproxy.proxy.http2_connection import Http2Protocol
+from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
+from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
+from reverseproxy.wire.http1 import Event as HttpEvent
+from reverseproxy.wire.http1_headers import ForwardedBy
+from reverseproxy.wire.http2 import ServerConnection
+from reverseproxy.wire.http2_events import Event, GoAway, Http2Limits, Pong, Reset
+from reverseproxy.wire.http2_fields import response_fields, trailer_fields
+from reverseproxy.wire.http2_frames import ErrorCode
+
+log = Logger()
+
+WARNING_TIME: Final = 5.0
+"""Seconds after which a client that answers no PING has heard that the connection will close."""
+
+STALL: Final = 60.0
+"""Seconds in which a client must take something of a response that is complete here."""
+
+_WARNED: Final = b"draining"
+"""The PING behind the first GOAWAY: its answer says that that has arrived."""
+
+
+def limits_of(options: Http2Options) -> Http2Limits:
+    """What clients may do, as it is configured."""
+    return Http2Limits(
+        max_concurrent_streams=options.max_concurrent_streams,
+        max_header_list_size=options.max_header_list_size,
+        stream_window=options.initial_window_size,
+        max_resets=options.max_resets,
+        max_control_frames=options.max_control_frames,
+    )
+
+
+class Http2Stream:
+    """
+    One request of a connection.
+
+    @ivar number: the stream's number.
+    @ivar exchange: who serves it, until that is over.
+    @ivar deadline: when the exchange has taken too long, or the client.
+    @ivar unsent: bytes of the response that waited for the client at the last
+        look; of a tunnel, bytes that had passed.
+    @ivar early: what a client sent behind a request to switch protocols.
+    @ivar tunnel: what it carries after that.
+    """
+
+    protocol = "Http2"
+
+    __slots__ = (
+        "_held",
+        "_http2",
+        "_proxy",
+        "deadline",
+        "default_host",
+        "early",
+        "exchange",
+        "forwarded_by",
+        "full",
+        "info",
+        "max_request_body_size",
+        "number",
+        "settings",
+        "tunnel",
+        "unsent",
+    )
+
+    def __init__(self, proxy: Http2Proxy, number: int) -> None:
+        self.settings = proxy.settings
+        self.info = proxy.info
+        self.forwarded_by = proxy.forwarded_by
+        self.default_host = proxy.default_host
+        self.max_request_body_size = proxy.settings.http2.max_request_body_size
+        self.full = False
+        self.number = number
+        self.exchange: Exchange | None = None
+        self.deadline = inf
+        self.unsent = 0
+        self.early: list[bytes | End] = []
+        self.tunnel: Http2Tunnel | None = None
+        self._proxy = proxy
+        self._http2 = proxy.http2
+        self._held = False
+
+    # what an exchange tells us
+
+    def set_exchange_deadline(self, deadline: float) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        self.deadline = deadline
+        self._proxy.look_at(deadline)
+
+    def send(self, exchange: Exchange, events: Sequence[HttpEvent]) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        http2 = self._http2
+        number = self.number
+        last = len(events) - 1
+        for index, event in enumerate(events):
+            if type(event) is bytes:
+                http2.send_data(number, event)
+            elif type(event) is ResponseHead:
+                if event.status == 101:
+                    if not accepts(exchange.head, event):
+                        exchange.fail(502, "the host took a request for a WebSocket for something else")
+                        return
+                    http2.send_head(number, answer_to_connect(event), False)
+                    continue
+                if exchange.head.upgrade and event.status >= 200:
+                    http2.decline_tunnel(number)
+                following = events[index + 1] if index < last else None
+                ended = type(following) is End and not following.trailers
+                http2.send_head(number, response_fields(event), ended)
+            elif type(event) is End:
+                http2.send_end(number, trailer_fields(event.trailers) if event.trailers else [])
+        if not self.full and http2.is_full(number):
+            self.full = True
+            exchange.downstream_full(True)
+        self._proxy.flush()
+
+    def reply(
+        self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
+    ) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        fields = [(b":status", b"%d" % status)]
+        if status == 204 or status == 304:
+            body = b""
+        else:
+            if body:
+                fields.append((b"content-type", content_type))
+            fields.append((b"content-length", b"%d" % len(body)))
+        if location:
+            fields.append((b"location", location))
+        if exchange.head.method == b"HEAD":
+            body = b""
+        http2 = self._http2
+        http2.decline_tunnel(self.number)
+        http2.send_head(self.number, fields, not body)
+        http2.send_data(self.number, body)
+        http2.send_end(self.number, [])
+        exchange.sent = len(body)
+        self.exchange_done(exchange)
+        self._proxy.flush()
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        self._over(exchange)
+
+    def exchange_broken(self, exchange: Exchange) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        self._http2.reset(self.number, exchange.reset_code or ErrorCode.INTERNAL_ERROR)
+        self._over(exchange)
+        self._proxy.flush()
+
+    def _over(self, exchange: Exchange) -> None:
+        self.exchange = None
+        self.full = False
+        self._proxy.record(exchange)
+        self._proxy.stream_answered(self)
+
+    def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        self.exchange = None
+        self.full = False
+        self._proxy.begin_tunnel(self, exchange, client)
+
+    def update_reading(self) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        exchange = self.exchange
+        if exchange is not None and exchange.head.upgrade:
+            return
+        if exchange is not None and exchange.holds_back:
+            if not self._held:
+                self._held = True
+                self._http2.hold(self.number)
+        else:
+            self._release()
+
+    def _release(self) -> None:
+        if self._held:
+            self._held = False
+            self._http2.release(self.number)
+            self._proxy.flush()
+
+    # what the connection tells us
+
+    def drained(self) -> None:
+        """The client takes more."""
+        if self.tunnel is not None:
+            self.tunnel.drained()
+        elif self.full:
+            self.full = False
+            if self.exchange is not None:
+                self.exchange.downstream_full(False)
+
+    def was_reset(self, reason: str) -> None:
+        """The client has broken the request off, or has made us do so."""
+        if self.tunnel is not None:
+            self.tunnel.lose(reason)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.cancel(reason)
+            self._proxy.record(exchange)
+
+
+@implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
+class Http2Proxy(Http2Protocol):
+    """
+    One client connection.
+
+    @ivar default_host: the authority of a request that names none: the address
+        that it was sent to.
+    @ivar draining: whether no new request is wanted.
+    """
+
+    http2: ServerConnection
+
+    def __init__(self, settings: Http1Settings, info: ConnectionInfo) -> None:
+        options = settings.http2
+        super().__init__(ServerConnection(limits_of(options)), settings.clock, settings.linger)
+        self.settings = settings
+        self.info = info
+        self.draining = False
+        self.forwarded_by: ForwardedBy | None = None
+        if options.via or options.x_forwarded != "off":
+            self.forwarded_by = ForwardedBy(
+                options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
+            )
+        self.default_host = b"localhost" if info.local.startswith("unix:") else info.local.encode("ascii")
+        self._streams: dict[int, Http2Stream] = {}
+        self._begun = False  # something has come
+        self._greeted_by = inf  # when the client must have said hello
+        self._idle_since = 0.0
+        self._warned_until = inf  # when the last streams are named
+        self._named = False
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request or session is under way."""
+        return bool(self._streams) or (self.ending and not self.lost)
+
+    def drain(self) -> None:
+        """See L{IDrainable}."""
+        if self.draining or self.info.reverse:
+            return
+        self.draining = True
+        if not self.http2.established:
+            self._finish(ErrorCode.NO_ERROR, "", linger=True)
+            return
+        self.http2.warn()
+        self.http2.ping(_WARNED)
+        self._warned_until = self.clock.seconds() + WARNING_TIME
+        self._look_at(self._warned_until)
+        self.flush()
+
+    def _name_last_stream(self) -> None:
+        """The client knows that it should open no more streams: those that came are the last."""
+        self._warned_until = inf
+        if not self._named:
+            self._named = True
+            self.http2.refuse_new()
+            self.flush()
+
+    # the connection
+
+    def connectionMade(self) -> None:
+        """Wait for the client; on a reverse connection, say nothing before it does."""
+        self.transport.registerProducer(self, True)
+        self._idle_since = self.clock.seconds()
+        if self.settings.idle_timeout is not None:
+            self._look_at(self._idle_since + self.settings.idle_timeout)
+        if not self.info.reverse:
+            self.flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if not self._begun:
+            self._begun = True
+            self._greeted_by = self.clock.seconds() + self.settings.head_timeout
+            self._look_at(self._greeted_by)
+        super().dataReceived(data)
+
+    def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
+        streams = self._streams
+        touched: dict[Exchange, None] = {}
+        for number, event in events:
+            stream = streams.get(number)
+            exchange = None if stream is None else stream.exchange
+            if type(event) is bytes:
+                if exchange is None or exchange.head.upgrade:
+                    self._passed_by(stream, event)
+                else:
+                    exchange.add_body(event)
+                    touched[exchange] = None
+            elif type(event) is RequestHead:
+                touched[self._begin(number, event)] = None
+            elif type(event) is End:
+                if exchange is None or exchange.head.upgrade:
+                    self._passed_by(stream, event)
+                else:
+                    exchange.end_request(event)
+                    touched[exchange] = None
+            elif type(event) is HttpError:
+                self._refuse(number, event)
+            elif type(event) is Reset:
+                self._reset(number, event)
+            elif number == 0:
+                self._on_connection(event)
+        if not self.ending:
+            for exchange in touched:
+                exchange.flush()
+
+    def _begin(self, number: int, head: RequestHead) -> Exchange:
+        stream = self._streams[number] = Http2Stream(self, number)
+        if head.upgrade:
+            head = websocket_request(head)
+        exchange = stream.exchange = Exchange(stream, head, self.clock.seconds())
+        if head.upgrade:
+            exchange.end_request(END)
+            self.http2.hold(number)  # until there is somebody to give it to
+        return exchange
+
+    def _passed_by(self, stream: Http2Stream | None, event: bytes | End) -> None:
+        """Something came that belongs to no request, but perhaps to another protocol."""
+        if stream is None:
+            return
+        if stream.tunnel is not None:
+            stream.tunnel.received(event)
+        elif stream.exchange is not None:
+            stream.early.append(event)
+
+    def _refuse(self, number: int, error: HttpError) -> None:
+        """A request is well-formed, but not to be served."""
+        self._note_mistake(str(error))
+        head = RequestHead(b"", b"", b"", b"", True, 0, True, frozenset(), False, False, False, [])
+        self._begin(number, head).fail(error.status, str(error))
+
+    def _note_mistake(self, reason: str) -> None:
+        log.info(
+            "{listener}: {peer} sent a bad request: {reason}",
+            listener=self.settings.listener,
+            peer=self.info.remote,
+            reason=reason,
+        )
+
+    def _reset(self, number: int, reset: Reset) -> None:
+        stream = self._streams.get(number)
+        if not reset.remote and reset.code != ErrorCode.REFUSED_STREAM:
+            self._note_mistake(reset.reason)
+        if stream is not None:
+            stream.was_reset("the client sent a bad request" if not reset.remote else "the client cancelled")
+            self._forget(stream)
+
+    def _on_connection(self, event: Event) -> None:
+        if isinstance(event, Http2Error):
+            log.warn(
+                "{listener}: {peer} broke the rules of HTTP/2: {reason} ({code})",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=str(event),
+                code=ErrorCode.name_of(event.code),
+            )
+            self._close("the client broke the rules of HTTP/2", linger=True)
+        elif isinstance(event, Pong):
+            if event.data == _WARNED and self.draining:
+                self._name_last_stream()
+        elif isinstance(event, GoAway) and event.code:
+            # It opens no more streams: the connection is closed when those that are open are done.
+            log.info(
+                "{listener}: {peer} is going: {code} {debug}",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                code=ErrorCode.name_of(event.code),
+                debug=event.debug,
+            )
+
+    # streams
+
+    def look_at(self, deadline: float) -> None:
+        """A stream has a deadline."""
+        self._look_at(deadline)
+
+    def record(self, exchange: Exchange) -> None:
+        """Write an exchange that has ended to the access log."""
+        access_log = self.settings.access_log
+        if access_log is not None:
+            access_log(exchange.record())
+
+    def stream_answered(self, stream: Http2Stream) -> None:
+        """An exchange is over; its response may not be sent."""
+        if self.http2.is_open(stream.number):
+            stream.unsent = self.http2.unsent(stream.number)
+            stream.deadline = self.clock.seconds() + STALL
+            self._look_at(stream.deadline)
+        else:
+            self._forget(stream)
+
+    def begin_tunnel(self, stream: Http2Stream, exchange: Exchange, client: IUpgraded) -> None:
+        """A host has accepted to switch protocols: pass on bytes from now on."""
+        tunnel = stream.tunnel = Http2Tunnel(self, stream.number)
+
+        def closed() -> None:
+            self._forget(stream)
+            exchange.received = tunnel.relay.received
+            exchange.sent = tunnel.passed - exchange.received
+            self.record(exchange)
+
+        stream.deadline = inf
+        self._watch_tunnel(stream)
+        tunnel.join(client, closed, exchange.tunnel_closed)
+        early, stream.early = stream.early, []
+        for event in early:
+            tunnel.received(event)
+
+    def _watch_tunnel(self, stream: Http2Stream) -> None:
+        timeout = self.settings.idle_timeout
+        if timeout is not None:
+            stream.deadline = self.clock.seconds() + timeout
+            self._look_at(stream.deadline)
+
+    def _forget(self, stream: Http2Stream) -> None:
+        if self._streams.pop(stream.number, None) is not None and not self._streams:
+            self._idle_since = self.clock.seconds()
+            if self.settings.idle_timeout is not None:
+                self._look_at(self._idle_since + self.settings.idle_timeout)
+
+    def _stream_drained(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.drained()
+
+    def _flushed(self) -> None:
+        streams = self._streams
+        if len(streams) > self.http2.streams:
+            # Some have been sent completely.
+            for stream in list(streams.values()):
+                if (
+                    stream.exchange is None
+                    and stream.tunnel is None
+                    and not self.http2.is_open(stream.number)
+                ):
+                    self._forget(stream)
+        if not streams and (self._named or self.http2.going) and not self.ending:
+            self._finish(ErrorCode.NO_ERROR, "", linger=not self.http2.going)
+
+    # timers
+
+    def _next_deadline(self, now: float) -> float:
+        if self._warned_until <= now:
+            self._name_last_stream()
+        if self._greeted_by <= now:
+            self._greeted_by = inf
+            if not self.http2.acknowledged:
+                self._finish(ErrorCode.SETTINGS_TIMEOUT, "no SETTINGS, or no answer to ours", linger=True)
+                return inf
+        deadline = min(self._warned_until, self._greeted_by)
+        for stream in list(self._streams.values()):
+            if stream.deadline <= now:
+                self._stream_late(stream, now)
+            if stream.deadline < deadline and stream.number in self._streams:
+                deadline = stream.deadline
+        timeout = self.settings.idle_timeout
+        if timeout is not None and not self._streams:
+            if self._idle_since + timeout <= now:
+                self._finish(ErrorCode.NO_ERROR, "idle", linger=True)
+                return inf
+            deadline = min(deadline, self._idle_since + timeout)
+        return deadline
+
+    def _stream_late(self, stream: Http2Stream, now: float) -> None:
+        stream.deadline = inf
+        if stream.exchange is not None:
+            stream.exchange.timed_out()
+            return
+        if stream.tunnel is not None:
+            passed = stream.tunnel.passed
+            if passed == stream.unsent:
+                stream.tunnel.loseConnection()
+            else:
+                stream.unsent = passed
+                self._watch_tunnel(stream)
+            return
+        unsent = self.http2.unsent(stream.number)
+        if unsent < stream.unsent:
+            stream.unsent = unsent
+            stream.deadline = now + STALL
+            return
+        self.http2.reset(stream.number, ErrorCode.CANCEL)
+        self._forget(stream)
+
+    # the end
+
+    def _ended(self, reason: str) -> None:
+        streams = list(self._streams.values())
+        self._streams.clear()
+        for stream in streams:
+            stream.was_reset(reason)

@@ -1,0 +1,250 @@
+"""
+What both ends of HTTP/2 have in common: a connection, its transport and its timers.
+
+What is read is handled first, and everything that this leads to is written
+behind it, in one piece.  Frames that carry bodies are made only when the
+transport has room for them, so that a body waits with its stream, where the
+windows and the turns of the streams are, rather than in one long queue.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Http2Protocol"]
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.proxy.relay import lose_connection
+from reverseproxy.wire.http2 import ClientConnection, ServerConnection
+from reverseproxy.wire.http2_events import Event
+from reverseproxy.wire.http2_frames import ErrorCode
+
+log = Logger()
+
+LINGER_BYTES = 1024 * 1024
+"""
+Bytes that are read and dropped behind our last frame.
+
+A connection that is closed with unread bytes is reset, and the reset may destroy
+the last frames on their way to the peer.
+"""
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Http2Protocol(Rebindable):
+    """
+    One connection.
+
+    @ivar http2: the frames and streams.
+    @ivar clock: the time.
+    @ivar full: whether the transport holds as much as it should.
+    @ivar ending: whether nothing more is read, but for the peer's close.
+    @ivar lost: whether the connection is lost.
+    """
+
+    transport: Any
+
+    def __init__(
+        self, http2: ServerConnection | ClientConnection, clock: IReactorTime, linger: float
+    ) -> None:
+        self.http2 = http2
+        self.full = False
+        self.ending = False
+        self.lost = False
+        self.clock = clock
+        self._linger = linger
+        self._handling = 0
+        self._unwanted = 0
+        self._timer: IDelayedCall | None = None
+        self._timer_at = inf
+        self._end_by = inf
+
+    # what a subclass does
+
+    def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
+        """Act on what has come."""
+        raise NotImplementedError
+
+    def _stream_drained(self, number: int) -> None:
+        """A stream that was full wants more."""
+        raise NotImplementedError
+
+    def _flushed(self) -> None:
+        """All that may be sent now is sent."""
+
+    def _next_deadline(self, now: float) -> float:
+        """
+        Act on what is due, and find out when to look again.
+
+        @return: a time of the clock, or infinity.
+        """
+        raise NotImplementedError
+
+    def _ended(self, reason: str) -> None:
+        """The connection is lost, or given up: let go of all streams."""
+        raise NotImplementedError
+
+    # reading and writing
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the peer sends."""
+        if self.ending:
+            self._unwanted += len(data)
+            if self._unwanted > LINGER_BYTES:
+                self.transport.abortConnection()
+            return
+        self._handling += 1
+        try:
+            self._handle(self.http2.feed(data, self.clock.seconds()))
+        finally:
+            self._handling -= 1
+        self.flush()
+
+    def flush(self) -> None:
+        """
+        Write what may be sent now.
+
+        Does nothing while something is being handled, after which it is called
+        anyway.
+        """
+        if self._handling or self.lost:
+            return
+        self._handling += 1
+        try:
+            http2 = self.http2
+            while not self.full:
+                data = http2.take()
+                if data:
+                    self.transport.write(data)
+                drained = http2.drained
+                if drained:
+                    http2.drained = []
+                    for number in drained:
+                        self._stream_drained(number)
+                elif not data:
+                    break
+        finally:
+            self._handling -= 1
+        self._flushed()
+
+    def _finish(self, code: ErrorCode, reason: str, linger: bool) -> None:
+        """
+        Say that it is over, and close.
+
+        @param linger: whether the peer may be sending still: the connection is
+            then closed in our direction first.
+        """
+        if self.ending or self.lost:
+            return
+        self.http2.close(code, reason)
+        self._close(reason, linger)
+
+    def _close(self, reason: str, linger: bool) -> None:
+        """Close behind what is to be sent, without frames of bodies."""
+        if self.ending or self.lost:
+            return
+        self.ending = True
+        data = self.http2.take(0)
+        transport = self.transport
+        if data:
+            transport.write(data)
+        self._ended(reason)
+        if self.lost:
+            return
+        self._set_end(self.clock.seconds() + self._linger)
+        if linger and hasattr(transport, "loseWriteConnection"):
+            transport.unregisterProducer()
+            transport.loseWriteConnection()
+        else:
+            lose_connection(transport)
+
+    def _abort(self, reason: str) -> None:
+        """Close now."""
+        if not self.lost:
+            self.ending = True
+            self._ended(reason)
+            self.transport.abortConnection()
+
+    def _set_end(self, deadline: float) -> None:
+        self._end_by = deadline
+        self._look_at(deadline)
+
+    # timers: one for all streams, which is not moved for each of them
+
+    def _look_at(self, deadline: float) -> None:
+        """Look at the deadlines at this time at the latest."""
+        if deadline < self._timer_at and not self.lost:
+            self._timer_at = deadline
+            delay = max(0.0, deadline - self.clock.seconds())
+            if self._timer is None:
+                self._timer = self.clock.callLater(delay, self._timer_fired)
+            else:
+                self._timer.reset(delay)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        now = self.clock.seconds()
+        if self._end_by <= now:
+            self.transport.abortConnection()
+            return
+        deadline = self._end_by
+        if not self.ending:
+            self._handling += 1
+            try:
+                deadline = min(deadline, self._next_deadline(now))
+            finally:
+                self._handling -= 1
+            self.flush()
+        if deadline < inf:
+            self._look_at(deadline)
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    # the transport
+
+    def readConnectionLost(self) -> None:
+        """The peer sends no more: it has no use for what is under way."""
+        if not self.ending:
+            self._close("the peer closed its side", linger=False)
+        else:
+            lose_connection(self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Our half is closed, and the peer's is awaited."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        if self.lost:
+            return
+        self.lost = True
+        self._stop_timer()
+        if not self.ending:
+            self.ending = True
+            self._ended(f"the connection was lost: {reason.getErrorMessage()}")
+
+    # IPushProducer: we are the producer of what the peer is to receive
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self.full = True
+
+    def resumeProducing(self) -> None:
+        """The transport wants more."""
+        self.full = False
+        if not self.ending:
+            self.flush()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; C{connectionLost} says so as well."""
