@@ -11,6 +11,7 @@ __all__ = [
     "HealthCheckConfig",
     "HostConfig",
     "HttpCheckConfig",
+    "KeepaliveConfig",
     "LbConfig",
     "OutlierDetectionConfig",
     "SlowStartConfig",
@@ -112,6 +113,13 @@ class CircuitBreakerConfig(Model):
     )
     max_requests: UInt = key(0, "How many requests may be under way at once; 0 means any number.")
     max_retries: UInt = key(0, "How many retries may be under way at once; 0 means any number.")
+
+
+class KeepaliveConfig(Model):
+    """Heartbeats: PING in HTTP/2, and what RPC protocols have."""
+
+    interval: Span = key(0.0, "The time between two of them on every connection; 0 means none.")
+    timeout: Annotated[Span, or_default(1.0)] = key(1.0, "The time for an answer; 0 means 1 s.")
 
 
 class LbConfig(Model):
@@ -362,7 +370,9 @@ class ClusterConfig(Model):
         None,
         "After how long without a request a pooled connection to a host is closed. Absent or 0 means never.",
     )
-    keepalive: Free = key(None, "Heartbeats of RPC protocols: {interval, timeout}.", acted=False)
+    keepalive: KeepaliveConfig = key(
+        KeepaliveConfig(), "Asking hosts whether they are alive, where one connection carries many requests."
+    )
     lbconfig: LbConfig = key(LbConfig(), "Options of the load balancer.")
     dns_refresh_rate: Annotated[Span, or_default(5.0)] = key(
         5.0, "STRICT_DNS: the time between two lookups of a name; 0 means 5 s."
