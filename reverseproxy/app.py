@@ -158,7 +158,8 @@ class ReverseProxy(Service):
         return StaticHost(config, endpoint, self._reactor, cluster.connect_timeout)
 
     def _router(self, config: RouterConfig, place: str = "") -> None:
-        router = self._routers[config.router_config_name] = Router(config, self._file, place)
+        router = Router(config, self._file, place, self._random.random)
+        self._routers[config.router_config_name] = router
         self.warnings += router.warnings
 
     def _client_tls(self, context: TlsContextConfig, name: str, path: str) -> ClientTls:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._base import Model
 from reverseproxy.config._clusters import ClusterConfig
 from reverseproxy.config._listeners import (
     FilterChainConfig,
@@ -23,7 +24,14 @@ from reverseproxy.config._listeners import (
     TcpProxyConfig,
     TunnelConfig,
 )
-from reverseproxy.config._routers import MatchConfig, RouterConfig, RouterRuleConfig, VirtualHostConfig
+from reverseproxy.config._routers import (
+    MatchConfig,
+    MirrorPolicyConfig,
+    RouteActionConfig,
+    RouterConfig,
+    RouterRuleConfig,
+    VirtualHostConfig,
+)
 from reverseproxy.config._tls import (
     CIPHER_SUITES,
     CURVES,
@@ -337,21 +345,60 @@ class _Checker:
         ]
         for name in actions[1:]:
             self._warn((*location, name), f"does not count, because {actions[0]} is given as well")
-        place = (*location, "route", "cluster_name")
         if not actions:
             self._warn(location, "has no route, redirect or direct_response: it answers with 404")
         elif rule.route is not None and actions[0] == "route":
-            name = rule.route.cluster_name
-            if not name:
-                self._warn(place, "missing key: requests that match are answered with 404")
-            elif name not in self._clusters:
-                problem = self._unknown_name("cluster", name, self._clusters)
-                self._warn(place, f"requests that match are answered with 404: {problem}")
+            self._route((*location, "route"), rule.route)
+        if rule.request_mirror_policies is not None:
+            self._mirror((*location, "request_mirror_policies"), rule.request_mirror_policies, actions)
+
+    def _route(self, location: Location, route: RouteActionConfig) -> None:
+        self._first_counts(location, route, "weighted_clusters", "cluster_name", "cluster_variable")
+        self._first_counts(location, route, "weighted_clusters", "metadata_match")
+        self._first_counts(location, route, "prefix_rewrite", "regex_rewrite")
+        self._first_counts(location, route, "host_rewrite", "auto_host_rewrite_header", "auto_host_rewrite")
+        for index, policy in enumerate(route.hash_policy):
+            self._first_counts((*location, "hash_policy", index), policy, "cookie", "header", "source_ip")
+        names = (*location, "weighted_clusters")
+        weights = [entry.cluster.weight for entry in route.weighted_clusters]
+        if weights and not any(weights) and not any(node.lost for node in self._nodes(self._tree.get(names))):
+            self._error(names, "the weights are all 0; give a cluster a weight")
+        for index, entry in enumerate(route.weighted_clusters):
+            self._routed((*names, index, "cluster", "name"), entry.cluster.name)
+        if route.weighted_clusters:
+            return
+        if route.cluster_name:
+            self._routed((*location, "cluster_name"), route.cluster_name)
+        elif not route.cluster_variable:
+            self._warn((*location, "cluster_name"), "missing key: requests that match are answered with 404")
+
+    def _routed(self, location: Location, name: str) -> None:
+        """Warn of requests that are sent to a cluster that does not exist."""
+        if name and name not in self._clusters:
+            problem = self._unknown_name("cluster", name, self._clusters)
+            self._warn(location, f"requests that match are answered with 404: {problem}")
+
+    def _mirror(self, location: Location, mirror: MirrorPolicyConfig, actions: list[str]) -> None:
+        name = mirror.cluster
+        if actions and actions[0] != "route":
+            self._warn(location, f"does not count, because {actions[0]} is given as well")
+        elif not name or not mirror.percent:
+            missing = "percent" if name else "cluster"
+            self._warn((*location, missing), "missing key: no copies are sent")
+        elif name not in self._clusters:
+            problem = self._unknown_name("cluster", name, self._clusters)
+            self._warn((*location, "cluster"), f"no copies are sent: {problem}")
+
+    def _first_counts(self, location: Location, model: Model, *names: str) -> None:
+        """Warn of keys that do not count, because one before them is given."""
+        given = [name for name in names if getattr(model, name) not in (None, (), {}, "", False)]
+        for name in given[1:]:
+            self._warn((*location, name), f"does not count, because {given[0]} is given as well")
 
     def _match(self, location: Location, match: MatchConfig) -> None:
-        kinds = [name for name in ("prefix", "path", "regex") if getattr(match, name)]
-        for name in kinds[1:]:
-            self._warn((*location, name), f"does not count, because {kinds[0]} is given as well")
+        self._first_counts(location, match, "prefix", "path", "regex", "variables", "dsl_expressions")
+        if not (match.prefix or match.path or match.regex):
+            self._first_counts(location, match, "variables", "dsl_expressions", "headers")
         for index, header in enumerate(match.headers):
             if header.regex:
                 try:

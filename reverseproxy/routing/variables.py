@@ -25,12 +25,9 @@ Getter = Callable[[RequestFacts], str | None]
 
 EXCHANGE_VARIABLES: Final = frozenset(
     {
-        "connection_id",
         "downstream_local_address",
         "downstream_remote_address",
         "listener_name",
-        "request_received_duration",
-        "start_time",
         "x-mosn-path-original",
         "x-mosn-rpc-method",
         "x-mosn-rpc-service",
@@ -47,17 +44,12 @@ LATE_VARIABLES: Final = frozenset(
         "bytes_received",
         "bytes_sent",
         "duration",
-        "process_time_duration",
-        "request_finished_duration",
+        "request_received_duration",
         "response_code",
-        "response_flag",
-        "response_flags",
         "response_received_duration",
         "upstream_cluster",
-        "upstream_connection_id",
         "upstream_host",
         "upstream_local_address",
-        "upstream_transport_failure_reason",
         "x-mosn-status",
     }
 )

@@ -1,9 +1,8 @@
-"""Tests for L{reverseproxy.routing.table} and what it is made of."""
+"""Tests for L{reverseproxy.routing.table}, and for the functions that it is made of."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -13,13 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import (
     DirectResponseConfig,
-    HeaderMatcherConfig,
     MatchConfig,
     RedirectConfig,
     RouteActionConfig,
-    RouterConfig,
     RouterRuleConfig,
-    VirtualHostConfig,
+    VariableMatcherConfig,
 )
 from reverseproxy.errors import ConfigError
 from reverseproxy.routing import (
@@ -30,63 +27,8 @@ from reverseproxy.routing import (
     RequestFacts,
     Router,
     RouteResult,
-    normalize_path,
-    split_host,
 )
-
-
-def facts(
-    path: str = "/",
-    host: str = "example.com",
-    method: str = "GET",
-    query: str = "",
-    scheme: str = "http",
-    **headers: str,
-) -> RequestFacts:
-    """A request; header names are written with underscores."""
-    table = {name.replace("_", "-"): value for name, value in headers.items()}
-    return RequestFacts(method, path, query, host, table.get, scheme)
-
-
-def rule(cluster: str = "c", *, headers: Sequence[dict[str, Any]] = (), **match: str) -> RouterRuleConfig:
-    """A rule that leads to a cluster."""
-    return RouterRuleConfig(
-        match=MatchConfig(headers=tuple(HeaderMatcherConfig(**header) for header in headers), **match),
-        route=RouteActionConfig(cluster_name=cluster),
-    )
-
-
-def virtual_host(domains: Sequence[str], *rules: RouterRuleConfig, name: str = "v") -> VirtualHostConfig:
-    """A virtual host."""
-    return VirtualHostConfig(name=name, domains=tuple(domains), routers=rules)
-
-
-def config(*hosts: VirtualHostConfig) -> RouterConfig:
-    """A router's configuration."""
-    return RouterConfig(router_config_name="r", virtual_hosts=hosts)
-
-
-def router(*hosts: VirtualHostConfig) -> Router:
-    """A router of virtual hosts."""
-    return Router(config(*hosts))
-
-
-def rules(*rules: RouterRuleConfig) -> Router:
-    """A router with the default virtual host alone."""
-    return router(virtual_host(["*"], *rules))
-
-
-def by_domain(*domains: str) -> Router:
-    """A router in which each domain leads to the cluster of its own name."""
-    return router(*(virtual_host([domain], rule(domain, prefix="/")) for domain in domains))
-
-
-def cluster(result: RouteResult | None) -> str | None:
-    """The cluster of a result."""
-    if result is None:
-        return None
-    assert isinstance(result, ClusterRoute), result
-    return result.cluster_name
+from tests.routing.build import by_domain, cluster, config, facts, router, rule, rules, virtual_host
 
 
 class DomainTests(SynchronousTestCase):
@@ -259,52 +201,13 @@ class DomainTests(SynchronousTestCase):
         self.assertEqual(cluster(by_domain("*", *domains).match(facts(host=host))), expected)
 
 
-class SplitHostTests(SynchronousTestCase):
-    """L{split_host}."""
-
-    def test_table(self) -> None:
-        """It splits as Go does, except that the port may be missing."""
-        for text, expected in [
-            ("", ("", "")),
-            ("a", ("a", "")),
-            ("a:", ("a", "")),
-            ("a:80", ("a", "80")),
-            (":80", ("", "80")),
-            ("a:*", ("a", "*")),
-            ("[::1]", ("[::1]", "")),
-            ("[::1]x", ("[::1]x", "")),
-            ("[::1]:80", ("::1", "80")),
-            ("[::1]:", ("::1", "")),
-            ("::1", None),
-            ("a:b:80", None),
-            ("[::1", None),
-            ("[::1]:80:90", None),
-            ("[a[b]:80", None),
-            ("[a]:8]0", None),
-            ("a]:80", None),
-            ("a[:80", None),
-            ("a:[80", None),
-        ]:
-            self.assertEqual(split_host(text), expected, text)
-
-    @settings(deadline=None)
-    @given(st.text("a:[].*8"))
-    def test_never_raises(self, text: str) -> None:
-        """Any text gives a pair or None, and a pair says nothing that was not there."""
-        split = split_host(text)
-        if split is not None:
-            host, port = split
-            self.assertIn(host, text)
-            self.assertTrue(text.endswith(port))
-
-
 class RuleTests(SynchronousTestCase):
     """The kinds of rules."""
 
     def matches(self, table: RouterRuleConfig, request: RequestFacts, expected: bool) -> None:
         """Check one rule, alone and among others."""
-        for router in [rules(table), rules(rule("other", prefix="/never"), table)]:
-            self.assertEqual(cluster(router.match(request)), "c" if expected else None, (table, request))
+        for each in [rules(table), rules(rule("other", prefix="/never"), table)]:
+            self.assertEqual(cluster(each.match(request)), "c" if expected else None, (table, request))
 
     def test_prefix(self) -> None:
         """A prefix is compared as it is."""
@@ -503,6 +406,96 @@ class RuleTests(SynchronousTestCase):
             str(error), r"\Avirtual_hosts\[0\]\.routers\[0\]\.match\.regex: 'a\{2,1\}' is not RE2: .+"
         )
 
+    def variables(self, *matchers: dict[str, str]) -> RouterRuleConfig:
+        """A rule that looks at variables."""
+        return RouterRuleConfig(
+            match=MatchConfig(variables=matchers), route=RouteActionConfig(cluster_name="c")
+        )
+
+    def test_variables(self) -> None:
+        """A variable equals a value, or a pattern is found in it; without a value it is empty."""
+        for matcher, request, expected in [
+            ({"name": "x-mosn-method", "value": "GET"}, facts(), True),
+            ({"name": "x-mosn-method", "value": "get"}, facts(), False),
+            ({"name": "x-mosn-path", "regex": "b$"}, facts("/ab"), True),
+            ({"name": "x-mosn-path", "regex": "b$"}, facts("/ba"), False),
+            ({"name": "x-mosn-querystring", "value": "a=1"}, facts(query="a=1"), True),
+            ({"name": "request_header_x", "value": "1"}, facts(x="1"), True),
+            ({"name": "request_header_x", "value": "1"}, facts(), False),
+            ({"name": "request_header_x", "regex": "^$"}, facts(), True),
+            ({"name": "request_header_x", "regex": ".+"}, facts(), False),
+            # the pattern counts rather than the value
+            ({"name": "x-mosn-method", "value": "PUT", "regex": "G"}, facts(), True),
+            ({"name": "x-mosn-method", "value": "GET", "regex": "P"}, facts(), False),
+        ]:
+            self.matches(self.variables(matcher), request, expected)
+
+    def test_variablesTogether(self) -> None:
+        """The model of each ties it to the next one: "or" separates what holds together."""
+        for models in ["and and and", "or or or", "and or and", "or and or", "and and or", "or or and"]:
+            for held in range(8):
+                holds = [bool(held >> i & 1) for i in range(3)]
+                matchers = [
+                    {"name": "x-mosn-method", "value": "GET" if hold else "PUT", "model": model}
+                    for hold, model in zip(holds, models.split(), strict=True)
+                ]
+                text = " ".join(f"{hold} {model}" for hold, model in zip(holds, models.split(), strict=True))
+                expected = eval(text.rpartition(" ")[0])  # Python binds "and" tighter as well
+                self.matches(self.variables(*matchers), facts(), expected)
+
+    def test_variablesThatNeverHold(self) -> None:
+        """A condition that can't hold is a warning, and takes those with it that it is tied to."""
+        good = {"name": "x-mosn-method", "value": "GET"}
+        for bad, path, reason in [
+            ({"name": "x", "value": "1"}, ".name", "there is no variable 'x', so this condition never holds"),
+            ({"name": "response_code", "regex": ".*"}, ".name",
+             "there is no variable 'response_code', so this condition never holds"),
+            ({"name": "x-mosn-method"}, "", "has neither value nor regex, so this condition never holds"),
+        ]:  # fmt: skip
+            for matchers, index, expected in [
+                ([bad], 0, False),
+                ([good, bad], 1, False),
+                ([bad, good], 0, False),
+                ([{**bad, "model": "or"}, good], 0, True),
+                ([{**good, "model": "or"}, bad], 1, True),
+                ([{**good, "model": "or"}, good, bad], 2, True),
+                ([bad, {**good, "model": "or"}, good], 0, True),
+                ([good, {**bad, "model": "or"}, {**good, "value": "PUT"}], 1, False),
+            ]:
+                table = self.variables(*matchers)
+                self.matches(table, facts(), expected)
+                place = f"virtual_hosts[0].routers[0].match.variables[{index}]{path}"
+                self.assertEqual([str(w) for w in rules(table).warnings], [f"{place}: {reason}"])
+
+    def test_badVariableRegex(self) -> None:
+        """A pattern that does not compile is an error."""
+        bad = VariableMatcherConfig.model_construct(name="x-mosn-path", value="", regex="(", model="and")
+        match = MatchConfig.model_construct(**{**dict(MatchConfig()), "variables": (bad,)})
+        table = RouterRuleConfig(match=match, route=RouteActionConfig(cluster_name="c"))
+        error = self.assertRaises(ConfigError, rules, table)
+        self.assertRegex(str(error), r"match\.variables\[0\]\.regex: '\(' is not RE2: .+")
+
+    def test_rpc(self) -> None:
+        """Requests that have headers only are taken by rules that look at nothing else."""
+        request = RequestFacts.of_rpc({"service": "a", "x": "1"}.get, "bolt")
+        for match, expected in [
+            ({"prefix": "/"}, False),
+            ({"path": "/"}, False),
+            ({"regex": ".*"}, False),
+            ({"headers": ({"name": "service", "value": ".*"},)}, True),
+            ({"headers": ({"name": "service", "value": "a"},)}, True),
+            ({"headers": ({"name": "service", "value": "b"},)}, False),
+            ({"headers": ({"name": "x", "value": "1"}, {"name": "service", "value": "a"})}, True),
+            ({"headers": ({"name": "x", "value": "2"},)}, False),
+            ({"headers": ()}, True),
+            ({"variables": ({"name": "protocol", "value": "bolt"},)}, True),
+            ({"variables": ({"name": "x-mosn-path", "regex": "^$"},)}, True),
+        ]:
+            table = RouterRuleConfig(match=MatchConfig(**match), route=RouteActionConfig(cluster_name="c"))
+            self.matches(table, request, expected)
+        taking = rule(headers=[{"name": "service", "value": ".*"}])
+        self.assertIsNone(router(virtual_host(["*"], taking), virtual_host(["a"], taking)).match(request))
+
     def test_expressions(self) -> None:
         """A rule with expressions is not supported: it never matches, rather than everything."""
         match = MatchConfig(dsl_expressions=[{"expression": "true"}])
@@ -688,55 +681,3 @@ class OutcomeTests(SynchronousTestCase):
             unquote_to_bytes("/" + target.partition("/")[2]), path.encode("utf-8", "surrogateescape")
         )
         self.assertEqual(urlsplit("http://h/?" + result.location.partition("?")[2]).netloc, "h")
-
-
-class NormalizePathTests(SynchronousTestCase):
-    """L{normalize_path}."""
-
-    def test_table(self) -> None:
-        """Escapes are decoded, slashes joined, dots resolved."""
-        for target, expected in [
-            ("/", "/"),
-            ("", ""),
-            ("*", "*"),
-            ("/a/b", "/a/b"),
-            ("/a/b/", "/a/b/"),
-            ("a", "/a"),
-            ("//a///b//", "/a/b/"),
-            ("/./a/./b", "/a/b"),
-            ("/a/../b", "/b"),
-            ("/a/b/..", "/a/"),
-            ("/a/.", "/a/"),
-            ("/..", "/"),
-            ("/../../a", "/a"),
-            ("/a/..b/.c", "/a/..b/.c"),
-            ("/%61dmin", "/admin"),
-            ("/x/%2e%2E/admin", "/admin"),
-            ("/x%2f..%2Fadmin", "/admin"),
-            ("/a%20b", "/a b"),
-            ("/100%", "/100%"),
-            ("/%zz", "/%zz"),
-            ("/%C3%A9", "/é"),
-            ("/%ff", "/\udcff"),
-            ("/%252e", "/%2e"),
-            ("/a+b", "/a+b"),
-        ]:
-            self.assertEqual(normalize_path(target), expected, target)
-
-    @settings(deadline=None)
-    @given(st.text("/.a%2eEfF5c").map(lambda text: "/" + text))
-    def test_normal(self, target: str) -> None:
-        """The result has no empty, C{.} or C{..} segments, and stays below the root."""
-        result = normalize_path(target)
-        self.assertEqual(result[0], "/")
-        segments = result[1:].split("/")
-        if segments[-1] == "":
-            segments.pop()
-        self.assertFalse({"", ".", ".."} & set(segments), result)
-
-    @settings(deadline=None)
-    @given(st.lists(st.text("ab.", min_size=1).filter(lambda text: text.strip(".")), max_size=5))
-    def test_unchanged(self, segments: list[str]) -> None:
-        """A path in normal form stays as it is."""
-        path = "/" + "/".join(segments)
-        self.assertEqual(normalize_path(path), path)

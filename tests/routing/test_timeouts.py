@@ -1,0 +1,125 @@
+"""Tests for L{reverseproxy.routing.timeouts}."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.routing import ClusterRoute, RetryPolicy, Timeouts, timeouts
+from reverseproxy.routing.timeouts import (
+    DEFAULT_TIMEOUT,
+    GLOBAL_TIMEOUT_HEADER,
+    MAX_TIMEOUT,
+    TRY_TIMEOUT_HEADER,
+)
+
+
+def found(
+    total: float = 10.0,
+    attempt: float = 0.0,
+    try_header: str | None = None,
+    global_header: str | None = None,
+    frame: int | None = None,
+) -> Timeouts:
+    """What counts, given a route's times and what the request says."""
+    route = ClusterRoute("c", total, retry=RetryPolicy(try_timeout=attempt))
+    headers = {TRY_TIMEOUT_HEADER: try_header, GLOBAL_TIMEOUT_HEADER: global_header}
+    return timeouts(route, headers.get, frame)
+
+
+class TimeoutTests(SynchronousTestCase):
+    """L{timeouts}."""
+
+    def test_route(self) -> None:
+        """By themselves, the route's times count."""
+        for total, attempt, expected in [
+            (10.0, 0.0, (10.0, 0.0)),
+            (10.0, 2.0, (10.0, 2.0)),
+            (0.0, 0.0, (0.0, 0.0)),
+            # a time of an attempt that is not shorter than the whole is none
+            (10.0, 10.0, (10.0, 0.0)),
+            (10.0, 11.0, (10.0, 0.0)),
+            # there is nothing that it could be longer than
+            (0.0, 2.0, (0.0, 2.0)),
+        ]:
+            self.assertEqual(found(total, attempt), expected)
+            route = ClusterRoute("c", total, retry=RetryPolicy(try_timeout=attempt))
+            self.assertEqual(timeouts(route, None), expected)
+
+    def test_headers(self) -> None:
+        """What the request's headers say counts rather than the route, in milliseconds."""
+        for try_header, global_header, expected in [
+            ("500", None, (10.0, 0.5)),
+            (None, "500", (0.5, 0.0)),
+            ("500", "2000", (2.0, 0.5)),
+            ("2000", "500", (0.5, 0.0)),
+            ("500", "500", (0.5, 0.0)),
+            ("+500", "+2000", (2.0, 0.5)),
+            ("1", "00020", (0.02, 0.001)),
+            # no time at all
+            ("-1", None, (10.0, 0.0)),
+            ("0", None, (10.0, 0.0)),
+            (None, "-1", (0.0, 3.0)),
+            ("5000", "-1", (0.0, 5.0)),
+            # 0 is as if nobody had said anything
+            (None, "0", (DEFAULT_TIMEOUT, 3.0)),
+            (None, "-0", (DEFAULT_TIMEOUT, 3.0)),
+        ]:
+            self.assertEqual(
+                found(10.0, 3.0, try_header, global_header), expected, (try_header, global_header)
+            )
+
+    def test_headersLengthen(self) -> None:
+        """A request may take longer than the route would let it; an attempt's own time counts then."""
+        self.assertEqual(found(1.0, 2.0), (1.0, 0.0))
+        self.assertEqual(found(1.0, 2.0, global_header="5000"), (5.0, 2.0))
+
+    def test_headersThatAreNoNumbers(self) -> None:
+        """What Go does not take for a number is as if it were not there."""
+        for text in [
+            "", " ", "1s", "1.5", "1e3", "0x10", "1_000", " 1", "1 ", "--1", "+", "\u0661", "1\n", "five",
+            "9223372036854775808", "-9223372036854775809", "1" * 5000,
+        ]:  # fmt: skip
+            self.assertEqual(found(10.0, 3.0, text, text), (10.0, 3.0), text)
+
+    def test_large(self) -> None:
+        """The longest time is one that a clock can be set to."""
+        for text in ["9223372036854775807", "2147483649", "0" * 100 + "99999999999"]:
+            self.assertEqual(found(10.0, 3.0, None, text), (MAX_TIMEOUT, 3.0))
+            self.assertEqual(found(0.0, 3.0, text), (0.0, MAX_TIMEOUT))
+        self.assertEqual(found(10.0, 3.0, None, "-9223372036854775808"), (0.0, 3.0))
+
+    def test_frame(self) -> None:
+        """An RPC frame's own time counts most; it says nothing of attempts."""
+        for frame, expected in [
+            (None, (2.0, 0.5)),
+            (0, (2.0, 0.5)),
+            (1000, (1.0, 0.5)),
+            (500, (0.5, 0.0)),
+            (-1, (0.0, 0.5)),
+            (2**31 - 1, (MAX_TIMEOUT - 0.001, 0.5)),
+        ]:
+            self.assertEqual(found(10.0, 3.0, "500", "2000", frame), expected, frame)
+
+    @settings(deadline=None)
+    @given(
+        st.floats(0, 1e6),
+        st.floats(0, 1e6),
+        st.none() | st.integers().map(str) | st.text(max_size=4),
+        st.none() | st.integers().map(str) | st.text(max_size=4),
+        st.none() | st.integers(-(2**31), 2**31 - 1),
+    )
+    def test_always(
+        self,
+        total: float,
+        attempt: float,
+        try_header: str | None,
+        global_header: str | None,
+        frame: int | None,
+    ) -> None:
+        """Whatever the request says, times are times, and that of an attempt is the shorter one."""
+        result = found(total, attempt, try_header, global_header, frame)
+        self.assertGreaterEqual(result.attempt, 0.0)
+        self.assertTrue(0.0 <= result.total <= max(total, MAX_TIMEOUT))
+        self.assertTrue(not result.total or result.attempt < result.total)
