@@ -18,6 +18,8 @@ from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._base import Model
 from reverseproxy.config._clusters import ClusterConfig
 from reverseproxy.config._listeners import (
+    UPSTREAM_PROTOCOLS,
+    UPSTREAM_UNUSED,
     FilterChainConfig,
     ListenerConfig,
     ProxyConfig,
@@ -44,8 +46,8 @@ from reverseproxy.config._tree import Findings, Location, Node, Tree, purpose
 from reverseproxy.config._values import compile_regex, quote, split_address
 from reverseproxy.config.models import Config
 
-_PROTOCOLS: Final = ("Http1",)
-_PROTOCOLS_LATER: Final = ("Http2", "Auto", "X", "bolt", "boltv2", "dubbo", "dubbo-thrift", "tars")
+_PROTOCOLS: Final = ("Http1", "bolt", "boltv2", "dubbo", "Auto")
+_PROTOCOLS_LATER: Final = ("Http2", "dubbo-thrift", "tars")
 _TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
 
 _SERVER: Final[Location] = ("servers", 0)
@@ -214,18 +216,23 @@ class _Checker:
             self._server_tls((*location, "tls_context"), chain.tls_context)
         for index, context in enumerate(chain.tls_context_set):
             self._server_tls((*location, "tls_context_set", index), context)
-        terminal = 0
+        terminal, taken = 0, False
         for index, entry in enumerate(chain.filters):
             place = (*location, "filters", index)
             if isinstance(entry.config, _TERMINAL):
                 terminal += 1
-                if terminal > 1:
+                if taken:
                     self._warn(place, f"{quote(entry.type)} is never reached: a filter before it takes all")
+                proxy = entry.config if isinstance(entry.config, ProxyConfig) else None
+                taken = taken or proxy is None or not proxy.falls_back
             if isinstance(entry.config, ProxyConfig):
                 self._proxy((*place, "config"), entry.config)
-                if any("h2" in context.alpn for context in chain.tls_contexts):
+                if any("h2" in context.alpn for context in chain.tls_contexts) and not {
+                    "Http2",
+                    "Auto",
+                } & set(entry.config.protocols):
                     self._warn(
-                        place, "speaks Http1 only, but alpn offers h2: clients that choose it will fail"
+                        place, "does not speak Http2, but alpn offers h2: clients that choose it will fail"
                     )
             elif isinstance(entry.config, TcpProxyConfig):
                 self._tcp_proxy((*place, "config"), entry.config)
@@ -244,21 +251,36 @@ class _Checker:
             self._error((*location, "router_config_name"), self._unknown_name("router", name, self._routers))
 
     def _protocol(self, location: Location, proxy: ProxyConfig) -> None:
-        """Demand a protocol that can be spoken; X stands for its sub_protocol."""
+        """
+        Demand protocols that can be spoken; X stands for its sub_protocol.
+
+        Names that are not known here may be those of plug-ins.
+        """
         place, protocol = (*location, "downstream_protocol"), proxy.downstream_protocol
-        if not protocol or protocol in _PROTOCOLS:
-            return
-        known = (*_PROTOCOLS, *_PROTOCOLS_LATER)
-        for name in protocol.split(","):
-            if name not in known:
-                near = [entry for entry in known if entry.lower() == name.lower()]
-                hint = f"did you mean {quote(near[0])}?" if near else 'write "Http1"'
-                self._error(place, f"{quote(name)} is not a protocol; {hint}")
-                return
-        shown, sub_protocol = quote(protocol), proxy.extend_config.sub_protocol
-        if protocol == "X" and sub_protocol:
-            shown = f"{shown} with sub_protocol {quote(sub_protocol)}"
-        self._error(place, f'{shown} is not supported yet; write "Http1", or use a tcp_proxy filter')
+        if protocol == "X":
+            place = (*location, "extend_config", "sub_protocol")
+            if not proxy.extend_config.sub_protocol:
+                self._error(place, 'missing key: the protocols that "X" stands for, such as "bolt"')
+        for name in proxy.protocols:
+            near = [
+                entry
+                for entry in (*_PROTOCOLS, *_PROTOCOLS_LATER)
+                if entry.lower() == name.strip().lower() != "" and entry != name
+            ]
+            if name in _PROTOCOLS_LATER:
+                self._error(place, f"{quote(name)} is not supported yet; use a tcp_proxy filter")
+            elif name == "X":
+                self._error(place, '"X" can\'t be one of several; write the protocols that it stands for')
+            elif near:
+                self._error(place, f"{quote(name)} is not a protocol; did you mean {quote(near[0])}?")
+        same = proxy.upstream_protocol in ("", protocol, *proxy.protocols)
+        if not same and proxy.upstream_protocol in UPSTREAM_PROTOCOLS:
+            self._warn((*location, "upstream_protocol"), UPSTREAM_UNUSED)
+        if proxy.fallback_for_unknown_protocol and not proxy.detects:
+            self._warn(
+                (*location, "fallback_for_unknown_protocol"),
+                'has no effect, as nothing but one protocol is expected; write several, or "Auto"',
+            )
 
     def _tcp_proxy(self, location: Location, proxy: TcpProxyConfig) -> None:
         if not proxy.cluster and not proxy.routes:

@@ -171,8 +171,8 @@ class ProxyConfig(Model):
     name: Text = key("", "A name for humans.")
     downstream_protocol: Text = key(
         "",
-        "What clients speak: a protocol, or several with commas, which are told apart by the first bytes of a "
-        'connection; "Auto" for all that there are; "X" for those in extend_config\'s sub_protocol.',
+        "What clients speak: a protocol, or several with commas, which are told apart by the first "
+        'bytes of a connection; "Auto" for all that there are; "X" for those in sub_protocol.',
         required=True,
     )
     upstream_protocol: Text = key(

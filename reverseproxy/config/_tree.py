@@ -18,7 +18,14 @@ from typing import Any, Final
 from reverseproxy.config._base import KeyInfo, Model, key_info, keys_of, names_of, shape_of
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import Object
-from reverseproxy.config._listeners import Http1Options, Http2Options, ProtocolOptions, ProxyConfig
+from reverseproxy.config._listeners import (
+    BoltOptions,
+    Http1Options,
+    Http2Options,
+    ProtocolOptions,
+    ProxyConfig,
+    RpcOptions,
+)
 from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
 from reverseproxy.config._values import quote
 from reverseproxy.errors import Problem
@@ -35,6 +42,9 @@ _LABELS: Final[dict[type[Model], str]] = {
 _UNKEYED: Final[dict[str, tuple[str, type[Model]]]] = {
     "Http1": ("http1", Http1Options),
     "Http2": ("http2", Http2Options),
+    "bolt": ("bolt", BoltOptions),
+    "boltv2": ("bolt", BoltOptions),
+    "dubbo": ("dubbo", RpcOptions),
 }
 """Protocols whose options may stand in C{extend_config} without their name."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "AccessLogConfig",
+    "BoltOptions",
     "CheckConfig",
     "CidrConfig",
     "CircuitBreakerConfig",
@@ -48,6 +49,7 @@ __all__ = [
     "RouteActionConfig",
     "RouterConfig",
     "RouterRuleConfig",
+    "RpcOptions",
     "ServerConfig",
     "SlowStartConfig",
     "SourceIpHashConfig",
@@ -87,6 +89,7 @@ from reverseproxy.config._clusters import (
 )
 from reverseproxy.config._listeners import (
     AccessLogConfig,
+    BoltOptions,
     CidrConfig,
     FilterChainConfig,
     FilterConfig,
@@ -95,6 +98,7 @@ from reverseproxy.config._listeners import (
     ListenerConfig,
     ProtocolOptions,
     ProxyConfig,
+    RpcOptions,
     TcpProxyConfig,
     TcpRouteConfig,
     TunnelConfig,

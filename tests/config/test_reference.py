@@ -45,7 +45,8 @@ class ReferenceTests(SynchronousTestCase):
             "   Choices: ``SIMPLE``, ``STATIC``, ``DYNAMIC``, ``EDS``, ``STRICT_DNS``.\n",
             "   ``SIMPLE`` stands in for any other, with a warning.\n",
             "   Known to MOSN and not acted on yet: ``ORIGINAL_DST``.\n",
-            '   There is none for ``"Http1"``.\n',
+            '   There is none for ``"Auto"``, ``"Http1"``, ``"Http2"``, ``"X"``, ``"bolt"``, ``"boltv2"``, '
+            '``"dubbo"``.\n',
             "It is the value of ``config`` in ``extends`` of type ``tunnel_agent``.\n",
         ):
             self.assertIn(entry, self.text)
