@@ -379,6 +379,8 @@ class _Checker:
         self._first_counts(location, route, "weighted_clusters", "metadata_match")
         self._first_counts(location, route, "prefix_rewrite", "regex_rewrite")
         self._first_counts(location, route, "host_rewrite", "auto_host_rewrite_header", "auto_host_rewrite")
+        if route.auto_host_rewrite and not (route.host_rewrite or route.auto_host_rewrite_header):
+            self._named_hosts((*location, "auto_host_rewrite"), route)
         for index, policy in enumerate(route.hash_policy):
             self._first_counts((*location, "hash_policy", index), policy, "cookie", "header", "source_ip")
         names = (*location, "weighted_clusters")
@@ -393,6 +395,13 @@ class _Checker:
             self._routed((*location, "cluster_name"), route.cluster_name)
         elif not route.cluster_variable:
             self._warn((*location, "cluster_name"), "missing key: requests that match are answered with 404")
+
+    def _named_hosts(self, location: Location, route: RouteActionConfig) -> None:
+        """Warn of a Host header that is never changed, as no host's name is resolved."""
+        names = {entry.cluster.name for entry in route.weighted_clusters} or {route.cluster_name}
+        clusters = [entry for entry in self._config.cluster_manager.clusters if entry.name in names]
+        if clusters and not any(entry.type == "STRICT_DNS" for entry in clusters):
+            self._warn(location, "has no effect: the cluster is not of type STRICT_DNS")
 
     def _routed(self, location: Location, name: str) -> None:
         """Warn of requests that are sent to a cluster that does not exist."""

@@ -13,7 +13,17 @@ from reverseproxy.config.models import (
     RouterRuleConfig,
     VariableMatcherConfig,
 )
-from tests.config.documents import HOST, ROUTER, RULE, TUNNEL_SERVER, edited, parse, problems, warnings
+from tests.config.documents import (
+    CLUSTER,
+    HOST,
+    ROUTER,
+    RULE,
+    TUNNEL_SERVER,
+    edited,
+    parse,
+    problems,
+    warnings,
+)
 
 ROUTE = f"{RULE}.route"
 UINT = "write a number from 0 to 4294967295"
@@ -389,6 +399,21 @@ class WarningTests(SynchronousTestCase):
             ".hash_policy[0].header: does not count, because cookie is given as well",
             ".hash_policy[0].source_ip: does not count, because cookie is given as well",
         )
+
+    def test_autoHost(self) -> None:
+        """The names of hosts are sent only where they are resolved."""
+        reason = ".auto_host_rewrite: has no effect: the cluster is not of type STRICT_DNS"
+        weighted = [{"cluster": {"name": "edge", "weight": 1}}]
+        route = {"auto_host_rewrite": True}
+        self.check(ROUTE, {"cluster_name": "edge", **route}, reason)
+        self.check(ROUTE, {"weighted_clusters": weighted, **route}, reason)
+        self.check(ROUTE, {"cluster_variable": "request_header_x", **route})
+        document = edited(
+            TUNNEL_SERVER,
+            (ROUTE, {"cluster_name": "edge", **route}),
+            (f"{CLUSTER}.type", "STRICT_DNS"),
+        )
+        self.assertNotIn(f"{ROUTE}{reason}", warnings(document))
 
     def test_match(self) -> None:
         """The first kind of rule counts; some kinds do not look at headers."""
