@@ -33,7 +33,7 @@ __all__ = ["Bolt", "BoltFrame", "Status", "encode_headers", "encode_request", "e
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -46,6 +46,7 @@ _V2_REQUEST = struct.Struct(">BBBHBIBBiHHI")
 _V2_RESPONSE = struct.Struct(">BBBHBIBBHHHI")
 _ID = struct.Struct(">I")
 _LENGTH = struct.Struct(">I")
+_SHORT = struct.Struct(">H")
 
 _RESPONSE: Final = 0
 _REQUEST: Final = 1
@@ -58,6 +59,7 @@ _GOAWAY: Final = 100
 
 _HESSIAN2: Final = 1
 _NULL: Final = 0xFFFFFFFF
+_MAX_BLOCK: Final = 0xFFFF
 _CRC_SIZE: Final = 4
 
 
@@ -151,9 +153,36 @@ class BoltFrame(Frame):
 
         @raise RpcHeaderError: if a length points beyond the block.
         """
-        if self._headers is None:
-            self._headers = _decode_headers(self.data, *self._block)
-        return self._headers
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = {}
+            for name, value in _decode_headers(self.data, *self._block):
+                headers.setdefault(
+                    name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+                )
+        return headers
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """See L{Frame.fields}."""
+        return _decode_headers(self.data, *self._block)
+
+    def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """See L{Frame.set_fields}."""
+        block = b"".join(
+            part for field in fields for item in field for part in (_LENGTH.pack(len(item)), item)
+        )
+        if len(block) > _MAX_BLOCK:
+            raise RpcHeaderError(
+                f"the headers would take {len(block)} bytes, and a frame can carry {_MAX_BLOCK}"
+            )
+        begin, end = self._block
+        place = 14 if self.kind in (Kind.RESPONSE, Kind.HEARTBEAT_ACK) else 16
+        data = self.data
+        data[begin:end] = block
+        _SHORT.pack_into(data, place + 2 * (self.version - 1), len(block))
+        self._block = begin, begin + len(block)
+        self._headers = None
+        self.set_id(self.id)
 
     def header(self, name: str) -> str | None:
         """See L{Frame.header}; a header of exactly this name is preferred to one in another case."""
@@ -171,33 +200,35 @@ class BoltFrame(Frame):
         return self.header("sofa_head_method_name") or ""
 
 
-def _decode_headers(data: bytearray, position: int, end: int) -> dict[str, str]:
+def _decode_headers(data: bytearray, position: int, end: int) -> list[tuple[bytes, bytes]]:
     """
     Decode a block of headers.
 
     A length of -1 stands for an item that is missing.  MOSN goes on behind it
     with a name, so that a pair without a value is dropped.
     """
-    headers: dict[str, str] = {}
+    headers: list[tuple[bytes, bytes]] = []
+    name: bytes | None = None
     while position < end:
-        pair: list[bytearray] = []
-        while len(pair) < 2:
-            start = position + 4
-            if start > end:
-                raise RpcHeaderError(f"the block of headers ends {start - end} bytes short of a length")
-            (length,) = _LENGTH.unpack_from(data, position)
-            position = start
-            if length == _NULL:
-                break
-            position += length
-            if position > end:
-                raise RpcHeaderError(f"a header is {position - end} bytes longer than the block of headers")
-            pair.append(data[start:position])
+        start = position + 4
+        if start > end:
+            raise RpcHeaderError(f"the block of headers ends {start - end} bytes short of a length")
+        (length,) = _LENGTH.unpack_from(data, position)
+        position = start
+        if length == _NULL:
+            name = None
+            continue
+        position += length
+        if position > end:
+            raise RpcHeaderError(f"a header is {position - end} bytes longer than the block of headers")
+        item = bytes(data[start:position])
+        if name is None:
+            name = item
         else:
-            name, value = pair
-            headers.setdefault(
-                name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
-            )
+            headers.append((name, item))
+            name = None
+    if name is not None:
+        raise RpcHeaderError("the block of headers ends before the value of a name")
     return headers
 
 
@@ -332,8 +363,8 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
             encoded = text.encode("utf-8", "surrogateescape")
             parts += (_LENGTH.pack(len(encoded)), encoded)
     block = b"".join(parts)
-    if len(block) > 0xFFFF:
-        raise ValueError(f"the headers take {len(block)} bytes, and a bolt frame can carry 65535")
+    if len(block) > _MAX_BLOCK:
+        raise ValueError(f"the headers take {len(block)} bytes, and a frame can carry {_MAX_BLOCK}")
     return block
 
 

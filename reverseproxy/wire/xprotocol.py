@@ -19,6 +19,7 @@ from __future__ import annotations
 __all__ = ["MAX_FRAME", "Frame", "FrameDecoder", "Kind", "XProtocol"]
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from enum import IntEnum
 
 from reverseproxy.errors import RpcFrameError
@@ -79,6 +80,23 @@ class Frame(ABC):
         @return: text; bytes that are not UTF-8 become surrogate escapes.
         @raise RpcHeaderError: if the headers can't be read.
         """
+
+    def fields(self) -> list[tuple[bytes, bytes]] | None:
+        """
+        All headers in their order, for routes that change some.
+
+        @return: L{None} if headers can't be changed in this protocol.
+        @raise RpcHeaderError: if they can't be read.
+        """
+        return None
+
+    def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """
+        Change the headers, in L{data} as well; only if L{fields} gave some.
+
+        @raise RpcHeaderError: if a frame can't carry them.
+        """
+        raise NotImplementedError
 
     @property
     def service(self) -> str:

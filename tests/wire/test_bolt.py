@@ -210,6 +210,31 @@ class HeaderTests(SynchronousTestCase):
             self.request(b"\0\0\0\x05a").header("a")
         self.assertEqual(str(caught.exception), "a header is 4 bytes longer than the block of headers")
 
+    def test_changed(self) -> None:
+        for data in (REQUEST, REQUEST_2, RESPONSE, RESPONSE_2, with_crc(REQUEST_2), with_crc(RESPONSE_2)):
+            frame = one(data)
+            content = bytes(frame.data[frame._block[1] :])
+            frame.set_fields([*frame.fields(), (b"x-a", b"1"), (b"", b"")])
+            frame.set_id(1234)
+            again = one(bytes(frame.data))
+            self.assertEqual((again.id, again.kind, again.version), (1234, frame.kind, frame.version))
+            self.assertEqual(again.headers, frame.headers)
+            self.assertEqual((again.header("x-a"), again.header("")), ("1", ""))
+            self.assertEqual(again.fields()[-2:], [(b"x-a", b"1"), (b"", b"")])
+            again.set_fields([])
+            self.assertEqual(one(bytes(again.data)).headers, {})
+            if not frame._checked:
+                self.assertEqual(frame.data[frame._block[1] :], content)
+        frame = one(REQUEST)
+        frame.set_fields(frame.fields())
+        self.assertEqual(frame.data, REQUEST)
+
+    def test_changed_beyond_all_bounds(self) -> None:
+        frame = one(REQUEST)
+        with self.assertRaises(RpcHeaderError):
+            frame.set_fields([(b"a", b"b" * 65536)])
+        self.assertEqual(frame.data, REQUEST)
+
     @given(st.binary(max_size=80))
     def test_anything_at_all(self, block: bytes) -> None:
         with contextlib.suppress(RpcHeaderError):

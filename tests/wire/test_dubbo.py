@@ -79,6 +79,11 @@ class DecodeTests(SynchronousTestCase):
 
 
 class HeaderTests(SynchronousTestCase):
+    def test_can_t_be_changed(self) -> None:
+        self.assertIsNone(one(REQUEST).fields())
+        with self.assertRaises(NotImplementedError):
+            one(REQUEST).set_fields([])
+
     def test_no_version(self) -> None:
         frame = with_body(b"\x052.0.2" + b"\x01s" + b"N" + b"\x01m")
         self.assertEqual((frame.header("version"), frame.method), ("", "m"))
