@@ -16,6 +16,7 @@ from __future__ import annotations
 
 __all__ = ["REQUEST_BUFFER", "Exchange", "IDownstream", "IUpstream"]
 
+import time
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
@@ -28,6 +29,7 @@ from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, HttpError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.logs import format_time
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.attempts import Attempts, Phase
 from reverseproxy.proxy.http1_switch import IUpgraded
@@ -387,32 +389,47 @@ class Exchange(Attempts):
         self._mirrors.append(mirrored)
 
     def _variable(self, name: str) -> str | None:
-        """Find what MOSN's variables of this name is at present; see L{RequestFacts.variables}."""
-        now = self._clock.seconds
-        info = self._downstream.info
+        """Find what a variable of MOSN's is at present; see L{RequestFacts.variables}."""
+        downstream = self._downstream
+        info = downstream.info
+        response = self._response_head
         match name:
             case "downstream_local_address":
                 return info.local
             case "downstream_remote_address":
                 return info.remote
             case "listener_name":
-                return self._downstream.settings.listener
+                return downstream.settings.listener
             case "x-mosn-path-original":
                 return self.head.target.partition(b"?")[0].decode("ascii")
-            case "duration" | "request_received_duration" | "response_received_duration":
-                return format_duration(now() - self.started)
+            case "start_time":
+                age = self._clock.seconds() - self.started
+                return format_time(time.time() - age)
+            case (
+                "duration"
+                | "process_time_duration"
+                | "request_received_duration"
+                | "request_finished_duration"
+                | "response_received_duration"
+            ):
+                return format_duration(self._clock.seconds() - self.started)
             case "bytes_received":
                 return str(self.received)
             case "bytes_sent":
                 return str(self.sent)
             case "response_code" | "x-mosn-status":
                 return str(self.status) if self.status else None
+            case "response_flag" | "response_flags":
+                return "true" if self.flag else "false"
             case "upstream_cluster":
                 return None if self.cluster is None else self.cluster.name
             case "upstream_host":
-                return None if self.host is None else self.host.address
+                return None if self.host is None else self.host.hostname or self.host.address
             case "upstream_local_address":
                 return self.upstream_local or None
+        header = name.removeprefix("response_header_")
+        if header != name and response is not None:
+            return response.lookup(header)
         return None
 
     def _connecting(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectError
 
 from reverseproxy.routing import RETRY_PAUSE
+from reverseproxy.routing.variables import EXCHANGE_VARIABLES, LATE_VARIABLES
 from tests.proxy.memory import Wire, World
 from tests.proxy.test_http1 import Http1TestCase
 from tests.wire.http1_cases import GOOD, get, respond
@@ -233,6 +234,24 @@ class MutationTests(Http1TestCase):
         self.assertIn(b"\r\nx-cluster: c\r\n", answer)
         self.assertNotIn(b"Server", answer)
         self.assertTrue(answer.endswith(b"\r\n\r\nok"))
+
+    def test_every_variable(self) -> None:
+        names = [
+            *sorted(EXCHANGE_VARIABLES | LATE_VARIABLES),
+            "response_header_server",
+            "response_header_none",
+        ]
+        add = [{"header": {"name": f"x-{name}", "value": f"%{name}%"}} for name in names]
+        world = World(routes=routes({"response_headers_to_add": add}))
+        client = self.ask(world)
+        world.host().send(respond(b"Content-Length: 0", b"Server: s"))
+        fields = dict(line.split(b": ", 1) for line in client.take().split(b"\r\n")[1:-2])
+        self.assertEqual(fields[b"x-response_header_server"], b"s")
+        self.assertEqual(fields[b"x-response_code"], b"200")
+        self.assertEqual(
+            {name for name in names if fields[b"x-" + name.encode()] in (b"", b"-")},
+            {"response_header_none", "x-mosn-rpc-method", "x-mosn-rpc-service"},
+        )
 
     def test_a_protocol_that_is_not_there(self) -> None:
         world = World(routes=routes({"upstream_protocol": "nonsense"}))
