@@ -20,6 +20,7 @@ __all__ = ["RpcProxy", "RpcSettings"]
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import random
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
@@ -86,6 +87,7 @@ class RpcSettings:
     @ivar idle_timeout: seconds without a byte after which a connection is
         closed, if no request is under way; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
+    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     """
 
     listener: str
@@ -96,6 +98,7 @@ class RpcSettings:
     max_frame: int = MAX_FRAME
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    random: Callable[[], float] = random
 
 
 @implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
@@ -118,6 +121,7 @@ class RpcProxy(Rebindable):
         self._exchanges: set[RpcExchange] = set()
         self._held = 0
         self._deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.timed_out)
+        self._try_deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.try_timed_out)
         self._out: deque[bytes | bytearray] = deque()
         self._out_size = 0
         self._full = False
@@ -291,6 +295,15 @@ class RpcProxy(Rebindable):
     def set_deadline(self, exchange: RpcExchange, seconds: float) -> None:
         """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
         exchange.deadline = self._deadlines.add(exchange, seconds)
+
+    def set_try_deadline(self, exchange: RpcExchange, seconds: float) -> None:
+        """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
+        exchange.try_deadline = self._try_deadlines.add(exchange, seconds)
+
+    def clear_try_deadline(self, exchange: RpcExchange) -> None:
+        """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
+        self._try_deadlines.discard(exchange, exchange.try_deadline)
+        exchange.try_deadline = 0.0
 
     def exchange_done(self, exchange: RpcExchange) -> None:
         """See L{reverseproxy.proxy.rpc_exchange.IRpcOwner}."""
@@ -484,6 +497,7 @@ class RpcProxy(Rebindable):
             exchange.cancel(reason)
             self._record(exchange)
         self._deadlines.close()
+        self._try_deadlines.close()
         self._decoder.close()
         self._out.clear()
         self._out_size = 0

@@ -1,23 +1,32 @@
 """
 One RPC request and its response, on their way through the proxy.
 
-What is passed on are whole frames, changed in nothing but their ids.
+What is passed on are whole frames, changed in nothing but their ids, unless the
+route changes headers.
+
+RPC has no methods that are known to be safe to repeat.  So a request that a
+host may have acted upon is sent again only if the route's C{retry_policy} says
+C{retry_on}: who writes that knows the service.
 """
 
 from __future__ import annotations
 
-__all__ = ["IRpcOwner", "RpcExchange"]
+__all__ = ["IRpcOwner", "RpcCopy", "RpcExchange"]
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from twisted.internet.interfaces import IReactorTime
+
+from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
-from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.proxy.attempts import Attempts, Phase
 from reverseproxy.proxy.rpc_upstream import Batch, IRpcDownstream, RpcClient
-from reverseproxy.routing import ClusterRoute, DirectResponse, Redirect, RequestFacts
+from reverseproxy.routing import Cause, ClusterRoute, DirectResponse, Redirect, RequestFacts, timeouts
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
 if TYPE_CHECKING:
+    from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.rpc import RpcSettings
 
 UNDECODABLE: Final = 0
@@ -27,6 +36,12 @@ TERMINATED: Final = 500
 """The status of a request whose connection was lost (spec 4.5)."""
 
 TOO_LATE: Final = 504
+
+MIRROR_TIMEOUT: Final = 60.0
+"""Seconds that a copy of a request may take."""
+
+_HASHING: Final = frozenset({"LB_MAGLEV"})
+"""Balancers that go by a request's hash key."""
 
 WAITING, ACTIVE, DONE = Phase.WAITING, Phase.ACTIVE, Phase.DONE
 
@@ -50,6 +65,12 @@ class IRpcOwner(IRpcDownstream, Protocol):
     def set_deadline(self, exchange: RpcExchange, seconds: float) -> None:
         """End the exchange after some time."""
 
+    def set_try_deadline(self, exchange: RpcExchange, seconds: float) -> None:
+        """End an attempt after some time."""
+
+    def clear_try_deadline(self, exchange: RpcExchange) -> None:
+        """Let an attempt have its time."""
+
     def respond(self, data: bytes | bytearray, batch: Batch | None, client: RpcClient | None) -> None:
         """Send a response, which came from this client."""
 
@@ -66,6 +87,7 @@ class RpcExchange(Attempts):
     @ivar size: its size in bytes.
     @ivar started: when it came.
     @ivar deadline: what L{IRpcOwner.set_deadline} has to remember.
+    @ivar try_deadline: the same for L{IRpcOwner.set_try_deadline}.
     @ivar response: what the host answered.
     @ivar sent: bytes of the answer.
     @ivar status: how it ended, in terms of HTTP; 0 if without an answer.
@@ -75,7 +97,11 @@ class RpcExchange(Attempts):
     __slots__ = (
         "_client",
         "_downstream",
+        "_facts",
         "_number",
+        "_route",
+        "_sent_at",
+        "_try_timeout",
         "deadline",
         "flag",
         "frame",
@@ -87,6 +113,7 @@ class RpcExchange(Attempts):
         "size",
         "started",
         "status",
+        "try_deadline",
         "upstream_local",
     )
 
@@ -97,6 +124,7 @@ class RpcExchange(Attempts):
         self.size = len(frame.data)
         self.started = now
         self.deadline = 0.0
+        self.try_deadline = 0.0
         self.response: Frame | None = None
         self.sent = 0
         self.status = 0
@@ -107,43 +135,106 @@ class RpcExchange(Attempts):
         self._downstream = downstream
         self._client: RpcClient | None = None
         self._number = 0
+        self._route: ClusterRoute | None = None
+        self._facts: RequestFacts | None = None  # kept where the response is to be changed
+        self._try_timeout = 0.0
+        self._sent_at = 0.0
 
     def begin(self) -> None:
         """Find a route, and a host."""
         downstream = self._downstream
-        settings = downstream.settings
-        frame = self.frame
+        facts = RequestFacts.of_rpc(self.frame.header, self.protocol, self._variable)
         try:
-            result = settings.router.match(
-                RequestFacts("", "", "", "", frame.header, "https" if downstream.info.secure else "http")
-            )
+            result = downstream.settings.router.match(facts)
+            if isinstance(result, ClusterRoute):
+                self._follow(result, facts)
+                return
         except RpcHeaderError as error:
             self.fail(UNDECODABLE, str(error))
             return
-        if isinstance(result, ClusterRoute):
-            try:
-                self.cluster = settings.clusters.get(result.cluster_name)
-            except ClusterUnknown as error:
-                self.fail(error.status, str(error))
-                return
-            # What the client says counts, if it says something (spec 6.6).
-            timeout = frame.timeout / 1000 if frame.timeout else result.timeout
-            if timeout > 0:
-                downstream.set_deadline(self, timeout)
-            self._acquire()
-        elif isinstance(result, DirectResponse):
+        if isinstance(result, DirectResponse):
             self._answer(result.status)
         elif isinstance(result, Redirect):
             self.fail(result.status, "an RPC client can't be redirected")
         else:
             self.fail(404, "no route")
 
+    def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
+        downstream = self._downstream
+        settings = downstream.settings
+        frame = self.frame
+        try:
+            cluster = self.cluster = settings.clusters.get(route.cluster_name)
+        except ClusterUnknown as error:
+            self.fail(error.status, str(error))
+            return
+        if route.upstream_protocol not in ("", "X", self.protocol):
+            self.fail(502, f"{self.protocol} can't be turned into {route.upstream_protocol}")
+            return
+        self.retry = route.retry
+        total, self._try_timeout = timeouts(route, frame.header, frame.timeout)
+        if total > 0:
+            downstream.set_deadline(self, total)
+        if cluster.config.lb_type in _HASHING:
+            key = route.hash_key(facts, downstream.info.remote_ip)
+            self._context = PickContext(hash_key=key, metadata=route.metadata)
+        elif route.metadata is not None:
+            self._context = PickContext(metadata=route.metadata)
+        if route.response_mutation is not None:
+            self._route, self._facts = route, facts
+        mutation = route.request_mutation
+        if mutation is not None:
+            fields = frame.fields()
+            if fields is not None:
+                frame.set_fields(mutation.apply(facts, b"", b"", fields).headers)
+        for mirror in route.mirrors:
+            if mirror.takes(settings.random()):
+                self._mirror(mirror.cluster_name)
+        self._acquire()
+
+    def _mirror(self, cluster_name: str) -> None:
+        """Send a copy to another cluster as well."""
+        downstream = self._downstream
+        try:
+            cluster = downstream.settings.clusters.get(cluster_name)
+        except ClusterUnknown:
+            return
+        # Decoded anew: the ids of the copy and of the request are not the same.
+        copy = downstream.protocol.decode(bytearray(self.frame.data), 0)
+        assert isinstance(copy, Frame)
+        RpcCopy(self._clock, self.protocol, cluster, copy)
+
+    def _variable(self, name: str) -> str | None:
+        """Find what MOSN's variable of this name is at present; see L{RequestFacts.variables}."""
+        match name:
+            case "x-mosn-rpc-service":
+                return self.frame.service or None
+            case "x-mosn-rpc-method":
+                return self.frame.method or None
+            case "downstream_local_address":
+                return self._downstream.info.local
+            case "downstream_remote_address":
+                return self._downstream.info.remote
+            case "listener_name":
+                return self._downstream.settings.listener
+            case "upstream_cluster":
+                return None if self.cluster is None else self.cluster.name
+            case "upstream_host":
+                return None if self.host is None else self.host.address
+            case "upstream_local_address":
+                return self.upstream_local or None
+        return None
+
     def _send(self, client: RpcClient) -> None:
         self._phase = ACTIVE
         downstream = self._downstream
+        cluster = self.cluster
+        assert cluster is not None
         if downstream.settings.access_log is not None:
             self.request_sent_at = self._clock.seconds()
             self.upstream_local = client.local_address
+        if cluster.watches_answers:
+            self._sent_at = self._clock.seconds()
         oneway = self.frame.kind is Kind.ONEWAY
         self._client = client
         self._number = client.send(None if oneway else self, self.frame, downstream.batch)
@@ -152,19 +243,55 @@ class RpcExchange(Attempts):
         if oneway:
             self._client = None
             self._finish()
+        elif self._try_timeout:
+            downstream.set_try_deadline(self, self._try_timeout)
 
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
         """See L{reverseproxy.proxy.rpc_upstream.IRpcExchange}."""
         client, self._client = self._client, None
         downstream = self._downstream
+        cluster = self.cluster
+        assert cluster is not None
+        if self.try_deadline:
+            downstream.clear_try_deadline(self)
+        if downstream.settings.access_log is not None:
+            self.response_at = self._clock.seconds()
+        status = 0
+        if self.retry.wants(599) or self.retry.status_codes or cluster.watches_answers:
+            status = downstream.protocol.http_status(frame)
+            self._report(Outcome.of_status(status))
+            if self.retry.wants(status) and self._may_try_again(status, False, True):
+                self._next_attempt(False)
+                return
         frame.set_id(self.id)
+        if self._facts is not None:
+            self._change(frame)
         self.response = frame
         self.sent = len(frame.data)
         if downstream.settings.access_log is not None:
-            self.response_at = self._clock.seconds()
-            self.status = downstream.protocol.http_status(frame)
+            self.status = status or downstream.protocol.http_status(frame)
         downstream.respond(frame.data, batch, client)
         self._finish()
+
+    def _change(self, frame: Frame) -> None:
+        """Change a response's headers as the route demands; one that can't be read is left alone."""
+        assert self._route is not None
+        assert self._facts is not None
+        mutation = self._route.response_mutation
+        assert mutation is not None
+        try:
+            fields = frame.fields()
+            if fields is not None:
+                frame.set_fields(mutation.apply(fields, self._facts))
+        except RpcHeaderError:
+            pass
+
+    def _report(self, outcome: Outcome) -> None:
+        cluster, host = self.cluster, self.host
+        assert cluster is not None
+        assert host is not None
+        if cluster.watches_answers:
+            cluster.report(host, outcome, self._clock.seconds() - self._sent_at)
 
     def _finish(self) -> None:
         self._phase = DONE
@@ -176,7 +303,35 @@ class RpcExchange(Attempts):
     def upstream_lost(self, reason: str) -> None:
         """See L{reverseproxy.proxy.rpc_upstream.IRpcExchange}."""
         self._client = None
-        self.fail(TERMINATED, f"the host's connection was lost: {reason}")
+        if self.try_deadline:
+            self._downstream.clear_try_deadline(self)
+        self._report(Outcome.RESET)
+        if not self._again(Cause.LOST):
+            self.fail(TERMINATED, f"the host's connection was lost: {reason}")
+
+    def try_timed_out(self) -> None:
+        """The time for one attempt is over."""
+        self.try_deadline = 0.0
+        client, self._client = self._client, None
+        if client is None:
+            return
+        client.forget(self._number)
+        self._report(Outcome.RESET)
+        if not self._again(Cause.TRY_TIMEOUT):
+            self.fail(TOO_LATE, "the host did not answer in the time for one attempt")
+
+    def _again(self, cause: Cause) -> bool:
+        """Send the request again, to another host, if the route says that this may be."""
+        host, cluster = self.host, self.cluster
+        assert host is not None
+        assert cluster is not None
+        if not self._may_try_again(cause, False, True):
+            return False
+        tried = 0 if self._context is None else len(self._context.tried)
+        if len(cluster.hosts) > tried + 1:
+            self._avoid(host)
+        self._next_attempt(False)
+        return True
 
     def fail(self, status: int, reason: str) -> None:
         """See L{Attempts.fail}."""
@@ -210,4 +365,62 @@ class RpcExchange(Attempts):
         client, self._client = self._client, None
         if client is not None:
             client.forget(self._number)
+        if self.try_deadline:
+            self._downstream.clear_try_deadline(self)
+        self._give_up()
+
+
+class RpcCopy(Attempts):
+    """
+    A copy of a request, for C{request_mirror_policies}.
+
+    Whatever becomes of it is no concern of the client's.
+    """
+
+    __slots__ = ("_client", "_frame", "_number", "_timer")
+
+    def __init__(self, clock: IReactorTime, protocol: str, cluster: Cluster, frame: Frame) -> None:
+        super().__init__(clock, protocol)
+        self.cluster = cluster
+        self._frame = frame
+        self._client: RpcClient | None = None
+        self._number = 0
+        self._timer = clock.callLater(MIRROR_TIMEOUT, self._too_late)
+        self._acquire()
+
+    def _send(self, client: RpcClient) -> None:
+        self._phase = ACTIVE
+        if client.full:
+            self._end()  # it is not worth waiting
+            return
+        oneway = self._frame.kind is Kind.ONEWAY
+        self._client = client
+        self._number = client.send(None if oneway else self, self._frame, None)
+        if oneway:
+            self._client = None
+            self._end()
+
+    def upstream_response(self, frame: Frame, batch: Batch) -> None:
+        """See L{reverseproxy.proxy.rpc_upstream.IRpcExchange}."""
+        self._client = None
+        self._end()
+
+    def upstream_lost(self, reason: str) -> None:
+        """See L{reverseproxy.proxy.rpc_upstream.IRpcExchange}."""
+        self._client = None
+        self._end()
+
+    def fail(self, status: int, reason: str) -> None:
+        """See L{Attempts.fail}."""
+        self._end()
+
+    def _too_late(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.forget(self._number)
+        if self._timer.active():
+            self._timer.cancel()
         self._give_up()

@@ -50,7 +50,6 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.cluster.host import Host, IHostPool, ReverseHost
-from reverseproxy.cluster.manager import Cluster
 from reverseproxy.errors import HostGone, QueueFull
 from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.relay import LINGER, lose_connection
@@ -547,8 +546,10 @@ class RpcPool:
         self._size = 1
         cluster = host.cluster
         if cluster is not None:
+            config = cluster.config.keepalive
+            self.keepalive = Keepalive(config.interval, config.timeout)
             if self.exclusive:
-                _set_capacity(cluster, host, self.capacity)
+                cluster.limit_host(host, self.capacity)
             else:
                 self._size = cluster.config.limits.max_connections or 1
         self._clients: list[RpcClient] = []  # those that take requests
@@ -593,6 +594,7 @@ class RpcPool:
 
     def _dial(self) -> None:
         self._dialling += 1
+        self.host.connection_opened()
         dial = self.host.connect(self._factory)
         self._dials.add(dial)
         dial.addBoth(partial(self._dialled, dial))
@@ -601,6 +603,7 @@ class RpcPool:
         self._dialling -= 1
         self._dials.discard(dial)
         if isinstance(result, Failure):
+            self.host.connection_closed()
             waiting, self._waiting = self._waiting, {}
             for waiter in waiting:
                 waiter.errback(result)
@@ -646,7 +649,9 @@ class RpcPool:
     def remove(self, client: RpcClient) -> None:
         """A connection is lost, or not ours any more."""
         self.forget(client)
-        self._all.discard(client)
+        if client in self._all:
+            self._all.discard(client)
+            self.host.connection_closed()
 
     # IHostPool
 
@@ -666,12 +671,6 @@ class RpcPool:
             dial.cancel()
         for client in list(self._all):
             client.abort("the host is gone")
-
-
-def _set_capacity(cluster: Cluster, host: Host, capacity: int) -> None:
-    before, host.capacity = host.capacity, capacity
-    if host.cluster is cluster and host.healthy and before is not None and host.active >= before:
-        cluster._offer(host)
 
 
 def register_xprotocol(protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:

@@ -155,11 +155,12 @@ class BoltFrame(Frame):
         """
         headers = self._headers
         if headers is None:
-            headers = self._headers = {}
+            headers = {}
             for name, value in _decode_headers(self.data, *self._block):
                 headers.setdefault(
                     name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
                 )
+            self._headers = headers
         return headers
 
     def fields(self) -> list[tuple[bytes, bytes]]:

@@ -43,6 +43,52 @@ ROUTES: list[dict[str, Any]] = [
         "match": {"headers": [{"name": "service", "value": "quick"}]},
         "route": {"cluster_name": "c", "timeout": "2s"},
     },
+    {
+        "match": {"headers": [{"name": "service", "value": "again"}]},
+        "route": {
+            "cluster_name": "c",
+            "retry_policy": {"retry_on": True, "retry_timeout": "1s", "status_codes": [503]},
+        },
+    },
+    {
+        "match": {"headers": [{"name": "service", "value": "changed"}]},
+        "route": {
+            "cluster_name": "c",
+            "request_headers_to_add": [
+                {"header": {"name": "x-from", "value": "%downstream_remote_address%"}},
+                {"header": {"name": "x-what", "value": "%x-mosn-rpc-service%/%x-mosn-rpc-method%"}},
+                {"header": {"name": "x-service", "value": "%x-mosn-rpc-service%"}},
+                {"header": {"name": "x-method", "value": "%x-mosn-rpc-method%"}},
+                {"header": {"name": "x-local", "value": "%downstream_local_address%"}},
+                {"header": {"name": "x-listener", "value": "%listener_name%"}},
+            ],
+            "request_headers_to_remove": ["secret"],
+            "response_headers_to_add": [
+                {"header": {"name": "x-cluster", "value": "%upstream_cluster%"}},
+                {"header": {"name": "x-host", "value": "%upstream_host%"}},
+                {"header": {"name": "x-us", "value": "%upstream_local_address%"}},
+                {"header": {"name": "x-nothing", "value": "%bytes_sent%"}},
+            ],
+        },
+    },
+    {
+        "match": {"headers": [{"name": "service", "value": "copied"}]},
+        "route": {"cluster_name": "c"},
+        "request_mirror_policies": {"cluster": "copies", "percent": 100},
+    },
+    {
+        "match": {"headers": [{"name": "service", "value": "copied nowhere"}]},
+        "route": {"cluster_name": "c"},
+        "request_mirror_policies": {"cluster": "unknown", "percent": 100},
+    },
+    {
+        "match": {"headers": [{"name": "service", "value": "turned"}]},
+        "route": {"cluster_name": "c", "upstream_protocol": "dubbo"},
+    },
+    {
+        "match": {"headers": [{"name": "service", "value": "labelled"}]},
+        "route": {"cluster_name": "c", "metadata_match": {"zone": "b"}},
+    },
     {"match": {"headers": [{"name": "service", "value": ".*"}]}, "route": {"cluster_name": "c"}},
 ]
 
@@ -108,7 +154,9 @@ class World:
         self.protocol = protocol or Bolt()
         register_xprotocol(self.protocol)
         config = ClusterConfig.model_validate({"name": "c", "lb_type": "LB_ROUNDROBIN", **(cluster or {})})
-        self.cluster = CountingCluster(config, make_balancer(config, random.Random(1)), self.clock)
+        self.cluster = CountingCluster(
+            config, make_balancer(config, random.Random(1), self.clock), self.clock
+        )
         self.endpoints: list[Endpoint] = []
         self.hosts: list[Any] = []
         for number in range(hosts):
@@ -126,11 +174,15 @@ class World:
                 }
             )
         )
+        copies = ClusterConfig.model_validate({"name": "copies"})
+        self.copies = CountingCluster(copies, make_balancer(copies, random.Random(1)), self.clock)
+        self.copied = Endpoint(self.clock)
+        self.copies.add_host(StaticHost(HostConfig(address="10.2.0.0:80"), self.copied, self.clock))  # type: ignore[arg-type]
         self.settings = RpcSettings(
             listener="test",
             protocol=self.protocol,
             router=router,
-            clusters=ClusterManager([self.cluster]),
+            clusters=ClusterManager([self.cluster, self.copies]),
             clock=self.clock,
             **{"access_log": self.records.append, "idle_timeout": 90.0, **settings},
         )

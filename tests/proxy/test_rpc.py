@@ -633,6 +633,222 @@ class BackPressureTests(RpcTestCase):
         client.frames()
 
 
+class RetryTests(RpcTestCase):
+    def send(self, hosts: int = 2, **more: Any) -> tuple[Peer, list[Peer]]:
+        self.world = World(hosts, **more)
+        client = self.world.client()
+        client.send(request(5, "again", content=b"x"))
+        return client, self.hosts()
+
+    def hosts(self) -> list[Peer]:
+        return [Peer(wire) for endpoint in self.world.endpoints for wire in endpoint.wires]
+
+    def test_status(self) -> None:
+        client, [first] = self.send()
+        first.send(response(first.one().id, status=Status.SERVER_THREADPOOL_BUSY))
+        self.assertEqual(client.frames(), [])
+        self.world.turn(0.02)
+        second = self.hosts()[1]
+        self.assertEqual(content_of(second.one()), b"x")
+        second.send(response(1))
+        self.assertEqual(client.answers(), [(5, 0)])
+        self.assertEqual(len(self.world.records), 1)
+
+    def test_another_status(self) -> None:
+        client, [first] = self.send()
+        first.send(response(first.one().id, status=Status.SERVER_EXCEPTION))
+        self.assertEqual(client.answers(), [(5, Status.SERVER_EXCEPTION)])
+
+    def test_not_for_ever(self) -> None:
+        client, [first] = self.send(1)
+        for _ in range(4):
+            frame = first.one()
+            first.send(response(frame.id, status=Status.SERVER_THREADPOOL_BUSY))
+            self.world.turn(0.02)
+        self.assertEqual(client.answers(), [(5, Status.SERVER_THREADPOOL_BUSY)])
+
+    def test_lost(self) -> None:
+        client, [first] = self.send()
+        first.wire.reset()
+        self.world.turn(0.02)
+        self.hosts()[1].echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+
+    def test_too_long_an_attempt(self) -> None:
+        client, [first] = self.send()
+        self.world.turn(1.1)
+        self.world.turn(0.02)
+        second = self.hosts()[1]
+        second.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+        first.echo()
+        self.assertEqual(client.answers(), [])
+
+    def test_all_attempts_take_too_long(self) -> None:
+        client, [_first] = self.send()
+        self.world.run(5, 0.1)
+        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(self.world.records[0].flag, "the host did not answer in the time for one attempt")
+
+    def test_an_attempt_in_time(self) -> None:
+        client, [first] = self.send()
+        first.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+        self.world.run(3)
+        self.assertEqual(len(self.hosts()), 1)
+
+    def test_not_without_a_policy(self) -> None:
+        self.world = World(2)
+        client = self.world.client()
+        client.send(request(5), request(6))
+        first, second = self.hosts()
+        first.send(response(first.one().id, status=Status.SERVER_THREADPOOL_BUSY))
+        second.wire.reset()
+        self.world.turn(1)
+        self.assertEqual(client.answers(), [(5, Status.SERVER_THREADPOOL_BUSY), (6, Status.UNKNOWN)])
+
+    def test_outcomes_are_reported(self) -> None:
+        client, [first] = self.send(2, cluster={"outlier_detection": {"consecutive_5xx": 1}})
+        first.send(response(first.one().id, status=Status.SERVER_THREADPOOL_BUSY))
+        self.assertFalse(self.world.hosts[0].healthy)
+        self.world.turn(0.02)
+        self.hosts()[1].echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+
+
+class RouteTests(RpcTestCase):
+    def test_headers_are_changed(self) -> None:
+        self.world = World(1)
+        client = self.world.client()
+        headers = {"service": "changed", "sofa_head_method_name": "say", "secret": "x"}
+        client.send(encode_request(5, headers, b"content"))
+        host = self.world.host()
+        frame = host.one()
+        self.assertEqual(
+            dict(frame.headers),
+            {
+                "service": "changed",
+                "sofa_head_method_name": "say",
+                "x-from": "10.9.9.9:1234",
+                "x-what": "%x-mosn-rpc-service%/%x-mosn-rpc-method%",
+                "x-service": "changed",
+                "x-method": "say",
+                "x-local": "10.0.0.1:80",
+                "x-listener": "test",
+            },
+        )
+        self.assertEqual(content_of(frame), b"content")
+        host.send(response(frame.id, b"answer", headers={"a": "b"}))
+        frame = client.one()
+        self.assertEqual(
+            dict(frame.headers),
+            {"a": "b", "x-cluster": "c", "x-host": "10.1.0.0:80", "x-us": "10.0.0.1:1", "x-nothing": ""},
+        )
+        self.assertEqual((frame.id, content_of(frame)), (5, b"answer"))
+
+    def test_headers_of_a_broken_response_stay(self) -> None:
+        self.world = World(1)
+        client = self.world.client()
+        client.send(request(5, "changed"))
+        host = self.world.host()
+        host.one()
+        host.send(response(1, headers={"a": "b"}).replace(b"\0\0\0\1b", b"\0\0\0\2b"))
+        self.assertEqual(client.answers(), [(5, 0)])
+
+    def test_dubbo_stays_as_it_is(self) -> None:
+        self.world = World(1, protocol=Dubbo())
+        client = self.world.client()
+        body = b"".join(map(encode_string, ("2.0.2", "changed", "1.0", "say")))
+        client.send(encode_frame(0xC2, 5, body))
+        host = self.world.host()
+        self.assertEqual(bytes(host.one().data[16:]), body)
+        host.send(encode_frame(2, 1, b"\x91", status=20))
+        self.assertEqual(client.wire.take(), encode_frame(2, 5, b"\x91", status=20))
+
+    def test_too_many_headers(self) -> None:
+        self.world = World(1)
+        client = self.world.client()
+        client.send(encode_request(5, {"service": "changed", "long": "x" * 65490}))
+        self.assertEqual(client.answers(), [(5, Status.CODEC_EXCEPTION)])
+
+    def test_another_protocol(self) -> None:
+        self.world = World(1)
+        client = self.world.client()
+        client.send(request(5, "turned"))
+        self.assertEqual(client.answers(), [(5, Status.NO_PROCESSOR)])
+        self.assertEqual(self.world.records[0].flag, "bolt can't be turned into dubbo")
+
+    def test_metadata(self) -> None:
+        self.world = World(
+            1, cluster={"lb_subset_config": {"fall_back_policy": 0, "subset_selectors": [["zone"]]}}
+        )
+        client = self.world.client()
+        client.send(request(5, "labelled"))
+        self.assertEqual(client.answers(), [(5, Status.NO_PROCESSOR)])
+
+    def test_hashing(self) -> None:
+        self.world = World(3, cluster={"lb_type": "LB_MAGLEV"})
+        client = self.world.client()
+        client.send(*(request(number) for number in range(10)))
+        [wire] = [wire for endpoint in self.world.endpoints for wire in endpoint.wires]
+        self.assertEqual(len(Peer(wire).echo()), 10)
+        self.assertEqual(len(client.answers()), 10)
+
+
+class CopyTests(RpcTestCase):
+    def tearDown(self) -> None:
+        super().tearDown()
+        self.assertEqual(self.world.copies.taken, self.world.copies.given_back)
+
+    def send(self, *frames: bytes) -> tuple[Peer, Peer]:
+        self.world = World(1)
+        client = self.world.client()
+        client.send(*frames)
+        return client, self.world.host()
+
+    def test_copied(self) -> None:
+        client, host = self.send(request(5, "copied", content=b"a"), request(6, "copied", content=b"b"))
+        copies = Peer(self.world.copied.wires[0])
+        frames = copies.frames()
+        self.assertEqual([(f.id, content_of(f)) for f in frames], [(1, b"a"), (2, b"b")])
+        copies.send(response(1, b"not wanted"))
+        self.assertEqual(client.frames(), [])
+        copies.wire.reset()
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0), (6, 0)])
+        self.assertEqual(len(self.world.records), 2)
+
+    def test_oneway(self) -> None:
+        _client, host = self.send(request(5, "copied", oneway=True))
+        self.assertEqual(host.one().kind, Kind.ONEWAY)
+        self.assertEqual(Peer(self.world.copied.wires[0]).one().kind, Kind.ONEWAY)
+
+    def test_never_answered(self) -> None:
+        client, host = self.send(request(5, "copied"))
+        host.echo()
+        self.assertEqual(client.answers(), [(5, 0)])
+        self.world.turn(61)
+
+    def test_nobody_to_send_it_to(self) -> None:
+        self.world = World(1)
+        self.world.copied.answer = ConnectionRefusedError()
+        client = self.world.client()
+        client.send(request(5, "copied"), request(6, "copied nowhere"))
+        self.world.host().echo()
+        self.assertEqual(client.answers(), [(5, 0), (6, 0)])
+
+    def test_not_for_who_does_not_read(self) -> None:
+        client, host = self.send(request(5, "copied"))
+        copies = self.world.copied.wires[0]
+        copies.automatic = False
+        client.send(request(6, "copied", content=b"x" * 100_000), request(7, "copied"))
+        self.assertEqual(len(host.echo()), 3)
+        self.assertEqual(len(client.answers()), 3)
+        copies.receive()
+        self.assertEqual(len(Peer(copies).frames()), 2)
+        self.world.turn(61)
+
+
 class AccessLogTests(RpcTestCase):
     def test_record(self) -> None:
         client, host = self.set_up()

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
-from reverseproxy.proxy.rpc_upstream import HEARTBEAT_FAILURES, RpcClient, RpcPool
+from reverseproxy.proxy.rpc_upstream import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
 from reverseproxy.wire.bolt import Bolt, Status
 from reverseproxy.wire.dubbo import Dubbo
 from reverseproxy.wire.xprotocol import MAX_FRAME, Kind
@@ -480,3 +480,20 @@ class HeartbeatTests(UpstreamTestCase):
         self.world.turn(1000)
         self.assertEqual(agent.frames(), [])
         self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_the_keepalive_of_the_cluster(self) -> None:
+        client, agent = self.reverse(cluster={"keepalive": {"interval": "5s", "timeout": "2s"}})
+        self.assertEqual(self.world.pool.keepalive, Keepalive(5.0, 2.0))
+        self.world.turn(4)
+        client.send(request(5))
+        agent.echo()
+        client.answers()
+        self.world.turn(1)
+        self.assertEqual(agent.one().kind, Kind.HEARTBEAT)
+        self.world.turn(1.9)
+        self.assertEqual(len(self.world.upstream._waiting), 1)
+        self.world.turn(0.2)
+        self.assertEqual(len(self.world.upstream._waiting), 0)
+        self.world.turn(2.9)
+        self.assertEqual(agent.one().kind, Kind.HEARTBEAT)
+        agent.wire.reset()
