@@ -622,7 +622,7 @@ class Exchange(Attempts):
         if cause is Cause.STALE:
             # Where one idle connection was closed, others will be.
             self._fresh = True
-        if host is not None and (host.capacity is not None or cause is not Cause.STALE):
+        if host is not None and (host.capacity is not None or not (unsent or cause is Cause.STALE)):
             # A reverse host is gone with its connection; a static one is there to be dialled.
             self._avoid(host)
         self._begin_again(unsent or cause is Cause.STALE)

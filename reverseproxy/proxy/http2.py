@@ -452,7 +452,9 @@ class Http2Proxy(Http2Protocol):
     def _forget(self, stream: Http2Stream) -> None:
         if self._streams.pop(stream.number, None) is not None and not self._streams:
             self._idle_since = self.clock.seconds()
-            if self.settings.idle_timeout is not None:
+            if self._named or self.http2.going:
+                self.flush()  # and close behind it
+            elif self.settings.idle_timeout is not None:
                 self._look_at(self._idle_since + self.settings.idle_timeout)
 
     def _stream_drained(self, number: int) -> None:

@@ -124,13 +124,14 @@ class Http2Tunnel:
 
     def received(self, event: bytes | End) -> None:
         """The peer has sent something, or everything."""
-        if self._lost or self.disconnecting:
+        if self._lost:
             return
-        if type(event) is bytes:
-            self.relay.dataReceived(event)
-        else:
-            self.relay.readConnectionLost()
-            self.look()
+        if not self.disconnecting:
+            if type(event) is bytes:
+                self.relay.dataReceived(event)
+            else:
+                self.relay.readConnectionLost()
+        self.look()
 
     def drained(self) -> None:
         """The peer takes more."""

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool, ReverseHost
-from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, QueueFull
+from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, switching_protocols
 from reverseproxy.proxy.pools import IExchange, register_pool
@@ -83,8 +83,8 @@ class Http2Call:
     """
     One request to a host: room on a connection, and then a stream.
 
-    @ivar reused: whether the host may have closed the connection before it saw
-        the request, so that one that gets no answer may be sent again.
+    @ivar reused: whether the connection is lost, and it may be that the host
+        has closed it before it saw the request.
     @ivar full: whether it holds as much of a request as it should.
     @ivar closed: whether it can't be used any more.
     @ivar number: the stream's number; 0 before it has begun.
@@ -107,7 +107,7 @@ class Http2Call:
     )
 
     def __init__(self, client: Http2Client) -> None:
-        self.reused = client.reused
+        self.reused = False
         self.full = False
         self.closed = False
         self.number = 0
@@ -159,7 +159,11 @@ class Http2Call:
         fields = request_fields(head, headers, self._client.scheme, default_host, connect)
         most = http2.peer_max_header_list_size
         if most is not None and list_size(fields) > most:
-            self._fail(f"the host takes no request head larger than {most} bytes", unsent=False)
+            error = HttpError(431, f"the host takes no request head larger than {most} bytes")
+            exchange, self._exchange = self._exchange, None
+            self._client.forget(self)
+            if exchange is not None:
+                exchange.upstream_events([error])
             return
         first = events[0] if events else None
         ended = type(first) is End and not first.trailers
@@ -168,12 +172,6 @@ class Http2Call:
         if not ended:
             self._send(events)
         self._client.flush()
-
-    def _fail(self, reason: str, unsent: bool) -> None:
-        exchange, self._exchange = self._exchange, None
-        self._client.forget(self)
-        if exchange is not None:
-            exchange.upstream_lost(reason, unsent)
 
     def settings_came(self) -> None:
         """The host's settings are known."""
@@ -535,6 +533,7 @@ class Http2Client(Http2Protocol):
             # The host goes with it, and must not be picked any more from now on.
             pool.host.close(reason)
         for call in calls:
+            call.reused = self.reused
             # What has not begun can't have been seen.
             call.lost(reason, not call.number)
 
@@ -639,8 +638,11 @@ class Http2Pool:
             call = self.take()
             if call is not None:
                 return succeed(call)
-            if self._clients:
+            if self._clients or self._dialling:
                 return fail(QueueFull(f"{self.host.address} has no room for another request"))
+        for client in self._clients:
+            if client.has_room and not client.reused:
+                return succeed(client.reserve())  # it is new
         waiter: Deferred[Http2Call] = Deferred(self._cancelled)
         self._waiting[waiter] = None
         if not self._dialling:
