@@ -39,8 +39,11 @@ from reverseproxy.config.models import (
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.listener import BuildProtocol, Listener, ListenerFailed
+from reverseproxy.proxy import http1_upstream, http2_upstream
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http2 import Http2Proxy
+from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
@@ -51,6 +54,9 @@ from reverseproxy.tunnel.server import TunnelServer
 from reverseproxy.wire.extra import Announcement
 
 log = Logger()
+
+register_pool(http1_upstream.POOL, http1_upstream.Http1Pool)
+register_pool(http2_upstream.POOL, http2_upstream.Http2Pool)
 
 _T = TypeVar("_T")
 
@@ -229,9 +235,12 @@ class ReverseProxy(Service):
                     clusters=self.clusters,
                     clock=self._reactor,
                     options=proxy.http1,
+                    http2=proxy.http2,
                     idle_timeout=listener.connection_idle_timeout,
                     access_log=access_log,
                 )
+                if proxy.protocols == ("Http2",):
+                    return self._with_idle_timeout(settings, Http2Proxy)
                 return self._with_idle_timeout(settings, Http1Proxy)
             case TcpProxyConfig() as tcp:
                 tcp_settings = TcpProxySettings(

@@ -46,8 +46,8 @@ from reverseproxy.config._tree import Findings, Location, Node, Tree, purpose
 from reverseproxy.config._values import compile_regex, quote, split_address
 from reverseproxy.config.models import Config
 
-_PROTOCOLS: Final = ("Http1", "bolt", "boltv2", "dubbo", "Auto")
-_PROTOCOLS_LATER: Final = ("Http2", "dubbo-thrift", "tars")
+_PROTOCOLS: Final = ("Http1", "Http2", "bolt", "boltv2", "dubbo", "Auto")
+_PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
 _TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
 
 _SERVER: Final[Location] = ("servers", 0)
