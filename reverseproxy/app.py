@@ -19,8 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
 
-from reverseproxy.cluster.balancers import make_balancer
-from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import (
@@ -146,22 +145,23 @@ class ReverseProxy(Service):
 
     def _cluster(self, index: int, config: ClusterConfig) -> Cluster:
         path = f"cluster_manager.clusters[{index}]"
-        cluster = Cluster(config, make_balancer(config, self._random), self._reactor)
+        cluster = make_cluster(config, self._reactor, self._random)
+        hosts = []
         for number, host in enumerate(config.hosts):
-            static = self._try(f"{path}.hosts[{number}]", partial(self._static_host, config, host, path))
-            if static is not None:
-                cluster.add_host(static)
+            make = self._try(f"{path}.hosts[{number}]", partial(self._host_maker, config, host, path))
+            if make is not None:
+                hosts.append((host, make))
+        self._try(path, partial(add_hosts, cluster, hosts, self._reactor, self._random.random))
         return cluster
 
-    def _static_host(self, cluster: ClusterConfig, config: HostConfig, path: str) -> StaticHost:
+    def _host_maker(
+        self, cluster: ClusterConfig, config: HostConfig, path: str
+    ) -> Callable[[str], StaticHost]:
         tls = None
         if cluster.tls_context is not None and not config.tls_disable:
             owner = "cluster_manager" if cluster.cluster_manager_tls else path
             tls = self._client_tls(cluster.tls_context, host_part(config.address), f"{owner}.tls_context")
-        endpoint = make_endpoint(
-            self._reactor, config.address, cluster.connect_timeout, tls, allow_fall_back=True
-        )
-        return StaticHost(config, endpoint, self._reactor, cluster.connect_timeout)
+        return host_maker(cluster, config, self._reactor, tls)
 
     def _router(self, config: RouterConfig, place: str = "") -> None:
         router = Router(config, self._file, place, self._random.random)
@@ -360,9 +360,10 @@ class ReverseProxy(Service):
             raise ConfigError(*problems)
 
     def startService(self) -> None:
-        """Dial, and watch the certificates."""
+        """Dial, and watch the certificates and the health of hosts."""
         super().startService()  # type: ignore[no-untyped-call]
         self._reloader.start()
+        self.clusters.start()
         for listener in self.listeners.values():
             listener.startService()  # type: ignore[no-untyped-call]
         for agent in self.agents:

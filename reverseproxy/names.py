@@ -15,7 +15,7 @@ __all__ = [
     "REFRESH",
     "RETRY_BASE",
     "RETRY_MAX",
-    "ILifetimeReceiver",
+    "IAnswerReceiver",
     "NameFollower",
     "join_host_port",
 ]
@@ -67,25 +67,30 @@ def join_host_port(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-class ILifetimeReceiver(IResolutionReceiver):
-    """Takes the addresses of a name, and how long they are good for."""
+class IAnswerReceiver(IResolutionReceiver):
+    """Takes the addresses of a name, with what some resolvers know beside them."""
 
     def lifetime(seconds: float) -> None:  # noqa: N805
-        """The addresses are good for so long; told by resolvers that know it."""
+        """The addresses are good for so long."""
+
+    def failed(reason: str) -> None:  # noqa: N805
+        """There are no addresses, because of this; the end is still reported."""
 
 
-@implementer(ILifetimeReceiver)
+@implementer(IAnswerReceiver)
 class _Lookup:
     """
     One lookup.
 
     @ivar addresses: the IP addresses that have arrived, as ordered keys.
     @ivar good_for: seconds that they are good for; L{None} if nobody knows.
+    @ivar reason: why there are none.
     """
 
     def __init__(self, ended: Callable[[_Lookup], None]) -> None:
         self.addresses: dict[str, None] = {}
         self.good_for: float | None = None
+        self.reason = "it has no address"
         self._ended = ended
         self._resolution: IHostResolution | None = None
 
@@ -99,8 +104,12 @@ class _Lookup:
             self.addresses[address.host] = None
 
     def lifetime(self, seconds: float) -> None:
-        """See L{ILifetimeReceiver}."""
+        """See L{IAnswerReceiver}."""
         self.good_for = seconds
+
+    def failed(self, reason: str) -> None:
+        """See L{IAnswerReceiver}."""
+        self.reason = reason
 
     def resolutionComplete(self) -> None:  # noqa: N802
         """Report the end."""
@@ -145,7 +154,7 @@ class NameFollower:
     ) -> None:
         """
         @param resolve: begins to look the name up for an
-            L{ILifetimeReceiver}, as a resolver's C{resolveHostName} does.
+            L{IAnswerReceiver}, as a resolver's C{resolveHostName} does.
         @param changed: called when the addresses have changed.
         @param refresh: seconds between two lookups when the name has addresses;
             0 to look it up only until it has.
@@ -202,7 +211,7 @@ class NameFollower:
             return
         self._stop_waiting()
         if not lookup.addresses:
-            self._failed("it has no address")
+            self._failed(lookup.reason)
             return
         self._failures = 0
         if self._respect_lifetime and lookup.good_for:

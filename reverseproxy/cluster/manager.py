@@ -199,21 +199,6 @@ class Cluster:
         if self._waiters and self._max_requests != sys.maxsize:
             self._admit()
 
-    def set_capacity(self, host: Host, capacity: int | None) -> None:
-        """
-        Say how many requests a host can carry at once from now on.
-
-        Hosts that are not members are changed, too.
-        """
-        before, host.capacity = host.capacity, capacity
-        if host.cluster is not self or not host.healthy:
-            return
-        had_room = before is None or host.active < before
-        if self._has_room(host) and not had_room:
-            self._offer(host)
-        elif had_room and not self._has_room(host):
-            self._suspend(host)
-
     def borrow(self, host: Host) -> bool:
         """
         Take a certain host, although it may be unhealthy.
@@ -262,22 +247,25 @@ class Cluster:
         """
         return not self._max_connections or self.active < self._max_connections
 
-    def limit_host(self, host: Host, requests: int) -> None:
+    def set_capacity(self, host: Host, capacity: int | None) -> None:
         """
-        Say how many requests a host can carry at once.
+        Say how many requests a host can carry at once from now on.
 
-        For protocols that need a connection for each request: requests beyond
-        C{max_connections} wait for their turn then.
+        For what is learnt of a host by its protocol.  Where that needs a
+        connection for each request, it is C{max_connections}: requests beyond
+        it wait for their turn then.  Hosts that are not members are changed,
+        too.
 
-        @param requests: at least one.
+        @param capacity: at least one; L{None} for any number.
         """
-        before, host.capacity = host.capacity, requests
+        before, host.capacity = host.capacity, capacity
         if host.cluster is not self or not host.healthy:
             return
-        if host.active >= requests:
-            self._suspend(host)
-        elif before is not None and host.active >= before:
+        had_room = before is None or host.active < before
+        if self._has_room(host) and not had_room:
             self._offer(host)
+        elif had_room and not self._has_room(host):
+            self._suspend(host)
 
     def try_retry(self) -> bool:
         """

@@ -549,7 +549,7 @@ class RpcPool:
             config = cluster.config.keepalive
             self.keepalive = Keepalive(config.interval, config.timeout)
             if self.exclusive:
-                cluster.limit_host(host, self.capacity)
+                cluster.set_capacity(host, self.capacity)
             else:
                 self._size = cluster.config.limits.max_connections or 1
         self._clients: list[RpcClient] = []  # those that take requests

@@ -66,6 +66,24 @@ class HostTests(SynchronousTestCase):
         host.close("test")
         self.assertEqual(host.state, "closed")
 
+    def test_connections(self) -> None:
+        """Connections are counted, and bounded if the cluster says so."""
+        host = FakeHost("h")
+        for _ in range(3):
+            self.assertTrue(host.may_connect())
+            host.connection_opened()
+        self.assertEqual(host.connections, 3)
+        host.max_connections = 3
+        self.assertFalse(host.may_connect())
+        host.connection_closed()
+        self.assertTrue(host.may_connect())
+        self.assertEqual(host.connections, 2)
+
+    def test_connect_check(self) -> None:
+        """A health check connects as requests do, where nothing else is known."""
+        user = self.successResultOf(FakeHost("h").connect_check(Users()))
+        self.assertIsInstance(user, User)
+
     def test_pools(self) -> None:
         """Pools are drained when the host retires, and closed once with it."""
         host, pool = FakeHost("h"), Pool()
@@ -128,6 +146,24 @@ class StaticHostTests(SynchronousTestCase):
         self.failureResultOf(dial, CancelledError)
         self.assertEqual(self.endpoint.cancelled, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_of_several_addresses(self) -> None:
+        """A host may be at one of the addresses of a name."""
+        config = HostConfig(address="service.example:80", weight=7)
+        host = StaticHost(config, Endpoint(), Clock(), address="10.0.0.1:80")
+        self.assertEqual((host.address, host.weight), ("10.0.0.1:80", 7))
+
+    def test_checked_elsewhere(self) -> None:
+        """Health checks may go to an endpoint of their own."""
+        endpoint, check = Endpoint(), Endpoint()
+        config = HostConfig(address="10.0.0.1:80")
+        host = StaticHost(config, endpoint, Clock(), check_endpoint=check)
+        host.connect_check(Users()).addErrback(lambda _: None)
+        self.assertEqual((len(endpoint.dials), len(check.dials)), (0, 1))
+        host.connect(Users()).addErrback(lambda _: None)
+        self.assertEqual((len(endpoint.dials), len(check.dials)), (1, 1))
+        host.close("test")
+        self.failureResultOf(host.connect_check(Users()), HostGone)
 
     def test_retired(self) -> None:
         """A request that got the host before it retired may still connect."""
@@ -202,6 +238,28 @@ class LeaseTests(ReverseHostCase):
         wire.lose()
         self.assertEqual(idle.events, ["made", "detached"])
         self.assertEqual(user.events, ["made", b"answer", "lost"])
+
+    def test_one_connection(self) -> None:
+        """There is one connection, always, and it may always be leased."""
+        host, _ = self.make()
+        host.max_connections = 1
+        host.connection_opened()
+        self.assertTrue(host.may_connect())
+        self.assertEqual(host.connections, 1)
+        host.connection_closed()
+        self.assertEqual(host.connections, 1)
+
+    def test_take_back(self) -> None:
+        """It can be taken back from a user who is idle."""
+        host, _ = self.make()
+        self.assertTrue(host.take_back())
+        user = self.successResultOf(host.connect(Users(IdleUser)))
+        assert isinstance(user, IdleUser)
+        user.idle = False
+        self.assertFalse(host.take_back())
+        user.idle = True
+        self.assertTrue(host.take_back())
+        self.assertEqual(host.state, "idle")
 
     def test_not_attached(self) -> None:
         """Before it has the connection, it can't be leased."""

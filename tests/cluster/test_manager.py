@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -19,12 +20,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from reverseproxy.cluster import manager, turns
 from reverseproxy.cluster.balancers import make_balancer
-from reverseproxy.cluster.host import Host
-from reverseproxy.cluster.manager import Cluster, ClusterManager
-from reverseproxy.config.models import CircuitBreakerConfig, ClusterConfig
+from reverseproxy.cluster.host import Fault, Host
+from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
+from reverseproxy.config.models import CircuitBreakerConfig, ClusterConfig, SlowStartConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import PickContext
 from tests.cluster.counting import count_steps, pure_heapq
@@ -35,6 +37,26 @@ def make_cluster(clock: Clock, requests: int = 0, pending: int = 0, **options: A
     breaker = CircuitBreakerConfig(max_requests=requests, max_pending_requests=pending)
     config = ClusterConfig(name="edge", circuit_breakers=(breaker,), **options)
     return Cluster(config, make_balancer(config, Random(1)), clock)
+
+
+@implementer(IClusterTask)
+class Task:
+    """Records what it is told."""
+
+    def __init__(self, told: list[object]) -> None:
+        self.told = told
+
+    def start(self) -> None:
+        self.told.append("start")
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def joined(self, host: Host) -> None:
+        self.told.append(("joined", host))
+
+    def left(self, host: Host) -> None:
+        self.told.append(("left", host))
 
 
 class ClusterCase(SynchronousTestCase):
@@ -647,6 +669,195 @@ class HealthTests(ClusterCase):
         self.assertFalse(one.healthy)
         self.assertIs(self.cluster.acquire(), two)
 
+    def test_since(self) -> None:
+        """It is known since when a host has been healthy."""
+        self.clock.advance(100)
+        (host,) = self.returning("a")
+        self.assertEqual(host.healthy_since, 100)
+        self.clock.advance(10)
+        self.cluster.set_health(host, False)
+        self.cluster.set_health(host, True)
+        self.assertEqual(host.healthy_since, 110)
+
+    def test_several_faults(self) -> None:
+        """A host is healthy when nothing is wrong with it."""
+        (host,) = self.static("a")
+        self.cluster.set_health(host, False, fault=Fault.CHECK)
+        self.cluster.set_health(host, False)
+        self.cluster.set_health(host, True)
+        self.assertEqual((host.healthy, host.faults), (False, Fault.CHECK))
+        self.cluster.set_health(host, True, fault=Fault.CHECK)
+        self.assertEqual((host.healthy, host.faults, self.cluster.healthy), (True, Fault(0), 1))
+
+    def test_joins_with_a_fault(self) -> None:
+        """A host may join with a fault that is known."""
+        host = FakeHost("a")
+        host.healthy, host.faults = False, Fault.CHECK
+        self.cluster.add_host(host)
+        self.cluster.set_health(host, True, fault=Fault.CHECK)
+        self.assertIs(self.cluster.acquire(), host)
+
+
+class SlowStartTests(SynchronousTestCase):
+    def test_reverse_hosts(self) -> None:
+        """A connection that has just joined has a small part of its weight, which grows."""
+        clock = Clock()
+        config = ClusterConfig(
+            name="edge",
+            lb_type="LB_WEIGHTED_ROUNDROBIN",
+            slow_start=SlowStartConfig(mode="duration", slow_start_duration=100.0),
+        )
+        cluster = Cluster(config, make_balancer(config, Random(1), clock), clock)
+        old, _ = reverse_host(cluster.remove_host, clock, "10.0.0.1:1")
+        cluster.add_host(old)
+        clock.advance(1000)
+        new, _ = reverse_host(cluster.remove_host, clock, "10.0.0.2:1")
+        cluster.add_host(new)
+        shares = []
+        for _ in range(12):
+            shares.append(0)
+            for _ in range(1000):
+                host = cluster.acquire()
+                assert host is not None
+                shares[-1] += host is new
+                cluster.release(host)
+            clock.advance(10)
+        for part, share in zip((0.1, 0.1, 0.2, 0.3, 0.4, 0.5), shares, strict=False):
+            self.assertApproximates(share, 1000 * part / (1 + part), 10)
+        for earlier, later in pairwise(shares):
+            self.assertLessEqual(earlier, later + 2)
+        self.assertApproximates(shares[-1], 500, 2)
+
+
+class LimitTests(ClusterCase):
+    def limited(self, **limits: int) -> Cluster:
+        config = ClusterConfig.model_validate({"name": "edge", "circuit_breakers": [limits]})
+        self.cluster = Cluster(config, make_balancer(config, Random(1)), self.clock)
+        return self.cluster
+
+    def test_sessions(self) -> None:
+        """For sessions with a connection each, the whole cluster's are bounded."""
+        self.assertTrue(self.cluster.may_open())
+        cluster = self.limited(max_connections=2)
+        (host,) = self.static("a")
+        self.assertEqual(host.max_connections, 2)
+        self.take(host)
+        self.assertTrue(cluster.may_open())
+        self.take(host)
+        self.assertFalse(cluster.may_open())
+        cluster.release(host)
+        self.assertTrue(cluster.may_open())
+
+    def test_retries(self) -> None:
+        """Retries are bounded, too."""
+        for _ in range(1000):
+            self.assertTrue(self.cluster.try_retry())
+        cluster = self.limited(max_retries=2)
+        self.assertEqual([cluster.try_retry() for _ in range(3)], [True, True, False])
+        self.assertEqual(cluster.retries, 2)
+        cluster.end_retry()
+        self.assertTrue(cluster.try_retry())
+        cluster.end_retry()
+        cluster.end_retry()
+        error = self.assertRaises(ValueError, cluster.end_retry)
+        self.assertIn("ended more often than it began", str(error))
+
+    def test_requests_of_a_host(self) -> None:
+        """A host may turn out to carry only so many requests at once; others wait then."""
+        (host,) = self.static("a")
+        self.take(host)
+        self.cluster.set_capacity(host, 2)
+        self.take(host)
+        self.assertIsNone(self.cluster.acquire())
+        waiter = self.cluster.wait(None, 5.0)
+        self.cluster.release(host)
+        self.assertIs(self.successResultOf(waiter), host)
+        self.cluster.release(host)
+        self.cluster.release(host)
+        self.assertEqual(host.active, 0)
+        self.take(host)
+
+    def test_fewer_than_there_are(self) -> None:
+        """If it has more already, it gets the next one when there is room."""
+        (host,) = self.static("a")
+        for _ in range(3):
+            self.take(host)
+        self.cluster.set_capacity(host, 1)
+        self.assertIsNone(self.cluster.acquire())
+        self.cluster.release(host)
+        self.cluster.release(host)
+        self.assertIsNone(self.cluster.acquire())
+        self.cluster.release(host)
+        self.take(host)
+
+    def test_more(self) -> None:
+        """If it can carry more than before, it gets more."""
+        (host,) = self.returning("a")
+        self.take(host)
+        waiters = [self.cluster.wait(None, 5.0) for _ in range(2)]
+        self.cluster.set_capacity(host, 2)
+        self.assertIs(self.successResultOf(waiters[0]), host)
+        self.assertNoResult(waiters[1])
+        self.cluster.set_capacity(host, 4)
+        self.assertIs(self.successResultOf(waiters[1]), host)
+        self.take(host)
+        self.assertIsNone(self.cluster.acquire())
+        self.cluster.set_capacity(host, None)
+        self.take(host)
+        self.take(host)
+
+    def test_while_served(self) -> None:
+        """It may turn out while it is given to those who wait."""
+        (busy,) = self.returning("a")
+        self.take(busy)
+        waiters = [self.cluster.wait(None, 5.0) for _ in range(3)]
+        host = FakeHost("b")
+        waiters[0].addCallback(lambda got: self.cluster.set_capacity(got, 1) or got)
+        self.cluster.add_host(host)
+        self.assertIs(self.successResultOf(waiters[0]), host)
+        self.assertNoResult(waiters[1])
+        self.cluster.release(host)
+        self.assertIs(self.successResultOf(waiters[1]), host)
+
+    def test_of_others(self) -> None:
+        """Hosts that get nothing now are limited all the same."""
+        stranger = FakeHost("b")
+        self.cluster.set_capacity(stranger, 1)
+        (sick,) = self.static("a")
+        self.cluster.set_health(sick, False)
+        self.cluster.set_capacity(sick, 1)
+        self.assertEqual((stranger.capacity, sick.capacity), (1, 1))
+        self.cluster.set_health(sick, True)
+        self.take(sick)
+        self.assertIsNone(self.cluster.acquire())
+
+
+class TaskTests(ClusterCase):
+    """What runs beside a cluster."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.told: list[object] = []
+        self.cluster.add_task(Task(self.told))
+
+    def test_told(self) -> None:
+        """It is told of hosts, whether it runs or not."""
+        (host,) = self.static("a")
+        ClusterManager([self.cluster]).start()
+        (new,) = self.static("a")
+        self.cluster.remove_host(new)
+        ClusterManager([self.cluster]).stop()
+        self.assertEqual(
+            self.told, [("joined", host), "start", ("left", host), ("joined", new), ("left", new), "stop"]
+        )
+
+    def test_end(self) -> None:
+        """It ends with the cluster, before the hosts leave."""
+        (host,) = self.static("a")
+        self.cluster.start()
+        self.cluster.close("test")
+        self.assertEqual(self.told, [("joined", host), "start", "stop", ("left", host)])
+
 
 class EndTests(ClusterCase):
     def test_drain(self) -> None:
@@ -780,6 +991,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.hosts: list[Host] = []
         self.waiters: dict[int, tuple[Deferred[Host], set[Any], float]] = {}
         self.made = 0
+        self.borrowed = 0
 
     @initialize(
         lb_type=st.sampled_from(["LB_RANDOM", "LB_ROUNDROBIN", "LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST"]),
@@ -821,6 +1033,22 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(data=st.data(), healthy=st.booleans())
     def health(self, data: st.DataObject, healthy: bool) -> None:
         self.cluster.set_health(data.draw(st.sampled_from(self.hosts)), healthy)
+
+    @precondition(lambda self: self.hosts)
+    @rule(data=st.data(), capacity=st.sampled_from([None, 1, 2, 3]))
+    def set_capacity(self, data: st.DataObject, capacity: int | None) -> None:
+        host = data.draw(st.sampled_from(self.hosts))
+        self.cluster.set_capacity(host, None if capacity is None else max(capacity, host.active))
+
+    @precondition(lambda self: self.hosts)
+    @rule(data=st.data())
+    def borrow(self, data: st.DataObject) -> None:
+        host = data.draw(st.sampled_from(self.hosts))
+        room = host.capacity is None or host.active < host.capacity
+        assert self.cluster.borrow(host) == room
+        if room:
+            self.taken.append(host)
+            self.borrowed += 1
 
     def tried(self, data: st.DataObject) -> set[Any]:
         return data.draw(st.sets(st.sampled_from(self.hosts), max_size=2)) if self.hosts else set()
@@ -914,7 +1142,7 @@ class ClusterMachine(RuleBasedStateMachine):
             return
         if getattr(self, "errors", None):
             self.errors[0].raiseException()
-        assert self.cluster.active == len(self.taken) <= self.max_requests
+        assert self.cluster.active == len(self.taken) <= self.max_requests + self.borrowed
         for host in {*self.hosts, *self.taken}:
             assert host.active == self.taken.count(host)
             assert host.capacity is None or host.active <= host.capacity

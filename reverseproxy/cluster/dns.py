@@ -1,0 +1,346 @@
+"""
+Asking name servers directly.
+
+The system's resolver tells neither how long addresses are good for, nor can it
+be given other servers than the system's own.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DnsClient", "DnsSettings", "dns_settings", "parse_resolv_conf"]
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address as IPv6
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.logger import Logger
+from twisted.names import dns
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.errors import ReverseProxyError
+from reverseproxy.names import MAX_ADDRESSES, IAnswerReceiver
+
+if TYPE_CHECKING:
+    from reverseproxy.config.models import ClusterConfig
+
+log = Logger()
+
+RESOLV_CONF: Final = "/etc/resolv.conf"
+"""Where the system's name servers are."""
+
+SOCKET_LIFE: Final = 300.0
+"""
+Seconds that a socket for questions is used.
+
+An answer can be forged by who guesses the port and a number that is new for
+each question, so that the port must not stay the same for ever.
+"""
+
+_MAX_NDOTS: Final = 15
+
+
+class NotResolved(ReverseProxyError):
+    """A name could not be looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """
+    Which servers to ask, and how.
+
+    @ivar servers: addresses and ports, in the order in which to ask them.
+    @ivar search: domains to look for names in.
+    @ivar ndots: names with fewer dots are looked for in these domains first.
+    @ivar timeout: seconds to wait for one answer.
+    @ivar attempts: how often each server is asked.
+    """
+
+    servers: tuple[tuple[str, int], ...]
+    search: tuple[str, ...] = ()
+    ndots: int = 1
+    timeout: float = 2.0
+    attempts: int = 2
+
+    def candidates(self, name: str) -> list[str]:
+        """
+        List the names to ask for, in order.
+
+        A name that ends with a dot is complete as it is.
+        """
+        if name.endswith("."):
+            return [name[:-1]]
+        longer = [f"{name}.{domain.strip('.')}" for domain in self.search]
+        return [name, *longer] if name.count(".") >= self.ndots else [*longer, name]
+
+
+def parse_resolv_conf(text: str, port: int = 53) -> DnsSettings:
+    """
+    Read what a file like C{/etc/resolv.conf} says.
+
+    What can't be understood is skipped, as the system's resolver does.
+
+    @param port: the port of the servers in it.
+    """
+    settings = DnsSettings(())
+    servers: list[tuple[str, int]] = []
+    for line in text.splitlines():
+        words = line.partition("#")[0].partition(";")[0].split()
+        match words:
+            case ["nameserver", address, *_]:
+                if _is_ip(address):
+                    servers.append((address, port))
+            case ["search" | "domain", *domains]:
+                settings = replace(settings, search=tuple(domains))
+            case ["options", *options]:
+                for option in options:
+                    settings = _with_option(settings, option)
+    return replace(settings, servers=tuple(servers))
+
+
+def _with_option(settings: DnsSettings, option: str) -> DnsSettings:
+    name, _, text = option.partition(":")
+    if not (text.isascii() and text.isdecimal()):
+        return settings
+    number = int(text[:6])
+    if name == "ndots":
+        return replace(settings, ndots=min(number, _MAX_NDOTS))
+    if name == "timeout":
+        return replace(settings, timeout=float(max(1, number)))
+    if name == "attempts":
+        return replace(settings, attempts=max(1, number))
+    return settings
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def dns_settings(config: ClusterConfig) -> DnsSettings | None:
+    """
+    Which name servers a cluster wants to be asked.
+
+    @return: L{None} if the system's resolver will do.
+    @raise ValueError: if servers are wanted, and there are none.
+    """
+    given = config.dns_resolvers
+    if given.servers:
+        port = int(given.port or 53)
+        wrong = [server for server in given.servers if not _is_ip(server)]
+        if wrong:
+            raise ValueError(f"dns_resolvers: {wrong[0]!r} is not an IP address")
+        return DnsSettings(
+            tuple((server, port) for server in given.servers),
+            given.search,
+            min(given.ndots, _MAX_NDOTS),
+            float(given.timeout),
+            given.attempts,
+        )
+    if not (config.dns_resolver_file or config.respect_dns_ttl):
+        return None
+    path = config.dns_resolver_file or RESOLV_CONF
+    try:
+        text = Path(path).read_text("utf-8", "replace")
+    except OSError as error:
+        raise ValueError(f"the name servers in {path!r} can't be read: {error.strerror}") from None
+    settings = parse_resolv_conf(text, int(config.dns_resolver_port or 53))
+    if not settings.servers:
+        raise ValueError(f"there is no name server in {path!r}")
+    return settings
+
+
+class _Controller:
+    """What Twisted's DNS protocols want beside them."""
+
+    def messageReceived(self, *message: object) -> None:
+        """An answer that nobody waits for any more."""
+
+    def connectionMade(self, protocol: object) -> None:
+        """Nothing to do: whoever connects knows."""
+
+    def connectionLost(self, protocol: object) -> None:
+        """Questions that are open run into their timeouts."""
+
+
+@dataclass(slots=True)
+class _Socket:
+    """
+    A socket for questions.
+
+    @ivar until: when it is not to be used any more.
+    """
+
+    protocol: dns.DNSDatagramProtocol
+    port: Any
+    until: float
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    """A lookup under way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.answer: Deferred[None] | None = None
+
+    def cancel(self) -> None:
+        """End it; nothing more is reported."""
+        if self.answer is not None:
+            self.answer.cancel()
+
+
+@implementer(IHostnameResolver)
+class DnsClient:
+    """
+    Looks names up at given servers.
+
+    The servers are asked one after the other, as long as they do not answer.
+    """
+
+    def __init__(self, settings: DnsSettings, reactor: Any) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._sockets: dict[bool, _Socket] = {}
+        """By whether they are for IPv6."""
+
+    def stop(self) -> Deferred[Any]:
+        """
+        Close the sockets; what is under way fails at its timeout.
+
+        @return: fires when they are closed.
+        """
+        sockets, self._sockets = self._sockets, {}
+        return gatherResults([maybeDeferred(each.port.stopListening) for each in sockets.values()])
+
+    def resolveHostName(  # noqa: N802
+        self,
+        resolutionReceiver: IResolutionReceiver,  # noqa: N803
+        hostName: str,  # noqa: N803
+        portNumber: int = 0,  # noqa: N803
+        addressTypes: Sequence[type[IAddress]] | None = None,  # noqa: N803
+        transportSemantics: str = "TCP",  # noqa: N803
+    ) -> IHostResolution:
+        """See L{IHostnameResolver}; an L{IAnswerReceiver} is told more."""
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        types = addressTypes or (IPv4Address, IPv6Address)
+        kinds = [
+            kind for kind, address in ((dns.A, IPv4Address), (dns.AAAA, IPv6Address)) if address in types
+        ]
+        resolution.answer = Deferred.fromCoroutine(
+            self._answer(resolutionReceiver, hostName, kinds, portNumber)
+        )
+        resolution.answer.addErrback(self._failed, resolutionReceiver)
+        return resolution
+
+    def _failed(self, reason: Failure, receiver: IResolutionReceiver) -> None:
+        if reason.check(CancelledError):
+            return
+        if not reason.check(NotResolved):
+            log.failure("a lookup failed in an unexpected way", reason)
+        more = IAnswerReceiver(receiver, None)
+        if more is not None:
+            more.failed(reason.getErrorMessage())
+        receiver.resolutionComplete()
+
+    async def _answer(
+        self, receiver: IResolutionReceiver, name: str, kinds: Sequence[int], port: int
+    ) -> None:
+        """Report all addresses of the first candidate that has any."""
+        reason = "it has no address"
+        for candidate in self._settings.candidates(name):
+            records: list[Any] = []
+            for kind in kinds:
+                message = await self._ask(candidate, kind)
+                if message.rCode == dns.ENAME:
+                    reason = f"there is no name {candidate}"
+                    break
+                records += message.answers
+            if self._report(receiver, records, kinds, port):
+                return
+        raise NotResolved(reason)
+
+    def _report(
+        self, receiver: IResolutionReceiver, records: Iterable[Any], kinds: Sequence[int], port: int
+    ) -> bool:
+        found = [record for record in records if record.type in kinds][:MAX_ADDRESSES]
+        if not found:
+            return False
+        for record in found:
+            if record.type == dns.A:
+                receiver.addressResolved(IPv4Address("TCP", record.payload.dottedQuad(), port))
+            else:
+                receiver.addressResolved(IPv6Address("TCP", str(IPv6(record.payload.address)), port))
+        more = IAnswerReceiver(receiver, None)
+        if more is not None:
+            more.lifetime(float(min(record.ttl for record in found)))
+        receiver.resolutionComplete()
+        return True
+
+    async def _ask(self, name: str, kind: int) -> Any:
+        """
+        Ask the servers, until one answers.
+
+        @return: the answer, which may be that there is no such name.
+        @raise NotResolved: if none answers.
+        """
+        try:
+            query = dns.Query(name, kind)
+        except UnicodeError:
+            raise NotResolved(f"{name!r} is no name of a host") from None
+        reason = ""
+        for _ in range(self._settings.attempts):
+            for server in self._settings.servers:
+                try:
+                    message = await self._query(server, query)
+                    if message.trunc:
+                        message = await self._query_tcp(server, query)
+                except CancelledError:
+                    raise
+                except Exception as error:
+                    reason = f"{server[0]} has not answered: {type(error).__name__} {error}"
+                    continue
+                if message.rCode in (dns.OK, dns.ENAME):
+                    return message
+                reason = f"{server[0]} has answered with the error {message.rCode}"
+        raise NotResolved(reason)
+
+    def _query(self, server: tuple[str, int], query: dns.Query) -> Deferred[Any]:
+        socket = self._socket(":" in server[0])
+        return socket.protocol.query(server, [query], self._settings.timeout)
+
+    def _socket(self, v6: bool) -> _Socket:
+        now = self._reactor.seconds()
+        socket = self._sockets.get(v6)
+        if socket is not None and (socket.until > now or socket.protocol.liveMessages):
+            return socket
+        if socket is not None:
+            maybeDeferred(socket.port.stopListening)
+        protocol = dns.DNSDatagramProtocol(_Controller(), reactor=self._reactor)
+        port = self._reactor.listenUDP(0, protocol, interface="::" if v6 else "")
+        socket = self._sockets[v6] = _Socket(protocol, port, now + SOCKET_LIFE)
+        return socket
+
+    async def _query_tcp(self, server: tuple[str, int], query: dns.Query) -> Any:
+        """Ask again where the answer did not fit into a datagram."""
+        timeout = self._settings.timeout
+        make = TCP6ClientEndpoint if ":" in server[0] else TCP4ClientEndpoint
+        protocol = await connectProtocol(
+            make(self._reactor, *server, timeout=timeout),
+            dns.DNSProtocol(_Controller(), reactor=self._reactor),
+        )
+        try:
+            return await protocol.query([query], timeout)
+        finally:
+            protocol.transport.loseConnection()
