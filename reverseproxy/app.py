@@ -9,14 +9,12 @@ from __future__ import annotations
 __all__ = ["ReverseProxy"]
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
 
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
@@ -36,13 +34,9 @@ from reverseproxy.config.models import (
     TunnelConfig,
 )
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.listener import BuildProtocol, Listener, ListenerFailed
-from reverseproxy.proxy import http1_upstream, http2_upstream
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
-from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
-from reverseproxy.proxy.http2 import Http2Proxy
-from reverseproxy.proxy.pools import register_pool
+from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, with_idle_timeout
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
@@ -54,16 +48,10 @@ from reverseproxy.wire.extra import Announcement
 
 log = Logger()
 
-register_pool(http1_upstream.POOL, http1_upstream.Http1Pool)
-register_pool(http2_upstream.POOL, http2_upstream.Http2Pool)
-
 _T = TypeVar("_T")
 
 _DOCUMENT = ("servers[", "cluster_manager.", "extends[")
 """How a place in the whole document begins."""
-
-IDLE_TIMEOUT = 90.0
-"""Seconds after which an idle client connection is closed by default (spec 3.4)."""
 
 
 class ReverseProxy(Service):
@@ -190,15 +178,27 @@ class ReverseProxy(Service):
             place = f"{path}.filter_chains[0].tls_context"
             tls = self._try(place, partial(self._server_tls, contexts, place))
         access_log = self._access_log(config, path)
-        build = None
-        for number, each in enumerate(config.filter_chain.filters):
+        build = self._first_filter(config, f"{path}.filter_chains[0]", access_log, 0)
+        return Listener(config, build, self._reactor, tls)
+
+    def _first_filter(
+        self,
+        config: ListenerConfig,
+        path: str,
+        access_log: Callable[[AccessRecord], None] | None,
+        start: int,
+    ) -> BuildProtocol | None:
+        """Find the first filter that serves; C{start} is the number of the first one to look at."""
+        for number, each in list(enumerate(config.filter_chain.filters))[start:]:
+            fallback = None
+            if isinstance(each.config, ProxyConfig) and each.config.falls_back:
+                fallback = self._first_filter(config, path, access_log, number + 1)
             build = self._try(
-                f"{path}.filter_chains[0].filters[{number}]",
-                partial(self._filter, config, each, access_log),
+                f"{path}.filters[{number}]", partial(self._filter, config, each, access_log, fallback)
             )
             if build is not None:
-                break
-        return Listener(config, build, self._reactor, tls)
+                return build
+        return None
 
     def _access_log(self, config: ListenerConfig, path: str) -> Callable[[AccessRecord], None] | None:
         logs = []
@@ -221,27 +221,34 @@ class ReverseProxy(Service):
         return write_all
 
     def _filter(
-        self, listener: ListenerConfig, each: FilterConfig, access_log: Callable[[AccessRecord], None] | None
+        self,
+        listener: ListenerConfig,
+        each: FilterConfig,
+        access_log: Callable[[AccessRecord], None] | None,
+        fallback: BuildProtocol | None,
     ) -> BuildProtocol | None:
-        """Make what builds a listener's protocols, if the filter is one that serves."""
+        """
+        Make what builds a listener's protocols, if the filter is one that serves.
+
+        @param fallback: what the filters after it build, where this one leaves
+            connections to them.
+        """
         match each.config:
             case ProxyConfig() as proxy:
                 router = self._routers.get(proxy.router_config_name)
                 if router is None:
                     return None  # it has not been built, for a reason that is noted already
-                settings = Http1Settings(
+                plan = ProxyPlan(
                     listener=listener.name,
+                    config=proxy,
                     router=router,
                     clusters=self.clusters,
                     clock=self._reactor,
-                    options=proxy.http1,
-                    http2=proxy.http2,
                     idle_timeout=listener.connection_idle_timeout,
                     access_log=access_log,
+                    random=self._random.random,
                 )
-                if proxy.protocols == ("Http2",):
-                    return self._with_idle_timeout(settings, Http2Proxy)
-                return self._with_idle_timeout(settings, Http1Proxy)
+                return build_proxy(plan, fallback)
             case TcpProxyConfig() as tcp:
                 tcp_settings = TcpProxySettings(
                     listener=listener.name,
@@ -251,7 +258,7 @@ class ReverseProxy(Service):
                     idle_timeout=tcp.idle_timeout or listener.connection_idle_timeout,
                     access_log=access_log,
                 )
-                return self._with_idle_timeout(tcp_settings, TcpProxy)
+                return with_idle_timeout(tcp_settings, TcpProxy)
             case TunnelConfig() as tunnel:
                 server = TunnelServer(
                     listener=listener.name,
@@ -263,24 +270,6 @@ class ReverseProxy(Service):
                 return server.build_protocol
             case _:
                 return None
-
-    def _with_idle_timeout(
-        self, settings: Any, protocol: Callable[[Any, ConnectionInfo], IProtocol]
-    ) -> BuildProtocol:
-        """
-        Give client connections an idle timeout by default, and reverse ones none.
-
-        An idle reverse connection is what a tunnel is for; MOSN closes and
-        redials it every 90 s (spec 3.4).
-        """
-        accepted = reverse = replace(settings, idle_timeout=settings.idle_timeout or None)
-        if settings.idle_timeout is None:
-            accepted = replace(settings, idle_timeout=IDLE_TIMEOUT)
-
-        def build(info: ConnectionInfo) -> IProtocol:
-            return protocol(reverse if info.reverse else accepted, info)
-
-        return build
 
     def _agent(self, index: int, config: TunnelAgentConfig) -> Agent:
         path = f"extends[{index}].config"

@@ -18,12 +18,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from reverseproxy.app import IDLE_TIMEOUT, ReverseProxy, host_part
+from reverseproxy.app import ReverseProxy, host_part
 from reverseproxy.config.models import RouterConfig, VirtualHostConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.listener import Listener, parse_address
 from reverseproxy.proxy.http1 import Http1Proxy
+from reverseproxy.proxy.protocols import IDLE_TIMEOUT
 from reverseproxy.proxy.tcp import TcpProxy
 from reverseproxy.tls import ClientTls, client_endpoint
 from reverseproxy.tls.reload import RELOAD_INTERVAL

@@ -1,0 +1,172 @@
+"""
+From a C{proxy} filter to what speaks its protocols.
+
+Each protocol that clients may speak is a L{Candidate}; where there are several,
+a L{Detector} chooses among them for each connection.
+"""
+
+from __future__ import annotations
+
+__all__ = ["IDLE_TIMEOUT", "BuildProtocol", "ProxyPlan", "build_proxy", "with_idle_timeout"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from twisted.internet.interfaces import IProtocol, IReactorTime
+
+from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.config.models import ProxyConfig
+from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy import http1_upstream, http2_upstream  # noqa: F401  they register their pools
+from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, detect_http1, detect_http2
+from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http2 import Http2Proxy
+from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
+from reverseproxy.proxy.rpc_upstream import register_xprotocol
+from reverseproxy.proxy.xprotocols import find_xprotocol, xprotocol_names
+from reverseproxy.routing import Router
+
+BuildProtocol = Callable[[ConnectionInfo], IProtocol]
+"""What a filter is to its listener: one protocol for each connection."""
+
+IDLE_TIMEOUT: Final = 90.0
+"""Seconds after which an idle client connection is closed by default (spec 3.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyPlan:
+    """
+    What all protocols of one C{proxy} filter share.
+
+    @ivar listener: the listener's name, for logs.
+    @ivar config: the filter.
+    @ivar router: decides on each request.
+    @ivar clusters: where routes lead to.
+    @ivar idle_timeout: the listener's; L{None} if it does not say.
+    @ivar access_log: called at the end of each request.
+    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
+    """
+
+    listener: str
+    config: ProxyConfig
+    router: Router
+    clusters: ClusterManager
+    clock: IReactorTime
+    idle_timeout: float | None
+    access_log: Callable[[AccessRecord], None] | None
+    random: Callable[[], float]
+
+
+def with_idle_timeout(settings: Any, protocol: Callable[[Any, ConnectionInfo], IProtocol]) -> BuildProtocol:
+    """
+    Give client connections an idle timeout by default, and reverse ones none.
+
+    An idle reverse connection is what a tunnel is for; MOSN closes and redials
+    it every 90 s (spec 3.4).
+
+    @param settings: with an C{idle_timeout}; L{None} if the listener does not
+        say, 0 for never.
+    """
+    accepted = reverse = replace(settings, idle_timeout=settings.idle_timeout or None)
+    if settings.idle_timeout is None:
+        accepted = replace(settings, idle_timeout=IDLE_TIMEOUT)
+
+    def build(info: ConnectionInfo) -> IProtocol:
+        return protocol(reverse if info.reverse else accepted, info)
+
+    return build
+
+
+def _http(plan: ProxyPlan) -> Http1Settings:
+    return Http1Settings(
+        listener=plan.listener,
+        router=plan.router,
+        clusters=plan.clusters,
+        clock=plan.clock,
+        options=plan.config.http1,
+        http2=plan.config.http2,
+        idle_timeout=plan.idle_timeout,
+        access_log=plan.access_log,
+        random=plan.random,
+    )
+
+
+def _http1(plan: ProxyPlan) -> Candidate:
+    return Candidate("Http1", detect_http1, with_idle_timeout(_http(plan), Http1Proxy))
+
+
+def _http2(plan: ProxyPlan) -> Candidate:
+    return Candidate("Http2", detect_http2, with_idle_timeout(_http(plan), Http2Proxy))
+
+
+_HTTP: Final[dict[str, Callable[[ProxyPlan], Candidate]]] = {"Http2": _http2, "Http1": _http1}
+"""Protocols that are no x-protocols, in the order in which C{Auto} tries them."""
+
+
+def _rpc(plan: ProxyPlan, name: str) -> Candidate:
+    options = dict(plan.config.rpc_options(name))
+    max_frame = options.pop("max_frame_size")
+    if type(max_frame) is not int or max_frame < 1:
+        raise ValueError(f"max_frame_size is a number of bytes, not {max_frame!r}")
+    protocol = find_xprotocol(name, options)
+    register_xprotocol(protocol, max_frame)
+    settings = RpcSettings(
+        listener=plan.listener,
+        protocol=protocol,
+        router=plan.router,
+        clusters=plan.clusters,
+        clock=plan.clock,
+        max_frame=max_frame,
+        idle_timeout=plan.idle_timeout,
+        access_log=plan.access_log,
+        random=plan.random,
+    )
+    return Candidate(name, protocol.detect, with_idle_timeout(settings, RpcProxy))
+
+
+def _candidate(plan: ProxyPlan, name: str) -> Candidate:
+    if name in _HTTP:
+        return _HTTP[name](plan)
+    try:
+        return _rpc(plan, name)
+    except ValueError as error:
+        place = "downstream_protocol"
+        if name in plan.config.extend_config.xprotocols:
+            place = f"extend_config.xprotocols.{name}"
+        elif plan.config.downstream_protocol == "X":
+            place = "extend_config.sub_protocol"
+        raise ConfigError(Problem("", f"config.{place}", str(error))) from error
+
+
+def build_proxy(plan: ProxyPlan, fallback: BuildProtocol | None = None) -> BuildProtocol:
+    """
+    Make what builds a listener's protocols.
+
+    @param fallback: takes the connections that speak none of several protocols.
+    @raise ConfigError: for each protocol that there is not.
+    """
+    names = plan.config.protocols
+    if "Auto" in names:
+        names = (*_HTTP, *xprotocol_names())
+    candidates = []
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            candidates.append(_candidate(plan, name))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    if not plan.config.detects:
+        return candidates[0].build
+    settings = DetectorSettings(
+        listener=plan.listener,
+        candidates=candidates,
+        clock=plan.clock,
+        idle_timeout=plan.idle_timeout,
+        fallback=fallback if plan.config.falls_back else None,
+    )
+    return with_idle_timeout(settings, Detector)
