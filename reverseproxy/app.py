@@ -37,7 +37,9 @@ from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.listener import BuildProtocol, Listener, ListenerFailed
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, with_idle_timeout
+from reverseproxy.proxy.readiness import Readiness, sole_protocols
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.xprotocols import xprotocol_names
 from reverseproxy.routing import Router
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
@@ -91,6 +93,7 @@ class ReverseProxy(Service):
         for place, router in _managed_routers(config):
             self._try(place, partial(self._router, router, place))
         self.listeners = {c.name: self._listener(i, c) for i, c in enumerate(config.server.listeners)}
+        self._prepare_clusters()
         self.agents = [
             self._agent(index, extension.config)
             for index, extension in enumerate(config.extends)
@@ -141,6 +144,12 @@ class ReverseProxy(Service):
                 hosts.append((host, make))
         self._try(path, partial(add_hosts, cluster, hosts, self._reactor, self._random.random))
         return cluster
+
+    def _prepare_clusters(self) -> None:
+        """Let RPC protocols send heartbeats to hosts that have had no request yet."""
+        for name, protocol in sole_protocols(self._config).items():
+            if name in self.clusters and protocol in xprotocol_names():
+                self.clusters.get(name).add_task(Readiness(protocol, self._reactor))
 
     def _host_maker(
         self, cluster: ClusterConfig, config: HostConfig, path: str

@@ -1,0 +1,118 @@
+"""
+Heartbeats on reverse connections before their first request.
+
+What a reverse connection speaks is decided by the first request on it, so that
+nothing can be sent before.  But where all that leads to a cluster speaks the
+same RPC protocol, it is known beforehand: then each host that joins is prepared
+for it at once, and is found out if it is dead.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Readiness", "sole_protocols"]
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.host import Host
+from reverseproxy.cluster.manager import IClusterTask
+from reverseproxy.config.models import (
+    Config,
+    ProxyConfig,
+    RouteActionConfig,
+    RouterConfig,
+    RouterRuleConfig,
+    TcpProxyConfig,
+)
+from reverseproxy.proxy.pools import pool_of
+
+log = Logger()
+
+
+@implementer(IClusterTask)
+class Readiness:
+    """Prepares the reverse hosts of one cluster for an RPC protocol."""
+
+    def __init__(self, protocol: str, clock: IReactorTime) -> None:
+        self._protocol = protocol
+        self._clock = clock
+
+    def start(self) -> None:
+        """See L{IClusterTask}; reverse hosts join later."""
+
+    def stop(self) -> None:
+        """See L{IClusterTask}."""
+
+    def joined(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+        if host.returns:
+            pool_of(self._protocol, host, self._clock, None).connect().addErrback(self._failed, host)
+
+    def left(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+
+    def _failed(self, reason: Failure, host: Host) -> None:
+        log.debug("{host} can't be prepared: {reason}", host=host.address, reason=reason.getErrorMessage())
+
+
+def sole_protocols(config: Config) -> dict[str, str]:
+    """
+    Find the clusters that are spoken to in one protocol only.
+
+    @return: their names, and the protocols as routes name them; C{"tcp"} for
+        tcp_proxy.
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    routers = {router.router_config_name: router for router in _routers(config)}
+    for listener in config.server.listeners:
+        for each in listener.filter_chain.filters:
+            if isinstance(each.config, TcpProxyConfig):
+                for cluster in (each.config.cluster, *(route.cluster for route in each.config.routes)):
+                    found[cluster].add("tcp")
+            elif isinstance(each.config, ProxyConfig):
+                router = routers.get(each.config.router_config_name)
+                protocols = set(each.config.protocols)
+                for rule in () if router is None else _rules(router):
+                    for cluster, protocol in _destinations(rule):
+                        found[cluster] |= {protocol} if protocol else protocols
+    anywhere = found.pop("", set())
+    return {
+        cluster: next(iter(protocols))
+        for cluster, protocols in found.items()
+        if len(protocols) == 1 and not anywhere - protocols
+    }
+
+
+def _routers(config: Config) -> Iterator[RouterConfig]:
+    yield from config.server.routers
+    for listener in config.server.listeners:
+        for each in listener.filter_chain.filters:
+            if isinstance(each.config, RouterConfig):
+                yield each.config
+
+
+def _rules(router: RouterConfig) -> Iterator[RouterRuleConfig]:
+    for host in router.virtual_hosts:
+        yield from host.routers
+
+
+def _destinations(rule: RouterRuleConfig) -> Iterator[tuple[str, str]]:
+    """
+    Clusters that requests may go to, and in which protocol.
+
+    The cluster is empty if it may be any, the protocol if it is the client's.
+    """
+    route = rule.route
+    if isinstance(route, RouteActionConfig):
+        protocol = "" if route.upstream_protocol == "X" else route.upstream_protocol
+        for weighted in route.weighted_clusters:
+            yield weighted.cluster.name, protocol
+        if not route.weighted_clusters:
+            yield route.cluster_name, protocol
+        if rule.request_mirror_policies is not None:
+            yield rule.request_mirror_policies.cluster, protocol
