@@ -274,10 +274,10 @@ class Http1Proxy(Switchable):
         out: list[bytes] = []
         for event in events:
             if type(event) is bytes:
-                if self._chunked:
-                    out += (b"%x\r\n" % len(event), event, b"\r\n")
-                else:
+                if not self._chunked:
                     out.append(event)
+                elif event:  # an empty chunk would be the last one
+                    out += (b"%x\r\n" % len(event), event, b"\r\n")
             elif type(event) is ResponseHead:
                 self._respond(exchange.head, event, out)
             elif type(event) is End and self._chunked:

@@ -113,10 +113,10 @@ class Http1Client(Switchable):
     def _write(self, out: list[bytes], events: Sequence[Event]) -> None:
         for event in events:
             if type(event) is bytes:
-                if self._chunked:
-                    out += (b"%x\r\n" % len(event), event, b"\r\n")
-                else:
+                if not self._chunked:
                     out.append(event)
+                elif event:  # an empty chunk would be the last one
+                    out += (b"%x\r\n" % len(event), event, b"\r\n")
             elif type(event) is End and self._chunked:
                 out.append(last_chunk(event.trailers))
         if out:

@@ -244,17 +244,23 @@ class _Parser:
     def _feed_chunks(self, chunks: ChunkDecoder, data: bytes) -> bytes:
         """Take a chunked body; return what comes behind it."""
         try:
-            found, rest = chunks.feed(data)
+            rest = chunks.feed(data)
         except HttpError as error:
-            self._events += chunks.take_data()
+            self._take_data(chunks)
             self._fail(error.status if self.fault == 400 else self.fault, str(error))
             return b""
-        self._events += found
+        self._take_data(chunks)
         if chunks.complete:
             self._chunks = None
             chunks.close()
             self._end(End(chunks.trailers) if chunks.trailers else END)
         return rest
+
+    def _take_data(self, chunks: ChunkDecoder) -> None:
+        """Make one event of all data of one read; none if there is none: an empty chunk would be the last."""
+        data = chunks.take_data()
+        if data:
+            self._events.append(data)
 
 
 class RequestParser(_Parser):

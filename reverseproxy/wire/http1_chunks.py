@@ -1,15 +1,16 @@
 """
 Chunked bodies: a strict decoder over llhttp that knows where a body ends.
 
-llhttp does not say how many bytes it has used.  But a chunked body ends with an
-empty line, so that feeding it up to each empty line in turn shows which of them
-was the last; most bodies have only that one.
+llhttp does not say how many bytes it has used.  So the sizes of the chunks are
+followed here as well, which shows where the end is, and llhttp gets no byte
+beyond it.  Both must agree about the end, or the body is refused.
 """
 
 from __future__ import annotations
 
 __all__ = ["CHUNK_EXCESS", "MAX_HEADERS", "ChunkDecoder"]
 
+import re
 from typing import Any, Final
 
 import httptools
@@ -32,6 +33,11 @@ _CHUNK_ALLOWANCE: Final = 16
 
 _EMPTY_LINE: Final = b"\r\n\r\n"
 
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?\r\n")
+
+_LINE_BEGIN: Final = 20
+"""Bytes at the start of a line that show the size of its chunk, or that it has too many digits."""
+
 _HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 """Gets llhttp to where a chunked body begins."""
 
@@ -44,7 +50,18 @@ class ChunkDecoder:
     @ivar trailers: the fields behind it, but for those that must not stand there.
     """
 
-    __slots__ = ("_data", "_excess", "_llhttp", "_max_trailers", "_size", "_tail", "complete", "trailers")
+    __slots__ = (
+        "_data",
+        "_excess",
+        "_last",
+        "_llhttp",
+        "_max_trailers",
+        "_partial",
+        "_size",
+        "_skip",
+        "complete",
+        "trailers",
+    )
 
     def __init__(self, max_trailers: int) -> None:
         """
@@ -54,9 +71,11 @@ class ChunkDecoder:
         self.trailers: Headers = []
         self._data: list[bytes] = []
         self._excess = 0
+        self._last = False  # the line of the last chunk has come
         self._max_trailers = max_trailers
+        self._partial = b""  # of a line with a size; behind the last one, what may begin an empty line
         self._size = 0
-        self._tail = b""  # the last bytes, as an empty line may come in parts
+        self._skip = 0  # bytes to the next line with a size
         self._llhttp: Any = httptools.HttpRequestParser(self)
         self._llhttp.feed_data(_HEAD)
         self.trailers.clear()
@@ -66,45 +85,81 @@ class ChunkDecoder:
         """Let go of llhttp, which refers back to us."""
         self._llhttp = None
 
-    def take_data(self) -> list[bytes]:
-        """Take what the last call to C{feed} found before it raised."""
-        return self._data
+    def take_data(self) -> bytes:
+        """Take what the last call to C{feed} has found, which may have raised; it may be empty."""
+        found = self._data
+        self._data = []
+        return found[0] if len(found) == 1 else b"".join(found)
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+    def feed(self, data: bytes) -> bytes:
         """
-        Take a part of the body.
+        Take a part of the body, which is not empty; the data in it is what
+        C{take_data} returns.
 
-        @return: the data in it, and what comes behind the body.
+        @return: what comes behind the body.
         @raise HttpError: 400 if it is malformed or has too little data in it,
             431 for too many trailers.
         """
-        found: list[bytes] = []
-        self._data = found
-        tail = self._tail
-        text = tail + data if tail else data
-        begin = 0
+        self._data = []
+        end = self._find_end(data)
         try:
-            while True:
-                end = text.find(_EMPTY_LINE, begin) + 4 - len(tail)
-                if end < 4 - len(tail):
-                    self._llhttp.feed_data(data[begin:] if begin else data)
-                    break
-                self._llhttp.feed_data(data[begin:end])
-                begin = end
-                if self.complete:
-                    return found, data[end:]
-                if tail:
-                    text = data
-                    tail = b""
+            self._llhttp.feed_data(data if end < 0 else data[:end])
         except httptools.HttpParserCallbackError as error:
             if isinstance(error.__context__, HttpError):
                 raise error.__context__ from None
             raise
         except httptools.HttpParserError as error:
             raise HttpError(400, str(error)) from None
-        self._tail = (tail + data)[-3:] if begin == 0 else data[max(begin, len(data) - 3) :]
-        self._bound(len(data), found)
-        return found, b""
+        if self.complete != (end > 0):
+            raise HttpError(400, "malformed chunk")
+        if end > 0:
+            return data[end:]
+        self._bound(len(data), self._data)
+        return b""
+
+    def _find_end(self, data: bytes) -> int:
+        """
+        Follow the sizes of the chunks.
+
+        @return: how much of C{data} belongs to the body; -1 if it goes on
+            behind it, or if the sizes are malformed.
+        """
+        size = len(data)
+        begin = self._skip
+        if begin >= size:
+            self._skip = begin - size
+            return -1
+        self._skip = 0
+        text = data
+        before = len(self._partial)
+        if before:
+            text = self._partial + data
+            size += before
+            self._partial = b""
+        while not self._last:
+            line = _SIZE_LINE.match(text, begin)
+            if line is None:
+                # Malformed, unless more of it is to come.  llhttp sees the whole of it.
+                partial = text[begin:]
+                if len(partial) > _LINE_BEGIN:
+                    partial = partial[:_LINE_BEGIN] + partial[-1:]
+                self._partial = partial
+                return -1
+            length = int(line[1], 16)
+            begin = line.end()
+            if length == 0:
+                self._last = True
+                begin -= 2  # without trailers, the empty line begins with the end of this one
+                break
+            begin += length + 2
+            if begin >= size:
+                self._skip = begin - size
+                return -1
+        end = text.find(_EMPTY_LINE, begin)
+        if end < 0:
+            self._partial = text[max(begin, size - 3) :]
+            return -1
+        return end + 4 - before
 
     def _bound(self, size: int, found: list[bytes]) -> None:
         for data in found:
@@ -117,7 +172,13 @@ class ChunkDecoder:
 
     def on_body(self, data: bytes) -> None:
         """A part of a chunk."""
-        self._data.append(data)
+        if data:
+            self._data.append(data)
+
+    def on_message_begin(self) -> None:
+        """The first message is ours; there is no other."""
+        if self.complete:
+            raise HttpError(400, "malformed end of a chunked body")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the trailers."""

@@ -7,6 +7,7 @@ import re
 import weakref
 from typing import Any
 
+from hypothesis import given, settings
 from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -18,6 +19,7 @@ from reverseproxy.proxy.relay import LINGER
 from reverseproxy.wire.http1_headers import chunk
 from tests.proxy.memory import HIGH_WATER, Wire, World
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
+from tests.wire.test_http1 import CHUNKED_BODIES, cut, read_chunks
 
 OK = respond(b"Content-Length: 2", body=b"ok")
 
@@ -103,6 +105,36 @@ class ExchangeTests(Http1TestCase):
                 self.assertEqual(client.take(), response)
                 self.assertEqual(world.pool.idle, 1)
                 world.check_idle(self.fail)
+
+    @settings(deadline=None, max_examples=200)
+    @given(cut(CHUNKED_BODIES))
+    def test_chunks_both_ways(self, case: tuple[bytes, list[bytes]]) -> None:
+        """What is in a body, and how it comes, does not change it."""
+        data, parts = case
+        world = World()
+        client = self.ask(world, chunked(b""))
+        for part in parts:
+            client.send(part)
+        _, _, forwarded = world.host().take().partition(b"\r\n\r\n")
+        self.assertEqual(read_chunks(forwarded), read_chunks(data))
+        world.host().send(respond(b"Transfer-Encoding: chunked"))
+        for part in parts:
+            world.host().send(part)
+        _, _, forwarded = client.take().partition(b"\r\n\r\n")
+        self.assertEqual(read_chunks(forwarded), read_chunks(data))
+        self.assertEqual(world.pool.idle, 1)
+        world.check_idle(self.fail)
+
+    def test_no_data_is_no_chunk(self) -> None:
+        """An empty chunk would be the last one."""
+        world = World()
+        client = self.ask(world, chunked(chunk(b"a")))
+        upstream = world.host().protocol
+        upstream.send([b"", b"b", b""])
+        self.assertTrue(world.host().take().endswith(chunk(b"a") + chunk(b"b")))
+        world.host().send(respond(b"Transfer-Encoding: chunked", body=chunk(b"a")))
+        upstream._exchange.upstream_events([b"", b"b", b""])
+        self.assertTrue(client.take().endswith(chunk(b"a") + chunk(b"b")))
 
     def test_body_goes_on_at_once(self) -> None:
         world = World()

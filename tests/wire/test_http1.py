@@ -269,6 +269,30 @@ class BodyTests(SynchronousTestCase):
         for _ in range(20):
             self.assertEqual(sum(len(e) for p in pieces(big, 1000) for e in parser.feed(p)), 65536)
 
+    def test_an_empty_line_in_a_chunk_at_the_end_of_a_read(self) -> None:
+        first, second = b"10\r\nFIRST\r\n\r\n", b"SECOND!\r\n0\r\n\r\n"
+        expected = [b"FIRST\r\n\r\n", b"SECOND!", END]
+        self.assertEqual(parse(chunked(b""), first, second)[1:], expected)
+        self.assertEqual(parse_response(respond(b"Transfer-Encoding: chunked"), first, second)[1:], expected)
+
+    def test_what_a_read_brings_is_one_event(self) -> None:
+        parser = RequestParser()
+        parser.feed(chunked(b""))
+        self.assertEqual(parser.feed(chunk(b"a") * 5 + chunk(b"\r\n\r\n")), [b"aaaaa\r\n\r\n"])
+        self.assertEqual(parser.feed(chunk(b"b") + b"2;x"), [b"b"])
+        self.assertEqual(parser.feed(b"\r"), [])
+        self.assertEqual(parser.feed(b"\n\r\n\r\n0\r\n\r\n" + GOOD)[:2], [b"\r\n", END])
+
+    def test_what_comes_before_an_error(self) -> None:
+        *_, data, error = parse(chunked(chunk(b"a") + chunk(b"b") + b"x\r\n"))
+        self.assertEqual((data, type(error)), (b"ab", HttpError))
+
+    def test_sizes_with_many_digits(self) -> None:
+        self.assertEqual(parse(chunked(b"0" * 15 + b"1\r\na\r\n0000\r\n\r\n"))[1:], [b"a", END])
+        for size in (1, 7, 1000):
+            *_, error = parse(chunked(b""), *pieces(b"0" * 40 + b"1\r\na\r\n0\r\n\r\n", size))
+            self.assertIsInstance(error, HttpError)
+
 
 class UpgradeTests(SynchronousTestCase):
     UPGRADE = get(b"Connection: Upgrade", b"Upgrade: websocket")
@@ -626,6 +650,26 @@ def cut(draw: st.DrawFn, streams: st.SearchStrategy[list[bytes]]) -> tuple[bytes
     return data, [data[a:b] for a, b in pairwise(edges) if a < b]
 
 
+CHUNKED_BODIES = st.lists(
+    st.lists(st.sampled_from([b"a", b"\r", b"\n", b"0", b"\r\n\r\n"]), min_size=1, max_size=8).map(b"".join),
+    max_size=5,
+).map(lambda parts: [*map(chunk, parts), last_chunk([])])
+
+
+def read_chunks(data: bytes) -> bytes:
+    """Read a chunked body as RFC 9112 7.1.3 does."""
+    body = b""
+    while True:
+        line, _, data = data.partition(b"\r\n")
+        size = int(line, 16)
+        if size == 0:
+            assert data == b"\r\n", data
+            return body
+        body += data[:size]
+        assert data[size : size + 2] == b"\r\n", data
+        data = data[size + 2 :]
+
+
 class ChunkingTests(SynchronousTestCase):
     """However the bytes are cut, the events are the same."""
 
@@ -653,6 +697,22 @@ class ChunkingTests(SynchronousTestCase):
             elif isinstance(event, End):
                 forwarded += last_chunk(event.trailers) if is_chunked else b""
         self.assertEqual(read_with_h11(forwarded), read_with_h11(data))
+
+    @settings(deadline=None, max_examples=500)
+    @given(cut(CHUNKED_BODIES))
+    def test_chunks(self, case: tuple[bytes, list[bytes]]) -> None:
+        """No data is no event, whatever the data looks like."""
+        data, parts = case
+        body = read_chunks(data)
+        for _, *events in (
+            parse(chunked(b""), *parts, GOOD),
+            parse_response(respond(b"Transfer-Encoding: chunked"), *parts),
+        ):
+            end = events.index(END)
+            self.assertNotIn(b"", events)
+            self.assertEqual(b"".join(events[:end]), body)
+            self.assertEqual(read_chunks(b"".join(map(chunk, events[:end])) + last_chunk([])), body)
+            self.assertIn(simplify(events[end + 1 :]), ([], simplify(parse(GOOD))))
 
     @settings(deadline=None, max_examples=200)
     @given(cut(messages(b"HTTP/1.1 200 OK").map(lambda data: [b"HTTP/1.1 103 Early Hints\r\n\r\n", data])))
