@@ -39,6 +39,7 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
+from reverseproxy.sockets import tune
 from reverseproxy.tls import ServerTls, inspect_factory, peer_identity, wrap_server
 
 log = Logger()
@@ -97,9 +98,7 @@ class _Accepted(Handover):
 
     def connectionMade(self) -> None:
         self._listener._connections.add(self)
-        if isinstance(self.transport.getHost(), IPv4Address | IPv6Address):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
+        tune(self.transport)
         if not self._secure:
             self._begin()
 

@@ -34,6 +34,7 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import Listener, ListenerFailed, format_address, parse_address
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint
 from tests.certs import Certificates
+from tests.test_sockets import expected, tuning
 from tests.tunnel.logged import capture
 
 
@@ -186,8 +187,7 @@ class BindTests(ListenerTestCase):
         [served] = self.filter.built
         peer = client.transport.getHost()
         self.assertEqual(served.info, ConnectionInfo(remote=f"127.0.0.1:{peer.port}", local=listener.bound))
-        self.assertTrue(served.transport.getTcpNoDelay())
-        self.assertTrue(served.transport.getTcpKeepAlive())
+        self.assertEqual(tuning(served.transport.getHandle()), expected(30, 10, 3, 60000))
 
     async def test_connections_are_counted(self) -> None:
         listener = self.listener()
@@ -425,7 +425,9 @@ class TlsTests(ListenerTestCase):
         [served] = self.filter.built
         self.assertTrue(served.info.secure)
         self.assertIsNone(served.info.identity)
-        self.assertTrue(served.transport.getTcpNoDelay())
+        # The transport's own handle is OpenSSL's.
+        handle = served.transport.transport.getHandle()
+        self.assertEqual(tuning(handle), expected(30, 10, 3, 60000))
 
     async def test_who_the_client_is(self) -> None:
         tls = self.server(verify_client=True, require_client_cert=True, ca_cert=self.certs.ca)

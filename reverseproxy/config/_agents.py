@@ -111,6 +111,9 @@ class TunnelAgentConfig(Model):
     dns_refresh_duration: Interval = key(
         30.0, "How often the names in server_list are resolved anew.", ours=True
     )
+    dead_peer_timeout: Interval = key(
+        60.0, "How soon a connection ends whose server does not answer any more.", ours=True
+    )
     announce: Bool = key(
         True,
         "Whether to tell the server more about this agent than MOSN's agents do, under a key that MOSN's "

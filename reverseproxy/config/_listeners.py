@@ -339,6 +339,9 @@ class TunnelConfig(Model):
     max_pending_connections: Annotated[Int, between(1, 2**31 - 1)] = key(
         4096, "How many connections may be held that have not joined a cluster.", ours=True
     )
+    dead_peer_timeout: Interval = key(
+        60.0, "How soon a connection ends whose agent does not answer any more.", ours=True
+    )
 
 
 class FilterConfig(Model):

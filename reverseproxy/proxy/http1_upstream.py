@@ -33,6 +33,7 @@ from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.proxy.http1_switch import Switchable
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
+from reverseproxy.sockets import tune
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseParser
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk
 
@@ -73,8 +74,8 @@ class Http1Client(Switchable):
         """Join the pool, busy until told otherwise."""
         transport = self.transport
         transport.registerProducer(self, True)
-        if not self._pool.exclusive and isinstance(transport.getHost(), IPv4Address | IPv6Address):
-            transport.setTcpNoDelay(True)
+        if not self._pool.exclusive:
+            tune(transport)
         self._pool.add(self)
 
     # exchanges

@@ -37,6 +37,7 @@ from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, switching_protocols
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import LINGER, RelayEnd
+from reverseproxy.sockets import tune
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
@@ -339,8 +340,8 @@ class Http2Client(Http2Protocol):
         if protocol is not None:
             self.scheme = b"https"
         transport.registerProducer(self, True)
-        if not self._pool.exclusive and isinstance(transport.getHost(), IPv4Address | IPv6Address):
-            transport.setTcpNoDelay(True)
+        if not self._pool.exclusive:
+            tune(transport)
         now = self._idle_since = self.clock.seconds()
         self._greeted_by = now + GREETING_TIME
         self._look_at(self._greeted_by)

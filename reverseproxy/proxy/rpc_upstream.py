@@ -53,6 +53,7 @@ from reverseproxy.cluster.host import Host, IHostPool, ReverseHost
 from reverseproxy.errors import HostGone, QueueFull
 from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.sockets import tune
 from reverseproxy.wire.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
 
 log = Logger()
@@ -176,8 +177,8 @@ class RpcClient(Rebindable):
         """Join the pool."""
         transport = self.transport
         transport.registerProducer(self, True)
-        if not self._pool.exclusive and isinstance(transport.getHost(), IPv4Address | IPv6Address):
-            transport.setTcpNoDelay(True)
+        if not self._pool.exclusive:
+            tune(transport)
         self._last_read = self._idle_since = self._clock.seconds()
         self._watch_idle()
         if self._pool.keepalive.interval > 0 and self._protocol.heartbeat(1):

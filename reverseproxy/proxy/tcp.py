@@ -22,13 +22,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.host import Host
+from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, PickFailed
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.sockets import tune
 
 log = Logger()
 
@@ -200,6 +201,8 @@ class TcpProxy(RelayEnd):
         assert isinstance(end, RelayEnd)
         self._pending = None
         self._upstream = end
+        if not isinstance(self._host, ReverseHost):  # whose tunnel has its own idea of how to tune it
+            tune(end.transport)
         end.on_close = self._upstream_closed
         couple(self, end)
         if end.lost:

@@ -202,7 +202,12 @@ class Peer:
 
             def make() -> AgentLink:
                 return AgentLink(
-                    make_init, plan.sink, plan.reactor, config.connect_timeout_duration, self._secure
+                    make_init,
+                    plan.sink,
+                    plan.reactor,
+                    config.connect_timeout_duration,
+                    self._secure,
+                    config.dead_peer_timeout,
                 )
 
             connecting: Deferred[IProtocol] = self._endpoint.connect(_Building(make))

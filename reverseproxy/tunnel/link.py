@@ -23,6 +23,7 @@ from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakeRe
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
 from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune
 from reverseproxy.tls import peer_identity
 from reverseproxy.wire.extra import ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
@@ -56,12 +57,14 @@ class AgentLink(Handover):
         clock: IReactorTime,
         response_timeout: float,
         secure: bool,
+        dead_peer_timeout: float = DEAD_PEER_TIMEOUT,
     ) -> None:
         """
         @param make_init: makes the init frame, given our own address on this
             connection.
         @param sink: the hosting listener.
         @param response_timeout: seconds that the server has for its answer.
+        @param dead_peer_timeout: see L{tune}.
         """
         super().__init__()
         self.lost: Callable[[Failure], None] = _ignore
@@ -70,6 +73,7 @@ class AgentLink(Handover):
         self._clock = clock
         self._timeout = response_timeout
         self._secure = secure
+        self._dead_peer_timeout = dead_peer_timeout
         self._decoder = FrameDecoder(expect=frozenset({Flag.INIT_RESPONSE}))
         self._greeting: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
@@ -78,10 +82,7 @@ class AgentLink(Handover):
 
     def connectionMade(self) -> None:
         """Tune the connection; the greeting waits until it is asked for."""
-        tcp = self.transport
-        if not self.local_address.startswith("unix:"):
-            tcp.setTcpNoDelay(True)
-            tcp.setTcpKeepAlive(True)
+        tune(self.transport, self._dead_peer_timeout)
 
     @property
     def local_address(self) -> str:

@@ -27,6 +27,7 @@ from reverseproxy.errors import FrameError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.sockets import tune
 from reverseproxy.tunnel.handshake import Accepted, Admission, HeldConnection, Refusal, Registry, Requester
 from reverseproxy.wire.extra import CloseProof
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, GracefulClose, encode
@@ -128,6 +129,7 @@ class TunnelConnection(Handover):
 
     def connectionMade(self) -> None:
         """Wait for the agent to introduce itself."""
+        tune(self.transport, self._server.config.dead_peer_timeout)
         self._server.admit(self)
 
     def dataReceived(self, data: bytes) -> None:

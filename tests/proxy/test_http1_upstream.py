@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
+from reverseproxy.proxy import http1_upstream
 from reverseproxy.proxy.http1_upstream import POOL, Http1Client, Http1Pool
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.proxy.relay import LINGER
@@ -65,10 +66,12 @@ class ClientTests(PoolTestCase):
             verifyObject(interface, client)
 
     def test_exchange(self) -> None:
+        tuned: list[object] = []
+        self.patch(http1_upstream, "tune", lambda *arguments: tuned.append(arguments))
         pool = self.pool()
         client, wire = self.connect(pool)
         self.assertFalse(client.reused)
-        self.assertTrue(wire.no_delay)
+        self.assertEqual(tuned, [(wire,)])
         exchange = Exchange()
         client.start(exchange, False)
         wire.send(OK)

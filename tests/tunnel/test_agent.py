@@ -26,12 +26,14 @@ from reverseproxy.errors import ConfigError, CredentialMissing, Problem
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, ICredentialSource
 from reverseproxy.listener import Listener
 from reverseproxy.tls import ClientTls, ServerTls
+from reverseproxy.tunnel import link as link_module
 from reverseproxy.tunnel.agent import DEFICIT_INTERVAL, QUIET, Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.discovery import Discovery, Target
 from reverseproxy.tunnel.server import TunnelServer
 from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from tests.certs import Certificates
+from tests.test_sockets import expected, tuning
 from tests.tunnel.logged import capture
 from tests.tunnel.test_link import Hosted, Sink
 from tests.tunnel.wires import INIT, SUCCESS, AgentWire
@@ -928,6 +930,16 @@ class EndToEndTests(TestCase):
         client.transport.loseConnection()
         # A session uses its connection up, and the agent dials another one.
         await self.until(lambda: len(self.sink.infos) == 4 and len(self.cluster.hosts) == 3)
+
+    async def test_both_ends_notice_that_the_other_is_gone(self) -> None:
+        tuned: list[float] = []
+        self.patch(link_module, "tune", lambda transport, seconds: tuned.append(seconds))
+        await self.join(dead_peer_timeout=20.0)
+        self.assertEqual(tuned, [20.0] * 3)
+        client = await self.lease()
+        self.assertEqual(tuning(client.transport.getHandle()), expected(30, 10, 3, 60000))
+        client.transport.abortConnection()
+        await client.closed
 
     async def test_drain(self) -> None:
         await self.join()

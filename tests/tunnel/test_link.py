@@ -21,6 +21,7 @@ from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, FrameTooLarge, HandshakeRefused
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.proxy.relay import LINGER, RelayEnd, couple
+from reverseproxy.tunnel import link as link_module
 from reverseproxy.tunnel.link import AgentLink
 from reverseproxy.wire.extra import ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, InitResponse, Status, encode
@@ -127,8 +128,15 @@ class GreetingTests(SynchronousTestCase):
 
     def test_nothing_is_sent_before_the_greeting(self) -> None:
         self.assertEqual(bytes(self.bench.wire.written), b"")
-        self.assertTrue(self.bench.wire.no_delay)
-        self.assertTrue(self.bench.wire.keep_alive)
+
+    def test_the_connection_is_tuned(self) -> None:
+        tuned: list[tuple[Any, float]] = []
+        self.patch(link_module, "tune", lambda *arguments: tuned.append(arguments))
+        bench = self.bench
+        link = AgentLink(bench.make_init, bench.sink, bench.clock, 15.0, False, 20.0)
+        wire = AgentWire(bench.clock)
+        wire.connect(link)
+        self.assertEqual(tuned, [(wire, 20.0)])
 
     def test_the_init_frame_is_mosns_byte_for_byte(self) -> None:
         self.bench.greet()
@@ -261,13 +269,12 @@ class GreetingTests(SynchronousTestCase):
         self.assertIn("credential", self.refused(bench, bench.greet(), FrameTooLarge))
         self.assertEqual(bytes(bench.wire.written), b"")
 
-    def test_a_unix_socket_has_no_tcp_options(self) -> None:
+    def test_a_unix_socket(self) -> None:
         bench = self.bench
         link = AgentLink(bench.make_init, bench.sink, bench.clock, 15.0, secure=False)
         wire = AgentWire(bench.clock)
         wire.getHost = lambda: UNIXAddress(None)  # type: ignore[method-assign]
         wire.connect(link)
-        self.assertFalse(wire.keep_alive)
         self.assertEqual(link.local_address, "unix:")
 
 

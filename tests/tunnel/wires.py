@@ -24,8 +24,6 @@ SUCCESS = b'\x20\x88\x01\x02\x02\x00\x00\x0c{"status":1}'
 class AgentWire(Wire):
     """The agent's end of a TCP connection to a tunnel server."""
 
-    keep_alive = False
-
     def __init__(self, clock: Any, port: int = 50000, automatic: bool = True) -> None:
         super().__init__(clock, automatic)
         self.port = port
@@ -35,9 +33,6 @@ class AgentWire(Wire):
 
     def getPeer(self) -> Any:
         return IPv4Address("TCP", "10.0.0.1", 9999)
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self.keep_alive = enabled
 
     @property
     def closed(self) -> bool:
