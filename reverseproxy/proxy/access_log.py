@@ -17,7 +17,7 @@ C{request_received_duration}                           from the start until the
 C{response_received_duration}                          from the start until the
                                                        response came
 C{bytes_received}, C{bytes_sent}                       of bodies or sessions
-C{protocol}                                            C{Http1}, C{tcp}, ...
+C{protocol}                                            C{Http1}, C{bolt}, C{tcp}, ...
 C{response_code}                                       0 where there is none
 C{response_flag}, C{response_flags}                    C{true} if the proxy, not
                                                        the host, made the end
@@ -37,6 +37,8 @@ C{x-mosn-querystring}, C{Http1_request_arg}, C{query}  what follows the C{?}
 C{Http1_request_uri}, C{uri}                           path and query
 C{x-mosn-host}, C{authority}, C{host}                  the Host header
 C{x-mosn-scheme}, C{Http1_request_scheme}, C{scheme}   C{http} or C{https}
+C{x-mosn-rpc-service}, C{service}                      what an RPC request is for
+C{x-mosn-rpc-method}, C{rpc_method}                    which operation it calls
 =====================================================  =========================
 
 The names without a prefix are ours.  The word C{json} as the whole format, ours
@@ -96,7 +98,7 @@ class AccessRecord:
     Text that came as bytes is decoded as UTF-8 with C{surrogateescape}.  Empty
     text stands for "not known".
 
-    @ivar protocol: C{"Http1"}, C{"tcp"}, ...
+    @ivar protocol: C{"Http1"}, C{"bolt"}, C{"tcp"}, ...
     @ivar start: when it began, in seconds since the epoch; 0.0 for C{duration}
         before it is written.
     @ivar duration: seconds from then to the end.
@@ -105,7 +107,9 @@ class AccessRecord:
     @ivar query: what follows the C{?}.
     @ivar host: the Host header.
     @ivar scheme: C{"http"} or C{"https"}.
-    @ivar status: the status that was sent; 0 for none.
+    @ivar service: what an RPC request is for.
+    @ivar rpc_method: which operation of it the request calls.
+    @ivar status: the status that was sent, in RPC in terms of HTTP; 0 for none.
     @ivar bytes_received: body or session bytes from the client.
     @ivar bytes_sent: body or session bytes to the client.
     @ivar remote: the client's address.
@@ -133,6 +137,8 @@ class AccessRecord:
     query: str = ""
     host: str = ""
     scheme: str = ""
+    service: str = ""
+    rpc_method: str = ""
     status: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
@@ -224,6 +230,8 @@ _VARIABLES: Final[dict[str, _Getter]] = {
     "uri": _uri,
     "host": lambda record: _quoted(record.host),
     "scheme": lambda record: _quoted(record.scheme),
+    "service": lambda record: _quoted(record.service),
+    "rpc_method": lambda record: _quoted(record.rpc_method),
 }
 _ALIASES: Final = {
     "x-mosn-method": "method",
@@ -240,6 +248,8 @@ _ALIASES: Final = {
     "authority": "host",
     "x-mosn-scheme": "scheme",
     "Http1_request_scheme": "scheme",
+    "x-mosn-rpc-service": "service",
+    "x-mosn-rpc-method": "rpc_method",
 }
 
 
@@ -356,6 +366,8 @@ def _json_formatter(listener: str) -> Formatter:
             "local": record.local,
             "method": record.method,
             "scheme": record.scheme,
+            "service": record.service,
+            "rpc_method": record.rpc_method,
             "host": record.host,
             "path": record.path,
             "query": record.query,

@@ -535,8 +535,8 @@ class RpcProxy(Rebindable):
             AccessRecord(
                 protocol=self.protocol.name,
                 duration=self._clock.seconds() - started,
-                method=method,
-                path=service,
+                service=service,
+                rpc_method=method,
                 status=exchange.status,
                 bytes_received=exchange.size,
                 bytes_sent=exchange.sent,

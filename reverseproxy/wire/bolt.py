@@ -145,6 +145,12 @@ class BoltFrame(Frame):
             _LENGTH.pack_into(data, end, zlib.crc32(memoryview(data)[:end]))
 
     @property
+    def content(self) -> bytes:
+        """What the request or response carries, which is for its receiver alone."""
+        end = len(self.data) - (_CRC_SIZE if self._checked else 0)
+        return bytes(self.data[self._block[1] : end])
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """
         The headers in their order, by their names as they stand there.

@@ -22,7 +22,7 @@ from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
 from reverseproxy.proxy.rpc_upstream import RpcClient, RpcPool, register_xprotocol
 from reverseproxy.routing import Router
-from reverseproxy.wire.bolt import Bolt, BoltFrame, encode_request, encode_response
+from reverseproxy.wire.bolt import Bolt, encode_request, encode_response
 from reverseproxy.wire.xprotocol import FrameDecoder, Kind, XProtocol
 from tests.proxy.memory import CountingCluster, Endpoint, Wire
 
@@ -131,12 +131,8 @@ class Peer:
     def echo(self) -> list[int]:
         """Answer every request with its own content; the ids."""
         frames = [frame for frame in self.frames() if frame.kind is Kind.REQUEST]
-        self.send(*(response(frame.id, content_of(frame)) for frame in frames))
+        self.send(*(response(frame.id, frame.content) for frame in frames))
         return [frame.id for frame in frames]
-
-
-def content_of(frame: BoltFrame) -> bytes:
-    return bytes(frame.data[frame._block[1] :])
 
 
 class World:

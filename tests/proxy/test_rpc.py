@@ -14,7 +14,7 @@ from reverseproxy.proxy.rpc import RpcProxy
 from reverseproxy.wire.bolt import Bolt, Status, encode_request
 from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
 from reverseproxy.wire.xprotocol import Kind
-from tests.proxy.rpc_world import Peer, World, content_of, request, response
+from tests.proxy.rpc_world import Peer, World, request, response
 from tests.wire.frames import Tiny, cuts, split, tiny
 
 
@@ -63,18 +63,16 @@ class ForwardingTests(RpcTestCase):
         client, host = self.set_up()
         client.send(request(10, content=b"a"), request(11, content=b"b"), request(12, content=b"c"))
         frames = host.frames()
-        host.send(*(response(frame.id, content_of(frame)) for frame in reversed(frames)))
+        host.send(*(response(frame.id, frame.content) for frame in reversed(frames)))
         self.assertEqual(
-            [(frame.id, content_of(frame)) for frame in client.frames()], [(12, b"c"), (11, b"b"), (10, b"a")]
+            [(frame.id, frame.content) for frame in client.frames()], [(12, b"c"), (11, b"b"), (10, b"a")]
         )
 
     def test_the_same_id_twice(self) -> None:
         client, host = self.set_up()
         client.send(request(10, content=b"a"), request(10, content=b"b"))
         host.echo()
-        self.assertEqual(
-            [(frame.id, content_of(frame)) for frame in client.frames()], [(10, b"a"), (10, b"b")]
-        )
+        self.assertEqual([(frame.id, frame.content) for frame in client.frames()], [(10, b"a"), (10, b"b")])
 
     def test_clients_share_a_connection(self) -> None:
         client, host = self.set_up()
@@ -82,8 +80,8 @@ class ForwardingTests(RpcTestCase):
         other.send(request(1, content=b"other"))
         client.send(request(1, content=b"first"))
         self.assertEqual(host.echo(), [2, 3])
-        self.assertEqual([content_of(frame) for frame in other.frames()], [b"other"])
-        self.assertEqual([content_of(frame) for frame in client.frames()], [b"first"])
+        self.assertEqual([frame.content for frame in other.frames()], [b"other"])
+        self.assertEqual([frame.content for frame in client.frames()], [b"first"])
         self.assertEqual(len(self.world.endpoint.wires), 1)
 
     def test_one_write_for_one_read(self) -> None:
@@ -176,7 +174,7 @@ class LocalReplyTests(RpcTestCase):
         client.send(bad, request(8, ""))
         self.assertEqual(client.answers(), [(7, Status.CODEC_EXCEPTION), (8, Status.NO_PROCESSOR)])
         self.assertEqual(self.world.records[0].status, 400)
-        self.assertEqual(self.world.records[0].path, "")
+        self.assertEqual(self.world.records[0].service, "")
         self.assertIsNone(self.world.records[0].request_headers)
 
     def test_replies_have_the_version_of_the_request(self) -> None:
@@ -649,7 +647,7 @@ class RetryTests(RpcTestCase):
         self.assertEqual(client.frames(), [])
         self.world.turn(0.02)
         second = self.hosts()[1]
-        self.assertEqual(content_of(second.one()), b"x")
+        self.assertEqual(second.one().content, b"x")
         second.send(response(1))
         self.assertEqual(client.answers(), [(5, 0)])
         self.assertEqual(len(self.world.records), 1)
@@ -737,14 +735,14 @@ class RouteTests(RpcTestCase):
                 "x-listener": "test",
             },
         )
-        self.assertEqual(content_of(frame), b"content")
+        self.assertEqual(frame.content, b"content")
         host.send(response(frame.id, b"answer", headers={"a": "b"}))
         frame = client.one()
         self.assertEqual(
             dict(frame.headers),
             {"a": "b", "x-cluster": "c", "x-host": "10.1.0.0:80", "x-us": "10.0.0.1:1", "x-nothing": ""},
         )
-        self.assertEqual((frame.id, content_of(frame)), (5, b"answer"))
+        self.assertEqual((frame.id, frame.content), (5, b"answer"))
 
     def test_headers_of_a_broken_response_stay(self) -> None:
         self.world = World(1)
@@ -810,7 +808,7 @@ class CopyTests(RpcTestCase):
         client, host = self.send(request(5, "copied", content=b"a"), request(6, "copied", content=b"b"))
         copies = Peer(self.world.copied.wires[0])
         frames = copies.frames()
-        self.assertEqual([(f.id, content_of(f)) for f in frames], [(1, b"a"), (2, b"b")])
+        self.assertEqual([(f.id, f.content) for f in frames], [(1, b"a"), (2, b"b")])
         copies.send(response(1, b"not wanted"))
         self.assertEqual(client.frames(), [])
         copies.wire.reset()
@@ -859,7 +857,7 @@ class AccessLogTests(RpcTestCase):
         answer = client.wire.take()
         [record] = self.world.records
         self.assertEqual(
-            (record.protocol, record.method, record.path, record.status, record.flag),
+            (record.protocol, record.rpc_method, record.service, record.status, record.flag),
             ("bolt", "say", "echo", 200, ""),
         )
         self.assertEqual((record.bytes_received, record.bytes_sent), (len(sent), len(answer)))
@@ -907,7 +905,9 @@ class OtherProtocolTests(RpcTestCase):
         host.send(encode_frame(2, 1, b"\x91", status=20))
         self.assertEqual(client.wire.take(), encode_frame(2, 2**40, b"\x91", status=20))
         [record] = self.world.records
-        self.assertEqual((record.protocol, record.path, record.method), ("dubbo", "com.example.Echo", "say"))
+        self.assertEqual(
+            (record.protocol, record.service, record.rpc_method), ("dubbo", "com.example.Echo", "say")
+        )
         client.send(encode_frame(0xE2, 5, b"N"))
         self.assertEqual(client.one().kind, Kind.HEARTBEAT_ACK)
         client.send(encode_frame(0xA2, 5, b"N"))
@@ -972,7 +972,7 @@ class RandomTests(RpcTestCase):
                 for wire in endpoint.wires:
                     peer = peers.setdefault(id(wire), Peer(wire))
                     unanswered.extend(
-                        (peer, frame.id, content_of(frame))
+                        (peer, frame.id, frame.content)
                         for frame in peer.frames()
                         if frame.kind is Kind.REQUEST
                     )
@@ -982,7 +982,7 @@ class RandomTests(RpcTestCase):
                 for frame in client.frames():
                     content = waiting.pop((index, frame.id))
                     if frame.status == 0:
-                        self.assertEqual(content_of(frame), content)
+                        self.assertEqual(frame.content, content)
                     got.add((index, frame.id))
 
         peers: dict[int, Peer] = {}
