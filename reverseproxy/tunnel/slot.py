@@ -10,9 +10,9 @@ from __future__ import annotations
 __all__ = ["Link", "Slot", "SlotCore", "SlotState", "make_slot"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from automat import TypeMachineBuilder, pep614
 from twisted.internet.defer import Deferred
@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import HandshakeRefused
+from reverseproxy.logs import Throttle
 from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.wire.tunnel import Status
 
@@ -28,6 +29,21 @@ log = Logger()
 
 _LASTING = frozenset({Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN})
 """Refusals that only a change of a configuration ends."""
+
+
+BRIEF: Final = 1.0
+"""Seconds; a connection that was used and lived no longer may be one of a storm."""
+
+REDIAL_BURST: Final = 100
+"""Brief connections that a slot replaces at once after a quiet time."""
+
+REDIAL_RATE: Final = 10.0
+"""
+How many it replaces at once in the long run, in each second.
+
+Short sessions of a plain TCP service look like a storm; this is what each
+connection of an agent is sure to serve of them.
+"""
 
 
 class SlotState(Enum):
@@ -108,6 +124,9 @@ class SlotCore:
     @ivar stable: seconds after which a connection counts as a success, so that
         the backoff begins anew.
     @ivar changed: told of each new state.
+    @ivar at_once: how many brief connections are replaced without a wait.
+    @ivar storming: whether there have been more of them than that, so that the
+        waits grow until one is not brief.
     """
 
     name: str
@@ -117,11 +136,16 @@ class SlotCore:
     max_attempts: int
     stable: float
     changed: Callable[[SlotState], None]
+    at_once: Throttle = field(init=False)
     state: SlotState = SlotState.IDLE
     pending: Deferred[None] | None = None
     timer: IDelayedCall | None = None
     link: Link | None = None
     since: float = 0.0
+    storming: bool = False
+
+    def __post_init__(self) -> None:
+        self.at_once = Throttle(self.clock, REDIAL_RATE, REDIAL_BURST)
 
     def enter(self, state: SlotState) -> None:
         """Note the new state."""
@@ -182,14 +206,23 @@ class SlotCore:
         At once if it lived long or was used: a plain reverse connection is used
         up by a single TCP session, and its place must be taken without delay.
         One that did neither is a failure, or a hosted backend that closes every
-        connection would make us dial in a tight loop.
+        connection would make us dial in a tight loop.  So is a used one if too
+        many were used up before it: a server that ends each connection right
+        after its first bytes would make us do the same.
         """
         link, self.link = self.link, None
         lived = self.clock.seconds() - self.since
-        if lived >= self.stable or (link is not None and link.used):
+        used = link is not None and link.used
+        if lived >= self.stable or (used and lived >= BRIEF):
             self.backoff.reset()
+            self.storming = False
+            delay = 0.0
+        elif used and self.at_once.allow():
+            if not self.storming:
+                self.backoff.reset()
             delay = 0.0
         else:
+            self.storming = self.storming or used
             delay = self.backoff.failed()
         log.info(
             "{slot}: connection lost after {lived:.1f} s: {reason}; next attempt in {delay:.2f} s",

@@ -22,7 +22,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HandshakeRefused
 from reverseproxy.tunnel.backoff import Backoff
-from reverseproxy.tunnel.slot import Link, Slot, SlotCore, SlotState, make_slot
+from reverseproxy.tunnel.slot import (
+    BRIEF,
+    REDIAL_BURST,
+    REDIAL_RATE,
+    Link,
+    Slot,
+    SlotCore,
+    SlotState,
+    make_slot,
+)
 from reverseproxy.wire.tunnel import Status
 
 
@@ -177,6 +186,61 @@ class SlotTests(SynchronousTestCase):
         link.lost(DONE)
         bench.clock.advance(0)
         self.assertEqual(len(bench.dials), 2)
+
+    def use_up(self, lived: float = 0.0) -> float:
+        """Have the serving connection used up: how long the slot waits then, and dials again."""
+        bench = self.bench
+        link = bench.serve()
+        link.used = True
+        bench.clock.advance(lived)
+        link.lost(DONE)
+        before = bench.clock.seconds()
+        [call] = bench.clock.getDelayedCalls()
+        bench.clock.advance(call.getTime() - before)
+        return bench.clock.seconds() - before
+
+    def test_connections_that_are_used_up_too_fast_are_failures(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        waits = [self.use_up() for _ in range(REDIAL_BURST)]
+        self.assertEqual(set(waits), {0.0})
+        # One more is a failure; the wait itself allows for some at once then.
+        self.assertEqual([self.use_up() for _ in range(3)], [2.0, 0.0, 0.0])
+        while bench.clock.seconds() < 1000:
+            self.use_up()
+        self.assertEqual(bench.core.backoff.failed(), 60.0)
+        dials = len(bench.dials)
+        while bench.clock.seconds() < 11000:
+            self.use_up()
+        self.assertLess((len(bench.dials) - dials) / 10000, REDIAL_BURST / 55)
+
+    def test_a_connection_that_was_not_brief_ends_the_storm(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        for _ in range(REDIAL_BURST + 1):
+            self.use_up()
+        self.assertTrue(bench.core.storming)
+        self.assertEqual(self.use_up(lived=BRIEF), 0.0)
+        self.assertFalse(bench.core.storming)
+        self.assertEqual(bench.core.backoff.failures, 0)
+
+    def test_the_waits_of_a_storm_grow(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        for _ in range(REDIAL_BURST):
+            self.use_up()
+        self.patch(bench.core.at_once, "allow", lambda: False)
+        self.assertEqual([self.use_up() for _ in range(4)], [2.0, 4.0, 8.0, 16.0])
+
+    def test_after_a_quiet_time_there_may_be_a_burst_again(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        for _ in range(REDIAL_BURST):
+            self.use_up()
+        bench.clock.advance(REDIAL_BURST / REDIAL_RATE)
+        self.assertEqual({self.use_up() for _ in range(REDIAL_BURST)}, {0.0})
+        self.assertEqual(bench.core.backoff.failures, 0)
+        self.assertGreater(self.use_up(), 0.0)
 
     def test_an_old_connection_is_replaced_at_once(self) -> None:
         bench = self.bench
