@@ -169,7 +169,10 @@ class Http1Proxy(Switchable):
         if self._closing:
             self._drop(data)
             return
-        events = self._parser.feed(data)
+        try:
+            events = self._parser.feed(data)
+        except Exception:
+            events = [self._parser_failed()]
         if (
             len(events) == 2
             and events[1] is END
@@ -243,6 +246,16 @@ class Http1Proxy(Switchable):
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
+
+    def _parser_failed(self) -> HttpError:
+        """An error of ours, that something in the request brought about: the client gets an answer anyhow."""
+        log.failure(
+            "{listener}: what {peer} sent can't be parsed",
+            listener=self.settings.listener,
+            peer=self.info.remote,
+        )
+        self._parser.close()
+        return HttpError(400, "the request can't be parsed")
 
     def _malformed(self, error: HttpError) -> None:
         """The client broke the rules; nothing behind that can be understood."""
@@ -368,7 +381,10 @@ class Http1Proxy(Switchable):
 
     def _upgrade_declined(self) -> None:
         """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""
-        self._events.extend(self._parser.resume())
+        try:
+            self._events.extend(self._parser.resume())
+        except Exception:
+            self._events.append(self._parser_failed())
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""

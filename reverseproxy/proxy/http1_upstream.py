@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
+from reverseproxy.errors import HttpError
 from reverseproxy.proxy.http1_switch import Switchable
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
@@ -221,7 +222,14 @@ class Http1Client(Switchable):
         """Parse a part of the response."""
         exchange = self._exchange
         if exchange is not None:
-            exchange.upstream_events(self.parser.feed(data))
+            try:
+                events = self.parser.feed(data)
+            except Exception:
+                # An error of ours; the exchange ends as with any other bad response.
+                log.failure("what {host} sent can't be parsed", host=self._pool.host.address)
+                self.parser.close()
+                events = [HttpError(502, "the response can't be parsed")]
+            exchange.upstream_events(events)
         elif not self.closed:
             # Whatever this is, nobody asked for it: it must not become an answer.
             log.warn("{host} sent data without being asked", host=self._pool.host.address)

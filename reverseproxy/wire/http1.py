@@ -47,6 +47,7 @@ from reverseproxy.wire.http1_headers import (
     RequestHead,
     ResponseHead,
     connection_options,
+    content_length,
 )
 
 MAX_RESPONSE_HEAD: Final = 65536
@@ -112,6 +113,17 @@ _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTA
 _METHOD_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} [^ \r\n]+ HTTP/1\.[01]\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")
 _H2C: Final = re.compile(rb"(?i)\bh2c\b")
+
+
+def _is_plain(raw: bytes, name: bytes, value: bytes) -> bool:
+    """
+    Look whether a field that there is but once is written as everybody understands it.
+
+    Blanks other than one space, or zeros in front, are understood here but not
+    everywhere: who disagrees about where a message ends takes a part of it for
+    the next one.
+    """
+    return b"\r\n%b: %b\r\n" % (name, value) in raw
 
 
 class _Parser:
@@ -374,10 +386,13 @@ class RequestParser(_Parser):
                     raise HttpError(400, "more than one Host")
                 host = value.rstrip(b" \t")
             elif kind == _LENGTH:
-                value = value.rstrip(b" \t")
-                if length is not None or not value.isdigit():
+                if length is not None:
                     raise HttpError(400, "Content-Length is not one number")
-                length = int(value)
+                length = content_length(value.rstrip(b" \t"))
+                if length is None:
+                    raise HttpError(400, "Content-Length is not one number")
+                if clean:
+                    clean = _is_plain(raw, name, b"%d" % length)
             elif kind == _CODING:
                 if coded:
                     raise HttpError(400, "more than one Transfer-Encoding")
@@ -386,6 +401,8 @@ class RequestParser(_Parser):
                 if value.rstrip(b" \t").lower() != b"chunked":
                     raise HttpError(501, "transfer coding other than chunked")
                 coded = True
+                if clean:
+                    clean = _is_plain(raw, name, b"chunked")
             elif kind == _CONNECTION:
                 options |= connection_options(value)
             elif kind == _EXPECT:
@@ -572,14 +589,19 @@ class ResponseParser(_Parser):
             if kind is None or kind in (_HOST, _EXPECT):
                 continue
             if kind == _LENGTH:
-                value = value.rstrip(b" \t")
-                if length is not None or not value.isdigit():
+                if length is not None:
                     raise HttpError(502, "Content-Length of the response is not one number")
-                length = int(value)
+                length = content_length(value.rstrip(b" \t"))
+                if length is None:
+                    raise HttpError(502, "Content-Length of the response is not one number")
+                if clean:
+                    clean = _is_plain(raw, name, b"%d" % length)
             elif kind == _CODING:
                 if coded or not http11 or value.rstrip(b" \t").lower() != b"chunked":
                     raise HttpError(502, "transfer coding of the response is not understood")
                 coded = True
+                if clean:
+                    clean = _is_plain(raw, name, b"chunked")
             elif kind == _CONNECTION:
                 options |= connection_options(value)
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = [
     "CHUNKED",
+    "MAX_LENGTH",
     "UNTIL_CLOSE",
     "ForwardedBy",
     "Headers",
@@ -17,6 +18,7 @@ __all__ = [
     "ResponseHead",
     "chunk",
     "connection_options",
+    "content_length",
     "dropped_by",
     "forbidden_in_trailers",
     "last_chunk",
@@ -32,6 +34,11 @@ CHUNKED: Final = -1
 
 UNTIL_CLOSE: Final = -2
 """As the length of a response body: what comes until the connection closes."""
+
+MAX_LENGTH: Final = 2**63 - 1
+"""The largest Content-Length, as others count in 64 bits with a sign."""
+
+_MAX_DIGITS: Final = len(str(MAX_LENGTH))
 
 Headers = list[tuple[bytes, bytes]]
 """Fields in order, names in the case they came in."""
@@ -180,6 +187,19 @@ def _set(headers: Headers, name: bytes, value: bytes, keep: bool) -> Headers:
     return kept
 
 
+def content_length(value: bytes) -> int | None:
+    """
+    Read a Content-Length.
+
+    @return: L{None} if it is not one number, or none that a peer could mean.
+    """
+    # int() is quadratic in the digits, and refuses more than some thousand of them.
+    if not value.isdigit() or len(value) > _MAX_DIGITS:
+        return None
+    length = int(value)
+    return length if length <= MAX_LENGTH else None
+
+
 def dropped_by(options: frozenset[bytes]) -> frozenset[bytes]:
     """Which fields the options of C{Connection} take out of a message."""
     return options - _PROTECTED
@@ -187,7 +207,15 @@ def dropped_by(options: frozenset[bytes]) -> frozenset[bytes]:
 
 def _forwarded_fields(headers: Headers, options: frozenset[bytes]) -> list[bytes]:
     dropped = _HOP_BY_HOP | dropped_by(options) if options else _HOP_BY_HOP
-    return [b"%b: %b\r\n" % field for field in headers if field[0].lower() not in dropped]
+    lines = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in dropped:
+            continue
+        if lower == b"content-length" and value[:1] == b"0":
+            value = value.lstrip(b"0") or b"0"  # others may read octal, or refuse it
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return lines
 
 
 def _parse_fields(raw: bytes) -> Headers:

@@ -6,6 +6,7 @@ import gc
 import re
 import weakref
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from twisted.internet.error import ConnectError
@@ -16,6 +17,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.exchange import REQUEST_BUFFER
 from reverseproxy.proxy.http1 import HELD_LIMIT, LINGER_BYTES, Http1Proxy
 from reverseproxy.proxy.relay import LINGER
+from reverseproxy.wire.http1 import RequestParser, ResponseParser
 from reverseproxy.wire.http1_headers import chunk
 from tests.proxy.memory import HIGH_WATER, Wire, World
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
@@ -124,6 +126,37 @@ class ExchangeTests(Http1TestCase):
         self.assertEqual(read_chunks(forwarded), read_chunks(data))
         self.assertEqual(world.pool.idle, 1)
         world.check_idle(self.fail)
+
+    def test_an_error_of_the_parser(self) -> None:
+        """Who sent what brings one about gets an answer, and the log says what it was."""
+
+        def feed(parser: object, data: bytes) -> list[Any]:
+            raise ValueError("unheard of")
+
+        world = World()
+        client = world.client()
+        with patch.object(RequestParser, "feed", feed):
+            self.ask(world, client=client)
+        self.assert_status(client, 400)
+        self.assert_closed(world, client)
+        client = self.ask(world)
+        with patch.object(ResponseParser, "feed", feed):
+            world.host().send(OK)
+        self.assertNotIn(b"unheard", self.assert_status(client, 502))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_an_error_of_the_parser_behind_an_upgrade(self) -> None:
+        def resume(parser: object) -> list[Any]:
+            raise ValueError("unheard of")
+
+        world = World()
+        client = self.ask(world, get(b"Connection: Upgrade", b"Upgrade: websocket") + GOOD)
+        with patch.object(RequestParser, "resume", resume):
+            world.host().send(OK)
+        data = client.take()
+        self.assertTrue(data.startswith(OK), data)
+        self.assertIn(b"HTTP/1.1 400 ", data)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_no_data_is_no_chunk(self) -> None:
         """An empty chunk would be the last one."""

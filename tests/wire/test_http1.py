@@ -24,6 +24,7 @@ from reverseproxy.wire.http1 import (
     ResponseParser,
 )
 from reverseproxy.wire.http1_headers import (
+    MAX_LENGTH,
     ForwardedBy,
     chunk,
     forbidden_in_trailers,
@@ -32,6 +33,24 @@ from reverseproxy.wire.http1_headers import (
     status_line,
 )
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
+
+PLAIN_LENGTH = b"Content-Length: 3"
+PLAIN_CODING = b"Transfer-Encoding: chunked"
+
+ODD_FRAMING = (
+    ([b"Content-Length:3"], PLAIN_LENGTH),
+    ([b"Content-Length:\t3"], PLAIN_LENGTH),
+    ([b"Content-Length:  3"], PLAIN_LENGTH),
+    ([b"Content-Length: 3 \t "], PLAIN_LENGTH),
+    ([b"Content-Length: 0003"], PLAIN_LENGTH),
+    ([b"Content-Length: 00"], b"Content-Length: 0"),
+    ([b"Transfer-Encoding:chunked"], PLAIN_CODING),
+    ([b"Transfer-Encoding:\tchunked"], PLAIN_CODING),
+    ([b"Transfer-Encoding: \tchunked"], PLAIN_CODING),
+    ([b"Transfer-Encoding: chunked "], PLAIN_CODING),
+    ([b"Transfer-Encoding: CHUNKED"], PLAIN_CODING),
+)
+"""Fields that are in order but not everywhere understood, and how they are written."""
 
 
 def simplify(events: list[Any]) -> list[Any]:
@@ -354,13 +373,24 @@ class ForwardRequestTests(SynchronousTestCase):
     def test_unchanged(self) -> None:
         for data in (
             GOOD,
-            get(b"connection: Keep-Alive", b"X:y", b"Content-Length:0"),
-            get(b"Transfer-Encoding: Chunked", b"Trailer: x"),
+            get(b"connection: Keep-Alive", b"X:y", b"Content-Length: 0"),
+            get(b"transfer-encoding: chunked", b"Trailer: x"),
             get(b"Expect: 100-continue", b"Authorization: a", b"Proxy-Authorization: b"),
         ):
             self.assertEqual(self.forward(data), data)
             self.assertEqual(self.forward(GOOD + data), GOOD)
             self.assertEqual(parse(GOOD + data)[2].forward(None, b""), data)
+
+    def test_framing_is_written_plainly(self) -> None:
+        """What others may read in another way does not go on as it came."""
+        for fields, plain in (*ODD_FRAMING, ([b"X: Content-Length: 3", b"Content-Length: 03"], PLAIN_LENGTH)):
+            with self.subTest(fields):
+                self.assertFalse(parse(get(*fields))[0].clean)
+                forwarded = self.forward(get(*fields))
+                self.assertIn(b"\r\n" + plain + b"\r\n", forwarded)
+                self.assertEqual(forwarded.lower().count(b"\r\n" + plain[:8].lower()), 1)
+                self.assertTrue(parse(forwarded)[0].clean)
+        self.assertEqual(parse(get(b"Content-Length: %d" % MAX_LENGTH))[0].length, MAX_LENGTH)
 
     def test_hop_by_hop(self) -> None:
         forwarded = self.forward(
@@ -572,6 +602,13 @@ class ResponseTests(SynchronousTestCase):
             self.assertEqual(response_head_bytes(head, b"", head.length < 0), data)
         self.assertIn("200", repr(head))
         self.assertEqual(head.lookup("content-length"), "0")
+
+    def test_framing_is_written_plainly(self) -> None:
+        for fields, plain in ODD_FRAMING:
+            with self.subTest(fields):
+                head = parse_response(respond(*fields))[0]
+                forwarded = response_head_bytes(head, b"", head.length < 0)
+                self.assertEqual(forwarded, respond(plain))
 
     def test_forward_changed(self) -> None:
         for data, connection, is_chunked, expected in (
