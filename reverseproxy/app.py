@@ -66,6 +66,9 @@ class ReverseProxy(Service):
     @ivar agents: the enabled C{tunnel_agent} entries, in order.
     """
 
+    _stopping = False
+    _cut_short = False
+
     def __init__(self, config: Config, reactor: Any, random: Random, file: str = "") -> None:
         """
         Build everything; nothing is bound or dialled yet.
@@ -387,11 +390,13 @@ class ReverseProxy(Service):
         tunnels = [each for each in self.listeners.values() if _is_tunnel(each.config)]
         others = [each for each in self.listeners.values() if each not in tunnels]
         log.info("stopping: requests under way may take up to {seconds:g} s", seconds=seconds)
+        self._stopping = True
         drains = [each.drain(seconds) for each in others]
         if tunnels:
             await DeferredList(drains, consumeErrors=True)
             drains = []
-        drains += [agent.drain() for agent in self.agents]
+        if not self._cut_short:
+            drains += [agent.drain() for agent in self.agents]
         await DeferredList(drains, consumeErrors=True)
         for agent in self.agents:
             agent.stopService()
@@ -400,6 +405,18 @@ class ReverseProxy(Service):
         self._reloader.stop()
         self._close_access_logs()
         log.info("stopped")
+
+    def cut_short(self) -> None:
+        """While stopping, wait no longer for what is under way; at any other time, do nothing."""
+        if self._cut_short or not self._stopping:
+            return
+        self._cut_short = True
+        log.warn("asked again to stop: what is still under way is cut off")
+        for agent in self.agents:
+            agent.stopService()
+        for listener in self.listeners.values():
+            if not _is_tunnel(listener.config):
+                listener.abort()
 
     def _close_access_logs(self) -> None:
         for access_log in self._access_logs:

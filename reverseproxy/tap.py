@@ -117,6 +117,7 @@ class _Service(ReverseProxy):
 
     observer: LogObserver
     is_quickstart = False
+    _asked_to_stop = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         # twistd begins logging after this, with the observer that the application names.
@@ -148,8 +149,12 @@ class _Service(ReverseProxy):
             quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
 
     def _terminate(self) -> None:
+        if self._asked_to_stop:
+            self.cut_short()
+            return
         log.info("asked to stop by a signal")
         if _reactor().running:
+            self._asked_to_stop = True
             _reactor().stop()
 
     def reopen_logs(self) -> None:

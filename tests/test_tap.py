@@ -308,17 +308,32 @@ class ServiceTests(TapTestCase):
         self.assertIn(err.strip(), events.text())
 
     def test_the_reactor_stops_on_sigterm_and_sigint(self) -> None:
-        service = self.service(TUNNEL_SERVER)
-        service.privilegedStartService()
         for number in (signal.SIGTERM, signal.SIGINT):
+            service = self.service(TUNNEL_SERVER)
+            service.privilegedStartService()
             self.clock.running, self.clock.hasStopped = True, False  # type: ignore[assignment]
             with capture() as events:
                 self.handlers[number]()
             self.assertTrue(self.clock.hasStopped)
             self.assertIn("asked to stop by a signal", events.text())
-        # Before the reactor runs, or when it has stopped, there is nothing to stop.
+        # Before the reactor runs, there is nothing to stop.
+        service = self.service(TUNNEL_SERVER)
+        service.privilegedStartService()
         self.clock.running, self.clock.hasStopped = False, False  # type: ignore[assignment]
         self.handlers[signal.SIGTERM]()
+        self.assertFalse(self.clock.hasStopped)
+
+    def test_a_second_signal_cuts_the_end_short(self) -> None:
+        service = self.service(TUNNEL_SERVER)
+        service.privilegedStartService()
+        cuts: list[int] = []
+        self.patch(service, "cut_short", lambda: cuts.append(1))
+        self.clock.running = True  # type: ignore[assignment]
+        self.handlers[signal.SIGTERM]()
+        self.assertEqual(cuts, [])
+        self.clock.hasStopped = False  # type: ignore[assignment]
+        self.handlers[signal.SIGINT]()
+        self.assertEqual(cuts, [1])
         self.assertFalse(self.clock.hasStopped)
 
     def test_sigterm_is_taken_from_the_reactor_when_it_has_started(self) -> None:

@@ -181,6 +181,25 @@ class SignalTests(IntegrationTestCase):
         proxy.signal("INT")
         await proxy.ended()
 
+    async def test_a_second_signal_cuts_the_end_short(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            document = server()
+            document["cluster_manager"]["clusters"][0]["hosts"] = [
+                {"address": f"127.0.0.1:{silent.getsockname()[1]}"}
+            ]
+            proxy = self.run_proxy(document, "proxy")
+            with socket.create_connection(("127.0.0.1", await proxy.port("clientListener"))) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await threaded(silent.accept)
+                proxy.signal("TERM")
+                await proxy.logged("waits for 1 connections")
+                begun = time.monotonic()
+                proxy.signal("INT")
+                await proxy.logged("what is still under way is cut off")
+                self.assertEqual(await proxy.ended(), 0)
+                self.assertLess(time.monotonic() - begun, 10)
+        self.assertNotIn("Traceback", "\n".join(proxy.lines))
+
     async def test_log_file_is_reopened(self) -> None:
         log = self.directory / "proxy.log"
         document = answering("127.0.0.1:0")
