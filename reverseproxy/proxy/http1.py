@@ -292,17 +292,20 @@ class Http1Proxy(Switchable):
                 elif event:  # an empty chunk would be the last one
                     out += (b"%x\r\n" % len(event), event, b"\r\n")
             elif type(event) is ResponseHead:
-                self._respond(exchange.head, event, out)
+                self._respond(exchange, event, out)
             elif type(event) is End and self._chunked:
                 out.append(last_chunk(event.trailers))
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
-    def _respond(self, request: RequestHead, head: ResponseHead, out: list[bytes]) -> None:
+    def _respond(self, exchange: Exchange, head: ResponseHead, out: list[bytes]) -> None:
+        request = exchange.head
         if head.status < 200:
             out.append(response_head_bytes(head, b"Upgrade" if head.status == 101 else b"", False))
             return
-        keep_alive = request.keep_alive and not self.draining
+        # While the request is incomplete it is not known whether all of it will be read: the host may
+        # have heard enough.  What was announced must hold.
+        keep_alive = request.keep_alive and exchange.request_complete and not self.draining
         self._chunked = False
         if head.length < 0:
             if request.http11:

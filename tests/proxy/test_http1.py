@@ -195,8 +195,27 @@ class ExchangeTests(Http1TestCase):
         self.assertTrue(world.host().take().endswith(chunk(b"b")))
         client.send(b"0\r\n\r\n")
         world.host().send(b"0\r\n\r\n")
-        self.ask(world, client=client)
-        self.assertTrue(world.host().take().endswith(GOOD))
+        self.assertEqual(client.take(), b"0\r\n\r\n")
+        self.assertEqual(world.pool.idle, 1)
+
+    def test_response_to_an_incomplete_request(self) -> None:
+        """Its head says that the connection closes, and so it does, whether the rest comes or not."""
+        for response in (OK, respond(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n")):
+            for rest in (b"", b"de", b"defgh", b"defgh" + GOOD):
+                world = World()
+                client = self.ask(world, get(b"Content-Length: 8", line=b"POST / HTTP/1.1", body=b"abc"))
+                head, _, body = response.partition(b"\r\n\r\n")
+                world.host().send(head + b"\r\n\r\n")
+                announced = client.take()
+                self.assertIn(b"\r\nConnection: close\r\n", announced)
+                client.send(rest)
+                world.host().send(body)
+                self.assertEqual(announced.count(b"\r\n\r\n"), 1)
+                self.assertEqual(client.take(), body)
+                client.send(GOOD)
+                self.assertEqual(client.take(), b"")
+                self.assertNotIn(GOOD, world.host().take())
+                self.assert_closed(world, client)
 
     def test_head(self) -> None:
         world = World()
@@ -534,7 +553,7 @@ class LocalReplyTests(Http1TestCase):
         client = self.ask(world, chunked(chunk(b"x" * 10)))
         world.host().send(respond(b"Transfer-Encoding: chunked"))
         client.send(chunk(b"x"))
-        self.assertEqual(client.take(), respond(b"Transfer-Encoding: chunked"))
+        self.assertEqual(client.take(), respond(b"Connection: close", b"Transfer-Encoding: chunked"))
         self.assert_closed(world, client)
         self.assertTrue(world.host().aborted)
 
@@ -768,11 +787,12 @@ class HostFailureTests(Http1TestCase):
     def test_early_response(self) -> None:
         """A final response before the end of the request: nobody mistakes the rest for a request."""
         early = respond(b"Content-Length: 3", line=b"HTTP/1.1 413 Content Too Large", body=b"big")
-        for response in (early, early.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")):
+        closing = early.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        for response in (early, closing):
             world = World()
             client = self.ask(world, get(b"Content-Length: 100", line=b"POST / HTTP/1.1", body=b"x"))
             world.host().send(response)
-            self.assertEqual(client.take(), early)
+            self.assertEqual(client.take(), closing)
             client.send(GOOD)
             world.turn()
             self.assertTrue(world.host().disconnecting or world.host().aborted)
@@ -890,9 +910,9 @@ class ContinueTests(Http1TestCase):
     def test_final_status_instead(self) -> None:
         world = World()
         client = self.ask(world, self.REQUEST)
-        final = respond(b"Content-Length: 0", line=b"HTTP/1.1 417 Expectation Failed")
-        world.host().send(final)
-        self.assertEqual(client.take(), final)
+        line = b"HTTP/1.1 417 Expectation Failed"
+        world.host().send(respond(b"Content-Length: 0", line=line))
+        self.assertEqual(client.take(), respond(b"Content-Length: 0", b"Connection: close", line=line))
         self.assert_closed(world, client)
 
     def test_local_status_instead(self) -> None:
