@@ -33,6 +33,8 @@ import json
 import math
 import os
 import re
+import select
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -172,13 +174,22 @@ def _cut(text: str, limit: int) -> str:
     return f"{text[:limit]}... ({len(text) - limit} more characters)"
 
 
+def _is_pipe(fd: int) -> bool:
+    """Whether a descriptor is a pipe or a socket, whose reader may stop reading."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 class LogFile:
     """
     Where lines go: a file that can be reopened, or a standard stream.
 
     Writing never raises: a full disk must not stop the traffic.  What can't be
-    written is counted in L{lost}.  A pipe that is full for the moment gets its
-    bytes with the next write, up to C{MAX_BACKLOG} of them.
+    written is counted in L{lost}.  A pipe that is full for the moment, standard
+    output too, gets its bytes with the next write, up to C{MAX_BACKLOG} of them.
 
     @ivar path: as given.
     @ivar lost: lines that could not be written; the owner may reset it.
@@ -206,6 +217,8 @@ class LogFile:
         # Where it is now is where it shall be reopened.
         self._file_name = os.path.abspath(path)
         self._fd = _STANDARD_STREAMS[path] if self._standard else self._open()
+        # Other processes share a standard stream, so it can't be made non-blocking.
+        self._may_block = self._standard and _is_pipe(self._fd)
 
     @property
     def backlog(self) -> int:
@@ -256,7 +269,7 @@ class LogFile:
         self._backlog = b""
         while data:
             try:
-                written = os.write(self._fd, data)
+                written = self._write_some(data)
             except BlockingIOError:
                 self._backlog = data
                 break
@@ -265,6 +278,22 @@ class LogFile:
                 break
             self._mid_line = data[written - 1 : written] != b"\n"
             data = data[written:]
+
+    def _write_some(self, data: bytes) -> int:
+        """
+        Write what goes without waiting.
+
+        @return: bytes.
+        @raise BlockingIOError: if nothing goes.
+        """
+        if not self._may_block:
+            return os.write(self._fd, data)
+        # A pipe can be written to if it has room for so much; more would wait for the rest.
+        room = select.poll()
+        room.register(self._fd, select.POLLOUT)
+        if not room.poll(0):
+            raise BlockingIOError
+        return os.write(self._fd, data[: select.PIPE_BUF])
 
     def _lose(self, data: bytes, reason: str) -> None:
         """Give up on some lines."""

@@ -179,6 +179,51 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(descriptors, [1, 1, 2, 2, 2])
         os.fstat(1)
 
+    def standardPipe(self) -> tuple[LogFile, int]:
+        """A log on a standard stream that is a pipe, which blocks, and the end to read from."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+        self.patch(logs, "_STANDARD_STREAMS", {"stdout": writer})
+        return LogFile("stdout"), reader
+
+    def test_standardStreamThatNobodyReads(self) -> None:
+        """Lines are lost and counted; nothing waits, and the flags that others share are as before."""
+        file, reader = self.standardPipe()
+        lines = [b"%07d\n" % number for number in range(250_000)]
+        for number in range(0, len(lines), 100):
+            file.write(b"".join(lines[number : number + 100]))
+        self.assertTrue(os.get_blocking(file._fd))
+        self.assertGreater(file.lost, 0)
+        self.assertLessEqual(file.backlog, logs.MAX_BACKLOG)
+        kept = len(lines) - file.lost
+        found = b""
+        os.set_blocking(reader, False)
+        while file.backlog:
+            found += os.read(reader, 1 << 20)
+            file.write(b"")
+        found += os.read(reader, 1 << 20)
+        self.assertEqual(found, b"".join(lines[:kept]))
+
+    def test_standardStreamWhoseReaderIsGone(self) -> None:
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, writer)
+        os.close(reader)
+        self.patch(logs, "_STANDARD_STREAMS", {"stdout": writer})
+        file = LogFile("stdout")
+        file.write(b"x\n")
+        self.assertEqual((file.lost, file.reason), (1, os.strerror(errno.EPIPE)))
+
+    def test_onlyPipesAreAsked(self) -> None:
+        """Files are always ready, and a closed descriptor is an error like others."""
+        with open(self.path, "wb") as output:
+            self.patch(logs, "_STANDARD_STREAMS", {"stdout": output.fileno()})
+            self.patch(logs.select, "poll", None)
+            file = LogFile("stdout")
+            file.write(b"x\n" * 10000)
+            self.assertEqual((file.lost, file.backlog), (0, 0))
+        self.assertFalse(logs._is_pipe(-1))
+
     def test_notInherited(self) -> None:
         """Child processes do not get the descriptor, not even after reopening."""
         file = self.file()
