@@ -92,6 +92,8 @@ class PickContext:
     @ivar tried: hosts that already failed this request, not to be picked again.
     @ivar hash_key: what the route's hash policy found in the request.
     @ivar metadata: what the route demands of a host's metadata.
+    @ivar last: what a balancer has picked for this request before, if it
+        remembers; its own to set.
     @ivar position: where a balancer that goes through the hosts in order has
         got to with this request; its own to set.
     """
@@ -99,6 +101,7 @@ class PickContext:
     tried: set[IHost] = field(default_factory=set)
     hash_key: bytes | None = None
     metadata: Mapping[str, str] | None = None
+    last: IHost | None = None
     position: int = -1
 
 

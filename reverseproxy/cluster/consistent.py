@@ -156,8 +156,10 @@ class MaglevBalancer:
     """
     LB_MAGLEV: requests with the same hash key go to the same host.
 
-    Weights do not count, as in MOSN.  Requests without a key are given to the
-    hosts in turn; MOSN refuses them.
+    Weights do not count, as in MOSN.  A request that is sent again goes to
+    another host, if there is one, and so on between these two; hosts in C{tried}
+    are left out.  Requests without a key are given to the hosts in turn; MOSN
+    refuses them.
 
     Joins, leaves and picks take O(1), whatever the number of hosts, but for the
     turns, which take O(log n).
@@ -197,4 +199,11 @@ class MaglevBalancer:
         """See L{ILoadBalancer}."""
         if context is None or context.hash_key is None:
             return self._turns.pick(context)
-        return self._ring.find(context.hash_key, context.tried)
+        last, key = context.last, context.hash_key
+        found = None
+        if last is not None:
+            found = self._ring.find(key, {last, *context.tried})
+        if found is None:
+            found = self._ring.find(key, context.tried)
+        context.last = found
+        return found

@@ -65,6 +65,9 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 _HASHING: Final = frozenset({"LB_MAGLEV"})
 """Balancers that go by a request's hash key."""
 
+_REMEMBERING: Final = frozenset({"LB_MAGLEV", "LB_REQUEST_ROUNDROBIN"})
+"""Balancers that go by what they have picked for the request before."""
+
 NEW, WAITING, ACTIVE, DONE = Phase
 
 
@@ -349,7 +352,7 @@ class Exchange(Attempts):
         total, self._try_timeout = timeouts(route, head.lookup if head.may_have(b"x-mosn-") else None)
         timeout = self._timeout = total or inf
         downstream.set_exchange_deadline(self.started + timeout)
-        if route.metadata is not None or cluster.config.lb_type in _HASHING:
+        if route.metadata is not None or cluster.config.lb_type in _REMEMBERING:
             key = (
                 route.hash_key(facts, downstream.info.remote_ip)
                 if cluster.config.lb_type in _HASHING
@@ -622,7 +625,7 @@ class Exchange(Attempts):
         if cause is Cause.STALE:
             # Where one idle connection was closed, others will be.
             self._fresh = True
-        if host is not None and (host.capacity is not None or not (unsent or cause is Cause.STALE)):
+        if host is not None and (host.returns or not (unsent or cause is Cause.STALE)):
             # A reverse host is gone with its connection; a static one is there to be dialled.
             self._avoid(host)
         self._begin_again(unsent or cause is Cause.STALE)

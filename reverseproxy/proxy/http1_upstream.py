@@ -56,7 +56,10 @@ class Http1Client(Switchable):
         it was idle, so that a request that gets no answer may be sent again.
     @ivar full: whether the transport holds as much of a request as it should.
     @ivar closed: whether the connection is lost, closing, or given up.
+    @ivar counted: whether it is one of the host's connections, as far as limits go.
     """
+
+    counted = False
 
     def __init__(self, pool: Http1Pool) -> None:
         self.reused = pool.exclusive
@@ -70,6 +73,7 @@ class Http1Client(Switchable):
         self._chunked = False  # the body of the current request goes out in chunks
         self._deadline: IDelayedCall | None = None
         self._local_address: str | None = None
+        self._served = 0
 
     def connectionMade(self) -> None:
         """Join the pool, busy until told otherwise."""
@@ -77,6 +81,7 @@ class Http1Client(Switchable):
         transport.registerProducer(self, True)
         if not self._pool.exclusive:
             tune(transport)
+        self.counted = True
         self._pool.add(self)
 
     # exchanges
@@ -133,7 +138,8 @@ class Http1Client(Switchable):
         self._exchange = None
         if self._paused:
             self.resume()
-        if not reusable or self.full or self.parser.surplus:
+        self._served += 1
+        if not reusable or self.full or self.parser.surplus or self._served == self._pool.max_requests:
             self.close("not reusable")
         elif not self.closed:
             self.reused = True
@@ -178,12 +184,14 @@ class Http1Client(Switchable):
         """Close the connection now; the exchange, if any, hears of the loss."""
         self.closed = True
         self._pool.forget_idle(self)
+        self._pool.uncount(self)
         self.transport.abortConnection()
 
     def _retire(self) -> None:
         self.closed = True
         self.parser.close()
         self._pool.forget_idle(self)
+        self._pool.uncount(self)
 
     def detach(self) -> bool:
         """See L{IDetachable}."""
@@ -254,6 +262,7 @@ class Http1Client(Switchable):
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._pool.forget_idle(self)
+        self._pool.uncount(self)
         self._pool.remove(self)
         self.parser.close()
         if exchange is not None:
@@ -294,6 +303,8 @@ class Http1Pool:
 
     @ivar host: the host.
     @ivar exclusive: whether the host has but one connection, which is the host.
+    @ivar max_requests: requests after which a connection is closed; 0 for any
+        number.
     """
 
     def __init__(
@@ -306,7 +317,14 @@ class Http1Pool:
         """
         self.host = host
         self.clock = clock
-        self.exclusive = host.capacity == 1
+        self.exclusive = host.returns
+        self.max_requests = 0
+        cluster = host.cluster
+        if cluster is not None and not self.exclusive:
+            self.max_requests = cluster.config.requests_per_connection
+            if host.max_connections:
+                # Each request takes a connection: those beyond wait, or go elsewhere.
+                cluster.set_capacity(host, host.max_connections)
         self._idle_timeout = None if self.exclusive else idle_timeout or None
         self._max_idle = max_idle
         self._clients: set[Http1Client] = set()
@@ -331,7 +349,16 @@ class Http1Pool:
 
     def connect(self) -> Deferred[Http1Client]:
         """Make a new connection; it is not idle, but the caller's."""
-        return cast("Deferred[Http1Client]", self.host.connect(self._factory))
+        host = self.host
+        while self._idle and not host.may_connect():
+            self._idle[0].close("makes room for a new one")
+        host.connection_opened()
+        connected = host.connect(self._factory).addErrback(self._not_connected)
+        return cast("Deferred[Http1Client]", connected)
+
+    def _not_connected(self, reason: Failure) -> Failure:
+        self.host.connection_closed()
+        return reason
 
     # called by clients
 
@@ -354,6 +381,12 @@ class Http1Pool:
         """An idle connection is about to close."""
         if client in self._idle:
             self._idle.remove(client)
+
+    def uncount(self, client: Http1Client) -> None:
+        """A connection is lost, is closing, or not ours any more: it is no longer in the way of others."""
+        if client.counted:
+            client.counted = False
+            self.host.connection_closed()
 
     def remove(self, client: Http1Client) -> None:
         """A connection is lost, or not ours any more."""

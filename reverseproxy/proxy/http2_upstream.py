@@ -655,6 +655,7 @@ class Http2Pool:
 
     def _begin_dial(self) -> None:
         self._dialling = True
+        self.host.connection_opened()
         dial = self._dial = self.host.connect(self._factory)
         dial.addBoth(self._dialled)
 
@@ -662,6 +663,7 @@ class Http2Pool:
         self._dialling = False
         self._dial = None
         if isinstance(result, Failure):
+            self.host.connection_closed()
             self._fail_waiting(result)
             return
         client = cast(Http2Client, result)
@@ -709,6 +711,7 @@ class Http2Pool:
         """A connection is lost, is being closed, or not ours any more."""
         if client in self._clients:
             self._clients.remove(client)
+            self.host.connection_closed()
 
     # IHostPool
 

@@ -178,7 +178,7 @@ class RpcExchange(Attempts):
         if cluster.config.lb_type in _HASHING:
             key = route.hash_key(facts, downstream.info.remote_ip)
             self._context = PickContext(hash_key=key, metadata=route.metadata)
-        elif route.metadata is not None:
+        elif route.metadata is not None or cluster.config.lb_type == "LB_REQUEST_ROUNDROBIN":
             self._context = PickContext(metadata=route.metadata)
         if route.response_mutation is not None:
             self._route, self._facts = route, facts

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, PickFailed
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
@@ -118,7 +119,8 @@ class TcpProxy(RelayEnd):
         self._host: Host | None = None
         self._upstream: RelayEnd | None = None
         self._pending: Deferred[Any] | None = None
-        self._context = PickContext()
+        # There is no route that could say by what to choose, so that it is the client's address.
+        self._context = PickContext(hash_key=info.remote_ip.encode("ascii", "replace"))
         self._attempts = 0
         self._max_attempts = 0
         self._idle_timer: IDelayedCall | None = None
@@ -153,6 +155,9 @@ class TcpProxy(RelayEnd):
         except ClusterUnknown as error:
             self._refuse(str(error))
             return
+        if not self._cluster.may_open():
+            self._refuse(f"cluster {name} has as many connections as it may have")
+            return
         self._acquire(self._cluster)
 
     def _acquire(self, cluster: Cluster) -> None:
@@ -177,6 +182,7 @@ class TcpProxy(RelayEnd):
         # Counted once: a reverse host that fails has left its cluster by the time it has failed.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
+        host.connection_opened()
         dialling = self._pending = host.connect(_EndFactory(self._clock))
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
@@ -184,6 +190,7 @@ class TcpProxy(RelayEnd):
         self._release()
         if self.lost:
             return
+        cluster.report(host, Outcome.UNREACHABLE)
         log.warn(
             "{listener}: cluster {cluster} host {host} failed: {reason}",
             listener=self._settings.listener,
@@ -203,6 +210,8 @@ class TcpProxy(RelayEnd):
         self._upstream = end
         if not isinstance(self._host, ReverseHost):  # whose tunnel has its own idea of how to tune it
             tune(end.transport)
+        if self._cluster is not None and self._host is not None:
+            self._cluster.report(self._host, Outcome.CONNECTED)
         end.on_close = self._upstream_closed
         couple(self, end)
         if end.lost:
@@ -240,6 +249,7 @@ class TcpProxy(RelayEnd):
     def _release(self) -> None:
         host, self._host = self._host, None
         if host is not None and self._cluster is not None:
+            host.connection_closed()
             self._cluster.release(host)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.consistent import POINTS, HashRing, MaglevBalancer, points_of
-from reverseproxy.interfaces import PickContext
+from reverseproxy.interfaces import IHost, PickContext
 from tests.cluster.fakes import FakeHost, hosts_of
 
 KEYS = [b"key %d" % number for number in range(300)]
@@ -144,19 +144,42 @@ class MaglevTests(SynchronousTestCase):
         balancer = MaglevBalancer()
         for host in hosts_of(1, 100, 1):
             balancer.add(host)
-        context = PickContext(hash_key=b"someone")
-        first = balancer.pick(context)
+
+        def pick(*tried: IHost) -> IHost | None:
+            return balancer.pick(PickContext(hash_key=b"someone", tried=set(tried)))
+
+        first = pick()
         assert first is not None
         for _ in range(10):
-            self.assertIs(balancer.pick(PickContext(hash_key=b"someone")), first)
+            self.assertIs(pick(), first)
         balancer.suspend(first)
-        second = balancer.pick(context)
+        second = pick()
         self.assertIsNot(second, first)
-        self.assertIs(balancer.pick(context), second)
+        self.assertIs(pick(), second)
         balancer.resume(first)
-        self.assertIs(balancer.pick(context), first)
+        self.assertIs(pick(), first)
+        self.assertIs(pick(first), second)
+
+    def test_again(self) -> None:
+        """A request that is sent again goes to another host, and only if there is none to the same."""
+        balancer = MaglevBalancer()
+        hosts = hosts_of(1, 1, 1)
+        for host in hosts:
+            balancer.add(host)
+        context = PickContext(hash_key=b"someone")
+        first, second, third = (balancer.pick(context) for _ in range(3))
+        assert first is not None
+        assert second is not None
+        self.assertIsNot(second, first)
+        self.assertIs(third, first)
         context.tried.add(first)
         self.assertIs(balancer.pick(context), second)
+        (last,) = set(hosts) - {first, second}
+        self.assertIs(balancer.pick(context), last)
+        balancer.suspend(second)
+        self.assertIs(balancer.pick(context), last)
+        balancer.suspend(last)
+        self.assertIsNone(balancer.pick(context))
 
     def test_without_key(self) -> None:
         """Requests without a key take turns."""
