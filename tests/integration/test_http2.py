@@ -377,6 +377,7 @@ class LoadTests(Http2TestCase):
         await threaded(client.until, lambda: client.closed)
         self.assertEqual(client.bodies, {1: b"0", 3: b"1", 5: b"2", 7: b"3"})
         self.assertEqual(client.goaways[:2], [2**31 - 1, 7])
+        client.close()
         self.assertEqual(await stopping, 0)
 
     async def test_agent_that_is_killed(self) -> None:
