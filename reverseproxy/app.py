@@ -69,16 +69,20 @@ class ReverseProxy(Service):
     _stopping = False
     _cut_short = False
 
-    def __init__(self, config: Config, reactor: Any, random: Random, file: str = "") -> None:
+    def __init__(
+        self, config: Config, reactor: Any, random: Random, file: str = "", dry: bool = False
+    ) -> None:
         """
         Build everything; nothing is bound or dialled yet.
 
         @param file: where the configuration comes from, for error messages.
+        @param dry: only to see whether it can be built: no log file is made.
         @raise ConfigError: with every problem that only building shows, such as
             a certificate that does not load.
         """
         self._config = config
         self._file = file
+        self._dry = dry
         self._reactor = reactor
         self._random = random
         self._problems: list[Problem] = []
@@ -217,7 +221,8 @@ class ReverseProxy(Service):
         for index, each in enumerate(config.access_logs):
             place = f"{path}.access_logs[{index}]"
             access_log = self._try(
-                place, partial(AccessLog, each.log_path, each.log_format, self._reactor, config.name)
+                place,
+                partial(AccessLog, each.log_path, each.log_format, self._reactor, config.name, self._dry),
             )
             if access_log is not None:
                 self.warnings += [self._placed(place, warning) for warning in access_log.warnings]

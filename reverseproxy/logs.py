@@ -29,6 +29,7 @@ __all__ = [
     "parse_level",
 ]
 
+import errno
 import json
 import math
 import os
@@ -183,6 +184,10 @@ def _is_pipe(fd: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
 class LogFile:
     """
     Where lines go: a file that can be reopened, or a standard stream.
@@ -196,13 +201,15 @@ class LogFile:
     @ivar reason: why the last lost line was lost.
     """
 
-    def __init__(self, path: str, where: str = "") -> None:
+    def __init__(self, path: str, where: str = "", dry: bool = False) -> None:
         """
         Open for appending, creating the file and its directories if need be.
 
         @param path: a file name; C{"stdout"}; C{"stderr"} or C{""} for standard
             error.
         @param where: the configuration key the path came from, for the error.
+        @param dry: only look whether it could be opened, and leave no trace.
+            What is written is lost then.
         @raise ConfigError: if it can't be opened.
         """
         self.path = path
@@ -216,7 +223,13 @@ class LogFile:
         self._standard = path in _STANDARD_STREAMS
         # Where it is now is where it shall be reopened.
         self._file_name = os.path.abspath(path)
-        self._fd = _STANDARD_STREAMS[path] if self._standard else self._open()
+        if self._standard:
+            self._fd = _STANDARD_STREAMS[path]
+        elif dry:
+            self._fd = -1
+            self._look()
+        else:
+            self._fd = self._open()
         # Other processes share a standard stream, so it can't be made non-blocking.
         self._may_block = self._standard and _is_pipe(self._fd)
 
@@ -233,10 +246,28 @@ class LogFile:
             os.makedirs(os.path.dirname(self._file_name), exist_ok=True)
             return os.open(self._file_name, flags, 0o644)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise ConfigError(
-                Problem("", self._where, f"the log file {self.path!r} can't be opened: {reason}")
-            ) from error
+            raise self._not_opened(error) from error
+
+    def _not_opened(self, error: OSError | ValueError) -> ConfigError:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return ConfigError(Problem("", self._where, f"the log file {self.path!r} can't be opened: {reason}"))
+
+    def _look(self) -> None:
+        """Find out, as far as one can, what opening the file would say."""
+        try:
+            if os.path.isdir(self._file_name):
+                raise _os_error(errno.EISDIR)
+            place = self._file_name
+            if not os.path.lexists(place):
+                # Directories would be made in the first one that there is.
+                while not os.path.lexists(place):
+                    place = os.path.dirname(place)
+                if not os.path.isdir(place):
+                    raise _os_error(errno.ENOTDIR)
+            if not os.access(place, os.W_OK | os.X_OK if os.path.isdir(place) else os.W_OK):
+                raise _os_error(errno.EACCES)
+        except (OSError, ValueError) as error:
+            raise self._not_opened(error) from error
 
     def write(self, data: bytes) -> None:
         """

@@ -82,7 +82,7 @@ class Options(BaseOptions):
             self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
             if self["check"]:
                 # Certificates, tokens and plug-ins are looked at when the service is built.
-                built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file)
+                built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
         except ConfigError as error:
             _exit(sys.stderr, f"{error}\n", 1)
         if self["check"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -161,6 +162,30 @@ class CheckTests(TapTestCase):
         [unknown, variable] = err.splitlines()
         self.assertRegex(unknown, r"^warning: .*config\.json: servers\[0\]\.lisseners: ")
         self.assertRegex(variable, rf"^warning: .*config\.json: {_quoted(LISTENER)}\.access_logs\[0\]")
+
+    def test_nothing_is_made(self) -> None:
+        there = self.directory / "there.log"
+        there.write_text("before")
+        paths = [there, self.directory / "new.log", self.directory / "some" / "where" / "new.log"]
+        logs = [{"log_path": str(path)} for path in paths]
+        status, _, err = self.check(edited(TUNNEL_SERVER, (f"{LISTENER}.access_logs", logs)))
+        self.assertEqual((status, err), (0, ""))
+        self.assertEqual(sorted(os.listdir(self.directory)), ["config.json", "there.log"])
+        self.assertEqual(there.read_text(), "before")
+
+    def test_logs_that_can_t_be_opened(self) -> None:
+        (self.directory / "file").write_text("")
+        logs = [{"log_path": str(self.directory)}, {"log_path": str(self.directory / "file" / "a.log")}]
+        closed = self.directory / "closed"
+        closed.mkdir()
+        self.patch(os, "access", lambda path, mode: path != str(closed))
+        logs.append({"log_path": str(closed / "a.log")})
+        status, _, err = self.check(edited(TUNNEL_SERVER, (f"{LISTENER}.access_logs", logs)))
+        self.assertEqual(status, 1)
+        for index, number in enumerate((errno.EISDIR, errno.ENOTDIR, errno.EACCES)):
+            line = err.splitlines()[index]
+            self.assertIn(f"{LISTENER}.access_logs[{index}].log_path", line)
+            self.assertIn(os.strerror(number), line)
 
     def test_what_only_building_shows(self) -> None:
         certs = Certificates(self.directory)

@@ -410,7 +410,9 @@ class AccessLog:
     @ivar lost: lines that were not written since the start.
     """
 
-    def __init__(self, path: str, fmt: str, clock: IReactorTime, listener: str = "") -> None:
+    def __init__(
+        self, path: str, fmt: str, clock: IReactorTime, listener: str = "", dry: bool = False
+    ) -> None:
         """
         Open the log.
 
@@ -420,6 +422,7 @@ class AccessLog:
         @param clock: the reactor: schedules writes, and tells the time of
             records that do not.
         @param listener: the listener's name.
+        @param dry: only look whether it could be opened.
         @raise ConfigError: if the file can't be opened or the format is none.
         """
         self.path = path or f"{listener.replace('/', '_')}_access.log"
@@ -437,7 +440,7 @@ class AccessLog:
                 for name in unknown
             )
         self._clock = clock
-        self._file = LogFile(self.path, "log_path")
+        self._file = LogFile(self.path, "log_path", dry)
         self._lines: list[str] = []
         self._size = 0
         self._call: IDelayedCall | None = None
