@@ -544,6 +544,9 @@ class Cluster:
             return
         host.faults = host.faults & ~fault if healthy else host.faults | fault
         if host.healthy is (not host.faults):
+            if healthy and host.faults and not self._ended:
+                # Left out for nothing but failures now: it may be the only one there is.
+                self.ejector.settle()
             return
         host.healthy = not host.faults
         log.info(
