@@ -54,6 +54,10 @@ TLS_HANDSHAKE_TIMEOUT = 15.0
 """Seconds for a client's TLS handshake, as MOSN's (spec 1.3.11)."""
 
 
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})
+"""What the kernel says where there is no IPv6."""
+
+
 class ListenerFailed(ReverseProxyError):
     """A listener could not bind its address."""
 
@@ -290,19 +294,38 @@ class Listener(Service):
             port = self._reactor.listenUNIX(path, factory, BACKLOG)
             return port
         host, number = parse_address(address)
+        if not host:
+            # As in Go: all addresses, of IPv6 and of IPv4.
+            try:
+                return self._adopt(socket.AF_INET6, ("::", number), factory, both=True)
+            except OSError as error:
+                if error.errno not in _NO_IPV6:
+                    raise
+            host = "0.0.0.0"  # noqa: S104 - what the configuration says
         if not self.config.reuseport:
             port = self._reactor.listenTCP(number, factory, BACKLOG, host)
             return port
         family, _, _, _, name = socket.getaddrinfo(
             host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        return self._adopt(family, name, factory)
+
+    def _adopt(self, family: int, name: Any, factory: IProtocolFactory, both: bool = False) -> IListeningPort:
+        """
+        Listen on a socket that Twisted would make otherwise.
+
+        @param both: IPv4 too, which the system may have other ideas of.
+        """
         with socket.socket(family, socket.SOCK_STREAM) as shared:
             shared.setblocking(False)
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if both:
+                shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            if self.config.reuseport:
+                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             shared.bind(name)
             shared.listen(BACKLOG)
-            port = self._reactor.adoptStreamPort(shared.fileno(), family, factory)
+            port: IListeningPort = self._reactor.adoptStreamPort(shared.fileno(), family, factory)
             return port
 
     # ending

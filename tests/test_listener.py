@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -188,6 +189,34 @@ class BindTests(ListenerTestCase):
         peer = client.transport.getHost()
         self.assertEqual(served.info, ConnectionInfo(remote=f"127.0.0.1:{peer.port}", local=listener.bound))
         self.assertEqual(tuning(served.transport.getHandle()), expected(30, 10, 3, 60000))
+
+    async def test_all_addresses(self) -> None:
+        """Without a host, clients come by IPv4 and by IPv6, as with Go."""
+        for reuseport in (False, True):
+            listener = self.listener(address=":0", reuseport=reuseport)
+            assert listener.bound is not None
+            port = parse_address(listener.bound)[1]
+            for endpoint in (
+                TCP4ClientEndpoint(reactor, "127.0.0.1", port),
+                TCP6ClientEndpoint(reactor, "::1", port),
+            ):
+                client = await connectProtocol(endpoint, Client())
+                await self.echoes(client)
+            info = self.filter.built[-2].info
+            self.assertEqual(info.local, f"127.0.0.1:{port}")
+            self.assertRegex(info.remote, r"^127\.0\.0\.1:")
+
+    async def test_all_addresses_without_ipv6(self) -> None:
+        made = socket.socket
+
+        def make(family: int, *rest: Any) -> socket.socket:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+            return made(family, *rest)
+
+        self.patch(listener_module.socket, "socket", make)
+        listener = self.listener(address=":0")
+        self.assertRegex(listener.bound or "", r"^0\.0\.0\.0:")
 
     async def test_connections_are_counted(self) -> None:
         listener = self.listener()
