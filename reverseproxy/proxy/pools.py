@@ -64,22 +64,25 @@ class IUpstreamPool(Protocol):
 MakePool = Callable[["Host", IReactorTime, float | None], IUpstreamPool]
 
 _MAKERS: dict[str, MakePool] = {}
+_KINDS: dict[str, str] = {}
 
 
-def register_pool(protocol: str, make: MakePool) -> None:
+def register_pool(protocol: str, make: MakePool, kind: str = "http") -> None:
     """
     Say how pools of a protocol are made.
 
     @param protocol: as routes name it, such as C{"Http1"}.
     @param make: given the host, the clock and the seconds after which an idle
         connection is closed, if it is.
+    @param kind: what kind of exchange it serves.
     """
     _MAKERS[protocol] = make
+    _KINDS[protocol] = kind
 
 
-def is_pooled(protocol: str) -> bool:
-    """Whether hosts can be spoken to in a protocol."""
-    return protocol in _MAKERS
+def is_pooled(protocol: str, kind: str = "http") -> bool:
+    """Whether hosts can be spoken to in a protocol by a kind of exchange."""
+    return _KINDS.get(protocol) == kind
 
 
 def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:

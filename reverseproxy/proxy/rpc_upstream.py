@@ -680,4 +680,4 @@ def register_xprotocol(protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:
 
     @param max_frame: the largest response in bytes.
     """
-    register_pool(protocol.name, partial(RpcPool, protocol, max_frame))
+    register_pool(protocol.name, partial(RpcPool, protocol, max_frame), "rpc")

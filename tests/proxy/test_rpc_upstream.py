@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
+from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc_upstream import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
 from reverseproxy.wire.bolt import Bolt, Status
 from reverseproxy.wire.dubbo import Dubbo
@@ -46,6 +47,12 @@ class UpstreamTestCase(SynchronousTestCase):
 
 
 class InterfaceTests(UpstreamTestCase):
+    def test_registered_for_rpc_only(self) -> None:
+        self.world = World()
+        self.assertTrue(is_pooled("bolt", "rpc"))
+        self.assertFalse(is_pooled("bolt"))
+        self.assertFalse(is_pooled("Http1", "rpc"))
+
     def test_interfaces(self) -> None:
         self.reverse()
         verifyObject(IHostPool, self.world.pool)
