@@ -109,6 +109,8 @@ class Ejector:
 
     def note(self, host: Host, outcome: Outcome) -> None:
         """Take in how it went with a member."""
+        if outcome is Outcome.UNREACHABLE and host.returns:
+            return  # nobody has dialled: it was busy, or is gone
         record = host.record
         if record is None:
             if outcome < Outcome.SERVER_ERROR:

@@ -24,7 +24,7 @@ from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.cluster.turns import RoundRobinBalancer
 from reverseproxy.config.models import ClusterConfig, OutlierDetectionConfig
 from reverseproxy.errors import NoHealthyHost
-from tests.cluster.fakes import FakeHost
+from tests.cluster.fakes import FakeHost, ReturningHost
 
 
 class FloorTests(SynchronousTestCase):
@@ -136,6 +136,14 @@ class EjectTests(EjectorCase):
         for outcome in (Outcome.CONNECTED, Outcome.SUCCESS, Outcome.CLIENT_ERROR):
             self.fail_with(outcome)
         self.assertIsNone(self.hosts[0].record)
+
+    def test_reverse_hosts(self) -> None:
+        """A connection that an agent has made can't be out of reach; its answers count like others'."""
+        self.make(consecutive_5xx=2)
+        self.hosts[0] = ReturningHost("agent")
+        self.cluster.add_host(self.hosts[0])
+        self.assertTrue(self.fail_with(Outcome.UNREACHABLE, 100))
+        self.assertFalse(self.fail_with(Outcome.SERVER_ERROR, 2))
 
     def test_strangers(self) -> None:
         """What is reported of hosts that have left is of no interest."""
