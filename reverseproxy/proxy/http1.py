@@ -29,6 +29,7 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.exchange import Exchange
 from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
@@ -60,6 +61,13 @@ HELD_LIMIT = 65536
 """Bytes kept behind a request to switch protocols; reading pauses beyond them."""
 
 
+LOG_RATE = 10.0
+"""Lines about bad requests to one listener, in each second."""
+
+LOG_BURST = 50
+"""How many of them may come at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Http1Settings:
     """
@@ -76,6 +84,7 @@ class Http1Settings:
     @ivar head_timeout: seconds for the head of a request to come.
     @ivar linger: seconds that a closing connection may take.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
+    @ivar complaints: bounds the lines about bad requests.
     """
 
     listener: str
@@ -89,6 +98,10 @@ class Http1Settings:
     head_timeout: float = HEAD_TIMEOUT
     linger: float = LINGER
     random: Callable[[], float] = random
+    complaints: Throttle = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
 
 
 @implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
@@ -259,12 +272,15 @@ class Http1Proxy(Switchable):
 
     def _malformed(self, error: HttpError) -> None:
         """The client broke the rules; nothing behind that can be understood."""
-        log.info(
-            "{listener}: {peer} sent a bad request: {reason}",
-            listener=self.settings.listener,
-            peer=self.info.remote,
-            reason=str(error),
-        )
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.info(
+                "{listener}: {peer} sent a bad request: {reason} ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=str(error),
+                suppressed=complaints.suppressed,
+            )
         exchange = self._exchange
         if exchange is not None:
             exchange.fail(error.status, str(error))

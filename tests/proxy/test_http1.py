@@ -15,11 +15,12 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.exchange import REQUEST_BUFFER
-from reverseproxy.proxy.http1 import HELD_LIMIT, LINGER_BYTES, Http1Proxy
+from reverseproxy.proxy.http1 import HELD_LIMIT, LINGER_BYTES, LOG_BURST, LOG_RATE, Http1Proxy
 from reverseproxy.proxy.relay import LINGER
 from reverseproxy.wire.http1 import RequestParser, ResponseParser
 from reverseproxy.wire.http1_headers import chunk
 from tests.proxy.memory import HIGH_WATER, Wire, World
+from tests.tunnel.logged import capture
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
 from tests.wire.test_http1 import CHUNKED_BODIES, cut, read_chunks
 
@@ -511,6 +512,16 @@ class LocalReplyTests(Http1TestCase):
         world.turn(1)
         self.assertTrue(client.lost)
         self.assertEqual(world.clock.getDelayedCalls(), [])
+
+    def test_a_flood_of_bad_requests_does_not_fill_the_log(self) -> None:
+        world = World()
+        with capture() as events:
+            for _ in range(LOG_BURST + 7):
+                self.ask(world, b"nonsense\r\n\r\n")
+            self.assertEqual(events.text().count("sent a bad request"), LOG_BURST)
+            world.clock.advance(1 / LOG_RATE)
+            self.ask(world, b"nonsense\r\n\r\n")
+        self.assertIn("(7 such lines left out before)", events.text())
 
     def test_bad_requests(self) -> None:
         for name, data, status in BAD_REQUESTS:
