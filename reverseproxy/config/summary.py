@@ -67,7 +67,7 @@ def _server_tls(contexts: tuple[TlsContextConfig, ...]) -> str:
 def _filter(entry: FilterConfig) -> str:
     match entry.config:
         case ProxyConfig() as proxy:
-            return f"{proxy.downstream_protocol} by router {proxy.router_config_name}"
+            return f"{', '.join(proxy.protocols)} by router {proxy.router_config_name}"
         case TcpProxyConfig() as tcp:
             clusters = [tcp.cluster] if tcp.cluster else [route.cluster for route in tcp.routes]
             return f"TCP to {_names('cluster', clusters)}"
