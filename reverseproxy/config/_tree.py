@@ -436,16 +436,20 @@ class Tree:
 
     def _protocol_options(self, node: Node, value: Any, path: str) -> Any:
         """Take both forms of C{extend_config}: by protocol, and for the only protocol."""
-        protocols = {name.lower() for name in names_of(ProtocolOptions)}
-        if (
-            isinstance(value, Object)
-            and protocols.isdisjoint(name.lower() for name in value)
-            and (protocol := str(node.get("downstream_protocol"))) in _UNKEYED
-        ):
-            field, model = _UNKEYED[protocol]
-            keyed = Node(node.file, path, ProtocolOptions)
-            keyed.put(field, protocol, self._object(model, value, node.file, path))
-            return keyed
+        if isinstance(value, Object):
+            protocol, bare, keyed = str(node.get("downstream_protocol")), Object(()), Object(())
+            known = {name.lower() for name in names_of(ProtocolOptions)}
+            for name, option in value.items():
+                part = keyed if name.lower() in known else bare
+                part[name] = option
+                part.repeated += [name] * (name in value.repeated)
+                if protocol == "X" and name.lower() == "sub_protocol":
+                    protocol = str(option)
+            if bare and protocol in _UNKEYED and all(name.lower() == "sub_protocol" for name in keyed):
+                options = self._object(ProtocolOptions, keyed, node.file, path)
+                field, model = _UNKEYED[protocol]
+                options.put(field, protocol, self._object(model, bare, node.file, path))
+                return options
         return self._object(ProtocolOptions, value, node.file, path)
 
     def _metadata(self, node: Node, value: Any, path: str) -> Any:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.loader import load, loads
+from reverseproxy.config.models import ProxyConfig
 from reverseproxy.errors import ConfigError, Problem
 from tests.config.documents import (
     AGENT,
@@ -667,6 +668,29 @@ class WarningTests(SynchronousTestCase):
                 upstream,
                 ": not acted on, as in MOSN; hosts are spoken to as the client speaks",
             )
+
+    def test_options_of_the_only_protocol(self) -> None:
+        """They may stand there without its name, also beside sub_protocol."""
+        for proxy in (
+            {"downstream_protocol": "bolt", "extend_config": {"enable_bolt_goaway": True}},
+            {"downstream_protocol": "boltv2", "extend_config": {"bolt": {"enable_bolt_goaway": True}}},
+            {
+                "downstream_protocol": "X",
+                "extend_config": {"sub_protocol": "bolt", "enable_bolt_goaway": True},
+            },
+        ):
+            loaded = parse(edited(TUNNEL_SERVER, (PROXY, {**proxy, "router_config_name": "web"})))
+            self.assertEqual(loaded.warnings, ())
+            found = loaded.config.server.listeners[0].filter_chain.filters[0].config
+            assert isinstance(found, ProxyConfig)
+            self.assertTrue(found.rpc_options("bolt")["enable_bolt_goaway"])
+            self.assertEqual(found.protocols[0][:4], "bolt")
+        self.check(
+            TUNNEL_SERVER,
+            f"{PROXY}.extend_config",
+            {"sub_protocol": "bolt", "enable_bolt_goaway": True},
+            ".enable_bolt_goaway: unknown key, ignored",
+        )
 
     def test_fallback(self) -> None:
         document = edited(
