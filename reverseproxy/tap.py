@@ -27,10 +27,13 @@ from reverseproxy.config.models import LOG_LEVELS
 from reverseproxy.config.summary import summarize
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import LogObserver, make_observer
+from reverseproxy.transport import is_supported, with_streams
 
 log = Logger()
 
 LOG_FORMATS = ("text", "json")
+
+TRANSPORTS = ("fast", "stock")
 
 
 class Options(BaseOptions):
@@ -56,6 +59,7 @@ class Options(BaseOptions):
         ["config", "c", None, "The configuration file: MOSN's JSON, or the same as YAML."],
         ["log-format", None, "text", "How to write the log: text or json."],
         ["log-level", None, None, f"Overrides the file's default_log_level: {', '.join(LOG_LEVELS)}."],
+        ["transport", None, None, "Connections: fast, ours, the default on Linux; or stock, Twisted's own."],
     ]
 
     loaded: Loaded
@@ -78,6 +82,10 @@ class Options(BaseOptions):
             raise UsageError(f"--log-format must be text or json, not {self['log-format']}")
         if self["log-level"] is not None and self["log-level"] not in LOG_LEVELS:
             raise UsageError(f"--log-level must be one of {', '.join(LOG_LEVELS)}, not {self['log-level']}")
+        if self["transport"] not in (None, *TRANSPORTS):
+            raise UsageError(f"--transport must be fast or stock, not {self['transport']}")
+        if self["transport"] == "fast" and not is_supported(_reactor()):
+            raise UsageError("--transport fast works on Linux only, with a reactor that has sockets")
         try:
             self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
             if self["check"]:
@@ -105,6 +113,14 @@ def _reactor() -> Any:
     from twisted.internet import reactor
 
     return reactor
+
+
+def _with_transport(transport: str | None) -> Any:
+    """Give the reactor the connections that were asked for."""
+    reactor = _reactor()
+    if transport == "stock" or not is_supported(reactor):
+        return reactor
+    return with_streams(reactor)
 
 
 def _on_signal(number: int, call: Callable[[], object]) -> None:
@@ -176,7 +192,8 @@ def makeService(options: Options) -> IService:
         # A daemon has no standard output to write to; twistd's own default then.
         path = "twistd.log" if daemon else "stdout"
     try:
-        service = _Service(options.loaded.config, _reactor(), SystemRandom(), options.file)
+        reactor = _with_transport(options["transport"])
+        service = _Service(options.loaded.config, reactor, SystemRandom(), options.file)
         service.observer = make_observer(
             path, options["log-level"] or server.default_log_level, options["log-format"]
         )

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.error import ConnectionRefusedError as Refused
@@ -43,6 +42,7 @@ from tests.config.documents import (
     edited,
     parse,
 )
+from tests.streams import reactor
 from tests.tunnel.logged import capture
 
 TUNNEL = "servers[0].listeners[1]"

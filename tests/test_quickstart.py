@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
@@ -19,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from reverseproxy import quickstart
 from reverseproxy.app import ReverseProxy
 from reverseproxy.listener import parse_address
+from tests.streams import reactor
 from tests.test_app import Got
 
 

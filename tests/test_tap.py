@@ -27,6 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import reverseproxy
 from reverseproxy import __version__, quickstart, tap
 from reverseproxy.tap import Options, makeService
+from reverseproxy.transport.reactor import StreamReactor
 from tests.certs import Certificates
 from tests.config.documents import AGENT, CHAIN, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
 from tests.tunnel.logged import capture
@@ -96,6 +97,19 @@ class OptionsTests(TapTestCase):
         for level in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"):
             options = self.options("--quickstart", "--log-level", level, "--log-format", "json")
             self.assertEqual(options["log-level"], level)
+
+    def test_the_transport(self) -> None:
+        self.assertEqual(
+            self.refused("--quickstart", "--transport", "slow"), "--transport must be fast or stock, not slow"
+        )
+        self.assertEqual(
+            self.refused("--quickstart", "--transport", "fast"),
+            "--transport fast works on Linux only, with a reactor that has sockets",
+        )
+        self.patch(tap, "_reactor", lambda: reactor)
+        for transport in ("fast", "stock"):
+            options = self.options("--quickstart", "--transport", transport)
+            self.assertEqual(options["transport"], transport)
 
     def test_no_other_arguments(self) -> None:
         self.refused("--quickstart", "config.json")
@@ -298,6 +312,16 @@ class ServiceTests(TapTestCase):
         self.clock.listenTCP = lambda *_: taken.append(set(self.handlers)) or self.fail("enough")  # type: ignore[func-returns-value, method-assign]
         self.assertRaises(self.failureException, service.privilegedStartService)
         self.assertEqual(taken, [{signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP}])
+
+    def test_connections_are_ours_unless_it_is_said_otherwise(self) -> None:
+        self.assertIs(self.service(TUNNEL_SERVER)._reactor, self.clock)
+        self.patch(tap, "_reactor", lambda: reactor)
+        for arguments, expected in (
+            ((), StreamReactor),
+            (("--transport", "fast"), StreamReactor),
+            (("--transport", "stock"), type(reactor)),
+        ):
+            self.assertIs(type(self.service(TUNNEL_SERVER, *arguments)._reactor), expected)
 
     def test_what_only_building_shows(self) -> None:
         options = self.options(

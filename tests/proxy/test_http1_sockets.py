@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import ServerFactory
@@ -25,6 +24,7 @@ from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
 from reverseproxy.routing import Router
+from tests.streams import reactor
 
 _T = TypeVar("_T")
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
@@ -25,6 +24,7 @@ from reverseproxy.errors import CertificateRejected
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint, inspect_factory, wrap_server
 from tests.certs import Certificates
+from tests.streams import reactor
 
 MEGABYTE = bytes(range(256)) * 4096
 TIMEOUT = 30.0

@@ -1,0 +1,250 @@
+"""
+Connections that send at once.
+
+Twisted's stock transport keeps what is written until the reactor says that the
+socket can be written to, which costs two system calls and an event for every
+write.  The connections here send in C{write}, and wait for the reactor only for
+what the kernel did not take.  They receive into one buffer for all connections.
+
+Everything else is Twisted's: how to connect and to accept, to close and to
+half-close, producers.  What differs:
+
+  - C{write} may send before it returns, so that C{abortConnection} takes back
+    less of what was written.  An error that C{write} meets is reported by the
+    reactor as ever, in a later turn, after one more read: an answer that came
+    before the connection was reset is not lost.
+  - Up to L{READ_SIZE} bytes are received at once, not 64 KiB.
+  - A producer is paused by what is still to be sent, not by what was written.
+  - What is written between C{abortConnection} and C{connectionLost} is dropped
+    at once, and C{loseWriteConnection} on a lost connection does nothing.
+  - There is no C{startTLS} (L{reverseproxy.tls} wraps protocols instead), and
+    no descriptors are passed over Unix sockets.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "READ_SIZE",
+    "StreamConnector",
+    "StreamPort",
+    "StreamTransport",
+    "UnixStreamConnector",
+    "UnixStreamPort",
+]
+
+from collections import deque
+from collections.abc import Iterable
+from errno import ENOBUFS, EPIPE
+from itertools import islice
+from typing import Any, Final, NoReturn
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableDescriptor,
+    ILoggingContext,
+    IPushProducer,
+    IReadWriteDescriptor,
+    ISystemHandle,
+    ITCPTransport,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import implementer_only
+
+READ_SIZE: Final = 256 * 1024
+"""Bytes that one read takes at the most."""
+
+_PIECES: Final = 64
+"""How many writes that had to wait are sent by one system call at the most."""
+
+# One for all: what arrives is copied out before anybody hears of it.  A buffer
+# for each read would be memory that the allocator maps and unmaps every time.
+_buffer = memoryview(bytearray(READ_SIZE))
+
+
+class StreamTransport(tcp.Connection):
+    """
+    What is new, to be mixed into Twisted's connections.
+
+    @ivar unsent: bytes that were written and that the kernel has not taken.
+    """
+
+    unsent = 0
+    _pieces: deque[bytes]  # what is unsent, if anything is
+    _offset = 0  # bytes of the first piece that are sent
+    _reset = False  # write has met an error, which is for doRead or doWrite to report
+
+    # This and write run for every message, hence no helpers.
+
+    def doRead(self) -> Any:  # noqa: N802 - Twisted's name, as are those below
+        """Receive, and deliver; see L{IReadDescriptor}."""
+        try:
+            size = self.socket.recv_into(_buffer)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if size:
+            self.protocol.dataReceived(_buffer[:size].tobytes())
+            return None
+        # The kernel reports an error once, so if write has met it this only looks like an end-of-file.
+        return CONNECTION_LOST if self._reset else CONNECTION_DONE
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep what can't be sent now; see L{ITransport}."""
+        if not isinstance(data, bytes):
+            raise TypeError("Data must be bytes")
+        if not self.connected or self._writeDisconnected or self._aborting or not data:
+            return
+        sent = 0
+        # A pull producer is asked for more when what it wrote is sent, so that has to be an event.
+        if not self.unsent and (self.producer is None or self.streamingProducer):
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                # The other two are met again: one says that we can't send, the other that we can't yet.
+                self._reset = error.errno not in (EPIPE, ENOBUFS)
+        if sent < len(data):
+            self._keep(data, sent)
+
+    def _keep(self, data: bytes, sent: int) -> None:
+        if not self.unsent:
+            self._pieces = deque()
+            self._offset = sent
+            self.reactor.addWriter(self)
+        self._pieces.append(data)
+        self.unsent += len(data) - sent
+        if self.producer is not None and self.streamingProducer and self.unsent > self.bufferSize:
+            self.producerPaused = True
+            self.producer.pauseProducing()  # type: ignore[attr-defined]
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send, or keep what can't be sent now; see L{ITransport}."""
+        self.write(b"".join(iovec))
+
+    def doWrite(self) -> Any:  # noqa: N802
+        """Send what was kept, and then do what had to wait for that; see L{IWriteDescriptor}."""
+        if self._reset:
+            return CONNECTION_LOST
+        if self.unsent:
+            pieces, offset = self._pieces, self._offset
+            try:
+                sent = self.socket.sendmsg([memoryview(pieces[0])[offset:], *islice(pieces, 1, _PIECES)])
+            except OSError as error:
+                return (
+                    None if isinstance(error, BlockingIOError) or error.errno == ENOBUFS else CONNECTION_LOST
+                )
+            self.unsent -= sent
+            if self.unsent:
+                offset += sent
+                while offset >= len(pieces[0]):
+                    offset -= len(pieces.popleft())
+                self._offset = offset
+                return None
+            del self._pieces
+        self.reactor.removeWriter(self)
+        if self.producer is not None and (self.producerPaused or not self.streamingProducer):
+            self.producerPaused = False
+            self.producer.resumeProducing()  # type: ignore[attr-defined]
+        elif self.disconnecting:
+            return CONNECTION_DONE
+        elif self._writeDisconnecting:
+            self._writeDisconnected = True
+            self._closeWriteConnection()
+        return None
+
+    def loseWriteConnection(self) -> None:
+        """Send an end-of-file after everything else; see L{IHalfCloseableDescriptor}."""
+        if self.connected:
+            super().loseWriteConnection()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Drop what is unsent; see L{IReadDescriptor}."""
+        if self.unsent:
+            self.unsent = 0
+            del self._pieces
+        super().connectionLost(reason)
+
+    def startTLS(self, *_: object) -> NoReturn:  # noqa: N802 - Twisted's name
+        """
+        There is none.
+
+        @raise NotImplementedError: always.
+        """
+        raise NotImplementedError("TLS is a protocol here: see reverseproxy.tls")
+
+
+_provides = implementer_only(
+    ITCPTransport,
+    IConsumer,
+    IPushProducer,
+    IReadWriteDescriptor,
+    IHalfCloseableDescriptor,
+    ISystemHandle,
+    ILoggingContext,
+)
+
+
+@_provides
+class _Server(StreamTransport, tcp.Server):
+    """A connection that was accepted."""
+
+
+@_provides
+class _Client(StreamTransport, tcp.Client):
+    """A connection that was dialled."""
+
+
+class _UnixTransport(StreamTransport):
+    """Over a Unix socket."""
+
+    def sendFileDescriptor(self, fileno: int) -> NoReturn:  # noqa: N802 - Twisted's name
+        """
+        There is no such thing here.
+
+        @raise NotImplementedError: always.
+        """
+        raise NotImplementedError("descriptors are not passed")
+
+
+@_provides
+class _UnixServer(_UnixTransport, unix.Server):
+    """A connection that was accepted on a Unix socket."""
+
+
+@_provides
+class _UnixClient(_UnixTransport, unix.Client):
+    """A connection that was dialled to a Unix socket."""
+
+
+class StreamPort(tcp.Port):
+    """A TCP port."""
+
+    transport = _Server
+
+
+class UnixStreamPort(unix.Port):
+    """A Unix socket that is listened on."""
+
+    transport = _UnixServer
+
+
+class StreamConnector(tcp.Connector):
+    """An attempt to connect by TCP, and the connection."""
+
+    def _makeTransport(self) -> _Client:  # noqa: N802 - Twisted's name
+        return _Client(  # type: ignore[no-untyped-call]
+            self.host, self.port, self.bindAddress, self, self.reactor
+        )
+
+
+class UnixStreamConnector(unix.Connector):
+    """An attempt to connect to a Unix socket, and the connection."""
+
+    def _makeTransport(self) -> Any:  # noqa: N802 - Twisted's name
+        return _UnixClient(  # type: ignore[no-untyped-call]
+            self.address, self, self.reactor, self.checkPID
+        )
