@@ -30,7 +30,11 @@ class IHealthChecker(Interface):
     """A way to find out whether a host is well."""
 
     def wants(host: Host) -> bool:  # noqa: N805
-        """Say whether there is anything to find out about this host."""
+        """
+        Say whether there is anything to find out about this host now.
+
+        Asked when a host joins, where no means never, and before each check.
+        """
 
     def check(host: Host) -> Deferred[None]:  # noqa: N805
         """
@@ -171,8 +175,8 @@ class HealthMonitor:
     def _begin(self, host: Host, check: HostCheck) -> None:
         check.next = None
         lent = isinstance(host, ReverseHost)
-        if lent and not self._cluster.borrow(host):
-            # It is busy; the requests on it will show how it is.
+        if not self._checker.wants(host) or (lent and not self._cluster.borrow(host)):
+            # It may be busy; the requests on it will show how it is.
             self._again(host, check)
             return
         running = check.running = maybeDeferred(self._checker.check, host)

@@ -112,6 +112,8 @@ class Host(ABC):
     @ivar record: how often it has failed in a row, if at all.
     @ivar check: its active health check.
     @ivar pools: the connection pools of protocols, by the protocol's name.
+    @ivar spoken: the protocol that its connection is committed to, if it has but
+        one and that is known otherwise than by C{pools}; else empty.
     @ivar closed: whether it can't be used any more.
     @ivar retired: whether it has left its cluster, and only finishes what it
         has begun.
@@ -138,6 +140,7 @@ class Host(ABC):
         "pools",
         "record",
         "retired",
+        "spoken",
         "weight",
     )
 
@@ -166,6 +169,7 @@ class Host(ABC):
         self.record: FailureRecord | None = None
         self.check: HostCheck | None = None
         self.pools: dict[str, IHostPool] = {}
+        self.spoken = ""
         self.closed = False
         self.retired = False
         self.cluster: Cluster | None = None

@@ -28,6 +28,10 @@ _SAFE: Final = "/?&=%:@!$'()*+,;~-._"
 """What stands for itself in the path of a request."""
 
 
+_HTTP1: Final = "Http1"
+"""What the protocol is called in L{Host.pools}."""
+
+
 class CheckFailed(ReverseProxyError):
     """A host is not well."""
 
@@ -153,7 +157,8 @@ class HttpChecker:
     A host is well if it answers a request as expected.
 
     A reverse host is asked over its connection, which stays open if the answer
-    leaves it so.
+    leaves it so; unless it speaks another protocol there, or the question is for
+    another port.
     """
 
     def __init__(self, config: HttpCheckConfig | None = None) -> None:
@@ -162,6 +167,7 @@ class HttpChecker:
             /}, and all below 500.
         """
         method, path, domain = "GET", "/", ""
+        self._other_port = config is not None and config.port > 0
         self._good: list[tuple[int, int]] = [(200, 499)]
         if config is not None:
             method = config.method or method
@@ -174,7 +180,9 @@ class HttpChecker:
 
     def wants(self, host: Host) -> bool:
         """See L{IHealthChecker}."""
-        return True
+        if not isinstance(host, ReverseHost):
+            return True
+        return not self._other_port and (not host.pools or _HTTP1 in host.pools)
 
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
@@ -183,6 +191,8 @@ class HttpChecker:
         asked: Deferred[Any] = host.connect_check(_ProbeFactory(probe))
         asked.addCallback(lambda _: probe.verdict)
         if isinstance(host, ReverseHost):
+            # The listener at the other end has taken its first request for what it speaks.
+            host.spoken = _HTTP1
             asked.addBoth(self._give_back, host)
         return asked
 

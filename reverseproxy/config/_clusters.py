@@ -191,7 +191,9 @@ class HttpCheckConfig(Model):
     """The request of a health check by HTTP."""
 
     port: Port = key(
-        0, "The port of hosts that are dialled; 0 means the one that requests go to, with the cluster's TLS."
+        0,
+        "The port of hosts that are dialled; 0 means the one that requests go to, with the cluster's TLS. "
+        "Hosts of tunnel agents have one connection only, and are not checked if there is a port here.",
     )
     timeout: Annotated[Span, or_default(30.0)] = key(
         30.0, "How long the answer may take, if that is shorter than the check's own timeout; 0 means 30 s."
@@ -220,8 +222,9 @@ class HealthCheckConfig(Model):
     Active health checks.
 
     Hosts are dialled. The connection of a tunnel agent is used for its check by
-    HTTP while no request is under way on it; a check by TCP has nothing to do
-    there, as the loss of the connection is noticed anyway.
+    HTTP/1 while no request is under way on it, unless requests speak another
+    protocol there; a check by TCP has nothing to do there, as the loss of the
+    connection is noticed anyway.
     """
 
     protocol: Text = key(

@@ -137,7 +137,9 @@ class Attempts:
         A reverse connection speaks the protocol of its first request for as long
         as it lives: the listener that hosts it has decided on one by then.
         """
-        return not host.returns or not host.pools or self.protocol in host.pools
+        if not host.returns:
+            return True
+        return (not host.pools or self.protocol in host.pools) and host.spoken in ("", self.protocol)
 
     def _pass(self, host: Host) -> None:
         """Give back a host that speaks another protocol, and ask for it no more."""

@@ -162,6 +162,18 @@ class MonitorTests(MonitorCase):
         self.clock.advance(1)
         self.assertEqual((host.healthy, self.checker.cancelled), (False, ["a"]))
 
+    def test_nothing_to_find_out(self) -> None:
+        """Where there is nothing to find out now, there may be later."""
+        host = self.host()
+        self.cluster.start()
+        self.checker.unwanted = {"a"}
+        self.clock.advance(1)
+        self.assertEqual(self.checker.asked, [])
+        self.checker.unwanted = set()
+        self.clock.advance(16)
+        self.fail_one()
+        self.assertFalse(host.healthy)
+
     def test_broken_checker(self) -> None:
         """A checker that raises has failed."""
         host = self.host()

@@ -20,7 +20,7 @@ from reverseproxy.config.models import (
     StatusRangeConfig,
 )
 from reverseproxy.errors import HostGone
-from tests.cluster.fakes import FakeHost, Gone, IdleUser, Users, Wire, reverse_host
+from tests.cluster.fakes import FakeHost, Gone, IdleUser, Pool, Users, Wire, reverse_host
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -233,6 +233,21 @@ class ReverseHttpTests(SynchronousTestCase):
         self.assertTrue(self.host.closed)
         self.assertTrue(self.wire.aborted)
         self.wire.receive(OK)
+
+    def test_spoken(self) -> None:
+        """The connection is one of HTTP/1 from then on."""
+        self.assertEqual(self.host.spoken, "Http1")
+
+    def test_other_protocol(self) -> None:
+        """A connection that speaks another protocol can't be asked, nor another port."""
+        host, _ = reverse_host(self.gone, Clock())
+        checker = HttpChecker()
+        self.assertTrue(checker.wants(host))
+        self.assertFalse(HttpChecker(HttpCheckConfig(port=81)).wants(host))
+        host.pools["Http2"] = Pool()
+        self.assertFalse(checker.wants(host))
+        host.pools["Http1"] = Pool()
+        self.assertTrue(checker.wants(host))
 
     def test_gone(self) -> None:
         """There may be no connection any more."""

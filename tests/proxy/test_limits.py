@@ -211,6 +211,19 @@ class LeftOutTests(Http1Case):
         self.assertEqual([host.healthy for host in self.world.hosts], [False, True])
 
 
+class SpokenTests(Http1Case):
+    def test_another_protocol(self) -> None:
+        """A reverse connection on which a health check has spoken another protocol is left alone."""
+        self.make(0)
+        other, agent = self.world.agent("agent:1"), self.world.agent("agent:2")
+        self.world.hosts[0].spoken = "bolt"
+        self.world.hosts[1].spoken = "Http1"
+        for _ in range(3):
+            self.ask()
+            self.answer(agent)
+        self.assertEqual(bytes(other.written), b"")
+
+
 class TcpTests(SynchronousTestCase):
     def test_sessions_are_bounded(self) -> None:
         """There are as many sessions as the whole cluster may have connections, as in MOSN."""
