@@ -26,9 +26,8 @@ __all__ = ["ClientConnection", "ServerConnection"]
 
 from collections import OrderedDict
 from struct import Struct
-from typing import Final, cast
+from typing import Final
 
-from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from reverseproxy.errors import Http2Error, HttpError
@@ -69,6 +68,7 @@ from reverseproxy.wire.http2_frames import (
     settings,
     window_update,
 )
+from reverseproxy.wire.http2_hpack import FieldDecoder
 from reverseproxy.wire.http2_output import Output, Stream
 
 MAX_REPLIES: Final = 1000
@@ -137,7 +137,7 @@ class _Connection(Output):
         self._block_flags = 0
         self._block_size = 0
         self._continuations = 0
-        self._decoder = Decoder(limits.hard_header_list_size)
+        self._decoder = FieldDecoder(limits.hard_header_list_size)
         self._recv_window = limits.connection_window
         self._recv_credit = 0
         self._recv_threshold = limits.connection_window // 2
@@ -478,7 +478,7 @@ class _Connection(Output):
     def _on_block(self, flags: int, number: int, block: bytes) -> None:
         """A field block is complete: decode it in any case, as it changes the decoder."""
         try:
-            fields = cast("Headers", self._decoder.decode(block, raw=True))
+            fields = self._decoder.decode(block)
         except OversizedHeaderListError:
             raise Http2Error(
                 ErrorCode.ENHANCE_YOUR_CALM,
@@ -655,7 +655,7 @@ class _Connection(Output):
         """Act on one of the peer's settings; unknown ones are ignored."""
         if key == Setting.HEADER_TABLE_SIZE:
             # A smaller table than the peer has room for is always right.
-            self._encoder.header_table_size = min(value, 4096)
+            self._encoder.set_max_size(value)
         elif key == Setting.ENABLE_PUSH:
             if value > 1 or (value and self._client):
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH can't be {value}")

@@ -20,7 +20,6 @@ __all__ = [
     "parse_trailers",
     "request_fields",
     "response_fields",
-    "sensitive",
     "trailer_fields",
 ]
 
@@ -61,9 +60,6 @@ _CONNECTION_SPECIFIC: Final = frozenset(
 
 _NOT_FORWARDED: Final = _CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te"}
 
-_SECRET: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"})
-"""Fields that stay out of the compression's memory, where a chosen neighbour could guess at them."""
-
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 _NO_BODY: Final = frozenset({204, 304})
@@ -76,11 +72,6 @@ class Malformed(WireError):
 def list_size(fields: Iterable[tuple[bytes, bytes]]) -> int:
     """Measure a list of fields as SETTINGS_MAX_HEADER_LIST_SIZE does."""
     return sum([len(name) + len(value) + 32 for name, value in fields])
-
-
-def sensitive(fields: Headers) -> list[tuple[bytes, bytes] | tuple[bytes, bytes, bool]]:
-    """Mark the fields that are never to be indexed (RFC 7541 7.1.3), for the encoder."""
-    return [(*field, True) if field[0] in _SECRET else field for field in fields]
 
 
 def _check(name: bytes, value: bytes) -> None:

@@ -12,11 +12,8 @@ __all__ = ["RESUME_BELOW", "STREAM_BUFFER", "TURN", "Output", "Stream"]
 from collections import deque
 from typing import Final
 
-from hpack import Encoder
-
 from reverseproxy.errors import Http2Error
 from reverseproxy.wire.http1_headers import Headers
-from reverseproxy.wire.http2_fields import sensitive
 from reverseproxy.wire.http2_frames import (
     DEFAULT_MAX_FRAME_SIZE,
     DEFAULT_WINDOW,
@@ -28,6 +25,7 @@ from reverseproxy.wire.http2_frames import (
     frame,
     header_block,
 )
+from reverseproxy.wire.http2_hpack import FieldEncoder
 
 STREAM_BUFFER: Final = 65536
 """Bytes of a body kept for one stream beyond which L{Output.is_full} asks for a pause."""
@@ -109,7 +107,7 @@ class Output:
         self._streams: dict[int, Stream] = {}
         self._out: list[bytes | memoryview] = []
         self._replies = 0
-        self._encoder = Encoder()
+        self._encoder = FieldEncoder()
         self._send_window = DEFAULT_WINDOW
         self._peer_stream_window = DEFAULT_WINDOW
         self._peer_max_frame = DEFAULT_MAX_FRAME_SIZE
@@ -200,8 +198,7 @@ class Output:
             self._ready.append(stream)
 
     def _encode(self, number: int, fields: Headers, ended: bool) -> bytes:
-        block = self._encoder.encode(sensitive(fields))
-        return header_block(number, block, ended, self._peer_max_frame)
+        return header_block(number, self._encoder.encode(fields), ended, self._peer_max_frame)
 
     def _sendable(self, number: int) -> Stream | None:
         """Find a stream that we may send on; it may have been reset meanwhile."""
