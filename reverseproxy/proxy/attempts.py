@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.outcome import Outcome
-from reverseproxy.errors import PickFailed
+from reverseproxy.errors import PickFailed, QueueFull
 from reverseproxy.interfaces import PickContext
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
@@ -259,7 +259,10 @@ class Attempts:
 
     def _not_connected(self, reason: Failure) -> None:
         self._pending = None
-        if self._phase == WAITING:
+        if self._phase == WAITING and isinstance(reason.value, QueueFull):
+            self._release()
+            self.fail(reason.value.status, str(reason.value))
+        elif self._phase == WAITING:
             self._try_another(reason.getErrorMessage())
         else:
             self._release()

@@ -35,7 +35,7 @@ from functools import partial
 from typing import Any, Final, Protocol, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -584,11 +584,16 @@ class RpcPool:
 
     def connect(self) -> Deferred[RpcClient]:
         """Wait for a connection; all that wait share the next one that is made."""
+        if not self._dialling and not self.host.may_connect():
+            return fail(self._too_many())
         waiter: Deferred[RpcClient] = Deferred(self._cancelled)
         self._waiting[waiter] = None
         if not self._dialling:
             self._dial()
         return waiter
+
+    def _too_many(self) -> QueueFull:
+        return QueueFull(f"every connection to {self.host.address} has {self.capacity} requests under way")
 
     def _cancelled(self, waiter: Deferred[RpcClient]) -> None:
         self._waiting.pop(waiter, None)
@@ -617,11 +622,10 @@ class RpcPool:
                 del self._waiting[waiter]
                 waiter.callback(client)
         if self._waiting and not self._dialling:
-            if self.exclusive:
-                error = QueueFull(f"{self.host.address} has {self.capacity} requests under way")
+            if self.exclusive or not self.host.may_connect():
                 waiting, self._waiting = self._waiting, {}
                 for waiter in waiting:
-                    waiter.errback(error)
+                    waiter.errback(self._too_many())
             else:
                 self._dial()
 
@@ -630,15 +634,15 @@ class RpcPool:
     def add(self, client: RpcClient) -> None:
         """A connection is made."""
         self._all.add(client)
+        self._clients.append(client)
         if self._ended:
             client.drain()
-        else:
-            self._clients.append(client)
 
     def forget(self, client: RpcClient) -> None:
-        """A connection takes no more requests."""
+        """A connection takes no more requests, and so does not count any more."""
         if client in self._clients:
             self._clients.remove(client)
+            self.host.connection_closed()
 
     def retire(self, client: RpcClient, reason: str) -> None:
         """The host wants no more requests on a connection; with it goes a reverse host."""
@@ -650,9 +654,7 @@ class RpcPool:
     def remove(self, client: RpcClient) -> None:
         """A connection is lost, or not ours any more."""
         self.forget(client)
-        if client in self._all:
-            self._all.discard(client)
-            self.host.connection_closed()
+        self._all.discard(client)
 
     # IHostPool
 

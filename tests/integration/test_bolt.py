@@ -23,7 +23,7 @@ from tests.integration.bolt import (
     heartbeat_answer,
     request,
 )
-from tests.integration.clients import RawPeer, connect_raw, fetch, gather, init_frame, threaded
+from tests.integration.clients import RawPeer, connect_raw, fetch, gather, init_frame, listen_raw, threaded
 from tests.integration.configs import EXAMPLES, example
 from tests.integration.harness import (
     JOINED,
@@ -488,6 +488,45 @@ class DetectionTests(BoltTestCase):
 
     async def test_a_list(self) -> None:
         await self.both("Http1,bolt")
+
+
+class OtherProtocolTests(BoltTestCase):
+    """Protocols beside bolt, with frames that the test writes out."""
+
+    async def exchange(self, protocol: str, frame: bytes, id_at: int, **environ: str) -> None:
+        """Send a frame through both ends, and the same one back."""
+        service = await listen_raw(self)
+        proxy = {"downstream_protocol": protocol, "upstream_protocol": protocol, "extend_config": {}}
+        self.cloud = self.run_proxy(cloud_config(proxy=proxy), "server", **environ)
+        tunnel = await self.cloud.port("tunnel_server_listener")
+        address = f"127.0.0.1:{service.port}"
+        self.edge = self.run_proxy(edge_config(tunnel, address, proxy=proxy), "agent", **environ)
+        await self.cloud.counted(JOINED, 1)
+        client = await connect_raw(self, await self.cloud.port("clientListener"))
+        client.transport.write(frame)
+        host = await service.next()
+        await host.bytes(len(frame))
+        seen = host.received
+        self.assertEqual(seen[:id_at] + seen[id_at + 4 :], frame[:id_at] + frame[id_at + 4 :])
+        self.assertEqual(seen[id_at : id_at + 4], b"\0\0\0\1")
+        answer = self.answer(seen)
+        host.transport.write(answer)
+        await client.bytes(len(answer))
+        self.assertEqual(client.received, answer[:id_at] + frame[id_at : id_at + 4] + answer[id_at + 4 :])
+
+    def answer(self, frame: bytes) -> bytes:
+        if frame[:2] == b"EX":
+            return b"EXA\0" + frame[4:]
+        return frame[:2] + b"\x02\x14" + frame[4:12] + b"\0\0\0\1\x91"
+
+    async def test_dubbo(self) -> None:
+        body = b"\x052.0.2" + b"\x10com.example.Demo" + b"\x051.0.0" + b"\x05hello" + b"\x00H" + b"Z"
+        frame = b"\xda\xbb\xc2\0" + b"\0\0\0\0\0\0\1\x07" + len(body).to_bytes(4, "big") + body
+        await self.exchange("dubbo", frame, 8)
+
+    async def test_a_plug_in(self) -> None:
+        frame = b"EXQ\0" + b"\0\0\1\x07" + b"\0\0\0\x0a" + b"echo\nhello"
+        await self.exchange("example", frame, 4, PYTHONPATH=str(EXAMPLES / "plugins"))
 
 
 class ExampleTests(IntegrationTestCase):

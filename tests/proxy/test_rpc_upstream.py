@@ -199,6 +199,55 @@ class StaticTests(UpstreamTestCase):
         self.assertEqual(self.world.pool.connections, 3)
         client.answers()
 
+    def test_connections_are_counted(self) -> None:
+        client, host = self.static(cluster={"circuit_breakers": [{"max_connections": 1}]})
+        static = self.world.hosts[0]
+        self.assertEqual(static.connections, 1)
+        client.send(request(5))
+        host.send(Bolt(enable_goaway=True).goaway(1))
+        self.assertEqual(static.connections, 0)
+        client.send(request(6))
+        self.assertEqual(static.connections, 1)
+        host.echo()
+        self.world.turn()
+        self.assertTrue(host.wire.lost)
+        self.assertEqual(static.connections, 1)
+        self.world.host().echo()
+        self.assertEqual(client.answers(), [(5, 0), (6, 0)])
+        self.world.host().wire.reset()
+        self.assertEqual(static.connections, 0)
+        self.world.endpoint.answer = ConnectionRefusedError()
+        client.send(request(7))
+        self.assertEqual(client.answers(), [(7, Status.NO_PROCESSOR)])
+        self.assertEqual(static.connections, 0)
+
+    def test_as_many_requests_as_its_connections_can_carry(self) -> None:
+        cluster = {"circuit_breakers": [{"max_connections": 1}]}
+        self.world = World(1, protocol=Tiny(), cluster=cluster)
+        client = self.world.client()
+        client.send(*(tiny(Kind.REQUEST, number, b"x") for number in range(130)))
+        host = self.world.host()
+        frames = host.frames()
+        self.assertEqual(len(frames), 127)
+        self.assertEqual([(f.id, f.service) for f in client.frames()], [(n, "503") for n in (127, 128, 129)])
+        host.send(*(tiny(Kind.RESPONSE, frame.id) for frame in frames))
+        self.assertEqual(len(client.frames()), 127)
+        client.send(tiny(Kind.REQUEST, 1, b"x"))
+        host.send(tiny(Kind.RESPONSE, host.one().id))
+        self.assertEqual(len(client.frames()), 1)
+
+    def test_as_many_requests_as_were_waiting(self) -> None:
+        cluster = {"circuit_breakers": [{"max_connections": 1}]}
+        self.world = World(1, protocol=Tiny(), cluster=cluster)
+        self.world.endpoint.answer = "wait"
+        client = self.world.client()
+        client.send(*(tiny(Kind.REQUEST, number, b"x") for number in range(130)))
+        self.world.endpoint.dials[0].succeed()
+        host = self.world.host()
+        self.assertEqual(len(host.frames()), 127)
+        self.assertEqual(len(client.frames()), 3)
+        host.wire.reset()
+
     def test_the_pool_is_drained(self) -> None:
         client, host = self.static()
         client.send(request(5))
