@@ -140,6 +140,7 @@ class RpcProxy(Rebindable):
         self._write_timer: IDelayedCall | None = None
         self._stall_timer: IDelayedCall | None = None
         self._drain_timer: IDelayedCall | None = None
+        self._quiet_timer: IDelayedCall | None = None
 
     # IDrainable
 
@@ -192,9 +193,14 @@ class RpcProxy(Rebindable):
         if self._said_goaway and not self._refusing and not self._eof:
             left = self._last_byte + QUIET - self._clock.seconds()
             if left > 0:
-                self._clock.callLater(left, self._close_if_done)
+                if self._quiet_timer is None:
+                    self._quiet_timer = self._clock.callLater(left, self._maybe_quiet)
                 return
         self._close()
+
+    def _maybe_quiet(self) -> None:
+        self._quiet_timer = None
+        self._close_if_done()
 
     # the connection
 
@@ -505,10 +511,10 @@ class RpcProxy(Rebindable):
         self._let_go()
 
     def _stop_timers(self) -> None:
-        for timer in (self._idle_timer, self._write_timer, self._stall_timer):
+        for timer in (self._idle_timer, self._write_timer, self._stall_timer, self._quiet_timer):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._idle_timer = self._write_timer = self._stall_timer = None
+        self._idle_timer = self._write_timer = self._stall_timer = self._quiet_timer = None
         self._stop_drain_timer()
 
     def _stop_drain_timer(self) -> None:

@@ -449,6 +449,52 @@ class DrainTests(RpcTestCase):
         self.world.turn(0.2)
         self.assertTrue(client.wire.write_closed)
 
+    def test_goaway_and_many_short_requests(self) -> None:
+        client, host = self.set_up(protocol=Bolt(enable_goaway=True), idle_timeout=None)
+        self.proxy(client).drain()
+        for number in range(50):
+            client.send(request(number, timeout=-1))
+            host.echo()
+        names = [call.func.__name__ for call in self.world.clock.getDelayedCalls()]
+        self.assertEqual(names.count("_maybe_quiet"), 1)
+        client.wire.reset()
+        host.wire.reset()
+        self.world.turn(60)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_who_never_stops_sending(self) -> None:
+        self.patch(rpc, "LINGER_BYTES", 100)
+        client, _host = self.set_up()
+        self.proxy(client).drain()
+        client.send(request(5))
+        self.world.turn()
+        self.assertFalse(client.wire.lost)
+        client.send(request(6, content=b"x" * 100))
+        self.world.turn()
+        self.assertTrue(client.wire.lost)
+
+    def test_draining_while_nothing_is_read(self) -> None:
+        self.patch(rpc, "MAX_REQUESTS", 1)
+        client, host = self.set_up()
+        client.send(request(5))
+        self.assertFalse(client.wire.reading)
+        self.proxy(client).drain()
+        host.echo()
+        self.assertTrue(client.wire.reading)
+        self.assertTrue(client.wire.write_closed)
+        self.assertEqual(client.answers(), [(5, 0)])
+
+    def test_draining_while_an_answer_is_not_taken(self) -> None:
+        client, host = self.set_up()
+        client.wire.automatic = False
+        client.send(request(5))
+        host.send(response(host.one().id, b"x" * 100_000))
+        self.proxy(client).drain()
+        self.assertFalse(client.wire.write_closed)
+        client.wire.receive()
+        self.assertTrue(client.wire.write_closed)
+        self.assertEqual(client.answers(), [(5, 0)])
+
     def test_goaway_and_a_client_that_does_not_care(self) -> None:
         client, host = self.set_up(protocol=Bolt(enable_goaway=True))
         self.proxy(client).drain()
