@@ -70,6 +70,8 @@ class Http2Stream:
     @ivar number: the stream's number.
     @ivar exchange: who serves it, until that is over.
     @ivar deadline: when the exchange has taken too long, or the client.
+    @ivar grpc: whether it carries a call of gRPC, whose answer may go on for
+        as long as there are messages.
     @ivar unsent: bytes of the response that waited for the client at the last
         look; of a tunnel, bytes that had passed.
     @ivar early: what a client sent behind a request to switch protocols.
@@ -82,12 +84,14 @@ class Http2Stream:
         "_held",
         "_http2",
         "_proxy",
+        "_timeout",
         "deadline",
         "default_host",
         "early",
         "exchange",
         "forwarded_by",
         "full",
+        "grpc",
         "info",
         "max_request_body_size",
         "number",
@@ -106,22 +110,28 @@ class Http2Stream:
         self.number = number
         self.exchange: Exchange | None = None
         self.deadline = inf
+        self.grpc = False
         self.unsent = 0
         self.early: list[bytes | End] = []
         self.tunnel: Http2Tunnel | None = None
         self._proxy = proxy
         self._http2 = proxy.http2
         self._held = False
+        self._timeout = inf
 
     # what an exchange tells us
 
     def set_exchange_deadline(self, deadline: float) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        if self.grpc:
+            self._timeout = deadline - self._proxy.clock.seconds()
         self.deadline = deadline
         self._proxy.look_at(deadline)
 
     def send(self, exchange: Exchange, events: Sequence[HttpEvent]) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        if self.grpc:
+            self.deadline = self._proxy.clock.seconds() + self._timeout
         http2 = self._http2
         number = self.number
         last = len(events) - 1
@@ -151,6 +161,8 @@ class Http2Stream:
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
     ) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        http2 = self._http2
+        http2.decline_tunnel(self.number)
         fields = [(b":status", b"%d" % status)]
         if status == 204 or status == 304:
             body = b""
@@ -162,8 +174,6 @@ class Http2Stream:
             fields.append((b"location", location))
         if exchange.head.method == b"HEAD":
             body = b""
-        http2 = self._http2
-        http2.decline_tunnel(self.number)
         http2.send_head(self.number, fields, not body)
         http2.send_data(self.number, body)
         http2.send_end(self.number, [])
@@ -230,6 +240,12 @@ class Http2Stream:
         if exchange is not None:
             exchange.cancel(reason)
             self._proxy.record(exchange)
+
+
+def _is_grpc(head: RequestHead) -> bool:
+    return any(
+        name == b"content-type" and value.startswith(b"application/grpc") for name, value in head.headers
+    )
 
 
 @implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
@@ -346,6 +362,7 @@ class Http2Proxy(Http2Protocol):
         if head.upgrade:
             head = websocket_request(head)
         exchange = stream.exchange = Exchange(stream, head, self.clock.seconds())
+        stream.grpc = (b"te", b"trailers") in head.headers and _is_grpc(head)
         if head.upgrade:
             exchange.end_request(END)
             self.http2.hold(number)  # until there is somebody to give it to

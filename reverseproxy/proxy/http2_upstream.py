@@ -530,9 +530,8 @@ class Http2Client(Http2Protocol):
         self._calls.clear()
         self._reserved.clear()
         self._early_calls.clear()
-        if pool.exclusive:
-            # The host goes with it, and must not be picked any more from now on.
-            pool.host.close(reason)
+        # A reverse host goes with it, and must not be picked any more from now on.
+        pool.retire(self, reason)
         for call in calls:
             call.reused = self.reused
             # What has not begun can't have been seen.

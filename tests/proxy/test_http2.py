@@ -227,6 +227,29 @@ class ExchangeTests(Http2TestCase):
         host.send(respond(b"Content-Length: 0"))
         self.assertEqual(client[slow].status, 200)
 
+    def test_grpc_goes_on_for_as_long_as_there_are_messages(self) -> None:
+        world = self.world()
+        client = world.connect()
+        grpc = [*path(b"/quick", POST), (b"te", b"trailers"), (b"content-type", b"application/grpc+proto")]
+        number, host = self.ask(world, client, grpc, b"x")
+        host.send(respond(b"Transfer-Encoding: chunked"))
+        for _ in range(5):
+            world.turn(1.9)
+            host.send(b"1\r\nx\r\n")
+        self.assertEqual((client[number].body, client[number].reset), (b"xxxxx", None))
+        world.turn(2)
+        self.assertEqual(client[number].reset, ErrorCode.INTERNAL_ERROR)
+
+    def test_no_other_answer_does(self) -> None:
+        world = self.world()
+        client = world.connect()
+        number, host = self.ask(world, client, [*path(b"/quick"), (b"te", b"trailers")])
+        host.send(respond(b"Transfer-Encoding: chunked"))
+        world.turn(1.9)
+        host.send(b"1\r\nx\r\n")
+        world.turn(0.2)
+        self.assertEqual(client[number].reset, ErrorCode.INTERNAL_ERROR)
+
 
 class BackPressureTests(Http2TestCase):
     def test_slow_client_pauses_its_host_alone(self) -> None:

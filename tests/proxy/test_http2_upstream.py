@@ -558,6 +558,7 @@ class ReverseTests(UpstreamTestCase):
         agent.answer(1)
         self.assertEqual([client[n].body for n in (number, late)], [b"ok", b"ok"])
         self.assertTrue(wire.disconnecting)
+        self.assertFalse(wire.aborted)
 
     def test_goaway_of_an_idle_agent(self) -> None:
         world = self.world(hosts=0)
@@ -580,6 +581,7 @@ class ReverseTests(UpstreamTestCase):
         agent.send(raw(6, 0, 0, b"short"))
         self.assertEqual(world.cluster.hosts, {})
         self.assertEqual(client[number].status, 502)
+        self.assertEqual(len(agent.look().goaways), 1)
         world.turn(20)
         self.assertTrue(wire.lost)
 
