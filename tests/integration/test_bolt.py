@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from tests.integration.bolt import (
     BUSY,
@@ -404,16 +405,22 @@ class DrainTests(BoltTestCase):
         self.run_proxy(edge_config(tunnel, service.address), "second")
         await self.cloud.counted(JOINED, 1, mark)
         client = await self.client(port)
-        state = {"failed": 0, "answered": 0, "stopping": False}
+        state = {"failed": 0, "answered": 0, "stopping": False, "asking": 50}
         done: Deferred[None] = Deferred()
+
+        def lost(reason: Failure) -> None:
+            if not done.called:
+                done.errback(reason)
 
         def again(answer: Any = None) -> None:
             if answer is not None:
                 state["answered"] += 1
                 state["failed"] += answer.extra != SUCCESS
             if not state["stopping"]:
-                client.ask(b"x").addCallbacks(again, done.errback)
-            elif not done.called:
+                client.ask(b"x").addCallbacks(again, lost)
+                return
+            state["asking"] -= 1
+            if not state["asking"] and not done.called:
                 done.callback(None)
 
         for _ in range(50):
