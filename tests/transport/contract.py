@@ -97,7 +97,7 @@ class Building(Factory):
         return self._build()
 
 
-class _Dial(ClientFactory[Any]):
+class _Dial(ClientFactory):
     noisy = False
 
     def __init__(self, build: Callable[[], Any]) -> None:

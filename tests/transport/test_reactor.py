@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
@@ -34,12 +35,17 @@ from tests.transport.contract import Building, Contract, Recorder
 
 
 class ReactorTests(Contract):
-    async def joined(self, server: Any, client: IStreamClientEndpoint) -> None:
-        """Check that two endpoints come together over our connections."""
+    async def joined(self, server: Any, client: Callable[[int], IStreamClientEndpoint]) -> None:
+        """
+        Check that two endpoints come together over our connections.
+
+        @param client: makes one, given the port of C{server}.
+        """
         accepted = Recorder()
         self.protocols.append(accepted)
-        self.ports.append(await server.listen(Building(lambda: accepted)))
-        dialled: Any = await client.connect(Building(Recorder))
+        port = await server.listen(Building(lambda: accepted))
+        self.ports.append(port)
+        dialled: Any = await client(getattr(port.getHost(), "port", 0)).connect(Building(Recorder))
         self.protocols.append(dialled)
         await self.until(lambda: accepted.events)
         for each in (accepted, dialled):
@@ -47,31 +53,29 @@ class ReactorTests(Contract):
         dialled.transport.write(b"hello")
         await self.until(lambda: accepted.data == b"hello")
 
-    def free_port(self) -> int:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            port: int = found.getsockname()[1]
-        return port
-
     async def test_endpoints(self) -> None:
-        port = self.free_port()
         await self.joined(
-            TCP4ServerEndpoint(self.reactor, port, interface="127.0.0.1"),
-            TCP4ClientEndpoint(self.reactor, "127.0.0.1", port),
+            TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"),
+            lambda port: TCP4ClientEndpoint(self.reactor, "127.0.0.1", port),
         )
 
     async def test_endpoints_by_name(self) -> None:
-        port = self.free_port()
         await self.joined(
-            TCP4ServerEndpoint(self.reactor, port, interface="127.0.0.1"),
-            HostnameEndpoint(self.reactor, "localhost", port),
+            TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"),
+            lambda port: HostnameEndpoint(self.reactor, "localhost", port),
         )
 
     async def test_endpoints_on_unix_sockets(self) -> None:
         path = self.path()
-        await self.joined(UNIXServerEndpoint(self.reactor, path), UNIXClientEndpoint(self.reactor, path))
+        await self.joined(
+            UNIXServerEndpoint(self.reactor, path), lambda _: UNIXClientEndpoint(self.reactor, path)
+        )
 
     async def test_nobody_listens(self) -> None:
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.free_port())
+        # Bound, so that nobody else can listen there.
+        bound = self.socket()
+        bound.bind(("127.0.0.1", 0))
+        endpoint = TCP4ClientEndpoint(self.reactor, *bound.getsockname())
         with self.assertRaises(ConnectionRefusedError):
             await endpoint.connect(Building(Recorder))
         with self.assertRaises(ConnectError):
