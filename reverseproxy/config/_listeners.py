@@ -85,7 +85,7 @@ class Http2Options(HttpOptions):
     """Limits and habits of HTTP/2."""
 
     http2_use_stream: Bool = key(
-        False,
+        True,
         "Whether bodies are passed on as they come.",
         acted=False,
         why="not acted on; bodies are always passed on as they come, as MOSN does if this is true",

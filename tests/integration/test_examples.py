@@ -38,6 +38,9 @@ class ExampleTests(IntegrationTestCase):
     async def test_tcp(self) -> None:
         await self.run_pair("tcp")
 
+    async def test_h2(self) -> None:
+        await self.run_pair("h2")
+
     async def test_tls(self) -> None:
         await self.run_pair("tls", files=self.certificates())
 
