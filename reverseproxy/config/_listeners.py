@@ -85,8 +85,8 @@ class Http2Options(HttpOptions):
     """Limits and habits of HTTP/2."""
 
     http2_use_stream: Bool = key(
-        True,
-        "Whether bodies are passed on as they come.",
+        False,
+        "Whether bodies are passed on as they come. They always are.",
         acted=False,
         why="not acted on; bodies are always passed on as they come, as MOSN does if this is true",
         harmless=(True,),
