@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 from hypothesis import settings
@@ -18,7 +17,6 @@ from hypothesis.stateful import (
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.draws import RandomBalancer
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.cluster.subsets import ANY_HOST, DEFAULT_SUBSET, NO_FALLBACK, SubsetBalancer
 from reverseproxy.cluster.turns import RoundRobinBalancer
@@ -220,14 +218,13 @@ class SubsetMachine(RuleBasedStateMachine):
         self.hosts: list[FakeHost] = []
         self.suspended: set[FakeHost] = set()
         self.made = 0
-        self.random = Random(1)
 
     @initialize(fallback=st.sampled_from([NO_FALLBACK, ANY_HOST, DEFAULT_SUBSET]), default=VALUES)
     def begin(self, fallback: int, default: dict[str, str]) -> None:
         self.fallback, self.default = fallback, default
         self.selectors = [["zone"], ["zone", "stage"], ["x"]]
         self.subsets = SubsetBalancer(
-            lambda: RandomBalancer(self.random), self.clock.seconds, self.selectors, fallback, default
+            RoundRobinBalancer, self.clock.seconds, self.selectors, fallback, default
         )
         self.cluster = Cluster(ClusterConfig(name="edge"), self.subsets, self.clock)
 
@@ -251,7 +248,10 @@ class SubsetMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.hosts)
     @rule(data=st.data(), healthy=st.booleans())
     def health(self, data: st.DataObject, healthy: bool) -> None:
-        self.cluster.set_health(data.draw(st.sampled_from(self.hosts)), healthy)
+        host = data.draw(st.sampled_from(self.hosts))
+        if host.healthy is not healthy:
+            self.suspended.discard(host)  # the cluster's own doing
+        self.cluster.set_health(host, healthy)
 
     @precondition(lambda self: self.hosts)
     @rule(data=st.data(), suspend=st.booleans())
