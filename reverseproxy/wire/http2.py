@@ -869,6 +869,7 @@ class ClientConnection(_Connection):
 
     def _on_going(self, last: int, code: int) -> None:
         for number in [number for number in self._streams if number > last]:
+            self._remember_reset(number)  # which a host may do as well, or answer all the same
             self._drop(number)
             reason = f"the peer closes the connection: {ErrorCode.name_of(code)}"
             self._events.append((number, Reset(ErrorCode.REFUSED_STREAM, True, False, reason)))

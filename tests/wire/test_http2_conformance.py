@@ -411,6 +411,7 @@ CLIENT: list[Row] = [
         PROTOCOL,
     ),
     ("GOAWAY", asked(lambda p: p.goaway(1)), FINE),
+    ("answer on a stream that GOAWAY took back", asked(lambda p: p.goaway(0), status(S200, end=True)), FINE),
 ]
 
 
