@@ -11,16 +11,30 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, RequestReceived, ResponseReceived, StreamEnded
 from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
 from websockets.sync.client import connect as connect_websocket
 
 from tests.integration.backend import pattern
-from tests.integration.clients import fetch, threaded
+from tests.integration.clients import (
+    RawPeer,
+    connect_raw,
+    fetch,
+    gather,
+    init_frame,
+    listen_raw,
+    response_frame,
+    threaded,
+)
 from tests.integration.configs import quick_agent, server
 from tests.integration.harness import (
     DEADLINE,
     JOINED,
+    LEFT,
+    SERVING,
     Backend,
     IntegrationTestCase,
     certificates,
@@ -414,3 +428,111 @@ class BadPeerTests(Http2TestCase):
             peer.sendall(data)
             while peer.recv(65536):
                 pass
+
+
+class Http2End:
+    """The other end of a tunnel, by the h2 library: HTTP/2 on a connection that began with tunnel frames."""
+
+    def __init__(self, peer: RawPeer, client: bool) -> None:
+        self.peer = peer
+        self.h2 = H2Connection(H2Configuration(client_side=client, header_encoding="utf-8"))
+        self.heads: dict[int, dict[str, str]] = {}
+        self.bodies: dict[int, bytes] = {}
+        self.ended: set[int] = set()
+        self.goaways = 0
+        self.flush(begin=True)
+
+    def flush(self, begin: bool = False) -> None:
+        """Send what there is to send."""
+        if begin:
+            self.h2.initiate_connection()
+        self.peer.transport.write(self.h2.data_to_send())
+
+    async def until(self, done: Callable[[], object]) -> None:
+        """Take in what comes until something is true."""
+        while not done():
+            await self.peer.until(lambda: self.peer.received)
+            data, self.peer.received = self.peer.received, b""
+            for event in self.h2.receive_data(data):
+                if isinstance(event, RequestReceived | ResponseReceived):
+                    self.heads[event.stream_id] = dict(event.headers)
+                elif isinstance(event, DataReceived):
+                    self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+                    self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, StreamEnded):
+                    self.ended.add(event.stream_id)
+                elif isinstance(event, ConnectionTerminated):
+                    self.goaways += 1
+            self.flush()
+
+
+class MosnTests(Http2TestCase):
+    """Tunnels whose other end does what MOSN's does: frames of the tunnel, then plain HTTP/2."""
+
+    async def test_agent_like_mosns(self) -> None:
+        self.cloud = self.run_proxy(spoken(server(), "Http2"), "server")
+        peer = await connect_raw(self, await self.cloud.port("tunnelListener"))
+        peer.transport.write(init_frame("clientCluster"))
+        self.assertEqual(await peer.frame(), (2, {"status": 1}))
+        await self.cloud.counted(JOINED, 1)
+        port = await self.cloud.port("clientListener")
+        self.assertEqual(peer.received, b"")  # nothing is said before the first request
+        client = http2(port)
+        self.addCleanup(client.close)
+        answers = [threaded(client.post, f"/{n}", content=b"body %d" % n) for n in range(3)]
+        end = Http2End(peer, client=False)
+        await end.until(lambda: len(end.ended) == 3)
+        for number in sorted(end.ended, reverse=True):
+            end.h2.send_headers(number, [(":status", "200"), ("x-path", end.heads[number][":path"])])
+            end.h2.send_data(number, end.bodies[number], end_stream=True)
+        end.flush()
+        for number, answer in enumerate(await gather(answers)):
+            self.assertEqual((answer.headers["x-path"], answer.content), (f"/{number}", b"body %d" % number))
+        # MOSN says GOAWAY when it stops; a request that it has not seen goes to the next agent.
+        other = await connect_raw(self, await self.cloud.port("tunnelListener"))
+        other.transport.write(init_frame("clientCluster"))
+        await other.frame()
+        await self.cloud.counted(JOINED, 2)
+        mark = self.cloud.mark()
+        end.h2.close_connection(last_stream_id=max(end.ended))
+        end.flush()
+        await self.cloud.logged(LEFT, since=mark)
+        await peer.closed()
+        answer = threaded(client.get, "/again")
+        successor = Http2End(other, client=False)
+        await successor.until(lambda: successor.ended)
+        successor.h2.send_headers(1, [(":status", "204")], end_stream=True)
+        successor.flush()
+        self.assertEqual((await answer).status_code, 204)
+
+    async def test_server_like_mosns(self) -> None:
+        backend = await self.run_backend()
+        accepting = await listen_raw(self)
+        self.edge = self.run_proxy(
+            spoken(quick_agent(accepting.port, backend.address), "Http2", "Http1"), "agent"
+        )
+        peer = await accepting.next()
+        flag, document = await peer.frame()
+        self.assertEqual((flag, document["cluster_name"]), (1, "clientCluster"))
+        peer.transport.write(response_frame(1))
+        await self.edge.logged(SERVING)
+        self.assertEqual(peer.received, b"")
+        end = Http2End(peer, client=True)
+        for number, path in ((1, "/bytes?n=100000"), (3, "/echo"), (5, "/bytes?n=7")):
+            head = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", path)]
+            end.h2.send_headers(number, head, end_stream=number != 3)
+        end.h2.send_data(3, b"hello", end_stream=True)
+        end.flush()
+        await end.until(lambda: len(end.ended) == 3)
+        self.assertEqual(end.bodies, {1: pattern(100_000), 3: b"hello", 5: pattern(7)})
+        # When the agent stops it announces that by a frame of the tunnel, and says no GOAWAY, at which
+        # MOSN would begin anew on the same connection; what it sends meanwhile is still served.
+        stopping = self.edge.stop()
+        aside = await accepting.next()
+        self.assertEqual((await aside.frame())[0], 3)
+        head = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/bytes?n=9")]
+        end.h2.send_headers(7, head, end_stream=True)
+        end.flush()
+        await end.until(lambda: 7 in end.ended)
+        self.assertEqual((end.bodies[7], end.goaways), (pattern(9), 0))
+        self.assertEqual(await stopping, 0)
