@@ -17,6 +17,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
+from reverseproxy.addresses import host_of
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
@@ -164,7 +165,7 @@ class ReverseProxy(Service):
         tls = None
         if cluster.tls_context is not None and not config.tls_disable:
             owner = "cluster_manager" if cluster.cluster_manager_tls else path
-            tls = self._client_tls(cluster.tls_context, host_part(config.address), f"{owner}.tls_context")
+            tls = self._client_tls(cluster.tls_context, host_of(config.address), f"{owner}.tls_context")
         return host_maker(cluster, config, self._reactor, tls)
 
     def _router(self, config: RouterConfig, place: str = "") -> None:
@@ -303,7 +304,7 @@ class ReverseProxy(Service):
 
         def client_tls(server: str) -> ClientTls:
             assert config.tls_context is not None
-            name = host_part(server)
+            name = host_of(server)
             if name not in contexts:
                 contexts[name] = self._client_tls(config.tls_context, name, f"{path}.tls_context")
             return contexts[name]
@@ -438,11 +439,6 @@ class ReverseProxy(Service):
                 access_log.reopen()
             except ConfigError as error:
                 log.error("{reason}; the old access log stays in use", reason=str(error))
-
-
-def host_part(address: str) -> str:
-    """Take the host of C{host:port}; a TLS name by default."""
-    return "" if address.startswith("unix:") else address.rpartition(":")[0].strip("[]")
 
 
 def _is_tunnel(config: ListenerConfig) -> bool:

@@ -38,6 +38,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import Attribute, Interface
 
+from reverseproxy.addresses import host_of
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
@@ -63,9 +65,7 @@ class ConnectionInfo:
     @property
     def remote_ip(self) -> str:
         """The peer's address without its port and brackets."""
-        if self.remote.startswith("unix:"):
-            return self.remote
-        return self.remote.rpartition(":")[0].strip("[]")
+        return host_of(self.remote) or self.remote
 
 
 @dataclass(frozen=True, slots=True)

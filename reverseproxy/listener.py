@@ -7,7 +7,7 @@ that an agent hands in.
 
 from __future__ import annotations
 
-__all__ = ["BuildProtocol", "Listener", "ListenerFailed", "format_address", "parse_address"]
+__all__ = ["BuildProtocol", "Listener", "ListenerFailed", "format_address"]
 
 import errno
 import os
@@ -35,6 +35,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
@@ -74,16 +75,6 @@ def format_address(address: IAddress) -> str:
         name = address.name
         return f"unix:{os.fsdecode(name) if name is not None else ''}"
     return str(address)
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """
-    Split C{host:port}, C{[v6]:port} or C{:port}.
-
-    @raise ValueError: if there is no port.
-    """
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 @implementer(IHandshakeListener)
@@ -288,12 +279,12 @@ class Listener(Service):
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
         address = self.config.address
         port: IListeningPort
-        if self.config.network == "unix" or address.startswith("unix:"):
+        if self.config.network == "unix" or is_unix(address):
             path = address.removeprefix("unix:")
             _remove_stale_socket(path)
             port = self._reactor.listenUNIX(path, factory, BACKLOG)
             return port
-        host, number = parse_address(address)
+        host, number = split_host_port(address)
         if not host:
             # As in Go: all addresses, of IPv6 and of IPv4.
             try:

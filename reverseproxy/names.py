@@ -17,7 +17,6 @@ __all__ = [
     "RETRY_MAX",
     "IAnswerReceiver",
     "NameFollower",
-    "join_host_port",
 ]
 
 from collections.abc import Callable
@@ -60,11 +59,6 @@ system's resolver can't be interrupted.
 
 ABANDONED_FORGOTTEN = 300.0
 """Seconds after which a lookup that never came to an end no longer counts as one."""
-
-
-def join_host_port(ip: str, port: int) -> str:
-    """Put a host and a port into one string, IPv6 addresses in brackets."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 class IAnswerReceiver(IResolutionReceiver):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from reverseproxy.addresses import split_host_port
 from reverseproxy.config.loader import Loaded, loads
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ TUNNEL_LISTENER = "tunnel_server_listener"
 
 def _free(address: str) -> str:
     """Keep an address if it can be bound, else let the kernel choose another port."""
-    host, _, port = address.rpartition(":")
-    for number in (int(port), 0):
+    host, port = split_host_port(address)
+    for number in (port, 0):
         with socket.socket() as attempt:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -17,11 +17,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from reverseproxy.app import ReverseProxy, host_part
+from reverseproxy.addresses import split_host_port
+from reverseproxy.app import ReverseProxy
 from reverseproxy.config.models import RouterConfig, VirtualHostConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.listener import Listener, parse_address
+from reverseproxy.listener import Listener
 from reverseproxy.proxy.http1 import Http1Proxy
 from reverseproxy.proxy.protocols import IDLE_TIMEOUT
 from reverseproxy.proxy.tcp import TcpProxy
@@ -102,10 +103,6 @@ class BuildTests(SynchronousTestCase):
         self.assertIsInstance(app.listeners["hosted"].build_protocol(ACCEPTED), TcpProxy)
         app = build(edited(AGENT, (f"{CHAIN}.filters", [])))
         self.assertNotIsInstance(app.listeners["hosted"].build_protocol(ACCEPTED), TcpProxy)
-
-    def test_names_for_tls(self) -> None:
-        for address, name in (("example.com:443", "example.com"), ("[::1]:443", "::1"), ("unix:/x:1", "")):
-            self.assertEqual(host_part(address), name)
 
 
 def _filters(document: Any) -> list[Any]:
@@ -410,7 +407,7 @@ class RunningTests(TestCase):
             await deferLater(reactor, 0.001)
 
     async def connect(self, listener: Listener, tls: ClientTls | None = None) -> Got:
-        host, port = parse_address(listener.bound or "")
+        host, port = split_host_port(listener.bound or "")
         endpoint = TCP4ClientEndpoint(reactor, host, port)
         client = await connectProtocol(endpoint if tls is None else client_endpoint(endpoint, tls), Got())
         self.addCleanup(self.hang_up, client)

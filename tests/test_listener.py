@@ -30,9 +30,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from reverseproxy import listener as listener_module
+from reverseproxy.addresses import split_host_port
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
-from reverseproxy.listener import Listener, ListenerFailed, format_address, parse_address
+from reverseproxy.listener import Listener, ListenerFailed, format_address
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint
 from tests.certs import Certificates
 from tests.test_sockets import expected, tuning
@@ -52,13 +53,6 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual(format_address(address), text)
         other = HostnameAddress(b"example.com", 80)
         self.assertEqual(format_address(other), str(other))
-
-    def test_parse(self) -> None:
-        self.assertEqual(parse_address("10.0.0.7:80"), ("10.0.0.7", 80))
-        self.assertEqual(parse_address("[::1]:80"), ("::1", 80))
-        self.assertEqual(parse_address(":80"), ("", 80))
-        for wrong in ("10.0.0.7", "10.0.0.7:", "10.0.0.7:http"):
-            self.assertRaises(ValueError, parse_address, wrong)
 
 
 class Served(Protocol):
@@ -140,7 +134,7 @@ class ListenerTestCase(TestCase):
         assert listener.bound is not None
         if listener.bound.startswith("unix:"):
             return UNIXClientEndpoint(reactor, listener.bound.removeprefix("unix:"))
-        host, port = parse_address(listener.bound)
+        host, port = split_host_port(listener.bound)
         endpoint = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
         return endpoint(reactor, host, port)
 
@@ -195,7 +189,7 @@ class BindTests(ListenerTestCase):
         for reuseport in (False, True):
             listener = self.listener(address=":0", reuseport=reuseport)
             assert listener.bound is not None
-            port = parse_address(listener.bound)[1]
+            port = split_host_port(listener.bound)[1]
             for endpoint in (
                 TCP4ClientEndpoint(reactor, "127.0.0.1", port),
                 TCP6ClientEndpoint(reactor, "::1", port),
@@ -238,7 +232,7 @@ class BindTests(ListenerTestCase):
 
     async def test_every_interface(self) -> None:
         listener = self.listener(address=":0")
-        _, port = parse_address(listener.bound or "")
+        _, port = split_host_port(listener.bound or "")
         client = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Client())
         self.addCleanup(self.hang_up, client)
         await self.echoes(client)

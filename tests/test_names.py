@@ -15,15 +15,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.names import IAnswerReceiver, NameFollower, join_host_port
+from reverseproxy.names import IAnswerReceiver, NameFollower
 from tests.tunnel.logged import capture
-
-
-class JoinTests(SynchronousTestCase):
-    def test_join(self) -> None:
-        """IPv6 addresses are put in brackets."""
-        self.assertEqual(join_host_port("10.0.0.1", 80), "10.0.0.1:80")
-        self.assertEqual(join_host_port("2001:db8::1", 80), "[2001:db8::1]:80")
 
 
 class LifetimeTests(SynchronousTestCase):

@@ -16,8 +16,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from reverseproxy import quickstart
+from reverseproxy.addresses import split_host_port
 from reverseproxy.app import ReverseProxy
-from reverseproxy.listener import parse_address
 from tests.streams import reactor
 from tests.test_app import Got
 
@@ -65,7 +65,7 @@ class LoadTests(SynchronousTestCase):
             put_ports(self, taken[0], taken[1])
             addresses = self.load()
         for name in (quickstart.CLIENT_LISTENER, quickstart.TUNNEL_LISTENER):
-            host, port = parse_address(addresses[name])
+            host, port = split_host_port(addresses[name])
             self.assertEqual(host, "127.0.0.1")
             self.assertNotIn(port, taken)
         # Nothing is bound for the hosting listener, whose address is a name.
@@ -106,7 +106,7 @@ class RunningTests(TestCase):
         quickstart.announce(app, reactor, stream)
         while not stream.getvalue():
             await deferLater(reactor, 0.001)
-        host, port = parse_address(app.listeners[quickstart.CLIENT_LISTENER].bound or "")
+        host, port = split_host_port(app.listeners[quickstart.CLIENT_LISTENER].bound or "")
         self.assertIn(f"curl http://{host}:{port}/", stream.getvalue())
         client = await connectProtocol(TCP4ClientEndpoint(reactor, host, port), Got())
         client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -13,6 +13,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 
+from reverseproxy.addresses import host_of, is_unix, join_host_port
 from reverseproxy.cluster.balancers import make_balancer, make_meter
 from reverseproxy.cluster.dns import DnsClient, dns_settings
 from reverseproxy.cluster.endpoints import make_endpoint
@@ -21,7 +22,6 @@ from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.cluster.probes import CHECKERS, make_checker
 from reverseproxy.cluster.strict_dns import NamedHosts, StrictDns
-from reverseproxy.names import join_host_port
 from reverseproxy.tls import ClientTls
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def host_maker(
 
     def make(address: str) -> StaticHost:
         check_endpoint = None
-        if http is not None and http.port and not address.startswith("unix:"):
-            other = join_host_port(address.rpartition(":")[0].strip("[]"), http.port)
+        if http is not None and http.port and not is_unix(address):
+            other = join_host_port(host_of(address), http.port)
             check_endpoint = dial(reactor, other, timeout, tls if http.scheme == "https" else None)
         return StaticHost(
             config,
@@ -104,8 +104,8 @@ def add_hosts(
 
 
 def _is_name(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    return not (address.startswith("unix:") or isIPAddress(host) or isIPv6Address(host))
+    host = host_of(address)
+    return not (is_unix(address) or isIPAddress(host) or isIPv6Address(host))
 
 
 def _strict_dns(

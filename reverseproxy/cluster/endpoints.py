@@ -15,6 +15,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.tls import ClientTls, client_endpoint
 
 
@@ -36,15 +37,14 @@ def make_endpoint(
     @raise ValueError: if there is no port.
     """
     endpoint: IStreamClientEndpoint
-    if address.startswith("unix:"):
+    if is_unix(address):
         endpoint = UNIXClientEndpoint(reactor, address.removeprefix("unix:"), timeout=timeout)
     else:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+        host, port = split_host_port(address)
         if isIPAddress(host):
-            endpoint = TCP4ClientEndpoint(reactor, host, int(port), timeout=timeout)
+            endpoint = TCP4ClientEndpoint(reactor, host, port, timeout=timeout)
         elif isIPv6Address(host):
-            endpoint = TCP6ClientEndpoint(reactor, host, int(port), timeout=timeout)
+            endpoint = TCP6ClientEndpoint(reactor, host, port, timeout=timeout)
         else:
-            endpoint = HostnameEndpoint(reactor, host, int(port), timeout=timeout)
+            endpoint = HostnameEndpoint(reactor, host, port, timeout=timeout)
     return endpoint if tls is None else client_endpoint(endpoint, tls, allow_fall_back=allow_fall_back)

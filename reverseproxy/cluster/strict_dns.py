@@ -17,9 +17,10 @@ from twisted.internet.interfaces import IReactorTime, IResolutionReceiver
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.addresses import join_host_port
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
-from reverseproxy.names import NameFollower, join_host_port
+from reverseproxy.names import NameFollower
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
@@ -132,7 +133,7 @@ class Http1Proxy(Switchable):
             self.forwarded_by = ForwardedBy(
                 options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
             )
-        self.default_host = b"localhost" if info.local.startswith("unix:") else info.local.encode("ascii")
+        self.default_host = b"localhost" if is_unix(info.local) else info.local.encode("ascii")
         self._clock = settings.clock
         self._parser = RequestParser(options.max_header_size or DEFAULT_HEAD_SIZE)
         self._exchange: Exchange | None = None

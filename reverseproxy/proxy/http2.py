@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.addresses import is_unix
 from reverseproxy.config.models import Http2Options
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
@@ -271,7 +272,7 @@ class Http2Proxy(Http2Protocol):
             self.forwarded_by = ForwardedBy(
                 options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
             )
-        self.default_host = b"localhost" if info.local.startswith("unix:") else info.local.encode("ascii")
+        self.default_host = b"localhost" if is_unix(info.local) else info.local.encode("ascii")
         self._streams: dict[int, Http2Stream] = {}
         self._begun = False  # something has come
         self._greeted_by = inf  # when the client must have said hello

@@ -25,8 +25,9 @@ from random import random as default_random
 from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorTime, IResolutionReceiver
 from twisted.logger import Logger
 
+from reverseproxy.addresses import host_of, is_unix, join_host_port
 from reverseproxy.interfaces import IServerLister
-from reverseproxy.names import REFRESH, NameFollower, join_host_port
+from reverseproxy.names import REFRESH, NameFollower
 
 log = Logger()
 
@@ -72,16 +73,7 @@ class Target:
         The server's name without its port, which its TLS certificate has to be
         good for by default; empty for a Unix socket.
         """
-        return _split(self.server)[0]
-
-
-def _split(entry: str) -> tuple[str, str]:
-    if entry.startswith("unix:"):
-        return "", ""
-    host, _, port = entry.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    return host, port
+        return host_of(self.server)
 
 
 def _quote(value: object) -> str:
@@ -97,11 +89,11 @@ def parse_server(entry: object) -> Server:
     """
     if not isinstance(entry, str):
         raise ValueError(f"{_quote(entry)} is no server: expected a string such as host:port")
-    if entry.startswith("unix:"):
+    if is_unix(entry):
         if entry == "unix:" or not entry.isprintable():
             raise ValueError(f"{_quote(entry)} is no server: expected unix:/path")
         return Server(entry, "", 0, entry)
-    host, port_text = _split(entry)
+    host, port_text = host_of(entry), entry.rpartition(":")[2]
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
         raise ValueError(f"{_quote(entry)} is no server: expected host:port with a number for port")
     port = int(port_text)

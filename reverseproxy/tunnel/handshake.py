@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from reverseproxy.addresses import is_unix
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
 from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status, effective_weight
@@ -363,7 +364,7 @@ class Registry(Generic[_H]):
     def _keys(connection: HeldConnection[_H]) -> list[tuple[str, ...]]:
         keys: list[tuple[str, ...]] = []
         # The clients of a Unix socket have no address of their own.
-        if not connection.info.remote.startswith("unix:"):
+        if not is_unix(connection.info.remote):
             keys.append((connection.cluster, connection.info.remote))
         announcement = connection.announcement
         if announcement is not None and announcement.local_address:

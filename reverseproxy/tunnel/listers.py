@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.addresses import join_host_port
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
-from reverseproxy.names import join_host_port
 from reverseproxy.tunnel._files import Signature, parse_document, read_text, signature
 from reverseproxy.tunnel.discovery import parse_server
 

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import IServerLister
-from reverseproxy.names import ABANDONED_FORGOTTEN, LOOKUP_TIMEOUT, MAX_ADDRESSES, REFRESH, join_host_port
+from reverseproxy.names import ABANDONED_FORGOTTEN, LOOKUP_TIMEOUT, MAX_ADDRESSES, REFRESH
 from reverseproxy.tunnel.discovery import MAX_SERVERS, Discovery, Server, Target, parse_server
 from tests.tunnel.logged import capture
 
@@ -201,10 +201,6 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(server.name, entry)
         if server.address is not None:
             self.assertEqual(parse_server(server.address).address, server.address)
-
-    def test_join(self) -> None:
-        self.assertEqual(join_host_port("a", 1), "a:1")
-        self.assertEqual(join_host_port("::1", 1), "[::1]:1")
 
 
 class DiscoveryCase(SynchronousTestCase):

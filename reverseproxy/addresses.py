@@ -1,0 +1,40 @@
+"""
+Address strings, taken apart and put together.
+
+What stands in a configuration has been checked (L{reverseproxy.config}), so
+that nothing is checked twice here.
+"""
+
+from __future__ import annotations
+
+__all__ = ["host_of", "is_unix", "join_host_port", "split_host_port"]
+
+
+def is_unix(address: str) -> bool:
+    """Whether it is the address of a Unix socket, C{unix:/path}."""
+    return address.startswith("unix:")
+
+
+def split_host_port(address: str) -> tuple[str, int]:
+    """
+    Take C{host:port}, C{[v6]:port} or C{:port} apart.
+
+    @return: the host, without brackets and possibly empty, and the port.
+    @raise ValueError: if there is no port.
+    """
+    host, _, port = address.rpartition(":")
+    return _without_brackets(host), int(port)
+
+
+def host_of(address: str) -> str:
+    """The host of C{host:port} or C{[v6]:port}, without brackets; empty for a Unix socket."""
+    return "" if is_unix(address) else _without_brackets(address.rpartition(":")[0])
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Put a host and a port into one string, IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _without_brackets(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
