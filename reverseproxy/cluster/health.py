@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from reverseproxy.cluster.host import Fault, Host, ReverseHost
+from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class HealthMonitor:
 
     def _begin(self, host: Host, check: HostCheck) -> None:
         check.next = None
-        lent = isinstance(host, ReverseHost)
+        lent = host.single
         if not self._checker.wants(host) or (lent and not self._cluster.borrow(host)):
             # It may be busy; the requests on it will show how it is.
             self._again(host, check)

@@ -120,6 +120,8 @@ class Host(ABC):
     @ivar cluster: the cluster that it is a member of now.
     @cvar returns: whether this kind of host tends to come back by itself soon
         after it is gone.
+    @cvar single: whether this kind of host has but one connection, which it
+        leases to one protocol at a time, and is gone with.
     """
 
     __slots__ = (
@@ -145,6 +147,7 @@ class Host(ABC):
     )
 
     returns = False
+    single = False
 
     def __init__(
         self,
@@ -386,6 +389,7 @@ class ReverseHost(Host):
     )
 
     returns = True
+    single = True
 
     def __init__(
         self,

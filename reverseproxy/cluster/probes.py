@@ -15,6 +15,7 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.health import IHealthChecker
 from reverseproxy.cluster.host import Host, ReverseHost
@@ -57,7 +58,7 @@ class TcpChecker:
 
     def wants(self, host: Host) -> bool:
         """See L{IHealthChecker}."""
-        return not isinstance(host, ReverseHost)
+        return not host.returns
 
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
@@ -180,13 +181,15 @@ class HttpChecker:
 
     def wants(self, host: Host) -> bool:
         """See L{IHealthChecker}."""
-        if not isinstance(host, ReverseHost):
+        if not host.returns:
             return True
-        return not self._other_port and (not host.pools or _HTTP1 in host.pools)
+        if self._other_port:
+            return False
+        return not host.single or not host.pools or _HTTP1 in host.pools
 
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
-        keep = isinstance(host, ReverseHost)
+        keep = host.single
         probe = _HttpProbe(self._request(host, keep), self._head_request, self._is_good, keep)
         asked: Deferred[Any] = host.connect_check(_ProbeFactory(probe))
         asked.addCallback(lambda _: probe.verdict)
@@ -205,7 +208,7 @@ class HttpChecker:
         return any(first <= status <= last for first, last in self._good)
 
     def _request(self, host: Host, keep: bool) -> bytes:
-        name = self._domain or ("localhost" if host.address.startswith("unix:") else host.address)
+        name = self._domain or ("localhost" if is_unix(host.address) else host.address)
         connection = "keep-alive" if keep else "close"
         lines = (self._line, f"Host: {name}", "User-Agent: reverseproxy", f"Connection: {connection}", "", "")
         return "\r\n".join(lines).encode("ascii", "replace")

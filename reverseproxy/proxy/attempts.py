@@ -137,7 +137,7 @@ class Attempts:
         A reverse connection speaks the protocol of its first request for as long
         as it lives: the listener that hosts it has decided on one by then.
         """
-        if not host.returns:
+        if not host.single:
             return True
         return (not host.pools or self.protocol in host.pools) and host.spoken in ("", self.protocol)
 

@@ -317,7 +317,7 @@ class Http1Pool:
         """
         self.host = host
         self.clock = clock
-        self.exclusive = host.returns
+        self.exclusive = host.single
         self.max_requests = 0
         cluster = host.cluster
         if cluster is not None and not self.exclusive:

@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable
-from reverseproxy.cluster.host import Host, IHostPool, ReverseHost
+from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, switching_protocols
@@ -605,7 +605,7 @@ class Http2Pool:
     def __init__(self, host: Host, clock: IReactorTime, idle_timeout: float | None = None) -> None:
         self.host = host
         self.clock = clock
-        self.exclusive = isinstance(host, ReverseHost)
+        self.exclusive = host.single
         self.idle_timeout = None if self.exclusive else idle_timeout or None
         self.keepalive = HttpKeepalive()
         cluster = host.cluster

@@ -49,7 +49,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable, Rebindable
-from reverseproxy.cluster.host import Host, IHostPool, ReverseHost
+from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
 from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.relay import LINGER, lose_connection
@@ -539,7 +539,7 @@ class RpcPool:
         self.max_frame = max_frame
         self.host = host
         self.clock = clock
-        self.exclusive = isinstance(host, ReverseHost)
+        self.exclusive = host.single
         self.capacity = min(CAPACITY, protocol.max_id // 2)
         self.heartbeats = bool(protocol.heartbeat(1))
         self.idle_timeout = None if self.exclusive else idle_timeout or None

@@ -22,7 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.host import Host, ReverseHost
+from reverseproxy.addresses import host_of, is_unix
+from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.models import TcpProxyConfig
@@ -208,7 +209,9 @@ class TcpProxy(RelayEnd):
         assert isinstance(end, RelayEnd)
         self._pending = None
         self._upstream = end
-        if not isinstance(self._host, ReverseHost):  # whose tunnel has its own idea of how to tune it
+        if (
+            self._host is not None and not self._host.returns
+        ):  # whose tunnel has its own idea of how to tune it
             tune(end.transport)
         if self._cluster is not None and self._host is not None:
             self._cluster.report(self._host, Outcome.CONNECTED)
@@ -282,9 +285,9 @@ class TcpProxy(RelayEnd):
 
 
 def _address_in(address: str, networks: list[Any]) -> bool:
-    if address.startswith("unix:"):
+    if is_unix(address):
         return False
-    host = ip_address(address.rpartition(":")[0].strip("[]"))
+    host = ip_address(host_of(address))
     return any(host in network for network in networks)
 
 

@@ -113,6 +113,7 @@ class StaticHostTests(SynchronousTestCase):
         )
         self.assertIsNone(self.host.capacity)
         self.assertFalse(self.host.returns)
+        self.assertFalse(self.host.single)
         self.assertEqual(repr(self.host), "<StaticHost 10.0.0.1:80 idle>")
 
     def test_connected(self) -> None:
@@ -197,6 +198,7 @@ class LeaseTests(ReverseHostCase):
         )
         self.assertEqual(host.capacity, 1)
         self.assertTrue(host.returns)
+        self.assertTrue(host.single)
         self.assertEqual(host.state, "idle")
         self.assertEqual(self.make(capacity=None)[0].capacity, None)
 
