@@ -1,9 +1,10 @@
-"""Address strings to Twisted's client endpoints."""
+"""Address strings to Twisted's client endpoints, and what these want to connect."""
 
 from __future__ import annotations
 
-__all__ = ["make_endpoint"]
+__all__ = ["Building", "make_endpoint"]
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -13,10 +14,24 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IProtocol, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.tls import ClientTls, client_endpoint
+
+
+class Building(Factory):
+    """A factory for one purpose: it builds what it is told to, and logs nothing of itself."""
+
+    noisy = False
+
+    def __init__(self, make: Callable[[], IProtocol]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Build the protocol of one connection."""
+        return self._make()
 
 
 def make_endpoint(

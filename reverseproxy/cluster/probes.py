@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocol
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix
+from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.health import IHealthChecker
 from reverseproxy.cluster.host import Host, ReverseHost
@@ -37,16 +38,6 @@ class CheckFailed(ReverseProxyError):
     """A host is not well."""
 
 
-class _ProbeFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, probe: Protocol) -> None:
-        self._probe = probe
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return self._probe
-
-
 @implementer(IHealthChecker)
 class TcpChecker:
     """
@@ -63,7 +54,7 @@ class TcpChecker:
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
         probe = Protocol()
-        return host.connect_check(_ProbeFactory(probe)).addCallback(self._connected, probe)
+        return host.connect_check(Building(lambda: probe)).addCallback(self._connected, probe)
 
     def _connected(self, _: IProtocol, probe: Protocol) -> None:
         transport: Any = probe.transport
@@ -191,7 +182,7 @@ class HttpChecker:
         """See L{IHealthChecker}."""
         keep = host.single
         probe = _HttpProbe(self._request(host, keep), self._head_request, self._is_good, keep)
-        asked: Deferred[Any] = host.connect_check(_ProbeFactory(probe))
+        asked: Deferred[Any] = host.connect_check(Building(lambda: probe))
         asked.addCallback(lambda _: probe.verdict)
         if isinstance(host, ReverseHost):
             # The listener at the other end has taken its first request for what it speaks.

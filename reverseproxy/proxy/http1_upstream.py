@@ -17,17 +17,16 @@ from typing import cast
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HttpError
@@ -286,16 +285,6 @@ class Http1Client(Switchable):
         """The connection is lost; C{connectionLost} says so as well."""
 
 
-class _ClientFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, pool: Http1Pool) -> None:
-        self._pool = pool
-
-    def buildProtocol(self, addr: IAddress | None) -> Http1Client:
-        return Http1Client(self._pool)
-
-
 @implementer(IHostPool)
 class Http1Pool:
     """
@@ -331,7 +320,7 @@ class Http1Pool:
         self._idle: list[Http1Client] = []
         self._draining = host.retired or host.closed
         self._timer: IDelayedCall | None = None
-        self._factory = _ClientFactory(self)
+        self._factory = Building(lambda: Http1Client(self))
 
     @property
     def idle(self) -> int:

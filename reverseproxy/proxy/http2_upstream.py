@@ -24,12 +24,12 @@ from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, IReactorTime
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
@@ -580,16 +580,6 @@ class Http2Client(Http2Protocol):
         return deadline
 
 
-class _ClientFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, pool: Http2Pool) -> None:
-        self._pool = pool
-
-    def buildProtocol(self, addr: IAddress | None) -> Http2Client:
-        return Http2Client(self._pool)
-
-
 @implementer(IHostPool)
 class Http2Pool:
     """
@@ -617,7 +607,7 @@ class Http2Pool:
         self._dialling = False
         self._dial: Deferred[Any] | None = None
         self._ended = host.retired or host.closed
-        self._factory = _ClientFactory(self)
+        self._factory = Building(lambda: Http2Client(self))
         self._set_capacity(MAX_STREAMS)
 
     @property

@@ -37,17 +37,17 @@ from typing import Any, Final, Protocol, cast
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
@@ -500,16 +500,6 @@ class RpcClient(Rebindable):
         """The connection is lost; C{connectionLost} says so as well."""
 
 
-class _ClientFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, pool: RpcPool) -> None:
-        self._pool = pool
-
-    def buildProtocol(self, addr: IAddress | None) -> RpcClient:
-        return RpcClient(self._pool)
-
-
 @implementer(IHostPool)
 class RpcPool:
     """
@@ -560,7 +550,7 @@ class RpcPool:
         self._dials: set[Deferred[Any]] = set()
         self._waiting: dict[Deferred[RpcClient], None] = {}
         self._ended = False
-        self._factory = _ClientFactory(self)
+        self._factory = Building(lambda: RpcClient(self))
 
     @property
     def connections(self) -> int:

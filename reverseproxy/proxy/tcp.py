@@ -16,13 +16,14 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.addresses import host_of, is_unix
+from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.cluster.outcome import Outcome
@@ -96,16 +97,6 @@ class TcpProxySettings:
     clock: IReactorTime
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
-
-
-class _EndFactory(Factory):
-    noisy = False
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-
-    def buildProtocol(self, addr: IAddress | None) -> RelayEnd:
-        return RelayEnd(self._clock)
 
 
 @implementer(IDrainable)
@@ -184,7 +175,7 @@ class TcpProxy(RelayEnd):
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
         host.connection_opened()
-        dialling = self._pending = host.connect(_EndFactory(self._clock))
+        dialling = self._pending = host.connect(Building(lambda: RelayEnd(self._clock)))
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
     def _not_connected(self, cluster: Cluster, host: Host, reason: Failure) -> None:

@@ -18,13 +18,13 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IProtocol
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.cluster.endpoints import Building, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
@@ -104,18 +104,6 @@ class _Aside(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self._closed.called:
             self._closed.callback(None)
-
-
-class _Building(Factory):
-    """A factory of one protocol, given how to make it."""
-
-    noisy = False
-
-    def __init__(self, make: Callable[[], IProtocol]) -> None:
-        self._make = make
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self._make()
 
 
 class Peer:
@@ -210,7 +198,7 @@ class Peer:
                     config.dead_peer_timeout,
                 )
 
-            connecting: Deferred[IProtocol] = self._endpoint.connect(_Building(make))
+            connecting: Deferred[IProtocol] = self._endpoint.connect(Building(make))
             return connecting
 
         dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
@@ -310,7 +298,7 @@ class Peer:
         frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
         for frame in frames:
             # One frame a connection: MOSN decodes a second one only when more bytes follow it.
-            connecting: Deferred[Any] = self._endpoint.connect(_Building(_Aside))
+            connecting: Deferred[Any] = self._endpoint.connect(Building(_Aside))
             aside = await connecting
             await aside.tell(frame)
 
