@@ -120,6 +120,29 @@ class TunnelAgentConfig(Model):
         "servers ignore. If false, the first message is byte for byte MOSN's.",
         ours=True,
     )
+    mux: Bool = key(
+        True,
+        "Whether each connection carries many requests and sessions at once, if the server can do that too. "
+        "It takes announce.",
+        ours=True,
+    )
+    mux_ping_interval: Interval = key(
+        2.0,
+        "On a connection that carries many requests: after how long without a byte from the server it is "
+        "asked whether it is there.",
+        ours=True,
+    )
+    mux_ping_timeout: Interval = key(
+        2.5,
+        "How long the server may take to answer that, before the connection ends.",
+        ours=True,
+    )
+    mux_max_window: Annotated[Int, between(2**18, 2**30)] = key(
+        2**22,
+        "The most bytes that may be on their way to this agent for one request or session, when the "
+        "connection is slow to answer but fast to carry. At least 262144, which each has from the start.",
+        ours=True,
+    )
     metadata: Mapping[str, Text] = key({}, "Labels for this agent's hosts on the server.", ours=True)
 
     @field_validator("tls_context")

@@ -342,6 +342,27 @@ class TunnelConfig(Model):
     dead_peer_timeout: Interval = key(
         60.0, "How soon a connection ends whose agent does not answer any more.", ours=True
     )
+    mux: Bool = key(
+        True,
+        "Whether one connection of an agent carries many requests and sessions at once, if the agent can do "
+        "that too. MOSN's agents can't; each of their connections carries one at a time.",
+        ours=True,
+    )
+    mux_ping_interval: Interval = key(
+        2.0,
+        "On a connection that carries many requests: after how long without a byte from the agent it is "
+        "asked whether it is there.",
+        ours=True,
+    )
+    mux_ping_timeout: Interval = key(
+        2.5, "How long the agent may take to answer that, before the connection ends.", ours=True
+    )
+    mux_max_window: Annotated[Int, between(2**18, 2**30)] = key(
+        2**22,
+        "The most bytes that may be on their way to this server for one request or session, when the "
+        "connection is slow to answer but fast to carry. At least 262144, which each has from the start.",
+        ours=True,
+    )
 
 
 class FilterConfig(Model):

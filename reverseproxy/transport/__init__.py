@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["is_supported", "with_streams"]
+__all__ = ["is_supported", "turn_end_of", "with_streams"]
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.posixbase import PosixReactorBase
@@ -21,3 +23,15 @@ def with_streams(reactor: Any) -> Any:
     from reverseproxy.transport.reactor import StreamReactor
 
     return StreamReactor(reactor)
+
+
+def turn_end_of(clock: Any) -> Callable[[Callable[[], object]], object]:
+    """
+    Find out how to have something called at the end of the reactor's turn.
+
+    @param clock: what L{with_streams} gives, which tells connections of their
+        events in one go and has a method for it; with anything else it is a
+        call of C{callLater} for the next turn.
+    """
+    at_turn_end: Callable[[Callable[[], object]], object] | None = getattr(clock, "call_at_turn_end", None)
+    return partial(clock.callLater, 0) if at_turn_end is None else at_turn_end

@@ -16,6 +16,7 @@ from __future__ import annotations
 __all__ = ["Poller"]
 
 import select
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -53,6 +54,8 @@ class Poller:
         # Descriptors added since events were last asked for: an event for such a
         # number belongs to a connection that was closed in the meantime.
         self._fresh: set[int] = set()
+        self._in_turn = False
+        self._last: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
         return f"<Poller of {list(self._descriptors.values())!r}>"
@@ -134,7 +137,9 @@ class Poller:
         """Tell descriptors of the events that there are now."""
         descriptors, interests, fresh = self._descriptors, self._interests, self._fresh
         fresh.clear()
-        for fd, event in self._epoll.poll(0, len(descriptors) or 1):
+        events = self._epoll.poll(0, len(descriptors) or 1)
+        self._in_turn = True
+        for fd, event in events:
             interest = interests.get(fd)
             if interest is None or fd in fresh:
                 continue
@@ -162,6 +167,30 @@ class Poller:
                     self._disconnect(descriptor, why, reading)
             except BaseException as error:  # whatever it is, it must not end the other connections
                 self._failed(descriptor, error)
+        self._in_turn = False
+        if self._last:
+            self._end_turn()
+
+    def call_at_turn_end(self, call: Callable[[], object]) -> None:
+        """
+        Call something once all descriptors have been told of what there is now.
+
+        For what is better done once than for each event, such as to send what
+        many of them have brought about.  It is called in the order of the calls
+        of this method.  Outside of a turn, and for what such a call calls for in
+        its turn, it is in the reactor's next one.
+        """
+        if not self._in_turn and not self._last:
+            self._reactor.callLater(0, self._end_turn)
+        self._last.append(call)
+
+    def _end_turn(self) -> None:
+        calls, self._last = self._last, []
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                log.failure("what was to be done at the end of a turn failed")
 
     def _disconnect(self, descriptor: Any, why: BaseException, reading: bool) -> None:
         self.removeReader(descriptor)

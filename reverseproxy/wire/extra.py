@@ -14,8 +14,10 @@ __all__ = [
     "EXTRA_KEY",
     "MAX_AGENT_LENGTH",
     "MAX_METADATA_ENTRIES",
+    "MAX_MUX_ENTRIES",
     "MAX_TEXT_LENGTH",
     "VERSION",
+    "YAMUX",
     "Announcement",
     "CloseProof",
     "ServerAnnouncement",
@@ -40,6 +42,12 @@ MAX_TEXT_LENGTH = 256
 MAX_METADATA_ENTRIES = 32
 """How many metadata entries an agent may announce."""
 
+MAX_MUX_ENTRIES = 8
+"""How many ways to carry many streams an agent may offer."""
+
+YAMUX = "yamux"
+"""The one way to carry many streams over a connection that this code knows; see L{reverseproxy.wire.mux}."""
+
 
 def _check_text(what: str, text: str, most: int, least: int = 0) -> None:
     """Refuse a text of the wrong length, and one that would garble a log."""
@@ -58,6 +66,14 @@ def _ours(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Our part of C{extra}; empty if there is none."""
     part = (extra or {}).get(EXTRA_KEY)
     return part if isinstance(part, Mapping) else {}
+
+
+def _check_mux(name: object) -> str:
+    """Check the name of a way to carry streams."""
+    if not isinstance(name, str):
+        raise ValueError("a way to carry streams must be a string")
+    _check_text("the name of a way to carry streams", name, MAX_TEXT_LENGTH, 1)
+    return name
 
 
 def _text(part: Mapping[str, Any], key: str) -> str:
@@ -80,12 +96,15 @@ class Announcement:
         them.  A later graceful close names connections by it.
     @ivar metadata: labels for the host.
     @ivar version: the newest version of these messages that the agent speaks.
+    @ivar mux: the ways to carry many streams over this connection that the
+        agent knows, best first; empty if it wants to be lent as a whole.
     """
 
     agent: str
     local_address: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     version: int = VERSION
+    mux: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """
@@ -101,17 +120,22 @@ class Announcement:
         for key, value in self.metadata.items():
             _check_text("a metadata key", key, MAX_TEXT_LENGTH, 1)
             _check_text(f"the metadata value of {key}", value, MAX_TEXT_LENGTH)
+        if len(self.mux) > MAX_MUX_ENTRIES:
+            raise ValueError(f"there may be {MAX_MUX_ENTRIES} ways to carry streams, not {len(self.mux)}")
+        for name in self.mux:
+            _check_mux(name)
 
     def to_extra(self) -> dict[str, Any]:
         """Build the C{extra} of an init frame."""
-        return {
-            EXTRA_KEY: {
-                "version": self.version,
-                "agent": self.agent,
-                "local_address": self.local_address,
-                "metadata": dict(self.metadata),
-            }
+        part: dict[str, Any] = {
+            "version": self.version,
+            "agent": self.agent,
+            "local_address": self.local_address,
+            "metadata": dict(self.metadata),
         }
+        if self.mux:
+            part["mux"] = list(self.mux)
+        return {EXTRA_KEY: part}
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any] | None) -> Announcement | None:
@@ -129,9 +153,22 @@ class Announcement:
                 local_address=_text(part, "local_address"),
                 metadata=_metadata(part.get("metadata")),
                 version=part.get("version", 0),
+                mux=_mux(part.get("mux")),
             )
         except ValueError:
             return None
+
+
+def _mux(value: object) -> tuple[str, ...]:
+    """Take what is well-formed of the ways to carry streams."""
+    good: list[str] = []
+    if isinstance(value, list):
+        for name in value[:MAX_MUX_ENTRIES]:
+            try:
+                good.append(_check_mux(name))
+            except ValueError:
+                continue
+    return tuple(good)
 
 
 def _metadata(value: object) -> dict[str, str]:
@@ -156,21 +193,31 @@ class ServerAnnouncement:
     What our server says of itself when it accepts an agent that announced itself.
 
     @ivar version: the version of these messages that the server speaks.
+    @ivar mux: the way to carry streams over this connection, one of those that
+        the agent has offered; it begins right behind this frame, at both ends.
+        Empty if the connection is lent as a whole.
     """
 
     version: int = VERSION
+    mux: str = ""
 
     def __post_init__(self) -> None:
         """
         Check the bounds.
 
-        @raise ValueError: if the version is not a positive integer.
+        @raise ValueError: if the version is not a positive integer, or the way
+            to carry streams is no name.
         """
         _check_version(self.version)
+        if self.mux:
+            _check_mux(self.mux)
 
     def to_extra(self) -> dict[str, Any]:
         """Build the C{extra} of an init response."""
-        return {EXTRA_KEY: {"version": self.version}}
+        part: dict[str, Any] = {"version": self.version}
+        if self.mux:
+            part["mux"] = self.mux
+        return {EXTRA_KEY: part}
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any] | None) -> ServerAnnouncement | None:
@@ -180,7 +227,8 @@ class ServerAnnouncement:
         @return: the announcement; L{None} if there is none or it is not well-formed.
         """
         try:
-            return cls(_ours(extra).get("version", 0))
+            part = _ours(extra)
+            return cls(part.get("version", 0), _text(part, "mux"))
         except ValueError:
             return None
 

@@ -28,6 +28,16 @@ class Reactor:
 
     def __init__(self) -> None:
         self.readers: list[Any] = []
+        self.later: list[Callable[[], Any]] = []
+
+    def callLater(self, delay: float, call: Callable[[], Any]) -> None:
+        assert delay == 0
+        self.later.append(call)
+
+    def turn(self) -> None:
+        later, self.later = self.later, []
+        for call in later:
+            call()
 
     def addReader(self, reader: Any) -> None:
         self.readers.append(reader)
@@ -288,3 +298,54 @@ class PollerTests(SynchronousTestCase):
         self.assertEqual(self.reactor.readers, [self.poller])
         self.poller.doRead()
         self.assertEqual(again.told, ["read"])
+
+    def test_the_end_of_a_turn(self) -> None:
+        told: list[str] = []
+        first, second = self.readable(), self.readable()
+
+        def read(name: str) -> None:
+            told.append(f"{name} read")
+            self.poller.call_at_turn_end(lambda: told.append(f"after {name}"))
+
+        first.on_read = lambda: read("first")
+        second.on_read = lambda: read("second")
+        self.poller.doRead()
+        self.assertEqual(told, ["first read", "second read", "after first", "after second"])
+        self.assertEqual(self.reactor.later, [])
+
+    def test_the_end_of_a_turn_for_what_happens_between_turns(self) -> None:
+        told: list[str] = []
+        self.poller.call_at_turn_end(lambda: told.append("one"))
+        self.poller.call_at_turn_end(lambda: told.append("two"))
+        self.assertEqual((told, len(self.reactor.later)), ([], 1))
+        self.reactor.turn()
+        self.assertEqual(told, ["one", "two"])
+        # Or at the end of the next one, if that comes first.
+        self.poller.call_at_turn_end(lambda: told.append("three"))
+        self.readable()
+        self.poller.doRead()
+        self.assertEqual(told, ["one", "two", "three"])
+        self.reactor.turn()
+        self.assertEqual(told, ["one", "two", "three"])
+
+    def test_the_end_of_a_turn_that_calls_for_another_one(self) -> None:
+        told: list[str] = []
+
+        def again() -> None:
+            told.append("again")
+            self.poller.call_at_turn_end(again)
+
+        descriptor = self.readable()
+        descriptor.on_read = lambda: self.poller.call_at_turn_end(again)
+        self.poller.doRead()
+        self.assertEqual((told, len(self.reactor.later)), (["again"], 1))
+        self.reactor.turn()
+        self.assertEqual((told, len(self.reactor.later)), (["again"] * 2, 1))
+
+    def test_a_failure_at_the_end_of_a_turn(self) -> None:
+        told: list[str] = []
+        self.poller.call_at_turn_end(lambda: 1 // 0)
+        self.poller.call_at_turn_end(lambda: told.append("other"))
+        self.reactor.turn()
+        self.assertEqual(told, ["other"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

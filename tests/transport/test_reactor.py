@@ -29,7 +29,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface.verify import verifyObject
 
-from reverseproxy.transport import is_supported, with_streams
+from reverseproxy.transport import is_supported, turn_end_of, with_streams
 from reverseproxy.transport.stream import StreamTransport
 from tests.transport.contract import Building, Contract, Recorder
 
@@ -126,6 +126,14 @@ class ReactorTests(Contract):
         self.assertEqual(self.reactor.threadpool, reactor.threadpool)  # type: ignore[attr-defined]
         self.assertIs(self.reactor.nameResolver, reactor.nameResolver)  # type: ignore[attr-defined]
         self.assertRaises(AttributeError, getattr, self.reactor, "nonsense")
+
+    async def test_the_end_of_a_turn_of_any_reactor(self) -> None:
+        for each in (self.reactor, reactor):
+            told: list[int] = []
+            turn_end_of(each)(lambda told=told: told.append(1))
+            self.assertEqual(told, [])
+            await self.until(lambda told=told: told)
+        self.assertEqual(turn_end_of(self.reactor), self.reactor.call_at_turn_end)
 
     async def test_where_it_is_supported(self) -> None:
         self.assertTrue(is_supported(reactor))

@@ -11,7 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.wire.extra import (
     MAX_AGENT_LENGTH,
     MAX_METADATA_ENTRIES,
+    MAX_MUX_ENTRIES,
     MAX_TEXT_LENGTH,
+    YAMUX,
     Announcement,
     CloseProof,
     ServerAnnouncement,
@@ -22,7 +24,9 @@ ANYTHING = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["reverseproxy", "version", "agent", "local_address", "metadata", "credential"])
+            st.sampled_from(
+                ["reverseproxy", "version", "agent", "local_address", "metadata", "credential", "mux"]
+            )
             | st.text(),
             inner,
             max_size=6,
@@ -53,6 +57,25 @@ class AnnouncementTests(SynchronousTestCase):
         announcement = Announcement("a1", "[::1]:5", {"zone": "b"})
         self.assertEqual(Announcement.from_extra(announcement.to_extra()), announcement)
         self.assertEqual(hash(announcement), hash(Announcement("a1", "[::1]:5")))
+
+    def test_streams(self) -> None:
+        offer = Announcement("a", mux=(YAMUX, "other"))
+        self.assertEqual(offer.to_extra()["reverseproxy"]["mux"], ["yamux", "other"])
+        self.assertEqual(Announcement.from_extra(offer.to_extra()), offer)
+        # Nothing is said of them by those who don't want them.
+        self.assertNotIn("mux", Announcement("a").to_extra()["reverseproxy"])
+
+    def test_bad_offers_of_streams_are_left_out(self) -> None:
+        bad: list[Any] = [None, 7, "yamux", {"yamux": 1}, [7], [""], ["x" * (MAX_TEXT_LENGTH + 1)], ["a\nb"]]
+        for mux in bad:
+            found = Announcement.from_extra(ours(version=1, agent="a", mux=mux))
+            assert found is not None
+            self.assertEqual(found.mux, ())
+        many = Announcement.from_extra(ours(version=1, agent="a", mux=[7, *"abcdefghijklmnop"]))
+        assert many is not None
+        self.assertEqual(many.mux, tuple("abcdefg"))
+        for wrong in (("a",) * (MAX_MUX_ENTRIES + 1), ("",), ("a\nb",), (7,)):
+            self.assertRaises(ValueError, Announcement, "a", mux=wrong)
 
     def test_a_newer_version_and_its_keys_are_taken(self) -> None:
         self.assertEqual(
@@ -130,6 +153,14 @@ class AnnouncementTests(SynchronousTestCase):
 
 
 class ServerAnnouncementTests(SynchronousTestCase):
+    def test_streams(self) -> None:
+        choice = ServerAnnouncement(mux=YAMUX)
+        self.assertEqual(choice.to_extra(), {"reverseproxy": {"version": 1, "mux": "yamux"}})
+        self.assertEqual(ServerAnnouncement.from_extra(choice.to_extra()), choice)
+        self.assertEqual(ServerAnnouncement.from_extra(ours(version=1)), ServerAnnouncement())
+        for mux in (7, None, "x" * (MAX_TEXT_LENGTH + 1), "a\nb"):
+            self.assertIsNone(ServerAnnouncement.from_extra(ours(version=1, mux=mux)))
+
     def test_form(self) -> None:
         extra = ServerAnnouncement().to_extra()
         self.assertEqual(extra, {"reverseproxy": {"version": 1}})
