@@ -33,6 +33,7 @@ from reverseproxy.proxy.http1 import Http1Settings
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
+from reverseproxy.wire.grpc import error_fields, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
 from reverseproxy.wire.http1_headers import ForwardedBy
@@ -72,7 +73,8 @@ class Http2Stream:
     @ivar exchange: who serves it, until that is over.
     @ivar deadline: when the exchange has taken too long, or the client.
     @ivar grpc: whether it carries a call of gRPC, whose answer may go on for
-        as long as there are messages.
+        as long as there are messages, and is one of trailers alone if it is an
+        error of ours.
     @ivar unsent: bytes of the response that waited for the client at the last
         look; of a tunnel, bytes that had passed.
     @ivar early: what a client sent behind a request to switch protocols.
@@ -164,6 +166,11 @@ class Http2Stream:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         http2 = self._http2
         http2.decline_tunnel(self.number)
+        if self.grpc and status >= 400:
+            http2.send_head(self.number, error_fields(status, body.strip()), True)
+            self.exchange_done(exchange)
+            self._proxy.flush()
+            return
         fields = [(b":status", b"%d" % status)]
         if status == 204 or status == 304:
             body = b""
@@ -241,12 +248,6 @@ class Http2Stream:
         if exchange is not None:
             exchange.cancel(reason)
             self._proxy.record(exchange)
-
-
-def _is_grpc(head: RequestHead) -> bool:
-    return any(
-        name == b"content-type" and value.startswith(b"application/grpc") for name, value in head.headers
-    )
 
 
 @implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
@@ -363,7 +364,7 @@ class Http2Proxy(Http2Protocol):
         if head.upgrade:
             head = websocket_request(head)
         exchange = stream.exchange = Exchange(stream, head, self.clock.seconds())
-        stream.grpc = (b"te", b"trailers") in head.headers and _is_grpc(head)
+        stream.grpc = (b"te", b"trailers") in head.headers and is_grpc(head.headers)
         if head.upgrade:
             exchange.end_request(END)
             self.http2.hold(number)  # until there is somebody to give it to
@@ -385,12 +386,15 @@ class Http2Proxy(Http2Protocol):
         self._begin(number, head).fail(error.status, str(error))
 
     def _note_mistake(self, reason: str) -> None:
-        log.info(
-            "{listener}: {peer} sent a bad request: {reason}",
-            listener=self.settings.listener,
-            peer=self.info.remote,
-            reason=reason,
-        )
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.info(
+                "{listener}: {peer} sent a bad request: {reason} ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
 
     def _reset(self, number: int, reset: Reset) -> None:
         stream = self._streams.get(number)

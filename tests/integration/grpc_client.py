@@ -132,7 +132,7 @@ class Client:
         try:
             self.unary("Unary", b"")
         except grpc.RpcError as error:
-            return {"code": error.code().name}
+            return {"code": error.code().name, "details": error.details()}
         return {}
 
     def until_told(self) -> dict[str, Any]:

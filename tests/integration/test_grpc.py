@@ -86,7 +86,7 @@ class GrpcTests(IntegrationTestCase):
     async def test_no_agent(self) -> None:
         self.cloud = self.run_proxy(spoken(server(cluster={"connect_timeout": "1s"}), "Http2"), "server")
         seen = await self.client(await self.cloud.port("clientListener"), "unreachable")
-        self.assertEqual(seen, {"code": "UNAVAILABLE"})
+        self.assertEqual(seen, {"code": "UNAVAILABLE", "details": "cluster clientCluster has no host"})
 
     async def test_agents_come_and_go_under_load(self) -> None:
         port = await self.start(graceful_close_max_wait_duration="5s")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import IDrainable
+from reverseproxy.proxy.http1 import LOG_BURST
 from reverseproxy.proxy.http2 import STALL, WARNING_TIME
 from reverseproxy.wire.http2_frames import MAX_STREAM_ID, PREFACE, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
@@ -239,6 +241,35 @@ class ExchangeTests(Http2TestCase):
         self.assertEqual((client[number].body, client[number].reset), (b"xxxxx", None))
         world.turn(2)
         self.assertEqual(client[number].reset, ErrorCode.INTERNAL_ERROR)
+
+    def test_grpc_is_told_of_our_errors_in_its_own_way(self) -> None:
+        world = self.world()
+        client = world.connect()
+        grpc = [(b"te", b"trailers"), (b"content-type", b"application/grpc+proto")]
+        answer = client[client.ask([*path(b"/nowhere", POST), *grpc], b"x")]
+        self.assertEqual((answer.status, answer.body, answer.ended), (200, b"", True))
+        self.assertEqual(answer.header(b"content-type"), b"application/grpc")
+        self.assertEqual(answer.header(b"grpc-status"), b"12")
+        self.assertEqual(answer.header(b"grpc-message"), b"there is no cluster 'unknown'")
+        number, _ = self.ask(world, client, [*path(b"/quick", POST), *grpc], b"x", end=False)
+        world.turn(2)
+        self.assertEqual(client[number].header(b"grpc-status"), b"4")
+        self.assertEqual(client[number].reset, ErrorCode.NO_ERROR)  # it may stop sending
+        answer = client[client.ask([*path(b"/moved", POST), *grpc], b"x")]
+        self.assertEqual(answer.status, 302)
+        self.assertEqual([record.status for record in world.records], [404, 504, 302])
+
+    def test_lines_about_bad_requests_are_bounded(self) -> None:
+        world = self.world(http2={"max_resets": 1000})
+        client = world.connect()
+        seen: list[object] = []
+        globalLogPublisher.addObserver(seen.append)
+        self.addCleanup(globalLogPublisher.removeObserver, seen.append)
+        for _ in range(200):
+            client.ask([*GET, (b"Connection", b"close")])
+        lines = [event for event in seen if "a bad request" in str(event)]
+        self.assertEqual(len(lines), LOG_BURST)
+        self.assertEqual(client.look().goaways, [])
 
     def test_no_other_answer_does(self) -> None:
         world = self.world()
