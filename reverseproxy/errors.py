@@ -20,7 +20,9 @@ __all__ = [
     "HostGone",
     "Http2Error",
     "HttpError",
+    "MuxError",
     "NoHealthyHost",
+    "NoMoreStreams",
     "PickFailed",
     "Problem",
     "QueueFull",
@@ -113,6 +115,24 @@ class Http2Error(WireError):
     def __init__(self, code: int, message: str) -> None:
         self.code = code
         super().__init__(message)
+
+
+class MuxError(WireError):
+    """
+    A peer broke the rules of its multiplexed connection, which ends with that.
+
+    @ivar code: the code for our GoAway; see L{reverseproxy.wire.mux_events.GoAwayCode}.
+    @ivar events: what came before, in order, in the bytes that were fed.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        self.code = code
+        self.events: tuple[object, ...] = ()
+        super().__init__(message)
+
+
+class NoMoreStreams(ReverseProxyError):
+    """A multiplexed connection can't take one more stream; another connection may."""
 
 
 class HandshakeRefused(ReverseProxyError):

@@ -1,0 +1,868 @@
+"""
+Many streams on one connection: yamux, as bytes in and events out.
+
+A tunnel's two ends agree on this during the handshake.  From then on each of
+them has a L{Mux}.  The tunnel server opens the streams, one for each connection
+that it would otherwise have leased, so it is yamux's client; the protocol lets
+both ends open streams, and so does this module.
+
+Nothing is buffered on the way in: what has come of a frame is handed out at
+once, and the window of its stream bounds what the owner may have to keep.  It
+opens again when the owner says, with C{consumed}, that it has passed bytes on.
+Nothing is written by this module: C{take} returns what is to be sent, the
+frames of many streams in one piece.
+
+What one stream does never ends another.  What ends the connection, as a
+L{MuxError}, is what leaves the two ends with different ideas of it, and a peer
+that makes us work or keep things without end.
+
+Where yamux's specification is silent, this is what happens here:
+
+- The numbers of the streams that an end opens increase.
+- The window that a peer may use is what the specification says, 256 KiB, and
+  what it was told of since.  It may not have credit for more than 2 GiB.
+- When we have reset a stream, the peer may have sent as much as its window had,
+  and may end the stream or reset it too: that is dropped.  Anything else for a
+  stream that is over is an error, except for what only concerns our sending.
+- A stream that is refused is reset without an ACK.  One that has been accepted
+  is acknowledged before it is reset, or with it: so the other end, if it is one
+  of ours, knows which streams were never looked at.
+- An ACK rides on the first frame that a stream sends back.  It is sent alone if
+  L{ACK_AFTER} streams wait for theirs, or if the peer pings.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ACK_AFTER",
+    "INITIAL_WINDOW",
+    "MAX_WINDOW",
+    "REMEMBERED_RESETS",
+    "RESETS_PER_SECOND",
+    "TURN",
+    "Credit",
+    "Data",
+    "Ended",
+    "Event",
+    "GoAwayCode",
+    "GoneAway",
+    "Mux",
+    "MuxLimits",
+    "Opened",
+    "Pong",
+    "Reset",
+]
+
+from collections import OrderedDict, deque
+from operator import attrgetter
+from struct import Struct
+from typing import Final
+
+from reverseproxy.errors import MuxError, NoMoreStreams
+from reverseproxy.wire.http2_events import Budget
+from reverseproxy.wire.mux_events import (
+    INITIAL_WINDOW,
+    MAX_WINDOW,
+    Credit,
+    Data,
+    Ended,
+    Event,
+    GoAwayCode,
+    GoneAway,
+    MuxLimits,
+    Opened,
+    Pong,
+    Reset,
+)
+
+TURN: Final = 65536
+"""Bytes that one L{Mux.take} returns, roughly, if it is not told otherwise."""
+
+ACK_AFTER: Final = 64
+"""Streams that wait for their ACK to ride on something, before it is sent alone."""
+
+REMEMBERED_RESETS: Final = 1024
+"""Streams that we reset and remember, as the peer may have sent more for them."""
+
+RESETS_PER_SECOND: Final = 100.0
+"""How fast a used up L{MuxLimits.max_resets} comes back, besides one for each stream that was of use."""
+
+MAX_PINGS: Final = 64
+"""Pings of ours that may wait for an answer."""
+
+MAX_ID: Final = 0xFFFFFFFF
+
+_ROUND: Final = 131072
+"""Bytes that all streams together send in a round, if each is to get its turn soon."""
+
+_MIN_FRAME: Final = 4096
+"""Bytes that a stream may send in its turn, however many streams there are."""
+
+_QUOTED: Final = 24
+"""Bytes that an error quotes."""
+
+_HEADER: Final = Struct(">HHLL")  # version and type, flags, stream, length
+
+_DATA, _UPDATE, _PING, _GO_AWAY = range(4)
+_SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
+_ON_WIRE: Final = 0xF
+_SILENT: Final = 0x100
+"""A flag of our own, which is never sent: the stream is acknowledged, but was of no use yet."""
+
+_pack = _HEADER.pack
+_unpack = _HEADER.unpack_from
+_held = attrgetter("held")
+
+
+class _Stream:
+    """
+    One stream.
+
+    It is kept until both ends have ended it and what came has been consumed.
+
+    @ivar remote_open: whether the peer may send more.
+    @ivar local_open: whether we may.
+    @ivar flags: what the first frame that we send is to carry: SYN, or ACK and
+        L{_SILENT}.
+    @ivar acknowledged: whether the peer has accepted our stream.
+    @ivar recv_window: bytes that the peer may send now; -1 if it has ended the
+        stream.
+    @ivar held: bytes that came and were not consumed.
+    @ivar credit: bytes consumed that the peer has not been told of.
+    @ivar window: the sum of these three.
+    @ivar since: when the peer was last told.
+    @ivar send_window: bytes that we may send now; -1 if we have ended the stream.
+    @ivar queue: what is to be sent.
+    @ivar pending: bytes of that.
+    @ivar ending: whether that is all.
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "credit",
+        "ending",
+        "flags",
+        "held",
+        "id",
+        "local_open",
+        "pending",
+        "queue",
+        "recv_window",
+        "remote_open",
+        "send_window",
+        "since",
+        "window",
+    )
+
+    def __init__(self, number: int, window: int, flags: int, now: float) -> None:
+        self.id = number
+        self.remote_open = True
+        self.local_open = True
+        self.flags = flags
+        self.acknowledged = False
+        self.window = self.recv_window = window
+        self.held = 0
+        self.credit = 0
+        self.since = now
+        self.send_window = INITIAL_WINDOW
+        self.queue: deque[bytes | memoryview] | None = None
+        self.pending = 0
+        self.ending = False
+
+
+class Mux:
+    """
+    One end of a connection.
+
+    @ivar rtt: seconds that a ping took to be answered; the owner, who has the
+        clock, sets it.  Windows grow only if it is known.
+    @ivar drained: streams that had something L{pending}, and nothing since the
+        last L{take}.
+    @ivar failed: the peer broke the rules: nothing more is read, and what
+        L{take} returns is to be sent before the connection is closed.
+    @ivar going: the peer takes no more streams from us.
+    @ivar gone: we take no more streams from the peer, nor open any.
+    """
+
+    def __init__(self, client: bool, limits: MuxLimits | None = None) -> None:
+        """
+        @param client: whether our streams have odd numbers; the other end's
+            then have even ones.
+        """
+        limits = limits or MuxLimits()
+        self.rtt: float | None = None
+        self.drained: list[int] = []
+        self.failed = False
+        self.going = False
+        self.gone = False
+        self._limits = limits
+        self._window = limits.window
+        self._extra = limits.window - INITIAL_WINDOW
+        self._max_frame = limits.max_frame
+        self._next = 1 if client else 2
+        self._parity = self._next & 1
+        self._peer_last = 0
+        self._now = 0.0
+        self._streams: dict[int, _Stream] = {}
+        self._resets: OrderedDict[int, int] = OrderedDict()  # and what the peer may have sent for them
+        self._forgotten = [0, 0]  # by parity, the highest stream that was dropped from _resets
+        self._reset_budget = Budget(limits.max_resets, RESETS_PER_SECOND)
+        self._held = 0  # of all streams
+        self._grown = 0  # bytes by which the windows of all streams are larger than at first
+        # receiving
+        self._rest = b""  # the beginning of a header
+        self._left = 0  # bytes to come of a frame that has begun
+        self._current: _Stream | None = None  # its stream, or None to drop them
+        self._current_flags = 0
+        # sending
+        self._control: list[bytes] = []  # goes first
+        self._out: list[bytes | memoryview] = []  # what has to keep its order
+        self._room = TURN  # bytes that may be put into _out without waiting for a turn
+        self._tail = 0  # the stream whose data stands last in _out
+        self._tail_flags = 0
+        self._frames = 0  # in _out, without those of data
+        self._opening: deque[_Stream] = deque()  # ours that the peer does not know of, in their order
+        self._unacknowledged: dict[int, _Stream] = {}
+        self._acknowledge_now = False
+        self._ready: OrderedDict[int, _Stream] = OrderedDict()  # may send and wait for a turn
+        self._pings: list[int] = []  # that wait for their answers
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open in a direction, or have ended with bytes that are not consumed."""
+        return len(self._streams)
+
+    @property
+    def room(self) -> int:
+        """How many more streams L{open} can open now."""
+        if self.failed or self.going or self.gone or self._next > MAX_ID:
+            return 0
+        return max(0, min(self._limits.max_streams - len(self._streams), (MAX_ID - self._next) // 2 + 1))
+
+    # receiving
+
+    def feed(self, data: bytes, now: float = 0.0) -> list[Event]:
+        """
+        Take bytes.
+
+        @param now: the time in seconds, for what is limited by time.
+        @return: what they mean, in order.
+        @raise MuxError: if the peer broke the rules.  What came before is in
+            its C{events}, and our GoAway in L{take}; nothing more is read.
+        """
+        events: list[Event] = []
+        if self.failed:
+            return events
+        self._now = now
+        try:
+            if self._clogged:
+                waiting = len(self._control) + self._frames
+                raise _violation(
+                    f"expected the peer to take the {waiting} frames that wait for it",
+                    data,
+                    0,
+                    GoAwayCode.INTERNAL_ERROR,
+                )
+            offset = self._continue(data, events) if self._left else 0
+            if self._rest:
+                data = self._rest + data
+                self._rest = b""
+            self._read(data, offset, events)
+        except MuxError as error:
+            error.events = tuple(events)
+            self._fail(error.code)
+            raise
+        if self._held > self._limits.receive_budget:
+            self._relieve(events)
+        return events
+
+    @property
+    def _clogged(self) -> bool:
+        """Whether the peer takes nothing, and makes us queue too much."""
+        return len(self._control) + self._frames > self._limits.max_pending_control
+
+    def _fail(self, code: int) -> None:
+        """Give everything up, but for what was put into the output already."""
+        self.failed = True
+        self._current = None
+        self._rest = b""
+        self._streams.clear()
+        self._resets.clear()
+        self._opening.clear()
+        self._unacknowledged.clear()
+        self._acknowledge_now = False
+        self._ready.clear()
+        self._pings.clear()
+        self._held = self._grown = 0
+        self._put(_pack(_GO_AWAY, 0, 0, code))
+
+    def _continue(self, data: bytes, events: list[Event]) -> int:
+        """Take what comes of a frame of data that has begun; return how many bytes that were."""
+        size = len(data)
+        left = self._left
+        stream = self._current
+        if size < left:
+            self._left = left - size
+            if stream is not None and size:
+                events.append(Data(stream.id, data))
+            return size
+        self._left = 0
+        if stream is not None:
+            events.append(Data(stream.id, data[:left]))
+            if self._current_flags & _FIN:
+                self._remote_end(stream, events)
+            self._current = None
+        return left
+
+    def _read(self, data: bytes, offset: int, events: list[Event]) -> None:
+        """Take whole headers, and what there is of the data behind them."""
+        end = len(data)
+        get = self._streams.get
+        append = events.append
+        received = 0
+        try:
+            while offset + 12 <= end:
+                kind, flags, number, length = _unpack(data, offset)
+                if not kind:
+                    stream = get(number)
+                    if flags or stream is None or length > stream.recv_window:
+                        stream = self._on_data(number, flags, length, stream, events)
+                    else:
+                        stream.recv_window -= length
+                        stream.held += length
+                        received += length
+                    offset += 12
+                    stop = offset + length
+                    if stop <= end:
+                        if stream is not None:
+                            if length:
+                                append(Data(number, data[offset:stop]))
+                            if flags & _FIN:
+                                self._remote_end(stream, events)
+                        offset = stop
+                    else:
+                        if stream is not None and offset < end:
+                            append(Data(number, data[offset:]))
+                        self._left = stop - end
+                        self._current = stream
+                        self._current_flags = flags
+                        return
+                else:
+                    if kind == _UPDATE:
+                        stream = get(number)
+                        if flags or stream is None:
+                            self._on_update(number, flags, length, stream, events)
+                        else:
+                            self._on_credit(stream, length, events)
+                    elif kind == _PING:
+                        self._on_ping(number, flags, length, events)
+                    else:
+                        self._on_session(kind, number, flags, length, events)
+                    offset += 12
+        except MuxError as error:
+            raise _violation(str(error), data, offset, error.code) from None
+        finally:
+            self._held += received
+        if offset < end:
+            self._keep(data[offset:])
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep the beginning of a header, unless it is none."""
+        if rest[0] or rest[1:2] > b"\3":
+            raise _violation("expected version 0 and a type from 0 to 3", rest, 0, GoAwayCode.PROTOCOL_ERROR)
+        self._rest = rest
+
+    def _on_data(
+        self, number: int, flags: int, length: int, stream: _Stream | None, events: list[Event]
+    ) -> _Stream | None:
+        """
+        Look at a frame of data that is not the most ordinary.
+
+        @return: the stream that the data is for; L{None} to drop it.
+        """
+        if flags & ~_ON_WIRE:
+            raise MuxError(f"expected flags that are known on stream {number}")
+        if flags & _SYN:
+            stream = self._on_syn(number, flags, stream, events)
+            if stream is None and number in self._resets:
+                self._on_late(number, flags, length)
+                return None
+        elif stream is None:
+            self._on_late(number, flags, length)
+        if stream is None:
+            return None
+        if flags & _ACK:
+            stream.acknowledged = True
+        if flags & _RST:
+            self._on_reset(stream, events)
+            return None
+        if length > stream.recv_window:
+            if not stream.remote_open:
+                raise MuxError(f"expected nothing more on stream {number}, which the peer has ended")
+            raise MuxError(f"expected {stream.recv_window} bytes at most on stream {number}")
+        stream.recv_window -= length
+        stream.held += length
+        self._held += length
+        return stream
+
+    def _on_update(
+        self, number: int, flags: int, length: int, stream: _Stream | None, events: list[Event]
+    ) -> None:
+        if flags & ~_ON_WIRE:
+            raise MuxError(f"expected flags that are known on stream {number}")
+        if flags & _SYN:
+            stream = self._on_syn(number, flags, stream, events)
+        elif stream is None:
+            self._check_known(number)
+            if flags & (_FIN | _RST):
+                self._resets.pop(number, None)
+        if stream is None:
+            return
+        if flags & _ACK:
+            stream.acknowledged = True
+        if flags & _RST:
+            self._on_reset(stream, events)
+            return
+        if flags & _FIN and not stream.remote_open:
+            raise MuxError(f"expected nothing more on stream {number}, which the peer has ended")
+        self._on_credit(stream, length, events)
+        if flags & _FIN:
+            self._remote_end(stream, events)
+
+    def _on_syn(self, number: int, flags: int, stream: _Stream | None, events: list[Event]) -> _Stream | None:
+        """The peer opens a stream; return it, unless it is refused or reset at once."""
+        if number & 1 == self._parity or number <= self._peer_last:
+            parity = "even" if self._parity else "odd"
+            raise MuxError(f"expected an {parity} number over {self._peer_last} for a new stream")
+        self._peer_last = number
+        if flags & _RST:
+            self._spend_reset()
+            return None
+        limits = self._limits
+        if (
+            self.gone
+            or len(self._streams) >= limits.max_streams
+            or len(self._unacknowledged) >= limits.accept_backlog
+        ):
+            self._put(_pack(_UPDATE, _RST, number, 0))
+            if not flags & _FIN:
+                self._remember(number, INITIAL_WINDOW)
+            return None
+        stream = _Stream(number, self._window, _ACK | _SILENT, self._now)
+        self._streams[number] = stream
+        if self._extra:
+            stream.flags = _SILENT
+            self._control.append(_pack(_UPDATE, _ACK, number, self._extra))
+        else:
+            self._unacknowledged[number] = stream
+        events.append(Opened(number))
+        return stream
+
+    def _on_reset(self, stream: _Stream, events: list[Event]) -> None:
+        if not stream.local_open and not stream.remote_open:
+            return  # it is over, and the owner shall have what came
+        if stream.flags & _SYN:
+            raise MuxError(f"expected a stream that was opened, which {stream.id} was not")
+        if stream.flags:
+            self._spend_reset()
+        own = stream.id & 1 == self._parity
+        self._drop(stream)
+        events.append(Reset(stream.id, True, own and not stream.acknowledged))
+
+    def _spend_reset(self) -> None:
+        if not self._reset_budget.spend(self._now):
+            raise MuxError("expected fewer streams that are opened and reset", GoAwayCode.INTERNAL_ERROR)
+
+    def _check_known(self, number: int) -> None:
+        """Find that a stream was there once."""
+        if not number:
+            raise MuxError("expected the number of a stream")
+        if number >= self._next if number & 1 == self._parity else number > self._peer_last:
+            raise MuxError(f"expected a stream that was opened, which {number} was not")
+
+    def _on_late(self, number: int, flags: int, length: int) -> None:
+        """Data came for a stream that is over, or never was."""
+        window = self._resets.get(number)
+        if window is None:
+            self._check_known(number)
+            if flags & _RST or number <= self._forgotten[number & 1]:
+                return
+            raise MuxError(f"expected nothing more on stream {number}, which is over")
+        if length > window:
+            raise MuxError(f"expected {window} bytes at most on stream {number}, which was reset")
+        if flags & (_FIN | _RST):
+            del self._resets[number]
+        else:
+            self._resets[number] = window - length
+
+    def _on_credit(self, stream: _Stream, length: int, events: list[Event]) -> None:
+        if not stream.local_open:
+            return
+        before = stream.send_window
+        window = before + length
+        if window > MAX_WINDOW:
+            raise MuxError(f"expected credit of {MAX_WINDOW - before} bytes at most for stream {stream.id}")
+        stream.send_window = window
+        if not before and length:
+            if stream.pending:
+                self._ready[stream.id] = stream
+            else:
+                events.append(Credit(stream.id))
+
+    def _on_ping(self, number: int, flags: int, token: int, events: list[Event]) -> None:
+        if number:
+            raise MuxError("expected stream 0 for a ping")
+        if flags == _SYN:
+            self._control.append(_pack(_PING, _ACK, 0, token))
+            self._acknowledge_now = bool(self._unacknowledged)
+        elif flags == _ACK:
+            if token not in self._pings:
+                raise MuxError("expected no answer to a ping that was not sent")
+            self._pings.remove(token)
+            events.append(Pong(token))
+        else:
+            raise MuxError("expected SYN or ACK on a ping")
+
+    def _on_session(self, kind: int, number: int, flags: int, code: int, events: list[Event]) -> None:
+        """Take a GoAway, or what is no frame at all."""
+        if kind != _GO_AWAY:
+            raise MuxError("expected version 0 and a type from 0 to 3")
+        if number or flags:
+            raise MuxError("expected stream 0 and no flags for a GoAway")
+        self.going = True
+        events.append(GoneAway(code))
+
+    def _remote_end(self, stream: _Stream, events: list[Event]) -> None:
+        """All that the peer sends on a stream has come."""
+        stream.remote_open = False
+        stream.recv_window = -1
+        events.append(Ended(stream.id))
+        self._finish(stream)
+
+    def _finish(self, stream: _Stream) -> None:
+        """Forget a stream if nothing more is to be done with it."""
+        if not (stream.local_open or stream.remote_open or stream.held):
+            self._drop(stream)
+            self._reset_budget.earn()
+
+    def _drop(self, stream: _Stream) -> None:
+        number = stream.id
+        del self._streams[number]
+        stream.local_open = stream.remote_open = False
+        stream.recv_window = stream.send_window = -1
+        if stream is self._current:
+            self._current = None
+        if stream.flags & _ACK:
+            del self._unacknowledged[number]
+        if stream.pending:
+            self._ready.pop(number, None)
+            stream.queue = None
+            stream.pending = 0
+        self._held -= stream.held
+        self._grown -= stream.window - self._window
+
+    def _remember(self, number: int, window: int) -> None:
+        """Be ready for what may be under way for a stream that we reset."""
+        resets = self._resets
+        resets[number] = window
+        if len(resets) > REMEMBERED_RESETS:
+            number, _ = resets.popitem(last=False)
+            self._forgotten[number & 1] = max(self._forgotten[number & 1], number)
+
+    def _relieve(self, events: list[Event]) -> None:
+        """Too much is held: break off what holds most."""
+        budget = self._limits.receive_budget
+        while self._held > budget:
+            stream = max(self._streams.values(), key=_held)
+            self.reset(stream.id)
+            events.append(Reset(stream.id, False, False))
+
+    def consumed(self, number: int, size: int, now: float) -> None:
+        """
+        Let the peer send as much again as has been passed on.
+
+        Every byte of every L{Data} has to be reported at some time, also if it
+        was thrown away, and also when the stream has L{Ended}; unless the stream
+        is reset.
+
+        @param number: the stream; nothing happens if there is none any more.
+        @param size: bytes.
+        @param now: the time in seconds.
+        @raise ValueError: if there are not so many bytes to report.
+        """
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        held = stream.held - size
+        if held < 0:
+            raise ValueError(f"{size} bytes of stream {number} can't be consumed, there are {stream.held}")
+        stream.held = held
+        self._held -= size
+        if stream.recv_window < 0:
+            self._finish(stream)
+            return
+        credit = stream.credit + size
+        if credit + credit < stream.window:
+            stream.credit = credit
+        else:
+            self._grant(stream, credit, now)
+
+    def _grant(self, stream: _Stream, credit: int, now: float) -> None:
+        """
+        Tell the peer what was consumed, and that its window is larger if it was consumed fast.
+
+        Half of a window in less than two round trips means that the peer is
+        held up by the window rather than by the connection.
+        """
+        if self.rtt is not None and now - stream.since < 2 * self.rtt:
+            limits = self._limits
+            window = stream.window
+            more = min(window, limits.max_window - window, limits.receive_budget - self._grown)
+            if more > 0:
+                stream.window = window + more
+                self._grown += more
+                credit += more
+        stream.since = now
+        stream.credit = 0
+        stream.recv_window += credit
+        flags = 0
+        if stream.flags & _ACK:
+            flags = _ACK
+            stream.flags = _SILENT
+            del self._unacknowledged[stream.id]
+        self._control.append(_pack(_UPDATE, flags, stream.id, credit))
+
+    # sending
+
+    def open(self) -> int:
+        """
+        Open a stream; it can be written to at once.
+
+        @return: its number.
+        @raise NoMoreStreams: if either end goes away, or there are too many
+            streams, or no numbers are left, or the peer takes nothing.
+        """
+        number = self._next
+        if self.going or self.gone or self.failed:
+            raise NoMoreStreams("the connection takes no more streams, as one of its ends goes away")
+        if len(self._streams) >= self._limits.max_streams:
+            raise NoMoreStreams(f"the connection has {len(self._streams)} streams, and may have no more")
+        if number > MAX_ID:
+            raise NoMoreStreams("the connection has used up its numbers of streams")
+        if self._clogged:
+            raise NoMoreStreams("the peer takes nothing, and too many frames wait for it")
+        self._next = number + 2
+        stream = _Stream(number, self._window, _SYN, self._now)
+        self._streams[number] = stream
+        self._opening.append(stream)
+        return number
+
+    def send(self, number: int, data: bytes) -> None:
+        """
+        Send bytes on a stream, as soon as the peer's credit and other streams allow.
+
+        Nothing happens if the stream is over, or we have ended it.
+        """
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        size = len(data)
+        # Nobody else waits, and as our window is not used up, nothing of this stream does.
+        if 0 < size <= stream.send_window and size <= self._room and not self._ready:
+            flags = self._first_flags(stream) if stream.flags else 0
+            stream.send_window -= size
+            self._room -= size + 12
+            out = self._out
+            out.append(_pack(_DATA, flags, number, size))
+            out.append(data)
+            self._tail = number
+            self._tail_flags = flags
+        elif size and stream.local_open and not stream.ending:
+            if stream.flags & _SYN:
+                self._announce(stream)
+            if stream.queue is None:
+                stream.queue = deque()
+            stream.queue.append(data)
+            if not stream.pending and stream.send_window:
+                self._ready[number] = stream
+            stream.pending += size
+
+    def _first_flags(self, stream: _Stream) -> int:
+        """Take what the first frame of a stream has to carry."""
+        flags = stream.flags
+        if flags & _SYN and (self._extra or self._opening[0] is not stream):
+            self._announce(stream)
+            return 0
+        if flags & _SYN:
+            self._opening.popleft()
+        elif flags & _ACK:
+            del self._unacknowledged[stream.id]
+        stream.flags = 0
+        return flags & _ON_WIRE
+
+    def _announce(self, last: _Stream | None = None) -> None:
+        """Tell the peer of streams that we have opened, up to one of them: their numbers must increase."""
+        opening = self._opening
+        while opening:
+            stream = opening.popleft()
+            stream.flags = 0
+            self._put(_pack(_UPDATE, _SYN, stream.id, self._extra))
+            if stream is last:
+                break
+
+    def _acknowledge(self) -> None:
+        """Tell the peer that we have its streams."""
+        for stream in self._unacknowledged.values():
+            stream.flags = _SILENT
+            self._control.append(_pack(_UPDATE, _ACK, stream.id, 0))
+        self._unacknowledged.clear()
+        self._acknowledge_now = False
+
+    def _put(self, frame: bytes) -> None:
+        """Send a frame behind those that are there."""
+        self._out.append(frame)
+        self._frames += 1
+        self._tail = 0
+
+    def pending(self, number: int) -> int:
+        """How many bytes of a stream wait for credit, or for their turn."""
+        stream = self._streams.get(number)
+        return 0 if stream is None else stream.pending
+
+    def end(self, number: int) -> None:
+        """End a stream behind what was sent; the peer still may send."""
+        stream = self._streams.get(number)
+        if stream is None or not stream.local_open:
+            return
+        if stream.pending:
+            stream.ending = True
+            return
+        if self._tail == number:
+            out = self._out
+            out[-2] = _pack(_DATA, self._tail_flags | _FIN, number, len(out[-1]))
+            self._tail = 0
+        else:
+            flags = self._first_flags(stream) if stream.flags else 0
+            self._put(_pack(_UPDATE, flags | _FIN, number, 0))
+        self._local_end(stream)
+
+    def _local_end(self, stream: _Stream) -> None:
+        """All that we send on a stream is in the output."""
+        stream.local_open = False
+        stream.send_window = -1
+        self._finish(stream)
+
+    def reset(self, number: int) -> None:
+        """
+        Break a stream off, and forget what waits to be sent on it.
+
+        Nothing more comes for it.
+        """
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        if stream.flags & _SYN:
+            self._opening.remove(stream)  # the peer never hears of it
+        elif stream.local_open or stream.remote_open:
+            self._put(_pack(_UPDATE, _RST | stream.flags & _ACK, number, 0))
+            if stream.remote_open:
+                self._remember(number, stream.recv_window)
+        self._drop(stream)
+
+    def ping(self, token: int) -> None:
+        """
+        Ask the peer for a L{Pong}.
+
+        @param token: 32 bits for the peer to repeat.
+        @raise ValueError: if too many pings wait for their answers.
+        """
+        if len(self._pings) >= MAX_PINGS:
+            raise ValueError(f"{MAX_PINGS} pings wait for their answers")
+        if not self.failed:
+            self._control.append(_pack(_PING, _SYN, 0, token))
+            self._pings.append(token)
+
+    def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
+        """Take no more streams, nor open any; those that are open go on."""
+        if not self.failed:
+            self._announce()
+            self.gone = True
+            self._put(_pack(_GO_AWAY, 0, 0, code))
+
+    @property
+    def has_output(self) -> bool:
+        """Whether L{take} has something."""
+        return bool(
+            self._out
+            or self._control
+            or self._ready
+            or self._opening
+            or self._acknowledge_now
+            or len(self._unacknowledged) >= ACK_AFTER
+        )
+
+    def take(self, limit: int = TURN) -> bytes:
+        """
+        Take what is to be sent now.
+
+        Call it again until it returns nothing, or the transport is full.
+
+        @param limit: bytes, roughly: what comes without data is not held back.
+        """
+        if self.drained:
+            self.drained = []
+        if self._opening:
+            self._announce()
+        if self._acknowledge_now or len(self._unacknowledged) >= ACK_AFTER:
+            self._acknowledge()
+        out = self._out
+        if self._control:
+            out = [*self._control, *out]
+            self._control.clear()
+        if self._ready:
+            self._send_in_turns(out, limit - TURN + self._room)
+        if not out:
+            return b""
+        self._out = []
+        self._room = TURN
+        self._frames = 0
+        self._tail = 0
+        return b"".join(out)
+
+    def _send_in_turns(self, out: list[bytes | memoryview], limit: int) -> None:
+        """Send a frame of each stream that can, again and again."""
+        ready = self._ready
+        turn = min(self._max_frame, max(_MIN_FRAME, _ROUND // len(ready)))
+        while ready and limit > 0:
+            number, stream = ready.popitem(last=False)
+            size = min(turn, stream.send_window, stream.pending)
+            flags = self._first_flags(stream) if stream.flags else 0
+            if stream.ending and size == stream.pending:
+                flags |= _FIN
+            out.append(_pack(_DATA, flags, number, size))
+            self._take_pending(stream, size, out)
+            limit -= size + 12
+            if not stream.pending:
+                self.drained.append(number)
+                if flags & _FIN:
+                    self._local_end(stream)
+            elif stream.send_window:
+                ready[number] = stream
+
+    def _take_pending(self, stream: _Stream, size: int, out: list[bytes | memoryview]) -> None:
+        queue = stream.queue
+        assert queue is not None
+        stream.pending -= size
+        stream.send_window -= size
+        while size:
+            piece = queue.popleft()
+            if len(piece) > size:
+                view = memoryview(piece)
+                queue.appendleft(view[size:])
+                piece = view[:size]
+            out.append(piece)
+            size -= len(piece)
+
+
+def _violation(expected: str, data: bytes, offset: int, code: int) -> MuxError:
+    return MuxError(f"{expected}; the peer sent {data[offset : offset + _QUOTED]!r}", code)
