@@ -39,6 +39,7 @@ from reverseproxy.listener import BuildProtocol, Listener, ListenerFailed
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, with_idle_timeout
 from reverseproxy.proxy.readiness import Readiness, sole_protocols
+from reverseproxy.proxy.rpc_health import rpc_checkers
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.proxy.xprotocols import xprotocol_names
 from reverseproxy.routing import Router
@@ -144,7 +145,7 @@ class ReverseProxy(Service):
 
     def _cluster(self, index: int, config: ClusterConfig) -> Cluster:
         path = f"cluster_manager.clusters[{index}]"
-        cluster = make_cluster(config, self._reactor, self._random)
+        cluster = make_cluster(config, self._reactor, self._random, rpc_checkers(self._reactor))
         hosts = []
         for number, host in enumerate(config.hosts):
             make = self._try(f"{path}.hosts[{number}]", partial(self._host_maker, config, host, path))

@@ -43,8 +43,9 @@ class IHealthChecker(Interface):
         A reverse host is nobody else's for that time, and is given back as it
         was, or closed.
 
-        @return: fails if the host is not well; the message says why.  May be
-            cancelled, with which the check ends.
+        @return: fails if the host is not well; the message says why.  Is
+            cancelled when it takes too long, which is a failure unless it fires
+            with that.
         """
 
 
@@ -184,6 +185,8 @@ class HealthMonitor:
         running.addBoth(self._ended, host, check, lent)
 
     def _too_late(self, result: object, timeout: float) -> None:
+        if not isinstance(result, Failure):
+            return
         raise TimeoutError(f"no answer within {timeout:g} s")
 
     def _ended(self, result: object, host: Host, check: HostCheck, lent: bool) -> None:

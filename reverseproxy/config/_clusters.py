@@ -222,16 +222,17 @@ class HealthCheckConfig(Model):
     Active health checks.
 
     Hosts are dialled. The connection of a tunnel agent is used for its check by
-    HTTP/1 while no request is under way on it, unless requests speak another
-    protocol there; a check by TCP has nothing to do there, as the loss of the
-    connection is noticed anyway.
+    HTTP/1 while no request is under way on it, and for heartbeats of RPC
+    protocols beside the requests, unless requests speak another protocol there;
+    a check by TCP has nothing to do there, as the loss of the connection is
+    noticed anyway.
     """
 
     protocol: Text = key(
         "TCP",
-        "How to check.",
-        choices=("TCP", "Http1"),
-        later=("Http2", "bolt", "boltv2", "dubbo", "tars"),
+        "How to check: by a connection, by a request, or by a heartbeat.",
+        choices=("TCP", "Http1", "bolt", "boltv2", "dubbo"),
+        later=("Http2", "tars"),
         fallback="TCP",
     )
     timeout: Annotated[Span, or_default(1.0)] = key(1.0, "How long a check may take; 0 means 1 s.")

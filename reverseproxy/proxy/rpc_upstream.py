@@ -132,6 +132,23 @@ class _Heartbeat:
         self._client.heartbeat_failed(number)
 
 
+class _Question(_Heartbeat):
+    """A heartbeat whose answer somebody waits for."""
+
+    __slots__ = ("_verdict",)
+
+    def __init__(self, verdict: Deferred[None]) -> None:
+        self._verdict = verdict
+
+    def upstream_response(self, frame: Frame, batch: Batch) -> None:
+        """The connection is alive."""
+        self._verdict.callback(None)
+
+    def upstream_lost(self, reason: str) -> None:
+        """There will be no answer."""
+        self._verdict.errback(HostGone(reason or "the connection is closed"))
+
+
 @implementer(IPushProducer, IHalfCloseableProtocol, IDetachable)
 class RpcClient(Rebindable):
     """
@@ -296,12 +313,14 @@ class RpcClient(Rebindable):
                 kind = frame.kind
                 if kind is Kind.RESPONSE or kind is Kind.HEARTBEAT_ACK:
                     exchange = waiting.get(frame.id)
-                    if exchange is None or (kind is not Kind.RESPONSE and type(exchange) is not _Heartbeat):
+                    if exchange is None or (
+                        kind is not Kind.RESPONSE and not isinstance(exchange, _Heartbeat)
+                    ):
                         self.dropped += 1
                         continue
                     del waiting[frame.id]
                     exchange.upstream_response(frame, batch)
-                    if type(exchange) is not _Heartbeat:
+                    if not isinstance(exchange, _Heartbeat):
                         self._one_less()
                 else:
                     self._unusual(frame, batch)
@@ -390,7 +409,7 @@ class RpcClient(Rebindable):
         self._decoder.close()
         self._pool.forget(self)
         for number, exchange in list(self._waiting.items()):
-            if type(exchange) is _Heartbeat:
+            if isinstance(exchange, _Heartbeat):
                 exchange.upstream_lost("")
                 del self._waiting[number]
 
@@ -462,6 +481,25 @@ class RpcClient(Rebindable):
         number = self._next_number()
         self._waiting[number] = _Heartbeat(self, self._clock, self._pool.keepalive.timeout, number)
         self._write(self._protocol.heartbeat(number), None)
+
+    def ask(self) -> Deferred[None]:
+        """
+        Ask with a heartbeat whether the host is well, whatever else is under way.
+
+        @return: fires when the host has answered, and fails when the connection
+            is lost.  May be cancelled; if it is us who do not read, that is no
+            failure.
+        """
+        number = self._next_number()
+        verdict: Deferred[None] = Deferred(partial(self._not_asking, number))
+        self._waiting[number] = _Question(verdict)
+        self._write(self._protocol.heartbeat(number), None)
+        return verdict
+
+    def _not_asking(self, number: int, verdict: Deferred[None]) -> None:
+        self._waiting.pop(number, None)
+        if self._pausers:
+            verdict.callback(None)
 
     def heartbeat_failed(self, number: int) -> None:
         """Nobody has answered a heartbeat in time."""

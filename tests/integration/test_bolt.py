@@ -341,6 +341,26 @@ class HeartbeatTests(BoltTestCase):
         await self.cloud.logged("has not answered 6 heartbeats")
         await self.cloud.counted(LEFT, 1)
 
+    async def test_health_checks(self) -> None:
+        """Agents are asked over their own connections, services over connections for that alone."""
+        check = {"protocol": "bolt", "service_name": "any", "interval": "200ms"}
+        check["initial_delay_seconds"] = "100ms"
+        service = await BoltService().listen(self)
+        port = await self.tunnel(
+            service, {"cluster": {"health_check": check}}, {"cluster": {"health_check": check}}
+        )
+        mute = await self.raw_agent(await self.cloud.port("tunnel_server_listener"))
+        await mute.came(1)
+        await self.cloud.counted(
+            r"^cluster clientCluster: host .* is unhealthy: a health check has failed", 1
+        )
+        client = await self.client(port)
+        answers = await gather([client.ask(b"%d" % number) for number in range(20)])
+        self.assertEqual([a.content for a in answers], [b"%d" % number for number in range(20)])
+        self.assertTrue(all(message.command == 0 for message in mute.others))
+        self.assertGreater(service.heartbeats, 0)
+        self.assertGreater(len(service.connections), 1)
+
     async def test_they_keep_an_idle_tunnel(self) -> None:
         """The hosting listener would close a connection that is idle for half a second."""
         service = await BoltService().listen(self)

@@ -1,0 +1,143 @@
+"""
+Health checks by heartbeats of RPC protocols.
+
+A reverse host is asked over its connection, beside the requests that are under
+way there.  Any other host is connected to for the question.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RpcChecker", "rpc_checkers"]
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.health import IHealthChecker
+from reverseproxy.cluster.host import Host
+from reverseproxy.config.models import HealthCheckConfig
+from reverseproxy.errors import HostGone, RpcFrameError
+from reverseproxy.proxy.pools import is_pooled, pool_of
+from reverseproxy.proxy.rpc_upstream import RpcClient, register_xprotocol
+from reverseproxy.proxy.xprotocols import find_xprotocol
+from reverseproxy.wire.xprotocol import FrameDecoder, Kind, XProtocol
+
+_NUMBER: Final = 1
+"""The id of the only frame on a connection."""
+
+_MAX_ANSWER: Final = 65536
+"""The largest frame in bytes that an answer to a heartbeat may be."""
+
+
+class _Probe(Protocol):
+    """
+    One heartbeat, and its answer.
+
+    @ivar verdict: fires when the answer has come.
+    """
+
+    transport: Any
+
+    def __init__(self, protocol: XProtocol) -> None:
+        self.verdict: Deferred[None] = Deferred(self._cancelled)
+        self._over = False
+        self._protocol = protocol
+        self._decoder = FrameDecoder(protocol, _MAX_ANSWER)
+
+    def connectionMade(self) -> None:
+        """Ask."""
+        self.transport.write(self._protocol.heartbeat(_NUMBER))
+
+    def dataReceived(self, data: bytes) -> None:
+        """Look for the answer; hosts may have questions of their own."""
+        for frame in self._decoder.feed(data):
+            if frame.kind in (Kind.HEARTBEAT_ACK, Kind.RESPONSE) and frame.id == _NUMBER:
+                self._end(None)
+                return
+            if frame.kind is Kind.HEARTBEAT:
+                self.transport.write(self._protocol.answer_heartbeat(frame))
+        if self._decoder.error is not None:
+            self._end(self._decoder.error)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Without an answer, if it has not come yet."""
+        self._end(HostGone(f"no answer to a heartbeat: {reason.getErrorMessage()}"))
+
+    def _end(self, error: HostGone | RpcFrameError | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.transport.abortConnection()
+        if error is None:
+            self.verdict.callback(None)
+        else:
+            self.verdict.errback(error)
+
+    def _cancelled(self, verdict: Deferred[None]) -> None:
+        self._over = True
+        self.transport.abortConnection()
+
+
+class _ProbeFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, probe: _Probe) -> None:
+        self._probe = probe
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._probe
+
+
+@implementer(IHealthChecker)
+class RpcChecker:
+    """A host is well if it answers heartbeats."""
+
+    def __init__(self, protocol: XProtocol, clock: IReactorTime) -> None:
+        """
+        @param protocol: must have heartbeats.
+        """
+        self._protocol = protocol
+        self._clock = clock
+
+    def wants(self, host: Host) -> bool:
+        """See L{IHealthChecker}; a reverse host that speaks something else can't be asked."""
+        if not host.single:
+            return True
+        name = self._protocol.name
+        return (not host.pools or name in host.pools) and host.spoken in ("", name)
+
+    def check(self, host: Host) -> Deferred[None]:
+        """See L{IHealthChecker}."""
+        asked: Deferred[Any]
+        if not host.single:
+            probe = _Probe(self._protocol)
+            asked = host.connect_check(_ProbeFactory(probe))
+            return asked.addCallback(partial(_verdict, probe))
+        pool = pool_of(self._protocol.name, host, self._clock, None)
+        client = cast("RpcClient | None", pool.take())
+        if client is not None:
+            return client.ask()
+        asked = pool.connect()
+        return asked.addCallback(RpcClient.ask)
+
+
+def _verdict(probe: _Probe, connected: IProtocol) -> Deferred[None]:
+    return probe.verdict
+
+
+def rpc_checkers(clock: IReactorTime) -> Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]]:
+    """Say how to make the checkers of the RPC protocols that are built in."""
+
+    def make(name: str, config: HealthCheckConfig) -> IHealthChecker:
+        protocol = find_xprotocol(name)
+        if not is_pooled(name, "rpc"):
+            register_xprotocol(protocol)
+        return RpcChecker(protocol, clock)
+
+    return {name: partial(make, name) for name in ("bolt", "boltv2", "dubbo")}
