@@ -43,6 +43,7 @@ from reverseproxy.proxy.rpc_health import rpc_checkers
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.proxy.xprotocols import xprotocol_names
 from reverseproxy.routing import Router
+from reverseproxy.sockets import PeerSweep
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.discovery import Discovery, Target
@@ -91,6 +92,7 @@ class ReverseProxy(Service):
         self.warnings: list[Problem] = []
         self._access_logs: list[AccessLog] = []
         self._reloader = CertificateReloader(reactor)
+        self._sweep = PeerSweep(reactor)
         self._client_contexts: dict[int, ClientTls] = {}
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
@@ -368,9 +370,10 @@ class ReverseProxy(Service):
             raise ConfigError(*problems)
 
     def startService(self) -> None:
-        """Dial, and watch the certificates and the health of hosts."""
+        """Dial, and watch the certificates, the health of hosts, and for peers that are gone."""
         super().startService()  # type: ignore[no-untyped-call]
         self._reloader.start()
+        self._sweep.start()
         self.clusters.start()
         for listener in self.listeners.values():
             listener.startService()  # type: ignore[no-untyped-call]
@@ -410,6 +413,7 @@ class ReverseProxy(Service):
         await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
         self.clusters.close("stopping")
         self._reloader.stop()
+        self._sweep.stop()
         self._close_access_logs()
         log.info("stopped")
 

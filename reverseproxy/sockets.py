@@ -1,19 +1,45 @@
 """
-What every TCP connection is told.
+What every TCP connection is told, and how peers are found out that are gone.
 
 Kernels wait for hours until they find out that a peer is gone which said
-nothing of it: a NAT that forgot the connection, a machine without power.
+nothing of it: a NAT that forgot the connection, a machine without power.  So
+each connection is given a time for that, in which two things happen.
+
+At rest, the kernel asks the peer (TCP keepalive).  With something on its way,
+it does not, and goes by how often it has sent that again, for a quarter of an
+hour.  C{TCP_USER_TIMEOUT} would end that sooner, but it also ends connections
+whose peer is there and only has no room: a client that pauses a download.  So
+L{PeerSweep} looks at what the kernel knows, C{TCP_INFO}, from time to time: a
+peer is gone if something waits for its answer, and nothing at all was heard of
+it for that long.  A peer without room answers the kernel's window probes.
+
+How the kernel counts, found out on Linux 6.18 with packets that are dropped:
+C{tcpi_last_ack_recv} is the age of the last acknowledgement, also of answers to
+keepalive and window probes.  Data that acknowledges nothing new does not renew
+it, but C{tcpi_last_data_recv}.  C{tcpi_probes} counts probes of both kinds that
+were not answered, and C{tcpi_unacked} segments.  Window probes come at growing
+intervals, up to C{TCP_RTO_MAX_MS} apart, which kernels know since 6.15.
 """
 
 from __future__ import annotations
 
-__all__ = ["DEAD_PEER_TIMEOUT", "tune"]
+__all__ = ["DEAD_PEER_TIMEOUT", "INFO_SIZE", "PeerSweep", "TcpInfo", "is_gone", "tune", "waits_since"]
 
+import math
 import socket
+import sys
 from contextlib import suppress
-from typing import Any, Final
+from struct import Struct
+from typing import Any, Final, NamedTuple
+from weakref import ref
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
+
+from reverseproxy.addresses import join_host_port
+
+log = Logger()
 
 DEAD_PEER_TIMEOUT: Final = 60.0
 """Seconds until a peer that does not answer any more counts as gone."""
@@ -25,8 +51,134 @@ _INTERVAL: Final[int | None] = getattr(socket, "TCP_KEEPINTVL", None)
 _COUNT: Final[int | None] = getattr(socket, "TCP_KEEPCNT", None)
 _USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 
+# Other systems have an option of this name, and put something else in it.
+_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_RTO_MAX: Final = 44
+"""C{TCP_RTO_MAX_MS}, which Python has no name for."""
+
 _MAX_IDLE: Final = 32767
 """Seconds; Linux takes no more."""
+
+_LOOKS: Final = 0.2
+"""How often a connection is looked at, as a part of its time."""
+
+_SILENCE: Final = 0.75
+"""How long a peer must have been silent, as a part of that time; the rest is until the next look."""
+
+_GRACE: Final = 0.15
+"""How long something must have waited for an answer, as a part of that time."""
+
+_LEAST: Final = 2.0
+"""
+Seconds; there is no telling in less whether a peer without room is gone.
+
+Kernels answer no more than two window probes in a second.
+"""
+
+_SLICE: Final = 500
+"""Connections that are looked at in one go, which takes less than a millisecond."""
+
+_PERIOD: Final = 1.0
+"""Seconds between two looks at the connections that are looked at most often, unless one needs it sooner."""
+
+
+class TcpInfo(NamedTuple):
+    """
+    What the kernel knows of a connection, as far as it matters here.
+
+    @ivar probes: keepalive or window probes without an answer so far.
+    @ivar unacked: segments that were sent and not acknowledged.
+    @ivar data_age: milliseconds since data came.
+    @ivar ack_age: milliseconds since an acknowledgement came, of whatever.
+    """
+
+    probes: int
+    unacked: int
+    data_age: int
+    ack_age: int
+
+    @classmethod
+    def parse(cls, raw: bytes) -> TcpInfo:
+        """
+        Take apart what C{getsockopt} gave.
+
+        @param raw: at least L{INFO_SIZE} bytes of C{struct tcp_info}.
+        """
+        return cls(*_info.unpack_from(raw))
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for an answer."""
+        return bool(self.probes or self.unacked)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything at all was heard of the peer."""
+        return min(self.data_age, self.ack_age) / 1000
+
+
+_info: Final = Struct("=3xB20xI24xII")
+INFO_SIZE: Final = _info.size
+"""How many bytes of C{struct tcp_info} are asked for."""
+
+
+def waits_since(info: TcpInfo, since: float | None, now: float) -> float | None:
+    """
+    Follow for how long something has been waiting for an answer, from one look to the next.
+
+    @param since: what this returned at the last look.
+    @param now: seconds, of any clock that goes on.
+    @return: since when something waits, as far as looks can tell, with nothing
+        heard of the peer after that; L{None} if nothing waits.
+    """
+    if not info.waits:
+        return None
+    if since is None or info.silence < now - since:
+        return now  # if the peer was heard of, it may have been sent after that
+    return since
+
+
+def is_gone(info: TcpInfo, waited: float, timeout: float) -> bool:
+    """
+    Say whether a peer is gone.
+
+    An old acknowledgement alone says nothing: something may have been sent just
+    now, after a long rest, or after a long time in which a peer without room
+    was not even probed.  So the answer must be overdue, too.
+
+    @param waited: for how long something is known to have waited for an answer,
+        in seconds.
+    @param timeout: how long the peer may be silent, in seconds.
+    """
+    return info.waits and info.silence >= timeout * _SILENCE and waited >= timeout * _GRACE
+
+
+class _Tuned(ref[Any]):
+    """
+    A transport that L{tune} was told of, for as long as it lives.
+
+    @ivar connection: its socket.
+    @ivar timeout: how long its peer may be silent, in seconds.
+    @ivar due: when it is to be looked at, in the clock's seconds.
+    @ivar waits_since: since when something is known to have waited for an
+        answer; L{None} if nothing does.
+    """
+
+    __slots__ = ("connection", "due", "timeout", "waits_since")
+
+    connection: socket.socket
+    timeout: float
+    due: float
+    waits_since: float | None
+
+
+_tuned: Final[dict[int, _Tuned]] = {}
+"""
+What L{PeerSweep} looks at, by descriptor.
+
+One for the process, as descriptors are; no larger than there ever were
+descriptors at one time, even where nobody sweeps.
+"""
 
 
 def tune(transport: Any, dead_peer_timeout: float = DEAD_PEER_TIMEOUT) -> None:
@@ -34,40 +186,133 @@ def tune(transport: Any, dead_peer_timeout: float = DEAD_PEER_TIMEOUT) -> None:
     Send small writes at once, and notice a peer that is gone.
 
     At rest the kernel asks the peer after half of the time, and three times in
-    the other half.  Where it has C{TCP_USER_TIMEOUT}, what was sent must be
-    acknowledged in the same time; a peer that answers, but has had no room for
-    what waits for it in all of that time, counts as gone too.
+    the other half.  For what is on its way, see L{PeerSweep}.  Where there is no
+    C{TCP_INFO}, C{TCP_USER_TIMEOUT} stands in, if the system has that: then what
+    was sent must be acknowledged in the same time, and a peer that answers, but
+    has had no room for what waits for it in all of that time, counts as gone too.
 
-    Does nothing for anything but TCP, such as a Unix socket.
+    May be called again, with another time.  Does nothing for anything but TCP,
+    such as a Unix socket.
 
     @param transport: of a connection, over TLS or not.
-    @param dead_peer_timeout: seconds.
+    @param dead_peer_timeout: seconds; less than two can't be kept to.
     """
-    connection = _tcp_socket(transport)
+    transport, connection = _tcp_socket(transport)
     if connection is None:
         return
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     half = dead_peer_timeout / 2
-    for option, value in (
-        (_IDLE, min(max(int(half), 1), _MAX_IDLE)),
-        (_INTERVAL, min(max(int(half / _PROBES), 1), _MAX_IDLE)),
-        (_COUNT, _PROBES),
-        (_USER_TIMEOUT, min(max(int(dead_peer_timeout * 1000), 1), 2**31 - 1)),
-    ):
-        if option is not None:
-            options.append((socket.IPPROTO_TCP, option, value))
+    idle = min(max(int(half), 1), _MAX_IDLE)
+    interval = min(max(int(half / _PROBES), 1), _MAX_IDLE)
+    probes = min(max(int((dead_peer_timeout - idle) / interval), 1), _PROBES)
+    wanted: list[tuple[int | None, int]] = [(_IDLE, idle), (_INTERVAL, interval), (_COUNT, probes)]
+    if _INFO is None:
+        wanted.append((_USER_TIMEOUT, min(max(int(dead_peer_timeout * 1000), 1), 2**31 - 1)))
+    else:
+        # So that several attempts fit into the time, and a peer without room is asked that often.
+        wanted.append((_RTO_MAX, min(max(int(dead_peer_timeout * 250), 1000), 120_000)))
+        _register(transport, connection, dead_peer_timeout)
+    options += [(socket.IPPROTO_TCP, option, value) for option, value in wanted if option is not None]
     for each in options:
-        # It may be reset already, which the transport will find out by itself.
+        # It may be reset already, which the transport will find out by itself; or too old a kernel's.
         with suppress(OSError):
             connection.setsockopt(*each)
 
 
-def _tcp_socket(transport: Any) -> socket.socket | None:
-    """Find the socket under a transport."""
+def _register(transport: Any, connection: socket.socket, timeout: float) -> None:
+    descriptor = connection.fileno()
+    if descriptor >= 0:
+        entry = _tuned[descriptor] = _Tuned(transport)
+        entry.connection = connection
+        entry.timeout = max(timeout, _LEAST)
+        entry.due = 0.0
+        entry.waits_since = None
+
+
+def _tcp_socket(transport: Any) -> tuple[Any, socket.socket | None]:
+    """Find the socket under a transport, and the transport that it belongs to."""
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport  # TLS, whose own handle is not the socket
     get_handle = getattr(transport, "getHandle", None)
     handle = None if get_handle is None else get_handle()
     if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
-        return handle
-    return None
+        return transport, handle
+    return transport, None
+
+
+def _name(address: Any) -> str:
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return str(address) if host is None or port is None else join_host_port(host, port)
+
+
+class PeerSweep:
+    """
+    Ends connections whose peers are gone with something on its way.
+
+    One is enough for a process: it looks at everything that was ever given to
+    L{tune}, at each connection about five times in the time that its peer has.
+    One timer serves all, and a look costs less than a microsecond.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._timer: IDelayedCall | None = None
+        self._round: list[tuple[int, _Tuned]] = []
+        self._period = self._interval = _PERIOD
+
+    def start(self) -> None:
+        """Begin, where the system has what it takes."""
+        if self._timer is None and _INFO is not None:
+            self._timer = self._clock.callLater(self._interval, self._tick)
+
+    def stop(self) -> None:
+        """End."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _tick(self) -> None:
+        if not self._round:
+            # All connections that there are now, in slices that fill the period.
+            self._round = list(_tuned.items())
+            shortest = min((entry.timeout for _, entry in self._round), default=math.inf)
+            self._period = min(shortest * _LOOKS, _PERIOD)
+            self._interval = self._period / max(math.ceil(len(self._round) / _SLICE), 1)
+        part = self._round[-_SLICE:]
+        del self._round[-_SLICE:]
+        # Set first: whatever goes wrong with one connection, the others are looked at again.
+        self._timer = self._clock.callLater(self._interval, self._tick)
+        self._look_at(part)
+
+    def _look_at(self, part: list[tuple[int, _Tuned]]) -> None:
+        assert _INFO is not None
+        option, size, tcp, unpack = _INFO, INFO_SIZE, socket.IPPROTO_TCP, _info.unpack
+        now = self._clock.seconds()
+        for descriptor, entry in part:
+            if now < entry.due:
+                continue
+            # A little less than it could be, as timers are late.
+            entry.due = now + entry.timeout * _LOOKS - self._period / 2
+            try:
+                probes, unacked, _, _ = found = unpack(entry.connection.getsockopt(tcp, option, size))
+            except OSError:
+                if _tuned.get(descriptor) is entry:
+                    del _tuned[descriptor]  # it is closed
+                continue
+            if probes or unacked or entry.waits_since is not None:
+                self._judge(entry, TcpInfo._make(found), now)
+
+    def _judge(self, entry: _Tuned, info: TcpInfo, now: float) -> None:
+        since = entry.waits_since = waits_since(info, entry.waits_since, now)
+        transport = entry()
+        if since is None or transport is None or not is_gone(info, now - since, entry.timeout):
+            return
+        entry.waits_since = None
+        log.warn(
+            "{peer} is gone: {waiting} without an answer, nothing heard of it for {silence:.1f} s; "
+            "the connection is aborted",
+            peer=_name(transport.getPeer()),
+            waiting=f"{info.unacked} segments" if info.unacked else f"{info.probes} probes",
+            silence=info.silence,
+        )
+        transport.abortConnection()

@@ -349,7 +349,7 @@ class StopTests(SynchronousTestCase):
         app.privilegedStartService()
         self.assertEqual([port for port, *_ in clock.tcpServers], [2045, 9999])
         app.startService()
-        self.assertEqual(len(clock.getDelayedCalls()), 1)  # to look for certificates
+        self.assertEqual(len(clock.getDelayedCalls()), 2)  # to look for certificates, and for dead peers
         with capture() as events:
             self.successResultOf(app.stopService())
         self.assertIn("stopping: requests under way may take up to 3 s\n", events.text())

@@ -182,7 +182,7 @@ class BindTests(ListenerTestCase):
         [served] = self.filter.built
         peer = client.transport.getHost()
         self.assertEqual(served.info, ConnectionInfo(remote=f"127.0.0.1:{peer.port}", local=listener.bound))
-        self.assertEqual(tuning(served.transport.getHandle()), expected(30, 10, 3, 60000))
+        self.assertEqual(tuning(served.transport.getHandle()), expected(30, 10, 3, 0))
 
     async def test_all_addresses(self) -> None:
         """Without a host, clients come by IPv4 and by IPv6, as with Go."""
@@ -450,7 +450,7 @@ class TlsTests(ListenerTestCase):
         self.assertIsNone(served.info.identity)
         # The transport's own handle is OpenSSL's.
         handle = served.transport.transport.getHandle()
-        self.assertEqual(tuning(handle), expected(30, 10, 3, 60000))
+        self.assertEqual(tuning(handle), expected(30, 10, 3, 0))
 
     async def test_who_the_client_is(self) -> None:
         tls = self.server(verify_client=True, require_client_cert=True, ca_cert=self.certs.ca)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+from struct import pack
 from typing import Any
 
 from twisted.internet import reactor
@@ -15,13 +17,15 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from reverseproxy import sockets
-from reverseproxy.sockets import tune
+from reverseproxy.sockets import INFO_SIZE, PeerSweep, TcpInfo, is_gone, tune, waits_since
+from tests.blackhole import blackhole
+from tests.tunnel.logged import capture
 
 NAMES = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
 
@@ -57,10 +61,12 @@ class HandleOnly:
 class TuneTests(SynchronousTestCase):
     def test_values(self) -> None:
         for seconds, values in (
-            (60.0, (30, 10, 3, 60000)),
-            (10.0, (5, 1, 3, 10000)),
-            (0.25, (1, 1, 3, 250)),
-            (1e9, (32767, 32767, 3, 2**31 - 1)),
+            (60.0, (30, 10, 3, 0)),
+            (10.0, (5, 1, 3, 0)),
+            (5.0, (2, 1, 3, 0)),
+            (3.0, (1, 1, 2, 0)),
+            (0.25, (1, 1, 1, 0)),
+            (1e9, (32767, 32767, 3, 0)),
         ):
             for family in (socket.AF_INET, socket.AF_INET6):
                 with socket.socket(family) as connection:
@@ -70,10 +76,27 @@ class TuneTests(SynchronousTestCase):
     def test_the_default(self) -> None:
         with socket.socket() as connection:
             tune(HandleOnly(connection))
-            self.assertEqual(tuning(connection), expected(30, 10, 3, 60000))
+            self.assertEqual(tuning(connection), expected(30, 10, 3, 0))
+
+    def test_a_peer_at_rest_has_no_more_than_its_time(self) -> None:
+        for seconds in range(2, 600):
+            with socket.socket() as connection:
+                tune(HandleOnly(connection), seconds)
+                idle, interval, probes, _ = tuning(connection)[2:]
+            self.assertLessEqual(idle + interval * probes, seconds)
+
+    def test_platforms_without_tcp_info(self) -> None:
+        self.patch(sockets, "_INFO", None)
+        for seconds, most in ((60.0, 60000), (0.25, 250), (1e9, 2**31 - 1)):
+            with socket.socket() as connection:
+                tune(HandleOnly(connection), seconds)
+                self.assertEqual(tuning(connection)[-1], most)
+        clock = Clock()
+        PeerSweep(clock).start()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_platforms_that_know_less(self) -> None:
-        for name in ("_IDLE", "_INTERVAL", "_COUNT", "_USER_TIMEOUT"):
+        for name in ("_IDLE", "_INTERVAL", "_COUNT", "_USER_TIMEOUT", "_INFO"):
             self.patch(sockets, name, None)
         with socket.socket() as connection:
             before = tuning(connection)
@@ -121,7 +144,7 @@ class TransportTests(TestCase):
                 wrap,
             )
             self.assertEqual(isinstance(transport, ProtocolWrapper), wrap)
-            self.assertEqual(tuning(transport.getHandle()), expected(6, 2, 3, 12000))
+            self.assertEqual(tuning(transport.getHandle()), expected(6, 2, 3, 0))
 
     async def test_unix(self) -> None:
         path = self.mktemp()
@@ -129,3 +152,250 @@ class TransportTests(TestCase):
             UNIXServerEndpoint(reactor, path), lambda _: UNIXClientEndpoint(reactor, path)
         )
         self.assertEqual(transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 0)
+
+
+def info(probes: int = 0, unacked: int = 0, silence: float = 0.0, data: float = 1e6) -> TcpInfo:
+    return TcpInfo(probes, unacked, round(data * 1000), round(silence * 1000))
+
+
+class DecisionTests(SynchronousTestCase):
+    """What to make of what the kernel knows, for a peer that has 10 s."""
+
+    def looks(self, *seen: TcpInfo) -> list[bool]:
+        """Look every two seconds."""
+        since: float | None = None
+        gone = []
+        for number, found in enumerate(seen):
+            since = waits_since(found, since, number * 2.0)
+            gone.append(since is not None and is_gone(found, number * 2.0 - since, 10.0))
+        return gone
+
+    def test_parse(self) -> None:
+        raw = pack("=BBBBBBBB13I", *range(1, 9), *range(100, 113))
+        found = TcpInfo.parse(raw)
+        self.assertEqual((len(raw), found), (INFO_SIZE, TcpInfo(4, 104, 111, 112)))
+
+    def test_what_is_heard_of_a_peer(self) -> None:
+        self.assertEqual(info(silence=3.0).silence, 3.0)
+        self.assertEqual(info(silence=3.0, data=1.5).silence, 1.5)
+
+    def test_at_rest(self) -> None:
+        self.assertEqual(self.looks(*[info(silence=3600.0)] * 3), [False] * 3)
+
+    def test_data_without_an_answer(self) -> None:
+        self.assertEqual(
+            self.looks(*(info(unacked=2, silence=1.9 + 2 * n) for n in range(5))),
+            [False, False, False, True, True],
+        )
+
+    def test_probes_without_an_answer(self) -> None:
+        seen = [info(silence=4.0), *(info(probes=n, silence=4.0 + 2 * n) for n in range(1, 4))]
+        self.assertEqual(self.looks(*seen), [False, False, True, True])
+
+    def test_data_after_a_long_rest(self) -> None:
+        """Nothing asks a peer while data comes from it, so that its last acknowledgement may be old."""
+        seen = [info(silence=9.0), info(unacked=1, silence=11.0), info(silence=1.9)]
+        self.assertEqual(self.looks(*seen), [False] * 3)
+
+    def test_data_that_comes_is_an_answer(self) -> None:
+        self.assertEqual(self.looks(*[info(unacked=9, silence=3600.0, data=0.2)] * 9), [False] * 9)
+
+    def test_a_peer_without_room_that_answers_probes(self) -> None:
+        """Probes come at intervals of up to two minutes: one may be on its way at any look."""
+        seen = [
+            info(silence=0.3),
+            info(silence=60.0),
+            info(probes=1, silence=62.0),
+            info(silence=1.9),
+            info(probes=1, silence=3.9),
+            info(probes=1, silence=0.1),
+            info(probes=1, silence=1.1),
+        ]
+        self.assertEqual(self.looks(*seen), [False] * 7)
+
+    def test_a_peer_without_room_that_is_gone(self) -> None:
+        seen = [info(silence=60.0), info(probes=1, silence=62.0), info(probes=1, silence=64.0)]
+        self.assertEqual(self.looks(*seen), [False, False, True])
+
+    def test_each_answer_begins_the_time_anew(self) -> None:
+        seen = [info(unacked=1, silence=0.1 + number % 3 * 2) for number in range(12)]
+        self.assertEqual(self.looks(*seen), [False] * 12)
+
+
+class FakeConnection:
+    """A socket of which the kernel knows what a test says."""
+
+    family = socket.AF_INET
+    found: TcpInfo | None = TcpInfo(0, 0, 0, 0)
+    looks = 0
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        self.looks += 1
+        if self.found is None:
+            raise OSError("closed")
+        probes, unacked, data_age, ack_age = self.found
+        return pack("=3xB20xI24xII", probes, unacked, data_age, ack_age)
+
+
+class FakeTransport:
+    aborted = 0
+
+    def getPeer(self) -> Any:
+        return "somebody"
+
+    def abortConnection(self) -> None:
+        self.aborted += 1
+
+
+class SweepTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.tuned: dict[int, Any] = {}
+        self.patch(sockets, "_tuned", self.tuned)
+        self.clock = Clock()
+        self.sweep = PeerSweep(self.clock)
+        self.sweep.start()
+        self.addCleanup(self.sweep.stop)
+
+    def add(self, timeout: float = 5.0) -> tuple[FakeTransport, FakeConnection]:
+        transport, connection = FakeTransport(), FakeConnection()
+        entry = self.tuned[len(self.tuned)] = sockets._Tuned(transport)
+        entry.connection = connection  # type: ignore[assignment]
+        entry.timeout, entry.due, entry.waits_since = timeout, 0.0, None
+        return transport, connection
+
+    def lapse(self, seconds: float, *silent: FakeConnection) -> None:
+        """Let time pass in which nothing is heard of some peers."""
+        for _ in range(round(seconds * 20)):
+            for each in silent:
+                found = each.found
+                assert found is not None
+                each.found = found._replace(data_age=found.data_age + 50, ack_age=found.ack_age + 50)
+            self.clock.advance(0.05)
+
+    def test_a_peer_that_is_gone(self) -> None:
+        (good, _), (bad, connection) = self.add(), self.add()
+        self.lapse(10)
+        connection.found = info(unacked=3)
+        with capture() as events:
+            self.lapse(3.7, connection)
+            self.assertEqual(bad.aborted, 0)
+            self.lapse(1.3, connection)
+        self.assertEqual((bad.aborted, good.aborted), (1, 0))
+        self.assertRegex(
+            events.text(), "^somebody is gone: 3 segments without an answer, nothing heard of it for [34]"
+        )
+
+    def test_probes_are_told_apart_in_the_log(self) -> None:
+        transport, connection = self.add()
+        connection.found = info(probes=2)
+        with capture() as events:
+            self.lapse(5, connection)
+        self.assertEqual(transport.aborted, 1)
+        self.assertIn("2 probes without an answer", events.text())
+
+    def test_each_has_its_time(self) -> None:
+        kept = [self.add(timeout) for timeout in (60.0, 5.0, 2.5)]
+        self.lapse(120)
+        looks = [connection.looks for _, connection in kept]
+        for number, wanted in zip(looks, (10, 120, 240), strict=True):
+            self.assertTrue(wanted * 0.9 <= number <= wanted * 1.1, looks)
+
+    def test_within_the_time_whenever_it_begins(self) -> None:
+        for timeout in (2.0, 5.0, 60.0):
+            for offset in range(12):
+                self.tuned.clear()
+                transport, connection = self.add(timeout)
+                self.lapse(offset * timeout / 37)
+                connection.found = info(unacked=1)
+                self.lapse(timeout, connection)
+                self.assertEqual(transport.aborted, 1, (timeout, offset))
+
+    def test_one_timer_and_short_steps(self) -> None:
+        kept = [self.add() for _ in range(2200)]
+        self.clock.advance(1.0)
+        before = [connection.looks for _, connection in kept]
+        self.assertEqual(sum(before), 500)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.lapse(1.0)
+        self.assertTrue(all(connection.looks >= 1 for _, connection in kept))
+        self.lapse(9.0)
+        self.assertTrue(all(8 <= connection.looks <= 11 for _, connection in kept))
+
+    def test_what_is_closed_is_forgotten(self) -> None:
+        (_, connection), (_, other) = self.add(), self.add()
+        connection.found = None
+        self.lapse(2)
+        self.assertEqual([entry.connection for entry in self.tuned.values()], [other])
+
+    def test_a_transport_is_not_kept(self) -> None:
+        transport, connection = self.add()
+        del transport
+        gc.collect()
+        connection.found = info(unacked=1)
+        self.lapse(10, connection)  # there is nothing to abort
+        self.assertIsNone(self.tuned[0]())
+
+    def test_stop(self) -> None:
+        self.sweep.start()
+        self.sweep.stop()
+        self.sweep.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Noted(Protocol):
+    """A protocol that knows when its connection was lost."""
+
+    lost_at = 0.0
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost_at = reactor.seconds()  # type: ignore[attr-defined]
+
+
+class KernelTests(TestCase):
+    """With what the kernel really does, and peers that have three seconds."""
+
+    TIMEOUT = 3.0
+
+    async def connect(self) -> tuple[Any, Any]:
+        """Both ends of a connection, tuned."""
+        ends: list[Any] = []
+        accepted = Noted()
+        factory: Any = Factory.forProtocol(lambda: accepted)  # type: ignore[arg-type]
+        port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        ends = [await connectProtocol(endpoint, Noted()), accepted]
+        while not accepted.connected:
+            await deferLater(reactor, 0.01)
+        for end in ends:
+            end.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            tune(end.transport, self.TIMEOUT)
+            self.addCleanup(end.transport.abortConnection)
+        return ends[0], ends[1]
+
+    async def test_slow_readers_live_and_dead_peers_do_not(self) -> None:
+        sweep = PeerSweep(reactor)  # type: ignore[arg-type]
+        sweep.start()
+        self.addCleanup(sweep.stop)
+        rest, busy, slow, alive = [await self.connect() for _ in range(4)]
+        for writer, reader in (slow, alive):
+            reader.transport.pauseProducing()
+            writer.transport.write(b"x" * 8_000_000)
+        await deferLater(reactor, self.TIMEOUT * 1.7)
+        for end in (*rest, *busy, *slow, *alive):
+            self.assertTrue(end.connected and not end.lost_at)
+
+        began = reactor.seconds()  # type: ignore[attr-defined]
+        for pair in (rest, busy, slow):
+            blackhole(*(end.transport.getHandle() for end in pair))
+        for end in busy:
+            end.transport.write(b"x")
+        await deferLater(reactor, self.TIMEOUT)
+        taken = {
+            name: [end.lost_at - began for end in pair]
+            for name, pair in (("rest", rest), ("busy", busy), ("slow", slow))
+        }
+        for name, times in taken.items():
+            for seconds in times:
+                self.assertTrue(0 < seconds <= self.TIMEOUT + 0.2, (name, taken))
+        self.assertFalse(any(end.lost_at for end in alive))

@@ -112,7 +112,7 @@ class TunnelAgentConfig(Model):
         30.0, "How often the names in server_list are resolved anew.", ours=True
     )
     dead_peer_timeout: Interval = key(
-        60.0, "How soon a connection ends whose server does not answer any more.", ours=True
+        5.0, "How soon a connection ends whose server does not answer any more.", ours=True
     )
     announce: Bool = key(
         True,

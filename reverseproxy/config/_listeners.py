@@ -340,7 +340,7 @@ class TunnelConfig(Model):
         4096, "How many connections may be held that have not joined a cluster.", ours=True
     )
     dead_peer_timeout: Interval = key(
-        60.0, "How soon a connection ends whose agent does not answer any more.", ours=True
+        5.0, "How soon a connection ends whose agent does not answer any more.", ours=True
     )
     mux: Bool = key(
         True,

@@ -106,7 +106,7 @@ class DefaultTests(SynchronousTestCase):
             reconnect_max_duration=60.0,
             stable_duration=30.0,
             dns_refresh_duration=30.0,
-            dead_peer_timeout=60.0,
+            dead_peer_timeout=5.0,
             announce=True,
         )
 
@@ -117,7 +117,7 @@ class DefaultTests(SynchronousTestCase):
             handshake_timeout=15.0,
             publish_delay=0.02,
             max_pending_connections=4096,
-            dead_peer_timeout=60.0,
+            dead_peer_timeout=5.0,
         )
 
     def test_clusters(self) -> None:
