@@ -14,11 +14,14 @@ frames of many streams in one piece.
 
 What one stream does never ends another.  What ends the connection, as a
 L{MuxError}, is what leaves the two ends with different ideas of it, and a peer
-that makes us work or keep things without end.
+that makes us keep things without end, as it takes nothing of what we send.  One
+that opens more streams than it may, or opens and resets them, has them refused.
 
 Where yamux's specification is silent, this is what happens here:
 
 - The numbers of the streams that an end opens increase.
+- An end that has gone away takes the streams that the other one opens before it
+  has gone away, too: it could not know.
 - The window that a peer may use is what the specification says, 256 KiB, and
   what it was told of since.  It may not have credit for more than 2 GiB.
 - When we have reset a stream, the peer may have sent as much as its window had,
@@ -53,13 +56,11 @@ __all__ = [
     "Reset",
 ]
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from operator import attrgetter
-from struct import Struct
 from typing import Final
 
 from reverseproxy.errors import MuxError, NoMoreStreams
-from reverseproxy.wire.http2_events import Budget
 from reverseproxy.wire.mux_events import (
     INITIAL_WINDOW,
     MAX_WINDOW,
@@ -74,114 +75,49 @@ from reverseproxy.wire.mux_events import (
     Pong,
     Reset,
 )
-
-TURN: Final = 65536
-"""Bytes that one L{Mux.take} returns, roughly, if it is not told otherwise."""
-
-ACK_AFTER: Final = 64
-"""Streams that wait for their ACK to ride on something, before it is sent alone."""
+from reverseproxy.wire.mux_frames import (
+    ACK,
+    FIN,
+    GO_AWAY,
+    HEADER_SIZE,
+    MAX_ID,
+    ON_WIRE,
+    PING,
+    RST,
+    SILENT,
+    SYN,
+    UPDATE,
+    pack,
+    unpack,
+)
+from reverseproxy.wire.mux_output import ACK_AFTER, TURN, Output, Stream
 
 REMEMBERED_RESETS: Final = 1024
 """Streams that we reset and remember, as the peer may have sent more for them."""
 
-RESETS_PER_SECOND: Final = 100.0
-"""How fast a used up L{MuxLimits.max_resets} comes back, besides one for each stream that was of use."""
+RESETS_PER_SECOND: Final = 1000.0
+"""How fast used up L{MuxLimits.max_resets} come back, besides one for each stream that was of use."""
 
 MAX_PINGS: Final = 64
 """Pings of ours that may wait for an answer."""
 
-MAX_ID: Final = 0xFFFFFFFF
-
-_ROUND: Final = 131072
-"""Bytes that all streams together send in a round, if each is to get its turn soon."""
-
-_MIN_FRAME: Final = 4096
-"""Bytes that a stream may send in its turn, however many streams there are."""
-
 _QUOTED: Final = 24
 """Bytes that an error quotes."""
 
-_HEADER: Final = Struct(">HHLL")  # version and type, flags, stream, length
-
-_DATA, _UPDATE, _PING, _GO_AWAY = range(4)
-_SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
-_ON_WIRE: Final = 0xF
-_SILENT: Final = 0x100
-"""A flag of our own, which is never sent: the stream is acknowledged, but was of no use yet."""
-
-_pack = _HEADER.pack
-_unpack = _HEADER.unpack_from
 _held = attrgetter("held")
 
 
-class _Stream:
-    """
-    One stream.
-
-    It is kept until both ends have ended it and what came has been consumed.
-
-    @ivar remote_open: whether the peer may send more.
-    @ivar local_open: whether we may.
-    @ivar flags: what the first frame that we send is to carry: SYN, or ACK and
-        L{_SILENT}.
-    @ivar acknowledged: whether the peer has accepted our stream.
-    @ivar recv_window: bytes that the peer may send now; -1 if it has ended the
-        stream.
-    @ivar held: bytes that came and were not consumed.
-    @ivar credit: bytes consumed that the peer has not been told of.
-    @ivar window: the sum of these three.
-    @ivar since: when the peer was last told.
-    @ivar send_window: bytes that we may send now; -1 if we have ended the stream.
-    @ivar queue: what is to be sent.
-    @ivar pending: bytes of that.
-    @ivar ending: whether that is all.
-    """
-
-    __slots__ = (
-        "acknowledged",
-        "credit",
-        "ending",
-        "flags",
-        "held",
-        "id",
-        "local_open",
-        "pending",
-        "queue",
-        "recv_window",
-        "remote_open",
-        "send_window",
-        "since",
-        "window",
-    )
-
-    def __init__(self, number: int, window: int, flags: int, now: float) -> None:
-        self.id = number
-        self.remote_open = True
-        self.local_open = True
-        self.flags = flags
-        self.acknowledged = False
-        self.window = self.recv_window = window
-        self.held = 0
-        self.credit = 0
-        self.since = now
-        self.send_window = INITIAL_WINDOW
-        self.queue: deque[bytes | memoryview] | None = None
-        self.pending = 0
-        self.ending = False
-
-
-class Mux:
+class Mux(Output):
     """
     One end of a connection.
 
     @ivar rtt: seconds that a ping took to be answered; the owner, who has the
         clock, sets it.  Windows grow only if it is known.
-    @ivar drained: streams that had something L{pending}, and nothing since the
-        last L{take}.
     @ivar failed: the peer broke the rules: nothing more is read, and what
         L{take} returns is to be sent before the connection is closed.
     @ivar going: the peer takes no more streams from us.
-    @ivar gone: we take no more streams from the peer, nor open any.
+    @ivar gone: we want no more streams from the peer, nor open any.  Those that
+        it opens before it has gone away, too, are taken: it could not know.
     """
 
     def __init__(self, client: bool, limits: MuxLimits | None = None) -> None:
@@ -190,41 +126,26 @@ class Mux:
             then have even ones.
         """
         limits = limits or MuxLimits()
+        super().__init__(limits)
         self.rtt: float | None = None
-        self.drained: list[int] = []
         self.failed = False
         self.going = False
         self.gone = False
-        self._limits = limits
         self._window = limits.window
-        self._extra = limits.window - INITIAL_WINDOW
-        self._max_frame = limits.max_frame
         self._next = 1 if client else 2
         self._parity = self._next & 1
         self._peer_last = 0
         self._now = 0.0
-        self._streams: dict[int, _Stream] = {}
         self._resets: OrderedDict[int, int] = OrderedDict()  # and what the peer may have sent for them
         self._forgotten = [0, 0]  # by parity, the highest stream that was dropped from _resets
-        self._reset_budget = Budget(limits.max_resets, RESETS_PER_SECOND)
+        self._broken = 0.0  # streams of the peer that it reset, over those that were of use
+        self._broken_at = 0.0
         self._held = 0  # of all streams
         self._grown = 0  # bytes by which the windows of all streams are larger than at first
-        # receiving
         self._rest = b""  # the beginning of a header
         self._left = 0  # bytes to come of a frame that has begun
-        self._current: _Stream | None = None  # its stream, or None to drop them
+        self._current: Stream | None = None  # its stream, or None to drop them
         self._current_flags = 0
-        # sending
-        self._control: list[bytes] = []  # goes first
-        self._out: list[bytes | memoryview] = []  # what has to keep its order
-        self._room = TURN  # bytes that may be put into _out without waiting for a turn
-        self._tail = 0  # the stream whose data stands last in _out
-        self._tail_flags = 0
-        self._frames = 0  # in _out, without those of data
-        self._opening: deque[_Stream] = deque()  # ours that the peer does not know of, in their order
-        self._unacknowledged: dict[int, _Stream] = {}
-        self._acknowledge_now = False
-        self._ready: OrderedDict[int, _Stream] = OrderedDict()  # may send and wait for a turn
         self._pings: list[int] = []  # that wait for their answers
 
     @property
@@ -235,7 +156,7 @@ class Mux:
     @property
     def room(self) -> int:
         """How many more streams L{open} can open now."""
-        if self.failed or self.going or self.gone or self._next > MAX_ID:
+        if self.failed or self.going or self.gone or self._clogged or self._next > MAX_ID:
             return 0
         return max(0, min(self._limits.max_streams - len(self._streams), (MAX_ID - self._next) // 2 + 1))
 
@@ -276,11 +197,6 @@ class Mux:
             self._relieve(events)
         return events
 
-    @property
-    def _clogged(self) -> bool:
-        """Whether the peer takes nothing, and makes us queue too much."""
-        return len(self._control) + self._frames > self._limits.max_pending_control
-
     def _fail(self, code: int) -> None:
         """Give everything up, but for what was put into the output already."""
         self.failed = True
@@ -294,7 +210,7 @@ class Mux:
         self._ready.clear()
         self._pings.clear()
         self._held = self._grown = 0
-        self._put(_pack(_GO_AWAY, 0, 0, code))
+        self._put(pack(GO_AWAY, 0, 0, code))
 
     def _continue(self, data: bytes, events: list[Event]) -> int:
         """Take what comes of a frame of data that has begun; return how many bytes that were."""
@@ -309,7 +225,7 @@ class Mux:
         self._left = 0
         if stream is not None:
             events.append(Data(stream.id, data[:left]))
-            if self._current_flags & _FIN:
+            if self._current_flags & FIN:
                 self._remote_end(stream, events)
             self._current = None
         return left
@@ -321,8 +237,8 @@ class Mux:
         append = events.append
         received = 0
         try:
-            while offset + 12 <= end:
-                kind, flags, number, length = _unpack(data, offset)
+            while offset + HEADER_SIZE <= end:
+                kind, flags, number, length = unpack(data, offset)
                 if not kind:
                     stream = get(number)
                     if flags or stream is None or length > stream.recv_window:
@@ -331,13 +247,13 @@ class Mux:
                         stream.recv_window -= length
                         stream.held += length
                         received += length
-                    offset += 12
+                    offset += HEADER_SIZE
                     stop = offset + length
                     if stop <= end:
                         if stream is not None:
                             if length:
                                 append(Data(number, data[offset:stop]))
-                            if flags & _FIN:
+                            if flags & FIN:
                                 self._remote_end(stream, events)
                         offset = stop
                     else:
@@ -348,17 +264,17 @@ class Mux:
                         self._current_flags = flags
                         return
                 else:
-                    if kind == _UPDATE:
+                    if kind == UPDATE:
                         stream = get(number)
                         if flags or stream is None:
                             self._on_update(number, flags, length, stream, events)
                         else:
                             self._on_credit(stream, length, events)
-                    elif kind == _PING:
+                    elif kind == PING:
                         self._on_ping(number, flags, length, events)
                     else:
                         self._on_session(kind, number, flags, length, events)
-                    offset += 12
+                    offset += HEADER_SIZE
         except MuxError as error:
             raise _violation(str(error), data, offset, error.code) from None
         finally:
@@ -373,16 +289,16 @@ class Mux:
         self._rest = rest
 
     def _on_data(
-        self, number: int, flags: int, length: int, stream: _Stream | None, events: list[Event]
-    ) -> _Stream | None:
+        self, number: int, flags: int, length: int, stream: Stream | None, events: list[Event]
+    ) -> Stream | None:
         """
         Look at a frame of data that is not the most ordinary.
 
         @return: the stream that the data is for; L{None} to drop it.
         """
-        if flags & ~_ON_WIRE:
+        if flags & ~ON_WIRE:
             raise MuxError(f"expected flags that are known on stream {number}")
-        if flags & _SYN:
+        if flags & SYN:
             stream = self._on_syn(number, flags, stream, events)
             if stream is None and number in self._resets:
                 self._on_late(number, flags, length)
@@ -391,9 +307,9 @@ class Mux:
             self._on_late(number, flags, length)
         if stream is None:
             return None
-        if flags & _ACK:
+        if flags & ACK:
             stream.acknowledged = True
-        if flags & _RST:
+        if flags & RST:
             self._on_reset(stream, events)
             return None
         if length > stream.recv_window:
@@ -406,72 +322,80 @@ class Mux:
         return stream
 
     def _on_update(
-        self, number: int, flags: int, length: int, stream: _Stream | None, events: list[Event]
+        self, number: int, flags: int, length: int, stream: Stream | None, events: list[Event]
     ) -> None:
-        if flags & ~_ON_WIRE:
+        if flags & ~ON_WIRE:
             raise MuxError(f"expected flags that are known on stream {number}")
-        if flags & _SYN:
+        if flags & SYN:
             stream = self._on_syn(number, flags, stream, events)
         elif stream is None:
             self._check_known(number)
-            if flags & (_FIN | _RST):
+            if flags & (FIN | RST):
                 self._resets.pop(number, None)
         if stream is None:
             return
-        if flags & _ACK:
+        if flags & ACK:
             stream.acknowledged = True
-        if flags & _RST:
+        if flags & RST:
             self._on_reset(stream, events)
             return
-        if flags & _FIN and not stream.remote_open:
+        if flags & FIN and not stream.remote_open:
             raise MuxError(f"expected nothing more on stream {number}, which the peer has ended")
         self._on_credit(stream, length, events)
-        if flags & _FIN:
+        if flags & FIN:
             self._remote_end(stream, events)
 
-    def _on_syn(self, number: int, flags: int, stream: _Stream | None, events: list[Event]) -> _Stream | None:
+    def _on_syn(self, number: int, flags: int, stream: Stream | None, events: list[Event]) -> Stream | None:
         """The peer opens a stream; return it, unless it is refused or reset at once."""
         if number & 1 == self._parity or number <= self._peer_last:
             parity = "even" if self._parity else "odd"
             raise MuxError(f"expected an {parity} number over {self._peer_last} for a new stream")
         self._peer_last = number
-        if flags & _RST:
-            self._spend_reset()
-            return None
         limits = self._limits
+        if flags & RST:
+            self._broken += 1
+            return None
         if (
-            self.gone
+            (self.gone and self.going)
             or len(self._streams) >= limits.max_streams
             or len(self._unacknowledged) >= limits.accept_backlog
+            or (self._broken >= limits.max_resets and not self._mend())
         ):
-            self._put(_pack(_UPDATE, _RST, number, 0))
-            if not flags & _FIN:
+            self._put(pack(UPDATE, RST, number, 0))
+            if not flags & FIN:
                 self._remember(number, INITIAL_WINDOW)
             return None
-        stream = _Stream(number, self._window, _ACK | _SILENT, self._now)
+        stream = Stream(number, self._window, ACK | SILENT, self._now)
         self._streams[number] = stream
         if self._extra:
-            stream.flags = _SILENT
-            self._control.append(_pack(_UPDATE, _ACK, number, self._extra))
+            stream.flags = SILENT
+            self._control.append(pack(UPDATE, ACK, number, self._extra))
         else:
             self._unacknowledged[number] = stream
         events.append(Opened(number))
         return stream
 
-    def _on_reset(self, stream: _Stream, events: list[Event]) -> None:
+    def _on_reset(self, stream: Stream, events: list[Event]) -> None:
         if not stream.local_open and not stream.remote_open:
             return  # it is over, and the owner shall have what came
-        if stream.flags & _SYN:
+        if stream.flags & SYN:
             raise MuxError(f"expected a stream that was opened, which {stream.id} was not")
         if stream.flags:
-            self._spend_reset()
-        own = stream.id & 1 == self._parity
+            self._broken += 1
+        # Ours, no ACK, and no data either: the peer has thrown it away unseen.
+        refused = (
+            stream.id & 1 == self._parity and not stream.acknowledged and stream.recv_window == stream.window
+        )
         self._drop(stream)
-        events.append(Reset(stream.id, True, own and not stream.acknowledged))
+        events.append(Reset(stream.id, True, refused))
 
-    def _spend_reset(self) -> None:
-        if not self._reset_budget.spend(self._now):
-            raise MuxError("expected fewer streams that are opened and reset", GoAwayCode.INTERNAL_ERROR)
+    def _mend(self) -> bool:
+        """Forgive the peer what it reset some time ago; find whether it may open streams again."""
+        self._broken -= (self._now - self._broken_at) * RESETS_PER_SECOND
+        self._broken_at = self._now
+        if self._broken < 0:
+            self._broken = 0.0
+        return self._broken < self._limits.max_resets
 
     def _check_known(self, number: int) -> None:
         """Find that a stream was there once."""
@@ -485,17 +409,17 @@ class Mux:
         window = self._resets.get(number)
         if window is None:
             self._check_known(number)
-            if flags & _RST or number <= self._forgotten[number & 1]:
+            if flags & RST or number <= self._forgotten[number & 1]:
                 return
             raise MuxError(f"expected nothing more on stream {number}, which is over")
         if length > window:
             raise MuxError(f"expected {window} bytes at most on stream {number}, which was reset")
-        if flags & (_FIN | _RST):
+        if flags & (FIN | RST):
             del self._resets[number]
         else:
             self._resets[number] = window - length
 
-    def _on_credit(self, stream: _Stream, length: int, events: list[Event]) -> None:
+    def _on_credit(self, stream: Stream, length: int, events: list[Event]) -> None:
         if not stream.local_open:
             return
         before = stream.send_window
@@ -512,10 +436,10 @@ class Mux:
     def _on_ping(self, number: int, flags: int, token: int, events: list[Event]) -> None:
         if number:
             raise MuxError("expected stream 0 for a ping")
-        if flags == _SYN:
-            self._control.append(_pack(_PING, _ACK, 0, token))
+        if flags == SYN:
+            self._control.append(pack(PING, ACK, 0, token))
             self._acknowledge_now = bool(self._unacknowledged)
-        elif flags == _ACK:
+        elif flags == ACK:
             if token not in self._pings:
                 raise MuxError("expected no answer to a ping that was not sent")
             self._pings.remove(token)
@@ -525,34 +449,35 @@ class Mux:
 
     def _on_session(self, kind: int, number: int, flags: int, code: int, events: list[Event]) -> None:
         """Take a GoAway, or what is no frame at all."""
-        if kind != _GO_AWAY:
+        if kind != GO_AWAY:
             raise MuxError("expected version 0 and a type from 0 to 3")
         if number or flags:
             raise MuxError("expected stream 0 and no flags for a GoAway")
         self.going = True
         events.append(GoneAway(code))
 
-    def _remote_end(self, stream: _Stream, events: list[Event]) -> None:
+    def _remote_end(self, stream: Stream, events: list[Event]) -> None:
         """All that the peer sends on a stream has come."""
         stream.remote_open = False
         stream.recv_window = -1
         events.append(Ended(stream.id))
         self._finish(stream)
 
-    def _finish(self, stream: _Stream) -> None:
+    def _finish(self, stream: Stream) -> None:
         """Forget a stream if nothing more is to be done with it."""
         if not (stream.local_open or stream.remote_open or stream.held):
             self._drop(stream)
-            self._reset_budget.earn()
+            if self._broken > 0:
+                self._broken -= 1
 
-    def _drop(self, stream: _Stream) -> None:
+    def _drop(self, stream: Stream) -> None:
         number = stream.id
         del self._streams[number]
         stream.local_open = stream.remote_open = False
         stream.recv_window = stream.send_window = -1
         if stream is self._current:
             self._current = None
-        if stream.flags & _ACK:
+        if stream.flags & ACK:
             del self._unacknowledged[number]
         if stream.pending:
             self._ready.pop(number, None)
@@ -607,7 +532,7 @@ class Mux:
         else:
             self._grant(stream, credit, now)
 
-    def _grant(self, stream: _Stream, credit: int, now: float) -> None:
+    def _grant(self, stream: Stream, credit: int, now: float) -> None:
         """
         Tell the peer what was consumed, and that its window is larger if it was consumed fast.
 
@@ -626,11 +551,11 @@ class Mux:
         stream.credit = 0
         stream.recv_window += credit
         flags = 0
-        if stream.flags & _ACK:
-            flags = _ACK
-            stream.flags = _SILENT
+        if stream.flags & ACK:
+            flags = ACK
+            stream.flags = SILENT
             del self._unacknowledged[stream.id]
-        self._control.append(_pack(_UPDATE, flags, stream.id, credit))
+        self._control.append(pack(UPDATE, flags, stream.id, credit))
 
     # sending
 
@@ -652,105 +577,10 @@ class Mux:
         if self._clogged:
             raise NoMoreStreams("the peer takes nothing, and too many frames wait for it")
         self._next = number + 2
-        stream = _Stream(number, self._window, _SYN, self._now)
+        stream = Stream(number, self._window, SYN, self._now)
         self._streams[number] = stream
         self._opening.append(stream)
         return number
-
-    def send(self, number: int, data: bytes) -> None:
-        """
-        Send bytes on a stream, as soon as the peer's credit and other streams allow.
-
-        Nothing happens if the stream is over, or we have ended it.
-        """
-        stream = self._streams.get(number)
-        if stream is None:
-            return
-        size = len(data)
-        # Nobody else waits, and as our window is not used up, nothing of this stream does.
-        if 0 < size <= stream.send_window and size <= self._room and not self._ready:
-            flags = self._first_flags(stream) if stream.flags else 0
-            stream.send_window -= size
-            self._room -= size + 12
-            out = self._out
-            out.append(_pack(_DATA, flags, number, size))
-            out.append(data)
-            self._tail = number
-            self._tail_flags = flags
-        elif size and stream.local_open and not stream.ending:
-            if stream.flags & _SYN:
-                self._announce(stream)
-            if stream.queue is None:
-                stream.queue = deque()
-            stream.queue.append(data)
-            if not stream.pending and stream.send_window:
-                self._ready[number] = stream
-            stream.pending += size
-
-    def _first_flags(self, stream: _Stream) -> int:
-        """Take what the first frame of a stream has to carry."""
-        flags = stream.flags
-        if flags & _SYN and (self._extra or self._opening[0] is not stream):
-            self._announce(stream)
-            return 0
-        if flags & _SYN:
-            self._opening.popleft()
-        elif flags & _ACK:
-            del self._unacknowledged[stream.id]
-        stream.flags = 0
-        return flags & _ON_WIRE
-
-    def _announce(self, last: _Stream | None = None) -> None:
-        """Tell the peer of streams that we have opened, up to one of them: their numbers must increase."""
-        opening = self._opening
-        while opening:
-            stream = opening.popleft()
-            stream.flags = 0
-            self._put(_pack(_UPDATE, _SYN, stream.id, self._extra))
-            if stream is last:
-                break
-
-    def _acknowledge(self) -> None:
-        """Tell the peer that we have its streams."""
-        for stream in self._unacknowledged.values():
-            stream.flags = _SILENT
-            self._control.append(_pack(_UPDATE, _ACK, stream.id, 0))
-        self._unacknowledged.clear()
-        self._acknowledge_now = False
-
-    def _put(self, frame: bytes) -> None:
-        """Send a frame behind those that are there."""
-        self._out.append(frame)
-        self._frames += 1
-        self._tail = 0
-
-    def pending(self, number: int) -> int:
-        """How many bytes of a stream wait for credit, or for their turn."""
-        stream = self._streams.get(number)
-        return 0 if stream is None else stream.pending
-
-    def end(self, number: int) -> None:
-        """End a stream behind what was sent; the peer still may send."""
-        stream = self._streams.get(number)
-        if stream is None or not stream.local_open:
-            return
-        if stream.pending:
-            stream.ending = True
-            return
-        if self._tail == number:
-            out = self._out
-            out[-2] = _pack(_DATA, self._tail_flags | _FIN, number, len(out[-1]))
-            self._tail = 0
-        else:
-            flags = self._first_flags(stream) if stream.flags else 0
-            self._put(_pack(_UPDATE, flags | _FIN, number, 0))
-        self._local_end(stream)
-
-    def _local_end(self, stream: _Stream) -> None:
-        """All that we send on a stream is in the output."""
-        stream.local_open = False
-        stream.send_window = -1
-        self._finish(stream)
 
     def reset(self, number: int) -> None:
         """
@@ -761,10 +591,10 @@ class Mux:
         stream = self._streams.get(number)
         if stream is None:
             return
-        if stream.flags & _SYN:
+        if stream.flags & SYN:
             self._opening.remove(stream)  # the peer never hears of it
         elif stream.local_open or stream.remote_open:
-            self._put(_pack(_UPDATE, _RST | stream.flags & _ACK, number, 0))
+            self._put(pack(UPDATE, RST | stream.flags & ACK, number, 0))
             if stream.remote_open:
                 self._remember(number, stream.recv_window)
         self._drop(stream)
@@ -779,7 +609,7 @@ class Mux:
         if len(self._pings) >= MAX_PINGS:
             raise ValueError(f"{MAX_PINGS} pings wait for their answers")
         if not self.failed:
-            self._control.append(_pack(_PING, _SYN, 0, token))
+            self._control.append(pack(PING, SYN, 0, token))
             self._pings.append(token)
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
@@ -787,81 +617,7 @@ class Mux:
         if not self.failed:
             self._announce()
             self.gone = True
-            self._put(_pack(_GO_AWAY, 0, 0, code))
-
-    @property
-    def has_output(self) -> bool:
-        """Whether L{take} has something."""
-        return bool(
-            self._out
-            or self._control
-            or self._ready
-            or self._opening
-            or self._acknowledge_now
-            or len(self._unacknowledged) >= ACK_AFTER
-        )
-
-    def take(self, limit: int = TURN) -> bytes:
-        """
-        Take what is to be sent now.
-
-        Call it again until it returns nothing, or the transport is full.
-
-        @param limit: bytes, roughly: what comes without data is not held back.
-        """
-        if self.drained:
-            self.drained = []
-        if self._opening:
-            self._announce()
-        if self._acknowledge_now or len(self._unacknowledged) >= ACK_AFTER:
-            self._acknowledge()
-        out = self._out
-        if self._control:
-            out = [*self._control, *out]
-            self._control.clear()
-        if self._ready:
-            self._send_in_turns(out, limit - TURN + self._room)
-        if not out:
-            return b""
-        self._out = []
-        self._room = TURN
-        self._frames = 0
-        self._tail = 0
-        return b"".join(out)
-
-    def _send_in_turns(self, out: list[bytes | memoryview], limit: int) -> None:
-        """Send a frame of each stream that can, again and again."""
-        ready = self._ready
-        turn = min(self._max_frame, max(_MIN_FRAME, _ROUND // len(ready)))
-        while ready and limit > 0:
-            number, stream = ready.popitem(last=False)
-            size = min(turn, stream.send_window, stream.pending)
-            flags = self._first_flags(stream) if stream.flags else 0
-            if stream.ending and size == stream.pending:
-                flags |= _FIN
-            out.append(_pack(_DATA, flags, number, size))
-            self._take_pending(stream, size, out)
-            limit -= size + 12
-            if not stream.pending:
-                self.drained.append(number)
-                if flags & _FIN:
-                    self._local_end(stream)
-            elif stream.send_window:
-                ready[number] = stream
-
-    def _take_pending(self, stream: _Stream, size: int, out: list[bytes | memoryview]) -> None:
-        queue = stream.queue
-        assert queue is not None
-        stream.pending -= size
-        stream.send_window -= size
-        while size:
-            piece = queue.popleft()
-            if len(piece) > size:
-                view = memoryview(piece)
-                queue.appendleft(view[size:])
-                piece = view[:size]
-            out.append(piece)
-            size -= len(piece)
+            self._put(pack(GO_AWAY, 0, 0, code))
 
 
 def _violation(expected: str, data: bytes, offset: int, code: int) -> MuxError:

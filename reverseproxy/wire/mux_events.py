@@ -54,10 +54,12 @@ class MuxLimits:
     @ivar receive_budget: bytes by which the windows of all streams together may
         grow; also the bytes that may have come and not been consumed, beyond
         which the stream with most of them is reset.
-    @ivar max_pending_control: frames that a peer may have made us queue while
-        it does not take what we send.
-    @ivar max_resets: streams that a peer may open and break off, before they
-        were of any use, at once; see L{RESETS_PER_SECOND<reverseproxy.wire.mux.RESETS_PER_SECOND>}.
+    @ivar max_pending_control: frames without data that may wait for a peer that
+        takes nothing, besides two for each of C{max_streams}.
+    @ivar max_resets: streams that a peer may open and break off at once, before
+        they were of any use; see
+        L{RESETS_PER_SECOND<reverseproxy.wire.mux.RESETS_PER_SECOND>}.  Further
+        ones are refused.
     """
 
     window: int = INITIAL_WINDOW
@@ -66,8 +68,8 @@ class MuxLimits:
     max_frame: int = 32768
     accept_backlog: int = 4096
     receive_budget: int = 64 * 1024 * 1024
-    max_pending_control: int = 10_000
-    max_resets: int = 5000
+    max_pending_control: int = 1000
+    max_resets: int = 10_000
 
     def __post_init__(self) -> None:
         """
