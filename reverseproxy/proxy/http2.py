@@ -33,6 +33,7 @@ from reverseproxy.proxy.http1 import Http1Settings
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
+from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.wire.grpc import error_fields, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
@@ -327,6 +328,16 @@ class Http2Proxy(Http2Protocol):
             self._begun = True
             self._greeted_by = self.clock.seconds() + self.settings.head_timeout
             self._look_at(self._greeted_by)
+            weak = too_weak_for_http2(self.transport) if self.info.secure else ""
+            if weak:
+                log.warn(
+                    "{listener}: {peer} wants HTTP/2 with {weak}, which is too weak for it",
+                    listener=self.settings.listener,
+                    peer=self.info.remote,
+                    weak=weak,
+                )
+                self._finish(ErrorCode.INADEQUATE_SECURITY, f"{weak} is too weak for HTTP/2", linger=True)
+                return
         super().dataReceived(data)
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:

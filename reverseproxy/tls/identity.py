@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["certificate_identity", "negotiated_protocol", "peer_identity"]
+__all__ = ["certificate_identity", "negotiated_protocol", "peer_identity", "too_weak_for_http2"]
 
 import json
 from hashlib import sha256
@@ -82,6 +82,33 @@ def negotiated_protocol(transport: object) -> str | None:
     tls = _tls_of(transport)
     protocol = None if tls is None else tls.negotiatedProtocol
     return None if protocol is None else protocol.decode("latin-1")
+
+
+def too_weak_for_http2(transport: object) -> str:
+    """
+    Tell what a client may not have agreed on by ALPN for HTTP/2 (RFC 9113 9.2).
+
+    HTTP/2 wants TLS 1.2, and of its cipher suites those with a key of their own
+    for each connection and with authenticated encryption, which all of TLS 1.3
+    have.  Without ALPN it is another matter: both ends were set up for it.
+
+    @param transport: what a protocol was connected to, when the handshake is
+        over.
+    @return: the version or cipher suite that is not enough; else empty.
+    """
+    tls = _tls_of(transport)
+    connection = None if tls is None else tls.getHandle()
+    if connection is None or negotiated_protocol(transport) != "h2":
+        return ""
+    version = connection.get_protocol_version_name()
+    cipher = connection.get_cipher_name() or ""
+    if version == "TLSv1.3":
+        return ""
+    if version != "TLSv1.2":
+        return version
+    ephemeral = cipher.startswith(("ECDHE-", "DHE-"))
+    authenticated = any(name in cipher for name in ("GCM", "CCM", "CHACHA20"))
+    return "" if ephemeral and authenticated else cipher
 
 
 def _tls_of(transport: Any) -> TlsTransport | None:

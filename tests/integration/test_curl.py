@@ -156,6 +156,25 @@ class CurlTests(IntegrationTestCase):
         await threaded(lambda: self.check(Curl(url, HTTP2_TLS, authority.ca_file), "2"))
         await threaded(lambda: self.check(Curl(url, HTTP1, authority.ca_file), "1.1"))
 
+    async def test_weak_encryption(self) -> None:
+        """HTTP/2 is too good for it; HTTP/1.1 is not."""
+        authority = certificates(self.directory)
+        chain, key = authority.issue("127.0.0.1")
+        tls = {"status": True, "cert_chain": chain, "private_key": key, "alpn": "h2,http/1.1"}
+        tls["cipher_suites"] = "ECDHE-ECDSA-AES128-CBC-SHA"
+        url = f"https://127.0.0.1:{await self.start('Http2', client_tls=tls)}"
+
+        def weak(version: int) -> Answer:
+            curl = Curl(url, version, authority.ca_file)
+            curl.handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_MAX_TLSv1_2)
+            curl.handle.setopt(pycurl.SSL_CIPHER_LIST, "ECDHE-ECDSA-AES128-SHA")
+            return curl.ask("/bytes?n=1")
+
+        self.assertEqual((await threaded(weak, HTTP1)).status, 200)
+        with self.assertRaises(pycurl.error):
+            await threaded(weak, HTTP2_TLS)
+        await self.cloud.logged("wants HTTP/2 with ECDHE-ECDSA-AES128-SHA, which is too weak for it")
+
     async def test_upgrade(self) -> None:
         """What C{--http2} asks for without TLS is not there any more: it gets HTTP/1.1."""
         for protocol in ("Http1", "Http1,Http2"):

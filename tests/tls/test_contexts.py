@@ -32,6 +32,7 @@ from reverseproxy.tls import (
     ServerTls,
     negotiated_protocol,
     peer_identity,
+    too_weak_for_http2,
     wrap_client,
     wrap_server,
 )
@@ -409,6 +410,24 @@ class AlpnTests(ContextTestCase):
 
     def test_http_1_1_with_a_server_of_http_2(self) -> None:
         self.assertIsNone(self.negotiated("http/1.1", "h2"))
+
+    def test_too_weak_for_http2(self) -> None:
+        gcm, chacha20 = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-WITH-CHACHA20-POLY1305"
+        cbc = "ECDHE-ECDSA-AES128-CBC-SHA"
+        everything = self.server(
+            alpn="h2,http/1.1", min_version="TLSv1_0", cipher_suites=f"{gcm}:{chacha20}:{cbc}"
+        )
+        for alpn, client, expected in (
+            ("h2", {}, ""),
+            ("h2", {"max_version": "TLSv1_2", "cipher_suites": gcm}, ""),
+            ("h2", {"max_version": "TLSv1_2", "cipher_suites": chacha20}, ""),
+            ("h2", {"max_version": "TLSv1_2", "cipher_suites": cbc}, "ECDHE-ECDSA-AES128-SHA"),
+            ("http/1.1", {"max_version": "TLSv1_2", "cipher_suites": cbc}, ""),
+            ("", {"max_version": "TLSv1_2", "cipher_suites": cbc}, ""),
+        ):
+            pair = self.connect(self.client(alpn=alpn, **client), everything)
+            self.assertEqual(too_weak_for_http2(pair.far.transport), expected, (alpn, client))
+        self.assertEqual(too_weak_for_http2(object()), "")
 
 
 class SelectionTests(ContextTestCase):
