@@ -25,7 +25,7 @@ __all__ = [
     "PickContext",
 ]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,19 +90,46 @@ class PickContext:
     What a balancer may know of the request it picks a host for.
 
     @ivar tried: hosts that already failed this request, not to be picked again.
+    @ivar spared: those of them that have not failed, but may well do so, as
+        another one of the same agent has; see L{lift}.
     @ivar hash_key: what the route's hash policy found in the request.
     @ivar metadata: what the route demands of a host's metadata.
     @ivar last: what a balancer has picked for this request before, if it
         remembers; its own to set.
     @ivar position: where a balancer that goes through the hosts in order has
         got to with this request; its own to set.
+    @ivar only: the one host that will do; L{None} if others will, too.
+    @ivar own: whether only a host will do whose connection this process has,
+        rather than another worker.
     """
 
     tried: set[IHost] = field(default_factory=set)
+    spared: set[IHost] | None = None
     hash_key: bytes | None = None
     metadata: Mapping[str, str] | None = None
     last: IHost | None = None
     position: int = -1
+    only: IHost | None = None
+    own: bool = False
+
+    def spare(self, hosts: Iterable[IHost]) -> None:
+        """Pick these hosts only if there are no others; they have not failed this request."""
+        spared = set(hosts) - self.tried
+        if spared:
+            self.tried |= spared
+            self.spared = spared if self.spared is None else self.spared | spared
+
+    def lift(self) -> bool:
+        """
+        Allow for the spared hosts again, as there are no others.
+
+        @return: whether there are any.
+        """
+        spared, self.spared = self.spared, None
+        if spared is None:
+            return False
+        self.tried -= spared
+        return True
 
 
 class IConnectionSink(Interface):

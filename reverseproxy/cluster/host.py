@@ -21,7 +21,7 @@ __all__ = [
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,6 +120,8 @@ class Host(ABC):
     @ivar cluster: the cluster that it is a member of now.
     @cvar returns: whether this kind of host tends to come back by itself soon
         after it is gone.
+    @ivar kin: hosts of the same agent, itself among them, where that is known:
+        what ends one of them may well end the others.
     @cvar single: whether this kind of host has but one connection, which it
         leases to one protocol at a time, and is gone with.
     """
@@ -139,6 +141,7 @@ class Host(ABC):
         "load",
         "max_connections",
         "metadata",
+        "kin",
         "pools",
         "record",
         "retired",
@@ -180,6 +183,7 @@ class Host(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address} {self.state}>"
 
+        self.kin: Collection[Host] = ()
     @property
     def state(self) -> str:
         """One word for logs: closed, retired, unhealthy, busy or idle."""

@@ -14,11 +14,12 @@ that fail are left out for a while.
 
 from __future__ import annotations
 
-__all__ = ["Cluster", "ClusterManager", "IClusterTask"]
+__all__ = ["SPARED_WAIT", "Cluster", "ClusterManager", "IClusterTask"]
 
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
     from reverseproxy.config.models import ClusterConfig
 
 log = Logger()
+
+MAX_SPARED: Final = 64
+"""How many hosts of an agent a request leaves out because another one of them has failed it."""
+
+SPARED_WAIT: Final = 1.0
+"""Seconds that a request may wait for others' hosts, before it makes do with those that it leaves out."""
 
 TIMER_GRAIN: Final = 0.01
 """Seconds by which a waiting request may overrun its time, so that one timer serves all."""
@@ -230,6 +237,19 @@ class Cluster:
         return healthy > 0 or self._clock.seconds() < population.returns_until
 
     def _no_host(self) -> NoHealthyHost:
+    def shun(self, host: Host, context: PickContext) -> None:
+        """
+        Pick a host no more for a request that it has failed.
+
+        Nor those of the same agent (L{Host.kin}), as long as others have some:
+        when an agent is gone, one of its connections is the first to show it.
+        If it comes to nothing, L{PickContext.lift} takes that back.
+        """
+        context.tried.add(host)
+        kin = host.kin
+        if kin and self.healthy > len(kin):
+            context.spare(islice(kin, MAX_SPARED))
+
         if self._ended:
             return NoHealthyHost(f"cluster {self.name} is {self._ended}")
         if not self.hosts:

@@ -27,8 +27,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from reverseproxy.cluster.manager import SPARED_WAIT
 from reverseproxy.cluster.outcome import Outcome
-from reverseproxy.errors import PickFailed, QueueFull
+from reverseproxy.errors import NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import PickContext
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
@@ -125,9 +126,15 @@ class Attempts:
                     return
                 self._pass(host)
         except PickFailed as error:
-            self.fail(error.status, str(error))
+            if self._lift(error):
+                self._acquire()
+            else:
+                self.fail(error.status, str(error))
             return
-        pending = self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
+        timeout = cluster.config.connect_timeout
+        if self._context is not None and self._context.spared:
+            timeout = min(timeout, SPARED_WAIT)
+        pending = self._pending = cluster.wait(self._context, timeout)
         pending.addCallbacks(self._acquired, self._not_acquired)
 
     def _suits(self, host: Host) -> bool:
@@ -152,6 +159,24 @@ class Attempts:
         if self._context is None:
             self._context = PickContext()
         self._context.tried.add(host)
+
+    def _shun(self, host: Host) -> None:
+        """Don't take this host again, which has failed, and neither others that may fail like it."""
+        if self._context is None:
+            self._context = PickContext()
+        assert self.cluster is not None
+        self.cluster.shun(host, self._context)
+
+    def _lift(self, error: BaseException | None) -> bool:
+        """Ask whether there is another host after all, although it may fail like one that has."""
+        if (
+            not isinstance(error, NoHealthyHost | QueueTimeout)
+            or self._context is None
+            or not self._context.lift()
+        ):
+            return False
+        self._attempts -= 1
+        return True
 
     def _release(self) -> None:
         """Give the host back to the cluster: exactly once for each time it was taken."""
@@ -226,8 +251,10 @@ class Attempts:
 
     def _not_acquired(self, reason: Failure) -> None:
         self._pending = None
-        if self._phase == WAITING:
-            error = reason.value
+        error = reason.value
+        if self._phase == WAITING and self._lift(error):
+            self._acquire()
+        elif self._phase == WAITING:
             self.fail(error.status if isinstance(error, PickFailed) else 502, str(error))
 
     def _connect(self, host: Host) -> None:
@@ -279,7 +306,7 @@ class Attempts:
             reason=reason,
         )
         cluster.report(host, Outcome.UNREACHABLE)
-        self._avoid(host)
+        self._shun(host)
         if self._may_try_again(Cause.UNREACHABLE, True, True):
             self._next_attempt(True)
         else:

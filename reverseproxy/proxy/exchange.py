@@ -627,7 +627,7 @@ class Exchange(Attempts):
             self._fresh = True
         if host is not None and (host.returns or not (unsent or cause is Cause.STALE)):
             # A reverse host is gone with its connection; a static one is there to be dialled.
-            self._avoid(host)
+            self._shun(host)
         self._begin_again(unsent or cause is Cause.STALE)
         return True
 

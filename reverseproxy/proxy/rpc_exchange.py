@@ -329,7 +329,7 @@ class RpcExchange(Attempts):
             return False
         tried = 0 if self._context is None else len(self._context.tried)
         if len(cluster.hosts) > tried + 1:
-            self._avoid(host)
+            self._shun(host)
         self._next_attempt(False)
         return True
 

@@ -25,10 +25,10 @@ from zope.interface import implementer
 from reverseproxy.addresses import host_of, is_unix
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.host import Host
-from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.cluster.manager import SPARED_WAIT, Cluster, ClusterManager
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.models import TcpProxyConfig
-from reverseproxy.errors import ClusterUnknown, PickFailed
+from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import RelayEnd, couple
@@ -156,16 +156,26 @@ class TcpProxy(RelayEnd):
         try:
             host = cluster.acquire(self._context)
         except PickFailed as error:
-            self._refuse(str(error))
+            if isinstance(error, NoHealthyHost) and self._context.lift():
+                self._acquire(cluster)
+            else:
+                self._refuse(str(error))
             return
         if host is not None:
             self._dial(cluster, host)
             return
-        waiting = self._pending = cluster.wait(self._context, cluster.config.connect_timeout)
-        waiting.addCallbacks(partial(self._dial, cluster), self._not_acquired)
+        timeout = cluster.config.connect_timeout
+        if self._context.spared:
+            timeout = min(timeout, SPARED_WAIT)
+        waiting = self._pending = cluster.wait(self._context, timeout)
+        waiting.addCallbacks(partial(self._dial, cluster), partial(self._not_acquired, cluster))
 
-    def _not_acquired(self, reason: Failure) -> None:
-        if not self.lost:
+    def _not_acquired(self, cluster: Cluster, reason: Failure) -> None:
+        if self.lost:
+            return
+        if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.lift():
+            self._acquire(cluster)
+        else:
             self._refuse(reason.getErrorMessage())
 
     def _dial(self, cluster: Cluster, host: Host) -> None:
@@ -190,7 +200,7 @@ class TcpProxy(RelayEnd):
             host=host.address,
             reason=reason.getErrorMessage(),
         )
-        self._context.tried.add(host)
+        cluster.shun(host, self._context)
         if self._attempts >= self._max_attempts:
             self._refuse(f"no host of cluster {cluster.name} could be reached")
             return

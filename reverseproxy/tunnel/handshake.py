@@ -25,7 +25,7 @@ __all__ = [
     "Selection",
 ]
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -353,6 +353,7 @@ class Registry(Generic[_H]):
         # address) and (cluster, agent id, local address).  Dictionaries as
         # ordered sets: a key names one connection, or few.
         self._index: dict[tuple[str, ...], dict[HeldConnection[_H], None]] = {}
+        self._kin: dict[tuple[str, str], dict[_H, None]] = {}
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -371,9 +372,30 @@ class Registry(Generic[_H]):
             keys.append((connection.cluster, announcement.agent, announcement.local_address))
         return keys
 
+    @staticmethod
+    def _agent(connection: HeldConnection[_H]) -> tuple[str, str] | None:
+        """Name the agent: by its id, or else by the address that it comes from."""
+        if connection.announcement is not None:
+            return "agent", connection.announcement.agent
+        ip = connection.info.remote_ip
+        return None if ip.startswith("unix:") else ("address", ip)
+
+    def kin(self, connection: HeldConnection[_H]) -> Collection[_H]:
+        """
+        Hosts of the same agent, as far as that can be told; of MOSN's agents, all at one address.
+
+        @param connection: one that is in.
+        @return: them, now and at any later time, and itself among them.
+        """
+        agent = self._agent(connection)
+        return () if agent is None else self._kin[agent].keys()
+
     def add(self, connection: HeldConnection[_H]) -> None:
         """Take in a connection; one that is in already stays in once."""
         self._connections.add(connection)
+        agent = self._agent(connection)
+        if agent is not None:
+            self._kin.setdefault(agent, {})[connection.host] = None
         for key in self._keys(connection):
             self._index.setdefault(key, {})[connection] = None
 
@@ -382,6 +404,12 @@ class Registry(Generic[_H]):
         if connection not in self._connections:
             return
         self._connections.remove(connection)
+        agent = self._agent(connection)
+        if agent is not None:
+            kin = self._kin.get(agent, {})
+            kin.pop(connection.host, None)
+            if not kin:
+                self._kin.pop(agent, None)
         for key in self._keys(connection):
             entry = self._index[key]
             del entry[connection]

@@ -252,6 +252,7 @@ class TunnelConnection(Handover):
         )
         self._held = HeldConnection(host, accepted.cluster, self._info, accepted.principal, announcement)
         server.registry.add(self._held)
+        host.kin = server.registry.kin(self._held)
         # A MOSN agent loses what arrives in one read with the response (spec 1.3.9).
         self._publishing = server.clock.callLater(
             server.config.publish_delay, self._publish, accepted.cluster, host

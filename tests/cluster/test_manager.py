@@ -151,6 +151,45 @@ class AcquireTests(ClusterCase):
         self.assertIsNone(self.cluster.acquire(PickContext(tried={two, three})))
         self.assertRaises(NoHealthyHost, self.cluster.acquire, PickContext(tried={one, two, three}))
 
+    def test_kin_of_a_failed_host(self) -> None:
+        """What ended one connection of an agent may have ended the others, so that others' come first."""
+        hosts = self.returning("a", "b", "c", "d")
+        gone, sibling, another, last = hosts
+        gone.kin = sibling.kin = {gone: None, sibling: None}.keys()
+        context = PickContext()
+        self.take(gone)
+        self.cluster.shun(gone, context)
+        self.assertEqual(context.tried, {gone, sibling})
+        self.assertEqual({self.cluster.acquire(context) for _ in range(2)}, {another, last})
+        self.assertIsNone(self.cluster.acquire(context))
+        for host in (another, last):
+            context.tried.add(host)
+        self.assertRaises(NoHealthyHost, self.cluster.acquire, context)
+        self.assertTrue(context.lift())
+        self.assertIs(self.cluster.acquire(context), sibling)
+        self.assertFalse(context.lift())
+
+    def test_nobody_but_kin(self) -> None:
+        """They are better than nothing."""
+        gone, sibling = self.returning("a", "b")
+        gone.kin = {gone: None, sibling: None}.keys()
+        context = PickContext()
+        self.take(gone, sibling)
+        self.cluster.release(sibling)
+        self.cluster.shun(gone, context)
+        self.assertEqual((context.tried, context.lift()), ({gone}, False))
+        self.assertIs(self.cluster.acquire(context), sibling)
+
+    def test_not_too_many_kin(self) -> None:
+        hosts = self.returning(*map(str, range(200)))
+        kin = dict.fromkeys(hosts).keys()
+        context = PickContext()
+        self.returning(*(f"other {number}" for number in range(200)))
+        for host in hosts[:3]:
+            host.kin = kin
+            self.cluster.shun(host, context)
+        self.assertEqual((len(context.tried), len(context.spared or ())), (64, 63))
+
     def test_max_requests(self) -> None:
         """The circuit breaker bounds what is under way on all hosts."""
         cluster = make_cluster(self.clock, requests=2)

@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from reverseproxy.cluster.host import Host
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.exchange import REQUEST_BUFFER
 from reverseproxy.proxy.http1 import HELD_LIMIT, LINGER_BYTES, LOG_BURST, LOG_RATE, Http1Proxy
@@ -886,6 +887,73 @@ class RetryTests(Http1TestCase):
         other.send(OK)
         self.assertEqual(client.take(), OK)
         world.check_idle(self.fail)
+
+    def kin(self, world: World, *names: str) -> dict[Wire, Host]:
+        """Let one agent bring several hosts."""
+        wires = {world.agent(name): world.hosts[-1] for name in names}
+        kin = dict.fromkeys(wires.values())
+        for host in kin:
+            host.kin = kin.keys()
+        self.lose = kin.pop  # as the tunnel server does it
+        return wires
+
+    def test_agent_that_is_gone(self) -> None:
+        """Of its connections, none of which has shown it but the first, no other one is tried."""
+        for _ in range(8):
+            world = World(hosts=0)
+            dying = self.kin(world, *(f"agent:{number}" for number in range(7)))
+            other = world.agent("other:1")
+            client = self.ask(world)
+            used = [wire for wire in dying if wire.take()]
+            if used:
+                self.lose(dying[used[0]])
+                used[0].reset()
+                self.assertEqual([wire for wire in dying if wire.take()], [])
+                self.assertEqual(other.take(), GOOD)
+            other.send(OK)
+            self.assertEqual(client.take(), OK)
+            world.check_idle(self.fail)
+
+    def gone_while_others_are_busy(self, world: World) -> tuple[Wire, Wire]:
+        """
+        One of two connections of an agent is lost, while that of another agent is busy.
+
+        @return: the agent's second connection, and the other agent's.
+        """
+        kin = self.kin(world, "agent:1", "agent:2")
+        one, two = kin
+        other = world.agent("other:1")
+        for _ in range(3):
+            self.ask(world)
+        two.send(OK)
+        self.assertTrue(all(wire.take() for wire in (one, two, other)))
+        self.lose(kin[one])
+        one.reset()
+        return two, other
+
+    def test_others_are_waited_for(self) -> None:
+        world = World(hosts=0)
+        two, other = self.gone_while_others_are_busy(world)
+        self.assertEqual((two.take(), world.cluster.waiting), (b"", 1))
+        world.turn(0.5)
+        other.send(OK)
+        self.assertEqual((two.take(), other.take()), (b"", GOOD))
+
+    def test_but_not_for_long(self) -> None:
+        world = World(hosts=0)
+        two, other = self.gone_while_others_are_busy(world)
+        world.turn(1.1)
+        self.assertEqual((two.take(), other.take()), (GOOD, b""))
+        two.send(OK)
+        other.send(OK)
+        world.check_idle(self.fail)
+
+    def test_nor_if_they_go_too(self) -> None:
+        world = World(hosts=0)
+        two, other = self.gone_while_others_are_busy(world)
+        world.cluster.set_health(world.hosts[2], False)
+        world.turn(1.1)
+        self.assertEqual((two.take(), other.take()), (GOOD, b""))
 
     def test_reverse_host_that_comes_back(self) -> None:
         world = World(hosts=0)

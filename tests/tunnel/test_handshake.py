@@ -329,6 +329,26 @@ class RegistryTests(SynchronousTestCase):
             self.assertEqual(selection.evict, ())
             self.assertEqual([refused.address for refused in selection.refused], ["10.0.0.1:5"])
 
+    def test_kin(self) -> None:
+        one, two, other = held(agent="a"), held("2.2.2.2:5", agent="a", local="x"), held(agent="b")
+        plain, same, far = held("1.1.1.1:8"), held("1.1.1.1:9"), held("3.3.3.3:9")
+        registry = self.registry(one, two, other, plain, same, far)
+        kin = registry.kin(one)
+        self.assertEqual(set(kin), {one.host, two.host})
+        self.assertEqual(set(registry.kin(other)), {other.host})
+        self.assertEqual(set(registry.kin(plain)), {plain.host, same.host})
+        self.assertEqual(set(registry.kin(far)), {far.host})
+        registry.remove(one)
+        self.assertEqual((set(kin), set(registry.kin(two))), ({two.host}, {two.host}))
+        for each in (two, other, plain, same, far):
+            registry.remove(each)
+        self.assertEqual(registry._kin, {})
+
+    def test_kin_over_a_unix_socket(self) -> None:
+        plain, ours = held("unix:"), held("unix:", agent="a")
+        registry = self.registry(plain, ours)
+        self.assertEqual((list(registry.kin(plain)), list(registry.kin(ours))), ([], [ours.host]))
+
     def test_another_cluster(self) -> None:
         registry = self.registry(held(agent="a"))
         selection = registry.select_evictable("d", ["1.1.1.1:5", "10.0.0.1:5"], requester(agent="a"))
