@@ -223,6 +223,19 @@ class Cluster:
         self._take(host)
         return True
 
+    def shun(self, host: Host, context: PickContext) -> None:
+        """
+        Pick a host no more for a request that it has failed.
+
+        Nor those of the same agent (L{Host.kin}), as long as others have some:
+        when an agent is gone, one of its connections is the first to show it.
+        If it comes to nothing, L{PickContext.lift} takes that back.
+        """
+        context.tried.add(host)
+        kin = host.kin
+        if kin and self.healthy > len(kin):
+            context.spare(islice(kin, MAX_SPARED))
+
     def _could_serve(self, context: PickContext | None) -> bool:
         """Whether a request may hope for a host: a busy one, or one that is expected back."""
         subsets = self._subsets
@@ -237,19 +250,6 @@ class Cluster:
         return healthy > 0 or self._clock.seconds() < population.returns_until
 
     def _no_host(self) -> NoHealthyHost:
-    def shun(self, host: Host, context: PickContext) -> None:
-        """
-        Pick a host no more for a request that it has failed.
-
-        Nor those of the same agent (L{Host.kin}), as long as others have some:
-        when an agent is gone, one of its connections is the first to show it.
-        If it comes to nothing, L{PickContext.lift} takes that back.
-        """
-        context.tried.add(host)
-        kin = host.kin
-        if kin and self.healthy > len(kin):
-            context.spare(islice(kin, MAX_SPARED))
-
         if self._ended:
             return NoHealthyHost(f"cluster {self.name} is {self._ended}")
         if not self.hosts:
