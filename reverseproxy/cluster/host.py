@@ -14,6 +14,7 @@ __all__ = [
     "Host",
     "IDetachable",
     "IHostPool",
+    "MuxHost",
     "ReverseHost",
     "StaticHost",
     "clamp_weight",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.cluster.meter import HostLoad
     from reverseproxy.config.models import HostConfig
+    from reverseproxy.transport.mux import MuxSession
 
 log = Logger()
 
@@ -118,12 +120,13 @@ class Host(ABC):
     @ivar retired: whether it has left its cluster, and only finishes what it
         has begun.
     @ivar cluster: the cluster that it is a member of now.
-    @cvar returns: whether this kind of host tends to come back by itself soon
-        after it is gone.
     @ivar kin: hosts of the same agent, itself among them, where that is known:
         what ends one of them may well end the others.
+    @cvar returns: whether this kind of host tends to come back by itself soon
+        after it is gone.
     @cvar single: whether this kind of host has but one connection, which it
         leases to one protocol at a time, and is gone with.
+    @cvar relayed: whether another worker has its connection.
     """
 
     __slots__ = (
@@ -138,10 +141,10 @@ class Host(ABC):
         "healthy",
         "healthy_since",
         "hostname",
+        "kin",
         "load",
         "max_connections",
         "metadata",
-        "kin",
         "pools",
         "record",
         "retired",
@@ -151,6 +154,7 @@ class Host(ABC):
 
     returns = False
     single = False
+    relayed = False
 
     def __init__(
         self,
@@ -179,11 +183,11 @@ class Host(ABC):
         self.closed = False
         self.retired = False
         self.cluster: Cluster | None = None
+        self.kin: Collection[Host] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address} {self.state}>"
 
-        self.kin: Collection[Host] = ()
     @property
     def state(self) -> str:
         """One word for logs: closed, retired, unhealthy, busy or idle."""
@@ -194,6 +198,11 @@ class Host(ABC):
         if not self.healthy:
             return "unhealthy"
         return "busy" if self.active else "idle"
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds to the host and back, if that is known without a request."""
+        return None
 
     @abstractmethod
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -234,6 +243,13 @@ class Host(ABC):
     def usable(self) -> bool:
         """Look whether the host can take another request."""
         return not self.closed and not self.retired
+
+    def spared(self) -> None:
+        """
+        Hear that nobody uses the host, and that nobody will for now.
+
+        Called when its last request ends and its C{capacity} is 0.
+        """
 
     def retire(self) -> None:
         """
@@ -552,3 +568,94 @@ class ReverseHost(Host):
             self._close_deadline.cancel()
         self._leave(f"connection lost: {reason.getErrorMessage()}")
         self._end_lease()
+
+
+class MuxHost(Host):
+    """
+    A host that an agent has brought, whose connection carries many streams.
+
+    To its cluster it is like one that is dialled, where dialling takes no time:
+    each connection is a stream.  What comes first, the end of the connection or
+    that the agent wants no more streams, takes it out of its cluster.
+    """
+
+    __slots__ = ("_left", "_on_gone", "_session")
+
+    returns = True
+
+    def __init__(
+        self,
+        address: str,
+        hostname: str,
+        weight: int,
+        metadata: Mapping[str, str] | None,
+        session: MuxSession,
+        on_gone: Callable[[MuxHost, str], object],
+    ) -> None:
+        """
+        @param session: the connection.
+        @param on_gone: called once with this host and a reason, as soon as it
+            can take no further request, such as L{Cluster.remove_host}.
+        """
+        super().__init__(address, hostname, weight, metadata)
+        self._session = session
+        self._on_gone = on_gone
+        self._left = False
+        session.on_going = self._going
+        session.on_lost = self._lost
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds that the last ping took, if one has been answered."""
+        return self._session.rtt
+
+    @property
+    def streams(self) -> int:
+        """How many streams the connection carries now."""
+        return self._session.streams
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Open a stream.
+
+        @return: fires at once; fails with L{HostGone} if the host can't be used
+            any more, or with L{ConnectionRefusedByPeer} if it has as many
+            streams as it may have.
+        """
+        if not self._session.usable:
+            return fail(HostGone(f"{self.address} is gone"))
+        return self._session.open(factory)
+
+    def usable(self) -> bool:
+        """Look whether the connection can carry another stream."""
+        return not self.closed and not self.retired and self._session.usable
+
+    def retire(self) -> None:
+        """Open no more streams, and close the connection when those that are open have ended."""
+        super().retire()
+        self._session.go_away()
+
+    def close(self, reason: str) -> None:
+        """Close the connection; what is under way fails."""
+        if self.closed:
+            return
+        self.closed = True
+        self._leave(reason)
+        self._close_pools()
+        self._session.close(reason)
+
+    def _leave(self, reason: str) -> None:
+        if not self._left:
+            self._left = True
+            self._on_gone(self, reason)
+
+    def _going(self) -> None:
+        """The agent wants no more streams."""
+        self._leave("the agent leaves")
+        if not self.closed:
+            self.retire()
+
+    def _lost(self, reason: Failure) -> None:
+        """The connection is lost, and with it the host; the streams are told after this."""
+        self.closed = True
+        self._leave(f"connection lost: {reason.getErrorMessage()}")

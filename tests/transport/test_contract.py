@@ -30,6 +30,7 @@ from twisted.internet.interfaces import (
 from zope.interface.verify import verifyObject
 
 from tests.transport.contract import Building, Contract, HalfRecorder, Recorder, read_now, reset
+from tests.transport.streams import Streams, StreamSocket
 
 BIG = random.Random(7).randbytes(3 * 2**20 + 12345)
 """More than any socket buffers, and no piece of it like another."""
@@ -91,7 +92,17 @@ class Pushing(Producer):
 
 
 class _Contract(Contract):
-    """The tests; those for which there is no network come in L{_TcpContract}."""
+    """
+    The tests; those for which there is no network come in L{_TcpContract}.
+
+    @cvar most_asked: how often a producer is not asked for more before what is
+        on its way fills up.
+    """
+
+    most_asked = 3
+
+    async def filled(self) -> None:
+        """Wait until what a producer wrote has filled what is on its way."""
 
     # writing
 
@@ -158,6 +169,8 @@ class _Contract(Contract):
         producer.resumeProducing()
         self.assertTrue(producer.paused)
         self.assertEqual(producer.pauses, 1)
+        await self.filled()
+        self.assertTrue(producer.paused)
         left = producer.left
         await self.turn(10)
         # It is not resumed before what it wrote is out.
@@ -174,7 +187,7 @@ class _Contract(Contract):
         protocol.transport.registerProducer(producer, True)
         producer.resumeProducing()
         await self.turn(10)
-        self.assertLess(producer.asked, 3)
+        self.assertLess(producer.asked, self.most_asked)
         # As much as the kernel takes, one write, and the high-water mark.
         self.assertGreater(producer.left, 2**20 - 2000)
 
@@ -963,5 +976,59 @@ class FastUnixClientTests(_Contract):
     server = False
 
 
+class _StreamContract(Streams, _TcpContract):
+    """
+    What is the same for a stream of many on one connection.
+
+    A reset is on its way for a while; what happened before it came has happened.
+    """
+
+    most_asked = 6  # a stream's window is larger than what a transport buffers
+
+    async def filled(self) -> None:
+        await self.turn(10)
+
+    async def test_interfaces(self) -> None:
+        protocol, _ = await self.connect()
+        for interface in (ITransport, IConsumer, IPushProducer, ITCPTransport, ILoggingContext):
+            self.assertTrue(verifyObject(interface, protocol.transport))
+        self.assertIn("Recorder", protocol.transport.logPrefix())
+        self.assertIn("Recorder", repr(protocol.transport))
+
+    async def test_options_of_TCP_can_always_be_set(self) -> None:
+        protocol, _ = await self.connect()
+        for value in (True, False):
+            protocol.transport.setTcpNoDelay(value)
+            self.assertTrue(protocol.transport.getTcpNoDelay())
+            protocol.transport.setTcpKeepAlive(value)
+            self.assertEqual(protocol.transport.getTcpKeepAlive(), value)
+
+    async def test_no_protocol(self) -> None:
+        await self.join()
+        peer = StreamSocket()
+        await self.sessions[1].open(Building(lambda: peer))
+        await self.until(lambda: peer.failure)
+        self.assertRaises(ConnectionResetError, peer.recv, 1)
+
+    async def test_closing_after_a_write_that_fails(self) -> None:
+        protocol, peer = await self.connect()
+        self.vanish(peer)
+        protocol.transport.write(b"x")
+        protocol.transport.loseConnection()
+        await self.lost(protocol, ConnectionDone, ConnectionLost)
+
+
+class StreamAcceptedTests(_StreamContract):
+    pass
+
+
+class StreamOpenedTests(_StreamContract):
+    server = False
+
+
+class StreamOverStockTests(_StreamContract):
+    fast = False
+
+
 # They only exist to be derived from.
-del Contract, _Contract, _TcpContract
+del Contract, _Contract, _TcpContract, _StreamContract
