@@ -48,6 +48,7 @@ from reverseproxy.config.models import Config
 
 _PROTOCOLS: Final = ("Http1", "Http2", "bolt", "boltv2", "dubbo", "Auto")
 _PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
+_HTTP: Final = frozenset({"Http1", "Http2"})
 _TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
 
 _SERVER: Final[Location] = ("servers", 0)
@@ -92,6 +93,13 @@ class _Checker:
         self._listeners = {listener.name for listener in listeners}
         self._listeners_known = tree.complete(_LISTENERS, "address", "name")
         self._routers = {router.router_config_name for _, router in self._all_routers()}
+        self._spoken: dict[str, set[str]] = {}  # what the clients of each router speak
+        for listener in listeners:
+            for chain in listener.filter_chains:
+                for entry in chain.filters:
+                    if isinstance(entry.config, ProxyConfig):
+                        name = entry.config.router_config_name
+                        self._spoken.setdefault(name, set()).update(entry.config.protocols)
 
     def run(self) -> None:
         """Run all checks."""
@@ -331,8 +339,33 @@ class _Checker:
         if not router.virtual_hosts:
             self._warn(hosts, "there is none: every request is answered with 404")
         domains: dict[str, str] = {}
+        spoken = self._spoken.get(router.router_config_name, set())
         for index, host in enumerate(router.virtual_hosts):
             self._virtual_host((*hosts, index), host, domains)
+            for number, rule in enumerate(host.routers):
+                if rule.route is not None:
+                    place = (*hosts, index, "routers", number, "route", "upstream_protocol")
+                    self._upstream_protocol(place, rule.route.upstream_protocol, spoken)
+
+    def _upstream_protocol(self, location: Location, name: str, spoken: set[str]) -> None:
+        """
+        Warn of requests that can't be turned into what a route has hosts spoken to in.
+
+        @param spoken: what the clients of the router speak.
+        """
+        near = [entry for entry in _PROTOCOLS if entry.lower() == name.lower() and entry != name]
+        if name == "Auto" or near:
+            wanted = f"; did you mean {quote(near[0])}?" if near else " to speak to hosts"
+            self._error(location, f"{quote(name)} is not a protocol{wanted}")
+            return
+        if not name or not spoken or "Auto" in spoken:
+            return
+        if name in spoken or (name in _HTTP and spoken & _HTTP) or (name == "X" and spoken - _HTTP):
+            return
+        self._warn(
+            location,
+            f"{' and '.join(sorted(spoken))} can't be turned into {name}: requests that match are refused",
+        )
 
     def _virtual_host(self, location: Location, host: VirtualHostConfig, domains: dict[str, str]) -> None:
         """

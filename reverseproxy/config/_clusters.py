@@ -20,9 +20,9 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator, model_validator
 
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
@@ -91,7 +91,12 @@ Port = Annotated[Int, between(0, 65535)]
 class HostConfig(Model):
     """A host to dial."""
 
-    address: Address = key("", 'Where it listens: "host:port", "[v6]:port" or "unix:/path".', required=True)
+    address: Address = key(
+        "",
+        'Where it listens: "host:port", "[v6]:port" or "unix:/path". In a cluster of type STRICT_DNS the '
+        "port may be left out, and is 80 then.",
+        required=True,
+    )
     hostname: Text = key("", "A name for humans.")
     weight: UInt = key(0, "Its share of requests, from 1 to 128; a number outside is brought inside.")
     metadata: Mapping[str, Text] = key(
@@ -294,6 +299,15 @@ class OutlierDetectionConfig(Model):
     )
 
 
+def _with_port(host: Any) -> Any:
+    """Give a host of a STRICT_DNS cluster the port that MOSN assumes, if it has none."""
+    address = host.get("address") if isinstance(host, dict) else None
+    if not isinstance(address, str) or not address or address.startswith("unix:"):
+        return host
+    bare = address.endswith("]") if address.startswith("[") else ":" not in address
+    return {**host, "address": f"{address}:80"} if bare else host
+
+
 class DnsResolversConfig(Model):
     """Name servers to ask instead of the system's resolver."""
 
@@ -400,6 +414,14 @@ class ClusterConfig(Model):
     cluster_pool_enable: Bool = key(
         False, "Whether this cluster has connection pools of its own. Here that is always so."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_port(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("type") != "STRICT_DNS":
+            return data
+        hosts = data.get("hosts")
+        return {**data, "hosts": [_with_port(h) for h in hosts]} if isinstance(hosts, list | tuple) else data
 
     @field_validator("tls_context")
     @classmethod

@@ -202,6 +202,19 @@ class KeyTests(SynchronousTestCase):
             ],
         )
 
+    def test_default_port(self) -> None:
+        """MOSN assumes 80 where names are looked up, and nowhere else."""
+        addresses = ("x.example", "x.example:81", "10.0.0.1", "[::1]", "[::1]:82", "unix:/x")
+        cluster = cluster_of(type="STRICT_DNS", hosts=[{"address": address} for address in addresses])
+        self.assertEqual(
+            [host.address for host in cluster.hosts],
+            ["x.example:80", "x.example:81", "10.0.0.1:80", "[::1]:80", "[::1]:82", "unix:/x"],
+        )
+        self.assertEqual(
+            self.wrong("hosts", [{"address": "x.example"}]),
+            ['hosts[0].address: "x.example" has no port; write "host:port"'],
+        )
+
     def test_outlier_detection(self) -> None:
         """By default, connects alone count."""
         outliers = cluster_of().outlier_detection

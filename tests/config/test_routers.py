@@ -15,6 +15,7 @@ from reverseproxy.config.models import (
 )
 from tests.config.documents import (
     CLUSTER,
+    FILTER,
     HOST,
     ROUTER,
     RULE,
@@ -243,6 +244,12 @@ class ErrorTests(SynchronousTestCase):
             '.filter_metadata["mosn.lb"].a: expected a text in quotation marks, got true',
         )
 
+    def test_upstream_protocol(self) -> None:
+        self.check(
+            f"{ROUTE}.upstream_protocol", "http2", ': "http2" is not a protocol; did you mean "Http2"?'
+        )
+        self.check(f"{ROUTE}.upstream_protocol", "Auto", ': "Auto" is not a protocol to speak to hosts')
+
     def test_retry_policy(self) -> None:
         """Times have units, and statuses are statuses."""
         self.check(
@@ -414,6 +421,27 @@ class WarningTests(SynchronousTestCase):
             (f"{CLUSTER}.type", "STRICT_DNS"),
         )
         self.assertNotIn(f"{ROUTE}{reason}", warnings(document))
+
+    def test_protocols(self) -> None:
+        """What clients speak can be turned into some protocols only."""
+        place = f"{FILTER}.config.downstream_protocol"
+        for downstream, upstream, reason in (
+            ("Http1", "Http2", ""),
+            ("Http1,bolt", "Http2", ""),
+            ("Http1,bolt", "bolt", ""),
+            ("bolt", "bolt", ""),
+            ("bolt", "X", ""),
+            ("Auto", "dubbo", ""),
+            ("example", "example", ""),
+            ("bolt", "Http1", "bolt can't be turned into Http1"),
+            ("bolt,dubbo", "boltv2", "bolt and dubbo can't be turned into boltv2"),
+            ("Http2", "bolt", "Http2 can't be turned into bolt"),
+            ("Http2", "tars", "Http2 can't be turned into tars"),
+            ("Http1", "X", "Http1 can't be turned into X"),
+        ):
+            document = edited(TUNNEL_SERVER, (place, downstream), (f"{ROUTE}.upstream_protocol", upstream))
+            expected = [f"{ROUTE}.upstream_protocol: {reason}: requests that match are refused"]
+            self.assertEqual(warnings(document), expected if reason else [], (downstream, upstream))
 
     def test_match(self) -> None:
         """The first kind of rule counts; some kinds do not look at headers."""
