@@ -56,7 +56,7 @@ __all__ = [
     "Reset",
 ]
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from operator import attrgetter
 from typing import Final
 
@@ -99,7 +99,7 @@ RESETS_PER_SECOND: Final = 1000.0
 """How fast used up L{MuxLimits.max_resets} come back, besides one for each stream that was of use."""
 
 MAX_PINGS: Final = 64
-"""Pings of ours that may wait for an answer."""
+"""Pings of ours whose answers are awaited; those before are given up."""
 
 _QUOTED: Final = 24
 """Bytes that an error quotes."""
@@ -146,7 +146,7 @@ class Mux(Output):
         self._left = 0  # bytes to come of a frame that has begun
         self._current: Stream | None = None  # its stream, or None to drop them
         self._current_flags = 0
-        self._pings: list[int] = []  # that wait for their answers
+        self._pings: deque[int] = deque(maxlen=MAX_PINGS)  # that wait for their answers
 
     @property
     def streams(self) -> int:
@@ -353,7 +353,7 @@ class Mux(Output):
         self._peer_last = number
         limits = self._limits
         if flags & RST:
-            self._broken += 1
+            self._break()
             return None
         if (
             (self.gone and self.going)
@@ -381,13 +381,19 @@ class Mux(Output):
         if stream.flags & SYN:
             raise MuxError(f"expected a stream that was opened, which {stream.id} was not")
         if stream.flags:
-            self._broken += 1
+            self._break()
         # Ours, no ACK, and no data either: the peer has thrown it away unseen.
         refused = (
             stream.id & 1 == self._parity and not stream.acknowledged and stream.recv_window == stream.window
         )
         self._drop(stream)
         events.append(Reset(stream.id, True, refused))
+
+    def _break(self) -> None:
+        """The peer has broken a stream off that was of no use yet."""
+        if not self._broken:
+            self._broken_at = self._now
+        self._broken += 1
 
     def _mend(self) -> bool:
         """Forgive the peer what it reset some time ago; find whether it may open streams again."""
@@ -440,10 +446,9 @@ class Mux(Output):
             self._control.append(pack(PING, ACK, 0, token))
             self._acknowledge_now = bool(self._unacknowledged)
         elif flags == ACK:
-            if token not in self._pings:
-                raise MuxError("expected no answer to a ping that was not sent")
-            self._pings.remove(token)
-            events.append(Pong(token))
+            if token in self._pings:
+                self._pings.remove(token)
+                events.append(Pong(token))
         else:
             raise MuxError("expected SYN or ACK on a ping")
 
@@ -582,6 +587,18 @@ class Mux(Output):
         self._opening.append(stream)
         return number
 
+    def refuse(self, number: int) -> None:
+        """
+        Reset a stream that the peer has opened and that was not looked at.
+
+        Other than after L{reset}, the peer may then try what it wanted elsewhere.
+        """
+        stream = self._streams.get(number)
+        if stream is not None and stream.flags & ACK:
+            stream.flags = SILENT
+            del self._unacknowledged[number]
+        self.reset(number)
+
     def reset(self, number: int) -> None:
         """
         Break a stream off, and forget what waits to be sent on it.
@@ -604,10 +621,7 @@ class Mux(Output):
         Ask the peer for a L{Pong}.
 
         @param token: 32 bits for the peer to repeat.
-        @raise ValueError: if too many pings wait for their answers.
         """
-        if len(self._pings) >= MAX_PINGS:
-            raise ValueError(f"{MAX_PINGS} pings wait for their answers")
         if not self.failed:
             self._control.append(pack(PING, SYN, 0, token))
             self._pings.append(token)

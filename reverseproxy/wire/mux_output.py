@@ -130,7 +130,12 @@ class Output:
             return
         size = len(data)
         # Nobody else waits, and as our window is not used up, nothing of this stream does.
-        if 0 < size <= stream.send_window and size <= self._room and not self._ready:
+        if (
+            0 < size <= self._max_frame
+            and size <= stream.send_window
+            and size <= self._room
+            and not self._ready
+        ):
             flags = self._first_flags(stream) if stream.flags else 0
             stream.send_window -= size
             self._room -= size + 12
