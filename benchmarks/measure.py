@@ -8,6 +8,7 @@ __all__ = [
     "busy_seconds",
     "cpu_seconds",
     "established",
+    "family",
     "machine",
     "resident_bytes",
 ]
@@ -20,15 +21,27 @@ TICKS = os.sysconf("SC_CLK_TCK")
 ESTABLISHED = "01"
 
 
-def cpu_seconds(pid: int) -> float:
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it, itself first."""
+    found = [pid]
+    for each in found:
+        try:
+            children = Path(f"/proc/{each}/task/{each}/children").read_text().split()
+        except OSError:
+            continue
+        found += [int(child) for child in children]
+    return found
+
+
+def cpu_seconds(pid: int) -> tuple[float, float]:
     """
-    CPU time that a process has used so far, all its threads, user and system.
+    CPU time that a process has used so far, all its threads: user, and system.
 
     The kernel counts in ticks of 10 ms.
     """
     # the command may hold spaces and parentheses: what follows it starts at field 3
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
 def resident_bytes(pid: int) -> int:

@@ -1,195 +1,826 @@
 """
-The report: medians over the rounds, their spread, and the ratios to Envoy.
+The report: everything that a run found, in Markdown, with plots.
+
+All of the text that says how something went is made from the figures.
 """
 
 from __future__ import annotations
 
-__all__ = ["Cell", "Measurement", "baseline", "median", "render"]
+__all__ = ["render", "target_table"]
 
 import datetime
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from benchmarks.load import SMALL, Load, LoadResult
+from benchmarks.load import BIG, GIANT, SMALL
+from benchmarks.model import QUIET, Cell, Profile, Round, Run, median
+from benchmarks.plot import Bar, bars, lines
+from benchmarks.targets import BASE, FIGURES, TARGETS, Outcome, judge
 
-QUIET = 0.2  # cores that others may use
-
-# ratio column -> the peer that is 1.00
-BASELINES = {"x Envoy HTTP": "envoy-http", "x Envoy tcp": "envoy-tcp"}
+PLOTS = "performance"  # the directory of the plots, beside the report
+_BUSY = 0.85  # of a core, from which on a process is what limits a row
 
 
-@dataclass(frozen=True)
-class Measurement:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """A table; the first columns are set to the left, the others to the right."""
+    return [
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * left + "---:|" * (len(heads) - left),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def _bound(outcome: Outcome) -> str:
+    return f"{'≥' if outcome.figure.more else '≤'} {outcome.target.bound:g}"
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.ratio is None:
+        return "not measured"
+    return "met" if outcome.met else "**missed**"
+
+
+def target_table(run: Run) -> list[str]:
+    """The table of targets, met or missed."""
+    rows = []
+    for outcome in (judge(run, target) for target in TARGETS):
+        figure = outcome.figure
+        if outcome.ratio is None or outcome.ours is None or outcome.envoys is None:
+            values = ["-", "-", "-"]
+        else:
+            values = [
+                figure.text(outcome.ours),
+                figure.text(outcome.envoys),
+                f"{outcome.ratio:.2f} ({outcome.low:.2f}-{outcome.high:.2f})",
+            ]
+        rows.append([outcome.target.work, figure.title, *values, _bound(outcome), _verdict(outcome)])
+    return _table(
+        ["work", "figure", "ours", "Envoy's pair", "ratio (rounds)", "target", ""],
+        rows,
+        left=2,
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _summary(outcomes: Sequence[Outcome]) -> list[str]:
+    met = sum(outcome.met for outcome in outcomes)
+    missed = [outcome for outcome in outcomes if outcome.missed]
+    silent = [outcome for outcome in outcomes if outcome.ratio is None]
+    text = f"**{met} of {len(outcomes)} targets are met**"
+    if missed:
+        text += f", {len(missed)} {'is' if len(missed) == 1 else 'are'} missed"
+    if silent:
+        text += f", {len(silent)} could not be measured"
+    result = [text + ".", ""]
+    result += [f"- Not measured: {each.target.work}, {each.figure.title}: {each.why}." for each in silent]
+    if silent:
+        result.append("")
+    return result
+
+
+def _missed(run: Run, outcome: Outcome) -> list[str]:
+    """By how much a target is missed, what that takes, and where the time goes."""
+    target, figure = outcome.target, outcome.figure
+    if outcome.ours is None or outcome.ratio is None:
+        raise ValueError("nothing is known of it")
+    direction = "more" if figure.more else "less"
+    text = (
+        f"### {target.work}: {figure.title}\n\nThe ratio is {outcome.ratio:.2f}, and the target "
+        f"{_bound(outcome)}: {figure.text(outcome.ours)}, where {figure.text(outcome.needed)} would meet "
+        f"it, {_percent(outcome.gap)} {direction}."
+    )
+    result = [text, ""]
+    if target.part == "idle":
+        return [*result, *_memory_parts(run)]
+    cell = run.find("core", "10m" if target.load == BIG.name else "1k", target.row)
+    if cell is None:
+        return result
+    saving = _saving(cell, outcome)
+    if saving is not None:
+        result += [saving[0], ""]
+    load = BIG.name if target.load == BIG.name else SMALL.name
+    profile = next((each for each in run.profiles if (each.row, each.load) == (target.row, load)), None)
+    if profile is None:
+        return [*result, "There is no profile of this row.", ""]
+    if saving is not None:
+        result += [*_closing(profile, cell, saving[1], saving[2]), ""]
+    return [
+        *result,
+        f"Where the time goes: [{_profile_title(profile)}](#{_anchor(_profile_title(profile))}).",
+        "",
+    ]
+
+
+def _saving(cell: Cell, outcome: Outcome) -> tuple[str, float, str | None] | None:
     """
-    One run of a load on a peer.
+    How much CPU would have to go.
 
-    @ivar cpu: CPU seconds used by each of the peer's processes, server first.
-    @ivar resident: their resident memory in bytes at the end of the run.
-    @ivar others: CPU seconds used by whatever has no part in the run.
+    @return: the sentence, µs a request or s/GB, and the process that it is about (both if None);
+        None if that can't be said.
     """
+    name = outcome.target.figure
+    if name == "p99" or not cell.rounds[0].cpu or outcome.ours is None:
+        return None
+    large = cell.load == BIG.name
+    unit, factor = ("s/GB", 1e9) if large else ("µs a request", 1e6)
+    digits = 2 if large else 0
 
-    result: LoadResult
-    cpu: tuple[float, ...]
-    resident: tuple[int, ...]
-    others: float
+    def amount(each: Round) -> float:
+        return each.result.received if large else each.result.requests
 
-    @property
-    def disturbance(self) -> float:
-        """How many cores were used by whatever has no part in the run."""
-        return self.others / self.result.seconds
+    def cost(index: int | None) -> float:
+        return median(
+            cell,
+            lambda each: (
+                (sum(each.cpu) if index is None else each.cpu[index]) / max(1, amount(each)) * factor
+            ),
+        )
 
-    @property
-    def quiet(self) -> bool:
-        """Whether the run was not disturbed much."""
-        return self.disturbance <= QUIET
-
-
-@dataclass
-class Cell:
-    """All rounds of one load on one peer, or why there are none."""
-
-    title: str
-    measurements: list[Measurement] = field(default_factory=list)
-    failure: str = ""
-
-    @property
-    def problems(self) -> str:
-        """What makes the row invalid; C{""} if nothing does."""
-        if self.failure:
-            return self.failure
-        return "; ".join(problem for each in self.measurements for problem in each.result.problems)
-
-    @property
-    def valid(self) -> bool:
-        """Whether the figures may be compared."""
-        return bool(self.measurements) and not self.problems
-
-
-def median(cell: Cell, figure: Callable[[Measurement], float]) -> float:
-    """The median of a figure over the rounds."""
-    return statistics.median(figure(each) for each in cell.measurements)
-
-
-def baseline(cells: Mapping[str, Cell], name: str) -> Cell | None:
-    """The row that others are compared with, if it was measured and is valid."""
-    cell = cells.get(name)
-    return cell if cell is not None and cell.valid else None
-
-
-def _rate(each: Measurement) -> float:
-    return each.result.rate
-
-
-def _throughput(each: Measurement) -> float:
-    return each.result.megabytes_per_second
-
-
-def _cpu_per_request(each: Measurement) -> float:
-    """Microseconds."""
-    return sum(each.cpu) / each.result.requests * 1e6
+    if name in ("cpu", "cpu-gb"):
+        now = cost(None)
+        excess = now - outcome.needed
+        return (
+            f"The two processes take {now:.{digits}f} {unit}; {excess:.{digits}f} of them would have to go.",
+            excess,
+            None,
+        )
+    busy = [
+        median(cell, lambda each, index=index: each.cpu[index] / each.result.seconds) for index in range(2)
+    ]
+    roles = ("server", "agent")
+    fullest = 0 if busy[0] >= busy[1] else 1
+    # what the machine could do at the needed rate
+    if busy[fullest] >= _BUSY:
+        now = cost(fullest)
+        # megabytes to bytes, as the rate is in MB/s there
+        needed = factor * busy[fullest] / (outcome.needed * (1e6 if large else 1.0))
+        excess = now - needed
+        return (
+            f"The {roles[fullest]} is busy for {_percent(busy[fullest])} of a core and is what limits this "
+            f"row (the {roles[1 - fullest]}: {_percent(busy[1 - fullest])}). It takes {now:.{digits}f} "
+            f"{unit}; at the rate that is needed it would have {needed:.{digits}f}, so that "
+            f"{excess:.{digits}f} would have to go.",
+            excess,
+            roles[fullest],
+        )
+    now = cost(None)
+    everything = sum(busy)
+    needed = factor * everything / (outcome.needed * (1e6 if large else 1.0))
+    excess = now - needed
+    return (
+        f"No process of ours is full (the server is busy for {_percent(busy[0])} of a core, the agent for "
+        f"{_percent(busy[1])}): what limits this row is that the machine's cores are shared with the "
+        f"client and the service. The two take {now:.{digits}f} {unit}, and would have {needed:.{digits}f} "
+        f"at the rate that is needed, so that {excess:.{digits}f} would have to go.",
+        excess,
+        None,
+    )
 
 
-def _cpu_per_gigabyte(each: Measurement) -> float:
-    """Seconds."""
-    return sum(each.cpu) / (each.result.received / 1e9)
+def _costs(profile: Profile, cell: Cell, role: str | None) -> list[tuple[str, float]]:
+    """What each place in the code costs, in the unit of the row, most first."""
+    large = cell.load == BIG.name
+    found: dict[str, float] = {}
+    for index, name in enumerate(("server", "agent")):
+        if role not in (None, name) or name not in profile.roles:
+            continue
+        whole = median(
+            cell,
+            lambda each, index=index: (
+                each.cpu[index]
+                / max(1, each.result.received if large else each.result.requests)
+                * (1e9 if large else 1e6)
+            ),
+        )
+        for what, share in profile.roles[name]:
+            found[what] = found.get(what, 0.0) + share * whole
+    return sorted(found.items(), key=lambda item: -item[1])
 
 
-def _share(cell: Cell, figure: Callable[[Measurement], float]) -> str:
-    """Split a CPU figure by process: server + agent."""
-    total = median(cell, lambda each: sum(each.cpu))
-    if not total or len(cell.measurements[0].cpu) < 2:
-        return ""
-    amount = median(cell, figure)
-    digits = 0 if amount >= 10 else 2
-    parts = [median(cell, lambda each, n=n: each.cpu[n]) / total * amount for n in range(2)]  # type: ignore[misc]
-    return " (" + " + ".join(f"{part:.{digits}f}" for part in parts) + ")"
+def _closing(profile: Profile, cell: Cell, excess: float, role: str | None) -> list[str]:
+    """What would close a gap: the parts that are large enough."""
+    large = cell.load == BIG.name
+    digits, unit = (2, "s/GB") if large else (1, "µs")
+    costs = _costs(profile, cell, role)
+    if excess <= 0 or not costs:
+        return []
+    named = ", ".join(f"`{what}` {cost:.{digits}f}" for what, cost in costs[:5])
+    whole = sum(cost for _, cost in costs)
+    text = f"What would close it: the largest parts are {named} ({unit}). "
+    ours = [(what, cost) for what, cost in costs if "/" in what]
+    own = sum(cost for _, cost in ours)
+    if excess > whole:
+        text += "Nothing that is left out of it would do."
+    else:
+        text += f"All of them would have to cost {_percent(excess / whole)} less"
+        text += (
+            f"; our own code alone (without {_outside(costs)}) {_percent(excess / own)} less."
+            if own > excess
+            else f"; our own code is {own:.{digits}f} of it, so that work there alone would not do."
+        )
+    return [text]
 
 
-def _ratio(cell: Cell, base: Cell | None, figure: Callable[[Measurement], float]) -> str:
-    if base is None or not median(base, figure):
+def _outside(costs: Sequence[tuple[str, float]]) -> str:
+    names = [what for what, _ in costs if "/" not in what]
+    return " and ".join(f"`{name}`" for name in names[:3]) or "anything"
+
+
+def _profile_title(profile: Profile) -> str:
+    return f"Profile of {profile.row}, {profile.load}"
+
+
+def _anchor(text: str) -> str:
+    """What GitHub makes of a heading."""
+    return "".join(each for each in text.lower().replace(" ", "-") if each.isalnum() or each in "-_")
+
+
+def _profile(run: Run, profile: Profile) -> list[str]:
+    """One profile: the cost by part, and the flame graphs."""
+    part, load = ("http2", "1k") if profile.load == "h2" else ("core", profile.load)
+    cell = run.find(part, load, profile.row)
+    large = profile.load == BIG.name
+    unit = "s/GB" if large else "µs a request"
+    digits = 2 if large else 1
+    result = [f"### {_profile_title(profile)}", ""]
+    rows = []
+    names = list(
+        dict.fromkeys(what for role in profile.roles.values() for what, share in role[:8] if share >= 0.01)
+    )
+    for what in names:
+        row = [f"`{what}`"]
+        for index, role in enumerate(profile.roles):
+            share = dict(profile.roles[role]).get(what, 0.0)
+            if cell is None:
+                row.append(_percent(share))
+                continue
+            whole = median(
+                cell,
+                lambda each, index=index: (
+                    each.cpu[index]
+                    / max(1, each.result.received if large else each.result.requests)
+                    * (1e9 if large else 1e6)
+                ),
+            )
+            row.append(f"{share * whole:.{digits}f} ({_percent(share)})")
+        rows.append(row)
+    result += _table(["place", *(f"{role}, {unit}" for role in profile.roles)], rows)
+    if cell is not None:
+        kernel = [
+            median(cell, lambda each, index=index: each.system[index] / (each.cpu[index] or 1.0))
+            for index in range(len(cell.rounds[0].cpu))
+        ]
+        result += [
+            "Of this the kernel has "
+            + " and ".join(
+                f"{_percent(share)} in the {role}" for role, share in zip(profile.roles, kernel, strict=False)
+            )
+            + "; a system call counts for the place that makes it.",
+            "",
+        ]
+    for role, functions in profile.functions.items():
+        top = ", ".join(f"`{what}` {_percent(share)}" for what, share in functions[:6])
+        result.append(f"- {role}: {top}")
+    links = ", ".join(f"[{role}]({PLOTS}/{name})" for role, name in profile.flames.items())
+    return [*result, "", f"Flame graphs: {links}.", ""]
+
+
+def _range(cell: Cell, figure: Callable[[Round], float], digits: int = 0) -> str:
+    values = [figure(each) for each in cell.rounds]
+    return f"{min(values):,.{digits}f}-{max(values):,.{digits}f}"
+
+
+def _ratio(cell: Cell, base: Cell | None, figure: Callable[[Round], float]) -> str:
+    if base is None or not cell.rounds[0].cpu or not median(base, figure):
         return "-"
     return f"{median(cell, figure) / median(base, figure):.2f}"
 
 
-def _row(name: str, cell: Cell, cells: Mapping[str, Cell], load: Load) -> list[str]:
-    small = load is SMALL
-    main, cost = (_rate, _cpu_per_request) if small else (_throughput, _cpu_per_gigabyte)
-    values = [main(each) for each in cell.measurements]
-    bases = [baseline(cells, base) for base in BASELINES.values()]
-    proxies = bool(cell.measurements[0].cpu)
-    amount = median(cell, cost)
-    return [
-        cell.title,
-        f"{median(cell, main):,.0f}",
-        *(_ratio(cell, base, main) for base in bases),
-        f"{median(cell, lambda each: each.result.p50) * 1e3:.2f}",
-        f"{median(cell, lambda each: each.result.p99) * 1e3:.2f}",
-        f"{amount:.{0 if amount >= 10 else 2}f}{_share(cell, cost)}" if proxies else "-",
-        *(_ratio(cell, base, cost) if proxies else "-" for base in bases),
-        f"{median(cell, lambda each: sum(each.resident)) / 1e6:.0f}" if proxies else "-",
-        f"{min(values):,.0f}-{max(values):,.0f}",
-        f"{median(cell, lambda each: each.disturbance):.2f}",
-    ]
+def _cost(cell: Cell, figure: Callable[[Round], float]) -> str:
+    """A CPU figure, and its parts by process."""
+    if not cell.rounds[0].cpu:
+        return "-"
+    amount = median(cell, figure)
+    digits = 0 if amount >= 10 else 2
+    text = f"{amount:.{digits}f}"
+    total = median(cell, lambda each: sum(each.cpu))
+    if len(cell.rounds[0].cpu) == 2 and total:
+        parts = [
+            median(cell, lambda each, index=index: each.cpu[index]) / total * amount for index in range(2)
+        ]
+        text += " (" + " + ".join(f"{each:.{digits}f}" for each in parts) + ")"
+    return text
 
 
-def _table(load: Load, cells: Mapping[str, Cell]) -> list[str]:
-    unit, cost = ("requests/s", "CPU µs/request") if load is SMALL else ("MB/s", "CPU s/GB")
-    heads = [
-        *("path", unit, *BASELINES, "p50 ms", "p99 ms"),
-        f"{cost} (server + agent)",
-        *(f"CPU {name}" for name in BASELINES),
-        *("resident MB", "lowest-highest round", "cores used by others"),
-    ]
-    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
-    broken = []
-    for name, cell in cells.items():
-        if cell.valid:
-            lines.append("| " + " | ".join(_row(name, cell, cells, load)) + " |")
-        else:
+def _peers(run: Run, part: str, load: str) -> list[str]:
+    """A table of peers side by side under one load."""
+    cells = run.select(part, load)
+    large = load == BIG.name
+    main = FIGURES["megabytes" if large else "rate"]
+    cost = FIGURES["cpu-gb" if large else "cpu"]
+    base = run.find(part, load, BASE)
+    rows, broken = [], []
+    for cell in cells:
+        if not cell.valid:
             reason = (cell.problems or "not measured").strip().splitlines()
-            lines.append(f"| {cell.title} | invalid" + " |" * (len(heads) - 1))
-            # what is between the first and the last line of a log has been printed when it happened
             broken.append(f"- {cell.title}: {reason[0]}{' ... ' + reason[-1].strip() if reason[1:] else ''}")
-    return [*lines, *(["", "Invalid:", *broken] if broken else [])]
+            rows.append([cell.title, "invalid", *[""] * 8])
+            continue
+        proxies = bool(cell.rounds[0].cpu)
+        rows.append(
+            [
+                cell.title,
+                f"{median(cell, main.of):,.0f}",
+                _range(cell, main.of),
+                _ratio(cell, base, main.of),
+                f"{median(cell, lambda each: each.p50):.2f}",
+                f"{median(cell, lambda each: each.p99):.2f}",
+                _cost(cell, cost.of),
+                _ratio(cell, base, cost.of),
+                f"{median(cell, lambda each: sum(each.resident)) / 1e6:.0f}" if proxies else "-",
+                f"{median(cell, lambda each: each.disturbance):.2f}",
+            ]
+        )
+    if not rows:
+        return ["Not measured.", ""]
+    heads = [
+        *("path", main.title, "rounds", "x Envoy", "p50 ms", "p99 ms"),
+        f"CPU {'s/GB' if large else 'µs/request'} (server + agent)",
+        *("CPU x Envoy", "resident MB", "cores used by others"),
+    ]
+    result = _table(heads, rows)
+    if broken:
+        result += ["Invalid, and compared with nothing:", *broken, ""]
+    return result
 
 
-def render(
-    tables: Sequence[tuple[Load, Mapping[str, Cell]]],
-    machine: str,
-    versions: Mapping[str, str],
-    seconds: float,
-    when: datetime.datetime,
-) -> str:
-    """
-    Write the whole report, Markdown.
+def _bars(title: str, cells: Sequence[Cell], figure: str) -> str:
+    of = FIGURES[figure].of
+    return bars(
+        title,
+        [
+            Bar(cell.title, median(cell, of), f"{median(cell, of):,.{FIGURES[figure].digits}f}")
+            for cell in cells
+            if cell.valid and (figure not in ("cpu", "cpu-gb") or cell.rounds[0].cpu)
+        ],
+    )
 
-    @param tables: for each load, its rows by name, in order.
-    @param machine: the machine's description.
-    @param versions: name -> version of what was compared.
-    @param seconds: how long one round was.
-    """
-    everything = [each for _, cells in tables for cell in cells.values() for each in cell.measurements]
-    rounds = max((len(cell.measurements) for _, cells in tables for cell in cells.values()), default=0)
-    lines = [
-        f"# Benchmark of {when:%Y-%m-%d}",
+
+def _curves(
+    run: Run, part: str, figure: Callable[[Round], float], load: str | None = None
+) -> dict[str, list[tuple[float, float]]]:
+    """Points by row."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for cell in run.select(part, load):
+        if cell.valid:
+            found.setdefault(cell.title, []).append((cell.x, median(cell, figure)))
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def _growth_table(
+    run: Run,
+    part: str,
+    what: str,
+    figures: Sequence[tuple[str, Callable[[Round], float], int]],
+    text: Callable[[float], str],
+) -> list[str]:
+    """A table with a line for each value of what grows and each row."""
+    rows = []
+    cells = run.select(part)
+    for x in sorted({cell.x for cell in cells}):
+        for cell in cells:
+            if cell.x != x:
+                continue
+            if cell.valid:
+                values = [f"{median(cell, of):,.{digits}f}" for _, of, digits in figures]
+            else:
+                values = [f"invalid: {(cell.problems or 'not measured').strip().splitlines()[0]}"]
+                values += [""] * (len(figures) - 1)
+            rows.append([text(x), cell.title, *values])
+    if not rows:
+        return ["Not measured.", ""]
+    return _table([what, "path", *(name for name, _, _ in figures)], rows, left=2)
+
+
+def _trend(
+    run: Run, part: str, figure: Callable[[Round], float], unit: str, text: Callable[[float], str]
+) -> list[str]:
+    """A sentence for each row: from where to where, and where it is highest."""
+    result = []
+    for name, points in _curves(run, part, figure).items():
+        if len(points) < 2:
+            continue
+        (first, low), (last, high) = points[0], points[-1]
+        best = max(points, key=lambda point: point[1])
+        result.append(
+            f"- {name}: {low:,.0f} {unit} at {text(first)}, {high:,.0f} at {text(last)}"
+            + (f"; most at {text(best[0])}: {best[1]:,.0f}." if best[0] not in (first, last) else ".")
+        )
+    return [*result, ""] if result else []
+
+
+def _bytes(size: float) -> str:
+    for unit, amount in (("GB", 1e9), ("MB", 1024**2), ("KB", 1024)):
+        if size >= amount:
+            return f"{size / amount:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _growth(run: Run, plots: dict[str, str]) -> list[str]:
+    result = ["## How the figures grow", ""]
+    rate = ("requests/s", lambda each: each.rate, 0)
+    cpu = ("CPU µs/request", lambda each: each.cpu_per_request, 0)
+    p99 = ("p99 ms", lambda each: each.p99, 2)
+    resident = ("resident MB", lambda each: sum(each.resident) / 1e6, 0)
+    for part, heading, what, note in (
+        (
+            "connections",
+            "Client connections, 1 KB",
+            "connections",
+            "A plain reverse connection carries one request at a time, and there are 64: more clients "
+            "than that take turns. With mux there is one, for all of them.",
+        ),
+        (
+            "agents",
+            "Agents, 1 KB, 32 client connections",
+            "agents",
+            "Light agents, all in one process that answers the requests itself, with one plain connection "
+            "each: what counts is the server alone. One agent serves one request at a time.",
+        ),
+        (
+            "reverse",
+            "Reverse connections (connection_num), 1 KB, 32 client connections",
+            "reverse connections",
+            "A new pair for each figure.",
+        ),
+    ):
+        result += [f"### {heading}", "", note, ""]
+        if not run.select(part):
+            result += ["Not measured.", ""]
+            continue
+        plots[f"{part}.svg"] = lines(heading, what, "requests/s", _curves(run, part, rate[1]))
+        result += [f"![{heading}]({PLOTS}/{part}.svg)", ""]
+        result += _trend(run, part, rate[1], "requests/s", _number)
+        result += _growth_table(run, part, what, (rate, cpu, p99, resident), _number)
+    heading = "Body size, 4 connections"
+    result += [
+        f"### {heading}",
         "",
-        f"Taken at {when:%H:%M} UTC on one machine: {machine}. "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        f"The last one is a single transfer of {_bytes(GIANT.size)} over one connection.",
+        "",
+    ]
+    if run.select("sizes"):
+        texts = {cell.x: _bytes(cell.x) for cell in run.select("sizes")}
+        plots["sizes.svg"] = lines(
+            heading, "size", "MB/s", _curves(run, "sizes", lambda each: each.megabytes), x_text=texts
+        )
+        result += [f"![{heading}]({PLOTS}/sizes.svg)", ""]
+        result += _trend(run, "sizes", lambda each: each.megabytes, "MB/s", _bytes)
+        result += _growth_table(
+            run,
+            "sizes",
+            "size",
+            (
+                ("MB/s", lambda each: each.megabytes, 0),
+                ("CPU s/GB", lambda each: each.cpu_per_gigabyte, 2),
+                p99,
+                resident,
+            ),
+            _bytes,
+        )
+    else:
+        result += ["Not measured.", ""]
+    return result
+
+
+def _steady(run: Run) -> list[str]:
+    cells = run.select("steady")
+    result = [
+        "## Latency at a constant rate",
+        "",
+        "Requests are due at fixed instants, at half of the peak rate of the slower one of a row of ours "
+        "and Envoy's; a request's latency counts from when it was due, whatever became of those before "
+        "it. Each line of Envoy's belongs to those below it. *Client late* is how late the client was "
+        "itself, which is in the latencies of all rows.",
+        "",
+    ]
+    rows = []
+    for cell in cells:
+        if not cell.valid:
+            rows.append([cell.title, _number(cell.x), f"invalid: {cell.problems.splitlines()[0]}", *[""] * 6])
+            continue
+
+        def extra(name: str, cell: Cell = cell) -> float:
+            return statistics.median(each.result.extra.get(name, 0.0) for each in cell.rounds) * 1e3
+
+        base = run.find("steady", cell.load, BASE, cell.x)
+        rows.append(
+            [
+                cell.title,
+                _number(cell.x),
+                f"{median(cell, lambda each: each.p50):.2f}",
+                f"{median(cell, lambda each: each.p99):.2f}",
+                _range(cell, lambda each: each.p99, 2),
+                _ratio(cell, base, lambda each: each.p99),
+                f"{extra('p999'):.2f}",
+                f"{extra('late_p50'):.2f} / {extra('late_p99'):.2f}",
+                _cost(cell, lambda each: each.cpu_per_request),
+            ]
+        )
+    if not rows:
+        return [*result, "Not measured.", ""]
+    heads = ["path", "requests/s", "p50 ms", "p99 ms", "rounds", "p99 x Envoy", "p99.9 ms"]
+    return [*result, *_table([*heads, "client late, p50 / p99 ms", "CPU µs/request (server + agent)"], rows)]
+
+
+def _memory_parts(run: Run) -> list[str]:
+    """What the memory of a process that does nothing is."""
+    facts = run.facts
+    if "import-reverseproxy" not in facts:
+        return []
+    python, twisted, everything = (
+        facts[f"import-{name}"] / 1e6 for name in ("python", "twisted", "reverseproxy")
+    )
+    text = (
+        f"Of a process's memory, the interpreter takes {python:.0f} MB, Twisted and OpenSSL with what they "
+        f"import {twisted - python:.0f} MB, and this project with what it imports "
+        f"{everything - twisted:.0f} MB, before there is a configuration."
+    )
+    cell = run.find("idle", "idle", "ours-http-tcp")
+    base = run.find("idle", "idle", BASE)
+    if cell is not None and base is not None:
+        bound = next(target.bound for target in TARGETS if target.part == "idle")
+        room = bound * sum(base.rounds[0].resident) / 1e6 / 2
+        text += f" To meet the target, a process may have {room:.0f} MB"
+        if room < everything:
+            text += (
+                f", which is {everything - room:.0f} MB less than after the imports alone: only importing "
+                "less, or sharing it between the two processes, would do."
+            )
+        else:
+            text += f", {room - everything:.0f} MB of it for what comes after the imports."
+    return [text, ""]
+
+
+def _memory(run: Run) -> list[str]:
+    result = [
+        "## Memory",
+        "",
+        "Resident memory of the processes after one request and before any load; pages that processes "
+        "share count in each.",
+        "",
+    ]
+    rows = []
+    for cell in run.select("idle"):
+        sizes = [size / 1e6 for size in cell.rounds[0].resident]
+        rows.append([cell.title, f"{sum(sizes):.0f}", " + ".join(f"{size:.0f}" for size in sizes)])
+    result += _table(["path", "MB", "by process"], rows) if rows else ["Not measured.", ""]
+    facts = run.facts
+    rows = [
+        [label, *(f"{facts[f'connections-{kind}-{role}'] / 1e6:.1f}" for role in ("server", "agent"))]
+        for kind, label in (
+            ("plain", "ours, plain"),
+            ("mux", "ours, connections with mux"),
+            ("envoy", "Envoy's pair"),
+        )
+        if f"connections-{kind}-agent" in facts
+    ]
+    if rows:
+        result += ["What 1,000 idle reverse connections take:", ""]
+        result += _table(["connections", "server, MB", "agent, MB"], rows)
+    return [*result, *_memory_parts(run)]
+
+
+def _bolt(run: Run) -> list[str]:
+    result = [
+        "## bolt",
+        "",
+        "Echoes of 1 KB over four client connections, each with the same number of requests under way; "
+        "one reverse connection. Client and service are small programs in Python and share the cores with "
+        "the rest.",
+        "",
+    ]
+    rows = []
+    for cell in run.select("bolt"):
+        if not cell.valid:
+            rows.append(
+                [cell.title, _number(cell.x), f"invalid: {cell.problems.splitlines()[0]}", "", "", ""]
+            )
+            continue
+        rows.append(
+            [
+                cell.title,
+                _number(cell.x),
+                f"{median(cell, lambda each: each.rate):,.0f}",
+                f"{median(cell, lambda each: each.p50):.2f}",
+                f"{median(cell, lambda each: each.p99):.2f}",
+                _cost(cell, lambda each: each.cpu_per_request),
+            ]
+        )
+    if not rows:
+        return [*result, "Not measured.", ""]
+    heads = ["path", "under way", "requests/s", "p50 ms", "p99 ms", "CPU µs/request (server + agent)"]
+    return [*result, *_table(heads, rows)]
+
+
+def _workers(run: Run) -> list[str]:
+    result = [
+        "## Workers",
+        "",
+        "1 KB over 128 client connections, HTTP on the server and raw relay on the agent.",
+        "",
+    ]
+    result += _peers(run, "workers", "1k")
+    one, two = (run.find("workers", "1k", f"ours-workers-{count}") for count in (1, 2))
+    if one is not None and two is not None:
+        ratio = median(two, lambda each: each.rate) / median(one, lambda each: each.rate)
+        result += [
+            f"Two workers answer {ratio:.2f} times as many requests as one. Client, service and agent "
+            "share the cores with them, so that this says what workers cost here, and what they bring "
+            "only on a machine with cores to spare.",
+            "",
+        ]
+    elif run.left_out.get("ours-workers-2"):
+        result += [f"Left out: {run.left_out['ours-workers-2']}.", ""]
+    return result
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, (int, float)):
+        return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _scale(run: Run, plots: dict[str, str]) -> list[str]:
+    """What C{scale.py} found: tables, curves and sentences as it wrote them."""
+    result = ["## Scale and recovery", ""]
+    if not run.scale:
+        why = run.left_out.get("scale") or run.failures.get("scale", "not measured").splitlines()[0]
+        return [*result, f"`benchmarks/scale.py`: {why}.", ""]
+    result += ["From `benchmarks/scale.py`.", ""]
+    for number, section in enumerate(run.scale.get("sections", [])):
+        result += [f"### {section['title']}", ""]
+        if text := section.get("text"):
+            result += [text, ""]
+        if curves := section.get("series"):
+            name = f"scale-{number}.svg"
+            plots[name] = lines(
+                section["title"],
+                section.get("x", ""),
+                section.get("y", ""),
+                {key: [(x, y) for x, y in points] for key, points in curves.items()},
+                log_x=bool(section.get("log_x")),
+            )
+            result += [f"![{section['title']}]({PLOTS}/{name})", ""]
+        if rows := section.get("rows"):
+            result += _table(section["columns"], [[_cell(value) for value in row] for row in rows])
+    return result
+
+
+def _disturbed(run: Run) -> list[str]:
+    rounds = [each for cell in run.cells for each in cell.rounds if each.cpu]
+    if not rounds:
+        return []
+    most = max(each.disturbance for each in rounds)
+    loud = sum(not each.quiet for each in rounds)
+    text = (
+        f"What had no part in the run used at most {most:.2f} cores during a round, and more than "
+        f"{QUIET:g} in {loud} of {len(rounds)} rounds"
+    )
+    return [text + (": **the machine was not quiet**." if loud > len(rounds) / 20 else "."), ""]
+
+
+def render(run: Run, results: str) -> tuple[str, dict[str, str]]:
+    """
+    Write the report.
+
+    @param results: where the figures are, relative to the report.
+    @return: Markdown, and the plots that it shows, by their names in its directory of plots.
+    """
+    plots: dict[str, str] = {}
+    when = datetime.datetime.fromisoformat(run.when)
+    outcomes = [judge(run, target) for target in TARGETS]
+    missed = [outcome for outcome in outcomes if outcome.missed]
+    plots["targets.svg"] = bars(
+        "Ratios to Envoy's pair, and the targets",
+        [
+            Bar(
+                f"{_brief(outcome)} {_bound(outcome)}",
+                outcome.ratio or 0.0,
+                f"{outcome.ratio:.2f}" if outcome.ratio is not None else "not measured",
+                mark=outcome.target.bound,
+                good=outcome.met if outcome.ratio is not None else None,
+            )
+            for outcome in outcomes
+        ],
+    )
+    text = [
+        "# Performance",
+        "",
+        f"Everything here was measured and written by one run of `{run.command}`, on {when:%Y-%m-%d} at "
+        f"{when:%H:%M} UTC, in {run.duration / 60:.1f} minutes. The figures themselves are in "
+        f"[{results.rpartition('/')[2]}]({results}); how they are taken, and how to read them, is in "
+        "[benchmarks/README.md](../benchmarks/README.md).",
+        "",
+        f"The machine: {run.machine}. "
+        + ", ".join(f"{name} {version}" for name, version in run.versions.items())
         + ".",
         "",
-        f"Loopback; client, backend and proxies share the cores; {rounds} interleaved rounds of "
-        f"{seconds:g} s a row, medians shown. CPU and memory are of both proxy processes together. CPU per "
-        "request and per GB are the figures to carry over to other machines. x Envoy: above 1 is better "
-        "for requests and MB, below 1 is better for CPU.",
+        "Everything runs on that machine, over loopback: client, service and proxies share its cores, and "
+        "all proxy processes run one thread of work. Ratios are of medians over "
+        f"{_count(round(run.options.get('rounds', 0)), 'interleaved round')} of "
+        f"{run.options.get('seconds', 0):g} s, to Envoy's reverse tunnel pair in the same run. CPU per "
+        "request and per GB carry over to other machines; requests/s, MB/s and their ratios do less.",
+        "",
+        *_disturbed(run),
+        "## Targets",
+        "",
+        *_summary(outcomes),
+        *target_table(run),
+        f"![Ratios to Envoy's pair, and the targets]({PLOTS}/targets.svg)",
+        "",
+        "The tunnel of Envoy's pair is in clear in all rows, as it encrypts nothing that it carries: rows "
+        "with TLS are compared with it all the same.",
+        "",
     ]
-    if everything:
-        others = max(each.disturbance for each in everything)
-        lines += [
+    if missed:
+        text += ["## Where targets are missed", ""]
+        for outcome in missed:
+            text += _missed(run, outcome)
+    if run.failures or run.left_out:
+        text += ["## What is missing", ""]
+        for name, why in {**run.failures, **run.left_out}.items():
+            text.append(f"- {name}: {why.strip().splitlines()[0]}")
+        text.append("")
+    for load in (SMALL, BIG):
+        text += [f"## {load.title}", ""]
+        cells = run.select("core", load.name)
+        figure, cost = ("megabytes", "cpu-gb") if load is BIG else ("rate", "cpu")
+        if cells:
+            plots[f"{load.name}.svg"] = _bars(f"{load.title}: {FIGURES[figure].title}", cells, figure)
+            plots[f"{load.name}-cpu.svg"] = _bars(
+                f"{load.title}: {FIGURES[cost].title}, {FIGURES[cost].unit}", cells, cost
+            )
+            text += [
+                f"![{FIGURES[figure].title}]({PLOTS}/{load.name}.svg)",
+                "",
+                f"![{FIGURES[cost].title}]({PLOTS}/{load.name}-cpu.svg)",
+                "",
+            ]
+        text += _peers(run, "core", load.name)
+    text += _steady(run)
+    text += [
+        "## HTTP/2",
+        "",
+        "h2load, one connection with 32 requests under way; the service speaks HTTP/1. nginx and haproxy "
+        "are plain proxies of one hop.",
+        "",
+        *_peers(run, "http2", "1k"),
+    ]
+    profile = next((each for each in run.profiles if each.load == "h2"), None)
+    if profile is not None:
+        text += [
+            f"The cost by part is in the [{_profile_title(profile)}](#{_anchor(_profile_title(profile))}).",
             "",
-            f"What had no part in the run used at most {others:.2f} cores during any round"
-            + (": **the machine was not quiet**." if others > QUIET else "."),
         ]
-    for load, cells in tables:
-        lines += ["", f"## {load.title}", "", *_table(load, cells)]
-    return "\n".join(lines) + "\n"
+    text += [*_bolt(run), *_memory(run), *_growth(run, plots), *_workers(run), *_scale(run, plots)]
+    if run.profiles:
+        text += [
+            "## Profiles",
+            "",
+            "Sampled by py-spy under the same load, and put on the CPU figures above: what a place costs "
+            "is its share of the samples times what the process costs. Places are modules of this "
+            "project, other packages, and Python's own library.",
+            "",
+        ]
+        for profile in run.profiles:
+            text += _profile(run, profile)
+    return "\n".join(text).rstrip() + "\n", plots
+
+
+def _brief(outcome: Outcome) -> str:
+    """A target in little room."""
+    names = {
+        "ours-http-tcp": "HTTP + relay",
+        "ours-http": "HTTP + HTTP",
+        "ours-http-tcp-mux": "HTTP + relay, mux",
+        "ours-tcp": "tcp_proxy",
+        "ours-http-tcp-tls": "HTTP + relay, TLS",
+    }
+    load = {"1k": "1 KB ", "10m": "10 MB ", "idle": ""}[outcome.target.load]
+    return f"{names[outcome.target.row]}: {load}{outcome.figure.title.replace(' at a constant rate', '')}"

@@ -1,20 +1,23 @@
 """
 Run the benchmarks: C{python3 benchmarks/run.py}.
 
-Installs what it needs, starts everything, drives it, prints a table, stops
-everything.  See README.md beside this file.
+Installs what it needs, starts everything, drives it, prints the targets and
+whether they are met, writes the report, stops everything.  See README.md beside
+this file.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
+import resource
+import shlex
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,161 +25,116 @@ if __name__ == "__main__":
     # run as a script: what is beside it is a package
     sys.path[0] = str(HERE.parent)
 
-from benchmarks.install import InstallError, Tools, install  # noqa: E402
-from benchmarks.load import LOADS, SMALL, Load, LoadError, drive  # noqa: E402
-from benchmarks.measure import busy_seconds, cpu_seconds, machine, resident_bytes  # noqa: E402
-from benchmarks.peers import Direct, EnvoyPair, Nginx, OurPair, Peer, PeerError  # noqa: E402
-from benchmarks.report import Cell, Measurement, render  # noqa: E402
+from benchmarks import parts, report  # noqa: E402
+from benchmarks.bench import Bench, Lengths, say  # noqa: E402
+from benchmarks.install import InstallError, install  # noqa: E402
+from benchmarks.load import LOADS  # noqa: E402
+from benchmarks.measure import machine  # noqa: E402
+from benchmarks.model import Run  # noqa: E402
+from benchmarks.processes import PeerError  # noqa: E402
+from benchmarks.rows import SATURATED  # noqa: E402
 
 WORK = HERE / ".work"
-REPEATS = 2  # of one disturbed round, so that a long disturbance does not take all patience
-ROWS = ("direct", "envoy-http", "envoy-tcp", "ours-http", "ours-http-tcp", "ours-tcp", "ours-http-tls")
+DOCS = HERE.parent / "docs"
+RESULTS = HERE / "results"
+DESCRIPTORS = 16384
+QUICK = Lengths(seconds=1.0, rounds=1, quick=True, patience=0.0)
 
 
-def say(text: str) -> None:
-    """Print a line of progress."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def make_peer(name: str, tools: Tools, backend: Nginx) -> Peer:
-    """Make the peer of a row."""
-    if name == "direct":
-        return Direct(backend)
-    if name == "envoy-http":
-        return EnvoyPair(tools, backend, "http")
-    if name == "envoy-tcp":
-        return EnvoyPair(tools, backend, "tcp")
-    if name == "ours-http":
-        return OurPair(tools, backend, "http", "http")
-    if name == "ours-http-tcp":
-        return OurPair(tools, backend, "http", "tcp")
-    if name == "ours-tcp":
-        return OurPair(tools, backend, "tcp", "tcp")
-    if name == "ours-http-tls":
-        return OurPair(tools, backend, "http", "http", tls=True)
-    raise ValueError(name)
-
-
-def measure(tools: Tools, backend: Nginx, peer: Peer, load: Load, seconds: float) -> Measurement:
+def write(run: Run, directory: Path, results: Path) -> Path:
     """
-    Put a load on a peer once, and read what it cost.
+    Write the figures, the report and its plots.
 
-    @raise PeerError: if the peer is not ready or ended.
-    @raise LoadError: if wrk failed.
+    @param directory: for the report; plots go into a directory in it.
+    @param results: for the figures.
+    @return: the report's file.
     """
-    peer.settle()
-    everyone = [*peer.pids, *backend.pids]
-    busy = busy_seconds()
-    before = [cpu_seconds(pid) for pid in everyone]
-    result = drive(tools.wrk, peer.url, load, seconds)
-    peer.check()
-    used = [cpu_seconds(pid) - earlier for pid, earlier in zip(everyone, before, strict=True)]
-    busy = busy_seconds() - busy
-    return Measurement(
-        result=result,
-        cpu=tuple(used[: len(peer.pids)]),
-        resident=tuple(resident_bytes(pid) for pid in peer.pids),
-        others=max(0.0, busy - sum(used) - result.client_cpu),
+    run.save(results)
+    relative = (
+        Path("..", *results.relative_to(directory.parent).parts).as_posix()
+        if results.is_relative_to(directory.parent)
+        else str(results)
     )
+    text, plots = report.render(run, relative)
+    place = directory / report.PLOTS
+    place.mkdir(parents=True, exist_ok=True)
+    flames = {name for profile in run.profiles for name in profile.flames.values()}
+    for old in place.glob("*.svg"):
+        if old.name not in plots and old.name not in flames:
+            old.unlink()
+    for name, plot in plots.items():
+        (place / name).write_text(plot)
+    path = directory / "performance.md"
+    path.write_text(text)
+    return path
 
 
-class Patience:
-    """Time that may be spent on doing disturbed rounds again, all together."""
-
-    def __init__(self, seconds: float) -> None:
-        self._left = seconds
-
-    def measure(self, tools: Tools, backend: Nginx, peer: Peer, load: Load, seconds: float) -> Measurement:
-        """
-        Do what L{measure} does, and again if the machine was not quiet and there is time.
-
-        @return: the run that was disturbed least.
-        """
-        best = measure(tools, backend, peer, load, seconds)
-        for _ in range(REPEATS):
-            if best.quiet or self._left < seconds:
-                break
-            begun = time.monotonic()
-            time.sleep(1.0)
-            again = measure(tools, backend, peer, load, seconds)
-            best = min(best, again, key=lambda each: each.disturbance)
-            self._left -= time.monotonic() - begun
-        return best
-
-
-def run(
-    tools: Tools,
-    names: Sequence[str],
-    loads: Sequence[Load],
-    seconds: float,
-    rounds: int,
-    patience: Patience,
-    work: Path,
-) -> list[tuple[Load, dict[str, Cell]]]:
-    """
-    Run everything.
-
-    @raise PeerError: if the backend does not start.  What happens to other
-        peers is in their rows.
-    """
-    if work.exists():
-        shutil.rmtree(work)
-    work.mkdir(parents=True)
-    with contextlib.ExitStack() as stack:
-        backend = Nginx(tools)
-        stack.callback(backend.stop)
-        backend.start(work)
-        backend.wait_ready()
-        peers: dict[str, Peer] = {}
-        failures: dict[str, str] = {}
-        for name in names:
-            peer = peers[name] = make_peer(name, tools, backend)
-            stack.callback(peer.stop)
-            say(f"starting {peer.title}")
-            try:
-                peer.start(work)
-                peer.wait_ready()
-            except PeerError as error:
-                failures[name] = str(error)
-                say(f"  {error}")
-                peer.stop()
-        tables = []
-        for load in loads:
-            cells = {name: Cell(peer.title, failure=failures.get(name, "")) for name, peer in peers.items()}
-            tables.append((load, cells))
-            # round 0 warms up and does not count
-            for number in range(rounds + 1):
-                for name, cell in cells.items():
-                    if cell.failure:
-                        continue
-                    try:
-                        if not number:
-                            measure(tools, backend, peers[name], load, 1)
-                            continue
-                        taken = patience.measure(tools, backend, peers[name], load, seconds)
-                    except (PeerError, LoadError) as error:
-                        cell.failure = failures[name] = str(error)
-                        say(f"  {error}")
-                        continue
-                    cell.measurements.append(taken)
-                    _progress(load, number, rounds, cell.title, taken)
-        for peer in peers.values():
-            if peer.name not in failures and peer.evidence():
-                say(f"{peer.title}: {peer.evidence()}")
-        return tables
+def measure(
+    bench: Bench, wanted: Sequence[str], rows: Sequence[str], loads: Sequence[str], flames: Path
+) -> None:
+    """Do the parts that are wanted, in the order in which they matter."""
+    chosen = [load for load in LOADS if load.name in loads]
+    steps = {
+        "core": lambda: parts.core(bench, rows, chosen),
+        "steady": lambda: parts.steady(bench),
+        "http2": lambda: parts.http2(bench),
+        "profiles": lambda: parts.profiles(bench, flames),
+        "bolt": lambda: parts.bolt(bench),
+        "memory": lambda: parts.memory(bench),
+        "growth": lambda: parts.growth(bench),
+        "workers": lambda: parts.workers(bench),
+        "scale": lambda: parts.scale(bench),
+    }
+    if "core" in wanted:
+        bench.attempt("idle", lambda: parts.idle(bench, rows))
+    for name, step in steps.items():
+        if name in wanted:
+            bench.attempt(name, step)
 
 
-def _progress(load: Load, number: int, rounds: int, title: str, taken: Measurement) -> None:
-    figure = (
-        f"{taken.result.rate:,.0f} requests/s, {sum(taken.cpu) / max(1, taken.result.requests) * 1e6:.0f} µs"
-        if load is SMALL
-        else f"{taken.result.megabytes_per_second:,.0f} MB/s, "
-        f"{sum(taken.cpu) / max(1, taken.result.received) * 1e9:.2f} s/GB"
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    lengths = Lengths()
+    parser = argparse.ArgumentParser(
+        description="Compare this project's tunnel with Envoy's here, and write docs/performance.md."
     )
-    trouble = "".join(f" [{problem}]" for problem in taken.result.problems)
-    if not taken.quiet:
-        trouble += f" [others used {taken.disturbance:.2f} cores]"
-    say(f"{load.title}, round {number} of {rounds}, {title}: {figure}{trouble}")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one round of 1 s of everything, fewer points: to see that all of it works",
+    )
+    parser.add_argument("--seconds", type=int, help=f"length of one round (default {lengths.seconds:g})")
+    parser.add_argument("--rounds", type=int, help=f"rounds of every row (default {lengths.rounds})")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        help="seconds, all together, for repeating rounds that others disturbed "
+        f"(default {lengths.patience:g}; with --quick none)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help=f"after which nothing new is begun (default {lengths.minutes:g})",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=[*parts.PARTS, *SATURATED, *(load.name for load in LOADS)],
+        help="a part, or a row or a load of the part core, instead of all; may be given several times",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="the directory for the report (default: docs; with --quick or --only: benchmarks/.work/report)",
+    )
+    parser.add_argument(
+        "--render", type=Path, help="write the report from these figures, and measure nothing"
+    )
+    options = parser.parse_args(arguments)
+    for name in ("seconds", "rounds"):
+        if (getattr(options, name) or 1) < 1:
+            parser.error(f"--{name} must be at least 1")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,56 +143,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     @return: the exit status: 0, or 1 if something could not be measured.
     """
-    parser = argparse.ArgumentParser(
-        description="Compare this project's tunnel with Envoy's on this machine."
-    )
-    parser.add_argument("--seconds", type=int, default=5, help="length of one round (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of every row (default %(default)s)")
-    parser.add_argument(
-        "--patience",
-        type=int,
-        default=60,
-        help="seconds, all together, for repeating rounds that others disturbed (default %(default)s)",
-    )
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        choices=[*ROWS, *(load.name for load in LOADS)],
-        help="a row or a load to run, instead of all of them; may be given several times",
-    )
-    parser.add_argument("--output", type=Path, help="write the report into this file too")
-    options = parser.parse_args(arguments)
-    if options.seconds < 1 or options.rounds < 1:
-        parser.error("--seconds and --rounds must be at least 1")
-    names = [name for name in ROWS if name in options.only] or list(ROWS)
-    loads = [load for load in LOADS if load.name in options.only] or list(LOADS)
+    options = _options(arguments)
+    whole = not options.quick and not options.only
+    directory = options.output or (DOCS if whole or options.render else WORK / "report")
+    if options.render:
+        run = Run.load(options.render)
+        print(f"written: {write(run, directory, options.render.resolve())}")
+        return 0
+    base = QUICK if options.quick else Lengths()
+    given = {
+        name: getattr(options, name)
+        for name in ("seconds", "rounds", "patience", "minutes")
+        if getattr(options, name) is not None
+    }
+    lengths = Lengths(**{**asdict(base), **given})
+    wanted = [name for name in parts.PARTS if name in options.only]
+    rows = [name for name in SATURATED if name in options.only]
+    loads = [load.name for load in LOADS if load.name in options.only]
+    if rows or loads:
+        wanted = [*wanted, "core"]
+    begun = time.monotonic()
+    now = datetime.datetime.now(datetime.UTC)
+    results = (RESULTS if whole else WORK / "report") / f"{now:%Y-%m-%d}.json"
 
     # SIGTERM ends as an interrupt does: with everything stopped
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     WORK.mkdir(exist_ok=True)
+    work = WORK / "run"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
     try:
-        tools = install(
-            WORK,
-            say,
-            ours=any(name.startswith("ours") for name in names),
-            envoy=any(name.startswith("envoy") for name in names),
+        tools = install(WORK, say, also=("py-spy",))
+        run = Run(
+            when=now.isoformat(timespec="seconds"),
+            command=shlex.join(
+                ["python3", "benchmarks/run.py", *(sys.argv[1:] if arguments is None else arguments)]
+            ),
+            machine=machine(),
+            versions=tools.versions(),
+            options={"seconds": lengths.seconds, "rounds": lengths.rounds, "quick": float(lengths.quick)},
+            left_out=dict(tools.missing),
         )
-        when = datetime.datetime.now(datetime.UTC)
-        tables = run(
-            tools, names, loads, options.seconds, options.rounds, Patience(options.patience), WORK / "run"
-        )
-        report = render(tables, machine(), tools.versions(), options.seconds, when)
+        with Bench(tools, run, work, lengths) as bench:
+            measure(
+                bench,
+                wanted or parts.PARTS,
+                rows or SATURATED,
+                loads or [load.name for load in LOADS],
+                directory / report.PLOTS,
+            )
     except (InstallError, PeerError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; everything that was started has been stopped", file=sys.stderr)
         return 130
-    print(report)
-    if options.output is not None:
-        options.output.write_text(report)
-    return 0 if all(cell.valid for _, cells in tables for cell in cells.values()) else 1
+    run.duration = time.monotonic() - begun
+    path = write(run, directory, results)
+    print("\n".join(report.target_table(run)))
+    broken = [cell for cell in run.cells if not cell.valid]
+    for cell in broken:
+        say(f"invalid: {cell.part} {cell.load}, {cell.title}: {cell.problems.splitlines()[0]}")
+    for name, why in run.failures.items():
+        say(f"failed: {name}: {why.splitlines()[0]}")
+    say(f"{run.duration / 60:.1f} minutes; report: {path}, figures: {results}")
+    return 1 if broken or run.failures else 0
 
 
 if __name__ == "__main__":

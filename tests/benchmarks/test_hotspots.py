@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.hotspots import shorten, summarize
+from benchmarks.flame import shorten
+from benchmarks.hotspots import summarize
 
 
 class SummarizeTests(SynchronousTestCase):

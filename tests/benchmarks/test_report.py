@@ -1,67 +1,246 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.load import BIG, SMALL, LoadResult
-from benchmarks.report import Cell, Measurement, render
+from benchmarks.load import LoadResult
+from benchmarks.model import Cell, Profile, Round, Run
+from benchmarks.report import render, target_table
+from benchmarks.targets import TARGETS, Target, judge
 
 WHEN = datetime.datetime(2026, 11, 23, 12, 30, tzinfo=datetime.UTC)
+RATE = Target("small", "ours-http-tcp", "core", "1k", "rate", 1.6)
+CPU = Target("small", "ours-http-tcp", "core", "1k", "cpu", 0.6)
+P99 = Target("steady", "ours-http-tcp", "steady", "1k", "p99", 1.0)
 
 
-def measurement(requests: int, cpu: tuple[float, ...], problems: tuple[str, ...] = ()) -> Measurement:
+def taken(
+    requests: int, cpu: tuple[float, ...] = (0.02, 0.02), p99: float = 0.002, problems: tuple[str, ...] = ()
+) -> Round:
     result = LoadResult(
-        seconds=1.0, requests=requests, received=requests * 1000, p50=0.001, p99=0.002, problems=problems
+        seconds=1.0, requests=requests, received=requests * 1000, p50=0.001, p99=p99, problems=problems
     )
-    return Measurement(result=result, cpu=cpu, resident=tuple(50_000_000 for _ in cpu), others=0.01)
+    return Round(result, cpu, tuple(each / 2 for each in cpu), tuple(50_000_000 for _ in cpu), others=0.01)
 
 
-def report(**cells: Cell) -> list[str]:
-    tables = [(SMALL, {name.replace("_", "-"): cell for name, cell in cells.items()})]
-    return render(tables, "a machine", {"Envoy": "1.40"}, 1.0, WHEN).splitlines()
+def run(*cells: Cell) -> Run:
+    return Run(
+        when=WHEN.isoformat(),
+        command="python3 benchmarks/run.py",
+        machine="a machine",
+        versions={"Envoy": "1.40"},
+        options={"seconds": 1.0, "rounds": 3},
+        duration=60.0,
+        cells=list(cells),
+    )
 
 
-def row(lines: list[str], title: str) -> list[str]:
-    [line] = [line for line in lines if line.startswith(f"| {title} |")]
-    return [each.strip() for each in line.strip("|").split("|")]
+def core(row: str, *rounds: Round, load: str = "1k") -> Cell:
+    return Cell("core", load, row, f"the {row}", rounds=list(rounds))
+
+
+def table_row(text: str, title: str, nth: int = 0) -> list[str]:
+    found = [line for line in text.splitlines() if line.startswith(f"| {title} |")]
+    return [each.strip() for each in found[nth].strip("|").split("|")]
+
+
+class JudgeTests(SynchronousTestCase):
+    """L{judge} compares medians with Envoy's, and says nothing of what was not measured."""
+
+    def test_met(self) -> None:
+        outcome = judge(
+            run(
+                core("envoy-http", taken(1000), taken(1200), taken(900)),
+                core("ours-http-tcp", taken(1700), taken(1800), taken(1600)),
+            ),
+            RATE,
+        )
+        self.assertEqual((outcome.ours, outcome.envoys, outcome.ratio), (1700, 1000, 1.7))
+        self.assertEqual((outcome.low, outcome.high), (1.5, 1600 / 900))
+        self.assertTrue(outcome.met)
+        self.assertFalse(outcome.missed)
+
+    def test_missed(self) -> None:
+        outcome = judge(run(core("envoy-http", taken(1000)), core("ours-http-tcp", taken(1280))), RATE)
+        self.assertTrue(outcome.missed)
+        self.assertEqual((outcome.needed, round(outcome.gap, 2)), (1600, 0.25))
+
+    def test_lessIsBetterForCpu(self) -> None:
+        for cpu, met in (((0.01, 0.014), True), ((0.01, 0.015), False)):
+            outcome = judge(
+                run(core("envoy-http", taken(1000)), core("ours-http-tcp", taken(1000, cpu))), CPU
+            )
+            self.assertEqual((outcome.met, outcome.missed), (met, not met))
+
+    def test_theBoundAsPrinted(self) -> None:
+        outcome = judge(run(core("envoy-http", taken(1000)), core("ours-http-tcp", taken(1596))), RATE)
+        self.assertTrue(outcome.met)
+
+    def test_notMeasured(self) -> None:
+        for cells, why in (
+            ((), "not measured"),
+            ((core("ours-http-tcp", taken(1)),), "Envoy's figure is missing"),
+            ((Cell("core", "1k", "ours-http-tcp", "ours", failure="it ended\nTraceback"),), "it ended"),
+            (
+                (core("ours-http-tcp", taken(1, problems=("2 timeouts",))), core("envoy-http", taken(1))),
+                "2 timeouts",
+            ),
+        ):
+            outcome = judge(run(*cells), RATE)
+            self.assertEqual((outcome.ratio, outcome.met, outcome.missed), (None, False, False))
+            self.assertEqual(outcome.why, why)
+
+    def test_whyItWasLeftOut(self) -> None:
+        whole = run(core("envoy-http", taken(1)))
+        whole.left_out["ours-http-tcp"] = "this checkout cannot"
+        self.assertEqual(judge(whole, RATE).why, "this checkout cannot")
+
+    def test_latencyAtTheSameRate(self) -> None:
+        cells = [
+            Cell("steady", "1k", row, row, x, [taken(1000, p99=p99)])
+            for row, x, p99 in (
+                ("envoy-http", 4000.0, 0.5),
+                ("envoy-http", 9000.0, 0.004),
+                ("ours-http-tcp", 9000.0, 0.003),
+            )
+        ]
+        self.assertEqual(judge(run(*cells), P99).ratio, 0.75)
+
+
+class RunTests(SynchronousTestCase):
+    """A L{Run} is kept whole."""
+
+    def test_saveAndLoad(self) -> None:
+        whole = run(core("envoy-http", taken(1000), taken(900, problems=("1 timeouts",))))
+        whole.profiles.append(Profile("ours-http", "1k", {"server": [("a", 0.5)]}, {}, {"server": "x.svg"}))
+        whole.facts["import-python"] = 9e6
+        path = Path(self.mktemp()) / "run.json"
+        whole.save(path)
+        again = Run.load(path)
+        self.assertEqual(again.cells, whole.cells)
+        self.assertEqual(render(again, "x.json"), render(whole, "x.json"))
+
+    def test_somethingElse(self) -> None:
+        path = Path(self.mktemp())
+        path.write_text('{"cells": []}')
+        with self.assertRaises(ValueError):
+            Run.load(path)
 
 
 class RenderTests(SynchronousTestCase):
-    """L{render} compares medians with Envoy's and keeps invalid rows out."""
+    """L{render} writes everything that was found, and what was not."""
 
-    def test_ratios(self) -> None:
-        ours = [measurement(requests, (0.01, 0.03)) for requests in (1000, 3000, 2000)]
-        lines = report(
-            envoy_http=Cell("envoy", [measurement(1000, (0.02, 0.02))]), ours_http=Cell("ours", ours)
+    def text(self, whole: Run) -> str:
+        return render(whole, "../benchmarks/results/x.json")[0]
+
+    def test_nothing(self) -> None:
+        text, plots = render(run(), "x.json")
+        self.assertIn(f"**0 of {len(TARGETS)} targets are met**", text)
+        self.assertIn("targets.svg", plots)
+
+    def test_targets(self) -> None:
+        whole = run(
+            core("envoy-http", taken(1000)),
+            core("ours-http-tcp", taken(1700, (0.01, 0.01))),
+            core("ours-http", taken(1000)),
         )
+        lines = target_table(whole)
+        self.assertIn("| 1,700 requests/s | 1,000 requests/s | 1.70 (1.70-1.70) | ≥ 1.6 | met |", lines[2])
+        self.assertTrue(lines[4].endswith("| 1.00 (1.00-1.00) | ≥ 1.1 | **missed** |"))
+        self.assertTrue(lines[6].endswith("| not measured |"))
+
+    def test_peers(self) -> None:
+        ours = [taken(requests, (0.01, 0.03)) for requests in (1000, 3000, 2000)]
+        text = self.text(run(core("envoy-http", taken(1000)), core("ours-http", *ours)))
         self.assertEqual(
-            row(lines, "ours"),
+            table_row(text, "the ours-http"),
             [
-                *("ours", "2,000", "2.00", "-", "1.00", "2.00", "20 (5 + 15)", "0.50", "-", "100"),
-                *("1,000-3,000", "0.01"),
+                *("the ours-http", "2,000", "1,000-3,000", "2.00", "1.00", "2.00", "20 (5 + 15)", "0.50"),
+                *("100", "0.01"),
             ],
         )
 
     def test_directHasNoProxy(self) -> None:
-        lines = report(direct=Cell("direct", [measurement(1000, ())]))
-        self.assertEqual(row(lines, "direct")[6:10], ["-"] * 4)
+        row = table_row(self.text(run(core("direct", taken(1000, ())))), "the direct")
+        self.assertEqual((row[3], row[6], row[8]), ("-", "-", "-"))
 
     def test_invalidRowIsNotCompared(self) -> None:
-        lines = report(
-            envoy_http=Cell("envoy", [measurement(1000, (0.02, 0.02), ("2 timeouts",))]),
-            ours_http=Cell("ours", [measurement(1000, (0.02, 0.02))]),
+        text = self.text(
+            run(core("envoy-http", taken(1000, problems=("2 timeouts",))), core("ours-http", taken(1000)))
         )
-        self.assertEqual(row(lines, "envoy")[1], "invalid")
-        self.assertIn("- envoy: 2 timeouts", lines)
-        self.assertEqual(row(lines, "ours")[2], "-")
+        self.assertEqual(table_row(text, "the envoy-http")[1], "invalid")
+        self.assertIn("- the envoy-http: 2 timeouts", text)
+        self.assertEqual(table_row(text, "the ours-http")[3], "-")
 
-    def test_failureIsTold(self) -> None:
-        lines = report(ours_http=Cell("ours", failure="ended with 1:\nTraceback\n  ImportError: why"))
-        self.assertIn("- ours: ended with 1: ... ImportError: why", lines)
+    def test_failuresAreTold(self) -> None:
+        whole = run()
+        whole.failures["bolt"] = "ended with 1:\nTraceback"
+        whole.left_out["workers"] = "13 minutes were over"
+        text = self.text(whole)
+        self.assertIn("- bolt: ended with 1:", text)
+        self.assertIn("- workers: 13 minutes were over", text)
 
-    def test_throughput(self) -> None:
-        cells = {"envoy-http": Cell("envoy", [measurement(1_000_000, (0.5, 0.5))])}
-        lines = render([(BIG, cells)], "a machine", {}, 1.0, WHEN).splitlines()
-        self.assertEqual(row(lines, "envoy")[1], "1,000")
-        self.assertEqual(row(lines, "envoy")[6], "1.00 (0.50 + 0.50)")
+    def test_whoLimitsAMissedRow(self) -> None:
+        whole = run(core("envoy-http", taken(1000)), core("ours-http-tcp", taken(1000, (0.95, 0.4))))
+        whole.profiles.append(
+            Profile(
+                "ours-http-tcp",
+                "1k",
+                {"server": [("reverseproxy/wire/http1", 0.6), ("twisted", 0.4)], "agent": [("epoll", 1.0)]},
+                {"server": [("read (http1.py)", 0.6)]},
+                {"server": "flame.svg"},
+            )
+        )
+        text = self.text(whole)
+        self.assertIn("where 1,600 requests/s would meet it, 60 % more.", text)
+        # 950 µs of 0.95 cores; 594 at 1,600 requests/s
+        self.assertIn("The server is busy for 95 % of a core", text)
+        self.assertIn("It takes 950 µs a request", text)
+        self.assertIn("it would have 594, so that 356 would have to go.", text)
+        self.assertIn("`reverseproxy/wire/http1` 570.0, `twisted` 380.0", text)
+        self.assertIn("our own code alone (without `twisted`) 62 % less", text)
+        self.assertEqual(table_row(text, "`reverseproxy/wire/http1`")[1], "570.0 (60 %)")
+        self.assertIn("(performance/flame.svg)", text)
+        self.assertIn("[Profile of ours-http-tcp, 1k](#profile-of-ours-http-tcp-1k)", text)
+
+    def test_large(self) -> None:
+        million = taken(1_000_000, (0.5, 0.5))
+        text = self.text(run(core("envoy-http", million, load="10m")))
+        row = table_row(text, "the envoy-http")
+        self.assertEqual((row[1], row[6]), ("1,000", "1.00 (0.50 + 0.50)"))
+
+    def test_growth(self) -> None:
+        cells = [Cell("connections", "1k", "a", "row a", float(x), [taken(x * 10)]) for x in (1, 10, 100)]
+        text, plots = render(run(*cells), "x.json")
+        self.assertIn("- row a: 10 requests/s at 1, 1,000 at 100.", text)
+        self.assertIn("connections.svg", plots)
+        self.assertIn("performance/connections.svg", text)
+
+    def test_scale(self) -> None:
+        whole = run()
+        whole.scale = {
+            "sections": [
+                {
+                    "title": "Recovery",
+                    "text": "All were back after 2 s.",
+                    "x": "seconds",
+                    "y": "agents",
+                    "series": {"agents": [[0, 0], [1, 10]]},
+                    "columns": ["agents", "seconds"],
+                    "rows": [[1000, 1.25], [10, None]],
+                }
+            ]
+        }
+        text, plots = render(whole, "x.json")
+        self.assertIn("All were back after 2 s.", text)
+        self.assertIn("| 1,000 | 1.25 |", text)
+        self.assertIn("| 10 | - |", text)
+        self.assertIn("scale-0.svg", plots)
+
+    def test_aLoudMachineIsTold(self) -> None:
+        each = taken(1000)
+        loud = Round(each.result, each.cpu, each.system, each.resident, others=1.0)
+        self.assertIn("**the machine was not quiet**", self.text(run(core("ours-http", loud))))
+        self.assertNotIn("not quiet", self.text(run(core("ours-http", each))))
