@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
-from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from OpenSSL.SSL import Error, WantReadError
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
@@ -56,6 +56,7 @@ from reverseproxy.errors import TlsFailed
 from reverseproxy.tls.client_hello import ClientHelloReader
 from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.material import openssl_text
+from reverseproxy.tls.records import BLOCK, Records, records_of
 
 log = Logger()
 
@@ -66,12 +67,6 @@ Seconds that a server reads on, after all is sent, until the client closes too.
 A connection that is closed while the client still sends is reset, and the
 client may lose the end of what it was sent.  What is read is dropped.
 """
-
-_RECORD: Final = 2**14
-"""Bytes of plaintext in one TLS record at the most, so in one C{recv} too."""
-
-_BLOCK: Final = 2**16
-"""Bytes that are encrypted at once."""
 
 _FLUSH_EVERY: Final = 32
 """
@@ -104,6 +99,7 @@ class TlsTransport(ProtocolWrapper):
         """
         super().__init__(factory, wrapped)  # type: ignore[arg-type]
         self._connection: SSL.Connection | None = None
+        self._records: Records
         self._hello: ClientHelloReader | None = None
         self._held: list[bytes] = []  # received, until the hello is complete
         self._pending: list[bytes] = []  # written, until the handshake is complete
@@ -130,7 +126,7 @@ class TlsTransport(ProtocolWrapper):
 
     def makeConnection(self, transport: ITransport) -> None:
         """Begin the handshake."""
-        self._connection = self.factory.new_connection(self)
+        self._connect(self.factory.new_connection(self))
         if self.factory.server is not None and self.factory.server.chooses:
             self._hello = ClientHelloReader()
         directlyProvides(self, providedBy(transport))
@@ -142,6 +138,9 @@ class TlsTransport(ProtocolWrapper):
         if self.wrappedProtocol is not None:
             self.wrappedProtocol.makeConnection(self)
         self._shake_hands()
+
+    def _connect(self, connection: SSL.Connection) -> None:
+        self._connection, self._records = connection, records_of(connection)
 
     def _too_late(self, timeout: float) -> None:
         self._reason = Failure(TlsFailed(f"the handshake was not complete after {timeout:g} s"))
@@ -194,7 +193,7 @@ class TlsTransport(ProtocolWrapper):
             return b""
         held, self._held, self._hello = b"".join(self._held), [], None
         chosen = self.factory.server.select(hello.server_name, hello.alpn)
-        self._connection = self.factory.server.connection(self, chosen)
+        self._connect(self.factory.server.connection(self, chosen))
         return held
 
     def failVerification(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
@@ -217,12 +216,24 @@ class TlsTransport(ProtocolWrapper):
             data = self._choose(data)
             if not data:
                 return
-        assert self._connection is not None
-        self._connection.bio_write(data)
+        records = self._records
         if not self.established:
+            records.feed(data)
             self._shake_hands()
-        if self.established:
-            self._deliver()
+            if self.established:
+                self._deliver()
+        elif self._paused or self._delivering:
+            records.feed(data)
+            self._more = True
+        else:
+            plaintext = records.receive(data)
+            self._delivering = True
+            try:
+                self._pass_on(plaintext)
+            finally:
+                self._delivering = False
+            if self._more:
+                self._deliver()
 
     def _deliver(self) -> None:
         """Deliver what can be decrypted, unless the transport is paused."""
@@ -233,37 +244,24 @@ class TlsTransport(ProtocolWrapper):
         try:
             while self._more and not (self._paused or self._over or self._read_closed):
                 self._more = False
-                self._deliver_once()
+                self._pass_on(self._records.decrypt())
         finally:
             self._delivering = False
 
-    def _deliver_once(self) -> None:
-        """Deliver all that was read as one piece: each delivery has its price."""
-        assert self._connection is not None
-        receive = self._connection.recv
-        pieces: list[bytes] = []
-        ended = False
-        failed: Error | None = None
-        try:
-            while True:
-                pieces.append(receive(_RECORD))
-        except WantReadError:
-            pass
-        except ZeroReturnError:
-            ended = True
-        except Error as error:
-            failed = error
+    def _pass_on(self, plaintext: bytes) -> None:
+        """Deliver all that was decrypted as one piece: each delivery has its price."""
         self._unflushed += 1
-        if not pieces or self._unflushed >= _FLUSH_EVERY:
+        if not plaintext or self._unflushed >= _FLUSH_EVERY:
             self._flush()
         # What comes when the protocol has closed or aborted the connection is of no use to it.
-        if pieces and not self.disconnecting:
-            self.wrappedProtocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if plaintext and not self.disconnecting:
+            self.wrappedProtocol.dataReceived(plaintext)
         if self._over or self._aborted:
             return
-        if failed is not None:
-            self._fail(failed)
-        elif ended and not self._paused:
+        records = self._records
+        if records.error is not None:
+            self._fail(records.error)
+        elif records.ended and not self._paused:
             self._peer_closed()
         # A paused transport meets the end when it is resumed: OpenSSL reports it again.
 
@@ -326,23 +324,12 @@ class TlsTransport(ProtocolWrapper):
 
     # sending
 
-    def _flush(self, size: int = 2**15) -> None:
-        """
-        Give TCP what OpenSSL has to send.
-
-        @param size: about how much that is.
-        """
-        assert self._connection is not None
+    def _flush(self) -> None:
+        """Give TCP what OpenSSL has to send of its own accord."""
         self._unflushed = 0
-        read = self._connection.bio_read
-        try:
-            data = read(size)
-            while len(data) == size:
-                self.transport.write(data)
-                data = read(size)
-        except WantReadError:
-            return
-        self.transport.write(data)
+        data = self._records.take()
+        if data:
+            self.transport.write(data)
 
     def write(self, data: bytes) -> None:
         """
@@ -367,17 +354,15 @@ class TlsTransport(ProtocolWrapper):
             if self._streaming:
                 self._producer.pauseProducing()
             return
-        assert self._connection is not None
-        send = self._connection.send
-        view = memoryview(data)
-        sent = 0
+        encrypt, send = self._records.encrypt, self.transport.write
+        self._unflushed = 0
         try:
-            while sent < len(data):
-                end = min(sent + _BLOCK, len(data))
-                size = end - sent + 1024
-                while sent < end:
-                    sent += send(view[sent:end])
-                self._flush(size)
+            if len(data) <= BLOCK:
+                send(encrypt(data))
+            else:
+                view = memoryview(data)
+                for start in range(0, len(data), BLOCK):
+                    send(encrypt(view[start : start + BLOCK]))
         except Error as error:
             self._fail(error)
 
@@ -532,6 +517,7 @@ class TlsTransport(ProtocolWrapper):
         wrapped, self.wrappedProtocol, self._producer = self.wrappedProtocol, None, None
         self._pending, self._held = [], []
         self._connection = None
+        del self._records
         if wrapped is not None:
             wrapped.connectionLost(reason)
 

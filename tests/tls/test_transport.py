@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.errors import TlsFailed
-from reverseproxy.tls import ClientTls, ServerTls, TlsTransport, wrap_client, wrap_server
+from reverseproxy.tls import ClientTls, ServerTls, TlsTransport, transport, wrap_client, wrap_server
+from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
 from reverseproxy.tls.transport import CLOSE_TIMEOUT
 from tests.certs import Certificates
 from tests.tls.wire import HalfRecorder, Recorder, TlsPair, Wire, factory_of
@@ -66,7 +67,10 @@ class Pull:
 
 
 class TransportTestCase(SynchronousTestCase):
+    records: type[Records] = DirectRecords
+
     def setUp(self) -> None:
+        self.patch(transport, "records_of", self.records)
         self.certs = Certificates(Path(self.mktemp()))
         self.clock = Clock()
         self.server_tls = ServerTls([self.certs.server_context()])
@@ -201,8 +205,8 @@ class ConnectionTests(TransportTestCase):
 
     def test_an_error_while_sending(self) -> None:
         pair = self.pair()
-        with mock.patch.object(pair.near_tls, "_connection", wraps=pair.near_tls._connection) as connection:
-            connection.send.side_effect = SSL.Error([("", "", "out of order")])
+        failing = mock.Mock(side_effect=SSL.Error([("", "", "out of order")]))
+        with mock.patch.object(pair.near_tls._records, "encrypt", failing):
             pair.near.transport.write(b"x")
         pair.pump()
         assert pair.near.reason is not None
@@ -991,3 +995,35 @@ class TwoLayersTests(TransportTestCase):
         wire.pump()
         self.assertEqual(near.received, MEGABYTE)
         self.assertFalse(wire.client.connected or wire.server.connected)
+
+
+class PublicConnectionTests(ConnectionTests):
+    records = PublicRecords
+
+
+class PublicHalfCloseTests(HalfCloseTests):
+    records = PublicRecords
+
+
+class PublicTruncationTests(TruncationTests):
+    records = PublicRecords
+
+
+class PublicCloseTests(CloseTests):
+    records = PublicRecords
+
+
+class PublicAbortTests(AbortTests):
+    records = PublicRecords
+
+
+class PublicHandshakeDeadlineTests(HandshakeDeadlineTests):
+    records = PublicRecords
+
+
+class PublicBackPressureTests(BackPressureTests):
+    records = PublicRecords
+
+
+class PublicTwoLayersTests(TwoLayersTests):
+    records = PublicRecords
