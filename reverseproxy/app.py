@@ -35,7 +35,7 @@ from reverseproxy.config.models import (
     TunnelConfig,
 )
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.listener import BuildProtocol, Listener, ListenerFailed
+from reverseproxy.listener import BuildProtocol, Listener, bind_all
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, with_idle_timeout
 from reverseproxy.proxy.readiness import Readiness, sole_protocols
@@ -358,16 +358,16 @@ class ReverseProxy(Service):
         @raise ConfigError: naming each address that can't be bound.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        problems: list[Problem] = []
-        for index, listener in enumerate(self.listeners.values()):
-            try:
-                listener.privilegedStartService()
-            except ListenerFailed as error:
-                problems.append(Problem(self._file, f"servers[0].listeners[{index}].address", str(error)))
-        if problems:
+        try:
+            bind_all(
+                [listener.config for listener in self.listeners.values()],
+                lambda config: self.listeners[config.name].privilegedStartService(),
+                self._file,
+            )
+        except ConfigError:
             for listener in self.listeners.values():
                 listener.stop_accepting()
-            raise ConfigError(*problems)
+            raise
 
     def startService(self) -> None:
         """Dial, and watch the certificates, the health of hosts, and for peers that are gone."""

@@ -182,6 +182,7 @@ class IHost(IStreamClientEndpoint):
     capacity: int | None = Attribute("How many of them it can carry at once; None: any number.")
     connections: int = Attribute("Connections to it that are open, or being made.")
     healthy_since: float = Attribute("When it joined, or became healthy after that: reactor's seconds.")
+    relayed: bool = Attribute("Whether another worker has its connection.")
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect a protocol, as L{IStreamClientEndpoint} has it."""

@@ -7,13 +7,24 @@ that an agent hands in.
 
 from __future__ import annotations
 
-__all__ = ["BuildProtocol", "Listener", "ListenerFailed", "format_address"]
+__all__ = [
+    "BACKLOG",
+    "NO_IPV6",
+    "BuildProtocol",
+    "Listen",
+    "Listener",
+    "ListenerFailed",
+    "bind_all",
+    "format_address",
+    "not_bound",
+    "remove_stale_socket",
+]
 
 import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import IPv6Address as IPv6
 from typing import Any
@@ -38,7 +49,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.errors import ReverseProxyError
+from reverseproxy.errors import ConfigError, Problem, ReverseProxyError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.sockets import tune
 from reverseproxy.tls import ServerTls, inspect_factory, peer_identity, wrap_server
@@ -48,6 +59,9 @@ log = Logger()
 BuildProtocol = Callable[[ConnectionInfo], IProtocol]
 """What a listener's filter is to it: one protocol for each connection."""
 
+Listen = Callable[[IProtocolFactory], IListeningPort]
+"""Listens in a way of its own."""
+
 BACKLOG = 1024
 """Connections that the kernel may hold for us to accept."""
 
@@ -55,7 +69,7 @@ TLS_HANDSHAKE_TIMEOUT = 15.0
 """Seconds for a client's TLS handshake, as MOSN's (spec 1.3.11)."""
 
 
-_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})
+NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})
 """What the kernel says where there is no IPv6."""
 
 
@@ -206,16 +220,20 @@ class Listener(Service):
         build: BuildProtocol | None,
         reactor: Any,
         tls: ServerTls | None = None,
+        listen: Listen | None = None,
     ) -> None:
         """
         @param build: the filter; L{None} if the configuration names none that
             serves, in which case connections are closed.
+        @param listen: takes the place of binding the address, if somebody else
+            has done that.
         """
         self.name = config.name
         self.config = config
         self._build = build
         self._reactor = reactor
         self._tls = tls
+        self._listen = self._bind if listen is None else listen
         self._port: IListeningPort | None = None
         self._connections: set[_Accepted] = set()
         self._inspecting: _InspectingFactory | None = None
@@ -264,10 +282,7 @@ class Listener(Service):
         try:
             self._port = self._listen(self._factory())
         except (CannotListenError, OSError) as error:
-            reason = error.socketError if isinstance(error, CannotListenError) else error
-            raise ListenerFailed(
-                f"listener {self.name} can't listen on {self.config.address}: {_explain(reason)}"
-            ) from error
+            raise not_bound(self.config, error) from error
         self.bound = format_address(self._port.getHost())
         log.info(
             "listener {listener} listening on {address}{tls}",
@@ -276,12 +291,12 @@ class Listener(Service):
             tls="" if self._tls is None else " (TLS)",
         )
 
-    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+    def _bind(self, factory: IProtocolFactory) -> IListeningPort:
         address = self.config.address
         port: IListeningPort
         if self.config.network == "unix" or is_unix(address):
             path = address.removeprefix("unix:")
-            _remove_stale_socket(path)
+            remove_stale_socket(path)
             port = self._reactor.listenUNIX(path, factory, BACKLOG)
             return port
         host, number = split_host_port(address)
@@ -290,7 +305,7 @@ class Listener(Service):
             try:
                 return self._adopt(socket.AF_INET6, ("::", number), factory, both=True)
             except OSError as error:
-                if error.errno not in _NO_IPV6:
+                if error.errno not in NO_IPV6:
                     raise
             host = "0.0.0.0"  # noqa: S104 - what the configuration says
         if not self.config.reuseport:
@@ -401,7 +416,7 @@ class Listener(Service):
                 emptied.callback(None)
 
 
-def _remove_stale_socket(path: str) -> None:
+def remove_stale_socket(path: str) -> None:
     """
     Remove the socket of a process that was killed.
 
@@ -422,6 +437,30 @@ def _remove_stale_socket(path: str) -> None:
     except BlockingIOError:
         pass  # so many want to connect that we would have to wait
     raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def not_bound(config: ListenerConfig, error: CannotListenError | OSError) -> ListenerFailed:
+    """Say why a listener can't bind its address, and what to do."""
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    return ListenerFailed(f"listener {config.name} can't listen on {config.address}: {_explain(reason)}")
+
+
+def bind_all(configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig], object], file: str) -> None:
+    """
+    Bind all listeners of a configuration.
+
+    @param bind: binds one, or raises L{ListenerFailed}.
+    @param file: the configuration file.
+    @raise ConfigError: naming each address that can't be bound.
+    """
+    problems: list[Problem] = []
+    for index, config in enumerate(configs):
+        try:
+            bind(config)
+        except ListenerFailed as error:
+            problems.append(Problem(file, f"servers[0].listeners[{index}].address", str(error)))
+    if problems:
+        raise ConfigError(*problems)
 
 
 _ADVICE = {

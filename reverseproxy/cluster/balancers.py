@@ -17,7 +17,9 @@ Here is which of them a configuration means:
     LB_REQUEST_ROUNDROBIN: L{RequestRoundRobinBalancer}
 
 With slow start, those that know weights always take turns by weight
-(L{ScaledTurnsBalancer}), as in MOSN.  With subsets, each has its own one.
+(L{ScaledTurnsBalancer}), as in MOSN.  With subsets, each has its own one.  With
+several workers, each balancer is a L{NearestBalancer} of two, but for
+LB_MAGLEV and LB_REQUEST_ROUNDROBIN, which leave no choice.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ __all__ = [
     "LeastConnectionBalancer",
     "LeastRequestBalancer",
     "MaglevBalancer",
+    "NearestBalancer",
     "PeakEwmaBalancer",
     "RandomBalancer",
     "RequestRoundRobinBalancer",
@@ -33,6 +36,7 @@ __all__ = [
     "ScaledTurnsBalancer",
     "SubsetBalancer",
     "WeightedRoundRobinBalancer",
+    "is_settled",
     "make_balancer",
     "make_meter",
 ]
@@ -55,6 +59,7 @@ from reverseproxy.cluster.load import (
     request_load,
 )
 from reverseproxy.cluster.meter import LoadMeter
+from reverseproxy.cluster.nearest import NearestBalancer
 from reverseproxy.cluster.slow_start import SlowStart
 from reverseproxy.cluster.subsets import SubsetBalancer
 from reverseproxy.cluster.turns import (
@@ -92,6 +97,7 @@ def make_balancer(
     random: random.Random,
     clock: IReactorTime | None = None,
     meter: LoadMeter | None = None,
+    workers: int = 1,
 ) -> ILoadBalancer:
     """
     Make the balancer that a cluster's C{lb_type} names, with its slow start and subsets.
@@ -100,10 +106,13 @@ def make_balancer(
 
     @param clock: tells the age of hosts, and how long subsets have been empty.
     @param meter: as L{make_meter} makes it.
+    @param workers: how many workers share the cluster's agents.
     @raise ValueError: if the configuration needs a clock or a meter, and there
         is none.
     """
-    make = partial(_make_one, config, random, clock, meter)
+    make: Callable[[], ILoadBalancer] = partial(_make_one, config, random, clock, meter)
+    if workers > 1 and not is_settled(config):
+        make = partial(NearestBalancer, make, random.random, workers)
     subsets = config.lb_subset_config
     if not subsets.subset_selectors:
         return make()
@@ -114,6 +123,11 @@ def make_balancer(
         subsets.fall_back_policy,
         subsets.default_subset,
     )
+
+
+def is_settled(config: ClusterConfig) -> bool:
+    """Whether it is settled which host a request begins with, so that all workers must agree on it."""
+    return config.lb_type in ("LB_MAGLEV", "LB_REQUEST_ROUNDROBIN")
 
 
 def _make_one(

@@ -33,14 +33,16 @@ def make_cluster(
     reactor: Any,
     random: Random,
     checkers: Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]] = CHECKERS,
+    workers: int = 1,
 ) -> Cluster:
     """
     Make a cluster without hosts.
 
     @param checkers: makes health checkers by protocol.
+    @param workers: how many workers share its agents.
     """
     meter = make_meter(config, reactor)
-    cluster = Cluster(config, make_balancer(config, random, reactor, meter), reactor, meter)
+    cluster = Cluster(config, make_balancer(config, random, reactor, meter, workers), reactor, meter)
     check = config.health_check
     if check.enabled:
         checker = make_checker(check, checkers)

@@ -244,7 +244,7 @@ class Host(ABC):
         """Look whether the host can take another request."""
         return not self.closed and not self.retired
 
-    def spared(self) -> None:
+    def spared(self) -> None:  # noqa: B027 - most hosts need not know
         """
         Hear that nobody uses the host, and that nobody will for now.
 

@@ -89,7 +89,11 @@ class Cluster:
         that left while they had some.
     @ivar joined: how many hosts have ever joined.
     @ivar left: how many hosts have ever left.
+    @ivar on_wait: called with each request that has begun to wait, and what it
+        waits with.
     """
+
+    on_wait: Callable[[PickContext | None, Deferred[Host]], object] | None = None
 
     def __init__(
         self,
@@ -168,12 +172,24 @@ class Cluster:
         """
         if self.active >= self._max_requests:
             raise QueueFull(f"cluster {self.name} has its {self._max_requests} requests under way")
-        host: Host | None = self._pick(context)
+        host = self._pick(context) if context is None or context.only is None else self._choose(context)
         if host is None:
             if self._could_serve(context):
                 return None
             raise self._no_host()
         self._take(host)
+        return host
+
+    def _choose(self, context: PickContext | None) -> Host | None:
+        """Pick, unless it is settled which host it is to be."""
+        only = None if context is None else context.only
+        host: Host | None
+        if only is None:
+            host = self._pick(context)
+        else:
+            host = self.hosts.get(only.address)
+            if host is None or host is not only or not self._has_room(host) or not host.usable():
+                return None
         return host
 
     def _take(self, host: Host) -> None:
@@ -201,6 +217,8 @@ class Cluster:
                     self._offer(host)
                 else:
                     self._resume(host)
+            elif capacity == 0 and not active:
+                host.spared()
         elif host.retired and not active:
             host.retire()
         if self._waiters and self._max_requests != sys.maxsize:
@@ -244,6 +262,9 @@ class Cluster:
             return False
         healthy = population.healthy
         if context is not None:
+            if context.only is not None:
+                only = self.hosts.get(context.only.address)
+                return only is not None and only is context.only and only.healthy
             for host in context.tried:
                 if host.healthy and self.hosts.get(host.address) is host:
                     healthy -= subsets is None or population in subsets.subsets_of(host)
@@ -276,7 +297,8 @@ class Cluster:
         it wait for their turn then.  Hosts that are not members are changed,
         too.
 
-        @param capacity: at least one; L{None} for any number.
+        @param capacity: L{None} for any number; 0 for none until it is set again,
+            see L{Host.spared}.
         """
         before, host.capacity = host.capacity, capacity
         if host.cluster is not self or not host.healthy:
@@ -354,7 +376,13 @@ class Cluster:
         waiter: Deferred[Host] = Deferred(self._cancelled)
         self._waiters[waiter] = _Waiter(context, deadline)
         self._set_timer(deadline)
+        if self.on_wait is not None:
+            self.on_wait(context, waiter)
         return waiter
+
+    def waiting_requests(self) -> list[tuple[PickContext | None, Deferred[Host]]]:
+        """Those who wait, in their order, as C{on_wait} had them."""
+        return [(entry.context, waiter) for waiter, entry in self._waiters.items()]
 
     def _cancelled(self, waiter: Deferred[Host]) -> None:
         self._waiters.pop(waiter, None)
@@ -414,7 +442,7 @@ class Cluster:
     def _next_waiter(self, host: Host) -> Deferred[Host] | None:
         subsets = self._subsets
         for waiter, entry in self._waiters.items():
-            if (entry.context is None or host not in entry.context.tried) and (
+            if (entry.context is None or _suits(host, entry.context)) and (
                 subsets is None or subsets.accepts(host, entry.context)
             ):
                 return waiter
@@ -430,7 +458,7 @@ class Cluster:
         for waiter, entry in self._waiters.items():
             if self.active >= self._max_requests:
                 return
-            host: Host | None = self._pick(entry.context)
+            host = self._choose(entry.context)
             if host is not None:
                 self._hand(waiter, host)
                 return
@@ -608,7 +636,7 @@ class Cluster:
         """Give hosts to those whose subset has none any more, but who may have others."""
         for waiter, entry in list(self._waiters.items()):
             if waiter in self._waiters and self.active < self._max_requests:
-                host: Host | None = self._pick(entry.context)
+                host = self._choose(entry.context)
                 if host is not None:
                     self._hand(waiter, host)
 
@@ -662,6 +690,15 @@ class Cluster:
         while self._waiters:
             waiter, _ = self._waiters.popitem(last=False)
             waiter.errback(self._no_host())
+
+
+def _suits(host: Host, context: PickContext) -> bool:
+    """Whether a request may be given to a host that has become free."""
+    return (
+        host not in context.tried
+        and (context.only is None or context.only is host)
+        and not (context.own and host.relayed)
+    )
 
 
 class ClusterManager:

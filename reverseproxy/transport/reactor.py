@@ -13,7 +13,13 @@ from twisted.internet.protocol import ClientFactory
 from zope.interface import directlyProvides, providedBy
 
 from reverseproxy.transport.poller import Poller
-from reverseproxy.transport.stream import StreamConnector, StreamPort, UnixStreamConnector, UnixStreamPort
+from reverseproxy.transport.stream import (
+    StreamConnector,
+    StreamPort,
+    UnixStreamConnector,
+    UnixStreamPort,
+    adopt_connection,
+)
 
 
 class StreamReactor(Poller):
@@ -98,6 +104,15 @@ class StreamReactor(Poller):
                 self, fileDescriptor, addressFamily, factory
             )
         return self._listen(port)
+
+    def adoptStreamConnection(
+        self,
+        fileDescriptor: int,  # noqa: N803
+        addressFamily: int,  # noqa: N803
+        factory: IProtocolFactory,
+    ) -> None:
+        """See L{twisted.internet.interfaces.IReactorSocket}."""
+        adopt_connection(fileDescriptor, addressFamily, factory, self)
 
     def _listen(self, port: Any) -> IListeningPort:
         port.startListening()

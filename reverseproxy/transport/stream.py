@@ -30,8 +30,10 @@ __all__ = [
     "StreamTransport",
     "UnixStreamConnector",
     "UnixStreamPort",
+    "adopt_connection",
 ]
 
+import socket
 from collections import deque
 from collections.abc import Iterable
 from errno import ENOBUFS, EPIPE
@@ -43,6 +45,7 @@ from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableDescriptor,
     ILoggingContext,
+    IProtocolFactory,
     IPushProducer,
     IReadWriteDescriptor,
     ISystemHandle,
@@ -180,6 +183,7 @@ class StreamTransport(tcp.Connection):
 _provides = implementer_only(
     ITCPTransport,
     IConsumer,
+    IProtocolFactory,
     IPushProducer,
     IReadWriteDescriptor,
     IHalfCloseableDescriptor,
@@ -218,6 +222,18 @@ class _UnixServer(_UnixTransport, unix.Server):
 @_provides
 class _UnixClient(_UnixTransport, unix.Client):
     """A connection that was dialled to a Unix socket."""
+
+
+def adopt_connection(descriptor: int, family: int, factory: IProtocolFactory, reactor: Any) -> None:
+    """
+    Give a protocol to a connection that somebody else has accepted.
+
+    @param descriptor: the connection's; it is not closed, but duplicated.
+    """
+    if family == socket.AF_UNIX:
+        _UnixServer._fromConnectedSocket(descriptor, factory, reactor)  # type: ignore[no-untyped-call]
+    else:
+        _Server._fromConnectedSocket(descriptor, family, factory, reactor)  # type: ignore[no-untyped-call]
 
 
 class StreamPort(tcp.Port):
