@@ -48,6 +48,7 @@ from reverseproxy.config.models import Config
 
 _PROTOCOLS: Final = ("Http1", "Http2", "bolt", "boltv2", "dubbo", "Auto")
 _PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
+_NAMED_BY: Final = ("cluster_variable", "cluster_header")
 _HTTP: Final = frozenset({"Http1", "Http2"})
 _TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
 
@@ -408,7 +409,7 @@ class _Checker:
             self._mirror((*location, "request_mirror_policies"), rule.request_mirror_policies, actions)
 
     def _route(self, location: Location, route: RouteActionConfig) -> None:
-        self._first_counts(location, route, "weighted_clusters", "cluster_name", "cluster_variable")
+        self._first_counts(location, route, "weighted_clusters", "cluster_name", *_NAMED_BY)
         self._first_counts(location, route, "weighted_clusters", "metadata_match")
         self._first_counts(location, route, "prefix_rewrite", "regex_rewrite")
         self._first_counts(location, route, "host_rewrite", "auto_host_rewrite_header", "auto_host_rewrite")
@@ -426,7 +427,7 @@ class _Checker:
             return
         if route.cluster_name:
             self._routed((*location, "cluster_name"), route.cluster_name)
-        elif not route.cluster_variable:
+        elif not (route.cluster_variable or route.cluster_header):
             self._warn((*location, "cluster_name"), "missing key: requests that match are answered with 404")
 
     def _named_hosts(self, location: Location, route: RouteActionConfig) -> None:

@@ -290,7 +290,11 @@ class RouteActionConfig(_HeaderRules):
     cluster_variable: Text = key(
         "", 'Without cluster_name: a MOSN variable that names the cluster, such as "request_header_NAME".'
     )
-    cluster_header: Text = key("", "A header that names the cluster.", acted=False, why=_UNUSED)
+    cluster_header: Text = key(
+        "",
+        "Without cluster_name and cluster_variable: a header of requests that names the cluster. MOSN does "
+        "nothing with it.",
+    )
     weighted_clusters: tuple[WeightedClusterConfig, ...] = key(
         (), "Instead of cluster_name: clusters to choose from at random, by weight."
     )

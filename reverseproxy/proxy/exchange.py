@@ -55,6 +55,9 @@ log = Logger()
 REQUEST_BUFFER: Final = 65536
 """Bytes of a request kept while there is no connection to send them on; reading pauses beyond them."""
 
+TERMINATED: Final = 500
+"""The status of a request whose connection to a host of HTTP/2 was lost (spec 4.5)."""
+
 MIRROR_TIMEOUT: Final = 60.0
 """Seconds that a copy of a request may take."""
 
@@ -598,7 +601,9 @@ class Exchange(Attempts):
 
     # failures
 
-    def upstream_lost(self, reason: str, unsent: bool = False, code: int = 0) -> None:
+    def upstream_lost(
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+    ) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
         client, self._client = self._client, None
         if self._phase != ACTIVE or client is None:
@@ -610,7 +615,8 @@ class Exchange(Attempts):
         cause = Cause.STALE if client.reused and not self._answered else Cause.LOST
         if (self._answered and not unsent) or not self._again(cause, unsent):
             self.reset_code = code
-            self._upstream_failed(502, f"the host's connection was lost: {reason}")
+            status = TERMINATED if terminated else 502
+            self._upstream_failed(status, f"the host's connection was lost: {reason}")
 
     @property
     def _repeatable(self) -> bool:

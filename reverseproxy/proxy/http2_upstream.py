@@ -267,7 +267,7 @@ class Http2Call:
             if self._exchange is not None:
                 self._exchange.upstream_full(False)
 
-    def lost(self, reason: str, unsent: bool, code: int = 0) -> None:
+    def lost(self, reason: str, unsent: bool, code: int = 0, terminated: bool = False) -> None:
         """The stream has ended early, or the connection has."""
         self.closed = True
         self._waiting = None
@@ -275,7 +275,7 @@ class Http2Call:
             self.tunnel.lose(reason)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.upstream_lost(reason, unsent, code)
+            exchange.upstream_lost(reason, unsent, code, terminated)
 
     # a switch of protocols; see IUpgraded
 
@@ -535,7 +535,8 @@ class Http2Client(Http2Protocol):
         for call in calls:
             call.reused = self.reused
             # What has not begun can't have been seen.
-            call.lost(reason, not call.number)
+            begun = call.number > 0
+            call.lost(reason, not begun, terminated=begun and self.http2.established)
 
     def _stream_drained(self, number: int) -> None:
         call = self._calls.get(number)

@@ -164,7 +164,9 @@ class Mirrored(Attempts):
                 self.fail(502, str(event))
                 return
 
-    def upstream_lost(self, reason: str, unsent: bool = False, code: int = 0) -> None:
+    def upstream_lost(
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+    ) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
         self._client = None
         self.fail(502, reason)

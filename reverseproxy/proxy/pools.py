@@ -27,13 +27,17 @@ class IExchange(Protocol):
     def upstream_events(self, events: list[Event]) -> None:
         """A part of the response has come."""
 
-    def upstream_lost(self, reason: str, unsent: bool = False, code: int = 0) -> None:
+    def upstream_lost(
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+    ) -> None:
         """
         The connection is lost, and the response is not complete.
 
         @param unsent: whether the host has said that it did not act on the
             request, as HTTP/2 can.
         @param code: why, if the host has said that in an error code of HTTP/2.
+        @param terminated: whether it was a connection of HTTP/2, with all that
+            was under way on it.
         """
 
     def upstream_full(self, full: bool) -> None:

@@ -145,8 +145,9 @@ def _clusters(
         return _weighted(choices, weights, draw)
     if route.cluster_name:
         return base
-    if route.cluster_variable:
-        getter = find_variable(route.cluster_variable)
+    variable = route.cluster_variable or (route.cluster_header and f"request_header_{route.cluster_header}")
+    if variable:
+        getter = find_variable(variable)
         if getter is None:
             notes.warn(
                 f"{path}.cluster_variable",

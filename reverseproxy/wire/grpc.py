@@ -31,7 +31,8 @@ class GrpcStatus(IntEnum):
 
 # gRPC's doc/http-grpc-status-mapping.md, which is what clients guess.  It has nothing for what is
 # too large, which gRPC calls RESOURCE_EXHAUSTED elsewhere; and a time that is over is no reason to
-# believe that the call may be made again, which UNAVAILABLE would say.
+# believe that the call may be made again, which UNAVAILABLE would say.  Our 500 is a connection that
+# was lost.
 _FROM_HTTP: Final = {
     400: GrpcStatus.INTERNAL,
     401: GrpcStatus.UNAUTHENTICATED,
@@ -40,6 +41,7 @@ _FROM_HTTP: Final = {
     413: GrpcStatus.RESOURCE_EXHAUSTED,
     429: GrpcStatus.UNAVAILABLE,
     431: GrpcStatus.RESOURCE_EXHAUSTED,
+    500: GrpcStatus.UNAVAILABLE,
     502: GrpcStatus.UNAVAILABLE,
     503: GrpcStatus.UNAVAILABLE,
     504: GrpcStatus.DEADLINE_EXCEEDED,

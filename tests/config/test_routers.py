@@ -359,7 +359,7 @@ class WarningTests(SynchronousTestCase):
                 "regex_rewrite": {"pattern": {"google_re2": {"max_program_size": 1}, "regex": "a"}},
                 "hash_policy": [{"cookie": {"name": "a", "path": "/", "ttl": "5s"}}],
             },
-            ".cluster_header: not acted on, as in MOSN",
+            ".cluster_header: does not count, because cluster_name is given as well",
             ".regex_rewrite.pattern.google_re2: not acted on, as in MOSN",
             ".hash_policy[0].cookie.path: not acted on, as in MOSN: no cookie is made",
             ".hash_policy[0].cookie.ttl: not acted on, as in MOSN: no cookie is made",

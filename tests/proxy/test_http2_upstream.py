@@ -354,7 +354,7 @@ class GoAwayTests(UpstreamTestCase):
         safe, unsafe = client.ask(GET), client.ask(POST)
         host = world.peer()
         host.wire.reset()
-        self.assertEqual(client[unsafe].status, 502)
+        self.assertEqual(client[unsafe].status, 500)
         again = world.peer()
         again.answer(1)
         self.assertEqual(client[safe].status, 200)
@@ -363,7 +363,7 @@ class GoAwayTests(UpstreamTestCase):
         world = self.world()
         client, host, number = self.pair(world, POST)
         host.send(raw(6, 0, 0, b"short"))
-        self.assertEqual(client[number].status, 502)
+        self.assertEqual(client[number].status, 500)
         self.assertEqual(host.look().goaways[0].error_code, ErrorCode.FRAME_SIZE_ERROR)
         self.assertTrue(host.wire.write_closed)
         self.assertEqual(self.pool(world).connections, 0)
@@ -465,7 +465,7 @@ class ConnectionTests(UpstreamTestCase):
         client, host, number = self.pair(world, POST)
         world.cluster.close("for the test")
         self.assertTrue(host.wire.aborted)
-        self.assertEqual(client[number].status, 502)
+        self.assertEqual(client[number].status, 500)
 
     def test_host_that_is_closed_while_it_is_dialled(self) -> None:
         world = self.world()
@@ -490,7 +490,7 @@ class ConnectionTests(UpstreamTestCase):
         world = self.world()
         client, host, number = self.pair(world, POST)
         host.wire.end()
-        self.assertEqual(client[number].status, 502)
+        self.assertEqual(client[number].status, 500)
         self.assertTrue(host.wire.disconnecting)
 
     def test_local_address(self) -> None:
@@ -580,7 +580,7 @@ class ReverseTests(UpstreamTestCase):
         agent = world.peer(wire)
         agent.send(raw(6, 0, 0, b"short"))
         self.assertEqual(world.cluster.hosts, {})
-        self.assertEqual(client[number].status, 502)
+        self.assertEqual(client[number].status, 500)
         self.assertEqual(len(agent.look().goaways), 1)
         world.turn(20)
         self.assertTrue(wire.lost)

@@ -274,6 +274,13 @@ class ClusterVariableTests(SynchronousTestCase):
             self.assertEqual(found(table, facts(x_cluster=name)), ClusterRoute(name, 2.0, "v"))
         self.assertIs(found(table, facts(x_cluster="a")), found(table, facts(x_cluster="a")))
 
+    def test_header(self) -> None:
+        """A header may name it too; a variable that is given goes first."""
+        self.assertEqual(cluster(router(cluster_header="X-Cluster").match(facts(x_cluster="a"))), "a")
+        both = router(cluster_header="x-other", cluster_variable="request_header_x-cluster")
+        self.assertEqual(cluster(both.match(facts(x_cluster="a", x_other="b"))), "a")
+        self.assertIsNone(router(cluster_header="x-cluster").match(facts()))
+
     def test_many(self) -> None:
         """However many names there are, each gives its own cluster."""
         table = router(cluster_variable="request_header_x-cluster")
