@@ -147,6 +147,18 @@ class HandshakeRefused(ReverseProxyError):
         super().__init__(message)
 
 
+class HandshakePostponed(HandshakeRefused):
+    """
+    A tunnel server has too much to do to accept a connection now.
+
+    @ivar retry_after: in how many seconds it wants to be asked again.
+    """
+
+    def __init__(self, status: int, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(status, f"the server asks to come back in {retry_after:g} s")
+
+
 class TlsFailed(ReverseProxyError):
     """A TLS handshake could not be completed."""
 

@@ -339,6 +339,13 @@ class TunnelConfig(Model):
     max_pending_connections: Annotated[Int, between(1, 2**31 - 1)] = key(
         4096, "How many connections may be held that have not joined a cluster.", ours=True
     )
+    max_joins_per_second: Annotated[Int, between(0, 1_000_000)] = key(
+        1000,
+        "How many connections may join in a second, in the long run, so that requests are served while all "
+        "agents come back at once. Those of this project are told when to come back, others wait for their "
+        "turn. 0 means any number.",
+        ours=True,
+    )
     dead_peer_timeout: Interval = key(
         5.0, "How soon a connection ends whose agent does not answer any more.", ours=True
     )

@@ -631,8 +631,8 @@ class Exchange(Attempts):
         if cause is Cause.STALE:
             # Where one idle connection was closed, others will be.
             self._fresh = True
-        if host is not None and (host.returns or not (unsent or cause is Cause.STALE)):
-            # A reverse host is gone with its connection; a static one is there to be dialled.
+        if host is not None and (host.single or host.closed or not (unsent or cause is Cause.STALE)):
+            # One that has a single connection is gone with it; others can be connected to again.
             self._shun(host)
         self._begin_again(unsent or cause is Cause.STALE)
         return True

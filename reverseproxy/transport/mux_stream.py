@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     ILoggingContext,
@@ -211,11 +210,11 @@ class MuxStream:
             self._mux.reset(self.number)
             self._session.lose_later(self, Failure(ConnectionLost(reason) if reason else ConnectionAborted()))
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> Any:
         """The peer's address on the connection; see L{ITransport}."""
         return self._session.getPeer()
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> Any:
         """Our address on the connection; see L{ITransport}."""
         return self._session.getHost()
 

@@ -33,6 +33,7 @@ from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.tunnel.discovery import Target
 from reverseproxy.tunnel.link import AgentLink
 from reverseproxy.tunnel.slot import Link, Slot, SlotCore, SlotState, make_slot
+from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.extra import Announcement, CloseProof
 from reverseproxy.wire.tunnel import ConnectionInit, encode_graceful_close
 
@@ -119,6 +120,7 @@ class Peer:
         self._changed = changed
         self._cores: list[SlotCore] = []
         self._slots: list[Slot] = []
+        self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
         self._draining: Deferred[None] | None = None
         self._stopped = False
         config = plan.config
@@ -171,13 +173,17 @@ class Peer:
     def _dial(self) -> Deferred[Link]:
         plan = self._plan
         config = plan.config
+        streams = StreamSettings.of(config) if config.announce else None
 
         def connect(credential: str) -> Deferred[IProtocol]:
             def make_init(local_address: str) -> ConnectionInit:
                 extra = None
                 if config.announce:
                     extra = Announcement(
-                        agent=plan.agent_id, local_address=local_address, metadata=dict(config.metadata)
+                        agent=plan.agent_id,
+                        local_address=local_address,
+                        metadata=dict(config.metadata),
+                        mux=() if streams is None else streams.offer,
                     ).to_extra()
                 return ConnectionInit(
                     cluster_name=config.cluster,
@@ -189,14 +195,18 @@ class Peer:
                 )
 
             def make() -> AgentLink:
-                return AgentLink(
+                link = AgentLink(
                     make_init,
                     plan.sink,
                     plan.reactor,
                     config.connect_timeout_duration,
                     self._secure,
                     config.dead_peer_timeout,
+                    streams,
                 )
+                link.leaving = self._parting.add
+                link.parted = self._parting.discard
+                return link
 
             connecting: Deferred[IProtocol] = self._endpoint.connect(Building(make))
             return connecting
@@ -231,6 +241,7 @@ class Peer:
             for core in self._cores
             if core.state is SlotState.SERVING and isinstance(core.link, AgentLink)
         ]
+        links += self._parting
         for slot in self._slots:
             slot.drain()
         if links:
@@ -241,23 +252,33 @@ class Peer:
                 server=self.name,
                 seconds=seconds,
             )
-            telling = Deferred.fromCoroutine(self._tell(links))
-            try:
-                await telling.addTimeout(seconds * TELLING_SHARE, clock, _too_late)
-            except Exception as error:
+            # Those that carry streams tell their server themselves.
+            lent = [link for link in links if link.session is None]
+            for link in links:
+                if link.session is not None:
+                    link.drain()
+            if lent:
+                await self._tell_in_time(lent, seconds * TELLING_SHARE)
                 if self._stopped:
                     return
+                for link in lent:
+                    if not link.gone:
+                        link.drain()
+        await self._until_quiet(links, end)
+        self._stop_slots()
+
+    async def _tell_in_time(self, links: list[AgentLink], seconds: float) -> None:
+        telling = Deferred.fromCoroutine(self._tell(links))
+        try:
+            await telling.addTimeout(seconds, self._plan.reactor, _too_late)
+        except Exception as error:
+            if not self._stopped:
                 log.warn(
                     "agent of cluster {cluster}: {server} could not be told of the close: {reason}",
                     cluster=self._plan.config.cluster,
                     server=self.name,
                     reason=str(error) or type(error).__name__,
                 )
-            for link in links:
-                if not link.gone:
-                    link.drain()
-        await self._until_quiet(links, end)
-        self._stop_slots()
 
     async def _until_quiet(self, links: list[AgentLink], end: float) -> None:
         clock = self._plan.reactor
@@ -267,6 +288,8 @@ class Peer:
             for link in list(quiet_since):
                 if link.gone:
                     del quiet_since[link]
+                elif link.session is not None:
+                    link.close_quiet(QUIET)
                 elif link.busy:
                     quiet_since[link] = now
                     if link not in told:
@@ -312,6 +335,8 @@ class Peer:
     def _stop_slots(self) -> None:
         for slot in self._slots:
             slot.stop()
+        for link in list(self._parting):
+            link.close()
 
 
 def _too_late(result: Any, seconds: float) -> Any:

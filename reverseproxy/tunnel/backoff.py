@@ -5,6 +5,10 @@ from __future__ import annotations
 __all__ = ["Backoff"]
 
 from random import Random
+from typing import Final
+
+SHORTEST: Final = 0.2
+"""Seconds that pass at least before a server is asked again that is too busy."""
 
 
 class Backoff:
@@ -31,6 +35,21 @@ class Backoff:
     def reset(self) -> None:
         """Begin anew after a success."""
         self.failures = 0
+
+    def postponed(self, seconds: float) -> float:
+        """
+        Choose the delay before the next attempt at a time that the server chose.
+
+        That counts neither as a failure nor as a success.  What is added is for
+        servers that give many agents the same time, and for those that give none
+        worth waiting for.
+
+        @param seconds: after which the server wants to be asked again.
+        @return: seconds; no more than C{cap}.
+        """
+        if seconds >= self._cap:
+            return self._random.uniform(self._cap / 2, self._cap)
+        return min(max(seconds, min(SHORTEST, self._cap)) * self._random.uniform(1.0, 1.1), self._cap)
 
     def failed(self, *, lasting: bool = False) -> float:
         """

@@ -31,7 +31,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from reverseproxy.addresses import is_unix
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
-from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.extra import MAX_RETRY_AFTER, Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status, effective_weight
 
 MAX_HOST_NAME_LENGTH = 255
@@ -70,14 +70,20 @@ class Refusal:
 
     @ivar status: the answer.
     @ivar reason: for the log; the agent is told no more than the status.
+    @ivar retry_after: after how many seconds an agent of ours should try again;
+        0 if there is no telling.
     """
 
     status: Status
     reason: str
+    retry_after: float = 0.0
 
     def response(self) -> InitResponse:
         """What to answer the agent."""
-        return InitResponse(self.status)
+        if not self.retry_after:
+            return InitResponse(self.status)
+        milliseconds = min(max(round(self.retry_after * 1000), 1), MAX_RETRY_AFTER)
+        return InitResponse(self.status, ServerAnnouncement(retry_after=milliseconds).to_extra())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +104,14 @@ class Accepted:
     principal: Principal | None
     announcement: Announcement | None
 
-    def response(self) -> InitResponse:
-        """What to answer the agent: nothing but MOSN's own, unless it is one of ours."""
-        extra = None if self.announcement is None else ServerAnnouncement().to_extra()
+    def response(self, mux: str = "") -> InitResponse:
+        """
+        What to answer the agent: nothing but MOSN's own, unless it is one of ours.
+
+        @param mux: how the connection carries streams from now on, if it does;
+            one of those that the agent has offered.
+        """
+        extra = None if self.announcement is None else ServerAnnouncement(mux=mux).to_extra()
         return InitResponse(Status.SUCCESS, extra)
 
 
@@ -327,6 +338,14 @@ class Selection(Generic[_H]):
 
     evict: tuple[HeldConnection[_H], ...]
     refused: tuple[RefusedAddress, ...]
+
+    def without(self, elsewhere: Collection[str]) -> Selection[_H]:
+        """
+        Leave out what is held by somebody else, who has let go of it.
+
+        @param elsewhere: the addresses of that.
+        """
+        return Selection(self.evict, tuple(each for each in self.refused if each.address not in elsewhere))
 
     def describe_refused(self, most: int = 5) -> str:
         """

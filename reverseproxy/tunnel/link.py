@@ -13,26 +13,46 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakeRefused
+from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakePostponed, HandshakeRefused
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune
 from reverseproxy.tls import peer_identity
+from reverseproxy.transport.mux import MuxSession
+from reverseproxy.transport.mux_stream import MuxStream
+from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.extra import ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
 
 log = Logger()
 
 
+def _refusal(answer: InitResponse) -> HandshakeRefused:
+    """Say why the server does not accept us."""
+    announcement = ServerAnnouncement.from_extra(answer.extra)
+    if announcement is not None and announcement.retry_after:
+        return HandshakePostponed(answer.status, announcement.retry_after / 1000)
+    return HandshakeRefused(answer.status, answer.status.meaning)
+
+
 def _ignore(reason: Failure) -> None:
     """Stand in until somebody wants to hear of the loss."""
+
+
+def _stay(link: AgentLink) -> None:
+    """Stand in until somebody wants to know of a link that leaves."""
+
+
+def _is_busy(protocol: Any) -> bool:
+    return IDrainable.providedBy(protocol) and protocol.busy
 
 
 class AgentLink(Handover):
@@ -43,12 +63,17 @@ class AgentLink(Handover):
     @ivar gone: whether the connection is lost.
     @ivar server_announced: whether the server is one of ours, so that what it
         understands beyond MOSN may be used.
+    @ivar session: the connection's streams, if the server has agreed to them.
+    @ivar leaving: called with this link when the server wants no more of it, but
+        requests are under way; the slot is told that it is lost.
+    @ivar parted: called with this link when the connection is lost.
     """
 
     transport: Any
     used = False
     gone = False
     server_announced = False
+    session: MuxSession | None = None
 
     def __init__(
         self,
@@ -58,6 +83,7 @@ class AgentLink(Handover):
         response_timeout: float,
         secure: bool,
         dead_peer_timeout: float = DEAD_PEER_TIMEOUT,
+        streams: StreamSettings | None = None,
     ) -> None:
         """
         @param make_init: makes the init frame, given our own address on this
@@ -65,9 +91,15 @@ class AgentLink(Handover):
         @param sink: the hosting listener.
         @param response_timeout: seconds that the server has for its answer.
         @param dead_peer_timeout: see L{tune}.
+        @param streams: how to carry many streams, if that was offered in the init
+            frame.
         """
         super().__init__()
         self.lost: Callable[[Failure], None] = _ignore
+        self.leaving: Callable[[AgentLink], object] = _stay
+        self.parted: Callable[[AgentLink], object] = _stay
+        self._streams = streams
+        self._quiet_since: dict[MuxStream, float] = {}
         self._make_init = make_init
         self._sink = sink
         self._clock = clock
@@ -92,8 +124,9 @@ class AgentLink(Handover):
     @property
     def busy(self) -> bool:
         """Whether a request or a session is under way."""
-        inner = self.inner
-        return IDrainable.providedBy(inner) and inner.busy
+        if self.session is not None:
+            return any(_is_busy(stream.protocol) for stream in self.session.all)
+        return _is_busy(self.inner)
 
     def greet(self) -> Deferred[None]:
         """Send the init frame; see L{reverseproxy.tunnel.slot.Link.greet}."""
@@ -134,12 +167,21 @@ class AgentLink(Handover):
         if self._greeting is None:
             self.close()  # cancelled, or the server spoke before it was greeted
         elif answer.status != Status.SUCCESS:
-            self._refuse(HandshakeRefused(answer.status, answer.status.meaning))
+            self._refuse(_refusal(answer))
         else:
             self._host(answer)
 
     def _host(self, answer: InitResponse) -> None:
-        self.server_announced = ServerAnnouncement.from_extra(answer.extra) is not None
+        announcement = ServerAnnouncement.from_extra(answer.extra)
+        self.server_announced = announcement is not None
+        mux = "" if announcement is None else announcement.mux
+        if mux and (self._streams is None or mux not in self._streams.offer):
+            self._refuse(
+                ConnectionRefusedByPeer(
+                    f"the server wants to carry streams in a way that was not offered: {mux!r}"
+                )
+            )
+            return
         info = ConnectionInfo(
             remote=format_address(self.transport.getPeer()),
             local=self.local_address,
@@ -153,10 +195,41 @@ class AgentLink(Handover):
         self._conclude(None)
         surplus = self._decoder.take_surplus()
         try:
-            self.hand_over(self._sink.build_protocol(info), surplus)
+            self.hand_over(self._carry(info) if mux else self._sink.build_protocol(info), surplus)
         except Exception:
             self._hosted_failed()
             self.close()
+
+    def _carry(self, info: ConnectionInfo) -> MuxSession:
+        """Make the session that feeds the hosting listener with streams."""
+        streams = self._streams
+        assert streams is not None
+
+        def accept() -> IProtocol:
+            self.used = True
+            return self._sink.build_protocol(info)
+
+        self.session = MuxSession(
+            False,
+            self._clock,
+            streams.limits,
+            accept,
+            streams.ping_interval,
+            streams.ping_timeout,
+            on_going=self._server_goes,
+        )
+        return self.session
+
+    def _server_goes(self) -> None:
+        """The server opens no more streams: those that are open finish, and another connection is needed."""
+        session = self.session
+        assert session is not None
+        if session.going:
+            return  # it has heard that we go, and there is nothing more to come
+        session.go_away()
+        if self._closing is None:
+            self.leaving(self)
+            self._tell_lost(Failure(ConnectionDone("the server opens no more streams")))
 
     def _hosted_failed(self) -> None:
         log.failure(
@@ -167,7 +240,7 @@ class AgentLink(Handover):
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
         """Give reads to the hosted protocol; the first one marks the link as used."""
-        if not self._hosted or self.used:
+        if not self._hosted or self.used or self.session is not None:
             super().rebind(receive)
             return
 
@@ -194,25 +267,58 @@ class AgentLink(Handover):
             greeting.errback(result)
 
     def drain(self) -> None:
-        """Let the hosted protocol finish what it has begun."""
-        if IDrainable.providedBy(self.inner):
-            self.inner.drain()
+        """Let what is hosted finish what it has begun, and have no more streams opened."""
+        session = self.session
+        if session is None:
+            if IDrainable.providedBy(self.inner):
+                self.inner.drain()
+            return
+        session.go_away()
+        for stream in session.all:
+            if IDrainable.providedBy(stream.protocol):
+                stream.protocol.drain()
+
+    def close_quiet(self, seconds: float) -> None:
+        """
+        Close streams on which nothing has been under way for so long.
+
+        Called again and again while the link drains.  It closes by itself when
+        there are no more streams, and the server has said that there will be none.
+        """
+        session = self.session
+        if session is None or not session.peer_going:
+            return
+        now = self._clock.seconds()
+        since, self._quiet_since = self._quiet_since, {}
+        for stream in session.all:
+            if not _is_busy(stream.protocol):
+                began = self._quiet_since[stream] = since.get(stream, now)
+                if now - began >= seconds:
+                    stream.loseConnection()
 
     def close(self) -> None:
         """Close the connection, once what the hosted protocol wrote is sent."""
         if self.gone or self._closing is not None:
             return
-        if self._hosted:
-            self._closing = self._clock.callLater(LINGER, self.transport.abortConnection)
-            lose_connection(self.transport)
-        else:
+        if not self._hosted:
             self.transport.abortConnection()
+            return
+        self._closing = self._clock.callLater(LINGER, self.transport.abortConnection)
+        if self.session is not None:
+            self.session.close("the agent closes the connection")
+        else:
+            lose_connection(self.transport)
+
+    def _tell_lost(self, reason: Failure) -> None:
+        lost, self.lost = self.lost, _ignore
+        lost(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the hosted protocol, then tell the slot."""
         self.gone = True
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
+        self._quiet_since.clear()
         try:
             super().connectionLost(reason)
         except Exception:
@@ -220,6 +326,10 @@ class AgentLink(Handover):
         self._conclude(
             Failure(ConnectionRefusedByPeer(f"lost during the handshake: {reason.getErrorMessage()}"))
         )
-        lost, self.lost = self.lost, _ignore
         if self._hosted:
-            lost(reason)
+            if self.session is not None and self.session.reason:
+                reason = Failure(ConnectionLost(self.session.reason))
+            self._tell_lost(reason)
+        else:
+            self.lost = _ignore
+        self.parted(self)

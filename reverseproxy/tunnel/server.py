@@ -9,18 +9,19 @@ from __future__ import annotations
 
 __all__ = ["TunnelConnection", "TunnelServer"]
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.cluster.host import ReverseHost
+from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.errors import FrameError
@@ -28,9 +29,20 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identi
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.sockets import tune
-from reverseproxy.tunnel.handshake import Accepted, Admission, HeldConnection, Refusal, Registry, Requester
+from reverseproxy.transport.mux import MuxSession
+from reverseproxy.tunnel.handshake import (
+    Accepted,
+    Admission,
+    HeldConnection,
+    Refusal,
+    Registry,
+    Requester,
+    Selection,
+)
+from reverseproxy.tunnel.joins import JoinGate
+from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.extra import CloseProof
-from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, GracefulClose, encode
+from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, GracefulClose, Status, encode
 
 log = Logger()
 
@@ -39,6 +51,12 @@ LOG_RATE = 10.0
 
 LOG_BURST = 50
 """Lines about bad peers that may come at once."""
+
+PATIENCE = 1.0
+"""Seconds that an agent of ours waits for its turn to join, rather than being told to come back."""
+
+LONG_PATIENCE = 10.0
+"""Seconds that other agents wait for it at the most; MOSN's wait 15 s for an answer."""
 
 _unix_peers = count(1)
 
@@ -50,9 +68,20 @@ class TunnelServer:
     @ivar pending: connections that have not joined a cluster, oldest first:
         those in the handshake, and the silent ones that MOSN's agents keep
         aside for a graceful close.
+    @ivar gate: when another connection may join.
+    @ivar longest_wait: how long an agent that can't be told to come back is kept
+        waiting for that, in seconds.
     @ivar registry: the connections that are hosts now.  Those of this listener
         only: another one may have other authorities, and other names for agents.
+    @ivar evict_elsewhere: lets other workers close what is not held here, given
+        a cluster, addresses, and who asks; gives the addresses that were.
+        L{None} if there are none.
+    @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
+        address, from those of others.
     """
+
+    evict_elsewhere: Callable[[str, Sequence[str], Requester], Deferred[set[str]]] | None = None
+    unix_prefix = ""
 
     def __init__(
         self,
@@ -76,15 +105,22 @@ class TunnelServer:
         self.config = config
         self.clusters = clusters
         self.clock = clock
-        self.registry: Registry[ReverseHost] = Registry()
+        self.registry: Registry[ReverseHost | MuxHost] = Registry()
         self.admission = Admission(
             cluster_known=lambda name: name in clusters,
             validators=validators,
             policy=config.credential_policy,
             cluster_policies=config.cluster_credential_policies,
         )
+        self.streams = StreamSettings.of(config)
         self.pending: dict[TunnelConnection, None] = {}
         self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
+        self.gate = JoinGate(config.max_joins_per_second)
+        # Those that wait are pending: no more of them than half of what may be.
+        room = config.max_pending_connections / 2
+        self.longest_wait = min(
+            LONG_PATIENCE, config.handshake_timeout / 2, room / (config.max_joins_per_second or room)
+        )
 
     def build_protocol(self, info: ConnectionInfo) -> TunnelConnection:
         """Make the protocol of one accepted connection."""
@@ -98,6 +134,21 @@ class TunnelServer:
         self.pending[connection] = None
         if len(self.pending) > self.config.max_pending_connections:
             next(iter(self.pending)).drop("too many connections that have not joined a cluster")
+
+    def evict(
+        self, cluster: str, addresses: Iterable[str], requester: Requester
+    ) -> Selection[ReverseHost | MuxHost]:
+        """
+        Let go of connections that an agent closes gracefully, as far as it may.
+
+        @param requester: who asks, as far as that is proven.
+        @return: what could be let go of, and what could not.
+        """
+        selection = self.registry.select_evictable(cluster, addresses, requester)
+        for held in selection.evict:
+            self.clusters.get(held.cluster).remove_host(held.host, "the agent closes it gracefully")
+            held.host.retire()
+        return selection
 
     def complain(self, message: str, **fields: object) -> None:
         """Log something about a bad peer, but let no flood of them fill the disk."""
@@ -124,7 +175,7 @@ class TunnelConnection(Handover):
         self._judging: Deferred[None] | None = None
         self._surplus: list[bytes] = []
         self._closing: IDelayedCall | None = None
-        self._held: HeldConnection[ReverseHost] | None = None
+        self._held: HeldConnection[ReverseHost | MuxHost] | None = None
         self._publishing: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -224,10 +275,38 @@ class TunnelConnection(Handover):
         if self._over:
             return
         verdict = admission.conclude(init, identity)
+        if isinstance(verdict, Accepted):
+            # Asked last, so that nobody who may not join takes the place of somebody who may.
+            refusal = await self._turn(verdict)
+            if self._over:
+                return
+            verdict = refusal or verdict
         if isinstance(verdict, Refusal):
             self._refuse(verdict)
         else:
             self._join(verdict)
+
+    async def _turn(self, accepted: Accepted) -> Refusal | None:
+        """
+        Wait until another connection may join, if that is soon.
+
+        Agents of ours are told when to come back, if it is not.  MOSN's would
+        take no for an answer for ever (spec 8.1): they are kept waiting, and
+        if that would take too long, the connection ends without an answer, after
+        which they dial again.
+        """
+        server = self._server
+        ours = accepted.announcement is not None
+        wait = server.gate.ask(server.clock.seconds(), PATIENCE if ours else server.longest_wait)
+        if wait > 0:
+            await deferLater(server.clock, wait)
+        elif wait < 0 and ours:
+            return Refusal(
+                Status.UNKNOWN, f"too many join at once, it is to come back in {-wait:.1f} s", -wait
+            )
+        elif wait < 0:
+            self.drop("too many join at once")
+        return None
 
     def _refuse(self, refusal: Refusal) -> None:
         self.transport.write(encode(refusal.response()))
@@ -236,38 +315,62 @@ class TunnelConnection(Handover):
     def _join(self, accepted: Accepted) -> None:
         server = self._server
         self._settle()
-        self.transport.write(encode(accepted.response()))
         announcement = accepted.announcement
+        mux = ""
+        if server.streams is not None and announcement is not None:
+            mux = server.streams.choose(announcement.mux)
+        self.transport.write(encode(accepted.response(mux)))
         address = self._info.remote
         if address == "unix:":
-            address = f"unix:#{next(_unix_peers)}"  # clients of a Unix socket have no address
-        host = ReverseHost(
-            address,
-            accepted.host_name,
-            accepted.weight,
-            None if announcement is None else announcement.metadata,
-            self.transport,
-            self._gone,
-            clock=server.clock,
+            address = (
+                f"unix:#{server.unix_prefix}{next(_unix_peers)}"  # clients of a Unix socket have no address
+            )
+        metadata = None if announcement is None else announcement.metadata
+        host: ReverseHost | MuxHost
+        if mux:
+            assert server.streams is not None
+            session = MuxSession(
+                True,
+                server.clock,
+                server.streams.limits,
+                ping_interval=server.streams.ping_interval,
+                ping_timeout=server.streams.ping_timeout,
+            )
+            host = MuxHost(address, accepted.host_name, accepted.weight, metadata, session, self._gone)
+        else:
+            host = ReverseHost(
+                address,
+                accepted.host_name,
+                accepted.weight,
+                metadata,
+                self.transport,
+                self._gone,
+                clock=server.clock,
+            )
+        held = self._held = HeldConnection(
+            host, accepted.cluster, self._info, accepted.principal, announcement
         )
-        self._held = HeldConnection(host, accepted.cluster, self._info, accepted.principal, announcement)
-        server.registry.add(self._held)
-        host.kin = server.registry.kin(self._held)
-        # A MOSN agent loses what arrives in one read with the response (spec 1.3.9).
-        self._publishing = server.clock.callLater(
-            server.config.publish_delay, self._publish, accepted.cluster, host
-        )
+        server.registry.add(held)
+        host.kin = server.registry.kin(held)
         surplus = self._decoder.take_surplus() + self._surplus_so_far()
         if self._judging is not None:
             self.transport.resumeProducing()  # before it changes hands
-        host.attach(self, surplus)
+        if isinstance(host, ReverseHost):
+            # A MOSN agent loses what arrives in one read with the response (spec 1.3.9).
+            self._publishing = server.clock.callLater(
+                server.config.publish_delay, self._publish, accepted.cluster, host
+            )
+            host.attach(self, surplus)
+        else:
+            self.hand_over(session, surplus)
+            self._publish(accepted.cluster, host)
 
-    def _publish(self, cluster: str, host: ReverseHost) -> None:
+    def _publish(self, cluster: str, host: ReverseHost | MuxHost) -> None:
         self._publishing = None
         if host.usable():
             self._server.clusters.get(cluster).add_host(host)
 
-    def _gone(self, host: ReverseHost, reason: str) -> None:
+    def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
         held, self._held = self._held, None
         if held is not None:
             self._server.registry.remove(held)
@@ -290,12 +393,12 @@ class TunnelConnection(Handover):
             identity = await self._validate(validator, proof.credential, "", frame.cluster_name)
         if self._over:
             return
-        selection = server.registry.select_evictable(
-            frame.cluster_name, frame.addresses, Requester.of(self._info, proof, identity)
-        )
-        for held in selection.evict:
-            server.clusters.get(held.cluster).remove_host(held.host, "the agent closes it gracefully")
-            held.host.retire()
+        requester = Requester.of(self._info, proof, identity)
+        selection = server.evict(frame.cluster_name, frame.addresses, requester)
+        if selection.refused and server.evict_elsewhere is not None:
+            refused = [each.address for each in selection.refused]
+            elsewhere = await server.evict_elsewhere(frame.cluster_name, refused, requester)
+            selection = selection.without(elsewhere)
         if selection.refused:
             server.complain(
                 "{listener}: graceful close from {peer}: {reason}",

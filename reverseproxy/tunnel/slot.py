@@ -12,6 +12,7 @@ __all__ = ["Link", "Slot", "SlotCore", "SlotState", "make_slot"]
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Final, Protocol
 
 from automat import TypeMachineBuilder, pep614
@@ -20,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.errors import HandshakeRefused
+from reverseproxy.errors import HandshakePostponed, HandshakeRefused
 from reverseproxy.logs import Throttle
 from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.wire.tunnel import Status
@@ -96,6 +97,9 @@ class Slot(Protocol):
     def failed(self, reason: Failure) -> None:
         """The dial or the handshake failed."""
 
+    def postponed(self, seconds: float) -> None:
+        """The server has too much to do, and wants to be asked again after that time."""
+
     def lost(self, reason: Failure) -> None:
         """The serving connection is gone."""
 
@@ -164,7 +168,7 @@ class SlotCore:
         self.link = link
         # Set first: the link may be accepted and lost in a single read.
         link.lost = slot.lost
-        self.pending = link.greet().addCallbacks(lambda _: slot.accepted(), slot.failed)
+        self.pending = link.greet().addCallbacks(lambda _: slot.accepted(), partial(_refused, slot))
 
     def begin_service(self) -> None:
         """The listener has the link now."""
@@ -195,6 +199,23 @@ class SlotCore:
             slot=self.name,
             reason=reason.getErrorMessage(),
             failures=failures,
+            delay=delay,
+        )
+        self.wait(slot, delay)
+
+    def wait_as_told(self, slot: Slot, seconds: float) -> None:
+        """
+        Come back when the server wants us to; see L{Backoff.postponed}.
+
+        It has accepted everything else about us: this is no failure, and there
+        may be any number of it.
+        """
+        self.pending = self.link = None
+        delay = self.backoff.postponed(seconds)
+        log.info(
+            "{slot}: the server asks to come back in {seconds:.2f} s; next attempt in {delay:.2f} s",
+            slot=self.name,
+            seconds=seconds,
             delay=delay,
         )
         self.wait(slot, delay)
@@ -252,6 +273,14 @@ class SlotCore:
             link.close()
 
 
+def _refused(slot: Slot, reason: Failure) -> None:
+    """Tell the slot why the server did not accept us."""
+    if isinstance(reason.value, HandshakePostponed):
+        slot.postponed(reason.value.retry_after)
+    else:
+        slot.failed(reason)
+
+
 def _build_machine() -> Callable[[SlotCore], Slot]:
     machine = TypeMachineBuilder(Slot, SlotCore)
     idle = machine.state("idle")
@@ -280,6 +309,10 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
     @pep614(greeting.upon(Slot.failed).to(waiting))
     def back_off(slot: Slot, core: SlotCore, reason: Failure) -> None:
         core.wait_after_failure(slot, reason)
+
+    @pep614(greeting.upon(Slot.postponed).to(waiting))
+    def come_back(slot: Slot, core: SlotCore, seconds: float) -> None:
+        core.wait_as_told(slot, seconds)
 
     @pep614(serving.upon(Slot.lost).to(waiting))
     def redial(slot: Slot, core: SlotCore, reason: Failure) -> None:
@@ -315,6 +348,7 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
             pep614(state.upon(Slot.dialled).loop())(discard)
         if state is not greeting:
             state.upon(Slot.accepted).loop().returns(None)
+            state.upon(Slot.postponed).loop().returns(None)
         if state not in (dialling, greeting):
             state.upon(Slot.failed).loop().returns(None)
         if state not in (serving, draining):

@@ -14,6 +14,7 @@ __all__ = [
     "EXTRA_KEY",
     "MAX_AGENT_LENGTH",
     "MAX_METADATA_ENTRIES",
+    "MAX_RETRY_AFTER",
     "MAX_MUX_ENTRIES",
     "MAX_TEXT_LENGTH",
     "VERSION",
@@ -44,6 +45,9 @@ MAX_METADATA_ENTRIES = 32
 
 MAX_MUX_ENTRIES = 8
 """How many ways to carry many streams an agent may offer."""
+
+MAX_RETRY_AFTER = 24 * 3600 * 1000
+"""The longest time in milliseconds after which a server may ask an agent to try again."""
 
 YAMUX = "yamux"
 """The one way to carry many streams over a connection that this code knows; see L{reverseproxy.wire.mux}."""
@@ -190,25 +194,31 @@ def _metadata(value: object) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class ServerAnnouncement:
     """
-    What our server says of itself when it accepts an agent that announced itself.
+    What our server says of itself when it answers an agent that announced itself.
 
     @ivar version: the version of these messages that the server speaks.
     @ivar mux: the way to carry streams over this connection, one of those that
         the agent has offered; it begins right behind this frame, at both ends.
         Empty if the connection is lent as a whole.
+    @ivar retry_after: when the server does not accept the connection, because
+        too many come at once: after how many milliseconds the agent should try
+        again.  0 if there is no such wish.
     """
 
     version: int = VERSION
     mux: str = ""
+    retry_after: int = 0
 
     def __post_init__(self) -> None:
         """
         Check the bounds.
 
-        @raise ValueError: if the version is not a positive integer, or the way
-            to carry streams is no name.
+        @raise ValueError: if the version is not a positive integer, the way to
+            carry streams is no name, or the time is none.
         """
         _check_version(self.version)
+        if type(self.retry_after) is not int or not 0 <= self.retry_after <= MAX_RETRY_AFTER:
+            raise ValueError(f"retry_after must be 0 to {MAX_RETRY_AFTER} milliseconds")
         if self.mux:
             _check_mux(self.mux)
 
@@ -217,6 +227,8 @@ class ServerAnnouncement:
         part: dict[str, Any] = {"version": self.version}
         if self.mux:
             part["mux"] = self.mux
+        if self.retry_after:
+            part["retry_after"] = self.retry_after
         return {EXTRA_KEY: part}
 
     @classmethod
@@ -228,7 +240,7 @@ class ServerAnnouncement:
         """
         try:
             part = _ours(extra)
-            return cls(part.get("version", 0), _text(part, "mux"))
+            return cls(part.get("version", 0), _text(part, "mux"), part.get("retry_after", 0))
         except ValueError:
             return None
 

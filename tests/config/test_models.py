@@ -117,6 +117,7 @@ class DefaultTests(SynchronousTestCase):
             handshake_timeout=15.0,
             publish_delay=0.02,
             max_pending_connections=4096,
+            max_joins_per_second=1000,
             dead_peer_timeout=5.0,
         )
 

@@ -234,12 +234,20 @@ class StartTests(AgentTestCase):
             metadata={"zone": "a"},
         )
         bench.start()
-        announcement = Announcement("agent-1", "192.168.0.2:50001", {"zone": "a"})
+        announcement = Announcement("agent-1", "192.168.0.2:50001", {"zone": "a"}, mux=("yamux",))
         self.assertEqual(
             bench.serve(OURS)[0].frame(),
             ConnectionInit(
                 "clientCluster", 20, "edge", "static", "credential 1", extra=announcement.to_extra()
             ),
+        )
+
+    def test_our_init_frame_without_streams(self) -> None:
+        bench = Bench(announce=True, mux=False)
+        bench.start()
+        announcement = Announcement("agent-1", "192.168.0.2:50001")
+        self.assertEqual(
+            bench.serve(OURS)[0].frame(), ConnectionInit("clientCluster", extra=announcement.to_extra())
         )
 
     def test_connections_are_kept(self) -> None:
@@ -870,7 +878,7 @@ class EchoSink:
 
 
 class EndToEndTests(TestCase):
-    """A real agent and a real tunnel server, over loopback."""
+    """A real agent and a real tunnel server, over loopback; each connection carries one session."""
 
     async def join(
         self, server_tls: ServerTls | None = None, client_tls: ClientTls | None = None, **config: Any
@@ -885,7 +893,13 @@ class EndToEndTests(TestCase):
         self.sink = EchoSink()
         plan = AgentPlan(
             config=TunnelAgentConfig(
-                **{"cluster": "blue", "connection_num": 3, "hosting_listener": "hosting", **config}
+                **{
+                    "cluster": "blue",
+                    "connection_num": 3,
+                    "hosting_listener": "hosting",
+                    "mux": False,
+                    **config,
+                }
             ),
             sink=self.sink,
             reactor=reactor,
@@ -982,7 +996,9 @@ class EndToEndTests(TestCase):
         await self.join()
         other = Agent(
             AgentPlan(
-                config=TunnelAgentConfig(cluster="blue", connection_num=2, hosting_listener="hosting"),
+                config=TunnelAgentConfig(
+                    cluster="blue", connection_num=2, hosting_listener="hosting", mux=False
+                ),
                 sink=self.sink,
                 reactor=reactor,
                 random=Random(2),

@@ -46,6 +46,22 @@ class BackoffTests(SynchronousTestCase):
         delay = Backoff(1.0, 60.0, Random(seed)).failed(lasting=True)
         self.assertTrue(30.0 <= delay <= 60.0)
 
+    def test_the_server_s_time(self) -> None:
+        backoff = Backoff(1.0, 60.0, Highest())
+        self.assertAlmostEqual(backoff.postponed(5.0), 5.5)
+        self.assertEqual([backoff.postponed(each) for each in (59.9, 60.0, 1e9)], [60.0] * 3)
+        self.assertAlmostEqual(backoff.postponed(0.001), 0.22)
+        self.assertEqual(Backoff(0.1, 0.1, Highest()).postponed(0.001), 0.1)
+        self.assertEqual(backoff.failures, 0)
+
+    @given(st.integers(0, 2**32), st.floats(0.001, 86400.0))
+    def test_the_server_s_time_is_spread_and_never_above_the_cap(self, seed: int, seconds: float) -> None:
+        delay = Backoff(1.0, 60.0, Random(seed)).postponed(seconds)
+        if seconds >= 60.0:
+            self.assertTrue(30.0 <= delay <= 60.0)
+        else:
+            self.assertTrue(min(max(seconds, 0.2), 60.0) <= delay <= min(max(seconds, 0.2) * 1.1, 60.0))
+
     def test_jitter_spreads(self) -> None:
         delays = {round(Backoff(60.0, 60.0, Random(seed)).failed()) for seed in range(200)}
         self.assertGreater(len(delays), 40)

@@ -18,7 +18,13 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.handover import Rebindable
-from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, FrameTooLarge, HandshakeRefused
+from reverseproxy.errors import (
+    ConnectionRefusedByPeer,
+    FrameError,
+    FrameTooLarge,
+    HandshakePostponed,
+    HandshakeRefused,
+)
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.proxy.relay import LINGER, RelayEnd, couple
 from reverseproxy.tunnel import link as link_module
@@ -199,6 +205,15 @@ class GreetingTests(SynchronousTestCase):
             bench.wire.send(encode(InitResponse(Status(status))))
             reason = self.refused(bench, greeting, HandshakeRefused)
             self.assertEqual(reason, Status(status).meaning)
+
+    def test_a_busy_server(self) -> None:
+        greeting = self.bench.greet()
+        extra = ServerAnnouncement(retry_after=2500).to_extra()
+        self.bench.wire.send(encode(InitResponse(Status.UNKNOWN, extra)))
+        error = self.failureResultOf(greeting, HandshakePostponed).value
+        self.assertEqual((error.status, error.retry_after), (Status.UNKNOWN, 2.5))
+        self.assertEqual(str(error), "the server asks to come back in 2.5 s")
+        self.assertTrue(self.bench.wire.closed)
 
     def test_garbage(self) -> None:
         greeting = self.bench.greet()

@@ -145,6 +145,93 @@ class ServerTests(SynchronousTestCase):
         connection.receive(b"more")
         self.assertEqual(bytes(received), b"SSH-2.0-server\r\nmore")
 
+    # too many at once
+
+    OURS = ConnectionInit("blue", extra=Announcement("agent-1").to_extra())
+
+    def test_joins_are_spread(self) -> None:
+        server = self.server(max_joins_per_second=10)
+        connections = [self.connect(server) for _ in range(20)]
+        for connection in connections:
+            connection.receive(self.OURS)
+        self.assertEqual(sum(connection.answer() is not None for connection in connections), 10)
+        self.assertEqual(len(server.pending), 10)
+        for number in range(10):
+            waiting = connections[10 + number]
+            self.assertEqual(waiting.transport.producerState, "paused")
+            self.clock.advance(0.099)
+            self.assertIsNone(waiting.answer())
+            self.clock.advance(0.001001)
+            self.assertEqual(waiting.answer(), connections[0].answer())
+        self.clock.advance(0.02)
+        self.assertEqual((len(self.cluster.hosts), len(server.pending)), (20, 0))
+
+    def test_our_agents_are_told_when_to_come_back(self) -> None:
+        server = self.server(max_joins_per_second=10)
+        for _ in range(20):
+            self.connect(server).receive(self.OURS)
+        for number in range(5):
+            connection = self.connect(server)
+            connection.receive(self.OURS)
+            answer = connection.answer()
+            assert isinstance(answer, InitResponse)
+            self.assertEqual(answer.status, Status.UNKNOWN)
+            self.assertEqual(
+                answer.extra, {"reverseproxy": {"version": 1, "retry_after": 1200 + 100 * number}}
+            )
+            self.assertTrue(connection.closed)
+        self.clock.advance(1.3)
+        back = self.connect(server)
+        back.receive(self.OURS)
+        self.assertEqual(back.answer(), InitResponse(Status.SUCCESS, {"reverseproxy": {"version": 1}}))
+
+    def test_others_wait_longer_and_are_never_refused(self) -> None:
+        server = self.server(max_joins_per_second=10)
+        connections = [self.connect(server) for _ in range(120)]
+        for connection in connections:
+            connection.receive(ConnectionInit("blue"))
+        # The slots of MOSN's agents that are refused are dead for ever.
+        closed = [connection for connection in connections if connection.closed]
+        self.assertEqual(len(closed), 35)
+        self.assertEqual([connection.transport.value() for connection in closed], [b""] * 35)
+        for _ in range(75):
+            self.clock.advance(0.1)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.cluster.hosts), 85)
+
+    def test_no_more_wait_than_half_of_what_may_be_pending(self) -> None:
+        server = self.server(max_joins_per_second=10, max_pending_connections=20)
+        connections = [self.connect(server) for _ in range(21)]
+        for connection in connections:
+            connection.receive(ConnectionInit("blue"))
+        self.assertEqual(sum(connection.closed for connection in connections), 1)
+
+    def test_who_goes_while_it_waits(self) -> None:
+        server = self.server(max_joins_per_second=1)
+        self.join(server, init=self.OURS)
+        connection = self.connect(server)
+        connection.receive(self.OURS)
+        self.assertFalse(connection.closed)
+        connection.lose()
+        self.assertEqual((self.clock.getDelayedCalls(), len(server.pending)), ([], 0))
+        self.assertEqual(len(self.cluster.hosts), 1)
+
+    def test_who_may_not_join_takes_nobody_s_place(self) -> None:
+        server = self.server(max_joins_per_second=1, credential_policy="judge")
+        for _ in range(50):
+            self.join(server, init=ConnectionInit("blue", credential_policy="judge"))
+        self.judge.verdict = Identity("anna")
+        connection = self.connect(server)
+        connection.receive(ConnectionInit("blue", credential_policy="judge"))
+        self.assertEqual(connection.transport.value(), SUCCESS)
+
+    def test_any_number_of_joins(self) -> None:
+        server = self.server(max_joins_per_second=0)
+        for _ in range(2000):
+            self.connect(server).receive(ConnectionInit("blue"))
+        self.clock.advance(0.02)
+        self.assertEqual(len(self.cluster.hosts), 2000)
+
     def test_a_host_leaves_with_its_connection(self) -> None:
         connection = self.join(self.server())
         connection.lose()

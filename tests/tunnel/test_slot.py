@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.errors import HandshakeRefused
+from reverseproxy.errors import HandshakePostponed, HandshakeRefused
 from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.tunnel.slot import (
     BRIEF,
@@ -97,6 +97,7 @@ class Bench:
 
 REFUSED = Failure(ConnectionRefusedError())
 DONE = Failure(ConnectionDone())
+BUSY = Failure(HandshakePostponed(Status.UNKNOWN, 5.0))
 
 
 class SlotTests(SynchronousTestCase):
@@ -138,6 +139,53 @@ class SlotTests(SynchronousTestCase):
         self.assertIs(bench.core.state, SlotState.WAITING)
         bench.clock.advance(2)
         self.assertEqual(len(bench.dials), 2)
+
+    def postpone(self, seconds: float) -> None:
+        """The server is busy."""
+        link = FakeLink()
+        self.bench.dials[-1].callback(link)
+        link.greeting.errback(Failure(HandshakePostponed(Status.UNKNOWN, seconds)))
+
+    def test_a_server_that_is_busy_is_asked_again_when_it_says(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        for seconds, delay in ((5.0, 5.5), (20.0, 22.0), (1.0, 1.1), (7200.0, 60.0)):
+            self.postpone(seconds)
+            self.assertIs(bench.core.state, SlotState.WAITING)
+            self.assertIsNone(bench.core.link)
+            count = len(bench.dials)
+            bench.clock.advance(delay - 0.01)
+            self.assertEqual(len(bench.dials), count)
+            bench.clock.advance(0.02)
+            self.assertEqual(len(bench.dials), count + 1)
+        bench.serve()
+        self.assertIs(bench.core.state, SlotState.SERVING)
+
+    def test_a_busy_server_is_no_failure(self) -> None:
+        """Neither does the slot give up, nor does it begin anew, as a failure behind it shows."""
+        bench = self.bench = Bench(max_attempts=3)
+        bench.slot.start()
+        bench.dials[-1].errback(REFUSED)
+        bench.clock.advance(2)
+        for _ in range(10):
+            self.postpone(1.0)
+            bench.clock.advance(1.2)
+        bench.dials[-1].errback(REFUSED)
+        bench.clock.advance(3.9)
+        self.assertEqual(len(bench.dials), 12)
+        bench.clock.advance(0.1)
+        bench.dials[-1].errback(REFUSED)
+        self.assertIs(bench.core.state, SlotState.EXHAUSTED)
+
+    def test_stopped_while_a_server_is_busy(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        self.postpone(5.0)
+        bench.slot.stop()
+        self.assertIs(bench.core.state, SlotState.IDLE)
+        self.assertEqual(bench.clock.getDelayedCalls(), [])
+        bench.slot.postponed(5.0)  # too late
+        self.assertIs(bench.core.state, SlotState.IDLE)
 
     def test_a_refusal_that_lasts_is_repeated_slowly(self) -> None:
         for status in (Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN):
@@ -355,12 +403,9 @@ class AnySequence(RuleBasedStateMachine):
             self.bench.dials[-1].errback(REFUSED)
 
     @precondition(lambda self: self.links and not self.links[-1].greeting.called)
-    @rule(good=st.booleans())
-    def greeting_ends(self, good: bool) -> None:
-        if good:
-            self.links[-1].greeting.callback(None)
-        else:
-            self.links[-1].greeting.errback(REFUSED)
+    @rule(how=st.sampled_from([None, REFUSED, BUSY]))
+    def greeting_ends(self, how: Failure | None) -> None:
+        self.links[-1].greeting.callback(how)  # a failure is one, either way
 
     @precondition(lambda self: self.bench.core.state in (SlotState.SERVING, SlotState.DRAINING))
     @rule(used=st.booleans())

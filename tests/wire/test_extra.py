@@ -12,6 +12,7 @@ from reverseproxy.wire.extra import (
     MAX_AGENT_LENGTH,
     MAX_METADATA_ENTRIES,
     MAX_MUX_ENTRIES,
+    MAX_RETRY_AFTER,
     MAX_TEXT_LENGTH,
     YAMUX,
     Announcement,
@@ -160,6 +161,13 @@ class ServerAnnouncementTests(SynchronousTestCase):
         self.assertEqual(ServerAnnouncement.from_extra(ours(version=1)), ServerAnnouncement())
         for mux in (7, None, "x" * (MAX_TEXT_LENGTH + 1), "a\nb"):
             self.assertIsNone(ServerAnnouncement.from_extra(ours(version=1, mux=mux)))
+
+    def test_retry_after(self) -> None:
+        busy = ServerAnnouncement(retry_after=1500)
+        self.assertEqual(busy.to_extra(), {"reverseproxy": {"version": 1, "retry_after": 1500}})
+        self.assertEqual(ServerAnnouncement.from_extra(busy.to_extra()), busy)
+        for wrong in (-1, 1.5, True, "1", None, [], MAX_RETRY_AFTER + 1):
+            self.assertIsNone(ServerAnnouncement.from_extra(ours(version=1, retry_after=wrong)))
 
     def test_form(self) -> None:
         extra = ServerAnnouncement().to_extra()

@@ -1,0 +1,53 @@
+"""What the ends of a tunnel agree on when one connection is to carry many streams."""
+
+from __future__ import annotations
+
+__all__ = ["StreamSettings"]
+
+from dataclasses import dataclass, field
+
+from reverseproxy.config.models import TunnelAgentConfig, TunnelConfig
+from reverseproxy.transport.mux import PING_INTERVAL, PING_TIMEOUT
+from reverseproxy.wire.extra import YAMUX
+from reverseproxy.wire.mux_events import MuxLimits
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """
+    How one end wants its streams carried.
+
+    @ivar ping_interval: see L{MuxSession<reverseproxy.transport.mux.MuxSession>},
+        as for the others.
+    """
+
+    limits: MuxLimits = field(default_factory=MuxLimits)
+    ping_interval: float = PING_INTERVAL
+    ping_timeout: float = PING_TIMEOUT
+
+    @classmethod
+    def of(cls, config: TunnelAgentConfig | TunnelConfig) -> StreamSettings | None:
+        """
+        Take the settings from the configuration of an agent, or of a tunnel filter.
+
+        @return: L{None} if connections are to be lent as a whole.
+        """
+        if not config.mux:
+            return None
+        return cls(
+            MuxLimits(max_window=config.mux_max_window), config.mux_ping_interval, config.mux_ping_timeout
+        )
+
+    @property
+    def offer(self) -> tuple[str, ...]:
+        """What an agent offers, best first."""
+        return (YAMUX,)
+
+    def choose(self, offered: tuple[str, ...]) -> str:
+        """
+        Choose on a server what to do.
+
+        @param offered: what the agent can do.
+        @return: empty if there is nothing that both can do.
+        """
+        return YAMUX if YAMUX in offered else ""

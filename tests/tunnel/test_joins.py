@@ -1,0 +1,78 @@
+"""Tests for L{reverseproxy.tunnel.joins}."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.tunnel.joins import JoinGate
+
+
+class GateTests(SynchronousTestCase):
+    def test_without_a_limit(self) -> None:
+        gate = JoinGate(0)
+        self.assertEqual([gate.ask(0.0, 0.0) for _ in range(10_000)], [0.0] * 10_000)
+
+    def test_a_burst_and_then_evenly(self) -> None:
+        gate = JoinGate(10)
+        waits = [gate.ask(5.0, 1.0) for _ in range(20)]
+        self.assertEqual(waits[:10], [0.0] * 10)
+        for number, wait in enumerate(waits[10:], 1):
+            self.assertAlmostEqual(wait, number / 10)
+
+    def test_who_can_t_wait_is_told_when_to_come_back(self) -> None:
+        gate = JoinGate(10)
+        for _ in range(15):
+            gate.ask(0.0, 1.0)
+        backs = [-gate.ask(0.0, 0.5) for _ in range(30)]
+        for number, back in enumerate(backs):
+            self.assertAlmostEqual(back, 0.7 + number / 10)
+
+    def test_those_who_come_back_as_told_may_join(self) -> None:
+        gate = JoinGate(100)
+        coming = dict.fromkeys(range(1000), 0.0)
+        joined: list[float] = []
+        asked = 0
+        while coming:
+            agent = min(coming, key=lambda each: coming[each])
+            now = coming.pop(agent)
+            asked += 1
+            wait = gate.ask(now, 0.05)
+            if wait < 0:
+                coming[agent] = now - wait
+            else:
+                joined.append(now + wait)
+        # Each comes twice at the most, and in the end they are as even as can be.
+        self.assertLessEqual(asked, 2000)
+        for second in range(1, 9):
+            self.assertIn(sum(second <= each < second + 1 for each in joined), range(98, 103))
+        self.assertTrue(8.8 <= max(joined) <= 9.2)
+
+    def test_a_quiet_time_is_saved_up_for_a_second(self) -> None:
+        gate = JoinGate(8)
+        for now in (0.0, 1000.0):
+            self.assertEqual(sum(gate.ask(now, 0.0) == 0.0 for _ in range(80)), 8)
+            # What was promised before the quiet time is no longer of interest.
+            self.assertEqual(gate.ask(now, 0.0), -(80 - 8 + 2) / 8)
+
+    @given(
+        st.integers(1, 50),
+        st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 2.0)), max_size=200),
+    )
+    def test_never_more_than_the_rate(self, rate: int, arrivals: list[tuple[float, float]]) -> None:
+        gate = JoinGate(rate)
+        now, joined = 0.0, []
+        for pause, patience in arrivals:
+            now += pause
+            wait = gate.ask(now, patience)
+            if wait >= 0:
+                self.assertLessEqual(wait, patience)
+                joined.append(now + wait)
+            else:
+                self.assertGreater(-wait, patience)
+        joined.sort()
+        for first, begin in enumerate(joined):
+            for last in range(first, len(joined)):
+                allowed = (joined[last] - begin + 1.0) * rate + 1
+                self.assertLessEqual(last - first + 1, allowed + 1e-6)
