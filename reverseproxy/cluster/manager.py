@@ -91,6 +91,8 @@ class Cluster:
     @ivar left: how many hosts have ever left.
     @ivar on_wait: called with each request that has begun to wait, and what it
         waits with.
+    @ivar watches_answers: whether answers are to be reported, rather than
+        connects only; see L{report}.
     """
 
     on_wait: Callable[[PickContext | None, Deferred[Host]], object] | None = None
@@ -117,6 +119,7 @@ class Cluster:
         self._balancer = balancer
         self._subsets = balancer if isinstance(balancer, SubsetBalancer) else None
         self._meter = meter
+        self.watches_answers = meter is not None or self.ejector.watches_answers
         self._tasks: list[IClusterTask] = []
         self._running = False
         # Bound once: acquire and release run for every request.
@@ -153,11 +156,6 @@ class Cluster:
     def subsets(self) -> SubsetBalancer | None:
         """The subsets, if there are any."""
         return self._subsets
-
-    @property
-    def watches_answers(self) -> bool:
-        """Whether answers are to be reported, rather than connects only; see L{report}."""
-        return self._meter is not None or self.ejector.watches_answers
 
     # taking and giving back hosts
 

@@ -83,20 +83,27 @@ class Attempts:
         "retry",
     )
 
+    cluster: Cluster | None
+    host: Host | None
+    retry: RetryPolicy
+    _phase: Phase
+    _lease: Host | None  # what is to be given back to the cluster
+    _pending: Deferred[Any] | None
+    _context: PickContext | None
+    _attempts: int
+    _fresh: bool  # an idle connection will not do
+    _pause: IDelayedCall | None  # between two attempts
+    _retrying: bool  # this attempt counts as a retry of the cluster
+
     def __init__(self, clock: IReactorTime, protocol: str) -> None:
+        # One after the other, and not with their types: this runs for every request.
         self.protocol = protocol
-        self.cluster: Cluster | None = None
-        self.host: Host | None = None
         self._clock = clock
         self._phase = NEW
-        self._lease: Host | None = None  # what is to be given back to the cluster
-        self._pending: Deferred[Any] | None = None
-        self._context: PickContext | None = None
         self._attempts = 0
-        self._fresh = False  # an idle connection will not do
-        self._pause: IDelayedCall | None = None  # between two attempts
-        self._retrying = False  # this attempt counts as a retry of the cluster
-        self.retry: RetryPolicy = DEFAULT_RETRY
+        self.cluster = self.host = self._lease = self._pending = self._context = self._pause = None
+        self._fresh = self._retrying = False
+        self.retry = DEFAULT_RETRY
 
     # what a subclass does
 
@@ -121,7 +128,7 @@ class Attempts:
         self._attempts += 1
         try:
             while (host := cluster.acquire(self._context)) is not None:
-                if self._suits(host):
+                if not host.single or self._suits(host):
                     self._connect(host)
                     return
                 self._pass(host)
@@ -261,7 +268,9 @@ class Attempts:
         self._lease = self.host = host
         cluster = self.cluster
         assert cluster is not None
-        pool = pool_of(self.protocol, host, self._clock, cluster.config.idle_timeout)
+        pool: Any = host.pools.get(self.protocol) or pool_of(
+            self.protocol, host, self._clock, cluster.config.idle_timeout
+        )
         client = None if self._fresh else pool.take()
         if client is not None:
             self._send(client)

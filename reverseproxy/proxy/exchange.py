@@ -44,7 +44,7 @@ from reverseproxy.routing import (
     normalize_path,
     timeouts,
 )
-from reverseproxy.wire.http1 import End, Event, RequestHead, ResponseHead
+from reverseproxy.wire.http1 import END, End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy
 
 if TYPE_CHECKING:
@@ -156,6 +156,13 @@ class IDownstream(Protocol):
     def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
         """Send a part of the response: heads, the last of which is final, body and end."""
 
+    def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        """
+        Send all of a response.
+
+        @param data: the head and the body, as they came.
+        """
+
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
     ) -> None:
@@ -216,35 +223,35 @@ class Exchange(Attempts):
         "upstream_local",
     )
 
+    request_sent_at: float | None
+    response_at: float | None
+    _out: list[Event]  # of the request, not yet sent
+    _sent: list[Event] | None  # behind the head, to be sent again; None: too much to be kept
+    _client: IUpstream | None
+    _route: ClusterRoute | None
+    _facts: RequestFacts | None  # kept where the response is to be changed
+    _outgoing: RequestHead  # the request as it goes on
+    _mirrors: Sequence[Mirrored]
+    _try_timer: IDelayedCall | None
+    _answered: bool  # the host has sent something
+    _full: bool  # the connection to the host holds enough
+    _response_head: ResponseHead | None
+
     def __init__(self, downstream: IDownstream, head: RequestHead, now: float) -> None:
-        super().__init__(downstream.settings.clock, downstream.protocol)
-        self.head = head
+        Attempts.__init__(self, downstream.settings.clock, downstream.protocol)
+        self.head = self._outgoing = head
         self.started = now
-        self.received = 0
-        self.sent = 0
-        self.status = 0
-        self.request_complete = False
-        self.flag = ""
-        self.reset_code = 0
-        self.upstream_local = ""
-        self.request_sent_at: float | None = None
-        self.response_at: float | None = None
+        self.received = self.sent = self.status = self.reset_code = 0
+        self.flag = self.upstream_local = ""
         self._downstream = downstream
         self._timeout = inf
-        self._out: list[Event] = []  # of the request, not yet sent
-        self._client: IUpstream | None = None
-        self._route: ClusterRoute | None = None
-        self._facts: RequestFacts | None = None  # kept where the response is to be changed
-        self._outgoing = head  # the request as it goes on
-        self._mirrors: list[Mirrored] = []
-        self._try_timeout = 0.0
-        self._try_timer: IDelayedCall | None = None
-        self._sent_at = 0.0
-        # what has been sent behind the head, to be sent again; None: too much to be kept
-        self._sent: list[Event] | None = []
-        self._answered = False  # the host has sent something
-        self._full = False  # the connection to the host holds enough
-        self._response_head: ResponseHead | None = None
+        self._try_timeout = self._sent_at = 0.0
+        self._out = []
+        self._sent = []
+        self._mirrors = ()
+        self.request_complete = self._answered = self._full = False
+        self.request_sent_at = self.response_at = self._client = self._route = None
+        self._facts = self._try_timer = self._response_head = None
 
     @property
     def response_started(self) -> bool:
@@ -286,6 +293,12 @@ class Exchange(Attempts):
         for mirror in self._mirrors:
             mirror.add(end)
 
+    def begin_whole(self) -> None:
+        """Go ahead: the request has no body."""
+        self.request_complete = True
+        self._out = [END]
+        self._find_route()
+
     def flush(self) -> None:
         """Pass on what has come: called once for each read."""
         if self._phase == ACTIVE:
@@ -314,18 +327,12 @@ class Exchange(Attempts):
         if limit and head.length > limit:
             self.fail(413, f"request body larger than {limit} bytes")
             return
-        path, _, query = head.target.decode("ascii").partition("?")
-        facts = RequestFacts(
-            head.method.decode("ascii"),
-            normalize_path(path),
-            query,
-            (head.host or downstream.default_host).decode("ascii"),
-            head.lookup,
-            "https" if downstream.info.secure else "http",
-            downstream.protocol,
-            self._variable,
-        )
-        result = settings.router.match(facts)
+        router = settings.router
+        facts: RequestFacts | None = None
+        result = router.only
+        if result is None or head.target[:1] != b"/":
+            facts = self._gather_facts()
+            result = router.match(facts)
         if isinstance(result, ClusterRoute):
             self._follow(result, facts)
         elif isinstance(result, DirectResponse):
@@ -336,8 +343,26 @@ class Exchange(Attempts):
             self.flag = "no route"
             self._answer(404, b"no route matches this request\n")
 
-    def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
-        """Do what a route says."""
+    def _gather_facts(self) -> RequestFacts:
+        downstream, head = self._downstream, self.head
+        path, _, query = head.target.decode("ascii").partition("?")
+        return RequestFacts(
+            head.method.decode("ascii"),
+            normalize_path(path),
+            query,
+            (head.host or downstream.default_host).decode("ascii"),
+            head.lookup,
+            "https" if downstream.info.secure else "http",
+            downstream.protocol,
+            self._variable,
+        )
+
+    def _follow(self, route: ClusterRoute, facts: RequestFacts | None) -> None:
+        """
+        Do what a route says.
+
+        @param facts: what the route was found by, if that had to be gathered.
+        """
         downstream = self._downstream
         head = self.head
         try:
@@ -352,15 +377,21 @@ class Exchange(Attempts):
         if not is_pooled(self.protocol):
             self.fail(502, f"hosts can't be spoken to in {self.protocol}")
             return
-        total, self._try_timeout = timeouts(route, head.lookup if head.may_have(b"x-mosn-") else None)
+        lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
+        total, self._try_timeout = route.times if lookup is None else timeouts(route, lookup)
         timeout = self._timeout = total or inf
         downstream.set_exchange_deadline(self.started + timeout)
-        if route.metadata is not None or cluster.config.lb_type in _REMEMBERING:
-            key = (
-                route.hash_key(facts, downstream.info.remote_ip)
-                if cluster.config.lb_type in _HASHING
-                else None
-            )
+        lb_type = cluster.config.lb_type
+        if not route.plain or lb_type in _REMEMBERING:
+            self._prepare(route, facts or self._gather_facts(), lb_type)
+        self._acquire()
+
+    def _prepare(self, route: ClusterRoute, facts: RequestFacts, lb_type: str) -> None:
+        """Do what few routes, and few balancers, demand."""
+        downstream = self._downstream
+        head = self.head
+        if route.metadata is not None or lb_type in _REMEMBERING:
+            key = route.hash_key(facts, downstream.info.remote_ip) if lb_type in _HASHING else None
             self._context = PickContext(hash_key=key, metadata=route.metadata)
         if route.request_mutation is not None:
             mutation = route.request_mutation
@@ -373,7 +404,6 @@ class Exchange(Attempts):
         for mirror in route.mirrors:
             if mirror.takes(downstream.settings.random()):
                 self._mirror(mirror.cluster_name)
-        self._acquire()
 
     def _mirror(self, cluster_name: str) -> None:
         downstream = self._downstream
@@ -392,7 +422,7 @@ class Exchange(Attempts):
             (downstream.forwarded_by, downstream.default_host),
             min(self._timeout, MIRROR_TIMEOUT),
         )
-        self._mirrors.append(mirrored)
+        self._mirrors = (*self._mirrors, mirrored)
 
     def _variable(self, name: str) -> str | None:
         """Find what a variable of MOSN's is at present; see L{RequestFacts.variables}."""
@@ -471,8 +501,10 @@ class Exchange(Attempts):
         """Keep what is sent, so that it can be sent again, as long as it is little."""
         if self.received > REQUEST_BUFFER:
             self._sent = None
-        elif self._sent is not None:
-            self._sent += out
+        elif not self._sent:
+            self._sent = out
+        else:
+            self._sent = self._sent + out
 
     def _with_hostname(self, head: RequestHead) -> RequestHead:
         """Put the host's name into the Host header, as MOSN does where names are resolved."""
@@ -532,6 +564,32 @@ class Exchange(Attempts):
         self._downstream.send(self, events)
         if complete:
             self._finish()
+
+    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        cluster = self.cluster
+        status = head.status
+        if (
+            self._facts is not None
+            or self._try_timer is not None
+            or status >= 500
+            or self.retry.status_codes
+            or cluster is None
+            or cluster.watches_answers
+        ):
+            body = data[len(head.raw) :]
+            self.upstream_events([head, body, END] if body else [head, END])
+            return
+        # As upstream_events does, for the answers that there is nothing to say about.
+        self._answered = True
+        self._response_head = head
+        self.status = status
+        self.sent += len(data) - len(head.raw)
+        downstream = self._downstream
+        if downstream.settings.access_log is not None:
+            self.response_at = self._clock.seconds()
+        downstream.send_response(self, head, data)
+        self._finish()
 
     def _stop_try(self, status: int, reusable: bool) -> bool:
         """

@@ -184,26 +184,22 @@ class Http1Proxy(Switchable):
             self._drop(data)
             return
         try:
-            events = self._parser.feed(data)
+            found = self._parser.feed_one(data)
         except Exception:
-            events = [self._parser_failed()]
-        if (
-            len(events) == 2
-            and events[1] is END
-            and type(events[0]) is RequestHead
-            and self._exchange is None
-            and not (self._events or self.full or self._running)
-        ):
-            # One request without a body and nothing else, which is what most reads bring.
-            exchange = self._exchange = Exchange(self, events[0], self._clock.seconds())
-            exchange.end_request(END)
-            exchange.flush()
-            if not self._reading or self._parser.held:
-                self.update_reading()
+            found = [self._parser_failed()]
+        if type(found) is RequestHead:
+            if self._exchange is None and not (self._events or self.full or self._running):
+                exchange = self._exchange = Exchange(self, found, self._clock.seconds())
+                exchange.begin_whole()
+                if not self._reading or self._parser.held:
+                    self.update_reading()
+                return
+            self._events.append(found)
+            self._events.append(END)
         else:
-            self._events.extend(events)
-            if not self._running:
-                self._run()
+            self._events.extend(found)  # type: ignore[arg-type]
+        if not self._running:
+            self._run()
         if self._exchange is None and self._parser.in_head and self._awaited != _HEAD:
             self._set_deadline(self._clock.seconds() + self.settings.head_timeout, _HEAD)
 
@@ -315,6 +311,24 @@ class Http1Proxy(Switchable):
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
+    def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        request = exchange.head
+        if (
+            head.clean
+            and request.http11
+            and request.keep_alive
+            and exchange.request_complete
+            and not self.draining
+            and not request.upgrade
+        ):
+            # Nothing has to be changed.
+            self._keep_alive = True
+            self._chunked = False
+            self.transport.write(data)
+        else:
+            self.send(exchange, [head, data[len(head.raw) :], END])
+
     def _respond(self, exchange: Exchange, head: ResponseHead, out: list[bytes]) -> None:
         request = exchange.head
         if head.status < 200:
@@ -380,7 +394,11 @@ class Http1Proxy(Switchable):
         if self._parser.in_head:
             self._set_deadline(now + self.settings.head_timeout, _HEAD)
         else:
-            self._set_idle_deadline(now)
+            timeout = self.settings.idle_timeout
+            self._deadline = deadline = inf if timeout is None else now + timeout
+            self._awaited = _IDLE
+            if deadline < self._timer_at:
+                self._set_timer(deadline)
         if self._running:
             return
         if self._events:

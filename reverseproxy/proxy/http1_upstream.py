@@ -34,7 +34,7 @@ from reverseproxy.proxy.http1_switch import Switchable
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
 from reverseproxy.sockets import tune
-from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseParser
+from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead, ResponseParser
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk
 
 log = Logger()
@@ -105,7 +105,7 @@ class Http1Client(Switchable):
         """See L{reverseproxy.proxy.exchange.IUpstream}: one write for all of it."""
         self._exchange = exchange
         self.parser.expect(head.method == b"HEAD")
-        data = head.forward(forwarded_by, default_host)
+        data = head.raw if forwarded_by is None and head.clean else head.forward(forwarded_by, default_host)
         if head.length == 0:
             self.transport.write(data)
         else:
@@ -230,13 +230,16 @@ class Http1Client(Switchable):
         exchange = self._exchange
         if exchange is not None:
             try:
-                events = self.parser.feed(data)
+                found = self.parser.feed_one(data)
             except Exception:
                 # An error of ours; the exchange ends as with any other bad response.
                 log.failure("what {host} sent can't be parsed", host=self._pool.host.address)
                 self.parser.close()
-                events = [HttpError(502, "the response can't be parsed")]
-            exchange.upstream_events(events)
+                found = [HttpError(502, "the response can't be parsed")]
+            if type(found) is ResponseHead:
+                exchange.upstream_response(found, data)
+            else:
+                exchange.upstream_events(found)  # type: ignore[arg-type]
         elif not self.closed:
             # Whatever this is, nobody asked for it: it must not become an answer.
             log.warn("{host} sent data without being asked", host=self._pool.host.address)

@@ -132,6 +132,11 @@ class Http2Stream:
         self.deadline = deadline
         self._proxy.look_at(deadline)
 
+    def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        body = data[len(head.raw) :]
+        self.send(exchange, [head, body, END] if body else [head, END])
+
     def send(self, exchange: Exchange, events: Sequence[HttpEvent]) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         if self.grpc:

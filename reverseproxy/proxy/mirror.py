@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.proxy.attempts import Attempts, Phase
-from reverseproxy.wire.http1 import End, Event, RequestHead, ResponseHead
+from reverseproxy.wire.http1 import END, End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy
 
 if TYPE_CHECKING:
@@ -163,6 +163,10 @@ class Mirrored(Attempts):
             elif type(event) is not bytes:
                 self.fail(502, str(event))
                 return
+
+    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        self.upstream_events([head, END])
 
     def upstream_lost(
         self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from reverseproxy.wire.http1 import Event
+from reverseproxy.wire.http1 import Event, ResponseHead
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
@@ -26,6 +26,13 @@ class IExchange(Protocol):
 
     def upstream_events(self, events: list[Event]) -> None:
         """A part of the response has come."""
+
+    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
+        """
+        All of the response has come, in HTTP/1.
+
+        @param data: the head and the body, as they came.
+        """
 
     def upstream_lost(
         self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False

@@ -21,6 +21,7 @@ __all__ = [
     "path_test",
     "prefix_test",
     "regex_test",
+    "rooted",
     "service_test",
     "variables_test",
     "with_headers",
@@ -67,8 +68,15 @@ def _fold(text: str) -> str:
 # Tests: each is True for a request that its rule matches.
 
 
+def rooted(facts: RequestFacts) -> bool:
+    """The path begins with a slash, as all do but those of RPC and of C{OPTIONS *}."""
+    return facts.path[:1] == "/"
+
+
 def prefix_test(prefix: str) -> Test:
     """The path begins with a text."""
+    if prefix == "/":
+        return rooted
 
     def test(facts: RequestFacts) -> bool:
         return facts.path.startswith(prefix)

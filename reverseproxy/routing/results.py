@@ -5,12 +5,12 @@ from __future__ import annotations
 __all__ = ["ClusterRoute", "DirectResponse", "Mirror", "Redirect", "RouteResult"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reverseproxy.routing.hashing import source_ip_key
 from reverseproxy.routing.retries import DEFAULT_RETRY, RetryPolicy
-from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT
+from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT, Timeouts, timeouts
 
 if TYPE_CHECKING:
     from reverseproxy.routing.facts import RequestFacts
@@ -63,6 +63,9 @@ class ClusterRoute:
         header, once there is a host and if it has one.  MOSN does so in
         clusters of type C{STRICT_DNS} only.
     @ivar mirrors: who gets copies.
+    @ivar plain: whether nothing but the cluster, the timeout and C{retry} is said.
+    @ivar times: what L{reverseproxy.routing.timeouts.timeouts} says if the
+        request does not.
     """
 
     cluster_name: str
@@ -76,6 +79,20 @@ class ClusterRoute:
     response_mutation: HeaderMutation | None = None
     auto_host_rewrite: bool = False
     mirrors: tuple[Mirror, ...] = ()
+    plain: bool = field(init=False, compare=False, repr=False)
+    times: Timeouts = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        plain = (
+            not self.upstream_protocol
+            and self.metadata is None
+            and self.request_mutation is None
+            and self.response_mutation is None
+            and not self.auto_host_rewrite
+            and not self.mirrors
+        )
+        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "times", timeouts(self, None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.routing.actions import Level, compile_action
 from reverseproxy.routing.facts import RequestFacts, split_host
 from reverseproxy.routing.matching import (
+    DEAD_END,
     Demand,
     HeaderTest,
     Matcher,
@@ -42,6 +43,7 @@ from reverseproxy.routing.matching import (
     path_test,
     prefix_test,
     regex_test,
+    rooted,
     service_test,
     variables_test,
     with_headers,
@@ -67,6 +69,8 @@ class Router:
     The routing table of one C{router_config_name}.
 
     @ivar name: the C{router_config_name}.
+    @ivar only: what every request is given whose target begins with a slash, if
+        nothing else of it counts: such a request need not be looked at.
     @ivar warnings: parts of the configuration that have no effect; the caller
         logs them.
     """
@@ -94,7 +98,9 @@ class Router:
         """
         notes = Notes(file, where)
         self.name = config.router_config_name
-        self._match = _Compiler(config, notes, draw).table()
+        compiler = _Compiler(config, notes, draw)
+        self._match = compiler.table()
+        self.only: RouteResult | None = compiler.only
         if notes.errors:
             raise ConfigError(*notes.errors)
         self.warnings: tuple[Problem, ...] = tuple(notes.warnings)
@@ -116,6 +122,8 @@ class _Compiler:
         self._config = config
         self._notes = notes
         self._draw = draw
+        self._first: dict[Matcher, Rule] = {}
+        self.only: RouteResult | None = None
 
     # Virtual hosts
 
@@ -157,6 +165,9 @@ class _Compiler:
                 else:
                     notes.error(place, f"in {domain!r}, '*' may only be the first character")
         if not exact and not wildcard:
+            test, outcome = self._first.get(default or nothing, (None, DEAD_END))
+            if test is rooted and not callable(outcome) and outcome is not DEAD_END:
+                self.only = outcome
             return default or nothing
         return by_host(exact, wildcard, default or nothing)
 
@@ -168,7 +179,10 @@ class _Compiler:
             for i, config in enumerate(host.routers)
             if (rule := self._rule(config, host.name, levels, f"{path}.routers[{i}]")) is not None
         ]
-        return first_of(rules)
+        matcher = first_of(rules)
+        if rules:
+            self._first[matcher] = rules[0]
+        return matcher
 
     # Rules
 

@@ -244,6 +244,7 @@ class RequestHead:
     @ivar raw: the head as it came.
     @ivar clean: whether it can be forwarded so.
     @ivar asked_host: the authority that the client asked for.
+    @ivar mosn: whether it may have headers by which MOSN's proxies talk to each other (C{x-mosn-...}).
     """
 
     __slots__ = (
@@ -256,6 +257,7 @@ class RequestHead:
         "keep_alive",
         "length",
         "method",
+        "mosn",
         "options",
         "raw",
         "target",
@@ -276,11 +278,13 @@ class RequestHead:
         expect_continue: bool,
         clean: bool,
         headers: Headers | None = None,
+        mosn: bool = True,
     ) -> None:
         """
         @param headers: the fields, if C{raw} does not hold them: those of a head
             that did not come as HTTP/1.
         """
+        self.mosn = mosn
         self.raw = raw
         self.method = method
         self.target = target
@@ -322,6 +326,28 @@ class RequestHead:
         if self._headers is None:
             return prefix in self.raw.lower()
         return any(name.lower().startswith(prefix) for name, _ in self._headers)
+
+    def again(self, raw: bytes, method: bytes, target: bytes) -> RequestHead:
+        """
+        Make the head of a request that differs in its first line only.
+
+        @param target: in the form that is forwarded, and has no authority.
+        """
+        return RequestHead(
+            raw,
+            method,
+            target,
+            self.host,
+            self.http11,
+            self.length,
+            self.keep_alive,
+            self.options,
+            self.upgrade,
+            self.expect_continue,
+            self.clean,
+            None,
+            self.mosn,
+        )
 
     def rewritten(self, target: bytes, host: bytes, headers: Headers, names: frozenset[bytes]) -> RequestHead:
         """

@@ -137,12 +137,12 @@ class ExchangeTests(Http1TestCase):
 
         world = World()
         client = world.client()
-        with patch.object(RequestParser, "feed", feed):
+        with patch.object(RequestParser, "feed_one", feed):
             self.ask(world, client=client)
         self.assert_status(client, 400)
         self.assert_closed(world, client)
         client = self.ask(world)
-        with patch.object(ResponseParser, "feed", feed):
+        with patch.object(ResponseParser, "feed_one", feed):
             world.host().send(OK)
         self.assertNotIn(b"unheard", self.assert_status(client, 502))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)

@@ -18,7 +18,7 @@ from reverseproxy.proxy import http1_upstream
 from reverseproxy.proxy.http1_upstream import POOL, Http1Client, Http1Pool
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.proxy.relay import LINGER
-from reverseproxy.wire.http1 import Event, ResponseHead
+from reverseproxy.wire.http1 import END, Event, ResponseHead
 from tests.proxy.memory import Wire, World
 from tests.wire.http1_cases import respond
 
@@ -33,6 +33,10 @@ class Exchange:
 
     def upstream_events(self, events: list[Event]) -> None:
         self.events += events
+
+    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
+        body = data[len(head.raw) :]
+        self.events += [head, body, END] if body else [head, END]
 
     def upstream_lost(self, reason: str) -> None:
         self.events.append("lost")

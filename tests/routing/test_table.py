@@ -28,6 +28,7 @@ from reverseproxy.routing import (
     Router,
     RouteResult,
 )
+from reverseproxy.routing.results import Mirror
 from tests.routing.build import by_domain, cluster, config, facts, router, rule, rules, virtual_host
 
 
@@ -550,6 +551,54 @@ class RuleTests(SynchronousTestCase):
             None,
         )
         self.assertEqual(cluster(table.match(facts(path))), expected)
+
+
+class OnlyTests(SynchronousTestCase):
+    """What needs no look at a request."""
+
+    def test_everything_to_one_cluster(self) -> None:
+        for table in (rules(rule("a", prefix="/")), rules(rule("a", prefix="/"), rule("b", prefix="/b"))):
+            self.assertEqual(cluster(table.only), "a")
+            self.assertIs(table.match(facts("/b")), table.only)
+            self.assertIsNone(table.match(facts("*")))
+
+    def test_anything_else_counts(self) -> None:
+        for table in (
+            rules(),
+            rules(rule("a", prefix="/a")),
+            rules(rule("a", path="/")),
+            rules(rule("b", prefix="/b"), rule("a", prefix="/")),
+            rules(rule("a", prefix="/", headers=[{"name": "method", "value": "GET"}])),
+            rules(rule("a", prefix="/", headers=[{"name": "x", "value": "y"}])),
+            rules(RouterRuleConfig(match=MatchConfig(prefix="/"))),
+            by_domain("*", "a.example.com"),
+            by_domain("*:80"),
+            by_domain("*.example.com", "*"),
+        ):
+            self.assertIsNone(table.only)
+
+    def test_weights_are_drawn(self) -> None:
+        route = RouteActionConfig.model_validate(
+            {"weighted_clusters": [{"cluster": {"name": name, "weight": 1}} for name in "ab"]}
+        )
+        table = rules(RouterRuleConfig(match=MatchConfig(prefix="/"), route=route))
+        self.assertIsNone(table.only)
+
+    def test_other_results(self) -> None:
+        table = rules(
+            RouterRuleConfig(match=MatchConfig(prefix="/"), direct_response=DirectResponseConfig(status=418))
+        )
+        self.assertEqual(table.only, DirectResponse(418))
+
+    def test_plain(self) -> None:
+        self.assertTrue(ClusterRoute("a", 3.0).plain)
+        for options in (
+            {"upstream_protocol": "Http2"},
+            {"metadata": {"a": "b"}},
+            {"auto_host_rewrite": True},
+            {"mirrors": (Mirror("m", 100),)},
+        ):
+            self.assertFalse(ClusterRoute("a", **options).plain, options)
 
 
 class OutcomeTests(SynchronousTestCase):

@@ -707,6 +707,138 @@ def read_chunks(data: bytes) -> bytes:
         data = data[size + 2 :]
 
 
+LINES = st.sampled_from(
+    [
+        *(b"GET / HTTP/1.1", b"GET /other?q=%20 HTTP/1.1", b"HEAD /a HTTP/1.1", b"DELETE /a HTTP/1.1"),
+        *(b"POST /a HTTP/1.1", b"OPTIONS /a HTTP/1.1", b"OPTIONS * HTTP/1.1", b"CONNECT /a HTTP/1.1"),
+        *(b"GET http://b/ HTTP/1.1", b"GET /a HTTP/1.0", b"GET /a HTTP/1.2", b"GET  /a HTTP/1.1"),
+        *(
+            b"GET /a#b HTTP/1.1",
+            b"GET /\x80 HTTP/1.1",
+            b"GET /\x7f HTTP/1.1",
+            b"GET / HTTP/1.1 ",
+            b"BREW / HTTP/1.1",
+        ),
+        *(
+            b"get / HTTP/1.1",
+            b"GET /a\tb HTTP/1.1",
+            b"GET /" + b"x" * 250 + b" HTTP/1.1",
+            b"\r\nGET / HTTP/1.1",
+            b"",
+        ),
+    ]
+)
+BEHIND = st.sampled_from(
+    [
+        *([], [], [], [b"X: y"], [b"Connection: keep-alive"], [b"Connection: close"], [b"Content-Length: 3"]),
+        *([b"Transfer-Encoding: chunked"], [b"Expect: 100-continue"], [b"Keep-Alive: 3"], [b"Host: b"]),
+        *([b"Connection: Upgrade", b"Upgrade: x"], [b"x-mosn-try-timeout: 3"], [b"Content-Length: 0"]),
+    ]
+)
+
+
+@st.composite
+def similar_requests(draw: st.DrawFn) -> bytes:
+    """One or more requests, hardly different from others, perhaps not all of the last, perhaps none."""
+    data = b""
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
+        data += b"\r\n".join([draw(LINES), b"Host: a", *draw(BEHIND), b"", b""])
+        data += draw(st.sampled_from([b"", b"", b"", b"abc", b"\r\n", b"0\r\n\r\n"]))
+    return data[: len(data) - draw(st.sampled_from([0, 0, 0, 1, 2, 9, 17]))]
+
+
+class RepeatTests(SynchronousTestCase):
+    """What came before makes no difference to what comes, but to the time that it takes."""
+
+    def test_known_fields(self) -> None:
+        """Requests that differ in their first lines are not taken apart again."""
+        parser = RequestParser()
+        first = get(b"x-mosn-try-timeout: 3", b"Expect: 100-continue")
+        (one, _) = parser.feed(first)
+        llhttp, parser._llhttp = parser._llhttp, None
+        second = first.replace(b"GET /", b"PUT /other?q", 1)
+        (other, _) = parser.feed(second)
+        self.assertIs(parser.feed_one(second), other)
+        self.assertEqual((other.method, other.target, other.raw), (b"PUT", b"/other?q", second))
+        for name in ("host", "length", "keep_alive", "options", "expect_continue", "clean", "mosn"):
+            self.assertEqual(getattr(other, name), getattr(one, name), name)
+        parser._llhttp = llhttp
+        self.assertFalse(parser.feed(GOOD)[0].mosn)
+
+    def test_limit(self) -> None:
+        parser = RequestParser(100)
+        parser.feed(GOOD)
+        size = 100 - len(GOOD)
+        (head, _) = parser.feed(GOOD.replace(b"GET /", b"GET /" + b"x" * size, 1))
+        self.assertEqual(len(head.raw), 100)
+        (error,) = parser.feed(GOOD.replace(b"GET /", b"GET /" + b"x" * (size + 1), 1))
+        self.assertEqual(error.status, 431)
+
+    @settings(deadline=None, max_examples=500)
+    @given(st.lists(similar_requests(), min_size=1, max_size=6))
+    def test_requests(self, reads: list[bytes]) -> None:
+        """With a parser that knows nothing of the requests before, everything is the same."""
+        parser, forgetful = RequestParser(400), RequestParser(400)
+        for data in reads:
+            events = simplify(parser.feed(data))
+            forgetful._fields = b""
+            self.assertEqual(simplify(forgetful.feed(data)), events)
+            for name in ("closed", "held", "held_size", "in_head", "_left"):
+                self.assertEqual(getattr(parser, name), getattr(forgetful, name), name)
+            if data.endswith(b"\r\n") and parser.held:
+                self.assertEqual(simplify(parser.resume()), simplify(forgetful.resume()))
+
+    @settings(deadline=None, max_examples=500)
+    @given(
+        st.lists(
+            st.tuples(
+                st.booleans(),
+                st.sampled_from(
+                    [b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 103 Hints", b"HTTP/1.1 99"]
+                ),
+                st.sampled_from(
+                    [
+                        *([b"Content-Length: 3"], [b"Content-Length: 3"], [b"Content-Length: 4"], []),
+                        *([b"Content-Length: 0"], [b"Transfer-Encoding: chunked"], [b"Connection: close"]),
+                    ]
+                ),
+                st.sampled_from([b"abc", b"abc", b"abd", b"abcd", b"", b"0\r\n\r\n"]),
+            ),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    def test_responses(self, responses: list[tuple[bool, bytes, list[bytes], bytes]]) -> None:
+        """In one piece or in two, with or without a memory."""
+        parser, forgetful, cutting = ResponseParser(), ResponseParser(), ResponseParser()
+        for head_request, line, fields, body in responses:
+            for each in (parser, forgetful, cutting):
+                each.expect(head_request)
+            data = respond(*fields, line=line, body=body)
+            events = simplify(parser.feed(data))
+            forgetful._known = None
+            self.assertEqual(simplify(forgetful.feed(data)), events)
+            self.assertEqual(simplify([*cutting.feed(data[:20]), *cutting.feed(data[20:])]), events)
+            for name in ("closed", "surplus", "in_head", "_left", "_complete"):
+                self.assertEqual(getattr(parser, name), getattr(forgetful, name), name)
+                self.assertEqual(getattr(parser, name), getattr(cutting, name), name)
+            if parser.surplus or not parser._complete:
+                break  # nobody would ask for another one
+
+    def test_known_response(self) -> None:
+        """The same head with as much of a body is the same response, but not for HEAD."""
+        data = respond(b"Content-Length: 3", body=b"abc")
+        parser = ResponseParser()
+        parser.expect(False)
+        head = parser.feed_one(data)
+        parser.expect(False)
+        self.assertIs(parser.feed_one(data.replace(b"abc", b"xyz")), head)
+        parser.expect(True)
+        *_, end = parser.feed(data)
+        self.assertIs(end, END)
+        self.assertTrue(parser.surplus)
+
+
 class ChunkingTests(SynchronousTestCase):
     """However the bytes are cut, the events are the same."""
 
