@@ -49,8 +49,8 @@ class Lengths:
     seconds: float = 3.0
     rounds: int = 3
     quick: bool = False
-    patience: float = 45.0
-    minutes: float = 13.5
+    patience: float = 30.0
+    minutes: float = 12.5
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class NginxHop(Peer):
     """nginx as an ordinary proxy, one process, with connections to the service kept."""
 
     def __init__(self, tools: Tools, backend: Peer) -> None:
-        super().__init__("nginx-hop", "nginx, plain proxy of one hop")
+        super().__init__("nginx-hop", "nginx, proxy of one hop")
         self._program = tools.nginx
         self._backend = backend
 
@@ -137,7 +137,7 @@ class HaproxyHop(Peer):
     """haproxy as an ordinary proxy, one thread."""
 
     def __init__(self, tools: Tools, backend: Peer) -> None:
-        super().__init__("haproxy-hop", "haproxy, plain proxy of one hop")
+        super().__init__("haproxy-hop", "haproxy, proxy of one hop")
         if tools.haproxy is None:
             raise ValueError("haproxy is not installed")
         self._program = tools.haproxy

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 __all__ = ["REVERSE_CONNECTIONS", "OurPair", "Setup"]
 
+import http.client
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any, Literal
 
 from benchmarks.bolt import EchoError, probe
 from benchmarks.install import Tools
+from benchmarks.load import GIANT, SMALL
 from benchmarks.measure import established
-from benchmarks.processes import LOOPBACK, Peer, free_ports
+from benchmarks.processes import LOOPBACK, Peer, PeerError, fetch, free_ports
 
 # More than wrk's 32 connections: each of them takes a reverse connection for
 # itself while it has a request (HTTP) or for as long as it lives (tcp_proxy).
@@ -103,6 +106,30 @@ class OurPair(Peer):
             return probe(self.front)
         except EchoError as error:
             raise ConnectionError(str(error)) from error
+
+    def wait_ready(self) -> None:
+        """
+        See that it serves, and that mux is what it is said to be.
+
+        @raise PeerError: if not.
+        """
+        super().wait_ready()
+        if self.setup.mux and self.setup.connections == 1 and not self._shares():
+            raise PeerError(
+                f"{self.title}: a request waits for another one, so the ends did not agree on mux"
+            )
+
+    def _shares(self) -> bool:
+        """Whether a request is answered while another one is under way on the only reverse connection."""
+        with socket.create_connection((LOOPBACK, self.front), timeout=5) as connection:
+            # nobody takes the answer, and it is larger than all buffers
+            connection.sendall(f"GET {GIANT.path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n\r\n".encode())
+            if not connection.recv(1024).startswith(b"HTTP/1.1 200"):
+                return False
+            try:
+                return fetch(self.front, SMALL.path, timeout=2) == SMALL.size
+            except (OSError, http.client.HTTPException):
+                return False
 
     def _server_config(self) -> dict[str, Any]:
         tunnel: dict[str, Any] = {"filters": [{"type": "tunnel"}]}

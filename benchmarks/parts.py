@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.bench import Bench, Entry, say
@@ -91,6 +91,10 @@ def core(bench: Bench, names: Sequence[str] = SATURATED, loads: Sequence[Load] =
             for name, peer in bench.peers(names).items()
         ]
         bench.measure(entries, warm=not bench.lengths.quick)
+    for name in names:
+        with suppress(PeerError, OSError):
+            if evidence := bench.peer(name).evidence():
+                say(f"{title(name)}: {evidence}")
 
 
 def steady(bench: Bench) -> None:
@@ -303,7 +307,7 @@ class _Alone(OurPair):
 def _agents(bench: Bench) -> None:
     server = _Alone(
         "ours-server",
-        "ours, the server alone",
+        "ours, the server",
         bench.tools,
         bench.backend,
         Setup("http", "tcp"),
@@ -352,7 +356,7 @@ def _reverse_connections(bench: Bench) -> None:
                 entry = Entry(
                     *("reverse", "1k", name, peer, _wrk(bench, peer, SMALL)),
                     x=count,
-                    title=title(name).replace(", one connection with mux", ", mux"),
+                    title=title(name),
                 )
                 bench.measure([entry], rounds=1, seconds=_short(bench), warm=False)
         except PeerError as error:

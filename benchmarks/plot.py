@@ -122,8 +122,8 @@ def lines(
     @param log_x: whether the horizontal axis is logarithmic; its values are positive then.
     @param x_text: what stands below some values.
     """
-    left, right, top, below = 64, 16, 40, 44
-    height = 250
+    left, right, top, below = 64, 16, 50, 44
+    height = 260
     xs = sorted({x for points in series.values() for x, _ in points})
     most = max([0.0, *(y for points in series.values() for _, y in points)])
     if not xs:

@@ -222,14 +222,16 @@ class Peer(ABC):
         return str(path)
 
 
-def fetch(port: int, path: str) -> int:
+def fetch(port: int, path: str, timeout: float = 5.0) -> int:
     """
     Ask for a resource once.
+
+    @param timeout: seconds without a byte after which to give up.
 
     @return: the size of the body, bytes.
     @raise http.client.HTTPException: if the answer is not 200.
     """
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -12,33 +12,28 @@ from benchmarks.install import Tools
 from benchmarks.ours import OurPair, Setup
 from benchmarks.processes import Peer
 
+# what the server does + what the agent does; relay is tcp_proxy
 _OURS = {
-    "ours-http-tcp": ("ours, HTTP on the server, raw relay on the agent", Setup("http", "tcp")),
-    "ours-http": ("ours, HTTP on both ends", Setup("http", "http")),
-    "ours-http-tcp-mux": ("ours, as the first, one connection with mux", Setup("http", "tcp", 1, mux=True)),
-    "ours-tcp": ("ours, tcp_proxy on both ends", Setup("tcp", "tcp")),
-    "ours-tcp-mux": (
-        "ours, tcp_proxy on both ends, one connection with mux",
-        Setup("tcp", "tcp", 1, mux=True),
-    ),
-    "ours-http-tcp-tls": ("ours, as the first, TLS on the tunnel", Setup("http", "tcp", tls=True)),
-    "ours-http-tls": ("ours, HTTP on both ends, TLS on the tunnel", Setup("http", "http", tls=True)),
-    "ours-http-tcp-tls-mux": (
-        "ours, as the first, TLS on the tunnel, one connection with mux",
-        Setup("http", "tcp", 1, mux=True, tls=True),
-    ),
-    "ours-h2": ("ours, HTTP/2 to the server and in the tunnel", Setup("h2", "h2", 1)),
-    "ours-h2-tcp": ("ours, HTTP/2 to the server, HTTP/1 in the tunnel", Setup("h2", "tcp")),
-    "ours-bolt": ("ours, bolt on both ends", Setup("bolt", "bolt", 1)),
-    "ours-workers-1": ("ours, as the first, 1 worker", Setup("http", "tcp", workers=1)),
-    "ours-workers-2": ("ours, as the first, 2 workers", Setup("http", "tcp", workers=2)),
+    "ours-http-tcp": ("ours, HTTP + relay", Setup("http", "tcp")),
+    "ours-http": ("ours, HTTP + HTTP", Setup("http", "http")),
+    "ours-http-tcp-mux": ("ours, HTTP + relay, mux", Setup("http", "tcp", 1, mux=True)),
+    "ours-tcp": ("ours, relay + relay", Setup("tcp", "tcp")),
+    "ours-tcp-mux": ("ours, relay + relay, mux", Setup("tcp", "tcp", 1, mux=True)),
+    "ours-http-tcp-tls": ("ours, HTTP + relay, TLS", Setup("http", "tcp", tls=True)),
+    "ours-http-tls": ("ours, HTTP + HTTP, TLS", Setup("http", "http", tls=True)),
+    "ours-http-tcp-tls-mux": ("ours, HTTP + relay, TLS, mux", Setup("http", "tcp", 1, mux=True, tls=True)),
+    "ours-h2": ("ours, HTTP/2 + HTTP/2", Setup("h2", "h2", 1)),
+    "ours-h2-tcp": ("ours, HTTP/2 + relay", Setup("h2", "tcp")),
+    "ours-bolt": ("ours, bolt + bolt", Setup("bolt", "bolt", 1)),
+    "ours-workers-1": ("ours, HTTP + relay, 1 worker", Setup("http", "tcp", workers=1)),
+    "ours-workers-2": ("ours, HTTP + relay, 2 workers", Setup("http", "tcp", workers=2)),
 }
 
 _OTHERS = {
     "direct": "nginx, direct",
-    "nginx-hop": "nginx, plain proxy of one hop",
-    "haproxy-hop": "haproxy, plain proxy of one hop",
-    "envoy-http": "Envoy pair, HTTP on both ends",
+    "nginx-hop": "nginx, proxy of one hop",
+    "haproxy-hop": "haproxy, proxy of one hop",
+    "envoy-http": "Envoy pair, HTTP + HTTP",
     "envoy-tcp": "Envoy pair, tcp_proxy in CONNECT streams",
 }
 

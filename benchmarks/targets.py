@@ -38,8 +38,8 @@ FIGURES = {
     "cpu": Figure("CPU per request", "µs", lambda each: each.cpu_per_request, False, 0),
     "megabytes": Figure("MB/s", "MB/s", lambda each: each.megabytes, True, 0),
     "cpu-gb": Figure("CPU per GB", "s/GB", lambda each: each.cpu_per_gigabyte, False, 2),
-    "p99": Figure("p99 at a constant rate", "ms", lambda each: each.p99, False, 2),
-    "resident": Figure("resident memory, idle", "MB", lambda each: sum(each.resident) / 1e6, False, 0),
+    "p99": Figure("p99", "ms", lambda each: each.p99, False, 2),
+    "resident": Figure("resident memory", "MB", lambda each: sum(each.resident) / 1e6, False, 0),
 }
 
 
@@ -60,23 +60,28 @@ class Target:
     bound: float
 
 
-_RAW = "HTTP/1 1 KB, 32 connections: HTTP on the server, raw relay on the agent"
-_STEADY = "1 KB at a constant rate, half of the slower one's peak"
+_SMALL = "1 KB, 32 connections"
+_BIG = "10 MB, 4 connections"
+_STEADY = "1 KB at half of the slower one's peak rate"
 
 TARGETS = (
-    Target(_RAW, "ours-http-tcp", "core", "1k", "rate", 1.6),
-    Target(_RAW, "ours-http-tcp", "core", "1k", "cpu", 0.6),
-    Target("the same, HTTP on both ends", "ours-http", "core", "1k", "rate", 1.1),
-    Target("the same, HTTP on both ends", "ours-http", "core", "1k", "cpu", 0.9),
-    Target("the first, over one connection with mux", "ours-http-tcp-mux", "core", "1k", "rate", 1.3),
-    Target(_STEADY, "ours-http-tcp", "steady", "1k", "p99", 1.0),
-    Target("10 MB bodies, 4 connections: as the first", "ours-http-tcp", "core", "10m", "megabytes", 1.25),
-    Target("10 MB bodies, 4 connections: as the first", "ours-http-tcp", "core", "10m", "cpu-gb", 0.7),
-    Target("tcp_proxy on both ends, 1 KB", "ours-tcp", "core", "1k", "rate", 2.2),
-    Target("TLS on the tunnel, 1 KB: as the first", "ours-http-tcp-tls", "core", "1k", "rate", 1.1),
-    Target("TLS on the tunnel, 10 MB: as the first", "ours-http-tcp-tls", "core", "10m", "megabytes", 0.75),
-    Target(f"TLS on the tunnel, {_STEADY}", "ours-http-tcp-tls", "steady", "1k", "p99", 2.0),
-    Target("server and agent, before any load", "ours-http-tcp", "idle", "idle", "resident", 0.6),
+    Target(f"{_SMALL}: HTTP + relay", "ours-http-tcp", "core", "1k", "rate", 1.6),
+    Target(f"{_SMALL}: HTTP + relay", "ours-http-tcp", "core", "1k", "cpu", 0.6),
+    Target(f"{_SMALL}: HTTP + HTTP", "ours-http", "core", "1k", "rate", 1.1),
+    Target(f"{_SMALL}: HTTP + HTTP", "ours-http", "core", "1k", "cpu", 0.9),
+    Target(
+        f"{_SMALL}: HTTP + relay, one connection with mux", "ours-http-tcp-mux", "core", "1k", "rate", 1.3
+    ),
+    Target(f"{_STEADY}: HTTP + relay", "ours-http-tcp", "steady", "1k", "p99", 1.0),
+    Target(f"{_BIG}: HTTP + relay", "ours-http-tcp", "core", "10m", "megabytes", 1.25),
+    Target(f"{_BIG}: HTTP + relay", "ours-http-tcp", "core", "10m", "cpu-gb", 0.7),
+    Target(f"{_SMALL}: relay + relay", "ours-tcp", "core", "1k", "rate", 2.2),
+    Target(f"{_SMALL}: HTTP + relay, TLS on the tunnel", "ours-http-tcp-tls", "core", "1k", "rate", 1.1),
+    Target(f"{_BIG}: HTTP + relay, TLS on the tunnel", "ours-http-tcp-tls", "core", "10m", "megabytes", 0.75),
+    Target(f"{_STEADY}: HTTP + relay, TLS on the tunnel", "ours-http-tcp-tls", "steady", "1k", "p99", 2.0),
+    Target(
+        "server and agent before any load: HTTP + relay", "ours-http-tcp", "idle", "idle", "resident", 0.6
+    ),
 )
 
 
