@@ -367,6 +367,7 @@ class HeartbeatTests(BoltTestCase):
         self.cloud = self.run_proxy(cloud_config(cluster={"keepalive": {"interval": "100ms"}}), "server")
         config = edge_config(await self.cloud.port("tunnel_server_listener"), service.address)
         config["servers"][0]["listeners"][0]["connection_idle_timeout"] = "500ms"
+        config["extends"][0]["config"]["mux"] = False  # streams come and go; their connection stays anyway
         self.edge = self.run_proxy(config, "agent")
         await self.edge.logged(SERVING)
         await self.cloud.counted(JOINED, 1)
