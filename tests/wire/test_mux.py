@@ -439,7 +439,10 @@ class AcknowledgeTests(SynchronousTestCase):
         def send_much(mux: Mux) -> None:
             mux.send(1, bytes(TURN))
 
-        for act in (send, send_much, lambda mux: mux.end(1), lambda mux: mux.reset(1)):
+        def take(mux: Mux) -> None:
+            consume(mux, mux.feed(frame(DATA, 0, 1, bytes(WINDOW))))
+
+        for act in (send, send_much, take, lambda mux: mux.end(1), lambda mux: mux.reset(1)):
             mux = Mux(False)
             mux.feed(frame(UPDATE, SYN, 1))
             act(mux)
@@ -794,6 +797,15 @@ class CreditTests(SynchronousTestCase):
         self.assertEqual(mux.feed(frame(UPDATE, 0, 1, 6)), [])
         self.assertEqual([f.length for f in taken(mux)], [11])
         self.assertEqual(mux.pending(1), 10)
+
+    def test_no_more_than_the_window_in_small_pieces(self) -> None:
+        mux = accepted()
+        sent = 0
+        for _ in range(WINDOW // 1000 + 10):
+            mux.send(1, bytes(1000))
+            sent += sum(f.length for f in taken(mux))
+        self.assertEqual(sent, WINDOW)
+        self.assertEqual(mux.pending(1), (WINDOW // 1000 + 10) * 1000 - WINDOW)
 
     def test_credit_is_reported_if_nothing_waits(self) -> None:
         mux = accepted()
