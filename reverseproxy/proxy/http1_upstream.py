@@ -61,7 +61,7 @@ class Http1Client(Switchable):
     counted = False
 
     def __init__(self, pool: Http1Pool) -> None:
-        self.reused = pool.exclusive
+        self.reused = pool.host.returns
         self.full = False
         self.closed = False
         self.parser = ResponseParser()

@@ -320,7 +320,7 @@ class Http2Client(Http2Protocol):
 
     def __init__(self, pool: Http2Pool) -> None:
         super().__init__(ClientConnection(LIMITS), pool.clock, LINGER)
-        self.reused = pool.exclusive
+        self.reused = pool.host.returns
         self.scheme = b"http"
         self._pool = pool
         self._calls: dict[int, Http2Call] = {}

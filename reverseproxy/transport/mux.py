@@ -31,6 +31,7 @@ __all__ = [
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -177,6 +178,8 @@ class MuxSession(Protocol):
         self._ping_timeout = ping_timeout
         self._heard = 0.0
         self._pinged = 0.0
+        self._asking = False  # nothing has come since
+        self._last_look = False
         self._token = 0
         self._timer: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
@@ -184,7 +187,9 @@ class MuxSession(Protocol):
         self._host: IAddress | None = None
 
     def __repr__(self) -> str:
-        return f"<MuxSession with {self._peer}, {len(self._streams)} streams>"
+        peer = self._peer
+        name = f"{peer.host}:{peer.port}" if isinstance(peer, IPv4Address | IPv6Address) else peer
+        return f"<MuxSession with {name}, {len(self._streams)} streams>"
 
     # for whoever has the session
 
@@ -302,11 +307,12 @@ class MuxSession(Protocol):
         transport.registerProducer(self, True)
         self._heard = self._seconds()
         self._ping()
-        self._timer = self._clock.callLater(self._ping_timeout, self._check)
+        self._timer = self._clock.callLater(min(self._ping_interval, self._ping_timeout), self._look)
 
     def dataReceived(self, data: bytes) -> None:
         """Tell streams of what has come for them."""
         self._heard = now = self._seconds()
+        self._asking = False
         mux = self.mux
         broken = None
         events: Any
@@ -525,39 +531,34 @@ class MuxSession(Protocol):
     def _ping(self) -> None:
         self._token = (self._token + 1) & 0xFFFFFFFF
         self._pinged = self._seconds()
+        self._asking = True
+        self._last_look = False
         self.mux.ping(self._token)
         self.schedule()
 
-    def _check(self) -> None:
-        """Look how long nothing has come."""
+    def _look(self) -> None:
+        """See whether the peer has been silent for too long."""
         now = self._seconds()
         self._clear_orphans(now)
-        silent = now - self._heard
-        if silent < self._ping_interval:
-            # An answer that is still to come only matters for how far away the peer is.
-            self._again(self._ping_interval - silent, self._check)
-        else:
+        wait = self._heard + self._ping_interval - now
+        if self._asking:
+            wait = self._pinged + self._ping_timeout - now
+            if wait <= 0:
+                if self._last_look:
+                    self._give_up(now)
+                    return
+                self._last_look = True
+        elif wait <= 0:
             self._ping()
-            self._again(self._ping_timeout, self._check_answer, now)
+            # If the answer comes at once, there is another question to be asked before it would be due.
+            wait = min(self._ping_interval, self._ping_timeout)
+        self._timer = self._clock.callLater(max(wait, GRACE), self._look)
 
-    def _check_answer(self, asked: float) -> None:
-        """Look whether anything has come since the peer was asked."""
-        if self._heard > asked:
-            self._check()
-        else:
-            self._again(GRACE, self._check_again, asked)
-
-    def _check_again(self, asked: float) -> None:
-        if self._heard > asked:
-            self._check()
-        else:
-            self._timer = None
-            silent = self._seconds() - self._heard
-            log.warn("{session} is closed: nothing has come for {silent:.1f} s", session=self, silent=silent)
-            self.abort(f"no answer to a ping, and nothing else for {silent:.1f} s")
-
-    def _again(self, delay: float, call: Callable[..., object], *arguments: object) -> None:
-        self._timer = self._clock.callLater(max(delay, GRACE), call, *arguments)
+    def _give_up(self, now: float) -> None:
+        self._timer = None
+        silent = now - self._heard
+        log.warn("{session} is closed: nothing has come for {silent:.1f} s", session=self, silent=silent)
+        self.abort(f"no answer to a ping, and nothing else for {silent:.1f} s")
 
     def _clear_orphans(self, now: float) -> None:
         """Break off streams whose peer has not ended its half for too long."""

@@ -273,9 +273,13 @@ class IntegrationTestCase(TestCase):
     Every C{twistd reverseproxy} process that still runs at the end of the test
     is sent SIGTERM and has to exit with status 0, and none may have logged an
     error or a traceback, except for what C{self.expected_errors} match.
+
+    @cvar mux: whether agents offer to carry many streams over a connection, if
+        their configuration does not say.
     """
 
     timeout = 120
+    mux = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -318,6 +322,8 @@ class IntegrationTestCase(TestCase):
         if isinstance(config, Path):
             file = config
         else:
+            if not self.mux:
+                config = _without_streams(config)
             file = self.directory / f"{name}-{len(self.children)}.json"
             file.write_text(json.dumps(config, indent=1))
         return self.run_twistd(name, "--log-format", "json", "--config", str(file), *options, **environ)
@@ -399,6 +405,15 @@ def _with_logs(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise self.failureException(self._tails(Failure(error).getTraceback())) from error
 
     return test
+
+
+def _without_streams(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let agents lend each connection as a whole, as MOSN's do."""
+    extends = [
+        {**each, "config": {"mux": False, **each["config"]}} if each["type"] == "tunnel_agent" else each
+        for each in config.get("extends", ())
+    ]
+    return {**config, "extends": extends}
 
 
 def resident_bytes(pid: int) -> int:

@@ -133,7 +133,8 @@ class TcpTests(IntegrationTestCase):
         self.cloud = self.run_proxy(server(kind="tcp"), "server")
         tunnel, port = await self.cloud.port("tunnelListener"), await self.cloud.port("clientListener")
         edge = self.run_proxy(
-            quick_agent(tunnel, f"127.0.0.1:{later}", kind="tcp", reconnect_max_duration="300ms"), "agent"
+            quick_agent(tunnel, f"127.0.0.1:{later}", kind="tcp", reconnect_max_duration="300ms", mux=False),
+            "agent",
         )
         await edge.logged("Connection refused")
         peer = await connect_raw(self, port)

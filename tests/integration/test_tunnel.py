@@ -92,7 +92,7 @@ class LossTests(IntegrationTestCase):
         # what MOSN's server does after each TCP session, and any middle box when it likes
         cloud = self.run_proxy(server(kind="tcp"), "server")
         tunnel, client = await cloud.port("tunnelListener"), await cloud.port("clientListener")
-        self.run_proxy(quick_agent(tunnel), "agent")
+        self.run_proxy(quick_agent(tunnel, mux=False), "agent")
         for turn in range(1, 4):
             await joined(cloud, turn)
             answer = await fetch(client)
@@ -182,3 +182,9 @@ class IdentityTests(IntegrationTestCase):
         load = Load(client, 32, limit=1000).start()
         await load.finished()
         self.assertEqual((load.failures, load.answered), ([], 1000))
+
+
+class LentTests(StartTests, LossTests, DrainTests, IdentityTests):
+    """All of it with connections that carry one request at a time."""
+
+    mux = False
