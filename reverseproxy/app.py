@@ -50,6 +50,7 @@ from reverseproxy.tunnel.discovery import Discovery, Target
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator
 from reverseproxy.tunnel.server import TunnelServer
 from reverseproxy.wire.extra import Announcement
+from reverseproxy.workers.worker import Worker
 
 log = Logger()
 
@@ -73,19 +74,28 @@ class ReverseProxy(Service):
     _cut_short = False
 
     def __init__(
-        self, config: Config, reactor: Any, random: Random, file: str = "", dry: bool = False
+        self,
+        config: Config,
+        reactor: Any,
+        random: Random,
+        file: str = "",
+        dry: bool = False,
+        worker: Worker | None = None,
     ) -> None:
         """
         Build everything; nothing is bound or dialled yet.
 
         @param file: where the configuration comes from, for error messages.
         @param dry: only to see whether it can be built: no log file is made.
+        @param worker: which one of several workers this is; L{None} for the
+            only process that there is.
         @raise ConfigError: with every problem that only building shows, such as
             a certificate that does not load.
         """
         self._config = config
         self._file = file
         self._dry = dry
+        self._worker = worker
         self._reactor = reactor
         self._random = random
         self._problems: list[Problem] = []
@@ -97,6 +107,7 @@ class ReverseProxy(Service):
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
         )
+        self._siblings = None if worker is None else worker.join(self.clusters)
         self._routers: dict[str, Router] = {}
         for index, router in enumerate(config.server.routers):
             place = f"servers[0].routers[{index}]"
@@ -105,11 +116,13 @@ class ReverseProxy(Service):
             self._try(place, partial(self._router, router, place))
         self.listeners = {c.name: self._listener(i, c) for i, c in enumerate(config.server.listeners)}
         self._prepare_clusters()
-        self.agents = [
-            self._agent(index, extension.config)
-            for index, extension in enumerate(config.extends)
-            if isinstance(extension.config, TunnelAgentConfig) and extension.config.enable
-        ]
+        self.agents = []
+        for index, extension in enumerate(config.extends):
+            agent = extension.config
+            if isinstance(agent, TunnelAgentConfig) and agent.enable:
+                share = agent if worker is None else worker.share_of_agent(agent, index)
+                if share is not None:
+                    self.agents.append(self._agent(index, share))
         if self._problems:
             self._close_access_logs()
             raise ConfigError(*self._problems)
@@ -147,7 +160,9 @@ class ReverseProxy(Service):
 
     def _cluster(self, index: int, config: ClusterConfig) -> Cluster:
         path = f"cluster_manager.clusters[{index}]"
-        cluster = make_cluster(config, self._reactor, self._random, rpc_checkers(self._reactor))
+        checkers = rpc_checkers(self._reactor)
+        workers = 1 if self._worker is None else self._worker.workers
+        cluster = make_cluster(config, self._reactor, self._random, checkers, workers)
         hosts = []
         for number, host in enumerate(config.hosts):
             make = self._try(f"{path}.hosts[{number}]", partial(self._host_maker, config, host, path))
@@ -199,7 +214,8 @@ class ReverseProxy(Service):
             tls = self._try(place, partial(self._server_tls, contexts, place))
         access_log = self._access_log(config, path)
         build = self._first_filter(config, f"{path}.filter_chains[0]", access_log, 0)
-        return Listener(config, build, self._reactor, tls)
+        listen = None if self._worker is None else self._worker.listen_for(config.name)
+        return Listener(config, build, self._reactor, tls, listen)
 
     def _first_filter(
         self,
@@ -226,7 +242,15 @@ class ReverseProxy(Service):
             place = f"{path}.access_logs[{index}]"
             access_log = self._try(
                 place,
-                partial(AccessLog, each.log_path, each.log_format, self._reactor, config.name, self._dry),
+                partial(
+                    AccessLog,
+                    each.log_path,
+                    each.log_format,
+                    self._reactor,
+                    config.name,
+                    self._dry,
+                    0 if self._worker is None else self._worker.number + 1,
+                ),
             )
             if access_log is not None:
                 self.warnings += [self._placed(place, warning) for warning in access_log.warnings]
@@ -288,6 +312,10 @@ class ReverseProxy(Service):
                     clock=self._reactor,
                     find_validator=find_validator,
                 )
+                if self._worker is not None and self._siblings is not None:
+                    server.unix_prefix = f"{self._worker.number + 1}."
+                    server.evict_elsewhere = partial(self._siblings.evict, listener.name)
+                    self._siblings.servers[listener.name] = server
                 return server.build_protocol
             case _:
                 return None
@@ -379,6 +407,8 @@ class ReverseProxy(Service):
             listener.startService()  # type: ignore[no-untyped-call]
         for agent in self.agents:
             agent.startService()
+        if self._worker is not None:
+            self._worker.start(self)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -386,7 +416,8 @@ class ReverseProxy(Service):
 
         In this order, so that nothing is cut off that something else still
         needs: clients' listeners, whose requests may go through the tunnels;
-        agents; tunnel listeners.  A process without a tunnel server of its own
+        agents; tunnel listeners.  A worker waits for the others after the first
+        of these, as their requests may go through its tunnels.  A process without a tunnel server of its own
         lets its agents go at the same time as its listeners, so that the
         servers send no more requests here.
 
@@ -401,16 +432,23 @@ class ReverseProxy(Service):
         others = [each for each in self.listeners.values() if each not in tunnels]
         log.info("stopping: requests under way may take up to {seconds:g} s", seconds=seconds)
         self._stopping = True
+        worker = self._worker
+        if worker is not None:
+            worker.stopping()
         drains = [each.drain(seconds) for each in others]
         if tunnels:
             await DeferredList(drains, consumeErrors=True)
             drains = []
+            if worker is not None:
+                await worker.drained()
         if not self._cut_short:
             drains += [agent.drain() for agent in self.agents]
         await DeferredList(drains, consumeErrors=True)
         for agent in self.agents:
             agent.stopService()
         await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
+        if worker is not None:
+            worker.stop()
         self.clusters.close("stopping")
         self._reloader.stop()
         self._sweep.stop()

@@ -284,7 +284,9 @@ class Listener(Service):
         except (CannotListenError, OSError) as error:
             raise not_bound(self.config, error) from error
         self.bound = format_address(self._port.getHost())
-        log.info(
+        # If it has been bound by somebody else, that one has said so.
+        write = log.info if self._listen == self._bind else log.debug
+        write(
             "listener {listener} listening on {address}{tls}",
             listener=self.name,
             address=self.bound,

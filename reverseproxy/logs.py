@@ -8,7 +8,8 @@ text format is one line for each event::
 
 with the lines of a traceback indented below it.  The JSON format is one object
 for each event, with C{time}, C{level}, C{namespace}, C{message} and every field
-that was given to the logger.
+that was given to the logger.  Lines of a worker have its number: C{[2]} before
+the namespace, or C{worker}.
 
 Peers choose much of what is logged about them.  So control characters and
 line breaks are escaped (nobody can forge a line or send escape sequences to a
@@ -111,7 +112,7 @@ _REDACTED: Final = "[redacted]"
 _LEGACY_KEYS: Final = frozenset(
     {"isError", "message", "system", "format", "time", "failure", "why", "logLevel"}
 )
-_OWN_KEYS: Final = frozenset({"time", "level", "namespace", "message", "traceback"})
+_OWN_KEYS: Final = frozenset({"time", "level", "namespace", "message", "traceback", "worker"})
 
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -324,7 +325,9 @@ class LogFile:
         room.register(self._fd, select.POLLOUT)
         if not room.poll(0):
             raise BlockingIOError
-        return os.write(self._fd, data[: select.PIPE_BUF])
+        # Whole lines, where it can be: another process may write to it as well.
+        end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
+        return os.write(self._fd, data[: end or select.PIPE_BUF])
 
     def _lose(self, data: bytes, reason: str) -> None:
         """Give up on some lines."""
@@ -364,9 +367,12 @@ class LogObserver:
     @ivar file: where the lines go.
     """
 
-    def __init__(self, file: LogFile, level: str, render: Callable[[LogEvent], str]) -> None:
+    def __init__(
+        self, file: LogFile, level: str, render: Callable[[LogEvent, int], str], worker: int = 0
+    ) -> None:
         self.file = file
         self._render = render
+        self._worker = worker
         self.level = level
 
     @property
@@ -383,7 +389,7 @@ class LogObserver:
         """Take an event, as L{ILogObserver} has it."""
         if self._predicate(event) is PredicateResult.no:
             return
-        lines = self._render(event)
+        lines = self._render(event, self._worker)
         before, self.file.lost = self.file.lost, 0
         if before:
             notice: LogEvent = {
@@ -394,7 +400,7 @@ class LogObserver:
                 "lost": before,
                 "reason": self.file.reason,
             }
-            lines = self._render(notice) + lines
+            lines = self._render(notice, self._worker) + lines
         self.file.write(lines.encode("utf-8", "backslashreplace"))
         if before and self.file.lost:
             # The notice is not worth counting.
@@ -413,19 +419,20 @@ class LogObserver:
         self.file.close()
 
 
-def make_observer(path: str, level: str = DEFAULT_LEVEL, fmt: str = "text") -> LogObserver:
+def make_observer(path: str, level: str = DEFAULT_LEVEL, fmt: str = "text", worker: int = 0) -> LogObserver:
     """
     Make the observer for the configured log.
 
     @param path: a file name, C{"stdout"}, or C{"stderr"} (also C{""}).
     @param level: a MOSN level name, see L{parse_level}.
     @param fmt: C{"text"} or C{"json"}.
+    @param worker: the number of this worker, from 1; 0 for a process that is none.
     @raise ConfigError: if the file can't be opened or the format is unknown.
     """
     renderers = {"text": _render_text, "json": _render_json}
     if fmt not in renderers:
         raise ConfigError(Problem("", "", f"{fmt!r} is not a log format; use 'text' or 'json'"))
-    return LogObserver(LogFile(path, "default_log_path"), level, renderers[fmt])
+    return LogObserver(LogFile(path, "default_log_path"), level, renderers[fmt], worker)
 
 
 def _without_secrets(event: LogEvent) -> LogEvent:
@@ -475,15 +482,16 @@ def _traceback(event: LogEvent) -> list[str]:
     return [escape(line) for line in text.rstrip().split("\n")]
 
 
-def _render_text(event: LogEvent) -> str:
+def _render_text(event: LogEvent, worker: int = 0) -> str:
     """One line, and the traceback indented below it."""
     event = _without_secrets(event)
     time = format_time(event.get("log_time"))
-    line = f"{time} {_level(event):5} {_namespace(event)}: {_message(event)}\n"
+    who = f"[{worker}] " if worker else ""
+    line = f"{time} {_level(event):5} {who}{_namespace(event)}: {_message(event)}\n"
     return line + "".join(f"    {part}\n" for part in _traceback(event))
 
 
-def _render_json(event: LogEvent) -> str:
+def _render_json(event: LogEvent, worker: int = 0) -> str:
     """One JSON object on one line."""
     event = _without_secrets(event)
     record: dict[str, Any] = {
@@ -492,6 +500,8 @@ def _render_json(event: LogEvent) -> str:
         "namespace": _namespace(event),
         "message": _message(event),
     }
+    if worker:
+        record["worker"] = worker
     traceback = _traceback(event)
     if traceback:
         record["traceback"] = "\n".join(traceback)

@@ -6,28 +6,41 @@ This is the only module that touches the global reactor.
 
 from __future__ import annotations
 
-__all__ = ["Options", "makeService"]
+__all__ = ["Options", "makeService", "work"]
 
+import atexit
+import os
+import pwd
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from random import SystemRandom
 from typing import Any, ClassVar, NoReturn, TextIO
 
-from twisted.application.service import IService, IServiceCollection
-from twisted.logger import ILogObserver, Logger
+from twisted.application.service import IService, IServiceCollection, Service
+from twisted.internet.error import ReactorAlreadyInstalledError
+from twisted.logger import ILogObserver, Logger, globalLogBeginner
 from twisted.python.components import Componentized
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
+from twisted.python.util import switchUID
 
 from reverseproxy import __version__, quickstart
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS
 from reverseproxy.config.summary import summarize
-from reverseproxy.errors import ConfigError
+from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogObserver, make_observer
 from reverseproxy.transport import is_supported, with_streams
+from reverseproxy.wire import http1
+from reverseproxy.workers.control import CONTROL_FD, receive_setup
+from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
+from reverseproxy.workers.supervisor import Supervisor
+from reverseproxy.workers.worker import Worker
 
 log = Logger()
 
@@ -44,6 +57,7 @@ class Options(BaseOptions):
     process, with status 1, before anything is bound or forked.
 
     @ivar loaded: the configuration.
+    @ivar workers: how many processes are to share the work.
     """
 
     synopsis = "[options]"
@@ -60,9 +74,17 @@ class Options(BaseOptions):
         ["log-format", None, "text", "How to write the log: text or json."],
         ["log-level", None, None, f"Overrides the file's default_log_level: {', '.join(LOG_LEVELS)}."],
         ["transport", None, None, "Connections: fast, ours, the default on Linux; or stock, Twisted's own."],
+        [
+            "workers",
+            None,
+            None,
+            "How many processes share the work: a number, or auto for one for each core. "
+            "Overrides the file's processor; 1 if neither says.",
+        ],
     ]
 
     loaded: Loaded
+    workers: int
 
     @property
     def file(self) -> str:
@@ -71,7 +93,8 @@ class Options(BaseOptions):
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
-        sys.stdout.write(f"reverseproxy {__version__}\n")
+        kind = "" if http1.__file__.endswith(".py") else " (compiled)"
+        sys.stdout.write(f"reverseproxy {__version__}{kind}\n")
         raise SystemExit(0)
 
     def postOptions(self) -> None:
@@ -86,17 +109,36 @@ class Options(BaseOptions):
             raise UsageError(f"--transport must be fast or stock, not {self['transport']}")
         if self["transport"] == "fast" and not is_supported(_reactor()):
             raise UsageError("--transport fast works on Linux only, with a reactor that has sockets")
+        if self["workers"] is not None:
+            try:
+                self.workers = parse_workers(str(self["workers"]))
+            except ValueError as error:
+                raise UsageError(f"--workers: {error}") from None
         try:
             self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
             if self["check"]:
                 # Certificates, tokens and plug-ins are looked at when the service is built.
                 built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
+            if self["workers"] is None:
+                self.workers = self._processor()
         except ConfigError as error:
             _exit(sys.stderr, f"{error}\n", 1)
         if self["check"]:
             warnings = [*self.loaded.warnings, *built.warnings]
             _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in warnings))
             _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", 0)
+
+    def _processor(self) -> int:
+        """
+        How many workers the configuration wants.
+
+        @raise ConfigError: if that is no number of workers.
+        """
+        try:
+            return parse_workers(self.loaded.config.server.processor)
+        except ValueError:
+            problem = f'expected a number from 1 to {MAX_WORKERS}, or "auto"'
+            raise ConfigError(Problem(self.file, "servers[0].processor", problem)) from None
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -128,11 +170,10 @@ def _on_signal(number: int, call: Callable[[], object]) -> None:
     signal.signal(number, lambda *_: _reactor().callFromThread(call))
 
 
-class _Service(ReverseProxy):
-    """The service, with what only a process of its own may do: logs and signals."""
+class _Process(Service):
+    """What only the service of a process that twistd runs may do: logs and signals."""
 
     observer: LogObserver
-    is_quickstart = False
     _asked_to_stop = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -151,18 +192,16 @@ class _Service(ReverseProxy):
             # Not called a warning: Twisted's own observers take such a field for Python's.
             log.warn("{problem}", problem=str(warning))
         try:
-            super().privilegedStartService()
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
         except ConfigError as error:
             log.critical("{reason}", reason=str(error))
             _exit(sys.stderr, f"{error}\n", 1)
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         # The reactor installs its own handler when it starts, with which twistd would end by
         # SIGTERM itself; this is a normal end, with status 0 (spec 7).
         _reactor().addSystemEventTrigger("after", "startup", _on_signal, signal.SIGTERM, self._terminate)
-        if self.is_quickstart:
-            quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
 
     def _terminate(self) -> None:
         if self._asked_to_stop:
@@ -175,11 +214,78 @@ class _Service(ReverseProxy):
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something else has moved them away."""
-        try:
-            self.observer.reopen()
-        except ConfigError as error:
-            log.error("{reason}; the old log file stays in use", reason=str(error))
+        _reopen(self.observer)
+        super().reopen_logs()  # type: ignore[misc]
+
+    # what is mixed in
+
+    warnings: list[Problem]
+    cut_short: Callable[[], None]
+    reload_certificates: Callable[[], None]
+
+
+def _reopen(observer: LogObserver) -> None:
+    try:
+        observer.reopen()
+    except ConfigError as error:
+        log.error("{reason}; the old log file stays in use", reason=str(error))
+
+
+class _Service(_Process, ReverseProxy):
+    """The service of the only process that there is."""
+
+    is_quickstart = False
+
+    def startService(self) -> None:
+        super().startService()
+        if self.is_quickstart:
+            quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
+
+
+class _Supervising(_Process, Supervisor):
+    """The service of a process that has workers."""
+
+    warnings: list[Problem]
+
+
+class _Working(ReverseProxy):
+    """The service of a worker; see L{work}."""
+
+    observer: LogObserver
+
+    def terminate(self) -> None:
+        """Finish what is under way, and end."""
+        reactor = _reactor()
+        if reactor.running:
+            reactor.stop()
+        else:
+            reactor.callWhenRunning(self.terminate)
+
+    def reopen_logs(self) -> None:
+        """Open the log files anew, after something else has moved them away."""
+        _reopen(self.observer)
         super().reopen_logs()
+
+
+def _end_with(status: int) -> None:
+    """See to it that this process will end with a certain status, once the reactor has stopped."""
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+    # twistd has no other way, but to end by a signal.
+    atexit.register(end)
+
+
+def _give_up() -> None:
+    _end_with(1)
+    _reactor().stop()
+
+
+_WORKER = "from reverseproxy.tap import work; work()"
+"""What a worker runs."""
 
 
 def makeService(options: Options) -> IService:
@@ -191,14 +297,94 @@ def makeService(options: Options) -> IService:
     if path in ("stdout", "-"):
         # A daemon has no standard output to write to; twistd's own default then.
         path = "twistd.log" if daemon else "stdout"
+    level = options["log-level"] or server.default_log_level
+    several = options.workers > 1
+    if several and twistd.get("chroot"):
+        _exit(sys.stderr, "workers can't be started in another root directory: leave --chroot out\n", 1)
     try:
+        # With workers, this finds out what is wrong, for all of them.
         reactor = _with_transport(options["transport"])
-        service = _Service(options.loaded.config, reactor, SystemRandom(), options.file)
-        service.observer = make_observer(
-            path, options["log-level"] or server.default_log_level, options["log-format"]
-        )
+        service = _Service(options.loaded.config, reactor, SystemRandom(), options.file, dry=several)
+        observer = make_observer(path, level, options["log-format"])
     except ConfigError as error:
         _exit(sys.stderr, f"{error}\n", 1)
-    service.warnings[:0] = options.loaded.warnings
+    warnings = [*options.loaded.warnings, *service.warnings]
+    if several:
+        settings = {
+            "transport": options["transport"],
+            "log": (path, level, options["log-format"]),
+            "quickstart": bool(options["quickstart"]),
+            "reactor": type(_reactor()).__module__,
+            "user": {key: twistd.get(key) for key in ("uid", "gid", "euid")},
+        }
+        supervising = _Supervising(
+            options.loaded,
+            options.file,
+            options.workers,
+            _reactor(),
+            [sys.executable, "-c", _WORKER],
+            settings,
+            _give_up,
+            _owner(settings["user"]),
+        )
+        supervising.observer = observer
+        supervising.warnings = warnings
+        return supervising
+    service.observer = observer
+    service.warnings = warnings
     service.is_quickstart = bool(options["quickstart"])
     return service
+
+
+def _owner(user: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The user and the group that twistd was told to become."""
+    uid, gid = user["uid"], user["gid"]
+    if uid is None and gid is None:
+        return None
+    if gid is None:
+        gid = pwd.getpwuid(uid).pw_gid
+    return -1 if uid is None else uid, gid
+
+
+def work() -> None:
+    """
+    Be a worker; for L{Supervisor}, which starts this with a channel to itself.
+
+    Like twistd's, the process sheds its privileges between building and running.
+    """
+    channel = socket.socket(fileno=CONTROL_FD)
+    setup = receive_setup(channel)
+    settings = setup.settings
+    with suppress(ReactorAlreadyInstalledError):  # something that was imported may have done so
+        import_module(settings["reactor"]).install()
+    # Ctrl-C reaches all processes of a terminal, and is the supervisor's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker = setup.number + 1
+    try:
+        reactor = _with_transport(settings["transport"])
+        service = _Working(
+            setup.loaded.config,
+            reactor,
+            SystemRandom(),
+            setup.file,
+            worker=Worker(setup, channel, reactor),
+        )
+        path, level, fmt = settings["log"]
+        service.observer = make_observer(path, level, fmt, worker)
+    except ConfigError as error:
+        _exit(sys.stderr, f"worker {worker}: {error}\n", 1)
+    globalLogBeginner.beginLoggingTo([service.observer])
+    _on_signal(signal.SIGUSR1, service.reopen_logs)
+    _on_signal(signal.SIGHUP, service.reload_certificates)
+    service.privilegedStartService()
+    owner = _owner(settings["user"])
+    if owner is not None and os.geteuid() == 0:
+        user = settings["user"]
+        switchUID(user["uid"], owner[1], user["euid"])
+    service.startService()
+    if settings["quickstart"] and not setup.number:
+        quickstart.announce(service, reactor, sys.__stdout__ or sys.stdout)
+    _reactor().addSystemEventTrigger("before", "shutdown", service.stopService)
+    _reactor().addSystemEventTrigger("after", "startup", _on_signal, signal.SIGTERM, service.terminate)
+    _reactor().addSystemEventTrigger("after", "startup", signal.signal, signal.SIGINT, signal.SIG_IGN)
+    _reactor().run()

@@ -157,7 +157,9 @@ class ServerConfig(Model):
     graceful_timeout: Span = key(
         30.0, "How long requests under way may take when the process stops.", nullable=False
     )
-    processor: Processor = key(0, 'How many processors to use: a number or "auto".', acted=False)
+    processor: Processor = key(
+        1, 'How many worker processes share the work: a number, or "auto" for one for each core.'
+    )
     listeners: tuple[ListenerConfig, ...] = key((), "The listeners.")
     routers: tuple[RouterConfig, ...] = key((), "The routers.")
 

@@ -28,6 +28,7 @@ C{upstream_local_address}                              us, towards the host
 C{upstream_cluster}                                    the chosen cluster
 C{upstream_transport_failure_reason}                   why the exchange failed
 C{connection_id}, C{upstream_connection_id}            numbers of connections
+C{worker}                                              the number of the worker
 C{listener_name}                                       the listener
 C{request_header_NAME}, C{Http1_request_header_NAME}   a request header
 C{response_header_NAME}                                a response header
@@ -313,7 +314,7 @@ def _split_format(fmt: str) -> list[str]:
     return parts
 
 
-def _text_formatter(fmt: str, listener: str) -> tuple[Formatter, list[str]]:
+def _text_formatter(fmt: str, listener: str, worker: int = 0) -> tuple[Formatter, list[str]]:
     """
     Compile a format.
 
@@ -328,6 +329,8 @@ def _text_formatter(fmt: str, listener: str) -> tuple[Formatter, list[str]]:
             text = _NONE
             if part == "listener_name":
                 text = _quoted(listener)
+            elif part == "worker":
+                text = str(worker or _NONE)
             elif (getter := _getter(part)) is not None:
                 getters.append(getter)
                 template += "%s"
@@ -353,7 +356,7 @@ def _clean(text: str) -> str:
     return text if text.isprintable() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _json_formatter(listener: str) -> Formatter:
+def _json_formatter(listener: str, worker: int = 0) -> Formatter:
     """Make the function that makes a JSON line."""
 
     def render(record: AccessRecord) -> str:
@@ -383,6 +386,7 @@ def _json_formatter(listener: str) -> Formatter:
             "flag": record.flag,
             "connection_id": record.connection_id or None,
             "upstream_connection_id": record.upstream_connection_id or None,
+            "worker": worker or None,
         }
         if headers is not None:
             values["user_agent"] = headers("user-agent")
@@ -411,7 +415,13 @@ class AccessLog:
     """
 
     def __init__(
-        self, path: str, fmt: str, clock: IReactorTime, listener: str = "", dry: bool = False
+        self,
+        path: str,
+        fmt: str,
+        clock: IReactorTime,
+        listener: str = "",
+        dry: bool = False,
+        worker: int = 0,
     ) -> None:
         """
         Open the log.
@@ -423,16 +433,17 @@ class AccessLog:
             records that do not.
         @param listener: the listener's name.
         @param dry: only look whether it could be opened.
+        @param worker: the number of this worker, from 1; 0 for a process that is none.
         @raise ConfigError: if the file can't be opened or the format is none.
         """
         self.path = path or f"{listener.replace('/', '_')}_access.log"
         self.warnings: tuple[Problem, ...] = ()
         self.lost = 0
         if fmt == "json":
-            self._format = _json_formatter(listener)
+            self._format = _json_formatter(listener, worker)
         else:
             try:
-                self._format, unknown = _text_formatter(fmt or DEFAULT_FORMAT, listener)
+                self._format, unknown = _text_formatter(fmt or DEFAULT_FORMAT, listener, worker)
             except ValueError as error:
                 raise ConfigError(Problem("", "log_format", f"{fmt!r}: {error}")) from None
             self.warnings = tuple(

@@ -37,7 +37,7 @@ class ReferenceTests(SynchronousTestCase):
             "``spec`` (any value, **not acted on**)\n",
             "``subset_selectors`` (list of lists of texts)\n",
             "``active_request_bias`` (number, default ``1.0``)\n",
-            "``processor`` (number or text, default ``0``, **not acted on**)\n",
+            "``processor`` (number or text, default ``1``)\n",
             "``alpn`` (text)\n",
             "``validators`` (object, **ours**)\n",
             '``x_forwarded`` (text, default ``"off"``, **ours**)\n',

@@ -1,0 +1,141 @@
+"""
+The channel between the supervisor and one worker.
+
+It is a pair of connected sockets, of which the worker inherits one.  What comes
+first is the worker's L{Setup}, which thus shows up neither in a list of
+processes nor on a disk.  Then there are messages, both ways:
+
+    supervisor                          worker
+    {"do": "watch", "slots": [0, 2]}    which sockets to accept from
+    {"do": "drain"}                     finish what is under way, and end
+    {"do": "cut"}                       wait for it no longer
+    {"do": "finish"}                    all others have finished theirs, too
+    {"do": "reload"}                    look for new certificates
+    {"do": "reopen"}                    open log files anew
+                                        {"is": "ready"}
+                                        {"is": "draining"}   of itself, as somebody has told it
+                                        {"is": "drained"}    waits for "finish"
+
+When the channel is lost, the supervisor is gone, and the worker drains.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CONTROL_FD", "Control", "Setup", "dump_setup", "receive_setup"]
+
+import pickle
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.config.loader import Loaded
+from reverseproxy.errors import WireError
+from reverseproxy.workers.messages import Message, MessageReader, encode
+
+log = Logger()
+
+CONTROL_FD: Final = 3
+"""The worker's descriptor of the channel."""
+
+_SIZE: Final = 8
+
+
+@dataclass(frozen=True)
+class Setup:
+    """
+    Everything that a worker has to know.
+
+    @ivar number: its number, from 0.
+    @ivar workers: how many there are.
+    @ivar loaded: the configuration: as the supervisor has read it, so that all
+        workers have the same one whenever they are started.
+    @ivar file: what to call it in messages.
+    @ivar listening: the descriptors of the sockets of each listener, by its name.
+    @ivar link: the descriptor of the socket for siblings.
+    @ivar directory: where the siblings' sockets are.
+    @ivar watch: which sockets to accept from, to begin with.
+    @ivar settings: what the entry of the process wants to know; see
+        L{reverseproxy.tap}.
+    """
+
+    number: int
+    workers: int
+    loaded: Loaded
+    file: str
+    listening: Mapping[str, tuple[int, ...]]
+    link: int
+    directory: str
+    watch: tuple[int, ...]
+    settings: Mapping[str, Any]
+
+
+def dump_setup(setup: Setup) -> bytes:
+    """Make the bytes that a worker begins with."""
+    body = pickle.dumps(setup)
+    return len(body).to_bytes(_SIZE, "big") + body
+
+
+def receive_setup(channel: socket.socket) -> Setup:
+    """
+    Wait for the setup; what comes behind it stays in the channel.
+
+    @raise WireError: if the supervisor is gone before.
+    """
+    channel.setblocking(True)
+    size = int.from_bytes(_receive(channel, _SIZE), "big")
+    body = _receive(channel, size)
+    channel.setblocking(False)
+    # From the process that has started us, over a channel that nobody else has.
+    setup = pickle.loads(body)  # noqa: S301
+    assert isinstance(setup, Setup)
+    return setup
+
+
+def _receive(channel: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        data = channel.recv(size - len(received))
+        if not data:
+            raise WireError("the supervisor is gone")
+        received += data
+    return bytes(received)
+
+
+class Control(Protocol):
+    """One end of the channel."""
+
+    transport: Any
+
+    def __init__(self, received: Callable[[Message], object], lost: Callable[[], object]) -> None:
+        """
+        @param received: takes each message.
+        @param lost: is told that the other end is gone.
+        """
+        self._take = received
+        self._gone = lost
+        self._reader = MessageReader()
+
+    def send(self, message: Message) -> None:
+        """Send a message, if the other end is still there."""
+        if self.connected:
+            self.transport.write(encode(message))
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take messages."""
+        self._reader.feed(data)
+        try:
+            while (message := self._reader.next()) is not None:
+                self._take(message)
+        except WireError as error:
+            log.error("{reason}", reason=str(error))
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The other end is gone."""
+        super().connectionLost(reason)
+        self._gone()

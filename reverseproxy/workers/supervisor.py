@@ -1,0 +1,395 @@
+"""
+The process that runs the workers.
+
+It binds all ports, so that these stay bound whatever happens to a worker;
+starts the workers, and starts one anew that ends without having been told to;
+and passes on what signals say.
+"""
+
+from __future__ import annotations
+
+__all__ = ["START_ATTEMPTS", "Supervisor"]
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.cluster.endpoints import Building
+from reverseproxy.config.loader import Loaded
+from reverseproxy.config.models import ListenerConfig
+from reverseproxy.listener import bind_all, format_address
+from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
+from reverseproxy.workers.links import socket_path
+from reverseproxy.workers.messages import Message
+from reverseproxy.workers.ports import address_of, open_sockets
+
+log = Logger()
+
+START_ATTEMPTS: Final = 3
+"""How often a worker may fail in a row to start, while all are being started, before everything ends."""
+
+FIRST_PAUSE: Final = 0.1
+"""Seconds before a worker is started again, which double each time it ends soon again."""
+
+LONGEST_PAUSE: Final = 30.0
+"""The most that they come to."""
+
+STABLE: Final = 60.0
+"""Seconds after which a worker that ends has not ended soon."""
+
+STOP_MARGIN: Final = 30.0
+"""Seconds that workers have to stop, beyond the times that the configuration gives them."""
+
+CUT_MARGIN: Final = 20.0
+"""Seconds that they have when they were asked a second time."""
+
+
+class _Process(ProcessProtocol):
+    """Tells of the end of a worker's process."""
+
+    def __init__(self, ended: Callable[[Failure], object]) -> None:
+        self._ended = ended
+
+    def processExited(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        self._ended(reason)
+
+
+class Slot:
+    """
+    A worker's place, whoever has it at present.
+
+    @ivar number: from 0.
+    @ivar control: the channel to the worker.
+    @ivar process: its process, while that runs.
+    @ivar ready: whether the worker accepts connections.
+    @ivar drained: whether it waits for the others to finish.
+    @ivar failures: how often it has ended soon, in a row.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.control: Control | None = None
+        self.process: Any = None
+        self.ready = False
+        self.drained = False
+        self.failures = 0
+        self.started = 0.0
+        self.restart: IDelayedCall | None = None
+
+    @property
+    def name(self) -> int:
+        """Its number for people, who begin with 1."""
+        return self.number + 1
+
+    def send(self, message: Message) -> None:
+        """Tell the worker something, if there is one."""
+        if self.control is not None:
+            self.control.send(message)
+
+
+class Supervisor(Service):
+    """
+    Runs workers.
+
+    @ivar slots: their places.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        file: str,
+        workers: int,
+        reactor: Any,
+        command: list[str],
+        settings: Mapping[str, Any],
+        give_up: Callable[[], object],
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        """
+        @param loaded: the configuration.
+        @param file: what to call it in messages.
+        @param workers: how many.
+        @param reactor: with processes; not one that has connections of its own.
+        @param command: what to run, with its arguments.
+        @param settings: see L{Setup}.
+        @param give_up: called if workers can't be started.
+        @param owner: the user and the group that workers will be, if that is
+            somebody else.
+        """
+        self.slots = [Slot(number) for number in range(workers)]
+        self.loaded = loaded
+        self._file = file
+        self._reactor = reactor
+        self._command = command
+        self._settings = settings
+        self._give_up = give_up
+        self._owner = owner
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._links: list[socket.socket] = []
+        self._directory = ""
+        self._settled = False  # all workers have been ready once
+        self._stopped: Deferred[None] | None = None
+        self._deadline: IDelayedCall | None = None
+
+    # binding
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind every listener, and start the workers.
+
+        @raise ConfigError: naming each address that can't be bound.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        config = self.loaded.config.server
+        try:
+            bind_all(config.listeners, self._bind, self._file)
+            self._make_directory()
+        except BaseException:
+            self._close()
+            raise
+        log.info("{count} workers are started", count=len(self.slots))
+        for slot in self.slots:
+            self._start(slot)
+
+    def _bind(self, config: ListenerConfig) -> None:
+        if not config.bind_port:
+            return
+        sockets = self._sockets[config.name] = open_sockets(config, len(self.slots))
+        first = sockets[0]
+        log.info(
+            "listener {listener} listening on {address}{tls}",
+            listener=config.name,
+            address=format_address(address_of(first.family, first.getsockname())),
+            tls=" (TLS)" if config.filter_chain.tls_contexts else "",
+        )
+
+    def _make_directory(self) -> None:
+        """Make the sockets by which workers reach one another, where nobody else does."""
+        self._directory = tempfile.mkdtemp(prefix="reverseproxy-")
+        for slot in self.slots:
+            path = socket_path(self._directory, slot.number)
+            listening = socket.socket(socket.AF_UNIX)
+            self._links.append(listening)
+            listening.setblocking(False)
+            listening.bind(path)
+            listening.listen()
+            if self._owner is not None:
+                os.chown(path, *self._owner)
+        if self._owner is not None:
+            os.chown(self._directory, *self._owner)
+
+    def _close(self) -> None:
+        """Listen no more."""
+        for name, sockets in self._sockets.items():
+            if sockets[0].family == socket.AF_UNIX:
+                with suppress(OSError):
+                    os.unlink(sockets[0].getsockname())
+            log.info("listener {listener} no longer listening", listener=name)
+            for each in sockets:
+                each.close()
+        self._sockets = {}
+
+    def _clean_up(self) -> None:
+        for each in self._links:
+            each.close()
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    # workers
+
+    def _start(self, slot: Slot) -> None:
+        slot.restart = None
+        slot.started = self._reactor.seconds()
+        slot.ready = slot.drained = False
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            descriptors = {0: 0, 1: 1, 2: 2, CONTROL_FD: theirs.fileno()}
+
+            def inherit(inherited: socket.socket) -> int:
+                number = len(descriptors)
+                descriptors[number] = inherited.fileno()
+                return number
+
+            setup = Setup(
+                number=slot.number,
+                workers=len(self.slots),
+                loaded=self.loaded,
+                file=self._file,
+                listening={
+                    name: tuple(inherit(each) for each in sockets) for name, sockets in self._sockets.items()
+                },
+                link=inherit(self._links[slot.number]),
+                directory=self._directory,
+                watch=tuple(self._watched_by(slot)),
+                settings=self._settings,
+            )
+            slot.process = self._reactor.spawnProcess(
+                _Process(partial(self._ended, slot)),
+                self._command[0],
+                [*self._command, f"worker {slot.name} of {len(self.slots)}"],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                childFDs=descriptors,
+            )
+            control = slot.control = Control(partial(self._received, slot), lambda: None)
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Building(lambda: control))
+        control.transport.write(dump_setup(setup))
+
+    def _watched_by(self, slot: Slot) -> list[int]:
+        """Which sockets a worker accepts from: its own, and those of workers that are away."""
+        return [each.number for each in self.slots if each is slot or not each.ready]
+
+    def _share_out(self) -> None:
+        """Tell workers which sockets to accept from, after one has come or gone."""
+        for slot in self.slots:
+            slot.send({"do": "watch", "slots": self._watched_by(slot)})
+
+    def _received(self, slot: Slot, message: Message) -> None:
+        match message["is"]:
+            case "ready":
+                slot.ready = True
+                log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.process.pid)
+                self._settled = self._settled or all(each.ready for each in self.slots)
+                self._share_out()
+            case "draining":
+                slot.ready = False
+                self._share_out()
+            case "drained":
+                slot.drained = True
+                self._look_for_drained()
+                if self._stopped is None:
+                    slot.send({"do": "finish"})
+
+    def _look_for_drained(self) -> None:
+        """Let workers finish, once none of them needs the agents of another."""
+        if self._stopped is not None and all(each.drained or each.process is None for each in self.slots):
+            self._tell({"do": "finish"})
+
+    def _ended(self, slot: Slot, reason: Failure) -> None:
+        pid = slot.process.pid
+        slot.process = slot.control = None
+        was_ready, slot.ready = slot.ready, False
+        how = _how(reason)
+        if self._stopped is not None:
+            if how:
+                log.error("worker {number}, process {pid}, {how}", number=slot.name, pid=pid, how=how)
+            self._look_for_drained()
+            self._look_for_end()
+            return
+        if self._reactor.seconds() - slot.started >= STABLE:
+            slot.failures = 0
+        slot.failures += 1
+        if not self._settled and not was_ready and slot.failures >= START_ATTEMPTS:
+            log.critical(
+                "worker {number} can't be started: it {how}, {count} times in a row",
+                number=slot.name,
+                how=how or "ended",
+                count=slot.failures,
+            )
+            self._give_up()
+            return
+        pause = min(FIRST_PAUSE * 2 ** (slot.failures - 1), LONGEST_PAUSE)
+        write = log.error if how else log.info
+        write(
+            "worker {number}, process {pid}, {how}; it is started again in {pause:g} s",
+            number=slot.name,
+            pid=pid,
+            how=how or "has ended, as it was told",
+            pause=pause,
+        )
+        slot.restart = self._reactor.callLater(pause, self._start, slot)
+        self._share_out()
+
+    def _tell(self, message: Message) -> None:
+        for slot in self.slots:
+            slot.send(message)
+
+    def reload_certificates(self) -> None:
+        """Let workers look now whether certificates have changed."""
+        self._tell({"do": "reload"})
+
+    def reopen_logs(self) -> None:
+        """Let workers open their logs anew."""
+        self._tell({"do": "reopen"})
+
+    # ending
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Let all workers finish what is under way, then stop.
+
+        @return: fires when none is left.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._stopped is not None:
+            return self._stopped
+        self._stopped = Deferred()
+        for slot in self.slots:
+            if slot.restart is not None:
+                slot.restart.cancel()
+                slot.restart = None
+        self._close()
+        self._tell({"do": "drain"})
+        config = self.loaded.config
+        times = [agent.graceful_close_max_wait_duration for agent in config.agents]
+        self._set_deadline(config.server.graceful_timeout + max(times, default=0.0) + STOP_MARGIN)
+        stopped = self._stopped
+        self._look_for_end()
+        return stopped
+
+    def cut_short(self) -> None:
+        """While stopping, let workers wait no longer for what is under way."""
+        if self._stopped is not None:
+            log.warn("asked again to stop: what is still under way is cut off")
+            self._tell({"do": "cut"})
+            self._set_deadline(CUT_MARGIN)
+
+    def _set_deadline(self, seconds: float) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        if any(slot.process is not None for slot in self.slots):
+            self._deadline = self._reactor.callLater(seconds, self._kill)
+
+    def _kill(self) -> None:
+        """Workers hang."""
+        for slot in self.slots:
+            if slot.process is not None:
+                log.error("worker {number} does not stop, and is killed", number=slot.name)
+                with suppress(ProcessExitedAlready):
+                    slot.process.signalProcess("KILL")
+
+    def _look_for_end(self) -> None:
+        stopped = self._stopped
+        if stopped is None or stopped.called or any(slot.process is not None for slot in self.slots):
+            return
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._clean_up()
+        log.info("all workers have stopped")
+        stopped.callback(None)
+
+
+def _how(reason: Failure) -> str:
+    """Say how a process has ended; empty for a good end."""
+    number = getattr(reason.value, "signal", None)
+    if number is not None:
+        with suppress(ValueError):
+            return f"was ended by {signal.Signals(number).name}"
+        return f"was ended by signal {number}"
+    status = getattr(reason.value, "exitCode", None)
+    return f"has ended with status {status}" if status else ""

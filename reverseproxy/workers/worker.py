@@ -1,0 +1,158 @@
+"""One worker: what it has to do with the supervisor, and with its siblings."""
+
+from __future__ import annotations
+
+__all__ = ["Worker"]
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.config.models import TunnelAgentConfig
+from reverseproxy.listener import Listen
+from reverseproxy.workers.control import Control, Setup
+from reverseproxy.workers.counts import share_of
+from reverseproxy.workers.messages import Message
+from reverseproxy.workers.ports import SharedPort
+from reverseproxy.workers.siblings import Siblings
+
+log = Logger()
+
+
+class Worker:
+    """
+    One of several workers.
+
+    Make one, give its parts to what is to be run, and L{start} it.
+
+    @ivar number: its number, from 0.
+    @ivar workers: how many there are.
+    @ivar siblings: the others; L{None} before L{join}.
+    """
+
+    siblings: Siblings | None = None
+
+    def __init__(self, setup: Setup, channel: socket.socket, reactor: Any) -> None:
+        """
+        @param channel: to the supervisor.
+        """
+        self.number = setup.number
+        self.workers = setup.workers
+        self._setup = setup
+        self._reactor = reactor
+        self._channel: socket.socket | None = channel
+        self._control = Control(self._received, self._orphaned)
+        self._service: Any = None
+        self._finish: Deferred[None] | None = None
+        self._may_finish = False
+        self._told = False
+        self._ports: dict[str, SharedPort] = {}
+        for name, descriptors in setup.listening.items():
+            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            self._ports[name] = SharedPort(sockets, self.number, reactor)
+
+    # the worker's part of things
+
+    def listen_for(self, listener: str) -> Listen | None:
+        """What a listener is to listen with; L{None} for one that binds nothing."""
+        port = self._ports.get(listener)
+        return None if port is None else port.listen
+
+    def share_of_agent(self, config: TunnelAgentConfig, index: int) -> TunnelAgentConfig | None:
+        """
+        Take this worker's part of an agent's connections.
+
+        @param index: the agent's place in the configuration.
+        @return: L{None} if there is none for this worker.
+        """
+        share = share_of(config.connection_num, self.workers, self.number, index)
+        return config.model_copy(update={"connection_num": share}) if share else None
+
+    def join(self, clusters: ClusterManager) -> Siblings:
+        """Let the siblings use what these clusters have, and the other way round."""
+        self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
+        return self.siblings
+
+    # running
+
+    def start(self, service: Any) -> None:
+        """
+        Link to the siblings, and do what the supervisor says.
+
+        @param service: has C{terminate}, C{cut_short}, C{reload_certificates}
+            and C{reopen_logs}.
+        """
+        self._service = service
+        self._watch(self._setup.watch)
+        if self.siblings is not None:
+            self.siblings.start(self._setup.directory, socket.socket(fileno=self._setup.link))
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with channel:
+                self._reactor.adoptStreamConnection(
+                    channel.fileno(), socket.AF_UNIX, Building(lambda: self._control)
+                )
+        self._control.send({"is": "ready"})
+
+    def stopping(self) -> None:
+        """This worker stops, for whatever reason."""
+        if not self._told:
+            self._told = True
+            self._control.send({"is": "draining"})
+
+    def drained(self) -> Deferred[None]:
+        """
+        Say that no request of this worker's own clients is under way.
+
+        @return: fires when none of the others' is either, for which agents of
+            this worker may be needed.
+        """
+        if self._may_finish or not self._control.connected:
+            return succeed(None)
+        self._finish = Deferred()
+        self._control.send({"is": "drained"})
+        return self._finish
+
+    def stop(self) -> None:
+        """Have nothing more to do with the siblings."""
+        if self.siblings is not None:
+            self.siblings.stop()
+
+    def let_finish(self) -> None:
+        """Wait no longer for the others."""
+        self._may_finish = True
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish.callback(None)
+
+    def _watch(self, numbers: Any) -> None:
+        for port in self._ports.values():
+            port.watch(numbers)
+
+    def _received(self, message: Message) -> None:
+        match message["do"]:
+            case "watch":
+                self._watch(message["slots"])
+            case "drain":
+                self._told = True
+                self._service.terminate()
+            case "cut":
+                self._service.cut_short()
+                self.let_finish()
+            case "finish":
+                self.let_finish()
+            case "reload":
+                self._service.reload_certificates()
+            case "reopen":
+                self._service.reopen_logs()
+
+    def _orphaned(self) -> None:
+        self.let_finish()
+        if not self._told:
+            self._told = True
+            log.error("the supervisor is gone, so this worker stops")
+            self._service.terminate()
