@@ -50,7 +50,7 @@ class Lengths:
     rounds: int = 3
     quick: bool = False
     patience: float = 30.0
-    minutes: float = 12.5
+    minutes: float = 12.8
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ __all__ = ["LOOPBACK", "START_TIMEOUT", "Peer", "PeerError", "Process", "fetch",
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -89,6 +90,12 @@ class Process:
     def tail(self) -> str:
         """The last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+    def kill_all(self) -> None:
+        """End it and what it started, impolitely."""
+        if self.running:
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
 
     def stop(self) -> None:
         """End it, politely first."""

@@ -11,7 +11,6 @@ __all__ = ["render", "target_table"]
 import datetime
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from benchmarks.load import BIG, GIANT, SMALL
 from benchmarks.model import QUIET, Cell, Profile, Round, Run, median
@@ -215,19 +214,33 @@ def _closing(profile: Profile, cell: Cell, excess: float, role: str | None) -> l
         return []
     named = ", ".join(f"`{what}` {cost:.{digits}f}" for what, cost in costs[:5])
     whole = sum(cost for _, cost in costs)
+    own = sum(cost for what, cost in costs if "/" in what)
+    kernel = _kernel(cell, role) * whole
     text = f"What would close it: the largest parts are {named} ({unit}). "
-    ours = [(what, cost) for what, cost in costs if "/" in what]
-    own = sum(cost for _, cost in ours)
     if excess > whole:
-        text += "Nothing that is left out of it would do."
+        return [text + "Even all of them together are less than what would have to go."]
+    text += f"All of it would have to cost {_percent(excess / whole)} less"
+    if own > excess:
+        text += f"; our own modules alone (without {_outside(costs)}) {_percent(excess / own)} less"
     else:
-        text += f"All of them would have to cost {_percent(excess / whole)} less"
-        text += (
-            f"; our own code alone (without {_outside(costs)}) {_percent(excess / own)} less."
-            if own > excess
-            else f"; our own code is {own:.{digits}f} of it, so that work there alone would not do."
-        )
+        text += f"; our own modules are {own:.{digits}f} of it, so that work there alone would not do"
+    text += f". The kernel's part is {kernel:.{digits}f}"
+    if excess > whole - kernel:
+        text += ", so that fewer system calls or less copying would have to be a part of it."
+    else:
+        text += f", and the interpreter's and libraries' {whole - kernel:.{digits}f}."
     return [text]
+
+
+def _kernel(cell: Cell, role: str | None) -> float:
+    """The share of the CPU time that was spent in the kernel."""
+    wanted = [index for index, name in enumerate(("server", "agent")) if role in (None, name)]
+    return median(
+        cell,
+        lambda each: (
+            sum(each.system[index] for index in wanted) / (sum(each.cpu[index] for index in wanted) or 1.0)
+        ),
+    )
 
 
 def _outside(costs: Sequence[tuple[str, float]]) -> str:
@@ -673,37 +686,58 @@ def _workers(run: Run) -> list[str]:
     return result
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, (int, float)):
-        return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
 def _scale(run: Run, plots: dict[str, str]) -> list[str]:
-    """What C{scale.py} found: tables, curves and sentences as it wrote them."""
-    result = ["## Scale and recovery", ""]
-    if not run.scale:
-        why = run.left_out.get("scale") or run.failures.get("scale", "not measured").splitlines()[0]
-        return [*result, f"`benchmarks/scale.py`: {why}.", ""]
-    result += ["From `benchmarks/scale.py`.", ""]
-    for number, section in enumerate(run.scale.get("sections", [])):
-        result += [f"### {section['title']}", ""]
-        if text := section.get("text"):
-            result += [text, ""]
-        if curves := section.get("series"):
-            name = f"scale-{number}.svg"
-            plots[name] = lines(
-                section["title"],
-                section.get("x", ""),
-                section.get("y", ""),
-                {key: [(x, y) for x, y in points] for key, points in curves.items()},
-                log_x=bool(section.get("log_x")),
-            )
-            result += [f"![{section['title']}]({PLOTS}/{name})", ""]
-        if rows := section.get("rows"):
-            result += _table(section["columns"], [[_cell(value) for value in row] for row in rows])
+    """What C{scale.py} found."""
+    result = [
+        "## Scale and recovery",
+        "",
+        "From `benchmarks/scale.py`: many agents of one tunnel server.",
+        "",
+    ]
+    found = run.scale
+    if memory := found.get("memory"):
+        title = "Memory of the server by idle reverse connections"
+        curve = [(float(count), size / 1e6) for count, size in memory["curve"]]
+        plots["scale-memory.svg"] = lines(title, "connections", "resident MB", {"server": curve}, log_x=False)
+        result += [
+            f"An idle reverse connection takes {memory['bytes_per_connection']:,} bytes of the server: "
+            f"{curve[0][1]:.0f} MB without any, {curve[-1][1]:.0f} MB with {curve[-1][0]:,.0f}.",
+            "",
+            f"![{title}]({PLOTS}/scale-memory.svg)",
+            "",
+        ]
+    if joins := found.get("joins"):
+        result += [
+            f"{joins['joins_per_second']:,} connections joined in a second, at "
+            f"{joins['cpu_us_per_join']:,} µs of the server's CPU each. When all leave at once, each takes "
+            f"{joins['cpu_us_per_leave']:,} µs: {joins['leaves_per_cpu_second']:,} in a second of CPU.",
+            "",
+        ]
+    if picking := found.get("picking"):
+        sizes = sorted({row["hosts"] for row in picking})
+        rows = []
+        for balancer in dict.fromkeys(row["balancer"] for row in picking):
+            costs = {row["hosts"]: row for row in picking if row["balancer"] == balancer}
+            values = [f"{costs[size]['request_us']:.2f}" if size in costs else "-" for size in sizes]
+            rows.append([f"`{balancer}`", *values, f"{costs[max(costs)]['leave_us']:.1f}"])
+        result += ["What it costs to choose a host and give it back, and to have one leave, µs of CPU:", ""]
+        result += _table(["balancer", *(f"{size:,} hosts" for size in sizes), "leave"], rows)
+    if recovery := found.get("recovery"):
+        title = "Connections back after the server was started again"
+        curve = [(0.0, 0.0), *((row["seconds"], row["serving"] * 100) for row in recovery["curve"])]
+        plots["scale-recovery.svg"] = lines(title, "seconds", "%", {"serving": curve}, log_x=False)
+        back = ", ".join(f"{share} after {seconds:g} s" for share, seconds in recovery["back"].items())
+        missing = "" if "100 %" in recovery["back"] else f"; {curve[-1][1]:.1f} % after {curve[-1][0]:.0f} s"
+        result += [
+            f"The server of {recovery['connections']:,} connections of {recovery['agents']:,} agents was "
+            f"killed, and started again {recovery['down']:g} s later. Back were {back or 'none'}{missing}. "
+            f"Agents dialled {recovery['most_dials_per_second']:,} times in a second at most.",
+            "",
+            f"![{title}]({PLOTS}/scale-recovery.svg)",
+            "",
+        ]
+    if not found:
+        result += ["Not measured.", ""]
     return result
 
 

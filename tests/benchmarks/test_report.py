@@ -200,7 +200,11 @@ class RenderTests(SynchronousTestCase):
         self.assertIn("It takes 950 µs a request", text)
         self.assertIn("it would have 594, so that 356 would have to go.", text)
         self.assertIn("`reverseproxy/wire/http1` 570.0, `twisted` 380.0", text)
-        self.assertIn("our own code alone (without `twisted`) 62 % less", text)
+        self.assertIn(
+            "our own modules alone (without `twisted`) 62 % less. The kernel's part is 475.0, and "
+            "the interpreter's and libraries' 475.0.",
+            text,
+        )
         self.assertEqual(table_row(text, "`reverseproxy/wire/http1`")[1], "570.0 (60 %)")
         self.assertIn("(performance/flame.svg)", text)
         self.assertIn("[Profile of ours-http-tcp, 1k](#profile-of-ours-http-tcp-1k)", text)
@@ -221,23 +225,33 @@ class RenderTests(SynchronousTestCase):
     def test_scale(self) -> None:
         whole = run()
         whole.scale = {
-            "sections": [
-                {
-                    "title": "Recovery",
-                    "text": "All were back after 2 s.",
-                    "x": "seconds",
-                    "y": "agents",
-                    "series": {"agents": [[0, 0], [1, 10]]},
-                    "columns": ["agents", "seconds"],
-                    "rows": [[1000, 1.25], [10, None]],
-                }
-            ]
+            "memory": {"bytes_per_connection": 4348, "curve": [[0, 70_000_000], [1000, 74_348_000]]},
+            "joins": {
+                "joins_per_second": 970,
+                "cpu_us_per_join": 125,
+                "cpu_us_per_leave": 45,
+                "leaves_per_cpu_second": 22222,
+            },
+            "picking": [
+                {"balancer": "LB_RANDOM", "hosts": 10, "request_us": 1.01, "leave_us": 12.7},
+                {"balancer": "LB_RANDOM", "hosts": 100, "request_us": 1.5, "leave_us": 3.9},
+            ],
+            "recovery": {
+                "connections": 1000,
+                "agents": 100,
+                "down": 10.0,
+                "back": {"50 %": 1.5, "90 %": 20.0},
+                "most_dials_per_second": 1234,
+                "curve": [{"seconds": 1.5, "serving": 0.5}, {"seconds": 90.0, "serving": 0.993}],
+            },
         }
         text, plots = render(whole, "x.json")
-        self.assertIn("All were back after 2 s.", text)
-        self.assertIn("| 1,000 | 1.25 |", text)
-        self.assertIn("| 10 | - |", text)
-        self.assertIn("scale-0.svg", plots)
+        self.assertIn("takes 4,348 bytes of the server: 70 MB without any, 74 MB with 1,000.", text)
+        self.assertIn("970 connections joined in a second, at 125 µs", text)
+        self.assertIn("| `LB_RANDOM` | 1.01 | 1.50 | 3.9 |", text)
+        self.assertIn("Back were 50 % after 1.5 s, 90 % after 20 s; 99.3 % after 90 s.", text)
+        self.assertIn("scale-memory.svg", plots)
+        self.assertIn("scale-recovery.svg", plots)
 
     def test_aLoudMachineIsTold(self) -> None:
         each = taken(1000)
