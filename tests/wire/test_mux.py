@@ -914,6 +914,10 @@ class TurnTests(SynchronousTestCase):
         for _ in range(100):
             mux.send(1, bytes(1000))
         self.assertEqual(mux.pending(1), 100_000 - 1000 * (TURN // 1012))
+        while mux.has_output:
+            mux.take()
+        mux.send(1, b"there is room again")
+        self.assertEqual(mux.pending(1), 0)
 
     def test_limit(self) -> None:
         mux = accepted(4)
