@@ -327,6 +327,7 @@ class Http2Client(Http2Protocol):
         self._reserved: set[Http2Call] = set()  # not begun
         self._early_calls: list[Http2Call] = []  # that wait for the host's settings
         self._draining = False
+        self._begun = 0
         self._greeted_by = inf
         self._idle_since = 0.0
         self._ping_at = inf
@@ -364,7 +365,11 @@ class Http2Client(Http2Protocol):
     @property
     def has_room(self) -> bool:
         """Whether another request may be sent."""
-        return not self.ending and not self._draining and self.http2.room > len(self._reserved)
+        if self.ending or self._draining:
+            return False
+        reserved = len(self._reserved)
+        most = self._pool.max_requests
+        return self.http2.room > reserved and (not most or self._begun + reserved < most)
 
     def reserve(self) -> Http2Call:
         """Make a call, for which there must be room."""
@@ -380,6 +385,10 @@ class Http2Client(Http2Protocol):
         """A call has become a stream."""
         self._reserved.discard(call)
         self._calls[call.number] = call
+        self._begun += 1
+        if self._begun == self._pool.max_requests:
+            self._draining = True
+            self._pool.leave(self)
 
     def forget(self, call: Http2Call) -> None:
         """A call is over."""
@@ -591,6 +600,8 @@ class Http2Pool:
     @ivar idle_timeout: seconds without a request after which a connection is
         closed; L{None} for never.
     @ivar keepalive: when to ask whether the host is alive.
+    @ivar max_requests: requests after which a connection is closed; 0 for any
+        number.
     """
 
     def __init__(self, host: Host, clock: IReactorTime, idle_timeout: float | None = None) -> None:
@@ -599,11 +610,15 @@ class Http2Pool:
         self.exclusive = host.single
         self.idle_timeout = None if self.exclusive else idle_timeout or None
         self.keepalive = HttpKeepalive()
+        self.max_requests = 0
         cluster = host.cluster
         if cluster is not None:
+            if not host.returns:
+                self.max_requests = cluster.config.requests_per_connection
             keepalive = cluster.config.keepalive
             self.keepalive = HttpKeepalive(keepalive.interval, keepalive.timeout)
-        self._clients: list[Http2Client] = []
+        self._clients: list[Http2Client] = []  # that take requests, as far as they have room
+        self._leaving: set[Http2Client] = set()  # that have carried as many as they may
         self._waiting: dict[Deferred[Http2Call], None] = {}
         self._dialling = False
         self._dial: Deferred[Any] | None = None
@@ -634,11 +649,16 @@ class Http2Pool:
         for client in self._clients:
             if client.has_room and not client.reused:
                 return succeed(client.reserve())  # it is new
+        if not self._dialling and not self.host.may_connect():
+            return fail(self._too_many())
         waiter: Deferred[Http2Call] = Deferred(self._cancelled)
         self._waiting[waiter] = None
         if not self._dialling:
             self._begin_dial()
         return waiter
+
+    def _too_many(self) -> QueueFull:
+        return QueueFull(f"every connection to {self.host.address} has as many requests as it takes")
 
     def _cancelled(self, waiter: Deferred[Http2Call]) -> None:
         self._waiting.pop(waiter, None)
@@ -666,17 +686,26 @@ class Http2Pool:
             if self._waiting.pop(waiter, self) is None:
                 waiter.callback(client.reserve())
         if self._waiting and not self._dialling:
-            self._begin_dial()
+            if self.host.may_connect():
+                self._begin_dial()
+            else:
+                self._fail_waiting(Failure(self._too_many()))
 
     def _fail_waiting(self, reason: Failure) -> None:
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             waiter.errback(reason)
 
-    def _set_capacity(self, capacity: int) -> None:
+    def _set_capacity(self, streams: int) -> None:
+        """
+        Let requests wait that the host's connections have no room for.
+
+        @param streams: how many there may be on one connection.
+        """
         cluster = self.host.cluster
-        if self.exclusive and cluster is not None:
-            cluster.set_capacity(self.host, capacity)
+        connections = 1 if self.exclusive else self.host.max_connections
+        if connections and cluster is not None:
+            cluster.set_capacity(self.host, connections * streams)
 
     # called by clients
 
@@ -697,8 +726,14 @@ class Http2Pool:
         if self.exclusive and cluster is not None:
             cluster.remove_host(self.host, reason)
 
+    def leave(self, client: Http2Client) -> None:
+        """A connection takes no more requests, and so does not count any more."""
+        self.remove(client)
+        self._leaving.add(client)
+
     def remove(self, client: Http2Client) -> None:
         """A connection is lost, is being closed, or not ours any more."""
+        self._leaving.discard(client)
         if client in self._clients:
             self._clients.remove(client)
             self.host.connection_closed()
@@ -717,7 +752,7 @@ class Http2Pool:
         self._fail_waiting(Failure(HostGone(f"{self.host.address} is gone")))
         if self._dial is not None:
             self._dial.cancel()
-        for client in list(self._clients):
+        for client in [*self._clients, *self._leaving]:
             client.drop("the host is gone")
 
 

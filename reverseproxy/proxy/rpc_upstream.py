@@ -160,6 +160,7 @@ class RpcClient(Rebindable):
     @ivar reused: see L{reverseproxy.proxy.exchange.IUpstream}; no matter here.
     @ivar active: how many requests are under way.
     @ivar dropped: how many responses came that nobody waited for.
+    @ivar exhausted: whether it has carried as many requests as it may.
     """
 
     transport: Any
@@ -170,6 +171,8 @@ class RpcClient(Rebindable):
         self.closed = False
         self.active = 0
         self.dropped = 0
+        self.exhausted = False
+        self._sent = 0
         self._pool = pool
         self._clock = pool.clock
         self._protocol = pool.protocol
@@ -227,6 +230,12 @@ class RpcClient(Rebindable):
         else:
             self._idle_since = self._clock.seconds()
         self._write(frame.data, batch)
+        self._sent += 1
+        if self._sent == self._pool.max_requests:
+            self.exhausted = self.closed = True
+            self._pool.forget(self)
+            if batch is None and not self.active:
+                self.close("it has carried as many requests as it may")
         return number
 
     def forget(self, number: int) -> None:
@@ -263,6 +272,8 @@ class RpcClient(Rebindable):
         out, self._out = self._out, []
         if out and not self._ending:
             self.transport.write(bytes(out[0]) if len(out) == 1 else b"".join(out))
+            if self.exhausted and not self.active:
+                self.close("it has carried as many requests as it may")
 
     def block(self, downstream: IRpcDownstream) -> None:
         """Tell somebody when L{full} is over."""
@@ -551,6 +562,8 @@ class RpcPool:
     @ivar exclusive: whether the host has but one connection, which is the host.
     @ivar capacity: how many requests may be under way on one connection.
     @ivar heartbeats: whether the protocol has heartbeats.
+    @ivar max_requests: requests after which a connection is closed; 0 for any
+        number.
     @ivar idle_timeout: seconds without a request after which a connection is
         closed; L{None} for never.
     """
@@ -572,9 +585,12 @@ class RpcPool:
         self.heartbeats = bool(protocol.heartbeat(1))
         self.idle_timeout = None if self.exclusive else idle_timeout or None
         self.keepalive = Keepalive()
+        self.max_requests = 0
         self._size = 1
         cluster = host.cluster
         if cluster is not None:
+            if not host.returns:
+                self.max_requests = cluster.config.requests_per_connection
             config = cluster.config.keepalive
             self.keepalive = Keepalive(config.interval, config.timeout)
             if self.exclusive:
@@ -645,7 +661,7 @@ class RpcPool:
         client = cast(RpcClient, result)
         for waiter in list(self._waiting):
             if waiter in self._waiting:
-                if not client.has_room and not client.closed:
+                if not client.has_room and (client.exhausted or not client.closed):
                     break
                 del self._waiting[waiter]
                 waiter.callback(client)

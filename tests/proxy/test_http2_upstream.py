@@ -7,8 +7,10 @@ from typing import Any
 from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.errors import QueueFull
 from reverseproxy.proxy import http2_upstream
 from reverseproxy.proxy.http2_upstream import GREETING_TIME, MAX_STREAMS, POOL, Http2Pool
+from reverseproxy.proxy.pools import pool_of
 from reverseproxy.wire.http2_frames import MAX_STREAM_ID, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire
@@ -498,6 +500,55 @@ class ConnectionTests(UpstreamTestCase):
         _, host, _ = self.pair(world)
         host.answer(1)
         self.assertEqual(world.records[0].upstream_local, "10.0.0.1:1")
+
+
+class LimitTests(UpstreamTestCase):
+    def test_max_request_per_conn(self) -> None:
+        world = self.world(cluster={"max_request_per_conn": 2})
+        client = world.connect()
+        first = [client.ask() for _ in range(3)]
+        self.assertEqual(len(world.endpoint.wires), 2)
+        self.assertEqual(world.hosts[0].connections, 1)
+        old, new = world.peer(world.endpoint.wires[0]), world.peer(world.endpoint.wires[1])
+        for number in (1, 3):
+            self.assertFalse(world.endpoint.wires[0].disconnecting)
+            old.answer(number, OK, b"x")
+        world.turn()
+        self.assertTrue(world.endpoint.wires[0].lost)
+        self.assertEqual(old.look().goaways[0].error_code, ErrorCode.NO_ERROR)
+        new.answer(1, OK, b"x")
+        self.assertTrue(all(client[number].ended for number in first))
+        world.hosts[0].close("test")
+
+    def test_connections_that_leave_are_closed_with_their_host(self) -> None:
+        world = self.world(cluster={"max_request_per_conn": 1})
+        client = world.connect()
+        number = client.ask(POST)
+        self.assertEqual(self.pool(world).connections, 0)
+        world.hosts[0].close("test")
+        self.assertTrue(world.endpoint.wires[0].aborted)
+        self.assertEqual(client[number].status, 502)
+
+    def test_max_connections(self) -> None:
+        """Requests wait that would need another connection."""
+        world = self.world(cluster={"circuit_breakers": [{"max_connections": 1}]})
+        client = world.connect()
+        numbers = [client.ask()]
+        host = world.peer(settings={3: 2})
+        numbers += [client.ask() for _ in range(4)]
+        self.assertEqual((len(world.endpoint.wires), world.cluster.waiting), (1, 3))
+        for number in (1, 3, 5, 7, 9):
+            host.answer(number, OK, b"x")
+        self.assertTrue(all(client[number].ended for number in numbers))
+
+    def test_max_connections_while_one_is_made(self) -> None:
+        """It may have less room than was thought."""
+        world = self.world(cluster={"circuit_breakers": [{"max_connections": 1}]})
+        pool = pool_of(POOL, world.hosts[0], world.clock, None)
+        assert isinstance(pool, Http2Pool)
+        world.hosts[0].connection_opened()
+        self.failureResultOf(pool.connect(), QueueFull)
+        world.hosts[0].connection_closed()
 
 
 class ReverseTests(UpstreamTestCase):

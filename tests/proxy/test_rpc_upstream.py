@@ -199,6 +199,49 @@ class StaticTests(UpstreamTestCase):
         self.assertEqual(self.world.pool.connections, 3)
         client.answers()
 
+    def test_max_request_per_conn(self) -> None:
+        client, host = self.static(cluster={"max_request_per_conn": 3})
+        client.send(*(request(number) for number in range(4)))
+        self.assertEqual(len(self.world.endpoint.wires), 2)
+        self.assertEqual(self.world.hosts[0].connections, 1)
+        self.assertFalse(host.wire.disconnecting)
+        self.assertEqual(len(host.echo()), 2)  # behind the first one
+        self.world.turn()
+        self.assertTrue(host.wire.lost)
+        other = self.world.host()
+        client.send(request(4))
+        self.assertEqual(len(other.echo()), 3)
+        self.world.turn()
+        self.assertTrue(other.wire.lost)
+        self.assertEqual(len(client.answers()), 5)
+        self.assertEqual((self.world.pool.connections, self.world.hosts[0].connections), (0, 0))
+
+    def test_max_request_per_conn_of_many_that_wait(self) -> None:
+        self.world = World(1, cluster={"max_request_per_conn": 4})
+        self.world.endpoint.answer = "wait"
+        client = self.world.client()
+        client.send(*(request(number) for number in range(10)))
+        answered = 0
+        for dial in self.world.endpoint.dials:
+            dial.succeed()
+            answered += len(self.world.host().echo())
+        self.world.turn()
+        self.assertEqual((answered, len(self.world.endpoint.dials)), (10, 3))
+        self.assertEqual(len(client.answers()), 10)
+
+    def test_max_request_per_conn_and_oneway_requests(self) -> None:
+        _client, host = self.static(cluster={"max_request_per_conn": 2})
+        _client.send(request(5, oneway=True))
+        self.assertEqual([frame.kind for frame in host.frames()], [Kind.ONEWAY])
+        self.world.turn()
+        self.assertTrue(host.wire.lost)
+
+    def test_max_request_per_conn_is_not_for_agents(self) -> None:
+        client, agent = self.reverse(cluster={"max_request_per_conn": 2})
+        client.send(*(request(number) for number in range(5)))
+        self.assertEqual(len(agent.echo()), 5)
+        self.assertEqual(len(client.answers()), 5)
+
     def test_connections_are_counted(self) -> None:
         client, host = self.static(cluster={"circuit_breakers": [{"max_connections": 1}]})
         static = self.world.hosts[0]
