@@ -258,8 +258,15 @@ class HealthCheckConfig(Model):
     )
     service_name: Text = key("", "Any name; without it there are no checks, as in MOSN.")
     check_config: CheckConfig = key(CheckConfig(), "What the check does.")
-    event_log_path: Text = key("", "A log of all checks.", acted=False)
-    common_callbacks: Free = key(None, "MOSN's functions to be called after each check.", acted=False)
+    event_log_path: Text = key(
+        "", "A log of all checks.", acted=False, why="not acted on: the log has each change of health"
+    )
+    common_callbacks: Free = key(
+        None,
+        "MOSN's functions to be called after each check.",
+        acted=False,
+        why="not acted on: they are functions of MOSN's",
+    )
 
     @property
     def enabled(self) -> bool:
@@ -363,16 +370,33 @@ class ClusterConfig(Model):
         "After how many requests to close a connection to a host that is dialled; 0, and an absent key, mean "
         "never.",
     )
-    mark: UInt = key(0, "A mark to set on connections (SO_MARK).", acted=False)
-    conn_buffer_limit_bytes: UInt = key(16384, "The size of connection buffers.", acted=False)
+    mark: UInt = key(
+        0,
+        "A mark to set on connections (SO_MARK).",
+        acted=False,
+        why="not acted on: connections are not marked",
+    )
+    conn_buffer_limit_bytes: UInt = key(
+        16384,
+        "The size of connection buffers.",
+        acted=False,
+        why="not acted on: what waits for a peer is bounded for each request instead",
+    )
     circuit_breakers: tuple[CircuitBreakerConfig, ...] = key((), "Limits; only the first element counts.")
     health_check: HealthCheckConfig = key(HealthCheckConfig(), "Active health checks.")
     outlier_detection: OutlierDetectionConfig = key(
         OutlierDetectionConfig(), "When hosts that fail requests are left out for a while.", ours=True
     )
-    spec: Free = key(None, "Subscriptions to service registries.", acted=False)
+    spec: Free = key(
+        None,
+        "Subscriptions to service registries.",
+        acted=False,
+        why="not acted on: there are no service registries; give hosts, or let agents join",
+    )
     lb_subset_config: SubsetConfig = key(SubsetConfig(), "Subsets of hosts by metadata.")
-    original_dst_lb_config: Free = key(None, "Options of LB_ORIGINAL_DST.", acted=False)
+    original_dst_lb_config: Free = key(
+        None, "Options of LB_ORIGINAL_DST.", acted=False, why="not acted on, as LB_ORIGINAL_DST is not"
+    )
     cluster_manager_tls: Bool = key(
         False, "Whether to use the cluster manager's tls_context instead of the cluster's own."
     )

@@ -183,7 +183,12 @@ class ProxyConfig(Model):
         harmless=UPSTREAM_PROTOCOLS,
     )
     router_config_name: Text = key("", "The router that decides on each request.", required=True)
-    router_handler_name: Text = key("", "An extension that makes routes.", acted=False)
+    router_handler_name: Text = key(
+        "",
+        "An extension that makes routes.",
+        acted=False,
+        why="not acted on: routes are those of router_config_name",
+    )
     fallback_for_unknown_protocol: Bool = key(
         False,
         'With "Auto" or several protocols: whether connections that speak none of them go to the next filter '
@@ -192,7 +197,12 @@ class ProxyConfig(Model):
     validate_clusters: Free = key(
         None, "Whether clusters must exist.", acted=False, why="not acted on, as in MOSN"
     )
-    concurrency_num: Int = key(0, "How many requests run at once.", acted=False)
+    concurrency_num: Int = key(
+        0,
+        "How many requests run at once.",
+        acted=False,
+        why="not acted on: requests take no threads that could be too many",
+    )
     extend_config: ProtocolOptions = key(ProtocolOptions(), "Options by protocol.")
 
     @property
@@ -411,7 +421,12 @@ class FilterConfig(Model):
 class FilterChainConfig(Model):
     """What happens on each connection of a listener."""
 
-    match: Text = key("", "Which connections it is for.", acted=False)
+    match: Text = key(
+        "",
+        "Which connections it is for.",
+        acted=False,
+        why="not acted on: the one filter chain takes all connections",
+    )
     tls_context: TlsContextConfig | None = key(None, "TLS towards clients; absent or empty means plaintext.")
     tls_context_set: tuple[TlsContextConfig, ...] = key(
         (), "Instead of tls_context: several, among which the name that a client sends chooses."
@@ -469,20 +484,37 @@ class ListenerConfig(Model):
     network: Annotated[Literal["tcp", "unix"], BeforeValidator(_network)] = key(
         "tcp", 'The kind of address: "tcp" or "unix", in any case.'
     )
-    use_original_dst: Text = key("", 'Transparent proxying: "tproxy" or "redirect".', acted=False)
+    use_original_dst: Text = key(
+        "",
+        'Transparent proxying: "tproxy" or "redirect".',
+        acted=False,
+        why="not acted on: a connection is served by the listener that has accepted it",
+    )
     access_logs: tuple[AccessLogConfig, ...] = key((), "Access logs.")
-    listener_filters: Free = key(None, "Filters of accepted sockets.", acted=False)
+    listener_filters: Free = key(
+        None,
+        "Filters of accepted sockets.",
+        acted=False,
+        why="not acted on: there are no filters of accepted sockets",
+    )
     filter_chains: tuple[FilterChainConfig, ...] = key(
         (), "What happens on each connection: exactly one chain."
     )
-    stream_filters: Free = key(None, "Filters of requests.", acted=False)
+    stream_filters: Free = key(
+        None, "Filters of requests.", acted=False, why="not acted on: there are no filters of requests"
+    )
     inspector: Bool = key(
         False, "Whether to take plaintext as well where TLS is on; the first byte tells them apart."
     )
     connection_idle_timeout: Span | None = key(
         None, "After how long without a byte a connection is closed; 0 means never, absent 90 s."
     )
-    default_read_buffer_size: Int = key(0, "The size of read buffers.", acted=False)
+    default_read_buffer_size: Int = key(
+        0,
+        "The size of read buffers.",
+        acted=False,
+        why="not acted on: all connections are read into the same buffer",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -370,8 +370,13 @@ class RouterRuleConfig(Model):
     route: RouteActionConfig | None = key(None, "Forward them to a cluster.")
     redirect: RedirectConfig | None = key(None, "Redirect them.")
     direct_response: DirectResponseConfig | None = key(None, "Answer them at once.")
-    metadata: Free = key(None, "Metadata of the rule.", acted=False)
-    per_filter_config: Free = key(None, "Options of stream filters for this rule.", acted=False)
+    metadata: Free = key(None, "Metadata of the rule.", acted=False, why="not acted on: nothing asks for it")
+    per_filter_config: Free = key(
+        None,
+        "Options of stream filters for this rule.",
+        acted=False,
+        why="not acted on: there are no filters of requests",
+    )
     request_mirror_policies: MirrorPolicyConfig | None = key(None, "A cluster to send copies of requests to.")
 
 
@@ -387,7 +392,9 @@ class VirtualHostConfig(_HeaderRules):
     )
     routers: tuple[RouterRuleConfig, ...] = key((), "Rules; the first that takes a request decides.")
     require_tls: Text = key("", "Whether clients must use TLS.", acted=False, why=_UNUSED)
-    per_filter_config: Free = key(None, "Options of stream filters.", acted=False)
+    per_filter_config: Free = key(
+        None, "Options of stream filters.", acted=False, why="not acted on: there are no filters of requests"
+    )
 
 
 class RouterConfig(_HeaderRules):

@@ -154,9 +154,21 @@ class TlsContextConfig(Model):
         "On a server: speak plaintext if the certificate is missing or bad. In a cluster: connect in "
         "plaintext if the handshake fails. Tunnel agents never fall back.",
     )
-    extend_verify: Free = key(None, "Options of a verification extension.", acted=False)
-    callbacks: Free = key(None, "Names of callbacks.", acted=False)
-    sds_source: Free = key(None, "A secret discovery service to take certificates from.", acted=False)
+    extend_verify: Free = key(
+        None,
+        "Options of a verification extension.",
+        acted=False,
+        why="not acted on: there are no verification extensions",
+    )
+    callbacks: Free = key(
+        None, "Names of callbacks.", acted=False, why="not acted on: there are no verification extensions"
+    )
+    sds_source: Free = key(
+        None,
+        "A secret discovery service to take certificates from.",
+        acted=False,
+        why="not acted on: certificates come from files, or from the document itself",
+    )
 
     @property
     def openssl_ciphers(self) -> str:

@@ -152,8 +152,15 @@ class ServerConfig(Model):
     default_log_level: Text = key(
         "INFO", "The log level, in upper case.", choices=LOG_LEVELS, fallback="INFO"
     )
-    global_log_roller: Free = key(None, "When to rotate logs.", acted=False)
-    use_netpoll_mode: Bool = key(False, "Which event loop MOSN uses.", acted=False)
+    global_log_roller: Free = key(
+        None,
+        "When to rotate logs.",
+        acted=False,
+        why="not acted on: logs are rotated from outside; SIGUSR1 opens them anew",
+    )
+    use_netpoll_mode: Bool = key(
+        False, "Which event loop MOSN uses.", acted=False, why="not acted on: it is about event loops of Go"
+    )
     graceful_timeout: Span = key(
         30.0, "How long requests under way may take when the process stops.", nullable=False
     )
@@ -174,21 +181,60 @@ class Config(Model):
         False, "An old name of disable_upgrade. Hot upgrade does not exist here, so this is always so."
     )
     extends: tuple[ExtendConfig, ...] = key((), "Extensions: tunnel agents.")
-    inherit_old_mosnconfig: Bool = key(False, "Take over the configuration of an old process.", acted=False)
-    tracing: Free = key(None, "Distributed tracing.", acted=False)
+    inherit_old_mosnconfig: Bool = key(
+        False,
+        "Take over the configuration of an old process.",
+        acted=False,
+        why="not acted on: there is no hot upgrade",
+    )
+    tracing: Free = key(None, "Distributed tracing.", acted=False, why="not acted on: there is no tracing")
     metrics: Free = key(None, "Where metrics go.", acted=False)
-    dynamic_resources: Free = key(None, "An xDS server to take configuration from.", acted=False)
-    static_resources: Free = key(None, "What xDS needs from the start.", acted=False)
-    node: Free = key(None, "How to present this process to an xDS server.", acted=False)
+    dynamic_resources: Free = key(
+        None,
+        "An xDS server to take configuration from.",
+        acted=False,
+        why="not acted on: there is no xDS; the document is all of the configuration",
+    )
+    static_resources: Free = key(
+        None,
+        "What xDS needs from the start.",
+        acted=False,
+        why="not acted on: there is no xDS; the document is all of the configuration",
+    )
+    node: Free = key(
+        None,
+        "How to present this process to an xDS server.",
+        acted=False,
+        why="not acted on: there is no xDS; the document is all of the configuration",
+    )
     admin: Free = key(
         None, "The address of the admin API: {address: {socket_address: {address, port_value}}}.", acted=False
     )
     pprof: Free = key(None, "Profiling over HTTP: {debug, port_value, endpoint}.", acted=False)
-    pid: Text = key("", "A file to write the process id to.", acted=False)
-    uds_dir: Text = key("", "A directory for the sockets of hot upgrades.", acted=False)
-    plugin: Free = key(None, "MOSN plug-ins.", acted=False)
-    third_part_codec: Free = key(None, "Third-party codecs.", acted=False)
-    wasm_global_plugins: Free = key(None, "WebAssembly plug-ins.", acted=False)
+    pid: Text = key(
+        "",
+        "A file to write the process id to.",
+        acted=False,
+        why="not acted on: twistd has the option --pidfile",
+    )
+    uds_dir: Text = key(
+        "",
+        "A directory for the sockets of hot upgrades.",
+        acted=False,
+        why="not acted on: there is no hot upgrade",
+    )
+    plugin: Free = key(
+        None, "MOSN plug-ins.", acted=False, why="not acted on: plug-ins are found as Twisted finds them"
+    )
+    third_part_codec: Free = key(
+        None,
+        "Third-party codecs.",
+        acted=False,
+        why="not acted on: protocols are added as plug-ins of Twisted",
+    )
+    wasm_global_plugins: Free = key(
+        None, "WebAssembly plug-ins.", acted=False, why="not acted on: there is no WebAssembly"
+    )
 
     @property
     def server(self) -> ServerConfig:

@@ -712,19 +712,26 @@ class WarningTests(SynchronousTestCase):
         )
 
     def test_not_acted_on(self) -> None:
-        for place, value in [
-            ("admin", {"address": {}}),
-            ("pid", "/run/x"),
-            ("metrics", {"sinks": []}),
-            (f"{LISTENER}.default_read_buffer_size", 4096),
-            (f"{LISTENER}.stream_filters", [{"type": "x"}]),
-            (f"{CLUSTER}.conn_buffer_limit_bytes", 32768),
-            (f"{CLUSTER}.spec", {"subscribe": [{"subscriber": "x"}]}),
-            (f"{RULE}.metadata", {"a": "b"}),
-            (f"{RULE}.per_filter_config", {"a": {}}),
-            (f"{HOST}.per_filter_config", {"a": {}}),
-        ]:
+        for place, value in [("admin", {"address": {}}), ("metrics", {"sinks": []})]:
             self.check(TUNNEL_SERVER, place, value, ": MOSN knows this key; it is not acted on yet")
+        for place, value, reason in [
+            ("pid", "/run/x", "twistd has the option --pidfile"),
+            (
+                f"{LISTENER}.default_read_buffer_size",
+                4096,
+                "all connections are read into the same buffer",
+            ),
+            (f"{LISTENER}.stream_filters", [{"type": "x"}], "there are no filters of requests"),
+            (
+                f"{CLUSTER}.spec",
+                {"subscribe": [{"subscriber": "x"}]},
+                "there are no service registries; give hosts, or let agents join",
+            ),
+            (f"{RULE}.metadata", {"a": "b"}, "nothing asks for it"),
+            (f"{RULE}.per_filter_config", {"a": {}}, "there are no filters of requests"),
+            (f"{HOST}.per_filter_config", {"a": {}}, "there are no filters of requests"),
+        ]:
+            self.check(TUNNEL_SERVER, place, value, f": not acted on: {reason}")
 
     def test_asking_for_nothing(self) -> None:
         """Values that ask for what happens anyway are no reason to warn."""
@@ -991,7 +998,10 @@ class WarningTests(SynchronousTestCase):
             [(problem.path, problem.message) for problem in loaded.warnings],
             [
                 (f"{CLUSTER}.Name", REPEATED),
-                (f"{CLUSTER}.spec", "MOSN knows this key; it is not acted on yet"),
+                (
+                    f"{CLUSTER}.spec",
+                    "not acted on: there are no service registries; give hosts, or let agents join",
+                ),
                 (f"{CLUSTER}.spec.a", REPEATED),
                 (f"{CLUSTER}.name", REPEATED),
             ],
@@ -1015,7 +1025,8 @@ class MosnSampleTests(SynchronousTestCase):
         self.assertEqual(
             warnings(document),
             [
-                f"{CLUSTER}.conn_buffer_limit_bytes: MOSN knows this key; it is not acted on yet",
+                f"{CLUSTER}.conn_buffer_limit_bytes: "
+                "not acted on: what waits for a peer is bounded for each request instead",
                 "admin: MOSN knows this key; it is not acted on yet",
             ],
         )
