@@ -451,6 +451,11 @@ class ReverseHost(Host):
         state = super().state
         return "leased" if state == "idle" and self._held.inner is not None else state
 
+    @property
+    def used(self) -> bool:
+        """Whether it has ever been leased."""
+        return self._held._used
+
     def attach(self, owner: Handover, surplus: bytes = b"") -> None:
         """
         Take the connection over from the protocol that has it.

@@ -161,6 +161,9 @@ class Peer:
                 serving=self.serving,
                 wanted=len(self._cores),
             )
+            for core, slot in zip(self._cores, self._slots, strict=True):
+                if core.state is SlotState.WAITING:
+                    slot.reachable()
         self._changed()
 
     # dialling

@@ -36,6 +36,10 @@ class Backoff:
         """Begin anew after a success."""
         self.failures = 0
 
+    def first(self) -> float:
+        """Choose a delay as after a first failure, without counting one."""
+        return self._random.uniform(0.0, self._base)
+
     def postponed(self, seconds: float) -> float:
         """
         Choose the delay before the next attempt at a time that the server chose.

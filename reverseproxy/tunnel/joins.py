@@ -32,6 +32,17 @@ class JoinGate:
         self._saved = burst
         self._booked = self._promised = float("-inf")
 
+    def credit(self) -> None:
+        """
+        Let one more join, as one has left that will be replaced.
+
+        For connections that are used up, as TCP sessions do with those of plain
+        agents: however many there are of these in a second, they are no storm.
+        When many leave at one moment, that counts for no more than what is
+        saved up in a quiet time.
+        """
+        self._booked -= self._interval
+
     def ask(self, now: float, patience: float) -> float:
         """
         Ask to join.

@@ -375,6 +375,8 @@ class TunnelConnection(Handover):
         if held is not None:
             self._server.registry.remove(held)
             self._server.clusters.get(held.cluster).remove_host(host, reason)
+            if isinstance(host, ReverseHost) and host.used:
+                self._server.gate.credit()
         self._cancel_publishing()
 
     def _cancel_publishing(self) -> None:

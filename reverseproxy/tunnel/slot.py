@@ -106,6 +106,9 @@ class Slot(Protocol):
     def retry(self) -> None:
         """The wait between attempts is over."""
 
+    def reachable(self) -> None:
+        """Another connection to this server has been accepted: no need to wait for long."""
+
     def give_up(self) -> None:
         """All attempts that the configuration allows have failed."""
 
@@ -129,6 +132,8 @@ class SlotCore:
         the backoff begins anew.
     @ivar changed: told of each new state.
     @ivar at_once: how many brief connections are replaced without a wait.
+    @ivar unreachable: whether it waits because the server could not be reached,
+        or did not answer.
     @ivar storming: whether there have been more of them than that, so that the
         waits grow until one is not brief.
     """
@@ -146,6 +151,7 @@ class SlotCore:
     timer: IDelayedCall | None = None
     link: Link | None = None
     since: float = 0.0
+    unreachable: bool = False
     storming: bool = False
 
     def __post_init__(self) -> None:
@@ -180,6 +186,7 @@ class SlotCore:
         """Back off after a dial or a handshake that failed."""
         self.pending = self.link = None
         refusal = reason.value
+        self.unreachable = not isinstance(refusal, HandshakeRefused)
         delay = self.backoff.failed(
             lasting=isinstance(refusal, HandshakeRefused) and refusal.status in _LASTING
         )
@@ -211,6 +218,7 @@ class SlotCore:
         may be any number of it.
         """
         self.pending = self.link = None
+        self.unreachable = False
         delay = self.backoff.postponed(seconds)
         log.info(
             "{slot}: the server asks to come back in {seconds:.2f} s; next attempt in {delay:.2f} s",
@@ -232,6 +240,7 @@ class SlotCore:
         after its first bytes would make us do the same.
         """
         link, self.link = self.link, None
+        self.unreachable = False
         lived = self.clock.seconds() - self.since
         used = link is not None and link.used
         if lived >= self.stable or (used and lived >= BRIEF):
@@ -258,6 +267,21 @@ class SlotCore:
         """Try again after C{delay} seconds."""
         self.enter(SlotState.WAITING)
         self.timer = self.clock.callLater(delay, slot.retry)
+
+    def hurry(self) -> None:
+        """
+        Wait no longer than after a first failure, as the server is there.
+
+        The waits of all connections have grown alike while it was not, so that
+        the last of them would be back long after the first.  Those that wait for
+        another reason go on waiting.
+        """
+        if not self.unreachable or self.timer is None:
+            return
+        self.unreachable = False
+        delay = self.backoff.first()
+        if self.clock.seconds() + delay < self.timer.getTime():
+            self.timer.reset(delay)
 
     def end(self) -> None:
         """Let go of everything."""
@@ -318,6 +342,10 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
     def redial(slot: Slot, core: SlotCore, reason: Failure) -> None:
         core.wait_after_loss(slot, reason)
 
+    @pep614(waiting.upon(Slot.reachable).loop())
+    def hurry(slot: Slot, core: SlotCore) -> None:
+        core.hurry()
+
     waiting.upon(Slot.give_up).to(exhausted).returns(None)
 
     @pep614(serving.upon(Slot.drain).to(draining))
@@ -356,6 +384,7 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
         if state is not waiting:
             state.upon(Slot.retry).loop().returns(None)
             state.upon(Slot.give_up).loop().returns(None)
+            state.upon(Slot.reachable).loop().returns(None)
     return machine.build()
 
 

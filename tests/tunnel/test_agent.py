@@ -219,6 +219,20 @@ class StartTests(AgentTestCase):
         self.assertEqual((bench.dials, bench.agent.wanted), ([], 0))
         self.successResultOf(bench.agent.drain())
 
+    def test_all_are_back_soon_after_the_first(self) -> None:
+        bench = Bench(connection_num=20, reconnect_base_duration=2.0)
+        bench.start()
+        for _ in range(8):
+            for dial in list(bench.pending):
+                dial.refuse()
+            bench.turn(20)
+        for dial in bench.pending[1:]:
+            dial.refuse()
+        bench.serve()
+        bench.turn(2.25)
+        bench.serve()
+        self.assertEqual(bench.agent.serving, 20)
+
     def test_mosns_init_frame(self) -> None:
         bench = Bench()
         bench.start()

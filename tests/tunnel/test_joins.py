@@ -56,6 +56,22 @@ class GateTests(SynchronousTestCase):
             # What was promised before the quiet time is no longer of interest.
             self.assertEqual(gate.ask(now, 0.0), -(80 - 8 + 2) / 8)
 
+    def test_connections_that_are_used_up(self) -> None:
+        gate = JoinGate(10)
+        for _ in range(50):
+            gate.ask(0.0, 5.0)
+        now = 100.0
+        for _ in range(1000):
+            now += 0.001
+            gate.credit()
+            self.assertEqual(gate.ask(now, 0.0), 0.0)
+
+    def test_many_that_leave_at_once(self) -> None:
+        gate = JoinGate(10)
+        for _ in range(1000):
+            gate.credit()
+        self.assertIn(sum(gate.ask(0.0, 0.0) == 0.0 for _ in range(1000)), (9, 10))
+
     @given(
         st.integers(1, 50),
         st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 2.0)), max_size=200),

@@ -225,6 +225,22 @@ class ServerTests(SynchronousTestCase):
         connection.receive(ConnectionInit("blue", credential_policy="judge"))
         self.assertEqual(connection.transport.value(), SUCCESS)
 
+    def test_sessions_that_use_connections_up(self) -> None:
+        """However many there are, their places are taken at once."""
+        server = self.server(max_joins_per_second=5)
+        for _ in range(10):
+            self.connect(server).receive(ConnectionInit("blue"))
+            self.clock.advance(0.3)
+        for _ in range(200):
+            [host, *_] = self.cluster.hosts.values()
+            self.successResultOf(host.connect(Factory.forProtocol(Protocol)))
+            host.close("the session is over")
+            self.clock.advance(0.01)
+            connection = self.connect(server)
+            connection.receive(ConnectionInit("blue"))
+            self.assertEqual(connection.transport.value(), SUCCESS)
+            self.clock.advance(0.02)
+
     def test_any_number_of_joins(self) -> None:
         server = self.server(max_joins_per_second=0)
         for _ in range(2000):

@@ -187,6 +187,58 @@ class SlotTests(SynchronousTestCase):
         bench.slot.postponed(5.0)  # too late
         self.assertIs(bench.core.state, SlotState.IDLE)
 
+    def test_a_server_that_is_reachable_again_is_dialled_soon(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        for delay in (2, 4, 8, 16, 32):
+            bench.dials[-1].errback(REFUSED)
+            bench.clock.advance(delay)
+        bench.dials[-1].errback(REFUSED)
+        bench.clock.advance(10)
+        bench.slot.reachable()
+        bench.clock.advance(1.9)
+        bench.slot.reachable()  # it does not begin anew
+        self.assertEqual(len(bench.dials), 6)
+        bench.clock.advance(0.1)
+        self.assertEqual(len(bench.dials), 7)
+        # The waits go on from where they were, if it is not.
+        bench.dials[-1].errback(REFUSED)
+        bench.clock.advance(59)
+        self.assertEqual(len(bench.dials), 7)
+
+    def test_an_earlier_time_is_kept(self) -> None:
+        bench = self.bench
+        bench.slot.start()
+        bench.dials[-1].errback(REFUSED)
+        bench.clock.advance(1.5)
+        bench.slot.reachable()
+        bench.clock.advance(0.5)
+        self.assertEqual(len(bench.dials), 2)
+
+    def test_who_waits_for_another_reason_waits_on(self) -> None:
+        """Such as for a backend that ends each connection, or because the server said so."""
+        self.bench = bench = Bench()
+        bench.slot.start()
+        for delay in (2, 4):
+            bench.serve().lost(DONE)
+            bench.clock.advance(delay)
+        bench.serve().lost(DONE)
+        bench.slot.reachable()
+        bench.clock.advance(7.9)
+        self.assertEqual(len(bench.dials), 3)
+        bench.clock.advance(0.1)
+        self.postpone(10.0)
+        bench.slot.reachable()
+        bench.clock.advance(9.9)
+        self.assertEqual(len(bench.dials), 4)
+        bench.clock.advance(1.1)
+        link = FakeLink()
+        bench.dials[-1].callback(link)
+        link.greeting.errback(Failure(HandshakeRefused(Status.CLUSTER_UNKNOWN, "no")))
+        bench.slot.reachable()
+        bench.clock.advance(59)
+        self.assertEqual(len(bench.dials), 5)
+
     def test_a_refusal_that_lasts_is_repeated_slowly(self) -> None:
         for status in (Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN):
             bench = Bench()
@@ -413,6 +465,10 @@ class AnySequence(RuleBasedStateMachine):
         self.links[-1].used = used
         self.links[-1].closed = True
         self.links[-1].lost(DONE)
+
+    @rule()
+    def reachable(self) -> None:
+        self.bench.slot.reachable()
 
     @rule(seconds=st.floats(0, 90))
     def wait(self, seconds: float) -> None:
