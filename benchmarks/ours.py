@@ -41,6 +41,7 @@ class Setup:
     @ivar mux: whether the ends may agree on streams within them.
     @ivar tls: whether they are encrypted.
     @ivar workers: processes of the server; 0 leaves the option out.
+    @ivar compiled: whether the hot path is compiled.
     """
 
     server: Mode
@@ -49,6 +50,7 @@ class Setup:
     mux: bool = False
     tls: bool = False
     workers: int = 0
+    compiled: bool = False
 
 
 class OurPair(Peer):
@@ -87,7 +89,7 @@ class OurPair(Peer):
                 directory,
                 role,
                 [
-                    str(self._tools.twistd),
+                    str(self._tools.compiled if self.setup.compiled else self._tools.twistd),
                     *("--nodaemon", "--pidfile=", *self.twistd_options.get(role, ())),
                     *("reverseproxy", *options),
                 ],

@@ -48,7 +48,7 @@ from benchmarks.measure import resident_bytes
 from benchmarks.model import Cell, Profile, Round, median
 from benchmarks.ours import OurPair, Setup
 from benchmarks.processes import Peer, PeerError, Process
-from benchmarks.rows import HTTP2, SATURATED, STEADY, missing, ours, title
+from benchmarks.rows import HTTP2, SATURATED, SMALL_ONLY, STEADY, missing, ours, title
 from benchmarks.spy import Spy, SpyError
 from benchmarks.targets import BASE, TARGETS, judge
 
@@ -92,6 +92,7 @@ def core(bench: Bench, names: Sequence[str] = SATURATED, loads: Sequence[Load] =
         entries = [
             Entry("core", load.name, name, peer, _wrk(bench, peer, load))
             for name, peer in bench.peers(names).items()
+            if load is SMALL or name not in SMALL_ONLY
         ]
         # what is warm needs it no second time
         bench.measure(entries, warm=load is loads[0] and not bench.lengths.quick)

@@ -256,7 +256,8 @@ def run(
         problems["requests without an answer"] = round((seconds + warm) * rate) - book.answered
     return {
         **book.summary(),
-        "seconds": seconds,
+        "seconds": seconds + warm,
+        "requests": book.answered,
         "turn_p99": percentile(turns, 0.99) / 1e9,
         "turn_max": max(turns, default=0) / 1e9,
         "problems": [f"{number} x {problem}" for problem, number in problems.items()],

@@ -176,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        tools = install(WORK, say, also=("py-spy",))
+        tools = install(WORK, say, also=("py-spy",), compiled=whole or options.prepare)
+        if options.prepare:
+            return 0
         run = Run(
             when=now.isoformat(timespec="seconds"),
             command=shlex.join(
