@@ -6,7 +6,8 @@ the protocol that they belong to, with all that was read.  What belongs to none
 is closed, or goes to the next filter (C{fallback_for_unknown_protocol}).
 
 The first bytes are those that MOSN goes by (spec 4.3): an HTTP method, HTTP/2's
-preface, and what RPC protocols begin with.
+preface, and what RPC protocols begin with.  A client that has agreed on HTTP/2
+over TLS is taken at its word.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.tls import negotiated_protocol
 
 log = Logger()
 
@@ -141,6 +143,11 @@ class Detector(Handover):
         """Look whether the protocol shows."""
         if not self._data:
             self._set_timer(DETECT_TIMEOUT, f"its protocol did not show within {DETECT_TIMEOUT:g} s")
+            agreed = self._agreed() if self._info.secure else None
+            if agreed is not None:
+                self._data = data
+                self._hand_over(agreed.build)
+                return
         self._data += data
         undecided = False
         for candidate in self._settings.candidates:
@@ -155,6 +162,12 @@ class Detector(Handover):
             else:
                 known = ", ".join(candidate.name for candidate in self._settings.candidates)
                 self._close(f"it speaks none of {known}, but begins with {self._data[:16].hex(' ')}")
+
+    def _agreed(self) -> Candidate | None:
+        """Look for what was agreed on by ALPN, if that says all."""
+        if negotiated_protocol(self.transport) != "h2":
+            return None
+        return next((each for each in self._settings.candidates if each.name == "Http2"), None)
 
     def _hand_over(self, build: Callable[[ConnectionInfo], IProtocol]) -> None:
         self._stop_timer()

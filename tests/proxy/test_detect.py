@@ -9,6 +9,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.proxy import detect
 from reverseproxy.proxy.detect import (
     DETECT_LIMIT,
     Candidate,
@@ -80,7 +81,9 @@ class DetectorTestCase(SynchronousTestCase):
 
         return Candidate(name, detect, build)
 
-    def connect(self, make: Any = User, *, reverse: bool = False, fallback: bool = False) -> Wire:
+    def connect(
+        self, make: Any = User, *, reverse: bool = False, fallback: bool = False, secure: bool = False
+    ) -> Wire:
         candidates = [
             self.candidate("Http1", detect_http1, make),
             self.candidate("Http2", detect_http2, make),
@@ -95,7 +98,7 @@ class DetectorTestCase(SynchronousTestCase):
             None if reverse else 90.0,
             self.candidate("next", None).build if fallback else None,
         )
-        info = ConnectionInfo("10.0.0.1:1", "10.0.0.2:2", reverse=reverse)
+        info = ConnectionInfo("10.0.0.1:1", "10.0.0.2:2", reverse=reverse, secure=secure)
         return Wire(self.clock).connect(Detector(settings, info))
 
 
@@ -120,6 +123,15 @@ class DetectorTests(DetectorTestCase):
                 self.assertEqual(self.clock.getDelayedCalls(), [])
                 wire.reset()
                 self.assertEqual(protocol.events[-1], "lost")
+
+    def test_agreed_on(self) -> None:
+        """Who has agreed on HTTP/2 speaks it, or makes a mistake in it."""
+        self.patch(detect, "negotiated_protocol", lambda transport: "h2")
+        for secure, expected in ((True, "Http2"), (False, "Http1")):
+            self.built.clear()
+            self.connect(secure=secure).send(b"GET / HTTP/1.1\r\n\r\n")
+            [(found, _)] = self.built
+            self.assertEqual(found, expected)
 
     def test_none(self) -> None:
         for data in (b"\x16\x03\x01", b"\xda\xbc", b"hello", b"PRI * HTTP/1.1"):
