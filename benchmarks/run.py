@@ -128,6 +128,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the directory for the report (default: docs; with --quick or --only: benchmarks/.work/report)",
     )
     parser.add_argument(
+        "--prepare", action="store_true", help="install what is needed, compile, and measure nothing"
+    )
+    parser.add_argument(
         "--render", type=Path, help="write the report from these figures, and measure nothing"
     )
     options = parser.parse_args(arguments)
