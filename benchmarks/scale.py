@@ -475,11 +475,15 @@ def recovery(limits: Limits, down: float = 10.0, watch: float = 90.0) -> dict[st
             back: dict[str, float] = {}
             before, dialled, at = 0, _sum(children, "dials"), began
             top = 0.0
-            while (now := time.monotonic()) < began + watch:
+            while at < began + watch:
                 for child in children:
                     child.hear()
-                now = time.monotonic()
+                # By their clock, which is ours: what was said before is not of now.
+                now = min(child.last["time"] for child in children)
                 serving, dials = _sum(children, "serving"), _sum(children, "dials")
+                if now <= at:
+                    dialled = dials
+                    continue
                 rate = (dials - dialled) / (now - at)
                 top = max(top, rate)
                 curve.append(
