@@ -229,6 +229,8 @@ class MuxSession(Protocol):
             if protocol is None:
                 return fail(ConnectionRefusedByPeer("no protocol wants a stream"))
             number = self.mux.open()
+            if self.mux.worn:
+                self.go_away()
         except NoMoreStreams as error:
             return fail(ConnectionRefusedByPeer(str(error)))
         except Exception as error:
@@ -378,7 +380,7 @@ class MuxSession(Protocol):
             except Exception:
                 log.failure("{session}: no protocol for a stream", session=self)
         if protocol is None:
-            self.mux.reset(number)
+            self.mux.refuse(number)
             return
         stream = self._streams[number] = MuxStream(self, number, protocol)
         try:

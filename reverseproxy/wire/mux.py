@@ -39,9 +39,11 @@ from __future__ import annotations
 __all__ = [
     "ACK_AFTER",
     "INITIAL_WINDOW",
+    "MAX_PINGS",
     "MAX_WINDOW",
     "REMEMBERED_RESETS",
     "RESETS_PER_SECOND",
+    "SPARE_IDS",
     "TURN",
     "Credit",
     "Data",
@@ -101,6 +103,9 @@ RESETS_PER_SECOND: Final = 1000.0
 MAX_PINGS: Final = 64
 """Pings of ours whose answers are awaited; those before are given up."""
 
+SPARE_IDS: Final = 1024
+"""Streams that can still be opened when a connection is L{Mux.worn}."""
+
 _QUOTED: Final = 24
 """Bytes that an error quotes."""
 
@@ -159,6 +164,11 @@ class Mux(Output):
         if self.failed or self.going or self.gone or self._clogged or self._next > MAX_ID:
             return 0
         return max(0, min(self._limits.max_streams - len(self._streams), (MAX_ID - self._next) // 2 + 1))
+
+    @property
+    def worn(self) -> bool:
+        """Whether our numbers are nearly used up, so that it is time to go away: a connection has 2**31."""
+        return self._next > MAX_ID - 2 * SPARE_IDS
 
     # receiving
 

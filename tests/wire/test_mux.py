@@ -18,6 +18,7 @@ from reverseproxy.wire.mux import (
     MAX_WINDOW,
     REMEMBERED_RESETS,
     RESETS_PER_SECOND,
+    SPARE_IDS,
     TURN,
     Credit,
     Data,
@@ -362,6 +363,16 @@ class OpeningTests(SynchronousTestCase):
                 mux.open()
             peer = Mux(not client)
             self.assertEqual(words(peer.feed(mux.take())), f"opened-{last}")
+
+    def test_worn(self) -> None:
+        for client in (True, False):
+            mux = Mux(client)
+            self.assertFalse(mux.worn)
+            mux._next = (2**32 if client else 2**32 - 1) - 2 * SPARE_IDS - 1
+            self.assertFalse(mux.worn)
+            mux.open()
+            self.assertTrue(mux.worn)
+            self.assertEqual(mux.room, SPARE_IDS)
 
     def test_too_many(self) -> None:
         mux = Mux(True, MuxLimits(max_streams=2))
