@@ -4,6 +4,7 @@ A gRPC server for the scenario tests, which prints the port that it listens on.
 Messages are plain bytes.  C{/test.Echo/Unary} echoes; C{Many} answers a request
 of C{count,size} with that many messages of that size; C{Sum} adds up the lengths
 of the messages that it is sent; C{Chat} echoes each message as it comes;
+C{Stuck} takes no message until its client cancels;
 C{Fail} ends with the status code that it is sent; C{Wait} ends when its client
 cancels, or its deadline is over; C{Cancelled} tells how often that was.
 """
@@ -29,6 +30,7 @@ class _Echo(grpc.GenericRpcHandler):
             "Many": grpc.unary_stream_rpc_method_handler(self.many),
             "Sum": grpc.stream_unary_rpc_method_handler(self.sum),
             "Chat": grpc.stream_stream_rpc_method_handler(self.chat),
+            "Stuck": grpc.stream_unary_rpc_method_handler(self.wait),
             "Fail": grpc.unary_unary_rpc_method_handler(self.fail),
             "Wait": grpc.unary_unary_rpc_method_handler(self.wait),
             "Cancelled": grpc.unary_unary_rpc_method_handler(self.count),
@@ -60,7 +62,7 @@ class _Echo(grpc.GenericRpcHandler):
         context.abort(code, "as you wish: é")
         return b""
 
-    def wait(self, request: bytes, context: Any) -> bytes:
+    def wait(self, request: bytes | Iterator[bytes], context: Any) -> bytes:
         ended = threading.Event()
 
         def over() -> None:

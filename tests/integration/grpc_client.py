@@ -111,7 +111,15 @@ class Client:
         return seen
 
     def stalled(self) -> dict[str, Any]:
-        """Calls go on while streams stand whose messages nobody takes."""
+        """Calls of every kind go on while streams stand whose messages nobody takes, at either end."""
+
+        def endless() -> Iterator[bytes]:
+            for _ in range(1000):
+                self.given += 1
+                yield bytes(500_000)
+
+        self.given = 0
+        stuck = self.channel.stream_unary("/test.Echo/Stuck").future(endless(), timeout=3 * TIMEOUT)
         streams = [
             self.channel.unary_stream("/test.Echo/Many")(b"200,500000", timeout=3 * TIMEOUT) for _ in range(5)
         ]
@@ -121,11 +129,24 @@ class Client:
         begun = time.monotonic()
         for number in range(200):
             assert self.unary("Unary", b"%d" % number) == b"%d" % number
+        chat = self.channel.stream_stream("/test.Echo/Chat")
+        turns = self._ping_pong(chat)
+        total = sum(len(message) for message in chat((bytes(50_000) for _ in range(100)), timeout=TIMEOUT))
         took = time.monotonic() - begun
         lengths = [len(message) for message in streams[0]]
         for stream in streams[1:]:
             stream.cancel()
-        return {"took": took, "rest": len(lengths), "sizes": sorted(set(lengths))}
+        given, done = self.given, stuck.done()
+        stuck.cancel()
+        return {
+            "took": took,
+            "rest": len(lengths),
+            "sizes": sorted(set(lengths)),
+            "turns": len(turns),
+            "total": total,
+            "given": given,
+            "stuck": not done,
+        }
 
     def unreachable(self) -> dict[str, Any]:
         """What a call sees that can't be served."""

@@ -81,6 +81,9 @@ class GrpcTests(IntegrationTestCase):
         port = await self.start()
         seen = await self.client(port, "stalled")
         self.assertEqual((seen["rest"], seen["sizes"]), (199, [500_000]))
+        self.assertEqual((seen["turns"], seen["total"]), (20, 5_000_000))
+        self.assertTrue(seen["stuck"])
+        self.assertLess(seen["given"], 100)  # no more than the windows on the way hold
         self.assertLess(seen["took"], 20)
 
     async def test_no_agent(self) -> None:
