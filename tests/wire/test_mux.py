@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -1057,6 +1058,71 @@ class WindowTests(SynchronousTestCase):
         mux.take()
         self.assertEqual(words(mux.feed(frame(DATA, 0, 3, b"x"))), "3:x reset-1-by-us")
         self.assertEqual(mux.take(), b"")
+
+
+class PathTests(SynchronousTestCase):
+    """Streams over a path of 8 MB in a second that needs 50 ms each way."""
+
+    delay = 50
+    rate = 8000  # bytes in each of its milliseconds
+
+    def run_path(self, rtt: float | None, bulk: int, milliseconds: int = 1500) -> tuple[list[int], list[int]]:
+        """
+        Send all the time on some streams, and now and then a little on another one.
+
+        @return: bytes that came on each of them in the last 500 ms, and the
+            milliseconds that the small messages took.
+        """
+        client, server = Mux(True), Mux(False)
+        server.rtt = rtt
+        streams = [client.open() for _ in range(bulk)]
+        small = client.open()
+        there: deque[tuple[int, bytes]] = deque()
+        back: deque[tuple[int, bytes]] = deque()
+        came = dict.fromkeys(streams, 0)
+        sent: deque[int] = deque()
+        took = []
+        block = bytes(131072)
+        room = 0
+        for now in range(milliseconds):
+            for stream in streams:
+                if client.pending(stream) < len(block):
+                    client.send(stream, block)
+            if not now % 100:
+                client.send(small, b"small")
+                sent.append(now)
+            room += self.rate
+            while room > 0 and (data := client.take(min(room, 16384))):
+                there.append((now + self.delay, data))
+                room -= len(data)
+            while there and there[0][0] <= now:
+                for event in server.feed(there.popleft()[1], now / 1000):
+                    if isinstance(event, Data):
+                        server.consumed(event.stream, len(event.data), now / 1000)
+                        if event.stream == small:
+                            took.append(now - sent.popleft())
+                        elif now >= milliseconds - 500:
+                            came[event.stream] += len(event.data)
+            if data := server.take():
+                back.append((now + self.delay, data))
+            while back and back[0][0] <= now:
+                client.feed(back.popleft()[1])
+        return list(came.values()), took
+
+    def test_one_stream_has_the_whole_path(self) -> None:
+        [came], _ = self.run_path(0.1, 1)
+        self.assertGreater(came, 0.97 * 500 * self.rate)
+
+    def test_its_first_window_would_be_too_small(self) -> None:
+        [came], _ = self.run_path(None, 1)
+        self.assertLess(came, 0.4 * 500 * self.rate)
+
+    def test_streams_share_it(self) -> None:
+        came, took = self.run_path(0.1, 8)
+        self.assertGreater(sum(came), 0.97 * 500 * self.rate)
+        self.assertGreater(min(came), 0.9 * max(came))
+        # A round is 128 KiB, which is 16 ms here.
+        self.assertLess(max(took), self.delay + 2 * 16 + 2)
 
 
 class BoundTests(SynchronousTestCase):
