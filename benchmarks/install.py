@@ -53,6 +53,7 @@ class Tools:
     envoy: Path | None = None
     h2load: Path | None = None
     haproxy: Path | None = None
+    compiled: Path | None = None
     features: frozenset[str] = frozenset()
     missing: dict[str, str] = field(default_factory=dict)
 
