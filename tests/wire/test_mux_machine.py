@@ -356,5 +356,5 @@ class MuxMachine(RuleBasedStateMachine):
 class MuxMachineTests(SynchronousTestCase):
     def test_two_ends(self) -> None:
         run_state_machine_as_test(
-            MuxMachine, settings=settings(max_examples=60, stateful_step_count=60, deadline=None)
+            MuxMachine, settings=settings(max_examples=100, stateful_step_count=60, deadline=None)
         )
