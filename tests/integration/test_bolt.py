@@ -158,6 +158,11 @@ def edge_config(
 
 
 class BoltTestCase(IntegrationTestCase):
+    """
+    Agents like MOSN's, whose connections carry nothing but bolt.
+    """
+
+    mux = False
     cloud: ReverseProxy
     edge: ReverseProxy
 
@@ -297,6 +302,26 @@ class RequestTests(BoltTestCase):
         self.assertEqual(file.read_text(), "bolt echo say 200 clientCluster\nbolt - - 404 -\n")
 
 
+class StreamTests(BoltTestCase):
+    """Agents of our own, whose connections carry bolt on one of many streams."""
+
+    mux = True
+
+    async def test_many_requests_at_once(self) -> None:
+        service = await BoltService().listen(self)
+        port = await self.tunnel(service)
+        clients = [await self.client(port) for _ in range(4)]
+        contents = [b"request %d " % number + b"x" * number for number in range(2000)]
+        answers = await gather([clients[number % 4].ask(content) for number, content in enumerate(contents)])
+        self.assertEqual([answer.content for answer in answers], contents)
+        self.assertEqual(len(service.connections), 1)
+        big = random.Random(1).randbytes(3_000_000)
+        self.assertEqual((await clients[0].ask(big)).content, big)
+        mark = self.cloud.mark()
+        await self.edge.stop()
+        await self.cloud.counted(LEFT, 1, mark)
+
+
 class HeartbeatTests(BoltTestCase):
     async def raw_agent(self, port: int) -> BoltClient:
         """An agent that the test plays."""
@@ -367,7 +392,6 @@ class HeartbeatTests(BoltTestCase):
         self.cloud = self.run_proxy(cloud_config(cluster={"keepalive": {"interval": "100ms"}}), "server")
         config = edge_config(await self.cloud.port("tunnel_server_listener"), service.address)
         config["servers"][0]["listeners"][0]["connection_idle_timeout"] = "500ms"
-        config["extends"][0]["config"]["mux"] = False  # streams come and go; their connection stays anyway
         self.edge = self.run_proxy(config, "agent")
         await self.edge.logged(SERVING)
         await self.cloud.counted(JOINED, 1)

@@ -10,7 +10,7 @@ from tests.integration.harness import DEADLINE, JOINED, Child, IntegrationTestCa
 from tests.integration.http2_configs import spoken
 
 
-class GrpcTests(IntegrationTestCase):
+class GrpcTestCase(IntegrationTestCase):
     async def start(self, connections: int = 1, **agent: Any) -> int:
         """Start backend, server and agent; the port for clients."""
         backend = self.backend = Child("grpc backend")
@@ -38,6 +38,8 @@ class GrpcTests(IntegrationTestCase):
         found: dict[str, Any] = json.loads(line.group(1))
         return found
 
+
+class CallTests(GrpcTestCase):
     async def test_every_kind_of_call(self) -> None:
         port = await self.start()
         seen = await self.client(port, "kinds")
@@ -56,6 +58,23 @@ class GrpcTests(IntegrationTestCase):
             },
         )
 
+    async def test_stalled_streams_stall_nobody_else(self) -> None:
+        port = await self.start()
+        seen = await self.client(port, "stalled")
+        self.assertEqual((seen["rest"], seen["sizes"]), (199, [500_000]))
+        self.assertEqual((seen["turns"], seen["total"]), (20, 5_000_000))
+        self.assertTrue(seen["stuck"])
+        self.assertLess(seen["given"], 100)  # no more than the windows on the way hold
+        self.assertLess(seen["took"], 20)
+
+
+class PlainCallTests(CallTests):
+    """The same over a connection that carries nothing but HTTP/2, as those of MOSN's agents do."""
+
+    mux = False
+
+
+class EndingTests(GrpcTestCase):
     async def test_failures_and_endings(self) -> None:
         port = await self.start()
         seen = await self.client(port, "statuses")
@@ -76,15 +95,6 @@ class GrpcTests(IntegrationTestCase):
                 "after a stream": "fine",
             },
         )
-
-    async def test_stalled_streams_stall_nobody_else(self) -> None:
-        port = await self.start()
-        seen = await self.client(port, "stalled")
-        self.assertEqual((seen["rest"], seen["sizes"]), (199, [500_000]))
-        self.assertEqual((seen["turns"], seen["total"]), (20, 5_000_000))
-        self.assertTrue(seen["stuck"])
-        self.assertLess(seen["given"], 100)  # no more than the windows on the way hold
-        self.assertLess(seen["took"], 20)
 
     async def test_no_agent(self) -> None:
         self.cloud = self.run_proxy(spoken(server(cluster={"connect_timeout": "1s"}), "Http2"), "server")

@@ -151,6 +151,8 @@ class Http2TestCase(IntegrationTestCase):
 
 
 class TranslationTests(Http2TestCase):
+    mux = False
+
     async def test_every_combination(self) -> None:
         """Client, tunnel and backend speak either version: eight ways."""
         backends = {"Http1": await self.run_backend(), "Http2": await self.run_http2_backend()}
@@ -320,6 +322,8 @@ class TlsTests(Http2TestCase):
 
 
 class LoadTests(Http2TestCase):
+    mux = False
+
     async def test_large_bodies_share_a_connection(self) -> None:
         port = await self.start()
 
