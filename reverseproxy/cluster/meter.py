@@ -134,7 +134,7 @@ class LoadMeter:
         is C{(1 - client errors) ** client_error_bias * (1 - server errors) **
         server_error_bias}, but at least 0.1.  A host of which nothing is known
         costs nothing as long as it has nothing to do, and is taken to be as
-        quick as the cluster then.
+        quick as the cluster then, unless it is known to be farther away.
 
         @param host: a L{Host}.
         """
@@ -172,7 +172,8 @@ class LoadMeter:
         cost: float = (active + 1) ** self._active_bias if active else 1.0
         usual = self._all.duration or self._default
         if load is None:
-            return cost * usual
+            # It can't answer before a request has come to it, and the answer back.
+            return cost * max(usual, host.rtt or 0.0)
         cost *= load.duration or usual
         if not (load.client_errors or load.server_errors):
             return cost

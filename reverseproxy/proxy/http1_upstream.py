@@ -34,6 +34,7 @@ from reverseproxy.proxy.http1_switch import Switchable
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
 from reverseproxy.sockets import tune
+from reverseproxy.transport.mux import StreamRefused
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead, ResponseParser
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk
 
@@ -268,7 +269,7 @@ class Http1Client(Switchable):
         self._pool.remove(self)
         self.parser.close()
         if exchange is not None:
-            exchange.upstream_lost(reason.getErrorMessage())
+            exchange.upstream_lost(reason.getErrorMessage(), reason.check(StreamRefused) is not None)
 
     # IPushProducer: we are the producer of what the host is to receive
 

@@ -129,6 +129,11 @@ class FakeHost(Host):
         super().__init__(address, weight=weight, capacity=capacity, metadata=metadata)
         self.retirements = 0
         self.reasons: list[str] = []
+        self.far: float | None = None
+
+    @property
+    def rtt(self) -> float | None:
+        return self.far
 
     def __repr__(self) -> str:
         return self.address

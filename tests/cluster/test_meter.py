@@ -54,6 +54,16 @@ class LoadMeterTests(SynchronousTestCase):
         self.meter.note(FakeHost("b"), Outcome.SUCCESS, 0.2)
         self.assertEqual(self.meter.score(self.host), 0.4)
 
+    def test_unknown_and_far_away(self) -> None:
+        """It can't be quicker than the way to it is long."""
+        self.host.active = 1
+        self.meter.note(FakeHost("b"), Outcome.SUCCESS, 0.2)
+        for rtt, score in ((None, 0.4), (0.1, 0.4), (0.5, 1.0)):
+            self.host.far = rtt
+            self.assertEqual(self.meter.score(self.host), score)
+        self.meter.note(self.host, Outcome.SUCCESS, 0.3)
+        self.assertAlmostEqual(self.meter.score(self.host), 0.6)
+
     def test_connects(self) -> None:
         """That a connection was made says nothing."""
         self.meter.note(self.host, Outcome.CONNECTED, 0.5)

@@ -38,7 +38,7 @@ class Exchange:
         body = data[len(head.raw) :]
         self.events += [head, body, END] if body else [head, END]
 
-    def upstream_lost(self, reason: str) -> None:
+    def upstream_lost(self, reason: str, unsent: bool = False) -> None:
         self.events.append("lost")
 
     def upstream_full(self, full: bool) -> None:

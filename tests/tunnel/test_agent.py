@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.host import MuxHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, ListenerConfig, TunnelAgentConfig, TunnelConfig
 from reverseproxy.errors import ConfigError, CredentialMissing, Problem
@@ -32,6 +33,7 @@ from reverseproxy.tunnel.discovery import Discovery, Target
 from reverseproxy.tunnel.server import TunnelServer
 from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, InitResponse, Status, encode
+from tests.blackhole import blackhole
 from tests.certs import Certificates
 from tests.test_sockets import expected, tuning
 from tests.tunnel.logged import capture
@@ -885,14 +887,25 @@ class EchoSink:
 
     def __init__(self) -> None:
         self.infos: list[ConnectionInfo] = []
+        self.made: list[Echo] = []
 
     def build_protocol(self, info: ConnectionInfo) -> Echo:
         self.infos.append(info)
-        return Echo()
+        self.made.append(Echo())
+        return self.made[-1]
 
 
 class EndToEndTests(TestCase):
-    """A real agent and a real tunnel server, over loopback; each connection carries one session."""
+    """
+    A real agent and a real tunnel server, over loopback.
+
+    Each connection carries one session, unless a test says otherwise.
+
+    @ivar tunnel: the configuration of the server.
+    """
+
+    def setUp(self) -> None:
+        self.tunnel: dict[str, Any] = {}
 
     async def join(
         self, server_tls: ServerTls | None = None, client_tls: ClientTls | None = None, **config: Any
@@ -900,7 +913,9 @@ class EndToEndTests(TestCase):
         cluster_config = ClusterConfig(name="blue")
         self.cluster = Cluster(cluster_config, make_balancer(cluster_config, Random(1)), reactor)
         clusters = ClusterManager([self.cluster])
-        server = TunnelServer("tunnel", TunnelConfig(), clusters, reactor, lambda policy, options: None)  # type: ignore[arg-type, return-value]
+        server = TunnelServer(
+            "tunnel", TunnelConfig(**self.tunnel), clusters, reactor, lambda policy, options: None
+        )  # type: ignore[arg-type, return-value]
         listener = ListenerConfig(name="tunnel", address="127.0.0.1:0", bind_port=True)
         self.listener = Listener(listener, server.build_protocol, reactor, server_tls)
         self.listener.privilegedStartService()
@@ -1005,6 +1020,43 @@ class EndToEndTests(TestCase):
         await self.until(lambda: not self.cluster.hosts)
         client.transport.loseConnection()
         await drained
+
+    async def test_streams(self) -> None:
+        await self.join(connection_num=3, mux=True)
+        await self.until(lambda: self.agent.serving == 3)
+        clients = [await self.lease() for _ in range(30)]
+        for number, client in enumerate(clients):
+            client.transport.write(b"hello %d" % number)
+        await self.until(lambda: all(client.received for client in clients))
+        self.assertEqual([client.received for client in clients], [b"HELLO %d" % n for n in range(30)])
+        drained = self.agent.drain()
+        await self.until(lambda: not self.cluster.hosts)
+        for client in clients:
+            client.transport.loseConnection()
+        await drained
+        await self.until(lambda: self.listener.connections == 0)
+
+    async def test_streams_over_a_connection_whose_packets_vanish(self) -> None:
+        self.tunnel = {"mux_ping_interval": 0.1, "mux_ping_timeout": 0.2}
+        await self.join(connection_num=3, mux=True, **self.tunnel)
+        await self.until(lambda: self.agent.serving == 3)
+        before = dict(self.cluster.hosts)
+        client = await self.lease()
+        client.transport.write(b"hello")
+        await self.until(lambda: client.received == b"HELLO")
+        [server_end] = [
+            host._session.transport for host in before.values() if isinstance(host, MuxHost) and host.streams
+        ]
+        [agent_end] = [
+            stream.transport._session.transport for stream in self.sink.made if stream.transport.connected
+        ]
+        blackhole(server_end.getHandle(), agent_end.getHandle())
+        client.transport.write(b"anybody there?")
+        await client.closed
+        # And there is a new connection in its place.
+        await self.until(
+            lambda: len(self.cluster.hosts) == 3 and len(set(self.cluster.hosts) - set(before)) == 1
+        )
 
     async def test_two_agents_are_two(self) -> None:
         await self.join()

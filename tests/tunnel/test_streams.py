@@ -16,6 +16,7 @@ from reverseproxy.transport.mux import PING_INTERVAL, PING_TIMEOUT
 from reverseproxy.tunnel.agent import QUIET
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.mux_events import MuxLimits
 from reverseproxy.wire.tunnel import (
     ConnectionInit,
     InitResponse,
@@ -177,15 +178,36 @@ class CarryingTests(SynchronousTestCase):
         client = tunnel.client(REQUEST % b"/1")
         tunnel.services[0][-1].answer(b"1")
         tunnel.turn()
-        [agent] = tunnel.agents[0].agents
-        [peer] = agent._peers.values()
-        [stream] = peer._cores[0].link.session.all
+        [stream] = self.session(tunnel).all
         stream.loseConnection()
         client.transport.write(REQUEST % b"/2")
         tunnel.turn()
         tunnel.services[0][-1].answer(b"2")
         tunnel.turn()
         self.assertEqual(client.data.count(b"200 OK"), 2)
+
+    def test_a_stream_that_is_refused(self) -> None:
+        """The agent has certainly not looked at it, so that it may go elsewhere whatever it is."""
+        tunnel = Tunnel(agents=2, agent_kind="http")
+        for number in (0, 1):
+            for services in tunnel.services:
+                services.clear()
+            sessions = [self.session(tunnel, each) for each in (number, 1 - number)]
+            sessions[0].mux._limits = MuxLimits(accept_backlog=0)
+            sessions[1].mux._limits = MuxLimits()
+            clients = [
+                tunnel.client(b"POST /%d HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\n\r\n" % n)
+                for n in range(10)
+            ]
+            self.assertEqual([len(tunnel.services[number]), len(tunnel.services[1 - number])], [0, 10])
+            for client in clients:
+                client.transport.abortConnection()
+            tunnel.turn()
+
+    def session(self, tunnel: Tunnel, number: int = 0) -> Any:
+        """The agent's end of its only connection."""
+        [peer] = tunnel.agents[number].agents[0]._peers.values()
+        return peer._cores[0].link.session
 
     def test_how_far_away_an_agent_is(self) -> None:
         tunnel = Tunnel()
