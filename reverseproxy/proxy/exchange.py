@@ -192,6 +192,7 @@ class Exchange(Attempts):
     @ivar request_complete: whether all of the request has come.
     @ivar flag: why there is no complete response of a host, for the access log.
     @ivar reset_code: what error code of HTTP/2 the host broke the response off with.
+    @ivar failure: the status that would have been the answer, had none begun.
     """
 
     __slots__ = (
@@ -210,6 +211,7 @@ class Exchange(Attempts):
         "_timeout",
         "_try_timeout",
         "_try_timer",
+        "failure",
         "flag",
         "head",
         "received",
@@ -730,7 +732,7 @@ class Exchange(Attempts):
             reason=reason,
         )
         if self.response_started:
-            self._break(reason)
+            self._break(status, reason)
         else:
             self.fail(status, reason)
 
@@ -744,7 +746,7 @@ class Exchange(Attempts):
         if self._phase == DONE:
             return
         if self.response_started:
-            self._break(reason)
+            self._break(status, reason)
             return
         self.flag = reason
         self._answer(status, reason.encode("utf-8", "replace") + b"\n")
@@ -754,8 +756,9 @@ class Exchange(Attempts):
         self.status = status
         self._downstream.reply(self, status, body, b"text/plain", location)
 
-    def _break(self, reason: str) -> None:
+    def _break(self, status: int, reason: str) -> None:
         self.flag = reason
+        self.failure = status
         self._end()
         self._downstream.exchange_broken(self)
 

@@ -34,7 +34,7 @@ from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
 from reverseproxy.tls import too_weak_for_http2
-from reverseproxy.wire.grpc import error_fields, is_grpc
+from reverseproxy.wire.grpc import error_fields, error_trailers, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
 from reverseproxy.wire.http1_headers import ForwardedBy
@@ -74,8 +74,8 @@ class Http2Stream:
     @ivar exchange: who serves it, until that is over.
     @ivar deadline: when the exchange has taken too long, or the client.
     @ivar grpc: whether it carries a call of gRPC, whose answer may go on for
-        as long as there are messages, and is one of trailers alone if it is an
-        error of ours.
+        as long as there are messages, and ends with trailers if there is an error
+        of ours.
     @ivar unsent: bytes of the response that waited for the client at the last
         look; of a tunnel, bytes that had passed.
     @ivar early: what a client sent behind a request to switch protocols.
@@ -201,7 +201,12 @@ class Http2Stream:
 
     def exchange_broken(self, exchange: Exchange) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
-        self._http2.reset(self.number, exchange.reset_code or ErrorCode.INTERNAL_ERROR)
+        if self.grpc and not exchange.reset_code:
+            # A client of gRPC takes a reset for an error in its call.
+            trailers = error_trailers(exchange.failure, exchange.flag.encode("utf-8", "replace"))
+            self._http2.send_end(self.number, trailers)
+        else:
+            self._http2.reset(self.number, exchange.reset_code or ErrorCode.INTERNAL_ERROR)
         self._over(exchange)
         self._proxy.flush()
 

@@ -9,7 +9,7 @@ gives them (gRPC's C{doc/PROTOCOL-HTTP2.md}).
 
 from __future__ import annotations
 
-__all__ = ["GrpcStatus", "encode_message", "error_fields", "is_grpc", "status_of_http"]
+__all__ = ["GrpcStatus", "encode_message", "error_fields", "error_trailers", "is_grpc", "status_of_http"]
 
 from collections.abc import Iterable
 from enum import IntEnum
@@ -83,9 +83,14 @@ def error_fields(status: int, text: bytes) -> list[tuple[bytes, bytes]]:
     @param status: of HTTP.
     @param text: UTF-8, for people.
     """
-    return [
-        (b":status", b"200"),
-        (b"content-type", b"application/grpc"),
-        (b"grpc-status", b"%d" % status_of_http(status)),
-        (b"grpc-message", encode_message(text)),
-    ]
+    return [(b":status", b"200"), (b"content-type", b"application/grpc"), *error_trailers(status, text)]
+
+
+def error_trailers(status: int, text: bytes) -> list[tuple[bytes, bytes]]:
+    """
+    Make trailers for an answer that has begun.
+
+    @param status: of HTTP.
+    @param text: UTF-8, for people.
+    """
+    return [(b"grpc-status", b"%d" % status_of_http(status)), (b"grpc-message", encode_message(text))]

@@ -156,6 +156,18 @@ class Client:
             return {"code": error.code().name, "details": error.details()}
         return {}
 
+    def cut_off(self) -> dict[str, Any]:
+        """Take the messages of a stream until it fails; prints a line when the first is there."""
+        taken = 0
+        try:
+            for _ in self.channel.unary_stream("/test.Echo/Many")(b"10000000,1000", timeout=TIMEOUT):
+                taken += 1
+                if taken == 1:
+                    print("begun", flush=True)  # noqa: T201
+        except grpc.RpcError as error:
+            return {"code": error.code().name, "taken": taken > 0, "details": error.details()}
+        return {}
+
     def until_told(self) -> dict[str, Any]:
         """One call after the other until a line is read; prints a line when the first is done."""
         import threading

@@ -101,6 +101,16 @@ class EndingTests(GrpcTestCase):
         seen = await self.client(await self.cloud.port("clientListener"), "unreachable")
         self.assertEqual(seen, {"code": "UNAVAILABLE", "details": "cluster clientCluster has no host"})
 
+    async def test_agent_that_is_lost_in_the_midst_of_a_stream(self) -> None:
+        port = await self.start()
+        child = Child("grpc client cut_off")
+        self.spawn(child, "-m", "tests.integration.grpc_client", str(port), "cut_off")
+        await child.wait_for("^begun$")
+        await self.edge.kill()
+        seen = await self.result(child)
+        self.assertEqual((seen["code"], seen["taken"]), ("UNAVAILABLE", True))
+        self.assertIn("the host's connection was lost", seen["details"])
+
     async def test_agents_come_and_go_under_load(self) -> None:
         port = await self.start(graceful_close_max_wait_duration="5s")
         child = Child("grpc client until_told")

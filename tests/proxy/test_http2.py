@@ -240,7 +240,11 @@ class ExchangeTests(Http2TestCase):
             host.send(b"1\r\nx\r\n")
         self.assertEqual((client[number].body, client[number].reset), (b"xxxxx", None))
         world.turn(2)
-        self.assertEqual(client[number].reset, ErrorCode.INTERNAL_ERROR)
+        self.assertEqual(
+            client[number].trailers,
+            [(b"grpc-status", b"4"), (b"grpc-message", b"the request took too long")],
+        )
+        self.assertEqual((client[number].ended, client[number].reset), (True, None))
 
     def test_grpc_is_told_of_our_errors_in_its_own_way(self) -> None:
         world = self.world()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.grpc import encode_message, error_fields, is_grpc, status_of_http
+from reverseproxy.wire.grpc import encode_message, error_fields, error_trailers, is_grpc, status_of_http
 
 
 class IsGrpcTests(SynchronousTestCase):
@@ -53,6 +53,11 @@ class ErrorTests(SynchronousTestCase):
                 (b"grpc-status", b"14"),
                 (b"grpc-message", b"too busy"),
             ],
+        )
+
+    def test_trailers(self) -> None:
+        self.assertEqual(
+            error_trailers(504, b"too late"), [(b"grpc-status", b"4"), (b"grpc-message", b"too late")]
         )
 
     def test_message(self) -> None:
