@@ -6,6 +6,7 @@ from __future__ import annotations
 
 __all__ = ["Direct", "HaproxyHop", "Nginx", "NginxHop"]
 
+import os
 from pathlib import Path
 
 from benchmarks.install import Tools
@@ -48,13 +49,16 @@ class Nginx(Peer):
         [self.front] = free_ports(1)
         root = directory / "www"
         root.mkdir(exist_ok=True)
-        for path, size in RESOURCES.items():
-            with (root / path.lstrip("/")).open("wb") as file:
+        for number, (path, size) in enumerate(RESOURCES.items()):
+            place = root / path.lstrip("/")
+            with place.open("wb") as file:
                 if size <= 16 * 1024 * 1024:
                     file.write(b"x" * size)
                 else:
                     # a hole: it takes no room on the disk
                     file.truncate(size)
+            # times of their own, so that the heads of answers differ
+            os.utime(place, (1.7e9 + number, 1.7e9 + number))
         # As many requests on a connection as come, and an hour for connections on
         # which no request came yet: an agent that relays bytes opens those in advance.
         config = _nginx_config(
@@ -66,7 +70,7 @@ class Nginx(Peer):
   keepalive_requests 1000000000;
   keepalive_timeout 1h;
   client_header_timeout 1h;
-  open_file_cache max=16 inactive=1h;
+  open_file_cache max=128 inactive=1h;
   open_file_cache_valid 1h;
   server {{
     listen {LOOPBACK}:{self.front} backlog=4096;

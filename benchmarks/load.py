@@ -11,6 +11,7 @@ __all__ = [
     "RESOURCES",
     "SMALL",
     "SPREAD",
+    "VARIED",
     "Load",
     "LoadError",
     "LoadResult",
@@ -57,6 +58,7 @@ class Load:
     @ivar size: its size, bytes.
     @ivar connections: how many client connections ask for it, one request
         outstanding on each.
+    @ivar variants: how many different requests there are; 0 if all are the same.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Load:
     path: str
     size: int
     connections: int
+    variants: int = 0
 
     def over(self, connections: int) -> Load:
         """The same over another number of connections."""
@@ -72,6 +75,7 @@ class Load:
 
 SMALL = Load("1k", "1 KB x 32 connections", "/1k", 1024, 32)
 BIG = Load("10m", "10 MB x 4 connections", "/10m", 10 * 1024 * 1024, 4)
+VARIED = Load("1k-varied", "1 KB x 32 connections, requests that differ", "/1k", 1024, 32, variants=61)
 LOADS = (SMALL, BIG)
 # bodies of growing size; the last one is one transfer
 SPREAD = (
@@ -81,7 +85,10 @@ SPREAD = (
     BIG,
 )
 GIANT = Load("1g", "1 GB, one transfer", "/1g", 1_000_000_000, 1)
-RESOURCES = {load.path: load.size for load in (SMALL, BIG, *SPREAD, GIANT)}
+RESOURCES = {
+    **{load.path: load.size for load in (SMALL, BIG, *SPREAD, GIANT)},
+    **{f"{VARIED.path}-{number}": VARIED.size for number in range(1, VARIED.variants + 1)},
+}
 
 
 @dataclass(frozen=True)
@@ -264,6 +271,8 @@ def drive(wrk: Path, url: str, load: Load, seconds: float) -> LoadResult:
         *(str(wrk), "--threads=1", f"--connections={load.connections}", f"--duration={duration}s"),
         *("--timeout=10s", "--latency", f"--script={SCRIPT}", url + load.path),
     ]
+    if load.variants:
+        command += ["--", "varied", str(load.variants)]
     return parse(*_call(command, duration + 30))
 
 

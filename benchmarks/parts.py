@@ -15,6 +15,7 @@ __all__ = [
     "profiles",
     "scale",
     "steady",
+    "varied",
     "workers",
 ]
 
@@ -36,6 +37,7 @@ from benchmarks.load import (
     LOADS,
     SMALL,
     SPREAD,
+    VARIED,
     Load,
     LoadResult,
     drive,
@@ -53,11 +55,12 @@ from benchmarks.spy import Spy, SpyError
 from benchmarks.targets import BASE, TARGETS, judge
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("core", "steady", "http2", "profiles", "bolt", "memory", "growth", "workers", "scale")
+PARTS = ("core", "varied", "steady", "http2", "profiles", "bolt", "memory", "growth", "workers", "scale")
 
 STREAMS = 32  # of HTTP/2, outstanding on the one connection
 BOLT_CONNECTIONS, BOLT_IN_FLIGHT = 4, 16
 ROLES = ("server", "agent")
+VARYING = (BASE, "ours-http-tcp", "ours-http", "ours-http-tcp-compiled", "ours-http-compiled")
 GROWING = (BASE, "ours-http-tcp", "ours-http-tcp-mux")
 SCALE = ("picking", "memory", "joins", "recovery")
 SCALE_TIMEOUT = 150.0
@@ -124,6 +127,15 @@ def steady(bench: Bench) -> None:
 
             entries.append(Entry("steady", SMALL.name, name, peer, ask, x=rate))
         bench.measure(entries, warm=False)
+
+
+def varied(bench: Bench) -> None:
+    """Requests and answers that differ from those before them on the same connection."""
+    entries = [
+        Entry("varied", VARIED.name, name, peer, _wrk(bench, peer, VARIED))
+        for name, peer in bench.peers(VARYING).items()
+    ]
+    bench.measure(entries, rounds=min(2, bench.lengths.rounds), warm=False)
 
 
 def group_rates(peaks: dict[str, float], base: str) -> dict[float, list[str]]:

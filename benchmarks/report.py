@@ -12,7 +12,7 @@ import datetime
 import statistics
 from collections.abc import Callable, Sequence
 
-from benchmarks.load import BIG, GIANT, SMALL
+from benchmarks.load import BIG, GIANT, SMALL, VARIED
 from benchmarks.model import QUIET, Cell, Profile, Round, Run, median
 from benchmarks.plot import Bar, bars, lines
 from benchmarks.targets import BASE, FIGURES, TARGETS, Outcome, judge
@@ -374,6 +374,30 @@ def _peers(run: Run, part: str, load: str) -> list[str]:
     if broken:
         result += ["Invalid, and compared with nothing:", *broken, ""]
     return result
+
+
+def _differing(run: Run) -> list[str]:
+    """What becomes of the targets when requests differ from each other."""
+    base = run.find("varied", VARIED.name, BASE)
+    found = []
+    for target in TARGETS:
+        cell = run.find("varied", VARIED.name, target.row)
+        if (target.part, target.load) != ("core", SMALL.name) or cell is None or base is None:
+            continue
+        figure = FIGURES[target.figure]
+        ratio = round(median(cell, figure.of) / (median(base, figure.of) or 1.0), 2)
+        met = ratio >= target.bound if figure.more else ratio <= target.bound
+        found.append(
+            f"{ratio:.2f} for {figure.title} of {cell.title.removeprefix('ours, ')} "
+            f"({'≥' if figure.more else '≤'} {target.bound:g}: {'met' if met else 'missed'})"
+        )
+    if not found:
+        return []
+    return [
+        "wrk sends the same request again and again, which helps whoever remembers the last one. With "
+        f"[requests that differ](#{_anchor(VARIED.title)}) the ratios are {', '.join(found)}.",
+        "",
+    ]
 
 
 def _compiled(run: Run) -> list[str]:
@@ -831,6 +855,7 @@ def render(run: Run, results: str) -> tuple[str, dict[str, str]]:
         *target_table(run),
         f"![Ratios to Envoy's pair, and the targets]({PLOTS}/targets.svg)",
         "",
+        *_differing(run),
         *_compiled(run),
         "The tunnel of Envoy's pair is in clear in all rows, as it encrypts nothing that it carries: rows "
         "with TLS are compared with it all the same.",
@@ -863,6 +888,16 @@ def render(run: Run, results: str) -> tuple[str, dict[str, str]]:
         text += _peers(run, "core", load.name)
         if load is SMALL:
             text += _relays(run)
+    if run.select("varied"):
+        text += [
+            f"## {VARIED.title}",
+            "",
+            "In the tables above all requests of a connection are the same, and so are the answers. Here "
+            f"are {VARIED.variants} requests in turns, with paths and a header of their own, and answers "
+            "with headers of their own.",
+            "",
+            *_peers(run, "varied", VARIED.name),
+        ]
     text += _steady(run)
     text += [
         "## HTTP/2",

@@ -76,6 +76,7 @@ def measure(
     chosen = [load for load in LOADS if load.name in loads]
     steps = {
         "core": lambda: parts.core(bench, rows, chosen),
+        "varied": lambda: parts.varied(bench),
         "steady": lambda: parts.steady(bench),
         "http2": lambda: parts.http2(bench),
         "profiles": lambda: parts.profiles(bench, flames),
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = [*wanted, "core"]
     begun = time.monotonic()
     now = datetime.datetime.now(datetime.UTC)
-    results = (RESULTS if whole else WORK / "report") / f"{now:%Y-%m-%d}.json"
+    results = (RESULTS if whole and not options.output else directory) / f"{now:%Y-%m-%d}.json"
 
     # SIGTERM ends as an interrupt does: with everything stopped
     signal.signal(signal.SIGTERM, signal.default_int_handler)

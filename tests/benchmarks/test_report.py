@@ -258,3 +258,22 @@ class RenderTests(SynchronousTestCase):
         loud = Round(each.result, each.cpu, each.system, each.resident, others=1.0)
         self.assertIn("**the machine was not quiet**", self.text(run(core("ours-http", loud))))
         self.assertNotIn("not quiet", self.text(run(core("ours-http", each))))
+
+    def test_requestsThatDiffer(self) -> None:
+        cells = [
+            Cell("varied", "1k-varied", row, f"ours, {row}", rounds=[taken(rate, cpu)])
+            for row, rate, cpu in (("envoy-http", 1000, (0.02, 0.02)), ("ours-http-tcp", 1500, (0.02, 0.016)))
+        ]
+        text = self.text(run(*cells))
+        self.assertIn("1.50 for requests/s of ours-http-tcp (≥ 1.6: missed)", text)
+        self.assertIn("0.60 for CPU per request of ours-http-tcp (≤ 0.6: met).", text)
+
+    def test_compiled(self) -> None:
+        text = self.text(
+            run(
+                core("envoy-http", taken(1000)),
+                core("ours-http", taken(1000, (0.02, 0.02))),
+                core("ours-http-compiled", taken(1200, (0.01, 0.02))),
+            )
+        )
+        self.assertIn("has 1.20 instead of 1.00 for requests/s, and 0.62 instead of 1.00", text)
