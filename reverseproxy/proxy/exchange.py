@@ -19,7 +19,7 @@ __all__ = ["REQUEST_BUFFER", "Exchange", "IDownstream", "IUpstream"]
 import time
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -113,6 +113,13 @@ class IUpstream(IUpgraded, Protocol):
     def send(self, events: Sequence[Event]) -> None:
         """Send more of the request."""
 
+    def request_sink(self) -> Any:
+        """
+        Say where the body that is coming can be sent as it comes.
+
+        @return: a transport; L{None} if there is none.
+        """
+
     def pause(self) -> None:
         """Read no more of the response for now."""
 
@@ -162,6 +169,9 @@ class IDownstream(Protocol):
 
         @param data: the head and the body, as they came.
         """
+
+    def response_sink(self) -> Any:
+        """See L{IExchange.response_sink}."""
 
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
@@ -318,6 +328,24 @@ class Exchange(Attempts):
             self._find_route()
         elif self.holds_back:
             self._downstream.update_reading()
+
+    def request_sink(self) -> Any:
+        """
+        Say where the body that is coming can be sent as it comes.
+
+        @return: a transport, until the exchange is over; L{None} if there is
+            none: all that has come must have been sent, and nothing of it be
+            needed again.
+        """
+        client = self._client
+        if client is None or self._out or self._sent is not None or self._mirrors:
+            return None
+        return client.request_sink()
+
+    def request_passed(self, size: int) -> None:
+        """Bytes of the body have been sent there."""
+        self.received += size
+        self._downstream.set_exchange_deadline(self._clock.seconds() + self._timeout)
 
     # finding a host
 
@@ -592,6 +620,14 @@ class Exchange(Attempts):
             self.response_at = self._clock.seconds()
         downstream.send_response(self, head, data)
         self._finish()
+
+    def response_sink(self) -> Any:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        return self._downstream.response_sink() if self._phase == ACTIVE else None
+
+    def response_passed(self, size: int) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        self.sent += size
 
     def _stop_try(self, status: int, reusable: bool) -> bool:
         """

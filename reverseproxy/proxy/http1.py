@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from random import random
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -34,8 +35,9 @@ from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.exchange import Exchange
 from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
-from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
 from reverseproxy.routing import Router
+from reverseproxy.transport import keep_back, pass_on
 from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
 
@@ -126,6 +128,7 @@ class Http1Proxy(Switchable):
         self.full = False
         self._keep_alive = True  # behind the current response
         self._chunked = False  # the body of the current response goes out in chunks of ours
+        self._passing = False  # most of the body of a request goes to its host unseen
         options = settings.options
         self.max_request_body_size = options.max_request_body_size
         self.forwarded_by: ForwardedBy | None = None
@@ -200,6 +203,8 @@ class Http1Proxy(Switchable):
             self._events.extend(found)  # type: ignore[arg-type]
         if not self._running:
             self._run()
+            if self._parser.left > LONG_BODY:
+                self._pass_on()
         if self._exchange is None and self._parser.in_head and self._awaited != _HEAD:
             self._set_deadline(self._clock.seconds() + self.settings.head_timeout, _HEAD)
 
@@ -239,6 +244,21 @@ class Http1Proxy(Switchable):
         self._running = False
         if events or not self._reading or self._parser.held:
             self.update_reading()
+
+    def _pass_on(self) -> None:
+        """Have most of a long body sent to the host without a look at it."""
+        exchange = self._exchange
+        if exchange is None or self._events:
+            return
+        sink = exchange.request_sink()
+        size = self._parser.left - BODY_TAIL
+        if sink is not None and pass_on(self.transport, sink, size, exchange.request_passed):
+            self._parser.leave_out(size)
+            self._passing = True
+
+    def response_sink(self) -> Any:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        return None if self._chunked or self._closing else self.transport
 
     def update_reading(self) -> None:
         """Read on, or pause, as what has come demands."""
@@ -539,6 +559,8 @@ class Http1Proxy(Switchable):
         self._parser.close()
         self._events.clear()
         transport = self.transport
+        if self._passing:
+            keep_back(transport)
         self._set_deadline(self._clock.seconds() + self.settings.linger, _CLOSE)
         transport.unregisterProducer()
         if not self._reading:

@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool", "IExchange"]
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -32,8 +32,9 @@ from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HttpError
 from reverseproxy.proxy.http1_switch import Switchable
 from reverseproxy.proxy.pools import IExchange, register_pool
-from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
+from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
 from reverseproxy.sockets import tune
+from reverseproxy.transport import pass_on
 from reverseproxy.transport.mux import StreamRefused
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead, ResponseParser
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk
@@ -241,10 +242,23 @@ class Http1Client(Switchable):
                 exchange.upstream_response(found, data)
             else:
                 exchange.upstream_events(found)  # type: ignore[arg-type]
+                if self.parser.left > LONG_BODY:
+                    self._pass_on(exchange)
         elif not self.closed:
             # Whatever this is, nobody asked for it: it must not become an answer.
             log.warn("{host} sent data without being asked", host=self._pool.host.address)
             self.abort("data came while the connection was idle")
+
+    def _pass_on(self, exchange: IExchange) -> None:
+        """Have most of a long body sent to the client without a look at it."""
+        sink = exchange.response_sink() if self._exchange is exchange else None
+        size = self.parser.left - BODY_TAIL
+        if sink is not None and pass_on(self.transport, sink, size, exchange.response_passed):
+            self.parser.leave_out(size)
+
+    def request_sink(self) -> Any:
+        """See L{reverseproxy.proxy.exchange.IUpstream}."""
+        return None if self._chunked or self.closed else self.transport
 
     def http_read_closed(self) -> None:
         """The host sends no more: that may end a response, and closes the connection."""

@@ -132,6 +132,9 @@ class Http2Stream:
         self.deadline = deadline
         self._proxy.look_at(deadline)
 
+    def response_sink(self) -> None:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+
     def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         body = data[len(head.raw) :]

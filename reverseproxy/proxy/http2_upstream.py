@@ -292,6 +292,9 @@ class Http2Call:
         self.tunnel = Http2Tunnel(self._client, self.number)
         return self.tunnel.relay
 
+    def request_sink(self) -> None:
+        """See L{reverseproxy.proxy.exchange.IUpstream}."""
+
     def take_rest(self) -> bytes:
         """Nothing: it is given to the relay in its order, with an end if there is one."""
         return b""

@@ -168,6 +168,12 @@ class Mirrored(Attempts):
         """See L{reverseproxy.proxy.pools.IExchange}."""
         self.upstream_events([head, END])
 
+    def response_sink(self) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+
+    def response_passed(self, size: int) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+
     def upstream_lost(
         self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
     ) -> None:

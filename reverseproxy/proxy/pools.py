@@ -34,6 +34,18 @@ class IExchange(Protocol):
         @param data: the head and the body, as they came.
         """
 
+    def response_sink(self) -> Any:
+        """
+        Say where the body that is coming can be sent as it comes.
+
+        @return: a transport, which is given nothing else until the body has
+            come to its end, or the connection to the host is given up;
+            L{None} if there is none.
+        """
+
+    def response_passed(self, size: int) -> None:
+        """Bytes of the body have been sent there."""
+
     def upstream_lost(
         self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
     ) -> None:

@@ -9,8 +9,9 @@ take the place of Twisted's without a change here or in a protocol.
 
 from __future__ import annotations
 
-__all__ = ["LINGER", "RelayEnd", "couple", "lose_connection"]
+__all__ = ["BODY_TAIL", "LINGER", "LONG_BODY", "RelayEnd", "couple", "lose_connection"]
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +21,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.transport import pass_on
 
 LINGER = 15.0
 """Seconds that a closing connection may take to send what is buffered for it."""
+
+LONG_BODY = 131072
+"""Bytes of an HTTP body that are worth to be passed on without a look at them."""
+
+BODY_TAIL = 16384
+"""Bytes at the end of such a body that are looked at, as it is not one write that ends it."""
 
 EARLY_LIMIT = 65536
 """Bytes that an end keeps before it is coupled; reading pauses beyond them."""
@@ -96,6 +104,10 @@ class RelayEnd(Rebindable):
         early, self._early = self._early, []
         if early:
             self._write(b"".join(early))
+        pass_on(self.transport, peer.transport, sys.maxsize, self._passed_on)
+
+    def _passed_on(self, size: int) -> None:
+        self.received += size
 
     def readConnectionLost(self) -> None:
         """The peer of this connection has sent everything."""

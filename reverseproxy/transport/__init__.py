@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["is_supported", "turn_end_of", "with_streams"]
+__all__ = ["is_supported", "keep_back", "pass_on", "turn_end_of", "with_streams"]
 
 import sys
 from collections.abc import Callable
@@ -35,3 +35,28 @@ def turn_end_of(clock: Any) -> Callable[[Callable[[], object]], object]:
     """
     at_turn_end: Callable[[Callable[[], object]], object] | None = getattr(clock, "call_at_turn_end", None)
     return partial(clock.callLater, 0) if at_turn_end is None else at_turn_end
+
+
+def pass_on(source: Any, target: Any, size: int, told: Callable[[int], object]) -> bool:
+    """
+    Let what comes on one connection go to another without a look at it, if these are sockets of ours.
+
+    @param source: a transport, as is C{target}.
+    @param size: how many bytes; what comes behind them is the protocol's again.
+    @param told: called with the size of each part that has gone on.
+    @return: whether that is so from now on; else the protocol hears of
+        everything, as ever.  L{keep_back} ends it.
+    """
+    if sys.platform != "linux":
+        return False
+    from reverseproxy.transport.stream import StreamTransport
+
+    if not isinstance(source, StreamTransport) or not isinstance(target, StreamTransport):
+        return False
+    source.pass_on(target, size, told)
+    return True
+
+
+def keep_back(source: Any) -> None:
+    """Pass on nothing more of what comes on a connection for which L{pass_on} was true."""
+    source.keep_back()

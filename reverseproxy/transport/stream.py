@@ -35,8 +35,8 @@ __all__ = [
 
 import socket
 from collections import deque
-from collections.abc import Iterable
-from errno import ENOBUFS, EPIPE
+from collections.abc import Callable, Iterable
+from errno import EINVAL, ENOBUFS, ENOSYS, EPERM, EPIPE
 from itertools import islice
 from typing import Any, Final, NoReturn
 
@@ -55,8 +55,13 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer_only
 
+from reverseproxy.transport.pipe import Pipe
+
 READ_SIZE: Final = 256 * 1024
 """Bytes that one read takes at the most."""
+
+BULK: Final = 32768
+"""Bytes of one read from which on L{StreamTransport.pass_on} lets the kernel move them."""
 
 _PIECES: Final = 64
 """How many writes that had to wait are sent by one system call at the most."""
@@ -64,6 +69,36 @@ _PIECES: Final = 64
 # One for all: what arrives is copied out before anybody hears of it.  A buffer
 # for each read would be memory that the allocator maps and unmaps every time.
 _buffer = memoryview(bytearray(READ_SIZE))
+
+
+class _Pipes:
+    """The pipe of this process, once there is use for one."""
+
+    def __init__(self) -> None:
+        self._pipe: Pipe | None = None
+        self._usable = True
+
+    def get(self) -> Pipe | None:
+        """The pipe; L{None} if there is none to be had."""
+        if self._pipe is None and self._usable:
+            try:
+                self._pipe = Pipe()
+            except OSError:
+                self._usable = False
+        return self._pipe
+
+    def give_up(self) -> None:
+        """The kernel does not want to move anything: not of such sockets, or not for us."""
+        pipe, self._pipe = self._pipe, None
+        self._usable = False
+        if pipe is not None:
+            pipe.close()
+
+
+_pipes = _Pipes()
+
+_UNABLE: Final = frozenset({EINVAL, ENOSYS, EPERM})
+"""What the kernel says if it does not move anything, or may not."""
 
 
 class StreamTransport(tcp.Connection):
@@ -77,11 +112,17 @@ class StreamTransport(tcp.Connection):
     _pieces: deque[bytes]  # what is unsent, if anything is
     _offset = 0  # bytes of the first piece that are sent
     _reset = False  # write has met an error, which is for doRead or doWrite to report
+    _onward: StreamTransport | None = None  # where what comes is passed on to
+    _onward_left = 0  # how much of it, bytes
+    _onward_told: Callable[[int], object]
+    _in_bulk = False  # much came with the last read
 
     # This and write run for every message, hence no helpers.
 
     def doRead(self) -> Any:  # noqa: N802 - Twisted's name, as are those below
         """Receive, and deliver; see L{IReadDescriptor}."""
+        if self._onward is not None:
+            return self._pass(self._onward)
         try:
             size = self.socket.recv_into(_buffer)
         except BlockingIOError:
@@ -112,6 +153,102 @@ class StreamTransport(tcp.Connection):
                 self._reset = error.errno not in (EPIPE, ENOBUFS)
         if sent < len(data):
             self._keep(data, sent)
+
+    def pass_on(self, target: StreamTransport, size: int, told: Callable[[int], object]) -> None:
+        """
+        Send what comes from now on to another connection, instead of telling the protocol of it.
+
+        It is as if the protocol wrote it there at once: what the target does not
+        take is kept there, and its producer is paused.  But nothing is made of
+        it here, and much of it does not come here at all.
+
+        @param size: how many bytes; what comes behind them is the protocol's again.
+        @param told: called with the size of each part that was passed on.
+        """
+        self._onward = target
+        self._onward_left = size
+        self._onward_told = told
+        self._in_bulk = False
+
+    def keep_back(self) -> None:
+        """Pass nothing on any more."""
+        self._onward = None
+
+    def _pass(self, target: StreamTransport) -> Any:
+        if self._in_bulk and target._sends_at_once():
+            pipe = _pipes.get()
+            if pipe is not None and self._move(pipe, target):
+                return None
+        try:
+            size = self.socket.recv_into(_buffer, min(self._onward_left, READ_SIZE))
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not size:
+            return CONNECTION_LOST if self._reset else CONNECTION_DONE
+        self._in_bulk = size >= BULK
+        target._write_view(_buffer[:size])
+        self._passed(size)
+        return None
+
+    def _sends_at_once(self) -> bool:
+        return (
+            bool(self.connected)
+            and not (self.unsent or self._writeDisconnected or self._aborting)
+            and (self.producer is None or self.streamingProducer)
+        )
+
+    def _passed(self, size: int) -> None:
+        self._onward_left -= size
+        if not self._onward_left:
+            self._onward = None
+        self._onward_told(size)
+
+    def _move(self, pipe: Pipe, target: StreamTransport) -> bool:
+        """
+        Let the kernel move what has come.
+
+        @return: whether anything was moved.  What kept it from that, or an
+            end-of-file, is for an ordinary read to find.
+        """
+        limit = min(self._onward_left, READ_SIZE)
+        try:
+            size, rest, error = pipe.move(self.socket.fileno(), target.socket.fileno(), limit)
+        except BlockingIOError:
+            return False
+        except OSError as reason:
+            if reason.errno in _UNABLE:
+                _pipes.give_up()
+            else:
+                self._reset = True  # of which the read would hear nothing
+            return False
+        if not size:
+            return False
+        self._in_bulk = size >= BULK
+        if error is not None and error.errno in _UNABLE:
+            _pipes.give_up()
+        elif error is not None:
+            target._reset = error.errno not in (EPIPE, ENOBUFS)
+        if rest:
+            target._keep(rest, 0)
+        self._passed(size)
+        return True
+
+    def _write_view(self, data: memoryview) -> None:
+        """Do as C{write} does; the memory is the caller's again when this returns."""
+        if not self.connected or self._writeDisconnected or self._aborting:
+            return
+        sent = 0
+        if not self.unsent and (self.producer is None or self.streamingProducer):
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._reset = error.errno not in (EPIPE, ENOBUFS)
+        if sent < len(data):
+            self._keep(data[sent:].tobytes(), 0)
 
     def _keep(self, data: bytes, sent: int) -> None:
         if not self.unsent:
@@ -166,6 +303,7 @@ class StreamTransport(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """Drop what is unsent; see L{IReadDescriptor}."""
+        self._onward = None
         if self.unsent:
             self.unsent = 0
             del self._pieces
@@ -183,7 +321,6 @@ class StreamTransport(tcp.Connection):
 _provides = implementer_only(
     ITCPTransport,
     IConsumer,
-    IProtocolFactory,
     IPushProducer,
     IReadWriteDescriptor,
     IHalfCloseableDescriptor,

@@ -160,6 +160,20 @@ class _Parser:
         """Whether some of a head has come, but not all of it."""
         return bool(self._partial)
 
+    @property
+    def left(self) -> int:
+        """How many bytes of a body of known length are still to come; 0 or less for any other."""
+        return self._left
+
+    def leave_out(self, size: int) -> None:
+        """
+        Be told that the next bytes of a body of known length go another way.
+
+        @param size: how many; less than C{left}.
+        """
+        assert 0 <= size < self._left
+        self._left -= size
+
     def close(self) -> None:
         """Read nothing more."""
         self.closed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import http.server
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -22,7 +24,10 @@ from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy import http1_upstream  # noqa: F401  it registers its pool
+from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
+from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
 from reverseproxy.routing import Router
 from tests.streams import reactor
 
@@ -52,6 +57,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.connections.add(self.client_address)  # type: ignore[attr-defined]
+        if self.path == "/early":
+            self.rfile.read(1_000_000)
+            self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+            while self.rfile.read(100_000):
+                pass
+            self.close_connection = True
+            return
         data = self.body() or b"x" * int(self.headers.get("x-size", 0))
         self.send_response(200)
         self.send_header("X-Method", self.command)
@@ -126,7 +138,14 @@ class SocketTests(TestCase):
                 }
             )
         )
-        settings = Http1Settings("test", self.router, ClusterManager([self.cluster]), reactor)  # type: ignore[arg-type]
+        self.records: list[AccessRecord] = []
+        settings = Http1Settings(
+            "test",
+            self.router,
+            ClusterManager([self.cluster]),
+            reactor,  # type: ignore[arg-type]
+            access_log=self.records.append,
+        )
         self.proxies: list[Http1Proxy] = []
 
         def build(address: Any) -> Http1Proxy:
@@ -158,10 +177,18 @@ class SocketTests(TestCase):
 
         return deferToThread(run)
 
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait for the reactor to bring something about; trial's timeout is the deadline."""
+        while not true():
+            await deferLater(reactor, 0.001)
+
     async def test_bodies(self) -> None:
+        # Those that are long go from socket to socket, but for their ends.
+        sizes = (0, 1, 1000, LONG_BODY, LONG_BODY + BODY_TAIL, LONG_BODY + BODY_TAIL + 1, 300_000, 3_000_000)
+
         def run(connection: http.client.HTTPConnection) -> None:
             for path in ("/length", "/chunked", "/close"):
-                for size in (0, 1, 1000, 300_000, 3_000_000):
+                for size in sizes:
                     data = random.Random(size).randbytes(size)
                     for body in (data, chunks(data)):
                         connection.request("POST", path, body, encode_chunked=True, headers=headers(body))
@@ -179,6 +206,9 @@ class SocketTests(TestCase):
 
         await self.run_client(run)
         self.assertEqual((self.cluster.active, len(self.proxies)), (0, 1))
+        expected = [size for _ in range(3) for size in sizes for _ in range(2)]
+        self.assertEqual([record.bytes_received for record in self.records], expected)
+        self.assertEqual([record.bytes_sent for record in self.records], expected)
 
     async def test_connections_are_reused(self) -> None:
         def run(connection: http.client.HTTPConnection) -> None:
@@ -209,12 +239,16 @@ class SocketTests(TestCase):
 
     async def test_truncated(self) -> None:
         def run(connection: http.client.HTTPConnection) -> None:
-            connection.request("POST", "/short", b"abc")
-            response = connection.getresponse()
-            with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
-                response.read()
+            for size in (3, 2_000_000):
+                connection.request("POST", "/short", b"a" * size)
+                response = connection.getresponse()
+                with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
+                    response.read()
+                connection.close()
 
         await self.run_client(run)
+        self.assertEqual([record.bytes_sent for record in self.records], [3, 2_000_000])
+        self.assertEqual(self.cluster.active, 0)
 
     async def test_host_down(self) -> None:
         await deferToThread(self.server.shutdown)
@@ -244,6 +278,42 @@ class SocketTests(TestCase):
             self.assertEqual(received.split(b"\r\n")[0], b"HTTP/1.1 400 Bad Request")
 
         await self.run_client(run)
+
+    async def test_client_that_leaves_in_a_long_upload(self) -> None:
+        def run(connection: http.client.HTTPConnection) -> None:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as sock:
+                sock.sendall(b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
+                sock.sendall(b"x" * 3_000_000)
+
+        await gatherResults([self.run_client(run) for _ in range(3)])
+
+        def after(connection: http.client.HTTPConnection) -> int:
+            connection.request("POST", "/length", b"abc")
+            return len(connection.getresponse().read())
+
+        self.assertEqual(await self.run_client(after), 3)
+        await self.until(lambda: not self.cluster.active)
+
+    async def test_answer_in_a_long_upload(self) -> None:
+        """It is passed on, and what comes of the upload after that goes nowhere."""
+
+        def run(connection: http.client.HTTPConnection) -> None:
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as sock:
+                    sock.sendall(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
+                    for _ in range(30):
+                        sock.sendall(b"x" * 100_000)
+                    received = sock.recv(65536)
+                    with contextlib.suppress(ConnectionError):
+                        sock.sendall(b"x" * 3_000_000)
+                        while data := sock.recv(65536):
+                            received += data
+                self.assertTrue(received.startswith(b"HTTP/1.1 403 Forbidden\r\n"), received)
+                self.assertTrue(received.endswith(b"\r\n\r\nno"), received)
+
+        await self.run_client(run)
+        await self.until(lambda: not self.cluster.active)
+        self.assertEqual(self.host.pools["Http1"].idle, 0)  # type: ignore[attr-defined]
 
     async def test_client_that_leaves(self) -> None:
         def run(connection: http.client.HTTPConnection) -> None:

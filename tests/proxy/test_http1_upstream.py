@@ -38,6 +38,9 @@ class Exchange:
         body = data[len(head.raw) :]
         self.events += [head, body, END] if body else [head, END]
 
+    def response_sink(self) -> None:
+        return None
+
     def upstream_lost(self, reason: str, unsent: bool = False) -> None:
         self.events.append("lost")
 
