@@ -236,7 +236,7 @@ def _clean(host_name: str) -> str:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class HeldConnection(Generic[_H]):
     """
     A connection that is a host of a cluster now, and whose it is.
@@ -369,9 +369,9 @@ class Registry(Generic[_H]):
     def __init__(self) -> None:
         self._connections: set[HeldConnection[_H]] = set()
         # As seen from here, and as the agent sees itself: (cluster, remote
-        # address) and (cluster, agent id, local address).  Dictionaries as
-        # ordered sets: a key names one connection, or few.
-        self._index: dict[tuple[str, ...], dict[HeldConnection[_H], None]] = {}
+        # address) and (cluster, agent id, local address).  A key that names
+        # several connections, which few do, has an ordered set of them.
+        self._index: dict[tuple[str, ...], HeldConnection[_H] | dict[HeldConnection[_H], None]] = {}
         self._kin: dict[tuple[str, str], dict[_H, None]] = {}
 
     def __len__(self) -> int:
@@ -416,7 +416,11 @@ class Registry(Generic[_H]):
         if agent is not None:
             self._kin.setdefault(agent, {})[connection.host] = None
         for key in self._keys(connection):
-            self._index.setdefault(key, {})[connection] = None
+            entry = self._index.setdefault(key, connection)
+            if isinstance(entry, dict):
+                entry[connection] = None
+            elif entry is not connection:
+                self._index[key] = {entry: None, connection: None}
 
     def remove(self, connection: HeldConnection[_H]) -> None:
         """Forget a connection; one that is not in is ignored."""
@@ -431,9 +435,14 @@ class Registry(Generic[_H]):
                 self._kin.pop(agent, None)
         for key in self._keys(connection):
             entry = self._index[key]
-            del entry[connection]
-            if not entry:
+            if isinstance(entry, dict):
+                del entry[connection]
+            if not isinstance(entry, dict) or not entry:
                 del self._index[key]
+
+    def _named(self, key: tuple[str, ...]) -> dict[HeldConnection[_H], None]:
+        entry = self._index.get(key, {})
+        return dict(entry) if isinstance(entry, dict) else {entry: None}
 
     def select_evictable(self, cluster: str, addresses: Iterable[str], requester: Requester) -> Selection[_H]:
         """
@@ -446,9 +455,9 @@ class Registry(Generic[_H]):
         evict: dict[HeldConnection[_H], None] = {}
         refused: list[RefusedAddress] = []
         for address in dict.fromkeys(addresses):
-            candidates = dict(self._index.get((cluster, address), {}))
+            candidates = self._named((cluster, address))
             if requester.agent is not None:
-                candidates.update(self._index.get((cluster, requester.agent, address), {}))
+                candidates.update(self._named((cluster, requester.agent, address)))
             owned = [connection for connection in candidates if connection.refuse(requester) is None]
             evict.update(dict.fromkeys(owned))
             if owned:

@@ -52,6 +52,8 @@ LOG_RATE = 10.0
 LOG_BURST = 50
 """Lines about bad peers that may come at once."""
 
+_EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
+
 PATIENCE = 1.0
 """Seconds that an agent of ours waits for its turn to join, rather than being told to come back."""
 
@@ -170,7 +172,7 @@ class TunnelConnection(Handover):
         super().__init__()
         self._server = server
         self._info = info
-        self._decoder = FrameDecoder(expect=frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE}))
+        self._decoder: FrameDecoder | None = FrameDecoder(expect=_EXPECTED)
         self._deadline: IDelayedCall | None = None
         self._judging: Deferred[None] | None = None
         self._surplus: list[bytes] = []
@@ -199,8 +201,11 @@ class TunnelConnection(Handover):
     def _take(self, data: bytes) -> None:
         """Act on one frame after the other, until one takes time to judge."""
         while not self._over:
+            decoder = self._decoder
+            if decoder is None:
+                return
             try:
-                frame = self._decoder.feed(data)
+                frame = decoder.feed(data)
             except FrameError as error:
                 self.drop(str(error))
                 return
@@ -352,7 +357,9 @@ class TunnelConnection(Handover):
         )
         server.registry.add(held)
         host.kin = server.registry.kin(held)
-        surplus = self._decoder.take_surplus() + self._surplus_so_far()
+        decoder, self._decoder = self._decoder, None  # there is nothing left for it to do
+        assert decoder is not None
+        surplus = decoder.take_surplus() + self._surplus_so_far()
         if self._judging is not None:
             self.transport.resumeProducing()  # before it changes hands
         if isinstance(host, ReverseHost):
