@@ -83,6 +83,17 @@ class Handover(Rebindable):
     _half: IHalfCloseableProtocol | None = None
     _lost = False
 
+    def __init__(self) -> None:
+        # CPython has one table of names for all objects of a class, to which names
+        # can be added only while there are few of these.  Whoever gets a name
+        # later has a dictionary of his own, which is half a kilobyte and more.
+        self.connected = 0
+        self.transport = None
+        self.inner = self._half = self._handover = None
+        self._lost = False
+        self.dataReceived = _ignore  # type: ignore[method-assign]
+        del self.dataReceived
+
     def hand_over(self, inner: IProtocol, surplus: bytes = b"") -> None:
         """
         Give the connection to another protocol.

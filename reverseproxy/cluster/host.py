@@ -340,6 +340,7 @@ class HeldConnection(Handover):
     """
 
     def __init__(self, host: ReverseHost, max_early_bytes: int) -> None:
+        super().__init__()
         self._host = host
         self._max_early = max_early_bytes
         self._early: list[bytes] = []

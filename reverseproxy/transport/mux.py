@@ -126,6 +126,41 @@ class MuxSession(Protocol):
 
     transport: Any
 
+    __slots__ = (
+        "_accept",
+        "_asking",
+        "_at_turn_end",
+        "_attention",
+        "_clock",
+        "_closing",
+        "_heard",
+        "_host",
+        "_last_look",
+        "_later",
+        "_orphans",
+        "_peer",
+        "_ping_interval",
+        "_ping_timeout",
+        "_pinged",
+        "_seconds",
+        "_streams",
+        "_timer",
+        "_token",
+        "_waiting",
+        "budget",
+        "full",
+        "going",
+        "lost",
+        "mux",
+        "on_going",
+        "on_lost",
+        "opened",
+        "peer_going",
+        "reason",
+        "rtt",
+        "scheduled",
+    )
+
     def __init__(
         self,
         client: bool,

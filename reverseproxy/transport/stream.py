@@ -373,6 +373,30 @@ def adopt_connection(descriptor: int, family: int, factory: IProtocolFactory, re
         _Server._fromConnectedSocket(descriptor, family, factory, reactor)  # type: ignore[no-untyped-call]
 
 
+def _prepare(kind: type[StreamTransport]) -> None:
+    """
+    Name once what objects of a class get late.
+
+    CPython has one table of names for all of them, to which names can be added
+    only while there are few objects.  Whoever gets a name later has a dictionary
+    of his own, which is almost a kilobyte.
+    """
+    first = kind.__new__(kind)
+    for name in (
+        "producer",
+        "streamingProducer",
+        "producerPaused",
+        "disconnecting",
+        "disconnected",
+        "unsent",
+    ):
+        setattr(first, name, None)
+
+
+for _kind in (_Server, _Client, _UnixServer, _UnixClient):
+    _prepare(_kind)
+
+
 class StreamPort(tcp.Port):
     """A TCP port."""
 

@@ -58,7 +58,7 @@ __all__ = [
     "Reset",
 ]
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from operator import attrgetter
 from typing import Final
 
@@ -125,6 +125,29 @@ class Mux(Output):
         it opens before it has gone away, too, are taken: it could not know.
     """
 
+    __slots__ = (
+        "_broken",
+        "_broken_at",
+        "_current",
+        "_current_flags",
+        "_forgotten",
+        "_grown",
+        "_held",
+        "_left",
+        "_next",
+        "_now",
+        "_parity",
+        "_peer_last",
+        "_pings",
+        "_resets",
+        "_rest",
+        "_window",
+        "failed",
+        "going",
+        "gone",
+        "rtt",
+    )
+
     def __init__(self, client: bool, limits: MuxLimits | None = None) -> None:
         """
         @param client: whether our streams have odd numbers; the other end's
@@ -151,7 +174,7 @@ class Mux(Output):
         self._left = 0  # bytes to come of a frame that has begun
         self._current: Stream | None = None  # its stream, or None to drop them
         self._current_flags = 0
-        self._pings: deque[int] = deque(maxlen=MAX_PINGS)  # that wait for their answers
+        self._pings: list[int] = []  # that wait for their answers, not more than MAX_PINGS
 
     @property
     def streams(self) -> int:
@@ -635,6 +658,7 @@ class Mux(Output):
         if not self.failed:
             self._control.append(pack(PING, SYN, 0, token))
             self._pings.append(token)
+            del self._pings[:-MAX_PINGS]
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
         """Take no more streams, nor open any; those that are open go on."""

@@ -92,6 +92,25 @@ class Output:
         since the last L{take}.
     """
 
+    __slots__ = (
+        "_acknowledge_now",
+        "_control",
+        "_extra",
+        "_frames",
+        "_limits",
+        "_max_frame",
+        "_max_frames",
+        "_opening",
+        "_out",
+        "_ready",
+        "_room",
+        "_streams",
+        "_tail",
+        "_tail_flags",
+        "_unacknowledged",
+        "drained",
+    )
+
     def __init__(self, limits: MuxLimits) -> None:
         self.drained: list[int] = []
         self._limits = limits
