@@ -14,7 +14,7 @@ that fail are left out for a while.
 
 from __future__ import annotations
 
-__all__ = ["SPARED_WAIT", "Cluster", "ClusterManager", "IClusterTask"]
+__all__ = ["LOG_BURST", "LOG_RATE", "SPARED_WAIT", "Cluster", "ClusterManager", "IClusterTask"]
 
 import sys
 from collections import OrderedDict, deque
@@ -33,6 +33,7 @@ from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.cluster.subsets import Population, SubsetBalancer
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
+from reverseproxy.logs import Throttle
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.meter import LoadMeter
@@ -45,6 +46,12 @@ MAX_SPARED: Final = 64
 
 SPARED_WAIT: Final = 1.0
 """Seconds that a request may wait for others' hosts, before it makes do with those that it leaves out."""
+
+LOG_RATE: Final = 10.0
+"""Lines about hosts of one cluster that fail requests, in each second."""
+
+LOG_BURST: Final = 50
+"""How many of them may come at once."""
 
 TIMER_GRAIN: Final = 0.01
 """Seconds by which a waiting request may overrun its time, so that one timer serves all."""
@@ -91,6 +98,7 @@ class Cluster:
     @ivar left: how many hosts have ever left.
     @ivar on_wait: called with each request that has begun to wait, and what it
         waits with.
+    @ivar complaints: bounds the lines about hosts that fail requests.
     @ivar watches_answers: whether answers are to be reported, rather than
         connects only; see L{report}.
     """
@@ -138,6 +146,7 @@ class Cluster:
         self._free: deque[Host] = deque()
         self._serving = False
         self._ended = ""
+        self.complaints = Throttle(clock, LOG_RATE, LOG_BURST)
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name}: {len(self.hosts)} hosts, {self.active} active, {self.waiting} waiting>"

@@ -308,12 +308,15 @@ class Attempts:
         host, cluster = self.host, self.cluster
         assert host is not None
         assert cluster is not None
-        log.warn(
-            "cluster {cluster}: host {host} can't be reached: {reason}",
-            cluster=cluster.name,
-            host=host.address,
-            reason=reason,
-        )
+        if cluster.complaints.allow():
+            log.warn(
+                "cluster {cluster}: host {host} can't be reached: {reason}"
+                " ({suppressed} such lines left out before)",
+                cluster=cluster.name,
+                host=host.address,
+                reason=reason,
+                suppressed=cluster.complaints.suppressed,
+            )
         cluster.report(host, Outcome.UNREACHABLE)
         self._shun(host)
         if self._may_try_again(Cause.UNREACHABLE, True, True):

@@ -761,12 +761,14 @@ class Exchange(Attempts):
 
     def _upstream_failed(self, status: int, reason: str) -> None:
         host, cluster = self.host, self.cluster
-        log.warn(
-            "cluster {cluster}: host {host}: {reason}",
-            cluster="" if cluster is None else cluster.name,
-            host="" if host is None else host.address,
-            reason=reason,
-        )
+        if cluster is None or cluster.complaints.allow():
+            log.warn(
+                "cluster {cluster}: host {host}: {reason} ({suppressed} such lines left out before)",
+                cluster="" if cluster is None else cluster.name,
+                host="" if host is None else host.address,
+                reason=reason,
+                suppressed=0 if cluster is None else cluster.complaints.suppressed,
+            )
         if self.response_started:
             self._break(status, reason)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ["TcpProxy", "TcpProxySettings", "TcpRouter"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -25,11 +25,12 @@ from zope.interface import implementer
 from reverseproxy.addresses import host_of, is_unix
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.host import Host
-from reverseproxy.cluster.manager import SPARED_WAIT, Cluster, ClusterManager
+from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Cluster, ClusterManager
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
+from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.sockets import tune
@@ -89,6 +90,7 @@ class TcpProxySettings:
 
     @ivar idle_timeout: seconds without a byte in either direction after which
         a session is closed; L{None} for never.
+    @ivar complaints: bounds the lines about sessions that could not be served.
     """
 
     listener: str
@@ -97,6 +99,10 @@ class TcpProxySettings:
     clock: IReactorTime
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    complaints: Throttle = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
 
 
 @implementer(IDrainable)
@@ -193,13 +199,16 @@ class TcpProxy(RelayEnd):
         if self.lost:
             return
         cluster.report(host, Outcome.UNREACHABLE)
-        log.warn(
-            "{listener}: cluster {cluster} host {host} failed: {reason}",
-            listener=self._settings.listener,
-            cluster=cluster.name,
-            host=host.address,
-            reason=reason.getErrorMessage(),
-        )
+        if cluster.complaints.allow():
+            log.warn(
+                "{listener}: cluster {cluster} host {host} failed: {reason}"
+                " ({suppressed} such lines left out before)",
+                listener=self._settings.listener,
+                cluster=cluster.name,
+                host=host.address,
+                reason=reason.getErrorMessage(),
+                suppressed=cluster.complaints.suppressed,
+            )
         cluster.shun(host, self._context)
         if self._attempts >= self._max_attempts:
             self._refuse(f"no host of cluster {cluster.name} could be reached")
@@ -242,12 +251,15 @@ class TcpProxy(RelayEnd):
 
     def _refuse(self, reason: str) -> None:
         self._failure = reason
-        log.warn(
-            "{listener}: session of {peer} closed: {reason}",
-            listener=self._settings.listener,
-            peer=self._info.remote,
-            reason=self._failure,
-        )
+        complaints = self._settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: session of {peer} closed: {reason} ({suppressed} such lines left out before)",
+                listener=self._settings.listener,
+                peer=self._info.remote,
+                reason=self._failure,
+                suppressed=complaints.suppressed,
+            )
         self.close()
 
     def _release(self) -> None:

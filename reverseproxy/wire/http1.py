@@ -90,7 +90,7 @@ _MANY: Final = len(b"X:\r\n") * MAX_HEADERS
 # of the time for a head is spent on.  An expression that ignores case takes longer.
 _FIELDS: Final = re.compile(
     rb"\r\n(con(?:tent-length|nection)|t(?:ransfer-encoding|e)|h(?:ost|ttp2-settings)"
-    rb"|expect|upgrade|keep-alive|proxy-connection|x-mosn-[^:]*):[ \t]*([^\r]*)"
+    rb"|expect|upgrade|keep-alive|proxy-connection|x-mosn-[^:]*):([ \t]*)([^\r]*)"
 )
 
 _HOST, _LENGTH, _CODING, _CONNECTION, _EXPECT, _UPGRADE, _OTHER_HOP, _MOSN = range(1, 9)
@@ -109,7 +109,9 @@ _KINDS: Final = {
 }
 
 # A request line that is in order, whatever comes behind it.  What else is in order is for llhttp to say.
-_REQUEST_LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-\"$-~]*) HTTP/1\.1")
+_REQUEST_LINE: Final = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-\"$-~]*) HTTP/1\.1(?=\r\n)"
+)
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _ONLY_KEEP_ALIVE: Final = frozenset({b"keep-alive"})
@@ -124,7 +126,10 @@ _H2C: Final = re.compile(rb"(?i)\bh2c\b")
 # Whether a field that there is but once is written as everybody understands it: blanks other than one
 # space, or zeros in front, are understood here but not everywhere.  Who disagrees about where a message
 # ends takes a part of it for the next one.
-_PLAIN_LENGTH: Final = b"\r\ncontent-length: %d\r\n"
+def _is_plain_length(gap: bytes, value: bytes) -> bool:
+    return gap == b" " and value.isdigit() and (value[0] != 48 or len(value) == 1)
+
+
 _PLAIN_CODING: Final = re.compile(rb"\r\n(?i:transfer-encoding): chunked\r\n")
 
 
@@ -302,7 +307,17 @@ class RequestParser(_Parser):
     @ivar held_size: how many are kept.
     """
 
-    __slots__ = ("_fields", "_good_host", "_held", "_known", "_last", "held", "held_size")
+    __slots__ = (
+        "_fields",
+        "_found",
+        "_good_host",
+        "_held",
+        "_host_line",
+        "_known",
+        "_last",
+        "held",
+        "held_size",
+    )
 
     def __init__(self, max_head: int = 8192) -> None:
         """
@@ -317,6 +332,9 @@ class RequestParser(_Parser):
         # the last, and nothing has come since.  Requests of one client differ in little else.
         self._known: RequestHead | None = None
         self._fields = b""
+        # Of these, those that matter, and the one with the host as it stands there.
+        self._found: list[tuple[bytes, bytes, bytes]] = []
+        self._host_line = b""
         super().__init__(max_head)
 
     def _renew(self) -> None:
@@ -338,19 +356,40 @@ class RequestParser(_Parser):
 
         @return: the head if that and L{END} are all that C{feed} would return.
         """
+        events: list[Event]
         fields = self._fields
-        if fields and data.endswith(fields):
+        if fields:
             known = self._known
             assert known is not None
             if data == known.raw:
                 return known
             line = _REQUEST_LINE.match(data)
-            if line is not None and line.end() + len(fields) == len(data) <= self._max_head:
-                # llhttp has seen these fields, and so have we.
-                known = self._known = known.again(data, line[1], line[2])
-                return known
-        self._fields = b""
-        events: list[Event] = []
+            size = len(data)
+            if line is not None and size <= self._max_head:
+                method, target = line.groups()
+                begin = line.end()
+                if begin + len(fields) == size and data.endswith(fields):
+                    # llhttp has seen these fields, and so have we.
+                    known = self._known = known.again(data, method, target)
+                    return known
+                if (
+                    data.find(_EMPTY_LINE) + 4 == size
+                    and self._host_line in data
+                    and _FIELDS.findall(data.lower()) == self._found
+                    and (size <= _MANY or data.count(b"\n") <= MAX_HEADERS + 2)
+                ):
+                    # What matters is the same.
+                    try:
+                        self._llhttp.feed_data(data)
+                    except httptools.HttpParserError as error:
+                        self._events = events = []
+                        self._malformed(error, data)
+                        return events
+                    self._fields = data[begin:]
+                    known = self._known = known.again(data, method, target)
+                    return known
+            self._fields = b""
+        events = []
         self._events = events
         while data and not self.closed:
             if self._left:
@@ -431,7 +470,8 @@ class RequestParser(_Parser):
         clean = http11
         mosn = False
         lower = raw.lower()
-        for name, value in _FIELDS.findall(lower):
+        found = _FIELDS.findall(lower)
+        for name, gap, value in found:
             kind = _KINDS.get(name)
             if kind is None:
                 mosn = True
@@ -439,7 +479,9 @@ class RequestParser(_Parser):
                 if host is not None:
                     raise HttpError(400, "more than one Host")
                 # in its own case
-                host = raw[lower.index(b"\r\nhost:") + 7 :].partition(b"\r")[0].strip(b" \t")
+                begin = lower.index(b"\r\nhost:")
+                self._host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
+                host = self._host_line[7:].strip(b" \t\r\n")
             elif kind == _LENGTH:
                 if length is not None:
                     raise HttpError(400, "Content-Length is not one number")
@@ -447,7 +489,7 @@ class RequestParser(_Parser):
                 if length is None:
                     raise HttpError(400, "Content-Length is not one number")
                 if clean:
-                    clean = _PLAIN_LENGTH % length in lower
+                    clean = _is_plain_length(gap, value)
             elif kind == _CODING:
                 if coded:
                     raise HttpError(400, "more than one Transfer-Encoding")
@@ -466,6 +508,7 @@ class RequestParser(_Parser):
                 clean = False
                 if kind == _UPGRADE:
                     upgrade = value if upgrade is None else upgrade + b"," + value
+        uncounted = length is None and not coded
         if coded:
             if length is not None:
                 raise HttpError(400, "both Content-Length and Transfer-Encoding")
@@ -507,8 +550,9 @@ class RequestParser(_Parser):
             mosn=mosn,
         )
         self._events.append(head)
-        if length == 0 and http11 and keep_alive and own_host and not switch:
+        if uncounted and http11 and keep_alive and own_host and upgrade is None:
             self._known = head
+            self._found = found
             self._fields = raw[line_end:]
         else:
             self._fields = b""
@@ -711,18 +755,18 @@ class ResponseParser(_Parser):
         coded = False
         clean = http11
         options = _NO_OPTIONS
-        lower = raw.lower()
-        for name, value in _FIELDS.findall(lower):
-            kind = _KINDS.get(name)
-            if kind == _LENGTH:
+        for name, gap, value in _FIELDS.findall(raw.lower()):
+            if name == b"content-length":
                 if length is not None:
                     raise HttpError(502, "Content-Length of the response is not one number")
                 length = content_length(value.rstrip(b" \t"))
                 if length is None:
                     raise HttpError(502, "Content-Length of the response is not one number")
                 if clean:
-                    clean = _PLAIN_LENGTH % length in lower
-            elif kind == _CODING:
+                    clean = _is_plain_length(gap, value)
+                continue
+            kind = _KINDS.get(name)
+            if kind == _CODING:
                 if coded or not http11 or value.rstrip(b" \t") != b"chunked":
                     raise HttpError(502, "transfer coding of the response is not understood")
                 coded = True

@@ -6,10 +6,12 @@ from typing import Any
 
 from twisted.internet.error import ConnectError
 
+from reverseproxy.cluster.manager import LOG_BURST
 from reverseproxy.routing import RETRY_PAUSE
 from reverseproxy.routing.variables import EXCHANGE_VARIABLES, LATE_VARIABLES
 from tests.proxy.memory import Wire, World
 from tests.proxy.test_http1 import Http1TestCase
+from tests.tunnel.logged import capture
 from tests.wire.http1_cases import GOOD, get, respond
 
 OK = respond(b"Content-Length: 2", body=b"ok")
@@ -177,6 +179,20 @@ class RetryTests(Http1TestCase):
         world = World(hosts=1)
         world.endpoint.answer = ConnectError()
         self.assert_status(self.ask(world), 502)
+        world.check_idle(self.fail)
+
+    def test_a_host_that_is_down_does_not_fill_the_log(self) -> None:
+        world = World(hosts=1)
+        world.endpoint.answer = ConnectError()
+        with capture() as events:
+            for _ in range(LOG_BURST + 7):
+                self.assert_status(self.ask(world), 502)
+            lines = events.text().count("can't be reached")
+            self.assertGreaterEqual(lines, 1)
+            self.assertLessEqual(lines, LOG_BURST + 1)
+            world.turn(10)
+            self.ask(world)
+        self.assertRegex(events.text(), r"can't be reached: .*\([1-9][0-9]* such lines left out before\)")
         world.check_idle(self.fail)
 
 
