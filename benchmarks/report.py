@@ -47,7 +47,7 @@ def target_table(run: Run) -> list[str]:
     for outcome in (judge(run, target) for target in TARGETS):
         figure = outcome.figure
         if outcome.ratio is None or outcome.ours is None or outcome.envoys is None:
-            values = ["-", "-", "-"]
+            values = [figure.text(outcome.ours) if outcome.ours is not None else "-", "-", "-"]
         else:
             values = [
                 figure.text(outcome.ours),
@@ -273,6 +273,9 @@ def _profile(run: Run, profile: Profile) -> list[str]:
         row = [f"`{what}`"]
         for index, role in enumerate(profile.roles):
             share = dict(profile.roles[role]).get(what, 0.0)
+            if not share:
+                row.append("-")
+                continue
             if cell is None:
                 row.append(_percent(share))
                 continue
@@ -920,7 +923,8 @@ def render(run: Run, results: str) -> tuple[str, dict[str, str]]:
             "",
             "Sampled by py-spy under the same load, and put on the CPU figures above: what a place costs "
             "is its share of the samples times what the process costs. Places are modules of this "
-            "project, other packages, and Python's own library.",
+            "project, other packages, and Python's own library. Samples go by the clock: a process that "
+            "waits for a processor is counted where it waits, which is in system calls for the most part.",
             "",
         ]
         for profile in run.profiles:

@@ -140,14 +140,15 @@ def judge(run: Run, target: Target) -> Outcome:
     """See what became of a target."""
     cells = [cell for cell in run.select(target.part, target.load) if cell.row == target.row]
     if not cells:
-        return Outcome(target, why=run.left_out.get(target.row, "not measured"))
+        why = run.failures.get(target.row) or run.left_out.get(target.row) or "not measured"
+        return Outcome(target, why=why.splitlines()[0])
     cell = cells[0]
     if not cell.valid:
         return Outcome(target, why=cell.problems.splitlines()[0] if cell.problems else "not measured")
+    of = FIGURES[target.figure].of
     base = run.find(target.part, target.load, BASE, cell.x)
     if base is None:
-        return Outcome(target, why="Envoy's figure is missing")
-    of = FIGURES[target.figure].of
+        return Outcome(target, median(cell, of), why="Envoy's figure is missing")
     ours, envoys = median(cell, of), median(base, of)
     if not envoys or not ours:
         return Outcome(target, why="too short to say")
