@@ -4,10 +4,12 @@ What a run measured, and how it is kept: one document of JSON.
 
 from __future__ import annotations
 
-__all__ = ["QUIET", "Cell", "Profile", "Round", "Run", "median"]
+__all__ = ["QUIET", "Cell", "Profile", "Round", "Run", "impersonal", "median"]
 
 import json
+import re
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -171,7 +173,7 @@ class Run:
     def save(self, path: Path) -> None:
         """Write it down."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        path.write_text(impersonal(json.dumps(asdict(self), indent=1)) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Run:
@@ -195,6 +197,17 @@ class Run:
             return cls(**document, cells=cells, profiles=profiles)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not what a run writes: {error!r}") from error
+
+
+def impersonal(text: str) -> str:
+    """
+    Take out what is of one machine alone and may stand in what failed: paths, and whole addresses.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    for path, name in ((str(checkout), "."), (sys.prefix, "python"), (str(Path.home()), "~")):
+        if len(path) > 1:
+            text = text.replace(path, name)
+    return re.sub(r"https?://(?!127\.)[^\s/\"\\]+", "https://...", text)
 
 
 def median(cell: Cell, figure: Callable[[Round], float]) -> float:

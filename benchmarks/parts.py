@@ -62,6 +62,8 @@ BOLT_CONNECTIONS, BOLT_IN_FLIGHT = 4, 16
 ROLES = ("server", "agent")
 VARYING = (BASE, "ours-http-tcp", "ours-http", "ours-http-tcp-compiled", "ours-http-compiled")
 GROWING = (BASE, "ours-http-tcp", "ours-http-tcp-mux")
+# fewer than there are reverse connections, and more
+CLIENTS_OF_WORKERS = (32, 128)
 SCALE = ("picking", "memory", "joins", "recovery")
 SCALE_TIMEOUT = 150.0
 SAME_RATE = 0.85  # rates that differ by less are made one: the lower one
@@ -383,11 +385,12 @@ def _reverse_connections(bench: Bench) -> None:
 
 def workers(bench: Bench) -> None:
     """One worker and two."""
-    entries = [
-        Entry("workers", "1k", name, peer, _wrk(bench, peer, SMALL.over(128)))
-        for name, peer in bench.peers(("ours-workers-1", "ours-workers-2")).items()
-    ]
-    bench.measure(entries, rounds=min(2, bench.lengths.rounds), warm=False)
+    for count in CLIENTS_OF_WORKERS:
+        entries = [
+            Entry("workers", f"1k-{count}", name, peer, _wrk(bench, peer, SMALL.over(count)))
+            for name, peer in bench.peers(("ours-workers-1", "ours-workers-2")).items()
+        ]
+        bench.measure(entries, rounds=min(2, bench.lengths.rounds), warm=False)
 
 
 def scale(bench: Bench) -> None:

@@ -715,24 +715,32 @@ def _bolt(run: Run) -> list[str]:
 
 
 def _workers(run: Run) -> list[str]:
-    result = [
-        "## Workers",
-        "",
-        "1 KB over 128 client connections.",
-        "",
-    ]
-    result += _peers(run, "workers", "1k")
-    one, two = (run.find("workers", "1k", f"ours-workers-{count}") for count in (1, 2))
-    if one is not None and two is not None:
-        ratio = median(two, lambda each: each.rate) / median(one, lambda each: each.rate)
+    result = ["## Workers", ""]
+    loads = list(dict.fromkeys(cell.load for cell in run.select("workers")))
+    for load in loads:
+        count = load.rpartition("-")[2]
+        one, two = (run.find("workers", load, f"ours-workers-{number}") for number in (1, 2))
+        result += [f"1 KB over {count} client connections:", "", *_peers(run, "workers", load)]
+        if one is not None and two is not None:
+            rate, cost = (
+                median(two, figure.of) / (median(one, figure.of) or 1.0)
+                for figure in (FIGURES["rate"], FIGURES["cpu"])
+            )
+            result += [
+                f"Two workers answer {rate:.2f} times as many requests as one, at {cost:.2f} times the CPU "
+                "for each.",
+                "",
+            ]
+    if loads:
         result += [
-            f"Two workers answer {ratio:.2f} times as many requests as one. Client, service and agent "
-            "share the cores with them, so that this says what workers cost here, and what they bring "
-            "only on a machine with cores to spare.",
+            "There are 64 plain reverse connections, which are shared out among the workers: where "
+            "clients outnumber them, workers lend each other theirs. Client, service and agent share the "
+            "cores with all of them, so that this says what workers cost here, and what they bring only "
+            "on a machine with cores to spare.",
             "",
         ]
-    elif run.left_out.get("ours-workers-2"):
-        result += [f"Left out: {run.left_out['ours-workers-2']}.", ""]
+    else:
+        result += [f"Left out: {run.left_out.get('ours-workers-2', 'not measured')}.", ""]
     return result
 
 

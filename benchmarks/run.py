@@ -30,7 +30,7 @@ from benchmarks.bench import Bench, Lengths, say  # noqa: E402
 from benchmarks.install import InstallError, install  # noqa: E402
 from benchmarks.load import LOADS  # noqa: E402
 from benchmarks.measure import machine  # noqa: E402
-from benchmarks.model import Run  # noqa: E402
+from benchmarks.model import Run, impersonal  # noqa: E402
 from benchmarks.processes import PeerError  # noqa: E402
 from benchmarks.rows import SATURATED  # noqa: E402
 
@@ -65,7 +65,7 @@ def write(run: Run, directory: Path, results: Path) -> Path:
     for name, plot in plots.items():
         (place / name).write_text(plot)
     path = directory / "performance.md"
-    path.write_text(text)
+    path.write_text(impersonal(text))
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.load import LoadResult
-from benchmarks.model import Cell, Profile, Round, Run
+from benchmarks.model import Cell, Profile, Round, Run, impersonal
 from benchmarks.report import render, target_table
 from benchmarks.targets import TARGETS, Target, judge
 
@@ -127,6 +127,17 @@ class RunTests(SynchronousTestCase):
         path.write_text('{"cells": []}')
         with self.assertRaises(ValueError):
             Run.load(path)
+
+
+class ImpersonalTests(SynchronousTestCase):
+    """L{impersonal} takes paths and addresses out."""
+
+    def test_examples(self) -> None:
+        checkout = Path(__file__).resolve().parent.parent.parent
+        text = f"{checkout}/benchmarks/x.py and {Path.home()}/y: https://index.example/simple http://127.0.0.1:80/"
+        self.assertEqual(
+            impersonal(text), "./benchmarks/x.py and ~/y: https://.../simple http://127.0.0.1:80/"
+        )
 
 
 class RenderTests(SynchronousTestCase):
