@@ -16,7 +16,6 @@ from twisted.trial.unittest import TestCase
 from reverseproxy import sockets
 from reverseproxy.addresses import split_host_port
 from reverseproxy.app import ReverseProxy
-from reverseproxy.tunnel.slot import SlotState
 from tests.blackhole import blackhole
 from tests.config.documents import parse
 from tests.integration import configs
@@ -106,15 +105,13 @@ class DeadPeerTests(TestCase):
         self.assertEqual({answer.rpartition(b"\r\n")[2] for answer in answers}, {b"one", b"two"})
 
         with capture() as events:
+            links: list[Any] = [core.link for peer in one.agents[0]._peers.values() for core in peer._cores]
             dead = self.cut_off(server, one)
             began = reactor.seconds()
             asking = gatherResults([Deferred.fromCoroutine(self.get(server)) for _ in range(6)])
             await self.until(lambda: not set(dead) & set(cluster.hosts.values()))
             noticed = reactor.seconds() - began
-            slots = one.agents[0]._peers.values()
-            await self.until(
-                lambda: not any(core.state is SlotState.SERVING for peer in slots for core in peer._cores)
-            )
+            await self.until(lambda: all(link.gone for link in links))
             noticed_there = reactor.seconds() - began
             answers = await asking
         self.assertTrue(max(noticed, noticed_there) <= WITHIN + 0.3, (noticed, noticed_there))
