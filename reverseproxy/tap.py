@@ -36,6 +36,7 @@ from reverseproxy.config.summary import summarize
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogObserver, make_observer
 from reverseproxy.transport import is_supported, with_streams
+from reverseproxy.transport.allocator import keep_memory
 from reverseproxy.wire import http1
 from reverseproxy.workers.control import CONTROL_FD, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
@@ -162,6 +163,7 @@ def _with_transport(transport: str | None) -> Any:
     reactor = _reactor()
     if transport == "stock" or not is_supported(reactor):
         return reactor
+    keep_memory()
     return with_streams(reactor)
 
 
