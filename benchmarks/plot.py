@@ -30,7 +30,7 @@ def short(value: float) -> str:
             )
     if value == int(value):
         return f"{value:.0f}"
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+    return f"{value:.2f}".rstrip("0") if abs(value) < 10 else f"{value:.0f}"
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -62,6 +62,7 @@ class Bar:
     @ivar text: what stands behind it; its value if empty.
     @ivar mark: where a line is to stand across it; None for none.
     @ivar good: green or red; None for neither.
+    @ivar series: the color of one of the lines of L{lines}, if it is neither; None for none.
     """
 
     label: str
@@ -69,6 +70,7 @@ class Bar:
     text: str = ""
     mark: float | None = None
     good: bool | None = None
+    series: int | None = None
 
 
 def bars(title: str, items: Sequence[Bar]) -> str:
@@ -79,7 +81,9 @@ def bars(title: str, items: Sequence[Bar]) -> str:
     parts = []
     for index, bar in enumerate(items):
         y = top + index * pitch
-        color = _PLAIN if bar.good is None else _GOOD if bar.good else _BAD
+        color = _PLAIN if bar.series is None else _COLORS[bar.series]
+        if bar.good is not None:
+            color = _GOOD if bar.good else _BAD
         end = left + bar.value * scale
         parts.append(
             f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(bar.label)}</text>'

@@ -442,15 +442,15 @@ def _relays(run: Run) -> list[str]:
 
 
 def _bars(title: str, cells: Sequence[Cell], figure: str) -> str:
-    of = FIGURES[figure].of
-    return bars(
-        title,
-        [
-            Bar(cell.title, median(cell, of), f"{median(cell, of):,.{FIGURES[figure].digits}f}")
-            for cell in cells
-            if cell.valid and (figure not in ("cpu", "cpu-gb") or cell.rounds[0].cpu)
-        ],
-    )
+    """Bars of all proxies."""
+    of, digits = FIGURES[figure].of, FIGURES[figure].digits
+    items = []
+    for cell in cells:
+        if cell.valid and cell.rounds[0].cpu:
+            series = 0 if cell.row.startswith("envoy") else 1 if cell.row.startswith("ours") else None
+            value = median(cell, of)
+            items.append(Bar(cell.title, value, f"{value:,.{digits}f}", series=series))
+    return bars(title, items)
 
 
 def _curves(
