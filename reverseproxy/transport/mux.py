@@ -507,17 +507,22 @@ class MuxSession(Protocol):
     # the end of a turn
 
     def _end_turn(self) -> None:
-        # What is done here may bring about more of it.
-        for _ in range(_PASSES):
-            later, self._later = self._later, []
-            for call in later:
-                call()
-            if not self.full and not self.lost and self.mux.has_output:
-                self._send()
-            if self._attention and not self.full:
-                self._attend_to_streams()
-            if not self._later and (self.full or not self.mux.has_output):
-                break
+        try:
+            # What is done here may bring about more of it.
+            for _ in range(_PASSES):
+                later, self._later = self._later, []
+                for call in later:
+                    call()
+                if not self.full and not self.lost and self.mux.has_output:
+                    self._send()
+                if self._attention and not self.full:
+                    self._attend_to_streams()
+                if not self._later and (self.full or not self.mux.has_output):
+                    break
+        except Exception:
+            # An error of ours: this connection can't be relied on any more.
+            log.failure("{session} is closed, as something failed in it", session=self)
+            self.abort("something failed in it")
         self.scheduled = False
         if self._later or (self.mux.has_output and not self.full and not self.lost):
             self.schedule()

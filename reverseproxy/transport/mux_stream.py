@@ -414,7 +414,7 @@ class MuxStream:
             log.failure("{stream!r}: its producer failed when it was closed", stream=self)
         try:
             self.protocol.connectionLost(reason)
+            if factory is not None:
+                factory.doStop()
         except BaseException:
             log.failure("{stream!r}: its protocol failed when it was closed", stream=self)
-        if factory is not None:
-            factory.doStop()

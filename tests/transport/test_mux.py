@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
@@ -399,6 +401,15 @@ class SlowReaderTests(SynchronousTestCase):
 
 
 class ClosingTests(SynchronousTestCase):
+    def test_an_error_of_ours(self) -> None:
+        pair = Pair()
+        ours, _ = pair.both()
+        pair.first.look_later(lambda: 1 // 0)
+        pair.clock.settle()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(ours.reason.check(ConnectionLost))
+        self.assertEqual(pair.clock.getDelayedCalls(), [])
+
     def test_a_peer_that_writes_to_a_closed_stream_is_told(self) -> None:
         pair = Pair(Half)
         ours, theirs = pair.both(Half)
@@ -657,3 +668,65 @@ class PingTests(SynchronousTestCase):
         pair.clock.advance(60)
         pair.pass_time(10)
         self.assertFalse(pair.first.lost or pair.second.lost)
+
+
+class RandomTests(SynchronousTestCase):
+    """Any number of streams, whose protocols do anything: no byte is lost, doubled or given to another."""
+
+    @given(st.data())
+    @settings(max_examples=60, deadline=None)
+    def test_streams(self, data: st.DataObject) -> None:
+        pair = Pair(Half)
+        made: list[tuple[Any, Any]] = []
+        sent: dict[Any, bytearray] = {}
+        closed: set[Any] = set()
+        aborted: set[int] = set()
+        for step in range(data.draw(st.integers(1, 30))):
+            what = data.draw(
+                st.sampled_from(["open", "write", "write", "pause", "resume", "shut", "abort", "go"])
+            )
+            if what == "open" or not made:
+                made.append(pair.both(Half))
+                sent.update({end: bytearray() for end in made[-1]})
+                continue
+            number = data.draw(st.integers(0, len(made) - 1))
+            end = made[number][data.draw(st.integers(0, 1))]
+            if what == "write" and end not in closed and number not in aborted:
+                size = data.draw(st.sampled_from([1, 100, 5000, 70_000, 300_000]))
+                piece = bytes([step, number]) * size
+                end.transport.write(piece)
+                sent[end] += piece
+            elif what == "pause":
+                end.transport.pauseProducing()
+            elif what == "resume":
+                end.transport.resumeProducing()
+            elif what == "shut":
+                end.transport.loseWriteConnection()
+                closed.add(end)
+            elif what == "abort":
+                end.transport.abortConnection()
+                aborted.add(number)
+            elif what == "go":
+                pair.clock.settle()
+        for ends in made:
+            for end in ends:
+                end.transport.resumeProducing()
+        pair.clock.settle()
+        for number, (ours, theirs) in enumerate(made):
+            for end, other in ((ours, theirs), (theirs, ours)):
+                if number in aborted:
+                    self.assertIsNotNone(end.reason)
+                    self.assertEqual(bytes(sent[other])[: len(end.data)], end.data)
+                else:
+                    self.assertIsNone(end.reason)
+                    self.assertTrue(end.data == bytes(sent[other]))
+                    self.assertEqual(end.ended, other in closed)
+        self.assertEqual(pair.first.budget.total, 0)
+        for session in (pair.first, pair.second):
+            session.go_away()
+        for ours, theirs in made:
+            ours.transport.loseConnection()
+            theirs.transport.loseConnection()
+        pair.clock.settle()
+        self.assertTrue(pair.first.lost and pair.second.lost)
+        self.assertEqual(pair.clock.getDelayedCalls(), [])
