@@ -23,6 +23,7 @@ __all__ = [
     "END",
     "MAX_HEADERS",
     "MAX_INTERIM",
+    "MAX_KNOWN",
     "MAX_RESPONSE_HEAD",
     "UNTIL_CLOSE",
     "End",
@@ -53,6 +54,9 @@ from reverseproxy.wire.http1_headers import (
 MAX_RESPONSE_HEAD: Final = 65536
 """Bytes of a response head.  Requests have a limit of their own, which is configured."""
 
+
+MAX_KNOWN: Final = 4096
+"""Bytes of the largest head that is kept, so that the next one on its connection can be compared with it."""
 
 MAX_INTERIM: Final = 100
 """Interim responses (1xx) before the final one."""
@@ -370,7 +374,9 @@ class RequestParser(_Parser):
                 begin = line.end()
                 if begin + len(fields) == size and data.endswith(fields):
                     # llhttp has seen these fields, and so have we.
-                    known = self._known = known.again(data, method, target)
+                    known = known.again(data, method, target)
+                    if size <= MAX_KNOWN:
+                        self._known = known
                     return known
                 if (
                     data.find(_EMPTY_LINE) + 4 == size
@@ -385,8 +391,10 @@ class RequestParser(_Parser):
                         self._events = events = []
                         self._malformed(error, data)
                         return events
-                    self._fields = data[begin:]
-                    known = self._known = known.again(data, method, target)
+                    known = known.again(data, method, target)
+                    if size <= MAX_KNOWN:
+                        self._known = known
+                        self._fields = data[begin:]
                     return known
             self._fields = b""
         events = []
@@ -550,7 +558,7 @@ class RequestParser(_Parser):
             mosn=mosn,
         )
         self._events.append(head)
-        if uncounted and http11 and keep_alive and own_host and upgrade is None:
+        if uncounted and http11 and keep_alive and own_host and upgrade is None and len(raw) <= MAX_KNOWN:
             self._known = head
             self._found = found
             self._fields = raw[line_end:]
@@ -685,7 +693,8 @@ class ResponseParser(_Parser):
                 if rest and len(rest) == self._left:
                     self._left = 0
                     self._complete = True
-                    self._known, self._known_size = head, len(data)
+                    if len(head.raw) <= MAX_KNOWN:
+                        self._known, self._known_size = head, len(data)
                     return head
                 if not rest and len(events) == 2:
                     return head

@@ -16,6 +16,7 @@ from reverseproxy.wire.http1 import (
     CHUNKED,
     END,
     MAX_INTERIM,
+    MAX_KNOWN,
     UNTIL_CLOSE,
     End,
     RequestHead,
@@ -764,6 +765,25 @@ class RepeatTests(SynchronousTestCase):
             self.assertEqual(getattr(other, name), getattr(one, name), name)
         parser._llhttp = llhttp
         self.assertFalse(parser.feed(GOOD)[0].mosn)
+
+    def test_large_heads_are_not_kept(self) -> None:
+        """What a connection keeps while it is idle is bounded."""
+        parser = RequestParser(3 * MAX_KNOWN)
+        large = b"X: " + b"x" * MAX_KNOWN
+        parser.feed(get(large))
+        self.assertEqual(parser._fields, b"")
+        parser.feed(GOOD)
+        for data in (get(large), get(b"X: y")[:4] + b"/" + b"x" * MAX_KNOWN + get(b"X: y")[4:], get(large)):
+            (head, _) = parser.feed(data)
+            self.assertEqual(head.raw, data)
+            known = parser._known
+            assert known is not None
+            self.assertLessEqual(len(known.raw), MAX_KNOWN)
+            self.assertLessEqual(len(parser._fields), MAX_KNOWN)
+        responses = ResponseParser()
+        responses.expect(False)
+        responses.feed(respond(b"Content-Length: 3", large, body=b"abc"))
+        self.assertIsNone(responses._known)
 
     def test_limit(self) -> None:
         parser = RequestParser(100)
