@@ -46,6 +46,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from twisted.logger import globalLogBeginner
+
 if __name__ == "__main__":
     # run as a script: the project is beside the directory of what is beside it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -384,7 +386,6 @@ def picking(sizes: Sequence[int] = (10, 100, 1_000, 10_000), requests: int = 20_
         (C{request}), and for a host to join or leave (C{change}).
     """
     from twisted.internet.task import Clock
-    from twisted.logger import globalLogBeginner
 
     from reverseproxy.cluster.balancers import make_balancer, make_meter
     from reverseproxy.cluster.host import Host
@@ -398,7 +399,6 @@ def picking(sizes: Sequence[int] = (10, 100, 1_000, 10_000), requests: int = 20_
         def connect(self, factory: object) -> Any:
             raise NotImplementedError
 
-    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     found = []
     for kind in BALANCERS:
         for size in sizes:
@@ -568,6 +568,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mux", action="store_true", help="connections that carry many streams")
     parser.add_argument("--json", type=Path, help="write the results into this file, too")
     options = parser.parse_args(arguments)
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
     limits = Limits(
         options.connections, options.agents, options.processes, options.mux, options.joins_per_second
     )
