@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
 
-log = Logger()
+log = Logger(__name__)  # which a compiled module can not find out by itself
 
 
 class Phase(IntEnum):

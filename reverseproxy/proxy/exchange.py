@@ -50,7 +50,7 @@ from reverseproxy.wire.http1_headers import ForwardedBy
 if TYPE_CHECKING:
     from reverseproxy.proxy.http1 import Http1Settings
 
-log = Logger()
+log = Logger(__name__)  # which a compiled module can not find out by itself
 
 REQUEST_BUFFER: Final = 65536
 """Bytes of a request kept while there is no connection to send them on; reading pauses beyond them."""

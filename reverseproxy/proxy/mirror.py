@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.exchange import IUpstream
 
-log = Logger()
+log = Logger(__name__)  # which a compiled module can not find out by itself
 
 BACKLOG: Final = 65536
 """Bytes of a body that are kept for a host that does not take them; the copy is given up beyond them."""
