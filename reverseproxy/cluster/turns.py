@@ -15,7 +15,6 @@ __all__ = [
     "WeightedRoundRobinBalancer",
 ]
 
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace
 
@@ -204,6 +203,62 @@ class ScaledTurnsBalancer(WeightedRoundRobinBalancer):
         return stride
 
 
+class _Ordered:
+    """
+    An ordered set of numbers: a tree of bits.
+
+    Each level has a bit for each word of the one below that is not empty, so
+    that every operation takes a step for each level, whatever numbers there are.
+    """
+
+    _SHIFT = 9
+    _MASK = (1 << _SHIFT) - 1
+    _LEVELS = 5  # for 2 ** 45 numbers
+
+    __slots__ = ("_levels",)
+
+    def __init__(self) -> None:
+        self._levels: tuple[dict[int, int], ...] = tuple({} for _ in range(self._LEVELS))
+
+    def __contains__(self, number: int) -> bool:
+        return bool(self._levels[0].get(number >> self._SHIFT, 0) >> (number & self._MASK) & 1)
+
+    def add(self, number: int) -> None:
+        """Put a number in, which may be in already."""
+        for level in self._levels:
+            index = number >> self._SHIFT
+            word = level.get(index, 0)
+            level[index] = word | 1 << (number & self._MASK)
+            if word:
+                return
+            number = index
+
+    def remove(self, number: int) -> None:
+        """Take a number out, which must be in."""
+        for level in self._levels:
+            index = number >> self._SHIFT
+            word = level[index] ^ 1 << (number & self._MASK)
+            if word:
+                level[index] = word
+                return
+            del level[index]
+            number = index
+
+    def after(self, number: int) -> int:
+        """Find the lowest number above this one; -1 if there is none."""
+        number += 1
+        for height, level in enumerate(self._levels):
+            word = level.get(number >> self._SHIFT, 0) >> (number & self._MASK)
+            if word:
+                number += (word & -word).bit_length() - 1
+                for lower in reversed(self._levels[:height]):
+                    word = lower[number]
+                    number = number << self._SHIFT | ((word & -word).bit_length() - 1)
+                return number
+            number = (number >> self._SHIFT) + 1
+        return -1
+
+
 @implementer(ILoadBalancer)
 class RequestRoundRobinBalancer:
     """
@@ -214,15 +269,13 @@ class RequestRoundRobinBalancer:
     first one when it has come to the last: C{PickContext.position} says where
     it is.
 
-    A pick takes O(log n) and a step for each host that was tried; joins are
-    O(1).  Suspending, resuming and removing are a binary search, and one
-    C{memmove} of eight bytes for each host that is ready.
+    Operations take O(log n), a pick that for each host that was tried.
     """
 
     def __init__(self) -> None:
         self._places: dict[IHost, int] = {}
         self._hosts: dict[int, IHost] = {}
-        self._ready: list[int] = []
+        self._ready = _Ordered()
         self._last = -1
 
     def add(self, host: IHost) -> None:
@@ -231,7 +284,7 @@ class RequestRoundRobinBalancer:
             self._last += 1
             self._places[host] = self._last
             self._hosts[self._last] = host
-            self._ready.append(self._last)
+            self._ready.add(self._last)
 
     def remove(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
@@ -242,37 +295,32 @@ class RequestRoundRobinBalancer:
 
     def suspend(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
-        index = self._find(host)
-        if index is not None and index[1]:
-            del self._ready[index[0]]
+        place = self._places.get(host)
+        if place is not None and place in self._ready:
+            self._ready.remove(place)
 
     def resume(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
-        index = self._find(host)
-        if index is not None and not index[1]:
-            insort(self._ready, self._places[host])
-
-    def _find(self, host: IHost) -> tuple[int, bool] | None:
-        """Where in the list of those that are ready a host belongs, and whether it is there."""
         place = self._places.get(host)
-        if place is None:
-            return None
-        index = bisect_left(self._ready, place)
-        return index, index < len(self._ready) and self._ready[index] == place
+        if place is not None:
+            self._ready.add(place)
 
     def pick(self, context: PickContext | None) -> IHost | None:
         """See L{ILoadBalancer}."""
-        ready = self._ready
-        if not ready:
+        after = self._ready.after
+        place = after(-1 if context is None else context.position)
+        if place < 0 and context is not None:
+            place = after(-1)
+        if place < 0:
             return None
         if context is None:
-            return self._hosts[ready[0]]
-        first = bisect_right(ready, context.position)
-        count = len(ready)
-        for index in range(first, first + count):
-            place = ready[index % count]
-            host = self._hosts[place]
-            if host not in context.tried:
-                context.position = place
-                return host
-        return None
+            return self._hosts[place]
+        first = place
+        while (host := self._hosts[place]) in context.tried:
+            place = after(place)
+            if place < 0:
+                place = after(-1)
+            if place == first:
+                return None
+        context.position = place
+        return host

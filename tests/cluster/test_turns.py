@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster import turns
 from reverseproxy.cluster.turns import (
     RequestRoundRobinBalancer,
     RoundRobinBalancer,
@@ -196,3 +197,33 @@ class RequestRoundRobinTests(SynchronousTestCase):
             self.assertIs(self.balancer.pick(context), two)
         context.tried.add(two)
         self.assertIsNone(self.balancer.pick(context))
+
+
+class OrderedTests(SynchronousTestCase):
+    """The tree of bits, with numbers that share words at some levels and not at others."""
+
+    NUMBERS = st.one_of(st.integers(0, 600), st.integers(2**18 - 300, 2**18 + 600), st.integers(0, 2**45 - 1))
+
+    @given(st.lists(st.tuples(st.booleans(), NUMBERS), max_size=60), st.lists(NUMBERS, max_size=20))
+    def test_as_a_sorted_list(self, changes: list[tuple[bool, int]], looks: list[int]) -> None:
+        ordered, wanted = turns._Ordered(), set[int]()
+        for add, number in changes:
+            if add:
+                ordered.add(number)
+                wanted.add(number)
+            elif wanted:
+                number = min(wanted, key=lambda each: abs(each - number))
+                ordered.remove(number)
+                wanted.discard(number)
+            self.assertEqual(number in ordered, number in wanted)
+        found, place = [], -1
+        while (place := ordered.after(place)) >= 0:
+            found.append(place)
+        self.assertEqual(found, sorted(wanted))
+        for number in looks:
+            self.assertEqual(
+                ordered.after(number), min((each for each in wanted if each > number), default=-1)
+            )
+        for number in wanted:
+            ordered.remove(number)
+        self.assertEqual(ordered._levels, ({}, {}, {}, {}, {}))
