@@ -351,7 +351,7 @@ class TunnelConfig(Model):
     )
     max_joins_per_second: Annotated[Int, between(0, 1_000_000)] = key(
         1000,
-        "How many connections may join in a second, in the long run, so that requests are served while all "
+        "How many connections may join in a second, in each process, so that requests are served while all "
         "agents come back at once. Those of this project are told when to come back, others wait for their "
         "turn. 0 means any number.",
         ours=True,
