@@ -45,7 +45,13 @@ POOL = "Http1"
 """The name of our pools in L{Host.pools}."""
 
 MAX_IDLE = 256
-"""Idle connections that are kept for one host."""
+"""Idle connections that are kept for one host, whatever is going on."""
+
+MOST_IDLE = 8192
+"""Idle connections that are kept for one host, if so many were busy at once a moment ago."""
+
+BUSY_PERIOD = 10.0
+"""Seconds that such a moment lasts, or up to twice as long."""
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol, IDetachable)
@@ -335,7 +341,10 @@ class Http1Pool:
         self._idle_timeout = None if self.exclusive else idle_timeout or None
         self._max_idle = max_idle
         self._clients: set[Http1Client] = set()
-        self._idle: list[Http1Client] = []
+        self._idle: dict[Http1Client, None] = {}  # as an ordered set: the last one was used last
+        self._busiest = 0  # how many were busy at once in this period, if more than max_idle
+        self._busiest_before = 0  # and in the one before
+        self._trimming: IDelayedCall | None = None
         self._draining = host.retired or host.closed
         self._timer: IDelayedCall | None = None
         self._factory = Building(lambda: Http1Client(self))
@@ -352,13 +361,13 @@ class Http1Pool:
 
     def take(self) -> Http1Client | None:
         """Take the idle connection that was used last, if there is one."""
-        return self._idle.pop() if self._idle else None
+        return self._idle.popitem()[0] if self._idle else None
 
     def connect(self) -> Deferred[Http1Client]:
         """Make a new connection; it is not idle, but the caller's."""
         host = self.host
         while self._idle and not host.may_connect():
-            self._idle[0].close("makes room for a new one")
+            next(iter(self._idle)).close("makes room for a new one")
         host.connection_opened()
         connected = host.connect(self._factory).addErrback(self._not_connected)
         return cast("Deferred[Http1Client]", connected)
@@ -375,19 +384,43 @@ class Http1Pool:
 
     def put(self, client: Http1Client) -> None:
         """Keep an idle connection, or close it."""
-        if self._draining or len(self._idle) >= self._max_idle:
+        if self._draining or (len(self._idle) >= self._max_idle and not self._keeps_many()):
             client.close("not needed any more")
             return
-        self._idle.append(client)
+        self._idle[client] = None
         if self._idle_timeout is not None:
             client.idle_since = self.clock.seconds()
             if self._timer is None:
                 self._timer = self.clock.callLater(self._idle_timeout, self._expire, self._idle_timeout)
 
+    def _keeps_many(self) -> bool:
+        """
+        Look whether more idle connections are to be kept than always.
+
+        Where that many requests come at once, they will again: to make a
+        connection for each of them, and close it, costs more than the requests.
+        """
+        # Those that are idle by now may have been busy, too.
+        busy = len(self._clients) - len(self._idle) + self._max_idle
+        self._busiest = max(self._busiest, min(busy, MOST_IDLE))
+        if self._trimming is None:
+            self._trimming = self.clock.callLater(BUSY_PERIOD, self._trim)
+        return len(self._idle) < max(self._busiest, self._busiest_before)
+
+    def _trim(self) -> None:
+        """Close the idle connections that were not needed in the last period."""
+        self._trimming = None
+        keep = max(self._busiest, self._max_idle)
+        self._busiest_before, self._busiest = self._busiest, 0
+        idle = list(self._idle)
+        for client in idle[: max(0, len(idle) - keep)]:
+            client.close("not needed any more")
+        if len(self._idle) > self._max_idle:
+            self._trimming = self.clock.callLater(BUSY_PERIOD, self._trim)
+
     def forget_idle(self, client: Http1Client) -> None:
         """An idle connection is about to close."""
-        if client in self._idle:
-            self._idle.remove(client)
+        self._idle.pop(client, None)
 
     def uncount(self, client: Http1Client) -> None:
         """A connection is lost, is closing, or not ours any more: it is no longer in the way of others."""
@@ -398,20 +431,24 @@ class Http1Pool:
     def remove(self, client: Http1Client) -> None:
         """A connection is lost, or not ours any more."""
         self._clients.discard(client)
-        if not self._clients and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if not self._clients:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._trimming is not None:
+                self._trimming.cancel()
+                self._trimming = None
 
     def _expire(self, timeout: float) -> None:
         self._timer = None
         now = self.clock.seconds()
-        # The list is in the order of idle_since: the last one in is the first one out.
-        while self._idle and self._idle[0].idle_since + timeout <= now:
-            self._idle[0].close("idle timeout")
-        if self._idle:
-            self._timer = self.clock.callLater(
-                self._idle[0].idle_since + timeout - now, self._expire, timeout
-            )
+        # In the order of idle_since: the last one in is the first one out.
+        for client in list(self._idle):
+            left = client.idle_since + timeout - now
+            if left > 0:
+                self._timer = self.clock.callLater(left, self._expire, timeout)
+                return
+            client.close("idle timeout")
 
     # IHostPool
 

@@ -15,7 +15,7 @@ from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
 from reverseproxy.proxy import http1_upstream
-from reverseproxy.proxy.http1_upstream import POOL, Http1Client, Http1Pool
+from reverseproxy.proxy.http1_upstream import BUSY_PERIOD, POOL, Http1Client, Http1Pool
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.proxy.relay import LINGER
 from reverseproxy.wire.http1 import END, Event, ResponseHead
@@ -198,8 +198,44 @@ class PoolTests(PoolTestCase):
         for client in clients:
             client.finish(True)
         self.world.turn()
+        # So many were busy at once, and may be again.
+        self.assertEqual((pool.idle, pool.connections), (3, 3))
+        self.world.turn(BUSY_PERIOD)
+        self.assertEqual(pool.idle, 3)
+        self.world.turn(BUSY_PERIOD)
         self.assertEqual((pool.idle, pool.connections), (2, 2))
-        self.assertTrue(clients[2].closed)
+        self.assertEqual([client.closed for client in clients], [True, False, False])
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_as_many_as_are_needed(self) -> None:
+        pool = self.pool(max_idle=2)
+        clients = [self.connect(pool)[0] for _ in range(9)]
+        for seconds in (0.0, *[BUSY_PERIOD / 3] * 10):
+            for client in clients:
+                client.finish(True)
+            self.world.turn(seconds)
+            self.assertEqual({pool.take() for _ in clients}, set(clients))
+        # From now on there are three at a time, and two more are kept in any case.
+        for client in clients:
+            client.finish(True)
+        for _ in range(7):
+            three = [pool.take() for _ in range(3)]
+            for client in three:
+                assert client is not None
+                client.finish(True)
+            self.world.turn(BUSY_PERIOD / 3)
+        self.assertEqual(pool.idle, 5)
+
+    def test_there_is_a_bound_to_that(self) -> None:
+        self.patch(http1_upstream, "MOST_IDLE", 4)
+        pool = self.pool(max_idle=2)
+        clients = [self.connect(pool)[0] for _ in range(6)]
+        for client in clients:
+            client.finish(True)
+        self.assertEqual(pool.idle, 4)
+        pool.drain()
+        self.world.turn()
+        self.assertEqual((pool.connections, self.world.clock.getDelayedCalls()), (0, []))
 
     def test_idle_timeout(self) -> None:
         pool = self.pool(idle_timeout=10)
