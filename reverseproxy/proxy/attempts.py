@@ -174,6 +174,15 @@ class Attempts:
         assert self.cluster is not None
         self.cluster.shun(host, self._context)
 
+    def _postpone(self, host: Host) -> None:
+        """Take this host, which has failed, again only if there is no other."""
+        self._shun(host)
+        if host.usable():
+            context = self._context
+            assert context is not None
+            context.tried.discard(host)
+            context.spare((host,))
+
     def _lift(self, error: BaseException | None) -> bool:
         """Ask whether there is another host after all, although it may fail like one that has."""
         if (

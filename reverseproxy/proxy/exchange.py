@@ -729,7 +729,7 @@ class Exchange(Attempts):
             self._fresh = True
         if host is not None and (host.single or host.closed or not (unsent or cause is Cause.STALE)):
             # One that has a single connection is gone with it; others can be connected to again.
-            self._shun(host)
+            self._postpone(host)
         self._begin_again(unsent or cause is Cause.STALE)
         return True
 

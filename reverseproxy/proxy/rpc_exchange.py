@@ -322,14 +322,11 @@ class RpcExchange(Attempts):
 
     def _again(self, cause: Cause) -> bool:
         """Send the request again, to another host, if the route says that this may be."""
-        host, cluster = self.host, self.cluster
+        host = self.host
         assert host is not None
-        assert cluster is not None
         if not self._may_try_again(cause, False, True):
             return False
-        tried = 0 if self._context is None else len(self._context.tried)
-        if len(cluster.hosts) > tried + 1:
-            self._shun(host)
+        self._postpone(host)
         self._next_attempt(False)
         return True
 

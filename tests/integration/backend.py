@@ -3,7 +3,8 @@ The HTTP service behind the proxy in the scenario tests, as an ASGI application.
 
 C{/echo} sends back the request's body and its C{x-id}; C{/bytes?n=} a body of a
 known length; C{/chunks?n=&size=} one of unknown length in pieces; C{/early}
-answers without reading the body; C{/hold?key=} waits for C{/release?key=}, and
+answers without reading the body; C{/flaky?key=&n=} fails C{n} times; C{/show...}
+tells what was asked for; C{/hold?key=} waits for C{/release?key=}, and
 C{/held?key=&n=} until C{n} requests are held; a WebSocket on C{/ws} echoes.
 """
 
@@ -34,6 +35,7 @@ class _Held:
         self.changed = asyncio.Condition()
 
 
+_flaky: dict[str, int] = {}
 _held: defaultdict[str, _Held] = defaultdict(_Held)
 
 
@@ -77,6 +79,13 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
             for _ in range(int(query["n"])):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        case "/flaky":
+            attempts = _flaky[query["key"]] = _flaky.get(query["key"], 0) + 1
+            await _answer(send, 503 if attempts <= int(query["n"]) else 200, b"%d" % attempts)
+        case path if path.startswith("/show"):
+            line = b"%s %s?%s" % (scope["method"].encode(), scope["raw_path"], scope["query_string"])
+            lines = [b"%s: %s" % header for header in scope["headers"]]
+            await _answer(send, 200, b"\n".join([line, *lines]))
         case "/early":
             await _answer(send, 413, b"too much", (b"connection", b"close"))
         case "/hold":

@@ -167,6 +167,27 @@ class RetryTests(Http1TestCase):
         self.assert_status(client, 504, b"attempt")
         world.check_idle(self.fail)
 
+    def test_the_only_host_is_tried_again(self) -> None:
+        world = World(routes=retrying(retry_timeout="1s", num_retries=3))
+        client = self.ask(world)
+        world.turn(1)
+        world.turn(RETRY_PAUSE)
+        world.host().reset()
+        world.turn(RETRY_PAUSE)
+        self.assertEqual(len(world.endpoint.wires), 3)
+        world.host().send(OK)
+        self.assertEqual(client.take(), OK)
+        world.check_idle(self.fail)
+
+    def test_the_only_host_always_takes_too_long(self) -> None:
+        world = World(routes=retrying(retry_timeout="1s"))
+        client = self.ask(world)
+        for _ in range(10):
+            world.turn(1)
+            world.turn(RETRY_PAUSE)
+        self.assert_status(client, 504, b"attempt")
+        world.check_idle(self.fail)
+
     def test_headers_say_how_long(self) -> None:
         world = World(routes=routes())
         client = self.ask(world, get(b"X-Mosn-Global-Timeout: 1500"))
