@@ -49,8 +49,8 @@ class Readiness:
         """See L{IClusterTask}."""
 
     def joined(self, host: Host) -> None:
-        """See L{IClusterTask}."""
-        if host.returns:
+        """See L{IClusterTask}; a host of another worker is prepared there."""
+        if host.returns and not host.relayed:
             pool_of(self._protocol, host, self._clock, None).connect().addErrback(self._failed, host)
 
     def left(self, host: Host) -> None:

@@ -106,9 +106,16 @@ class RpcChecker:
         self._clock = clock
 
     def wants(self, host: Host) -> bool:
-        """See L{IHealthChecker}; a reverse host that speaks something else can't be asked."""
+        """
+        See L{IHealthChecker}.
+
+        A reverse host that speaks something else can't be asked, nor one whose
+        only connection another worker has.
+        """
         if not host.single:
             return True
+        if host.relayed:
+            return False
         name = self._protocol.name
         return (not host.pools or name in host.pools) and host.spoken in ("", name)
 

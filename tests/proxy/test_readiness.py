@@ -5,6 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from reverseproxy.cluster.host import ReverseHost
 from reverseproxy.cluster.manager import IClusterTask
 from reverseproxy.proxy.readiness import Readiness, sole_protocols
 from reverseproxy.wire.bolt import Bolt
@@ -53,6 +54,12 @@ class ReadinessTests(SynchronousTestCase):
 
     def test_static_hosts_are_left_alone(self) -> None:
         self.assertEqual(self.world.endpoint.dials, [])
+
+    def test_hosts_of_other_workers_are_left_alone(self) -> None:
+        self.patch(ReverseHost, "relayed", True)
+        agent = self.world.agent()
+        self.world.run(60)
+        self.assertEqual(agent.frames(), [])
 
     def test_a_host_that_is_gone_at_once(self) -> None:
         self.world.agent()

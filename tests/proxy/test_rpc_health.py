@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.building import make_cluster
 from reverseproxy.cluster.health import HealthMonitor, IHealthChecker
-from reverseproxy.cluster.host import IHostPool
+from reverseproxy.cluster.host import IHostPool, ReverseHost
 from reverseproxy.config.models import ClusterConfig, HealthCheckConfig
 from reverseproxy.errors import HostGone, RpcFrameError
 from reverseproxy.proxy.rpc_health import RpcChecker, rpc_checkers
@@ -127,6 +127,12 @@ class HeldTests(CheckerTestCase):
         verdict.cancel()
         self.assertIsNone(self.successResultOf(verdict))
         self.world.upstream.resume(self)
+
+    def test_another_worker(self) -> None:
+        self.make(0)
+        self.world.agent()
+        self.patch(ReverseHost, "relayed", True)
+        self.assertFalse(self.checker.wants(self.world.hosts[0]))
 
     def test_another_protocol(self) -> None:
         self.make(0)
