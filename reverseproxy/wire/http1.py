@@ -25,6 +25,7 @@ __all__ = [
     "MAX_INTERIM",
     "MAX_KNOWN",
     "MAX_RESPONSE_HEAD",
+    "SHAPE_AFTER",
     "UNTIL_CLOSE",
     "End",
     "Event",
@@ -50,6 +51,7 @@ from reverseproxy.wire.http1_headers import (
     connection_options,
     content_length,
 )
+from reverseproxy.wire.http1_shapes import Shape, request_shape, response_shape
 
 MAX_RESPONSE_HEAD: Final = 65536
 """Bytes of a response head.  Requests have a limit of their own, which is configured."""
@@ -57,6 +59,9 @@ MAX_RESPONSE_HEAD: Final = 65536
 
 MAX_KNOWN: Final = 4096
 """Bytes of the largest head that is kept, so that the next one on its connection can be compared with it."""
+
+SHAPE_AFTER: Final = 32
+"""Heads in a row that are not of the shape that is known, after which another one is looked for."""
 
 MAX_INTERIM: Final = 100
 """Interim responses (1xx) before the final one."""
@@ -319,6 +324,9 @@ class RequestParser(_Parser):
         "_host_line",
         "_known",
         "_last",
+        "_others",
+        "_shape",
+        "_shaped",
         "held",
         "held_size",
     )
@@ -339,6 +347,10 @@ class RequestParser(_Parser):
         # Of these, those that matter, and the one with the host as it stands there.
         self._found: list[tuple[bytes, bytes, bytes]] = []
         self._host_line = b""
+        # What many requests have in common, one of them, and how many others have come in a row.
+        self._shape: Shape | None = None
+        self._shaped: RequestHead | None = None
+        self._others = 0
         super().__init__(max_head)
 
     def _renew(self) -> None:
@@ -367,8 +379,15 @@ class RequestParser(_Parser):
             assert known is not None
             if data == known.raw:
                 return known
-            line = _REQUEST_LINE.match(data)
             size = len(data)
+            if self._shape is not None:
+                line = self._shape.fullmatch(data)
+                if line is not None and size <= self._max_head:
+                    self._others = 0
+                    known = self._shaped
+                    assert known is not None
+                    return known.again(data, line[1], line[2])
+            line = _REQUEST_LINE.match(data)
             if line is not None and size <= self._max_head:
                 method, target = line.groups()
                 begin = line.end()
@@ -395,6 +414,11 @@ class RequestParser(_Parser):
                     if size <= MAX_KNOWN:
                         self._known = known
                         self._fields = data[begin:]
+                        self._others += 1
+                        if self._others == SHAPE_AFTER:
+                            self._others = 0
+                            self._shape = None if self._shape is not None else request_shape(data)
+                            self._shaped = known
                     return known
             self._fields = b""
         events = []
@@ -614,7 +638,10 @@ class ResponseParser(_Parser):
         "_interim",
         "_known",
         "_known_size",
+        "_others",
         "_rest",
+        "_shape",
+        "_shaped",
         "surplus",
     )
 
@@ -626,6 +653,10 @@ class ResponseParser(_Parser):
         # The head of the last response that came whole in one read, and the size of that.
         self._known: ResponseHead | None = None
         self._known_size = 0
+        # As for requests.
+        self._shape: Shape | None = None
+        self._shaped: ResponseHead | None = None
+        self._others = 0
         self._interim = 0  # interim responses that have come before the final one
         self._rest = b""
         super().__init__(max_head)
@@ -678,6 +709,16 @@ class ResponseParser(_Parser):
         ):
             self._complete = True  # as it was the last time
             return known
+        if self._shape is not None and not (self._head_request or self.closed):
+            found = self._shape.match(data)
+            if found is not None:
+                end = found.end()
+                if len(data) - end == int(found[1]) and end <= self._max_head:
+                    self._complete = True
+                    self._others = 0
+                    known = self._shaped
+                    assert known is not None
+                    return known.again(data[:end], len(data) - end)
         return self._feed_first(data)
 
     def _feed_first(self, data: bytes) -> ResponseHead | list[Event]:
@@ -695,6 +736,11 @@ class ResponseParser(_Parser):
                     self._complete = True
                     if len(head.raw) <= MAX_KNOWN:
                         self._known, self._known_size = head, len(data)
+                        self._others += 1
+                        if self._others == SHAPE_AFTER:
+                            self._others = 0
+                            self._shape = None if self._shape is not None else response_shape(head.raw)
+                            self._shaped = head
                     return head
                 if not rest and len(events) == 2:
                     return head

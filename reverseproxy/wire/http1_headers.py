@@ -472,6 +472,10 @@ class ResponseHead:
         """The reason phrase; may be empty."""
         return self.raw[: self.raw.index(b"\r\n")][13:]
 
+    def again(self, raw: bytes, length: int) -> ResponseHead:
+        """Make the head of a response that differs in its length and in what does not matter."""
+        return ResponseHead(raw, self.status, self.http11, length, self.keep_alive, self.options, self.clean)
+
     def rewritten(self, headers: Headers, names: frozenset[bytes]) -> ResponseHead:
         """Make the head of a response that goes on changed; see L{RequestHead.rewritten}."""
         return ResponseHead(

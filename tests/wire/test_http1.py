@@ -12,11 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http1 import (
+    _KINDS,
     CHUNK_EXCESS,
     CHUNKED,
     END,
     MAX_INTERIM,
     MAX_KNOWN,
+    SHAPE_AFTER,
     UNTIL_CLOSE,
     End,
     RequestHead,
@@ -33,6 +35,7 @@ from reverseproxy.wire.http1_headers import (
     response_head_bytes,
     status_line,
 )
+from reverseproxy.wire.http1_shapes import MATTERING, request_shape, response_shape
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
 
 PLAIN_LENGTH = b"Content-Length: 3"
@@ -795,10 +798,14 @@ class RepeatTests(SynchronousTestCase):
         self.assertEqual(error.status, 431)
 
     @settings(deadline=None, max_examples=500)
-    @given(st.lists(similar_requests(), min_size=1, max_size=6))
-    def test_requests(self, reads: list[bytes]) -> None:
+    @given(st.lists(similar_requests(), min_size=1, max_size=6), st.booleans())
+    def test_requests(self, reads: list[bytes], warm: bool) -> None:
         """With a parser that knows nothing of the requests before, everything is the same."""
         parser, forgetful = RequestParser(400), RequestParser(400)
+        if warm:
+            for number in range(SHAPE_AFTER + 1):
+                parser.feed(b"GET / HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\n" % number)
+            self.assertIsNotNone(parser._shape)
         for data in reads:
             events = simplify(parser.feed(data))
             forgetful._fields = b""
@@ -826,11 +833,17 @@ class RepeatTests(SynchronousTestCase):
             ),
             min_size=1,
             max_size=6,
-        )
+        ),
+        st.booleans(),
     )
-    def test_responses(self, responses: list[tuple[bool, bytes, list[bytes], bytes]]) -> None:
+    def test_responses(self, responses: list[tuple[bool, bytes, list[bytes], bytes]], warm: bool) -> None:
         """In one piece or in two, with or without a memory."""
         parser, forgetful, cutting = ResponseParser(), ResponseParser(), ResponseParser()
+        if warm:
+            for number in range(SHAPE_AFTER):
+                parser.expect(False)
+                parser.feed(respond(b"Content-Length: %d" % (number + 9), body=bytes(number + 9)))
+            self.assertIsNotNone(parser._shape)
         for head_request, line, fields, body in responses:
             for each in (parser, forgetful, cutting):
                 each.expect(head_request)
@@ -857,6 +870,144 @@ class RepeatTests(SynchronousTestCase):
         *_, end = parser.feed(data)
         self.assertIs(end, END)
         self.assertTrue(parser.surplus)
+
+
+class ShapeTests(SynchronousTestCase):
+    """Requests, and responses, that are like many before."""
+
+    def request(self, number: int, *more: bytes) -> bytes:
+        return get(b"X-Request-Id: %d" % number, b"Cookie: a=%d" % (number * number), *more)
+
+    def test_requests(self) -> None:
+        """They are not parsed, but compared."""
+        parser = RequestParser()
+        for number in range(SHAPE_AFTER + 1):
+            parser.feed(self.request(number))
+        parser._llhttp = None
+        for number in (1000, 1001, 1000):
+            data = self.request(number).replace(b"GET /", b"DELETE /%d?" % number, 1)
+            (head, end) = parser.feed(data)
+            self.assertIs(end, END)
+            self.assertEqual((head.method, head.raw), (b"DELETE", data))
+            self.assertIn(b"/%d?" % number, head.target)
+            self.assertEqual(head.lookup("x-request-id"), str(number))
+
+    def test_another_shape_is_found(self) -> None:
+        parser = RequestParser()
+        for number in range(SHAPE_AFTER + 1):
+            parser.feed(self.request(number))
+        first = parser._shape
+        self.assertIsNotNone(first)
+        for number in range(2 * SHAPE_AFTER):
+            parser.feed(self.request(number, b"Y: z"))
+        assert parser._shape is not None
+        self.assertIsNot(parser._shape, first)
+        self.assertTrue(parser._shape.fullmatch(self.request(1, b"Y: z")))
+        self.assertFalse(parser._shape.fullmatch(self.request(1)))
+
+    def test_one_that_is_known_is_kept_for_others(self) -> None:
+        """To make one takes long, but nobody can make us keep all that there are."""
+        head = self.request(1)
+        self.assertIs(request_shape(head), request_shape(self.request(2)))
+
+    def test_responses(self) -> None:
+        parser = ResponseParser()
+        for number in range(SHAPE_AFTER):
+            parser.expect(False)
+            parser.feed(respond(b"Content-Length: 3", b"ETag: %d" % number, body=b"abc"))
+        for body in (b"x", b"y" * 100_000):
+            parser.expect(False)
+            llhttp, parser._llhttp = parser._llhttp, None
+            data = respond(b"Content-Length: %d" % len(body), b"ETag: new", body=body)
+            head = parser.feed_one(data)
+            assert isinstance(head, ResponseHead)
+            self.assertEqual((head.length, head.raw + body, head.clean), (len(body), data, True))
+            parser._llhttp = llhttp
+            parser.expect(False)
+            self.assertEqual(parser.feed(data[:-1])[-1:], [body[:-1]] if body[:-1] else parser._events)
+            self.assertIs(parser.feed(data[-1:])[-1], END)
+
+    def test_all_that_matters(self) -> None:
+        self.assertEqual(MATTERING, set(_KINDS))
+
+    def test_what_is_not_said_plainly(self) -> None:
+        for fields in (
+            [],
+            [b"Content-Length:3"],
+            [b"Content-Length: 03"],
+            [b"Content-Length: 3", b"Content-Length: 3"],
+        ):
+            self.assertIsNone(response_shape(respond(*fields)))
+
+    def facts(self, head: Any) -> Any:
+        return [getattr(head, name) for name in ("host", "length", "keep_alive", "options", "clean", "mosn")]
+
+    @settings(deadline=None, max_examples=300)
+    @given(st.data())
+    def test_what_matches_a_request(self, data: st.DataObject) -> None:
+        """It is in order, whatever it is, and says the same of what matters."""
+        names = st.sampled_from(
+            [b"Accept", b"a", b"X.*", b"$|^+", b"Connection", b"x-mosn-a", b"Expect", b"Cookie"]
+        )
+        lines = data.draw(st.lists(names, max_size=5))
+        values = st.one_of(
+            st.binary(max_size=6), st.sampled_from([b"keep-alive", b"100-continue", b" close"])
+        )
+
+        def make() -> bytes:
+            fields = [b"%b:%b" % (name, data.draw(values)) for name in lines]
+            return b"\r\n".join([data.draw(LINES), b"Host: a.b", *fields, b"", b""])
+
+        first = make()
+        found = parse(first)
+        if (
+            len(found) != 2
+            or found[0].length
+            or found[0].upgrade
+            or not (found[0].keep_alive and found[0].http11)
+        ):
+            return
+        if not found[0].raw.startswith(first[:1]) or found[0].asked_host != b"a.b":
+            return
+        shape = request_shape(found[0].raw)
+        for _ in range(5):
+            other = data.draw(
+                st.sampled_from([first, make(), first.replace(b"a.b", b"axb"), first + b"\r\n", first[:-2]])
+            )
+            match = shape.fullmatch(other)
+            if match is not None:
+                (head, end) = parse(other)
+                self.assertIs(end, END)
+                self.assertEqual((head.method, head.target), match.groups())
+                self.assertEqual(self.facts(head), self.facts(found[0]))
+                self.assertEqual(head.expect_continue, found[0].expect_continue)
+
+    @settings(deadline=None, max_examples=300)
+    @given(st.data())
+    def test_what_matches_a_response(self, data: st.DataObject) -> None:
+        names = st.sampled_from(
+            [b"Server", b"X.*", b"Connection", b"Keep-Alive", b"Content-Length", b"Set-Cookie"]
+        )
+        lines = data.draw(st.permutations([b"Content-Length", *data.draw(st.lists(names, max_size=4))]))
+        values = st.one_of(st.binary(max_size=6), st.sampled_from([b" 3", b" 3", b" 4", b" 03", b" close"]))
+
+        def make() -> bytes:
+            fields = [b"%b:%b" % (name, data.draw(values)) for name in lines]
+            return b"\r\n".join([b"HTTP/1.1 200 OK", *fields, b"", b""])
+
+        first = make()
+        found = parse_response(first)
+        if not found or not isinstance(found[0], ResponseHead) or found[0].raw != first:
+            return
+        shape = response_shape(first)
+        for _ in range(5):
+            other = make()
+            match = None if shape is None else shape.match(other)
+            if match is not None:
+                (head, *_) = parse_response(other)
+                self.assertEqual((head.length, head.raw), (int(match[1]), match[0]))
+                for name in ("status", "http11", "keep_alive", "options", "clean"):
+                    self.assertEqual(getattr(head, name), getattr(found[0], name), name)
 
 
 class ChunkingTests(SynchronousTestCase):
