@@ -70,6 +70,10 @@ _DNS_KEYS: Final = (
 _PEM: Final = "-----BEGIN"
 
 
+_STREAMS: Final = ("mux", "mux_ping_interval", "mux_ping_timeout", "mux_max_window")
+"""The keys that are for connections that carry many streams."""
+
+
 def check(config: Config, tree: Tree, findings: Findings) -> None:
     """
     Look at a whole configuration.
@@ -308,7 +312,18 @@ class _Checker:
                     "all be given",
                 )
 
+    def _streams(self, location: Location, config: TunnelConfig | TunnelAgentConfig, why: str) -> None:
+        """
+        Warn of keys for streams that are given although there will be none.
+
+        @param why: the reason; empty if there may be some.
+        """
+        for name in _STREAMS if why else ():
+            if self._given((*location, name)) and getattr(config, name):
+                self._warn((*location, name), f"has no effect, because {why}")
+
     def _tunnel(self, location: Location, tunnel: TunnelConfig, secure: bool) -> None:
+        self._streams(location, tunnel, "" if tunnel.mux else "mux is false")
         for cluster in tunnel.cluster_credential_policies:
             self._cluster_exists((*location, "cluster_credential_policies", cluster), cluster)
         if not secure and (tunnel.credential_policy or tunnel.cluster_credential_policies):
@@ -569,6 +584,8 @@ class _Checker:
             )
         if agent.tls_context is not None:
             self._client_tls((*location, "tls_context"), agent.tls_context)
+        no_streams = "" if agent.mux else "mux is false"
+        self._streams(location, agent, no_streams if agent.announce else "announce is false")
 
     # TLS
 

@@ -973,6 +973,21 @@ class WarningTests(SynchronousTestCase):
             "token",
             ": the credential is sent in the clear, because TLS is off",
         )
+        self.check(AGENT, f"{CONFIG}.mux", False)
+        self.check(AGENT, f"{CONFIG}.mux_max_window", 2**20)
+        for key, value in (("mux", True), ("mux_ping_interval", "1s"), ("mux_max_window", 2**20)):
+            self.check(
+                AGENT,
+                CONFIG,
+                {**AGENT["extends"][0]["config"], "announce": False, key: value},
+                f".{key}: has no effect, because announce is false",
+            )
+        self.check(
+            TUNNEL_SERVER,
+            "servers[0].listeners[1].filter_chains[0].filters[0].config",
+            {"mux": False, "mux_ping_timeout": "1s"},
+            ".mux_ping_timeout: has no effect, because mux is false",
+        )
         idle = (
             f"{LISTENER}.bind_port: is not true, and no tunnel agent names this listener: "
             "it gets no connections"
