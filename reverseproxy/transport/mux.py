@@ -83,7 +83,7 @@ CLOSE_TIMEOUT: Final = 5.0
 ORPHAN_TIMEOUT: Final = 60.0
 """Seconds that a peer may take to end its half of a stream that we have closed."""
 
-HELD_LIMIT: Final = 256 * 1024 * 1024
+HELD_LIMIT: Final = 1024 * 1024 * 1024
 """Bytes that all streams of this process may hold for protocols that do not read."""
 
 HELD: Final = HeldBytes(HELD_LIMIT)

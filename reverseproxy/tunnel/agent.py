@@ -187,6 +187,7 @@ class Peer:
                         local_address=local_address,
                         metadata=dict(config.metadata),
                         mux=() if streams is None else streams.offer,
+                        window=0 if streams is None else streams.window,
                     ).to_extra()
                 return ConnectionInit(
                     cluster_name=config.cluster,

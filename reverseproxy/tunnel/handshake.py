@@ -104,14 +104,16 @@ class Accepted:
     principal: Principal | None
     announcement: Announcement | None
 
-    def response(self, mux: str = "") -> InitResponse:
+    def response(self, mux: str = "", window: int = 0) -> InitResponse:
         """
         What to answer the agent: nothing but MOSN's own, unless it is one of ours.
 
         @param mux: how the connection carries streams from now on, if it does;
             one of those that the agent has offered.
+        @param window: with how many bytes streams begin, if not with as many as
+            that way has by itself.
         """
-        extra = None if self.announcement is None else ServerAnnouncement(mux=mux).to_extra()
+        extra = None if self.announcement is None else ServerAnnouncement(mux=mux, window=window).to_extra()
         return InitResponse(Status.SUCCESS, extra)
 
 

@@ -174,7 +174,9 @@ class AgentLink(Handover):
     def _host(self, answer: InitResponse) -> None:
         announcement = ServerAnnouncement.from_extra(answer.extra)
         self.server_announced = announcement is not None
-        mux = "" if announcement is None else announcement.mux
+        mux, window = "", 0
+        if announcement is not None:
+            mux, window = announcement.mux, announcement.window
         if mux and (self._streams is None or mux not in self._streams.offer):
             self._refuse(
                 ConnectionRefusedByPeer(
@@ -195,12 +197,12 @@ class AgentLink(Handover):
         self._conclude(None)
         surplus = self._decoder.take_surplus()
         try:
-            self.hand_over(self._carry(info) if mux else self._sink.build_protocol(info), surplus)
+            self.hand_over(self._carry(info, window) if mux else self._sink.build_protocol(info), surplus)
         except Exception:
             self._hosted_failed()
             self.close()
 
-    def _carry(self, info: ConnectionInfo) -> MuxSession:
+    def _carry(self, info: ConnectionInfo, window: int) -> MuxSession:
         """Make the session that feeds the hosting listener with streams."""
         streams = self._streams
         assert streams is not None
@@ -212,7 +214,7 @@ class AgentLink(Handover):
         self.session = MuxSession(
             False,
             self._clock,
-            streams.limits,
+            streams.limits_with(window),
             accept,
             streams.ping_interval,
             streams.ping_timeout,

@@ -321,10 +321,12 @@ class TunnelConnection(Handover):
         server = self._server
         self._settle()
         announcement = accepted.announcement
-        mux = ""
+        mux, window = "", 0
         if server.streams is not None and announcement is not None:
             mux = server.streams.choose(announcement.mux)
-        self.transport.write(encode(accepted.response(mux)))
+            if mux:
+                window = server.streams.agree(announcement.window)
+        self.transport.write(encode(accepted.response(mux, window)))
         address = self._info.remote
         if address == "unix:":
             address = (
@@ -337,7 +339,7 @@ class TunnelConnection(Handover):
             session = MuxSession(
                 True,
                 server.clock,
-                server.streams.limits,
+                server.streams.limits_with(window),
                 ping_interval=server.streams.ping_interval,
                 ping_timeout=server.streams.ping_timeout,
             )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 __all__ = ["StreamSettings"]
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reverseproxy.config.models import TunnelAgentConfig, TunnelConfig
 from reverseproxy.transport.mux import PING_INTERVAL, PING_TIMEOUT
 from reverseproxy.wire.extra import YAMUX
-from reverseproxy.wire.mux_events import MuxLimits
+from reverseproxy.wire.mux_events import INITIAL_WINDOW, SMALL_WINDOW, MuxLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class StreamSettings:
     """
     How one end wants its streams carried.
 
+    @ivar window: bytes that either end may send on a stream to begin with, if the
+        other end agrees to change them.
     @ivar ping_interval: see L{MuxSession<reverseproxy.transport.mux.MuxSession>},
         as for the others.
     """
@@ -24,6 +26,7 @@ class StreamSettings:
     limits: MuxLimits = field(default_factory=MuxLimits)
     ping_interval: float = PING_INTERVAL
     ping_timeout: float = PING_TIMEOUT
+    window: int = SMALL_WINDOW
 
     @classmethod
     def of(cls, config: TunnelAgentConfig | TunnelConfig) -> StreamSettings | None:
@@ -51,3 +54,21 @@ class StreamSettings:
         @return: empty if there is nothing that both can do.
         """
         return YAMUX if YAMUX in offered else ""
+
+    def agree(self, offered: int) -> int:
+        """
+        Choose on a server with how many bytes streams begin.
+
+        @param offered: what the agent has offered; 0 if nothing.
+        @return: 0 for what yamux says.
+        """
+        return min(self.window, offered)
+
+    def limits_with(self, window: int) -> MuxLimits:
+        """
+        What both ends keep to once they have agreed.
+
+        @param window: what the server has chosen; 0 for what yamux says.
+        """
+        first = window or INITIAL_WINDOW
+        return replace(self.limits, first=first, window=first)

@@ -16,7 +16,9 @@ __all__ = [
     "MAX_METADATA_ENTRIES",
     "MAX_RETRY_AFTER",
     "MAX_MUX_ENTRIES",
+    "MAX_MUX_WINDOW",
     "MAX_TEXT_LENGTH",
+    "MIN_MUX_WINDOW",
     "VERSION",
     "YAMUX",
     "Announcement",
@@ -45,6 +47,10 @@ MAX_METADATA_ENTRIES = 32
 
 MAX_MUX_ENTRIES = 8
 """How many ways to carry many streams an agent may offer."""
+
+MIN_MUX_WINDOW = 4096
+MAX_MUX_WINDOW = 262144
+"""The least and the most bytes with which two ends may agree that a stream begins."""
 
 MAX_RETRY_AFTER = 24 * 3600 * 1000
 """The longest time in milliseconds after which a server may ask an agent to try again."""
@@ -80,6 +86,12 @@ def _check_mux(name: object) -> str:
     return name
 
 
+def _check_window(window: object) -> None:
+    """Check with how many bytes streams are to begin; 0 says nothing of it."""
+    if type(window) is not int or (window and not MIN_MUX_WINDOW <= window <= MAX_MUX_WINDOW):
+        raise ValueError(f"a window must have {MIN_MUX_WINDOW} to {MAX_MUX_WINDOW} bytes")
+
+
 def _text(part: Mapping[str, Any], key: str) -> str:
     """A text from our part of C{extra}; a missing one is empty."""
     value = part.get(key, "")
@@ -102,6 +114,8 @@ class Announcement:
     @ivar version: the newest version of these messages that the agent speaks.
     @ivar mux: the ways to carry many streams over this connection that the
         agent knows, best first; empty if it wants to be lent as a whole.
+    @ivar window: the bytes that either end may send on a stream to begin with,
+        if the server agrees; 0 for what the way to carry them has by itself.
     """
 
     agent: str
@@ -109,6 +123,7 @@ class Announcement:
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     version: int = VERSION
     mux: tuple[str, ...] = ()
+    window: int = 0
 
     def __post_init__(self) -> None:
         """
@@ -128,6 +143,7 @@ class Announcement:
             raise ValueError(f"there may be {MAX_MUX_ENTRIES} ways to carry streams, not {len(self.mux)}")
         for name in self.mux:
             _check_mux(name)
+        _check_window(self.window)
 
     def to_extra(self) -> dict[str, Any]:
         """Build the C{extra} of an init frame."""
@@ -139,6 +155,8 @@ class Announcement:
         }
         if self.mux:
             part["mux"] = list(self.mux)
+        if self.window:
+            part["window"] = self.window
         return {EXTRA_KEY: part}
 
     @classmethod
@@ -158,6 +176,7 @@ class Announcement:
                 metadata=_metadata(part.get("metadata")),
                 version=part.get("version", 0),
                 mux=_mux(part.get("mux")),
+                window=_window(part.get("window")),
             )
         except ValueError:
             return None
@@ -173,6 +192,16 @@ def _mux(value: object) -> tuple[str, ...]:
             except ValueError:
                 continue
     return tuple(good)
+
+
+def _window(value: object) -> int:
+    """Take a window that is well-formed; 0 for any other."""
+    try:
+        _check_window(value)
+    except ValueError:
+        return 0
+    assert isinstance(value, int)
+    return value
 
 
 def _metadata(value: object) -> dict[str, str]:
@@ -203,30 +232,37 @@ class ServerAnnouncement:
     @ivar retry_after: when the server does not accept the connection, because
         too many come at once: after how many milliseconds the agent should try
         again.  0 if there is no such wish.
+    @ivar window: the bytes that either end may send on a stream to begin with,
+        no more than the agent has offered; 0 for what the way to carry them has
+        by itself.
     """
 
     version: int = VERSION
     mux: str = ""
     retry_after: int = 0
+    window: int = 0
 
     def __post_init__(self) -> None:
         """
         Check the bounds.
 
         @raise ValueError: if the version is not a positive integer, the way to
-            carry streams is no name, or the time is none.
+            carry streams is no name, or the time or the window is none.
         """
         _check_version(self.version)
         if type(self.retry_after) is not int or not 0 <= self.retry_after <= MAX_RETRY_AFTER:
             raise ValueError(f"retry_after must be 0 to {MAX_RETRY_AFTER} milliseconds")
         if self.mux:
             _check_mux(self.mux)
+        _check_window(self.window)
 
     def to_extra(self) -> dict[str, Any]:
         """Build the C{extra} of an init response."""
         part: dict[str, Any] = {"version": self.version}
         if self.mux:
             part["mux"] = self.mux
+        if self.window:
+            part["window"] = self.window
         if self.retry_after:
             part["retry_after"] = self.retry_after
         return {EXTRA_KEY: part}
@@ -240,7 +276,12 @@ class ServerAnnouncement:
         """
         try:
             part = _ours(extra)
-            return cls(part.get("version", 0), _text(part, "mux"), part.get("retry_after", 0))
+            return cls(
+                part.get("version", 0),
+                _text(part, "mux"),
+                part.get("retry_after", 0),
+                part.get("window", 0),
+            )
         except ValueError:
             return None
 

@@ -22,8 +22,8 @@ Where yamux's specification is silent, this is what happens here:
 - The numbers of the streams that an end opens increase.
 - An end that has gone away takes the streams that the other one opens before it
   has gone away, too: it could not know.
-- The window that a peer may use is what the specification says, 256 KiB, and
-  what it was told of since.  It may not have credit for more than 2 GiB.
+- The window that a peer may use is what the specification says, 256 KiB, or
+  what both ends have agreed on, and what it was told of since.  It may not have credit for more than 2 GiB.
 - When we have reset a stream, the peer may have sent as much as its window had,
   and may end the stream or reset it too: that is dropped.  Anything else for a
   stream that is over is an error, except for what only concerns our sending.
@@ -41,8 +41,10 @@ __all__ = [
     "INITIAL_WINDOW",
     "MAX_PINGS",
     "MAX_WINDOW",
+    "MIN_WINDOW",
     "REMEMBERED_RESETS",
     "RESETS_PER_SECOND",
+    "SMALL_WINDOW",
     "SPARE_IDS",
     "TURN",
     "Credit",
@@ -66,6 +68,8 @@ from reverseproxy.errors import MuxError, NoMoreStreams
 from reverseproxy.wire.mux_events import (
     INITIAL_WINDOW,
     MAX_WINDOW,
+    MIN_WINDOW,
+    SMALL_WINDOW,
     Credit,
     Data,
     Ended,
@@ -226,7 +230,7 @@ class Mux(Output):
             error.events = tuple(events)
             self._fail(error.code)
             raise
-        if self._held > self._limits.receive_budget:
+        if self._held > self._limits.max_held:
             self._relieve(events)
         return events
 
@@ -396,9 +400,9 @@ class Mux(Output):
         ):
             self._put(pack(UPDATE, RST, number, 0))
             if not flags & FIN:
-                self._remember(number, INITIAL_WINDOW)
+                self._remember(number, self._first)
             return None
-        stream = Stream(number, self._window, ACK | SILENT, self._now)
+        stream = Stream(number, self._first, self._window, ACK | SILENT, self._now)
         self._streams[number] = stream
         if self._extra:
             stream.flags = SILENT
@@ -534,8 +538,7 @@ class Mux(Output):
 
     def _relieve(self, events: list[Event]) -> None:
         """Too much is held: break off what holds most."""
-        budget = self._limits.receive_budget
-        while self._held > budget:
+        while self._held > self._limits.max_held:
             stream = max(self._streams.values(), key=_held)
             self.reset(stream.id)
             events.append(Reset(stream.id, False, False))
@@ -615,7 +618,7 @@ class Mux(Output):
         if self._clogged:
             raise NoMoreStreams("the peer takes nothing, and too many frames wait for it")
         self._next = number + 2
-        stream = Stream(number, self._window, SYN, self._now)
+        stream = Stream(number, self._first, self._window, SYN, self._now)
         self._streams[number] = stream
         self._opening.append(stream)
         return number

@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = [
     "INITIAL_WINDOW",
     "MAX_WINDOW",
+    "MIN_WINDOW",
+    "SMALL_WINDOW",
     "Credit",
     "Data",
     "Ended",
@@ -23,6 +25,12 @@ from typing import Final
 
 INITIAL_WINDOW: Final = 262144
 """Bytes that either end may send on a new stream before it is given more; set by yamux."""
+
+SMALL_WINDOW: Final = 65536
+"""The same for two ends that have agreed on less, so that many slow readers hold little."""
+
+MIN_WINDOW: Final = 4096
+"""The least that two ends may agree on."""
 
 MAX_WINDOW: Final = 2**31
 """Bytes of credit that a stream may have at once, in our reading of yamux, which names no bound."""
@@ -44,16 +52,22 @@ class MuxLimits:
     """
     What a peer may do, and how we send.
 
+    @ivar first: bytes that either end may send on a stream before it hears of
+        more.  yamux says L{INITIAL_WINDOW}; both ends have to have agreed on
+        anything else.
     @ivar window: bytes that the peer may send on a stream before they are
-        consumed, to begin with; not less than L{INITIAL_WINDOW}.
+        consumed, to begin with; not less than C{first}.
     @ivar max_window: the same, for a stream that is used at full speed.
     @ivar max_streams: streams that may be open at once, of both ends together.
     @ivar max_frame: bytes of data in a frame that we send.
     @ivar accept_backlog: streams that the peer has opened and that we have not
         acknowledged yet; further ones are refused.
     @ivar receive_budget: bytes by which the windows of all streams together may
-        grow; also the bytes that may have come and not been consumed, beyond
-        which the stream with most of them is reset.
+        grow.
+    @ivar max_held: bytes that may have come on all streams together and not been
+        consumed, beyond which the stream with most of them is reset.  It is for
+        memory's sake alone, as slow readers can't help it: what streams have to
+        begin with should fit in it.
     @ivar max_pending_control: frames without data that may wait for a peer that
         takes nothing, besides two for each of C{max_streams}.
     @ivar max_resets: streams that a peer may open and break off at once, before
@@ -62,12 +76,14 @@ class MuxLimits:
         ones are refused.
     """
 
+    first: int = INITIAL_WINDOW
     window: int = INITIAL_WINDOW
     max_window: int = 4 * 1024 * 1024
     max_streams: int = 16384
     max_frame: int = 32768
     accept_backlog: int = 4096
     receive_budget: int = 64 * 1024 * 1024
+    max_held: int = 1024 * 1024 * 1024
     max_pending_control: int = 1000
     max_resets: int = 10_000
 
@@ -77,10 +93,10 @@ class MuxLimits:
 
         @raise ValueError: if a window or a frame can't have its size.
         """
-        if not INITIAL_WINDOW <= self.window <= self.max_window <= MAX_WINDOW:
+        if not MIN_WINDOW <= self.first <= self.window <= self.max_window <= MAX_WINDOW:
             raise ValueError(
-                f"expected {INITIAL_WINDOW} <= window <= max_window <= {MAX_WINDOW},"
-                f" not {self.window} and {self.max_window}"
+                f"expected {MIN_WINDOW} <= first <= window <= max_window <= {MAX_WINDOW},"
+                f" not {self.first}, {self.window} and {self.max_window}"
             )
         if self.max_frame < 1:
             raise ValueError(f"a frame can't have {self.max_frame} bytes of data")

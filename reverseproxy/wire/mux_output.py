@@ -12,7 +12,7 @@ __all__ = ["ACK_AFTER", "TURN", "Output", "Stream"]
 from collections import OrderedDict, deque
 from typing import Final
 
-from reverseproxy.wire.mux_events import INITIAL_WINDOW, MuxLimits
+from reverseproxy.wire.mux_events import MuxLimits
 from reverseproxy.wire.mux_frames import ACK, DATA, FIN, ON_WIRE, SILENT, SYN, UPDATE, pack
 
 TURN: Final = 65536
@@ -68,7 +68,7 @@ class Stream:
         "window",
     )
 
-    def __init__(self, number: int, window: int, flags: int, now: float) -> None:
+    def __init__(self, number: int, first: int, window: int, flags: int, now: float) -> None:
         self.id = number
         self.remote_open = True
         self.local_open = True
@@ -78,7 +78,7 @@ class Stream:
         self.held = 0
         self.credit = 0
         self.since = now
-        self.send_window = INITIAL_WINDOW
+        self.send_window = first
         self.queue: deque[bytes | memoryview] | None = None
         self.pending = 0
         self.ending = False
@@ -96,6 +96,7 @@ class Output:
         "_acknowledge_now",
         "_control",
         "_extra",
+        "_first",
         "_frames",
         "_limits",
         "_max_frame",
@@ -114,7 +115,8 @@ class Output:
     def __init__(self, limits: MuxLimits) -> None:
         self.drained: list[int] = []
         self._limits = limits
-        self._extra = limits.window - INITIAL_WINDOW
+        self._first = limits.first
+        self._extra = limits.window - limits.first
         self._max_frame = limits.max_frame
         self._max_frames = limits.max_pending_control + 2 * limits.max_streams
         self._streams: dict[int, Stream] = {}

@@ -30,7 +30,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.errors import WireError
 from reverseproxy.transport.mux import MuxSession
-from reverseproxy.wire.mux_events import MuxLimits
+from reverseproxy.wire.mux_events import SMALL_WINDOW, MuxLimits
 from reverseproxy.workers.messages import Message, MessageReader, encode
 from reverseproxy.workers.ports import Acceptor
 from reverseproxy.workers.streams import VERSION, Incoming
@@ -54,7 +54,9 @@ MAX_RECALLED: Final = 4096
 HELLO_TIMEOUT: Final = 10.0
 """Seconds for a sibling to say who it is, once it can."""
 
-LIMITS: Final = MuxLimits(max_streams=65536, accept_backlog=65536, max_resets=1_000_000)
+LIMITS: Final = MuxLimits(
+    SMALL_WINDOW, SMALL_WINDOW, max_streams=65536, accept_backlog=65536, max_resets=1_000_000
+)
 """A sibling is trusted, and carries as many requests as we do."""
 
 PING_INTERVAL: Final = 10.0

@@ -378,7 +378,7 @@ class SlowReaderTests(SynchronousTestCase):
         self.assertEqual(budget.total, 0)
 
     def test_one_connection_is_bounded(self) -> None:
-        pair = Pair(Half, limits=MuxLimits(receive_budget=500_000))
+        pair = Pair(Half, limits=MuxLimits(max_held=500_000))
         pairs = [pair.both(Half) for _ in range(3)]
         for number, (ours, theirs) in enumerate(pairs):
             theirs.transport.pauseProducing()

@@ -250,7 +250,9 @@ class StartTests(AgentTestCase):
             metadata={"zone": "a"},
         )
         bench.start()
-        announcement = Announcement("agent-1", "192.168.0.2:50001", {"zone": "a"}, mux=("yamux",))
+        announcement = Announcement(
+            "agent-1", "192.168.0.2:50001", {"zone": "a"}, mux=("yamux",), window=65536
+        )
         self.assertEqual(
             bench.serve(OURS)[0].frame(),
             ConnectionInit(

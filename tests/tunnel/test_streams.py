@@ -256,6 +256,12 @@ class AgreeingTests(SynchronousTestCase):
         self.assertEqual(data[: len(agreed)], agreed)
         # The first thing behind it is a ping.
         self.assertEqual(data[len(agreed) : len(agreed) + 4], b"\0\2\0\1")
+        agreed = encode(InitResponse(Status.SUCCESS, ServerAnnouncement(mux="yamux", window=5000).to_extra()))
+        small = Announcement("a", mux=("yamux",), window=5000).to_extra()
+        self.assertEqual(self.answer(small)[: len(agreed)], agreed)
+        large = Announcement("a", mux=("yamux",), window=262144).to_extra()
+        self.assertIn(b'"window":65536', self.answer(large))
+        self.assertNotIn(b"window", self.answer(Announcement("a", window=65536).to_extra()))
 
     def test_streams_that_were_not_offered(self) -> None:
         reactor = MemoryReactor()
@@ -295,6 +301,12 @@ class AgreeingTests(SynchronousTestCase):
         self.assertEqual(
             (settings.ping_interval, settings.ping_timeout, settings.limits.max_window), (1.0, 0.5, 2**20)
         )
+        for window, first in ((0, 262144), (5000, 5000)):
+            limits = settings.limits_with(window)
+            self.assertEqual((limits.first, limits.window, limits.max_window), (first, first, 2**20))
+        # Readers that are slow are not to be cut off for it, however many they are.
+        small = settings.limits_with(settings.window)
+        self.assertLessEqual(small.window * small.max_streams, small.max_held)
         default = StreamSettings.of(TunnelConfig())
         self.assertEqual(default, StreamSettings())
         self.assertEqual(StreamSettings.of(TunnelAgentConfig()), default)

@@ -12,8 +12,10 @@ from reverseproxy.wire.extra import (
     MAX_AGENT_LENGTH,
     MAX_METADATA_ENTRIES,
     MAX_MUX_ENTRIES,
+    MAX_MUX_WINDOW,
     MAX_RETRY_AFTER,
     MAX_TEXT_LENGTH,
+    MIN_MUX_WINDOW,
     YAMUX,
     Announcement,
     CloseProof,
@@ -65,6 +67,17 @@ class AnnouncementTests(SynchronousTestCase):
         self.assertEqual(Announcement.from_extra(offer.to_extra()), offer)
         # Nothing is said of them by those who don't want them.
         self.assertNotIn("mux", Announcement("a").to_extra()["reverseproxy"])
+
+    def test_windows(self) -> None:
+        offer = Announcement("a", mux=(YAMUX,), window=65536)
+        self.assertEqual(offer.to_extra()["reverseproxy"]["window"], 65536)
+        self.assertEqual(Announcement.from_extra(offer.to_extra()), offer)
+        self.assertNotIn("window", Announcement("a", mux=(YAMUX,)).to_extra()["reverseproxy"])
+        for wrong in (None, True, 1.5, "65536", -1, 1, MIN_MUX_WINDOW - 1, MAX_MUX_WINDOW + 1, [], 2**70):
+            found = Announcement.from_extra(ours(version=1, agent="a", window=wrong))
+            assert found is not None
+            self.assertEqual(found.window, 0)
+        self.assertRaises(ValueError, Announcement, "a", window=1)
 
     def test_bad_offers_of_streams_are_left_out(self) -> None:
         bad: list[Any] = [None, 7, "yamux", {"yamux": 1}, [7], [""], ["x" * (MAX_TEXT_LENGTH + 1)], ["a\nb"]]
@@ -161,6 +174,15 @@ class ServerAnnouncementTests(SynchronousTestCase):
         self.assertEqual(ServerAnnouncement.from_extra(ours(version=1)), ServerAnnouncement())
         for mux in (7, None, "x" * (MAX_TEXT_LENGTH + 1), "a\nb"):
             self.assertIsNone(ServerAnnouncement.from_extra(ours(version=1, mux=mux)))
+
+    def test_windows(self) -> None:
+        choice = ServerAnnouncement(mux=YAMUX, window=MIN_MUX_WINDOW)
+        self.assertEqual(
+            choice.to_extra(), {"reverseproxy": {"version": 1, "mux": "yamux", "window": MIN_MUX_WINDOW}}
+        )
+        self.assertEqual(ServerAnnouncement.from_extra(choice.to_extra()), choice)
+        for wrong in (None, True, "65536", -1, MIN_MUX_WINDOW - 1, MAX_MUX_WINDOW + 1):
+            self.assertIsNone(ServerAnnouncement.from_extra(ours(version=1, mux=YAMUX, window=wrong)))
 
     def test_retry_after(self) -> None:
         busy = ServerAnnouncement(retry_after=1500)

@@ -17,8 +17,10 @@ from reverseproxy.wire.mux import (
     INITIAL_WINDOW,
     MAX_PINGS,
     MAX_WINDOW,
+    MIN_WINDOW,
     REMEMBERED_RESETS,
     RESETS_PER_SECOND,
+    SMALL_WINDOW,
     SPARE_IDS,
     TURN,
     Credit,
@@ -166,6 +168,23 @@ class GoldenTests(SynchronousTestCase):
         self.assertEqual(words(server.feed(data)), "opened-1 1:x")
         self.assertEqual(server.take(), raw("00 01 0002 00000001 00000100"))
 
+    def test_a_smaller_window_that_was_agreed_on(self) -> None:
+        limits = MuxLimits(SMALL_WINDOW, SMALL_WINDOW)
+        client, server = Mux(True, limits), Mux(False, limits)
+        stream = client.open()
+        client.send(stream, bytes(SMALL_WINDOW + 1))
+        server.feed(client.take())
+        self.assertEqual(client.pending(stream), 1)
+        # Nobody else may exceed it either.
+        with self.assertRaisesRegex(MuxError, "expected 0 bytes at most on stream 1"):
+            server.feed(frame(DATA, 0, stream, b"x"))
+
+    def test_what_may_still_come_for_a_refused_stream_is_as_much_as_was_agreed_on(self) -> None:
+        mux = Mux(False, MuxLimits(SMALL_WINDOW, SMALL_WINDOW, max_streams=0))
+        mux.feed(frame(DATA, SYN, 1, bytes(SMALL_WINDOW)))
+        with self.assertRaisesRegex(MuxError, "expected 0 bytes at most on stream 1, which was reset"):
+            mux.feed(frame(DATA, 0, 1, b"x"))
+
     def test_a_request_and_its_response(self) -> None:
         client, server = Mux(True), Mux(False)
         stream = client.open()
@@ -200,6 +219,8 @@ class EventTests(SynchronousTestCase):
     def test_limits_that_yamux_does_not_allow(self) -> None:
         for limits in (
             {"window": WINDOW - 1},
+            {"first": WINDOW + 1},
+            {"first": MIN_WINDOW - 1},
             {"max_window": WINDOW - 1},
             {"max_window": MAX_WINDOW + 1},
             {"max_frame": 0},
@@ -1038,7 +1059,7 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual(self.fill(mux, WINDOW // 2, 0.0, 5), WINDOW // 2 + WINDOW)
 
     def test_the_stream_that_holds_most_is_reset(self) -> None:
-        mux = accepted(3, MuxLimits(receive_budget=WINDOW))
+        mux = accepted(3, MuxLimits(max_held=WINDOW))
         mux.feed(frame(DATA, 0, 1, bytes(WINDOW // 4)))
         mux.feed(frame(DATA, 0, 3, bytes(WINDOW // 2)))
         self.assertEqual(len(mux.feed(frame(DATA, 0, 5, bytes(WINDOW // 4)))), 1)
@@ -1052,7 +1073,7 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual(mux._held, WINDOW // 2 + 2)
 
     def test_streams_that_are_over_count(self) -> None:
-        mux = accepted(2, MuxLimits(receive_budget=WINDOW))
+        mux = accepted(2, MuxLimits(max_held=WINDOW))
         mux.feed(frame(DATA, FIN, 1, bytes(WINDOW)))
         mux.end(1)
         mux.take()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import settings
@@ -30,6 +30,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import NoMoreStreams
 from reverseproxy.wire.mux import (
     INITIAL_WINDOW,
+    MIN_WINDOW,
+    SMALL_WINDOW,
     Credit,
     Data,
     Ended,
@@ -66,6 +68,7 @@ def pattern(stream: int, sender: int, offset: int, size: int) -> bytes:
 class Side:
     """What one end has done with a stream, and has seen of it."""
 
+    credit: int  # that has arrived
     sent: int = 0
     received: int = 0
     unconsumed: int = 0
@@ -81,7 +84,6 @@ class Side:
     fin: bool = False
     rst: bool = False
     on_wire: int = 0
-    credit: int = INITIAL_WINDOW  # that has arrived
 
     @property
     def over(self) -> bool:
@@ -110,9 +112,15 @@ class MuxMachine(RuleBasedStateMachine):
         self.gone = [False, False]
         self.last_syn = [0, 0]
 
-    @initialize(limits=st.tuples(st.sampled_from(LIMITS), st.sampled_from(LIMITS)), fast=st.booleans())
-    def begin(self, limits: tuple[MuxLimits, MuxLimits], fast: bool) -> None:
-        self.limits = limits
+    @initialize(
+        limits=st.tuples(st.sampled_from(LIMITS), st.sampled_from(LIMITS)),
+        fast=st.booleans(),
+        first=st.sampled_from([INITIAL_WINDOW, SMALL_WINDOW, MIN_WINDOW]),
+    )
+    def begin(self, limits: tuple[MuxLimits, MuxLimits], fast: bool, first: int) -> None:
+        self.first = first
+        more = first - INITIAL_WINDOW
+        self.limits = limits = tuple(replace(each, first=first, window=each.window + more) for each in limits)
         self.ends = (Mux(True, limits[0]), Mux(False, limits[1]))
         if fast:
             self.ends[0].rtt = self.ends[1].rtt = 1.0
@@ -132,7 +140,7 @@ class MuxMachine(RuleBasedStateMachine):
         assert room
         assert number & 1 == 1 - who
         assert number not in self.sides
-        self.sides[number] = (Side(), Side())
+        self.sides[number] = (Side(credit=self.first), Side(credit=self.first))
         self.sides[number][who].known = True
         return number
 
