@@ -112,7 +112,7 @@ def at_once(curls: Iterable[Curl], path: str) -> list[Answer]:
 
 
 class CurlTests(IntegrationTestCase):
-    async def start(self, tunnel: str, protocol: str = "Http1,Http2", **more: Any) -> int:
+    async def start(self, tunnel: str, **more: Any) -> int:
         """
         Start backend, server and agent.
 
@@ -120,7 +120,7 @@ class CurlTests(IntegrationTestCase):
         @return: the port for clients.
         """
         backend = await self.run_backend()
-        self.cloud = self.run_proxy(spoken(server(**more), protocol, tunnel), "server")
+        self.cloud = self.run_proxy(spoken(server(**more), "Http1,Http2", tunnel), "server")
         config = quick_agent(await self.cloud.port("tunnelListener"), backend.address, connections=4)
         self.run_proxy(spoken(config, tunnel, "Http1"), "agent")
         await self.cloud.counted(JOINED, 4)
@@ -143,18 +143,39 @@ class CurlTests(IntegrationTestCase):
             self.assertEqual((answer.version, answer.status, answer.body), (version, 200, expected))
             self.assertEqual(answer.connects, 0, (method, path))
 
-    async def test_prior_knowledge(self) -> None:
+    def check_many(self, url: str) -> None:
+        """Many requests at once: one connection of the client carries all of a round."""
+        curls = [Curl(url, PRIOR_KNOWLEDGE) for _ in range(100)]
+        answers = [answer for _ in range(5) for answer in at_once(curls, "/bytes?n=5000")]
+        self.assertEqual({(a.version, a.status, a.body) for a in answers}, {("2", 200, pattern(5000))})
+        self.assertEqual((len(answers), sum(a.connects for a in answers)), (500, 5))
+
+    def check_upgrade(self, url: str) -> None:
+        """What C{--http2} asks for without TLS is not there any more: it gets HTTP/1.1."""
+        self.check(Curl(url, HTTP2), "1.1")
+        fields = Curl(url, HTTP2).ask("/headers").body.lower()
+        self.assertNotIn(b"upgrade", fields)
+        self.assertNotIn(b"http2-settings", fields)
+
+    def check_early(self, url: str) -> None:
+        """An answer before the end of the request."""
+        answer = Curl(url, PRIOR_KNOWLEDGE).ask("/early", "PUT", pattern(5_000_000))
+        self.assertEqual((answer.version, answer.status), ("2", 413))
+
+    async def test_plaintext(self) -> None:
         for tunnel in ("Http1", "Http2"):
             url = f"http://127.0.0.1:{await self.start(tunnel)}"
-            await threaded(lambda url=url: self.check(Curl(url, PRIOR_KNOWLEDGE), "2"))
+            await threaded(self.check, Curl(url, PRIOR_KNOWLEDGE), "2")
+            for check in (self.check_many, self.check_upgrade, self.check_early):
+                await threaded(check, url)
 
     async def test_alpn(self) -> None:
         authority = certificates(self.directory)
         chain, key = authority.issue("127.0.0.1")
         tls = {"status": True, "cert_chain": chain, "private_key": key, "alpn": "h2,http/1.1"}
         url = f"https://127.0.0.1:{await self.start('Http2', client_tls=tls)}"
-        await threaded(lambda: self.check(Curl(url, HTTP2_TLS, authority.ca_file), "2"))
-        await threaded(lambda: self.check(Curl(url, HTTP1, authority.ca_file), "1.1"))
+        await threaded(self.check, Curl(url, HTTP2_TLS, authority.ca_file), "2")
+        await threaded(self.check, Curl(url, HTTP1, authority.ca_file), "1.1")
 
     async def test_weak_encryption(self) -> None:
         """HTTP/2 is too good for it; HTTP/1.1 is not."""
@@ -174,31 +195,3 @@ class CurlTests(IntegrationTestCase):
         with self.assertRaises(pycurl.error):
             await threaded(weak, HTTP2_TLS)
         await self.cloud.logged("wants HTTP/2 with ECDHE-ECDSA-AES128-SHA, which is too weak for it")
-
-    async def test_upgrade(self) -> None:
-        """What C{--http2} asks for without TLS is not there any more: it gets HTTP/1.1."""
-        for protocol in ("Http1", "Http1,Http2"):
-            url = f"http://127.0.0.1:{await self.start('Http2', protocol)}"
-            await threaded(lambda url=url: self.check(Curl(url, HTTP2), "1.1"))
-            fields = (await threaded(lambda url=url: Curl(url, HTTP2).ask("/headers"))).body.lower()
-            self.assertNotIn(b"upgrade", fields)
-            self.assertNotIn(b"http2-settings", fields)
-
-    async def test_many_at_once(self) -> None:
-        """One connection of the client carries all of a round."""
-        for tunnel in ("Http1", "Http2"):
-            url = f"http://127.0.0.1:{await self.start(tunnel)}"
-
-            def run(url: str = url) -> list[Answer]:
-                curls = [Curl(url, PRIOR_KNOWLEDGE) for _ in range(100)]
-                return [answer for _ in range(5) for answer in at_once(curls, "/bytes?n=5000")]
-
-            answers = await threaded(run)
-            self.assertEqual({(a.version, a.status, a.body) for a in answers}, {("2", 200, pattern(5000))})
-            self.assertEqual((len(answers), sum(a.connects for a in answers)), (500, 5))
-
-    async def test_answer_before_the_end_of_the_request(self) -> None:
-        url = f"http://127.0.0.1:{await self.start('Http2')}"
-        answer = await threaded(lambda: Curl(url, PRIOR_KNOWLEDGE).ask("/early", "PUT", pattern(5_000_000)))
-        self.assertEqual(answer.version, "2")
-        self.assertEqual(answer.status, 413)
