@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from reverseproxy.routing.facts import RequestFacts, split_host
@@ -49,6 +50,9 @@ HeaderTest = Callable[[str], bool]
 
 Rule = tuple[Test, RouteResult | Action]
 """A test, and the result or what makes it."""
+
+_HOSTS_KEPT: Final = 256
+"""Hosts for which it is remembered where their rules are."""
 
 DEAD_END: Final = DirectResponse(404)
 """What a rule gives that matches but leads nowhere: the search ends there, with nothing."""
@@ -237,10 +241,16 @@ def by_host(
                         return rules
         return default
 
+    def rules_for(host: str) -> Matcher:
+        split = split_host(host.lower())
+        if split is None or not host:
+            return nothing
+        return choose(*split)
+
+    # What hosts are asked for is up to clients, so that not all of them are remembered.
+    remembered = lru_cache(_HOSTS_KEPT)(rules_for)
+
     def match(facts: RequestFacts) -> RouteResult | None:
-        split = split_host(facts.host.lower())
-        if split is None or not facts.host:
-            return None
-        return choose(*split)(facts)
+        return remembered(facts.host)(facts)
 
     return match
