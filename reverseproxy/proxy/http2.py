@@ -430,13 +430,17 @@ class Http2Proxy(Http2Protocol):
 
     def _on_connection(self, event: Event) -> None:
         if isinstance(event, Http2Error):
-            log.warn(
-                "{listener}: {peer} broke the rules of HTTP/2: {reason} ({code})",
-                listener=self.settings.listener,
-                peer=self.info.remote,
-                reason=str(event),
-                code=ErrorCode.name_of(event.code),
-            )
+            complaints = self.settings.complaints
+            if complaints.allow():
+                log.warn(
+                    "{listener}: {peer} broke the rules of HTTP/2: {reason} ({code}) "
+                    "({suppressed} such lines left out before)",
+                    listener=self.settings.listener,
+                    peer=self.info.remote,
+                    reason=str(event),
+                    code=ErrorCode.name_of(event.code),
+                    suppressed=complaints.suppressed,
+                )
             self._close("the client broke the rules of HTTP/2", linger=True)
         elif isinstance(event, Pong):
             if event.data == _WARNED and self.draining:

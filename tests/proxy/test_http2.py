@@ -274,6 +274,12 @@ class ExchangeTests(Http2TestCase):
         lines = [event for event in seen if "a bad request" in str(event)]
         self.assertEqual(len(lines), LOG_BURST)
         self.assertEqual(client.look().goaways, [])
+        world.clock.advance(60)
+        seen.clear()
+        for _ in range(200):
+            world.connect().send(raw(6, 0, 0, b"short"))
+        lines = [event for event in seen if "broke the rules" in str(event)]
+        self.assertEqual(len(lines), LOG_BURST)
 
     def test_no_other_answer_does(self) -> None:
         world = self.world()
