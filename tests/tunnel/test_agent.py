@@ -1038,6 +1038,27 @@ class EndToEndTests(TestCase):
         await drained
         await self.until(lambda: self.listener.connections == 0)
 
+    async def test_streams_over_tls(self) -> None:
+        certs = Certificates(Path(self.mktemp()))
+        server_tls = ServerTls([certs.server_context()])
+        await self.join(
+            server_tls, ClientTls(certs.client_context(), "127.0.0.1"), connection_num=3, mux=True
+        )
+        await self.until(lambda: self.agent.serving == 3)
+        clients = [await self.lease() for _ in range(10)]
+        for number, client in enumerate(clients):
+            client.transport.write(b"%d" % number * 300_000)
+        await self.until(lambda: all(len(client.received) == 300_000 for client in clients))
+        [info] = {(info.remote, info.secure, info.reverse) for info in self.sink.infos}
+        self.assertEqual(info, (self.listener.bound, True, True))
+        self.assertIsNotNone(self.sink.infos[0].identity)
+        drained = self.agent.drain()
+        await self.until(lambda: not self.cluster.hosts)
+        for client in clients:
+            client.transport.loseConnection()
+        await drained
+        await self.until(lambda: self.listener.connections == 0)
+
     async def test_streams_over_a_connection_whose_packets_vanish(self) -> None:
         self.tunnel = {"mux_ping_interval": 0.1, "mux_ping_timeout": 0.2}
         await self.join(connection_num=3, mux=True, **self.tunnel)
