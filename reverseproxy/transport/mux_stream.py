@@ -84,7 +84,7 @@ class MuxStream:
     A stream; see L{reverseproxy.transport.mux.MuxSession}.
 
     @ivar number: the stream's.
-    @ivar protocol: who has it.
+    @ivar protocol: who has it, until it is lost.
     @ivar connected: whether it is open.
     @ivar disconnected: whether its protocol has been told of its end.
     @ivar disconnecting: whether it is being closed.
@@ -412,9 +412,11 @@ class MuxStream:
                 producer.stopProducing()
         except BaseException:
             log.failure("{stream!r}: its producer failed when it was closed", stream=self)
+        # As connections do: sessions come and go, and each would be a cycle for the collector.
+        protocol, self.protocol = self.protocol, None
         try:
-            self.protocol.connectionLost(reason)
+            protocol.connectionLost(reason)
             if factory is not None:
                 factory.doStop()
         except BaseException:
-            log.failure("{stream!r}: its protocol failed when it was closed", stream=self)
+            log.failure("{stream!r}: {protocol!r} failed when it was closed", stream=self, protocol=protocol)

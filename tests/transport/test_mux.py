@@ -6,7 +6,9 @@ What one stream is to its protocol is in L{tests.transport.test_contract}.
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from typing import Any
 
 from hypothesis import given, settings
@@ -190,6 +192,23 @@ class StreamTests(SynchronousTestCase):
         self.assertTrue(one.reason.check(ConnectionAborted))
         self.assertTrue(one_there.reason.check(ConnectionLost))
         self.assertEqual((other_there.data, other.reason, other_there.reason), (b"unharmed", None, None))
+
+    def test_a_stream_that_is_over_is_no_garbage(self) -> None:
+        pair = Pair(Echo)
+        gone: list[Any] = []
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for close in ("loseConnection", "abortConnection"):
+            ours, theirs = pair.both()
+            ours.transport.write(b"x")
+            pair.clock.settle()
+            getattr(ours.transport, close)()
+            pair.clock.settle()
+            pair.accepted.clear()
+            gone += [weakref.ref(each) for each in (ours, theirs, ours.transport, theirs.transport)]
+            del ours, theirs
+        self.assertEqual([each() for each in gone], [None] * 8)
 
     def test_nobody_wants_a_stream(self) -> None:
         pair = Pair(lambda: None)
