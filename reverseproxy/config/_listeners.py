@@ -377,7 +377,7 @@ class TunnelConfig(Model):
     mux_max_window: Annotated[Int, between(2**18, 2**30)] = key(
         2**22,
         "The most bytes that may be on their way to this server for one request or session, when the "
-        "connection is slow to answer but fast to carry. At least 262144, which each has from the start.",
+        "connection is slow to answer but fast to carry. Each begins with less.",
         ours=True,
     )
 
