@@ -215,6 +215,7 @@ class Loan:
         self._refuse(reason.getErrorMessage())
 
     def _refuse(self, reason: str) -> None:
+        self.link.loans.pop(self.number, None)
         if not self._near.lost:
             self._near.transport.write(encode({"refused": reason}))
             self._near.close()

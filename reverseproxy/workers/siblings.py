@@ -181,7 +181,7 @@ class Siblings:
         known = cluster.hosts.get(host.address)
         if known is None or known.relayed:
             cluster.add_host(host)
-            if cluster.waiting:
+            if cluster.waiting and not is_settled(cluster.config):
                 self._borrower.top_up(link, cluster)
 
     def _leave(self, link: Link, message: Message) -> None:
@@ -219,7 +219,8 @@ class Siblings:
     def _waiting(self, cluster: Cluster, context: PickContext | None, waiter: Deferred[Host]) -> None:
         links = list(self.links.up.values())
         self._lender.waiting(links, cluster, context)
-        if not (context is not None and context.own) and not waiter.called:
+        own = context is not None and context.own
+        if not own and not waiter.called and not is_settled(cluster.config):
             self._borrower.waiting(links, cluster, context, waiter)
 
     def _recall(self, link: Link, message: Message) -> None:

@@ -76,6 +76,7 @@ class Slot:
     @ivar number: from 0.
     @ivar control: the channel to the worker.
     @ivar process: its process, while that runs.
+    @ivar pid: the number of that process, or of the last one.
     @ivar ready: whether the worker accepts connections.
     @ivar drained: whether it waits for the others to finish.
     @ivar failures: how often it has ended soon, in a row.
@@ -85,6 +86,7 @@ class Slot:
         self.number = number
         self.control: Control | None = None
         self.process: Any = None
+        self.pid = 0
         self.ready = False
         self.drained = False
         self.failures = 0
@@ -246,6 +248,7 @@ class Supervisor(Service):
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 childFDs=descriptors,
             )
+            slot.pid = slot.process.pid
             control = slot.control = Control(partial(self._received, slot), lambda: None)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Building(lambda: control))
         control.transport.write(dump_setup(setup))
@@ -263,7 +266,7 @@ class Supervisor(Service):
         match message["is"]:
             case "ready":
                 slot.ready = True
-                log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.process.pid)
+                log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.pid)
                 self._settled = self._settled or all(each.ready for each in self.slots)
                 self._share_out()
             case "draining":
@@ -281,7 +284,7 @@ class Supervisor(Service):
             self._tell({"do": "finish"})
 
     def _ended(self, slot: Slot, reason: Failure) -> None:
-        pid = slot.process.pid
+        pid = slot.pid
         slot.process = slot.control = None
         was_ready, slot.ready = slot.ready, False
         how = _how(reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Worker"]
 
+import shutil
 import socket
 from typing import Any
 
@@ -154,5 +155,7 @@ class Worker:
         self.let_finish()
         if not self._told:
             self._told = True
+            # It can't do that any more; links that there are stay.
+            shutil.rmtree(self._setup.directory, ignore_errors=True)
             log.error("the supervisor is gone, so this worker stops")
             self._service.terminate()

@@ -1,0 +1,172 @@
+"""Numbers, messages and sockets: what workers are made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from reverseproxy.config.loader import Loaded, loads
+from reverseproxy.config.models import ListenerConfig
+from reverseproxy.errors import WireError
+from reverseproxy.listener import ListenerFailed
+from reverseproxy.transport import with_streams
+from reverseproxy.workers.control import Setup, dump_setup, receive_setup
+from reverseproxy.workers.counts import MAX_WORKERS, parse_workers, share_of
+from reverseproxy.workers.messages import MAX_MESSAGE, MessageReader, encode
+from reverseproxy.workers.ports import SharedPort, open_sockets
+from tests.config.documents import TUNNEL_SERVER
+
+
+class CountTests(SynchronousTestCase):
+    def test_numbers(self) -> None:
+        self.assertEqual([parse_workers(value) for value in (1, "2", 64, 0)], [1, 2, 64, 1])
+        self.assertIn(parse_workers("auto"), range(1, MAX_WORKERS + 1))
+        for value in ("", "0", "-1", -1, 65, "1.5", "many", "9" * 5000, "\u0662"):
+            self.assertRaises(ValueError, parse_workers, value)
+
+    @given(st.integers(0, 200), st.integers(1, MAX_WORKERS), st.integers(0, 100))
+    def test_shares(self, total: int, workers: int, offset: int) -> None:
+        shares = [share_of(total, workers, worker, offset) for worker in range(workers)]
+        self.assertEqual(sum(shares), total)
+        self.assertLessEqual(max(shares) - min(shares), 1)
+
+    def test_several_agents_do_not_all_leave_the_same_ones_out(self) -> None:
+        self.assertEqual([share_of(1, 3, worker, 1) for worker in range(3)], [0, 1, 0])
+
+
+class MessageTests(SynchronousTestCase):
+    @given(
+        st.lists(st.dictionaries(st.text(max_size=5), st.none() | st.text(max_size=9) | st.integers(0, 9))),
+        st.integers(1, 9),
+    )
+    def test_any_pieces(self, messages: list[dict[str, Any]], size: int) -> None:
+        data = b"".join(map(encode, messages)) + b"rest"
+        reader, found = MessageReader(), []
+        for start in range(0, len(data), size):
+            reader.feed(data[start : start + size])
+            while len(found) < len(messages) and (message := reader.next()) is not None:
+                found.append(message)
+        self.assertEqual(found, messages)
+        self.assertEqual(reader.rest(), b"rest")
+
+    def test_what_is_none(self) -> None:
+        for data in (b"\xff\xff\xff\xff", b"\0\0\0\2[]", b"\0\0\0\1{", b"\0\0\0\1\xff"):
+            reader = MessageReader()
+            reader.feed(data)
+            self.assertRaises(WireError, reader.next)
+        self.assertRaises(WireError, encode, {"": "x" * MAX_MESSAGE})
+
+
+class SetupTests(SynchronousTestCase):
+    def setup(self) -> Setup:
+        loaded: Loaded = loads(json.dumps(TUNNEL_SERVER), "file")
+        return Setup(1, 2, loaded, "file", {"clients": (5, 6)}, 4, "/tmp/x", (0, 1), {"log": ("stdout",)})
+
+    def test_it_arrives(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(dump_setup(self.setup()) + b"more")
+            self.assertEqual(receive_setup(theirs), self.setup())
+            self.assertEqual(theirs.recv(9), b"more")
+
+    def test_it_does_not(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.sendall(dump_setup(self.setup())[:100])
+            ours.close()
+            self.assertRaises(WireError, receive_setup, theirs)
+
+
+class _Who(Protocol):
+    transport: Any
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._name)
+
+
+class _Factory(ServerFactory):
+    noisy = False
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def buildProtocol(self, addr: object) -> Any:
+        return _Who(self._name)
+
+
+class PortTests(TestCase):
+    def config(self, address: str, **more: Any) -> ListenerConfig:
+        return ListenerConfig.model_validate({"name": "a", "address": address, "bind_port": True, **more})
+
+    def open(self, config: ListenerConfig, workers: int) -> list[socket.socket]:
+        sockets = open_sockets(config, workers)
+        for each in sockets:
+            self.addCleanup(each.close)
+        return sockets
+
+    def test_addresses(self) -> None:
+        for address in ("127.0.0.1:0", "localhost:0", "[::1]:0", ":0"):
+            sockets = self.open(self.config(address), 3)
+            self.assertEqual((len(sockets), len({each.getsockname() for each in sockets})), (3, 1))
+
+    def test_a_taken_address(self) -> None:
+        [first, *_] = self.open(self.config("127.0.0.1:0"), 2)
+        taken = self.config(f"127.0.0.1:{first.getsockname()[1]}")
+        error = self.assertRaises(ListenerFailed, open_sockets, taken, 2)
+        self.assertIn("stop the process that has it", str(error))
+
+    async def answers(self, address: Any, family: int = socket.AF_INET) -> bytes:
+        with socket.socket(family) as client:
+            client.connect(address)
+            client.setblocking(False)
+            while True:
+                try:
+                    return client.recv(9)
+                except BlockingIOError:
+                    await deferLater(reactor, 0.001)
+
+    async def share(self, sockets: list[socket.socket], family: int = socket.AF_INET) -> None:
+        address = sockets[0].getsockname()
+        ports = []
+        for number in range(2):
+            copies = [each.dup() for each in sockets]
+            port = SharedPort(copies, number, with_streams(reactor))
+            port.listen(_Factory(b"%d" % number))
+            ports.append(port)
+            self.addCleanup(port.stopListening)
+        for port in ports:
+            self.assertEqual(str(port.getHost()), str(ports[0].getHost()))
+        seen = {await self.answers(address, family) for _ in range(64)}
+        self.assertLessEqual(seen, {b"0", b"1"})
+        if len(sockets) > 1:
+            self.assertEqual(seen, {b"0", b"1"})
+        # One is away: the other one stands in.
+        await ports[1].stopListening()
+        ports[0].watch([0, 1])
+        self.assertEqual({await self.answers(address, family) for _ in range(32)}, {b"0"})
+        ports[0].watch([0])
+        await ports[0].stopListening()
+        ports[0].watch([0, 1])
+
+    async def test_tcp(self) -> None:
+        await self.share(self.open(self.config("127.0.0.1:0"), 2))
+
+    async def test_unix(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        path = os.path.relpath(directory / "socket")
+        await self.share(self.open(self.config(path, network="unix"), 2), socket.AF_UNIX)
+        self.assertTrue(os.path.exists(path), "it is not a worker's to remove")

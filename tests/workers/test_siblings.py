@@ -1,0 +1,466 @@
+"""Workers that use each other's agents, in memory."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.cluster.host import MuxHost, ReverseHost
+from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.tunnel.handshake import Principal, Requester
+from reverseproxy.workers.borrowing import BorrowedHost, RelayedHost
+from tests.tunnel.logged import capture
+from tests.workers.world import CLUSTER, REQUEST, World
+
+
+def bodies(client: Any) -> list[bytes]:
+    """The answers that a client has got."""
+    return [part.split(b"\r\n\r\n", 1)[1] for part in client.data.split(b"HTTP/1.1 200 OK")[1:]]
+
+
+class AnnouncementTests(SynchronousTestCase):
+    def test_hosts_are_known_everywhere(self) -> None:
+        world = World(3)
+        world.agent(0, metadata={"zone": "a"}, weight=7, host_name="edge")
+        world.agent(1, mux=False)
+        kinds = [sorted(type(host).__name__ for host in world.hosts(number)) for number in range(3)]
+        self.assertEqual(
+            kinds,
+            [["BorrowedHost", "MuxHost"], ["RelayedHost", "ReverseHost"], ["BorrowedHost", "RelayedHost"]],
+        )
+        [relayed] = [host for host in world.hosts(2) if isinstance(host, RelayedHost)]
+        self.assertEqual((relayed.weight, relayed.hostname, relayed.metadata), (7, "edge", {"zone": "a"}))
+        addresses = {frozenset(host.address for host in world.hosts(number)) for number in range(3)}
+        self.assertEqual(len(addresses), 1)
+
+    def test_hosts_leave_everywhere(self) -> None:
+        world = World(3)
+        for mux in (True, False):
+            agent = world.agent(0, mux=mux, connections=3)
+            self.assertEqual([len(world.hosts(number)) for number in range(3)], [3, 3, 3])
+            agent.stopService()
+            world.turn(3)
+            self.assertEqual([len(world.hosts(number)) for number in range(3)], [0, 0, 0])
+
+    def test_a_worker_that_comes_later_hears_of_all(self) -> None:
+        world = World(2, linked=False)
+        world.agent(0)
+        world.agent(1, mux=False)
+        self.assertEqual([len(world.hosts(number)) for number in range(2)], [1, 1])
+        world.link(0, 1)
+        self.assertEqual([len(world.hosts(number)) for number in range(2)], [2, 2])
+
+    def test_a_worker_that_is_gone_takes_its_hosts_along(self) -> None:
+        world = World(2)
+        world.agent(0)
+        world.agent(0, mux=False)
+        client = world.client(1, REQUEST % b"/1")
+        world.links(1)[0].abort("the test says so")
+        world.turn()
+        self.assertEqual(world.hosts(1), [])
+        self.assertEqual(client.data, b"")
+        world.turn(1)
+        world.link(0, 1)
+        self.assertEqual((len(world.hosts(0)), len(world.hosts(1))), (2, 2))
+        # The request was sent again, as there had been no answer yet.
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/1"])
+
+    def test_an_own_host_hides_a_sibling_s_of_the_same_address(self) -> None:
+        world = World(2)
+        world.agent(0)
+        [own] = world.hosts(0)
+        [theirs] = world.hosts(1)
+        link = world.links(0)[1]
+        siblings = world.workers[0].siblings
+        facts = {
+            "cluster": CLUSTER,
+            "address": own.address,
+            "hostname": "",
+            "weight": 1,
+            "metadata": {},
+            "single": False,
+            "spoken": "",
+        }
+        siblings._received(link, {"join": facts})
+        self.assertEqual(world.hosts(0), [own])
+        own.close("the test says so")
+        world.turn()
+        [uncovered] = world.hosts(0)
+        self.assertIsInstance(uncovered, RelayedHost)
+        self.assertTrue(theirs.closed or theirs.retired)
+        siblings._received(link, {"leave": own.address, "cluster": CLUSTER})
+        self.assertEqual(world.hosts(0), [])
+
+    def test_clusters_that_a_sibling_does_not_know(self) -> None:
+        world = World(2)
+        link = world.links(0)[1]
+        with capture() as events:
+            world.links(1)[0].send({"join": {"cluster": "nobody's"}})
+            world.links(1)[0].send({"leave": "10.0.0.1:1", "cluster": "nobody's"})
+            world.turn()
+        self.assertEqual(events.text(), "")
+        self.assertTrue(link.up)
+
+    def test_nonsense_ends_the_link(self) -> None:
+        world = World(2)
+        world.links(1)[0].send({"join": 5})
+        world.turn()
+        self.assertEqual(world.links(0), {})
+        [error] = self.flushLoggedErrors()
+        self.assertIsInstance(error.value, TypeError)
+
+
+class StreamsTests(SynchronousTestCase):
+    """One connection that carries many streams, which is worker 0's."""
+
+    def test_every_worker_uses_it(self) -> None:
+        world = World(3)
+        world.agent(0)
+        clients = [world.client(number % 3, REQUEST % b"/%d" % number) for number in range(30)]
+        self.assertEqual(world.answer_until_done(), 30)
+        self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(30)])
+        self.assertEqual([host.active for number in range(3) for host in world.hosts(number)], [0, 0, 0])
+
+    def test_streams_are_kept_for_the_next_request(self) -> None:
+        world = World(2)
+        world.agent(0)
+        client = world.client(1)
+        for number in range(5):
+            client.transport.write(REQUEST % b"/%d" % number)
+            world.turn()
+            world.answer_all()
+        self.assertEqual(bodies(client), [b"/%d" % n for n in range(5)])
+        self.assertEqual(world.hosts(0)[0].streams, 1)
+
+    def test_large_bodies_both_ways_with_back_pressure(self) -> None:
+        world = World(2, kind="tcp")
+        world.agent(0, kind="tcp")
+        client = world.client(1)
+        [service] = world.services[0]
+        service.transport.pauseProducing()
+        client.transport.write(b"x" * 5_000_000)
+        world.turn()
+        self.assertLess(len(service.data), 5_000_000)
+        service.transport.resumeProducing()
+        service.transport.write(b"y" * 3_000_000)
+        world.turn()
+        self.assertEqual((len(service.data), len(client.data)), (5_000_000, 3_000_000))
+
+    def test_ends_and_half_ends(self) -> None:
+        world = World(2, kind="tcp")
+        world.agent(0, kind="tcp")
+        client = world.client(1, b"hello")
+        [service] = world.services[0]
+        service.transport.write(b"bye")
+        service.transport.loseConnection()
+        world.turn()
+        self.assertEqual((service.data, client.data), (b"hello", b"bye"))
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(world.hosts(0)[0].streams, 0)
+
+    def test_a_host_that_is_gone_is_refused(self) -> None:
+        world = World(2)
+        world.agent(0)
+        [own] = world.hosts(0)
+        self.assertIsInstance(own, MuxHost)
+        own.retire()  # the sibling does not know of it yet
+        client = world.client(1, REQUEST % b"/")
+        world.turn()
+        self.assertNotIn(b"200 OK", client.data)
+        self.assertEqual(world.services[0], [])
+
+    def test_an_agent_that_leaves_finishes_what_siblings_have_begun(self) -> None:
+        world = World(2)
+        agent = world.agent(0)
+        client = world.client(1, REQUEST % b"/")
+        agent.stopService()
+        world.turn(0.5)
+        self.assertEqual(world.hosts(1), [])
+        world.answer_all()
+        world.turn(3)
+        self.assertEqual(bodies(client), [b"/"])
+
+    def test_own_hosts_are_preferred(self) -> None:
+        world = World(2)
+        world.agent(0)
+        world.agent(1)
+        for number in range(10):
+            world.client(number % 2, REQUEST % b"/%d" % number)
+        for number, services in enumerate(world.services):
+            paths = [service.data.split()[1] for service in services]
+            self.assertEqual(sorted(paths), [b"/%d" % n for n in range(number, 10, 2)])
+
+    def test_the_number_of_agents_decides_how_far(self) -> None:
+        """A worker with a small part of the agents does not give them all of its requests."""
+        world = World(2)
+        world.agent(0)
+        for _ in range(7):
+            world.agent(1)
+        for number in range(200):
+            world.client(number % 2, REQUEST % b"/")
+        counts = [len(services) for services in world.services]
+        self.assertEqual(sum(counts), 200)
+        self.assertLess(max(counts), 45)
+        self.assertGreater(min(counts), 8)
+
+
+class LoanTests(SynchronousTestCase):
+    """Plain connections, which carry one request at a time."""
+
+    def loans(self, world: World, worker: int = 0) -> int:
+        return sum(len(link.loans) for link in world.links(worker).values())
+
+    def test_every_worker_uses_it(self) -> None:
+        world = World(3)
+        world.agent(0, mux=False)
+        clients = [world.client(number % 3, REQUEST % b"/%d" % number) for number in range(30)]
+        self.assertEqual(world.answer_until_done(), 30)
+        self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(30)])
+        self.assertEqual(len(world.services[0]), 1)
+
+    def test_nobody_waits_longer_than_who_came_later(self) -> None:
+        """One queue for all."""
+        world = World(2)
+        world.agent(0, mux=False)
+        clients = [world.client(number % 2, REQUEST % b"/%d" % number) for number in range(10)]
+        order: list[bytes] = []
+        while world.answer_all():
+            order += [body for client in clients for body in bodies(client) if body not in order]
+        self.assertEqual(order, [b"/%d" % n for n in range(10)])
+
+    def test_it_is_kept_for_as_long_as_nobody_wants_it(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        client = world.client(1)
+        for number in range(5):
+            client.transport.write(REQUEST % b"/%d" % number)
+            world.turn()
+            world.answer_all()
+        self.assertEqual(bodies(client), [b"/%d" % n for n in range(5)])
+        [link] = world.links(0).values()
+        self.assertEqual(list(link.loans), [1])
+        # Then the owner does.
+        mine = world.client(0, REQUEST % b"/mine")
+        world.answer_until_done()
+        self.assertEqual(bodies(mine), [b"/mine"])
+        self.assertEqual(link.loans, {})
+        self.assertEqual(world.hosts(1)[0].state, "away")
+        self.assertEqual(world.hosts(0)[0].active, 0)
+
+    def test_a_sibling_takes_it_over_from_another(self) -> None:
+        world = World(3)
+        world.agent(0, mux=False)
+        for number in range(12):
+            client = world.client(1 + number % 2, REQUEST % b"/%d" % number)
+            world.turn()
+            world.answer_until_done()
+            self.assertEqual(bodies(client), [b"/%d" % number])
+        self.assertEqual(len(world.services[0]), 1)
+
+    def test_a_request_that_waits_is_served_by_whoever_is_free_first(self) -> None:
+        world = World(3)
+        world.agent(0, mux=False)
+        world.agent(1, mux=False)
+        busy = [world.client(number, REQUEST % b"/busy") for number in (0, 1)]
+        waiting = world.client(2, REQUEST % b"/waiting")
+        self.assertEqual([self.loans(world, number) for number in (0, 1)], [1, 1])
+        world.services[1][0].answer(b"/busy")
+        world.turn()
+        self.assertIn(b"/waiting", world.services[1][0].data)
+        # What was asked of the other one is not wanted any more.
+        self.assertEqual([self.loans(world, number) for number in (0, 1)], [0, 1])
+        world.services[1][0].answer(b"/waiting")
+        world.services[0][0].answer(b"/busy")
+        world.turn()
+        self.assertEqual([bodies(client) for client in (*busy, waiting)], [[b"/busy"]] * 2 + [[b"/waiting"]])
+
+    def test_waiting_is_bounded(self) -> None:
+        world = World(2, cluster={"connect_timeout": "2s"})
+        world.agent(0, mux=False)
+        world.client(0, REQUEST % b"/busy")
+        waiting = world.client(1, REQUEST % b"/waiting")
+        world.turn(2.5)
+        self.assertIn(b"503 Service Unavailable", waiting.data)
+        self.assertEqual(self.loans(world), 0)
+        self.assertEqual(world.cluster(0).waiting, 0)
+
+    def test_a_client_that_goes_while_it_waits(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        world.client(0, REQUEST % b"/busy")
+        waiting = world.client(1, REQUEST % b"/waiting")
+        self.assertEqual(world.cluster(0).waiting, 1)
+        waiting.transport.abortConnection()
+        world.turn()
+        self.assertEqual((world.cluster(0).waiting, self.loans(world)), (0, 0))
+        world.answer_until_done()
+        self.assertEqual(world.hosts(0)[0].active, 0)
+
+    def test_a_client_that_goes_in_the_middle_takes_the_connection_along(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        [host] = world.hosts(0)
+        client = world.client(1, REQUEST % b"/")
+        client.transport.abortConnection()
+        world.turn(0.01)
+        self.assertTrue(host.closed or not host.usable())
+        world.turn(2)
+        [other] = world.hosts(0)
+        self.assertIsNot(other, host)
+        self.assertEqual(len(world.hosts(1)), 1)
+        client = world.client(1, REQUEST % b"/again")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/again"])
+
+    def test_sessions_use_it_up(self) -> None:
+        world = World(2, kind="tcp")
+        world.agent(0, kind="tcp", mux=False)
+        [service] = world.services[0]
+        service.transport.write(b"early ")  # before there is any client
+        client = world.client(1, b"hello")
+        world.turn()
+        service.transport.write(b"late")
+        client.transport.loseWriteConnection()
+        world.turn()
+        self.assertEqual((service.data, client.data), (b"hello", b"early late"))
+        service.transport.loseConnection()
+        world.turn(0.3)
+        self.assertEqual((len(world.services[0]), len(world.hosts(0)), len(world.hosts(1))), (2, 1, 1))
+        self.assertEqual(self.loans(world), 0)
+
+    def test_unsolicited_data_ends_it(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        [host] = world.hosts(0)
+        client = world.client(1, REQUEST % b"/")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/"])
+        # The sibling has it, idle.
+        host._transport._other.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        world.turn()
+        self.assertTrue(host.closed)
+
+    def test_the_agent_goes_while_it_is_lent(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        client = world.client(1, REQUEST % b"/")
+        world.hosts(0)[0]._transport._other.abortConnection()
+        world.turn(0.05)
+        # It may have been closed before the request came, which is sent again.
+        world.turn(0.5)
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/"])
+
+    def test_a_graceful_close_while_it_is_lent(self) -> None:
+        world = World(2)
+        agent = world.agent(0, mux=False)
+        client = world.client(1, REQUEST % b"/")
+        agent.stopService()
+        world.turn(0.5)
+        world.answer_all()
+        world.turn(3)
+        self.assertEqual(bodies(client), [b"/"])
+        self.assertEqual((world.hosts(0), world.hosts(1)), ([], []))
+
+    def test_requests_and_workers_at_random(self) -> None:
+        """No request is lost, none is answered twice, and nobody is left out."""
+        for seed in range(5):
+            random = Random(seed)
+            world = World(3)
+            for _ in range(random.randrange(1, 4)):
+                world.agent(
+                    random.randrange(3), mux=random.random() < 0.2, connections=random.randrange(1, 3)
+                )
+            clients: list[Any] = []
+            for number in range(60):
+                clients.append(world.client(random.randrange(3), REQUEST % b"/%d" % number))
+                if random.random() < 0.3:
+                    world.answer_all()
+            world.answer_until_done()
+            self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(60)])
+            for worker in range(3):
+                self.assertEqual(world.cluster(worker).waiting, 0)
+
+
+class SettledTests(SynchronousTestCase):
+    """Load balancers that decide on a certain host."""
+
+    def test_all_workers_agree(self) -> None:
+        world = World(3, cluster={"lb_type": "LB_MAGLEV"})
+        for number in range(6):
+            world.agent(number % 3, mux=number < 3)
+        for key in range(50):
+            picked: set[str] = set()
+            for worker in range(3):
+                cluster = world.cluster(worker)
+                host = cluster.acquire(PickContext(hash_key=b"%d" % key))
+                assert host is not None
+                picked.add(host.address)
+                cluster.release(host)
+            self.assertEqual(len(picked), 1)
+
+    def test_a_certain_host_is_waited_for(self) -> None:
+        world = World(2, cluster={"lb_type": "LB_MAGLEV"})
+        world.agent(0, mux=False)
+        clients = [world.client(number % 2, REQUEST % b"/%d" % number) for number in range(10)]
+        self.assertEqual(world.answer_until_done(), 10)
+        self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(10)])
+
+
+class EvictionTests(SynchronousTestCase):
+    """A graceful close that reaches another worker than the connections."""
+
+    def evict(self, world: World, requester: Requester, *addresses: str) -> set[str]:
+        found: list[set[str]] = []
+        siblings = world.workers[1].siblings
+        siblings.evict("tunnelListener", CLUSTER, addresses, requester).addCallback(found.append)
+        world.turn()
+        return found[0]
+
+    def test_the_owner_judges(self) -> None:
+        world = World(3)
+        world.agent(0, announce=False, connections=2)
+        one, two = (host.address for host in world.hosts(0))
+        owner = ConnectionInfo(one, "").remote_ip
+        stranger = Requester("10.9.9.9", "somebody", Principal("token", "somebody"), "guessed")
+        self.assertEqual(self.evict(world, stranger, one, two), set())
+        self.assertEqual(len(world.hosts(0)), 2)
+        self.assertEqual(self.evict(world, Requester(owner), one, "10.1.1.1:1"), {one})
+        self.assertEqual([host.address for host in world.hosts(0)], [two])
+        self.assertEqual([host.address for host in world.hosts(2)], [two])
+
+    def test_what_is_known_of_who_asks_goes_along(self) -> None:
+        world = World(2)
+        asked: list[Any] = []
+        server = world.workers[0].siblings.servers["tunnelListener"]
+        evict = server.evict
+        self.patch(server, "evict", lambda *arguments: asked.append(arguments) or evict(*arguments))
+        requester = Requester("10.0.0.1", "CN=edge", Principal("token", "edge"), "an id")
+        self.assertEqual(self.evict(world, requester, "10.0.0.1:1"), set())
+        self.assertEqual(asked, [(CLUSTER, ["10.0.0.1:1"], requester)])
+
+    def test_a_sibling_that_does_not_answer(self) -> None:
+        world = World(2)
+        world.workers[0].siblings._handlers["evict"] = lambda link, message: None
+        found: list[set[str]] = []
+        siblings = world.workers[1].siblings
+        siblings.evict("tunnelListener", CLUSTER, ["10.0.0.1:1"], Requester("10.0.0.1")).addCallback(
+            found.append
+        )
+        world.turn(4)
+        self.assertEqual(found, [])
+        world.turn(2)
+        self.assertEqual(found, [set()])
+
+
+class KindTests(SynchronousTestCase):
+    def test_kinds(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        [own], [theirs] = world.hosts(0), world.hosts(1)
+        self.assertIs(type(own), ReverseHost)
+        self.assertIs(type(theirs), BorrowedHost)
+        self.assertEqual((own.state, theirs.state), ("idle", "away"))

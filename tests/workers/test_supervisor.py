@@ -1,0 +1,302 @@
+"""The process that runs the workers, with processes that only seem to run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.config.loader import loads
+from reverseproxy.errors import ConfigError
+from reverseproxy.workers.control import CONTROL_FD, Setup
+from reverseproxy.workers.messages import MessageReader, encode
+from reverseproxy.workers.supervisor import (
+    CUT_MARGIN,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    STABLE,
+    START_ATTEMPTS,
+    STOP_MARGIN,
+    Supervisor,
+)
+from tests.integration.configs import quick_agent, server
+from tests.tunnel.logged import capture
+
+
+class Process:
+    """A worker's process, as far as the supervisor sees it."""
+
+    def __init__(self, pid: int, protocol: Any, descriptors: dict[int, int]) -> None:
+        self.pid = pid
+        self.protocol = protocol
+        self.descriptors = descriptors
+        self.signals: list[str] = []
+        self.control: Any = None
+        self.wire = StringTransport()
+        self._setup: Setup | None = None
+
+    def signalProcess(self, name: str) -> None:
+        self.signals.append(name)
+
+    # what tests call
+
+    @property
+    def setup(self) -> Setup:
+        if self._setup is None:
+            data = self.wire.value()
+            size = int.from_bytes(data[:8], "big")
+            self._setup = pickle.loads(data[8 : 8 + size])
+            self.wire.clear()
+            self.wire.write(data[8 + size :])
+        assert self._setup is not None
+        return self._setup
+
+    def told(self) -> list[Any]:
+        """What the supervisor has said since this was asked."""
+        self.setup  # noqa: B018 - comes first
+        reader = MessageReader()
+        reader.feed(self.wire.value())
+        self.wire.clear()
+        messages = []
+        while (message := reader.next()) is not None:
+            messages.append(message)
+        return messages
+
+    def says(self, word: str) -> None:
+        self.control.dataReceived(encode({"is": word}))
+
+    def end(self, signal: int | None = None, status: int = 0) -> None:
+        good = signal is None and not status
+        reason = ProcessDone(0) if good else ProcessTerminated(status or None, signal, 0)
+        self.protocol.processExited(Failure(reason))
+
+
+class FakeReactor(Clock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.commands: list[tuple[str, list[str], dict[str, str]]] = []
+
+    def spawnProcess(
+        self, protocol: Any, executable: str, args: Any, env: Any = None, childFDs: Any = None
+    ) -> Process:
+        self.commands.append((executable, args, env))
+        process = Process(100 + len(self.processes), protocol, childFDs)
+        self.processes.append(process)
+        return process
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
+        process = self.processes[-1]
+        process.control = factory.buildProtocol(None)
+        process.control.makeConnection(process.wire)
+
+
+class SupervisorTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.gave_up: list[int] = []
+
+    def make(self, workers: int = 3, **more: Any) -> Supervisor:
+        loaded = loads(json.dumps(server(**more)), "document")
+        return Supervisor(
+            loaded,
+            "document",
+            workers,
+            self.reactor,
+            ["python", "-c", "work()"],
+            {"a": 1},
+            lambda: self.gave_up.append(1),
+        )
+
+    def run_workers(self, workers: int = 3, ready: bool = True, **more: Any) -> Supervisor:
+        supervisor = self.make(workers, **more)
+        supervisor.privilegedStartService()
+        supervisor.startService()
+        self.addCleanup(self.end, supervisor)
+        for process in self.reactor.processes if ready else ():
+            process.says("ready")
+        for process in self.reactor.processes:
+            process.told()
+        return supervisor
+
+    def end(self, supervisor: Supervisor) -> None:
+        supervisor.stopService()
+        for slot in supervisor.slots:
+            if slot.process is not None:
+                slot.process.end()
+
+    @property
+    def last(self) -> Process:
+        return self.reactor.processes[-1]
+
+
+class StartTests(SupervisorTestCase):
+    def test_what_a_worker_is_given(self) -> None:
+        supervisor = self.run_workers(2)
+        self.assertEqual(len(self.reactor.processes), 2)
+        executable, args, env = self.reactor.commands[1]
+        self.assertEqual((executable, args[:3]), ("python", ["python", "-c", "work()"]))
+        self.assertEqual(args[3], "worker 2 of 2")
+        self.assertIn(str(Path(__file__).parent.parent.parent), env["PYTHONPATH"].split(os.pathsep))
+        process = self.reactor.processes[1]
+        setup = process.setup
+        self.assertEqual((setup.number, setup.workers, setup.file), (1, 2, "document"))
+        self.assertEqual(setup.loaded, supervisor.loaded)
+        self.assertEqual(setup.settings, {"a": 1})
+        self.assertEqual(os.stat(setup.directory).st_mode & 0o777, 0o700)
+        numbers = [0, 1, 2, CONTROL_FD, *(n for each in setup.listening.values() for n in each), setup.link]
+        self.assertEqual(sorted(process.descriptors), numbers)
+        self.assertEqual(
+            {name: len(each) for name, each in setup.listening.items()},
+            {"clientListener": 2, "tunnelListener": 2},
+        )
+
+    def test_the_sockets_of_a_port(self) -> None:
+        supervisor = self.run_workers(3)
+        for sockets in supervisor._sockets.values():
+            self.assertEqual(len({each.getsockname() for each in sockets}), 1)
+
+    def test_an_agent_has_no_port(self) -> None:
+        supervisor = self.make(2)
+        supervisor.loaded = loads(json.dumps(quick_agent(1)), "document")
+        supervisor.privilegedStartService()
+        self.addCleanup(self.end, supervisor)
+        self.assertEqual(self.last.setup.listening, {})
+
+    def test_an_address_in_use(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            supervisor = self.make(2, client=address)
+            error = self.assertRaises(ConfigError, supervisor.privilegedStartService)
+        self.assertIn(f"listeners[0].address: listener clientListener can't listen on {address}", str(error))
+        self.assertEqual(self.reactor.processes, [])
+
+    def test_workers_that_do_not_start(self) -> None:
+        self.run_workers(2, ready=False)
+        self.reactor.processes[0].says("ready")
+        for _ in range(START_ATTEMPTS):
+            self.assertEqual(self.gave_up, [])
+            self.last.end(status=1)
+            self.reactor.advance(1)
+        self.assertEqual(self.gave_up, [1])
+        self.assertEqual(len(self.reactor.processes), 2 + START_ATTEMPTS - 1)
+
+    def test_a_worker_that_does_not_start_again_is_tried_for_ever(self) -> None:
+        self.run_workers(2)
+        for _ in range(10):
+            self.last.end(status=1)
+            self.reactor.advance(LONGEST_PAUSE)
+        self.assertEqual(self.gave_up, [])
+        self.assertEqual(len(self.reactor.processes), 12)
+
+
+class RestartTests(SupervisorTestCase):
+    def test_pauses(self) -> None:
+        self.run_workers(1)
+        pauses = []
+        with capture() as events:
+            for _ in range(12):
+                self.last.end(signal=9)
+                [call] = self.reactor.getDelayedCalls()
+                pauses.append(call.getTime() - self.reactor.seconds())
+                self.reactor.advance(pauses[-1])
+        self.assertAlmostEqual(pauses[0], FIRST_PAUSE)
+        self.assertAlmostEqual(pauses[1], 2 * FIRST_PAUSE)
+        self.assertAlmostEqual(pauses[-1], LONGEST_PAUSE)
+        self.assertIn(
+            "worker 1, process 100, was ended by SIGKILL; it is started again in 0.1 s", events.text()
+        )
+        self.last.says("ready")
+        self.reactor.advance(STABLE)
+        self.last.end(signal=9)
+        [call] = self.reactor.getDelayedCalls()
+        self.assertAlmostEqual(call.getTime() - self.reactor.seconds(), FIRST_PAUSE)
+
+    def test_the_others_stand_in(self) -> None:
+        self.run_workers(3, ready=False)
+        one, two, three = self.reactor.processes
+        self.assertEqual([each.setup.watch for each in (one, two, three)], [(0, 1, 2)] * 3)
+        one.says("ready")
+        self.assertEqual(two.told(), [{"do": "watch", "slots": [1, 2]}])
+        self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 1, 2]}])
+        two.says("ready")
+        three.says("ready")
+        self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
+        three.end(signal=9)
+        self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 2]}])
+        self.reactor.advance(1)
+        self.assertEqual(self.last.setup.number, 2)
+        self.last.says("ready")
+        self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
+
+    def test_a_worker_that_drains_by_itself(self) -> None:
+        self.run_workers(2)
+        one, two = self.reactor.processes
+        two.says("draining")
+        self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 1]}])
+        two.told()
+        two.says("drained")
+        self.assertEqual(two.told(), [{"do": "finish"}])
+        two.end()
+        self.reactor.advance(1)
+        self.assertEqual(self.last.setup.number, 1)
+
+
+class EndTests(SupervisorTestCase):
+    def test_all_drain_before_any_finishes(self) -> None:
+        supervisor = self.run_workers(3)
+        done = supervisor.stopService()
+        workers = self.reactor.processes
+        self.assertEqual([each.told() for each in workers], [[{"do": "drain"}]] * 3)
+        self.assertEqual(supervisor._sockets, {})
+        workers[0].says("drained")
+        workers[1].says("drained")
+        self.assertEqual(workers[0].told(), [])
+        workers[2].end(signal=11)  # whoever is gone is not waited for
+        self.assertEqual([each.told() for each in workers[:2]], [[{"do": "finish"}]] * 2)
+        for each in workers[:2]:
+            self.assertNoResult(done)
+            each.end()
+        self.successResultOf(done)
+        self.assertFalse(os.path.exists(supervisor._directory))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_a_worker_that_is_about_to_be_started_is_not(self) -> None:
+        supervisor = self.run_workers(1)
+        self.last.end(signal=9)
+        self.successResultOf(supervisor.stopService())
+        self.reactor.advance(100)
+        self.assertEqual(len(self.reactor.processes), 1)
+
+    def test_cutting_short(self) -> None:
+        supervisor = self.run_workers(1)
+        supervisor.cut_short()
+        self.assertEqual(self.last.told(), [])
+        supervisor.stopService()
+        supervisor.cut_short()
+        self.assertEqual(self.last.told(), [{"do": "drain"}, {"do": "cut"}])
+        self.reactor.advance(CUT_MARGIN)
+        self.assertEqual(self.last.signals, ["KILL"])
+
+    def test_workers_that_hang_are_killed(self) -> None:
+        supervisor = self.run_workers(1, graceful_timeout="5s")
+        supervisor.stopService()
+        self.reactor.advance(5 + STOP_MARGIN - 1)
+        self.assertEqual(self.last.signals, [])
+        self.reactor.advance(1)
+        self.assertEqual(self.last.signals, ["KILL"])
+
+    def test_signals_are_passed_on(self) -> None:
+        supervisor = self.run_workers(1)
+        supervisor.reload_certificates()
+        supervisor.reopen_logs()
+        self.assertEqual(self.last.told(), [{"do": "reload"}, {"do": "reopen"}])

@@ -1,0 +1,151 @@
+"""Several workers of one configuration in memory, with agents, services and clients."""
+
+from __future__ import annotations
+
+__all__ = ["CLUSTER", "REQUEST", "Service", "World"]
+
+import json
+from random import Random
+from typing import Any
+
+from reverseproxy.app import ReverseProxy
+from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.loader import loads
+from reverseproxy.testing import MemoryReactor, Recorder, join, run
+from reverseproxy.workers.links import Link
+from reverseproxy.workers.siblings import Siblings
+from tests.integration.configs import quick_agent, server
+from tests.transport.contract import Building
+
+CLUSTER = "clientCluster"
+REQUEST = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
+CLIENT, TUNNEL, BACKEND = 2000, 3000, 4000
+
+
+class Service(Recorder):
+    """Answers requests when it is told to."""
+
+    def answer(self, body: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+
+class FakeWorker:
+    """A worker without a supervisor, whose siblings are linked by the test."""
+
+    siblings: Siblings
+
+    def __init__(self, number: int, workers: int, reactor: MemoryReactor) -> None:
+        self.number = number
+        self.workers = workers
+        self._reactor = reactor
+
+    def join(self, clusters: Any) -> Siblings:
+        self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
+        return self.siblings
+
+    def listen_for(self, listener: str) -> None:
+        return None
+
+    def share_of_agent(self, config: Any, index: int) -> Any:
+        return config
+
+    def start(self, service: Any) -> None:
+        """The test links."""
+
+    def stop(self) -> None:
+        self.siblings.stop()
+
+
+class World:
+    """
+    Workers, each with ports of its own, so that it is known which one is asked.
+
+    @ivar services: the connections of each agent to its service.
+    """
+
+    def __init__(self, workers: int = 2, linked: bool = True, **more: Any) -> None:
+        self.reactor = MemoryReactor()
+        self.workers: list[FakeWorker] = []
+        self.proxies: list[ReverseProxy] = []
+        self.services: list[list[Service]] = []
+        self.agents: list[ReverseProxy] = []
+        for number in range(workers):
+            document = server(
+                client=f"127.0.0.1:{CLIENT + number}", tunnel=f"127.0.0.1:{TUNNEL + number}", **more
+            )
+            worker: Any = FakeWorker(number, workers, self.reactor)
+            config = loads(json.dumps(document), "document").config
+            proxy = ReverseProxy(config, self.reactor, Random(number), worker=worker)
+            proxy.privilegedStartService()
+            proxy.startService()
+            self.workers.append(worker)
+            self.proxies.append(proxy)
+        if linked:
+            for one in range(workers):
+                for other in range(one + 1, workers):
+                    self.link(one, other)
+
+    def link(self, one: int, other: int) -> None:
+        """Connect two workers."""
+        dialled: Link = self.workers[one].siblings.links.make(other)
+        accepted: Link = self.workers[other].siblings.links.make(None)
+        join(self.reactor, dialled.session, accepted.session)
+        self.turn()
+
+    def links(self, worker: int) -> dict[int, Link]:
+        return self.workers[worker].siblings.links.up
+
+    def agent(self, worker: int = 0, **more: Any) -> ReverseProxy:
+        """Run an agent whose connections are all a certain worker's."""
+        services: list[Service] = []
+        port = BACKEND + len(self.agents)
+        self.services.append(services)
+
+        def build() -> Service:
+            services.append(Service())
+            return services[-1]
+
+        self.reactor.listenTCP(port, Building(build))
+        more.setdefault("kind", "http")
+        agent = run(quick_agent(TUNNEL + worker, f"127.0.0.1:{port}", **more), self.reactor)
+        self.agents.append(agent)
+        self.turn(0.1)
+        return agent
+
+    def cluster(self, worker: int) -> Cluster:
+        return self.proxies[worker].clusters.get(CLUSTER)
+
+    def hosts(self, worker: int) -> list[Any]:
+        return list(self.cluster(worker).hosts.values())
+
+    def client(self, worker: int, data: bytes = b"") -> Any:
+        client = self.reactor.dial("127.0.0.1", CLIENT + worker, Recorder())
+        client.transport.write(data)
+        self.reactor.settle()
+        return client
+
+    def answer_all(self) -> int:
+        """Let services answer every request that has come, with its path; how many there were."""
+        count = 0
+        for services in self.services:
+            for service in services:
+                *requests, _ = service.data.split(b"\r\n\r\n")
+                answered = getattr(service, "answered", 0)
+                for request in requests[answered:]:
+                    service.answer(request.split()[1])
+                    count += 1
+                service.answered = len(requests)  # type: ignore[attr-defined]
+        self.turn()
+        return count
+
+    def answer_until_done(self, most: int = 1000) -> int:
+        count = 0
+        while more := self.answer_all():
+            count += more
+            assert count <= most, "there is no end of requests"
+        return count
+
+    def turn(self, seconds: float = 0.0) -> None:
+        self.reactor.settle()
+        for _ in range(round(seconds / 0.05)):
+            self.reactor.advance(0.05)
