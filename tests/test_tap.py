@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import json
@@ -31,6 +32,8 @@ from reverseproxy.transport.reactor import StreamReactor
 from tests.certs import Certificates
 from tests.config.documents import AGENT, CHAIN, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
 from tests.tunnel.logged import capture
+
+PROCESSOR = "servers[0].processor"
 
 ROOT = Path(reverseproxy.__file__).resolve().parent.parent
 
@@ -510,3 +513,90 @@ class DaemonTests(TestCase):
         await self.end(pid_file)
         self.assertIn("app: stopped", log.read_text())
         self.assertNotIn("app: stopped", rotated.read_text())
+
+
+class WorkersTests(TapTestCase):
+    """Several processes; those of the workers are never run."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(tap, "_on_signal", lambda *_: None)
+
+    def workers(self, *arguments: str, processor: object = None) -> int:
+        document = TUNNEL_SERVER if processor is None else edited(TUNNEL_SERVER, (PROCESSOR, processor))
+        return self.options("--config", self.write(document), *arguments).workers
+
+    def test_how_many(self) -> None:
+        self.assertEqual(self.workers(), 1)
+        self.assertEqual(self.workers("--workers", "3"), 3)
+        self.assertEqual(self.workers(processor=4), 4)
+        self.assertEqual(self.workers(processor="4"), 4)
+        self.assertEqual(self.workers(processor=0), 1)
+        self.assertEqual(self.workers("--workers", "2", processor=4), 2)
+        self.assertEqual(self.workers("--workers", "auto"), self.workers(processor="auto"))
+
+    def test_what_is_no_number(self) -> None:
+        for value in ("0", "-1", "65", "many", ""):
+            error = self.assertRaises(UsageError, self.workers, "--workers", value)
+            self.assertIn("--workers: the number of workers must be from 1 to 64, or auto", str(error))
+        for processor in (-1, 65):
+            self.err.truncate(0)
+            with self.subTest(processor=processor):
+                error = self.assertRaises(SystemExit, self.workers, processor=processor)
+                self.assertEqual(error.code, 1)
+                self.assertIn("servers[0].processor: expected a number from 1 to 64", self.err.getvalue())
+
+    def supervising(self, document: Any, *arguments: str, twistd: dict[str, Any] | None = None) -> Any:
+        options = self.options("--config", self.write(document), "--workers", "2", *arguments, twistd=twistd)
+        service = makeService(options)
+        assert isinstance(service, tap._Supervising)
+        self.addCleanup(service.observer.close)
+        return service
+
+    def test_what_workers_are_told(self) -> None:
+        self.patch(tap, "_reactor", lambda: reactor)
+        service = self.supervising(
+            edited(TUNNEL_SERVER, ("servers[0].lisseners", [])),
+            *("--log-format", "json", "--transport", "stock"),
+            twistd={"nodaemon": True, "uid": 1, "gid": 2, "euid": False},
+        )
+        self.assertEqual(len(service.slots), 2)
+        self.assertEqual(service._command, [sys.executable, "-c", tap._WORKER])
+        self.assertEqual(service._owner, (1, 2))
+        settings = service._settings
+        self.assertEqual(settings["log"], ("stdout", "INFO", "json"))
+        self.assertEqual((settings["transport"], settings["quickstart"]), ("stock", False))
+        self.assertEqual(settings["user"], {"uid": 1, "gid": 2, "euid": False})
+        self.assertEqual(settings["reactor"], type(reactor).__module__)
+        self.assertIn("lisseners", str(service.warnings))
+
+    def test_what_is_wrong_is_found_before_any_is_run(self) -> None:
+        document = edited(AGENT, (f"{CONFIG}.credential_policy", "nobody-knows"))
+        status, _, err = self.exits(self.supervising, document)
+        self.assertEqual(status, 1)
+        self.assertIn("there is no credential policy 'nobody-knows'", err)
+
+    def test_another_root(self) -> None:
+        options = self.options(
+            *("--config", self.write(TUNNEL_SERVER), "--workers", "2"), twistd={"chroot": "/somewhere"}
+        )
+        status, _, err = self.exits(makeService, options)
+        self.assertEqual(status, 1)
+        self.assertIn("leave --chroot out", err)
+
+    def test_giving_up(self) -> None:
+        ends: list[Callable[[], object]] = []
+        statuses: list[int] = []
+        self.patch(atexit, "register", ends.append)
+        self.patch(os, "_exit", statuses.append)
+        self.clock.running, self.clock.hasStopped = True, False  # type: ignore[assignment]
+        tap._give_up()
+        self.assertTrue(self.clock.hasStopped)
+        [end] = ends
+        end()
+        self.assertEqual(statuses, [1])
+
+    def test_whose_the_workers_are(self) -> None:
+        self.assertIsNone(tap._owner({"uid": None, "gid": None}))
+        self.assertEqual(tap._owner({"uid": os.getuid(), "gid": None})[0], os.getuid())  # type: ignore[index]
+        self.assertEqual(tap._owner({"uid": None, "gid": 5}), (-1, 5))

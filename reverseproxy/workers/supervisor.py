@@ -218,6 +218,19 @@ class Supervisor(Service):
         slot.restart = None
         slot.started = self._reactor.seconds()
         slot.ready = slot.drained = False
+        try:
+            self._spawn(slot)
+        except OSError as error:
+            # Such as a limit of processes, or a user that may not run what we run.
+            slot.control = None
+            self._failed(slot, f"can't be run ({error})", False)
+
+    def _spawn(self, slot: Slot) -> None:
+        """
+        Run a worker.
+
+        @raise OSError: if that can't be done.
+        """
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -296,6 +309,15 @@ class Supervisor(Service):
             return
         if self._reactor.seconds() - slot.started >= STABLE:
             slot.failures = 0
+        self._failed(slot, how, was_ready)
+        self._share_out()
+
+    def _failed(self, slot: Slot, how: str, was_ready: bool) -> None:
+        """
+        Start a worker again after a while, unless it seems that none can be started at all.
+
+        @param how: it has ended; empty if it was told to.
+        """
         slot.failures += 1
         if not self._settled and not was_ready and slot.failures >= START_ATTEMPTS:
             log.critical(
@@ -306,17 +328,16 @@ class Supervisor(Service):
             )
             self._give_up()
             return
-        pause = min(FIRST_PAUSE * 2 ** (slot.failures - 1), LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2 ** min(slot.failures - 1, 30), LONGEST_PAUSE)
         write = log.error if how else log.info
         write(
             "worker {number}, process {pid}, {how}; it is started again in {pause:g} s",
             number=slot.name,
-            pid=pid,
+            pid=slot.pid,
             how=how or "has ended, as it was told",
             pause=pause,
         )
         slot.restart = self._reactor.callLater(pause, self._start, slot)
-        self._share_out()
 
     def _tell(self, message: Message) -> None:
         for slot in self.slots:

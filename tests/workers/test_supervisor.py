@@ -190,6 +190,22 @@ class StartTests(SupervisorTestCase):
         self.assertEqual(self.gave_up, [1])
         self.assertEqual(len(self.reactor.processes), 2 + START_ATTEMPTS - 1)
 
+    def test_a_worker_that_can_t_be_run(self) -> None:
+        self.run_workers(2)
+        spawn = self.reactor.spawnProcess
+
+        def refuse(*_: object, **__: object) -> Any:
+            raise PermissionError("not for you")
+
+        self.patch(self.reactor, "spawnProcess", refuse)
+        self.last.end(signal=9)
+        with capture() as events:
+            self.reactor.advance(10)
+        self.assertIn("can't be run (not for you); it is started again in", events.text())
+        self.patch(self.reactor, "spawnProcess", spawn)
+        self.reactor.advance(LONGEST_PAUSE)
+        self.assertEqual(self.last.setup.number, 1)
+
     def test_a_worker_that_does_not_start_again_is_tried_for_ever(self) -> None:
         self.run_workers(2)
         for _ in range(10):
