@@ -1,24 +1,37 @@
 """
-A connection's data through OpenSSL, at OpenSSL's price.
+A connection's data through OpenSSL, by way of memory.
 
-pyOpenSSL's methods for data cost several times what it costs to encrypt a small
-message: each makes a buffer, asks for an error that there is not, and copies.
-So the functions of OpenSSL that it calls are called here too, with one buffer
-for all connections, which is why this is for the reactor's thread alone.
-
-pyOpenSSL does not promise where those functions are.  They are looked for when
-this module is imported; should anything be missing from where it has been for
-years, its public methods do the same for more.
+This serves every kind of transport.  Where there is a socket of ours, OpenSSL
+has it to itself; see L{reverseproxy.tls.wire}.
 """
 
 from __future__ import annotations
 
 __all__ = ["BLOCK", "DirectRecords", "PublicRecords", "Records", "records_of"]
 
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from OpenSSL import SSL
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+
+from reverseproxy.tls.openssl import (
+    OUTPUT,
+    OUTPUT_VIEW,
+    PLAIN,
+    PLAIN_VIEW,
+    RECORD,
+    ROOM,
+    WANT_READ,
+    ZERO_RETURN,
+    address_of,
+    bio_read,
+    bio_write,
+    get_error,
+    raise_error,
+    read,
+    serves,
+    write,
+)
 
 BLOCK: Final = 2**15
 """
@@ -28,16 +41,10 @@ Larger blocks save system calls, but the first records of such a block have left
 the processor's cache when they are fetched from OpenSSL.
 """
 
-_RECORD: Final = 2**14
-"""Bytes of plaintext in one TLS record at the most."""
-
 _HEADER: Final = 5
 """Bytes in front of each record, the last two of which are its length."""
 
-_ROOM: Final = 2**18
-"""Bytes of plaintext that are collected before they are copied."""
-
-_OUTPUT: Final = BLOCK + 2**12
+_FETCHED: Final = 2**15 + 2**12
 """Bytes that are fetched from OpenSSL at once: a block, and what makes records of it."""
 
 
@@ -101,7 +108,7 @@ class PublicRecords(Records):
         pieces: list[bytes] = []
         try:
             while True:
-                pieces.append(receive(_RECORD))
+                pieces.append(receive(RECORD))
         except WantReadError:
             pass
         except ZeroReturnError:
@@ -122,27 +129,11 @@ class PublicRecords(Records):
         """See L{Records}."""
         pieces: list[bytes] = []
         try:
-            while not pieces or len(pieces[-1]) == _OUTPUT:
-                pieces.append(self._connection.bio_read(_OUTPUT))
+            while not pieces or len(pieces[-1]) == _FETCHED:
+                pieces.append(self._connection.bio_read(_FETCHED))
         except WantReadError:
             pass
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-# The same module of functions that pyOpenSSL works with, and what makes buffers for it.
-_lib: Any = getattr(SSL, "_lib", None)
-_ffi: Any = getattr(SSL, "_ffi", None)
-_FUNCTIONS: Final = ("SSL_read", "SSL_write", "SSL_get_error", "BIO_read", "BIO_write")
-_CONSTANTS: Final = ("SSL_ERROR_WANT_READ", "SSL_ERROR_ZERO_RETURN")
-_ATTRIBUTES: Final = ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error")
-_found = _ffi is not None and all(hasattr(_lib, name) for name in (*_FUNCTIONS, *_CONSTANTS))
-
-if _found:
-    _ssl_read, _ssl_write, _ssl_error, _bio_read, _bio_write = (getattr(_lib, name) for name in _FUNCTIONS)
-    _WANT_READ, _ZERO_RETURN = (getattr(_lib, name) for name in _CONSTANTS)
-    _plain = _ffi.new("char[]", _ROOM + _RECORD)
-    _output = _ffi.new("char[]", _OUTPUT)
-    _plain_view, _output_view = memoryview(_ffi.buffer(_plain)), memoryview(_ffi.buffer(_output))
 
 
 class DirectRecords(Records):
@@ -171,17 +162,17 @@ class DirectRecords(Records):
         if not (self._aligned and size > _HEADER and _HEADER + (data[3] << 8 | data[4]) == size):
             self.feed(data)
             return self.decrypt()
-        _bio_write(self._in, data, size)
-        got = _ssl_read(self._ssl, _plain, _RECORD)
+        bio_write(self._in, data, size)
+        got = read(self._ssl, PLAIN, RECORD)
         if got > 0:
-            return _plain_view[:got].tobytes()
+            return PLAIN_VIEW[:got].tobytes()
         # Not data, but a message to OpenSSL.
         self._stop(got)
         return b""
 
     def feed(self, data: bytes) -> None:
         """See L{Records}."""
-        _bio_write(self._in, data, len(data))
+        bio_write(self._in, data, len(data))
         position = self._missing
         if self._head:
             data = self._head + data
@@ -199,61 +190,57 @@ class DirectRecords(Records):
         ssl = self._ssl
         size = 0
         pieces: list[bytes] = []
-        while (got := _ssl_read(ssl, _plain + size, _RECORD)) > 0:
+        while (got := read(ssl, PLAIN + size, RECORD)) > 0:
             size += got
-            if size >= _ROOM:
-                pieces.append(_plain_view[:size].tobytes())
+            if size >= ROOM:
+                pieces.append(PLAIN_VIEW[:size].tobytes())
                 size = 0
         self._stop(got)
-        last = _plain_view[:size].tobytes()
+        last = PLAIN_VIEW[:size].tobytes()
         return b"".join((*pieces, last)) if pieces else last
 
     def _stop(self, result: int) -> None:
         """Note why there is no more to be read."""
-        error = _ssl_error(self._ssl, result)
-        if error == _WANT_READ:
+        error = get_error(self._ssl, result)
+        if error == WANT_READ:
             return
-        if error == _ZERO_RETURN:
+        if error == ZERO_RETURN:
             self.ended = True
             return
         try:
-            self._fail(result)
+            raise_error(self._connection, result)
         except Error as failed:
             self.error = failed
-
-    def _fail(self, result: int) -> NoReturn:
-        self._connection._raise_ssl_error(self._ssl, result)
-        raise Error([])  # there is a result to explain, so this is not reached
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
         """See L{Records}."""
         ssl = self._ssl
         size = len(data)
-        sent = _ssl_write(ssl, data if type(data) is bytes else _ffi.from_buffer(data), size)
+        sent = write(ssl, data if type(data) is bytes else address_of(data), size)
         if sent < size:
             # OpenSSL makes one record at once.
             if sent <= 0:
-                self._fail(sent)
-            start = _ffi.from_buffer(data)
+                raise_error(self._connection, sent)
+            start = address_of(data)
             while sent < size:
-                more = _ssl_write(ssl, start + sent, size - sent)
+                more = write(ssl, start + sent, size - sent)
                 if more <= 0:
-                    self._fail(more)
+                    raise_error(self._connection, more)
                 sent += more
-        got = _bio_read(self._out, _output, _OUTPUT)
-        if got < _OUTPUT:
-            return _output_view[:got].tobytes()
-        return _output_view.tobytes() + self.take()
+        got = bio_read(self._out, OUTPUT, _FETCHED)
+        if got < _FETCHED:
+            return OUTPUT_VIEW[:got].tobytes()
+        return OUTPUT_VIEW.tobytes() + self.take()
 
     def take(self) -> bytes:
         """See L{Records}."""
-        got = _bio_read(self._out, _output, _OUTPUT)
+        got = bio_read(self._out, OUTPUT, _FETCHED)
         if got <= 0:
             return b""
-        pieces = [_output_view[:got].tobytes()]
-        while got == _OUTPUT:
-            got = max(0, _bio_read(self._out, _output, _OUTPUT))
-            pieces.append(_output_view[:got].tobytes())
+        pieces = [OUTPUT_VIEW[:got].tobytes()]
+        while got == _FETCHED:
+            got = max(0, bio_read(self._out, OUTPUT, _FETCHED))
+            pieces.append(OUTPUT_VIEW[:got].tobytes())
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -263,6 +250,4 @@ def records_of(connection: SSL.Connection) -> Records:
 
     @param connection: with memory for a wire, through which nothing has gone yet.
     """
-    if _found and all(hasattr(connection, name) for name in _ATTRIBUTES):
-        return DirectRecords(connection)
-    return PublicRecords(connection)
+    return DirectRecords(connection) if serves(connection) else PublicRecords(connection)

@@ -17,6 +17,10 @@ what is left to send.  The one here treats TLS's two directions as TCP's:
 A paused transport delivers nothing, though up to one read of ciphertext is
 taken in.  What is written goes to the TCP transport at once, so that its
 buffer is the only one and back-pressure is its business.
+
+Handshakes go through memory, whatever the transport.  When one is complete and
+the connection is one of ours, OpenSSL is given the socket, and what follows
+costs half as much; see L{reverseproxy.tls.wire}.
 """
 
 from __future__ import annotations
@@ -56,7 +60,9 @@ from reverseproxy.errors import TlsFailed
 from reverseproxy.tls.client_hello import ClientHelloReader
 from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.material import openssl_text
+from reverseproxy.tls.openssl import serves
 from reverseproxy.tls.records import BLOCK, Records, records_of
+from reverseproxy.tls.wire import SocketWire
 
 log = Logger()
 
@@ -85,6 +91,7 @@ class TlsTransport(ProtocolWrapper):
 
     @ivar established: whether the handshake is complete, and the peer's
         certificate verified if it has to be.
+    @ivar paused: whether nothing is to be delivered now.
     """
 
     factory: TlsFactory
@@ -100,6 +107,8 @@ class TlsTransport(ProtocolWrapper):
         super().__init__(factory, wrapped)  # type: ignore[arg-type]
         self._connection: SSL.Connection | None = None
         self._records: Records
+        self._wire: SocketWire | None = None
+        self._wants_socket = False
         self._hello: ClientHelloReader | None = None
         self._held: list[bytes] = []  # received, until the hello is complete
         self._pending: list[bytes] = []  # written, until the handshake is complete
@@ -109,13 +118,15 @@ class TlsTransport(ProtocolWrapper):
         self._deadline: IDelayedCall | None = None
         self._linger: IDelayedCall | None = None
         self._reason: Failure | None = None
-        self._paused = False
+        self.paused = False
         self._delivering = self._more = False
         self._unflushed = 0
-        self._read_closed = False  # the peer's close_notify has come
+        self._ended = False  # the peer's close_notify has come
+        self._read_closed = False  # and whoever wants to know has heard of it
         self._write_closing = False  # loseWriteConnection was called
         self._write_closed = False  # our close_notify is sent
         self._aborted = False
+        self._failed = False  # OpenSSL can't go on
         self._over = False  # nothing is read or written any more
 
     def logPrefix(self) -> str:
@@ -131,6 +142,9 @@ class TlsTransport(ProtocolWrapper):
             self._hello = ClientHelloReader()
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
+        self._wants_socket = (
+            hasattr(transport, "interpose") and serves(self._connection) and self._has_to_itself(transport)
+        )
         self.factory.registerProtocol(self)  # type: ignore[no-untyped-call]
         clock, timeout = self.factory.clock, self.factory.handshake_timeout
         if clock is not None and timeout is not None:
@@ -138,6 +152,12 @@ class TlsTransport(ProtocolWrapper):
         if self.wrappedProtocol is not None:
             self.wrappedProtocol.makeConnection(self)
         self._shake_hands()
+
+    def _has_to_itself(self, transport: Any) -> bool:
+        """Whether all that a connection receives is for us, as it is."""
+        # Twisted's endpoints leave a protocol of theirs in between, which passes everything on.
+        first = transport.protocol
+        return first is self or getattr(first, "_wrappedProtocol", None) is self
 
     def _connect(self, connection: SSL.Connection) -> None:
         self._connection, self._records = connection, records_of(connection)
@@ -155,7 +175,7 @@ class TlsTransport(ProtocolWrapper):
         except WantReadError:
             self._flush()
         except Error as error:
-            self._fail(error)
+            self.fail(error)
         else:
             self.established = True
             self._flush()
@@ -175,7 +195,7 @@ class TlsTransport(ProtocolWrapper):
         if IHandshakeListener.providedBy(self.wrappedProtocol) and not self.disconnecting:
             self.wrappedProtocol.handshakeCompleted()
         self.factory.handshake_succeeded(self)
-        if self._paused and not self.disconnecting:
+        if self.paused and not self.disconnecting:
             self.transport.pauseProducing()
         self._finish_writing()
 
@@ -222,7 +242,9 @@ class TlsTransport(ProtocolWrapper):
             self._shake_hands()
             if self.established:
                 self._deliver()
-        elif self._paused or self._delivering:
+                if self._wants_socket:
+                    self._take_socket()
+        elif self.paused or self._delivering:
             records.feed(data)
             self._more = True
         else:
@@ -234,6 +256,18 @@ class TlsTransport(ProtocolWrapper):
                 self._delivering = False
             if self._more:
                 self._deliver()
+            if self._wants_socket:
+                self._take_socket()
+
+    def _take_socket(self) -> None:
+        """Give OpenSSL the socket, unless there is something on its way through memory, or at an end."""
+        if self.paused or self.finished or self.disconnecting or self._write_closing or self._records.ended:
+            return
+        self._flush()
+        transport = self.transport
+        if transport.connected and not (transport.unsent or transport.disconnecting):
+            self._wants_socket = False
+            self._wire = SocketWire(self, self._connection, transport)
 
     def _deliver(self) -> None:
         """Deliver what can be decrypted, unless the transport is paused."""
@@ -242,7 +276,7 @@ class TlsTransport(ProtocolWrapper):
             return
         self._delivering = True
         try:
-            while self._more and not (self._paused or self._over or self._read_closed):
+            while self._more and not (self.paused or self._over or self._read_closed):
                 self._more = False
                 self._pass_on(self._records.decrypt())
         finally:
@@ -256,23 +290,33 @@ class TlsTransport(ProtocolWrapper):
         # What comes when the protocol has closed or aborted the connection is of no use to it.
         if plaintext and not self.disconnecting:
             self.wrappedProtocol.dataReceived(plaintext)
-        if self._over or self._aborted:
+        if self.finished:
             return
         records = self._records
         if records.error is not None:
-            self._fail(records.error)
-        elif records.ended and not self._paused:
+            self.fail(records.error)
+        elif records.ended:
+            self.end_met()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing that comes now matters any more."""
+        return self._over or self._aborted
+
+    def end_met(self) -> None:
+        """The peer's close_notify has come.  A paused transport tells when it is resumed."""
+        self._ended = True
+        if not self.paused and not self._read_closed:
             self._peer_closed()
-        # A paused transport meets the end when it is resumed: OpenSSL reports it again.
 
     def _peer_closed(self) -> None:
-        """The peer's close_notify has come."""
         self._read_closed = True
         half = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if self.disconnecting:
             self._finish_writing()
         elif half is None:
-            self._send_close_notify()
+            # Whatever becomes of the connection now, this was its end.
+            self._reason = self._reason or Failure(ConnectionDone())
             self._close_tcp()
         else:
             half.readConnectionLost()
@@ -305,17 +349,20 @@ class TlsTransport(ProtocolWrapper):
 
     def pauseProducing(self) -> None:
         """Deliver nothing more until C{resumeProducing}; a handshake goes on."""
-        self._paused = True
+        self.paused = True
         if self.established and not self.disconnecting:
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Deliver again, beginning with what was taken in already."""
-        self._paused = False
+        self.paused = False
         if not self.established or self._over or self.disconnecting:
             return
-        self._deliver()
-        if not self._paused and not self._over:
+        if self._wire is None:
+            self._deliver()
+        elif self._ended:
+            self.end_met()
+        if not self.paused and not self._over:
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -326,6 +373,8 @@ class TlsTransport(ProtocolWrapper):
 
     def _flush(self) -> None:
         """Give TCP what OpenSSL has to send of its own accord."""
+        if self._wire is not None:
+            return
         self._unflushed = 0
         data = self._records.take()
         if data:
@@ -337,7 +386,11 @@ class TlsTransport(ProtocolWrapper):
 
         What is written after the connection was closed is dropped, unless a
         producer is registered.
+
+        @raise TypeError: for anything but bytes.
         """
+        if not isinstance(data, bytes):
+            raise TypeError("Data must be bytes")
         if (self.disconnecting or self._write_closing) and self._producer is None:
             return
         self._write(data)
@@ -354,6 +407,9 @@ class TlsTransport(ProtocolWrapper):
             if self._streaming:
                 self._producer.pauseProducing()
             return
+        if self._wire is not None:
+            self.transport.write(data)
+            return
         encrypt, send = self._records.encrypt, self.transport.write
         self._unflushed = 0
         try:
@@ -364,7 +420,7 @@ class TlsTransport(ProtocolWrapper):
                 for start in range(0, len(data), BLOCK):
                     send(encrypt(view[start : start + BLOCK]))
         except Error as error:
-            self._fail(error)
+            self.fail(error)
 
     def registerProducer(self, producer: IPullProducer | IPushProducer, streaming: bool) -> None:
         """
@@ -438,8 +494,11 @@ class TlsTransport(ProtocolWrapper):
         if self._over or self._aborted or not self.established:
             return
         first = not self._write_closed
-        if first:
-            self._send_close_notify()
+        if first and not self._send_close_notify():
+            if self.disconnecting:
+                # An end-of-file that OpenSSL meets now would be the end of sending, too.
+                self.transport.pauseProducing()
+            return
         if self._read_closed:
             self._close_tcp()
         elif self.disconnecting:
@@ -449,12 +508,28 @@ class TlsTransport(ProtocolWrapper):
             if half is not None:
                 half.writeConnectionLost()
 
-    def _send_close_notify(self) -> None:
+    def _send_close_notify(self) -> bool:
+        """
+        Tell the peer that this was all.
+
+        @return: whether that is done; if not, L{drained} goes on with what was to follow.
+        """
+        if self._wire is not None:
+            self._write_closed = self._wire.close()
+            return self._write_closed
         self._write_closed = True
         assert self._connection is not None
         with suppress(Error):  # there is nobody left to tell
             self._connection.shutdown()
         self._flush()
+        return True
+
+    def drained(self) -> None:
+        """Hear that everything is sent: what had to wait for that comes now."""
+        if not self._over:
+            self._finish_writing()
+        elif not self.transport.disconnecting:
+            self._close_tcp()
 
     def _await_close(self) -> None:
         """Read on for a while; see L{CLOSE_TIMEOUT}."""
@@ -462,7 +537,7 @@ class TlsTransport(ProtocolWrapper):
             self._close_tcp()
             return
         self._linger = self.factory.clock.callLater(CLOSE_TIMEOUT, self._close_tcp)
-        self._paused = False
+        self.paused = False
         self.transport.resumeProducing()
 
     def _close_tcp(self) -> None:
@@ -473,7 +548,8 @@ class TlsTransport(ProtocolWrapper):
             # TCP does not close while it has a producer that is paused.
             self._passed_down = False
             self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        if self._write_closed or self._failed or self._send_close_notify():
+            self.transport.loseConnection()
 
     def abortConnection(self) -> None:
         """Close now.  The peer is not told by TLS that this was the end, as it was not."""
@@ -484,11 +560,12 @@ class TlsTransport(ProtocolWrapper):
         self._cancel_timers()
         self.transport.abortConnection()
 
-    def _fail(self, error: Error) -> None:
+    def fail(self, error: Error) -> None:
         """TLS can't go on; the alert that tells the peer why is sent first."""
         if self._reason is None:
             text = openssl_text(error)
             self._reason = Failure(ConnectionLost(f"TLS: {text}") if self.established else TlsFailed(text))
+        self._failed = True
         self._flush()
         self._close_tcp()
 
@@ -497,8 +574,11 @@ class TlsTransport(ProtocolWrapper):
         self._cancel_timers()
         if self.established and not (self._over or self.disconnecting or self._read_closed):
             # What a paused protocol has not been given yet is delivered now or never.
-            self._paused = False
-            self._deliver()
+            self.paused = False
+            if self._wire is None:
+                self._deliver()
+            elif self._ended:
+                self.end_met()
         if (
             not self._read_closed
             and not self._over
@@ -516,7 +596,9 @@ class TlsTransport(ProtocolWrapper):
         # These references make cycles.
         wrapped, self.wrappedProtocol, self._producer = self.wrappedProtocol, None, None
         self._pending, self._held = [], []
-        self._connection = None
+        if self._wire is not None:
+            self._wire.forget()
+        self._connection = self._wire = None
         del self._records
         if wrapped is not None:
             wrapped.connectionLost(reason)

@@ -17,8 +17,9 @@ half-close, producers.  What differs:
   - A producer is paused by what is still to be sent, not by what was written.
   - What is written between C{abortConnection} and C{connectionLost} is dropped
     at once, and C{loseWriteConnection} on a lost connection does nothing.
-  - There is no C{startTLS} (L{reverseproxy.tls} wraps protocols instead), and
-    no descriptors are passed over Unix sockets.
+  - There is no C{startTLS}: L{reverseproxy.tls} wraps protocols, and puts a
+    L{Wire} in front of the socket when it can.
+  - No descriptors are passed over Unix sockets.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "StreamTransport",
     "UnixStreamConnector",
     "UnixStreamPort",
+    "Wire",
     "adopt_connection",
 ]
 
@@ -38,7 +40,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from errno import EINVAL, ENOBUFS, ENOSYS, EPERM, EPIPE
 from itertools import islice
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import (
@@ -69,6 +71,36 @@ _PIECES: Final = 64
 # One for all: what arrives is copied out before anybody hears of it.  A buffer
 # for each read would be memory that the allocator maps and unmaps every time.
 _buffer = memoryview(bytearray(READ_SIZE))
+
+
+_BLOCK: Final = 64 * 1024
+"""Bytes of writes that had to wait which a wire is given at once, unless one write has more."""
+
+
+class Wire(Protocol):
+    """
+    What has a connection's socket to itself, to encrypt for instance.
+
+    The connection keeps what can't be sent, waits for the reactor, and closes.
+    """
+
+    def doRead(self) -> Any:  # noqa: N802 - Twisted's name
+        """Receive and deliver, in place of the connection; see L{IReadDescriptor}."""
+
+    def send(self, data: bytes | memoryview) -> int:
+        """
+        Send, as a socket that does not block.
+
+        What is not sent comes again at the next call, with more behind it
+        perhaps, and in another place of the memory.
+
+        @return: how many bytes were sent.
+        @raise BlockingIOError: if none can be sent now.
+        @raise OSError: if none can be sent any more.
+        """
+
+    def drained(self) -> None:
+        """Hear that the socket can take more, and that nothing waits for it."""
 
 
 class _Pipes:
@@ -112,10 +144,16 @@ class StreamTransport(tcp.Connection):
     _pieces: deque[bytes]  # what is unsent, if anything is
     _offset = 0  # bytes of the first piece that are sent
     _reset = False  # write has met an error, which is for doRead or doWrite to report
+    _wire: Wire | None = None
     _onward: StreamTransport | None = None  # where what comes is passed on to
     _onward_left = 0  # how much of it, bytes
     _onward_told: Callable[[int], object]
     _in_bulk = False  # much came with the last read
+
+    def interpose(self, wire: Wire) -> None:
+        """Let all further data go through C{wire}; nothing may be unsent."""
+        self._wire = wire
+        self.doRead = wire.doRead  # type: ignore[method-assign]
 
     # This and write run for every message, hence no helpers.
 
@@ -145,7 +183,7 @@ class StreamTransport(tcp.Connection):
         # A pull producer is asked for more when what it wrote is sent, so that has to be an event.
         if not self.unsent and (self.producer is None or self.streamingProducer):
             try:
-                sent = self.socket.send(data)
+                sent = (self._wire or self.socket).send(data)
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -272,7 +310,10 @@ class StreamTransport(tcp.Connection):
         if self.unsent:
             pieces, offset = self._pieces, self._offset
             try:
-                sent = self.socket.sendmsg([memoryview(pieces[0])[offset:], *islice(pieces, 1, _PIECES)])
+                if self._wire is not None:
+                    sent = self._wire.send(self._block())
+                else:
+                    sent = self.socket.sendmsg([memoryview(pieces[0])[offset:], *islice(pieces, 1, _PIECES)])
             except OSError as error:
                 return (
                     None if isinstance(error, BlockingIOError) or error.errno == ENOBUFS else CONNECTION_LOST
@@ -286,6 +327,8 @@ class StreamTransport(tcp.Connection):
                 return None
             del self._pieces
         self.reactor.removeWriter(self)
+        if self._wire is not None:
+            self._wire.drained()
         if self.producer is not None and (self.producerPaused or not self.streamingProducer):
             self.producerPaused = False
             self.producer.resumeProducing()  # type: ignore[attr-defined]
@@ -295,6 +338,20 @@ class StreamTransport(tcp.Connection):
             self._writeDisconnected = True
             self._closeWriteConnection()
         return None
+
+    def _block(self) -> bytes | memoryview:
+        """What is unsent, or enough of it."""
+        first = memoryview(self._pieces[0])[self._offset :]
+        size = len(first)
+        if size >= _BLOCK or len(self._pieces) == 1:
+            return first
+        block: list[bytes | memoryview] = [first]
+        for piece in islice(self._pieces, 1, None):
+            block.append(piece)
+            size += len(piece)
+            if size >= _BLOCK:
+                break
+        return b"".join(block)
 
     def loseWriteConnection(self) -> None:
         """Send an end-of-file after everything else; see L{IHalfCloseableDescriptor}."""
@@ -308,6 +365,10 @@ class StreamTransport(tcp.Connection):
             self.unsent = 0
             del self._pieces
         super().connectionLost(reason)
+        if self._wire is not None:
+            # These references make cycles.
+            self._wire = None
+            del self.doRead
 
     def startTLS(self, *_: object) -> NoReturn:  # noqa: N802 - Twisted's name
         """
@@ -389,6 +450,8 @@ def _prepare(kind: type[StreamTransport]) -> None:
         "disconnecting",
         "disconnected",
         "unsent",
+        "_wire",
+        "doRead",
     ):
         setattr(first, name, None)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tls import ClientTls, ServerTls, records
+from reverseproxy.tls import ClientTls, ServerTls, openssl, records
 from reverseproxy.tls.records import BLOCK, DirectRecords, PublicRecords, Records, records_of
 from tests.certs import Certificates
 
@@ -161,7 +161,7 @@ class PiecesTests(RecordsTestCase):
     def test_an_error_after_the_first_record(self) -> None:
         pair = self.pair()
         write = mock.Mock(side_effect=[2**14, -1])
-        with mock.patch.object(records, "_ssl_write", write):
+        with mock.patch.object(records, "write", write):
             self.assertRaises(SSL.Error, pair.near.encrypt, LONG[:BLOCK])
 
 
@@ -172,7 +172,7 @@ class ChoiceTests(SynchronousTestCase):
 
     def test_what_is_used_when_something_is_missing(self) -> None:
         connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
-        with mock.patch.object(records, "_found", False):
+        with mock.patch.object(openssl, "_found", False):
             self.assertIsInstance(records_of(connection), PublicRecords)
         del connection._from_ssl  # type: ignore[attr-defined]
         self.assertIsInstance(records_of(connection), PublicRecords)

@@ -142,7 +142,7 @@ class ConnectionTests(TransportTestCase):
         pair.pump()
         self.assertEqual(pair.far.received, b"question, and more")
         pair.far.transport.write(MEGABYTE)
-        pair.far.transport.write(bytearray(b"the end"))
+        pair.far.transport.write(b"the end")
         pair.pump()
         self.assertEqual(pair.near.received, MEGABYTE + b"the end")
 

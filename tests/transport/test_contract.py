@@ -13,15 +13,18 @@ import random
 import socket
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableDescriptor,
     ILoggingContext,
+    INegotiated,
     IPushProducer,
     IReadDescriptor,
     IReadWriteDescriptor,
+    ISSLTransport,
     ISystemHandle,
     ITCPTransport,
     ITransport,
@@ -30,6 +33,7 @@ from twisted.internet.interfaces import (
 from zope.interface.verify import verifyObject
 
 from tests.transport.contract import Building, Contract, HalfRecorder, Recorder, read_now, reset
+from tests.transport.secure import Secure
 from tests.transport.streams import Streams, StreamSocket
 
 BIG = random.Random(7).randbytes(3 * 2**20 + 12345)
@@ -1030,5 +1034,104 @@ class StreamOverStockTests(_StreamContract):
     fast = False
 
 
+class _SecureContract(Secure, _TcpContract):
+    """
+    What is the same for TLS.
+
+    It does at once what TCP leaves to the reactor: to say that our half is closed.
+    """
+
+    async def test_interfaces(self) -> None:
+        protocol, _ = await self.connect()
+        for interface in (ISSLTransport, INegotiated, IConsumer, IPushProducer, ISystemHandle, ITCPTransport):
+            self.assertTrue(interface.providedBy(protocol.transport), interface)
+        self.assertIsInstance(protocol.transport.getHandle(), SSL.Connection)
+        self.assertEqual(protocol.transport.logPrefix(), "TLS")
+
+    async def test_another_protocol_takes_over(self) -> None:
+        protocol, peer = await self.connect()
+        other = Recorder()
+        protocol.transport.wrappedProtocol = other
+        other.makeConnection(protocol.transport)
+        await self.send(peer, b"for the other")
+        await self.until(lambda: other.data)
+        self.assertEqual(protocol.data, b"")
+        peer.close()
+        await self.done(other)
+        protocol.events.append("lost")
+
+    async def test_what_is_written_right_after_closing_is_sent(self) -> None:
+        """It is not: our close_notify is on its way."""
+        protocol, peer = await self.connect()
+        protocol.transport.write(b"one ")
+        protocol.transport.loseConnection()
+        protocol.transport.write(b"two")
+        self.assertEqual(await self.receive_end(peer), b"one ")
+
+    async def test_we_half_close_first(self) -> None:
+        protocol, peer = await self.connect(HalfRecorder)
+        protocol.transport.write(b"question")
+        protocol.transport.loseWriteConnection()
+        self.assertEqual(await self.receive_end(peer), b"question")
+        self.assertEqual(protocol.events, ["made", "write lost"])
+        protocol.transport.write(b"never")
+        protocol.transport.writeSequence([b"never"])
+        await self.send(peer, b"answer")
+        await self.until(lambda: protocol.data == b"answer")
+        peer.close()
+        await self.done(protocol)
+        self.assertEqual(protocol.events, ["made", "write lost", "read lost", "lost"])
+
+    async def test_writeConnectionLost_fails(self) -> None:
+        protocol, _, other, other_peer = await self.failing(HalfRecorder)
+        protocol.on_write_lost = self.fail_now
+        self.assertRaises(Oops, protocol.transport.loseWriteConnection)
+        other.on_data = lambda data: None
+        await self.send(other_peer, b"ping")
+        await self.until(lambda: other.data == b"ping")
+
+
+class _SocketContract(_SecureContract):
+    """What is the same where OpenSSL has the socket."""
+
+    async def test_the_answer_before_the_end_is_heard(self) -> None:
+        """Only if it is read before OpenSSL has failed to send."""
+        protocol, peer = await self.connect()
+        peer.send(b"no, thanks")
+        peer.close()
+        protocol.transport.write(b"x")
+        await self.lost(protocol, ConnectionLost, ConnectionDone)
+        self.assertEqual(protocol.data, b"no, thanks")
+        protocol, peer = await self.connect()
+        peer.send(b"no, thanks")
+        peer.close()
+        protocol.transport.write(b"x")
+        protocol.transport.write(b"x")
+        await self.broken(protocol)
+        self.assertIn(protocol.data, (b"", b"no, thanks"))
+
+
+class SecureServerTests(_SocketContract):
+    pass
+
+
+class SecureClientTests(_SocketContract):
+    server = False
+
+
+class SecureClient6Tests(_SocketContract):
+    family = "TCP6"
+    server = False
+
+
+class SecureStockServerTests(_SecureContract):
+    fast = False
+
+
+class SecureStockClientTests(_SecureContract):
+    fast = False
+    server = False
+
+
 # They only exist to be derived from.
-del Contract, _Contract, _TcpContract, _StreamContract
+del Contract, _Contract, _TcpContract, _StreamContract, _SecureContract, _SocketContract
