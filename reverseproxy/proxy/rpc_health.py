@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.health import IHealthChecker
 from reverseproxy.cluster.host import Host
 from reverseproxy.config.models import HealthCheckConfig
@@ -84,16 +85,6 @@ class _Probe(Protocol):
         self.transport.abortConnection()
 
 
-class _ProbeFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, probe: _Probe) -> None:
-        self._probe = probe
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return self._probe
-
-
 @implementer(IHealthChecker)
 class RpcChecker:
     """A host is well if it answers heartbeats."""
@@ -124,7 +115,7 @@ class RpcChecker:
         asked: Deferred[Any]
         if not host.single:
             probe = _Probe(self._protocol)
-            asked = host.connect_check(_ProbeFactory(probe))
+            asked = host.connect_check(Building(lambda: probe))
             return asked.addCallback(partial(_verdict, probe))
         pool = pool_of(self._protocol.name, host, self._clock, None)
         client = cast("RpcClient | None", pool.take())
