@@ -131,6 +131,13 @@ class Siblings:
         for eviction in list(self._evictions.values()):
             eviction.cancel()
 
+    def withdraw(self) -> None:
+        """Let siblings begin nothing more with this worker's hosts."""
+        for cluster in self._clusters:
+            for host in cluster.hosts.values():
+                if host.returns and not host.relayed:
+                    self.tell({"leave": host.address, "cluster": cluster.name})
+
     def tell(self, message: Message) -> None:
         """Send a message to all siblings."""
         for link in self.links.up.values():

@@ -52,6 +52,9 @@ LONGEST_PAUSE: Final = 30.0
 STABLE: Final = 60.0
 """Seconds after which a worker that ends has not ended soon."""
 
+ALONE: Final = 1.0
+"""Seconds in which the others finish what they have begun with the agents of a worker that stops alone."""
+
 STOP_MARGIN: Final = 30.0
 """Seconds that workers have to stop, beyond the times that the configuration gives them."""
 
@@ -289,7 +292,12 @@ class Supervisor(Service):
                 slot.drained = True
                 self._look_for_drained()
                 if self._stopped is None:
-                    slot.send({"do": "finish"})
+                    # If all are asked to stop at once, we may be the last to hear of it.
+                    self._reactor.callLater(ALONE, self._finish_alone, slot, slot.control)
+
+    def _finish_alone(self, slot: Slot, control: Control | None) -> None:
+        if self._stopped is None and slot.control is control:
+            slot.send({"do": "finish"})
 
     def _look_for_drained(self) -> None:
         """Let workers finish, once none of them needs the agents of another."""

@@ -51,6 +51,7 @@ class Worker:
         self._finish: Deferred[None] | None = None
         self._may_finish = False
         self._told = False
+        self._alone = False  # it stops, and the others do not
         self._ports: dict[str, SharedPort] = {}
         for name, descriptors in setup.listening.items():
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
@@ -102,7 +103,7 @@ class Worker:
     def stopping(self) -> None:
         """This worker stops, for whatever reason."""
         if not self._told:
-            self._told = True
+            self._told = self._alone = True
             self._control.send({"is": "draining"})
 
     def drained(self) -> Deferred[None]:
@@ -116,6 +117,8 @@ class Worker:
             return succeed(None)
         self._finish = Deferred()
         self._control.send({"is": "drained"})
+        if self._alone and self.siblings is not None:
+            self.siblings.withdraw()
         return self._finish
 
     def stop(self) -> None:

@@ -410,6 +410,20 @@ class SettledTests(SynchronousTestCase):
         self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(10)])
 
 
+class WithdrawalTests(SynchronousTestCase):
+    def test_what_was_begun_is_finished(self) -> None:
+        """A worker that stops alone."""
+        for mux in (True, False):
+            world = World(2)
+            world.agent(0, mux=mux)
+            client = world.client(1, REQUEST % b"/")
+            world.workers[0].siblings.withdraw()
+            world.turn()
+            self.assertEqual(world.hosts(1), [])
+            world.answer_until_done()
+            self.assertEqual(bodies(client), [b"/"])
+
+
 class EvictionTests(SynchronousTestCase):
     """A graceful close that reaches another worker than the connections."""
 

@@ -20,6 +20,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.workers.control import CONTROL_FD, Setup
 from reverseproxy.workers.messages import MessageReader, encode
 from reverseproxy.workers.supervisor import (
+    ALONE,
     CUT_MARGIN,
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -261,6 +262,8 @@ class RestartTests(SupervisorTestCase):
         self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 1]}])
         two.told()
         two.says("drained")
+        self.assertEqual(two.told(), [])
+        self.reactor.advance(ALONE)
         self.assertEqual(two.told(), [{"do": "finish"}])
         two.end()
         self.reactor.advance(1)
@@ -285,6 +288,18 @@ class EndTests(SupervisorTestCase):
         self.successResultOf(done)
         self.assertFalse(os.path.exists(supervisor._directory))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_workers_that_hear_of_the_end_first(self) -> None:
+        """As from systemd, which tells all processes of a service."""
+        supervisor = self.run_workers(2)
+        one, two = self.reactor.processes
+        one.says("draining")
+        one.says("drained")
+        supervisor.stopService()
+        self.reactor.advance(ALONE)
+        self.assertEqual([message["do"] for message in one.told()], ["watch", "drain"])
+        two.says("drained")
+        self.assertEqual(one.told(), [{"do": "finish"}])
 
     def test_a_worker_that_is_about_to_be_started_is_not(self) -> None:
         supervisor = self.run_workers(1)
