@@ -727,8 +727,11 @@ class Exchange(Attempts):
         if cause is Cause.STALE:
             # Where one idle connection was closed, others will be.
             self._fresh = True
-        if host is not None and (host.single or host.closed or not (unsent or cause is Cause.STALE)):
-            # One that has a single connection is gone with it; others can be connected to again.
+        if host is not None and (
+            host.single or host.closed or (unsent and host.returns) or not (unsent or cause is Cause.STALE)
+        ):
+            # One that has a single connection is gone with it, and an agent that has refused a stream will
+            # refuse the next; others can be connected to again.
             self._postpone(host)
         self._begin_again(unsent or cause is Cause.STALE)
         return True

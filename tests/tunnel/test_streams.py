@@ -197,9 +197,9 @@ class CarryingTests(SynchronousTestCase):
             sessions[1].mux._limits = MuxLimits()
             clients = [
                 tunnel.client(b"POST /%d HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\n\r\n" % n)
-                for n in range(10)
+                for n in range(100)
             ]
-            self.assertEqual([len(tunnel.services[number]), len(tunnel.services[1 - number])], [0, 10])
+            self.assertEqual([len(tunnel.services[number]), len(tunnel.services[1 - number])], [0, 100])
             for client in clients:
                 client.transport.abortConnection()
             tunnel.turn()
