@@ -14,6 +14,7 @@ years, nothing here is used, and pyOpenSSL's methods do the same for more.
 from __future__ import annotations
 
 __all__ = [
+    "FETCHED",
     "OUTPUT",
     "OUTPUT_VIEW",
     "PLAIN",
@@ -46,6 +47,9 @@ RECORD: Final = 2**14
 ROOM: Final = 2**18
 """Bytes of plaintext that are collected before they are copied."""
 
+FETCHED: Final = 2**15 + 2**12
+"""Bytes that are fetched from OpenSSL at once: two records, and room for more."""
+
 _ATTRIBUTES: Final = ("_ssl", "_into_ssl", "_from_ssl", "_socket", "_raise_ssl_error")
 
 # The same module of functions that pyOpenSSL works with, and what makes buffers for it.
@@ -73,7 +77,7 @@ PLAIN: Any = None
 """For what is decrypted: L{ROOM}, and a record more."""
 PLAIN_VIEW = memoryview(b"")
 OUTPUT: Any = None
-"""For what OpenSSL has to send."""
+"""For what OpenSSL has to send: L{FETCHED}."""
 OUTPUT_VIEW = memoryview(b"")
 address_of: Any = None
 """The address of an object that has a buffer, which then belongs to it."""
@@ -81,7 +85,7 @@ address_of: Any = None
 if _found:
     PLAIN, OUTPUT, address_of = (
         _ffi.new("char[]", ROOM + RECORD),
-        _ffi.new("char[]", 2**15 + 2**12),
+        _ffi.new("char[]", FETCHED),
         _ffi.from_buffer,
     )
     PLAIN_VIEW, OUTPUT_VIEW = memoryview(_ffi.buffer(PLAIN)), memoryview(_ffi.buffer(OUTPUT))

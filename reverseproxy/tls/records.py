@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
 
 from reverseproxy.tls.openssl import (
+    FETCHED,
     OUTPUT,
     OUTPUT_VIEW,
     PLAIN,
@@ -43,9 +44,6 @@ the processor's cache when they are fetched from OpenSSL.
 
 _HEADER: Final = 5
 """Bytes in front of each record, the last two of which are its length."""
-
-_FETCHED: Final = 2**15 + 2**12
-"""Bytes that are fetched from OpenSSL at once: a block, and what makes records of it."""
 
 
 class Records:
@@ -129,8 +127,8 @@ class PublicRecords(Records):
         """See L{Records}."""
         pieces: list[bytes] = []
         try:
-            while not pieces or len(pieces[-1]) == _FETCHED:
-                pieces.append(self._connection.bio_read(_FETCHED))
+            while not pieces or len(pieces[-1]) == FETCHED:
+                pieces.append(self._connection.bio_read(FETCHED))
         except WantReadError:
             pass
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -227,19 +225,19 @@ class DirectRecords(Records):
                 if more <= 0:
                     raise_error(self._connection, more)
                 sent += more
-        got = bio_read(self._out, OUTPUT, _FETCHED)
-        if got < _FETCHED:
+        got = bio_read(self._out, OUTPUT, FETCHED)
+        if got < FETCHED:
             return OUTPUT_VIEW[:got].tobytes()
         return OUTPUT_VIEW.tobytes() + self.take()
 
     def take(self) -> bytes:
         """See L{Records}."""
-        got = bio_read(self._out, OUTPUT, _FETCHED)
+        got = bio_read(self._out, OUTPUT, FETCHED)
         if got <= 0:
             return b""
         pieces = [OUTPUT_VIEW[:got].tobytes()]
-        while got == _FETCHED:
-            got = max(0, bio_read(self._out, OUTPUT, _FETCHED))
+        while got == FETCHED:
+            got = max(0, bio_read(self._out, OUTPUT, FETCHED))
             pieces.append(OUTPUT_VIEW[:got].tobytes())
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

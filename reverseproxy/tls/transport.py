@@ -81,6 +81,9 @@ peer wants new keys.  Asking costs as much as decrypting a small message.
 """
 
 
+_NO_RECORDS: Final = Records()
+
+
 @implementer(IHalfCloseableProtocol, INegotiated, ISSLTransport, ISystemHandle)
 class TlsTransport(ProtocolWrapper):
     """
@@ -268,6 +271,7 @@ class TlsTransport(ProtocolWrapper):
         if transport.connected and not (transport.unsent or transport.disconnecting):
             self._wants_socket = False
             self._wire = SocketWire(self, self._connection, transport)
+            self._records = _NO_RECORDS  # the memory is gone
 
     def _deliver(self) -> None:
         """Deliver what can be decrypted, unless the transport is paused."""

@@ -51,6 +51,8 @@ class SocketWire:
     not been delivered is still there, and is an event.
     """
 
+    __slots__ = ("_blocked", "_connection", "_dead", "_ssl", "_starved", "_tls", "_transport")
+
     def __init__(self, tls: TlsTransport, connection: Any, transport: Any) -> None:
         """
         @param connection: with nothing left in its memory.
