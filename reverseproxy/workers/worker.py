@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Worker"]
 
+import os
 import shutil
 import socket
 from typing import Any
@@ -51,6 +52,7 @@ class Worker:
         self._finish: Deferred[None] | None = None
         self._may_finish = False
         self._told = False
+        self._parent = os.getppid()
         self._alone = False  # it stops, and the others do not
         self._ports: dict[str, SharedPort] = {}
         for name, descriptors in setup.listening.items():
@@ -125,6 +127,9 @@ class Worker:
         """Have nothing more to do with the siblings."""
         if self.siblings is not None:
             self.siblings.stop()
+        if os.getppid() != self._parent:
+            # The supervisor would do that, but it is gone.
+            shutil.rmtree(self._setup.directory, ignore_errors=True)
 
     def let_finish(self) -> None:
         """Wait no longer for the others."""

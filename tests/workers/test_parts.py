@@ -24,6 +24,7 @@ from reverseproxy.workers.control import Setup, dump_setup, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers, share_of
 from reverseproxy.workers.messages import MAX_MESSAGE, MessageReader, encode
 from reverseproxy.workers.ports import SharedPort, open_sockets
+from reverseproxy.workers.worker import Worker
 from tests.config.documents import TUNNEL_SERVER
 
 
@@ -170,3 +171,19 @@ class PortTests(TestCase):
         path = os.path.relpath(directory / "socket")
         await self.share(self.open(self.config(path, network="unix"), 2), socket.AF_UNIX)
         self.assertTrue(os.path.exists(path), "it is not a worker's to remove")
+
+
+class WorkerTests(SynchronousTestCase):
+    def test_what_a_supervisor_leaves_behind(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        (directory / "0.sock").touch()
+        setup = Setup(0, 1, loads(json.dumps(TUNNEL_SERVER), "file"), "file", {}, -1, str(directory), (), {})
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            worker = Worker(setup, theirs, reactor)
+            worker.stop()
+            self.assertTrue(directory.exists())
+            worker._parent = 0  # it is gone, and we have another
+            worker.stop()
+            self.assertFalse(directory.exists())
