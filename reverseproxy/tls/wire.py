@@ -14,9 +14,10 @@ from __future__ import annotations
 
 __all__ = ["SocketWire"]
 
+import socket
 from collections.abc import Callable
 from errno import ECONNRESET
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from OpenSSL import SSL
 from OpenSSL.SSL import Error, SysCallError
@@ -41,6 +42,8 @@ from reverseproxy.tls.openssl import (
 
 if TYPE_CHECKING:
     from reverseproxy.tls.transport import TlsTransport
+
+_TCP_CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)
 
 
 class SocketWire:
@@ -147,23 +150,45 @@ class SocketWire:
     def send(self, data: bytes | memoryview) -> int:
         """See L{reverseproxy.transport.stream.Wire}."""
         size = len(data)
+        if size > RECORD:
+            return self._send_records(data, min(size, ROOM))
         sent: int = write(self._ssl, data if type(data) is bytes else address_of(data), size)
-        if sent == size:
-            return size
         if sent <= 0:
             self._not_sent(sent)
-        # OpenSSL makes one record at once.
-        start = address_of(data)
-        size = min(size, ROOM)
-        while sent < size:
-            more = write(self._ssl, start + sent, size - sent)
-            if more <= 0:
-                try:
-                    self._not_sent(more)
-                except BlockingIOError:
-                    break
-            sent += more
         return sent
+
+    def _send_records(self, data: bytes | memoryview, size: int) -> int:
+        """Send one record after the other, as OpenSSL does not do it by itself."""
+        start = address_of(data)
+        sent = 0
+        corked = size > 2 * RECORD and self._cork(True)
+        try:
+            while sent < size:
+                more = write(self._ssl, start + sent, size - sent)
+                if more <= 0:
+                    self._not_sent(more)
+                sent += more
+        except BlockingIOError:
+            if not sent:
+                raise
+        finally:
+            if corked:
+                self._cork(False)
+        return sent
+
+    def _cork(self, corked: bool) -> bool:
+        """
+        Let the kernel make large packets of many records, and the peer wake up for them once.
+
+        @return: whether it can.
+        """
+        if _TCP_CORK is None:
+            return False
+        try:
+            self._transport.socket.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, corked)
+        except OSError:
+            return False  # a Unix socket, for instance
+        return True
 
     def _not_sent(self, result: int) -> NoReturn:
         error = get_error(self._ssl, result)

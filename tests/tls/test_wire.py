@@ -277,6 +277,19 @@ class WireTests(Secure):
         self.assertEqual(received, BIG[:50_000])
         self.assertLess(len(records), 30)
 
+    # writing
+
+    async def test_many_records_are_one_write_to_the_kernel(self) -> None:
+        for cork in (wire._TCP_CORK, None):
+            with mock.patch.object(wire, "_TCP_CORK", cork):
+                protocol, peer = await self.connect()
+                low = protocol.transport.transport
+                protocol.transport.write(BIG[:50_000])
+                self.assertEqual(await self.receive(peer, 50_000), BIG[:50_000])
+                if wire._TCP_CORK is not None:
+                    # What is not full has been sent all the same.
+                    self.assertEqual(low.socket.getsockopt(socket.IPPROTO_TCP, wire._TCP_CORK), 0)
+
     # when there is a wire
 
     async def test_afterwards_the_socket_is_another_s(self) -> None:
@@ -352,3 +365,20 @@ class WireTests(Secure):
         plain.connect_ex(self.listen(lambda: protocol))
         plain.send(b"\x16\x03\x01\x00\x05hello")
         await self.lost(protocol, TlsFailed)
+
+
+class UnixWireTests(Secure):
+    family = "UNIX"
+
+    async def test_a_conversation(self) -> None:
+        protocol = Recorder()
+        self.protocols.append(protocol)
+        plain = self.socket()
+        plain.connect_ex(self.listen(lambda: protocol))
+        context = self.client_tls.clientConnectionForTLS(None).get_context()
+        peer = SecureSocket(context, plain, server=False)
+        await self.until(lambda: peer.shake_hands() and protocol.transport.established)
+        protocol.transport.write(BIG)
+        self.assertEqual(await self.receive(peer, len(BIG)), BIG)
+        peer.close()
+        await self.lost(protocol, ConnectionDone)

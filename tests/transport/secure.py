@@ -27,7 +27,8 @@ class SecureSocket:
     def __init__(self, context: SSL.Context, plain: socket.socket, server: bool) -> None:
         self.plain = plain
         # Otherwise a ticket may come so late that nobody reads it any more.
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if plain.family != socket.AF_UNIX:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls = SSL.Connection(context, plain)
         self.established = False
         self.resets = False
