@@ -407,6 +407,7 @@ class ReverseHost(Host):
         "_left",
         "_on_gone",
         "_transport",
+        "on_spared",
     )
 
     returns = True
@@ -437,6 +438,7 @@ class ReverseHost(Host):
         """
         super().__init__(address, hostname, weight, metadata, capacity)
         self.connections = 1
+        self.on_spared: Callable[[], object] | None = None
         self._transport = transport
         self._on_gone = on_gone
         self._clock = clock
@@ -506,6 +508,12 @@ class ReverseHost(Host):
 
     def connection_closed(self) -> None:
         """The lease is over; the connection is still there, or the host is gone with it."""
+
+    def spared(self) -> None:
+        """Tell whoever has asked for it, once."""
+        on_spared, self.on_spared = self.on_spared, None
+        if on_spared is not None:
+            on_spared()
 
     def take_back(self) -> bool:
         """

@@ -174,8 +174,8 @@ class HttpChecker:
         """See L{IHealthChecker}."""
         if not host.returns:
             return True
-        if self._other_port:
-            return False
+        if self._other_port or (host.single and host.relayed):
+            return False  # another worker has its only connection
         return not host.single or not host.pools or _HTTP1 in host.pools
 
     def check(self, host: Host) -> Deferred[None]:

@@ -320,19 +320,32 @@ class BorrowedHost(ReverseHost):
 
     def spared(self) -> None:
         """Give the connection back, which nobody uses any more."""
+        if not self._give_back() and not getattr(self._transport, "disconnecting", False):
+            # Its protocol may still be about to finish what has just ended.
+            self._clock.callLater(0, self._spared_again)
+
+    def _spared_again(self) -> None:
+        if self.capacity == 0 and not self.active and not self._give_back():
+            self.close("it can't be given back")
+
+    def _give_back(self) -> bool:
+        """
+        Give the connection back, if it is idle.
+
+        @return: false if it is not.
+        """
         lease = self.lease
         if lease is None or self.closed:
-            return
+            return True
         if not self.take_back():
-            if not getattr(self._transport, "disconnecting", False):
-                self.close("it can't be given back")
-            return
+            return False
         self.lease = None
         self._transport = None
         lease.give_back(self.spoken or next(iter(self.pools), ""), self._begun)
         self._held = HeldConnection(self, _MAX_EARLY)
         if self._settled:
             self._set_room(self._room)
+        return True
 
     def retire(self) -> None:
         """Close the connection, if it is idle, at once."""

@@ -183,6 +183,8 @@ class Loan:
         self._near = _Near(clock, self)
         self._far: _Far | None = None
         self._sent: int | None = None
+        self._taken = False  # we have the host from the cluster
+        self._room: int | None = 1  # how many requests it has room for otherwise
         self._waiting: Deferred[Host] | None = None
 
     def wait(self, stream: Incoming, waiting: Deferred[Host]) -> None:
@@ -204,6 +206,36 @@ class Loan:
             self._refuse("there are others")
             return
         self.host = host
+        self._taken = True
+        self._room = host.capacity
+        if host.capacity == 1:
+            self._lend(host)
+            return
+        # Its protocol lets it carry more than one request: all of it is lent, when the others are done.
+        host.on_spared = self._spared
+        self.cluster.set_capacity(host, 0)
+        self._taken = False
+        self.cluster.release(host)
+
+    def _spared(self) -> None:
+        """Nobody uses the host any more, and nobody may begin to."""
+        host = self.host
+        assert host is not None
+        host.capacity = 1
+        self._taken = not self._near.lost and self.cluster.borrow(host)
+        if self._taken:
+            self._lend(host)
+        else:
+            self._restore(host)
+            self._end()
+            self._refuse("it is gone")
+
+    def _restore(self, host: ReverseHost) -> None:
+        """Let the host have as much room as before."""
+        if host.capacity != self._room:
+            self.cluster.set_capacity(host, self._room)
+
+    def _lend(self, host: ReverseHost) -> None:
         spoken = host.spoken or next(iter(host.pools), "")
         self._near.transport.write(encode({"ok": host.address, "loan": self.number, "spoken": spoken}))
         if any(_asking(context) is not self.link for context, _ in self.cluster.waiting_requests()):
@@ -222,7 +254,7 @@ class Loan:
 
     def begin(self) -> None:
         """Join the sibling to the connection."""
-        if self.over or self.host is None:
+        if self.host is None or not self.is_lent:
             self._near.abort()
             return
         connecting = self.host.connect(Building(partial(_Far, self._clock)))
@@ -238,6 +270,11 @@ class Loan:
     def _failed(self, reason: Failure) -> None:
         self._near.abort()
         self._end()
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether the sibling has it."""
+        return self._taken and not self.over
 
     def recall(self) -> None:
         """Ask for the connection."""
@@ -290,8 +327,13 @@ class Loan:
         if not self.over:
             self.over = True
             self.link.loans.pop(self.number, None)
-            if self.host is not None:
-                self.cluster.release(self.host)
+            host = self.host
+            if host is not None and self._taken:
+                self._taken = False
+                if host.usable():
+                    # First, as whoever is given the host next has to know of this.
+                    self._restore(host)
+                self.cluster.release(host)
 
 
 class Lender:
@@ -387,7 +429,7 @@ class Lender:
             for loan in link.loans.values():
                 if (
                     loan.cluster is cluster
-                    and loan.host is not None
+                    and loan.is_lent
                     and not loan.recalled
                     and (only is None or loan.host is only)
                 ):

@@ -163,7 +163,5 @@ class Worker:
         self.let_finish()
         if not self._told:
             self._told = True
-            # It can't do that any more; links that there are stay.
-            shutil.rmtree(self._setup.directory, ignore_errors=True)
             log.error("the supervisor is gone, so this worker stops")
             self._service.terminate()

@@ -9,10 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.testing import Recorder
 from reverseproxy.tunnel.handshake import Principal, Requester
+from reverseproxy.wire.bolt import encode_request, encode_response
+from reverseproxy.wire.tunnel import ConnectionInit, encode
 from reverseproxy.workers.borrowing import BorrowedHost, RelayedHost
+from tests.integration.configs import http_filter
 from tests.tunnel.logged import capture
-from tests.workers.world import CLUSTER, REQUEST, World
+from tests.workers.world import CLUSTER, REQUEST, TUNNEL, World
 
 
 def bodies(client: Any) -> list[bytes]:
@@ -383,6 +387,85 @@ class LoanTests(SynchronousTestCase):
             self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(60)])
             for worker in range(3):
                 self.assertEqual(world.cluster(worker).waiting, 0)
+
+
+class RpcTests(SynchronousTestCase):
+    """Many requests at once on a plain connection, by the protocol's own means."""
+
+    def world(self, workers: int = 2, **more: Any) -> World:
+        proxy = http_filter("client_router", downstream_protocol="bolt")
+        return World(workers, rpc=True, client_filter=proxy, **more)
+
+    def test_a_connection_goes_from_worker_to_worker(self) -> None:
+        world = self.world(3)
+        agent = RawAgent(world, 0)
+        clients = [world.client(number % 3) for number in range(6)]
+        for turn in range(4):
+            for number, client in enumerate(clients):
+                client.transport.write(encode_request(turn * 10 + number, {"service": "a"}, b"%d" % number))
+                world.turn()
+            for _ in range(10):
+                agent.answer()
+                world.turn()
+            for number, client in enumerate(clients):
+                self.assertEqual(client.data.count(b"answer %d" % number), turn + 1)
+        self.assertEqual(agent.lost, 0)
+
+    def test_many_at_once(self) -> None:
+        world = self.world()
+        agent = RawAgent(world, 0)
+        client = world.client(1)
+        for number in range(20):
+            client.transport.write(encode_request(number + 1, {"service": "a"}, b"%d" % number))
+        world.turn()
+        self.assertEqual(agent.answer(), 20)
+        world.turn()
+        self.assertEqual(client.data.count(b"answer "), 20)
+        # It was committed to a protocol by that, and everybody knows.
+        other = world.client(0, encode_request(1, {"service": "a"}, b"mine"))
+        agent.answer()
+        world.turn()
+        self.assertIn(b"answer mine", other.data)
+        self.assertEqual(world.hosts(0)[0].spoken, "bolt")
+
+
+class RawAgent:
+    """An agent that speaks bolt itself, over one plain connection."""
+
+    def __init__(self, world: World, worker: int) -> None:
+        self.recorder = Recorder()
+        self.connection = world.reactor.dial("127.0.0.1", TUNNEL + worker, self.recorder)
+        self.connection.transport.write(encode(ConnectionInit(CLUSTER)))
+        world.turn(0.1)
+        self._taken = len(self.recorder.data)
+
+    @property
+    def lost(self) -> int:
+        return int(self.recorder.reason is not None)
+
+    def answer(self) -> int:
+        """Answer the requests that have come; how many there were."""
+        count = 0
+        while frame := self._next():
+            command, number, content = frame
+            if command == 0:
+                answer = encode_response(number, command=0)
+            else:
+                count += 1
+                answer = encode_response(number, content=b"answer " + content)
+            self.connection.transport.write(answer)
+        return count
+
+    def _next(self) -> tuple[int, int, bytes] | None:
+        data = self.recorder.data[self._taken :]
+        if len(data) < 22:
+            return None
+        command, number = int.from_bytes(data[2:4], "big"), int.from_bytes(data[5:9], "big")
+        name, headers = int.from_bytes(data[14:16], "big"), int.from_bytes(data[16:18], "big")
+        size = int.from_bytes(data[18:22], "big")
+        start = 22 + name + headers
+        self._taken += start + size
+        return command, number, bytes(data[start : start + size])
 
 
 class SettledTests(SynchronousTestCase):

@@ -63,7 +63,7 @@ class World:
     @ivar services: the connections of each agent to its service.
     """
 
-    def __init__(self, workers: int = 2, linked: bool = True, **more: Any) -> None:
+    def __init__(self, workers: int = 2, linked: bool = True, rpc: bool = False, **more: Any) -> None:
         self.reactor = MemoryReactor()
         self.workers: list[FakeWorker] = []
         self.proxies: list[ReverseProxy] = []
@@ -73,6 +73,9 @@ class World:
             document = server(
                 client=f"127.0.0.1:{CLIENT + number}", tunnel=f"127.0.0.1:{TUNNEL + number}", **more
             )
+            if rpc:
+                [host] = document["servers"][0]["routers"][0]["virtual_hosts"]
+                host["routers"][0]["match"] = {"headers": [{"name": "service", "value": ".*", "regex": True}]}
             worker: Any = FakeWorker(number, workers, self.reactor)
             config = loads(json.dumps(document), "document").config
             proxy = ReverseProxy(config, self.reactor, Random(number), worker=worker)
