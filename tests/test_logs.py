@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -716,3 +717,43 @@ class ThrottleTests(SynchronousTestCase):
                     counted += throttle.suppressed
         self.assertLessEqual(passed, burst + rate * clock.seconds() + 1e-6)
         self.assertEqual(asked, passed + counted + throttle._denied)
+
+
+class WorkerTests(SynchronousTestCase):
+    """Several processes that write to the same place."""
+
+    def lines(self, fmt: str, worker: int) -> str:
+        path = self.mktemp()
+        observer = make_observer(path, "INFO", fmt, worker)
+        self.addCleanup(observer.close)
+        Logger("reverseproxy.tap", observer=observer).info("hello {worker}", worker="field")
+        return Path(path).read_text()
+
+    def test_text(self) -> None:
+        """The number stands before the namespace."""
+        self.assertRegex(self.lines("text", 2), r"\A\S{24} INFO  \[2\] tap: hello field\n\Z")
+        self.assertRegex(self.lines("text", 0), r"\A\S{24} INFO  tap: hello field\n\Z")
+
+    def test_json(self) -> None:
+        """The number is a field of its own, whatever else is called so."""
+        line = json.loads(self.lines("json", 2))
+        self.assertEqual((line["worker"], line["worker_"]), (2, "field"))
+
+    def test_wholeLines(self) -> None:
+        """A pipe is given whole lines at a time, between which another process may write."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+        self.patch(logs, "_STANDARD_STREAMS", {"stdout": writer})
+        file = LogFile("stdout")
+        pieces: list[bytes] = []
+        self.patch(os, "write", lambda fd, data: pieces.append(bytes(data)) or len(data))
+        line = b"x" * 999 + b"\n"
+        file.write(line * 10)
+        self.assertEqual(b"".join(pieces), line * 10)
+        self.assertGreater(len(pieces), 1)
+        for piece in pieces:
+            self.assertTrue(piece.endswith(b"\n"))
+        pieces.clear()
+        file.write(b"y" * 9999 + b"\n")  # no line can be longer than that and whole
+        self.assertEqual(b"".join(pieces), b"y" * 9999 + b"\n")

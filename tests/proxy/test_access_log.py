@@ -96,6 +96,26 @@ class AccessLogTestCase(SynchronousTestCase):
         return text[:-1]
 
 
+class WorkerTests(AccessLogTestCase):
+    """Which of several workers a line is of."""
+
+    def worker(self, fmt: str, worker: int) -> str:
+        log = AccessLog(self.path, fmt, self.clock, "ingress", worker=worker)
+        log.write(full_record())
+        log.close()
+        text = self.text()
+        os.remove(self.path)
+        return text
+
+    def test_text(self) -> None:
+        self.assertEqual(self.worker("%worker% %method%", 2), "2 GET\n")
+        self.assertEqual(self.worker("%worker%", 0), "-\n")
+
+    def test_json(self) -> None:
+        self.assertEqual(json.loads(self.worker("json", 2))["worker"], 2)
+        self.assertNotIn("worker", json.loads(self.worker("json", 0)))
+
+
 class FormatTests(AccessLogTestCase):
     """C{log_format}."""
 
