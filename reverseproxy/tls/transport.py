@@ -20,7 +20,7 @@ buffer is the only one and back-pressure is its business.
 
 Handshakes go through memory, whatever the transport.  When one is complete and
 the connection is one of ours, OpenSSL is given the socket, and what follows
-costs half as much; see L{reverseproxy.tls.wire}.
+costs less; see L{reverseproxy.tls.wire}.
 """
 
 from __future__ import annotations
