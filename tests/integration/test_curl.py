@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import repeat
 from typing import Any
 
 import pycurl
@@ -91,14 +92,16 @@ class Curl:
         return self.answer(received)
 
 
-def at_once(curls: Iterable[Curl], path: str) -> list[Answer]:
+def at_once(
+    curls: Iterable[Curl], path: str, method: str = "GET", bodies: Iterable[bytes | None] = repeat(None)
+) -> list[Answer]:
     """Ask with many handles at once, over one connection."""
     multi: Any = pycurl.CurlMulti()
     multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
     multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, 1)
     under_way = []
-    for curl in curls:
-        handle, received = curl.prepare(path)
+    for curl, body in zip(curls, bodies, strict=False):
+        handle, received = curl.prepare(path, method, body)
         handle.setopt(pycurl.PIPEWAIT, True)
         multi.add_handle(handle)
         under_way.append((curl, received))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -41,6 +39,7 @@ from tests.integration.harness import (
     resident_bytes,
 )
 from tests.integration.http2_configs import spoken
+from tests.integration.test_curl import PRIOR_KNOWLEDGE, Curl, at_once
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -325,41 +324,13 @@ class LoadTests(Http2TestCase):
     mux = False
 
     async def test_large_bodies_share_a_connection(self) -> None:
-        port = await self.start()
-
-        def run() -> None:
-            with http2(port) as client:
-                # The client's threads would send the heads of requests out of order, which HTTP/2 forbids.
-                opening = threading.Lock()
-
-                def one(number: int) -> None:
-                    size = 3_000_000 + number
-                    body = pattern(size)
-
-                    def parts() -> Iterator[bytes]:
-                        opening.release()  # the head is sent
-                        yield body
-
-                    opening.acquire(timeout=30)
-                    up = client.post("/echo", content=parts(), headers={"content-length": str(size)})
-                    assert hashlib.sha256(up.content).digest() == hashlib.sha256(body).digest()
-
-                failures: list[BaseException] = []
-
-                def guarded(number: int) -> None:
-                    try:
-                        one(number)
-                    except BaseException as error:
-                        failures.append(error)
-
-                threads = [threading.Thread(target=guarded, args=(n,)) for n in range(5)]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                assert not failures, failures
-
-        await threaded(run)
+        # Not with httpx: of its threads, one may wait for bytes that another has taken already.
+        url = f"http://127.0.0.1:{await self.start()}"
+        bodies = [pattern(3_000_000 + number) for number in range(5)]
+        curls = [Curl(url, PRIOR_KNOWLEDGE) for _ in bodies]
+        answers = await threaded(at_once, curls, "/echo", "POST", bodies)
+        self.assertEqual([(each.version, each.status) for each in answers], [("2", 200)] * len(bodies))
+        self.assertTrue(all(got.body == sent for got, sent in zip(answers, bodies, strict=True)))
 
     async def test_slow_client_stalls_nobody_and_takes_no_memory(self) -> None:
         port = await self.start()
