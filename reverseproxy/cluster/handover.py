@@ -129,6 +129,8 @@ class Handover(Rebindable):
         detachable = IDetachable(self.inner, None)
         if detachable is None or not detachable.detach():
             return False
+        if self.inner is None:
+            return True  # what it did to let go has led here as well
         if isinstance(self.inner, Rebindable):
             self.inner._handover = None
         self.inner = self._half = None

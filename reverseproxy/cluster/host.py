@@ -244,6 +244,10 @@ class Host(ABC):
         """Look whether the host can take another request."""
         return not self.closed and not self.retired
 
+    def fit(self, capacity: int | None) -> int | None:
+        """Say how many requests the host is to carry at once, if a protocol could do with so many."""
+        return capacity
+
     def spared(self) -> None:  # noqa: B027 - most hosts need not know
         """
         Hear that nobody uses the host, and that nobody will for now.
@@ -396,6 +400,11 @@ class ReverseHost(Host):
 
     Make one when the agent has been accepted, and L{attach} it, with which it
     takes the connection over.  From then on the host belongs to its cluster.
+
+    @ivar bound: a bound for C{capacity}, while the right to use the connection
+        is another worker's, or about to be; L{None} for none.
+    @ivar room: C{capacity} without that.
+    @ivar on_spared: called once when L{Host.spared} is.
     """
 
     __slots__ = (
@@ -407,7 +416,9 @@ class ReverseHost(Host):
         "_left",
         "_on_gone",
         "_transport",
+        "bound",
         "on_spared",
+        "room",
     )
 
     returns = True
@@ -439,6 +450,8 @@ class ReverseHost(Host):
         super().__init__(address, hostname, weight, metadata, capacity)
         self.connections = 1
         self.on_spared: Callable[[], object] | None = None
+        self.bound: int | None = None
+        self.room = capacity
         self._transport = transport
         self._on_gone = on_gone
         self._clock = clock
@@ -482,6 +495,8 @@ class ReverseHost(Host):
             return fail(HostGone(f"{self.address} is gone"))
         if held.inner is not None and not self._take_back():
             return fail(HostGone(f"{self.address} is in use"))
+        if self.closed or self._left:  # its last protocol could not be followed by another one
+            return fail(HostGone(f"{self.address} is gone"))
         try:
             factory.doStart()
             protocol = factory.buildProtocol(self._transport.getPeer())
@@ -508,6 +523,13 @@ class ReverseHost(Host):
 
     def connection_closed(self) -> None:
         """The lease is over; the connection is still there, or the host is gone with it."""
+
+    def fit(self, capacity: int | None) -> int | None:
+        """As for any host, but for no more than C{bound}; C{room} is what there is without it."""
+        self.room = capacity
+        if self.bound is None:
+            return capacity
+        return self.bound if capacity is None else min(capacity, self.bound)
 
     def spared(self) -> None:
         """Tell whoever has asked for it, once."""

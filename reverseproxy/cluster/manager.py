@@ -307,7 +307,7 @@ class Cluster:
         @param capacity: L{None} for any number; 0 for none until it is set again,
             see L{Host.spared}.
         """
-        before, host.capacity = host.capacity, capacity
+        before, host.capacity = host.capacity, host.fit(capacity)
         if host.cluster is not self or not host.healthy:
             return
         had_room = before is None or host.active < before

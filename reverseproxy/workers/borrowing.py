@@ -221,7 +221,7 @@ class BorrowedHost(ReverseHost):
     @ivar lease: the connection, as long as it is lent to us.
     """
 
-    __slots__ = ("_ask", "_asking", "_begun", "_room", "_settled", "lease")
+    __slots__ = ("_ask", "_asking", "_begun", "_settled", "lease")
 
     relayed = True
 
@@ -248,13 +248,14 @@ class BorrowedHost(ReverseHost):
             None,
             on_gone,
             clock=clock,
-            capacity=1 if settled else 0,
+            capacity=1,
         )
+        if not settled:
+            self.bound = self.capacity = 0
         self.lease: Lease | None = None
         self._ask = ask
         self._asking: Deferred[None] | None = None
         self._begun = False
-        self._room: int | None = 1
         self._settled = settled
 
     @property
@@ -274,14 +275,14 @@ class BorrowedHost(ReverseHost):
         self._held = HeldConnection(self, _MAX_EARLY)
         self.spoken = spoken or self.spoken
         self._transport = lease.attach(self, self._held)
-        if not self._settled:
-            self._set_room(self._room)
+        self._set_bound(None)
 
-    def _set_room(self, room: int | None) -> None:
+    def _set_bound(self, bound: int | None) -> None:
+        self.bound = bound
         if self.cluster is None:
-            self.capacity = room
+            self.capacity = self.fit(self.room)
         else:
-            self.cluster.set_capacity(self, room)
+            self.cluster.set_capacity(self, self.room)
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -312,9 +313,7 @@ class BorrowedHost(ReverseHost):
 
     def recall(self) -> None:
         """The owner wants its connection back: begin nothing more with it."""
-        if self.capacity != 0:
-            self._room = self.capacity
-        self._set_room(0)
+        self._set_bound(0)
         if not self.active:
             self.spared()
 
@@ -339,12 +338,14 @@ class BorrowedHost(ReverseHost):
             return True
         if not self.take_back():
             return False
+        if self.closed:
+            return True  # its protocol can't be continued by another worker, such as HTTP/2
         self.lease = None
         self._transport = None
         lease.give_back(self.spoken or next(iter(self.pools), ""), self._begun)
         self._held = HeldConnection(self, _MAX_EARLY)
         if self._settled:
-            self._set_room(self._room)
+            self._set_bound(None)
         return True
 
     def retire(self) -> None:

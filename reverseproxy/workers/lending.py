@@ -184,7 +184,6 @@ class Loan:
         self._far: _Far | None = None
         self._sent: int | None = None
         self._taken = False  # we have the host from the cluster
-        self._room: int | None = 1  # how many requests it has room for otherwise
         self._waiting: Deferred[Host] | None = None
 
     def wait(self, stream: Incoming, waiting: Deferred[Host]) -> None:
@@ -207,13 +206,14 @@ class Loan:
             return
         self.host = host
         self._taken = True
-        self._room = host.capacity
         if host.capacity == 1:
+            host.bound = 1
             self._lend(host)
             return
         # Its protocol lets it carry more than one request: all of it is lent, when the others are done.
         host.on_spared = self._spared
-        self.cluster.set_capacity(host, 0)
+        host.bound = 0
+        self.cluster.set_capacity(host, host.room)
         self._taken = False
         self.cluster.release(host)
 
@@ -221,7 +221,7 @@ class Loan:
         """Nobody uses the host any more, and nobody may begin to."""
         host = self.host
         assert host is not None
-        host.capacity = 1
+        host.bound = host.capacity = 1
         self._taken = not self._near.lost and self.cluster.borrow(host)
         if self._taken:
             self._lend(host)
@@ -232,10 +232,24 @@ class Loan:
 
     def _restore(self, host: ReverseHost) -> None:
         """Let the host have as much room as before."""
-        if host.capacity != self._room:
-            self.cluster.set_capacity(host, self._room)
+        host.bound = None
+        if host.capacity != host.room:
+            self.cluster.set_capacity(host, host.room)
 
-    def _lend(self, host: ReverseHost) -> None:
+    def _lend(self, host: ReverseHost, again: bool = True) -> None:
+        """
+        Give the sibling the connection, unless what it was used for forbids that.
+
+        @param again: whether to look once more if it seems to be in use.
+        """
+        if not host.take_back() and again and host.usable():
+            # A protocol may still be about to finish what has just ended.
+            self._clock.callLater(0, self._lend, host, False)
+            return
+        if self.over or self._near.lost or not host.usable() or not host.take_back():
+            self._end()
+            self._refuse("its connection can't change hands")
+            return
         spoken = host.spoken or next(iter(host.pools), "")
         self._near.transport.write(encode({"ok": host.address, "loan": self.number, "spoken": spoken}))
         if any(_asking(context) is not self.link for context, _ in self.cluster.waiting_requests()):

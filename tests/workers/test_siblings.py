@@ -335,6 +335,22 @@ class LoanTests(SynchronousTestCase):
         self.assertEqual((len(world.services[0]), len(world.hosts(0)), len(world.hosts(1))), (2, 1, 1))
         self.assertEqual(self.loans(world), 0)
 
+    def test_a_protocol_that_finds_room_while_it_is_wanted_back(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        clients = [world.client(number, REQUEST % b"/%d" % number) for number in (1, 0)]
+        [theirs] = world.hosts(1)
+        self.assertEqual((theirs.active, theirs.capacity), (1, 0))
+        world.cluster(1).set_capacity(theirs, 100)
+        self.assertEqual(theirs.capacity, 0)
+        world.answer_until_done()
+        self.assertEqual([bodies(client) for client in clients], [[b"/1"], [b"/0"]])
+        self.assertEqual((theirs.state, theirs.room), ("away", 100))
+        client = world.client(1, REQUEST % b"/again")
+        self.assertEqual((theirs.active, theirs.capacity), (1, 100))
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/again"])
+
     def test_unsolicited_data_ends_it(self) -> None:
         world = World(2)
         world.agent(0, mux=False)
