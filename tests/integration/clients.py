@@ -121,6 +121,7 @@ class Load:
     Every request carries an id of its own, in a header and in its body, which
     the answer has to carry as well.
 
+    @ivar method: POST may not be repeated by a proxy; GET has no body here.
     @ivar answered: how many requests were answered as they should be.
     @ivar failures: what went wrong with the others.
     """
@@ -128,6 +129,7 @@ class Load:
     port: int
     clients: int = 32
     limit: int | None = None
+    method: str = "POST"
     answered: int = 0
     failures: list[str] = field(default_factory=list)
     backends: dict[str, int] = field(default_factory=dict)
@@ -177,8 +179,9 @@ class Load:
         try:
             while (number := self._next()) is not None:
                 token = f"request-{number}-of-client-{client}"
+                body = b"" if self.method == "GET" else token.encode() * 3
                 try:
-                    answer = ask(connection, "/echo", "POST", token.encode() * 3, {"x-id": token})
+                    answer = ask(connection, "/echo", self.method, body or None, {"x-id": token})
                 except (OSError, http.client.HTTPException) as error:
                     self._failed(f"{token}: {error!r}")
                     connection.close()
@@ -186,7 +189,7 @@ class Load:
                 if (answer.status, answer.headers.get("x-id"), answer.body) == (
                     200,
                     token,
-                    token.encode() * 3,
+                    body,
                 ):
                     self._good(answer.headers.get("x-backend", ""))
                 else:

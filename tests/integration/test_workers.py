@@ -305,13 +305,15 @@ class AgentTests(WorkersTestCase):
         self.assertEqual([line for line in cloud.lines if "graceful close from" in line], [])
 
     async def test_an_agent_stops_under_load(self) -> None:
-        for mux in (True, False):
+        # What has gone into a stream through another worker may not be sent again if it is a POST, and
+        # nobody can tell whether the agent had closed its end by then.
+        for mux, method in ((True, "GET"), (False, "POST")):
             one, two = await self.run_backend("one"), await self.run_backend("two")
             cloud, client, tunnel = await self.run_workers(2)
             first = self.run_proxy(quick_agent(tunnel, one.address, mux=mux, connections=4), "first")
             self.run_proxy(quick_agent(tunnel, two.address, mux=mux, connections=4), "second")
             await cloud.counted(JOINED, 16)
-            load = Load(client, 16).start()
+            load = Load(client, 16, method=method).start()
             await load.answers(200)
             self.assertEqual(await first.stop(), 0)
             await load.answers(200)
