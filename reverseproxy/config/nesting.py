@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_DEPTH", "check_nesting"]
 
+import contextlib
 from typing import Any, Final
 
 import yaml
@@ -50,7 +51,6 @@ def _follow(text: str) -> None:
 
 
 def _refuse_depth(beginning: str) -> None:
-    try:
+    # That it is no YAML is no wonder, as it is not all of a document.
+    with contextlib.suppress(yaml.YAMLError):
         _follow(beginning)
-    except yaml.YAMLError:
-        pass  # of course, as it is not all of a document
