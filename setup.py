@@ -24,6 +24,8 @@ MODULES = [
     "reverseproxy/wire/http1.py",
     "reverseproxy/wire/http1_chunks.py",
     "reverseproxy/wire/http1_headers.py",
+    "reverseproxy/wire/http1_parser.py",
+    "reverseproxy/wire/http1_responses.py",
     "reverseproxy/wire/mux.py",
     "reverseproxy/wire/mux_events.py",
     "reverseproxy/wire/mux_frames.py",

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import httptools
 
@@ -45,267 +45,47 @@ from reverseproxy.wire.http1_chunks import CHUNK_EXCESS, MAX_HEADERS, ChunkDecod
 from reverseproxy.wire.http1_headers import (
     CHUNKED,
     UNTIL_CLOSE,
-    Headers,
     RequestHead,
     ResponseHead,
     connection_options,
     content_length,
 )
-from reverseproxy.wire.http1_shapes import Shape, request_shape, response_shape
-
-MAX_RESPONSE_HEAD: Final = 65536
-"""Bytes of a response head.  Requests have a limit of their own, which is configured."""
-
-
-MAX_KNOWN: Final = 4096
-"""Bytes of the largest head that is kept, so that the next one on its connection can be compared with it."""
-
-SHAPE_AFTER: Final = 32
-"""Heads in a row that are not of the shape that is known, after which another one is looked for."""
-
-MAX_INTERIM: Final = 100
-"""Interim responses (1xx) before the final one."""
-
-
-class End:
-    """
-    The end of a message.
-
-    @ivar trailers: the fields that came behind a chunked body.
-    """
-
-    __slots__ = ("trailers",)
-
-    def __init__(self, trailers: Headers) -> None:
-        self.trailers = trailers
-
-    def __repr__(self) -> str:
-        return f"End({self.trailers!r})"
-
-
-END: Final = End([])
-"""The end of a message without trailers."""
-
-Event = RequestHead | ResponseHead | bytes | End | HttpError
-"""What C{feed} returns."""
-
-_EMPTY_LINE: Final = b"\r\n\r\n"
-_OK: Final = b"HTTP/1.1 200 OK\r\n"
-
-_MANY: Final = len(b"X:\r\n") * MAX_HEADERS
-"""Bytes of a head that may have too many fields."""
-
-# The fields that matter here, in a head in lower case: finding them is what most
-# of the time for a head is spent on.  An expression that ignores case takes longer.
-_FIELDS: Final = re.compile(
-    rb"\r\n(con(?:tent-length|nection)|t(?:ransfer-encoding|e)|h(?:ost|ttp2-settings)"
-    rb"|expect|upgrade|keep-alive|proxy-connection|x-mosn-[^:]*):([ \t]*)([^\r]*)"
+from reverseproxy.wire.http1_parser import (
+    CODING,
+    CONNECTION,
+    EMPTY_LINE,
+    END,
+    EXPECT,
+    FIELDS,
+    HOST,
+    KINDS,
+    LENGTH,
+    MANY,
+    MAX_KNOWN,
+    NO_OPTIONS,
+    ONLY_KEEP_ALIVE,
+    PLAIN_CODING,
+    SHAPE_AFTER,
+    UPGRADE,
+    End,
+    Event,
+    Parser,
+    is_plain_length,
 )
-
-_HOST, _LENGTH, _CODING, _CONNECTION, _EXPECT, _UPGRADE, _OTHER_HOP, _MOSN = range(1, 9)
-
-_KINDS: Final = {
-    b"host": _HOST,
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _CODING,
-    b"connection": _CONNECTION,
-    b"expect": _EXPECT,
-    b"upgrade": _UPGRADE,
-    b"keep-alive": _OTHER_HOP,
-    b"proxy-connection": _OTHER_HOP,
-    b"te": _OTHER_HOP,
-    b"http2-settings": _OTHER_HOP,
-}
+from reverseproxy.wire.http1_responses import MAX_INTERIM, MAX_RESPONSE_HEAD, ResponseParser
+from reverseproxy.wire.http1_shapes import Shape, request_shape
 
 # A request line that is in order, whatever comes behind it.  What else is in order is for llhttp to say.
 _REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-\"$-~]*) HTTP/1\.1(?=\r\n)"
 )
-
-_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
-_ONLY_KEEP_ALIVE: Final = frozenset({b"keep-alive"})
-
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTALL)
 _METHOD_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} [^ \r\n]+ HTTP/1\.[01]\r\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")
 _H2C: Final = re.compile(rb"(?i)\bh2c\b")
 
 
-# Whether a field that there is but once is written as everybody understands it: blanks other than one
-# space, or zeros in front, are understood here but not everywhere.  Who disagrees about where a message
-# ends takes a part of it for the next one.
-def _is_plain_length(gap: bytes, value: bytes) -> bool:
-    return gap == b" " and value.isdigit() and (value[0] != 48 or len(value) == 1)
-
-
-_PLAIN_CODING: Final = re.compile(rb"\r\n(?i:transfer-encoding): chunked\r\n")
-
-
-class _Parser:
-    """
-    What requests and responses have in common: where messages begin and end.
-
-    @ivar closed: no further message is read: there was an error, or the last
-        message was the last one on its connection.
-    """
-
-    fault = 400
-    """The status of an error that has no better one."""
-
-    __slots__ = ("_chunks", "_events", "_left", "_llhttp", "_max_head", "_partial", "closed")
-
-    def __init__(self, max_head: int) -> None:
-        self.closed = False
-        self._max_head = max_head
-        self._events: list[Event] = []
-        self._partial = b""  # what has come of a head, which llhttp has seen
-        self._left = 0  # bytes of a body of known length that are still to come; UNTIL_CLOSE
-        self._chunks: ChunkDecoder | None = None  # in a chunked body
-        self._llhttp: Any = None
-        self._renew()
-
-    def _renew(self) -> None:
-        """Make a new llhttp, which knows nothing of what came before."""
-        raise NotImplementedError
-
-    @property
-    def in_head(self) -> bool:
-        """Whether some of a head has come, but not all of it."""
-        return bool(self._partial)
-
-    @property
-    def left(self) -> int:
-        """How many bytes of a body of known length are still to come; 0 or less for any other."""
-        return self._left
-
-    def leave_out(self, size: int) -> None:
-        """
-        Be told that the next bytes of a body of known length go another way.
-
-        @param size: how many; less than C{left}.
-        """
-        assert 0 <= size < self._left
-        self._left -= size
-
-    def close(self) -> None:
-        """Read nothing more."""
-        self.closed = True
-        self._partial = b""
-        if self._chunks is not None:
-            self._chunks.close()
-            self._chunks = None
-
-    def _fail(self, status: int, message: str) -> None:
-        self._events.append(HttpError(status, message))
-        self.close()
-
-    def _feed_head(self, data: bytes) -> bytes:
-        """Take bytes where a head is, or begins; return what comes behind it."""
-        partial = self._partial
-        if partial:
-            text = partial + data
-            end = text.find(_EMPTY_LINE, max(0, len(partial) - 3)) + 4
-        else:
-            if data[0] in b"\r\n":
-                data = data.lstrip(b"\r\n")  # empty lines before a message mean nothing (RFC 9112 2.2)
-            text = data
-            end = data.find(_EMPTY_LINE) + 4
-        try:
-            if end < 4:
-                return self._feed_partial(text, data)
-            if end > self._max_head:
-                self._too_large(text)
-                return b""
-            raw = text[:end]
-            self._llhttp.feed_data(raw[len(partial) :] if partial else raw)
-        except httptools.HttpParserUpgrade:
-            pass  # which is decided elsewhere
-        except httptools.HttpParserError as error:
-            self._malformed(error, text)
-            return b""
-        self._partial = b""
-        try:
-            self._take_head(raw)
-        except HttpError as error:
-            self._fail(error.status, str(error))
-            return b""
-        return text[end:]
-
-    def _feed_partial(self, text: bytes, data: bytes) -> bytes:
-        # llhttp sees it now, so that what is no HTTP is refused before it has come to an end.
-        if data:
-            self._llhttp.feed_data(data)
-            self._partial = text
-            line_end = text.find(b"\r\n")
-            if line_end >= 0:
-                try:
-                    self._check_start(text[: line_end + 2])
-                except HttpError as error:
-                    self._fail(error.status, str(error))
-                    return b""
-            if len(text) > self._max_head:
-                self._too_large(text)
-        return b""
-
-    def _check_start(self, line: bytes) -> None:
-        """
-        Refuse a start line that is not quite HTTP/1.
-
-        With one that is, llhttp finds the head complete where we do.
-        """
-        raise NotImplementedError
-
-    def _take_head(self, raw: bytes) -> None:
-        """Make the event, and get ready for the body."""
-        raise NotImplementedError
-
-    def _malformed(self, error: httptools.HttpParserError, text: bytes) -> None:
-        self._fail(self.fault, str(error))
-
-    def _too_large(self, text: bytes) -> None:
-        raise NotImplementedError
-
-    def _end(self, end: End) -> None:
-        """A message is complete."""
-        self._events.append(end)
-
-    def _feed_counted(self, data: bytes) -> bytes:
-        """Take a body of known length; return what comes behind it."""
-        size = len(data)
-        left = self._left
-        if size < left:
-            self._left = left - size
-            self._events.append(data)
-            return b""
-        self._left = 0
-        self._events.append(data if size == left else data[:left])
-        self._end(END)
-        return data[left:]
-
-    def _feed_chunks(self, chunks: ChunkDecoder, data: bytes) -> bytes:
-        """Take a chunked body; return what comes behind it."""
-        try:
-            rest = chunks.feed(data)
-        except HttpError as error:
-            self._take_data(chunks)
-            self._fail(error.status if self.fault == 400 else self.fault, str(error))
-            return b""
-        self._take_data(chunks)
-        if chunks.complete:
-            self._chunks = None
-            chunks.close()
-            self._end(End(chunks.trailers) if chunks.trailers else END)
-        return rest
-
-    def _take_data(self, chunks: ChunkDecoder) -> None:
-        """Make one event of all data of one read; none if there is none: an empty chunk would be the last."""
-        data = chunks.take_data()
-        if data:
-            self._events.append(data)
-
-
-class RequestParser(_Parser):
+class RequestParser(Parser):
     """
     Requests of one connection.
 
@@ -398,10 +178,10 @@ class RequestParser(_Parser):
                         self._known = known
                     return known
                 if (
-                    data.find(_EMPTY_LINE) + 4 == size
+                    data.find(EMPTY_LINE) + 4 == size
                     and self._host_line in data
-                    and _FIELDS.findall(data.lower()) == self._found
-                    and (size <= _MANY or data.count(b"\n") <= MAX_HEADERS + 2)
+                    and FIELDS.findall(data.lower()) == self._found
+                    and (size <= MANY or data.count(b"\n") <= MAX_HEADERS + 2)
                 ):
                     # What matters is the same.
                     try:
@@ -490,39 +270,39 @@ class RequestParser(_Parser):
         method, target, _ = parts
         if method == b"CONNECT":
             raise HttpError(405, "CONNECT is not for a reverse proxy")
-        if len(raw) > _MANY and raw.count(b"\n") > MAX_HEADERS + 2:
+        if len(raw) > MANY and raw.count(b"\n") > MAX_HEADERS + 2:
             raise HttpError(431, f"more than {MAX_HEADERS} header fields")
 
         host: bytes | None = None
         length: int | None = None
         coded = False
-        options = _NO_OPTIONS
+        options = NO_OPTIONS
         expect = False
         upgrade: bytes | None = None
         clean = http11
         mosn = False
         lower = raw.lower()
-        found = _FIELDS.findall(lower)
+        found = FIELDS.findall(lower)
         for name, gap, value in found:
-            kind = _KINDS.get(name)
+            kind = KINDS.get(name)
             if kind is None:
                 mosn = True
-            elif kind == _HOST:
+            elif kind == HOST:
                 if host is not None:
                     raise HttpError(400, "more than one Host")
                 # in its own case
                 begin = lower.index(b"\r\nhost:")
                 self._host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
                 host = self._host_line[7:].strip(b" \t\r\n")
-            elif kind == _LENGTH:
+            elif kind == LENGTH:
                 if length is not None:
                     raise HttpError(400, "Content-Length is not one number")
                 length = content_length(value.rstrip(b" \t"))
                 if length is None:
                     raise HttpError(400, "Content-Length is not one number")
                 if clean:
-                    clean = _is_plain_length(gap, value)
-            elif kind == _CODING:
+                    clean = is_plain_length(gap, value)
+            elif kind == CODING:
                 if coded:
                     raise HttpError(400, "more than one Transfer-Encoding")
                 if not http11:
@@ -531,14 +311,14 @@ class RequestParser(_Parser):
                     raise HttpError(501, "transfer coding other than chunked")
                 coded = True
                 if clean:
-                    clean = _PLAIN_CODING.search(raw) is not None
-            elif kind == _CONNECTION:
+                    clean = PLAIN_CODING.search(raw) is not None
+            elif kind == CONNECTION:
                 options |= connection_options(value)
-            elif kind == _EXPECT:
+            elif kind == EXPECT:
                 expect = expect or (http11 and value.rstrip(b" \t") == b"100-continue")
             else:
                 clean = False
-                if kind == _UPGRADE:
+                if kind == UPGRADE:
                     upgrade = value if upgrade is None else upgrade + b"," + value
         uncounted = length is None and not coded
         if coded:
@@ -549,7 +329,7 @@ class RequestParser(_Parser):
             length = 0
         keep_alive = http11
         if options:
-            if options != _ONLY_KEEP_ALIVE:
+            if options != ONLY_KEEP_ALIVE:
                 clean = False
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
         if host is None:
@@ -617,269 +397,3 @@ class RequestParser(_Parser):
         self._events.append(end)
         if self._last:
             self.close()
-
-
-class ResponseParser(_Parser):
-    """
-    Responses of one connection.
-
-    Call C{expect} before each request.
-
-    @ivar surplus: whether bytes came that belong to no response that was asked
-        for; the connection can't be used any more.
-    """
-
-    fault = 502
-
-    __slots__ = (
-        "_complete",
-        "_fresh",
-        "_head_request",
-        "_interim",
-        "_known",
-        "_known_size",
-        "_others",
-        "_rest",
-        "_shape",
-        "_shaped",
-        "surplus",
-    )
-
-    def __init__(self, max_head: int = MAX_RESPONSE_HEAD) -> None:
-        self.surplus = False
-        self._head_request = False
-        self._complete = True
-        self._fresh = False  # nothing of the response has come
-        # The head of the last response that came whole in one read, and the size of that.
-        self._known: ResponseHead | None = None
-        self._known_size = 0
-        # As for requests.
-        self._shape: Shape | None = None
-        self._shaped: ResponseHead | None = None
-        self._others = 0
-        self._interim = 0  # interim responses that have come before the final one
-        self._rest = b""
-        super().__init__(max_head)
-
-    def _renew(self) -> None:
-        self._llhttp = httptools.HttpResponseParser(None)
-
-    def expect(self, head_request: bool) -> None:
-        """
-        Get ready for the response to a request.
-
-        @param head_request: whether its method is HEAD, so that no body follows.
-        """
-        self._complete = False
-        self._fresh = True
-        self._head_request = head_request
-
-    def feed(self, data: bytes) -> list[Event]:
-        """
-        Take bytes.
-
-        @return: what they complete; the final L{End} is the last event there
-            is until C{expect} is called again.  Behind a head of status 101
-            the bytes are not HTTP: C{take_rest}.
-        """
-        found = self.feed_one(data)
-        if type(found) is list:
-            return found
-        assert type(found) is ResponseHead
-        body = data[len(found.raw) :]
-        return [found, body, END] if body else [found, END]
-
-    def feed_one(self, data: bytes) -> ResponseHead | list[Event]:
-        """
-        Do as C{feed} does, but take nothing apart that came in one piece.
-
-        @return: the head if C{data} is a whole final response: what is behind
-            the head in it is the body, and is complete.
-        """
-        if not self._fresh:
-            self._events = []
-            return self._feed_on(self._events, data)
-        self._fresh = False
-        known = self._known
-        if (
-            known is not None
-            and len(data) == self._known_size
-            and data.startswith(known.raw)
-            and not (self._head_request or self.closed)
-        ):
-            self._complete = True  # as it was the last time
-            return known
-        if self._shape is not None and not (self._head_request or self.closed):
-            found = self._shape.match(data)
-            if found is not None:
-                end = found.end()
-                if len(data) - end == int(found[1]) and end <= self._max_head:
-                    self._complete = True
-                    self._others = 0
-                    known = self._shaped
-                    assert known is not None
-                    return known.again(data[:end], len(data) - end)
-        return self._feed_first(data)
-
-    def _feed_first(self, data: bytes) -> ResponseHead | list[Event]:
-        """Take the first bytes of a response."""
-        events: list[Event] = []
-        self._events = events
-        if self.closed or not data:
-            return events
-        rest = self._feed_head(data)
-        if events:
-            head = events[0]
-            if type(head) is ResponseHead and len(head.raw) + len(rest) == len(data):
-                if rest and len(rest) == self._left:
-                    self._left = 0
-                    self._complete = True
-                    if len(head.raw) <= MAX_KNOWN:
-                        self._known, self._known_size = head, len(data)
-                        self._others += 1
-                        if self._others == SHAPE_AFTER:
-                            self._others = 0
-                            self._shape = None if self._shape is not None else response_shape(head.raw)
-                            self._shaped = head
-                    return head
-                if not rest and len(events) == 2:
-                    return head
-        if self.closed:
-            self._rest = rest  # of the next protocol
-            return events
-        return self._feed_on(events, rest)
-
-    def _feed_on(self, events: list[Event], data: bytes) -> list[Event]:
-        while data and not self.closed:
-            if self._left:
-                if self._left == UNTIL_CLOSE:
-                    events.append(data)
-                    break
-                data = self._feed_counted(data)
-            elif self._chunks is not None:
-                data = self._feed_chunks(self._chunks, data)
-            elif self._complete:
-                self.surplus = True
-                break
-            else:
-                data = self._feed_head(data)
-                if self.closed:
-                    self._rest = data  # of the next protocol
-        return events
-
-    def eof(self) -> list[Event]:
-        """
-        The peer has closed the connection.
-
-        @return: the end of a response that ends so, an error if one was cut
-            off or never came, or nothing if none was expected.
-        """
-        self._events = []
-        if not self._complete and not self.closed:
-            if self._left == UNTIL_CLOSE:
-                self._left = 0
-                self._end(END)
-                self.close()
-            else:
-                self._fail(502, "connection closed before the end of the response")
-        return self._events
-
-    def take_rest(self) -> bytes:
-        """Take what came behind a head of status 101."""
-        rest, self._rest = self._rest, b""
-        return rest
-
-    def _too_large(self, text: bytes) -> None:
-        self._fail(502, f"response head larger than {self._max_head} bytes")
-
-    def _check_start(self, line: bytes) -> None:
-        if not _STATUS_LINE.match(line):
-            raise HttpError(502, "malformed status line in the response")
-
-    def _take_head(self, raw: bytes) -> None:
-        status = 200
-        http11 = True
-        if not raw.startswith(_OK):
-            self._check_start(raw)
-            status = int(raw[9:12])
-            http11 = raw.startswith(b"HTTP/1.1")
-        if len(raw) > _MANY and raw.count(b"\n") > MAX_HEADERS + 2:
-            raise HttpError(502, f"more than {MAX_HEADERS} header fields in the response")
-
-        length: int | None = None
-        coded = False
-        clean = http11
-        options = _NO_OPTIONS
-        for name, gap, value in _FIELDS.findall(raw.lower()):
-            if name == b"content-length":
-                if length is not None:
-                    raise HttpError(502, "Content-Length of the response is not one number")
-                length = content_length(value.rstrip(b" \t"))
-                if length is None:
-                    raise HttpError(502, "Content-Length of the response is not one number")
-                if clean:
-                    clean = _is_plain_length(gap, value)
-                continue
-            kind = _KINDS.get(name)
-            if kind == _CODING:
-                if coded or not http11 or value.rstrip(b" \t") != b"chunked":
-                    raise HttpError(502, "transfer coding of the response is not understood")
-                coded = True
-                if clean:
-                    clean = _PLAIN_CODING.search(raw) is not None
-            elif kind == _CONNECTION:
-                options |= connection_options(value)
-            elif kind in (_UPGRADE, _OTHER_HOP):
-                clean = False
-        if coded and length is not None:
-            raise HttpError(502, "both Content-Length and Transfer-Encoding in the response")
-        keep_alive = http11
-        if options:
-            if options != _ONLY_KEEP_ALIVE:
-                clean = False
-            keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
-
-        interim = status < 200
-        if interim or status == 204 or status == 304:
-            if interim and (coded or length):
-                raise HttpError(502, "interim response with a body")
-            if coded or (length is not None and status != 304):
-                clean = False  # such framing is not forwarded
-            body = 0
-        elif self._head_request:
-            if coded:
-                clean = False
-            body = 0
-        elif coded:
-            body = CHUNKED
-        elif length is None:
-            body = UNTIL_CLOSE
-            clean = False
-            keep_alive = False
-        else:
-            body = length
-        self._events.append(ResponseHead(raw, status, http11, body, keep_alive, options, clean))
-        if interim:
-            self._interim += 1
-            if self._interim > MAX_INTERIM:
-                self._events.pop()
-                raise HttpError(502, f"more than {MAX_INTERIM} interim responses")
-            if status == 101:
-                if not self._llhttp.should_upgrade():
-                    self._events.pop()
-                    raise HttpError(502, "101 without Connection: upgrade")
-                self.close()
-            return
-        if body or self._head_request:
-            self._renew()  # llhttp expects what it will not see
-        if body == 0:
-            self._end(END)
-        elif body == CHUNKED:
-            self._chunks = ChunkDecoder(self._max_head)
-        else:
-            self._left = body
-
-    def _end(self, end: End) -> None:
-        self._complete = True
-        self._interim = 0
-        self._events.append(end)

@@ -12,7 +12,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http1 import (
-    _KINDS,
     CHUNK_EXCESS,
     CHUNKED,
     END,
@@ -35,6 +34,7 @@ from reverseproxy.wire.http1_headers import (
     response_head_bytes,
     status_line,
 )
+from reverseproxy.wire.http1_parser import KINDS
 from reverseproxy.wire.http1_shapes import MATTERING, request_shape, response_shape
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
 
@@ -928,7 +928,7 @@ class ShapeTests(SynchronousTestCase):
             self.assertIs(parser.feed(data[-1:])[-1], END)
 
     def test_all_that_matters(self) -> None:
-        self.assertEqual(MATTERING, set(_KINDS))
+        self.assertEqual(MATTERING, set(KINDS))
 
     def test_what_is_not_said_plainly(self) -> None:
         for fields in (

@@ -1,0 +1,317 @@
+"""
+Responses of HTTP/1 as events; see L{reverseproxy.wire.http1}.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_INTERIM", "MAX_RESPONSE_HEAD", "ResponseParser"]
+
+import re
+from typing import Final
+
+import httptools
+
+from reverseproxy.errors import HttpError
+from reverseproxy.wire.http1_chunks import MAX_HEADERS, ChunkDecoder
+from reverseproxy.wire.http1_headers import (
+    CHUNKED,
+    UNTIL_CLOSE,
+    ResponseHead,
+    connection_options,
+    content_length,
+)
+from reverseproxy.wire.http1_parser import (
+    CODING,
+    CONNECTION,
+    END,
+    FIELDS,
+    KINDS,
+    MANY,
+    MAX_KNOWN,
+    NO_OPTIONS,
+    ONLY_KEEP_ALIVE,
+    OTHER_HOP,
+    PLAIN_CODING,
+    SHAPE_AFTER,
+    UPGRADE,
+    End,
+    Event,
+    Parser,
+    is_plain_length,
+)
+from reverseproxy.wire.http1_shapes import Shape, response_shape
+
+MAX_RESPONSE_HEAD: Final = 65536
+"""Bytes of a response head.  Requests have a limit of their own, which is configured."""
+
+MAX_INTERIM: Final = 100
+"""Interim responses (1xx) before the final one."""
+
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")
+
+
+class ResponseParser(Parser):
+    """
+    Responses of one connection.
+
+    Call C{expect} before each request.
+
+    @ivar surplus: whether bytes came that belong to no response that was asked
+        for; the connection can't be used any more.
+    """
+
+    fault = 502
+
+    __slots__ = (
+        "_complete",
+        "_fresh",
+        "_head_request",
+        "_interim",
+        "_known",
+        "_known_size",
+        "_others",
+        "_rest",
+        "_shape",
+        "_shaped",
+        "surplus",
+    )
+
+    def __init__(self, max_head: int = MAX_RESPONSE_HEAD) -> None:
+        self.surplus = False
+        self._head_request = False
+        self._complete = True
+        self._fresh = False  # nothing of the response has come
+        # The head of the last response that came whole in one read, and the size of that.
+        self._known: ResponseHead | None = None
+        self._known_size = 0
+        # As for requests.
+        self._shape: Shape | None = None
+        self._shaped: ResponseHead | None = None
+        self._others = 0
+        self._interim = 0  # interim responses that have come before the final one
+        self._rest = b""
+        super().__init__(max_head)
+
+    def _renew(self) -> None:
+        self._llhttp = httptools.HttpResponseParser(None)
+
+    def expect(self, head_request: bool) -> None:
+        """
+        Get ready for the response to a request.
+
+        @param head_request: whether its method is HEAD, so that no body follows.
+        """
+        self._complete = False
+        self._fresh = True
+        self._head_request = head_request
+
+    def feed(self, data: bytes) -> list[Event]:
+        """
+        Take bytes.
+
+        @return: what they complete; the final L{End} is the last event there
+            is until C{expect} is called again.  Behind a head of status 101
+            the bytes are not HTTP: C{take_rest}.
+        """
+        found = self.feed_one(data)
+        if type(found) is list:
+            return found
+        assert type(found) is ResponseHead
+        body = data[len(found.raw) :]
+        return [found, body, END] if body else [found, END]
+
+    def feed_one(self, data: bytes) -> ResponseHead | list[Event]:
+        """
+        Do as C{feed} does, but take nothing apart that came in one piece.
+
+        @return: the head if C{data} is a whole final response: what is behind
+            the head in it is the body, and is complete.
+        """
+        if not self._fresh:
+            self._events = []
+            return self._feed_on(self._events, data)
+        self._fresh = False
+        known = self._known
+        if (
+            known is not None
+            and len(data) == self._known_size
+            and data.startswith(known.raw)
+            and not (self._head_request or self.closed)
+        ):
+            self._complete = True  # as it was the last time
+            return known
+        if self._shape is not None and not (self._head_request or self.closed):
+            found = self._shape.match(data)
+            if found is not None:
+                end = found.end()
+                if len(data) - end == int(found[1]) and end <= self._max_head:
+                    self._complete = True
+                    self._others = 0
+                    known = self._shaped
+                    assert known is not None
+                    return known.again(data[:end], len(data) - end)
+        return self._feed_first(data)
+
+    def _feed_first(self, data: bytes) -> ResponseHead | list[Event]:
+        """Take the first bytes of a response."""
+        events: list[Event] = []
+        self._events = events
+        if self.closed or not data:
+            return events
+        rest = self._feed_head(data)
+        if events:
+            head = events[0]
+            if type(head) is ResponseHead and len(head.raw) + len(rest) == len(data):
+                if rest and len(rest) == self._left:
+                    self._left = 0
+                    self._complete = True
+                    if len(head.raw) <= MAX_KNOWN:
+                        self._known, self._known_size = head, len(data)
+                        self._others += 1
+                        if self._others == SHAPE_AFTER:
+                            self._others = 0
+                            self._shape = None if self._shape is not None else response_shape(head.raw)
+                            self._shaped = head
+                    return head
+                if not rest and len(events) == 2:
+                    return head
+        if self.closed:
+            self._rest = rest  # of the next protocol
+            return events
+        return self._feed_on(events, rest)
+
+    def _feed_on(self, events: list[Event], data: bytes) -> list[Event]:
+        while data and not self.closed:
+            if self._left:
+                if self._left == UNTIL_CLOSE:
+                    events.append(data)
+                    break
+                data = self._feed_counted(data)
+            elif self._chunks is not None:
+                data = self._feed_chunks(self._chunks, data)
+            elif self._complete:
+                self.surplus = True
+                break
+            else:
+                data = self._feed_head(data)
+                if self.closed:
+                    self._rest = data  # of the next protocol
+        return events
+
+    def eof(self) -> list[Event]:
+        """
+        The peer has closed the connection.
+
+        @return: the end of a response that ends so, an error if one was cut
+            off or never came, or nothing if none was expected.
+        """
+        self._events = []
+        if not self._complete and not self.closed:
+            if self._left == UNTIL_CLOSE:
+                self._left = 0
+                self._end(END)
+                self.close()
+            else:
+                self._fail(502, "connection closed before the end of the response")
+        return self._events
+
+    def take_rest(self) -> bytes:
+        """Take what came behind a head of status 101."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def _too_large(self, text: bytes) -> None:
+        self._fail(502, f"response head larger than {self._max_head} bytes")
+
+    def _check_start(self, line: bytes) -> None:
+        if not _STATUS_LINE.match(line):
+            raise HttpError(502, "malformed status line in the response")
+
+    def _take_head(self, raw: bytes) -> None:
+        status = 200
+        http11 = True
+        if not raw.startswith(_OK):
+            self._check_start(raw)
+            status = int(raw[9:12])
+            http11 = raw.startswith(b"HTTP/1.1")
+        if len(raw) > MANY and raw.count(b"\n") > MAX_HEADERS + 2:
+            raise HttpError(502, f"more than {MAX_HEADERS} header fields in the response")
+
+        length: int | None = None
+        coded = False
+        clean = http11
+        options = NO_OPTIONS
+        for name, gap, value in FIELDS.findall(raw.lower()):
+            if name == b"content-length":
+                if length is not None:
+                    raise HttpError(502, "Content-Length of the response is not one number")
+                length = content_length(value.rstrip(b" \t"))
+                if length is None:
+                    raise HttpError(502, "Content-Length of the response is not one number")
+                if clean:
+                    clean = is_plain_length(gap, value)
+                continue
+            kind = KINDS.get(name)
+            if kind == CODING:
+                if coded or not http11 or value.rstrip(b" \t") != b"chunked":
+                    raise HttpError(502, "transfer coding of the response is not understood")
+                coded = True
+                if clean:
+                    clean = PLAIN_CODING.search(raw) is not None
+            elif kind == CONNECTION:
+                options |= connection_options(value)
+            elif kind in (UPGRADE, OTHER_HOP):
+                clean = False
+        if coded and length is not None:
+            raise HttpError(502, "both Content-Length and Transfer-Encoding in the response")
+        keep_alive = http11
+        if options:
+            if options != ONLY_KEEP_ALIVE:
+                clean = False
+            keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
+
+        interim = status < 200
+        if interim or status == 204 or status == 304:
+            if interim and (coded or length):
+                raise HttpError(502, "interim response with a body")
+            if coded or (length is not None and status != 304):
+                clean = False  # such framing is not forwarded
+            body = 0
+        elif self._head_request:
+            if coded:
+                clean = False
+            body = 0
+        elif coded:
+            body = CHUNKED
+        elif length is None:
+            body = UNTIL_CLOSE
+            clean = False
+            keep_alive = False
+        else:
+            body = length
+        self._events.append(ResponseHead(raw, status, http11, body, keep_alive, options, clean))
+        if interim:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                self._events.pop()
+                raise HttpError(502, f"more than {MAX_INTERIM} interim responses")
+            if status == 101:
+                if not self._llhttp.should_upgrade():
+                    self._events.pop()
+                    raise HttpError(502, "101 without Connection: upgrade")
+                self.close()
+            return
+        if body or self._head_request:
+            self._renew()  # llhttp expects what it will not see
+        if body == 0:
+            self._end(END)
+        elif body == CHUNKED:
+            self._chunks = ChunkDecoder(self._max_head)
+        else:
+            self._left = body
+
+    def _end(self, end: End) -> None:
+        self._complete = True
+        self._interim = 0
+        self._events.append(end)
