@@ -212,7 +212,7 @@ def _swarm(port: int, mux: bool) -> None:
 
 
 def _agents(port: int, mux: bool) -> None:
-    from twisted.internet import reactor as stock  # noqa: TID251 - a program of its own
+    from twisted.internet import reactor as stock
     from twisted.internet.interfaces import IConnector
     from twisted.internet.protocol import Protocol
     from twisted.internet.task import LoopingCall

@@ -30,6 +30,7 @@ from twisted.python.util import switchUID
 
 from reverseproxy import __version__, quickstart
 from reverseproxy.app import ReverseProxy
+from reverseproxy.clock import use_monotonic_time
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS
 from reverseproxy.config.summary import summarize
@@ -159,8 +160,9 @@ def _reactor() -> Any:
 
 
 def _with_transport(transport: str | None) -> Any:
-    """Give the reactor the connections that were asked for."""
+    """Give the reactor a clock that nobody sets, and the connections that were asked for."""
     reactor = _reactor()
+    use_monotonic_time(reactor)
     if transport == "stock" or not is_supported(reactor):
         return reactor
     keep_memory()

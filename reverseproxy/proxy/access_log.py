@@ -63,6 +63,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from reverseproxy.clock import wall_time
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogFile, Throttle, escape, format_time
@@ -422,6 +423,7 @@ class AccessLog:
         listener: str = "",
         dry: bool = False,
         worker: int = 0,
+        wall: Callable[[], float] = wall_time,
     ) -> None:
         """
         Open the log.
@@ -429,11 +431,11 @@ class AccessLog:
         @param path: C{"stdout"}, C{"stderr"}, or a file; empty for
             C{<listener>_access.log} in the current directory.
         @param fmt: the format; empty for L{DEFAULT_FORMAT}; C{"json"} for JSON.
-        @param clock: the reactor: schedules writes, and tells the time of
-            records that do not.
+        @param clock: the reactor: schedules writes.
         @param listener: the listener's name.
         @param dry: only look whether it could be opened.
         @param worker: the number of this worker, from 1; 0 for a process that is none.
+        @param wall: seconds since 1970: tells the time of records that do not.
         @raise ConfigError: if the file can't be opened or the format is none.
         """
         self.path = path or f"{listener.replace('/', '_')}_access.log"
@@ -451,6 +453,7 @@ class AccessLog:
                 for name in unknown
             )
         self._clock = clock
+        self._wall = wall
         self._file = LogFile(self.path, "log_path", dry)
         self._lines: list[str] = []
         self._size = 0
@@ -465,7 +468,7 @@ class AccessLog:
             self.lost += 1
             return
         if not record.start:
-            record.start = self._clock.seconds() - record.duration
+            record.start = self._wall() - record.duration
         line = self._format(record)
         self._lines.append(line)
         self._size += len(line)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 __all__ = ["REQUEST_BUFFER", "Exchange", "IDownstream", "IUpstream"]
 
-import time
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from reverseproxy.clock import wall_time
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, HttpError
@@ -470,7 +470,7 @@ class Exchange(Attempts):
                 return self.head.target.partition(b"?")[0].decode("ascii")
             case "start_time":
                 age = self._clock.seconds() - self.started
-                return format_time(time.time() - age)
+                return format_time(wall_time() - age)
             case (
                 "duration"
                 | "process_time_duration"

@@ -76,7 +76,7 @@ class AccessLogTestCase(SynchronousTestCase):
 
     def log(self, fmt: str = "", listener: str = "ingress") -> AccessLog:
         """An access log at the path."""
-        log = AccessLog(self.path, fmt, self.clock, listener)
+        log = AccessLog(self.path, fmt, self.clock, listener, wall=self.clock.seconds)
         self.addCleanup(log.close)
         return log
 
