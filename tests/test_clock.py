@@ -31,8 +31,8 @@ class MonotonicTimeTests(SynchronousTestCase):
         call = self.reactor.callLater(5, lambda: None)
         for step in (-7200.0, 7200.0):
             self.reactor.wall += step
-            self.assertAlmostEqual(self.reactor.timeout(), 5.0, delta=1.0)
-            self.assertAlmostEqual(call.getTime() - time.monotonic(), 5.0, delta=1.0)
+            self.assertApproximates(self.reactor.timeout(), 5.0, 1.0)
+            self.assertApproximates(call.getTime() - time.monotonic(), 5.0, 1.0)
 
     def test_pending_calls_keep_their_delays(self) -> None:
         called: list[int] = []
@@ -44,9 +44,9 @@ class MonotonicTimeTests(SynchronousTestCase):
         use_monotonic_time(self.reactor)
         del calls[0]
         for delay, call in ((50, calls[50]), (35, calls[30]), (7, calls[7]), (9, pending)):
-            self.assertAlmostEqual(call.getTime() - time.monotonic(), delay, delta=1.0)
+            self.assertApproximates(call.getTime() - time.monotonic(), delay, 1.0)
         calls[50].reset(3)
-        self.assertAlmostEqual(self.reactor.timeout(), 3.0, delta=1.0)
+        self.assertApproximates(self.reactor.timeout(), 3.0, 1.0)
         for call in (*calls.values(), pending):
             call.reset(0)
         self.reactor.runUntilCurrent()
@@ -56,7 +56,7 @@ class MonotonicTimeTests(SynchronousTestCase):
         use_monotonic_time(self.reactor)
         call = self.reactor.callLater(5, lambda: None)
         use_monotonic_time(self.reactor)
-        self.assertAlmostEqual(call.getTime() - time.monotonic(), 5.0, delta=1.0)
+        self.assertApproximates(call.getTime() - time.monotonic(), 5.0, 1.0)
 
     def test_only_reactors(self) -> None:
         clock = Clock()
