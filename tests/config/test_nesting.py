@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config import nesting
 from reverseproxy.config.nesting import MAX_DEPTH, check_nesting
 
-BLOCK = "".join(" " * depth + "a:\n" for depth in range(1500))
+BLOCK = "".join(" " * depth + "a:\n" for depth in range(200))
 
 
 class _BoundedLoader(yaml.SafeLoader):

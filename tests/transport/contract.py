@@ -249,19 +249,35 @@ class Contract(TestCase):
 
     # the plain socket
 
+    async def is_reset(self, peer: socket.socket) -> None:
+        """Wait until the plain socket hears that it was reset."""
+        with self.assertRaises(ConnectionResetError):
+            await self.hear(peer)
+
     async def receive(self, peer: socket.socket, size: int) -> bytes:
         """Read so many bytes, or up to the end."""
         data = bytearray()
         while len(data) < size:
-            try:
-                piece = peer.recv(min(size - len(data), 2**18))
-            except BlockingIOError:
-                await deferLater(reactor, 0)
-                continue
+            piece = await self.hear(peer, min(size - len(data), 2**18))
             if not piece:
                 break
             data += piece
         return bytes(data)
+
+    async def hear(self, peer: socket.socket, size: int = 2**18) -> bytes:
+        """
+        Wait for whatever comes next: data, or C{b""} for an end-of-file.
+
+        What the reactor has done may be on its way to the plain socket for any
+        number of turns, so that this is the way to look for an end, too.
+
+        @raise OSError: if it is an error.
+        """
+        while True:
+            try:
+                return peer.recv(size)
+            except BlockingIOError:
+                await deferLater(reactor, 0)
 
     async def receive_end(self, peer: socket.socket) -> bytes:
         """Read everything up to the end."""
