@@ -44,7 +44,9 @@ class DynamicServerListConfig(Model):
     """Where an agent learns of servers while it runs."""
 
     dynamic_server_lister: Text = key(
-        "", "Name of a server lister, built in or of a plug-in; empty means none."
+        "",
+        "Name of a server lister, built in or of a plug-in; empty means none.",
+        spellings=("DynamicServerLister",),
     )
     config: Mapping[str, Any] = key({}, "Options of the server lister.", ours=True)
 
@@ -53,46 +55,65 @@ class TunnelAgentConfig(Model):
     """
     Connections that an agent holds open to tunnel servers.
 
+    Keys may have the names of MOSN's Go fields too, and durations those of its
+    first version, which counted milliseconds.
+
     @ivar connection_num: per server address.
     @ivar tls_context: L{None} for plaintext.
     """
 
     enable: Bool = key(False, "Whether this agent runs; unless it is true, the rest is ignored.")
     connection_num: Annotated[Int, AfterValidator(_connection_num)] = key(
-        0, "How many connections to hold to each address of a server; 0 means none at all."
+        0,
+        "How many connections to hold to each address of a server; 0 means none at all.",
+        spellings=("ConnectionNum", "ConnectionNumPerAddress", "connection_num_per_address"),
     )
     cluster: Text = key("", "The cluster on the server that these connections join.")
     hosting_listener: Text = key(
-        "", "The listener of this configuration that serves what comes through the connections."
+        "",
+        "The listener of this configuration that serves what comes through the connections.",
+        spellings=("HostingListener",),
     )
     server_list: tuple[HostPort, ...] = key(
-        (), 'Tunnel servers, each "host:port". A name that has several addresses counts as several servers.'
+        (),
+        'Tunnel servers, each "host:port". A name that has several addresses counts as several servers.',
+        spellings=("ServerList", "StaticServerList", "static_server_list"),
     )
     dynamic_server_list_config: DynamicServerListConfig = key(
-        DynamicServerListConfig(), "Where to learn of servers while the agent runs."
+        DynamicServerListConfig(),
+        "Where to learn of servers while the agent runs.",
+        spellings=("DynamicServerListConfig",),
     )
     connect_retry_times: Annotated[Int, AfterValidator(_retry_times)] = key(
-        0, "How often to try again to connect; 0 and -1 mean for ever."
+        0, "How often to try again to connect; 0 and -1 mean for ever.", spellings=("ConnectRetryTimes",)
     )
     reconnect_base_duration: Annotated[Span, or_default(_RECONNECT)] = key(
         _RECONNECT,
         "The first wait before trying again; it doubles with each failure. 0 means 3 s.",
+        spellings=("ReconnectBaseDuration",),
+        milliseconds=("reconnect_base_duration_ms", "ReconnectBaseDurationMs"),
         nullable=False,
     )
     connect_timeout_duration: Annotated[Span, or_default(_CONNECT_TIMEOUT)] = key(
         _CONNECT_TIMEOUT,
         "How long dialling may take, and after it the server's answer. 0 means 15 s.",
+        spellings=("ConnectTimeoutDuration",),
+        milliseconds=("connect_timeout_duration_ms", "ConnectTimeoutDurationMs"),
         nullable=False,
     )
     credential_policy: Text = key(
-        "", "Name of a credential policy, built in or of a plug-in; empty means no credential."
+        "",
+        "Name of a credential policy, built in or of a plug-in; empty means no credential.",
+        spellings=("CredentialPolicy",),
     )
     graceful_close_max_wait_duration: Annotated[Span, or_default(_GRACEFUL_WAIT)] = key(
         _GRACEFUL_WAIT,
         "How long requests under way may take when the agent stops. 0 means 15 s.",
+        spellings=("GracefulCloseMaxWaitDuration",),
+        milliseconds=("graceful_close_max_wait_duration_ms", "GracefulCloseMaxWaitDurationMs"),
         nullable=False,
     )
-    tls_context: TlsContextConfig | None = key(None, "TLS towards the servers.")
+    tls_context: TlsContextConfig | None = key(None, "TLS towards the servers.", spellings=("TLSContext",))
     credential_config: Mapping[str, Any] = key(
         {}, "Options of the credential policy.", ours=True, secret=True
     )

@@ -14,15 +14,18 @@ __all__ = [
     "KeyInfo",
     "Model",
     "Shape",
+    "Spelling",
     "key",
     "key_info",
     "keys_of",
     "names_of",
     "shape_of",
+    "spellings_of",
 ]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Final, Union, get_args, get_origin
 
@@ -38,6 +41,8 @@ class KeyInfo:
     What is known of one key of the configuration beside its type and default.
 
     @ivar name: how documents spell it, where that is not the field's name.
+    @ivar spellings: other names that documents may give it.
+    @ivar milliseconds: the same for a duration, as a whole number of milliseconds.
     @ivar acted: whether this release acts on it.
     @ivar why: the warning for a key that is not acted on.
     @ivar harmless: values of such a key that ask for nothing else than what
@@ -55,6 +60,8 @@ class KeyInfo:
     """
 
     name: str = ""
+    spellings: tuple[str, ...] = ()
+    milliseconds: tuple[str, ...] = ()
     acted: bool = True
     why: str = NOT_YET
     harmless: tuple[Any, ...] = ()
@@ -115,6 +122,37 @@ def keys_of(model: type[Model]) -> Iterator[tuple[str, FieldInfo, KeyInfo]]:
 def names_of(model: type[Model]) -> dict[str, str]:
     """How documents spell each key of a model, to the field's name."""
     return {info.name: name for name, _, info in keys_of(model)}
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """
+    One way to write a key.
+
+    @ivar field: the model's field.
+    @ivar name: the key as the reference writes it.
+    @ivar duration: whether the key is a duration that can be given in
+        milliseconds as well.
+    @ivar milliseconds: whether this is the name for that: its value is a whole
+        number of milliseconds.
+    """
+
+    field: str
+    name: str
+    duration: bool = False
+    milliseconds: bool = False
+
+
+@cache
+def spellings_of(model: type[Model]) -> Mapping[str, Spelling]:
+    """Each way to write a key of a model, in lower case, as keys are matched in any case."""
+    found: dict[str, Spelling] = {}
+    for field, _, info in keys_of(model):
+        for name in (info.name, *info.spellings):
+            found[name.lower()] = Spelling(field, name, bool(info.milliseconds))
+        for name in info.milliseconds:
+            found[name.lower()] = Spelling(field, name, True, True)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, Final
 
-from reverseproxy.config._base import KeyInfo, Model, key_info, keys_of, names_of, shape_of
+from reverseproxy.config._base import (
+    KeyInfo,
+    Model,
+    Spelling,
+    key_info,
+    keys_of,
+    names_of,
+    shape_of,
+    spellings_of,
+)
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import Object
 from reverseproxy.config._listeners import (
@@ -27,7 +36,8 @@ from reverseproxy.config._listeners import (
     RpcOptions,
 )
 from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
-from reverseproxy.config._values import quote
+from reverseproxy.config._spellings import same_value
+from reverseproxy.config._values import describe, quote
 from reverseproxy.errors import Problem
 
 Location = tuple[str | int, ...]
@@ -310,37 +320,78 @@ class Tree:
 
     def _keys(self, node: Node, document: Object) -> None:
         """Put each key of an object under the field that it is for."""
-        names = names_of(node.model)
-        folded = {name.lower(): name for name in names}
-        fields: dict[str, str] = {}
-        latest: dict[str, str] = {}
-        for written in document:
-            name = written if written in names else folded.get(written.lower())
-            if name is not None:
-                fields[written] = names[name]
-                if name in latest and document[written] is None:
-                    continue  # null leaves what was there before
-                if name in latest:
-                    self._repeated(node, latest[name])
-                latest[name] = written
-        for written in document.repeated:
-            self._repeated(node, written)
+        spellings = spellings_of(node.model)
+        counting = self._counting(node, document)
         # Which model a field has may depend on the others, so texts go ahead.
-        for written in latest.values():
+        for field, written in counting.items():
             if isinstance(document[written], str):
-                node.put(fields[written], written, document[written])
+                node.put(field, written, document[written])
         for written, value in document.items():
             self._findings.seen(node.file, _below(node.path, written))
-            if written not in fields:
-                self._unknown(node, written, names)
-            elif written in latest.values():
-                self._field(node, fields[written], written, value)
+            spelling = spellings.get(written.lower())
+            if spelling is None:
+                self._unknown(node, written)
+            elif counting[spelling.field] == written:
+                self._spelt(node, spelling, written, value)
         model = self._config_model(node)
         if model is not None and "config" not in node:
             node["config"] = self._object(model, None, node.file, node.place("config"))
         for field, _, info in keys_of(node.model):
             if info.directory_of and isinstance(node.get(field), str):
                 self._files(node, field, info.directory_of)
+
+    def _counting(self, node: Node, document: Object) -> dict[str, str]:
+        """
+        Find which key of an object counts for each field.
+
+        Of keys that differ in nothing but case, that is the last one, as in Go.
+        Different names of one field must say the same.
+        """
+        spellings = spellings_of(node.model)
+        latest: dict[Spelling, str] = {}
+        for written in document:
+            spelling = spellings.get(written.lower())
+            if spelling is None or (spelling in latest and document[written] is None):
+                continue  # null leaves what was there before
+            if spelling in latest:
+                self._repeated(node, latest[spelling])
+            latest[spelling] = written
+        for written in document.repeated:
+            self._repeated(node, written)
+        counting: dict[str, str] = {}
+        chosen: dict[str, Spelling] = {}
+        for spelling, written in latest.items():
+            other = counting.get(spelling.field)
+            if other is None or document[other] is None:
+                counting[spelling.field], chosen[spelling.field] = written, spelling
+                continue
+            value = document[written]
+            first = chosen[spelling.field]
+            if value is not None and not same_value(document[other], first, value, spelling):
+                self._findings.seen(node.file, _below(node.path, written))
+                place = _below(node.path, other)
+                self._findings.error(
+                    node.file,
+                    _below(node.path, written),
+                    f"is another name of {quote(first.name)}, which says something else at {place}; "
+                    "write one of them",
+                )
+        return counting
+
+    def _spelt(self, node: Node, spelling: Spelling, written: str, value: Any) -> None:
+        """Take in one key's value, whichever of its names the key has."""
+        if spelling.milliseconds and value is not None:
+            if isinstance(value, bool) or not isinstance(value, int):
+                place = _below(node.path, written)
+                problem = f"expected a whole number of milliseconds, got {describe(value)}"
+                self._findings.error(node.file, place, problem)
+                node.pop(spelling.field, None)
+                node.lost.add(spelling.field)
+                return
+            value = f"{value}ms"
+        elif spelling.milliseconds:
+            return
+        self._field(node, spelling.field, written, value)
 
     def _field(self, node: Node, field: str, written: str, value: Any) -> None:
         """Take in one key's value."""
@@ -383,8 +434,9 @@ class Tree:
         kind = node.get("type")
         return node.model.config_by_type.get(kind) if isinstance(kind, str) else None
 
-    def _unknown(self, node: Node, written: str, names: dict[str, str]) -> None:
+    def _unknown(self, node: Node, written: str) -> None:
         """Warn of a key that no field is for."""
+        names = names_of(node.model)
         near = get_close_matches(written.lower(), [name.lower() for name in names], n=1, cutoff=0.75)
         hint = next((f"; did you mean {quote(name)}?" for name in names if name.lower() in near), "")
         self._findings.warn(node.file, _below(node.path, written), f"unknown key, ignored{hint}")

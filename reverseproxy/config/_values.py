@@ -38,7 +38,7 @@ from typing import Annotated, Any, Final
 import re2
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, StrictBool, StrictStr, ValidationInfo
 
-from reverseproxy.config.durations import format_duration, parse_duration
+from reverseproxy.config.durations import WRITE, format_duration, parse_duration, without_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,6 @@ Free = Any
 """A value that is kept as it is in the document."""
 
 _LONGEST: Final = 80
-_WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
 
 
 def quote(text: str) -> str:
@@ -109,9 +108,9 @@ def _duration(value: Any, info: ValidationInfo) -> Any:
         # A lone surrogate, which JSON can name, would be more than the message can say.
         return parse_duration(value.encode("utf-8", "backslashreplace").decode())
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{describe(value)} is not a duration; {_WRITE}")
+        raise ValueError(f"{describe(value)} is not a duration; {WRITE}")
     if from_document(info) and (value != 0 or isinstance(value, float)):
-        raise ValueError(f'{value} has no unit; write a Go duration such as "{value}s" or "300ms"')
+        raise ValueError(f"{value} {without_unit(value)}")
     return float(value)
 
 

@@ -10,7 +10,7 @@ they become float seconds.
 
 from __future__ import annotations
 
-__all__ = ["format_duration", "parse_duration"]
+__all__ = ["WRITE", "format_duration", "parse_duration", "without_unit"]
 
 import re
 from decimal import Decimal
@@ -28,7 +28,11 @@ _NANOSECONDS: Final = {
 }
 
 _UNITS: Final = "ns, us, ms, s, m or h"
-_WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
+WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
+"""What to do about something that is no duration at all."""
+
+_MILLISECONDS_FROM: Final = 1000
+_NANOSECONDS_FROM: Final = 10_000_000
 
 _ITEM: Final = re.compile(r"(?P<number>[0-9]*(?:\.[0-9]*)?)(?P<unit>[^0-9.]*)")
 
@@ -52,16 +56,18 @@ def parse_duration(text: str) -> float:
     if rest == "0":
         return 0.0
     if not rest:
-        raise ValueError(f'"{text}" is not a duration; {_WRITE}')
+        raise ValueError(f'"{text}" is not a duration; {WRITE}')
     total = 0
     while rest:
         item = _ITEM.match(rest)
         assert item is not None
         number, unit = item["number"], item["unit"]
         if number in ("", "."):
-            raise ValueError(f'"{text}" is not a duration; {_WRITE}')
+            raise ValueError(f'"{text}" is not a duration; {WRITE}')
         if not unit:
-            raise ValueError(f'"{text}" has no unit; write a Go duration such as "{number}s" or "300ms"')
+            alone = number == text and len(number) < _DIGITS
+            hint = without_unit(float(number)) if alone else f"has a number without a unit; {WRITE}"
+            raise ValueError(f'"{text}" {hint}')
         if unit not in _NANOSECONDS:
             raise ValueError(f'"{text}" has the unknown unit "{unit}"; the units are {_UNITS}')
         whole, _, fraction = number.partition(".")
@@ -75,6 +81,24 @@ def parse_duration(text: str) -> float:
             raise ValueError(f'"{text}" is too long; the longest duration is about 292 years')
         rest = rest[item.end() :]
     return (-total if text.startswith("-") else total) / 1_000_000_000
+
+
+def without_unit(number: float) -> str:
+    """
+    Say what is wrong with a duration that is a mere number, and what it probably means.
+
+    Nobody waits for thousands of seconds to try again: who writes 3000 counts
+    milliseconds, and who writes ten millions and more has Go's nanoseconds.
+    """
+    if not 0 < number < _LARGEST:
+        return f"has no unit; {WRITE}"
+    shown = f"{number:.15g}"
+    if number >= _NANOSECONDS_FROM:
+        meant = format_duration(number / 1_000_000_000)
+        return f'has no unit; if it counts nanoseconds, write "{meant}"'
+    if number >= _MILLISECONDS_FROM:
+        return f'has no unit; if it counts milliseconds, write "{shown}ms"'
+    return f'has no unit; write "{shown}s" if it counts seconds, "{shown}ms" if milliseconds'
 
 
 def format_duration(seconds: float) -> str:

@@ -45,6 +45,9 @@ Generated from the models that the loader uses.  A key is marked
 
 A *duration* is Go's syntax, such as ``"1m30s"``.  An absent key, one that is ``null``, and mostly one
 that is 0 or empty all mean the default.
+
+Some keys have other names beside MOSN's present one, which mean the same.  Giving two names of one key is
+fine as long as they say the same; else it is an error.
 """
 
 
@@ -140,6 +143,7 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
         nested = shape_of(field.annotation).model
         if nested is not None:
             lines.append(f"   See ``{titles[nested]}``.")
+    lines += _spellings(info)
     if info.choices:
         lines.append(f"   Choices: {_literals(info.choices)}.")
     if info.choices and info.fallback:
@@ -152,6 +156,14 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
             values = _literals(json.dumps(value) for value in info.harmless)
             lines.append(f"   There is none for {values}.")
     return [*lines, ""]
+
+
+def _spellings(info: KeyInfo) -> list[str]:
+    """Say what else the key may be called."""
+    names = [_literals(info.spellings)] if info.spellings else []
+    if info.milliseconds:
+        names.append(f"as a whole number of milliseconds {_literals(info.milliseconds)}")
+    return [f"   Other names: {'; '.join(names)}."] if names else []
 
 
 def _escape(text: str) -> str:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.config.durations import format_duration, parse_duration
+from reverseproxy.config.durations import format_duration, parse_duration, without_unit
 
 WRITE = 'write a Go duration such as "8s" or "300ms"'
 
@@ -45,9 +45,12 @@ class ParseTests(SynchronousTestCase):
             "forever": f'"forever" is not a duration; {WRITE}',
             " 8s": f'" 8s" is not a duration; {WRITE}',
             "--1s": f'"--1s" is not a duration; {WRITE}',
-            "8": '"8" has no unit; write a Go duration such as "8s" or "300ms"',
-            "1.5": '"1.5" has no unit; write a Go duration such as "1.5s" or "300ms"',
-            "1h30": '"1h30" has no unit; write a Go duration such as "30s" or "300ms"',
+            "8": '"8" has no unit; write "8s" if it counts seconds, "8ms" if milliseconds',
+            "1.5": '"1.5" has no unit; write "1.5s" if it counts seconds, "1.5ms" if milliseconds',
+            "3000": '"3000" has no unit; if it counts milliseconds, write "3000ms"',
+            "1h30": f'"1h30" has a number without a unit; {WRITE}',
+            "-8": f'"-8" has a number without a unit; {WRITE}',
+            "9" * 400: f'"{"9" * 400}" has a number without a unit; {WRITE}',
             "8S": '"8S" has the unknown unit "S"; the units are ns, us, ms, s, m or h',
             "8 s": '"8 s" has the unknown unit " s"; the units are ns, us, ms, s, m or h',
             "1d": '"1d" has the unknown unit "d"; the units are ns, us, ms, s, m or h',
@@ -57,6 +60,26 @@ class ParseTests(SynchronousTestCase):
             with self.assertRaises(ValueError) as caught:
                 parse_duration(text)
             self.assertEqual(str(caught.exception), problem)
+
+    def test_without_unit(self) -> None:
+        """What is suggested is what whoever writes such a number means."""
+        for number, hint in {
+            1: 'write "1s" if it counts seconds, "1ms" if milliseconds',
+            90.5: 'write "90.5s" if it counts seconds, "90.5ms" if milliseconds',
+            999: 'write "999s" if it counts seconds, "999ms" if milliseconds',
+            1000: 'if it counts milliseconds, write "1000ms"',
+            3000: 'if it counts milliseconds, write "3000ms"',
+            9_999_999: 'if it counts milliseconds, write "9999999ms"',
+            10_000_000: 'if it counts nanoseconds, write "10ms"',
+            3_000_000_000: 'if it counts nanoseconds, write "3s"',
+            2**63 - 1024: 'if it counts nanoseconds, write "2562047h47m16.854774s"',
+            2**63: WRITE,
+            10**400: WRITE,
+            float("inf"): WRITE,
+            -3000: WRITE,
+            0.0: WRITE,
+        }.items():
+            self.assertEqual(without_unit(number), f"has no unit; {hint}")
 
     def test_longest(self) -> None:
         """Go's durations have 64 bits, of which one is the sign."""

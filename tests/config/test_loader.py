@@ -50,7 +50,7 @@ TERMINAL = "none is proxy, tcp_proxy or tunnel: connections are closed as soon a
 
 def no_unit(value: object) -> str:
     """The message for a duration that is a bare number."""
-    return f'{value} has no unit; write a Go duration such as "{value}s" or "300ms"'
+    return f'{value} has no unit; write "{value}s" if it counts seconds, "{value}ms" if milliseconds'
 
 
 WRONG_SERVERS: list[tuple[str, Any, list[str]]] = [
@@ -93,7 +93,7 @@ WRONG_SERVERS: list[tuple[str, Any, list[str]]] = [
     (
         f"{LISTENER}.connection_idle_timeout",
         0.0,
-        [f": {no_unit(0.0)}"],
+        [f": 0.0 has no unit; {WRITE}"],
     ),
     (f"{LISTENER}.connection_idle_timeout", "", [f': "" is not a duration; {WRITE}']),
     (f"{LISTENER}.connection_idle_timeout", False, [f": false is not a duration; {WRITE}"]),
@@ -238,7 +238,7 @@ WRONG_SERVERS: list[tuple[str, Any, list[str]]] = [
     (
         f"{CLUSTER}.keepalive",
         {"interval": 5},
-        ['.interval: 5 has no unit; write a Go duration such as "5s" or "300ms"'],
+        ['.interval: 5 has no unit; write "5s" if it counts seconds, "5ms" if milliseconds'],
     ),
     (
         f"{PROXY}.extend_config",
@@ -263,7 +263,7 @@ WRONG_SERVERS: list[tuple[str, Any, list[str]]] = [
     (
         FILTER,
         {"type": "tcp_proxy", "config": {"cluster": "edge", "idle_timeout": 1.5}},
-        ['.config.idle_timeout: 1.5 has no unit; write a Go duration such as "1.5s" or "300ms"'],
+        ['.config.idle_timeout: 1.5 has no unit; write "1.5s" if it counts seconds, "1.5ms" if milliseconds'],
     ),
     (
         FILTER,
@@ -496,7 +496,7 @@ WRONG_AGENTS: list[tuple[str, Any, list[str]]] = [
     (
         f"{CONFIG}.connect_timeout_duration",
         "15",
-        [': "15" has no unit; write a Go duration such as "15s" or "300ms"'],
+        [': "15" has no unit; write "15s" if it counts seconds, "15ms" if milliseconds'],
     ),
     (
         f"{CONFIG}.connect_timeout_duration",
@@ -559,8 +559,7 @@ class WrongTests(SynchronousTestCase):
             parse(edited(AGENT, (f"{CONFIG}.reconnect_base_duration", 8)), "agent.json")
         self.assertEqual(
             str(caught.exception),
-            "agent.json: extends[0].config.reconnect_base_duration: 8 has no unit; "
-            'write a Go duration such as "8s" or "300ms"',
+            f"agent.json: extends[0].config.reconnect_base_duration: {no_unit(8)}",
         )
 
     def test_all_at_once(self) -> None:
@@ -581,7 +580,7 @@ class WrongTests(SynchronousTestCase):
             problems(document),
             [
                 f"{HOST}.domains[1]: the default domain is taken already, at {HOST}.domains[0]",
-                f'{RULE}.route.timeout: 5 has no unit; write a Go duration such as "5s" or "300ms"',
+                f"{RULE}.route.timeout: {no_unit(5)}",
                 f"{LISTENER}.address: expected a text in quotation marks, got the number 5",
                 f'{PROXY}.downstream_protocol: "tars" {UNSUPPORTED}',
                 f'{PROXY}.router_config_name: there is no router "shop"; defined: "web"',
@@ -756,7 +755,7 @@ class WarningTests(SynchronousTestCase):
         self.check(TUNNEL_SERVER, f"{LISTENER}.log_path", "stdout", ": unknown key, ignored")
         self.check(
             AGENT,
-            f"{CONFIG}.reconnect_base_duration_ms",
+            f"{CONFIG}.reconnect_base_durations",
             5,
             ': unknown key, ignored; did you mean "reconnect_base_duration"?',
         )
@@ -1286,8 +1285,7 @@ class FileTests(SynchronousTestCase):
             {
                 f"{hosts}/b.json: domains[0]: the default domain is taken already, "
                 f"at {hosts}/a.json: domains[0]",
-                f"{hosts}/b.json: routers[0].route.timeout: 1 has no unit; write a Go duration such as "
-                '"1s" or "300ms"',
+                f"{hosts}/b.json: routers[0].route.timeout: {no_unit(1)}",
                 f"{hosts}/c.json: expected an object, got a list",
                 f"{hosts}/d.json: line 1, column 2: not JSON: "
                 "expecting property name enclosed in double quotes",

@@ -31,6 +31,9 @@ class ReferenceTests(SynchronousTestCase):
             "``weight`` (whole number, default ``10``, **ours**)\n",
             "``enable`` (boolean, default ``false``)\n",
             "``server_list`` (list of texts)\n",
+            "   Other names: ``ConnectRetryTimes``.\n",
+            "   Other names: ``ReconnectBaseDuration``; as a whole number of milliseconds "
+            "``reconnect_base_duration_ms``, ``ReconnectBaseDurationMs``.\n",
             "``address`` (text, **required**)\n",
             "``connection_idle_timeout`` (duration)\n",
             "``idle_timeout`` (nanoseconds or duration)\n",
