@@ -56,6 +56,7 @@ from zope.interface import implementer
 
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
+from reverseproxy.transport.backlog import NOTHING, Backlog
 from reverseproxy.transport.mux import MuxSession
 
 BUFFER: Final = 65536
@@ -127,6 +128,11 @@ class MemoryTransport:
         self._aborted = False
         self._paused = False
         self._scheduled = False
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.transport.backlog.backlog_of}: it knows what the other end has not read."""
+        size = len(self._unsent) + len(self._other._arrived)
+        return Backlog(size, size) if size and not self.disconnected else NOTHING
 
     # the connection
 

@@ -32,6 +32,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+
 if TYPE_CHECKING:
     from reverseproxy.transport.mux import MuxSession
 
@@ -156,6 +158,22 @@ class MuxStream:
     def held(self) -> int:
         """Bytes that have come and have to wait."""
         return 0 if self._held is None else len(self._held)
+
+    def backlog(self) -> Backlog:
+        """
+        See L{reverseproxy.transport.backlog.backlog_of}.
+
+        What is on its way, within the peer's credit, counts as taken: the peer
+        gives more credit for it now and then, which is all that is known.
+        """
+        number = self.number
+        size = self._mux.pending(number)
+        if not size:
+            return NOTHING
+        session = self._session
+        # While the connection takes nothing, a stream waits for it, and no matter for which of them.
+        below = backlog_of(session.transport).mark if session.full else 0
+        return Backlog(size, (size, self._mux.credit(number), below))
 
     # ITransport; write runs for every message, hence no helpers
 

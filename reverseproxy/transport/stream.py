@@ -57,6 +57,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer_only
 
+from reverseproxy.transport.backlog import NOTHING, Backlog, waiting_in
 from reverseproxy.transport.pipe import Pipe
 
 READ_SIZE: Final = 256 * 1024
@@ -211,6 +212,11 @@ class StreamTransport(tcp.Connection):
     def keep_back(self) -> None:
         """Pass nothing on any more."""
         self._onward = None
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.transport.backlog.backlog_of}."""
+        size = self.unsent + waiting_in(self.socket) if self.connected else 0
+        return Backlog(size, size) if size else NOTHING
 
     def _pass(self, target: StreamTransport) -> Any:
         if self._in_bulk and target._sends_at_once():

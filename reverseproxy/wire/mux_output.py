@@ -217,6 +217,11 @@ class Output:
         stream = self._streams.get(number)
         return 0 if stream is None else stream.pending
 
+    def credit(self, number: int) -> int:
+        """How many bytes may be sent on a stream now; 0 for none, or if it is over."""
+        stream = self._streams.get(number)
+        return 0 if stream is None else max(0, stream.send_window)
+
     def end(self, number: int) -> None:
         """End a stream behind what was sent; the peer still may send."""
         stream = self._streams.get(number)

@@ -32,6 +32,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface.verify import verifyObject
 
+from reverseproxy.transport.backlog import Backlog, backlog_of
 from tests.transport.contract import Building, Contract, HalfRecorder, Recorder, read_now, reset
 from tests.transport.secure import Secure
 from tests.transport.streams import Streams, StreamSocket
@@ -131,6 +132,34 @@ class _Contract(Contract):
         self.assertEqual(protocol.events, ["made"])
         received = await self.receive(peer, len(BIG))
         self.assertEqual(hashlib.sha256(received).digest(), hashlib.sha256(BIG).digest())
+
+    async def test_what_the_peer_has_not_taken(self) -> None:
+        """Somebody who decides that a peer stands still must see it take a little."""
+        protocol, peer = await self.connect(small=True)
+        transport = protocol.transport
+        await self.until(lambda: not backlog_of(transport).size)  # TLS says something of its own
+        transport.write(BIG)
+        await self.settled(transport)
+        waits = backlog_of(transport)
+        self.assertEqual(backlog_of(transport), waits)
+        self.assertGreater(waits.size, 2**20)
+        for _ in range(4):
+            await self.receive(peer, 2**19)
+            await self.until(lambda before=waits: backlog_of(transport).mark != before.mark)  # type: ignore[misc]
+            waits = await self.settled(transport)
+        await self.receive(peer, len(BIG) - 4 * 2**19)
+        await self.until(lambda: not backlog_of(transport).size)
+        transport.abortConnection()
+        await self.until(lambda: "lost" in protocol.events)
+        self.assertEqual(backlog_of(transport).size, 0)
+
+    async def settled(self, transport: Any) -> Backlog:
+        """Let everything that moves by itself come to rest."""
+        before, waits = None, backlog_of(transport)
+        while before != waits:
+            await self.turn(10)
+            before, waits = waits, backlog_of(transport)
+        return waits
 
     async def test_many_writes_to_a_slow_reader(self) -> None:
         protocol, peer = await self.connect(small=True)
