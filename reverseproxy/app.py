@@ -197,13 +197,18 @@ class ReverseProxy(Service):
         if shared is not None:
             return shared.named(name)
         tls = self._client_contexts[id(context)] = ClientTls(context, name, path)
-        self._reloader.add(tls)
+        self._watch(tls)
         return tls
 
     def _server_tls(self, contexts: Sequence[TlsContextConfig], path: str) -> ServerTls:
         tls = ServerTls(contexts, path)
-        self._reloader.add(tls)
+        self._watch(tls)
         return tls
+
+    def _watch(self, tls: ClientTls | ServerTls) -> None:
+        """Keep up with the files of a C{tls_context}, and warn of what is about to expire."""
+        self._reloader.add(tls)
+        self.warnings += [self._placed("", problem) for problem, _ in tls.expiring()]
 
     def _listener(self, index: int, config: ListenerConfig) -> Listener:
         path = f"servers[0].listeners[{index}]"

@@ -13,7 +13,12 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from reverseproxy.config.models import TlsContextConfig
@@ -86,6 +91,31 @@ class Certificates:
         return KeyPair(
             self._write(f"{file}.pem", chain), self._write(f"{file}-key.pem", leaf.private_key_pem.bytes())
         )
+
+    def revoke(self, *revoked: KeyPair, by: trustme.CA | None = None, days: float = 7.0) -> str:
+        """
+        Write a list of what an authority has revoked; a second one replaces the first.
+
+        @param days: how long from now it counts; less than 0 for one that is out of date.
+        @return: the path.
+        """
+        issuer = by or self.authority
+        certificate = x509.load_pem_x509_certificate(issuer.cert_pem.bytes())
+        key = load_pem_private_key(issuer.private_key_pem.bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(certificate.subject)
+            .last_update(now - timedelta(days=30))
+            .next_update(now + timedelta(days=days))
+        )
+        for pair in revoked:
+            leaf = x509.load_pem_x509_certificates(pair.chain_pem.encode())[0]
+            entry = x509.RevokedCertificateBuilder().serial_number(leaf.serial_number).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        name = "revoked.pem" if by is None else "revoked-other.pem"
+        return self._write(name, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
     def self_signed(
         self,

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,20 @@ class CheckTests(TapTestCase):
         status, out, err = self.check(edited(TUNNEL_SERVER, (f"{CHAIN}.tls_context", context)))
         self.assertEqual((status, out), (1, ""))
         self.assertIn(f"config.json: {CHAIN}.tls_context.cert_chain: ", err)
+
+    def test_certificates_that_end_soon(self) -> None:
+        now = datetime.now(UTC)
+        certs = Certificates(self.directory)
+        for days, words in ((5, "expires in 5 days"), (-1, "expired on")):
+            pair = certs.issue(
+                "old", "localhost", not_before=now - timedelta(days=9), not_after=now + timedelta(days=days)
+            )
+            context = {"status": True, **pair.options}
+            status, _, err = self.check(edited(TUNNEL_SERVER, (f"{CHAIN}.tls_context", context)))
+            self.assertEqual(status, 0)
+            self.assertRegex(
+                err, rf"^warning: .*config\.json: {_quoted(CHAIN)}\.tls_context\.cert_chain: .* {words}"
+            )
 
     def test_the_quickstart(self) -> None:
         status, out, err = self.exits(self.options, "--check", "--quickstart")

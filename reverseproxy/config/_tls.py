@@ -107,6 +107,13 @@ class TlsContextConfig(Model):
         "Certificates that peers are verified against: a path relative to the working directory, or PEM "
         "text. On a client, empty means the system's certificates.",
     )
+    crl: Text = key(
+        "",
+        "Lists of revoked certificates: a path or PEM text, with the list of each authority in a peer's "
+        "chain, or none of its certificates is taken. On a server it needs verify_client. Read again when "
+        "the file changes; connections that are open stay.",
+        ours=True,
+    )
     cert_chain: Text = key(
         "", "Our certificate and the intermediate ones after it: a path or PEM text, as private_key is."
     )

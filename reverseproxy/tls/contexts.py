@@ -24,10 +24,12 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSS
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.clock import wall_time
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.tls.material import PEM, Material, Verify, openssl_text
 from reverseproxy.tls.reload import IReloadable
+from reverseproxy.tls.validity import Dated, Expiry
 from reverseproxy.tls.verification import ServerName, accept_all, verify_chain
 
 log = Logger()
@@ -74,21 +76,25 @@ class TlsContext:
         config: TlsContextConfig,
         where: str,
         assemble: Callable[[Material], Loaded],
-        needs_certificate: bool,
+        is_server: bool,
+        wall: Callable[[], float],
     ) -> None:
         """
         @param where: the place in the configuration, for messages.
         @param assemble: makes the context.
-        @param needs_certificate: whether a missing certificate is a mistake.
+        @param is_server: whether a missing certificate is a mistake.
+        @param wall: seconds since 1970.
         @raise ConfigError: with everything that is wrong.
         """
         self._config = config
         self._where = where
         self._assemble = assemble
-        self._needs_certificate = needs_certificate
+        self._is_server = is_server
+        self._wall = wall
+        self._expiry = Expiry(())
         self._paths = tuple(
             value
-            for value in (config.ca_cert, config.cert_chain, config.private_key)
+            for value in (config.ca_cert, config.crl, config.cert_chain, config.private_key)
             if value and PEM not in value
         )
         self._failed: tuple[_Stamp, ...] | None = None
@@ -99,7 +105,7 @@ class TlsContext:
             self.loaded = self._load(first=True)
         except ConfigError as error:
             keys = {problem.path.rpartition(".")[2] for problem in error.problems}
-            if not (needs_certificate and config.fall_back and keys <= _CERTIFICATE_KEYS):
+            if not (is_server and config.fall_back and keys <= _CERTIFICATE_KEYS):
                 raise
             log.warn(
                 "{where}: no TLS, because fall_back is set and the certificate can't be used: {reason}",
@@ -111,18 +117,44 @@ class TlsContext:
         return tuple(_stamp(path) for path in self._paths)
 
     def _load(self, first: bool = False) -> Loaded:
-        material = Material(self._config, self._where, self._needs_certificate)
+        material = Material(self._config, self._where, self._is_server)
+        expiry = Expiry(material.dated)
         if first:
             material.warn()
+        else:
+            self._compare_dates(material, expiry.items)
         if not material.problems:
             try:
-                return self._assemble(material)
+                loaded = self._assemble(material)
+                self._expiry = expiry
+                return loaded
             except SSL.Error as error:
                 # What OpenSSL checks only now is the key: it must fit the certificate and be long enough.
                 material.report(
                     "cert_chain", f"can't be used together with the private_key: {openssl_text(error)}"
                 )
         raise ConfigError(*material.problems)
+
+    def _compare_dates(self, material: Material, items: tuple[Dated, ...]) -> None:
+        """Object to what is not valid at present where there is something valid to keep."""
+        now = self._wall()
+        for key in sorted({item.key for item in items}):
+            new = [item for item in items if item.key == key]
+            old = [item for item in self._expiry.items if item.key == key]
+            if _can_serve(old, now) and not _can_serve(new, now):
+                material.report(key, next(item.text(now) for item in new if not item.is_valid(now)))
+
+    def expiring(self) -> list[tuple[Problem, bool]]:
+        """
+        What is about to expire, has expired, or is not valid yet, and was not told of at this stage.
+
+        @return: what it is, and whether that is so already.
+        """
+        now = self._wall()
+        return [
+            (Problem("", f"{self._where}.{item.key}", item.text(now)), urgent)
+            for item, urgent in self._expiry.due(now)
+        ]
 
     def reload_if_changed(self) -> bool:
         """
@@ -168,11 +200,17 @@ class ServerTls:
     and cipher suites of the chosen one.
     """
 
-    def __init__(self, contexts: Sequence[TlsContextConfig], where: str = "tls_context") -> None:
+    def __init__(
+        self,
+        contexts: Sequence[TlsContextConfig],
+        where: str = "tls_context",
+        wall: Callable[[], float] = wall_time,
+    ) -> None:
         """
         @param contexts: one or more, in the order of the configuration, without
             those whose C{status} is false.
         @param where: the place in the configuration, for messages.
+        @param wall: seconds since 1970, for the validity of certificates.
         @raise ConfigError: with everything that is wrong with any of them.
         """
         if not contexts:
@@ -184,7 +222,7 @@ class ServerTls:
         for index, config in enumerate(contexts):
             place = f"{where}_set[{index}]" if self._several else where
             try:
-                self._contexts.append(TlsContext(config, place, self._assemble, needs_certificate=True))
+                self._contexts.append(TlsContext(config, place, self._assemble, True, wall))
             except ConfigError as error:
                 problems.extend(error.problems)
         if problems:
@@ -287,6 +325,10 @@ class ServerTls:
             self._index()
         return any(changed)
 
+    def expiring(self) -> list[tuple[Problem, bool]]:
+        """See L{IReloadable}."""
+        return [each for context in self._contexts for each in context.expiring()]
+
 
 def _select_protocol(offered: tuple[bytes, ...], wanted: list[bytes]) -> Any:
     """
@@ -334,17 +376,24 @@ class ClientTls:
         handshake fails.
     """
 
-    def __init__(self, config: TlsContextConfig, default_name: str, where: str = "tls_context") -> None:
+    def __init__(
+        self,
+        config: TlsContextConfig,
+        default_name: str,
+        where: str = "tls_context",
+        wall: Callable[[], float] = wall_time,
+    ) -> None:
         """
         @param default_name: the host part of the address that is dialled.
         @param where: the place in the configuration, for messages.
+        @param wall: seconds since 1970, for the validity of certificates.
         @raise ConfigError: with everything that is wrong.
         """
         self._config = config
         self._where = where
         self.fall_back = config.fall_back
         self._take_name(default_name)
-        self._context = TlsContext(config, where, self._assemble, needs_certificate=False)
+        self._context = TlsContext(config, where, self._assemble, False, wall)
 
     def named(self, default_name: str) -> ClientTls:
         """
@@ -404,6 +453,16 @@ class ClientTls:
         @return: whether there is one.
         """
         return self._context.reload_if_changed()
+
+    def expiring(self) -> list[tuple[Problem, bool]]:
+        """See L{IReloadable}."""
+        return self._context.expiring()
+
+
+def _can_serve(items: Sequence[Dated], now: float) -> bool:
+    """Whether the certificates or lists of one key are valid: all of them, but any of several authorities."""
+    valid = [item.is_valid(now) for item in items]
+    return any(valid) if items and items[0].key == "ca_cert" else all(valid)
 
 
 def _stamp(path: str) -> _Stamp:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 __all__ = ["PEM", "Material", "Verifier", "Verify", "openssl_text"]
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
@@ -31,11 +32,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger
 
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import Problem
+from reverseproxy.tls.validity import Dated, of_certificate, of_revocation_list
 
 log = Logger()
 
@@ -45,6 +47,14 @@ Verify = tuple[int, Verifier | None]
 
 PEM: Final = "-----BEGIN"
 """What tells PEM text from a path."""
+
+MAX_NAMED_AUTHORITIES: Final = 8
+"""
+A file with more authorities is a bundle of many, such as a system's, some of
+which are always about to expire; they are not spoken of one by one.
+"""
+
+_REVOCATION_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 _VERSIONS: Final = {
     "TLSv1_0": SSL.TLS1_VERSION,
@@ -72,14 +82,21 @@ class Material:
     The contents of one C{tls_context}, checked piece by piece.
 
     @ivar problems: everything that is wrong.
+    @ivar authorities: those that peers are verified against; L{None} for the system's.
+    @ivar revocations: the lists of what these have revoked.
     """
 
-    def __init__(self, config: TlsContextConfig, where: str, needs_certificate: bool) -> None:
+    def __init__(self, config: TlsContextConfig, where: str, is_server: bool) -> None:
+        """
+        @param where: the place in the configuration, for messages.
+        @param is_server: whether a missing certificate is a mistake.
+        """
         self.config = config
         self._where = where
         self.problems: list[Problem] = []
         self.authorities = self._authorities()
-        self.chain, self.key = self._certificate(needs_certificate)
+        self.revocations = self._revocations(config.verify_client if is_server else not config.insecure_skip)
+        self.chain, self.key = self._certificate(is_server)
         self.oldest, self.newest = self._versions()
         self.ciphers = self._ciphers()
         self.curve = self._curve()
@@ -112,6 +129,35 @@ class Material:
 
     def _authorities(self) -> list[x509.Certificate] | None:
         return self._certificates("ca_cert") if self.config.ca_cert else None
+
+    def _revocations(self, verifies: bool) -> list[x509.CertificateRevocationList]:
+        if not self.config.crl:
+            return []
+        if not verifies:
+            self.report("crl", "has no effect unless peers are verified, see verify_client and insecure_skip")
+            return []
+        found = _REVOCATION_LIST.findall(self._read("crl") or b"")
+        if not found and not self.problems:
+            self.report("crl", "there is no revocation list in it; they begin with -----BEGIN X509 CRL-----")
+        try:
+            return [x509.load_pem_x509_crl(pem) for pem in found]
+        except ValueError as error:
+            self.report("crl", f"a revocation list in it can't be read: {error}")
+            return []
+
+    @property
+    def dated(self) -> tuple[Dated, ...]:
+        """When what was read begins and ceases to be valid."""
+        authorities = self.authorities or []
+        return (
+            *(of_certificate(each, "cert_chain") for each in self.chain),
+            *(
+                of_certificate(each, "ca_cert")
+                for each in authorities
+                if len(authorities) <= MAX_NAMED_AUTHORITIES
+            ),
+            *(of_revocation_list(each, "crl") for each in self.revocations),
+        )
 
     def _certificate(self, needed: bool) -> tuple[list[x509.Certificate], Any]:
         config = self.config
@@ -220,6 +266,13 @@ class Material:
             assert store is not None
             for certificate in self.authorities:
                 store.add_cert(X509.from_cryptography(certificate))
+        if self.revocations:
+            store = context.get_cert_store()
+            assert store is not None
+            for revocations in self.revocations:
+                store.add_crl(revocations)
+            # Of the whole chain: a revoked intermediate authority must not let anybody in.
+            store.set_flags(X509StoreFlags.CRL_CHECK | X509StoreFlags.CRL_CHECK_ALL)
         context.set_verify(*verify)
         return context
 

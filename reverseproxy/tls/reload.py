@@ -12,6 +12,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import Interface
 
+from reverseproxy.errors import Problem
+
 log = Logger()
 
 RELOAD_INTERVAL: Final = 10.0
@@ -28,6 +30,13 @@ class IReloadable(Interface):
         Files that can't be used are logged, and leave everything as it is.
 
         @return: whether anything has changed.
+        """
+
+    def expiring() -> list[tuple[Problem, bool]]:
+        """
+        Tell what is about to expire, has expired, or is not valid yet: each once for each stage.
+
+        @return: what it is, and whether that is so already.
         """
 
 
@@ -84,6 +93,8 @@ class CertificateReloader:
         for context in list(self._contexts):
             try:
                 changed += context.reload_if_changed()
+                for problem, urgent in context.expiring():
+                    (log.error if urgent else log.warn)("{problem}", problem=str(problem))
             except Exception:
                 # Whatever it is, it must not keep the other contexts from being renewed.
                 log.failure("while looking for changed certificates")

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from reverseproxy.errors import Problem
 from reverseproxy.tls import CertificateReloader, ClientTls, IReloadable, ServerTls
 from tests.certs import Certificates
 
@@ -21,11 +22,17 @@ class Counter:
         self.looks += 1
         return self.changed
 
+    def expiring(self) -> list[tuple[Problem, bool]]:
+        return []
+
 
 @implementer(IReloadable)
 class Broken:
     def reload_if_changed(self) -> bool:
         raise RuntimeError("broken")
+
+    def expiring(self) -> list[tuple[Problem, bool]]:
+        return []
 
 
 class ReloaderTests(SynchronousTestCase):
