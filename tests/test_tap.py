@@ -223,7 +223,7 @@ class CheckTests(TapTestCase):
             status, _, err = self.check(edited(TUNNEL_SERVER, (f"{CHAIN}.tls_context", context)))
             self.assertEqual(status, 0)
             self.assertRegex(
-                err, rf"^warning: .*config\.json: {_quoted(CHAIN)}\.tls_context\.cert_chain: .* {words}"
+                err, rf"(?m)^warning: .*config\.json: {_quoted(CHAIN)}\.tls_context\.cert_chain: .* {words}"
             )
 
     def test_the_quickstart(self) -> None:
