@@ -109,10 +109,7 @@ class ReverseProxy(Service):
         )
         self._siblings = None if worker is None else worker.join(self.clusters)
         self._routers: dict[str, Router] = {}
-        for index, router in enumerate(config.server.routers):
-            place = f"servers[0].routers[{index}]"
-            self._try(place, partial(self._router, router, place))
-        for place, router in _managed_routers(config):
+        for place, router in config.routers.values():
             self._try(place, partial(self._router, router, place))
         self.listeners = {c.name: self._listener(i, c) for i, c in enumerate(config.server.listeners)}
         self._prepare_clusters()
@@ -287,7 +284,9 @@ class ReverseProxy(Service):
             case ProxyConfig() as proxy:
                 router = self._routers.get(proxy.router_config_name)
                 if router is None:
-                    return None  # it has not been built, for a reason that is noted already
+                    # There is none of this name, so that all requests are answered with 404, as in MOSN;
+                    # or it could not be built, which is noted already.
+                    router = Router(RouterConfig(router_config_name=proxy.router_config_name))
                 plan = ProxyPlan(
                     listener=listener.name,
                     config=proxy,
@@ -491,13 +490,3 @@ class ReverseProxy(Service):
 
 def _is_tunnel(config: ListenerConfig) -> bool:
     return any(isinstance(each.config, TunnelConfig) for each in config.filter_chain.filters)
-
-
-def _managed_routers(config: Config) -> list[tuple[str, RouterConfig]]:
-    """Routers that stand in a listener's C{connection_manager} filter, with their place in the document."""
-    return [
-        (f"servers[0].listeners[{index}].filter_chains[0].filters[{number}].config", each.config)
-        for index, listener in enumerate(config.server.listeners)
-        for number, each in enumerate(listener.filter_chain.filters)
-        if isinstance(each.config, RouterConfig) and each.config.router_config_name
-    ]

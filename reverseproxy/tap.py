@@ -128,6 +128,7 @@ class Options(BaseOptions):
         if self["check"]:
             warnings = [*self.loaded.warnings, *built.warnings]
             _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in warnings))
+            _write(sys.stderr, "".join(f"note: {note}\n" for note in self.loaded.notes))
             _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", 0)
 
     def _processor(self) -> int:
@@ -178,6 +179,7 @@ class _Process(Service):
     """What only the service of a process that twistd runs may do: logs and signals."""
 
     observer: LogObserver
+    notes: tuple[Problem, ...] = ()
     _asked_to_stop = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -195,6 +197,8 @@ class _Process(Service):
         for warning in self.warnings:
             # Not called a warning: Twisted's own observers take such a field for Python's.
             log.warn("{problem}", problem=str(warning))
+        for note in self.notes:
+            log.info("{problem}", problem=str(note))
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except ConfigError as error:
@@ -333,9 +337,11 @@ def makeService(options: Options) -> IService:
         )
         supervising.observer = observer
         supervising.warnings = warnings
+        supervising.notes = options.loaded.notes
         return supervising
     service.observer = observer
     service.warnings = warnings
+    service.notes = options.loaded.notes
     service.is_quickstart = bool(options["quickstart"])
     return service
 

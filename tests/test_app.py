@@ -13,7 +13,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, c
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -97,6 +97,45 @@ class BuildTests(SynchronousTestCase):
             )
         )
         self.assertIsInstance(app.listeners["clients"].build_protocol(ACCEPTED), Http1Proxy)
+
+    def answer(self, app: ReverseProxy, target: str = "/") -> bytes:
+        """Send a request to the clients' listener, and return the first line of the answer."""
+        protocol = app.listeners["clients"].build_protocol(ACCEPTED)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        return transport.value().partition(b"\r\n")[0]
+
+    def test_a_router_that_there_is_not(self) -> None:
+        """Every request is answered with 404, as in MOSN, rather than left to the filter behind."""
+        for name in ("other", GONE):
+            app = build(
+                edited(
+                    TUNNEL_SERVER,
+                    (f"{FILTER}.config.router_config_name", name),
+                    (f"{CHAIN}.filters[1]", {"type": "tcp_proxy", "config": {"cluster": "edge"}}),
+                )
+            )
+            self.assertEqual(self.answer(app), b"HTTP/1.1 404 Not Found")
+
+    def test_the_servers_router_counts(self) -> None:
+        """It does so beside one of the same name in a filter, as in MOSN."""
+        other = {
+            "router_config_name": "web",
+            "virtual_hosts": [{"domains": ["*"], "routers": [{"direct_response": {"status": 201}}]}],
+        }
+        answered = edited(
+            TUNNEL_SERVER, (f"{RULE}.route", GONE), (f"{RULE}.direct_response", {"status": 202})
+        )
+        for routers, status in ((answered["servers"][0]["routers"], b"202"), ([], b"201")):
+            app = build(
+                edited(
+                    TUNNEL_SERVER,
+                    ("servers[0].routers", routers),
+                    (f"{CHAIN}.filters[1]", {"type": "connection_manager", "config": other}),
+                )
+            )
+            self.assertIn(status, self.answer(app))
 
     def test_a_filter_that_does_not_serve_is_passed_over(self) -> None:
         app = build(edited(AGENT, (f"{CHAIN}.filters", [{"type": "fault_inject"}, *_filters(AGENT)])))

@@ -31,7 +31,7 @@ from reverseproxy import __version__, quickstart, tap
 from reverseproxy.tap import Options, makeService
 from reverseproxy.transport.reactor import StreamReactor
 from tests.certs import Certificates
-from tests.config.documents import AGENT, CHAIN, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
+from tests.config.documents import AGENT, CHAIN, CLUSTER, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
 from tests.tunnel.logged import capture
 
 PROCESSOR = "servers[0].processor"
@@ -170,6 +170,13 @@ class CheckTests(TapTestCase):
             self.assertIn(part, out)
         self.assertTrue(out.endswith("\n"))
         self.assertEqual(self.clock.tcpServers, [])
+
+    def test_notes(self) -> None:
+        """What makes no difference is said once, and not as a warning."""
+        clusters = [{"name": name, "conn_buffer_limit_bytes": 1} for name in ("edge", "b", "c")]
+        status, _, err = self.check(edited(TUNNEL_SERVER, ("cluster_manager.clusters", clusters)))
+        self.assertEqual(status, 0)
+        self.assertRegex(err, r"^note: .*config\.json: .*conn_buffer_limit_bytes: .*in 2 more places\)\n$")
 
     def test_warnings_of_both_kinds(self) -> None:
         logs = [{"log_path": str(self.directory / "access.log"), "log_format": "%nobody_knows%"}]
@@ -571,7 +578,7 @@ class WorkersTests(TapTestCase):
     def test_what_workers_are_told(self) -> None:
         self.patch(tap, "_reactor", lambda: reactor)
         service = self.supervising(
-            edited(TUNNEL_SERVER, ("servers[0].lisseners", [])),
+            edited(TUNNEL_SERVER, ("servers[0].lisseners", []), (f"{CLUSTER}.conn_buffer_limit_bytes", 1)),
             *("--log-format", "json", "--transport", "stock"),
             twistd={"nodaemon": True, "uid": 1, "gid": 2, "euid": False},
         )
@@ -584,6 +591,7 @@ class WorkersTests(TapTestCase):
         self.assertEqual(settings["user"], {"uid": 1, "gid": 2, "euid": False})
         self.assertEqual(settings["reactor"], type(reactor).__module__)
         self.assertIn("lisseners", str(service.warnings))
+        self.assertIn("conn_buffer_limit_bytes", str(service.notes))
 
     def test_what_is_wrong_is_found_before_any_is_run(self) -> None:
         document = edited(AGENT, (f"{CONFIG}.credential_policy", "nobody-knows"))

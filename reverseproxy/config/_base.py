@@ -45,6 +45,9 @@ class KeyInfo:
     @ivar milliseconds: the same for a duration, as a whole number of milliseconds.
     @ivar acted: whether this release acts on it.
     @ivar why: the warning for a key that is not acted on.
+    @ivar quiet: whether nobody can tell that such a key is not acted on, as with
+        those that MOSN does nothing with either: a note is enough, and one for
+        all places that have the key.
     @ivar harmless: values of such a key that ask for nothing else than what
         happens anyway, and so are no reason to warn.
     @ivar ours: whether the key is this project's own, unknown to MOSN.
@@ -64,6 +67,7 @@ class KeyInfo:
     milliseconds: tuple[str, ...] = ()
     acted: bool = True
     why: str = NOT_YET
+    quiet: bool = False
     harmless: tuple[Any, ...] = ()
     ours: bool = False
     secret: bool = False

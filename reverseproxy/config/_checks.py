@@ -68,6 +68,8 @@ _DNS_KEYS: Final = (
 )
 
 _PEM: Final = "-----BEGIN"
+_XDS: Final = ("dynamic_resources", "static_resources")
+_NO_ROUTER: Final = "every request is answered with 404"
 
 
 _STREAMS: Final = ("mux", "mux_ping_interval", "mux_ping_timeout", "mux_max_window")
@@ -98,6 +100,7 @@ class _Checker:
         self._listeners = {listener.name for listener in listeners}
         self._listeners_known = tree.complete(_LISTENERS, "address", "name")
         self._routers = {router.router_config_name for _, router in self._all_routers()}
+        self._routers_known = tree.complete(_ROUTERS, "router_config_name", named=False)
         self._spoken: dict[str, set[str]] = {}  # what the clients of each router speak
         for listener in listeners:
             for chain in listener.filter_chains:
@@ -108,16 +111,11 @@ class _Checker:
 
     def run(self) -> None:
         """Run all checks."""
-        self._exactly_one(("servers",), len(self._config.servers), "server")
+        if not self._is_xds():
+            self._exactly_one(("servers",), len(self._config.servers), "server")
         for location, router in self._all_routers():
             self._router(location, router)
-        self._names(
-            "router",
-            (
-                ((*location, "router_config_name"), router.router_config_name)
-                for location, router in self._all_routers()
-            ),
-        )
+        self._router_names()
         if self._config.servers:
             self._all_listeners(self._config.servers[0].listeners)
         self._all_clusters()
@@ -143,6 +141,11 @@ class _Checker:
         """Whether the document has something there, even if it is wrong."""
         parent, last = self._tree.get(location[:-1]), location[-1]
         return isinstance(parent, Node) and (last in parent or last in parent.lost)
+
+    def _lost(self, location: Location) -> bool:
+        """Whether the document has something wrong there, which was taken out."""
+        parent, last = self._tree.get(location[:-1]), location[-1]
+        return isinstance(parent, Node) and last in parent.lost
 
     def _exactly_one(self, location: Location, count: int, what: str) -> None:
         if not count and self._given(location) and not self._tree.get(location):
@@ -172,6 +175,22 @@ class _Checker:
         if not names:
             return f"there is no {what} {quote(name)}; no {what} is defined"
         return f"there is no {what} {quote(name)}; defined: {', '.join(map(quote, names))}"
+
+    def _is_xds(self) -> bool:
+        """
+        Refuse what is no configuration by itself, but says where to get one.
+
+        @return: whether that was so.
+        """
+        given = [name for name in _XDS if self._tree.get((name,))]
+        if not given or self._given(("servers",)):
+            return False
+        self._error(
+            (given[0],),
+            "this is a configuration for xDS, which is not supported: listeners and clusters can't be had "
+            "from an xDS server, nor be written as Envoy does; write servers and cluster_manager instead",
+        )
+        return True
 
     # listeners
 
@@ -259,9 +278,11 @@ class _Checker:
 
     def _proxy(self, location: Location, proxy: ProxyConfig) -> None:
         self._protocol(location, proxy)
-        name = proxy.router_config_name
-        if name and name not in self._routers and self._tree.complete(_ROUTERS, "router_config_name"):
-            self._error((*location, "router_config_name"), self._unknown_name("router", name, self._routers))
+        place, name = (*location, "router_config_name"), proxy.router_config_name
+        if not name and not self._lost(place):
+            self._warn(place, f"missing key: {_NO_ROUTER}")
+        elif name and name not in self._routers and self._routers_known:
+            self._warn(place, f"{_NO_ROUTER}: {self._unknown_name('router', name, self._routers)}")
 
     def _protocol(self, location: Location, proxy: ProxyConfig) -> None:
         """
@@ -299,11 +320,11 @@ class _Checker:
         if not proxy.cluster and not proxy.routes:
             self._error((*location, "cluster"), "missing key: the cluster that connections go to")
         if proxy.cluster:
-            self._cluster_exists((*location, "cluster"), proxy.cluster)
+            self._connected((*location, "cluster"), proxy.cluster)
         for index, route in enumerate(proxy.routes):
             place = (*location, "routes", index)
-            if route.cluster:
-                self._cluster_exists((*place, "cluster"), route.cluster)
+            if route.cluster and not proxy.cluster:
+                self._connected((*place, "cluster"), route.cluster)
             lists = (route.source_addrs, route.destination_addrs, route.source_port, route.destination_port)
             if not proxy.cluster and not all(lists):
                 self._warn(
@@ -329,6 +350,12 @@ class _Checker:
         if not secure and (tunnel.credential_policy or tunnel.cluster_credential_policies):
             self._warn(location, "agents send their credentials in the clear, because TLS is off")
 
+    def _connected(self, location: Location, name: str) -> None:
+        """Warn of connections that go to a cluster that does not exist."""
+        if name not in self._clusters and self._clusters_known:
+            problem = self._unknown_name("cluster", name, self._clusters)
+            self._warn(location, f"connections are closed at once: {problem}")
+
     def _cluster_exists(self, location: Location, name: str) -> None:
         if name not in self._clusters and self._clusters_known:
             self._error(location, self._unknown_name("cluster", name, self._clusters))
@@ -346,11 +373,33 @@ class _Checker:
                         if isinstance(entry.config, RouterConfig):
                             yield (*_LISTENERS, i, "filter_chains", j, "filters", k, "config"), entry.config
 
+    def _router_names(self) -> None:
+        """
+        Demand that each name occurs only once among the server's own routers.
+
+        The routers of filters may have the same names; where they are not the
+        same altogether, the last one counts, and the server's own after them.
+        """
+        own: list[tuple[Location, RouterConfig]] = []
+        managed: list[tuple[Location, RouterConfig]] = []
+        for location, router in self._all_routers():
+            (own if location[:3] == _ROUTERS else managed).append((location, router))
+        self._names(
+            "router",
+            (((*location, "router_config_name"), router.router_config_name) for location, router in own),
+        )
+        counting = {router.router_config_name: (location, router) for location, router in (*managed, *own)}
+        for location, router in managed:
+            place, counts = counting[router.router_config_name]
+            if router.router_config_name and router != counts:
+                self._warn(
+                    location, f"does not count, because of the router of this name at {self._shown(place)}"
+                )
+
     def _router(self, location: Location, router: RouterConfig) -> None:
-        if not router.router_config_name:
-            self._error(
-                (*location, "router_config_name"), "missing key: the name that proxy filters refer to"
-            )
+        name = (*location, "router_config_name")
+        if not router.router_config_name and not self._lost(name):
+            self._warn(name, "missing key: without a name, this router serves no proxy filter")
         hosts = (*location, "virtual_hosts")
         if not router.virtual_hosts:
             self._warn(hosts, "there is none: every request is answered with 404")

@@ -93,8 +93,8 @@ class HostConfig(Model):
 
     address: Address = key(
         "",
-        'Where it listens: "host:port", "[v6]:port" or "unix:/path". In a cluster of type STRICT_DNS the '
-        "port may be left out, and is 80 then.",
+        'Where it listens: "host:port", "[v6]:port", "unix:/path" or "/path". In a cluster of type '
+        "STRICT_DNS the port may be left out, and is 80 then.",
         required=True,
     )
     hostname: Text = key("", "A name for humans.")
@@ -309,7 +309,7 @@ class OutlierDetectionConfig(Model):
 def _with_port(host: Any) -> Any:
     """Give a host of a STRICT_DNS cluster the port that MOSN assumes, if it has none."""
     address = host.get("address") if isinstance(host, dict) else None
-    if not isinstance(address, str) or not address or address.startswith("unix:"):
+    if not isinstance(address, str) or not address or address.startswith(("unix:", "/")):
         return host
     bare = address.endswith("]") if address.startswith("[") else ":" not in address
     return {**host, "address": f"{address}:80"} if bare else host
@@ -348,7 +348,7 @@ class ClusterConfig(Model):
         later=("ORIGINAL_DST",),
         fallback="SIMPLE",
     )
-    sub_type: Text = key("", "A subordinate type.", acted=False, why="not acted on, as in MOSN")
+    sub_type: Text = key("", "A subordinate type.", acted=False, quiet=True, why="not acted on, as in MOSN")
     lb_type: Text = key(
         "LB_ROUNDROBIN",
         "How to choose a host.",
@@ -380,7 +380,8 @@ class ClusterConfig(Model):
         16384,
         "The size of connection buffers.",
         acted=False,
-        why="not acted on: what waits for a peer is bounded for each request instead",
+        quiet=True,
+        why="not acted on, as in MOSN; what waits for a peer is bounded for each request",
     )
     circuit_breakers: tuple[CircuitBreakerConfig, ...] = key((), "Limits; only the first element counts.")
     health_check: HealthCheckConfig = key(HealthCheckConfig(), "Active health checks.")

@@ -88,6 +88,7 @@ class Http2Options(HttpOptions):
         False,
         "Whether bodies are passed on as they come. They always are.",
         acted=False,
+        quiet=True,
         why="not acted on; bodies are always passed on as they come, as MOSN does if this is true",
         harmless=(True,),
     )
@@ -182,7 +183,9 @@ class ProxyConfig(Model):
         why=UPSTREAM_UNUSED,
         harmless=UPSTREAM_PROTOCOLS,
     )
-    router_config_name: Text = key("", "The router that decides on each request.", required=True)
+    router_config_name: Text = key(
+        "", "The router that decides on each request; without one, every request is answered with 404."
+    )
     router_handler_name: Text = key(
         "",
         "An extension that makes routes.",
@@ -195,12 +198,13 @@ class ProxyConfig(Model):
         "instead of being closed.",
     )
     validate_clusters: Free = key(
-        None, "Whether clusters must exist.", acted=False, why="not acted on, as in MOSN"
+        None, "Whether clusters must exist.", acted=False, quiet=True, why="not acted on, as in MOSN"
     )
     concurrency_num: Int = key(
         0,
         "How many requests run at once.",
         acted=False,
+        quiet=True,
         why="not acted on: requests take no threads that could be too many",
     )
     extend_config: ProtocolOptions = key(ProtocolOptions(), "Options by protocol.")
@@ -316,6 +320,7 @@ class TcpProxyConfig(Model):
         0,
         "How many hosts to try.",
         acted=False,
+        quiet=True,
         why="not acted on, as in MOSN; up to 3 hosts are tried",
     )
     routes: tuple[TcpRouteConfig, ...] = key((), "Clusters by addresses and ports; the first match decides.")
@@ -425,7 +430,7 @@ class FilterChainConfig(Model):
         "",
         "Which connections it is for.",
         acted=False,
-        why="not acted on: the one filter chain takes all connections",
+        why="not acted on, as in MOSN: the one filter chain takes all connections",
     )
     tls_context: TlsContextConfig | None = key(None, "TLS towards clients; absent or empty means plaintext.")
     tls_context_set: tuple[TlsContextConfig, ...] = key(
@@ -513,6 +518,7 @@ class ListenerConfig(Model):
         0,
         "The size of read buffers.",
         acted=False,
+        quiet=True,
         why="not acted on: all connections are read into the same buffer",
     )
 

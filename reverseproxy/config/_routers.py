@@ -216,12 +216,17 @@ class CookieHashConfig(Model):
 
     name: Text = key("", "The cookie's name.", required=True)
     path: Text = key(
-        "", "The path of a cookie to be made.", acted=False, why="not acted on, as in MOSN: no cookie is made"
+        "",
+        "The path of a cookie to be made.",
+        acted=False,
+        quiet=True,
+        why="not acted on, as in MOSN: no cookie is made",
     )
     ttl: Duration = key(
         0.0,
         "The life of a cookie to be made.",
         acted=False,
+        quiet=True,
         why="not acted on, as in MOSN: no cookie is made",
         harmless=("0s",),
         nullable=False,
@@ -269,7 +274,7 @@ class RetryPolicyConfig(Model):
 class PatternConfig(Model):
     """A regular expression."""
 
-    google_re2: Free = key(None, "Options of RE2.", acted=False, why=_UNUSED)
+    google_re2: Free = key(None, "Options of RE2.", acted=False, quiet=True, why=_UNUSED)
     regex: Regex = key("", "The regular expression (RE2).")
 
 
@@ -356,7 +361,7 @@ class MirrorPolicyConfig(Model):
 
     cluster: Text = key("", "The cluster.")
     percent: UInt = key(0, "How many of a hundred requests are copied; 100 and more mean all.")
-    trace_sampled: Bool = key(False, "Whether copies are traced.", acted=False, why=_UNUSED)
+    trace_sampled: Bool = key(False, "Whether copies are traced.", acted=False, quiet=True, why=_UNUSED)
 
 
 class RouterRuleConfig(Model):

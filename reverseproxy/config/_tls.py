@@ -155,7 +155,9 @@ class TlsContextConfig(Model):
         f"Protocols to negotiate, separated by commas: {', '.join(KNOWN_ALPN)}. Others are dropped with a "
         "warning.",
     )
-    ticket: Text = key("", "A session ticket key.", acted=False, secret=True, why="not acted on, as in MOSN")
+    ticket: Text = key(
+        "", "A session ticket key.", acted=False, quiet=True, secret=True, why="not acted on, as in MOSN"
+    )
     fall_back: Bool = key(
         False,
         "On a server: speak plaintext if the certificate is missing or bad. In a cluster: connect in "

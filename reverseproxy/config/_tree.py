@@ -79,7 +79,7 @@ def _below(path: str, name: str | int) -> str:
 
 class Findings:
     """
-    What is wrong with a configuration, and what is only worth a warning.
+    What is wrong with a configuration, and what is only worth a warning or a note.
 
     Problems are in the order in which their places were first seen, which is
     that of the document.
@@ -88,6 +88,7 @@ class Findings:
     def __init__(self) -> None:
         self._errors: list[Problem] = []
         self._warnings: list[Problem] = []
+        self._notes: dict[tuple[str, str], list[Problem]] = {}
         self._order: dict[tuple[str, str], int] = {}
 
     def seen(self, file: str, path: str) -> None:
@@ -112,6 +113,11 @@ class Findings:
         if problem not in self._warnings:
             self._warnings.append(problem)
 
+    def note(self, file: str, path: str, message: str) -> None:
+        """Add what is worth one line, however often it is so of keys of this name."""
+        name = path.rpartition(".")[2]
+        self._notes.setdefault((name, message), []).append(Problem(file, path, message))
+
     @property
     def errors(self) -> tuple[Problem, ...]:
         """All errors, in the order of the document."""
@@ -121,6 +127,16 @@ class Findings:
     def warnings(self) -> tuple[Problem, ...]:
         """All warnings, in the order of the document."""
         return tuple(sorted(self._warnings, key=self._position))
+
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        """What was noted: the first place of each kind, and how many more there are."""
+        notes = []
+        for places in self._notes.values():
+            first, *others = sorted(places, key=self._position)
+            more = f" (and in {len(others)} more place{'s' * (len(others) > 1)})" if others else ""
+            notes.append(Problem(first.file, first.path, first.message + more))
+        return tuple(sorted(notes, key=self._position))
 
     def _position(self, problem: Problem) -> int:
         """
@@ -281,7 +297,7 @@ class Tree:
                 return True
         return False
 
-    def complete(self, location: Location, name: str, *fields: str) -> bool:
+    def complete(self, location: Location, name: str, *fields: str, named: bool = True) -> bool:
         """
         Whether every item of a list of objects is there with its name.
 
@@ -290,6 +306,7 @@ class Tree:
         @param location: where the list is.
         @param name: the field that holds the name.
         @param fields: others that may be its name instead.
+        @param named: whether each must have a name.
         """
         here: Any = self.root
         for part in location:
@@ -299,7 +316,8 @@ class Tree:
         if not isinstance(here, Items):
             return True
         return not here.lost and not any(
-            isinstance(item, Node) and (not item.lost.isdisjoint((name, *fields)) or not item.get(name))
+            isinstance(item, Node)
+            and (not item.lost.isdisjoint((name, *fields)) or (named and not item.get(name)))
             for item in here
         )
 
@@ -405,7 +423,8 @@ class Tree:
         if not info.acted:
             value = self._free(value, node.file, path)
             if value not in _NOTHING and value not in info.harmless:
-                self._findings.warn(node.file, path, info.why)
+                report = self._findings.note if info.quiet else self._findings.warn
+                report(node.file, path, info.why)
         elif info.choices:
             value = self._choice(node, path, info, value)
         elif _LABELS.get(node.model) == field:

@@ -191,7 +191,9 @@ def _host_port(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """Demand an address that can be dialled, by TCP or as a Unix socket."""
+    """Demand an address that can be dialled, by TCP or as a Unix socket; the latter gets its C{unix:}."""
+    if text.startswith("/"):
+        return f"unix:{text}"
     if not text.startswith("unix:"):
         return _host_port(text)
     if text == "unix:":
@@ -203,7 +205,7 @@ HostPort = Annotated[str, Strict(), AfterValidator(_host_port)]
 """C{host:port} or C{[v6]:port}: something to dial."""
 
 Address = Annotated[str, Strict(), AfterValidator(_address)]
-"""C{host:port}, C{[v6]:port} or C{unix:/path}: something to dial."""
+"""C{host:port}, C{[v6]:port}, C{unix:/path} or C{/path}: something to dial."""
 
 
 def compile_regex(text: str) -> str:

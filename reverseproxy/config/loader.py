@@ -33,10 +33,12 @@ class Loaded:
 
     @ivar config: the models.
     @ivar warnings: what the user should know of it, in the order of the document.
+    @ivar notes: what makes no difference, but might be wondered about.
     """
 
     config: Config
     warnings: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
 
 def load(path: str) -> Loaded:
@@ -84,7 +86,7 @@ def _load(document: Object, file: str) -> Loaded:
     check(config, tree, findings)
     if findings.errors:
         raise ConfigError(*findings.errors)
-    return Loaded(config, findings.warnings)
+    return Loaded(config, findings.warnings, findings.notes)
 
 
 def _parse(text: str, yaml: bool) -> Object:

@@ -65,6 +65,7 @@ __all__ = [
     "WeightedClusterConfig",
 ]
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import PlainValidator
@@ -159,7 +160,11 @@ class ServerConfig(Model):
         why="not acted on: logs are rotated from outside; SIGUSR1 opens them anew",
     )
     use_netpoll_mode: Bool = key(
-        False, "Which event loop MOSN uses.", acted=False, why="not acted on: it is about event loops of Go"
+        False,
+        "Which event loop MOSN uses.",
+        acted=False,
+        quiet=True,
+        why="not acted on: it is about event loops of Go",
     )
     graceful_timeout: Span = key(
         30.0, "How long requests under way may take when the process stops.", nullable=False
@@ -192,12 +197,14 @@ class Config(Model):
     dynamic_resources: Free = key(
         None,
         "An xDS server to take configuration from.",
+        spellings=("dynamicResources",),
         acted=False,
         why="not acted on: there is no xDS; the document is all of the configuration",
     )
     static_resources: Free = key(
         None,
         "What xDS needs from the start.",
+        spellings=("staticResources",),
         acted=False,
         why="not acted on: there is no xDS; the document is all of the configuration",
     )
@@ -240,6 +247,36 @@ class Config(Model):
     def server(self) -> ServerConfig:
         """The one server."""
         return self.servers[0]
+
+    @property
+    def routers(self) -> Mapping[str, tuple[str, RouterConfig]]:
+        """
+        The routers that count, by name, each with its place in the document.
+
+        Those of C{connection_manager} filters come before the server's own, and
+        the last one of a name counts, as in MOSN.  What has no name is left out,
+        as no filter can refer to it.
+        """
+        own, managed = (
+            {
+                router.router_config_name: (place, router)
+                for place, router in routers
+                if router.router_config_name
+            }
+            for routers in (self._own_routers(), self._managed_routers())
+        )
+        return {**own, **{name: entry for name, entry in managed.items() if name not in own}}
+
+    def _own_routers(self) -> Iterator[tuple[str, RouterConfig]]:
+        for index, router in enumerate(self.server.routers):
+            yield f"servers[0].routers[{index}]", router
+
+    def _managed_routers(self) -> Iterator[tuple[str, RouterConfig]]:
+        for index, listener in enumerate(self.server.listeners):
+            for number, each in enumerate(listener.filter_chain.filters):
+                if isinstance(each.config, RouterConfig):
+                    place = f"servers[0].listeners[{index}].filter_chains[0].filters[{number}].config"
+                    yield place, each.config
 
     @property
     def agents(self) -> tuple[TunnelAgentConfig, ...]:

@@ -42,6 +42,8 @@ Generated from the models that the loader uses.  A key is marked
 - **ours** if MOSN does not know it and ignores it;
 - **not acted on** if MOSN knows it and this release does nothing with it.  Such a key gives a
   warning, unless its value asks for nothing: ``null``, ``false``, 0, or an empty text, list or object.
+  Where nobody can tell the difference, as MOSN does nothing with the key either, there is one note for all
+  places that have it.
 
 A *duration* is Go's syntax, such as ``"1m30s"``.  An absent key, one that is ``null``, and mostly one
 that is 0 or empty all mean the default.
@@ -151,7 +153,7 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
     if info.later:
         lines.append(f"   Known to MOSN and not acted on yet: {_literals(info.later)}.")
     if not info.acted:
-        lines.append(f"   *The warning:* {info.why}.")
+        lines.append(f"   *{'The note' if info.quiet else 'The warning'}:* {info.why}.")
         if info.harmless:
             values = _literals(json.dumps(value) for value in info.harmless)
             lines.append(f"   There is none for {values}.")

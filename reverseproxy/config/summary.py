@@ -29,11 +29,10 @@ def summarize(config: Config) -> str:
     Nothing secret is in it.
     """
     manager, server = config.cluster_manager, config.server
-    routers = [*server.routers, *_managed_routers(config)]
     return "\n".join(
         [
             *_section("listeners", (_listener(listener, config) for listener in server.listeners)),
-            *_section("routers", (_router(router) for router in routers)),
+            *_section("routers", (_router(router) for _, router in config.routers.values())),
             *_section("clusters", (_cluster(cluster) for cluster in manager.clusters)),
             *_section("tunnel agents", (_agent(agent) for agent in config.agents)),
         ]
@@ -67,7 +66,8 @@ def _server_tls(contexts: tuple[TlsContextConfig, ...]) -> str:
 def _filter(entry: FilterConfig) -> str:
     match entry.config:
         case ProxyConfig() as proxy:
-            return f"{', '.join(proxy.protocols)} by router {proxy.router_config_name}"
+            router = proxy.router_config_name
+            return f"{', '.join(proxy.protocols)} by {f'router {router}' if router else 'no router'}"
         case TcpProxyConfig() as tcp:
             clusters = [tcp.cluster] if tcp.cluster else [route.cluster for route in tcp.routes]
             return f"TCP to {_names('cluster', clusters)}"
@@ -80,16 +80,6 @@ def _filter(entry: FilterConfig) -> str:
 
 def _names(what: str, names: list[str]) -> str:
     return f"{what} {' or '.join(dict.fromkeys(names))}"
-
-
-def _managed_routers(config: Config) -> list[RouterConfig]:
-    """The routers of C{connection_manager} filters."""
-    return [
-        entry.config
-        for listener in config.server.listeners
-        for entry in listener.filter_chain.filters
-        if isinstance(entry.config, RouterConfig)
-    ]
 
 
 def _router(router: RouterConfig) -> str:

@@ -68,14 +68,14 @@ def sole_protocols(config: Config) -> dict[str, str]:
         tcp_proxy.
     """
     found: defaultdict[str, set[str]] = defaultdict(set)
-    routers = {router.router_config_name: router for router in _routers(config)}
+    routers = config.routers
     for listener in config.server.listeners:
         for each in listener.filter_chain.filters:
             if isinstance(each.config, TcpProxyConfig):
                 for cluster in (each.config.cluster, *(route.cluster for route in each.config.routes)):
                     found[cluster].add("tcp")
             elif isinstance(each.config, ProxyConfig):
-                router = routers.get(each.config.router_config_name)
+                _, router = routers.get(each.config.router_config_name, ("", None))
                 protocols = set(each.config.protocols)
                 for rule in () if router is None else _rules(router):
                     for cluster, protocol in _destinations(rule):
@@ -86,14 +86,6 @@ def sole_protocols(config: Config) -> dict[str, str]:
         for cluster, protocols in found.items()
         if len(protocols) == 1 and not anywhere - protocols
     }
-
-
-def _routers(config: Config) -> Iterator[RouterConfig]:
-    yield from config.server.routers
-    for listener in config.server.listeners:
-        for each in listener.filter_chain.filters:
-            if isinstance(each.config, RouterConfig):
-                yield each.config
 
 
 def _rules(router: RouterConfig) -> Iterator[RouterRuleConfig]:

@@ -22,7 +22,8 @@ class ReferenceTests(SynchronousTestCase):
                 self.assertIn(f"\n``{info.name}`` (", self.text)
                 self.assertIn((field.description or "").replace("*", "\\*"), self.text)
                 if not info.acted:
-                    self.assertIn(f"*The warning:* {info.why}.", self.text)
+                    kind = "note" if info.quiet else "warning"
+                    self.assertIn(f"*The {kind}:* {info.why}.", self.text)
 
     def test_entries(self) -> None:
         """Types, defaults and markers, by example."""

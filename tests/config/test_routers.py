@@ -350,24 +350,38 @@ class WarningTests(SynchronousTestCase):
         )
 
     def test_not_acted_on(self) -> None:
-        """What MOSN does not act on either."""
-        self.check(
-            ROUTE,
-            {
-                "cluster_name": "edge",
-                "cluster_header": "x-cluster",
-                "regex_rewrite": {"pattern": {"google_re2": {"max_program_size": 1}, "regex": "a"}},
-                "hash_policy": [{"cookie": {"name": "a", "path": "/", "ttl": "5s"}}],
-            },
-            ".cluster_header: does not count, because cluster_name is given as well",
-            ".regex_rewrite.pattern.google_re2: not acted on, as in MOSN",
-            ".hash_policy[0].cookie.path: not acted on, as in MOSN: no cookie is made",
-            ".hash_policy[0].cookie.ttl: not acted on, as in MOSN: no cookie is made",
+        """What MOSN does not act on either is worth a note at the most."""
+        loaded = parse(
+            edited(
+                TUNNEL_SERVER,
+                (
+                    ROUTE,
+                    {
+                        "cluster_name": "edge",
+                        "regex_rewrite": {"pattern": {"google_re2": {"max_program_size": 1}, "regex": "a"}},
+                        "hash_policy": [{"cookie": {"name": "a", "path": "/", "ttl": "5s"}}],
+                    },
+                ),
+                (
+                    f"{RULE}.request_mirror_policies",
+                    {"cluster": "edge", "percent": 1, "trace_sampled": True},
+                ),
+            )
+        )
+        self.assertEqual(loaded.warnings, ())
+        self.assertEqual(
+            [(note.path, note.message) for note in loaded.notes],
+            [
+                (f"{ROUTE}.regex_rewrite.pattern.google_re2", "not acted on, as in MOSN"),
+                (f"{ROUTE}.hash_policy[0].cookie.path", "not acted on, as in MOSN: no cookie is made"),
+                (f"{ROUTE}.hash_policy[0].cookie.ttl", "not acted on, as in MOSN: no cookie is made"),
+                (f"{RULE}.request_mirror_policies.trace_sampled", "not acted on, as in MOSN"),
+            ],
         )
         self.check(
-            f"{RULE}.request_mirror_policies",
-            {"cluster": "edge", "percent": 1, "trace_sampled": True},
-            ".trace_sampled: not acted on, as in MOSN",
+            ROUTE,
+            {"cluster_name": "edge", "cluster_header": "x-cluster"},
+            ".cluster_header: does not count, because cluster_name is given as well",
         )
         self.check(f"{HOST}.require_tls", "ALL", ": not acted on, as in MOSN")
 

@@ -72,7 +72,6 @@ class RouteTests(SynchronousTestCase):
             ("SourceAddrs", [{"Address": "10.0.0.0", "Length": 33}]),
             ("DestinationAddrs", [{"Address": "::1", "Length": 129}]),
             ("DestinationAddrs", [{"Length": 8}]),
-            ("cluster", "missing"),
         ):
             [problem] = problems(edited(AGENT, (f"{FILTER}.config", {"routes": [{**ROUTE, key: value}]})))
             self.assertTrue(problem.startswith(f"{ROUTES}[0].{key}"), problem)
