@@ -19,6 +19,7 @@ __all__ = [
     "SubsetConfig",
 ]
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -72,7 +73,7 @@ def _port(text: str) -> str:
 
 
 def _method(text: str) -> str:
-    if text and not (text.isascii() and text.isalpha()):
+    if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", text):
         raise ValueError(f'{quote(text)} is not a method; write "GET"')
     return text
 

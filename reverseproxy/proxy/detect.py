@@ -5,8 +5,8 @@ A L{Detector} holds a connection until its first bytes tell, and hands it over t
 the protocol that they belong to, with all that was read.  What belongs to none
 is closed, or goes to the next filter (C{fallback_for_unknown_protocol}).
 
-The first bytes are those that MOSN goes by (spec 4.3): an HTTP method, HTTP/2's
-preface, and what RPC protocols begin with.  A client that has agreed on HTTP/2
+The first bytes are an HTTP method, whatever it is, HTTP/2's preface, and what RPC
+protocols begin with, which MOSN goes by, too (spec 4.3).  A client that has agreed on HTTP/2
 over TLS is taken at its word.
 """
 
@@ -36,6 +36,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.tls import negotiated_protocol
+from reverseproxy.wire.http1_headers import MAX_METHOD, TOKEN
 
 log = Logger()
 
@@ -47,15 +48,29 @@ DETECT_TIMEOUT: Final = 15.0
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_METHOD: Final = re.compile(rb"[A-Z]{1,20}( |\Z)")
+# A word in capitals, and a space: MOSN, too, takes that for a method, whatever it is a method of.
+_WORD: Final = re.compile(rb"[A-Z]{1,20} ")
+
+# Other protocols begin with a word as well.  One in which there is more than letters, or smaller ones,
+# is a method if a target for a reverse proxy follows.
+_METHOD: Final = re.compile(TOKEN + rb"{1,%d} (?i:/|\*|https?:)" % MAX_METHOD)
+_METHOD_SO_FAR: Final = re.compile(
+    TOKEN + rb"{1,%d}(?: (?:h(?:t(?:t(?:ps?)?)?)?)?)?" % MAX_METHOD, re.IGNORECASE
+)
 
 
 def detect_http1(data: bytes) -> bool | None:
-    """Tell whether this is the beginning of HTTP/1: a method, and a space."""
-    found = _METHOD.match(data)
-    if found is None or found[0] == b"PRI ":
+    """
+    Tell whether this is the beginning of HTTP/1: a method, a space, and a target.
+
+    There may be empty lines in front of it (RFC 9112 2.2).
+    """
+    data = data.lstrip(b"\r\n")
+    if data.startswith(b"PRI "):
         return False
-    return True if found[1] else None
+    if _WORD.match(data) or _METHOD.match(data):
+        return True
+    return None if not data or _METHOD_SO_FAR.fullmatch(data) else False
 
 
 def detect_http2(data: bytes) -> bool | None:

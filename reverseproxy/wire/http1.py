@@ -44,6 +44,9 @@ from reverseproxy.errors import HttpError
 from reverseproxy.wire.http1_chunks import CHUNK_EXCESS, MAX_HEADERS, ChunkDecoder
 from reverseproxy.wire.http1_headers import (
     CHUNKED,
+    MAX_METHOD,
+    NO_METHODS,
+    TOKEN,
     UNTIL_CLOSE,
     RequestHead,
     ResponseHead,
@@ -73,15 +76,17 @@ from reverseproxy.wire.http1_parser import (
     is_plain_length,
 )
 from reverseproxy.wire.http1_responses import MAX_INTERIM, MAX_RESPONSE_HEAD, ResponseParser
-from reverseproxy.wire.http1_shapes import Shape, request_shape
+from reverseproxy.wire.http1_shapes import REQUEST_LINE, Shape, request_shape
 
 # A request line that is in order, whatever comes behind it.  What else is in order is for llhttp to say.
-_REQUEST_LINE: Final = re.compile(
-    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-\"$-~]*) HTTP/1\.1(?=\r\n)"
-)
+_REQUEST_LINE: Final = re.compile(REQUEST_LINE + rb"(?=\r\n)")
+
+# llhttp has a list of methods, and some of them mean something to it.  For those that it is not shown
+# as they are this one stands in.
+_STAND_IN: Final = b"GET"
+_METHOD: Final = re.compile(TOKEN + rb"*")
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTALL)
-_METHOD_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} [^ \r\n]+ HTTP/1\.[01]\r\n")
 _H2C: Final = re.compile(rb"(?i)\bh2c\b")
 
 
@@ -95,6 +100,11 @@ class RequestParser(Parser):
     @ivar held: whether bytes are kept in this way from now on.
     @ivar held_size: how many are kept.
     """
+
+    shown = (
+        *(b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"PATCH ", b"OPTIONS "),
+        *[method + b" " for method in NO_METHODS],
+    )
 
     __slots__ = (
         "_fields",
@@ -185,10 +195,10 @@ class RequestParser(Parser):
                 ):
                     # What matters is the same.
                     try:
-                        self._llhttp.feed_data(data)
+                        self._show(data, 0)
                     except httptools.HttpParserError as error:
                         self._events = events = []
-                        self._malformed(error, data)
+                        self._fail(self.fault, str(error))
                         return events
                     known = known.again(data, method, target)
                     if size <= MAX_KNOWN:
@@ -239,12 +249,21 @@ class RequestParser(Parser):
         self._held.clear()
         return data
 
-    def _malformed(self, error: httptools.HttpParserError, text: bytes) -> None:
-        status, message = 400, str(error)
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD_LINE.match(text):
-            # A method that nobody knows, if all of the line has come; else who knows what this is.
-            status = 501
-        self._fail(status, message)
+    def _show(self, text: bytes, seen: int) -> None:
+        # Nothing is shown of a method before all of it has come.
+        if seen and text.find(b" ", 0, seen) >= 0:
+            text = text[seen:]
+        elif not text.startswith(self.shown):
+            found = _METHOD.match(text)
+            size = 0 if found is None else found.end()
+            if size > MAX_METHOD:
+                raise HttpError(501, f"a method longer than {MAX_METHOD} bytes")
+            if size == len(text):
+                return
+            if not size or text[size] != 32:
+                raise HttpError(400, "malformed method")
+            text = _STAND_IN + text[size:]
+        self._llhttp.feed_data(text)
 
     def _check_start(self, line: bytes) -> None:
         parts = line[:-2].split(b" ")
@@ -268,8 +287,8 @@ class RequestParser(Parser):
         if not http11 or len(parts) != 3:
             self._check_start(raw[: line_end + 2])
         method, target, _ = parts
-        if method == b"CONNECT":
-            raise HttpError(405, "CONNECT is not for a reverse proxy")
+        if method in NO_METHODS:
+            raise HttpError(405, f"{method.decode('ascii')} is not for a reverse proxy")
         if len(raw) > MANY and raw.count(b"\n") > MAX_HEADERS + 2:
             raise HttpError(431, f"more than {MAX_HEADERS} header fields")
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 __all__ = [
     "CHUNKED",
     "MAX_LENGTH",
+    "MAX_METHOD",
+    "NO_METHODS",
+    "TOKEN",
     "UNTIL_CLOSE",
     "ForwardedBy",
     "Headers",
@@ -37,6 +40,15 @@ UNTIL_CLOSE: Final = -2
 
 MAX_LENGTH: Final = 2**63 - 1
 """The largest Content-Length, as others count in 64 bits with a sign."""
+
+TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+"""A byte of a token (RFC 9110 5.6.2), such as the name of a method or a field, as a regular expression."""
+
+MAX_METHOD: Final = 64
+"""Bytes of the longest method; the longest that is registered has 17."""
+
+NO_METHODS: Final = frozenset({b"CONNECT", b"PRI"})
+"""What may stand where a method does, but is not for a reverse proxy: PRI is how HTTP/2 begins."""
 
 _MAX_DIGITS: Final = len(str(MAX_LENGTH))
 

@@ -127,6 +127,9 @@ class Parser:
     fault = 400
     """The status of an error that has no better one."""
 
+    shown: tuple[bytes, ...] = (b"",)
+    """How heads begin that llhttp is shown as they are."""
+
     __slots__ = ("_chunks", "_events", "_left", "_llhttp", "_max_head", "_partial", "closed")
 
     def __init__(self, max_head: int) -> None:
@@ -192,11 +195,17 @@ class Parser:
                 self._too_large(text)
                 return b""
             raw = text[:end]
-            self._llhttp.feed_data(raw[len(partial) :] if partial else raw)
+            if not partial and raw.startswith(self.shown):
+                self._llhttp.feed_data(raw)
+            else:
+                self._show(raw, len(partial))
         except httptools.HttpParserUpgrade:
             pass  # which is decided elsewhere
         except httptools.HttpParserError as error:
-            self._malformed(error, text)
+            self._fail(self.fault, str(error))
+            return b""
+        except HttpError as error:
+            self._fail(error.status, str(error))
             return b""
         self._partial = b""
         try:
@@ -209,18 +218,22 @@ class Parser:
     def _feed_partial(self, text: bytes, data: bytes) -> bytes:
         # llhttp sees it now, so that what is no HTTP is refused before it has come to an end.
         if data:
-            self._llhttp.feed_data(data)
+            self._show(text, len(self._partial))
             self._partial = text
             line_end = text.find(b"\r\n")
             if line_end >= 0:
-                try:
-                    self._check_start(text[: line_end + 2])
-                except HttpError as error:
-                    self._fail(error.status, str(error))
-                    return b""
+                self._check_start(text[: line_end + 2])
             if len(text) > self._max_head:
                 self._too_large(text)
         return b""
+
+    def _show(self, text: bytes, seen: int) -> None:
+        """
+        Let llhttp have a look at a head, or at what there is of it.
+
+        @param seen: how much of it llhttp has been shown before.
+        """
+        self._llhttp.feed_data(text[seen:] if seen else text)
 
     def _check_start(self, line: bytes) -> None:
         """
@@ -233,9 +246,6 @@ class Parser:
     def _take_head(self, raw: bytes) -> None:
         """Make the event, and get ready for the body."""
         raise NotImplementedError
-
-    def _malformed(self, error: httptools.HttpParserError, text: bytes) -> None:
-        self._fail(self.fault, str(error))
 
     def _too_large(self, text: bytes) -> None:
         raise NotImplementedError

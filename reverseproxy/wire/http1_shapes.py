@@ -13,11 +13,13 @@ makes one to see that it is worth it.
 
 from __future__ import annotations
 
-__all__ = ["MATTERING", "Shape", "request_shape", "response_shape"]
+__all__ = ["MATTERING", "REQUEST_LINE", "Shape", "request_shape", "response_shape"]
 
 import re
 from functools import lru_cache
 from typing import Final
+
+from reverseproxy.wire.http1_headers import MAX_METHOD, NO_METHODS, TOKEN
 
 MATTERING: Final = frozenset(
     {
@@ -38,7 +40,13 @@ MATTERING: Final = frozenset(
 _VALUE: Final = rb"[\t -~\x80-\xff]*+"
 """A value as llhttp takes it."""
 
-_REQUEST_LINE: Final = rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-\"$-~]*+) HTTP/1\.1\r\n"
+REQUEST_LINE: Final = b'(GET|POST|(?!%b )%b{1,%d}+) (/[!-"$-~]*+) HTTP/1\\.1' % (
+    b" |".join(sorted(NO_METHODS)),
+    TOKEN,
+    MAX_METHOD,
+)
+"""The first line of a request, without its end; its groups are the method and the target."""
+
 _LENGTH: Final = rb"([1-9][0-9]{0,14})"
 _KEPT: Final = 128
 """Shapes that are kept for other connections."""
@@ -55,7 +63,7 @@ def request_shape(head: bytes) -> Shape:
     @return: its groups are the method and the target.
     """
     lines = head[:-4].split(b"\r\n")
-    return _compiled(b"".join([_REQUEST_LINE, *map(_line, lines[1:]), rb"\r\n"]))
+    return _compiled(b"".join([REQUEST_LINE, rb"\r\n", *map(_line, lines[1:]), rb"\r\n"]))
 
 
 def response_shape(head: bytes) -> Shape | None:

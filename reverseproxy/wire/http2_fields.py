@@ -30,6 +30,9 @@ from typing import Final
 from reverseproxy.errors import HttpError, WireError
 from reverseproxy.wire.http1_headers import (
     CHUNKED,
+    MAX_METHOD,
+    NO_METHODS,
+    TOKEN,
     Headers,
     RequestHead,
     ResponseHead,
@@ -43,7 +46,7 @@ MAX_FIELDS: Final = 100
 
 _good_name: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
 _bad_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]\Z").search
-_good_method: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}").fullmatch
+_good_method: Final = re.compile(TOKEN + rb"+").fullmatch
 _good_path: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
 _good_authority: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?"
@@ -187,6 +190,10 @@ def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None
         raise HttpError(405, "CONNECT is not for a reverse proxy")
     if scheme is None or not path:
         raise Malformed("a request without :scheme or :path")
+    if method in NO_METHODS:
+        raise HttpError(405, f"{method.decode('ascii')} is not for a reverse proxy")
+    if len(method) > MAX_METHOD:
+        raise HttpError(501, f"a method longer than {MAX_METHOD} bytes")
     if scheme.lower() not in (b"http", b"https"):
         raise HttpError(400, "the scheme is neither http nor https")
     if not _good_path(path) and not (path == b"*" and method == b"OPTIONS"):

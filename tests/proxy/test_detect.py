@@ -44,18 +44,42 @@ class MatcherTests(SynchronousTestCase):
             b"PUT /",
             b"PRINT /",
             b"P /",
+            b"NONSENSE x",
+            b"get /",
+            b"M-SEARCH *",
+            b"RDG_OUT_DATA /",
+            b"foo https:",
+            b"!#$%&'*+.^_`|~09 HTTP:",
+            b"x" * 64 + b" /",
+            b"\r\n\r\nGET /",
+            b"\nget /",
         ):
             self.assertIs(detect_http1(data), True, data)
-        for data in (b"G", b"GET", b"PRI", b"PROPFIND", b"A" * 20):
+        for data in (
+            b"G",
+            b"GET",
+            b"PRI",
+            b"PROPFIND",
+            b"A" * 64,
+            b"get",
+            b"get ",
+            b"x htTPs",
+            b"\r\n",
+            b"\r",
+        ):
             self.assertIsNone(detect_http1(data), data)
         for data in (
             b"\1",
-            b"get /",
+            b"get key",
+            b"get hta",
+            b"set httpx",
+            b"\r\n\r\n GET /",
+            b"\r\nPRI *",
             b" GET",
             b"GE\0",
             b"PRI * HTTP/2.0",
-            b"A" * 21,
-            b"\r\n",
+            b"A" * 65,
+            b"A" * 65 + b" /",
             b"GET\r\n",
         ):
             self.assertIs(detect_http1(data), False, data)
@@ -134,7 +158,7 @@ class DetectorTests(DetectorTestCase):
             self.assertEqual(found, expected)
 
     def test_none(self) -> None:
-        for data in (b"\x16\x03\x01", b"\xda\xbc", b"hello", b"PRI * HTTP/1.1"):
+        for data in (b"\x16\x03\x01", b"\xda\xbc", b"hello\r\n", b"PRI * HTTP/1.1"):
             wire = self.connect()
             wire.send(data)
             self.clock.advance(0)

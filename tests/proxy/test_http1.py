@@ -329,6 +329,29 @@ class ExchangeTests(Http1TestCase):
         self.ask(world, get(line=b"OPTIONS * HTTP/1.1"))
         self.assertEqual(world.host().take()[:20], b"OPTIONS * HTTP/1.1\r\n")
 
+    def test_any_method(self) -> None:
+        """Routes, mirrors and access logs know it by the name that the client has for it."""
+        mirrored = {"request_mirror_policies": {"cluster": "mirror", "percent": 100}}
+        method = {"name": "method", "value": "RDG_OUT_DATA"}
+        variable = [{"name": "x-mosn-method", "value": "M-SEARCH"}]
+        routes: list[dict[str, Any]] = [
+            {"match": {"prefix": "/", "headers": [method]}, "route": {"cluster_name": "c"}, **mirrored},
+            {"match": {"variables": variable}, "direct_response": {"status": 418, "body": ""}},
+        ]
+        world = World(routes=routes, mirrors=1)
+        request = get(b"Content-Length: 3", line=b"RDG_OUT_DATA /x HTTP/1.1", body=b"abc")
+        client = self.ask(world, request)
+        self.assertEqual(world.host().take(), request)
+        self.assertEqual(world.endpoints[1].wires[0].take(), request)
+        world.host().send(OK)
+        self.assertEqual(client.take(), OK)
+        for line, status in ((b"M-SEARCH /x HTTP/1.1", 418), (b"m-search /x HTTP/1.1", 404)):
+            self.ask(world, get(line=line), client)
+            self.assertEqual(status_of(client.take()), status)
+        self.assertEqual(
+            [record.method for record in world.records], ["RDG_OUT_DATA", "M-SEARCH", "m-search"]
+        )
+
     def test_access_record(self) -> None:
         world = World()
         client = world.client()
@@ -864,6 +887,8 @@ class RetryTests(Http1TestCase):
         for request, part in (
             (get(line=b"POST / HTTP/1.1"), b""),
             (get(line=b"DELETE / HTTP/1.1"), b""),
+            (get(line=b"LIST / HTTP/1.1"), b""),
+            (get(line=b"get / HTTP/1.1"), b""),
             (GOOD, b"H"),
         ):
             world = World()

@@ -27,8 +27,8 @@ CHUNKED = GET + b"Transfer-Encoding: chunked\r\n\r\n"
 
 PLACES: list[tuple[str, bytes, bytes, bytes]] = [
     # the request line
-    ("first byte", b"?ET / HTTP/1.1\r\nHost: a\r\n\r\n", rb"G", rb"[!#$%&'*+.^_`|~0-9A-Za-z\r\n-]"),
-    ("in the method", b"G?T / HTTP/1.1\r\nHost: a\r\n\r\n", rb"E", TOKEN),
+    ("first byte", b"?ET / HTTP/1.1\r\nHost: a\r\n\r\n", TOKEN + rb"|[\r\n]", rb""),
+    ("in the method", b"G?T / HTTP/1.1\r\nHost: a\r\n\r\n", TOKEN, rb""),
     ("behind the method", b"GET?/ HTTP/1.1\r\nHost: a\r\n\r\n", rb" ", rb""),
     ("first of the target", b"GET ?x HTTP/1.1\r\nHost: a\r\n\r\n", rb"/", rb""),
     ("in the target", b"GET /x?y HTTP/1.1\r\nHost: a\r\n\r\n", TARGET, rb""),
@@ -71,7 +71,7 @@ PLACES: list[tuple[str, bytes, bytes, bytes]] = [
     ("before a length", GET + b"Content-Length: ?3\r\n\r\nabc", rb"[0-9\t ]", rb""),
     ("behind a length", GET + b"Content-Length: 3?\r\n\r\nabc", rb"[0-9\t ]", rb""),
     ("in a length", GET + b"Content-Length: 0?3\r\n\r\nabc", rb"[0-9]", rb""),
-    ("in its name", GET + b"Content?Length: 3\r\n\r\nabc", rb"-", rb""),
+    ("in its name", GET + b"Content?Length: ;\r\n\r\n", TOKEN.replace(b"-]", b"]") + rb"|:", rb""),
     # transfer codings
     ("before a coding", GET + b"Transfer-Encoding: ?chunked\r\n\r\n0\r\n\r\n", rb"[\t ]", rb","),
     ("behind a coding", GET + b"Transfer-Encoding: chunked?\r\n\r\n0\r\n\r\n", rb" ", rb""),
@@ -131,9 +131,6 @@ class PlaceTests(SynchronousTestCase):
                 self.assertEqual(self.found(template, 10_000), self.expected(good, odd), name)
 
     def test_byte_by_byte(self) -> None:
-        """What is refused is the same; of a method that trickles in it was not known that it is one."""
         for name, template, good, odd in PLACES:
             with self.subTest(name):
-                found = {byte: status == 0 for byte, status in self.found(template, 1).items()}
-                expected = {byte: status == 0 for byte, status in self.expected(good, odd).items()}
-                self.assertEqual(found, expected, name)
+                self.assertEqual(self.found(template, 1), self.expected(good, odd), name)

@@ -59,6 +59,22 @@ class ParseRequestTests(SynchronousTestCase):
         self.assertEqual(head.host, b"")
         self.assertIn(b"Host: 10.0.0.1:80", head.forward(None, b"10.0.0.1:80"))
 
+    def test_any_method(self) -> None:
+        for method in (b"LIST", b"RDG_OUT_DATA", b"M-SEARCH", b"get", b"!#$%&'*+.^_`|~-0", b"M" * 64):
+            lines = self.http1([(b":method", method), *GET[1:]])
+            self.assertEqual(lines[0], method + b" / HTTP/1.1")
+            head = http1_request(lines[0] + b"\r\nhost: example.com\r\n\r\n")
+            self.assertEqual(request_fields(head, head.headers, b"http", b"")[0], (b":method", method))
+
+    def test_methods_that_are_none(self) -> None:
+        for method, status in ((b"PRI", 405), (b"M" * 65, 501)):
+            with self.assertRaises(HttpError) as caught:
+                parse_request([(b":method", method), *GET[1:]], True)
+            self.assertEqual(caught.exception.status, status)
+        for method in (b"", b"A B", b"A\r\n", b"(", "Ä".encode()):
+            with self.assertRaises(Malformed):
+                parse_request([(b":method", method), *GET[1:]], True)
+
     def test_authority_that_is_none(self) -> None:
         for authority in (b"a b", b"user@host", b"a:b", b"a/b", b"[::1", b"\xe9"):
             with self.assertRaises(HttpError) as caught:
