@@ -47,7 +47,7 @@ from reverseproxy.sockets import PeerSweep
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.discovery import Discovery, Target
-from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator
+from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator, names
 from reverseproxy.tunnel.server import TunnelServer
 from reverseproxy.wire.extra import Announcement
 from reverseproxy.workers.worker import Worker
@@ -315,6 +315,7 @@ class ReverseProxy(Service):
                     clusters=self.clusters,
                     clock=self._reactor,
                     find_validator=find_validator,
+                    policies=names().validators,
                 )
                 if self._worker is not None and self._siblings is not None:
                     server.unix_prefix = f"{self._worker.number + 1}."

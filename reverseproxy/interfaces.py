@@ -73,7 +73,9 @@ class Identity:
     """
     Who an accepted credential belongs to, and what it allows.
 
-    @ivar name: the name of the agent, for logs and for ownership checks.
+    @ivar name: the name of the agent, for logs and for ownership checks; empty
+        if the credential does not say who it is, so that its connections belong
+        to whom TLS or the address says.
     @ivar clusters: the clusters it may join; L{None} for every one.
     @ivar max_weight: the largest weight that its hosts may announce; a larger
         one is lowered to it.  L{None} for no bound.

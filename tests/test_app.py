@@ -28,6 +28,7 @@ from reverseproxy.proxy.protocols import IDLE_TIMEOUT
 from reverseproxy.proxy.tcp import TcpProxy
 from reverseproxy.tls import ClientTls, client_endpoint
 from reverseproxy.tls.reload import RELOAD_INTERVAL
+from reverseproxy.wire.tunnel import ConnectionInit, encode
 from tests.certs import Certificates
 from tests.config.documents import (
     AGENT,
@@ -136,6 +137,42 @@ class BuildTests(SynchronousTestCase):
                 )
             )
             self.assertIn(status, self.answer(app))
+
+    def test_an_agent_with_the_policy_of_the_sample(self) -> None:
+        """A tunnel filter without options takes MOSN's sample as MOSN does, and says that this is nothing."""
+        app = build(TUNNEL_SERVER)
+        for policy, credential, status in (
+            ("test", "prefix__edge", 1),
+            ("test", "edge", 2),
+            ("static", "edge", 3),
+            ("unknown", "edge", 3),
+            ("", "", 1),
+        ):
+            protocol = app.listeners["agents"].build_protocol(ACCEPTED)
+            transport = StringTransport()
+            transport.registerProducer(
+                transport, True
+            )  # as TLS has, which stands in for a real transport here
+            protocol.makeConnection(transport)
+            with capture() as events:
+                protocol.dataReceived(
+                    encode(ConnectionInit("edge", credential_policy=policy, credential=credential))
+                )
+            self.assertIn(f'{{"status":{status}}}'.encode(), transport.value())
+            self.assertEqual("keeps nobody out" in events.text(), credential == "prefix__edge")
+
+    def test_a_demanded_policy_is_not_evaded_with_the_samples(self) -> None:
+        tokens = {"tokens": [{"agent": "a", "token": "secret"}]}
+        config = {"credential_policy": "static", "validators": {"static": tokens}}
+        app = build(edited(TUNNEL_SERVER, (f"{TUNNEL}.filter_chains[0].filters[0].config", config)))
+        protocol = app.listeners["agents"].build_protocol(ACCEPTED)
+        transport = StringTransport()
+        transport.registerProducer(transport, True)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(
+            encode(ConnectionInit("edge", credential_policy="test", credential="prefix__edge"))
+        )
+        self.assertIn(b'{"status":3}', transport.value())
 
     def test_a_filter_that_does_not_serve_is_passed_over(self) -> None:
         app = build(edited(AGENT, (f"{CHAIN}.filters", [{"type": "fault_inject"}, *_filters(AGENT)])))

@@ -69,6 +69,8 @@ _DNS_KEYS: Final = (
 
 _PEM: Final = "-----BEGIN"
 _XDS: Final = ("dynamic_resources", "static_resources")
+_SAMPLE_POLICY: Final = "test"
+_SAMPLE: Final = "is what MOSN's sample has, for trying things out"
 _NO_ROUTER: Final = "every request is answered with 404"
 
 
@@ -345,8 +347,13 @@ class _Checker:
 
     def _tunnel(self, location: Location, tunnel: TunnelConfig, secure: bool) -> None:
         self._streams(location, tunnel, "" if tunnel.mux else "mux is false")
-        for cluster in tunnel.cluster_credential_policies:
-            self._cluster_exists((*location, "cluster_credential_policies", cluster), cluster)
+        for cluster, policy in tunnel.cluster_credential_policies.items():
+            place = (*location, "cluster_credential_policies", cluster)
+            self._cluster_exists(place, cluster)
+            if policy == _SAMPLE_POLICY:
+                self._warn(place, f"{_SAMPLE}: it keeps nobody out")
+        if tunnel.credential_policy == _SAMPLE_POLICY:
+            self._warn((*location, "credential_policy"), f"{_SAMPLE}: it keeps nobody out")
         if not secure and (tunnel.credential_policy or tunnel.cluster_credential_policies):
             self._warn(location, "agents send their credentials in the clear, because TLS is off")
 
@@ -627,7 +634,9 @@ class _Checker:
             and agent.reconnect_max_duration < agent.reconnect_base_duration
         ):
             self._error((*location, "reconnect_max_duration"), "is shorter than reconnect_base_duration")
-        if agent.credential_policy and agent.tls_context is None:
+        if agent.credential_policy == _SAMPLE_POLICY:
+            self._warn((*location, "credential_policy"), f"{_SAMPLE}: its credential is known to everybody")
+        elif agent.credential_policy and agent.tls_context is None:
             self._warn(
                 (*location, "credential_policy"), "the credential is sent in the clear, because TLS is off"
             )

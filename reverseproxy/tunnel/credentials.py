@@ -18,7 +18,7 @@ token itself) and C{env} (the name of an environment variable).  Each dial looks
 it up anew.
 
 C{test}: what MOSN's sample code registers under that name, for interoperability
-tests.  It keeps nobody out.
+tests.  It keeps nobody out, and says of nobody who they are.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ _SAMPLE_PREFIX = "prefix_"
 @implementer(IConnectionValidator)
 class _SampleValidator:
     def validate(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
-        return Identity("test") if credential.startswith(_SAMPLE_PREFIX) else None
+        return Identity("") if credential.startswith(_SAMPLE_PREFIX) else None
 
 
 @implementer(ICredentialSource)

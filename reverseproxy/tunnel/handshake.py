@@ -59,6 +59,11 @@ class Principal:
     policy: str
     name: str
 
+    @classmethod
+    def of(cls, policy: str, identity: Identity) -> Principal | None:
+        """What an accepted credential proves; L{None} if it is good, but nobody's in particular."""
+        return cls(policy, identity.name) if identity.name else None
+
     def __str__(self) -> str:
         return f"{_quote(self.name)} (policy {_quote(self.policy)})"
 
@@ -121,6 +126,10 @@ class Admission:
     """
     Judges init frames.
 
+    Where no credential policy is demanded, an agent may use any that there is,
+    as with MOSN: one that it need not use lets nobody in who would not get in
+    without.
+
     The credential is judged between L{check_policy} and L{conclude}, by the
     caller, since that may take time.
     """
@@ -131,6 +140,7 @@ class Admission:
         validators: Mapping[str, IConnectionValidator],
         policy: str = "",
         cluster_policies: Mapping[str, str] | None = None,
+        find_other: Callable[[str], IConnectionValidator | None] = lambda policy: None,
     ) -> None:
         """
         @param cluster_known: whether there is a cluster of a name.
@@ -138,9 +148,12 @@ class Admission:
         @param policy: the policy demanded of every agent; empty for none.
         @param cluster_policies: the policy demanded of agents that join a
             cluster, by cluster, instead of C{policy}; empty for none.
+        @param find_other: finds the validator of a policy that is not among
+            C{validators}, where none is demanded.
         @raise ValueError: if a policy is demanded that has no validator.
         """
         self._cluster_known = cluster_known
+        self._find_other = find_other
         self._validators = dict(validators)
         self._policy = policy
         self._cluster_policies = dict(cluster_policies or {})
@@ -156,6 +169,13 @@ class Admission:
         """The policy that an agent has to use to join a cluster; empty if any will do, or none."""
         return self._cluster_policies.get(cluster, self._policy)
 
+    def _validator(self, policy: str, cluster: str) -> IConnectionValidator | None:
+        """The validator of a policy that an agent uses to join a cluster."""
+        validator = self._validators.get(policy) if policy else None
+        if validator is None and policy and not self.demanded_policy(cluster):
+            validator = self._find_other(policy)
+        return validator
+
     def check_policy(self, init: ConnectionInit) -> IConnectionValidator | Refusal | None:
         """
         See how an agent's credential is to be judged.
@@ -164,7 +184,7 @@ class Admission:
             judge; or a refusal, in which case there is nothing left to do.
         """
         policy = init.credential_policy
-        validator = self._validators.get(policy) if policy else None
+        validator = self._validator(policy, init.cluster_name)
         if policy and validator is None:
             return Refusal(
                 Status.VALIDATOR_MISSING, f"there is no validator for its credential policy {_quote(policy)}"
@@ -208,7 +228,7 @@ class Admission:
                 )
             if identity.max_weight is not None:
                 weight = max(1, min(weight, identity.max_weight))
-            principal = Principal(init.credential_policy, identity.name)
+            principal = Principal.of(init.credential_policy, identity)
         if not self._cluster_known(init.cluster_name):
             return Refusal(Status.CLUSTER_UNKNOWN, f"there is no cluster {_quote(init.cluster_name)}")
         return Accepted(
@@ -219,16 +239,17 @@ class Admission:
             announcement=Announcement.from_extra(init.extra),
         )
 
-    def close_validator(self, proof: CloseProof | None) -> IConnectionValidator | None:
+    def close_validator(self, proof: CloseProof | None, cluster: str) -> IConnectionValidator | None:
         """
         The validator to ask about the credential of a graceful close.
 
+        @param cluster: the cluster whose hosts it is about.
         @return: L{None} if there is nothing to judge, so that the frame proves
             no principal.
         """
         if proof is None or not proof.credential_policy:
             return None
-        return self._validators.get(proof.credential_policy)
+        return self._validator(proof.credential_policy, cluster)
 
 
 def _clean(host_name: str) -> str:
@@ -313,7 +334,7 @@ class Requester:
         """
         principal = None
         if proof is not None and identity is not None:
-            principal = Principal(proof.credential_policy, identity.name)
+            principal = Principal.of(proof.credential_policy, identity)
         return cls(info.remote_ip, info.identity, principal, None if proof is None else proof.agent)
 
 

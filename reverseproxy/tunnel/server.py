@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["TunnelConnection", "TunnelServer"]
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -92,10 +92,13 @@ class TunnelServer:
         clusters: ClusterManager,
         clock: IReactorTime,
         find_validator: Callable[[str, Mapping[str, Any]], IConnectionValidator],
+        policies: Collection[str] = (),
     ) -> None:
         """
         @param find_validator: makes the validator of a credential policy, given
             its configuration.
+        @param policies: the policies that agents may use where none is demanded,
+            if their validators need no configuration.
         @raise ValueError: if a policy is unknown or its configuration is wrong.
         """
         demanded = {config.credential_policy, *config.cluster_credential_policies.values()} - {""}
@@ -113,7 +116,11 @@ class TunnelServer:
             validators=validators,
             policy=config.credential_policy,
             cluster_policies=config.cluster_credential_policies,
+            find_other=self._find_other,
         )
+        self._find_validator = find_validator
+        self._policies = frozenset(policies)
+        self._others: dict[str, IConnectionValidator | None] = {}
         self.streams = StreamSettings.of(config)
         self.pending: dict[TunnelConnection, None] = {}
         self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
@@ -123,6 +130,31 @@ class TunnelServer:
         self.longest_wait = min(
             LONG_PATIENCE, config.handshake_timeout / 2, room / (config.max_joins_per_second or room)
         )
+
+    def _find_other(self, policy: str) -> IConnectionValidator | None:
+        """Make the validator of a policy that is not configured, at its first use."""
+        if policy not in self._policies:
+            return None
+        if policy not in self._others:
+            try:
+                self._others[policy] = self._find_validator(policy, {})
+            except ValueError as error:
+                self._others[policy] = None
+                log.warn(
+                    "{listener}: agents use the credential policy {policy}, which is not configured here: "
+                    "{reason}",
+                    listener=self.listener,
+                    policy=policy,
+                    reason=str(error),
+                )
+            else:
+                log.warn(
+                    "{listener}: agents use the credential policy {policy}, which is not demanded: those "
+                    "without any credential are let in too",
+                    listener=self.listener,
+                    policy=policy,
+                )
+        return self._others[policy]
 
     def build_protocol(self, info: ConnectionInfo) -> TunnelConnection:
         """Make the protocol of one accepted connection."""
@@ -398,7 +430,7 @@ class TunnelConnection(Handover):
     async def _evict(self, frame: GracefulClose) -> None:
         server = self._server
         proof = CloseProof.from_extra(frame.extra)
-        validator = server.admission.close_validator(proof)
+        validator = server.admission.close_validator(proof, frame.cluster_name)
         identity = None
         if proof is not None:
             identity = await self._validate(validator, proof.credential, "", frame.cluster_name)

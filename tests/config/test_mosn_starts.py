@@ -243,3 +243,31 @@ class NoteTests(SynchronousTestCase):
 
     def test_asking_for_nothing(self) -> None:
         self.assertEqual(self.notes((f"{CLUSTER}.conn_buffer_limit_bytes", 0)), [])
+
+
+class SamplePolicyTests(SynchronousTestCase):
+    """The credential policy of MOSN's sample works, but is none."""
+
+    def test_server(self) -> None:
+        place = "servers[0].listeners[1].filter_chains[0].filters[0].config"
+        reason = "is what MOSN's sample has, for trying things out: it keeps nobody out"
+        found = warnings(
+            edited(
+                TUNNEL_SERVER,
+                (place, {"credential_policy": "test", "cluster_credential_policies": {"edge": "test"}}),
+            )
+        )
+        self.assertEqual(
+            found[1:],
+            [f"{place}.credential_policy: {reason}", f"{place}.cluster_credential_policies.edge: {reason}"],
+        )
+        self.assertIn("TLS is off", found[0])
+
+    def test_agent(self) -> None:
+        self.assertEqual(
+            warnings(edited(AGENT, ("extends[0].config.credential_policy", "test"))),
+            [
+                "extends[0].config.credential_policy: is what MOSN's sample has, for trying things out: "
+                "its credential is known to everybody"
+            ],
+        )

@@ -317,7 +317,7 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual(events.levels(), [LogLevel.warn])
         verifyObject(IConnectionValidator, validator)
         for credential in ("prefix__clientCluster", "prefix_"):
-            self.assertEqual(validator.validate(credential, "", "c"), Identity("test"))
+            self.assertEqual(validator.validate(credential, "", "c"), Identity(""))
         for credential in ("", "prefix", "xprefix_"):
             self.assertIsNone(validator.validate(credential, "", "c"))
 

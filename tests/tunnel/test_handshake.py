@@ -206,9 +206,36 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_validator_for_a_graceful_close(self) -> None:
         door = admission()
-        self.assertIs(door.close_validator(CloseProof("a", "static", "x")), FIXED)
+        self.assertIs(door.close_validator(CloseProof("a", "static", "x"), "c"), FIXED)
         for proof in (None, CloseProof("a"), CloseProof("a", "magic", "x")):
-            self.assertIsNone(door.close_validator(proof))
+            self.assertIsNone(door.close_validator(proof, "c"))
+
+    def test_a_policy_of_no_need(self) -> None:
+        """It counts where none is demanded only, for a graceful close as well."""
+        asked = []
+
+        def find_other(policy: str) -> Validator | None:
+            asked.append(policy)
+            return FIXED if policy == "magic" else None
+
+        door = Admission(CLUSTERS.__contains__, {"static": FIXED}, "", {"guarded": "static"}, find_other)
+        accepted = self.accepted(door, init("c", "magic", "anna"))
+        self.assertEqual(accepted.principal, Principal("magic", "anna"))
+        self.refused(door, init("c", "magic", "wrong"), Status.CREDENTIAL_REJECTED, "rejected")
+        self.refused(door, init("c", "other", "anna"), Status.VALIDATOR_MISSING, "no validator")
+        self.assertIs(door.close_validator(CloseProof("a", "magic", "x"), "c"), FIXED)
+        asked.clear()
+        self.refused(door, init("guarded", "magic", "anna"), Status.VALIDATOR_MISSING, "no validator")
+        self.assertIsNone(door.close_validator(CloseProof("a", "magic", "x"), "guarded"))
+        self.accepted(door, init("c"))
+        self.assertEqual(asked, [])
+
+    def test_a_good_credential_of_nobody(self) -> None:
+        """It proves nothing, so that nothing belongs to who has it."""
+        door = Admission(CLUSTERS.__contains__, {"static": Validator(all=Identity(""))})
+        self.assertIsNone(self.accepted(door, init("c", "static", "all")).principal)
+        proof = CloseProof("a", "static", "all")
+        self.assertIsNone(Requester.of(ConnectionInfo("1.1.1.1:1", "x"), proof, Identity("")).principal)
 
 
 ANNA_PROVEN = Principal("static", "anna")

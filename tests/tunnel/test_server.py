@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -29,6 +30,7 @@ from reverseproxy.wire.tunnel import (
     Status,
     encode,
 )
+from tests.tunnel.logged import capture
 
 SUCCESS = b'\x20\x88\x01\x02\x02\x00\x00\x0c{"status":1}'
 
@@ -74,6 +76,7 @@ class ServerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.judge = Judge()
+        self.built = 0
         config = ClusterConfig(name="blue")
         self.cluster = Cluster(config, make_balancer(config, Random(1)), self.clock)
         self.clusters = ClusterManager([self.cluster])
@@ -81,12 +84,15 @@ class ServerTests(SynchronousTestCase):
 
     def server(self, **config: Any) -> TunnelServer:
         def find_validator(policy: str, options: Mapping[str, Any]) -> Judge:
-            if policy != "judge":
+            if policy not in ("judge", "other"):
                 raise ValueError(f"no policy {policy}")
+            self.built += 1
             return self.judge
 
         config.setdefault("validators", {"judge": {}})
-        server = TunnelServer("tunnel", TunnelConfig(**config), self.clusters, self.clock, find_validator)
+        server = TunnelServer(
+            "tunnel", TunnelConfig(**config), self.clusters, self.clock, find_validator, ("judge", "needy")
+        )
         self.registry = server.registry
         return server
 
@@ -300,6 +306,44 @@ class ServerTests(SynchronousTestCase):
         self.join(server, init=ConnectionInit("blue", credential_policy="judge", credential="c"))
         self.assertEqual(len(self.cluster.hosts), 1)
         self.assertEqual(self.judge.asked, ("c", "", "blue"))
+
+    def test_a_policy_that_is_not_configured(self) -> None:
+        """Where none is demanded, an agent may use any that there is, as with MOSN."""
+        server = self.server(validators={})
+        with capture() as events:
+            self.judge.verdict = Identity("edge")
+            for _ in range(3):
+                self.join(server, init=ConnectionInit("blue", credential_policy="judge", credential="c"))
+        self.assertEqual(len(self.cluster.hosts), 3)
+        self.assertEqual((self.judge.asked, self.built), (("c", "", "blue"), 1))
+        self.assertEqual(events.levels().count(LogLevel.warn), 1)
+        self.assertIn("which is not demanded", events.text())
+
+    def test_a_wrong_credential_of_a_policy_that_is_not_configured(self) -> None:
+        server = self.server(validators={})
+        self.refused(server, ConnectionInit("blue", credential_policy="judge"), Status.CREDENTIAL_REJECTED)
+
+    def test_a_policy_that_needs_options(self) -> None:
+        """It is unknown without them, however often it is used."""
+        server = self.server(validators={})
+        with capture() as events:
+            for policy in ("needy", "needy", "unknown"):
+                init = ConnectionInit("blue", credential_policy=policy)
+                self.refused(server, init, Status.VALIDATOR_MISSING)
+        self.assertEqual(events.text().count("not configured here: no policy needy"), 1)
+
+    def test_another_policy_than_the_demanded_one(self) -> None:
+        """What is not configured does not count where something is demanded."""
+        self.judge.verdict = Identity("edge")
+        cluster = Cluster(
+            ClusterConfig(name="red"), make_balancer(ClusterConfig(name="red"), Random(1)), self.clock
+        )
+        self.clusters = ClusterManager([self.cluster, cluster])
+        server = self.server(validators={"other": {}}, cluster_credential_policies={"red": "other"})
+        self.refused(server, ConnectionInit("red", credential_policy="judge"), Status.VALIDATOR_MISSING)
+        self.assertEqual(self.built, 1)
+        self.join(server, init=ConnectionInit("blue", credential_policy="judge"))
+        self.assertEqual(len(self.cluster.hosts), 1)
 
     def test_a_demanded_policy_must_exist(self) -> None:
         with self.assertRaises(ValueError):
