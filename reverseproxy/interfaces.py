@@ -54,6 +54,8 @@ class ConnectionInfo:
         string that stays the same when the certificate is renewed for the same
         subject; L{None} without a verified certificate.
     @ivar reverse: whether an agent dialled this connection and handed it in.
+    @ivar announced: whether the tunnel server that it was dialled to has said
+        that it is of this project.
     """
 
     remote: str
@@ -61,6 +63,7 @@ class ConnectionInfo:
     secure: bool = False
     identity: str | None = None
     reverse: bool = False
+    announced: bool = False
 
     @property
     def remote_ip(self) -> str:

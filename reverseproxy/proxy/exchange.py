@@ -44,8 +44,9 @@ from reverseproxy.routing import (
     normalize_path,
     timeouts,
 )
-from reverseproxy.wire.http1 import END, End, Event, RequestHead, ResponseHead
+from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy
+from reverseproxy.wire.upgrades import agrees
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.http1 import Http1Settings
@@ -54,6 +55,9 @@ log = Logger(__name__)  # which a compiled module can not find out by itself
 
 REQUEST_BUFFER: Final = 65536
 """Bytes of a request kept while there is no connection to send them on; reading pauses beyond them."""
+
+SWITCHED: Final = 101
+"""The status of an exchange whose two sides speak another protocol from now on."""
 
 TERMINATED: Final = 500
 """The status of a request whose connection to a host of HTTP/2 was lost (spec 4.5)."""
@@ -324,6 +328,8 @@ class Exchange(Attempts):
                 client.send(out)
                 downstream = self._downstream
                 downstream.set_exchange_deadline(self._clock.seconds() + self._timeout)
+                if self.status == SWITCHED and self.request_complete:
+                    self._switch()
         elif self._phase == NEW:
             self._find_route()
         elif self.holds_back:
@@ -431,6 +437,8 @@ class Exchange(Attempts):
             )
         if route.response_mutation is not None:
             self._facts = facts
+        if head.upgrade:
+            return  # there is no copy of a session
         for mirror in route.mirrors:
             if mirror.takes(downstream.settings.random()):
                 self._mirror(mirror.cluster_name)
@@ -554,7 +562,7 @@ class Exchange(Attempts):
     def downstream_full(self, full: bool) -> None:
         """The client reads more slowly than the response comes, or has caught up."""
         client = self._client
-        if client is not None:
+        if client is not None and self.status != SWITCHED:
             if full:
                 client.pause()
             else:
@@ -661,14 +669,18 @@ class Exchange(Attempts):
         head = events[index]
         assert isinstance(head, ResponseHead)
         request = self.head
-        if head.status == 101 and not request.upgrade:
-            self._upstream_failed(502, "the host switched protocols without being asked")
+        if head.status == SWITCHED:
+            chosen = (head.lookup("upgrade") or "").encode("utf-8", "surrogateescape")
+            if not request.upgrade:
+                self._upstream_failed(502, "the host switched protocols without being asked")
+            elif not agrees(request.upgrade, chosen):
+                self._upstream_failed(502, "the host switched to a protocol that was not asked for")
+            else:
+                self._upgrade(head)
             return
-        if head.status == 101 or (request.http11 and (head.status != 100 or request.expect_continue)):
+        if request.http11 and (head.status != 100 or request.expect_continue):
             self._downstream.send(self, [head])
-        if head.status == 101:
-            self._upgrade(head)
-        elif events[index + 1 :] and self._phase == ACTIVE:
+        if events[index + 1 :] and self._phase == ACTIVE:
             self.upstream_events(events[index + 1 :])
 
     def _finish(self) -> None:
@@ -683,12 +695,30 @@ class Exchange(Attempts):
         self._downstream.exchange_done(self)
 
     def _upgrade(self, head: ResponseHead) -> None:
-        client, self._client = self._client, None
+        """
+        The host has switched protocols, and so does the client, behind its request.
+
+        What is left of a body of known length goes to the host as it comes, as
+        does what follows it: there is no need to tell them apart.  A chunked
+        one has to come to its end first, and what the host sends waits for that.
+        """
+        if self._stop_try(head.status, False):
+            return
+        self._downstream.send(self, [head])
+        client = self._client
         if self._phase != ACTIVE or client is None:
             return
-        self._phase = DONE
         self._response_head = head
-        self.status = 101
+        self.status = SWITCHED
+        if self.request_complete or self.head.length != CHUNKED:
+            self._switch()
+        else:
+            client.pause()
+
+    def _switch(self) -> None:
+        client, self._client = self._client, None
+        assert client is not None
+        self._phase = DONE
         self._downstream.upgraded(self, client)
 
     def tunnel_closed(self, reason: Failure) -> None:
@@ -717,7 +747,10 @@ class Exchange(Attempts):
     @property
     def _repeatable(self) -> bool:
         """Whether the request may be acted upon twice, and all of it is at hand."""
-        return self._sent is not None and self.head.method in _IDEMPOTENT
+        head = self.head
+        if head.upgrade and head.length:
+            return False  # it begins something, whatever its method is
+        return self._sent is not None and head.method in _IDEMPOTENT
 
     def _again(self, cause: Cause, unsent: bool) -> bool:
         """Send the request again, if the host can't have seen it, or may see it twice."""

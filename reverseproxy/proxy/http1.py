@@ -248,7 +248,7 @@ class Http1Proxy(Switchable):
     def _pass_on(self) -> None:
         """Have most of a long body sent to the host without a look at it."""
         exchange = self._exchange
-        if exchange is None or self._events:
+        if exchange is None or self._events or exchange.head.upgrade:
             return
         sink = exchange.request_sink()
         size = self._parser.left - BODY_TAIL
@@ -302,7 +302,7 @@ class Http1Proxy(Switchable):
         if exchange is not None:
             exchange.fail(error.status, str(error))
             return
-        head = RequestHead(b"", b"", b"", b"", True, 0, False, frozenset(), False, False, False)
+        head = RequestHead(b"", b"", b"", b"", True, 0, False, frozenset(), b"", False, False)
         exchange = self._exchange = Exchange(self, head, self._clock.seconds())
         exchange.fail(error.status, str(error))
 
@@ -352,7 +352,7 @@ class Http1Proxy(Switchable):
     def _respond(self, exchange: Exchange, head: ResponseHead, out: list[bytes]) -> None:
         request = exchange.head
         if head.status < 200:
-            out.append(response_head_bytes(head, b"Upgrade" if head.status == 101 else b"", False))
+            out.append(response_head_bytes(head, b"", False))
             return
         # While the request is incomplete it is not known whether all of it will be read: the host may
         # have heard enough.  What was announced must hold.
@@ -395,7 +395,7 @@ class Http1Proxy(Switchable):
             lines.append(body)
             exchange.sent = len(body)
         self.transport.write(b"".join(lines))
-        if keep_alive and self._parser.held:
+        if keep_alive and request.upgrade:
             self._upgrade_declined()
         self._keep_alive = keep_alive
         self.exchange_done(exchange)
@@ -462,8 +462,8 @@ class Http1Proxy(Switchable):
         if self._tunnel is None or self.relay is None:
             return
         (exchange, client), self._tunnel = self._tunnel, None
-        exchange.received = self.relay.received
-        exchange.sent = 0 if client.relay is None else client.relay.received
+        exchange.received += self.relay.received
+        exchange.sent += 0 if client.relay is None else client.relay.received
         self._record(exchange)
 
     def _record(self, exchange: Exchange) -> None:

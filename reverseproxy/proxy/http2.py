@@ -37,11 +37,12 @@ from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.wire.grpc import error_fields, error_trailers, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
-from reverseproxy.wire.http1_headers import ForwardedBy
+from reverseproxy.wire.http1_headers import ForwardedBy, status_line
 from reverseproxy.wire.http2 import ServerConnection
 from reverseproxy.wire.http2_events import Event, GoAway, Http2Limits, Pong, Reset
 from reverseproxy.wire.http2_fields import response_fields, trailer_fields
 from reverseproxy.wire.http2_frames import ErrorCode
+from reverseproxy.wire.http2_upgrades import Content
 
 log = Logger()
 
@@ -66,6 +67,13 @@ def limits_of(options: Http2Options) -> Http2Limits:
     )
 
 
+def _not_switched(exchange: Exchange, head: ResponseHead) -> ResponseHead:
+    """Make an error of an answer that a client would take for the beginning of the other protocol."""
+    exchange.status = 502
+    exchange.flag = f"the host did not switch protocols, but answered with {head.status}"
+    return ResponseHead(status_line(502), 502, True, head.length, True, head.options, False, head.headers)
+
+
 class Http2Stream:
     """
     One request of a connection.
@@ -78,7 +86,9 @@ class Http2Stream:
         of ours.
     @ivar unsent: bytes of the response that waited for the client at the last
         look; of a tunnel, bytes that had passed.
-    @ivar early: what a client sent behind a request to switch protocols.
+    @ivar content: the body of a request to switch protocols, as long as it has
+        not come to its end.
+    @ivar early: what a client sent behind such a request.
     @ivar tunnel: what it carries after that.
     """
 
@@ -89,6 +99,7 @@ class Http2Stream:
         "_http2",
         "_proxy",
         "_timeout",
+        "content",
         "deadline",
         "default_host",
         "early",
@@ -116,6 +127,7 @@ class Http2Stream:
         self.deadline = inf
         self.grpc = False
         self.unsent = 0
+        self.content: Content | None = None
         self.early: list[bytes | End] = []
         self.tunnel: Http2Tunnel | None = None
         self._proxy = proxy
@@ -151,17 +163,20 @@ class Http2Stream:
             if type(event) is bytes:
                 http2.send_data(number, event)
             elif type(event) is ResponseHead:
-                if event.status == 101:
-                    if not accepts(exchange.head, event):
+                request = exchange.head
+                if event.status == 101 and not request.options:
+                    if not accepts(request, event):
                         exchange.fail(502, "the host took a request for a WebSocket for something else")
                         return
                     http2.send_head(number, answer_to_connect(event), False)
                     continue
-                if exchange.head.upgrade and event.status >= 200:
+                if request.upgrade and event.status >= 200:
                     http2.decline_tunnel(number)
+                    if event.status < 300 and not request.options:
+                        event = _not_switched(exchange, event)
                 following = events[index + 1] if index < last else None
                 ended = type(following) is End and not following.trailers
-                http2.send_head(number, response_fields(event), ended)
+                http2.send_head(number, response_fields(event, http2.peer_upgrades), ended)
             elif type(event) is End:
                 http2.send_end(number, trailer_fields(event.trailers) if event.trailers else [])
         if not self.full and http2.is_full(number):
@@ -221,14 +236,14 @@ class Http2Stream:
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
-        self.exchange = None
+        self.exchange = self.content = None
         self.full = False
         self._proxy.begin_tunnel(self, exchange, client)
 
     def update_reading(self) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         exchange = self.exchange
-        if exchange is not None and exchange.head.upgrade:
+        if exchange is not None and exchange.head.upgrade and self.content is None:
             return
         if exchange is not None and exchange.holds_back:
             if not self._held:
@@ -236,6 +251,18 @@ class Http2Stream:
                 self._http2.hold(self.number)
         else:
             self._release()
+
+    def content_ended(self, rest: bytes) -> None:
+        """
+        The body in front of another protocol has come to its end.
+
+        @param rest: what came of that protocol.
+        """
+        self.content = None
+        self._release()
+        self._http2.hold(self.number)  # until there is somebody to give it to
+        if rest and self.exchange is not None:
+            self.early.append(rest)
 
     def _release(self) -> None:
         if self._held:
@@ -278,7 +305,9 @@ class Http2Proxy(Http2Protocol):
 
     def __init__(self, settings: Http1Settings, info: ConnectionInfo) -> None:
         options = settings.http2
-        super().__init__(ServerConnection(limits_of(options)), settings.clock, settings.linger)
+        # A tunnel server that is not one of ours hears nothing that it does not know.
+        ours = info.announced or not info.reverse
+        super().__init__(ServerConnection(limits_of(options), ours), settings.clock, settings.linger)
         self.settings = settings
         self.info = info
         self.draining = False
@@ -361,7 +390,7 @@ class Http2Proxy(Http2Protocol):
             exchange = None if stream is None else stream.exchange
             if type(event) is bytes:
                 if exchange is None or exchange.head.upgrade:
-                    self._passed_by(stream, event)
+                    self._passed_by(stream, event, touched)
                 else:
                     exchange.add_body(event)
                     touched[exchange] = None
@@ -369,7 +398,7 @@ class Http2Proxy(Http2Protocol):
                 touched[self._begin(number, event)] = None
             elif type(event) is End:
                 if exchange is None or exchange.head.upgrade:
-                    self._passed_by(stream, event)
+                    self._passed_by(stream, event, touched)
                 else:
                     exchange.end_request(event)
                     touched[exchange] = None
@@ -385,28 +414,57 @@ class Http2Proxy(Http2Protocol):
 
     def _begin(self, number: int, head: RequestHead) -> Exchange:
         stream = self._streams[number] = Http2Stream(self, number)
-        if head.upgrade:
+        if head.upgrade and not head.options:
             head = websocket_request(head)
         exchange = stream.exchange = Exchange(stream, head, self.clock.seconds())
         stream.grpc = (b"te", b"trailers") in head.headers and is_grpc(head.headers)
         if head.upgrade:
-            exchange.end_request(END)
-            self.http2.hold(number)  # until there is somebody to give it to
+            if head.length:
+                stream.content = Content(head.length)
+            else:
+                exchange.end_request(END)
+                self.http2.hold(number)  # until there is somebody to give it to
         return exchange
 
-    def _passed_by(self, stream: Http2Stream | None, event: bytes | End) -> None:
-        """Something came that belongs to no request, but perhaps to another protocol."""
+    def _passed_by(
+        self, stream: Http2Stream | None, event: bytes | End, touched: dict[Exchange, None]
+    ) -> None:
+        """Something came that belongs to no ordinary request, but perhaps to another protocol."""
         if stream is None:
             return
+        exchange = stream.exchange
         if stream.tunnel is not None:
             stream.tunnel.received(event)
-        elif stream.exchange is not None:
+        elif exchange is not None and stream.content is not None:
+            self._add_content(stream, stream.content, exchange, event)
+            touched[exchange] = None
+        elif exchange is not None:
             stream.early.append(event)
+
+    def _add_content(
+        self, stream: Http2Stream, content: Content, exchange: Exchange, event: bytes | End
+    ) -> None:
+        """A part of the body came that stands before another protocol."""
+        if type(event) is not bytes:
+            exchange.fail(400, "the request ended before its body did")
+            return
+        try:
+            events, rest = content.feed(event)
+        except HttpError as error:
+            exchange.fail(error.status, str(error))
+            return
+        for part in events:
+            if isinstance(part, bytes):
+                exchange.add_body(part)
+            else:
+                exchange.end_request(part)
+        if content.complete:
+            stream.content_ended(rest)
 
     def _refuse(self, number: int, error: HttpError) -> None:
         """A request is well-formed, but not to be served."""
         self._note_mistake(str(error))
-        head = RequestHead(b"", b"", b"", b"", True, 0, True, frozenset(), False, False, False, [])
+        head = RequestHead(b"", b"", b"", b"", True, 0, True, frozenset(), b"", False, False, [])
         self._begin(number, head).fail(error.status, str(error))
 
     def _note_mistake(self, reason: str) -> None:
@@ -482,8 +540,8 @@ class Http2Proxy(Http2Protocol):
 
         def closed() -> None:
             self._forget(stream)
-            exchange.received = tunnel.relay.received
-            exchange.sent = tunnel.passed - exchange.received
+            exchange.received += tunnel.relay.received
+            exchange.sent += tunnel.passed - tunnel.relay.received
             self.record(exchange)
 
         stream.deadline = inf

@@ -1,9 +1,11 @@
 """
-Another protocol on a stream of HTTP/2: WebSocket, through an extended CONNECT (RFC 8441).
+Another protocol on a stream of HTTP/2.
 
-To everybody else this is what an Upgrade is in HTTP/1.  A request for it gets
-the key that HTTP/1 wants and HTTP/2 does without; an accepted one is answered
-with 101, and where that goes on in HTTP/2, with 200.
+That begins with an extended CONNECT, which to everybody else is what an Upgrade
+is in HTTP/1: one that is accepted is answered with 101.  Between ends of this
+project it says all that an Upgrade does (L{reverseproxy.wire.http2_upgrades}).
+As RFC 8441 has it, for everybody else, it is for WebSockets: a request gets the
+key that HTTP/1 wants and HTTP/2 does without, and a 101 becomes a 200.
 
 The stream then plays the transport of a L{RelayEnd}.
 """
@@ -29,6 +31,7 @@ from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import Headers, status_line
 from reverseproxy.wire.http2_fields import response_fields
 from reverseproxy.wire.http2_frames import ErrorCode
+from reverseproxy.wire.http2_upgrades import connect_protocol
 
 _MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -49,8 +52,7 @@ def _value(headers: Headers, name: bytes) -> bytes | None:
 
 def websocket_request(head: RequestHead) -> RequestHead:
     """Complete a request for a WebSocket that came without a key."""
-    protocol = _value(head.headers, b"upgrade") or b""
-    if protocol.lower() == b"websocket" and _value(head.headers, b"sec-websocket-key") is None:
+    if head.upgrade.lower() == b"websocket" and _value(head.headers, b"sec-websocket-key") is None:
         head.headers.append((b"sec-websocket-key", b64encode(os.urandom(16))))
     return head
 
@@ -72,7 +74,7 @@ def switching_protocols(request: RequestHead, response: ResponseHead) -> Respons
     """Make a 101 of a host's answer to an extended CONNECT."""
     dropped = (b"content-length", b"sec-websocket-accept")
     headers = [field for field in response.headers if field[0] not in dropped]
-    headers.append((b"upgrade", _value(request.headers, b"upgrade") or b""))
+    headers.append((b"upgrade", connect_protocol(request)))
     key = _value(request.headers, b"sec-websocket-key")
     if key is not None:
         headers.append((b"sec-websocket-accept", _accept(key)))

@@ -46,6 +46,8 @@ from reverseproxy.wire.http2 import ClientConnection
 from reverseproxy.wire.http2_events import Event, GoAway, Http2Limits, PeerSettings, Pong, Reset
 from reverseproxy.wire.http2_fields import list_size, request_fields, trailer_fields
 from reverseproxy.wire.http2_frames import ErrorCode
+from reverseproxy.wire.http2_upgrades import ClientUpgrade, connect_protocol, needs_upgrade
+from reverseproxy.wire.upgrades import protocols_of
 
 log = Logger()
 
@@ -99,6 +101,8 @@ class Http2Call:
         "_http2",
         "_paused",
         "_request",
+        "_unsent",
+        "_upgrade",
         "_waiting",
         "closed",
         "full",
@@ -116,8 +120,10 @@ class Http2Call:
         self._client = client
         self._http2 = client.http2
         self._exchange: IExchange | None = None
-        self._request: RequestHead | None = None  # if it asks for a switch of protocols
+        self._request: RequestHead | None = None  # if it is an extended CONNECT
+        self._upgrade: ClientUpgrade | None = None  # if it is an upgrade in our own way
         self._waiting: Callable[[], None] | None = None  # to begin, when the host's settings are known
+        self._unsent: list[HttpEvent] = []  # what has come of the request until then
         self._early: list[bytes | End] = []
         self._paused = False
 
@@ -139,8 +145,11 @@ class Http2Call:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
         self._exchange = exchange
         if head.upgrade and not self._http2.established:
-            self._waiting = lambda: self._begin(head, events, forwarded_by, default_host)
+            waiting = list(events)
+            self._unsent = waiting
+            self._waiting = lambda: self._begin(head, waiting, forwarded_by, default_host)
             self._client.wait_for_settings(self)
+            exchange.upstream_full(True)
         else:
             self._begin(head, events, forwarded_by, default_host)
 
@@ -152,42 +161,79 @@ class Http2Call:
         default_host: bytes,
     ) -> None:
         http2 = self._http2
-        connect = head.upgrade and http2.peer_connect_protocol
-        if connect:
-            self._request = head
-            events = ()
+        connect = b""
+        if head.upgrade:
+            connect = self._begin_upgrade(head)
+            if self._exchange is None:
+                return
         headers = head.headers if forwarded_by is None else forwarded_by.rewrite(head)
-        fields = request_fields(head, headers, self._client.scheme, default_host, connect)
+        ours = self._upgrade is not None
+        fields = request_fields(head, headers, self._client.scheme, default_host, connect, ours)
         most = http2.peer_max_header_list_size
         if most is not None and list_size(fields) > most:
-            error = HttpError(431, f"the host takes no request head larger than {most} bytes")
-            exchange, self._exchange = self._exchange, None
-            self._client.forget(self)
-            if exchange is not None:
-                exchange.upstream_events([error])
+            self._refuse(HttpError(431, f"the host takes no request head larger than {most} bytes"))
             return
         first = events[0] if events else None
-        ended = type(first) is End and not first.trailers
-        self.number = http2.request(fields, ended, head.method == b"HEAD", connect)
+        ended = not connect and type(first) is End and not first.trailers
+        self.number = http2.request(fields, ended, head.method == b"HEAD", self._request is not None)
         self._client.begun(self)
         if not ended:
             self._send(events)
         self._client.flush()
+
+    def _begin_upgrade(self, head: RequestHead) -> bytes:
+        """
+        Choose how to ask the host for a switch of protocols.
+
+        @return: the C{:protocol} of an extended CONNECT; empty if it is not asked.
+        """
+        http2 = self._http2
+        if http2.peer_upgrades:
+            self._upgrade = ClientUpgrade(head)
+            return protocols_of(head.upgrade)[0]
+        connect = connect_protocol(head) if http2.peer_connect_protocol else b""
+        if connect:
+            self._request = head
+        elif needs_upgrade(head):
+            known = (
+                "extended CONNECT is not enough for it" if http2.peer_connect_protocol else "it can't upgrade"
+            )
+            self._refuse(
+                HttpError(501, f"the upgrade can't be passed on: the host speaks HTTP/2, where {known}")
+            )
+        return connect
+
+    def _refuse(self, error: HttpError) -> None:
+        """Send nothing, and answer so."""
+        exchange, self._exchange = self._exchange, None
+        self._client.forget(self)
+        if exchange is not None:
+            exchange.upstream_events([error])
 
     def settings_came(self) -> None:
         """The host's settings are known."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting()
+            self._unsent = []
+            if self._exchange is not None and not self.full:
+                self._exchange.upstream_full(False)
 
     def send(self, events: Sequence[HttpEvent]) -> None:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
+        if self._waiting is not None:
+            self._unsent += events
+            return
         self._send(events)
         self._client.flush()
 
     def _send(self, events: Sequence[HttpEvent]) -> None:
         http2 = self._http2
         number = self.number
+        if self._request is not None:
+            return  # the other protocol begins at once
+        if self._upgrade is not None:
+            events = self._upgrade.sends(events)
         for event in events:
             if type(event) is bytes:
                 http2.send_data(number, event)
@@ -236,6 +282,11 @@ class Http2Call:
             return
         if self._request is not None:
             events = self._accepted(self._request, events)
+        elif self._upgrade is not None:
+            events, early = self._upgrade.receives(events)
+            self._received_early(early)
+            if self._upgrade.declined:
+                self._send(())
         if events:
             exchange.upstream_events(events)
 

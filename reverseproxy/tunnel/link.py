@@ -190,6 +190,7 @@ class AgentLink(Handover):
             secure=self._secure,
             identity=peer_identity(self.transport) if self._secure else None,
             reverse=True,
+            announced=self.server_announced,
         )
         # Concluded first: the hosted protocol may close the connection at once,
         # and a slot must hear of the success before it hears of the loss.

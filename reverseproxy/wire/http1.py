@@ -77,6 +77,7 @@ from reverseproxy.wire.http1_parser import (
 )
 from reverseproxy.wire.http1_responses import MAX_INTERIM, MAX_RESPONSE_HEAD, ResponseParser
 from reverseproxy.wire.http1_shapes import REQUEST_LINE, Shape, request_shape
+from reverseproxy.wire.upgrades import passed_on
 
 # A request line that is in order, whatever comes behind it.  What else is in order is for llhttp to say.
 _REQUEST_LINE: Final = re.compile(REQUEST_LINE + rb"(?=\r\n)")
@@ -87,15 +88,16 @@ _STAND_IN: Final = b"GET"
 _METHOD: Final = re.compile(TOKEN + rb"*")
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTALL)
-_H2C: Final = re.compile(rb"(?i)\bh2c\b")
+_OFFERS: Final = re.compile(rb"(?i)\r\nupgrade:([^\r]*)")
 
 
 class RequestParser(Parser):
     """
     Requests of one connection.
 
-    After a head with L{RequestHead.upgrade} what follows is kept, as it is not
-    known yet whether it is HTTP: ask C{resume} or C{take_held}.
+    After a request with L{RequestHead.upgrade}, which may have a body, what
+    follows is kept, as it is not known yet whether it is HTTP: ask C{resume} or
+    C{take_held}.
 
     @ivar held: whether bytes are kept in this way from now on.
     @ivar held_size: how many are kept.
@@ -117,6 +119,7 @@ class RequestParser(Parser):
         "_others",
         "_shape",
         "_shaped",
+        "_switching",
         "held",
         "held_size",
     )
@@ -130,6 +133,7 @@ class RequestParser(Parser):
         self._held: list[bytes] = []
         self._good_host = b""
         self._last = False  # the current request is the last one
+        self._switching = False  # behind the current request something else than HTTP may come
         # The head of the last request, and all of it behind its first line: if it had no body, was not
         # the last, and nothing has come since.  Requests of one client differ in little else.
         self._known: RequestHead | None = None
@@ -238,12 +242,16 @@ class RequestParser(Parser):
         super().close()
 
     def resume(self) -> list[Event]:
-        """Go on with HTTP, as the upgrade was declined."""
-        return self.feed(self.take_held())
+        """Go on with HTTP, as the upgrade was declined; all of the request may not have come yet."""
+        ended = self.held
+        data = self.take_held()
+        if ended and self._last:
+            self.close()
+        return self.feed(data)
 
     def take_held(self) -> bytes:
         """Take the bytes behind a request whose upgrade was accepted."""
-        self.held = False
+        self.held = self._switching = False
         self.held_size = 0
         data = b"".join(self._held)
         self._held.clear()
@@ -297,7 +305,7 @@ class RequestParser(Parser):
         coded = False
         options = NO_OPTIONS
         expect = False
-        upgrade: bytes | None = None
+        upgrade = False
         clean = http11
         mosn = False
         lower = raw.lower()
@@ -337,8 +345,7 @@ class RequestParser(Parser):
                 expect = expect or (http11 and value.rstrip(b" \t") == b"100-continue")
             else:
                 clean = False
-                if kind == UPGRADE:
-                    upgrade = value if upgrade is None else upgrade + b"," + value
+                upgrade |= kind == UPGRADE
         uncounted = length is None and not coded
         if coded:
             if length is not None:
@@ -366,22 +373,20 @@ class RequestParser(Parser):
                 raise HttpError(400, "Host is not an authority")
             self._good_host = host
 
-        switch = False
-        if upgrade is not None and b"upgrade" in options:
-            # h2c would let requests past that nobody looks at; RFC 9113 dropped it.
-            # An upgrade behind a body is legal but unheard of.  Both may be ignored.
-            switch = http11 and keep_alive and length == 0 and not _H2C.search(upgrade)
+        switch = b""
+        if upgrade and http11 and b"upgrade" in options:
+            switch = passed_on(b",".join(_OFFERS.findall(raw)))
         if length or self._llhttp.should_upgrade():
             # llhttp expects what it will not see.
             self._renew()
         self._last = not keep_alive
-        self.held = switch
+        self._switching = bool(switch)
         head = RequestHead(
             *(raw, method, target, host, http11, length, keep_alive, options, switch, expect, clean),
             mosn=mosn,
         )
         self._events.append(head)
-        if uncounted and http11 and keep_alive and own_host and upgrade is None and len(raw) <= MAX_KNOWN:
+        if uncounted and http11 and keep_alive and own_host and not upgrade and len(raw) <= MAX_KNOWN:
             self._known = head
             self._found = found
             self._fields = raw[line_end:]
@@ -414,5 +419,7 @@ class RequestParser(Parser):
 
     def _end(self, end: End) -> None:
         self._events.append(end)
-        if self._last:
+        if self._switching:
+            self.held = True
+        elif self._last:
             self.close()

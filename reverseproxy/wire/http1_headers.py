@@ -15,6 +15,7 @@ __all__ = [
     "NO_METHODS",
     "TOKEN",
     "UNTIL_CLOSE",
+    "UPGRADE_REQUIRED",
     "ForwardedBy",
     "Headers",
     "RequestHead",
@@ -49,6 +50,9 @@ MAX_METHOD: Final = 64
 
 NO_METHODS: Final = frozenset({b"CONNECT", b"PRI"})
 """What may stand where a method does, but is not for a reverse proxy: PRI is how HTTP/2 begins."""
+
+UPGRADE_REQUIRED: Final = 426
+"""The status that says with C{Upgrade} what to ask for, as 101 says what follows (RFC 9110 15.5.22)."""
 
 _MAX_DIGITS: Final = len(str(MAX_LENGTH))
 
@@ -251,7 +255,8 @@ class RequestHead:
     @ivar length: bytes of the body, or L{CHUNKED}.
     @ivar keep_alive: whether the sender takes another response on this connection.
     @ivar options: the options of the Connection fields.
-    @ivar upgrade: whether the sender asks to switch to another protocol.
+    @ivar upgrade: the protocols to which the sender asks to switch, as far as they are passed on (see
+        L{reverseproxy.wire.upgrades}); empty if it does not.
     @ivar expect_continue: whether it waits for a 100 before it sends the body.
     @ivar raw: the head as it came.
     @ivar clean: whether it can be forwarded so.
@@ -286,7 +291,7 @@ class RequestHead:
         length: int,
         keep_alive: bool,
         options: frozenset[bytes],
-        upgrade: bool,
+        upgrade: bytes,
         expect_continue: bool,
         clean: bool,
         headers: Headers | None = None,
@@ -418,7 +423,8 @@ class RequestHead:
             lines.append(b"TE: trailers\r\n")
             connection.append(b"TE")
         if self.upgrade:
-            lines += [b"%b: %b\r\n" % field for field in headers if field[0].lower() == b"upgrade"]
+            name = next((name for name, _ in headers if name.lower() == b"upgrade"), b"Upgrade")
+            lines.append(b"%b: %b\r\n" % (name, self.upgrade))
             connection.append(b"Upgrade")
         if connection:
             lines.append(b"Connection: %b\r\n" % b", ".join(connection))
@@ -516,12 +522,17 @@ def response_head_bytes(head: ResponseHead, connection: bytes, chunked: bool) ->
     if not connection and head.clean:
         return head.raw
     lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+    upgrades = b""
+    if head.status == 101 or head.status == UPGRADE_REQUIRED:
+        fields = [field for field in head.headers if field[0].lower() == b"upgrade"]
+        upgrades = b"".join([b"%b: %b\r\n" % field for field in fields])
+        if upgrades:
+            connection = b"Upgrade, " + connection if connection else b"Upgrade"
     headers = head.headers
     if head.status < 200 or head.status == 204:
         headers = [field for field in headers if field[0].lower() != b"content-length"]
     lines += _forwarded_fields(headers, head.options)
-    if head.status == 101:
-        lines += [b"%b: %b\r\n" % field for field in headers if field[0].lower() == b"upgrade"]
+    lines.append(upgrades)
     if connection:
         lines.append(b"Connection: %b\r\n" % connection)
     if chunked:

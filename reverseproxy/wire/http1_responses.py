@@ -74,6 +74,7 @@ class ResponseParser(Parser):
         "_rest",
         "_shape",
         "_shaped",
+        "_switched",
         "surplus",
     )
 
@@ -90,7 +91,8 @@ class ResponseParser(Parser):
         self._shaped: ResponseHead | None = None
         self._others = 0
         self._interim = 0  # interim responses that have come before the final one
-        self._rest = b""
+        self._rest = b""  # what has come since then
+        self._switched = False  # behind a head of status 101
         super().__init__(max_head)
 
     def _renew(self) -> None:
@@ -176,8 +178,7 @@ class ResponseParser(Parser):
                     return head
                 if not rest and len(events) == 2:
                     return head
-        if self.closed:
-            self._rest = rest  # of the next protocol
+        if self.closed and not self._switched:
             return events
         return self._feed_on(events, rest)
 
@@ -195,8 +196,8 @@ class ResponseParser(Parser):
                 break
             else:
                 data = self._feed_head(data)
-                if self.closed:
-                    self._rest = data  # of the next protocol
+        if self._switched:
+            self._rest += data
         return events
 
     def eof(self) -> list[Event]:
@@ -300,6 +301,7 @@ class ResponseParser(Parser):
                 if not self._llhttp.should_upgrade():
                     self._events.pop()
                     raise HttpError(502, "101 without Connection: upgrade")
+                self._switched = True
                 self.close()
             return
         if body or self._head_request:

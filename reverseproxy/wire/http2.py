@@ -114,6 +114,8 @@ class _Connection(Output):
     @ivar peer_max_header_list_size: bytes of a head that the peer takes;
         L{None} for any number.
     @ivar peer_connect_protocol: whether the peer takes extended CONNECT.
+    @ivar peer_upgrades: whether it is one of ours, which takes all that an
+        Upgrade of HTTP/1 has; see L{reverseproxy.wire.http2_upgrades}.
     """
 
     _client = False
@@ -127,6 +129,7 @@ class _Connection(Output):
         self.peer_max_streams: int | None = None
         self.peer_max_header_list_size: int | None = None
         self.peer_connect_protocol = False
+        self.peer_upgrades = False
         self._limits = limits
         self._max_streams = limits.max_concurrent_streams
         self._now = 0.0
@@ -674,6 +677,12 @@ class _Connection(Output):
             if value > 1 or (not value and self.peer_connect_protocol):
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"ENABLE_CONNECT_PROTOCOL can't be {value}")
             self.peer_connect_protocol = bool(value)
+        elif key == Setting.UPGRADES:
+            self._on_peer_upgrades(value)
+
+    def _on_peer_upgrades(self, value: int) -> None:
+        """The peer says, once and for all, that it is one of ours."""
+        self.peer_upgrades = self.peer_upgrades or value == 1
 
     # what we end
 
@@ -712,17 +721,25 @@ class ServerConnection(_Connection):
     @ivar last_stream: the highest stream that the peer has opened.
     """
 
-    def __init__(self, limits: Http2Limits) -> None:
+    def __init__(self, limits: Http2Limits, upgrades: bool = False, h2c: bool = False) -> None:
+        """
+        @param upgrades: whether to take all that an Upgrade of HTTP/1 has from
+            a peer of ours.
+        @param h2c: whether upgrades may be for h2c.
+        """
         self.last_stream = 0
+        self._upgrades = upgrades
+        self._h2c = h2c
         self._accept_up_to = MAX_STREAM_ID
         super().__init__(limits)
 
     def _own_settings(self) -> list[tuple[Setting, int]]:
-        return [
+        values = [
             (Setting.MAX_CONCURRENT_STREAMS, self._max_streams),
             (Setting.ENABLE_CONNECT_PROTOCOL, 1),
             (Setting.NO_RFC7540_PRIORITIES, 1),
         ]
+        return [*values, (Setting.UPGRADES, 1)] if self._upgrades else values
 
     def _last_stream(self) -> int:
         return min(self.last_stream, self._accept_up_to)
@@ -761,14 +778,14 @@ class ServerConnection(_Connection):
             )
         else:
             try:
-                head = parse_request(fields, ended)
+                head = parse_request(fields, ended, self._upgrades and self.peer_upgrades, self._h2c)
             except HttpError as error:
                 self._events.append((number, error))
             except Malformed as error:
                 self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
                 return
             else:
-                stream.tunnel = head.upgrade
+                stream.tunnel = bool(head.upgrade)
                 if head.length != CHUNKED and not head.upgrade:
                     stream.left = head.length
                 if ended and stream.left > 0:
@@ -854,7 +871,7 @@ class ClientConnection(_Connection):
             )
             return
         try:
-            head = parse_response(fields, ended, stream.head_request, stream.tunnel)
+            head = parse_response(fields, ended, stream.head_request, stream.tunnel, self.peer_upgrades)
         except Malformed as error:
             self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
             return
@@ -862,10 +879,18 @@ class ClientConnection(_Connection):
             stream.headed = True
             if head.length >= 0:
                 stream.left = head.length
+        elif head.status == 101:
+            stream.headed = True  # what follows is another protocol
         self._events.append((number, head))
         if ended:
             self._remote_end(stream)
             self._events.append((number, END))
+
+    def _on_peer_upgrades(self, value: int) -> None:
+        if value == 1 and not self.peer_upgrades:
+            # To others we never say a word of it.
+            self._out.append(settings([(Setting.UPGRADES, 1)]))
+        super()._on_peer_upgrades(value)
 
     def _on_going(self, last: int, code: int) -> None:
         for number in [number for number in self._streams if number > last]:
@@ -890,7 +915,7 @@ class ClientConnection(_Connection):
 
         @param ended: whether that is all of it.
         @param head_request: whether its response has no body.
-        @param tunnel: whether it is an extended CONNECT.
+        @param tunnel: whether it is an extended CONNECT, and answered so.
         @return: the stream's number.
         """
         number = self._next

@@ -33,6 +33,7 @@ from reverseproxy.wire.http1_headers import (
     MAX_METHOD,
     NO_METHODS,
     TOKEN,
+    UPGRADE_REQUIRED,
     Headers,
     RequestHead,
     ResponseHead,
@@ -40,6 +41,8 @@ from reverseproxy.wire.http1_headers import (
     forbidden_in_trailers,
     status_line,
 )
+from reverseproxy.wire.http2_upgrades import FIELD, Offer, offer_of, read_offer
+from reverseproxy.wire.upgrades import passed_on
 
 MAX_FIELDS: Final = 100
 """Fields in a head, or in trailers, as in HTTP/1; a cookie counts once, in however many pieces it comes."""
@@ -47,6 +50,7 @@ MAX_FIELDS: Final = 100
 _good_name: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
 _bad_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]\Z").search
 _good_method: Final = re.compile(TOKEN + rb"+").fullmatch
+_good_protocol: Final = re.compile(TOKEN + rb"+(?:/" + TOKEN + rb"+)?").fullmatch
 _good_path: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
 _good_authority: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?"
@@ -55,6 +59,9 @@ _digits: Final = re.compile(rb"[0-9]{1,19}").fullmatch
 _status: Final = re.compile(rb"[1-9][0-9][0-9]").fullmatch
 
 _REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+_PSEUDO_WITH_OURS: Final = _REQUEST_PSEUDO | {FIELD}
+
+_UPGRADE: Final = frozenset({b"upgrade"})
 
 _CONNECTION_SPECIFIC: Final = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
@@ -66,6 +73,7 @@ _NOT_FORWARDED: Final = _CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 _NO_BODY: Final = frozenset({204, 304})
+_WITH_UPGRADE: Final = frozenset({101, UPGRADE_REQUIRED})
 
 
 class Malformed(WireError):
@@ -96,16 +104,22 @@ def _length(value: bytes, before: int) -> int:
     return length
 
 
-def parse_request(fields: Iterable[tuple[bytes, bytes]], ended: bool) -> RequestHead:
+def parse_request(
+    fields: Iterable[tuple[bytes, bytes]], ended: bool, upgrades: bool = False, h2c: bool = False
+) -> RequestHead:
     """
     Make a head of the fields of a request.
 
     Cookies that come in pieces are joined; an authority takes the place of Host.
 
     @param ended: whether there is neither body nor trailers.
+    @param upgrades: whether the peer may send upgrades in our own way.
+    @param h2c: whether they may be for h2c.
+    @return: its options have C{upgrade} if it has come in that way, and is to be answered so.
     @raise Malformed: if it breaks the rules of HTTP/2.
     @raise HttpError: if it is a request that we don't take.
     """
+    known = _PSEUDO_WITH_OURS if upgrades else _REQUEST_PSEUDO
     pseudo: dict[bytes, bytes] = {}
     headers: Headers = []
     cookies: list[bytes] = []
@@ -117,7 +131,7 @@ def parse_request(fields: Iterable[tuple[bytes, bytes]], ended: bool) -> Request
         if name[:1] == b":":
             if headers or cookies:
                 raise Malformed("a pseudo-header behind other fields")
-            if name not in _REQUEST_PSEUDO or name in pseudo:
+            if name not in known or name in pseudo:
                 raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
             pseudo[name] = value
             continue
@@ -143,7 +157,7 @@ def parse_request(fields: Iterable[tuple[bytes, bytes]], ended: bool) -> Request
         headers.append((name, value))
     if cookies:
         headers.append((b"cookie", b"; ".join(cookies)))
-    method, path, authority, upgrade = _read_pseudo(pseudo)
+    method, path, authority, offer = _read_pseudo(pseudo)
     if authority is None:
         authority = host or b""
     elif host is not None and host.lower() != authority.lower():
@@ -152,9 +166,19 @@ def parse_request(fields: Iterable[tuple[bytes, bytes]], ended: bool) -> Request
         raise HttpError(400, "the authority is not a host with a port")
     if len(headers) > MAX_FIELDS:
         raise HttpError(431, f"more than {MAX_FIELDS} header fields")
-    if upgrade:
-        # What follows is no body, but the other protocol.
-        length = 0
+    options, upgrade = _NONE, b""
+    if offer is not None:
+        if FIELD in pseudo:
+            options = _UPGRADE
+            if length != offer.length and (length >= 0 or offer.length > 0):
+                raise Malformed("content-length and :upgrade differ")
+        else:
+            # What follows is no body, but the other protocol.
+            headers = [field for field in headers if field[0] != b"content-length"]
+        length = offer.length
+        upgrade = passed_on(offer.protocols, h2c)
+        if not upgrade:
+            raise HttpError(501, "an upgrade to this protocol is not passed on")
         headers.append((b"upgrade", upgrade))
     elif length < 0:
         length = 0 if ended else CHUNKED
@@ -162,17 +186,18 @@ def parse_request(fields: Iterable[tuple[bytes, bytes]], ended: bool) -> Request
             # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
     return RequestHead(
-        b"", method, path, authority, True, length, True, _NONE, bool(upgrade), expect, False, headers
+        b"", method, path, authority, True, length, True, options, upgrade, expect, False, headers
     )
 
 
-def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None, bytes]:
+def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None, Offer | None]:
     """
     Check the pseudo-headers of a request against each other.
 
-    @return: method, path, authority, and the protocol of an extended
-        CONNECT, which becomes a GET as it is in HTTP/1 (RFC 8441 5.1).
+    @return: method, path, authority, and what an extended CONNECT offers, which
+        becomes a GET as it is in HTTP/1 (RFC 8441 5.1) if it does not say more.
     """
+    offer = None
     method = pseudo.get(b":method")
     scheme = pseudo.get(b":scheme")
     path = pseudo.get(b":path")
@@ -181,9 +206,13 @@ def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None
     if method is None or not _good_method(method):
         raise Malformed(":method is missing or no method")
     if protocol is not None:
-        if method != b"CONNECT" or not _good_method(protocol):
-            raise Malformed(":protocol does not belong here")
-        method = b"GET"
+        ours = pseudo.get(FIELD)
+        offer = Offer(b"GET", 0, protocol) if ours is None else read_offer(ours)
+        if method != b"CONNECT" or not _good_protocol(protocol) or offer is None:
+            raise Malformed(":protocol does not belong here, or names none")
+        method = offer.method
+    elif FIELD in pseudo:
+        raise Malformed(":upgrade does not belong here")
     elif method == b"CONNECT":
         if scheme is not None or path is not None or not authority:
             raise Malformed("CONNECT with other pseudo-headers than :method and :authority")
@@ -198,11 +227,15 @@ def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None
         raise HttpError(400, "the scheme is neither http nor https")
     if not _good_path(path) and not (path == b"*" and method == b"OPTIONS"):
         raise Malformed(":path is no path")
-    return method, path, authority, protocol or b""
+    return method, path, authority, offer
 
 
 def parse_response(
-    fields: Iterable[tuple[bytes, bytes]], ended: bool, head_request: bool, tunnel: bool = False
+    fields: Iterable[tuple[bytes, bytes]],
+    ended: bool,
+    head_request: bool,
+    tunnel: bool = False,
+    upgrades: bool = False,
 ) -> ResponseHead:
     """
     Make a head of the fields of a response.
@@ -210,14 +243,20 @@ def parse_response(
     @param ended: whether there is neither body nor trailers.
     @param head_request: whether the request's method was HEAD.
     @param tunnel: whether the request was an extended CONNECT.
+    @param upgrades: whether the peer answers upgrades in our own way.
+    @return: in that way, an upgrade that is accepted has the status 101.
     @raise Malformed: if it breaks the rules of HTTP/2.
     """
     status = 0
+    upgrade = b""
     headers: Headers = []
     length = -1
     for field in fields:
         name, value = field
         if name[:1] == b":":
+            if name == FIELD and upgrades and status and value and not (headers or upgrade):
+                upgrade = value
+                continue
             if headers or status or name != b":status" or not _status(value):
                 raise Malformed(f"pseudo-header {name[:40]!r} does not belong here, or has a bad value")
             status = int(value)
@@ -235,6 +274,13 @@ def parse_response(
         raise Malformed("a response without :status")
     if len(headers) > MAX_FIELDS:
         raise Malformed(f"more than {MAX_FIELDS} header fields")
+    if upgrade:
+        _check(b"upgraded", upgrade)
+        headers.append((b"upgrade", upgrade))
+        if status == 200:
+            return ResponseHead(status_line(101), 101, True, 0, False, _UPGRADE, False, headers)
+        if status != UPGRADE_REQUIRED:
+            raise Malformed(f":upgrade in an answer with status {status}")
     if status < 200:
         if ended or status == 101:
             raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
@@ -275,7 +321,12 @@ def parse_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def request_fields(
-    head: RequestHead, headers: Headers, scheme: bytes, default_host: bytes, connect: bool = False
+    head: RequestHead,
+    headers: Headers,
+    scheme: bytes,
+    default_host: bytes,
+    connect: bytes = b"",
+    upgrades: bool = False,
 ) -> Headers:
     """
     Write the head of a request for HTTP/2.
@@ -283,8 +334,9 @@ def request_fields(
     @param headers: its fields, perhaps changed on the way.
     @param scheme: of the connection that it goes out on.
     @param default_host: the authority of a request that names none.
-    @param connect: whether a request to switch protocols is to become an
-        extended CONNECT; otherwise it goes on without that wish.
+    @param connect: the C{:protocol} of the extended CONNECT that a request to
+        switch protocols becomes; if empty, it goes on without that wish.
+    @param upgrades: whether it may be in our own way.
     """
     fields: Headers = [
         (b":method", b"CONNECT" if connect else head.method),
@@ -294,8 +346,11 @@ def request_fields(
     ]
     dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
     if connect:
-        fields.append((b":protocol", _upgrade_protocol(headers)))
-        dropped |= {b"sec-websocket-key"}
+        fields.append((b":protocol", connect))
+        if upgrades:
+            fields.append((FIELD, offer_of(head)))
+        else:
+            dropped |= {b"sec-websocket-key", b"content-length"}
     trailers = False
     for name, value in headers:
         name = name.lower()
@@ -309,17 +364,19 @@ def request_fields(
     return fields
 
 
-def _upgrade_protocol(headers: Headers) -> bytes:
-    """Find what a request wants to switch to; the first one, if it names several."""
-    for name, value in headers:
-        if name.lower() == b"upgrade":
-            return value.partition(b",")[0].strip(b" \t")
-    return b""
+def response_fields(head: ResponseHead, upgrades: bool = False) -> Headers:
+    """
+    Write the head of a response for HTTP/2.
 
-
-def response_fields(head: ResponseHead) -> Headers:
-    """Write the head of a response for HTTP/2."""
+    @param upgrades: whether the peer understands our way of upgrades.
+    """
     fields: Headers = [(b":status", b"%d" % head.status)]
+    if upgrades and head.status in _WITH_UPGRADE:
+        chosen = b", ".join([value for name, value in head.headers if name.lower() == b"upgrade"])
+        if chosen and not _bad_value(chosen):
+            fields.append((FIELD, chosen))
+            if head.status == 101:
+                fields[0] = (b":status", b"200")
     dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
     bodiless = head.status < 200 or head.status == 204
     for name, value in head.headers:

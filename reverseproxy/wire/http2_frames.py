@@ -83,6 +83,8 @@ class Setting(IntEnum):
     MAX_HEADER_LIST_SIZE = 6
     ENABLE_CONNECT_PROTOCOL = 8
     NO_RFC7540_PRIORITIES = 9
+    UPGRADES = 0xF0D7
+    """Our own, out of the range for experiments: see L{reverseproxy.wire.http2_upgrades}."""
 
 
 class ErrorCode(IntEnum):

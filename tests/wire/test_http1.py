@@ -367,7 +367,7 @@ class UpgradeTests(SynchronousTestCase):
     def test_held(self) -> None:
         parser = RequestParser()
         head, end = parser.feed(self.UPGRADE + b"raw")
-        self.assertTrue(head.upgrade)
+        self.assertEqual(head.upgrade, b"websocket")
         self.assertIs(end, END)
         self.assertEqual(parser.feed(b"er"), [])
         self.assertEqual((parser.held, parser.held_size), (True, 5))
@@ -384,18 +384,84 @@ class UpgradeTests(SynchronousTestCase):
         self.assertEqual(parser.resume(), [])
         self.assertEqual(simplify(parser.feed(GOOD)), simplify(parse(GOOD)))
 
+    BODIES = (
+        (get(b"Connection: Upgrade", b"Upgrade: tcp", b"Content-Length: 3", body=b"abc"), b"abc"),
+        (
+            get(
+                *(b"Connection: Upgrade", b"Upgrade: tcp", b"Transfer-Encoding: chunked"),
+                body=b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+            ),
+            b"abc",
+        ),
+    )
+
+    def test_held_behind_a_body(self) -> None:
+        """What follows the body is of the other protocol, not what follows the head."""
+        for request, body in self.BODIES:
+            for size in (1, 3, 1000):
+                parser = RequestParser()
+                events = [event for data in pieces(request + GOOD, size) for event in parser.feed(data)]
+                self.assertEqual(events[0].upgrade, b"tcp")  # type: ignore[union-attr]
+                self.assertEqual(simplify(events[1:]), [body, ("end", [])])
+                self.assertEqual((parser.held, parser.held_size), (True, len(GOOD)))
+                self.assertEqual(parser.take_held(), GOOD)
+
+    def test_declined_behind_a_body(self) -> None:
+        for request, _ in self.BODIES:
+            parser = RequestParser()
+            parser.feed(request + GOOD)
+            self.assertEqual(simplify(parser.resume()), simplify(parse(GOOD)))
+            self.assertEqual(simplify(parser.feed(GOOD)), simplify(parse(GOOD)))
+
+    def test_declined_within_a_body(self) -> None:
+        for request, _ in self.BODIES:
+            parser = RequestParser()
+            parser.feed(request[:-1])
+            self.assertEqual(parser.resume(), [])
+            events = parser.feed(request[-1:] + GOOD)
+            self.assertEqual(simplify(events[-2:]), simplify(parse(GOOD)))
+            self.assertFalse(parser.held)
+
+    def test_with_close(self) -> None:
+        """What closes is the connection of HTTP, if it goes on."""
+        request = get(b"Connection: close, Upgrade", b"Upgrade: tcp")
+        parser = RequestParser()
+        parser.feed(request + b"raw")
+        self.assertEqual((parser.held, parser.closed, parser.take_held()), (True, False, b"raw"))
+        parser = RequestParser()
+        parser.feed(request + GOOD)
+        self.assertEqual((parser.resume(), parser.closed), ([], True))
+        self.assertEqual(parser.feed(GOOD), [])
+
+    def test_several(self) -> None:
+        for fields, offer in (
+            ((b"Upgrade: SPDY/3.1, websocket",), b"SPDY/3.1, websocket"),
+            ((b"Upgrade: SPDY/3.1", b"upgrade:WebSocket"), b"SPDY/3.1, WebSocket"),
+            ((b"Upgrade: websocket, H2C", b"HTTP2-Settings: x"), b"websocket"),
+            ((b"Upgrade: h2c, TLS/1.0,", b"Upgrade: tcp"), b"tcp"),
+        ):
+            request = get(b"Connection: keep-alive, Upgrade, HTTP2-Settings", *fields)
+            head, _ = parse(request)
+            self.assertEqual(head.upgrade, offer)
+            forwarded = head.forward(None, b"").lower()
+            self.assertEqual(forwarded.count(b"upgrade:"), 1)
+            self.assertIn(b"\r\nupgrade: " + offer.lower() + b"\r\nconnection: upgrade\r\n", forwarded)
+            self.assertNotIn(b"http2-settings", forwarded)
+
     def test_ignored(self) -> None:
         fields = (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: x")
+        chunks = b"3\r\nabc\r\n0\r\n\r\n"
         for request, body in (
             (get(*fields, b"Upgrade: h2c"), []),
-            (get(*fields, b"Upgrade: websocket, H2C"), []),
-            (get(*fields, b"Upgrade: a", b"Content-Length: 3", body=b"abc"), [b"abc"]),
-            (
-                get(*fields, b"Upgrade: a", b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
-                [b"abc"],
-            ),
+            (get(*fields, b"Upgrade: h2c, HTTP/2.0", b"Upgrade: H2C"), []),
+            (get(*fields, b"Upgrade: h2c", b"Content-Length: 3", body=b"abc"), [b"abc"]),
+            (get(*fields, b"Upgrade: h2c", b"Transfer-Encoding: chunked", body=chunks), [b"abc"]),
+            (get(*fields, b"Upgrade: TLS/1.0"), []),
+            (get(*fields, b"Upgrade: not a protocol"), []),
+            (get(*fields, b"Upgrade:"), []),
             (get(b"Connection: Upgrade"), []),
             (get(b"Upgrade: a"), []),
+            (get(b"Connection: keep-alive, Upgrade", b"Upgrade: a", line=b"GET / HTTP/1.0"), []),
         ):
             for size in (1, 5, 1000):
                 with self.subTest(request, size=size):
@@ -581,7 +647,7 @@ class ResponseTests(SynchronousTestCase):
         (head,) = parser.feed(data)
         self.assertEqual((head.status, parser.take_rest(), parser.take_rest()), (101, b"raw", b""))
         self.assertEqual(
-            response_head_bytes(head, b"Upgrade", False),
+            response_head_bytes(head, b"", False),
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
         )
 

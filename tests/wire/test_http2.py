@@ -220,7 +220,7 @@ class RequestTests(SynchronousTestCase):
             (b"content-length", b"1"),
         ]
         ((_, head),) = peer.feed(peer.headers(1, connect))
-        self.assertEqual((head.method, head.upgrade, head.length), (b"GET", True, 0))
+        self.assertEqual((head.method, head.upgrade, head.length), (b"GET", b"websocket", 0))
         peer.connection.send_head(1, OK, False)
         peer.connection.send_end(1, [])
         self.assertEqual([type(f) for f in peer.take()], [HeadersFrame, DataFrame])

@@ -246,7 +246,7 @@ class WriteRequestTests(SynchronousTestCase):
     def test_upgrade(self) -> None:
         request = HTTP1_GET + b"Connection: upgrade\r\nUpgrade: websocket, other\r\nSec-WebSocket-Key: x\r\n"
         self.assertEqual(
-            self.fields(request, connect=True),
+            self.fields(request, connect=b"websocket"),
             [(b":method", b"CONNECT"), *GET[1:], (b":protocol", b"websocket")],
         )
         self.assertEqual(self.fields(request), [*GET, (b"sec-websocket-key", b"x")])
