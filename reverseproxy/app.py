@@ -35,6 +35,7 @@ from reverseproxy.config.models import (
     TunnelConfig,
 )
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import BuildProtocol, Listener, bind_all
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, with_idle_timeout
@@ -103,6 +104,7 @@ class ReverseProxy(Service):
         self._access_logs: list[AccessLog] = []
         self._reloader = CertificateReloader(reactor)
         self._sweep = PeerSweep(reactor)
+        self._limiter = ConnectionLimiter(reactor)
         self._client_contexts: dict[int, ClientTls] = {}
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
@@ -217,7 +219,7 @@ class ReverseProxy(Service):
         access_log = self._access_log(config, path)
         build = self._first_filter(config, f"{path}.filter_chains[0]", access_log, 0)
         listen = None if self._worker is None else self._worker.listen_for(config.name)
-        return Listener(config, build, self._reactor, tls, listen)
+        return Listener(config, build, self._reactor, tls, listen, self._limiter)
 
     def _first_filter(
         self,

@@ -15,6 +15,7 @@ __all__ = [
     "ICredentialPlugin",
     "ICredentialSource",
     "IDrainable",
+    "IExpendable",
     "IHost",
     "ILoadBalancer",
     "IServerLister",
@@ -169,6 +170,14 @@ class IDrainable(Interface):
         and may have sent one already, so that it is left to whoever hands
         connections in to close it when it has been quiet for long enough.
         """
+
+
+class IExpendable(Interface):
+    """A protocol of which nothing is lost, at times, when its connection is closed for another one."""
+
+    expendable: bool = Attribute(
+        "Whether nothing that the peer has asked for is under way: at the most, a part of a request has come."
+    )
 
 
 class IHost(IStreamClientEndpoint):

@@ -24,6 +24,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import IPv6Address as IPv6
@@ -49,9 +50,11 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
+from reverseproxy.crowd import Crowd, crowd_address
 from reverseproxy.errors import ConfigError, Problem, ReverseProxyError
-from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
-from reverseproxy.sockets import tune
+from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable
+from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.sockets import descriptor_of, tune
 from reverseproxy.tls import ServerTls, inspect_factory, peer_identity, wrap_server
 
 log = Logger()
@@ -98,18 +101,46 @@ class _Accepted(Handover):
 
     Over TLS that is once the handshake is complete, as the peer's certificate
     goes into L{ConnectionInfo}.
+
+    @ivar address: whom the connection is counted with.
     """
 
     def __init__(self, listener: Listener, secure: bool) -> None:
         super().__init__()
         self._listener = listener
         self._secure = secure
+        self.address = ""
 
     def connectionMade(self) -> None:
+        self.address = crowd_address(getattr(self.transport.getPeer(), "host", ""))
+        if not self._listener.admit(self):
+            self.transport.abortConnection()
+            return
         self._listener._connections.add(self)
         tune(self.transport)
         if not self._secure:
             self._begin()
+
+    # ILimited
+
+    @property
+    def expendable(self) -> bool:
+        """Whether nothing is lost with it."""
+        inner = IExpendable(self.inner, None)
+        return self.inner is None or (inner is not None and bool(inner.expendable))
+
+    @property
+    def descriptor(self) -> int:
+        """Its number; -1 if it has none."""
+        return descriptor_of(self.transport)
+
+    def make_room(self) -> None:
+        """End, for another connection."""
+        self.transport.abortConnection()
+
+    def vouched(self) -> None:
+        """Somebody knows who the peer is, and has limits of its own."""
+        self._listener.vouch(self)
 
     def handshakeCompleted(self) -> None:
         self._begin()
@@ -221,12 +252,15 @@ class Listener(Service):
         reactor: Any,
         tls: ServerTls | None = None,
         listen: Listen | None = None,
+        limiter: ConnectionLimiter | None = None,
     ) -> None:
         """
         @param build: the filter; L{None} if the configuration names none that
             serves, in which case connections are closed.
         @param listen: takes the place of binding the address, if somebody else
             has done that.
+        @param limiter: decides about connections; what this process may have by itself if
+            not given.
         """
         self.name = config.name
         self.config = config
@@ -236,6 +270,9 @@ class Listener(Service):
         self._listen = self._bind if listen is None else listen
         self._port: IListeningPort | None = None
         self._connections: set[_Accepted] = set()
+        self._limiter = limiter or ConnectionLimiter(reactor)
+        most, of_one = config.max_connections, config.max_connections_per_address
+        self._crowds: list[Crowd[Any]] = [Crowd(most or sys.maxsize, of_one)] if most or of_one else []
         self._inspecting: _InspectingFactory | None = None
         self._waiting: list[Deferred[None]] = []
 
@@ -243,6 +280,28 @@ class Listener(Service):
     def connections(self) -> int:
         """How many accepted connections are open."""
         return len(self._connections)
+
+    # who may stay
+
+    def admit(self, connection: _Accepted) -> bool:
+        """Decide about a new connection; one that was accepted earlier may have to go."""
+        self._limiter.relieve(connection, self.config.name, self._pause)
+        return self._limiter.enter(self.config.name, connection.address, connection, self._crowds)
+
+    def vouch(self, connection: _Accepted) -> None:
+        """Somebody else limits this connection from now on."""
+        self._limiter.leave(connection.address, connection, self._crowds)
+
+    def _pause(self) -> Callable[[], object]:
+        """Accept nothing; what came meanwhile waits in the kernel."""
+        port: Any = self._port
+        port.stopReading()
+
+        def resume() -> None:
+            if self._port is not None:  # still the same: a listener binds once
+                port.startReading()
+
+        return resume
 
     # IConnectionSink
 
@@ -412,6 +471,7 @@ class Listener(Service):
 
     def _forget(self, connection: _Accepted) -> None:
         self._connections.discard(connection)
+        self._limiter.leave(connection.address, connection, self._crowds)
         if not self._connections:
             waiting, self._waiting = self._waiting, []
             for emptied in waiting:

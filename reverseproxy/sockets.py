@@ -23,7 +23,16 @@ intervals, up to C{TCP_RTO_MAX_MS} apart, which kernels know since 6.15.
 
 from __future__ import annotations
 
-__all__ = ["DEAD_PEER_TIMEOUT", "INFO_SIZE", "PeerSweep", "TcpInfo", "is_gone", "tune", "waits_since"]
+__all__ = [
+    "DEAD_PEER_TIMEOUT",
+    "INFO_SIZE",
+    "PeerSweep",
+    "TcpInfo",
+    "descriptor_of",
+    "is_gone",
+    "tune",
+    "waits_since",
+]
 
 import math
 import socket
@@ -227,6 +236,18 @@ def _register(transport: Any, connection: socket.socket, timeout: float) -> None
         entry.timeout = max(timeout, _LEAST)
         entry.due = 0.0
         entry.waits_since = None
+
+
+def descriptor_of(transport: Any) -> int:
+    """
+    The number of a connection's descriptor.
+
+    @param transport: over TLS or not; -1 if there is no socket under it.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    fileno = getattr(transport, "fileno", None)
+    return -1 if fileno is None else int(fileno())
 
 
 def _tcp_socket(transport: Any) -> tuple[Any, socket.socket | None]:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.error import ReactorAlreadyInstalledError
+from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import ILogObserver, Logger, globalLogBeginner
 from twisted.python.components import Componentized
 from twisted.python.usage import Options as BaseOptions
@@ -34,6 +35,7 @@ from reverseproxy.clock import use_monotonic_time
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS
 from reverseproxy.config.summary import summarize
+from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogObserver, make_observer
 from reverseproxy.transport import is_supported, with_streams
@@ -161,8 +163,13 @@ def _reactor() -> Any:
 
 
 def _with_transport(transport: str | None) -> Any:
-    """Give the reactor a clock that nobody sets, and the connections that were asked for."""
+    """
+    Prepare the process, whose reactor this is: a clock that nobody sets, as many descriptors as
+    there may be, and the connections that were asked for.
+    """
     reactor = _reactor()
+    if not isinstance(reactor, SelectReactor):  # which can't watch more than the usual 1024
+        Descriptors.raise_limit()
     use_monotonic_time(reactor)
     if transport == "stock" or not is_supported(reactor):
         return reactor

@@ -23,7 +23,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
@@ -31,8 +31,11 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy import listener as listener_module
 from reverseproxy.addresses import split_host_port
+from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
+from reverseproxy.crowd import Descriptors
+from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable
+from reverseproxy.limiter import PAUSE, ConnectionLimiter
 from reverseproxy.listener import Listener, ListenerFailed, format_address
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint
 from tests.certs import Certificates
@@ -117,10 +120,17 @@ class ListenerTestCase(TestCase):
     def setUp(self) -> None:
         self.filter = Filter()
 
-    def listener(self, build: Any = ..., tls: ServerTls | None = None, **config: Any) -> Listener:
+    def listener(
+        self,
+        build: Any = ...,
+        tls: ServerTls | None = None,
+        limiter: ConnectionLimiter | None = None,
+        **config: Any,
+    ) -> Listener:
         """A listener that is bound."""
         options = {"name": "front", "address": "127.0.0.1:0", "bind_port": True, **config}
-        listener = Listener(ListenerConfig(**options), self.filter if build is ... else build, reactor, tls)
+        build = self.filter if build is ... else build
+        listener = Listener(ListenerConfig(**options), build, reactor, tls, limiter=limiter)
         self.addCleanup(listener.stopService)
         listener.privilegedStartService()
         listener.startService()  # type: ignore[no-untyped-call]
@@ -626,3 +636,81 @@ class EndTests(ListenerTestCase):
             await listener.stop_accepting()
         self.assertEqual(events.text(), f"listener front no longer listening on {listener.bound}")
         await self.echoes(client)
+
+
+@implementer(IExpendable)
+class Idler(Protocol):
+    expendable = True
+
+
+class LimitTests(ListenerTestCase):
+    """How many connections a listener holds, and which one goes for another."""
+
+    silent = True
+
+    async def connected(self, listener: Listener, count: int) -> list[Client]:
+        return [await self.connect(listener) for _ in range(count)]
+
+    async def test_the_oldest_idle_one_makes_room(self) -> None:
+        listener = self.listener(build=lambda info: Idler(), max_connections=2)
+        with capture() as events:
+            oldest, other, latest = await self.connected(listener, 3)
+            await oldest.closed
+            await self.until(lambda: listener.connections == 2)
+        self.assertRegex(
+            events.text(),
+            r"listener front: too many connections, 2 of them from 127\.0\.0\.1: one of these was closed; "
+            r"there may be 2 \(and 0 times before\)",
+        )
+        self.assertFalse(other.closed.called or latest.closed.called)
+
+    async def test_nobody_makes_room(self) -> None:
+        listener = self.listener(max_connections=2)
+        with capture() as events:
+            *first, late = await self.connected(listener, 3)
+            await late.closed
+        self.assertIn("its connection was not taken", events.text())
+        for client in first:
+            await self.echoes(client)
+        # Whoever leaves makes room as well.
+        await self.hang_up(first[0])
+        await self.until(lambda: listener.connections == 1)
+        await self.echoes(await self.connect(listener))
+
+    async def test_by_address(self) -> None:
+        listener = self.listener(build=lambda info: Idler(), max_connections_per_address=1)
+        first, second = await self.connected(listener, 2)
+        await first.closed
+        self.assertFalse(second.closed.called)
+
+    async def test_vouched_for(self) -> None:
+        """A peer that is known is no stranger, and takes nobody's place."""
+        built: list[Handover] = []
+
+        def build(info: ConnectionInfo) -> Handover:
+            built.append(Handover())
+            return built[-1]
+
+        listener = self.listener(build=build, max_connections=1)
+        first = await self.connect(listener)
+        await self.until(lambda: built)
+        built[0].vouched()
+        second, third = await self.connected(listener, 2)
+        await third.closed
+        self.assertFalse(first.closed.called or second.closed.called)
+
+    async def test_descriptors(self) -> None:
+        """With none left for strangers, nobody is taken, and then nothing is accepted for a while."""
+        clock = Clock()
+        limiter = ConnectionLimiter(clock, Descriptors(16))  # fewer than this process has open
+        with capture() as events:
+            listener = self.listener(build=lambda info: Idler(), limiter=limiter)
+            first = await self.connect(listener)
+            await first.closed
+            self.assertEqual(limiter.refused, 1)
+            later = await connectProtocol(self.endpoint(listener), Client())
+            self.addCleanup(self.hang_up, later)
+            self.assertFalse(later.closed.called)
+            clock.advance(PAUSE)
+            await later.closed
+        self.assertRegex(events.text(), r"descriptors are in use, so that nothing is accepted for 0\.5 s")

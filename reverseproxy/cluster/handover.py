@@ -61,6 +61,11 @@ class Rebindable(Protocol):
         if self._handover is not None:
             self._handover.rebind(receive)
 
+    def vouched(self) -> None:
+        """Tell whoever accepted the connection that its peer is known, and is no stranger any more."""
+        if self._handover is not None:
+            self._handover.vouched()
+
 
 def _ignore(data: bytes) -> None:
     """Receive for a connection that is lost."""

@@ -514,6 +514,20 @@ class ListenerConfig(Model):
     connection_idle_timeout: Span | None = key(
         None, "After how long without a byte a connection is closed; 0 means never, absent 90 s."
     )
+    max_connections: Annotated[Int, between(0, 2**31 - 1)] = key(
+        0,
+        "How many connections of strangers the listener holds in each process; agents that have joined are "
+        "no strangers. For one more, the address that has most of them gives up its oldest one that has "
+        "nothing under way; if there is none, the new one is closed. 0 means as many as the process has "
+        "descriptors for, which holds for all listeners together in any case.",
+        ours=True,
+    )
+    max_connections_per_address: Annotated[Int, between(0, 2**31 - 1)] = key(
+        0,
+        "How many of these may come from one IPv4 address, or one /64 network of IPv6. 0 means any number: "
+        "many clients may share an address.",
+        ours=True,
+    )
     default_read_buffer_size: Int = key(
         0,
         "The size of read buffers.",

@@ -34,7 +34,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http1_headers import MAX_METHOD, TOKEN
 
@@ -115,7 +115,7 @@ class DetectorSettings:
     fallback: Callable[[ConnectionInfo], IProtocol] | None = None
 
 
-@implementer(IDrainable)
+@implementer(IDrainable, IExpendable)
 class Detector(Handover):
     """One connection; see the module's text."""
 
@@ -135,6 +135,12 @@ class Detector(Handover):
         if inner is None:
             return bool(self._data)
         return bool(inner.busy) if IDrainable.providedBy(inner) else True
+
+    @property
+    def expendable(self) -> bool:
+        """See L{IExpendable}."""
+        inner = self.inner
+        return inner is None or (IExpendable.providedBy(inner) and bool(inner.expendable))
 
     def drain(self) -> None:
         """See L{IDrainable}."""

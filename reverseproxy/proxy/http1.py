@@ -30,7 +30,7 @@ from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.exchange import Exchange
@@ -107,7 +107,7 @@ class Http1Settings:
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
 
 
-@implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
+@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class Http1Proxy(Switchable):
     """
     One client connection: the L{IDownstream} of one exchange after the other.
@@ -165,6 +165,11 @@ class Http1Proxy(Switchable):
             or self._parser.in_head
             or (self._closing and not self._lost)
         )
+
+    @property
+    def expendable(self) -> bool:
+        """See L{IExpendable}."""
+        return self._exchange is None and self._tunnel is None and not self._events
 
     def drain(self) -> None:
         """See L{IDrainable}."""

@@ -27,7 +27,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_unix
 from reverseproxy.config.models import Http2Options
 from reverseproxy.errors import Http2Error, HttpError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.proxy.exchange import Exchange
 from reverseproxy.proxy.http1 import Http1Settings
 from reverseproxy.proxy.http1_switch import IUpgraded
@@ -291,7 +291,7 @@ class Http2Stream:
             self._proxy.record(exchange)
 
 
-@implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
+@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class Http2Proxy(Http2Protocol):
     """
     One client connection.
@@ -330,6 +330,11 @@ class Http2Proxy(Http2Protocol):
     def busy(self) -> bool:
         """Whether a request or session is under way."""
         return bool(self._streams) or (self.ending and not self.lost)
+
+    @property
+    def expendable(self) -> bool:
+        """See L{IExpendable}."""
+        return not self._streams
 
     def drain(self) -> None:
         """See L{IDrainable}."""

@@ -32,7 +32,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.errors import RpcHeaderError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import LINGER
 from reverseproxy.proxy.rpc_deadlines import Deadlines
@@ -101,7 +101,7 @@ class RpcSettings:
     random: Callable[[], float] = random
 
 
-@implementer(IDrainable, IHalfCloseableProtocol, IPushProducer)
+@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class RpcProxy(Rebindable):
     """
     One client connection.
@@ -154,6 +154,11 @@ class RpcProxy(Rebindable):
             or self._decoder.in_frame
             or (self._closing and not self._lost)
         )
+
+    @property
+    def expendable(self) -> bool:
+        """See L{IExpendable}."""
+        return not self._exchanges and not self._out
 
     def drain(self) -> None:
         """

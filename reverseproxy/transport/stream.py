@@ -20,6 +20,7 @@ half-close, producers.  What differs:
   - There is no C{startTLS}: L{reverseproxy.tls} wraps protocols, and puts a
     L{Wire} in front of the socket when it can.
   - No descriptors are passed over Unix sockets.
+  - A port accepts a bounded number of connections in one turn.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer_only
 
+from reverseproxy.crowd import Descriptors
 from reverseproxy.transport.backlog import NOTHING, Backlog, waiting_in
 from reverseproxy.transport.pipe import Pipe
 
@@ -466,13 +468,32 @@ for _kind in (_Server, _Client, _UnixServer, _UnixClient):
     _prepare(_kind)
 
 
-class StreamPort(tcp.Port):
+class _Accepting:
+    """
+    A port that takes no more in one turn than there are descriptors for before somebody can close one.
+
+    Twisted's adapts to how many come at once, with no bound.
+    """
+
+    _number_accepts = 0
+
+    @property
+    def numberAccepts(self) -> int:  # noqa: N802 - Twisted's name
+        """How many connections to accept in one turn."""
+        return self._number_accepts
+
+    @numberAccepts.setter
+    def numberAccepts(self, number: int) -> None:  # noqa: N802 - Twisted's name
+        self._number_accepts = min(number, max(Descriptors.current().reserve // 8, 1))
+
+
+class StreamPort(_Accepting, tcp.Port):
     """A TCP port."""
 
     transport = _Server
 
 
-class UnixStreamPort(unix.Port):
+class UnixStreamPort(_Accepting, unix.Port):
     """A Unix socket that is listened on."""
 
     transport = _UnixServer

@@ -19,13 +19,16 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from reverseproxy.addresses import host_of
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
+from reverseproxy.crowd import Crowd, Descriptors, crowd_address
 from reverseproxy.errors import FrameError
-from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
+from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, IExpendable
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.sockets import tune
@@ -52,6 +55,9 @@ LOG_RATE = 10.0
 LOG_BURST = 50
 """Lines about bad peers that may come at once."""
 
+PENDING_PART = 2
+"""Connections that have not joined may be one in so many of those that strangers may hold."""
+
 _EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
 
 PATIENCE = 1.0
@@ -67,9 +73,9 @@ class TunnelServer:
     """
     What all tunnel connections of one listener share.
 
-    @ivar pending: connections that have not joined a cluster, oldest first:
-        those in the handshake, and the silent ones that MOSN's agents keep
-        aside for a graceful close.
+    @ivar pending: connections that have not joined a cluster: those in the
+        handshake, and the silent ones that MOSN's agents keep aside for a
+        graceful close.
     @ivar gate: when another connection may join.
     @ivar longest_wait: how long an agent that can't be told to come back is kept
         waiting for that, in seconds.
@@ -122,11 +128,13 @@ class TunnelServer:
         self._policies = frozenset(policies)
         self._others: dict[str, IConnectionValidator | None] = {}
         self.streams = StreamSettings.of(config)
-        self.pending: dict[TunnelConnection, None] = {}
+        self.pending: Crowd[TunnelConnection] = Crowd(
+            min(config.max_pending_connections, Descriptors.current().for_strangers // PENDING_PART)
+        )
         self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
         self.gate = JoinGate(config.max_joins_per_second)
         # Those that wait are pending: no more of them than half of what may be.
-        room = config.max_pending_connections / 2
+        room = self.pending.most / 2
         self.longest_wait = min(
             LONG_PATIENCE, config.handshake_timeout / 2, room / (config.max_joins_per_second or room)
         )
@@ -162,12 +170,14 @@ class TunnelServer:
 
     def admit(self, connection: TunnelConnection) -> None:
         """
-        Count a connection that has not joined yet; the oldest one must make
-        room if there are too many.
+        Count a connection that has not joined yet; if there are too many, the
+        oldest one of the address that has most of them must make room.
         """
-        self.pending[connection] = None
-        if len(self.pending) > self.config.max_pending_connections:
-            next(iter(self.pending)).drop("too many connections that have not joined a cluster")
+        self.pending.add(connection.crowd, connection)
+        if len(self.pending) > self.pending.most:
+            found = self.pending.victim(connection.crowd)
+            victim = connection if found is None else found[1]
+            victim.drop("too many connections that have not joined a cluster")
 
     def evict(
         self, cluster: str, addresses: Iterable[str], requester: Requester
@@ -190,12 +200,15 @@ class TunnelServer:
             log.warn(message, listener=self.listener, **fields)
 
 
+@implementer(IExpendable)
 class TunnelConnection(Handover):
     """
     An accepted connection, from its first byte to its last.
 
     It may stay silent for as long as there is room: MOSN's agents hold such a
     connection in reserve.  Once it has sent a byte, the handshake has a deadline.
+
+    @ivar crowd: whom it is counted with, until it has joined.
     """
 
     transport: Any
@@ -204,6 +217,7 @@ class TunnelConnection(Handover):
         super().__init__()
         self._server = server
         self._info = info
+        self.crowd = crowd_address(host_of(info.remote))
         self._decoder: FrameDecoder | None = FrameDecoder(expect=_EXPECTED)
         self._deadline: IDelayedCall | None = None
         self._judging: Deferred[None] | None = None
@@ -211,6 +225,13 @@ class TunnelConnection(Handover):
         self._closing: IDelayedCall | None = None
         self._held: HeldConnection[ReverseHost | MuxHost] | None = None
         self._publishing: IDelayedCall | None = None
+
+    # IExpendable
+
+    @property
+    def expendable(self) -> bool:
+        """Whether nobody is finding out whether it may join, and it has not."""
+        return self._held is None and self._judging is None
 
     def connectionMade(self) -> None:
         """Wait for the agent to introduce itself."""
@@ -352,6 +373,7 @@ class TunnelConnection(Handover):
     def _join(self, accepted: Accepted) -> None:
         server = self._server
         self._settle()
+        self.vouched()
         announcement = accepted.announcement
         mux, window = "", 0
         if server.streams is not None and announcement is not None:
@@ -464,7 +486,7 @@ class TunnelConnection(Handover):
 
     def _settle(self) -> None:
         """The handshake is over, one way or the other."""
-        self._server.pending.pop(self, None)
+        self._server.pending.discard(self.crowd, self)
         self._cancel_deadline()
 
     def _cancel_deadline(self) -> None:

@@ -286,7 +286,7 @@ class ServerTests(SynchronousTestCase):
         self.assertTrue(connection.closed)
         self.clock.advance(60)
         self.assertEqual(self.cluster.hosts, {})
-        self.assertEqual(server.pending, {})
+        self.assertEqual(list(server.pending), [])
         connection.lose()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         return connection
@@ -436,7 +436,7 @@ class ServerTests(SynchronousTestCase):
         connection.receive(ConnectionInit("blue"))
         self.clock.advance(1)
         self.assertEqual(len(self.cluster.hosts), 1)
-        self.assertEqual(server.pending, {})
+        self.assertEqual(list(server.pending), [])
 
     def test_the_oldest_idler_makes_room(self) -> None:
         server = self.server(max_pending_connections=3)

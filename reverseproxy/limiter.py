@@ -1,0 +1,127 @@
+"""What happens when strangers hold too many connections: somebody makes room, or the last one goes."""
+
+from __future__ import annotations
+
+__all__ = ["ConnectionLimiter", "ILimited"]
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.crowd import Crowd, Descriptors
+from reverseproxy.logs import Throttle
+
+log = Logger()
+
+LOG_RATE: Final = 0.1
+"""Lines a second about connections that were closed for others, or not taken."""
+
+PAUSE: Final = 0.5
+"""Seconds for which nothing is accepted where descriptors are about to run out."""
+
+
+class ILimited(Protocol):
+    """An accepted connection that somebody has to vouch for."""
+
+    @property
+    def expendable(self) -> bool:
+        """See L{reverseproxy.crowd.IMember}."""
+
+    @property
+    def descriptor(self) -> int:
+        """Its number; less than 0 if it has none."""
+
+    def make_room(self) -> None:
+        """End, as it is expendable."""
+
+
+class ConnectionLimiter:
+    """
+    Decides about each connection that a process accepts.
+
+    @ivar everyone: the connections of strangers on all listeners.
+    @ivar closed: how many were closed to make room.
+    @ivar refused: how many were not taken, as nobody could make room.
+    """
+
+    def __init__(self, clock: IReactorTime, descriptors: Descriptors | None = None) -> None:
+        """
+        @param descriptors: what the process has; looked up if not given.
+        """
+        self._descriptors = descriptors or Descriptors.current()
+        self._clock = clock
+        self._throttle = Throttle(clock, LOG_RATE)
+        self._exhausted = Throttle(clock, LOG_RATE)
+        self.everyone: Crowd[Any] = Crowd(self._descriptors.for_strangers)
+        self.closed = 0
+        self.refused = 0
+
+    def enter(self, listener: str, address: str, member: ILimited, crowds: Sequence[Crowd[Any]]) -> bool:
+        """
+        Decide about a new connection.
+
+        @param address: whom it is counted with.
+        @param crowds: those of its listener.
+        @return: whether it is taken; it is in all crowds then, until L{leave}.
+        """
+        crowds = (self.everyone, *crowds)
+        scarce = self._descriptors.is_scarce(member.descriptor)
+        for crowd in crowds:
+            if not crowd.is_full(address) and not (scarce and crowd is self.everyone):
+                continue
+            found = crowd.victim(address)
+            if found is None:
+                self.refused += 1
+                self._tell(listener, address, crowd, "its connection was not taken")
+                return False
+            loser, victim = found
+            self.closed += 1
+            self._tell(listener, loser, crowd, "one of these was closed")
+            victim.make_room()
+            self.leave(loser, victim, crowds)
+        for crowd in crowds:
+            crowd.add(address, member)
+        return True
+
+    def leave(self, address: str, member: ILimited, crowds: Sequence[Crowd[Any]]) -> None:
+        """Forget a connection that is lost, or has been vouched for.  Harmless if it is not known."""
+        self.everyone.discard(address, member)
+        for crowd in crowds:
+            crowd.discard(address, member)
+
+    def relieve(self, member: ILimited, listener: str, pause: Callable[[], Callable[[], object]]) -> None:
+        """
+        Let a listener accept nothing for a while if descriptors are about to run out.
+
+        @param pause: does that, and gives what ends it.
+        """
+        if not self._descriptors.is_exhausted(member.descriptor):
+            return
+        if self._exhausted.allow():
+            log.error(
+                "listener {listener}: {descriptor} of {limit} descriptors are in use, so that nothing is "
+                "accepted for {pause:g} s; raise the hard limit of open files "
+                "(ulimit -n, or LimitNOFILE= of a unit)",
+                listener=listener,
+                descriptor=member.descriptor,
+                limit=self._descriptors.limit,
+                pause=PAUSE,
+            )
+        self._clock.callLater(PAUSE, pause())
+
+    def _tell(self, listener: str, address: str, crowd: Crowd[Any], what: str) -> None:
+        if not self._throttle.allow():
+            return
+        log.warn(
+            "listener {listener}: too many connections, {count} of them from {address}: {what}; "
+            "{bound} (and {suppressed} times before)",
+            listener=listener,
+            count=crowd.count(address),
+            address=address or "Unix sockets",
+            what=what,
+            bound=f"there may be {crowd.most}"
+            + (f", and {crowd.most_per_address} of an address" if crowd.most_per_address else ""),
+            suppressed=self._throttle.suppressed,
+        )

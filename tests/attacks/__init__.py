@@ -1,0 +1,1 @@
+"""What strangers can do to a process that is left alone on a public address."""
