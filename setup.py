@@ -17,6 +17,7 @@ MODULES = [
     "reverseproxy/proxy/mirror.py",
     "reverseproxy/proxy/rpc_exchange.py",
     "reverseproxy/routing/facts.py",
+    "reverseproxy/routing/hosts.py",
     "reverseproxy/routing/matching.py",
     "reverseproxy/routing/results.py",
     "reverseproxy/routing/table.py",

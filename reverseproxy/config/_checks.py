@@ -412,6 +412,14 @@ class _Checker:
             self._warn(hosts, "there is none: every request is answered with 404")
         domains: dict[str, str] = {}
         spoken = self._spoken.get(router.router_config_name, set())
+        named = {domain for host in router.virtual_hosts for domain in host.domains} - {"*", "*:*"}
+        rpc = spoken - _HTTP - {"Auto"}
+        if named and rpc:
+            self._warn(
+                hosts,
+                f"requests of {' and '.join(sorted(rpc))} name no host: they are answered with 404, as there "
+                'are other domains than "*"',
+            )
         for index, host in enumerate(router.virtual_hosts):
             self._virtual_host((*hosts, index), host, domains)
             for number, rule in enumerate(host.routers):

@@ -393,7 +393,8 @@ class VirtualHostConfig(_HeaderRules):
         (),
         'Domains, in any case: "host", "host:port" or "host:*"; "*suffix" with the same endings; and "*" for '
         "all that no other virtual host takes. A domain without a port takes only requests whose Host "
-        "header has none. Exact hosts come before suffixes, longer suffixes before shorter ones.",
+        "header has none, unless the router has ignore_host_port. Exact hosts come before suffixes, longer "
+        "suffixes before shorter ones.",
     )
     routers: tuple[RouterRuleConfig, ...] = key((), "Rules; the first that takes a request decides.")
     require_tls: Text = key("", "Whether clients must use TLS.", acted=False, why=_UNUSED)
@@ -411,6 +412,12 @@ class RouterConfig(_HeaderRules):
     """
 
     router_config_name: Text = key("", "The name that proxy filters refer to.")
+    ignore_host_port: Bool = key(
+        False,
+        "Whether a domain without a port takes requests for any port, such as those of a browser that was "
+        "given one. Domains with a port come first then, and a dot at the end of a name does not count.",
+        ours=True,
+    )
     virtual_hosts: tuple[VirtualHostConfig, ...] = key((), "The virtual hosts.")
     router_configs: Text = key(
         "",

@@ -42,6 +42,7 @@ from reverseproxy.routing import (
     Redirect,
     RequestFacts,
     normalize_path,
+    shown,
     timeouts,
 )
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead
@@ -376,8 +377,29 @@ class Exchange(Attempts):
         elif isinstance(result, Redirect):
             self._answer(result.status, b"", location=result.location.encode("ascii"))
         else:
-            self.flag = "no route"
-            self._answer(404, b"no route matches this request\n")
+            self._no_route(facts or self._gather_facts())
+
+    def _no_route(self, facts: RequestFacts) -> None:
+        """Answer with 404; the client is told which Host is at fault, the log also what would not be."""
+        downstream = self._downstream
+        settings = downstream.settings
+        self.flag = "no route"
+        body = b"no route matches this request\n"
+        reason = settings.router.explain(facts.host)
+        if reason:
+            if facts.host:
+                body = f"no virtual host takes the Host {shown(facts.host)}\n".encode("ascii")
+            if settings.misses.allow():
+                log.info(
+                    "{listener}: a request of {peer} gets 404 from the router {router}: {reason} "
+                    "({suppressed} such lines left out before)",
+                    listener=settings.listener,
+                    peer=downstream.info.remote,
+                    router=settings.router.name,
+                    reason=reason,
+                    suppressed=settings.misses.suppressed,
+                )
+        self._answer(404, body)
 
     def _gather_facts(self) -> RequestFacts:
         downstream, head = self._downstream, self.head

@@ -70,6 +70,12 @@ LOG_RATE = 10.0
 LOG_BURST = 50
 """How many of them may come at once."""
 
+MISS_RATE = 0.2
+"""Lines about requests for hosts that there are not, in each second: strangers try many."""
+
+MISS_BURST = 10
+"""How many of them may come at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Http1Settings:
@@ -88,6 +94,7 @@ class Http1Settings:
     @ivar linger: seconds that a closing connection may take.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     @ivar complaints: bounds the lines about bad requests.
+    @ivar misses: bounds the lines about requests that no virtual host takes.
     """
 
     listener: str
@@ -102,9 +109,11 @@ class Http1Settings:
     linger: float = LINGER
     random: Callable[[], float] = random
     complaints: Throttle = field(init=False, compare=False)
+    misses: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
+        object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
 
 
 @implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)

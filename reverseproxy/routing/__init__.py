@@ -34,11 +34,13 @@ __all__ = [
     "Timeouts",
     "normalize_path",
     "should_retry",
+    "shown",
     "split_host",
     "timeouts",
 ]
 
 from reverseproxy.routing.facts import Headers, Lookup, RequestFacts, normalize_path, split_host
+from reverseproxy.routing.hosts import shown
 from reverseproxy.routing.mutation import HeaderMutation, RequestMutation, Rewritten
 from reverseproxy.routing.results import ClusterRoute, DirectResponse, Mirror, Redirect, RouteResult
 from reverseproxy.routing.retries import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry

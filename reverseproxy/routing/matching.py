@@ -15,7 +15,6 @@ __all__ = [
     "Matcher",
     "Rule",
     "Test",
-    "by_host",
     "first_of",
     "nothing",
     "path_test",
@@ -28,10 +27,9 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Final, NamedTuple
 
-from reverseproxy.routing.facts import RequestFacts, split_host
+from reverseproxy.routing.facts import RequestFacts
 from reverseproxy.routing.patterns import Search
 from reverseproxy.routing.results import DirectResponse, RouteResult
 from reverseproxy.routing.variables import Getter
@@ -50,9 +48,6 @@ HeaderTest = Callable[[str], bool]
 
 Rule = tuple[Test, RouteResult | Action]
 """A test, and the result or what makes it."""
-
-_HOSTS_KEPT: Final = 256
-"""Hosts for which it is remembered where their rules are."""
 
 DEAD_END: Final = DirectResponse(404)
 """What a rule gives that matches but leads nowhere: the search ends there, with nothing."""
@@ -206,51 +201,3 @@ def _only(test: Test, outcome: RouteResult | Action) -> Matcher:
         return lambda facts: action(facts) if test(facts) else None
     result = outcome
     return lambda facts: result if test(facts) else None
-
-
-def by_host(
-    exact: dict[tuple[str, str], Matcher],
-    wildcard: dict[str, dict[str, Matcher]],
-    default: Matcher,
-) -> Matcher:
-    """
-    Choose the virtual host, most specific first, then its rule.
-
-    One dictionary look-up for every different length of suffix, so that the
-    number of domains does not matter.
-    """
-    # port -> (length, suffix -> rules), the longest first
-    suffixes: dict[str, list[tuple[int, dict[str, Matcher]]]] = {}
-    for port, entries in wildcard.items():
-        lengths = sorted({len(suffix) for suffix in entries}, reverse=True)
-        suffixes[port] = [
-            (length, {suffix: entry for suffix, entry in entries.items() if len(suffix) == length})
-            for length in lengths
-        ]
-
-    def choose(host: str, port: str) -> Matcher:
-        rules = exact.get((host, port)) or exact.get((host, "*"))
-        if rules is not None:
-            return rules
-        for key in (port, "*"):
-            for length, entries in suffixes.get(key, ()):
-                # The asterisk stands for one character at least.
-                if length < len(host):
-                    rules = entries.get(host[len(host) - length :])
-                    if rules is not None:
-                        return rules
-        return default
-
-    def rules_for(host: str) -> Matcher:
-        split = split_host(host.lower())
-        if split is None or not host:
-            return nothing
-        return choose(*split)
-
-    # What hosts are asked for is up to clients, so that not all of them are remembered.
-    remembered = lru_cache(_HOSTS_KEPT)(rules_for)
-
-    def match(facts: RequestFacts) -> RouteResult | None:
-        return remembered(facts.host)(facts)
-
-    return match

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.routing.actions import Level, compile_action
-from reverseproxy.routing.facts import RequestFacts, split_host
+from reverseproxy.routing.facts import RequestFacts
+from reverseproxy.routing.hosts import Domains
 from reverseproxy.routing.matching import (
     DEAD_END,
     Demand,
@@ -37,7 +38,6 @@ from reverseproxy.routing.matching import (
     Matcher,
     Rule,
     Test,
-    by_host,
     first_of,
     nothing,
     path_test,
@@ -101,6 +101,7 @@ class Router:
         compiler = _Compiler(config, notes, draw)
         self._match = compiler.table()
         self.only: RouteResult | None = compiler.only
+        self._domains = compiler.domains
         if notes.errors:
             raise ConfigError(*notes.errors)
         self.warnings: tuple[Problem, ...] = tuple(notes.warnings)
@@ -114,6 +115,16 @@ class Router:
         """
         return self._match(facts)
 
+    def explain(self, host: str) -> str:
+        """
+        Say why a request had no match, as far as its Host is to blame.
+
+        @param host: its L{RequestFacts.host}.
+        @return: a sentence for the log; empty if a virtual host takes the
+            request, but has no rule for it.
+        """
+        return self._domains.explain(host)
+
 
 class _Compiler:
     """Turns configuration into functions."""
@@ -123,6 +134,7 @@ class _Compiler:
         self._notes = notes
         self._draw = draw
         self._first: dict[Matcher, Rule] = {}
+        self.domains = Domains(config.ignore_host_port)
         self.only: RouteResult | None = None
 
     # Virtual hosts
@@ -133,43 +145,21 @@ class _Compiler:
         hosts = self._config.virtual_hosts
         if not hosts:
             notes.warn("virtual_hosts", "there is none, so nothing will match")
-        exact: dict[tuple[str, str], Matcher] = {}
-        # port -> suffix -> rules
-        wildcard: dict[str, dict[str, Matcher]] = {}
-        default: Matcher | None = None
+        domains = self.domains
         for i, host in enumerate(hosts):
             path = f"virtual_hosts[{i}]"
             rules = self._virtual_host(host, path)
             if not host.domains:
                 notes.warn(f"{path}.domains", "is empty, so it will never match")
             for j, domain in enumerate(host.domains):
-                place = f"{path}.domains[{j}]"
-                split = split_host(domain.lower())
-                if split is None or not domain:
-                    notes.error(place, f"{domain!r} is not a host name, optionally with a port")
-                    continue
-                name, port = split
-                if name == "*" and port in ("", "*"):
-                    if default is not None:
-                        notes.error(place, "there is a default domain already")
-                    default = rules
-                elif "*" not in name:
-                    if (name, port) in exact:
-                        notes.error(place, f"{domain!r} occurs twice")
-                    exact[name, port] = rules
-                elif name[0] == "*":
-                    suffixes = wildcard.setdefault(port, {})
-                    if name[1:] in suffixes:
-                        notes.error(place, f"{domain!r} occurs twice")
-                    suffixes[name[1:]] = rules
-                else:
-                    notes.error(place, f"in {domain!r}, '*' may only be the first character")
-        if not exact and not wildcard:
-            test, outcome = self._first.get(default or nothing, (None, DEAD_END))
+                problem = domains.add(domain, rules)
+                if problem:
+                    notes.error(f"{path}.domains[{j}]", problem)
+        if not domains.by_name:
+            test, outcome = self._first.get(domains.default or nothing, (None, DEAD_END))
             if test is rooted and not callable(outcome) and outcome is not DEAD_END:
                 self.only = outcome
-            return default or nothing
-        return by_host(exact, wildcard, default or nothing)
+        return domains.matcher()
 
     def _virtual_host(self, host: VirtualHostConfig, path: str) -> Matcher:
         """The rules of one virtual host as one function."""

@@ -385,6 +385,21 @@ class WarningTests(SynchronousTestCase):
         )
         self.check(f"{HOST}.require_tls", "ALL", ": not acted on, as in MOSN")
 
+    def test_rpc_names_no_host(self) -> None:
+        document = edited(
+            TUNNEL_SERVER,
+            ("servers[0].listeners[0].filter_chains[0].filters[0].config.downstream_protocol", "Http1,bolt"),
+            (f"{HOST}.domains", ["a.example", "*"]),
+        )
+        self.assertEqual(
+            warnings(document),
+            [
+                "servers[0].routers[0].virtual_hosts: requests of bolt name no host: they are answered with "
+                '404, as there are other domains than "*"'
+            ],
+        )
+        self.assertEqual(warnings(edited(document, (f"{HOST}.domains", ["*"]))), [])
+
     def test_precedence(self) -> None:
         """Of keys for the same thing only one counts."""
         weighted = [{"cluster": {"name": "edge", "weight": 1}}]

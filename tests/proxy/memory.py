@@ -293,10 +293,12 @@ class World:
         cluster: dict[str, Any] | None = None,
         routes: list[dict[str, Any]] | None = None,
         mirrors: int = 0,
+        router: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         """
         @param mirrors: hosts of a second cluster, C{mirror}, behind those of the first.
+        @param router: other keys of the router's configuration.
         """
         self.clock = Clock()
         config = ClusterConfig.model_validate({"name": "c", "lb_type": "LB_ROUNDROBIN", **(cluster or {})})
@@ -317,7 +319,7 @@ class World:
             self.endpoints.append(endpoint)
             self.mirror.add_host(host)
         self.records: list[AccessRecord] = []
-        router = Router(
+        table = Router(
             RouterConfig.model_validate(
                 {
                     "router_config_name": "r",
@@ -325,13 +327,14 @@ class World:
                         {"name": "none", "domains": ["nobody"], "routers": []},
                         {"name": "all", "domains": ["*"], "routers": ROUTES if routes is None else routes},
                     ],
+                    **(router or {}),
                 }
             )
         )
         options = Http1Options(**settings.pop("options", {}))
         self.settings = Http1Settings(
             listener="test",
-            router=router,
+            router=table,
             clusters=ClusterManager([self.cluster, self.mirror]),
             clock=self.clock,
             options=options,

@@ -1,0 +1,167 @@
+"""
+Which virtual host takes a request: a look at its Host header.
+
+The order of things is MOSN's (C{findVirtualHost} in C{pkg/router/routers_impl.go}):
+an exact host with its port, an exact host with any port, a suffix with its port,
+longer ones first, a suffix with any port, and the default.  There, a domain
+without a port is for requests whose Host has none.  Since people expect
+otherwise, a router can be told that the port does not count
+(C{ignore_host_port}), and what no virtual host takes is explained.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Domains", "shown"]
+
+from functools import lru_cache
+from typing import Final
+
+from reverseproxy.routing.facts import RequestFacts, split_host
+from reverseproxy.routing.matching import Matcher, nothing
+from reverseproxy.routing.results import RouteResult
+
+_HOSTS_KEPT: Final = 256
+"""Hosts for which it is remembered where their rules are."""
+
+_SHOWN: Final = 100
+"""Characters of a Host that are shown to people."""
+
+_HARMLESS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%")
+
+
+class Domains:
+    """
+    The domains of a router, and where their rules are.
+
+    One dictionary look-up for every different length of suffix, so that the
+    number of domains does not matter.
+
+    @ivar default: the rules for hosts that no domain takes; L{None} if there are
+        none.
+    """
+
+    def __init__(self, ignore_port: bool = False) -> None:
+        """
+        @param ignore_port: whether domains without a port are for requests with
+            any port, and a dot at the end of a name does not count.
+        """
+        self.default: Matcher | None = None
+        self._ignore_port = ignore_port
+        self._exact: dict[tuple[str, str], Matcher] = {}
+        self._wildcard: dict[str, dict[str, Matcher]] = {}  # port -> suffix -> rules
+        self._lengths: dict[str, list[int]] = {}  # port -> lengths of suffixes, the longest first
+
+    @property
+    def by_name(self) -> bool:
+        """Whether the Host counts at all."""
+        return bool(self._exact or self._wildcard)
+
+    def add(self, domain: str, rules: Matcher) -> str:
+        """
+        Add a domain.
+
+        @return: what is wrong with it; empty if nothing is.
+        """
+        split = self._split(domain.lower())
+        if split is None or not domain:
+            return f"{domain!r} is not a host name, optionally with a port"
+        name, port = split
+        if name == "*" and port in ("", "*"):
+            if self.default is not None:
+                return "there is a default domain already"
+            self.default = rules
+            return ""
+        if "*" in name[1:]:
+            return f"in {domain!r}, '*' may only be the first character"
+        if name[:1] == "*":
+            suffixes = self._wildcard.setdefault(port, {})
+            taken = name[1:] in suffixes
+            suffixes[name[1:]] = rules
+            self._lengths[port] = sorted({len(suffix) for suffix in suffixes}, reverse=True)
+        else:
+            taken = (name, port) in self._exact
+            self._exact[name, port] = rules
+        return f"{domain!r} occurs twice" if taken else ""
+
+    def _split(self, host: str) -> tuple[str, str] | None:
+        """A host and its port, in the form that is looked up."""
+        split = split_host(host)
+        if split is None or not self._ignore_port:
+            return split
+        name, port = split
+        if name[:1] == "[" and name[-1:] == "]":
+            name = name[1:-1]  # which one with a port has lost already
+        if len(name) > 1 and name[-1] == ".":
+            name = name[:-1]
+        return name, port
+
+    def _find(self, name: str, port: str) -> Matcher | None:
+        """The rules for a host, without the default ones."""
+        ports = (port, "*", "") if self._ignore_port else (port, "*")
+        for key in ports:
+            rules = self._exact.get((name, key))
+            if rules is not None:
+                return rules
+        for key in ports:
+            for length in self._lengths.get(key, ()):
+                # The asterisk stands for one character at least.
+                if length < len(name):
+                    rules = self._wildcard[key].get(name[len(name) - length :])
+                    if rules is not None:
+                        return rules
+        return None
+
+    def _rules_for(self, host: str) -> Matcher:
+        split = self._split(host.lower())
+        if split is None or not host:
+            return nothing
+        return self._find(*split) or self.default or nothing
+
+    def matcher(self) -> Matcher:
+        """The choice of the virtual host, and of its rule, as one function."""
+        if not self.by_name:
+            return self.default or nothing
+        # What hosts are asked for is up to clients, so that not all of them are remembered.
+        remembered = lru_cache(_HOSTS_KEPT)(self._rules_for)
+
+        def match(facts: RequestFacts) -> RouteResult | None:
+            return remembered(facts.host)(facts)
+
+        return match
+
+    def explain(self, host: str) -> str:
+        """
+        Say why no virtual host takes a host.
+
+        @return: a sentence for the log, perhaps with what would; empty if one
+            does take it, so that it is up to its rules.
+        """
+        if not self.by_name:
+            return "" if self.default is not None else "there is no virtual host"
+        if not host:
+            return 'it names no host, and only a router whose one domain is "*" takes such requests'
+        split = self._split(host.lower())
+        if split is None:
+            return f"{shown(host)} is no host name, optionally with a port"
+        if self.default is not None or self._find(*split) is not None:
+            return ""
+        return f"no domain takes the Host {shown(host)}{self._hint(*split)}"
+
+    def _hint(self, name: str, port: str) -> str:
+        """What would take a host that no domain takes."""
+        bare = name[:-1] if len(name) > 1 and name[-1] == "." else name
+        for other in ("", port):
+            if (bare, other) != (name, port) and self._find(bare, other) is not None:
+                parts = ["the port"] * (other != port) + ["the dot at its end"] * (bare != name)
+                return (
+                    f"; one takes {shown(bare)}, without {' and '.join(parts)}: to take both, "
+                    "set ignore_host_port to true on the router"
+                )
+        ports = sorted(each for host, each in self._exact if host == bare)
+        return f"; one takes it with the port {' or '.join(ports)}" if ports else ""
+
+
+def shown(host: str) -> str:
+    """Quote a host that a client has sent so that it does no harm anywhere, and is not long."""
+    text = host if len(host) <= _SHOWN else host[:_SHOWN] + "..."
+    return '"' + "".join(character if character in _HARMLESS else "?" for character in text) + '"'
