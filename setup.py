@@ -26,6 +26,7 @@ MODULES = [
     "reverseproxy/wire/http1_chunks.py",
     "reverseproxy/wire/http1_headers.py",
     "reverseproxy/wire/http1_parser.py",
+    "reverseproxy/wire/http1_response_chunks.py",
     "reverseproxy/wire/http1_responses.py",
     "reverseproxy/wire/mux.py",
     "reverseproxy/wire/mux_events.py",

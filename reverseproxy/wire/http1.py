@@ -281,12 +281,13 @@ class RequestParser(Parser):
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
             raise HttpError(505 if version == b"HTTP/2.0" else 400, "this version of HTTP is not spoken here")
 
-    def _too_large(self, text: bytes) -> None:
+    def _too_large(self, text: bytes) -> bytes:
         limit = self._max_head
         if text.find(b"\r\n", 0, limit) < 0:
             self._fail(414, f"request line larger than {limit} bytes")
         else:
             self._fail(431, f"request head larger than {limit} bytes")
+        return b""
 
     def _take_head(self, raw: bytes) -> None:
         line_end = raw.index(b"\r\n")

@@ -8,7 +8,7 @@ beyond it.  Both must agree about the end, or the body is refused.
 
 from __future__ import annotations
 
-__all__ = ["CHUNK_EXCESS", "MAX_HEADERS", "ChunkDecoder"]
+__all__ = ["CHUNK_ALLOWANCE", "CHUNK_EXCESS", "MAX_HEADERS", "ChunkDecoder"]
 
 import re
 from typing import Any, Final
@@ -28,7 +28,7 @@ reasonable chunks need.  What counts are chunk extensions, trailers that
 trickle in and very small chunks.
 """
 
-_CHUNK_ALLOWANCE: Final = 16
+CHUNK_ALLOWANCE: Final = 16
 """Bytes that one chunk may take besides its data without counting as excess."""
 
 _EMPTY_LINE: Final = b"\r\n\r\n"
@@ -163,7 +163,7 @@ class ChunkDecoder:
 
     def _bound(self, size: int, found: list[bytes]) -> None:
         for data in found:
-            size -= 3 * len(data) + _CHUNK_ALLOWANCE
+            size -= 3 * len(data) + CHUNK_ALLOWANCE
         self._excess = max(0, self._excess + size)
         if self._excess > CHUNK_EXCESS:
             raise HttpError(400, "too little data in a chunked body")

@@ -39,6 +39,7 @@ import httptools
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http1_chunks import MAX_HEADERS, ChunkDecoder
 from reverseproxy.wire.http1_headers import Headers, RequestHead, ResponseHead
+from reverseproxy.wire.http1_response_chunks import ResponseChunks
 
 MAX_KNOWN: Final = 4096
 """Bytes of the largest head that is kept, so that the next one on its connection can be compared with it."""
@@ -130,7 +131,7 @@ class Parser:
     shown: tuple[bytes, ...] = (b"",)
     """How heads begin that llhttp is shown as they are."""
 
-    __slots__ = ("_chunks", "_events", "_left", "_llhttp", "_max_head", "_partial", "closed")
+    __slots__ = ("_chunks", "_events", "_left", "_lenient", "_llhttp", "_max_head", "_partial", "closed")
 
     def __init__(self, max_head: int) -> None:
         self.closed = False
@@ -138,7 +139,8 @@ class Parser:
         self._events: list[Event] = []
         self._partial = b""  # what has come of a head, which llhttp has seen
         self._left = 0  # bytes of a body of known length that are still to come; UNTIL_CLOSE
-        self._chunks: ChunkDecoder | None = None  # in a chunked body
+        self._lenient = False  # what has come of a head is not in order, but may be understood
+        self._chunks: ChunkDecoder | ResponseChunks | None = None  # in a chunked body
         self._llhttp: Any = None
         self._renew()
 
@@ -182,6 +184,8 @@ class Parser:
         partial = self._partial
         if partial:
             text = partial + data
+            if self._lenient:
+                return self._refused(text, None)
             end = text.find(EMPTY_LINE, max(0, len(partial) - 3)) + 4
         else:
             if data[0] in b"\r\n":
@@ -192,8 +196,7 @@ class Parser:
             if end < 4:
                 return self._feed_partial(text, data)
             if end > self._max_head:
-                self._too_large(text)
-                return b""
+                return self._too_large(text)
             raw = text[:end]
             if not partial and raw.startswith(self.shown):
                 self._llhttp.feed_data(raw)
@@ -201,18 +204,13 @@ class Parser:
                 self._show(raw, len(partial))
         except httptools.HttpParserUpgrade:
             pass  # which is decided elsewhere
-        except httptools.HttpParserError as error:
-            self._fail(self.fault, str(error))
-            return b""
-        except HttpError as error:
-            self._fail(error.status, str(error))
-            return b""
+        except (httptools.HttpParserError, HttpError) as error:
+            return self._refused(text, error)
         self._partial = b""
         try:
             self._take_head(raw)
         except HttpError as error:
-            self._fail(error.status, str(error))
-            return b""
+            return self._refused(text, error)
         return text[end:]
 
     def _feed_partial(self, text: bytes, data: bytes) -> bytes:
@@ -224,7 +222,17 @@ class Parser:
             if line_end >= 0:
                 self._check_start(text[: line_end + 2])
             if len(text) > self._max_head:
-                self._too_large(text)
+                return self._too_large(text)
+        return b""
+
+    def _refused(self, text: bytes, error: Exception | None) -> bytes:
+        """
+        Find that a head is not in order; return what comes behind it, if that matters.
+
+        @param text: all that has come of it, and behind it.
+        @param error: why; L{None} if that was known before.
+        """
+        self._fail(error.status if isinstance(error, HttpError) else self.fault, str(error))
         return b""
 
     def _show(self, text: bytes, seen: int) -> None:
@@ -247,7 +255,8 @@ class Parser:
         """Make the event, and get ready for the body."""
         raise NotImplementedError
 
-    def _too_large(self, text: bytes) -> None:
+    def _too_large(self, text: bytes) -> bytes:
+        """Find that a head is larger than it may be; return as L{_refused} does."""
         raise NotImplementedError
 
     def _end(self, end: End) -> None:
@@ -267,7 +276,7 @@ class Parser:
         self._end(END)
         return data[left:]
 
-    def _feed_chunks(self, chunks: ChunkDecoder, data: bytes) -> bytes:
+    def _feed_chunks(self, chunks: ChunkDecoder | ResponseChunks, data: bytes) -> bytes:
         """Take a chunked body; return what comes behind it."""
         try:
             rest = chunks.feed(data)
@@ -276,13 +285,15 @@ class Parser:
             self._fail(error.status if self.fault == 400 else self.fault, str(error))
             return b""
         self._take_data(chunks)
+        if self.closed:
+            return b""
         if chunks.complete:
             self._chunks = None
             chunks.close()
             self._end(End(chunks.trailers) if chunks.trailers else END)
         return rest
 
-    def _take_data(self, chunks: ChunkDecoder) -> None:
+    def _take_data(self, chunks: ChunkDecoder | ResponseChunks) -> None:
         """Make one event of all data of one read; none if there is none: an empty chunk would be the last."""
         data = chunks.take_data()
         if data:

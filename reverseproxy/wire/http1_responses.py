@@ -7,12 +7,14 @@ from __future__ import annotations
 __all__ = ["MAX_INTERIM", "MAX_RESPONSE_HEAD", "ResponseParser"]
 
 import re
+from contextlib import suppress
 from typing import Final
 
 import httptools
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http1_chunks import MAX_HEADERS, ChunkDecoder
+from reverseproxy.wire.http1_codings import Inflater
 from reverseproxy.wire.http1_headers import (
     CHUNKED,
     UNTIL_CLOSE,
@@ -20,6 +22,7 @@ from reverseproxy.wire.http1_headers import (
     connection_options,
     content_length,
 )
+from reverseproxy.wire.http1_lenient import Normalised, begins_well, find_end, normalise
 from reverseproxy.wire.http1_parser import (
     CODING,
     CONNECTION,
@@ -39,6 +42,7 @@ from reverseproxy.wire.http1_parser import (
     Parser,
     is_plain_length,
 )
+from reverseproxy.wire.http1_response_chunks import ResponseChunks
 from reverseproxy.wire.http1_shapes import Shape, response_shape
 
 MAX_RESPONSE_HEAD: Final = 65536
@@ -67,9 +71,11 @@ class ResponseParser(Parser):
         "_complete",
         "_fresh",
         "_head_request",
+        "_inflater",
         "_interim",
         "_known",
         "_known_size",
+        "_odd",
         "_others",
         "_rest",
         "_shape",
@@ -90,6 +96,8 @@ class ResponseParser(Parser):
         self._shape: Shape | None = None
         self._shaped: ResponseHead | None = None
         self._others = 0
+        self._odd = False  # the last head was not as it should be
+        self._inflater: Inflater | None = None  # of a body that is encoded for the way to us
         self._interim = 0  # interim responses that have come before the final one
         self._rest = b""  # what has come since then
         self._switched = False  # behind a head of status 101
@@ -161,8 +169,9 @@ class ResponseParser(Parser):
         self._events = events
         if self.closed or not data:
             return events
+        self._odd = False
         rest = self._feed_head(data)
-        if events:
+        if events and not self._odd:
             head = events[0]
             if type(head) is ResponseHead and len(head.raw) + len(rest) == len(data):
                 if rest and len(rest) == self._left:
@@ -186,7 +195,7 @@ class ResponseParser(Parser):
         while data and not self.closed:
             if self._left:
                 if self._left == UNTIL_CLOSE:
-                    events.append(data)
+                    self._add(data)
                     break
                 data = self._feed_counted(data)
             elif self._chunks is not None:
@@ -213,6 +222,11 @@ class ResponseParser(Parser):
                 self._left = 0
                 self._end(END)
                 self.close()
+            elif isinstance(self._chunks, ResponseChunks) and self._chunks.may_end:
+                # All is there (RFC 9112 8), and the connection is of no further use.
+                self.surplus = True
+                self._end(END)
+                self.close()
             else:
                 self._fail(502, "connection closed before the end of the response")
         return self._events
@@ -222,26 +236,70 @@ class ResponseParser(Parser):
         rest, self._rest = self._rest, b""
         return rest
 
-    def _too_large(self, text: bytes) -> None:
+    # heads that are not as they should be
+
+    def _refused(self, text: bytes, error: Exception | None) -> bytes:
+        return self._feed_lenient(text, max(0, len(self._partial) - 3) if self._lenient else 0)
+
+    def _too_large(self, text: bytes) -> bytes:
+        # Unless that is the end of something else.
+        if not self._lenient and 0 < find_end(text) <= self._max_head:
+            return self._feed_lenient(text, 0)
         self._fail(502, f"response head larger than {self._max_head} bytes")
+        return b""
+
+    def _feed_lenient(self, text: bytes, start: int) -> bytes:
+        """
+        Read a head as it was probably meant; return what comes behind it.
+
+        @param text: all that has come of it, and behind it.
+        @param start: see L{find_end}.
+        """
+        self._lenient = True
+        end = find_end(text, start)
+        if end > self._max_head or (end < 0 and len(text) > self._max_head):
+            return self._too_large(text)
+        try:
+            if end < 0:
+                if not begins_well(text):
+                    raise HttpError(502, "malformed status line in the response")
+                self._partial = text
+                return b""
+            found = normalise(text[:end])
+            self._lenient = False
+            self._odd = True
+            self._partial = b""
+            self._renew()
+            with suppress(httptools.HttpParserUpgrade):
+                self._llhttp.feed_data(found.raw)
+            self._take_head(found.raw, found)
+        except (httptools.HttpParserError, HttpError) as error:
+            self._fail(502, str(error))
+            return b""
+        if found.coding and (self._left or self._chunks is not None):
+            self._inflater = Inflater(found.coding)
+        return text[end:]
 
     def _check_start(self, line: bytes) -> None:
         if not _STATUS_LINE.match(line):
             raise HttpError(502, "malformed status line in the response")
 
-    def _take_head(self, raw: bytes) -> None:
+    def _take_head(self, raw: bytes, odd: Normalised | None = None) -> None:
         status = 200
         http11 = True
+        plain = odd is None
         if not raw.startswith(_OK):
             self._check_start(raw)
             status = int(raw[9:12])
             http11 = raw.startswith(b"HTTP/1.1")
+            if raw[12] != 32:
+                plain = False  # there is a space, even if nothing follows
         if len(raw) > MANY and raw.count(b"\n") > MAX_HEADERS + 2:
             raise HttpError(502, f"more than {MAX_HEADERS} header fields in the response")
 
         length: int | None = None
         coded = False
-        clean = http11
+        clean = http11 and plain
         options = NO_OPTIONS
         for name, gap, value in FIELDS.findall(raw.lower()):
             if name == b"content-length":
@@ -271,6 +329,8 @@ class ResponseParser(Parser):
             if options != ONLY_KEEP_ALIVE:
                 clean = False
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
+        if odd is not None and not odd.certain:
+            keep_alive = False
 
         interim = status < 200
         if interim or status == 204 or status == 304:
@@ -309,11 +369,34 @@ class ResponseParser(Parser):
         if body == 0:
             self._end(END)
         elif body == CHUNKED:
-            self._chunks = ChunkDecoder(self._max_head)
+            self._chunks = ResponseChunks(self._max_head)
         else:
             self._left = body
 
+    def _take_data(self, chunks: ChunkDecoder | ResponseChunks) -> None:
+        data = chunks.take_data()
+        if data:
+            self._add(data)
+
+    def _add(self, data: bytes) -> None:
+        """Some of the body has come."""
+        if self._inflater is not None:
+            try:
+                data = self._inflater.feed(data)
+            except HttpError as error:
+                self._fail(502, str(error))
+                return
+        if data:
+            self._events.append(data)
+
     def _end(self, end: End) -> None:
+        inflater, self._inflater = self._inflater, None
+        if inflater is not None:
+            try:
+                inflater.finish()
+            except HttpError as error:
+                self._fail(502, str(error))
+                return
         self._complete = True
         self._interim = 0
         self._events.append(end)

@@ -22,7 +22,17 @@ from reverseproxy.wire.http1 import RequestParser, ResponseParser
 from reverseproxy.wire.http1_headers import chunk
 from tests.proxy.memory import HIGH_WATER, Wire, World
 from tests.tunnel.logged import capture
-from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
+from tests.wire.http1_cases import (
+    BAD_BODIES,
+    BAD_REQUESTS,
+    BAD_RESPONSES,
+    GOOD,
+    ODD_RESPONSES,
+    ODD_UNTIL_CLOSE,
+    chunked,
+    get,
+    respond,
+)
 from tests.wire.test_http1 import CHUNKED_BODIES, cut, read_chunks
 
 OK = respond(b"Content-Length: 2", body=b"ok")
@@ -709,6 +719,61 @@ class HostFailureTests(Http1TestCase):
                 world.turn()
                 self.assertTrue(world.host().lost, name)
                 self.assertFalse(client.disconnecting)
+                world.check_idle(self.fail)
+
+    def test_odd_responses(self) -> None:
+        """What is understood goes on as it should have been, whatever it came as."""
+        for name, data, raw, body, certain in ODD_RESPONSES:
+            for size in (len(data), 50):
+                if len(data) > 1000 > size:
+                    continue
+                with self.subTest(name, size=size):
+                    world = World()
+                    client = self.ask(world)
+                    for begin in range(0, len(data), size):
+                        world.host().send(data[begin : begin + size])
+                    received = client.take()
+                    head, _, rest = received.partition(b"\r\n\r\n")
+                    if b"chunked" in raw:
+                        rest = read_chunks(rest)
+                    self.assertEqual((head + b"\r\n\r\n", rest), (raw, body), name)
+                    self.assertEqual(world.pool.idle, int(certain), name)
+                    self.ask(world, client=client)
+                    world.host().send(OK)
+                    self.assertEqual(client.take(), OK)
+                    world.check_idle(self.fail)
+
+    def test_odd_responses_that_end_with_their_connection(self) -> None:
+        for name, data, body in ODD_UNTIL_CLOSE:
+            with self.subTest(name):
+                world = World()
+                client = self.ask(world, GOOD + GOOD)
+                first = world.host()
+                first.send(data)
+                first.end()
+                head, _, rest = client.take().partition(b"\r\n\r\n")
+                self.assertNotIn(b"\n", head.replace(b"\r\n", b""))
+                self.assertEqual(read_chunks(rest), body, name)
+                world.turn()
+                self.assertTrue(first.lost)
+                # The next request, which was there already, has not gone to that connection.
+                self.assertEqual(first.take(), GOOD)
+                self.assertEqual(len(world.endpoint.wires), 2)
+                self.assertEqual(world.host().take(), GOOD)
+                world.host().send(OK)
+                self.assertEqual(client.take(), OK)
+
+    def test_bad_bodies(self) -> None:
+        for name, data in BAD_BODIES:
+            with self.subTest(name):
+                world = World()
+                client = self.ask(world)
+                with capture() as lines:
+                    world.host().send(data)
+                self.assertEqual(len(lines), 1)
+                self.assertFalse(client.take().endswith(b"0\r\n\r\n"), name)
+                world.turn(LINGER)
+                self.assertTrue(client.lost and world.host().lost)
                 world.check_idle(self.fail)
 
     def test_lost_before_the_response(self) -> None:

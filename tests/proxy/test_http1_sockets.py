@@ -65,6 +65,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         data = self.body() or b"x" * int(self.headers.get("x-size", 0))
+        if self.path == "/odd":
+            self.wfile.write(b"HTTP/1.1 200\nX :a\n\tb\nContent-Length: %d\n\n" % len(data))
+            for start in range(0, len(data), 100_000):
+                self.wfile.write(data[start : start + 100_000])
+            return
         self.send_response(200)
         self.send_header("X-Method", self.command)
         if self.path == "/chunked":
@@ -209,6 +214,27 @@ class SocketTests(TestCase):
         expected = [size for _ in range(3) for size in sizes for _ in range(2)]
         self.assertEqual([record.bytes_received for record in self.records], expected)
         self.assertEqual([record.bytes_sent for record in self.records], expected)
+
+    async def test_long_body_behind_an_odd_head(self) -> None:
+        """It goes from socket to socket like any other, but the head does not."""
+
+        def run(connection: http.client.HTTPConnection) -> None:
+            for size in (3, 3_000_000, 3_000_001):
+                with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as sock:
+                    sock.sendall(
+                        b"GET /odd HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Size: %d\r\n\r\n" % size
+                    )
+                    received = b""
+                    while data := sock.recv(65536):
+                        received += data
+                expected = (
+                    b"HTTP/1.1 200 \r\nX: a b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size
+                )
+                self.assertEqual(received[: len(expected)], expected)
+                self.assertEqual(len(received) - len(expected), size)
+
+        await self.run_client(run)
+        self.assertEqual(len(self.server.connections), 1)  # type: ignore[attr-defined]
 
     async def test_connections_are_reused(self) -> None:
         def run(connection: http.client.HTTPConnection) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
+from typing import Final
+
+from reverseproxy.wire.http1_headers import chunk
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -172,25 +177,53 @@ def respond(*fields: bytes, line: bytes = b"HTTP/1.1 200 OK", body: bytes = b"")
 
 
 BAD_RESPONSES: list[tuple[str, bytes]] = [
-    ("length and chunked", respond(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n")),
     ("two lengths", respond(b"Content-Length: 3", b"Content-Length: 4", body=b"abcd")),
-    ("list of lengths", respond(b"Content-Length: 3, 3", body=b"abc")),
+    ("list of different lengths", respond(b"Content-Length: 3, 4", body=b"abcd")),
+    ("list of lengths with an empty one", respond(b"Content-Length: 3,", body=b"abc")),
+    ("length and another one folded", respond(b"Content-Length: 3\r\n 4", body=b"abc")),
+    ("length with a plus", respond(b"Content-Length: +3", body=b"abc")),
+    ("length with something behind it", respond(b"Content-Length: 3;", body=b"abc")),
+    ("length hexadecimal", respond(b"Content-Length: 0x3", body=b"abc")),
+    ("length empty", respond(b"Content-Length:", body=b"abc")),
+    (
+        "length no number beside chunked",
+        respond(b"Content-Length: x", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    ),
+    (
+        "different lengths beside chunked",
+        respond(b"Content-Length: 3, 4", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    ),
     ("length of 5000 digits", respond(b"Content-Length: " + b"0" * 4999 + b"3", body=b"abc")),
     ("length over 63 bits", respond(b"Content-Length: 9223372036854775808", body=b"abc")),
     ("length no number", respond(b"Content-Length: three", body=b"abc")),
     ("length negative", respond(b"Content-Length: -1", body=b"abc")),
-    ("coding unknown", respond(b"Transfer-Encoding: gzip", body=b"abc")),
-    ("gzip before chunked", respond(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n")),
-    (
-        "chunked in HTTP/1.0",
-        respond(b"Transfer-Encoding: chunked", line=b"HTTP/1.0 200 OK", body=b"0\r\n\r\n"),
-    ),
-    ("folded", respond(b"X: a\r\n b")),
-    ("bare LF", b"HTTP/1.1 200 OK\nContent-Length: 0\n\n"),
+    ("coding unknown", respond(b"Transfer-Encoding: br", body=b"abc")),
+    ("coding unknown before chunked", respond(b"Transfer-Encoding: br, chunked", body=b"0\r\n\r\n")),
+    ("two codings before chunked", respond(b"Transfer-Encoding: gzip, gzip, chunked", body=b"0\r\n\r\n")),
+    ("chunked twice", respond(b"Transfer-Encoding: chunked, chunked", body=b"0\r\n\r\n")),
+    ("chunked not last", respond(b"Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n")),
+    ("identity behind chunked", respond(b"Transfer-Encoding: chunked, identity", body=b"0\r\n\r\n")),
+    ("chunked with something behind it", respond(b"Transfer-Encoding: chunked;a=b", body=b"0\r\n\r\n")),
+    ("coding in quotes", respond(b'Transfer-Encoding: "chunked"', body=b"0\r\n\r\n")),
+    ("coding empty", respond(b"Transfer-Encoding:", body=b"0\r\n\r\n")),
+    ("folded first field", respond(b" X: a")),
     ("NUL in a value", respond(b"X: a\x00b")),
-    ("space before the colon", respond(b"X : a")),
+    ("NUL in a value behind LF", b"HTTP/1.1 200 OK\nX: a\x00b\n\n"),
+    ("control character in a value", respond(b"X: a\x08b")),
+    ("control character behind LF", b"HTTP/1.1 200 OK\nX: a\x7fb\n\n"),
+    ("CR in a value", respond(b"X: a\rSet-Cookie: b")),
+    ("CR in a folded value", respond(b"X: a\r\n b\rc")),
+    ("lines that end with CR", b"HTTP/1.1 200 OK\rContent-Length: 0\r\r"),
+    ("lines that end with three CR", b"HTTP/1.1 200 OK\r\r\r\nContent-Length: 0\r\n\r\n"),
+    ("no colon", respond(b"X")),
+    ("no name", respond(b": a")),
+    ("space in a name", respond(b"X Y: a")),
+    ("name not ASCII", respond(b"X\xe9: a")),
     ("control character in the reason", respond(line=b"HTTP/1.1 200 O\x01K")),
     ("CR in the reason", respond(line=b"HTTP/1.1 200 O\rK")),
+    ("NUL in the reason", b"HTTP/1.1 200 O\x00K\nContent-Length: 0\n\n"),
+    ("reason without a space", respond(line=b"HTTP/1.1 200OK")),
+    ("space in front of it all", respond(line=b" HTTP/1.1 200 OK")),
     ("status of two digits", respond(line=b"HTTP/1.1 99 Odd")),
     ("status of four digits", respond(line=b"HTTP/1.1 2000 Odd")),
     ("status no number", respond(line=b"HTTP/1.1 abc Odd")),
@@ -206,10 +239,220 @@ BAD_RESPONSES: list[tuple[str, bytes]] = [
     ("interim with a body", respond(b"Content-Length: 3", line=b"HTTP/1.1 104 Odd", body=b"abc")),
     ("interim chunked", respond(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 104 Odd", body=b"0\r\n\r\n")),
     ("head too large", respond(b"X: " + b"y" * 70_000)),
+    ("head too large with LF", respond(b"X: " + b"y" * 70_000).replace(b"\r\n", b"\n")),
+    ("head too large in lines with LF", b"HTTP/1.1 200 OK\n" + b"X: " + b"y" * 70_000),
     ("head too large by far", respond(b"X: " + b"y" * 300_000)),
     ("too many fields", respond(*[b"X: y"] * 101)),
 ]
 """Name and bytes; the client gets 502, and the connection to the host is closed."""
+
+
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+BAD_BODIES: list[tuple[str, bytes]] = [
+    *[
+        (name, respond(b"Transfer-Encoding: chunked", body=body))
+        for name, body in (
+            ("chunk size with a space before", b" 3\r\nabc\r\n0\r\n\r\n"),
+            ("chunk size with 0x", b"0x3\r\nabc\r\n0\r\n\r\n"),
+            ("chunk size with a plus", b"+3\r\nabc\r\n0\r\n\r\n"),
+            ("chunk size over 64 bits", b"1" + b"0" * 16 + b"\r\n"),
+            ("chunk size over 63 bits", b"8" + b"0" * 15 + b"\r\n"),
+            ("chunk size empty", b"\r\nabc\r\n0\r\n\r\n"),
+            ("chunk size in two parts", b"1 0\r\nabc\r\n0\r\n\r\n"),
+            ("chunk size ends with CR", b"3\rabc\r\n0\r\n\r\n"),
+            ("chunk longer than its size", b"3\r\nabcd\r\n0\r\n\r\n"),
+            ("chunk without an end", b"3\r\nabc0\r\n\r\n"),
+            ("chunk extension with NUL", b"3;\x00\r\nabc\r\n0\r\n\r\n"),
+            ("chunk extension too long", b"3;" + b"x" * 20_000),
+            ("trailer without a colon", b"0\r\nX\r\n\r\n"),
+            ("trailer with NUL", b"0\r\nX: a\x00\r\n\r\n"),
+            ("trailers too large", b"0\r\nX: " + b"x" * 70_000),
+            ("too many trailers", b"0\r\n" + b"X: y\r\n" * 101 + b"\r\n"),
+        )
+    ],
+    ("no gzip", respond(b"Transfer-Encoding: gzip, chunked", body=b"3\r\nabc\r\n0\r\n\r\n")),
+    (
+        "gzip that is cut off",
+        respond(b"Transfer-Encoding: gzip, chunked", body=chunk(_gzip(b"abc")[:-1]) + b"0\r\n\r\n"),
+    ),
+]
+"""Name and bytes of responses that are broken off behind their heads."""
+
+
+_OK_3: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
+_OK_CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+ODD_RESPONSES: list[tuple[str, bytes, bytes, bytes, bool]] = [
+    # lines
+    ("LF", b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", _OK_3, b"abc", True),
+    ("LF behind the status line", b"HTTP/1.1 200 OK\nContent-Length: 3\r\n\r\nabc", _OK_3, b"abc", True),
+    ("LF behind a field", b"HTTP/1.1 200 OK\r\nContent-Length: 3\n\r\nabc", _OK_3, b"abc", True),
+    ("LF as the empty line", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\nabc", _OK_3, b"abc", True),
+    ("CR too many", b"HTTP/1.1 200 OK\r\r\nContent-Length: 3\r\r\n\r\r\nabc", _OK_3, b"abc", True),
+    (
+        "LF, and an empty line with CR in the body",
+        b"HTTP/1.1 200 OK\nContent-Length: 9\n\nab\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+        b"ab\r\n\r\nabc",
+        True,
+    ),
+    (
+        "LF, and an empty line far away in the body",
+        b"HTTP/1.1 200 OK\nContent-Length: 70004\n\n" + b"x" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 70004\r\n\r\n",
+        b"x" * 70_000 + b"\r\n\r\n",
+        True,
+    ),
+    ("empty lines first", b"\r\n\n" + _OK_3 + b"abc", _OK_3, b"abc", True),
+    ("empty lines first, and LF", b"\nHTTP/1.1 200 OK\nContent-Length: 3\n\nabc", _OK_3, b"abc", True),
+    (
+        "folded",
+        respond(b"X: a\r\n\t b \r\n  c", b"Content-Length: 3", body=b"abc"),
+        b"HTTP/1.1 200 OK\r\nX: a b c\r\nContent-Length: 3\r\n\r\n",
+        b"abc",
+        True,
+    ),
+    (
+        "folded from the start",
+        respond(b"X:\r\n a", b"Content-Length: 3", body=b"abc"),
+        b"HTTP/1.1 200 OK\r\nX: a\r\nContent-Length: 3\r\n\r\n",
+        b"abc",
+        True,
+    ),
+    (
+        "folded with nothing",
+        respond(b"X: a\r\n ", b"Content-Length: 3", body=b"abc"),
+        b"HTTP/1.1 200 OK\r\nX: a\r\nContent-Length: 3\r\n\r\n",
+        b"abc",
+        True,
+    ),
+    ("folded length", respond(b"Content-Length:\r\n 3", body=b"abc"), _OK_3, b"abc", True),
+    (
+        "field in a fold",
+        respond(b"X: a\r\n Content-Length: 9", b"Content-Length: 3", body=b"abc"),
+        b"HTTP/1.1 200 OK\r\nX: a Content-Length: 9\r\nContent-Length: 3\r\n\r\n",
+        b"abc",
+        True,
+    ),
+    (
+        "blanks before a colon",
+        respond(b"X \t: a", b"Content-Length : 3", body=b"abc"),
+        b"HTTP/1.1 200 OK\r\nX: a\r\nContent-Length: 3\r\n\r\n",
+        b"abc",
+        True,
+    ),
+    # the status line
+    ("no reason", b"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc", _OK_3.replace(b"OK", b""), b"abc", True),
+    ("no reason, and LF", b"HTTP/1.1 200\nContent-Length: 3\n\nabc", _OK_3.replace(b"OK", b""), b"abc", True),
+    ("blanks in the status line", _OK_3.replace(b" 200 ", b"  200\t ") + b"abc", _OK_3, b"abc", True),
+    ("later version", _OK_3.replace(b"1.1", b"1.2") + b"abc", _OK_3, b"abc", True),
+    # lengths
+    (
+        "the same length twice",
+        respond(b"Content-Length: 3", b"Content-Length: 3", body=b"abc"),
+        _OK_3,
+        b"abc",
+        True,
+    ),
+    ("list of the same lengths", respond(b"Content-Length: 3, 3 ,03", body=b"abc"), _OK_3, b"abc", True),
+    (
+        "length and chunked",
+        respond(b"Content-Length: 9", b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+        _OK_CHUNKED,
+        b"abc",
+        False,
+    ),
+    (
+        "chunked and the same length twice",
+        respond(b"Transfer-Encoding: chunked", b"Content-Length: 9, 9", body=b"3\r\nabc\r\n0\r\n\r\n"),
+        _OK_CHUNKED,
+        b"abc",
+        False,
+    ),
+    # transfer codings
+    (
+        "identity and a length",
+        respond(b"Transfer-Encoding: identity", b"Content-Length: 3", body=b"abc"),
+        _OK_3,
+        b"abc",
+        False,
+    ),
+    (
+        "identity and chunked",
+        respond(b"Transfer-Encoding: identity, Chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+        _OK_CHUNKED,
+        b"abc",
+        True,
+    ),
+    (
+        "chunked in HTTP/1.0",
+        respond(b"Transfer-Encoding: chunked", line=b"HTTP/1.0 200 OK", body=b"3\r\nabc\r\n0\r\n\r\n"),
+        _OK_CHUNKED,
+        b"abc",
+        False,
+    ),
+    (
+        "gzip and chunked",
+        respond(b"Transfer-Encoding: gzip, chunked", body=chunk(_gzip(b"abc")) + b"0\r\n\r\n"),
+        _OK_CHUNKED,
+        b"abc",
+        True,
+    ),
+    (
+        "gzip in two members and many chunks",
+        respond(
+            b"Transfer-Encoding: x-gzip",
+            b"Transfer-Encoding: chunked",
+            body=b"".join([chunk(bytes([byte])) for byte in _gzip(b"ab") + _gzip(b"c")]) + b"0\r\n\r\n",
+        ),
+        _OK_CHUNKED,
+        b"abc",
+        True,
+    ),
+    (
+        "deflate and chunked",
+        respond(b"Transfer-Encoding: deflate, chunked", body=chunk(zlib.compress(b"abc")) + b"0\r\n\r\n"),
+        _OK_CHUNKED,
+        b"abc",
+        True,
+    ),
+    # chunks
+    *[
+        (name, respond(b"Transfer-Encoding: chunked", body=body), _OK_CHUNKED, b"abc", True)
+        for name, body in (
+            ("blanks behind a size", b"3  \t\r\nabc\r\n0 \r\n\r\n"),
+            ("blanks behind a size, and an extension", b"3 ;a\r\nabc\r\n00\r\n\r\n"),
+            ("LF behind a size", b"3\nabc\r\n0\n\n"),
+            ("LF behind a chunk", b"2\r\nab\n1\r\nc\n0\r\n\n"),
+            ("LF everywhere", b"2\nab\n1\nc\n0\n\n"),
+        )
+    ],
+]
+"""
+Responses that are not as they should be, and how they are understood.
+
+Name, bytes, the head that goes on, the body, and whether the connection may be used further.
+"""
+
+ODD_UNTIL_CLOSE: list[tuple[str, bytes, bytes]] = [
+    ("LF", b"HTTP/1.0 200 OK\nX: a\n\nabc", b"abc"),
+    ("identity", respond(b"Transfer-Encoding: identity", body=b"abc"), b"abc"),
+    ("gzip", respond(b"Transfer-Encoding: gzip", body=_gzip(b"abc")), b"abc"),
+    (
+        "gzip and a length",
+        respond(b"Transfer-Encoding: gzip", b"Content-Length: 3", body=_gzip(b"abc")),
+        b"abc",
+    ),
+    (
+        "no empty line behind the last chunk",
+        respond(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n"),
+        b"abc",
+    ),
+]
+"""The same, of such as end with their connection: name, bytes, and the body."""
 
 
 def slug(name: str) -> str:
