@@ -101,6 +101,7 @@ class Accepted:
     @ivar weight: 1 to 128.
     @ivar principal: whom a credential proved the agent to be; L{None} without one.
     @ivar announcement: what the agent says of itself if it is one of ours.
+    @ivar policy: the credential policy that the agent had to use; empty if none was demanded.
     """
 
     cluster: str
@@ -108,6 +109,7 @@ class Accepted:
     weight: int
     principal: Principal | None
     announcement: Announcement | None
+    policy: str = ""
 
     def response(self, mux: str = "", window: int = 0) -> InitResponse:
         """
@@ -237,6 +239,7 @@ class Admission:
             weight=weight,
             principal=principal,
             announcement=Announcement.from_extra(init.extra),
+            policy=self.demanded_policy(init.cluster_name),
         )
 
     def close_validator(self, proof: CloseProof | None, cluster: str) -> IConnectionValidator | None:
@@ -269,6 +272,7 @@ class HeldConnection(Generic[_H]):
     @ivar info: the connection; only C{remote}, C{remote_ip} and C{identity} matter.
     @ivar principal: whom a credential proved the agent to be.
     @ivar announcement: what the agent said of itself if it is one of ours.
+    @ivar policy: the credential policy that it had to use; empty if none was demanded.
     """
 
     host: _H
@@ -276,6 +280,7 @@ class HeldConnection(Generic[_H]):
     info: ConnectionInfo
     principal: Principal | None = None
     announcement: Announcement | None = None
+    policy: str = ""
 
     def refuse(self, requester: Requester) -> str | None:
         """
@@ -283,9 +288,10 @@ class HeldConnection(Generic[_H]):
 
         The strongest thing that is known of the connection counts: its TLS
         identity; else the principal, if the agent is one of ours, since those
-        prove it again in a graceful close; else the IP address, which is all
-        that a MOSN agent shows in one.  An agent of ours must know its id
-        besides, which tells agents apart that share an address.
+        prove it again in a graceful close, or if a credential was demanded; else
+        the IP address, which is all that a MOSN agent shows in one.  An agent of
+        ours must know its id besides, which tells agents apart that share an
+        address.
 
         @return: the reason for a log, or L{None} for the owner.
         """
@@ -293,10 +299,12 @@ class HeldConnection(Generic[_H]):
             if requester.identity == self.info.identity:
                 return None
             return f"it belongs to the TLS identity {_quote(self.info.identity)}"
-        if self.announcement is not None and self.principal is not None:
+        if self.principal is not None and (self.announcement is not None or self.policy):
             if requester.principal == self.principal:
                 return None
             return f"it belongs to {self.principal}"
+        if self.policy and requester.policy != self.policy:
+            return f"it takes a credential of the policy {_quote(self.policy)}"
         if requester.remote_ip != self.info.remote_ip:
             return f"it belongs to an agent at {self.info.remote_ip}"
         if self.announcement is not None and requester.agent != self.announcement.agent:
@@ -314,12 +322,14 @@ class Requester:
     @ivar principal: whom the frame's own credential proved it to be.
     @ivar agent: the agent id in the frame; known to that agent alone, if it is
         one of ours.
+    @ivar policy: the credential policy of that credential; empty without a good one.
     """
 
     remote_ip: str
     identity: str | None = None
     principal: Principal | None = None
     agent: str | None = None
+    policy: str = ""
 
     @classmethod
     def of(
@@ -332,10 +342,13 @@ class Requester:
         @param proof: what the frame holds beyond MOSN's.
         @param identity: what the validator said of the proof's credential.
         """
-        principal = None
-        if proof is not None and identity is not None:
-            principal = Principal.of(proof.credential_policy, identity)
-        return cls(info.remote_ip, info.identity, principal, None if proof is None else proof.agent)
+        if proof is None:
+            return cls(info.remote_ip, info.identity)
+        principal, policy = None, ""
+        if identity is not None:
+            policy = proof.credential_policy
+            principal = Principal.of(policy, identity)
+        return cls(info.remote_ip, info.identity, principal, proof.agent, policy)
 
 
 class RefusedAddress(NamedTuple):

@@ -33,6 +33,7 @@ from reverseproxy.logs import Throttle
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.sockets import tune
 from reverseproxy.transport.mux import MuxSession
+from reverseproxy.tunnel.guesses import GuessGate
 from reverseproxy.tunnel.handshake import (
     Accepted,
     Admission,
@@ -54,6 +55,9 @@ LOG_RATE = 10.0
 
 LOG_BURST = 50
 """Lines about bad peers that may come at once."""
+
+MOST_FUTILE_CLOSES = 3
+"""Graceful closes without any effect that one connection may send."""
 
 PENDING_PART = 2
 """Connections that have not joined may be one in so many of those that strangers may hold."""
@@ -77,6 +81,7 @@ class TunnelServer:
         handshake, and the silent ones that MOSN's agents keep aside for a
         graceful close.
     @ivar gate: when another connection may join.
+    @ivar guesses: makes addresses wait that have been refused too often.
     @ivar longest_wait: how long an agent that can't be told to come back is kept
         waiting for that, in seconds.
     @ivar registry: the connections that are hosts now.  Those of this listener
@@ -133,6 +138,7 @@ class TunnelServer:
         )
         self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
         self.gate = JoinGate(config.max_joins_per_second)
+        self.guesses = GuessGate()
         # Those that wait are pending: no more of them than half of what may be.
         room = self.pending.most / 2
         self.longest_wait = min(
@@ -225,6 +231,7 @@ class TunnelConnection(Handover):
         self._closing: IDelayedCall | None = None
         self._held: HeldConnection[ReverseHost | MuxHost] | None = None
         self._publishing: IDelayedCall | None = None
+        self._futile = 0
 
     # IExpendable
 
@@ -329,6 +336,10 @@ class TunnelConnection(Handover):
         if isinstance(checked, Refusal):
             self._refuse(checked)
             return
+        if checked is not None:
+            await self._wait_to_be_judged()
+            if self._over:
+                return
         identity = await self._validate(checked, init.credential, init.host_name, init.cluster_name)
         if self._over:
             return
@@ -343,6 +354,15 @@ class TunnelConnection(Handover):
             self._refuse(verdict)
         else:
             self._join(verdict)
+
+    async def _wait_to_be_judged(self) -> None:
+        """Wait as long as it takes an address that guesses."""
+        wait = self._server.guesses.wait(self.crowd, self._server.clock.seconds())
+        if wait > 0:
+            await deferLater(self._server.clock, wait)
+
+    def _count_refusal(self) -> None:
+        self._server.guesses.refuse(self.crowd, self._server.clock.seconds())
 
     async def _turn(self, accepted: Accepted) -> Refusal | None:
         """
@@ -367,6 +387,8 @@ class TunnelConnection(Handover):
         return None
 
     def _refuse(self, refusal: Refusal) -> None:
+        if refusal.status is Status.CREDENTIAL_REJECTED:
+            self._count_refusal()
         self.transport.write(encode(refusal.response()))
         self.drop(f"refused with status {refusal.status.value}: {refusal.reason}")
 
@@ -409,7 +431,7 @@ class TunnelConnection(Handover):
                 clock=server.clock,
             )
         held = self._held = HeldConnection(
-            host, accepted.cluster, self._info, accepted.principal, announcement
+            host, accepted.cluster, self._info, accepted.principal, announcement, accepted.policy
         )
         server.registry.add(held)
         host.kin = server.registry.kin(held)
@@ -453,6 +475,9 @@ class TunnelConnection(Handover):
         server = self._server
         proof = CloseProof.from_extra(frame.extra)
         validator = server.admission.close_validator(proof, frame.cluster_name)
+        await self._wait_to_be_judged()
+        if self._over:
+            return
         identity = None
         if proof is not None:
             identity = await self._validate(validator, proof.credential, "", frame.cluster_name)
@@ -460,17 +485,23 @@ class TunnelConnection(Handover):
             return
         requester = Requester.of(self._info, proof, identity)
         selection = server.evict(frame.cluster_name, frame.addresses, requester)
+        elsewhere: set[str] = set()
         if selection.refused and server.evict_elsewhere is not None:
             refused = [each.address for each in selection.refused]
             elsewhere = await server.evict_elsewhere(frame.cluster_name, refused, requester)
             selection = selection.without(elsewhere)
         if selection.refused:
+            self._count_refusal()
             server.complain(
                 "{listener}: graceful close from {peer}: {reason}",
                 peer=self._info.remote,
                 reason=selection.describe_refused(),
             )
         self._cancel_deadline()
+        if not (selection.evict or elsewhere):
+            self._futile += 1
+            if self._futile >= MOST_FUTILE_CLOSES:
+                self.drop("its graceful closes name no connection of its own")
 
     # ending
 

@@ -247,7 +247,12 @@ class Siblings:
         @param requester: who asks, as far as that is proven.
         @return: the addresses of those that were; never fails.
         """
-        by = {"remote_ip": requester.remote_ip, "identity": requester.identity, "agent": requester.agent}
+        by = {
+            "remote_ip": requester.remote_ip,
+            "identity": requester.identity,
+            "agent": requester.agent,
+            "policy": requester.policy,
+        }
         if requester.principal is not None:
             by["principal"] = [requester.principal.policy, requester.principal.name]  # type: ignore[assignment]
         answers: list[Deferred[Any]] = []
@@ -284,6 +289,7 @@ class Siblings:
             by["identity"],
             None if principal is None else Principal(*principal),
             by["agent"],
+            by["policy"],
         )
         server = self.servers.get(message["listener"])
         evicted: set[str] = set()

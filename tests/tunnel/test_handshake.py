@@ -249,10 +249,11 @@ def held(
     agent: str | None = None,
     local: str = "10.0.0.1:5",
     cluster: str = "c",
+    policy: str = "",
 ) -> HeldConnection[str]:
     info = ConnectionInfo(remote, "9.9.9.9:1", identity=tls)
     announcement = None if agent is None else Announcement(agent, local)
-    return HeldConnection(f"host {remote}", cluster, info, principal, announcement)
+    return HeldConnection(f"host {remote}", cluster, info, principal, announcement, policy)
 
 
 def requester(
@@ -260,8 +261,9 @@ def requester(
     tls: str | None = None,
     principal: Principal | None = None,
     agent: str | None = None,
+    policy: str = "",
 ) -> Requester:
-    return Requester(ip, tls, principal, agent)
+    return Requester(ip, tls, principal, agent, policy)
 
 
 class OwnershipTests(SynchronousTestCase):
@@ -305,6 +307,22 @@ class OwnershipTests(SynchronousTestCase):
             {"principal": Principal("other", "anna"), "agent": "a"},
             "'anna'",
         ),
+        # Where a policy is demanded, nobody takes anything away without a credential.
+        (
+            {"principal": ANNA_PROVEN, "policy": "static"},
+            {"principal": ANNA_PROVEN, "policy": "static"},
+            {},
+            r"'anna' \(policy 'static'\)",
+        ),
+        ({"policy": "static"}, {"policy": "static"}, {}, "takes a credential of the policy 'static'"),
+        ({"policy": "static"}, {"policy": "static"}, {"policy": "other"}, "credential of the policy"),
+        (
+            {"policy": "static", "agent": "a"},
+            {"policy": "static", "agent": "a"},
+            {"policy": "static", "agent": "b"},
+            "another agent",
+        ),
+        ({"policy": "static", "tls": "x"}, {"tls": "x"}, {"policy": "static"}, "the TLS identity"),
         # A MOSN agent has a credential, and can't prove it again.
         ({"principal": ANNA_PROVEN}, {}, {"ip": "2.2.2.2", "principal": ANNA_PROVEN}, "1.1.1.1"),
         # Our agent without a credential: the address, and the id besides.
@@ -326,7 +344,7 @@ class OwnershipTests(SynchronousTestCase):
         self.assertEqual(Requester.of(info), Requester("::1", "x", None, None))
         proof = CloseProof("a", "static", "secret")
         self.assertEqual(Requester.of(info, proof), Requester("::1", "x", None, "a"))
-        self.assertEqual(Requester.of(info, proof, ANNA), Requester("::1", "x", ANNA_PROVEN, "a"))
+        self.assertEqual(Requester.of(info, proof, ANNA), Requester("::1", "x", ANNA_PROVEN, "a", "static"))
         self.assertEqual(Requester.of(info, None, ANNA), Requester("::1", "x", None, None))
 
 

@@ -19,6 +19,7 @@ from reverseproxy.cluster.balancers import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
 from reverseproxy.interfaces import ConnectionInfo, Identity
+from reverseproxy.tunnel.guesses import FREE
 from reverseproxy.tunnel.server import TunnelConnection, TunnelServer
 from reverseproxy.wire.extra import Announcement, CloseProof
 from reverseproxy.wire.tunnel import (
@@ -224,8 +225,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_who_may_not_join_takes_nobody_s_place(self) -> None:
         server = self.server(max_joins_per_second=1, credential_policy="judge")
-        for _ in range(50):
-            self.join(server, init=ConnectionInit("blue", credential_policy="judge"))
+        for number in range(50):
+            self.join(server, f"10.0.1.{number}", ConnectionInit("blue", credential_policy="judge"))
         self.judge.verdict = Identity("anna")
         connection = self.connect(server)
         connection.receive(ConnectionInit("blue", credential_policy="judge"))
@@ -290,6 +291,48 @@ class ServerTests(SynchronousTestCase):
         connection.lose()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         return connection
+
+    def test_who_guesses_waits(self) -> None:
+        """An address that is refused again and again is judged later, on any connection; others are not."""
+        server = self.server(credential_policy="judge")
+        guess = ConnectionInit("blue", credential_policy="judge", credential="wrong")
+        for _ in range(FREE + 1):
+            self.join(server, init=guess).lose()
+        self.judge.verdict = Identity("anna")
+        waiting = self.connect(server)
+        waiting.receive(guess)
+        self.clock.advance(0.05)
+        self.assertEqual(waiting.transport.value(), b"")
+        self.join(server, "10.0.0.2", guess)
+        self.assertEqual(len(self.cluster.hosts), 1)
+        self.clock.advance(0.1)
+        self.assertEqual(waiting.transport.value(), SUCCESS)
+        # One that goes while it waits leaves nothing behind.
+        leaving = self.connect(server)
+        leaving.receive(guess)
+        leaving.lose()
+        self.clock.advance(0.02)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_graceful_closes_in_vain(self) -> None:
+        """They are counted as guesses are, and the third one ends the connection."""
+        server = self.server()
+        host = self.join(server)
+        self.clock.advance(1)
+        close = GracefulClose(("10.0.0.9:9", "10.0.0.9:8"), "blue")
+        aside = self.connect(server, "10.0.0.2")
+        for closed in (False, False, True):
+            aside.receive(close)
+            self.assertEqual(aside.closed, closed)
+        aside.lose()
+        for _ in range(FREE):
+            self.connect(server, "10.0.0.2").receive(close)
+        late = self.connect(server, "10.0.0.2")
+        late.receive(close)
+        self.assertEqual(late.transport.producerState, "paused")
+        self.clock.advance(1)
+        self.assertEqual(late.transport.producerState, "producing")
+        self.assertFalse(host.closed)
 
     def test_statuses(self) -> None:
         server = self.server()
