@@ -74,6 +74,12 @@ from reverseproxy.wire.http2_output import Output, Stream
 MAX_REPLIES: Final = 1000
 """Frames that a peer may have made us queue while it does not take what we send."""
 
+MAX_SETTINGS: Final = 64
+"""Settings in one frame: an order of magnitude more than there are."""
+
+STREAMS_PER_FRAME: Final = 8
+"""As much work as a frame is what a changed window means for so many streams."""
+
 MAX_CONTINUATIONS: Final = 32
 """CONTINUATION frames of one field block, beyond those that its size needs."""
 
@@ -276,8 +282,8 @@ class _Connection(Output):
         # What a peer has to say about a body is no burden.
         self._control_budget.earn()
 
-    def _spend_control(self, what: str) -> None:
-        if not self._control_budget.spend(self._now):
+    def _spend_control(self, what: str, cost: float = 1) -> None:
+        if not self._control_budget.spend(self._now, cost):
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}")
 
     def _reply(self, data: bytes) -> None:
@@ -646,11 +652,25 @@ class _Connection(Output):
             return
         if len(payload) % 6:
             raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+        if len(payload) > 6 * MAX_SETTINGS:
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_SETTINGS} SETTINGS in a frame")
+        changes = list(_SETTING.iter_unpack(payload))
         if self.established:
-            self._spend_control("SETTINGS frames")
+            # A new window is a matter of every stream.
+            touched = (
+                len(self._streams) if any(key == Setting.INITIAL_WINDOW_SIZE for key, _ in changes) else 0
+            )
+            self._spend_control("SETTINGS frames", 1 + touched / STREAMS_PER_FRAME)
         self.established = True
-        for key, value in _SETTING.iter_unpack(payload):
-            self._apply(key, value)
+        window = None
+        for key, value in changes:
+            if key == Setting.INITIAL_WINDOW_SIZE:
+                window = _checked_window(value)
+            else:
+                self._apply(key, value)
+        if window is not None:
+            # Of several, the last one counts (RFC 9113 6.5.3), and it alone is work.
+            self._apply_window(window)
         self._reply(_SETTINGS_ACK)
         self._events.append((0, PEER_SETTINGS))
 
@@ -664,8 +684,6 @@ class _Connection(Output):
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH can't be {value}")
         elif key == Setting.MAX_CONCURRENT_STREAMS:
             self.peer_max_streams = value
-        elif key == Setting.INITIAL_WINDOW_SIZE:
-            self._apply_window(value)
         elif key == Setting.MAX_FRAME_SIZE:
             if not DEFAULT_MAX_FRAME_SIZE <= value <= 0xFFFFFF:
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE can't be {value}")
@@ -929,3 +947,9 @@ class ClientConnection(_Connection):
             stream.trailers = []
             stream.local_open = False
         return number
+
+
+def _checked_window(value: int) -> int:
+    if value > MAX_WINDOW:
+        raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE can't be {value}")
+    return value

@@ -139,9 +139,9 @@ class Budget:
         self._rate = rate
         self._at = 0.0
 
-    def spend(self, now: float) -> bool:
-        """Let one thing happen; false if it is one too many."""
-        tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1
+    def spend(self, now: float, cost: float = 1) -> bool:
+        """Let something happen that counts for as many as it costs; false if it is too much."""
+        tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - cost
         self._at = now
         self._tokens = tokens
         return tokens >= 0

@@ -257,8 +257,6 @@ class Output:
         return number in self._streams
 
     def _apply_window(self, value: int) -> None:
-        if value > MAX_WINDOW:
-            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE can't be {value}")
         delta = value - self._peer_stream_window
         self._peer_stream_window = value
         for stream in self._streams.values():

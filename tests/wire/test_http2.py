@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from hyperframe.frame import (
@@ -661,6 +662,11 @@ class SendWindowTests(SynchronousTestCase):
         self.assertEqual(self.sent(), [(1, 16384), (1, 3616)])
 
 
+def many_settings(*values: tuple[int, int]) -> bytes:
+    """A SETTINGS frame that may repeat itself."""
+    return raw(4, 0, 0, b"".join(struct.pack(">HI", *each) for each in values))
+
+
 class BoundsTests(SynchronousTestCase):
     def test_too_many_streams_are_refused(self) -> None:
         peer = server(max_concurrent_streams=2)
@@ -733,6 +739,31 @@ class BoundsTests(SynchronousTestCase):
             )
             peer = server(max_control_frames=20)
             peer.feed(peer.headers(1, POST))
+
+    def test_a_window_for_many_streams_counts_for_many_frames(self) -> None:
+        """What one frame makes us do is what counts, not that it is one."""
+        windows = [(4, 65535 + number) for number in range(64)]
+        for streams, most in ((0, 20), (32, 4)):
+            peer = server(max_control_frames=20, max_concurrent_streams=100)
+            for number in range(streams):
+                peer.feed(peer.headers(2 * number + 1, POST))
+            outcomes = [outcome(peer, many_settings(*windows)) for _ in range(most + 1)]
+            self.assertEqual(outcomes[:-1], ["fine"] * most)
+            self.assertEqual(outcomes[-1], CALM)
+
+    def test_too_many_settings_in_a_frame(self) -> None:
+        for count, expected in ((64, "fine"), (65, CALM)):
+            peer = server()
+            self.assertEqual(outcome(peer, many_settings(*[(0x9A9A, 1)] * count)), expected)
+
+    def test_the_last_of_several_windows_counts(self) -> None:
+        peer = server()
+        peer.feed(peer.headers(1, GET, True))
+        self.assertEqual(outcome(peer, many_settings((4, 0), (4, MAX_WINDOW), (4, 7))), "fine")
+        peer.connection.send_head(1, OK, False)
+        peer.connection.send_data(1, b"0123456789")
+        peer.take()
+        self.assertEqual(peer.connection.unsent(1), 3)
 
     def test_window_updates_of_a_connection_without_streams(self) -> None:
         peer = server(max_control_frames=20)
