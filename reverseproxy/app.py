@@ -39,10 +39,9 @@ from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import BuildProtocol, Listener, bind_all
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, with_idle_timeout
-from reverseproxy.proxy.readiness import Readiness, sole_protocols
+from reverseproxy.proxy.readiness import Readiness, sole_dialects
 from reverseproxy.proxy.rpc_health import rpc_checkers
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
-from reverseproxy.proxy.xprotocols import xprotocol_names
 from reverseproxy.routing import Router
 from reverseproxy.sockets import PeerSweep
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
@@ -172,9 +171,9 @@ class ReverseProxy(Service):
 
     def _prepare_clusters(self) -> None:
         """Let RPC protocols send heartbeats to hosts that have had no request yet."""
-        for name, protocol in sole_protocols(self._config).items():
-            if name in self.clusters and protocol in xprotocol_names():
-                self.clusters.get(name).add_task(Readiness(protocol, self._reactor))
+        for name, dialect in sole_dialects(self._config).items():
+            if name in self.clusters:
+                self.clusters.get(name).add_task(Readiness(dialect, self._reactor))
 
     def _host_maker(
         self, cluster: ClusterConfig, config: HostConfig, path: str

@@ -37,6 +37,7 @@ from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy,
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.proxy.pools import IUpstreamPool
 
 log = Logger(__name__)  # which a compiled module can not find out by itself
 
@@ -60,8 +61,8 @@ class Attempts:
     A subclass calls L{_acquire} once C{cluster} and C{protocol} are known, and
     says what to do with a connection (L{_send}) and without one (L{fail}).
 
-    @ivar protocol: what is spoken to hosts: the name of a pool in
-        L{reverseproxy.proxy.pools}.
+    @ivar protocol: what is spoken to hosts: the key of their pools in
+        L{Host.pools}.
     @ivar cluster: the cluster of the route.
     @ivar host: the last host that was picked, for logs.
     @ivar retry: when to try again.
@@ -117,6 +118,10 @@ class Attempts:
 
     def _connecting(self) -> None:
         """A connection is being made, which takes time."""
+
+    def _make_pool(self, host: Host, idle_timeout: float | None) -> IUpstreamPool:
+        """Make the pool of connections to a host, which has none yet for what is spoken to it."""
+        return pool_of(self.protocol, host, self._clock, idle_timeout)
 
     # what a subclass uses
 
@@ -277,9 +282,7 @@ class Attempts:
         self._lease = self.host = host
         cluster = self.cluster
         assert cluster is not None
-        pool: Any = host.pools.get(self.protocol) or pool_of(
-            self.protocol, host, self._clock, cluster.config.idle_timeout
-        )
+        pool: Any = host.pools.get(self.protocol) or self._make_pool(host, cluster.config.idle_timeout)
         client = None if self._fresh else pool.take()
         if client is not None:
             self._send(client)

@@ -1,8 +1,12 @@
 """
 The connection pools of hosts, by the protocol that is spoken to them.
 
-A protocol registers how to make its pool for a host; an exchange asks for the
-pool of the protocol that it speaks.
+All exchanges of a protocol share the pool of a host, whatever listener they
+come from.  So what a filter is told goes with its exchanges, and not into the
+pool, which would have it from whoever happened to make it.
+
+HTTP's protocols register how to make their pools, as an exchange finds out late
+which one is spoken to the hosts; they are the same for the whole process.
 """
 
 from __future__ import annotations
@@ -87,25 +91,24 @@ class IUpstreamPool(Protocol):
 MakePool = Callable[["Host", IReactorTime, float | None], IUpstreamPool]
 
 _MAKERS: dict[str, MakePool] = {}
-_KINDS: dict[str, str] = {}
 
 
-def register_pool(protocol: str, make: MakePool, kind: str = "http") -> None:
+def register_pool(protocol: str, make: MakePool) -> None:
     """
-    Say how pools of a protocol are made.
+    Say how pools of a protocol are made, once for the process.
 
     @param protocol: as routes name it, such as C{"Http1"}.
     @param make: given the host, the clock and the seconds after which an idle
         connection is closed, if it is.
-    @param kind: what kind of exchange it serves.
+    @raise ValueError: if somebody else has said so.
     """
-    _MAKERS[protocol] = make
-    _KINDS[protocol] = kind
+    if _MAKERS.setdefault(protocol, make) is not make:
+        raise ValueError(f"there are pools of {protocol} already")
 
 
-def is_pooled(protocol: str, kind: str = "http") -> bool:
-    """Whether hosts can be spoken to in a protocol by a kind of exchange."""
-    return _KINDS.get(protocol) == kind
+def is_pooled(protocol: str) -> bool:
+    """Whether hosts can be spoken to in a protocol by HTTP's exchanges."""
+    return protocol in _MAKERS
 
 
 def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:

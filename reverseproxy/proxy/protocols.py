@@ -25,8 +25,7 @@ from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, det
 from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
 from reverseproxy.proxy.http2 import Http2Proxy
 from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
-from reverseproxy.proxy.rpc_upstream import register_xprotocol
-from reverseproxy.proxy.xprotocols import find_xprotocol, xprotocol_names
+from reverseproxy.proxy.xprotocols import dialect_of, xprotocol_names
 from reverseproxy.routing import Router
 
 BuildProtocol = Callable[[ConnectionInfo], IProtocol]
@@ -107,19 +106,16 @@ _HTTP: Final[dict[str, Callable[[ProxyPlan], Candidate]]] = {"Http2": _http2, "H
 
 
 def _rpc(plan: ProxyPlan, name: str) -> Candidate:
-    options = dict(plan.config.rpc_options(name))
-    max_frame = options.pop("max_frame_size")
-    if type(max_frame) is not int or max_frame < 1:
-        raise ValueError(f"max_frame_size is a number of bytes, not {max_frame!r}")
-    protocol = find_xprotocol(name, options)
-    register_xprotocol(protocol, max_frame)
+    dialect = dialect_of(name, plan.config.rpc_options(name))
+    protocol = dialect.protocol
     settings = RpcSettings(
         listener=plan.listener,
         protocol=protocol,
+        pool_key=dialect.key,
         router=plan.router,
         clusters=plan.clusters,
         clock=plan.clock,
-        max_frame=max_frame,
+        max_frame=dialect.max_frame,
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
         random=plan.random,

@@ -9,10 +9,12 @@ for it at once, and is found out if it is dead.
 
 from __future__ import annotations
 
-__all__ = ["Readiness", "sole_protocols"]
+__all__ = ["Readiness", "sole_dialects", "sole_protocols"]
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -29,7 +31,8 @@ from reverseproxy.config.models import (
     RouterRuleConfig,
     TcpProxyConfig,
 )
-from reverseproxy.proxy.pools import pool_of
+from reverseproxy.proxy.rpc_upstream import make_rpc_pool
+from reverseproxy.proxy.xprotocols import Dialect, dialect_of, key_of, xprotocol_names
 
 log = Logger()
 
@@ -38,8 +41,8 @@ log = Logger()
 class Readiness:
     """Prepares the reverse hosts of one cluster for an RPC protocol."""
 
-    def __init__(self, protocol: str, clock: IReactorTime) -> None:
-        self._protocol = protocol
+    def __init__(self, dialect: Dialect, clock: IReactorTime) -> None:
+        self._dialect = dialect
         self._clock = clock
 
     def start(self) -> None:
@@ -51,7 +54,9 @@ class Readiness:
     def joined(self, host: Host) -> None:
         """See L{IClusterTask}; a host of another worker is prepared there."""
         if host.returns and not host.relayed:
-            pool_of(self._protocol, host, self._clock, None).connect().addErrback(self._failed, host)
+            idle_timeout = None if host.cluster is None else host.cluster.config.idle_timeout
+            pool = make_rpc_pool(self._dialect.key, self._dialect.protocol, host, self._clock, idle_timeout)
+            pool.connect().addErrback(self._failed, host)
 
     def left(self, host: Host) -> None:
         """See L{IClusterTask}."""
@@ -60,12 +65,41 @@ class Readiness:
         log.debug("{host} can't be prepared: {reason}", host=host.address, reason=reason.getErrorMessage())
 
 
+def sole_dialects(config: Config) -> dict[str, Dialect]:
+    """
+    Find the clusters that are spoken to in one RPC protocol only, always with the same options.
+
+    @return: their names, and the protocols.
+    """
+    rpc = xprotocol_names()
+    named: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for listener in config.server.listeners:
+        for each in listener.filter_chain.filters:
+            if isinstance(each.config, ProxyConfig):
+                for name in rpc:
+                    options = each.config.rpc_options(name)
+                    named[key_of(name, options)] = name, options
+    found: dict[str, Dialect] = {}
+    for cluster, key in sole_protocols(config).items():
+        if key in named:
+            # Options that can't be used are told of where the filter is built.
+            with suppress(ValueError):
+                found[cluster] = dialect_of(*named[key])
+    return found
+
+
+def _key(config: ProxyConfig, protocol: str) -> str:
+    return (
+        protocol if protocol in ("Http1", "Http2", "Auto") else key_of(protocol, config.rpc_options(protocol))
+    )
+
+
 def sole_protocols(config: Config) -> dict[str, str]:
     """
     Find the clusters that are spoken to in one protocol only.
 
-    @return: their names, and the protocols as routes name them; C{"tcp"} for
-        tcp_proxy.
+    @return: their names, and the protocols as routes name them, for RPC those
+        of L{Dialect.key}; C{"tcp"} for tcp_proxy.
     """
     found: defaultdict[str, set[str]] = defaultdict(set)
     routers = config.routers
@@ -76,10 +110,10 @@ def sole_protocols(config: Config) -> dict[str, str]:
                     found[cluster].add("tcp")
             elif isinstance(each.config, ProxyConfig):
                 _, router = routers.get(each.config.router_config_name, ("", None))
-                protocols = set(each.config.protocols)
+                protocols = {_key(each.config, protocol) for protocol in each.config.protocols}
                 for rule in () if router is None else _rules(router):
                     for cluster, protocol in _destinations(rule):
-                        found[cluster] |= {protocol} if protocol else protocols
+                        found[cluster] |= {_key(each.config, protocol)} if protocol else protocols
     anywhere = found.pop("", set())
     return {
         cluster: next(iter(protocols))

@@ -83,7 +83,9 @@ class RpcSettings:
     @ivar protocol: what clients speak.
     @ivar router: decides on each request.
     @ivar clusters: where routes lead to.
-    @ivar max_frame: the largest request in bytes.
+    @ivar pool_key: see L{reverseproxy.proxy.xprotocols.Dialect.key}; if empty,
+        the protocol's name.
+    @ivar max_frame: the largest request, and the largest response, in bytes.
     @ivar idle_timeout: seconds without a byte after which a connection is
         closed, if no request is under way; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
@@ -95,6 +97,7 @@ class RpcSettings:
     router: Router
     clusters: ClusterManager
     clock: IReactorTime
+    pool_key: str = ""
     max_frame: int = MAX_FRAME
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None

@@ -15,19 +15,22 @@ __all__ = ["IRpcOwner", "RpcCopy", "RpcExchange"]
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.proxy.attempts import Attempts, Phase
-from reverseproxy.proxy.rpc_upstream import Batch, IRpcDownstream, RpcClient
+from reverseproxy.proxy.rpc_upstream import Batch, IRpcDownstream, RpcClient, RpcPool, make_rpc_pool
 from reverseproxy.routing import Cause, ClusterRoute, DirectResponse, Redirect, RequestFacts, timeouts
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
 if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.rpc import RpcSettings
+
+log = Logger(__name__)  # which a compiled module can not find out by itself
 
 UNDECODABLE: Final = 0
 """The status of a request whose headers can't be read (spec 4.5)."""
@@ -118,7 +121,8 @@ class RpcExchange(Attempts):
     )
 
     def __init__(self, downstream: IRpcOwner, frame: Frame, now: float) -> None:
-        super().__init__(downstream.settings.clock, downstream.protocol.name)
+        settings = downstream.settings
+        super().__init__(settings.clock, settings.pool_key or downstream.protocol.name)
         self.frame = frame
         self.id = frame.id
         self.size = len(frame.data)
@@ -168,8 +172,8 @@ class RpcExchange(Attempts):
         except ClusterUnknown as error:
             self.fail(error.status, str(error))
             return
-        if route.upstream_protocol not in ("", "X", self.protocol):
-            self.fail(502, f"{self.protocol} can't be turned into {route.upstream_protocol}")
+        if route.upstream_protocol not in ("", "X", downstream.protocol.name):
+            self.fail(502, f"{downstream.protocol.name} can't be turned into {route.upstream_protocol}")
             return
         self.retry = route.retry
         total, self._try_timeout = timeouts(route, frame.header, frame.timeout)
@@ -202,7 +206,7 @@ class RpcExchange(Attempts):
         # Decoded anew: the ids of the copy and of the request are not the same.
         copy = downstream.protocol.decode(bytearray(self.frame.data), 0)
         assert isinstance(copy, Frame)
-        RpcCopy(self._clock, self.protocol, cluster, copy)
+        RpcCopy(downstream.settings, cluster, copy)
 
     def _variable(self, name: str) -> str | None:
         """Find what MOSN's variable of this name is at present; see L{RequestFacts.variables}."""
@@ -225,11 +229,16 @@ class RpcExchange(Attempts):
                 return self.upstream_local or None
         return None
 
+    def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
+        return make_rpc_pool(self.protocol, self._downstream.protocol, host, self._clock, idle_timeout)
+
     def _send(self, client: RpcClient) -> None:
         self._phase = ACTIVE
         downstream = self._downstream
         cluster = self.cluster
         assert cluster is not None
+        if client.max_frame < downstream.settings.max_frame:
+            client.admit(downstream.settings.max_frame)
         if downstream.settings.access_log is not None:
             self.request_sent_at = self._clock.seconds()
             self.upstream_local = client.local_address
@@ -254,6 +263,10 @@ class RpcExchange(Attempts):
         assert cluster is not None
         if self.try_deadline:
             downstream.clear_try_deadline(self)
+        self.sent = size = len(frame.data)
+        if size > downstream.settings.max_frame:
+            self._too_large(size)
+            return
         if downstream.settings.access_log is not None:
             self.response_at = self._clock.seconds()
         status = 0
@@ -266,12 +279,30 @@ class RpcExchange(Attempts):
         frame.set_id(self.id)
         if self._facts is not None:
             self._change(frame)
+            self.sent = len(frame.data)
         self.response = frame
-        self.sent = len(frame.data)
         if downstream.settings.access_log is not None:
             self.status = status or downstream.protocol.http_status(frame)
         downstream.respond(frame.data, batch, client)
         self._finish()
+
+    def _too_large(self, size: int) -> None:
+        """Refuse a response that others, on the same connection, would take."""
+        cluster, host = self.cluster, self.host
+        assert cluster is not None
+        assert host is not None
+        settings = self._downstream.settings
+        if cluster.complaints.allow():
+            log.warn(
+                "{listener}: host {host} answered with {size} bytes, where max_frame_size is {limit}"
+                " ({suppressed} such lines left out before)",
+                listener=settings.listener,
+                host=host.address,
+                size=size,
+                limit=settings.max_frame,
+                suppressed=cluster.complaints.suppressed,
+            )
+        self.fail(TERMINATED, f"a response of {size} bytes is more than max_frame_size")
 
     def _change(self, frame: Frame) -> None:
         """Change a response's headers as the route demands; one that can't be read is left alone."""
@@ -374,19 +405,25 @@ class RpcCopy(Attempts):
     Whatever becomes of it is no concern of the client's.
     """
 
-    __slots__ = ("_client", "_frame", "_number", "_timer")
+    __slots__ = ("_client", "_frame", "_number", "_settings", "_timer")
 
-    def __init__(self, clock: IReactorTime, protocol: str, cluster: Cluster, frame: Frame) -> None:
-        super().__init__(clock, protocol)
+    def __init__(self, settings: RpcSettings, cluster: Cluster, frame: Frame) -> None:
+        super().__init__(settings.clock, settings.pool_key or settings.protocol.name)
         self.cluster = cluster
+        self._settings = settings
         self._frame = frame
         self._client: RpcClient | None = None
         self._number = 0
-        self._timer = clock.callLater(MIRROR_TIMEOUT, self._too_late)
+        self._timer = settings.clock.callLater(MIRROR_TIMEOUT, self._too_late)
         self._acquire()
+
+    def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
+        return make_rpc_pool(self.protocol, self._settings.protocol, host, self._clock, idle_timeout)
 
     def _send(self, client: RpcClient) -> None:
         self._phase = ACTIVE
+        if client.max_frame < self._settings.max_frame:
+            client.admit(self._settings.max_frame)
         if client.full:
             self._end()  # it is not worth waiting
             return

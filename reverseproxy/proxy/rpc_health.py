@@ -11,7 +11,7 @@ __all__ = ["RpcChecker", "rpc_checkers"]
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
@@ -24,8 +24,7 @@ from reverseproxy.cluster.health import IHealthChecker
 from reverseproxy.cluster.host import Host
 from reverseproxy.config.models import HealthCheckConfig
 from reverseproxy.errors import HostGone, RpcFrameError
-from reverseproxy.proxy.pools import is_pooled, pool_of
-from reverseproxy.proxy.rpc_upstream import RpcClient, register_xprotocol
+from reverseproxy.proxy.rpc_upstream import RpcClient, make_rpc_pool
 from reverseproxy.proxy.xprotocols import find_xprotocol
 from reverseproxy.wire.xprotocol import FrameDecoder, Kind, XProtocol
 
@@ -117,8 +116,8 @@ class RpcChecker:
             probe = _Probe(self._protocol)
             asked = host.connect_check(Building(lambda: probe))
             return asked.addCallback(partial(_verdict, probe))
-        pool = pool_of(self._protocol.name, host, self._clock, None)
-        client = cast("RpcClient | None", pool.take())
+        pool = make_rpc_pool(self._protocol.name, self._protocol, host, self._clock, None)
+        client = pool.take()
         if client is not None:
             return client.ask()
         asked = pool.connect()
@@ -133,9 +132,6 @@ def rpc_checkers(clock: IReactorTime) -> Mapping[str, Callable[[HealthCheckConfi
     """Say how to make the checkers of the RPC protocols that are built in."""
 
     def make(name: str, config: HealthCheckConfig) -> IHealthChecker:
-        protocol = find_xprotocol(name)
-        if not is_pooled(name, "rpc"):
-            register_xprotocol(protocol)
-        return RpcChecker(protocol, clock)
+        return RpcChecker(find_xprotocol(name), clock)
 
     return {name: partial(make, name) for name in ("bolt", "boltv2", "dubbo")}

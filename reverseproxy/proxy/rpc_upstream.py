@@ -27,7 +27,7 @@ __all__ = [
     "Keepalive",
     "RpcClient",
     "RpcPool",
-    "register_xprotocol",
+    "make_rpc_pool",
 ]
 
 from dataclasses import dataclass
@@ -51,10 +51,9 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
-from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.sockets import tune
-from reverseproxy.wire.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.xprotocol import Frame, FrameDecoder, Kind, XProtocol
 
 log = Logger()
 
@@ -74,6 +73,9 @@ class IFlushed(Protocol):
     def flush(self) -> None:
         """Write it."""
 
+
+LEAST_MAX_FRAME: Final = 65536
+"""The largest frame in bytes that a host may send before anybody has asked it for more."""
 
 Batch = list[IFlushed]
 """Connections to flush once what was read has been handled."""
@@ -161,6 +163,7 @@ class RpcClient(Rebindable):
     @ivar active: how many requests are under way.
     @ivar dropped: how many responses came that nobody waited for.
     @ivar exhausted: whether it has carried as many requests as it may.
+    @ivar max_frame: the largest frame in bytes that is taken; see L{admit}.
     """
 
     transport: Any
@@ -177,6 +180,7 @@ class RpcClient(Rebindable):
         self._clock = pool.clock
         self._protocol = pool.protocol
         self._max_id = pool.protocol.max_id
+        self.max_frame = pool.max_frame
         self._decoder = FrameDecoder(pool.protocol, pool.max_frame)
         self._waiting: dict[int, IRpcExchange] = {}
         self._number = 0
@@ -237,6 +241,19 @@ class RpcClient(Rebindable):
             if batch is None and not self.active:
                 self.close("it has carried as many requests as it may")
         return number
+
+    def admit(self, max_frame: int) -> None:
+        """
+        Take frames of this size from now on, if that is more than before.
+
+        Those who share the connection may differ in what they take: each of
+        them refuses by itself what is too large for it.
+        """
+        self._pool.admit(max_frame)
+
+    def widen(self, max_frame: int) -> None:
+        """What the pool takes has changed."""
+        self.max_frame = self._decoder.max_frame = max_frame
 
     def forget(self, number: int) -> None:
         """Nobody waits for the response to this request any more."""
@@ -559,6 +576,8 @@ class RpcPool:
     can carry many requests at once from now on.
 
     @ivar host: the host.
+    @ivar max_frame: the largest frame in bytes that anybody who has sent
+        requests takes.
     @ivar exclusive: whether the host has but one connection, which is the host.
     @ivar capacity: how many requests may be under way on one connection.
     @ivar heartbeats: whether the protocol has heartbeats.
@@ -571,13 +590,12 @@ class RpcPool:
     def __init__(
         self,
         protocol: XProtocol,
-        max_frame: int,
         host: Host,
         clock: IReactorTime,
         idle_timeout: float | None = None,
     ) -> None:
         self.protocol = protocol
-        self.max_frame = max_frame
+        self.max_frame = LEAST_MAX_FRAME
         self.host = host
         self.clock = clock
         self.exclusive = host.single
@@ -675,6 +693,13 @@ class RpcPool:
 
     # called by clients
 
+    def admit(self, max_frame: int) -> None:
+        """Take frames of this size, if that is more than before."""
+        if max_frame > self.max_frame:
+            self.max_frame = max_frame
+            for client in self._all:
+                client.widen(max_frame)
+
     def add(self, client: RpcClient) -> None:
         """A connection is made."""
         self._all.add(client)
@@ -720,10 +745,15 @@ class RpcPool:
             client.abort("the host is gone")
 
 
-def register_xprotocol(protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:
+def make_rpc_pool(
+    key: str, protocol: XProtocol, host: Host, clock: IReactorTime, idle_timeout: float | None
+) -> RpcPool:
     """
-    Let hosts be spoken to in this protocol.
+    Find the pool of a host, or make it.
 
-    @param max_frame: the largest response in bytes.
+    @param key: the same for all that share it; see L{reverseproxy.proxy.xprotocols.Dialect}.
     """
-    register_pool(protocol.name, partial(RpcPool, protocol, max_frame), "rpc")
+    pool = host.pools.get(key)
+    if pool is None:
+        pool = host.pools[key] = RpcPool(protocol, host, clock, idle_timeout)
+    return cast(RpcPool, pool)

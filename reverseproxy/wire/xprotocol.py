@@ -202,17 +202,15 @@ class FrameDecoder:
     It keeps one incomplete frame at the most.
 
     @ivar error: why nothing more can be decoded; set by L{feed}.
+    @ivar max_frame: the largest frame in bytes that is taken; may be changed.
     """
 
-    __slots__ = ("_buffer", "_decode", "_max_frame", "_needed", "error")
+    __slots__ = ("_buffer", "_decode", "_needed", "error", "max_frame")
 
     def __init__(self, protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:
-        """
-        @param max_frame: the largest frame in bytes that is taken.
-        """
         self.error: RpcFrameError | None = None
         self._decode = protocol.decode
-        self._max_frame = max_frame
+        self.max_frame = max_frame
         self._buffer = bytearray()
         self._needed = 1
 
@@ -246,13 +244,13 @@ class FrameDecoder:
                     needed = frame
                     break
                 length = len(frame.data)  # type: ignore[union-attr]
-                if length > self._max_frame:
+                if length > self.max_frame:
                     needed = length
                     break
                 position += length
                 frames.append(frame)  # type: ignore[arg-type]
-            if needed > self._max_frame:
-                raise RpcFrameError(f"a frame of {needed} bytes or more, where {self._max_frame} are allowed")
+            if needed > self.max_frame:
+                raise RpcFrameError(f"a frame of {needed} bytes or more, where {self.max_frame} are allowed")
         except RpcFrameError as error:
             self.error = error
             buffer.clear()

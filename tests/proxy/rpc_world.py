@@ -20,7 +20,7 @@ from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
-from reverseproxy.proxy.rpc_upstream import RpcClient, RpcPool, register_xprotocol
+from reverseproxy.proxy.rpc_upstream import RpcClient, RpcPool
 from reverseproxy.routing import Router
 from reverseproxy.wire.bolt import Bolt, encode_request, encode_response
 from reverseproxy.wire.xprotocol import FrameDecoder, Kind, XProtocol
@@ -148,7 +148,6 @@ class World:
     ) -> None:
         self.clock = Clock()
         self.protocol = protocol or Bolt()
-        register_xprotocol(self.protocol)
         config = ClusterConfig.model_validate({"name": "c", "lb_type": "LB_ROUNDROBIN", **(cluster or {})})
         self.cluster = CountingCluster(
             config, make_balancer(config, random.Random(1), self.clock), self.clock
@@ -200,10 +199,17 @@ class World:
         [client] = self.pool._all
         return client
 
-    def client(self, automatic: bool = True, reverse: bool = False) -> Peer:
-        """Connect a client."""
+    def client(
+        self, automatic: bool = True, reverse: bool = False, settings: RpcSettings | None = None
+    ) -> Peer:
+        """
+        Connect a client.
+
+        @param settings: of another filter in front of the same clusters.
+        """
         info = ConnectionInfo(remote="10.9.9.9:1234", local="10.0.0.1:80", reverse=reverse)
-        return Peer(Wire(self.clock, automatic).connect(RpcProxy(self.settings, info)), self.protocol)
+        proxy = RpcProxy(settings or self.settings, info)
+        return Peer(Wire(self.clock, automatic).connect(proxy), proxy.protocol)
 
     def host(self, number: int = -1) -> Peer:
         """A connection to the first host, the last one made by default."""

@@ -8,6 +8,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.host import ReverseHost
 from reverseproxy.cluster.manager import IClusterTask
 from reverseproxy.proxy.readiness import Readiness, sole_protocols
+from reverseproxy.proxy.xprotocols import Dialect
 from reverseproxy.wire.bolt import Bolt
 from reverseproxy.wire.xprotocol import Kind
 from tests.config.documents import FILTER, GONE, LISTENER, ROUTER, RULE, TUNNEL_SERVER, edited, parse
@@ -15,15 +16,17 @@ from tests.proxy.rpc_world import World, request
 
 PROXY = f"{FILTER}.config"
 
+BOLT = Dialect("bolt", Bolt(), 2**20)
+
 
 class ReadinessTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = World(1)
-        self.world.cluster.add_task(Readiness("bolt", self.world.clock))
+        self.world.cluster.add_task(Readiness(BOLT, self.world.clock))
         self.world.cluster.start()
 
     def test_interface(self) -> None:
-        task = Readiness("bolt", self.world.clock)
+        task = Readiness(BOLT, self.world.clock)
         verifyObject(IClusterTask, task)
         task.stop()
 
@@ -66,7 +69,7 @@ class ReadinessTests(SynchronousTestCase):
         [_static, host] = self.world.hosts
         host.close("gone")
         host.cluster = None
-        Readiness("bolt", self.world.clock).joined(host)
+        Readiness(BOLT, self.world.clock).joined(host)
 
     def test_stopping(self) -> None:
         self.world.cluster.stop()

@@ -14,7 +14,7 @@ from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc_upstream import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
 from reverseproxy.wire.bolt import Bolt, Status
 from reverseproxy.wire.dubbo import Dubbo
-from reverseproxy.wire.xprotocol import MAX_FRAME, Kind
+from reverseproxy.wire.xprotocol import Kind
 from tests.proxy.rpc_world import Peer, World, request, response
 from tests.wire.frames import Tiny, tiny
 
@@ -47,11 +47,9 @@ class UpstreamTestCase(SynchronousTestCase):
 
 
 class InterfaceTests(UpstreamTestCase):
-    def test_registered_for_rpc_only(self) -> None:
-        self.world = World()
-        self.assertTrue(is_pooled("bolt", "rpc"))
+    def test_no_matter_to_http(self) -> None:
+        self.static()
         self.assertFalse(is_pooled("bolt"))
-        self.assertFalse(is_pooled("Http1", "rpc"))
 
     def test_interfaces(self) -> None:
         self.reverse()
@@ -305,7 +303,7 @@ class StaticTests(UpstreamTestCase):
     def test_the_pool_is_drained_while_dialling(self) -> None:
         self.world = World(1)
         self.world.endpoint.answer = "wait"
-        pool = RpcPool(Bolt(), MAX_FRAME, self.world.hosts[0], self.world.clock)
+        pool = RpcPool(Bolt(), self.world.hosts[0], self.world.clock)
         results: list[RpcClient] = []
         pool.connect().addCallback(results.append)
         pool.drain()
@@ -317,7 +315,7 @@ class StaticTests(UpstreamTestCase):
     def test_the_pool_is_closed_while_dialling(self) -> None:
         self.world = World(1)
         self.world.endpoint.answer = "wait"
-        pool = RpcPool(Bolt(), MAX_FRAME, self.world.hosts[0], self.world.clock)
+        pool = RpcPool(Bolt(), self.world.hosts[0], self.world.clock)
         waiting = pool.connect()
         cancelled: Deferred[RpcClient] = pool.connect()
         cancelled.addErrback(lambda _: None)  # type: ignore[arg-type, return-value]
@@ -329,7 +327,7 @@ class StaticTests(UpstreamTestCase):
     def test_a_dial_fails(self) -> None:
         self.world = World(1)
         self.world.endpoint.answer = ConnectionRefusedError()
-        pool = RpcPool(Bolt(), MAX_FRAME, self.world.hosts[0], self.world.clock)
+        pool = RpcPool(Bolt(), self.world.hosts[0], self.world.clock)
         self.failureResultOf(pool.connect(), ConnectionRefusedError)
         self.world.endpoint.answer = "connect"
         self.assertIsInstance(self.successResultOf(pool.connect()), RpcClient)
@@ -431,7 +429,7 @@ class UnusualTests(UpstreamTestCase):
 
     def test_dubbo_heartbeats_that_want_no_answer(self) -> None:
         self.world = World(1, protocol=Dubbo())
-        pool = RpcPool(Dubbo(), MAX_FRAME, self.world.hosts[0], self.world.clock)
+        pool = RpcPool(Dubbo(), self.world.hosts[0], self.world.clock)
         self.successResultOf(pool.connect())
         host = self.world.host()
         host.wire.send(Dubbo().heartbeat(1).replace(b"\xe2", b"\xa2"))
