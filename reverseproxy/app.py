@@ -70,6 +70,7 @@ class ReverseProxy(Service):
     @ivar agents: the enabled C{tunnel_agent} entries, in order.
     """
 
+    _bound = False
     _stopping = False
     _cut_short = False
 
@@ -392,6 +393,7 @@ class ReverseProxy(Service):
         @raise ConfigError: naming each address that can't be bound.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._bound = True
         try:
             bind_all(
                 [listener.config for listener in self.listeners.values()],
@@ -399,18 +401,33 @@ class ReverseProxy(Service):
                 self._file,
             )
         except ConfigError:
+            self._bound = False
             for listener in self.listeners.values():
                 listener.stop_accepting()
             raise
 
     def startService(self) -> None:
-        """Dial, and watch the certificates, the health of hosts, and for peers that are gone."""
+        """
+        Dial, and watch the certificates, the health of hosts, and for peers that are gone.
+
+        Whoever has no privileges to give up need not call
+        C{privilegedStartService} before: as with
+        L{twisted.application.internet.StreamServerEndpointService}, every
+        listener is bound now, if that has not been done.
+
+        @raise ConfigError: see L{privilegedStartService}.
+        @raise RuntimeError: if it has been stopped, and is not to be started again.
+        """
+        if self._stopping:
+            raise RuntimeError("what has been stopped can't be started again: make another one")
+        if not self._bound:
+            self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
         self._reloader.start()
         self._sweep.start()
         self.clusters.start()
         for listener in self.listeners.values():
-            listener.startService()  # type: ignore[no-untyped-call]
+            listener.startService()
         for agent in self.agents:
             agent.startService()
         if self._worker is not None:

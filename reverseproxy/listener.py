@@ -314,6 +314,15 @@ class Listener(Service):
 
     # binding
 
+    def startService(self) -> None:
+        """
+        Bind, if that has not been done.
+
+        @raise ListenerFailed: see L{privilegedStartService}.
+        """
+        self.privilegedStartService()
+        super().startService()  # type: ignore[no-untyped-call]
+
     def _factory(self) -> IProtocolFactory:
         plain = _AcceptedFactory(self, secure=False)
         if self._tls is None:

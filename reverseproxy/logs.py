@@ -26,6 +26,7 @@ __all__ = [
     "Throttle",
     "escape",
     "format_time",
+    "level_name",
     "make_observer",
     "parse_level",
 ]
@@ -126,6 +127,11 @@ def parse_level(name: str) -> NamedConstant:
     @return: one of L{LogLevel}; C{TRACE} is the same as C{DEBUG}.
     """
     return _LEVELS.get(name, LogLevel.info)
+
+
+def level_name(level: NamedConstant) -> str:
+    """Translate one of L{LogLevel} to MOSN's name of it."""
+    return _LEVEL_NAMES[level]
 
 
 def format_time(seconds: float | None) -> str:

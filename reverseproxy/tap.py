@@ -1,5 +1,5 @@
 """
-C{twistd reverseproxy}: options and the service.
+C{twistd reverseproxy}, and C{twist reverseproxy}: options and the service.
 
 This is the only module that touches the global reactor.
 """
@@ -21,9 +21,10 @@ from random import SystemRandom
 from typing import Any, ClassVar, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, Service
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.internet.selectreactor import SelectReactor
-from twisted.logger import ILogObserver, Logger, globalLogBeginner
+from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 from twisted.python.components import Componentized
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
@@ -38,6 +39,8 @@ from reverseproxy.config.summary import summarize
 from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogObserver, make_observer
+from reverseproxy.runners import LogPlan, Once, plan_log
+from reverseproxy.signals import Signals
 from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.transport.allocator import keep_memory
 from reverseproxy.wire import http1
@@ -75,7 +78,7 @@ class Options(BaseOptions):
     ]
     optParameters: ClassVar = [
         ["config", "c", None, "The configuration file: MOSN's JSON, or the same as YAML."],
-        ["log-format", None, "text", "How to write the log: text or json."],
+        ["log-format", None, None, "How to write the log: text, the default, or json."],
         ["log-level", None, None, f"Overrides the file's default_log_level: {', '.join(LOG_LEVELS)}."],
         ["transport", None, None, "Connections: fast, ours, the default on Linux; or stock, Twisted's own."],
         [
@@ -105,7 +108,7 @@ class Options(BaseOptions):
         """Read the configuration."""
         if bool(self["config"]) == bool(self["quickstart"]):
             raise UsageError("name a configuration with --config FILE, or try --quickstart")
-        if self["log-format"] not in LOG_FORMATS:
+        if self["log-format"] not in (None, *LOG_FORMATS):
             raise UsageError(f"--log-format must be text or json, not {self['log-format']}")
         if self["log-level"] is not None and self["log-level"] not in LOG_LEVELS:
             raise UsageError(f"--log-level must be one of {', '.join(LOG_LEVELS)}, not {self['log-level']}")
@@ -127,11 +130,23 @@ class Options(BaseOptions):
                 self.workers = self._processor()
         except ConfigError as error:
             _exit(sys.stderr, f"{error}\n", 1)
+        if self.log_plan.theirs:
+            for option in ("log-format", "log-level"):
+                if self[option] is not None:
+                    raise UsageError(
+                        f"--{option} makes no difference here, where twist writes the log: "
+                        f"say twist --{option}=... reverseproxy"
+                    )
         if self["check"]:
             warnings = [*self.loaded.warnings, *built.warnings]
             _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in warnings))
             _write(sys.stderr, "".join(f"note: {note}\n" for note in self.loaded.notes))
             _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", 0)
+
+    @property
+    def log_plan(self) -> LogPlan:
+        """Where the log goes."""
+        return plan_log(self.parent, self.loaded.config.server, self["log-level"], self["log-format"])
 
     def _processor(self) -> int:
         """
@@ -177,17 +192,16 @@ def _with_transport(transport: str | None) -> Any:
     return with_streams(reactor)
 
 
-def _on_signal(number: int, call: Callable[[], object]) -> None:
-    """Call something in the reactor's loop when a signal comes."""
-    signal.signal(number, lambda *_: _reactor().callFromThread(call))
+_signals = Signals(_reactor)
 
 
 class _Process(Service):
-    """What only the service of a process that twistd runs may do: logs and signals."""
+    """What only the service of a process that twistd or twist runs may do: logs and signals."""
 
     observer: LogObserver
+    beside: Once | None = None  # our observer, where whoever runs us has a log of its own
+    foreign = False  # whether that is so
     notes: tuple[Problem, ...] = ()
-    _asked_to_stop = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         # twistd begins logging after this, with the observer that the application names.
@@ -197,10 +211,10 @@ class _Process(Service):
 
     def privilegedStartService(self) -> None:
         # Before anything is bound: whoever can see that we run may also signal to us.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            _on_signal(number, self._terminate)
-        _on_signal(signal.SIGUSR1, self.reopen_logs)
-        _on_signal(signal.SIGHUP, self.reload_certificates)
+        _signals.add(self)
+        if self.beside is not None:
+            globalLogPublisher.addObserver(self.beside)
+            _reactor().callWhenRunning(self.beside.begun)
         for warning in self.warnings:
             # Not called a warning: Twisted's own observers take such a field for Python's.
             log.warn("{problem}", problem=str(warning))
@@ -209,23 +223,23 @@ class _Process(Service):
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except ConfigError as error:
+            # Before logging has begun, Twisted writes what is critical to standard error.
             log.critical("{reason}", reason=str(error))
-            _exit(sys.stderr, f"{error}\n", 1)
+            _exit(sys.stderr, "" if self.foreign else f"{error}\n", 1)
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        # The reactor installs its own handler when it starts, with which twistd would end by
-        # SIGTERM itself; this is a normal end, with status 0 (spec 7).
-        _reactor().addSystemEventTrigger("after", "startup", _on_signal, signal.SIGTERM, self._terminate)
+        _signals.take_sigterm()
 
-    def _terminate(self) -> None:
-        if self._asked_to_stop:
-            self.cut_short()
-            return
-        log.info("asked to stop by a signal")
-        if _reactor().running:
-            self._asked_to_stop = True
-            _reactor().stop()
+    def stopService(self) -> Any:
+        stopped = maybeDeferred(super().stopService)
+        return stopped.addBoth(self._over)
+
+    def _over(self, result: Any) -> Any:
+        _signals.remove(self)
+        if self.beside is not None:
+            globalLogPublisher.removeObserver(self.beside)
+        return result
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something else has moved them away."""
@@ -304,15 +318,9 @@ _WORKER = "from reverseproxy.tap import work; work()"
 
 
 def makeService(options: Options) -> IService:
-    """Make the service that twistd runs."""
-    server = options.loaded.config.server
+    """Make the service that twistd or twist runs."""
     twistd: Any = options.parent or {}
-    daemon = not twistd.get("nodaemon", True)
-    path = twistd.get("logfile") or server.default_log_path or "stdout"
-    if path in ("stdout", "-"):
-        # A daemon has no standard output to write to; twistd's own default then.
-        path = "twistd.log" if daemon else "stdout"
-    level = options["log-level"] or server.default_log_level
+    plan = options.log_plan
     several = options.workers > 1
     if several and twistd.get("chroot"):
         _exit(sys.stderr, "workers can't be started in another root directory: leave --chroot out\n", 1)
@@ -320,14 +328,14 @@ def makeService(options: Options) -> IService:
         # With workers, this finds out what is wrong, for all of them.
         reactor = _with_transport(options["transport"])
         service = _Service(options.loaded.config, reactor, SystemRandom(), options.file, dry=several)
-        observer = make_observer(path, level, options["log-format"])
+        observer = make_observer(plan.path, plan.level, plan.format)
     except ConfigError as error:
         _exit(sys.stderr, f"{error}\n", 1)
     warnings = [*options.loaded.warnings, *service.warnings]
     if several:
         settings = {
             "transport": options["transport"],
-            "log": (path, level, options["log-format"]),
+            "log": (plan.path, plan.level, plan.format),
             "quickstart": bool(options["quickstart"]),
             "reactor": type(_reactor()).__module__,
             "user": {key: twistd.get(key) for key in ("uid", "gid", "euid")},
@@ -342,14 +350,23 @@ def makeService(options: Options) -> IService:
             _give_up,
             _owner(settings["user"]),
         )
-        supervising.observer = observer
-        supervising.warnings = warnings
-        supervising.notes = options.loaded.notes
-        return supervising
-    service.observer = observer
-    service.warnings = warnings
-    service.notes = options.loaded.notes
+        return _ready(supervising, observer, plan, warnings, options)
     service.is_quickstart = bool(options["quickstart"])
+    return _ready(service, observer, plan, warnings, options)
+
+
+def _ready(
+    service: _Process, observer: LogObserver, plan: LogPlan, warnings: list[Problem], options: Options
+) -> IService:
+    service.observer = observer
+    service.foreign = plan.beside or plan.theirs
+    if plan.beside:
+        service.beside = Once(observer)
+    service.warnings = warnings
+    if plan.theirs and options.loaded.config.server.default_log_level != plan.level:
+        note = f"does not count for the log that twist writes, at the level {plan.level}: it has --log-level"
+        service.warnings.append(Problem(options.file, "servers[0].default_log_level", note))
+    service.notes = options.loaded.notes
     return service
 
 
@@ -391,8 +408,8 @@ def work() -> None:
     except ConfigError as error:
         _exit(sys.stderr, f"worker {worker}: {error}\n", 1)
     globalLogBeginner.beginLoggingTo([service.observer])
-    _on_signal(signal.SIGUSR1, service.reopen_logs)
-    _on_signal(signal.SIGHUP, service.reload_certificates)
+    _signals.on(signal.SIGUSR1, service.reopen_logs)
+    _signals.on(signal.SIGHUP, service.reload_certificates)
     service.privilegedStartService()
     owner = _owner(settings["user"])
     if owner is not None and os.geteuid() == 0:
@@ -402,6 +419,6 @@ def work() -> None:
     if settings["quickstart"] and not setup.number:
         quickstart.announce(service, reactor, sys.__stdout__ or sys.stdout)
     _reactor().addSystemEventTrigger("before", "shutdown", service.stopService)
-    _reactor().addSystemEventTrigger("after", "startup", _on_signal, signal.SIGTERM, service.terminate)
+    _reactor().addSystemEventTrigger("after", "startup", _signals.on, signal.SIGTERM, service.terminate)
     _reactor().addSystemEventTrigger("after", "startup", signal.signal, signal.SIGINT, signal.SIG_IGN)
     _reactor().run()

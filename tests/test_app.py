@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.error import CannotListenError
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -372,6 +375,62 @@ class Ends:
 
     def finish(self, event: str) -> None:
         self.pending.pop(event).callback(None)
+
+
+class StartTests(SynchronousTestCase):
+    """Ports are bound with privileges if there are any, and else when the service starts."""
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.app = build(TUNNEL_SERVER, self.clock)
+
+    def bound(self) -> list[int]:
+        return [server[0] for server in self.clock.tcpServers]
+
+    def test_with_privileges(self) -> None:
+        self.app.privilegedStartService()
+        self.assertEqual(len(self.bound()), 2)
+        self.assertFalse(self.app.running)
+        self.app.startService()
+        self.assertEqual(len(self.bound()), 2)
+        self.assertTrue(self.app.running)
+
+    def test_without(self) -> None:
+        self.app.startService()
+        self.assertEqual(len(self.bound()), 2)
+        self.assertTrue(all(each.bound for each in self.app.listeners.values()))
+        self.assertTrue(self.app.running)
+
+    def test_of_a_parent(self) -> None:
+        parent = MultiService()  # type: ignore[no-untyped-call]
+        self.app.setServiceParent(parent)
+        parent.startService()
+        self.assertEqual(len(self.bound()), 2)
+        # One that comes later is started with privileges at once.
+        later = build(TUNNEL_SERVER, self.clock)
+        later.setServiceParent(parent)
+        self.assertEqual(len(self.bound()), 4)
+
+    def test_an_address_that_can_t_be_bound(self) -> None:
+        def refuse(*_: object) -> None:
+            raise CannotListenError("127.0.0.1", 1, OSError(errno.EADDRINUSE, "taken"))
+
+        for start in (self.app.startService, self.app.privilegedStartService):
+            self.patch(self.clock, "listenTCP", refuse)
+            error = self.assertRaises(ConfigError, start)
+            self.assertEqual(len(error.problems), 2)
+            self.assertFalse(self.app.running)
+        self.successResultOf(self.app.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_not_again(self) -> None:
+        self.app.startService()
+        self.successResultOf(self.app.stopService())
+        self.assertRaises(RuntimeError, self.app.startService)
+        self.assertEqual(len(self.bound()), 2)
+
+    def test_stopping_what_was_never_started(self) -> None:
+        self.successResultOf(self.app.stopService())
 
 
 class StopTests(SynchronousTestCase):

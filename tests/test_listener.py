@@ -254,6 +254,14 @@ class BindTests(ListenerTestCase):
         self.assertIs(listener.build_protocol(info), self.filter.built[0])
         await listener.drain(10)
 
+    async def test_bound_without_privileges(self) -> None:
+        config = ListenerConfig(name="front", address="127.0.0.1:0", bind_port=True)
+        listener = Listener(config, self.filter, reactor)
+        listener.startService()
+        self.addCleanup(listener.stopService)
+        self.assertIsNotNone(listener.bound)
+        await self.connect(listener)
+
     async def test_bound_once(self) -> None:
         listener = self.listener()
         bound = listener.bound

@@ -28,6 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import reverseproxy
 from reverseproxy import __version__, quickstart, tap
+from reverseproxy.signals import Signals
 from reverseproxy.tap import Options, makeService
 from reverseproxy.transport.reactor import StreamReactor
 from tests.certs import Certificates
@@ -48,6 +49,8 @@ class TapTestCase(SynchronousTestCase):
         self.patch(sys, "stderr", self.err)
         self.clock = MemoryReactorClock()
         self.patch(tap, "_reactor", lambda: self.clock)
+        self.signals = Signals(lambda: self.clock)
+        self.patch(tap, "_signals", self.signals)
 
     def write(self, document: Any, name: str = "config.json") -> str:
         file = self.directory / name
@@ -324,7 +327,7 @@ class ServiceTests(TapTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.handlers: dict[int, Callable[[], object]] = {}
-        self.patch(tap, "_on_signal", self.handlers.__setitem__)
+        self.patch(self.signals, "on", self.handlers.__setitem__)
 
     def start(self, service: tap._Service) -> None:
         """As twistd does."""
@@ -390,6 +393,7 @@ class ServiceTests(TapTestCase):
                 self.handlers[number]()
             self.assertTrue(self.clock.hasStopped)
             self.assertIn("asked to stop by a signal", events.text())
+            self.signals.remove(service)
         # Before the reactor runs, there is nothing to stop.
         service = self.service(TUNNEL_SERVER)
         service.privilegedStartService()
@@ -488,7 +492,7 @@ class SignalTests(TestCase):
     async def test_a_signal_is_taken_in_the_reactor_s_turn(self) -> None:
         self.addCleanup(signal.signal, signal.SIGUSR2, signal.getsignal(signal.SIGUSR2))
         calls: list[int] = []
-        tap._on_signal(signal.SIGUSR2, lambda: calls.append(1))
+        Signals(lambda: reactor).on(signal.SIGUSR2, lambda: calls.append(1))
         os.kill(os.getpid(), signal.SIGUSR2)
         while not calls:
             await deferLater(reactor, 0.001)
@@ -542,7 +546,7 @@ class WorkersTests(TapTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(tap, "_on_signal", lambda *_: None)
+        self.patch(self.signals, "on", lambda *_: None)
 
     def workers(self, *arguments: str, processor: object = None) -> int:
         document = TUNNEL_SERVER if processor is None else edited(TUNNEL_SERVER, (PROCESSOR, processor))

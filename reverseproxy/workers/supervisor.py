@@ -147,11 +147,25 @@ class Supervisor(Service):
         self._sockets: dict[str, list[socket.socket]] = {}
         self._links: list[socket.socket] = []
         self._directory = ""
+        self._begun = False  # ports are bound, and workers started
         self._settled = False  # all workers have been ready once
         self._stopped: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
 
     # binding
+
+    def startService(self) -> None:
+        """
+        Bind and start the workers, if that has not been done with more privileges.
+
+        @raise ConfigError: see L{privilegedStartService}.
+        @raise RuntimeError: if it has been stopped, and is not to be started again.
+        """
+        if self._stopped is not None:
+            raise RuntimeError("what has been stopped can't be started again: make another one")
+        if not self._begun:
+            self.privilegedStartService()
+        super().startService()  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """
@@ -167,6 +181,7 @@ class Supervisor(Service):
         except BaseException:
             self._close()
             raise
+        self._begun = True
         log.info("{count} workers are started", count=len(self.slots))
         for slot in self.slots:
             self._start(slot)

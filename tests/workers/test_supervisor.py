@@ -173,6 +173,20 @@ class StartTests(SupervisorTestCase):
         self.addCleanup(self.end, supervisor)
         self.assertEqual(self.last.setup.listening, {})
 
+    def test_without_privileges(self) -> None:
+        """As when C{twist} runs it."""
+        supervisor = self.make(2)
+        self.addCleanup(self.end, supervisor)
+        supervisor.startService()
+        self.assertEqual(len(self.reactor.processes), 2)
+        self.assertEqual(set(self.last.setup.listening), {"clientListener", "tunnelListener"})
+
+    def test_not_again(self) -> None:
+        supervisor = self.run_workers(1)
+        self.end(supervisor)
+        self.assertRaises(RuntimeError, supervisor.startService)
+        self.assertEqual(len(self.reactor.processes), 1)
+
     def test_an_address_in_use(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
