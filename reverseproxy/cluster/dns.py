@@ -173,6 +173,40 @@ class _Controller:
         """Questions that are open run into their timeouts."""
 
 
+class _Datagrams(dns.DNSDatagramProtocol):
+    """
+    Takes an answer only from whom was asked.
+
+    Twisted looks at that from 26.10 on, by the text of the address, which is not
+    the same in a question and in an answer for every address of IPv6.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(_Controller(), reactor=reactor)  # type: ignore[no-untyped-call]
+        self._asked: dict[int, tuple[str, int]] = {}
+
+    def writeMessage(self, message: dns.Message, address: tuple[str, int]) -> None:  # noqa: N802 - Twisted's name
+        """Ask."""
+        live = self.liveMessages
+        if len(self._asked) > 2 * len(live) + 16:
+            self._asked = {number: asked for number, asked in self._asked.items() if number in live}
+        self._asked[message.id] = address
+        super().writeMessage(message, address)
+
+    def datagramReceived(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Hear an answer."""
+        asked = self._asked.get(int.from_bytes(data[:2], "big"))
+        if asked is None or _comparable(asked) != _comparable(addr):
+            log.debug("an answer from {address} to nothing that it was asked is dropped", address=addr)
+            return
+        super().datagramReceived(data, asked)
+
+
+def _comparable(address: tuple[str, int]) -> tuple[object, int]:
+    # What is received does not say by which interface, as the address of a question may.
+    return ip_address(address[0].partition("%")[0]), address[1]
+
+
 @dataclass(slots=True)
 class _Socket:
     """
@@ -327,7 +361,7 @@ class DnsClient:
             return socket
         if socket is not None:
             maybeDeferred(socket.port.stopListening)
-        protocol = dns.DNSDatagramProtocol(_Controller(), reactor=self._reactor)
+        protocol = _Datagrams(self._reactor)
         port = self._reactor.listenUDP(0, protocol, interface="::" if v6 else "")
         socket = self._sockets[v6] = _Socket(protocol, port, now + SOCKET_LIFE)
         return socket

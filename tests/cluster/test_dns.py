@@ -342,10 +342,32 @@ class ClientTests(SynchronousTestCase):
         self.network.answer(code=dns.EREFUSED)
         self.assertEqual(receiver.events, ["10.0.0.1 has answered with the error 5", "end"])
 
+    def test_addresses_that_are_written_otherwise(self) -> None:
+        for asked, source in (
+            ("2001:DB8:0::1", "2001:db8::1"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("fe80::1", "fe80::1%2"),
+        ):
+            self.make(asked)
+            receiver = self.ask()
+            self.network.answer(a("6.6.6.6"), source=("fe80::2", 53))
+            self.network.answer(a("10.1.0.1"), source=(source, 53))
+            self.assertEqual(receiver.events[0], ("10.1.0.1", 80))
+
+    def test_what_was_asked_is_forgotten(self) -> None:
+        self.make("10.0.0.1", attempts=1)
+        for _ in range(100):
+            self.ask()
+            self.network.advance(3)
+        self.assertLess(len(self.network.ports[-1].protocol._asked), 20)
+
     def test_forged(self) -> None:
         """Answers from elsewhere are no answers."""
         receiver = self.ask()
-        self.network.answer(a("6.6.6.6"), source=("10.0.0.2", 53))
+        for source in (("10.0.0.2", 53), ("10.0.0.1", 54), ("::1", 53)):
+            self.network.answer(a("6.6.6.6"), source=source)
+        self.network.ports[-1].protocol.datagramReceived(b"", ("10.0.0.1", 53))
+        self.network.ports[-1].protocol.datagramReceived(b"\0\0" + bytes(10), ("10.0.0.1", 53))
         self.assertEqual(receiver.events, [])
         self.network.answer(a("10.1.0.1"))
         self.assertEqual(receiver.events[0], ("10.1.0.1", 80))
