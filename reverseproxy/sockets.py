@@ -30,6 +30,7 @@ __all__ = [
     "TcpInfo",
     "descriptor_of",
     "is_gone",
+    "heed_reset",
     "tune",
     "waits_since",
 ]
@@ -83,6 +84,9 @@ Seconds; there is no telling in less whether a peer without room is gone.
 
 Kernels answer no more than two window probes in a second.
 """
+
+_CLOSED: Final = 7
+"""C{TCP_CLOSE}: what C{tcpi_state} is, the first byte of C{struct tcp_info}, when a connection was reset."""
 
 _SLICE: Final = 500
 """Connections that are looked at in one go, which takes less than a millisecond."""
@@ -169,13 +173,15 @@ class _Tuned(ref[Any]):
     @ivar connection: its socket.
     @ivar timeout: how long its peer may be silent, in seconds.
     @ivar due: when it is to be looked at, in the clock's seconds.
+    @ivar ended: whether the peer has sent its end, so that nothing is read any more.
     @ivar waits_since: since when something is known to have waited for an
         answer; L{None} if nothing does.
     """
 
-    __slots__ = ("connection", "due", "timeout", "waits_since")
+    __slots__ = ("connection", "due", "ended", "timeout", "waits_since")
 
     connection: socket.socket
+    ended: bool
     timeout: float
     due: float
     waits_since: float | None
@@ -235,7 +241,24 @@ def _register(transport: Any, connection: socket.socket, timeout: float) -> None
         entry.connection = connection
         entry.timeout = max(timeout, _LEAST)
         entry.due = 0.0
+        entry.ended = False
         entry.waits_since = None
+
+
+def heed_reset(transport: Any) -> None:
+    """
+    Notice a reset of a connection on which the peer has sent its end.
+
+    Nobody reads from it any more, and would find out.  A peer that has closed
+    the connection altogether looks like one that waits for an answer; but its
+    kernel forgets the connection after a minute or so, and answers what it is
+    asked (TCP keepalive) with a reset from then on.  L{PeerSweep} sees that.
+
+    @param transport: of a connection that L{tune} was told of, over TLS or not.
+    """
+    entry = _tuned.get(descriptor_of(transport))
+    if entry is not None and entry() is _tcp_socket(transport)[0]:
+        entry.ended = True
 
 
 def descriptor_of(transport: Any) -> int:
@@ -315,13 +338,24 @@ class PeerSweep:
             # A little less than it could be, as timers are late.
             entry.due = now + entry.timeout * _LOOKS - self._period / 2
             try:
-                probes, unacked, _, _ = found = unpack(entry.connection.getsockopt(tcp, option, size))
+                raw = entry.connection.getsockopt(tcp, option, size)
             except OSError:
                 if _tuned.get(descriptor) is entry:
                     del _tuned[descriptor]  # it is closed
                 continue
+            probes, unacked, _, _ = found = unpack(raw)
+            if entry.ended and raw[0] == _CLOSED:
+                self._end(entry)
+                continue
             if probes or unacked or entry.waits_since is not None:
                 self._judge(entry, TcpInfo._make(found), now)
+
+    def _end(self, entry: _Tuned) -> None:
+        """A peer that had sent its end has closed the connection altogether."""
+        entry.ended = False
+        transport = entry()
+        if transport is not None:
+            transport.abortConnection()
 
     def _judge(self, entry: _Tuned, info: TcpInfo, now: float) -> None:
         since = entry.waits_since = waits_since(info, entry.waits_since, now)

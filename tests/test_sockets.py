@@ -8,6 +8,7 @@ from struct import pack
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -15,15 +16,16 @@ from twisted.internet.endpoints import (
     UNIXServerEndpoint,
     connectProtocol,
 )
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IHalfCloseableProtocol, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from reverseproxy import sockets
-from reverseproxy.sockets import INFO_SIZE, PeerSweep, TcpInfo, is_gone, tune, waits_since
+from reverseproxy.sockets import INFO_SIZE, PeerSweep, TcpInfo, heed_reset, is_gone, tune, waits_since
 from tests.blackhole import blackhole
 from tests.tunnel.logged import capture
 
@@ -146,6 +148,43 @@ class TransportTests(TestCase):
             self.assertEqual(isinstance(transport, ProtocolWrapper), wrap)
             self.assertEqual(tuning(transport.getHandle()), expected(6, 2, 3, 0))
 
+    async def test_peers_that_are_gone_behind_their_end(self) -> None:
+        """Nobody reads any more, but the kernel knows, or finds out by asking."""
+        for way in ("reset", "close"):
+            ended: Deferred[None] = Deferred()
+            lost: Deferred[None] = Deferred()
+
+            @implementer(IHalfCloseableProtocol)
+            class Server(Protocol):
+                def connectionMade(self) -> None:
+                    tune(self.transport, 2.0)
+
+                def readConnectionLost(self, ended: Deferred[None] = ended) -> None:
+                    heed_reset(self.transport)
+                    ended.callback(None)
+
+                def writeConnectionLost(self) -> None:
+                    raise AssertionError
+
+                def connectionLost(self, reason: Any, lost: Deferred[None] = lost) -> None:
+                    lost.callback(None)
+
+            factory = Factory.forProtocol(Server)
+            port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+            self.addCleanup(port.stopListening)
+            sweep = PeerSweep(reactor)  # type: ignore[arg-type]
+            sweep.start()
+            self.addCleanup(sweep.stop)
+            with socket.create_connection(("127.0.0.1", port.getHost().port)) as client:
+                # How long its kernel remembers a connection that it has closed.
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
+                client.shutdown(socket.SHUT_WR)
+                await ended
+                self.assertFalse(lost.called)  # it waits for something
+                if way == "reset":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+            await lost
+
     async def test_unix(self) -> None:
         path = self.mktemp()
         transport = await self.served(
@@ -227,6 +266,7 @@ class FakeConnection:
 
     family = socket.AF_INET
     found: TcpInfo | None = TcpInfo(0, 0, 0, 0)
+    state = 1
     looks = 0
 
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
@@ -234,7 +274,7 @@ class FakeConnection:
         if self.found is None:
             raise OSError("closed")
         probes, unacked, data_age, ack_age = self.found
-        return pack("=3xB20xI24xII", probes, unacked, data_age, ack_age)
+        return pack("=B2xB20xI24xII", self.state, probes, unacked, data_age, ack_age)
 
 
 class FakeTransport:
@@ -260,7 +300,7 @@ class SweepTests(SynchronousTestCase):
         transport, connection = FakeTransport(), FakeConnection()
         entry = self.tuned[len(self.tuned)] = sockets._Tuned(transport)
         entry.connection = connection  # type: ignore[assignment]
-        entry.timeout, entry.due, entry.waits_since = timeout, 0.0, None
+        entry.timeout, entry.due, entry.ended, entry.waits_since = timeout, 0.0, False, None
         return transport, connection
 
     def lapse(self, seconds: float, *silent: FakeConnection) -> None:
@@ -284,6 +324,15 @@ class SweepTests(SynchronousTestCase):
         self.assertRegex(
             events.text(), "^somebody is gone: 3 segments without an answer, nothing heard of it for [34]"
         )
+
+    def test_a_reset_that_nobody_would_read(self) -> None:
+        (read, one), (ended, other) = self.add(), self.add()
+        self.tuned[1].ended = True
+        self.lapse(10)
+        self.assertEqual((read.aborted, ended.aborted), (0, 0))
+        one.state = other.state = 7
+        self.lapse(5)
+        self.assertEqual((read.aborted, ended.aborted), (0, 1))
 
     def test_probes_are_told_apart_in_the_log(self) -> None:
         transport, connection = self.add()

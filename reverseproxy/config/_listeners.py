@@ -207,6 +207,12 @@ class ProxyConfig(Model):
         quiet=True,
         why="not acted on: requests take no threads that could be too many",
     )
+    abort_on_half_close: Bool = key(
+        False,
+        "Whether a client that closes its sending side is taken for one that is gone, so that its requests "
+        "are broken off. If not, what it has asked for is answered.",
+        ours=True,
+    )
     extend_config: ProtocolOptions = key(ProtocolOptions(), "Options by protocol.")
 
     @property

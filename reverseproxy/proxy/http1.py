@@ -37,6 +37,7 @@ from reverseproxy.proxy.exchange import Exchange
 from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
 from reverseproxy.routing import Router
+from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import keep_back, pass_on
 from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
@@ -90,6 +91,7 @@ class Http1Settings:
     @ivar idle_timeout: seconds without a request after which a connection is
         closed; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
+    @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar head_timeout: seconds for the head of a request to come.
     @ivar linger: seconds that a closing connection may take.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
@@ -105,6 +107,7 @@ class Http1Settings:
     http2: Http2Options = field(default_factory=Http2Options)
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    abort_on_half_close: bool = False
     head_timeout: float = HEAD_TIMEOUT
     linger: float = LINGER
     random: Callable[[], float] = random
@@ -134,6 +137,8 @@ class Http1Proxy(Switchable):
         self.settings = settings
         self.info = info
         self.draining = False
+        self._parting = False  # one of the next responses is the last one
+        self._eof = False  # the client sends no more
         self.full = False
         self._keep_alive = True  # behind the current response
         self._chunked = False  # the body of the current response goes out in chunks of ours
@@ -183,9 +188,9 @@ class Http1Proxy(Switchable):
     def drain(self) -> None:
         """See L{IDrainable}."""
         if self.busy:
-            self.draining = True
+            self.draining = self._parting = True
         elif not self.info.reverse:
-            self.draining = True
+            self.draining = self._parting = True
             self._close(linger=True)
 
     # the connection
@@ -256,7 +261,9 @@ class Http1Proxy(Switchable):
             if self._exchange is not None or not events:
                 break
         self._running = False
-        if events or not self._reading or self._parser.held:
+        if self._eof:
+            self._look_at_end()
+        elif events or not self._reading or self._parser.held:
             self.update_reading()
 
     def _pass_on(self) -> None:
@@ -276,7 +283,7 @@ class Http1Proxy(Switchable):
 
     def update_reading(self) -> None:
         """Read on, or pause, as what has come demands."""
-        if self._closing or self._tunnel is not None:
+        if self._closing or self._eof or self._tunnel is not None:
             return
         exchange = self._exchange
         reading = not (
@@ -353,7 +360,7 @@ class Http1Proxy(Switchable):
             and request.http11
             and request.keep_alive
             and exchange.request_complete
-            and not self.draining
+            and not self._parting
             and not request.upgrade
         ):
             # Nothing has to be changed.
@@ -370,7 +377,7 @@ class Http1Proxy(Switchable):
             return
         # While the request is incomplete it is not known whether all of it will be read: the host may
         # have heard enough.  What was announced must hold.
-        keep_alive = request.keep_alive and exchange.request_complete and not self.draining
+        keep_alive = request.keep_alive and exchange.request_complete and self._goes_on
         self._chunked = False
         if head.length < 0:
             if request.http11:
@@ -390,7 +397,7 @@ class Http1Proxy(Switchable):
     ) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         request = exchange.head
-        keep_alive = request.keep_alive and exchange.request_complete and not self.draining
+        keep_alive = request.keep_alive and exchange.request_complete and self._goes_on
         lines = [status_line(status)]
         if status >= 200 and status not in (204, 304):
             if body:
@@ -423,6 +430,10 @@ class Http1Proxy(Switchable):
         if not keep_alive or self.draining:
             # A client that asked for the close, and has sent everything, sends no more.
             self._close(linger=exchange.head.keep_alive or not exchange.request_complete)
+            return
+        if self._eof:
+            if not self._running:
+                self._run()
             return
         now = self._clock.seconds()
         if self._parser.in_head:
@@ -457,6 +468,8 @@ class Http1Proxy(Switchable):
             self._events.extend(self._parser.resume())
         except Exception:
             self._events.append(self._parser_failed())
+        if self._eof:
+            self._drop_incomplete()
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
@@ -471,6 +484,8 @@ class Http1Proxy(Switchable):
             self._clock,
             (lambda _: self._tunnel_closed(), exchange.tunnel_closed),
         )
+        if self._eof and self.relay is not None:
+            self.relay.readConnectionLost()
 
     def _tunnel_closed(self) -> None:
         if self._tunnel is None or self.relay is None:
@@ -580,7 +595,7 @@ class Http1Proxy(Switchable):
         if not self._reading:
             self._reading = True
             transport.resumeProducing()
-        if linger and hasattr(transport, "loseWriteConnection"):
+        if linger and not self._eof and hasattr(transport, "loseWriteConnection"):
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
@@ -591,7 +606,42 @@ class Http1Proxy(Switchable):
             self.transport.abortConnection()
 
     def http_read_closed(self) -> None:
-        """The client sends no more: it wants no answer either, as far as we can know."""
+        """
+        The client sends no more.
+
+        What it has asked for is answered.  Whether it still wants the answers
+        can't be known before they are sent.
+        """
+        self._eof = self._parting = True
+        if not (self._closing or self.settings.abort_on_half_close):
+            self._drop_incomplete()
+            self._look_at_end()
+            if not self._closing:
+                heed_reset(self.transport)
+        else:
+            self._leave()
+
+    def _drop_incomplete(self) -> None:
+        """Forget what has come of a request of which nothing more comes."""
+        events = self._events
+        while events and type(events[-1]) is not End and type(events[-1]) is not HttpError:
+            events.pop()
+
+    def _look_at_end(self) -> None:
+        """Leave a client that sends no more when there is nothing to answer any more."""
+        exchange = self._exchange
+        if not (self._closing or self._events) and (exchange is None or not exchange.request_complete):
+            self._leave()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether another request may follow the current one."""
+        if not self._parting:
+            return True
+        return not self.draining and (bool(self._events) or self._parser.held_size > 0)
+
+    def _leave(self) -> None:
+        """Close; whoever sends no more needs no time for it."""
         self._cancel("the client closed the connection")
         self._closing = True
         self._parser.close()

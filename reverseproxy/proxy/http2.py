@@ -16,7 +16,7 @@ from __future__ import annotations
 
 __all__ = ["Http2Proxy", "Http2Stream"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
@@ -33,6 +33,7 @@ from reverseproxy.proxy.http1 import Http1Settings
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
+from reverseproxy.sockets import heed_reset
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.wire.grpc import error_fields, error_trailers, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
@@ -323,6 +324,7 @@ class Http2Proxy(Http2Protocol):
         self._idle_since = 0.0
         self._warned_until = inf  # when the last streams are named
         self._named = False
+        self._eof = False  # the client sends no more
 
     # IDrainable
 
@@ -565,7 +567,7 @@ class Http2Proxy(Http2Protocol):
     def _forget(self, stream: Http2Stream) -> None:
         if self._streams.pop(stream.number, None) is not None and not self._streams:
             self._idle_since = self.clock.seconds()
-            if self._named or self.http2.going:
+            if self._named or self._eof or self.http2.going:
                 self.flush()  # and close behind it
             elif self.settings.idle_timeout is not None:
                 self._look_at(self._idle_since + self.settings.idle_timeout)
@@ -586,8 +588,10 @@ class Http2Proxy(Http2Protocol):
                     and not self.http2.is_open(stream.number)
                 ):
                     self._forget(stream)
-        if not streams and (self._named or self.http2.going) and not self.ending:
-            self._finish(ErrorCode.NO_ERROR, "", linger=not self.http2.going)
+        if self._eof and not self.full:
+            self._give_up_what_waits()
+        if not streams and (self._named or self._eof or self.http2.going) and not self.ending:
+            self._finish(ErrorCode.NO_ERROR, "", linger=not (self._eof or self.http2.going))
 
     # timers
 
@@ -635,6 +639,32 @@ class Http2Proxy(Http2Protocol):
         self._forget(stream)
 
     # the end
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more: what it has asked for in full is answered."""
+        if self.ending or self.settings.abort_on_half_close:
+            super().readConnectionLost()
+            return
+        self._eof = True
+        self._greeted_by = inf
+        self._break_off("the client closed the connection", lambda number: not self.http2.has_ended(number))
+        if self._streams:
+            heed_reset(self.transport)
+        else:
+            super().readConnectionLost()
+
+    def _give_up_what_waits(self) -> None:
+        """Nothing more opens the windows of a client that sends no more: what has no room in them is lost."""
+        self._break_off("the client opens no window any more", lambda number: self.http2.unsent(number) > 0)
+
+    def _break_off(self, reason: str, which: Callable[[int], bool]) -> None:
+        streams = [stream for number, stream in self._streams.items() if which(number)]
+        for stream in streams:
+            self.http2.reset(stream.number, ErrorCode.CANCEL)
+            stream.was_reset(reason)
+            self._streams.pop(stream.number, None)
+        if streams and self._streams:
+            self.flush()
 
     def _ended(self, reason: str) -> None:
         streams = list(self._streams.values())

@@ -89,6 +89,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         http2=plan.config.http2,
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
+        abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
     )
 
@@ -118,6 +119,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         max_frame=dialect.max_frame,
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
+        abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
     )
     return Candidate(name, protocol.detect, with_idle_timeout(settings, RpcProxy))

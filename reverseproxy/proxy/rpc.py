@@ -39,6 +39,7 @@ from reverseproxy.proxy.rpc_deadlines import Deadlines
 from reverseproxy.proxy.rpc_exchange import RpcExchange
 from reverseproxy.proxy.rpc_upstream import Batch, RpcClient
 from reverseproxy.routing import Router
+from reverseproxy.sockets import heed_reset
 from reverseproxy.wire.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
 
 log = Logger()
@@ -89,6 +90,7 @@ class RpcSettings:
     @ivar idle_timeout: seconds without a byte after which a connection is
         closed, if no request is under way; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
+    @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     """
 
@@ -101,6 +103,7 @@ class RpcSettings:
     max_frame: int = MAX_FRAME
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    abort_on_half_close: bool = False
     random: Callable[[], float] = random
 
 
@@ -276,7 +279,7 @@ class RpcProxy(Rebindable):
 
     def update_reading(self) -> None:
         """Read on, or pause, as what is under way demands."""
-        if self._closing or self._lost:
+        if self._closing or self._lost or self._eof:
             return
         reading = not (
             self._full or self._blocking or len(self._exchanges) >= MAX_REQUESTS or self._held >= HELD_LIMIT
@@ -490,10 +493,12 @@ class RpcProxy(Rebindable):
             return
         self._eof = True
         self._decoder.close()
-        self._close_if_done()
-        if not self._closing:
-            self._stop_drain_timer()
-            self._drain_timer = self._clock.callLater(LINGER, self._abort, "the client closed the connection")
+        if self.settings.abort_on_half_close:
+            self._abort("the client closed the connection")
+        else:
+            self._close_if_done()
+            if not self._closing:
+                heed_reset(self.transport)
 
     def writeConnectionLost(self) -> None:
         """Our half is closed, as we wanted it."""

@@ -210,6 +210,7 @@ class Peer:
                 )
                 link.leaving = self._parting.add
                 link.parted = self._parting.discard
+                link.may_leave = self._may_leave
                 return link
 
             connecting: Deferred[IProtocol] = self._endpoint.connect(Building(make))
@@ -217,6 +218,10 @@ class Peer:
 
         dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
         return dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
+
+    def _may_leave(self) -> bool:
+        """Whether one more link may finish what it has begun while another one takes its place."""
+        return len(self._parting) < self._plan.config.connection_num
 
     # ending
 

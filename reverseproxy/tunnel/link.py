@@ -23,7 +23,7 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakePostponed, HandshakeRefused
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
-from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
 from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune
 from reverseproxy.tls import peer_identity
 from reverseproxy.transport.mux import MuxSession
@@ -51,6 +51,11 @@ def _stay(link: AgentLink) -> None:
     """Stand in until somebody wants to know of a link that leaves."""
 
 
+def _never() -> bool:
+    """Stand in until somebody knows whether there may be another link in place of one that leaves."""
+    return False
+
+
 def _is_busy(protocol: Any) -> bool:
     return IDrainable.providedBy(protocol) and protocol.busy
 
@@ -66,6 +71,8 @@ class AgentLink(Handover):
     @ivar session: the connection's streams, if the server has agreed to them.
     @ivar leaving: called with this link when the server wants no more of it, but
         requests are under way; the slot is told that it is lost.
+    @ivar may_leave: whether there may be another link in place of one that still
+        has something under way.
     @ivar parted: called with this link when the connection is lost.
     """
 
@@ -98,6 +105,7 @@ class AgentLink(Handover):
         self.lost: Callable[[Failure], None] = _ignore
         self.leaving: Callable[[AgentLink], object] = _stay
         self.parted: Callable[[AgentLink], object] = _stay
+        self.may_leave: Callable[[], bool] = _never
         self._streams = streams
         self._quiet_since: dict[MuxStream, float] = {}
         self._make_init = make_init
@@ -315,6 +323,25 @@ class AgentLink(Handover):
     def _tell_lost(self, reason: Failure) -> None:
         lost, self.lost = self.lost, _ignore
         lost(reason)
+
+    def readConnectionLost(self) -> None:
+        """
+        The server sends no more: what it has asked for is answered, but not waited for.
+
+        It may be a client at the other end of a session, or the server may be
+        gone, and then the slot should not be.
+        """
+        super().readConnectionLost()
+        if (
+            self._hosted
+            and self._closing is None
+            and not self.gone
+            and self.busy
+            and not isinstance(self.inner, RelayEnd)
+            and self.may_leave()
+        ):
+            self.leaving(self)
+            self._tell_lost(Failure(ConnectionDone("the server sends no more")))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the hosted protocol, then tell the slot."""

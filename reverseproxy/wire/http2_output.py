@@ -252,6 +252,11 @@ class Output:
         stream = self._streams.get(number)
         return 0 if stream is None else stream.pending_size
 
+    def has_ended(self, number: int) -> bool:
+        """Whether the peer has sent all of its message on a stream."""
+        stream = self._streams.get(number)
+        return stream is None or not stream.remote_open
+
     def is_open(self, number: int) -> bool:
         """Whether a stream has not ended in both directions."""
         return number in self._streams

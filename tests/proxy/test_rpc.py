@@ -282,12 +282,14 @@ class BadClientTests(RpcTestCase):
         self.world.turn()
         self.assertTrue(client.wire.lost)
 
-    def test_half_closed_and_never_answered(self) -> None:
+    def test_half_closed_and_gone(self) -> None:
         client, _host = self.set_up()
         client.send(request(5, timeout=-1))
         client.wire.end()
         self.world.turn(16)
-        self.assertTrue(client.wire.lost)
+        self.assertFalse(client.wire.lost)
+        client.wire.reset()
+        self.assertIn("lost", self.world.records[0].flag)
 
     def test_end_of_file_when_idle(self) -> None:
         client, _host = self.set_up()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -56,6 +57,17 @@ class Hosted(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.events.append("lost")
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloseable(Hosted):
+    """One that goes on when the server sends no more."""
+
+    def readConnectionLost(self) -> None:
+        self.events.append("end")
+
+    def writeConnectionLost(self) -> None:
+        self.events.append("sent")
 
 
 @implementer(IConnectionSink)
@@ -407,6 +419,41 @@ class HostingTests(SynchronousTestCase):
         self.bench.turn()
         self.assertEqual(hosted.events, ["made", "lost"])
         self.assertEqual(self.bench.told, ["accepted", "lost"])
+
+    def half_closed(self, make: Any, may_leave: bool) -> tuple[Bench, list[str]]:
+        """Let a server send no more while something is under way."""
+        bench = Bench(Sink(make))
+        told = bench.told
+        bench.link.leaving = lambda link: told.append("leaving")
+        bench.link.parted = lambda link: told.append("parted")
+        bench.link.may_leave = lambda: may_leave
+        bench.serve().busy = True
+        bench.wire.end()
+        bench.turn()
+        self.assertFalse(bench.wire.lost)
+        return bench, told
+
+    def test_half_close_while_something_is_under_way(self) -> None:
+        """The slot does not wait for the answer to a server that may be gone."""
+        bench, told = self.half_closed(HalfCloseable, True)
+        self.assertEqual(told, ["accepted", "leaving", "lost"])
+        bench.wire.reset()
+        self.assertEqual(told, ["accepted", "leaving", "lost", "parted"])
+
+    def test_half_close_while_others_are_leaving(self) -> None:
+        bench, told = self.half_closed(HalfCloseable, False)
+        self.assertEqual(told, ["accepted"])
+        bench.wire.reset()
+        self.assertEqual(told, ["accepted", "lost", "parted"])
+
+    def test_half_close_of_a_session(self) -> None:
+        """It is the client's, who uses the connection up."""
+
+        class Session(RelayEnd):
+            busy = False
+
+        _, told = self.half_closed(lambda: Session(Clock()), True)
+        self.assertEqual(told, ["accepted"])
 
 
 class FailingTests(SynchronousTestCase):
