@@ -38,7 +38,7 @@ from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import BuildProtocol, Listener, bind_all
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
-from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, with_idle_timeout
+from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
 from reverseproxy.proxy.readiness import Readiness, sole_dialects
 from reverseproxy.proxy.rpc_health import rpc_checkers
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
@@ -306,10 +306,10 @@ class ReverseProxy(Service):
                     router=TcpRouter(tcp),
                     clusters=self.clusters,
                     clock=self._reactor,
-                    idle_timeout=tcp.idle_timeout or listener.connection_idle_timeout,
+                    idle_timeout=session_idle(tcp.idle_timeout, listener.connection_idle_timeout),
                     access_log=access_log,
                 )
-                return with_idle_timeout(tcp_settings, TcpProxy)
+                return partial(TcpProxy, tcp_settings)
             case TunnelConfig() as tunnel:
                 server = TunnelServer(
                     listener=listener.name,

@@ -27,7 +27,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.listener import Listener
 from reverseproxy.proxy.http1 import Http1Proxy
-from reverseproxy.proxy.protocols import IDLE_TIMEOUT
+from reverseproxy.proxy.protocols import IDLE_TIMEOUT, SESSION_IDLE
 from reverseproxy.proxy.tcp import TcpProxy
 from reverseproxy.tls import ClientTls, client_endpoint
 from reverseproxy.tls.reload import RELOAD_INTERVAL
@@ -212,12 +212,12 @@ class IdleTimeoutTests(SynchronousTestCase):
         self.assertEqual(self.timeouts("7s"), (7, 7))
 
     def test_tcp(self) -> None:
-        self.assertEqual(self.timeouts(tcp=GONE), (IDLE_TIMEOUT, None))
+        self.assertEqual(self.timeouts(tcp=GONE), (SESSION_IDLE, SESSION_IDLE))
         self.assertEqual(self.timeouts(0, tcp=GONE), (None, None))
         self.assertEqual(self.timeouts("7s", tcp=GONE), (7, 7))
         self.assertEqual(self.timeouts("7s", tcp=5_000_000_000), (5, 5))
         self.assertEqual(self.timeouts(0, tcp="5s"), (5, 5))
-        self.assertEqual(self.timeouts(tcp=0), (IDLE_TIMEOUT, None))
+        self.assertEqual(self.timeouts("7s", tcp=0), (None, None))
 
 
 class ProblemTests(SynchronousTestCase):

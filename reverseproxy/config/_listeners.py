@@ -50,6 +50,9 @@ from reverseproxy.config._values import (
 _HEADER_SIZE: Final = 8192
 _FRAME_SIZE: Final = 16 * 1024 * 1024
 
+STREAM_IDLE: Final = 300.0
+"""Seconds without a byte after which a request is broken off."""
+
 UPSTREAM_PROTOCOLS: Final = ("Auto", "Http1", "Http2", "X", "bolt", "boltv2", "dubbo")
 UPSTREAM_UNUSED: Final = "not acted on, as in MOSN; hosts are spoken to as the client speaks"
 
@@ -213,6 +216,25 @@ class ProxyConfig(Model):
         "are broken off. If not, what it has asked for is answered.",
         ours=True,
     )
+    stream_idle_timeout: Span = key(
+        STREAM_IDLE,
+        "After how long without a byte in either direction a request that is under way is broken off, "
+        "unless its route says otherwise; 0 means never. A byte counts when the other side has taken it, so "
+        "that a client that is slow is never broken off, but one that stands still is.",
+        ours=True,
+    )
+    upgrade_idle_timeout: Span | None = key(
+        None,
+        "The same for what upgraded requests carry, such as WebSockets. Absent: connection_idle_timeout of "
+        "the listener if that is given, else 1h.",
+        ours=True,
+    )
+    timeout_includes_response: Bool = key(
+        False,
+        "Whether the timeout of a route bounds the whole response, up to its end, as in MOSN, unless the "
+        "route says otherwise. If not, it bounds the time until the response begins.",
+        ours=True,
+    )
     extend_config: ProtocolOptions = key(ProtocolOptions(), "Options by protocol.")
 
     @property
@@ -319,8 +341,8 @@ class TcpProxyConfig(Model):
     idle_timeout: Nanoseconds | None = key(
         None,
         "After how long without a byte in either direction a connection is closed: a whole number of "
-        'nanoseconds as in MOSN, or a Go duration such as "5m", which MOSN does not take. Absent or 0 means '
-        "never.",
+        'nanoseconds as in MOSN, or a Go duration such as "5m", which MOSN does not take. 0 means never. '
+        "Absent: connection_idle_timeout of the listener if that is given, else 1h.",
     )
     max_connect_attempts: UInt = key(
         0,
@@ -518,7 +540,11 @@ class ListenerConfig(Model):
         False, "Whether to take plaintext as well where TLS is on; the first byte tells them apart."
     )
     connection_idle_timeout: Span | None = key(
-        None, "After how long without a byte a connection is closed; 0 means never, absent 90 s."
+        None,
+        "After how long a connection is closed on which nothing is under way: no request, and no response "
+        "that is still being taken. 0 means never; absent 90 s, but never for connections of tunnel agents. "
+        "If it is given, it also is the time in which tcp_proxy and upgraded requests must carry something, "
+        "where there is no other for them.",
     )
     max_connections: Annotated[Int, between(0, 2**31 - 1)] = key(
         0,

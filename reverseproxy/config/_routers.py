@@ -35,7 +35,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import Bool, Duration, Free, Int, Regex, Text, UInt, between, quote
+from reverseproxy.config._values import Bool, Duration, Free, Int, Regex, Span, Text, UInt, between, quote
 
 REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
 
@@ -261,8 +261,8 @@ class RetryPolicyConfig(Model):
     )
     retry_timeout: Duration = key(
         0.0,
-        "How long one attempt may take, if that is shorter than the route's timeout. 0 and less mean no "
-        "limit.",
+        "How long the response to one attempt may take to begin, if that is shorter than the route's "
+        "timeout. 0 and less mean no limit.",
         nullable=False,
     )
     num_retries: UInt = key(0, "How often a request may be sent again; less than 3 means 3, as in MOSN.")
@@ -312,9 +312,22 @@ class RouteActionConfig(_HeaderRules):
     )
     timeout: Duration = key(
         0.0,
-        "How long a request may take, up to the end of its response. 0 means 60 s, a negative one no limit. "
-        "Requests may say otherwise, in milliseconds, with the header x-mosn-global-timeout, as in MOSN.",
+        "How long the response may take to begin, once the whole request has been sent. 0 means 60 s, a "
+        "negative one no limit. Requests may say otherwise, in milliseconds, with the header "
+        "x-mosn-global-timeout, as in MOSN.",
         nullable=False,
+    )
+    timeout_includes_response: Bool | None = key(
+        None,
+        "Whether timeout bounds the whole response, up to its end, as in MOSN. Absent: as the proxy filter "
+        "says.",
+        ours=True,
+    )
+    idle_timeout: Span | None = key(
+        None,
+        "After how long without a byte in either direction a request, or what an upgraded one carries, is "
+        "broken off; 0 means never. Absent: as the proxy filter says.",
+        ours=True,
     )
     retry_policy: RetryPolicyConfig | None = key(None, "When and how often to send a request again.")
     prefix_rewrite: Text = key(

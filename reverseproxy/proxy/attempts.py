@@ -125,6 +125,30 @@ class Attempts:
 
     # what a subclass uses
 
+    def _note_lateness(self, settings: Any, peer: str, reason: str, key: str, level: Any) -> None:
+        """
+        Log that a time is over.
+
+        @param settings: of the C{proxy} filter.
+        @param peer: the client's address.
+        @param key: what to change in the configuration.
+        @param level: one of L{LogLevel}.
+        """
+        complaints = settings.complaints
+        if complaints.allow():
+            log.emit(
+                level,
+                "{listener}: a request of {peer} to cluster {cluster}, host {host}: {reason}; see {key}"
+                " ({suppressed} such lines left out before)",
+                listener=settings.listener,
+                peer=peer,
+                cluster="" if self.cluster is None else self.cluster.name,
+                host="none" if self.host is None else self.host.address,
+                reason=reason,
+                key=key,
+                suppressed=complaints.suppressed,
+            )
+
     def _acquire(self) -> None:
         """Take a host, now or when one has become free."""
         cluster = self.cluster

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from reverseproxy.clock import wall_time
@@ -32,6 +32,7 @@ from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.logs import format_time
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.attempts import Attempts, Phase
+from reverseproxy.proxy.deadlines import LOOKS, Clock, Limits, Stage, State, Watch
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.mirror import Mirrored
 from reverseproxy.proxy.pools import IExchange, is_pooled
@@ -42,9 +43,11 @@ from reverseproxy.routing import (
     Redirect,
     RequestFacts,
     normalize_path,
+    patience,
     shown,
     timeouts,
 )
+from reverseproxy.transport.backlog import NOTHING, Backlog
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy
 from reverseproxy.wire.upgrades import agrees
@@ -62,9 +65,6 @@ SWITCHED: Final = 101
 
 TERMINATED: Final = 500
 """The status of a request whose connection to a host of HTTP/2 was lost (spec 4.5)."""
-
-MIRROR_TIMEOUT: Final = 60.0
-"""Seconds that a copy of a request may take."""
 
 # A request with one of these may be sent twice (RFC 9110 9.2.2).  PUT and DELETE
 # could be as well, but who sends one twice and gets 404 or 412 is not amused.
@@ -125,6 +125,9 @@ class IUpstream(IUpgraded, Protocol):
         @return: a transport; L{None} if there is none.
         """
 
+    def backlog(self) -> Backlog:
+        """What of the request the host has not taken."""
+
     def pause(self) -> None:
         """Read no more of the response for now."""
 
@@ -162,8 +165,11 @@ class IDownstream(Protocol):
     def default_host(self) -> bytes:
         """The Host of a request that names none."""
 
-    def set_exchange_deadline(self, deadline: float) -> None:
-        """End the exchange with 504 at a time of the clock."""
+    def set_look(self, when: float) -> None:
+        """Call L{Exchange.look} at a time of the clock, which takes the place of the one before."""
+
+    def backlog(self) -> Backlog:
+        """What the client has not taken."""
 
     def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
         """Send a part of the response: heads, the last of which is final, body and end."""
@@ -208,14 +214,17 @@ class Exchange(Attempts):
     @ivar flag: why there is no complete response of a host, for the access log.
     @ivar reset_code: what error code of HTTP/2 the host broke the response off with.
     @ivar failure: the status that would have been the answer, had none begun.
+    @ivar stalled: whether it is the client that has not taken its answer.
     """
 
     __slots__ = (
         "_answered",
+        "_asked_at",
         "_client",
         "_downstream",
         "_facts",
         "_full",
+        "_interims",
         "_mirrors",
         "_out",
         "_outgoing",
@@ -224,8 +233,10 @@ class Exchange(Attempts):
         "_sent",
         "_sent_at",
         "_timeout",
+        "_tried_at",
         "_try_timeout",
         "_try_timer",
+        "_watch",
         "failure",
         "flag",
         "head",
@@ -235,6 +246,7 @@ class Exchange(Attempts):
         "reset_code",
         "response_at",
         "sent",
+        "stalled",
         "started",
         "status",
         "upstream_local",
@@ -252,6 +264,9 @@ class Exchange(Attempts):
     _try_timer: IDelayedCall | None
     _answered: bool  # the host has sent something
     _full: bool  # the connection to the host holds enough
+    _asked_at: float  # when all of the request had come
+    _interims: int  # answers that were not the last one
+    _watch: Watch | None  # once it has taken so long that somebody looks
     _response_head: ResponseHead | None
 
     def __init__(self, downstream: IDownstream, head: RequestHead, now: float) -> None:
@@ -262,11 +277,14 @@ class Exchange(Attempts):
         self.flag = self.upstream_local = ""
         self._downstream = downstream
         self._timeout = inf
-        self._try_timeout = self._sent_at = 0.0
+        self._try_timeout = self._tried_at = self._sent_at = 0.0
         self._out = []
         self._sent = []
         self._mirrors = ()
-        self.request_complete = self._answered = self._full = False
+        self.request_complete = self._answered = self._full = self.stalled = False
+        self._asked_at = inf
+        self._interims = 0
+        self._watch = None
         self.request_sent_at = self.response_at = self._client = self._route = None
         self._facts = self._try_timer = self._response_head = None
 
@@ -306,6 +324,9 @@ class Exchange(Attempts):
     def end_request(self, end: End) -> None:
         """All of the request has come."""
         self.request_complete = True
+        if NEW < self._phase < DONE:
+            self._asked_at = now = self._clock.seconds()
+            self._downstream.set_look(now + min(self._timeout, self._idle) / LOOKS)
         self._out.append(end)
         for mirror in self._mirrors:
             mirror.add(end)
@@ -327,8 +348,6 @@ class Exchange(Attempts):
                 if self._sent is not None:
                     self._keep(out)
                 client.send(out)
-                downstream = self._downstream
-                downstream.set_exchange_deadline(self._clock.seconds() + self._timeout)
                 if self.status == SWITCHED and self.request_complete:
                     self._switch()
         elif self._phase == NEW:
@@ -352,7 +371,6 @@ class Exchange(Attempts):
     def request_passed(self, size: int) -> None:
         """Bytes of the body have been sent there."""
         self.received += size
-        self._downstream.set_exchange_deadline(self._clock.seconds() + self._timeout)
 
     # finding a host
 
@@ -438,7 +456,13 @@ class Exchange(Attempts):
         lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
         total, self._try_timeout = route.times if lookup is None else timeouts(route, lookup)
         timeout = self._timeout = total or inf
-        downstream.set_exchange_deadline(self.started + timeout)
+        if self.request_complete:
+            self._asked_at = self.started
+        if self.received or not self.request_complete:
+            timeout /= LOOKS
+        idle = route.idle_timeout
+        period = (downstream.settings.stream_idle if idle is None else idle) / LOOKS
+        downstream.set_look(self.started + (timeout if timeout < period else period))
         lb_type = cluster.config.lb_type
         if not route.plain or lb_type in _REMEMBERING:
             self._prepare(route, facts or self._gather_facts(), lb_type)
@@ -480,7 +504,6 @@ class Exchange(Attempts):
             self._outgoing,
             list(self._out),
             (downstream.forwarded_by, downstream.default_host),
-            min(self._timeout, MIRROR_TIMEOUT),
         )
         self._mirrors = (*self._mirrors, mirrored)
 
@@ -544,6 +567,7 @@ class Exchange(Attempts):
         if cluster is not None and cluster.watches_answers:
             self._sent_at = self._clock.seconds()
         if self._try_timeout:
+            self._tried_at = self._clock.seconds()
             self._try_timer = self._clock.callLater(self._try_timeout, self._try_timed_out)
         head = self._outgoing
         if self._route is not None and self._route.auto_host_rewrite:
@@ -690,6 +714,7 @@ class Exchange(Attempts):
         """Pass a 1xx response on, if the client can do something with it, and go on behind it."""
         head = events[index]
         assert isinstance(head, ResponseHead)
+        self._interims += 1
         request = self.head
         if head.status == SWITCHED:
             chosen = (head.lookup("upgrade") or "").encode("utf-8", "surrogateescape")
@@ -800,17 +825,28 @@ class Exchange(Attempts):
         self._next_attempt(at_once)
 
     def _try_timed_out(self) -> None:
-        """One attempt has taken its time; the exchange may have some left."""
+        """One attempt has taken its time, if that has begun; the exchange may have some left."""
         self._try_timer = None
-        client, self._client = self._client, None
+        client = self._client
         if self._phase != ACTIVE or client is None:
             return
+        now = self._clock.seconds()
+        left = self._watched().attempt_ends(now, self._try_timeout, self._tried_at, self._state(client)) - now
+        if left > 0:
+            self._try_timer = self._clock.callLater(left, self._try_timed_out)
+            return
+        self._client = None
         cluster, host = self.cluster, self.host
         if cluster is not None and host is not None and cluster.watches_answers:
             cluster.report(host, Outcome.RESET)
         client.abort("an attempt took too long")
+        reason = (
+            f"the host did not answer within {format_duration(self._try_timeout)}, the time for one attempt"
+        )
+        key = "retry_timeout of the route's retry_policy, or x-mosn-try-timeout"
+        self._complain(reason, key, LogLevel.warn)
         if not self._again(Cause.TRY_TIMEOUT, False):
-            self.fail(504, "the host did not answer in the time for one attempt")
+            self.fail(504, reason)
 
     def _stop_try_timer(self) -> None:
         timer, self._try_timer = self._try_timer, None
@@ -888,9 +924,109 @@ class Exchange(Attempts):
             response_headers=None if response is None else response.lookup,
         )
 
-    def timed_out(self) -> None:
-        """The time for the exchange is over."""
-        self.fail(504, "the request took too long")
+    # time
+
+    @property
+    def clock(self) -> IReactorTime:
+        """What tells the time."""
+        return self._clock
+
+    @property
+    def idle_timeout(self) -> float | None:
+        """Seconds without a byte that the route allows; L{None} if it does not say."""
+        return None if self._route is None else self._route.idle_timeout
+
+    @property
+    def _idle(self) -> float:
+        """Seconds without a byte that are allowed."""
+        idle = self.idle_timeout
+        return self._downstream.settings.stream_idle if idle is None else idle
+
+    def _watched(self) -> Watch:
+        if self._watch is None:
+            self._watch = Watch()
+        return self._watch
+
+    def _limits(self, route: ClusterRoute) -> Limits:
+        idle = self._idle
+        begin = patience(route, self.head.lookup, idle)
+        if begin is None:
+            begin = self._timeout
+        elif self.received > REQUEST_BUFFER:
+            # Kernels, and proxies behind us, may hold the end of a large body for long.
+            begin = max(begin, idle)
+        to_the_end = route.timeout_to_end
+        if to_the_end is None:
+            to_the_end = self._downstream.settings.timeout_to_end
+        return Limits(begin, idle, to_the_end)
+
+    def _state(self, client: IUpstream | None) -> State:
+        downstream, host = self._downstream, self.host
+        waits = downstream.backlog()
+        # What has no body is as good as sent.
+        unsent = client.backlog() if client is not None and self.received else NOTHING
+        returns = host is not None and host.returns
+        stage = Stage.RESPONSE
+        if not self.status:
+            expected = self.head.expect_continue and not (self.received or self._interims)
+            stage = Stage.WAIT if self.request_complete or expected else Stage.REQUEST
+        asked_at = self._asked_at
+        if stage is Stage.WAIT and not self.request_complete:
+            asked_at = self.started
+        return State(
+            stage,
+            asked_at,
+            self._attempts,
+            (self.received, self.sent, self._interims, self._attempts, waits.mark, unsent.mark),
+            (self._interims, unsent.mark),
+            self._interims > 0 or unsent.size > 0,
+            (stage is Stage.REQUEST and self._phase == WAITING)
+            or (returns and (self._full or unsent.size > 0))
+            or (downstream.info.reverse and (downstream.full or waits.size > 0)),
+        )
+
+    def look(self, now: float) -> float:
+        """
+        See whether a time is over, and end the exchange if so.
+
+        @return: when to look again; infinity for never.
+        """
+        route = self._route
+        if self._phase == DONE or route is None:
+            return inf
+        limits, state = self._limits(route), self._state(self._client)
+        found = self._watched().look(now, limits, state)
+        if isinstance(found, float):
+            return found
+        self._time_is_over(found, state, limits)
+        return inf
+
+    def _time_is_over(self, clock: Clock, state: State, limits: Limits) -> None:
+        status = 504
+        if clock is Clock.IDLE:
+            reason, key = f"for {format_duration(limits.idle)}", "stream_idle_timeout of the proxy filter"
+            if self._route is not None and self._route.idle_timeout is not None:
+                key = "idle_timeout of the route"
+            if state.stage is Stage.REQUEST and not state.unsettled:
+                status = 408
+                reason = f"the client sent nothing of the request {reason}"
+            elif state.stage is Stage.REQUEST:
+                reason = f"the host took nothing of the request {reason}"
+            elif self._downstream.full or self._downstream.backlog().size:
+                self.stalled = True
+                reason = f"the client took nothing of the response {reason}"
+            else:
+                reason = f"the host sent nothing of the response {reason}"
+        else:
+            key = "timeout of the route, or x-mosn-global-timeout"
+            what = "begin" if clock is Clock.BEGIN else "come to its end"
+            reason = f"the response did not {what} within {format_duration(limits.begin)}"
+        self._complain(reason, key, LogLevel.info if self.stalled or status == 408 else LogLevel.warn)
+        self.fail(status, reason)
+
+    def _complain(self, reason: str, key: str, level: Any) -> None:
+        downstream = self._downstream
+        self._note_lateness(downstream.settings, downstream.info.remote, reason, key, level)
 
     def cancel(self, reason: str) -> None:
         """The client is gone: whatever is under way for it is dropped."""

@@ -17,6 +17,7 @@ __all__ = ["Http1Proxy", "Http1Settings"]
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from random import random
 from typing import Any
@@ -34,11 +35,14 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.exchange import Exchange
+from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
+from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import keep_back, pass_on
+from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
 
@@ -59,7 +63,7 @@ the response on its way to the client.
 """
 
 # What the deadline of a connection is for.
-_IDLE, _HEAD, _EXCHANGE, _TUNNEL, _CLOSE = range(5)
+_IDLE, _HEAD, _EXCHANGE, _CLOSE = range(4)
 
 HELD_LIMIT = 65536
 """Bytes kept behind a request to switch protocols; reading pauses beyond them."""
@@ -93,7 +97,14 @@ class Http1Settings:
     @ivar access_log: called with each exchange that has ended.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar head_timeout: seconds for the head of a request to come.
-    @ivar linger: seconds that a closing connection may take.
+    @ivar linger: seconds that a closing connection may take once the client has
+        taken everything.
+    @ivar stream_idle: seconds without a byte in either direction after which a
+        request is broken off, if its route does not say; infinity for never.
+    @ivar session_idle: the same for what an upgraded request carries; L{None} for
+        never.
+    @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
+        the route does not say.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     @ivar complaints: bounds the lines about bad requests.
     @ivar misses: bounds the lines about requests that no virtual host takes.
@@ -111,6 +122,9 @@ class Http1Settings:
     head_timeout: float = HEAD_TIMEOUT
     linger: float = LINGER
     random: Callable[[], float] = random
+    stream_idle: float = STALL
+    session_idle: float | None = None
+    timeout_to_end: bool = False
     complaints: Throttle = field(init=False, compare=False)
     misses: Throttle = field(init=False, compare=False)
 
@@ -165,7 +179,8 @@ class Http1Proxy(Switchable):
         self._deadline = inf
         self._awaited = _IDLE
         self._tunnel: tuple[Exchange, IUpgraded] | None = None
-        self._tunnel_seen = (-1, -1)
+        self._session: Upgraded | None = None
+        self._last: LastBytes | None = None  # of what was written when nothing is under way
 
     # IDrainable
 
@@ -329,12 +344,16 @@ class Http1Proxy(Switchable):
 
     # what an exchange tells us
 
-    def set_exchange_deadline(self, deadline: float) -> None:
+    def set_look(self, when: float) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
-        self._deadline = deadline
+        self._deadline = when
         self._awaited = _EXCHANGE
-        if deadline < self._timer_at:
-            self._set_timer(deadline)
+        if when < self._timer_at:
+            self._set_timer(when)
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        return backlog_of(self.transport)
 
     def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}: one write for all of them."""
@@ -459,7 +478,7 @@ class Http1Proxy(Switchable):
         # The client sees that something is missing, and gets what there is; unless the end of the
         # connection would be the end of the body.
         self._close(linger=not exchange.request_complete)
-        if head is None or (head.length < 0 and not self._chunked):
+        if exchange.stalled or head is None or (head.length < 0 and not self._chunked):
             self.transport.abortConnection()
 
     def _upgrade_declined(self) -> None:
@@ -475,7 +494,7 @@ class Http1Proxy(Switchable):
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         self._exchange = None
         self._tunnel = (exchange, client)
-        self._set_idle_deadline(self._clock.seconds(), _TUNNEL)
+        self._set_deadline(inf, _IDLE)
         switch(
             self,
             self._parser.take_held(),
@@ -484,6 +503,8 @@ class Http1Proxy(Switchable):
             self._clock,
             (lambda _: self._tunnel_closed(), exchange.tunnel_closed),
         )
+        if self.relay is not None and client.relay is not None and not self._lost:
+            self._session = Upgraded(exchange, self.relay, client.relay, self.settings, self.info)
         if self._eof and self.relay is not None:
             self.relay.readConnectionLost()
 
@@ -491,6 +512,8 @@ class Http1Proxy(Switchable):
         if self._tunnel is None or self.relay is None:
             return
         (exchange, client), self._tunnel = self._tunnel, None
+        if self._session is not None:
+            self._session.stop()
         exchange.received += self.relay.received
         exchange.sent += 0 if client.relay is None else client.relay.received
         self._record(exchange)
@@ -508,9 +531,9 @@ class Http1Proxy(Switchable):
         if deadline < self._timer_at:
             self._set_timer(deadline)
 
-    def _set_idle_deadline(self, now: float, awaited: int = _IDLE) -> None:
+    def _set_idle_deadline(self, now: float) -> None:
         timeout = self.settings.idle_timeout
-        self._set_deadline(inf if timeout is None else now + timeout, awaited)
+        self._set_deadline(inf if timeout is None else now + timeout, _IDLE)
 
     def _set_timer(self, when: float) -> None:
         self._timer_at = when
@@ -536,11 +559,9 @@ class Http1Proxy(Switchable):
         elif awaited == _HEAD:
             self._head_too_slow()
         elif awaited == _EXCHANGE:
-            self._exchange_too_slow()
-        elif awaited == _TUNNEL:
-            self._tunnel_too_long()
+            self._look_at_exchange()
         else:
-            self.transport.abortConnection()
+            self._look_at_close()
 
     def _stop_timer(self) -> None:
         self._deadline = inf
@@ -550,28 +571,58 @@ class Http1Proxy(Switchable):
             timer.cancel()
 
     def _idle_too_long(self) -> None:
-        if self._exchange is None:
+        """Nothing has been asked for long; but the client may still take what it was answered."""
+        if self._exchange is not None:
+            return
+        now = self._clock.seconds()
+        last = self._last
+        if last is None:
+            last = self._last = LastBytes(self._manner, self.transport)
+            again = last.period if last.left else 0.0
+        else:
+            again = last.look()
+        if again and last.left:
+            self._set_deadline(now + again, _IDLE)
+            return
+        self._last = None
+        if again:
+            self._set_idle_deadline(now)  # that was the end of it
+        elif last.left:
+            self._abandon()
+        else:
             self._close(linger=True)
+
+    @property
+    def _manner(self) -> Parting:
+        """How this connection may end."""
+        settings = self.settings
+        told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
+        return Parting(settings.linger, settings.stream_idle, self.info.reverse, told)
+
+    def _look_at_close(self) -> None:
+        """The connection is closing: see whether the client still takes what is left for it."""
+        assert self._last is not None
+        again = self._last.look()
+        if again:
+            self._set_deadline(self._clock.seconds() + again, _CLOSE)
+        else:
+            self.transport.abortConnection()
+
+    def _abandon(self) -> None:
+        """Close now: the client does not take what it has asked for."""
+        self._closing = True
+        self.transport.abortConnection()
 
     def _head_too_slow(self) -> None:
         if self._exchange is None:
             self._malformed(HttpError(408, "the head of the request took too long"))
 
-    def _exchange_too_slow(self) -> None:
-        if self._exchange is not None:
-            self._exchange.timed_out()
-
-    def _tunnel_too_long(self) -> None:
-        """Nothing may have passed through the tunnel since the last look."""
-        if self._tunnel is None or self.relay is None:
-            return
-        client = self._tunnel[1]
-        seen = (self.relay.received, 0 if client.relay is None else client.relay.received)
-        if seen == self._tunnel_seen:
-            self.relay.close()
-        else:
-            self._tunnel_seen = seen
-            self._set_idle_deadline(self._clock.seconds(), _TUNNEL)
+    def _look_at_exchange(self) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            again = exchange.look(self._clock.seconds())
+            if again < inf and self._exchange is exchange:
+                self._set_deadline(again, _EXCHANGE)
 
     # the end
 
@@ -590,7 +641,7 @@ class Http1Proxy(Switchable):
         transport = self.transport
         if self._passing:
             keep_back(transport)
-        self._set_deadline(self._clock.seconds() + self.settings.linger, _CLOSE)
+        self._begin_end()
         transport.unregisterProducer()
         if not self._reading:
             self._reading = True
@@ -599,6 +650,10 @@ class Http1Proxy(Switchable):
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
+
+    def _begin_end(self) -> None:
+        last = self._last = LastBytes(self._manner, self.transport)
+        self._set_deadline(self._clock.seconds() + last.period, _CLOSE)
 
     def _drop(self, data: bytes) -> None:
         self._unwanted += len(data)
@@ -646,7 +701,7 @@ class Http1Proxy(Switchable):
         self._closing = True
         self._parser.close()
         self._events.clear()
-        self._set_deadline(self._clock.seconds() + self.settings.linger, _CLOSE)
+        self._begin_end()
         lose_connection(self.transport)
 
     def http_lost(self, reason: Failure) -> None:

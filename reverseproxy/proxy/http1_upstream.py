@@ -35,6 +35,7 @@ from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
 from reverseproxy.sockets import tune
 from reverseproxy.transport import pass_on
+from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.transport.mux import StreamRefused
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead, ResponseParser
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk
@@ -151,6 +152,10 @@ class Http1Client(Switchable):
         elif not self.closed:
             self.reused = True
             self._pool.put(self)
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.proxy.exchange.IUpstream}."""
+        return backlog_of(self.transport)
 
     def pause(self) -> None:
         """Read no more for now."""

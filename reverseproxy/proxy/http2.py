@@ -17,6 +17,7 @@ from __future__ import annotations
 __all__ = ["Http2Proxy", "Http2Stream"]
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -25,16 +26,21 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix
+from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Http2Options
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
+from reverseproxy.proxy.deadlines import LOOKS, Pace
 from reverseproxy.proxy.exchange import Exchange
+from reverseproxy.proxy.farewell import LastBytes, Parting, note_loss
 from reverseproxy.proxy.http1 import Http1Settings
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
+from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.sockets import heed_reset
 from reverseproxy.tls import too_weak_for_http2
+from reverseproxy.transport.backlog import Backlog
 from reverseproxy.wire.grpc import error_fields, error_trailers, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
@@ -49,9 +55,6 @@ log = Logger()
 
 WARNING_TIME: Final = 5.0
 """Seconds after which a client that answers no PING has heard that the connection will close."""
-
-STALL: Final = 60.0
-"""Seconds in which a client must take something of a response that is complete here."""
 
 _WARNED: Final = b"draining"
 """The PING behind the first GOAWAY: its answer says that that has arrived."""
@@ -81,12 +84,11 @@ class Http2Stream:
 
     @ivar number: the stream's number.
     @ivar exchange: who serves it, until that is over.
-    @ivar deadline: when the exchange has taken too long, or the client.
-    @ivar grpc: whether it carries a call of gRPC, whose answer may go on for
-        as long as there are messages, and ends with trailers if there is an error
-        of ours.
-    @ivar unsent: bytes of the response that waited for the client at the last
-        look; of a tunnel, bytes that had passed.
+    @ivar deadline: when to look at the exchange, or at what the client has taken.
+    @ivar grpc: whether it carries a call of gRPC, which ends with trailers if
+        there is an error of ours.
+    @ivar idle: seconds in which the client must take something of a response
+        that is complete here; infinity for any time.
     @ivar content: the body of a request to switch protocols, as long as it has
         not come to its end.
     @ivar early: what a client sent behind such a request.
@@ -98,8 +100,8 @@ class Http2Stream:
     __slots__ = (
         "_held",
         "_http2",
+        "_pace",
         "_proxy",
-        "_timeout",
         "content",
         "deadline",
         "default_host",
@@ -108,12 +110,13 @@ class Http2Stream:
         "forwarded_by",
         "full",
         "grpc",
+        "idle",
         "info",
         "max_request_body_size",
         "number",
+        "session",
         "settings",
         "tunnel",
-        "unsent",
     )
 
     def __init__(self, proxy: Http2Proxy, number: int) -> None:
@@ -127,23 +130,26 @@ class Http2Stream:
         self.exchange: Exchange | None = None
         self.deadline = inf
         self.grpc = False
-        self.unsent = 0
+        self.idle = inf
         self.content: Content | None = None
         self.early: list[bytes | End] = []
         self.tunnel: Http2Tunnel | None = None
+        self.session: Upgraded | None = None
         self._proxy = proxy
         self._http2 = proxy.http2
         self._held = False
-        self._timeout = inf
+        self._pace: Pace | None = None
 
     # what an exchange tells us
 
-    def set_exchange_deadline(self, deadline: float) -> None:
+    def set_look(self, when: float) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
-        if self.grpc:
-            self._timeout = deadline - self._proxy.clock.seconds()
-        self.deadline = deadline
-        self._proxy.look_at(deadline)
+        self.deadline = when
+        self._proxy.look_at(when)
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        return self._proxy.backlog_of(self.number)
 
     def response_sink(self) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
@@ -155,8 +161,6 @@ class Http2Stream:
 
     def send(self, exchange: Exchange, events: Sequence[HttpEvent]) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
-        if self.grpc:
-            self.deadline = self._proxy.clock.seconds() + self._timeout
         http2 = self._http2
         number = self.number
         last = len(events) - 1
@@ -220,12 +224,13 @@ class Http2Stream:
 
     def exchange_broken(self, exchange: Exchange) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
-        if self.grpc and not exchange.reset_code:
+        if self.grpc and not exchange.reset_code and not exchange.stalled:
             # A client of gRPC takes a reset for an error in its call.
             trailers = error_trailers(exchange.failure, exchange.flag.encode("utf-8", "replace"))
             self._http2.send_end(self.number, trailers)
         else:
-            self._http2.reset(self.number, exchange.reset_code or ErrorCode.INTERNAL_ERROR)
+            code = ErrorCode.CANCEL if exchange.stalled else ErrorCode.INTERNAL_ERROR
+            self._http2.reset(self.number, exchange.reset_code or code)
         self._over(exchange)
         self._proxy.flush()
 
@@ -233,7 +238,7 @@ class Http2Stream:
         self.exchange = None
         self.full = False
         self._proxy.record(exchange)
-        self._proxy.stream_answered(self)
+        self._proxy.stream_answered(self, exchange)
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
@@ -270,6 +275,12 @@ class Http2Stream:
             self._held = False
             self._http2.release(self.number)
             self._proxy.flush()
+
+    def takes(self) -> bool:
+        """Look whether the client goes on to take a response that is complete here."""
+        if self._pace is None:
+            self._pace = Pace()
+        return self._pace.look(self.backlog().mark, self.info.reverse) < LOOKS
 
     # what the connection tells us
 
@@ -308,7 +319,9 @@ class Http2Proxy(Http2Protocol):
         options = settings.http2
         # A tunnel server that is not one of ours hears nothing that it does not know.
         ours = info.announced or not info.reverse
-        super().__init__(ServerConnection(limits_of(options), ours), settings.clock, settings.linger)
+        told = partial(note_loss, settings.complaints, settings.listener, info.remote)
+        parting = Parting(settings.linger, settings.stream_idle, info.reverse, told)
+        super().__init__(ServerConnection(limits_of(options), ours), settings.clock, parting)
         self.settings = settings
         self.info = info
         self.draining = False
@@ -532,11 +545,12 @@ class Http2Proxy(Http2Protocol):
         if access_log is not None:
             access_log(exchange.record())
 
-    def stream_answered(self, stream: Http2Stream) -> None:
+    def stream_answered(self, stream: Http2Stream, exchange: Exchange) -> None:
         """An exchange is over; its response may not be sent."""
         if self.http2.is_open(stream.number):
-            stream.unsent = self.http2.unsent(stream.number)
-            stream.deadline = self.clock.seconds() + STALL
+            idle = exchange.idle_timeout
+            stream.idle = self.settings.stream_idle if idle is None else idle
+            stream.deadline = self.clock.seconds() + stream.idle / LOOKS
             self._look_at(stream.deadline)
         else:
             self._forget(stream)
@@ -547,22 +561,19 @@ class Http2Proxy(Http2Protocol):
 
         def closed() -> None:
             self._forget(stream)
+            if stream.session is not None:
+                stream.session.stop()
             exchange.received += tunnel.relay.received
-            exchange.sent += tunnel.passed - tunnel.relay.received
+            exchange.sent += 0 if tunnel.other is None else tunnel.other.received
             self.record(exchange)
 
         stream.deadline = inf
-        self._watch_tunnel(stream)
         tunnel.join(client, closed, exchange.tunnel_closed)
+        if tunnel.other is not None and not tunnel.relay.lost:
+            stream.session = Upgraded(exchange, tunnel.relay, tunnel.other, self.settings, self.info)
         early, stream.early = stream.early, []
         for event in early:
             tunnel.received(event)
-
-    def _watch_tunnel(self, stream: Http2Stream) -> None:
-        timeout = self.settings.idle_timeout
-        if timeout is not None:
-            stream.deadline = self.clock.seconds() + timeout
-            self._look_at(stream.deadline)
 
     def _forget(self, stream: Http2Stream) -> None:
         if self._streams.pop(stream.number, None) is not None and not self._streams:
@@ -612,31 +623,46 @@ class Http2Proxy(Http2Protocol):
         timeout = self.settings.idle_timeout
         if timeout is not None and not self._streams:
             if self._idle_since + timeout <= now:
-                self._finish(ErrorCode.NO_ERROR, "idle", linger=True)
-                return inf
+                self._idle_since = self._idle_too_long(now) - timeout
             deadline = min(deadline, self._idle_since + timeout)
         return deadline
+
+    def _idle_too_long(self, now: float) -> float:
+        """
+        Close, if the client has taken everything.
+
+        @return: when to look again.
+        """
+        last = self._last
+        if last is None:
+            last = self._last = LastBytes(self.parting, self.transport)
+            again = last.period if last.left else 0.0
+        else:
+            again = last.look()
+        if again and last.left:
+            return now + again
+        self._last = None
+        if again:
+            return now + (self.settings.idle_timeout or 0.0)  # that was the end of it
+        if last.left:
+            self._abort("the client takes nothing")
+        else:
+            self._finish(ErrorCode.NO_ERROR, "idle", linger=True)
+        return inf
 
     def _stream_late(self, stream: Http2Stream, now: float) -> None:
         stream.deadline = inf
         if stream.exchange is not None:
-            stream.exchange.timed_out()
-            return
-        if stream.tunnel is not None:
-            passed = stream.tunnel.passed
-            if passed == stream.unsent:
-                stream.tunnel.loseConnection()
-            else:
-                stream.unsent = passed
-                self._watch_tunnel(stream)
-            return
-        unsent = self.http2.unsent(stream.number)
-        if unsent < stream.unsent:
-            stream.unsent = unsent
-            stream.deadline = now + STALL
-            return
-        self.http2.reset(stream.number, ErrorCode.CANCEL)
-        self._forget(stream)
+            again = stream.exchange.look(now)
+            if stream.exchange is not None:
+                stream.deadline = again
+        elif stream.tunnel is None and stream.takes():
+            stream.deadline = now + stream.idle / LOOKS
+        elif stream.tunnel is None:
+            reason = f"it took nothing of a response for {format_duration(stream.idle)}"
+            note_loss(self.settings.complaints, self.settings.listener, self.info.remote, reason)
+            self.http2.reset(stream.number, ErrorCode.CANCEL)
+            self._forget(stream)
 
     # the end
 

@@ -22,7 +22,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.proxy.farewell import LastBytes, Parting
 from reverseproxy.proxy.relay import lose_connection
+from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.wire.http2 import ClientConnection, ServerConnection
 from reverseproxy.wire.http2_events import Event
 from reverseproxy.wire.http2_frames import ErrorCode
@@ -48,19 +50,23 @@ class Http2Protocol(Rebindable):
     @ivar full: whether the transport holds as much as it should.
     @ivar ending: whether nothing more is read, but for the peer's close.
     @ivar lost: whether the connection is lost.
+    @ivar parting: how it may end.
+    @ivar heard: when something has come the last time.
     """
 
     transport: Any
 
     def __init__(
-        self, http2: ServerConnection | ClientConnection, clock: IReactorTime, linger: float
+        self, http2: ServerConnection | ClientConnection, clock: IReactorTime, parting: Parting
     ) -> None:
         self.http2 = http2
         self.full = False
         self.ending = False
         self.lost = False
         self.clock = clock
-        self._linger = linger
+        self.parting = parting
+        self.heard = 0.0
+        self._last: LastBytes | None = None  # of what is left for a peer when the connection closes
         self._handling = 0
         self._unwanted = 0
         self._timer: IDelayedCall | None = None
@@ -102,8 +108,9 @@ class Http2Protocol(Rebindable):
                 self.transport.abortConnection()
             return
         self._handling += 1
+        self.heard = now = self.clock.seconds()
         try:
-            self._handle(self.http2.feed(data, self.clock.seconds()))
+            self._handle(self.http2.feed(data, now))
         finally:
             self._handling -= 1
         self.flush()
@@ -135,6 +142,20 @@ class Http2Protocol(Rebindable):
             self._handling -= 1
         self._flushed()
 
+    def backlog_of(self, number: int) -> Backlog:
+        """
+        Find what of a body the peer has not taken; see L{reverseproxy.transport.backlog}.
+
+        What is on its way, within the stream's window, counts as taken: the peer
+        opens the window for it now and then.
+        """
+        size = self.http2.unsent(number)
+        if not size:
+            return NOTHING
+        # While the connection takes nothing, a stream waits for it, and no matter for which of them.
+        below = backlog_of(self.transport).mark if self.full else 0
+        return Backlog(size, (size, self.http2.credit(number), below))
+
     def _finish(self, code: ErrorCode, reason: str, linger: bool) -> None:
         """
         Say that it is over, and close.
@@ -159,7 +180,7 @@ class Http2Protocol(Rebindable):
         self._ended(reason)
         if self.lost:
             return
-        self._set_end(self.clock.seconds() + self._linger)
+        self._begin_end()
         if linger and hasattr(transport, "loseWriteConnection"):
             transport.unregisterProducer()
             transport.loseWriteConnection()
@@ -172,6 +193,10 @@ class Http2Protocol(Rebindable):
             self.ending = True
             self._ended(reason)
             self.transport.abortConnection()
+
+    def _begin_end(self) -> None:
+        last = self._last = LastBytes(self.parting, self.transport)
+        self._set_end(self.clock.seconds() + last.period)
 
     def _set_end(self, deadline: float) -> None:
         self._end_by = deadline
@@ -194,7 +219,12 @@ class Http2Protocol(Rebindable):
         self._timer_at = inf
         now = self.clock.seconds()
         if self._end_by <= now:
-            self.transport.abortConnection()
+            assert self._last is not None
+            again = self._last.look()
+            if again:
+                self._set_end(now + again)
+            else:
+                self.transport.abortConnection()
             return
         deadline = self._end_by
         if not self.ending:

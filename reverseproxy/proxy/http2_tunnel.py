@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.transport.backlog import NOTHING, Backlog
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import Headers, status_line
 from reverseproxy.wire.http2_fields import response_fields
@@ -118,9 +119,9 @@ class Http2Tunnel:
         client.rebind(other.dataReceived)
 
     @property
-    def passed(self) -> int:
-        """Bytes that have passed in both directions."""
-        return self.relay.received + (0 if self._other is None else self._other.received)
+    def other(self) -> RelayEnd | None:
+        """The end of the relay at the host, once they are joined."""
+        return self._other
 
     # what the connection tells us
 
@@ -156,6 +157,10 @@ class Http2Tunnel:
             self._lost = True
             self._producer = None
             self.relay.connectionLost(Failure(reason))
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.transport.backlog.backlog_of}."""
+        return NOTHING if self._lost else self._connection.backlog_of(self._number)
 
     # ITransport, as far as a relay needs it
 

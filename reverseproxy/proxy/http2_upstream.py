@@ -17,7 +17,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_STREAMS", "POOL", "Http2Call", "Http2Client", "Http2Pool", "HttpKeepalive"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, cast
@@ -33,12 +33,14 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
+from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, switching_protocols
 from reverseproxy.proxy.pools import IExchange, register_pool
-from reverseproxy.proxy.relay import LINGER, RelayEnd
+from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.sockets import tune
 from reverseproxy.tls import negotiated_protocol
+from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
 from reverseproxy.wire.http1_headers import ForwardedBy
@@ -244,6 +246,10 @@ class Http2Call:
             if self._exchange is not None:
                 self._exchange.upstream_full(True)
 
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.proxy.exchange.IUpstream}."""
+        return self._client.backlog_of(self.number)
+
     def pause(self) -> None:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
         if not self._paused:
@@ -373,7 +379,7 @@ class Http2Client(Http2Protocol):
     http2: ClientConnection
 
     def __init__(self, pool: Http2Pool) -> None:
-        super().__init__(ClientConnection(LIMITS), pool.clock, LINGER)
+        super().__init__(ClientConnection(LIMITS), pool.clock, Parting(excused=pool.host.returns))
         self.reused = pool.host.returns
         self.scheme = b"http"
         self._pool = pool
@@ -386,6 +392,8 @@ class Http2Client(Http2Protocol):
         self._idle_since = 0.0
         self._ping_at = inf
         self._pong_by = inf
+        self._pinged_at = 0.0
+        self._ping_mark: Hashable = None
         self._local_address: str | None = None
 
     def connectionMade(self) -> None:
@@ -616,12 +624,26 @@ class Http2Client(Http2Protocol):
 
     # timers
 
+    def _still_alive(self, now: float) -> bool:
+        """
+        Look whether a host that has not answered a PING is merely slow.
+
+        The PING waits behind what else is on its way there, and the answer behind
+        what is on its way here.
+        """
+        mark = backlog_of(self.transport).mark
+        if mark == self._ping_mark and self.heard < self._pinged_at:
+            return False
+        self._pinged_at, self._ping_mark = now, mark
+        self._pong_by = now + self._pool.keepalive.timeout
+        return True
+
     def _next_deadline(self, now: float) -> float:
         pool = self._pool
         if self._greeted_by <= now:
             self._abort(f"the host sent no SETTINGS within {GREETING_TIME:g} s")
             return inf
-        if self._pong_by <= now:
+        if self._pong_by <= now and not self._still_alive(now):
             log.warn(
                 "{host} has not answered a PING within {timeout:g} s: its connection is closed",
                 host=pool.host.address,
@@ -633,6 +655,7 @@ class Http2Client(Http2Protocol):
             self._ping_at = now + pool.keepalive.interval
             if self._pong_by == inf:
                 self._pong_by = now + pool.keepalive.timeout
+                self._pinged_at, self._ping_mark = now, backlog_of(self.transport).mark
                 self.http2.ping(b"are you?")
         deadline = min(self._greeted_by, self._pong_by, self._ping_at)
         if pool.idle_timeout is not None and not self.active:

@@ -4,6 +4,8 @@ Copies of requests, for C{request_mirror_policies}.
 A copy goes to a cluster of its own, and whatever becomes of it is no concern of
 the client's: its answer is read and dropped, and a host that is slow, or can't
 be reached, costs the copy and nothing else.
+
+As long as the request is coming, the copy lasts as long as the exchange does.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ log = Logger(__name__)  # which a compiled module can not find out by itself
 BACKLOG: Final = 65536
 """Bytes of a body that are kept for a host that does not take them; the copy is given up beyond them."""
 
+TIMEOUT: Final = 60.0
+"""Seconds that a copy may take once all of the request has come."""
+
 
 class Mirrored(Attempts):
     """One copy."""
@@ -53,13 +58,11 @@ class Mirrored(Attempts):
         head: RequestHead,
         events: Sequence[Event],
         forwarding: tuple[ForwardedBy | None, bytes],
-        timeout: float,
     ) -> None:
         """
         @param events: what has come behind the head so far.
         @param forwarding: what to tell the host about the client, and the
             authority of a request that names none.
-        @param timeout: seconds for everything.
         """
         super().__init__(clock, protocol)
         self.cluster = cluster
@@ -71,10 +74,11 @@ class Mirrored(Attempts):
         self._whole = False  # all of the request is there
         self._keep_alive = False  # behind the response
         self._client: IUpstream | None = None
-        self._deadline: IDelayedCall | None = clock.callLater(timeout, self.fail, 504, "it took too long")
+        self._deadline: IDelayedCall | None = None
         for event in events:
             self._add(event)
-        self._acquire()
+        if self._phase != Phase.DONE:
+            self._acquire()
 
     def add(self, event: Event) -> None:
         """Something more of the request has come."""
@@ -94,8 +98,9 @@ class Mirrored(Attempts):
             self._backlog += len(event)
             if self._backlog > BACKLOG:
                 self.fail(413, "the host does not take it fast enough")
-        elif type(event) is End:
+        elif type(event) is End and self._phase != Phase.DONE:
             self._whole = True
+            self._deadline = self._clock.callLater(TIMEOUT, self.fail, 504, "it took too long")
 
     def _flush(self) -> None:
         client = self._client

@@ -7,10 +7,19 @@ a L{Detector} chooses among them for each connection.
 
 from __future__ import annotations
 
-__all__ = ["IDLE_TIMEOUT", "BuildProtocol", "ProxyPlan", "build_proxy", "with_idle_timeout"]
+__all__ = [
+    "IDLE_TIMEOUT",
+    "SESSION_IDLE",
+    "BuildProtocol",
+    "ProxyPlan",
+    "build_proxy",
+    "session_idle",
+    "with_idle_timeout",
+]
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.interfaces import IProtocol, IReactorTime
@@ -33,6 +42,9 @@ BuildProtocol = Callable[[ConnectionInfo], IProtocol]
 
 IDLE_TIMEOUT: Final = 90.0
 """Seconds after which an idle client connection is closed by default (spec 3.4)."""
+
+SESSION_IDLE: Final = 3600.0
+"""Seconds without a byte after which what joins two connections is closed by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,18 @@ def with_idle_timeout(settings: Any, protocol: Callable[[Any, ConnectionInfo], I
     return build
 
 
+def session_idle(own: float | None, listener: float | None) -> float | None:
+    """
+    Find how long a session of bytes may carry nothing.
+
+    @param own: what is said of such sessions; L{None} for nothing, 0 for any time.
+    @param listener: the same for the listener's connections, as MOSN has it.
+    @return: L{None} for any time.
+    """
+    said = listener if own is None else own
+    return SESSION_IDLE if said is None else said or None
+
+
 def _http(plan: ProxyPlan) -> Http1Settings:
     return Http1Settings(
         listener=plan.listener,
@@ -91,6 +115,9 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         access_log=plan.access_log,
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
+        stream_idle=plan.config.stream_idle_timeout or inf,
+        session_idle=session_idle(plan.config.upgrade_idle_timeout, plan.idle_timeout),
+        timeout_to_end=plan.config.timeout_includes_response,
     )
 
 
@@ -121,6 +148,8 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         access_log=plan.access_log,
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
+        stream_idle=plan.config.stream_idle_timeout or inf,
+        timeout_to_end=plan.config.timeout_includes_response,
     )
     return Candidate(name, protocol.detect, with_idle_timeout(settings, RpcProxy))
 

@@ -15,16 +15,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.proxy.farewell import LINGER, Farewell, Parting
 from reverseproxy.transport import pass_on
-
-LINGER = 15.0
-"""Seconds that a closing connection may take to send what is buffered for it."""
+from reverseproxy.transport.backlog import backlog_of
 
 LONG_BODY = 131072
 """Bytes of an HTTP body that are worth to be passed on without a look at them."""
@@ -40,8 +39,8 @@ def lose_connection(transport: Any) -> None:
     """
     Close a connection once its buffered bytes are out.
 
-    This may wait for ever on a peer that does not read, so set a deadline first
-    (L{LINGER} seconds is a good one): the connection may be lost before this returns.
+    This may wait for ever on a peer that does not read, so begin a L{Farewell}
+    first: the connection may be lost before this returns.
     """
     transport.unregisterProducer()  # TLS transports don't close while they have a producer
     transport.loseConnection()
@@ -59,10 +58,12 @@ class RelayEnd(Rebindable):
 
     @ivar received: bytes received so far on this end.
     @ivar on_close: called once with the reason when this end's connection is lost.
+    @ivar parting: how its connection may end.
     """
 
     transport: Any
     received = 0
+    parting = Parting()
     on_close: Callable[[Failure], None] | None = None
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -71,7 +72,7 @@ class RelayEnd(Rebindable):
         self._early: list[bytes] = []
         self._read_closed = False
         self._write_closed = False
-        self._deadline: IDelayedCall | None = None
+        self._farewell: Farewell | None = None
         self._lost = False
 
     @property
@@ -83,6 +84,11 @@ class RelayEnd(Rebindable):
     def lost(self) -> bool:
         """Whether this end's connection is gone."""
         return self._lost
+
+    @property
+    def closing(self) -> bool:
+        """Whether we close this end's connection."""
+        return self._farewell is not None
 
     def dataReceived(self, data: bytes) -> None:
         """Keep what arrives before this end is coupled."""
@@ -131,10 +137,17 @@ class RelayEnd(Rebindable):
             self.close()
 
     def close(self) -> None:
-        """Close this end's connection when what is buffered for it has been sent."""
-        if not self._lost and self._deadline is None:
-            self._deadline = self._clock.callLater(LINGER, self.abort)
+        """Close this end's connection when what is buffered for it has been sent, and taken."""
+        if not self._lost and self._farewell is None:
+            self._farewell = Farewell(self._clock, self.transport, self.parting)
             lose_connection(self.transport)
+
+    def cut(self) -> None:
+        """Close this end's connection; at once if its peer takes nothing of what is buffered for it."""
+        if backlog_of(self.transport).size:
+            self.abort()
+        else:
+            self.close()
 
     def abort(self) -> None:
         """Close this end's connection now, dropping what is buffered for it."""
@@ -145,8 +158,8 @@ class RelayEnd(Rebindable):
         """Close the other end, then tell C{on_close}."""
         self._lost = True
         self._early.clear()
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        if self._farewell is not None:
+            self._farewell.stop()
         if self._peer is not None:
             self._peer.close()
         if self.on_close is not None:

@@ -19,7 +19,9 @@ __all__ = ["RpcProxy", "RpcSettings"]
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from random import random
 from typing import Any, Final
 
@@ -31,15 +33,20 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
+from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
-from reverseproxy.proxy.relay import LINGER
+from reverseproxy.proxy.deadlines import LOOKS, Pace
+from reverseproxy.proxy.farewell import STALL as STALL_TIMEOUT
+from reverseproxy.proxy.farewell import Farewell, LastBytes, Parting, note_loss
 from reverseproxy.proxy.rpc_deadlines import Deadlines
 from reverseproxy.proxy.rpc_exchange import RpcExchange
 from reverseproxy.proxy.rpc_upstream import Batch, RpcClient
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
+from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.wire.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
 
 log = Logger()
@@ -56,14 +63,14 @@ OUT_LIMIT: Final = 4 * 1024 * 1024
 WRITE_SIZE: Final = 65536
 """Bytes that are given to the transport at once, when it has asked for more."""
 
+LOG_RATE: Final = 10.0
+"""Lines about the clients of one listener, in each second."""
+
+LOG_BURST: Final = 50
+"""How many of them may come at once."""
+
 STALL: Final = 15.0
 """Seconds that a client may keep others from their answers."""
-
-WRITE_TIMEOUT: Final = 60.0
-"""Seconds in which a client must take something of what waits for it."""
-
-FRAME_TIMEOUT: Final = 60.0
-"""Seconds without a byte in the midst of a frame."""
 
 DRAIN_GRACE: Final = 5.0
 """Seconds in which a draining connection still takes requests, if it is not idle for a moment."""
@@ -92,6 +99,12 @@ class RpcSettings:
     @ivar access_log: called with each exchange that has ended.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
+    @ivar stream_idle: seconds without a byte in which nothing of a frame has come,
+        or a client has taken nothing of what waits for it, after which it is cut
+        off; infinity for any time.
+    @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
+        the route does not say.
+    @ivar complaints: bounds the lines about clients, and about times that are over.
     """
 
     listener: str
@@ -105,6 +118,12 @@ class RpcSettings:
     access_log: Callable[[AccessRecord], None] | None = None
     abort_on_half_close: bool = False
     random: Callable[[], float] = random
+    stream_idle: float = STALL_TIMEOUT
+    timeout_to_end: bool = False
+    complaints: Throttle = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
 
 
 @implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
@@ -147,6 +166,9 @@ class RpcProxy(Rebindable):
         self._stall_timer: IDelayedCall | None = None
         self._drain_timer: IDelayedCall | None = None
         self._quiet_timer: IDelayedCall | None = None
+        self._farewell: Farewell | None = None
+        self._pace = Pace()  # of a client that has much to take
+        self._last: LastBytes | None = None  # of what was written when nothing is under way
 
     # IDrainable
 
@@ -268,13 +290,17 @@ class RpcProxy(Rebindable):
         """Nothing that comes can be understood any more."""
         if self._closing or self._lost:
             return
-        log.warn(
-            "{listener}: {peer} sent what is no {protocol}: {reason}",
-            listener=self.settings.listener,
-            peer=self.info.remote,
-            protocol=self.protocol.name,
-            reason=reason,
-        )
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: {peer} sent what is no {protocol}: {reason}"
+                " ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                protocol=self.protocol.name,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
         self._abort(f"the client sent what is no {self.protocol.name}")
 
     def update_reading(self) -> None:
@@ -405,10 +431,9 @@ class RpcProxy(Rebindable):
     def pauseProducing(self) -> None:
         """The transport holds enough."""
         self._full = True
-        if self._write_timer is None:
-            self._write_timer = self._clock.callLater(
-                WRITE_TIMEOUT, self._too_slow, f"it has taken nothing for {WRITE_TIMEOUT:g} s"
-            )
+        if self._write_timer is None and self.settings.stream_idle < inf:
+            self._pace = Pace()
+            self._look_at_client()
         if self.batch is None:
             self.update_reading()
 
@@ -427,16 +452,26 @@ class RpcProxy(Rebindable):
     def stopProducing(self) -> None:
         """The connection is lost; C{connectionLost} says so as well."""
 
-    def _too_slow(self, reason: str) -> None:
-        if self._write_timer is not None and not self._write_timer.active():
-            self._write_timer = None
-        log.warn(
-            "{listener}: {peer} is cut off: {reason}",
-            listener=self.settings.listener,
-            peer=self.info.remote,
-            reason=reason,
-        )
-        self._abort("the client reads too slowly")
+    def _look_at_client(self) -> None:
+        """See whether the client takes anything of what waits for it."""
+        self._write_timer = None
+        idle = self.settings.stream_idle
+        if self._pace.look(backlog_of(self.transport).mark) < LOOKS:
+            self._write_timer = self._clock.callLater(idle / LOOKS, self._look_at_client)
+        else:
+            self._too_slow(f"it has taken nothing for {format_duration(idle)}; see stream_idle_timeout")
+
+    def _too_slow(self, reason: str, flag: str = "the client reads too slowly") -> None:
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: {peer} is cut off: {reason} ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
+        self._abort(flag)
 
     # time
 
@@ -444,18 +479,49 @@ class RpcProxy(Rebindable):
         """Look whether the connection is idle, and again when it could be."""
         self._idle_timer = None
         in_frame = self._decoder.in_frame
-        timeout = FRAME_TIMEOUT if in_frame else self.settings.idle_timeout
-        if timeout is None or self._closing:
+        timeout = self.settings.stream_idle if in_frame else self.settings.idle_timeout
+        if timeout is None or timeout == inf or self._closing:
             return
         left = self._last_byte + timeout - self._clock.seconds()
         if self._exchanges or not self._reading:
             left = max(left, timeout)
+        if left <= 0 and not in_frame:
+            left = self._still_taking(timeout)
         if left > 0:
             self._idle_timer = self._clock.callLater(left, self._watch_idle)
         elif in_frame:
-            self._broken(f"a frame was not finished within {timeout:g} s")
+            idle = format_duration(timeout)
+            self._too_slow(
+                f"nothing has come for {idle} in the midst of a frame; see stream_idle_timeout",
+                "the client sends too slowly",
+            )
+        elif self._last is not None and self._last.left:
+            self._abort("the client reads too slowly")
         else:
             self._close()
+
+    def _still_taking(self, timeout: float) -> float:
+        """
+        Look whether the client still takes what it was answered, while nothing is under way.
+
+        @return: seconds until the next look; 0.0 if there is no reason for one.
+        """
+        last = self._last
+        if last is None:
+            last = self._last = LastBytes(self._parting, self.transport)
+            again = last.period if last.left else 0.0
+        else:
+            again = last.look()
+        if not last.left:
+            self._last = None
+        return timeout if again and not last.left else again
+
+    @property
+    def _parting(self) -> Parting:
+        """How this connection may end."""
+        settings = self.settings
+        told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
+        return Parting(stall=settings.stream_idle, excused=self.info.reverse, told=told)
 
     # the end
 
@@ -467,7 +533,7 @@ class RpcProxy(Rebindable):
         self._stop_timers()
         self._decoder.close()
         transport = self.transport
-        self._drain_timer = self._clock.callLater(LINGER, transport.abortConnection)
+        self._farewell = Farewell(self._clock, transport, self._parting)
         transport.unregisterProducer()
         if not self._reading:
             self._reading = True
@@ -508,6 +574,8 @@ class RpcProxy(Rebindable):
         self._lost = True
         self._closing = True
         self._stop_timers()
+        if self._farewell is not None:
+            self._farewell.stop()
         self._cancel_all(f"the client's connection was lost: {reason.getErrorMessage()}")
 
     def _cancel_all(self, reason: str) -> None:

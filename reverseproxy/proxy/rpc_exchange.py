@@ -13,16 +13,20 @@ from __future__ import annotations
 
 __all__ = ["IRpcOwner", "RpcCopy", "RpcExchange"]
 
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from reverseproxy.cluster.outcome import Outcome
+from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.proxy.attempts import Attempts, Phase
+from reverseproxy.proxy.deadlines import LOOKS, Limits, Stage, State, Watch
 from reverseproxy.proxy.rpc_upstream import Batch, IRpcDownstream, RpcClient, RpcPool, make_rpc_pool
 from reverseproxy.routing import Cause, ClusterRoute, DirectResponse, Redirect, RequestFacts, timeouts
+from reverseproxy.transport.backlog import NOTHING
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
 if TYPE_CHECKING:
@@ -39,6 +43,9 @@ TERMINATED: Final = 500
 """The status of a request whose connection was lost (spec 4.5)."""
 
 TOO_LATE: Final = 504
+
+LARGE: Final = 65536
+"""Bytes of a request that may take long to be sent."""
 
 MIRROR_TIMEOUT: Final = 60.0
 """Seconds that a copy of a request may take."""
@@ -98,13 +105,18 @@ class RpcExchange(Attempts):
     """
 
     __slots__ = (
+        "_arriving",
         "_client",
         "_downstream",
         "_facts",
+        "_limits",
         "_number",
+        "_position",
         "_route",
         "_sent_at",
+        "_tried_at",
         "_try_timeout",
+        "_watch",
         "deadline",
         "flag",
         "frame",
@@ -142,7 +154,12 @@ class RpcExchange(Attempts):
         self._route: ClusterRoute | None = None
         self._facts: RequestFacts | None = None  # kept where the response is to be changed
         self._try_timeout = 0.0
+        self._tried_at = 0.0
         self._sent_at = 0.0
+        self._position = 0  # bytes that the connection was given up to the end of our request
+        self._limits: Limits | None = None  # L{None} if the request itself says how long it may take
+        self._watch: Watch | None = None
+        self._arriving: tuple[int, int] | None = None  # at the last look
 
     def begin(self) -> None:
         """Find a route, and a host."""
@@ -177,8 +194,7 @@ class RpcExchange(Attempts):
             return
         self.retry = route.retry
         total, self._try_timeout = timeouts(route, frame.header, frame.timeout)
-        if total > 0:
-            downstream.set_deadline(self, total)
+        self._set_clocks(route, total)
         if cluster.config.lb_type in _HASHING:
             key = route.hash_key(facts, downstream.info.remote_ip)
             self._context = PickContext(hash_key=key, metadata=route.metadata)
@@ -195,6 +211,26 @@ class RpcExchange(Attempts):
             if mirror.takes(settings.random()):
                 self._mirror(mirror.cluster_name)
         self._acquire()
+
+    def _set_clocks(self, route: ClusterRoute, total: float) -> None:
+        """
+        Say how long it may take.
+
+        What a frame or a header of it says is how long its client waits, whatever
+        happens meanwhile.  What the route says is until the response begins.
+        """
+        downstream = self._downstream
+        settings = downstream.settings
+        idle = settings.stream_idle if route.idle_timeout is None else route.idle_timeout
+        to_the_end = route.timeout_to_end
+        if to_the_end is None:
+            to_the_end = settings.timeout_to_end
+        if total == route.timeout and not self.frame.timeout and not to_the_end:
+            self._limits = Limits(total or inf, idle)
+            if self.size > LARGE:
+                total /= LOOKS  # to see when it is sent
+        if total > 0:
+            downstream.set_deadline(self, total)
 
     def _mirror(self, cluster_name: str) -> None:
         """Send a copy to another cluster as well."""
@@ -247,12 +283,14 @@ class RpcExchange(Attempts):
         oneway = self.frame.kind is Kind.ONEWAY
         self._client = client
         self._number = client.send(None if oneway else self, self.frame, downstream.batch)
+        self._position = client.written
         if client.full:
             downstream.block(client)
         if oneway:
             self._client = None
             self._finish()
         elif self._try_timeout:
+            self._tried_at = self._clock.seconds()
             downstream.set_try_deadline(self, self._try_timeout)
 
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
@@ -343,13 +381,21 @@ class RpcExchange(Attempts):
     def try_timed_out(self) -> None:
         """The time for one attempt is over."""
         self.try_deadline = 0.0
-        client, self._client = self._client, None
+        client = self._client
         if client is None:
             return
+        now = self._clock.seconds()
+        left = self._watched().attempt_ends(now, self._try_timeout, self._tried_at, self._state(client)) - now
+        if left > 0:
+            self._downstream.set_try_deadline(self, left)
+            return
+        self._client = None
+        reason = f"the host did not answer an attempt within {format_duration(self._try_timeout)}"
+        self._complain(reason, "retry_timeout of the route's retry_policy, or x-mosn-try-timeout")
         client.forget(self._number)
         self._report(Outcome.RESET)
         if not self._again(Cause.TRY_TIMEOUT):
-            self.fail(TOO_LATE, "the host did not answer in the time for one attempt")
+            self.fail(TOO_LATE, reason)
 
     def _again(self, cause: Cause) -> bool:
         """Send the request again, to another host, if the route says that this may be."""
@@ -367,9 +413,56 @@ class RpcExchange(Attempts):
             self.flag = reason
             self._answer(status)
 
+    # time
+
+    def _watched(self) -> Watch:
+        if self._watch is None:
+            self._watch = Watch()
+        return self._watch
+
+    def _state(self, client: RpcClient | None) -> State:
+        """
+        See how it goes.
+
+        Not all protocols tell whose response a frame is before it is complete:
+        then it may be ours, but the one behind it is not.
+        """
+        unsent, arriving = NOTHING, None
+        if client is not None:
+            unsent, arriving = client.backlog(self._position), client.arriving(self._number)
+        before, self._arriving = self._arriving, arriving
+        mine = arriving is not None and (before is None or before[0] == arriving[0])
+        host = self.host
+        return State(
+            Stage.RESPONSE if mine else Stage.WAIT,
+            self.started,
+            self._attempts,
+            arriving,
+            unsent.mark,
+            unsent.size > 0,
+            unsent.size > 0 and host is not None and host.returns,
+        )
+
     def timed_out(self) -> None:
-        """The time for the exchange is over."""
-        self.fail(TOO_LATE, "the request took too long")
+        """The time for the exchange is over, unless it begins later or something moves."""
+        limits = self._limits
+        self.deadline = 0.0
+        if limits is not None:
+            now = self._clock.seconds()
+            found = self._watched().look(now, limits, self._state(self._client))
+            if isinstance(found, float):
+                self._downstream.set_deadline(self, max(found - now, 0.001))
+                return
+        key = "timeout of the route" if limits is not None else "the timeout of the request, or of the route"
+        reason = "the response did not come in time"
+        if limits is not None and limits.begin < inf:
+            reason = f"the response did not begin within {format_duration(limits.begin)}, or stood still"
+        self._complain(reason, key)
+        self.fail(TOO_LATE, reason)
+
+    def _complain(self, reason: str, key: str) -> None:
+        downstream = self._downstream
+        self._note_lateness(downstream.settings, downstream.info.remote, reason, key, LogLevel.warn)
 
     def cancel(self, reason: str) -> None:
         """The client is gone: whatever is under way for it is dropped."""

@@ -30,6 +30,7 @@ __all__ = [
     "make_rpc_pool",
 ]
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, cast
@@ -51,8 +52,10 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
-from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.proxy.farewell import Farewell, Parting
+from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.sockets import tune
+from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.wire.xprotocol import Frame, FrameDecoder, Kind, XProtocol
 
 log = Logger()
@@ -164,6 +167,7 @@ class RpcClient(Rebindable):
     @ivar dropped: how many responses came that nobody waited for.
     @ivar exhausted: whether it has carried as many requests as it may.
     @ivar max_frame: the largest frame in bytes that is taken; see L{admit}.
+    @ivar written: bytes of all requests so far.
     """
 
     transport: Any
@@ -175,7 +179,9 @@ class RpcClient(Rebindable):
         self.active = 0
         self.dropped = 0
         self.exhausted = False
+        self.written = 0
         self._sent = 0
+        self._beat_mark: Hashable = None
         self._pool = pool
         self._clock = pool.clock
         self._protocol = pool.protocol
@@ -194,7 +200,7 @@ class RpcClient(Rebindable):
         self._failures = 0
         self._watch: IDelayedCall | None = None
         self._schedule: IDelayedCall | None = None
-        self._deadline: IDelayedCall | None = None
+        self._farewell: Farewell | None = None
         self._local_address: str | None = None
 
     def connectionMade(self) -> None:
@@ -234,6 +240,7 @@ class RpcClient(Rebindable):
         else:
             self._idle_since = self._clock.seconds()
         self._write(frame.data, batch)
+        self.written += len(frame.data)
         self._sent += 1
         if self._sent == self._pool.max_requests:
             self.exhausted = self.closed = True
@@ -254,6 +261,20 @@ class RpcClient(Rebindable):
     def widen(self, max_frame: int) -> None:
         """What the pool takes has changed."""
         self.max_frame = self._decoder.max_frame = max_frame
+
+    def backlog(self, position: int) -> Backlog:
+        """
+        Find what the host has not taken of all requests up to one.
+
+        @param position: what L{written} was behind it.
+        """
+        waits = backlog_of(self.transport)
+        left = position - (self.written - waits.size - sum(map(len, self._out)))
+        return NOTHING if left <= 0 else Backlog(left, left)
+
+    def arriving(self, number: int) -> tuple[int, int] | None:
+        """Look whether the response to a request is coming; see L{FrameDecoder.begun}."""
+        return self._decoder.begun(number)
 
     def forget(self, number: int) -> None:
         """Nobody waits for the response to this request any more."""
@@ -403,7 +424,7 @@ class RpcClient(Rebindable):
             return
         self.flush()
         self._end()
-        self._deadline = self._clock.callLater(LINGER, self.transport.abortConnection)
+        self._farewell = Farewell(self._clock, self.transport, Parting(excused=self._pool.host.returns))
         lose_connection(self.transport)
 
     def abort(self, reason: str) -> None:
@@ -455,8 +476,8 @@ class RpcClient(Rebindable):
         if not self._ending:
             self._end()
         self._lost = True
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        if self._farewell is not None:
+            self._farewell.stop()
         self._pool.remove(self)
         self._out = []
         waiting, self._waiting = self._waiting, {}
@@ -507,6 +528,7 @@ class RpcClient(Rebindable):
 
     def _send_heartbeat(self) -> None:
         number = self._next_number()
+        self._beat_mark = backlog_of(self.transport).mark
         self._waiting[number] = _Heartbeat(self, self._clock, self._pool.keepalive.timeout, number)
         self._write(self._protocol.heartbeat(number), None)
 
@@ -532,8 +554,8 @@ class RpcClient(Rebindable):
     def heartbeat_failed(self, number: int) -> None:
         """Nobody has answered a heartbeat in time."""
         del self._waiting[number]
-        if self._pausers:
-            return
+        if self._pausers or backlog_of(self.transport).mark != self._beat_mark:
+            return  # it waits behind answers that we do not read, or requests that are on their way
         self._failures += 1
         if self._failures >= HEARTBEAT_FAILURES:
             log.warn(

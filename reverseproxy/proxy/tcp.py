@@ -16,7 +16,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,21 +27,21 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Cluster, ClusterManager
 from reverseproxy.cluster.outcome import Outcome
+from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.farewell import STALL, Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.sockets import tune
 
 log = Logger()
 
 MAX_ATTEMPTS = 3
 """Hosts tried for one session at the most, as MOSN does (spec 4.3)."""
-
-IDLE_CHECKS = 4
-"""How often in an idle period a session is looked at; it may live a quarter longer."""
 
 
 class TcpRouter:
@@ -90,6 +90,8 @@ class TcpProxySettings:
 
     @ivar idle_timeout: seconds without a byte in either direction after which
         a session is closed; L{None} for never.
+    @ivar stall: seconds in which a peer must take something of what is left for
+        it when a session has ended.
     @ivar complaints: bounds the lines about sessions that could not be served.
     """
 
@@ -99,6 +101,7 @@ class TcpProxySettings:
     clock: IReactorTime
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    stall: float = STALL
     complaints: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -121,7 +124,10 @@ class TcpProxy(RelayEnd):
         self._context = PickContext(hash_key=info.remote_ip.encode("ascii", "replace"))
         self._attempts = 0
         self._max_attempts = 0
-        self._idle_timer: IDelayedCall | None = None
+        self._watch: SessionWatch | None = None
+        self.parting = Parting(
+            stall=settings.stall, excused=info.reverse, told=partial(self._cut, info.remote)
+        )
         self._started = 0.0
         self._failure = ""
         self._host_address = ""
@@ -225,6 +231,8 @@ class TcpProxy(RelayEnd):
             tune(end.transport)
         if self._cluster is not None and self._host is not None:
             self._cluster.report(self._host, Outcome.CONNECTED)
+        returns = self._host is not None and self._host.returns
+        end.parting = self.parting._replace(excused=returns, told=partial(self._cut, self._host_address))
         end.on_close = self._upstream_closed
         couple(self, end)
         if end.lost:
@@ -232,22 +240,53 @@ class TcpProxy(RelayEnd):
             return
         idle = self._settings.idle_timeout
         if idle is not None and not self.lost:
-            self._watch(idle / IDLE_CHECKS, 0, (-1, -1))
+            self._watch = SessionWatch(
+                self._clock, (self, end), idle, self._expired, partial(self._excused, returns)
+            )
 
     def _upstream_closed(self, reason: Failure) -> None:
         self._release()
 
-    def _watch(self, period: float, quiet: int, before: tuple[int, int]) -> None:
+    def _excused(self, returns: bool, client_waits: bool, host_waits: bool) -> bool:
+        """
+        Say whether it is somebody else's to judge that nothing moves.
+
+        What waits in a tunnel waits for somebody beyond it.  And a reverse
+        connection on which nothing has come yet is no session.
+
+        @param returns: whether the host's connection is one of a tunnel.
+        """
+        return (returns and host_waits) or (self._info.reverse and (client_waits or not self.received))
+
+    def _expired(self) -> None:
+        """Nothing has moved for too long."""
         assert self._upstream is not None
-        now = (self.received, self._upstream.received)
-        quiet = quiet + 1 if now == before else 0
-        if quiet >= IDLE_CHECKS:
-            self._idle_timer = None
-            self._failure = "idle timeout"
-            self.close()
-            self._upstream.close()
-            return
-        self._idle_timer = self._clock.callLater(period, self._watch, period, quiet, now)
+        self._failure = "idle timeout"
+        idle = format_duration(self._settings.idle_timeout or 0.0)
+        self._cut("", f"nothing has passed for {idle}; see idle_timeout of the tcp_proxy")
+        self.cut()
+        self._upstream.cut()
+
+    def _cut(self, peer: str, reason: str) -> None:
+        """
+        Say why a session, or what was left of it, is cut off.
+
+        @param peer: which end of it; empty for both.
+        """
+        if peer:
+            reason = f"{peer} closes too slowly: {reason}"
+        self._failure = self._failure or reason
+        complaints = self._settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: the session of {peer} with {host} is cut off: {reason}"
+                " ({suppressed} such lines left out before)",
+                listener=self._settings.listener,
+                peer=self._info.remote,
+                host=self._host_address,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
 
     def _refuse(self, reason: str) -> None:
         self._failure = reason
@@ -274,8 +313,8 @@ class TcpProxy(RelayEnd):
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
-        if self._idle_timer is not None and self._idle_timer.active():
-            self._idle_timer.cancel()
+        if self._watch is not None:
+            self._watch.stop()
         access_log = self._settings.access_log
         if access_log is not None:
             self._account(access_log)

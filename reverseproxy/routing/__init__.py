@@ -33,6 +33,7 @@ __all__ = [
     "Router",
     "Timeouts",
     "normalize_path",
+    "patience",
     "should_retry",
     "shown",
     "split_host",
@@ -45,4 +46,4 @@ from reverseproxy.routing.mutation import HeaderMutation, RequestMutation, Rewri
 from reverseproxy.routing.results import ClusterRoute, DirectResponse, Mirror, Redirect, RouteResult
 from reverseproxy.routing.retries import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 from reverseproxy.routing.table import Router
-from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT, Timeouts, timeouts
+from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT, Timeouts, patience, timeouts

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -114,6 +115,9 @@ def compile_action(
         compile_headers([Level(route, place), *levels], "response", notes),
         route.auto_host_rewrite and not (route.host_rewrite or route.auto_host_rewrite_header),
         (Mirror(mirror.cluster, mirror.percent),) if mirror and mirror.cluster and mirror.percent else (),
+        route.timeout != 0,
+        route.timeout_includes_response,
+        None if route.idle_timeout is None else route.idle_timeout or inf,
     )
     return _clusters(route, base, place, draw, notes)
 

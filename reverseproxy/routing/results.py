@@ -44,9 +44,9 @@ class ClusterRoute:
     Send the request to a cluster.
 
     @ivar cluster_name: the cluster.
-    @ivar timeout: seconds for the whole exchange; 0.0 for no limit.  What
-        counts for a request is what L{reverseproxy.routing.timeouts.timeouts}
-        says.
+    @ivar timeout: seconds from the end of a request until its response begins;
+        0.0 for no limit.  What counts for a request is what
+        L{reverseproxy.routing.timeouts.timeouts} says.
     @ivar virtual_host: the name of the virtual host that matched, for logs.
     @ivar upstream_protocol: what to speak to hosts; empty for what the client
         speaks.
@@ -63,7 +63,14 @@ class ClusterRoute:
         header, once there is a host and if it has one.  MOSN does so in
         clusters of type C{STRICT_DNS} only.
     @ivar mirrors: who gets copies.
-    @ivar plain: whether nothing but the cluster, the timeout and C{retry} is said.
+    @ivar timeout_said: whether C{timeout} is what the configuration says, and
+        not the default.
+    @ivar timeout_to_end: whether C{timeout} bounds the whole response; L{None}
+        for what the filter says.
+    @ivar idle_timeout: seconds without a byte in either direction after which a
+        request, or what an upgraded one carries, is broken off; infinity for
+        never, L{None} for what the filter says.
+    @ivar plain: whether nothing but the cluster, timeouts and C{retry} is said.
     @ivar times: what L{reverseproxy.routing.timeouts.timeouts} says if the
         request does not.
     """
@@ -79,6 +86,9 @@ class ClusterRoute:
     response_mutation: HeaderMutation | None = None
     auto_host_rewrite: bool = False
     mirrors: tuple[Mirror, ...] = ()
+    timeout_said: bool = False
+    timeout_to_end: bool | None = None
+    idle_timeout: float | None = None
     plain: bool = field(init=False, compare=False, repr=False)
     times: Timeouts = field(init=False, compare=False, repr=False)
 

@@ -1,5 +1,9 @@
 """
-How long a request may take.
+How long a request may take to be answered.
+
+That is until the response begins, unless the route wants it to be the whole
+response; what comes after that is bounded by how long nothing may move, which
+is the route's and the filter's to say; see L{reverseproxy.proxy.deadlines}.
 
 As in MOSN (C{pkg/proxy/util.go}), the route says so, then the request's headers
 C{x-mosn-try-timeout} and C{x-mosn-global-timeout}, in milliseconds, then an RPC
@@ -19,6 +23,7 @@ __all__ = [
     "MAX_TIMEOUT",
     "TRY_TIMEOUT_HEADER",
     "Timeouts",
+    "patience",
     "timeouts",
 ]
 
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from reverseproxy.routing.results import ClusterRoute
 
 DEFAULT_TIMEOUT: Final = 60.0
-"""Seconds that a request may take when nobody says anything, or 0 (C{GlobalTimeout} in MOSN)."""
+"""Seconds that a response may take to begin when nobody says anything, or 0 (C{GlobalTimeout} in MOSN)."""
 
 MAX_TIMEOUT: Final = 2.0**31 / 1000
 """The longest time in seconds that a request can ask for; longer ones are taken as this."""
@@ -41,14 +46,17 @@ GLOBAL_TIMEOUT_HEADER: Final = "x-mosn-global-timeout"
 
 _INTEGER: Final = re.compile(r"[+-]?0*[0-9]{1,19}")
 _LIMIT: Final = 2**63
+_GRPC_TIMEOUT: Final = re.compile(r"[0-9]{1,8}[HMSmun]")
+_GRPC_UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 class Timeouts(NamedTuple):
     """
     How long things may take, in seconds.
 
-    @ivar total: the whole exchange; 0.0 for no limit.
-    @ivar attempt: one attempt; 0.0 for no limit but the other one.
+    @ivar total: from the end of the request until the response begins, however
+        many attempts that takes; 0.0 for no limit.
+    @ivar attempt: the same for one attempt; 0.0 for no limit but the other one.
     """
 
     total: float
@@ -80,6 +88,35 @@ def timeouts(route: ClusterRoute, headers: Lookup | None, frame_timeout: int | N
     if 0.0 < total <= attempt:
         attempt = 0.0
     return Timeouts(total, attempt)
+
+
+def patience(route: ClusterRoute, headers: Lookup, idle: float) -> float | None:
+    """
+    Say how long a response of HTTP may take to begin where nobody has said so.
+
+    A call of gRPC, and a stream of events, may begin with its first message,
+    whenever there is one: so it may take as long as the next one may.  A call of
+    gRPC may also say itself how long its client waits.
+
+    @param headers: looks up a header by its lower-case name.
+    @param idle: seconds without a byte that are allowed, infinity for any.
+    @return: L{None} if somebody has: the route, or the request.
+    """
+    if route.timeout_said or _integer(headers(GLOBAL_TIMEOUT_HEADER)):
+        return None
+    if (headers("content-type") or "").startswith("application/grpc"):
+        deadline = _grpc_timeout(headers("grpc-timeout"))
+        return max(DEFAULT_TIMEOUT, idle) if deadline is None else deadline
+    if "text/event-stream" in (headers("accept") or "").lower():
+        return max(DEFAULT_TIMEOUT, idle)
+    return DEFAULT_TIMEOUT
+
+
+def _grpc_timeout(text: str | None) -> float | None:
+    """Read C{grpc-timeout}, which is up to eight digits and a unit; L{None} if it is none."""
+    if text is None or not _GRPC_TIMEOUT.fullmatch(text):
+        return None
+    return min(int(text[:-1]) * _GRPC_UNITS[text[-1]], MAX_TIMEOUT)
 
 
 def _seconds(milliseconds: int) -> float:

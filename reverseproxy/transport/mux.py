@@ -28,7 +28,7 @@ __all__ = [
     "StreamRefused",
 ]
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -49,6 +49,7 @@ from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer, MuxError, NoMoreStreams
 from reverseproxy.transport import turn_end_of
+from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.mux_stream import HeldBytes, MuxStream
 from reverseproxy.wire.mux import Mux
 from reverseproxy.wire.mux_events import (
@@ -78,7 +79,7 @@ If it was us who stood still, its answer has come, and is about to be read.
 """
 
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds that a connection may take to send what is left when it is closed."""
+"""Seconds in which the peer must take something of what is left when a connection is closed."""
 
 ORPHAN_TIMEOUT: Final = 60.0
 """Seconds that a peer may take to end its half of a stream that we have closed."""
@@ -310,10 +311,22 @@ class MuxSession(Protocol):
         self._begin_close()
 
     def _begin_close(self) -> None:
-        self._closing = self._clock.callLater(CLOSE_TIMEOUT, self.transport.abortConnection)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()  # nothing is read any more, so that no ping would be answered
         self._send(bounded=False)
+        self._closing = self._clock.callLater(
+            CLOSE_TIMEOUT, self._look_at_close, backlog_of(self.transport).mark
+        )
         self.transport.unregisterProducer()  # TLS transports don't close while they have a producer
         self.transport.loseConnection()
+
+    def _look_at_close(self, before: Hashable) -> None:
+        """See whether the peer still takes what is left for it."""
+        waits = backlog_of(self.transport)
+        if waits.size and waits.mark != before:
+            self._closing = self._clock.callLater(CLOSE_TIMEOUT, self._look_at_close, waits.mark)
+        else:
+            self.transport.abortConnection()
 
     def abort(self, reason: str) -> None:
         """

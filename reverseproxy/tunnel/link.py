@@ -23,7 +23,8 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakePostponed, HandshakeRefused
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
-from reverseproxy.proxy.relay import LINGER, RelayEnd, lose_connection
+from reverseproxy.proxy.farewell import LINGER, Farewell, Parting
+from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune
 from reverseproxy.tls import peer_identity
 from reverseproxy.transport.mux import MuxSession
@@ -117,7 +118,7 @@ class AgentLink(Handover):
         self._decoder = FrameDecoder(expect=frozenset({Flag.INIT_RESPONSE}))
         self._greeting: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
-        self._closing: IDelayedCall | None = None
+        self._closing: Farewell | None = None
         self._hosted = False
 
     def connectionMade(self) -> None:
@@ -314,7 +315,7 @@ class AgentLink(Handover):
         if not self._hosted:
             self.transport.abortConnection()
             return
-        self._closing = self._clock.callLater(LINGER, self.transport.abortConnection)
+        self._closing = Farewell(self._clock, self.transport, Parting(stall=LINGER))
         if self.session is not None:
             self.session.close("the agent closes the connection")
         else:
@@ -346,8 +347,8 @@ class AgentLink(Handover):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the hosted protocol, then tell the slot."""
         self.gone = True
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
+        if self._closing is not None:
+            self._closing.stop()
         self._quiet_since.clear()
         try:
             super().connectionLost(reason)

@@ -259,6 +259,11 @@ class Bolt(XProtocol):
         """See L{XProtocol.detect}."""
         return data[0] == self.version
 
+    def partial_id(self, buffer: bytearray) -> int | None:
+        """See L{XProtocol.partial_id}."""
+        at = 5 if buffer[0] == 1 else 6
+        return int.from_bytes(buffer[at : at + 4]) if len(buffer) >= at + 4 else None
+
     def decode(self, buffer: bytearray, start: int) -> Frame | int:
         """See L{XProtocol.decode}."""
         version = buffer[start]

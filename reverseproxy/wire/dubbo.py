@@ -211,6 +211,10 @@ class Dubbo(XProtocol):
             return None if data[0] == _MAGIC[0] else False
         return data[:2] == _MAGIC
 
+    def partial_id(self, buffer: bytearray) -> int | None:
+        """See L{XProtocol.partial_id}."""
+        return int.from_bytes(buffer[4:12]) if len(buffer) >= 12 else None
+
     def decode(self, buffer: bytearray, start: int) -> Frame | int:
         """See L{XProtocol.decode}."""
         there = len(buffer) - start

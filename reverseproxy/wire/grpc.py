@@ -38,6 +38,7 @@ _FROM_HTTP: Final = {
     401: GrpcStatus.UNAUTHENTICATED,
     403: GrpcStatus.PERMISSION_DENIED,
     404: GrpcStatus.UNIMPLEMENTED,
+    408: GrpcStatus.DEADLINE_EXCEEDED,
     413: GrpcStatus.RESOURCE_EXHAUSTED,
     429: GrpcStatus.UNAVAILABLE,
     431: GrpcStatus.RESOURCE_EXHAUSTED,

@@ -257,6 +257,11 @@ class Output:
         stream = self._streams.get(number)
         return stream is None or not stream.remote_open
 
+    def credit(self, number: int) -> int:
+        """How many bytes of a body the peer lets us send on a stream now; 0 if it has ended."""
+        stream = self._streams.get(number)
+        return 0 if stream is None else stream.send_window
+
     def is_open(self, number: int) -> bool:
         """Whether a stream has not ended in both directions."""
         return number in self._streams

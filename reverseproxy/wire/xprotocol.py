@@ -152,6 +152,15 @@ class XProtocol(ABC):
         @raise RpcFrameError: if this is no frame.
         """
 
+    def partial_id(self, buffer: bytearray) -> int | None:
+        """
+        Tell the id of a frame of which only a part has come.
+
+        @param buffer: what has come of it.
+        @return: L{None} if that is not known, or not yet.
+        """
+        return None
+
     @abstractmethod
     def http_status(self, frame: Frame) -> int:
         """
@@ -203,21 +212,37 @@ class FrameDecoder:
 
     @ivar error: why nothing more can be decoded; set by L{feed}.
     @ivar max_frame: the largest frame in bytes that is taken; may be changed.
+    @ivar count: how many frames have been decoded.
     """
 
-    __slots__ = ("_buffer", "_decode", "_needed", "error", "max_frame")
+    __slots__ = ("_buffer", "_decode", "_needed", "_partial_id", "count", "error", "max_frame")
 
     def __init__(self, protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:
         self.error: RpcFrameError | None = None
         self._decode = protocol.decode
+        self._partial_id = protocol.partial_id
         self.max_frame = max_frame
         self._buffer = bytearray()
         self._needed = 1
+        self.count = 0
 
     @property
     def in_frame(self) -> bool:
         """Whether a part of a frame has come."""
         return bool(self._buffer)
+
+    def begun(self, number: int) -> tuple[int, int] | None:
+        """
+        Look at the frame that is coming.
+
+        @param number: the id that it should have.
+        @return: L{None} if there is none, or it has another one; else which
+            frame it is, and how many bytes of it have come.
+        """
+        buffer = self._buffer
+        if not buffer or self._partial_id(buffer) not in (None, number):
+            return None
+        return (self.count, len(buffer))
 
     def feed(self, data: bytes) -> list[Frame]:
         """
@@ -257,6 +282,7 @@ class FrameDecoder:
             return frames
         if position:
             del buffer[:position]
+        self.count += len(frames)
         # One byte more than there are, lest a protocol that asks for too little is asked for ever.
         self._needed = max(needed, len(buffer) + 1)
         return frames

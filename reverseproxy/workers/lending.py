@@ -52,6 +52,7 @@ from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.errors import ClusterUnknown, WireError
 from reverseproxy.interfaces import PickContext
+from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.workers.messages import Message, MessageReader, encode
 from reverseproxy.workers.streams import Incoming
@@ -63,6 +64,10 @@ log = Logger()
 
 MAX_WAIT: Final = 600.0
 """Seconds that a sibling's request may wait at the most."""
+
+
+_PARTING: Final = Parting(excused=True)
+"""How connections end here: who is behind them, and how slow, is for others to judge."""
 
 
 @dataclass(slots=True)
@@ -81,12 +86,20 @@ def _asking(context: PickContext | None) -> Link | None:
     return context.link if isinstance(context, Want) else None
 
 
+class _Passing(RelayEnd):
+    """An end of what passes between a sibling and an agent."""
+
+    parting = _PARTING
+
+
 class _Near(RelayEnd):
     """
     The sibling's end of a loan.
 
     It waits for C{begin}; from then on bytes are passed on.
     """
+
+    parting = _PARTING
 
     def __init__(self, clock: IReactorTime, loan: Loan) -> None:
         super().__init__(clock)
@@ -145,11 +158,12 @@ class _Far(RelayEnd):
     """
 
     returned = False
+    parting = _PARTING
 
     def detach(self) -> bool:
         """See L{IDetachable}."""
         near = self._peer
-        if not self.returned or self._lost or self._read_closed or self._deadline is not None:
+        if not self.returned or self._lost or self._read_closed or self.closing:
             return False
         self.on_close = None
         self._peer = None
@@ -381,9 +395,9 @@ class Lender:
         if host is None or host.single:
             stream.refuse(f"{address} is gone")
             return
-        near = RelayEnd(self._clock)
+        near = _Passing(self._clock)
         stream.hand_over(near, stream.rest())
-        connecting = host.connect(Building(partial(RelayEnd, self._clock)))
+        connecting = host.connect(Building(partial(_Passing, self._clock)))
         near.on_close = lambda _: connecting.cancel()
 
         def connected(far: Any) -> None:

@@ -29,6 +29,7 @@ from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
 from reverseproxy.proxy.http1_upstream import POOL, Http1Pool
 from reverseproxy.routing import Router
+from reverseproxy.transport.backlog import NOTHING, Backlog
 
 HIGH_WATER = 65536
 """Bytes beyond which a transport pauses its producer, as Twisted's do."""
@@ -82,6 +83,9 @@ class Wire:
         if data and not self.lost:
             self._inbound.append(data)
             self._deliver()
+
+    def backlog(self) -> Backlog:
+        return Backlog(self.buffered, self.received) if self.buffered and not self.lost else NOTHING
 
     @property
     def unread(self) -> int:
@@ -380,6 +384,11 @@ class World:
         self.clock.advance(seconds)
         for _ in range(3):
             self.clock.advance(0)
+
+    def run(self, seconds: float, step: float = 1.0) -> None:
+        """Let time pass in small steps, as timers set others."""
+        for _ in range(round(seconds / step)):
+            self.turn(step)
 
     def check_idle(self, fail: Callable[[str], object]) -> None:
         """Nothing is under way: every host was given back as often as it was taken."""

@@ -8,8 +8,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import IDrainable
+from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.http1 import LOG_BURST
-from reverseproxy.proxy.http2 import STALL, WARNING_TIME
+from reverseproxy.proxy.http2 import WARNING_TIME
 from reverseproxy.wire.http2_frames import MAX_STREAM_ID, PREFACE, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire
@@ -236,13 +237,15 @@ class ExchangeTests(Http2TestCase):
         number, host = self.ask(world, client, grpc, b"x")
         host.send(respond(b"Transfer-Encoding: chunked"))
         for _ in range(5):
-            world.turn(1.9)
+            world.run(299)
             host.send(b"1\r\nx\r\n")
         self.assertEqual((client[number].body, client[number].reset), (b"xxxxx", None))
-        world.turn(2)
+        world.run(299)
+        self.assertFalse(client[number].ended)
+        world.run(77)
         self.assertEqual(
             client[number].trailers,
-            [(b"grpc-status", b"4"), (b"grpc-message", b"the request took too long")],
+            [(b"grpc-status", b"4"), (b"grpc-message", b"the host sent nothing of the response for 5m0s")],
         )
         self.assertEqual((client[number].ended, client[number].reset), (True, None))
 
@@ -256,12 +259,12 @@ class ExchangeTests(Http2TestCase):
         self.assertEqual(answer.header(b"grpc-status"), b"12")
         self.assertEqual(answer.header(b"grpc-message"), b"there is no cluster 'unknown'")
         number, _ = self.ask(world, client, [*path(b"/quick", POST), *grpc], b"x", end=False)
-        world.turn(2)
+        world.run(376)
         self.assertEqual(client[number].header(b"grpc-status"), b"4")
         self.assertEqual(client[number].reset, ErrorCode.NO_ERROR)  # it may stop sending
         answer = client[client.ask([*path(b"/moved", POST), *grpc], b"x")]
         self.assertEqual(answer.status, 302)
-        self.assertEqual([record.status for record in world.records], [404, 504, 302])
+        self.assertEqual([record.status for record in world.records], [404, 408, 302])
 
     def test_lines_about_bad_requests_are_bounded(self) -> None:
         world = self.world(http2={"max_resets": 1000})
@@ -286,9 +289,8 @@ class ExchangeTests(Http2TestCase):
         client = world.connect()
         number, host = self.ask(world, client, [*path(b"/quick"), (b"te", b"trailers")])
         host.send(respond(b"Transfer-Encoding: chunked"))
-        world.turn(1.9)
         host.send(b"1\r\nx\r\n")
-        world.turn(0.2)
+        world.run(377)
         self.assertEqual(client[number].reset, ErrorCode.INTERNAL_ERROR)
 
 
@@ -353,12 +355,12 @@ class BackPressureTests(Http2TestCase):
         number, host = self.ask(world, client)
         host.send(respond(b"Content-Length: 100", body=bytes(100)))
         self.assertTrue(world.clients[0].protocol.busy)
-        world.turn(STALL - 1)
-        client.send(client.window(number, 10))
-        world.turn(STALL - 1)
+        for _ in range(2):
+            world.run(STALL - 1)
+            client.send(client.window(number, 10))
         self.assertIsNone(client[number].reset)
-        world.turn(STALL + 1)
-        self.assertEqual((len(client[number].body), client[number].reset), (20, ErrorCode.CANCEL))
+        world.run(STALL * 1.25 + 1)
+        self.assertEqual((len(client[number].body), client[number].reset), (30, ErrorCode.CANCEL))
         self.assertFalse(world.clients[0].protocol.busy)
 
     def test_client_that_takes_everything_in_the_end(self) -> None:
@@ -369,7 +371,7 @@ class BackPressureTests(Http2TestCase):
         client.send(client.window(number, 90))
         self.assertTrue(client[number].ended)
         self.assertFalse(world.clients[0].protocol.busy)
-        world.turn(STALL + 1)
+        world.run(STALL + 1)
         self.assertIsNone(client[number].reset)
 
 
@@ -749,15 +751,14 @@ class WebSocketTests(Http2TestCase):
         world.turn(20)
 
     def test_idle_tunnel_is_closed(self) -> None:
-        world = self.world(idle_timeout=30.0)
+        world = self.world(session_idle=30.0)
         client = world.connect()
         number, host = self.open(world, client)
         for _ in range(5):
-            world.turn(20)
+            world.run(20)
             host.send(b"x")
         self.assertFalse(client[number].ended)
-        world.turn(31)
-        world.turn(31)
+        world.run(38)
         self.assertTrue(client[number].ended)
         client.send(client.data(number, b"", True))
         world.turn(20)

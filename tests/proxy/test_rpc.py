@@ -377,7 +377,7 @@ class TimeTests(RpcTestCase):
         self.world = World(1, idle_timeout=None)
         server = self.world.client(reverse=True)
         server.send(request(1)[:9])
-        self.world.turn(59)
+        self.world.turn(299)
         self.assertFalse(server.wire.lost)
         self.world.turn(2)
         self.assertTrue(server.wire.lost)
@@ -632,7 +632,9 @@ class BackPressureTests(RpcTestCase):
 
     def test_who_takes_nothing_at_all_is_cut_off(self) -> None:
         slow, _host, _frames = self.slow_client(reverse=True)
-        self.world.turn(61)
+        self.world.run(295)
+        self.assertFalse(slow.wire.lost)
+        self.world.run(10)
         self.assertTrue(slow.wire.lost)
 
     def test_a_slow_client_and_a_host_that_is_lost(self) -> None:
@@ -734,7 +736,7 @@ class RetryTests(RpcTestCase):
         client, [_first] = self.send()
         self.world.run(5, 0.1)
         self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
-        self.assertEqual(self.world.records[0].flag, "the host did not answer in the time for one attempt")
+        self.assertEqual(self.world.records[0].flag, "the host did not answer an attempt within 1s")
 
     def test_an_attempt_in_time(self) -> None:
         client, [first] = self.send()

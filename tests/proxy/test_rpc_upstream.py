@@ -363,7 +363,10 @@ class StaticTests(UpstreamTestCase):
         self.world.turn(11)
         self.assertTrue(host.wire.disconnecting)
         self.assertFalse(host.wire.lost)
-        self.world.turn(16)
+        host.wire.receive(10)
+        self.world.run(310)
+        self.assertFalse(host.wire.lost)
+        self.world.run(10)
         self.assertTrue(host.wire.lost)
         self.assertEqual(self.world.upstream.active if self.world.pool._all else 0, 0)
 

@@ -207,8 +207,8 @@ class WeightedTests(SynchronousTestCase):
         self.assertEqual(
             [found(table), found(table)],
             [
-                ClusterRoute("a", 2.0, "v", "bolt", metadata={"zone": "a"}),
-                ClusterRoute("b", 2.0, "v", "bolt"),
+                ClusterRoute("a", 2.0, "v", "bolt", metadata={"zone": "a"}, timeout_said=True),
+                ClusterRoute("b", 2.0, "v", "bolt", timeout_said=True),
             ],
         )
 
@@ -271,7 +271,9 @@ class ClusterVariableTests(SynchronousTestCase):
         """The variable's value is the cluster; everything else is the route's."""
         table = router(cluster_variable="request_header_x-cluster", timeout=2.0)
         for name in ["a", "b", "a"]:
-            self.assertEqual(found(table, facts(x_cluster=name)), ClusterRoute(name, 2.0, "v"))
+            self.assertEqual(
+                found(table, facts(x_cluster=name)), ClusterRoute(name, 2.0, "v", timeout_said=True)
+            )
         self.assertIs(found(table, facts(x_cluster="a")), found(table, facts(x_cluster="a")))
 
     def test_header(self) -> None:

@@ -616,7 +616,9 @@ class OutcomeTests(SynchronousTestCase):
         """Absent or 0 gives the default, negative none."""
         for timeout, expected in [(0.0, 60.0), (1.5, 1.5), (-1.0, 0.0)]:
             route = RouteActionConfig(cluster_name="c", timeout=timeout)
-            self.assertEqual(self.outcome(route=route), ClusterRoute("c", expected, "v"))
+            self.assertEqual(
+                self.outcome(route=route), ClusterRoute("c", expected, "v", timeout_said=timeout != 0)
+            )
         self.assertEqual(
             self.outcome(route=RouteActionConfig(cluster_name="c")), ClusterRoute("c", 60.0, "v")
         )

@@ -1,0 +1,192 @@
+"""
+How long an exchange may take: which of its clocks runs, and whether that is over.
+
+An exchange is in one of three stages, each with a clock of its own:
+
+    REQUEST   the request is coming, and going on to a host
+    WAIT      all of it has come; the response has not begun
+    RESPONSE  it has
+
+In REQUEST and RESPONSE nothing is said of how long that may take: only that
+something must move.  Whether it does is found out by looks, L{LOOKS} of them in
+the time without a byte that is allowed, and what moves is compared with what it
+was at the last look: so a byte costs nothing, and a process that was stopped
+for a while does not take that for the silence of its peers.
+
+WAIT is bounded as a whole, from the end of the request on.  That end is when
+the host has taken it, as far as anybody can tell, which may be long after the
+client has sent it.
+
+Nothing here knows HTTP, connections or timers.
+"""
+
+from __future__ import annotations
+
+__all__ = ["LOOKS", "Clock", "Limits", "Pace", "Stage", "State", "Watch"]
+
+from collections.abc import Hashable
+from enum import Enum, auto
+from math import inf
+from typing import Final, NamedTuple
+
+LOOKS: Final = 4
+"""Looks without a byte after which something stands still; it may take a quarter longer than said."""
+
+
+class Clock(Enum):
+    """What can be over."""
+
+    BEGIN = auto()
+    """The time for the response to begin."""
+
+    IDLE = auto()
+    """The time without a byte in either direction."""
+
+    END = auto()
+    """The time for the response to come to its end, where that is wanted."""
+
+
+class Stage(Enum):
+    """How far an exchange has come; see the module's text."""
+
+    REQUEST = auto()
+    WAIT = auto()
+    RESPONSE = auto()
+
+
+class Limits(NamedTuple):
+    """
+    What is allowed, in seconds; infinity for any time.
+
+    @ivar begin: from the end of the request until the response begins.
+    @ivar idle: without a byte in either direction.
+    @ivar to_the_end: whether C{begin} bounds the whole response.
+    """
+
+    begin: float
+    idle: float
+    to_the_end: bool = False
+
+    @property
+    def period(self) -> float:
+        """How long it is from one look to the next, while something may move."""
+        return self.idle / LOOKS
+
+
+class State(NamedTuple):
+    """
+    What there is to see of an exchange.
+
+    @ivar stage: how far it is.
+    @ivar asked_at: when all of the request had come; infinity if it has not.
+    @ivar attempt: which attempt it is.
+    @ivar moved: what has come and been taken on both sides: different if
+        anything has moved since.
+    @ivar taken: the same for what goes to the host alone.
+    @ivar unsettled: whether the host has not taken all of the request, or has
+        said that it is at work.
+    @ivar excused: whether what it waits for has a clock of its own: a queue, or
+        a peer beyond which somebody else decides.
+    """
+
+    stage: Stage
+    asked_at: float
+    attempt: int
+    moved: Hashable
+    taken: Hashable
+    unsettled: bool
+    excused: bool
+
+
+class Pace:
+    """
+    Finds out whether something moves, by looks.
+
+    @ivar quiet: how many looks in a row have found that nothing has.
+    """
+
+    __slots__ = ("_seen", "quiet")
+
+    def __init__(self) -> None:
+        self.quiet = 0
+        self._seen: Hashable = None
+
+    def look(self, seen: Hashable, excused: bool = False) -> int:
+        """
+        Compare with the last look.
+
+        @param seen: what there is now; not L{None}.
+        @param excused: whether it does not matter that nothing moves.
+        @return: L{quiet}.
+        """
+        if excused or seen != self._seen:
+            self._seen = seen
+            self.quiet = 0
+        else:
+            self.quiet += 1
+        return self.quiet
+
+
+class Watch:
+    """What the looks at one exchange have found."""
+
+    __slots__ = ("_attempt", "_pace", "_settled_at", "_taken")
+
+    def __init__(self) -> None:
+        self._pace = Pace()
+        self._attempt = 0
+        self._taken: Hashable = None
+        self._settled_at = 0.0
+
+    def look(self, now: float, limits: Limits, state: State) -> float | Clock:
+        """
+        See whether a time is over.
+
+        @return: which one; or else when to look again, which may be never.
+        """
+        if state.stage is Stage.WAIT:
+            return self._wait(now, limits, state)
+        if self._pace.look(state.moved, state.excused) >= LOOKS:
+            return Clock.IDLE
+        again = now + limits.period
+        if limits.to_the_end and state.stage is Stage.RESPONSE and state.asked_at < inf:
+            end = state.asked_at + limits.begin
+            if end <= now:
+                return Clock.END
+            again = min(again, end)
+        return again
+
+    def attempt_ends(self, now: float, seconds: float, began: float, state: State) -> float:
+        """
+        Find when the time for an attempt is over, which is none for the request to be sent in.
+
+        @param seconds: how long an attempt may take.
+        @param began: when it has begun.
+        @return: in the past if it is over.
+        """
+        if state.stage is not Stage.WAIT:
+            return now + seconds
+        self._follow(now, state)
+        return max(state.asked_at, began, self._settled_at) + seconds
+
+    def _wait(self, now: float, limits: Limits, state: State) -> float | Clock:
+        if not limits.to_the_end:
+            self._follow(now, state)
+        end = max(state.asked_at, self._settled_at) + limits.begin
+        if end <= now:
+            return Clock.END if limits.to_the_end else Clock.BEGIN
+        again = min(end, now + limits.period)
+        if state.unsettled:
+            again = min(again, now + limits.begin / LOOKS)
+        return again
+
+    def _follow(self, now: float, state: State) -> None:
+        """Note whether the host has taken something of the request since the last look."""
+        if state.attempt != self._attempt:
+            # Another connection, of which nothing is known yet.
+            self._attempt = state.attempt
+            self._taken = None
+        moved = state.unsettled if self._taken is None else state.taken != self._taken
+        self._taken = state.taken
+        if moved or (state.unsettled and state.excused):
+            self._settled_at = now
