@@ -21,7 +21,7 @@ version = release = reverseproxy.__version__
 
 html_theme = "furo"
 html_title = f"reverseproxy {version}"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "reference"]  # which pages include
 nitpicky = True
 smartquotes = False
 

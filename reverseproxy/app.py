@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["ReverseProxy"]
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import BuildProtocol, Listener, bind_all
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
+from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
 from reverseproxy.proxy.readiness import Readiness, sole_dialects
 from reverseproxy.proxy.rpc_health import rpc_checkers
@@ -58,6 +60,14 @@ _T = TypeVar("_T")
 
 _DOCUMENT = ("servers[", "cluster_manager.", "extends[")
 """How a place in the whole document begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all network filters of a listener share."""
+
+    access_log: Callable[[AccessRecord], None] | None
+    filters: FilterChain | None
 
 
 class ReverseProxy(Service):
@@ -216,8 +226,10 @@ class ReverseProxy(Service):
         if contexts:
             place = f"{path}.filter_chains[0].tls_context"
             tls = self._try(place, partial(self._server_tls, contexts, place))
-        access_log = self._access_log(config, path)
-        build = self._first_filter(config, f"{path}.filter_chains[0]", access_log, 0)
+        workers = 1 if self._worker is None else self._worker.workers
+        filters = build_chain(config.stream_filters, self._reactor, self._random.random, workers)
+        shared = _Shared(self._access_log(config, path), filters)
+        build = self._first_filter(config, f"{path}.filter_chains[0]", shared, 0)
         listen = None if self._worker is None else self._worker.listen_for(config.name)
         return Listener(config, build, self._reactor, tls, listen, self._limiter)
 
@@ -225,16 +237,16 @@ class ReverseProxy(Service):
         self,
         config: ListenerConfig,
         path: str,
-        access_log: Callable[[AccessRecord], None] | None,
+        shared: _Shared,
         start: int,
     ) -> BuildProtocol | None:
         """Find the first filter that serves; C{start} is the number of the first one to look at."""
         for number, each in list(enumerate(config.filter_chain.filters))[start:]:
             fallback = None
             if isinstance(each.config, ProxyConfig) and each.config.falls_back:
-                fallback = self._first_filter(config, path, access_log, number + 1)
+                fallback = self._first_filter(config, path, shared, number + 1)
             build = self._try(
-                f"{path}.filters[{number}]", partial(self._filter, config, each, access_log, fallback)
+                f"{path}.filters[{number}]", partial(self._filter, config, each, shared, fallback)
             )
             if build is not None:
                 return build
@@ -273,7 +285,7 @@ class ReverseProxy(Service):
         self,
         listener: ListenerConfig,
         each: FilterConfig,
-        access_log: Callable[[AccessRecord], None] | None,
+        shared: _Shared,
         fallback: BuildProtocol | None,
     ) -> BuildProtocol | None:
         """
@@ -295,8 +307,9 @@ class ReverseProxy(Service):
                     router=router,
                     clusters=self.clusters,
                     clock=self._reactor,
+                    filters=shared.filters,
                     idle_timeout=listener.connection_idle_timeout,
-                    access_log=access_log,
+                    access_log=shared.access_log,
                     random=self._random.random,
                 )
                 return build_proxy(plan, fallback)
@@ -307,7 +320,7 @@ class ReverseProxy(Service):
                     clusters=self.clusters,
                     clock=self._reactor,
                     idle_timeout=session_idle(tcp.idle_timeout, listener.connection_idle_timeout),
-                    access_log=access_log,
+                    access_log=shared.access_log,
                 )
                 return partial(TcpProxy, tcp_settings)
             case TunnelConfig() as tunnel:

@@ -122,6 +122,20 @@ class BuildTests(SynchronousTestCase):
             )
             self.assertEqual(self.answer(app), b"HTTP/1.1 404 Not Found")
 
+    def test_filters_of_requests(self) -> None:
+        """A listener's requests go through its filters."""
+        for addresses, status in ((["10.9.9.9"], b"403"), (["10.9.9.8"], b"202")):
+            filters = [{"type": "ip_access", "config": {"ips": [{"action": "deny", "addrs": addresses}]}}]
+            app = build(
+                edited(
+                    TUNNEL_SERVER,
+                    (f"{RULE}.route", GONE),
+                    (f"{RULE}.direct_response", {"status": 202}),
+                    (f"{LISTENER}.stream_filters", filters),
+                )
+            )
+            self.assertIn(status, self.answer(app))
+
     def test_the_servers_router_counts(self) -> None:
         """It does so beside one of the same name in a filter, as in MOSN."""
         other = {

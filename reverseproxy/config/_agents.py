@@ -105,6 +105,7 @@ class TunnelAgentConfig(Model):
         "",
         "Name of a credential policy, built in or of a plug-in; empty means no credential.",
         spellings=("CredentialPolicy",),
+        protects=True,
     )
     graceful_close_max_wait_duration: Annotated[Span, or_default(_GRACEFUL_WAIT)] = key(
         _GRACEFUL_WAIT,
@@ -113,7 +114,9 @@ class TunnelAgentConfig(Model):
         milliseconds=("graceful_close_max_wait_duration_ms", "GracefulCloseMaxWaitDurationMs"),
         nullable=False,
     )
-    tls_context: TlsContextConfig | None = key(None, "TLS towards the servers.", spellings=("TLSContext",))
+    tls_context: TlsContextConfig | None = key(
+        None, "TLS towards the servers.", spellings=("TLSContext",), protects=True
+    )
     credential_config: Mapping[str, Any] = key(
         {}, "Options of the credential policy.", ours=True, secret=True
     )

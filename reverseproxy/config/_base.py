@@ -10,6 +10,7 @@ disagree.
 from __future__ import annotations
 
 __all__ = [
+    "IGNORE_UNSUPPORTED",
     "NOT_YET",
     "KeyInfo",
     "Model",
@@ -23,6 +24,7 @@ __all__ = [
     "spellings_of",
 ]
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -31,6 +33,12 @@ from typing import Any, ClassVar, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
+
+IGNORE_UNSUPPORTED: Final = "ignore_unsupported"
+"""
+A key that every object may have: whether what protects, but is not supported, is
+a warning rather than an error, in this object and in those within it.
+"""
 
 NOT_YET: Final = "MOSN knows this key; it is not acted on yet"
 
@@ -50,12 +58,18 @@ class KeyInfo:
         all places that have the key.
     @ivar harmless: values of such a key that ask for nothing else than what
         happens anyway, and so are no reason to warn.
+    @ivar protects: whether what this key asks for keeps somebody out, or may do
+        so: if the key is not acted on, it is an error unless the file says
+        C{ignore_unsupported}; if it is, so is a key that looks like it.
     @ivar ours: whether the key is this project's own, unknown to MOSN.
     @ivar secret: whether its value must never be shown.
     @ivar required: whether documents must have it, and not empty.
     @ivar nullable: whether C{null} is the same as an absent key.
     @ivar choices: the values that are acted on, if there is only a choice of them.
     @ivar later: further values that MOSN knows.
+    @ivar skipped: further values, and why what they stand for can be left out.
+    @ivar strict: whether any other value is an error unless the file says
+        C{ignore_unsupported}, as it may protect something.
     @ivar fallback: the value that stands in, with a warning, for one that is
         not in C{choices}.
     @ivar directory_of: the list whose items are instead the files of the
@@ -68,6 +82,7 @@ class KeyInfo:
     acted: bool = True
     why: str = NOT_YET
     quiet: bool = False
+    protects: bool = False
     harmless: tuple[Any, ...] = ()
     ours: bool = False
     secret: bool = False
@@ -75,6 +90,8 @@ class KeyInfo:
     nullable: bool = True
     choices: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    strict: bool = False
     fallback: str = ""
     directory_of: str = ""
 
@@ -114,6 +131,15 @@ class Model(BaseModel):
     """
     For models with a C{type} and a C{config} that depends on it: the model of
     C{config} for each C{type}.
+    """
+
+    unknown_key: ClassVar[str] = "unknown key, ignored"
+    """What to say of a key that there is not."""
+
+    strict_keys: ClassVar[bool] = False
+    """
+    Whether an unknown key is an error unless the file says C{ignore_unsupported},
+    as whatever it was meant to be, it was meant to protect something.
     """
 
 

@@ -17,6 +17,8 @@ from typing import Final
 from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._base import Model
 from reverseproxy.config._clusters import ClusterConfig
+from reverseproxy.config._filter_checks import check_filters
+from reverseproxy.config._findings import Findings
 from reverseproxy.config._listeners import (
     UPSTREAM_PROTOCOLS,
     UPSTREAM_UNUSED,
@@ -42,7 +44,7 @@ from reverseproxy.config._tls import (
     TLS_VERSIONS,
     TlsContextConfig,
 )
-from reverseproxy.config._tree import Findings, Location, Node, Tree, purpose
+from reverseproxy.config._tree import Location, Node, Tree, purpose, unsupported
 from reverseproxy.config._values import compile_regex, quote, split_address
 from reverseproxy.config.models import Config
 
@@ -120,6 +122,7 @@ class _Checker:
         self._router_names()
         if self._config.servers:
             self._all_listeners(self._config.servers[0].listeners)
+            check_filters(self._config, self._tree, self._findings)
         self._all_clusters()
         for index, extension in enumerate(self._config.extends):
             if extension.config is not None:
@@ -696,6 +699,9 @@ class _Checker:
 
     def _tls(self, location: Location, context: TlsContextConfig, certificate_may_fail: bool) -> None:
         """What is the same for both ends."""
+        for field in ("type", "extend_verify", "callbacks", "sds_source"):
+            if getattr(context, field) not in (None, "", [], {}):
+                self._tree.unsupported((*location, field), unsupported(TlsContextConfig, field))
         self._pem((*location, "ca_cert"), context.ca_cert, "a certificate", may_fail=False)
         self._pem((*location, "cert_chain"), context.cert_chain, "a certificate", certificate_may_fail)
         self._pem((*location, "private_key"), context.private_key, "a private key", certificate_may_fail)

@@ -403,7 +403,9 @@ class ClusterConfig(Model):
         False, "Whether to use the cluster manager's tls_context instead of the cluster's own."
     )
     tls_context: TlsContextConfig | None = key(
-        None, "TLS towards the hosts given here. Connections of tunnel agents have their listener's."
+        None,
+        "TLS towards the hosts given here. Connections of tunnel agents have their listener's.",
+        protects=True,
     )
     hosts: tuple[HostConfig, ...] = key((), "Hosts to dial.")
     connect_timeout: Annotated[Span, or_default(_CONNECT_TIMEOUT)] = key(

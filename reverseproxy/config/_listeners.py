@@ -29,6 +29,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from reverseproxy.config._base import Model, key
+from reverseproxy.config._filters import StreamFilterConfig
 from reverseproxy.config._routers import RouterConfig
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import (
@@ -52,6 +53,9 @@ _FRAME_SIZE: Final = 16 * 1024 * 1024
 
 STREAM_IDLE: Final = 300.0
 """Seconds without a byte after which a request is broken off."""
+_NOT_THE_ONE_MEANT: Final = (
+    "connections would be served by this listener, not by the one with the address that they were made to"
+)
 
 UPSTREAM_PROTOCOLS: Final = ("Auto", "Http1", "Http2", "X", "bolt", "boltv2", "dubbo")
 UPSTREAM_UNUSED: Final = "not acted on, as in MOSN; hosts are spoken to as the client speaks"
@@ -61,7 +65,7 @@ class HttpOptions(Model):
     """What is the same for every version of HTTP."""
 
     max_request_body_size: UInt = key(
-        0, "The most bytes that the body of a request may have; 0 means any number."
+        0, "The most bytes that the body of a request may have; 0 means any number.", protects=True
     )
     via: Text = key(
         "",
@@ -96,7 +100,7 @@ class Http2Options(HttpOptions):
         harmless=(True,),
     )
     max_request_body_size: UInt = key(
-        0, "The most bytes that the body of a request may have; 0 means any number.", ours=True
+        0, "The most bytes that the body of a request may have; 0 means any number.", ours=True, protects=True
     )
     max_concurrent_streams: Annotated[Int, between(1, 10_000)] = key(
         100, "How many requests of one connection may be under way; further ones are refused.", ours=True
@@ -193,7 +197,8 @@ class ProxyConfig(Model):
         "",
         "An extension that makes routes.",
         acted=False,
-        why="not acted on: routes are those of router_config_name",
+        protects=True,
+        why="there are no extensions that make routes: they would be those of router_config_name",
     )
     fallback_for_unknown_protocol: Bool = key(
         False,
@@ -361,6 +366,8 @@ class TunnelConfig(Model):
     All keys are ours: MOSN's tunnel filter has none.
     """
 
+    strict_keys = True
+
     credential_policy: Text = key(
         "", "The credential policy demanded of every agent on this listener; empty means none.", ours=True
     )
@@ -432,11 +439,15 @@ class FilterConfig(Model):
 
     type: Text = key(
         "",
-        "The kind of filter. connection_manager only defines a router. Other kinds are skipped with a "
-        "warning.",
+        "The kind of filter. connection_manager only defines a router.",
         required=True,
         choices=("proxy", "tcp_proxy", "tunnel", "connection_manager"),
-        later=("udp_proxy", "grpc", "fault_inject", "transcoder"),
+        skipped={
+            "fault_inject": "nothing is delayed",
+            "grpc": "there are no servers of gRPC in this process",
+            "udp_proxy": "there is no UDP",
+        },
+        strict=True,
     )
     config: ProxyConfig | TcpProxyConfig | TunnelConfig | RouterConfig | None = key(
         None, "Options of the filter, by its type.", validate_default=True
@@ -460,9 +471,13 @@ class FilterChainConfig(Model):
         acted=False,
         why="not acted on, as in MOSN: the one filter chain takes all connections",
     )
-    tls_context: TlsContextConfig | None = key(None, "TLS towards clients; absent or empty means plaintext.")
+    tls_context: TlsContextConfig | None = key(
+        None, "TLS towards clients; absent or empty means plaintext.", protects=True
+    )
     tls_context_set: tuple[TlsContextConfig, ...] = key(
-        (), "Instead of tls_context: several, among which the name that a client sends chooses."
+        (),
+        "Instead of tls_context: several, among which the name that a client sends chooses.",
+        protects=True,
     )
     filters: tuple[FilterConfig, ...] = key((), "Network filters.")
 
@@ -521,20 +536,25 @@ class ListenerConfig(Model):
         "",
         'Transparent proxying: "tproxy" or "redirect".',
         acted=False,
-        why="not acted on: a connection is served by the listener that has accepted it",
+        protects=True,
+        why=f"there is no transparent proxying: {_NOT_THE_ONE_MEANT}",
     )
     access_logs: tuple[AccessLogConfig, ...] = key((), "Access logs.")
     listener_filters: Free = key(
         None,
         "Filters of accepted sockets.",
         acted=False,
-        why="not acted on: there are no filters of accepted sockets",
+        protects=True,
+        why=f"there are no filters of accepted sockets, of which MOSN has original_dst: {_NOT_THE_ONE_MEANT}",
     )
     filter_chains: tuple[FilterChainConfig, ...] = key(
         (), "What happens on each connection: exactly one chain."
     )
-    stream_filters: Free = key(
-        None, "Filters of requests.", acted=False, why="not acted on: there are no filters of requests"
+    stream_filters: tuple[StreamFilterConfig, ...] = key(
+        (),
+        "Filters of requests, for proxy filters. Other filters have no requests, so that what protects can't "
+        "stand beside them.",
+        protects=True,
     )
     inspector: Bool = key(
         False, "Whether to take plaintext as well where TLS is on; the first byte tells them apart."

@@ -35,6 +35,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
+from reverseproxy.config._filters import PerFilterConfig
+from reverseproxy.config._headers import HeaderMatcherConfig, HeaderName
 from reverseproxy.config._values import Bool, Duration, Free, Int, Regex, Span, Text, UInt, between, quote
 
 REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
@@ -43,8 +45,7 @@ VARIABLE_MODELS: Final = ("and", "or")
 
 _UNUSED: Final = "not acted on, as in MOSN"
 
-# RFC 9110 5.1 and RFC 3986 3.2
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# RFC 9110 5.5 and RFC 3986 3.2
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 
@@ -67,14 +68,6 @@ def _scheme(text: str) -> str:
     return text
 
 
-def _header_name(text: str) -> str:
-    if not text:
-        raise ValueError("is empty; write the name of a header")
-    if not _HEADER_NAME.fullmatch(text):
-        raise ValueError(f"{quote(text)} is not the name of a header")
-    return text
-
-
 def _header_value(text: str) -> str:
     if not _HEADER_VALUE.fullmatch(text):
         raise ValueError(f"{quote(text)} has control characters, which can't be in a header")
@@ -91,9 +84,6 @@ def _variable_model(text: str) -> str:
     if text.lower() not in ("", *VARIABLE_MODELS):
         raise ValueError(f'{quote(text)} is not allowed; write "and" or "or"')
     return text.lower() or VARIABLE_MODELS[0]
-
-
-HeaderName = Annotated[Text, AfterValidator(_header_name)]
 
 
 class HeaderValueConfig(Model):
@@ -136,19 +126,6 @@ class _HeaderRules(Model):
     )
 
 
-class HeaderMatcherConfig(Model):
-    """A demand on one request header."""
-
-    name: Text = key(
-        "",
-        'The header\'s name, in any case. In a rule with prefix, path or regex, "method" means the request '
-        "method.",
-        required=True,
-    )
-    value: Text = key("", "What the header must equal, or match if regex is true.")
-    regex: Bool = key(False, "Whether value is a regular expression (RE2), found anywhere in the header.")
-
-
 class VariableMatcherConfig(Model):
     """A demand on a MOSN variable."""
 
@@ -185,7 +162,11 @@ class MatchConfig(Model):
     )
     variables: tuple[VariableMatcherConfig, ...] = key((), "MOSN variables that must match.")
     dsl_expressions: Free = key(
-        None, "Expressions that must hold.", acted=False, why="not acted on; the rule never matches"
+        None,
+        "Expressions that must hold.",
+        acted=False,
+        protects=True,
+        why="expressions are not supported: the rule would take no requests, but leave them to the next ones",
     )
 
 
@@ -389,11 +370,8 @@ class RouterRuleConfig(Model):
     redirect: RedirectConfig | None = key(None, "Redirect them.")
     direct_response: DirectResponseConfig | None = key(None, "Answer them at once.")
     metadata: Free = key(None, "Metadata of the rule.", acted=False, why="not acted on: nothing asks for it")
-    per_filter_config: Free = key(
-        None,
-        "Options of stream filters for this rule.",
-        acted=False,
-        why="not acted on: there are no filters of requests",
+    per_filter_config: PerFilterConfig = key(
+        PerFilterConfig(), "Options of filters of requests for this rule.", protects=True
     )
     request_mirror_policies: MirrorPolicyConfig | None = key(None, "A cluster to send copies of requests to.")
 
@@ -410,9 +388,18 @@ class VirtualHostConfig(_HeaderRules):
         "suffixes before shorter ones.",
     )
     routers: tuple[RouterRuleConfig, ...] = key((), "Rules; the first that takes a request decides.")
-    require_tls: Text = key("", "Whether clients must use TLS.", acted=False, why=_UNUSED)
-    per_filter_config: Free = key(
-        None, "Options of stream filters.", acted=False, why="not acted on: there are no filters of requests"
+    require_tls: Text = key(
+        "",
+        "Whether clients must use TLS.",
+        acted=False,
+        protects=True,
+        why="requests in plaintext would be served, as in MOSN; have a listener with TLS alone instead",
+        harmless=("NONE", "none", "no"),
+    )
+    per_filter_config: PerFilterConfig = key(
+        PerFilterConfig(),
+        "Options of filters of requests, for rules that have none. MOSN does nothing with them.",
+        protects=True,
     )
 
 

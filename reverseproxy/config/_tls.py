@@ -94,7 +94,8 @@ class TlsContextConfig(Model):
         "",
         "Name of a verification extension.",
         acted=False,
-        why="there are no verification extensions; certificates are verified as usual",
+        protects=True,
+        why="there are no extensions that verify certificates: they would be verified as usual",
     )
     server_name: Text = key(
         "",
@@ -106,6 +107,7 @@ class TlsContextConfig(Model):
         "",
         "Certificates that peers are verified against: a path relative to the working directory, or PEM "
         "text. On a client, empty means the system's certificates.",
+        protects=True,
     )
     crl: Text = key(
         "",
@@ -113,6 +115,7 @@ class TlsContextConfig(Model):
         "chain, or none of its certificates is taken. On a server it needs verify_client. Read again when "
         "the file changes; connections that are open stay.",
         ours=True,
+        protects=True,
     )
     cert_chain: Text = key(
         "", "Our certificate and the intermediate ones after it: a path or PEM text, as private_key is."
@@ -124,11 +127,13 @@ class TlsContextConfig(Model):
         False,
         "On a server: verify a client's certificate if it sends one. Together with require_client_cert: "
         "demand one and verify it.",
+        protects=True,
     )
     require_client_cert: Bool = key(
         False,
         "On a server: ask clients for a certificate. Without verify_client it is neither verified nor "
         "insisted on.",
+        protects=True,
     )
     insecure_skip: Bool = key(False, "On a client: do not verify the server's certificate at all.")
     cipher_suites: Text = key(
@@ -167,16 +172,22 @@ class TlsContextConfig(Model):
         None,
         "Options of a verification extension.",
         acted=False,
-        why="not acted on: there are no verification extensions",
+        protects=True,
+        why="there are no extensions that verify certificates: they would be verified as usual",
     )
     callbacks: Free = key(
-        None, "Names of callbacks.", acted=False, why="not acted on: there are no verification extensions"
+        None,
+        "Extensions to be called at handshakes.",
+        acted=False,
+        protects=True,
+        why="there are no extensions that are called at handshakes",
     )
     sds_source: Free = key(
         None,
         "A secret discovery service to take certificates from.",
         acted=False,
-        why="not acted on: certificates come from files, or from the document itself",
+        protects=True,
+        why="certificates, and what peers are verified against, can't be had from a secret discovery service",
     )
 
     @property

@@ -8,14 +8,14 @@ unknown, repeated, missing or not acted on, and values that stand in for others.
 
 from __future__ import annotations
 
-__all__ = ["Findings", "Items", "Location", "Node", "Tree", "purpose"]
+__all__ = ["Items", "Location", "Node", "Tree", "purpose", "unsupported"]
 
-import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, Final
 
 from reverseproxy.config._base import (
+    IGNORE_UNSUPPORTED,
     KeyInfo,
     Model,
     Spelling,
@@ -27,6 +27,7 @@ from reverseproxy.config._base import (
 )
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import Object
+from reverseproxy.config._findings import Findings, below
 from reverseproxy.config._listeners import (
     BoltOptions,
     Http1Options,
@@ -37,8 +38,8 @@ from reverseproxy.config._listeners import (
 )
 from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
 from reverseproxy.config._spellings import same_value
+from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import describe, quote
-from reverseproxy.errors import Problem
 
 Location = tuple[str | int, ...]
 """Where a value is, by the models' field names: C{("servers", 0, "listeners", 1)}."""
@@ -63,100 +64,6 @@ _WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
 """What Go takes an absent key for: values that ask for nothing."""
 
-_END: Final = "\0"
-
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def _below(path: str, name: str | int) -> str:
-    """Extend a path of the document by a key or an index."""
-    if isinstance(name, int):
-        return f"{path}[{name}]"
-    if not _PLAIN.fullmatch(name):
-        return f"{path}[{quote(name)}]"
-    return f"{path}.{name}" if path else name
-
-
-class Findings:
-    """
-    What is wrong with a configuration, and what is only worth a warning or a note.
-
-    Problems are in the order in which their places were first seen, which is
-    that of the document.
-    """
-
-    def __init__(self) -> None:
-        self._errors: list[Problem] = []
-        self._warnings: list[Problem] = []
-        self._notes: dict[tuple[str, str], list[Problem]] = {}
-        self._order: dict[tuple[str, str], int] = {}
-
-    def seen(self, file: str, path: str) -> None:
-        """Note that the document has something at this place."""
-        self._order.setdefault((file, path), len(self._order))
-
-    def done(self, file: str, path: str) -> None:
-        """Note that this is where the object or list at this place ends."""
-        self.seen(file, path + _END)
-
-    def error(self, file: str, path: str, message: str) -> None:
-        """Add an error, unless there is one at that place or around it already."""
-        if not any(
-            problem.file == file and (problem.path == path or _is_below(path, problem.path))
-            for problem in self._errors
-        ):
-            self._errors.append(Problem(file, path, message))
-
-    def warn(self, file: str, path: str, message: str) -> None:
-        """Add a warning."""
-        problem = Problem(file, path, message)
-        if problem not in self._warnings:
-            self._warnings.append(problem)
-
-    def note(self, file: str, path: str, message: str) -> None:
-        """Add what is worth one line, however often it is so of keys of this name."""
-        name = path.rpartition(".")[2]
-        self._notes.setdefault((name, message), []).append(Problem(file, path, message))
-
-    @property
-    def errors(self) -> tuple[Problem, ...]:
-        """All errors, in the order of the document."""
-        return tuple(sorted(self._errors, key=self._position))
-
-    @property
-    def warnings(self) -> tuple[Problem, ...]:
-        """All warnings, in the order of the document."""
-        return tuple(sorted(self._warnings, key=self._position))
-
-    @property
-    def notes(self) -> tuple[Problem, ...]:
-        """What was noted: the first place of each kind, and how many more there are."""
-        notes = []
-        for places in self._notes.values():
-            first, *others = sorted(places, key=self._position)
-            more = f" (and in {len(others)} more place{'s' * (len(others) > 1)})" if others else ""
-            notes.append(Problem(first.file, first.path, first.message + more))
-        return tuple(sorted(notes, key=self._position))
-
-    def _position(self, problem: Problem) -> int:
-        """
-        Where a problem's place was first seen.
-
-        For what is missing, that is the end of what it is missing in.
-        """
-        path = problem.path
-        if (problem.file, path) in self._order:
-            return self._order[problem.file, path]
-        while path:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-            if (problem.file, path + _END) in self._order:
-                return self._order[problem.file, path + _END]
-        return -1
-
-
-def _is_below(path: str, parent: str) -> bool:
-    return path.startswith(parent) and path[len(parent) :][:1] in (".", "[") if parent else False
-
 
 class Node(dict[str, Any]):
     """
@@ -165,14 +72,16 @@ class Node(dict[str, Any]):
     @ivar file: the file that it is in.
     @ivar path: its place in that file.
     @ivar model: the model that it is for.
+    @ivar lenient: whether what protects, but is not supported, is no error here.
     @ivar lost: fields whose values had to be left out because they are wrong.
     """
 
-    def __init__(self, file: str, path: str, model: type[Model]) -> None:
+    def __init__(self, file: str, path: str, model: type[Model], lenient: bool = False) -> None:
         super().__init__()
         self.file = file
         self.path = path
         self.model = model
+        self.lenient = lenient
         self.lost: set[str] = set()
         self._spelling: dict[str, str] = {}
 
@@ -184,9 +93,9 @@ class Node(dict[str, Any]):
     def place(self, field: str) -> str:
         """The path of a field, whether it is there or not."""
         if field in self._spelling:
-            return _below(self.path, self._spelling[field])
+            return below(self.path, self._spelling[field])
         names = {name: written for written, name in names_of(self.model).items()}
-        return _below(self.path, names.get(field, field))
+        return below(self.path, names.get(field, field))
 
 
 class Items(list[Any]):
@@ -208,7 +117,7 @@ class Items(list[Any]):
 
     def place(self, index: int) -> str:
         """The path of an item."""
-        return _below(self.path, self.numbers[index])
+        return below(self.path, self.numbers[index])
 
 
 ReadDirectory = Callable[[str], tuple[list[tuple[str, Object]], bool]]
@@ -252,7 +161,7 @@ class Tree:
             elif isinstance(here, Items) and isinstance(part, int) and part < len(here):
                 path = here.place(part)
             elif here is None or isinstance(here, dict | list):
-                path = _below(path, part)
+                path = below(path, part)
             else:
                 break
             here = _step(here, part)
@@ -321,20 +230,56 @@ class Tree:
             for item in here
         )
 
+    def unsupported(self, location: Location, message: str) -> None:
+        """
+        Refuse what protects, but is not supported, unless the file says that this may be ignored.
+
+        @param location: where it is; what counts is the object around it.
+        """
+        here: Any = self.root
+        lenient = self.root.lenient
+        for part in location:
+            here = _step(here, part)
+            if isinstance(here, Node):
+                lenient = here.lenient
+        self._unsupported(*self.locate(location), message, lenient)
+
+    def _unsupported(self, file: str, path: str, message: str, lenient: bool) -> None:
+        if lenient:
+            self._findings.warn(file, path, f"{message}; ignored, as {IGNORE_UNSUPPORTED} is true")
+        else:
+            hint = f"write {quote(IGNORE_UNSUPPORTED)}: true beside it to run without"
+            self._findings.error(file, path, f"{message}; {hint}")
+
     # reading
 
-    def _object(self, model: type[Model], document: Any, file: str, path: str) -> Any:
-        """Match an object with its model; anything else is for the model to refuse."""
+    def _object(self, model: type[Model], document: Any, file: str, path: str, lenient: bool = False) -> Any:
+        """
+        Match an object with its model; anything else is for the model to refuse.
+
+        @param lenient: whether the object around it has C{ignore_unsupported}.
+        """
         if document is None:
             document = Object(())
         self._findings.seen(file, path)
         if not isinstance(document, Object):
             return document
-        node = Node(file, path, model)
+        node = Node(file, path, model, self._leniency(document, file, path, lenient))
         self._keys(node, document)
         self._required(node)
         self._findings.done(file, path)
         return node
+
+    def _leniency(self, document: Object, file: str, path: str, around: bool) -> bool:
+        """Read C{ignore_unsupported}, which every object may have."""
+        for written, value in document.items():
+            if written.lower() == IGNORE_UNSUPPORTED and value is not None:
+                if isinstance(value, bool):
+                    return value
+                place = below(path, written)
+                self._findings.seen(file, place)
+                self._findings.error(file, place, f"expected true or false, got {describe(value)}")
+        return around
 
     def _keys(self, node: Node, document: Object) -> None:
         """Put each key of an object under the field that it is for."""
@@ -345,15 +290,17 @@ class Tree:
             if isinstance(document[written], str):
                 node.put(field, written, document[written])
         for written, value in document.items():
-            self._findings.seen(node.file, _below(node.path, written))
+            self._findings.seen(node.file, below(node.path, written))
             spelling = spellings.get(written.lower())
+            if spelling is None and written.lower() == IGNORE_UNSUPPORTED:
+                continue
             if spelling is None:
                 self._unknown(node, written)
             elif counting[spelling.field] == written:
                 self._spelt(node, spelling, written, value)
         model = self._config_model(node)
         if model is not None and "config" not in node:
-            node["config"] = self._object(model, None, node.file, node.place("config"))
+            node["config"] = self._object(model, None, node.file, node.place("config"), node.lenient)
         for field, _, info in keys_of(node.model):
             if info.directory_of and isinstance(node.get(field), str):
                 self._files(node, field, info.directory_of)
@@ -386,11 +333,11 @@ class Tree:
             value = document[written]
             first = chosen[spelling.field]
             if value is not None and not same_value(document[other], first, value, spelling):
-                self._findings.seen(node.file, _below(node.path, written))
-                place = _below(node.path, other)
+                self._findings.seen(node.file, below(node.path, written))
+                place = below(node.path, other)
                 self._findings.error(
                     node.file,
-                    _below(node.path, written),
+                    below(node.path, written),
                     f"is another name of {quote(first.name)}, which says something else at {place}; "
                     "write one of them",
                 )
@@ -400,7 +347,7 @@ class Tree:
         """Take in one key's value, whichever of its names the key has."""
         if spelling.milliseconds and value is not None:
             if isinstance(value, bool) or not isinstance(value, int):
-                place = _below(node.path, written)
+                place = below(node.path, written)
                 problem = f"expected a whole number of milliseconds, got {describe(value)}"
                 self._findings.error(node.file, place, problem)
                 node.pop(spelling.field, None)
@@ -414,7 +361,7 @@ class Tree:
     def _field(self, node: Node, field: str, written: str, value: Any) -> None:
         """Take in one key's value."""
         info = _info(node.model, field)
-        path = _below(node.path, written)
+        path = below(node.path, written)
         if value is None and info.nullable:
             node.pop(field, None)
             return
@@ -423,8 +370,7 @@ class Tree:
         if not info.acted:
             value = self._free(value, node.file, path)
             if value not in _NOTHING and value not in info.harmless:
-                report = self._findings.note if info.quiet else self._findings.warn
-                report(node.file, path, info.why)
+                self._not_acted_on(node, path, info)
         elif info.choices:
             value = self._choice(node, path, info, value)
         elif _LABELS.get(node.model) == field:
@@ -436,14 +382,14 @@ class Tree:
                 node.file,
                 path,
                 [
-                    self._object(model, item, node.file, _below(path, index))
+                    self._object(model, item, node.file, below(path, index), node.lenient)
                     for index, item in enumerate(value)
                 ],
             )
         elif isinstance(value, list):
             value = Items(node.file, path, self._free(value, node.file, path))
         elif model is not None and not shape.many:
-            value = self._object(model, value, node.file, path)
+            value = self._object(model, value, node.file, path, node.lenient)
         else:
             value = self._free(value, node.file, path)
         node.put(field, written, value)
@@ -453,15 +399,34 @@ class Tree:
         kind = node.get("type")
         return node.model.config_by_type.get(kind) if isinstance(kind, str) else None
 
+    def _not_acted_on(self, node: Node, path: str, info: KeyInfo) -> None:
+        """Say of a key that nothing is done with it."""
+        if info.protects and node.model is TlsContextConfig:
+            pass  # nothing in it counts unless it is on, which is looked at later
+        elif info.protects:
+            self._unsupported(node.file, path, info.why, node.lenient)
+        elif info.quiet:
+            self._findings.note(node.file, path, info.why)
+        else:
+            self._findings.warn(node.file, path, info.why)
+
     def _unknown(self, node: Node, written: str) -> None:
-        """Warn of a key that no field is for."""
+        """Warn of a key that no field is for; refuse one that was probably meant to protect something."""
+        path = below(node.path, written)
         names = names_of(node.model)
         near = get_close_matches(written.lower(), [name.lower() for name in names], n=1, cutoff=0.75)
-        hint = next((f"; did you mean {quote(name)}?" for name in names if name.lower() in near), "")
-        self._findings.warn(node.file, _below(node.path, written), f"unknown key, ignored{hint}")
+        meant = next((name for name in names if name.lower() in near), None)
+        hint = "" if meant is None else f"; did you mean {quote(meant)}?"
+        if node.model.strict_keys:
+            self._unsupported(node.file, path, f"unknown key{hint}", node.lenient)
+        elif meant is not None and _info(node.model, names[meant]).protects:
+            problem = f"unknown key; did you mean {quote(meant)}, which protects something?"
+            self._unsupported(node.file, path, problem, node.lenient)
+        else:
+            self._findings.warn(node.file, path, f"{node.model.unknown_key}{hint}")
 
     def _repeated(self, node: Node, written: str) -> None:
-        self._findings.warn(node.file, _below(node.path, written), _REPEATED)
+        self._findings.warn(node.file, below(node.path, written), _REPEATED)
 
     def _required(self, node: Node) -> None:
         """Demand the keys that must be there."""
@@ -476,7 +441,14 @@ class Tree:
             return value
         if not value:
             return info.fallback
+        if value in info.skipped:
+            self._findings.warn(node.file, path, f"{quote(value)} is skipped: {info.skipped[value]}")
+            return value
         choices = ", ".join(info.choices)
+        if info.strict:
+            problem = f"{quote(value)} is not supported, and may protect something (choices: {choices})"
+            self._unsupported(node.file, path, problem, node.lenient)
+            return value
         known = "is not acted on yet" if value in info.later else "is not known"
         instead = f"{info.fallback} is used instead" if info.fallback else "it is skipped"
         self._findings.warn(node.file, path, f"{quote(value)} {known}; {instead} (choices: {choices})")
@@ -500,7 +472,9 @@ class Tree:
             node.lost.add(target)
             return
         items = Items(
-            node.file, path, [self._object(model, document, file, "") for file, document in documents]
+            node.file,
+            path,
+            [self._object(model, document, file, "", node.lenient) for file, document in documents],
         )
         items.lost = not complete
         node.put(target, field, items)
@@ -517,11 +491,11 @@ class Tree:
                 if protocol == "X" and name.lower() == "sub_protocol":
                     protocol = str(option)
             if bare and protocol in _UNKEYED and all(name.lower() == "sub_protocol" for name in keyed):
-                options = self._object(ProtocolOptions, keyed, node.file, path)
+                options = self._object(ProtocolOptions, keyed, node.file, path, node.lenient)
                 field, model = _UNKEYED[protocol]
-                options.put(field, protocol, self._object(model, bare, node.file, path))
+                options.put(field, protocol, self._object(model, bare, node.file, path, node.lenient))
                 return options
-        return self._object(ProtocolOptions, value, node.file, path)
+        return self._object(ProtocolOptions, value, node.file, path, node.lenient)
 
     def _metadata(self, node: Node, value: Any, path: str) -> Any:
         """Reach into C{{"filter_metadata": {"mosn.lb": {...}}}}, MOSN's wrapping of labels."""
@@ -533,17 +507,17 @@ class Tree:
                 if name.lower() == wanted:
                     found = name
                 else:
-                    place = _below(path, name)
+                    place = below(path, name)
                     self._findings.seen(node.file, place)
                     self._findings.warn(node.file, place, f"unknown key, ignored; labels are in {_WRAPPING}")
             value = Object(()) if found is None or value[found] is None else value[found]
-            path = _below(path, found or wanted)
+            path = below(path, found or wanted)
         if not isinstance(value, Object):
             return value
         labels = Node(node.file, path, Model)
         for name, label in value.items():
-            self._findings.seen(node.file, _below(path, name))
-            labels.put(name, name, self._free(label, node.file, _below(path, name)))
+            self._findings.seen(node.file, below(path, name))
+            labels.put(name, name, self._free(label, node.file, below(path, name)))
         self._findings.done(node.file, path)
         return labels
 
@@ -552,10 +526,10 @@ class Tree:
         self._findings.seen(file, path)
         if isinstance(value, Object):
             for name in value.repeated:
-                self._findings.warn(file, _below(path, name), _REPEATED)
-            return {name: self._free(item, file, _below(path, name)) for name, item in value.items()}
+                self._findings.warn(file, below(path, name), _REPEATED)
+            return {name: self._free(item, file, below(path, name)) for name, item in value.items()}
         if isinstance(value, list):
-            return [self._free(item, file, _below(path, index)) for index, item in enumerate(value)]
+            return [self._free(item, file, below(path, index)) for index, item in enumerate(value)]
         return value
 
 
@@ -572,6 +546,11 @@ def purpose(model: type[Model], field: str) -> str:
     """What a key is for: the first sentence of its description."""
     sentence = (model.model_fields[field].description or "").partition(". ")[0].removesuffix(".")
     return sentence[:1].lower() + sentence[1:]
+
+
+def unsupported(model: type[Model], field: str) -> str:
+    """Why a key is not acted on."""
+    return _info(model, field).why
 
 
 def _info(model: type[Model], field: str) -> KeyInfo:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from reverseproxy.config._checks import check
 from reverseproxy.config._document import Object, SyntaxProblem, parse_json, parse_yaml
+from reverseproxy.config._findings import Findings
 from reverseproxy.config._messages import explain
-from reverseproxy.config._tree import Findings, Location, Tree
+from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import describe
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem

@@ -34,6 +34,8 @@ _NAMES: Final[Mapping[Any, str]] = {
 }
 
 _INTRODUCTION: Final = """\
+.. _reference:
+
 Every key
 ---------
 
@@ -44,6 +46,11 @@ Generated from the models that the loader uses.  A key is marked
   warning, unless its value asks for nothing: ``null``, ``false``, 0, or an empty text, list or object.
   Where nobody can tell the difference, as MOSN does nothing with the key either, there is one note for all
   places that have it.
+
+  Where it may keep somebody out, as most filters do, it is an error: a process that leaves it out
+  would serve what was meant to be refused.  In an object with ``"ignore_unsupported": true`` (a key of
+  ours that every object may have), and in all within it, such errors are warnings.  The same goes for
+  keys that are probably misspelt ones of this kind, such as ``require_client_certs``.
 
 A *duration* is Go's syntax, such as ``"1m30s"``.  An absent key, one that is ``null``, and mostly one
 that is 0 or empty all mean the default.
@@ -150,10 +157,16 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
         lines.append(f"   Choices: {_literals(info.choices)}.")
     if info.choices and info.fallback:
         lines.append(f"   ``{info.fallback}`` stands in for any other, with a warning.")
+    if info.skipped:
+        reasons = "; ".join(f"``{name}`` ({reason})" for name, reason in info.skipped.items())
+        lines.append(f"   Skipped with a warning: {reasons}.")
+    if info.strict:
+        lines.append("   Any other is an error without ``ignore_unsupported``.")
     if info.later:
         lines.append(f"   Known to MOSN and not acted on yet: {_literals(info.later)}.")
     if not info.acted:
-        lines.append(f"   *{'The note' if info.quiet else 'The warning'}:* {info.why}.")
+        kind = "The error" if info.protects else "The note" if info.quiet else "The warning"
+        lines.append(f"   *{kind}:* {info.why}.")
         if info.harmless:
             values = _literals(json.dumps(value) for value in info.harmless)
             lines.append(f"   There is none for {values}.")
@@ -162,10 +175,15 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
 
 def _spellings(info: KeyInfo) -> list[str]:
     """Say what else the key may be called."""
-    names = [_literals(info.spellings)] if info.spellings else []
+    names = [_literals(map(_shown, info.spellings))] if info.spellings else []
     if info.milliseconds:
         names.append(f"as a whole number of milliseconds {_literals(info.milliseconds)}")
     return [f"   Other names: {'; '.join(names)}."] if names else []
+
+
+def _shown(name: str) -> str:
+    """A name of a key; in quotation marks if blanks in it could be overlooked."""
+    return name if name == name.strip() else json.dumps(name)
 
 
 def _escape(text: str) -> str:

@@ -33,15 +33,18 @@ from reverseproxy.logs import format_time
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.attempts import Attempts, Phase
 from reverseproxy.proxy.deadlines import LOOKS, Clock, Limits, Stage, State, Watch
+from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.mirror import Mirrored
 from reverseproxy.proxy.pools import IExchange, is_pooled
 from reverseproxy.routing import (
+    PROTECTED,
     Cause,
     ClusterRoute,
     DirectResponse,
     Redirect,
     RequestFacts,
+    RouteResult,
     normalize_path,
     patience,
     shown,
@@ -228,6 +231,7 @@ class Exchange(Attempts):
         "_mirrors",
         "_out",
         "_outgoing",
+        "_passage",
         "_response_head",
         "_route",
         "_sent",
@@ -261,6 +265,7 @@ class Exchange(Attempts):
     _facts: RequestFacts | None  # kept where the response is to be changed
     _outgoing: RequestHead  # the request as it goes on
     _mirrors: Sequence[Mirrored]
+    _passage: Passage | None  # through the listener's filters of requests
     _try_timer: IDelayedCall | None
     _answered: bool  # the host has sent something
     _full: bool  # the connection to the host holds enough
@@ -286,7 +291,7 @@ class Exchange(Attempts):
         self._interims = 0
         self._watch = None
         self.request_sent_at = self.response_at = self._client = self._route = None
-        self._facts = self._try_timer = self._response_head = None
+        self._facts = self._try_timer = self._response_head = self._passage = None
 
     @property
     def response_started(self) -> bool:
@@ -316,6 +321,8 @@ class Exchange(Attempts):
         limit = self._downstream.max_request_body_size
         if limit and self.received > limit:
             self.fail(413, f"request body larger than {limit} bytes")
+            return
+        if self._passage is not None and self._is_too_large(self._passage):
             return
         self._out.append(data)
         for mirror in self._mirrors:
@@ -383,6 +390,10 @@ class Exchange(Attempts):
             self.fail(413, f"request body larger than {limit} bytes")
             return
         router = settings.router
+        if settings.filters is not None:
+            self._passage = settings.filters.passage(self._filtered(), router)
+            self._pass_filters()
+            return
         facts: RequestFacts | None = None
         result = router.only
         if result is None or head.target[:1] != b"/":
@@ -390,12 +401,74 @@ class Exchange(Attempts):
             result = router.match(facts)
         if isinstance(result, ClusterRoute):
             self._follow(result, facts)
-        elif isinstance(result, DirectResponse):
+        else:
+            self._answer_for(result, facts or self._gather_facts())
+
+    def _answer_for(self, result: RouteResult | None, facts: RequestFacts) -> None:
+        """Answer a request that goes to no host."""
+        if isinstance(result, DirectResponse):
             self._answer(result.status, result.body)
         elif isinstance(result, Redirect):
             self._answer(result.status, b"", location=result.location.encode("ascii"))
         else:
-            self._no_route(facts or self._gather_facts())
+            self._no_route(facts)
+
+    def _filtered(self) -> FilteredRequest:
+        """What filters of requests may know of this one."""
+        head = self.head
+        size = head.length
+        if size < 0 and self.request_complete:
+            size = self.received
+        return FilteredRequest(self._gather_facts(), head.target.decode("ascii"), self._downstream.info, size)
+
+    def _pass_filters(self) -> None:
+        """Go through the filters of requests, as far as they let it."""
+        self._pause = None
+        passage = self._passage
+        assert passage is not None
+        step = passage.advance()
+        request = passage.request
+        downstream = self._downstream
+        passage.over_at = self._clock.seconds()
+        if isinstance(step, float):
+            self._phase = WAITING
+            self._pause = self._clock.callLater(step, self._pass_filters)
+            # What a filter takes is not the route's time.
+            downstream.set_look(inf)
+            downstream.update_reading()
+        elif step is not None:
+            self._refuse(step)
+        elif self._is_too_large(passage):
+            pass  # it has been refused
+        elif isinstance(request.result, ClusterRoute):
+            if request.removed:
+                self._remove_headers(request.removed)
+            self._follow(request.result, request.facts)
+        else:
+            self._answer_for(request.result, request.facts)
+
+    def _is_too_large(self, passage: Passage) -> bool:
+        """Refuse a request whose body has become larger than a filter allows."""
+        limit = passage.request.limit
+        if limit is None or self.received <= limit.size:
+            return False
+        self._refuse(limit.refusal)
+        return True
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer as a filter says, or break off if an answer has begun."""
+        if self.response_started:
+            self._break(refusal.status, refusal.flag)
+        else:
+            self.flag = refusal.flag
+            self._answer(refusal.status, refusal.body)
+
+    def _remove_headers(self, names: set[str]) -> None:
+        """Send a request on without some of its headers."""
+        removed = frozenset(name.encode("ascii") for name in names) - PROTECTED
+        head = self.head
+        headers = [field for field in head.headers if field[0].lower() not in removed]
+        self.head = self._outgoing = head.rewritten(head.target, head.host, headers, removed)
 
     def _no_route(self, facts: RequestFacts) -> None:
         """Answer with 404; the client is told which Host is at fault, the log also what would not be."""
@@ -456,16 +529,22 @@ class Exchange(Attempts):
         lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
         total, self._try_timeout = route.times if lookup is None else timeouts(route, lookup)
         timeout = self._timeout = total or inf
+        passage = self._passage
+        begun = self._begun
         if self.request_complete:
-            self._asked_at = self.started
+            self._asked_at = begun
         if self.received or not self.request_complete:
             timeout /= LOOKS
         idle = route.idle_timeout
         period = (downstream.settings.stream_idle if idle is None else idle) / LOOKS
-        downstream.set_look(self.started + (timeout if timeout < period else period))
+        downstream.set_look(begun + (timeout if timeout < period else period))
         lb_type = cluster.config.lb_type
         if not route.plain or lb_type in _REMEMBERING:
             self._prepare(route, facts or self._gather_facts(), lb_type)
+        if passage is not None and passage.request.labels:
+            if self._context is None:
+                self._context = PickContext()
+            self._context.metadata = {**(route.metadata or {}), **passage.request.labels}
         self._acquire()
 
     def _prepare(self, route: ClusterRoute, facts: RequestFacts, lb_type: str) -> None:
@@ -485,9 +564,11 @@ class Exchange(Attempts):
             self._facts = facts
         if head.upgrade:
             return  # there is no copy of a session
+        copies = 1 if self._passage is None else self._passage.request.copies
         for mirror in route.mirrors:
             if mirror.takes(downstream.settings.random()):
-                self._mirror(mirror.cluster_name)
+                for _ in range(copies):
+                    self._mirror(mirror.cluster_name)
 
     def _mirror(self, cluster_name: str) -> None:
         downstream = self._downstream
@@ -937,6 +1018,11 @@ class Exchange(Attempts):
         return None if self._route is None else self._route.idle_timeout
 
     @property
+    def _begun(self) -> float:
+        """When the route's time began: with the request, or when its filters were done with it."""
+        return self.started if self._passage is None else self._passage.over_at
+
+    @property
     def _idle(self) -> float:
         """Seconds without a byte that are allowed."""
         idle = self.idle_timeout
@@ -972,7 +1058,7 @@ class Exchange(Attempts):
             stage = Stage.WAIT if self.request_complete or expected else Stage.REQUEST
         asked_at = self._asked_at
         if stage is Stage.WAIT and not self.request_complete:
-            asked_at = self.started
+            asked_at = self._begun
         return State(
             stage,
             asked_at,

@@ -36,6 +36,7 @@ from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.exchange import Exchange
 from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
+from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
 from reverseproxy.proxy.upgraded import Upgraded
@@ -92,6 +93,7 @@ class Http1Settings:
     @ivar clusters: where routes lead to.
     @ivar options: limits and habits of HTTP/1.
     @ivar http2: limits and habits of HTTP/2.
+    @ivar filters: what each request goes through; L{None} for nothing.
     @ivar idle_timeout: seconds without a request after which a connection is
         closed; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
@@ -116,6 +118,7 @@ class Http1Settings:
     clock: IReactorTime
     options: Http1Options = field(default_factory=Http1Options)
     http2: Http2Options = field(default_factory=Http2Options)
+    filters: FilterChain | None = None
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
     abort_on_half_close: bool = False

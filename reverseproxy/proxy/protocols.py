@@ -31,6 +31,7 @@ from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy import http1_upstream, http2_upstream  # noqa: F401  they register their pools
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, detect_http1, detect_http2
+from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
 from reverseproxy.proxy.http2 import Http2Proxy
 from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
@@ -56,6 +57,7 @@ class ProxyPlan:
     @ivar config: the filter.
     @ivar router: decides on each request.
     @ivar clusters: where routes lead to.
+    @ivar filters: what each request goes through; L{None} for nothing.
     @ivar idle_timeout: the listener's; L{None} if it does not say.
     @ivar access_log: called at the end of each request.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
@@ -66,6 +68,7 @@ class ProxyPlan:
     router: Router
     clusters: ClusterManager
     clock: IReactorTime
+    filters: FilterChain | None
     idle_timeout: float | None
     access_log: Callable[[AccessRecord], None] | None
     random: Callable[[], float]
@@ -111,6 +114,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         clock=plan.clock,
         options=plan.config.http1,
         http2=plan.config.http2,
+        filters=plan.filters,
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
         abort_on_half_close=plan.config.abort_on_half_close,
@@ -143,6 +147,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         router=plan.router,
         clusters=plan.clusters,
         clock=plan.clock,
+        filters=plan.filters,
         max_frame=dialect.max_frame,
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,

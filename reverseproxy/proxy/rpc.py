@@ -41,6 +41,7 @@ from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.deadlines import LOOKS, Pace
 from reverseproxy.proxy.farewell import STALL as STALL_TIMEOUT
 from reverseproxy.proxy.farewell import Farewell, LastBytes, Parting, note_loss
+from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.rpc_deadlines import Deadlines
 from reverseproxy.proxy.rpc_exchange import RpcExchange
 from reverseproxy.proxy.rpc_upstream import Batch, RpcClient
@@ -93,6 +94,7 @@ class RpcSettings:
     @ivar clusters: where routes lead to.
     @ivar pool_key: see L{reverseproxy.proxy.xprotocols.Dialect.key}; if empty,
         the protocol's name.
+    @ivar filters: what each request goes through; L{None} for nothing.
     @ivar max_frame: the largest request, and the largest response, in bytes.
     @ivar idle_timeout: seconds without a byte after which a connection is
         closed, if no request is under way; L{None} for never.
@@ -113,6 +115,7 @@ class RpcSettings:
     clusters: ClusterManager
     clock: IReactorTime
     pool_key: str = ""
+    filters: FilterChain | None = None
     max_frame: int = MAX_FRAME
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None

@@ -24,8 +24,17 @@ from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.proxy.attempts import Attempts, Phase
 from reverseproxy.proxy.deadlines import LOOKS, Limits, Stage, State, Watch
+from reverseproxy.proxy.filters import FilteredRequest, Passage
 from reverseproxy.proxy.rpc_upstream import Batch, IRpcDownstream, RpcClient, RpcPool, make_rpc_pool
-from reverseproxy.routing import Cause, ClusterRoute, DirectResponse, Redirect, RequestFacts, timeouts
+from reverseproxy.routing import (
+    Cause,
+    ClusterRoute,
+    DirectResponse,
+    Redirect,
+    RequestFacts,
+    RouteResult,
+    timeouts,
+)
 from reverseproxy.transport.backlog import NOTHING
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
@@ -111,6 +120,7 @@ class RpcExchange(Attempts):
         "_facts",
         "_limits",
         "_number",
+        "_passage",
         "_position",
         "_route",
         "_sent_at",
@@ -151,6 +161,7 @@ class RpcExchange(Attempts):
         self._downstream = downstream
         self._client: RpcClient | None = None
         self._number = 0
+        self._passage: Passage | None = None  # through the listener's filters of requests
         self._route: ClusterRoute | None = None
         self._facts: RequestFacts | None = None  # kept where the response is to be changed
         self._try_timeout = 0.0
@@ -164,15 +175,55 @@ class RpcExchange(Attempts):
     def begin(self) -> None:
         """Find a route, and a host."""
         downstream = self._downstream
+        settings = downstream.settings
         facts = RequestFacts.of_rpc(self.frame.header, self.protocol, self._variable)
+        if settings.filters is not None:
+            request = FilteredRequest(facts, "", downstream.info, self.frame.body_size)
+            self._passage = settings.filters.passage(request, settings.router)
+            self._pass_filters()
+            return
         try:
-            result = downstream.settings.router.match(facts)
+            result = settings.router.match(facts)
             if isinstance(result, ClusterRoute):
                 self._follow(result, facts)
                 return
         except RpcHeaderError as error:
             self.fail(UNDECODABLE, str(error))
             return
+        self._answer_for(result)
+
+    def _pass_filters(self) -> None:
+        """Go through the filters of requests, as far as they let it."""
+        self._pause = None
+        passage = self._passage
+        assert passage is not None
+        request = passage.request
+        try:
+            step = passage.advance()
+            passage.over_at = self._clock.seconds()
+            if isinstance(step, float):
+                self._phase = WAITING
+                self._pause = self._clock.callLater(step, self._pass_filters)
+            elif step is not None:
+                self.fail(step.status, step.flag)
+            elif isinstance(request.result, ClusterRoute):
+                if request.removed:
+                    self._remove_headers(request.removed)
+                self._follow(request.result, request.facts)
+            else:
+                self._answer_for(request.result)
+        except RpcHeaderError as error:
+            self.fail(UNDECODABLE, str(error))
+
+    def _remove_headers(self, names: set[str]) -> None:
+        """Send a request on without some of its headers."""
+        removed = {name.encode("ascii") for name in names}
+        fields = self.frame.fields()
+        if fields is not None:
+            self.frame.set_fields([field for field in fields if field[0].lower() not in removed])
+
+    def _answer_for(self, result: RouteResult | None) -> None:
+        """Answer a request that goes to no host."""
         if isinstance(result, DirectResponse):
             self._answer(result.status)
         elif isinstance(result, Redirect):
@@ -200,6 +251,11 @@ class RpcExchange(Attempts):
             self._context = PickContext(hash_key=key, metadata=route.metadata)
         elif route.metadata is not None or cluster.config.lb_type == "LB_REQUEST_ROUNDROBIN":
             self._context = PickContext(metadata=route.metadata)
+        passage = self._passage
+        if passage is not None and passage.request.labels:
+            if self._context is None:
+                self._context = PickContext()
+            self._context.metadata = {**(route.metadata or {}), **passage.request.labels}
         if route.response_mutation is not None:
             self._route, self._facts = route, facts
         mutation = route.request_mutation
@@ -209,7 +265,8 @@ class RpcExchange(Attempts):
                 frame.set_fields(mutation.apply(facts, b"", b"", fields).headers)
         for mirror in route.mirrors:
             if mirror.takes(settings.random()):
-                self._mirror(mirror.cluster_name)
+                for _ in range(1 if passage is None else passage.request.copies):
+                    self._mirror(mirror.cluster_name)
         self._acquire()
 
     def _set_clocks(self, route: ClusterRoute, total: float) -> None:
@@ -435,7 +492,7 @@ class RpcExchange(Attempts):
         host = self.host
         return State(
             Stage.RESPONSE if mine else Stage.WAIT,
-            self.started,
+            self.started if self._passage is None else self._passage.over_at,
             self._attempts,
             arriving,
             unsent.mark,

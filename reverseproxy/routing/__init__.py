@@ -16,6 +16,7 @@ from __future__ import annotations
 __all__ = [
     "DEFAULT_RETRY",
     "DEFAULT_TIMEOUT",
+    "PROTECTED",
     "RETRY_PAUSE",
     "Cause",
     "ClusterRoute",
@@ -32,6 +33,7 @@ __all__ = [
     "RouteResult",
     "Router",
     "Timeouts",
+    "header_test",
     "normalize_path",
     "patience",
     "should_retry",
@@ -41,8 +43,9 @@ __all__ = [
 ]
 
 from reverseproxy.routing.facts import Headers, Lookup, RequestFacts, normalize_path, split_host
+from reverseproxy.routing.header_tests import header_test
 from reverseproxy.routing.hosts import shown
-from reverseproxy.routing.mutation import HeaderMutation, RequestMutation, Rewritten
+from reverseproxy.routing.mutation import PROTECTED, HeaderMutation, RequestMutation, Rewritten
 from reverseproxy.routing.results import ClusterRoute, DirectResponse, Mirror, Redirect, RouteResult
 from reverseproxy.routing.retries import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 from reverseproxy.routing.table import Router

@@ -17,8 +17,9 @@ from functools import lru_cache
 from itertools import accumulate
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from reverseproxy.config.models import PerFilterConfig
 from reverseproxy.routing.hashing import HashKey, cookie_key, header_key, source_ip_key
 from reverseproxy.routing.matching import DEAD_END, Action
 from reverseproxy.routing.mutation import (
@@ -93,10 +94,11 @@ def compile_action(
     @param draw: what weighted clusters are drawn by.
     @return: a result, or a function that makes one; L{DEAD_END} for nothing.
     """
+    filters = _filter_options(config, levels)
     if config.direct_response is not None:
-        return _direct(config.direct_response, f"{path}.direct_response", notes)
+        return _direct(config.direct_response, f"{path}.direct_response", notes, filters)
     if config.redirect is not None:
-        return compile_redirect(config.redirect, f"{path}.redirect", notes)
+        return compile_redirect(config.redirect, f"{path}.redirect", notes, filters)
     if config.route is None:
         notes.warn(f"{path}.route", "names no cluster, so requests that match get status 404")
         return DEAD_END
@@ -118,16 +120,29 @@ def compile_action(
         route.timeout != 0,
         route.timeout_includes_response,
         None if route.idle_timeout is None else route.idle_timeout or inf,
+        filters,
     )
     return _clusters(route, base, place, draw, notes)
 
 
-def _direct(config: DirectResponseConfig, path: str, notes: Notes) -> DirectResponse:
+def _filter_options(config: RouterRuleConfig, levels: Sequence[Level]) -> PerFilterConfig | None:
+    """The options that a rule has for filters of requests: its own, or those of its virtual host."""
+    merged: dict[str, Any] = {}
+    for each in (levels[0].config if levels else None, config):
+        options = getattr(each, "per_filter_config", None)
+        if options is not None:
+            merged.update({name: value for name, value in options if value is not None})
+    return PerFilterConfig(**merged) if merged else None
+
+
+def _direct(
+    config: DirectResponseConfig, path: str, notes: Notes, filters: PerFilterConfig | None
+) -> DirectResponse:
     """The result for C{direct_response}; status 0 means 200, as in MOSN's HTTP/1."""
     status = config.status or 200
     if not 200 <= status <= 599:
         notes.error(f"{path}.status", f"{status} is not a final HTTP status")
-    return DirectResponse(status, config.body.encode("utf-8", "replace"))
+    return DirectResponse(status, config.body.encode("utf-8", "replace"), filters)
 
 
 # Clusters

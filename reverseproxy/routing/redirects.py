@@ -11,7 +11,7 @@ from reverseproxy.routing.results import Redirect
 from reverseproxy.routing.urls import quote_host, quote_path, quote_query
 
 if TYPE_CHECKING:
-    from reverseproxy.config.models import RedirectConfig
+    from reverseproxy.config.models import PerFilterConfig, RedirectConfig
     from reverseproxy.routing.facts import RequestFacts
     from reverseproxy.routing.matching import Action
     from reverseproxy.routing.notes import Notes
@@ -20,7 +20,9 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9.+-]*")
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 
 
-def compile_redirect(config: RedirectConfig, path: str, notes: Notes) -> Action:
+def compile_redirect(
+    config: RedirectConfig, path: str, notes: Notes, filters: PerFilterConfig | None = None
+) -> Action:
     """Make the function for C{redirect}."""
     status = config.response_code or 301
     if status not in _STATUSES:
@@ -29,10 +31,10 @@ def compile_redirect(config: RedirectConfig, path: str, notes: Notes) -> Action:
     scheme = config.scheme_redirect.lower()
     if scheme and not _SCHEME.fullmatch(scheme):
         notes.error(f"{path}.scheme_redirect", f"{scheme!r} is not a URL scheme")
-    return _redirection(status, scheme, config.host_redirect, config.path_redirect)
+    return _redirection(status, scheme, config.host_redirect, config.path_redirect, filters)
 
 
-def _redirection(status: int, scheme: str, host: str, path: str) -> Action:
+def _redirection(status: int, scheme: str, host: str, path: str, filters: PerFilterConfig | None) -> Action:
     """
     Make the function that builds a redirect.
 
@@ -50,6 +52,6 @@ def _redirection(status: int, scheme: str, host: str, path: str) -> Action:
         location = f"{new_scheme}://{quote_host(new_host)}{quote_path(path or facts.path)}"
         if facts.query:
             location += "?" + quote_query(facts.query)
-        return Redirect(status, location)
+        return Redirect(status, location, filters)
 
     return redirect

@@ -13,6 +13,7 @@ from reverseproxy.routing.retries import DEFAULT_RETRY, RetryPolicy
 from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT, Timeouts, timeouts
 
 if TYPE_CHECKING:
+    from reverseproxy.config.models import PerFilterConfig
     from reverseproxy.routing.facts import RequestFacts
     from reverseproxy.routing.mutation import HeaderMutation, RequestMutation
 
@@ -70,6 +71,8 @@ class ClusterRoute:
     @ivar idle_timeout: seconds without a byte in either direction after which a
         request, or what an upgraded one carries, is broken off; infinity for
         never, L{None} for what the filter says.
+    @ivar filters: the options of filters of requests that the route has; L{None}
+        if they have the listener's.
     @ivar plain: whether nothing but the cluster, timeouts and C{retry} is said.
     @ivar times: what L{reverseproxy.routing.timeouts.timeouts} says if the
         request does not.
@@ -89,6 +92,7 @@ class ClusterRoute:
     timeout_said: bool = False
     timeout_to_end: bool | None = None
     idle_timeout: float | None = None
+    filters: PerFilterConfig | None = None
     plain: bool = field(init=False, compare=False, repr=False)
     times: Timeouts = field(init=False, compare=False, repr=False)
 
@@ -112,10 +116,12 @@ class DirectResponse:
 
     @ivar status: the HTTP status.
     @ivar body: the response body; may be empty.
+    @ivar filters: see L{ClusterRoute}.
     """
 
     status: int
     body: bytes = b""
+    filters: PerFilterConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +131,12 @@ class Redirect:
 
     @ivar status: 301, 302, 303, 307 or 308.
     @ivar location: the absolute URL for the Location header; printable ASCII.
+    @ivar filters: see L{ClusterRoute}.
     """
 
     status: int
     location: str
+    filters: PerFilterConfig | None = None
 
 
 RouteResult = ClusterRoute | DirectResponse | Redirect

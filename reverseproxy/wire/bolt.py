@@ -202,6 +202,11 @@ class BoltFrame(Frame):
         return value
 
     @property
+    def body_size(self) -> int:
+        """See L{Frame.body_size}."""
+        return len(self.data) - self._block[1] - (_CRC_SIZE if self._checked else 0)
+
+    @property
     def method(self) -> str:
         """See L{Frame.method}; SOFA's own header."""
         return self.header("sofa_head_method_name") or ""

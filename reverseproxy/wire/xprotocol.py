@@ -99,6 +99,11 @@ class Frame(ABC):
         raise NotImplementedError
 
     @property
+    def body_size(self) -> int:
+        """Bytes of what it carries beside its headers; of all of it, if that can't be told."""
+        return len(self.data)
+
+    @property
     def service(self) -> str:
         """
         What a request is for; empty if it does not say.

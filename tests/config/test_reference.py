@@ -22,7 +22,7 @@ class ReferenceTests(SynchronousTestCase):
                 self.assertIn(f"\n``{info.name}`` (", self.text)
                 self.assertIn((field.description or "").replace("*", "\\*"), self.text)
                 if not info.acted:
-                    kind = "note" if info.quiet else "warning"
+                    kind = "error" if info.protects else "note" if info.quiet else "warning"
                     self.assertIn(f"*The {kind}:* {info.why}.", self.text)
 
     def test_entries(self) -> None:
@@ -49,6 +49,9 @@ class ReferenceTests(SynchronousTestCase):
             "   Choices: ``SIMPLE``, ``STATIC``, ``DYNAMIC``, ``EDS``, ``STRICT_DNS``.\n",
             "   ``SIMPLE`` stands in for any other, with a warning.\n",
             "   Known to MOSN and not acted on yet: ``ORIGINAL_DST``.\n",
+            "   Skipped with a warning: ``fault_inject`` (nothing is delayed); ",
+            "   Any other is an error without ``ignore_unsupported``.\n",
+            '   Other names: ``"max_entity_size "``.\n',
             '   There is none for ``"Auto"``, ``"Http1"``, ``"Http2"``, ``"X"``, ``"bolt"``, ``"boltv2"``, '
             '``"dubbo"``.\n',
             "It is the value of ``config`` in ``extends`` of type ``tunnel_agent``.\n",

@@ -306,7 +306,9 @@ class World:
         """
         self.clock = Clock()
         config = ClusterConfig.model_validate({"name": "c", "lb_type": "LB_ROUNDROBIN", **(cluster or {})})
-        self.cluster = CountingCluster(config, make_balancer(config, random.Random(1)), self.clock)
+        self.cluster = CountingCluster(
+            config, make_balancer(config, random.Random(1), self.clock), self.clock
+        )
         self.endpoints: list[Endpoint] = []
         self.hosts: list[Any] = []
         for number in range(hosts):

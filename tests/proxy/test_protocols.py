@@ -47,6 +47,7 @@ class ProtocolsTests(SynchronousTestCase):
             router=Router(RouterConfig(router_config_name="r")),
             clusters=ClusterManager(),
             clock=Clock(),
+            filters=None,
             idle_timeout=idle_timeout,
             access_log=None,
             random=lambda: 0.0,

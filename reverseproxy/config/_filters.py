@@ -1,0 +1,433 @@
+"""
+Filters of requests, MOSN's C{stream_filters}.
+
+What they do is MOSN's: C{pkg/filter/stream} in its source.  Unlike there, nothing
+of them is left out with a line in the log: a filter that is wrong, or not
+supported, may be one that keeps somebody out.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FaultAbortConfig",
+    "FaultConfig",
+    "FaultDelayConfig",
+    "FlowActionConfig",
+    "FlowControlConfig",
+    "FlowRuleConfig",
+    "HeaderRuleConfig",
+    "HeaderToMetadataConfig",
+    "IpAccessConfig",
+    "IpListConfig",
+    "LabelConfig",
+    "MirrorFilterConfig",
+    "PayloadLimitConfig",
+    "PerFilterConfig",
+    "StreamFilterConfig",
+]
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, ClassVar, Final
+
+from pydantic import AfterValidator, ValidationInfo, field_validator
+
+from reverseproxy.config._base import Model, key
+from reverseproxy.config._headers import HeaderMatcherConfig, HeaderName
+from reverseproxy.config._values import (
+    Bool,
+    Free,
+    Int,
+    Number,
+    Span,
+    Text,
+    UInt,
+    between,
+    or_default,
+    quote,
+)
+
+_LIMITED: Final = 509
+"""The status of what flow control refuses, as MOSN has it (C{LimitExceededCode})."""
+
+_TOO_LARGE: Final = 413
+_FAULT: Final = 500
+
+
+def _action(text: str) -> str:
+    if text not in ("", "allow", "deny"):
+        raise ValueError(f'{quote(text)} is not allowed; write "allow" or "deny"')
+    return text or "allow"
+
+
+def _final_status(code: int) -> int:
+    if code and not 200 <= code <= 599:
+        raise ValueError(f"{code} is not a final HTTP status; write a number from 200 to 599")
+    return code
+
+
+def _ip_range(text: str) -> str:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{quote(text)} is neither an IP address nor a range of them; "
+            'write one such as "10.0.0.1" or "10.0.0.0/8"'
+        ) from None
+    return text
+
+
+def _not_negative(value: float) -> float:
+    if value < 0:
+        raise ValueError(f"{value} is negative; write 0 or a number above it")
+    return value
+
+
+Action = Annotated[Text, AfterValidator(_action)]
+Status = Annotated[Int, AfterValidator(_final_status)]
+
+
+class IpListConfig(Model):
+    """Addresses, and what to do with who comes from them."""
+
+    strict_keys = True
+
+    action: Action = key("allow", 'Whether they may: "allow" or "deny"; empty means "allow".')
+    addrs: tuple[Annotated[Text, AfterValidator(_ip_range)], ...] = key(
+        (), 'IP addresses, and ranges of them such as "10.0.0.0/8".', required=True
+    )
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The addresses; those of IPv4 that are written as IPv6 are IPv4."""
+        return tuple(_unmapped(ip_network(text, strict=False)) for text in self.addrs)
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+class IpAccessConfig(Model):
+    """
+    Who may send requests, by IP address.
+
+    The lists are gone through in order, and the first one that has the address
+    decides. Who may not is answered with 403.
+    """
+
+    strict_keys = True
+
+    default_action: Action = key(
+        "allow", 'What to do with addresses that no list has: "allow" or "deny"; empty means "allow".'
+    )
+    header: Annotated[Text, AfterValidator(str.lower)] = key(
+        "",
+        "A header that holds the client's address, where a request has it, rather than the connection. Any "
+        "client can write what it likes there, unless a proxy in front sets it anew. A request in which it "
+        "holds anything but one address, with or without a port, is refused; in MOSN the lists let it pass.",
+    )
+    ips: tuple[IpListConfig, ...] = key((), "The lists.")
+
+
+class PayloadLimitConfig(Model):
+    """
+    How large requests may be.
+
+    A body whose length is not announced is counted as it comes: the host may
+    have seen the beginning of one that is too large, but never its end.
+    """
+
+    strict_keys = True
+
+    max_entity_size: Annotated[Int, between(0, 2**31 - 1)] = key(
+        0,
+        "The most bytes that the body of a request may have; 0 means any number. MOSN knows this key with a "
+        "blank at its end only.",
+        spellings=("max_entity_size ",),
+    )
+    http_status: Annotated[Status, or_default(_TOO_LARGE)] = key(
+        _TOO_LARGE, f"The status of the answer to larger ones; 0 means {_TOO_LARGE}."
+    )
+
+
+class FaultDelayConfig(Model):
+    """Waits before requests are sent on."""
+
+    fixed_delay: Span = key(0.0, "How long to wait.")
+    percentage: UInt = key(0, "How many of a hundred requests wait; 100 and more mean all.")
+
+
+class FaultAbortConfig(Model):
+    """Answers in place of a host's."""
+
+    status: Annotated[Status, or_default(_FAULT)] = key(
+        _FAULT, f"The status of the answer; 0 means {_FAULT}."
+    )
+    percentage: UInt = key(0, "How many of a hundred requests are answered like that; 100 and more mean all.")
+
+
+class FaultConfig(Model):
+    """Faults to inject, to see how others bear them; first the wait, then the answer."""
+
+    delay: FaultDelayConfig = key(FaultDelayConfig(), "Waits.")
+    abort: FaultAbortConfig = key(FaultAbortConfig(), "Answers with an error.")
+    upstream_cluster: Text = key("", "The cluster whose requests this is for; empty means all of them.")
+    headers: tuple[HeaderMatcherConfig, ...] = key(
+        (), 'What the headers of these requests must all match; "method" means the request method.'
+    )
+
+
+class FlowActionConfig(Model):
+    """The answer to requests that are too many."""
+
+    status: Annotated[Status, or_default(_LIMITED)] = key(_LIMITED, f"The status; 0 means {_LIMITED}.")
+    body: Text = key("current request is limited", "The body.")
+
+
+_OLD: Final = "not acted on, as in MOSN: older versions of Sentinel had it"
+_MEMORY: Final = "A bound of the strategy MemoryAdaptive."
+_NO_MEMORY: Final = "not acted on, as tokenCalculateStrategy 2 is not supported"
+
+
+class FlowRuleConfig(Model):
+    """
+    How many requests for one resource may pass in an interval.
+
+    Each process counts its own; of several workers each has its part of the
+    threshold.
+    """
+
+    strict_keys = True
+
+    id: Text = key("", "A name for humans.")
+    resource: Text = key("", "What is counted: requests with this path, query or target.", required=True)
+    token_calculate_strategy: Annotated[Int, between(0, 2)] = key(
+        0,
+        "How the threshold changes: 0 not at all; 1 it begins lower and grows while the resource is in use "
+        "(WarmUp). 2 is not supported (MemoryAdaptive).",
+        name="tokenCalculateStrategy",
+    )
+    control_behavior: Annotated[Int, between(0, 1)] = key(
+        0,
+        "What becomes of requests beyond it: 0 they are refused; 1 all are spread evenly, and wait for their "
+        "turn as long as that takes no longer than maxQueueingTimeMs.",
+        name="controlBehavior",
+    )
+    threshold: Annotated[Number, AfterValidator(_not_negative)] = key(
+        0.0, "How many requests may pass in an interval; 0 means none."
+    )
+    relation_strategy: Annotated[Int, between(0, 1)] = key(
+        0,
+        "Which requests count: 0 those for the resource, 1 those for refResource.",
+        name="relationStrategy",
+    )
+    ref_resource: Text = key("", "The resource that counts instead.", name="refResource")
+    max_queueing_time_ms: UInt = key(
+        0, "How long a request may wait for its turn, in milliseconds.", name="maxQueueingTimeMs"
+    )
+    warm_up_period_sec: UInt = key(
+        0, "WarmUp: how long it takes to reach the threshold, in seconds.", name="warmUpPeriodSec"
+    )
+    warm_up_cold_factor: UInt = key(
+        0,
+        "WarmUp: the threshold divided by this is what there is at first; 0 means 3.",
+        name="warmUpColdFactor",
+    )
+    stat_interval_in_ms: UInt = key(0, "The interval in milliseconds; 0 means 1000.", name="statIntervalInMs")
+    low_mem_usage_threshold: Int = key(
+        0, _MEMORY, name="lowMemUsageThreshold", acted=False, quiet=True, why=_NO_MEMORY
+    )
+    high_mem_usage_threshold: Int = key(
+        0, _MEMORY, name="highMemUsageThreshold", acted=False, quiet=True, why=_NO_MEMORY
+    )
+    mem_low_water_mark_bytes: Int = key(
+        0, _MEMORY, name="memLowWaterMarkBytes", acted=False, quiet=True, why=_NO_MEMORY
+    )
+    mem_high_water_mark_bytes: Int = key(
+        0, _MEMORY, name="memHighWaterMarkBytes", acted=False, quiet=True, why=_NO_MEMORY
+    )
+    limit_app: Free = key(None, "Whose requests count.", name="limitApp", acted=False, quiet=True, why=_OLD)
+    grade: Free = key(None, "What is counted.", acted=False, quiet=True, why=_OLD)
+    strategy: Free = key(None, "Which requests count.", acted=False, quiet=True, why=_OLD)
+
+
+_NO_SENTINEL: Final = "not acted on: Sentinel's own logs are not written"
+
+
+class FlowControlConfig(Model):
+    """
+    How many requests may pass, by rules of Sentinel's.
+
+    All rules for a resource must let a request pass. Requests of RPC protocols
+    have neither path nor query, so that no rule is for them.
+    """
+
+    strict_keys = True
+
+    global_switch: Bool = key(False, "Whether the rules count at all.")
+    limit_key_type: Text = key(
+        "PATH",
+        "What a request's resource is: its path, its query (ARG), or its target with both (URI).",
+        choices=("PATH", "ARG", "URI"),
+        strict=True,
+    )
+    rules: tuple[FlowRuleConfig, ...] = key((), "The rules.")
+    action: FlowActionConfig = key(FlowActionConfig(), "The answer to requests that are too many.")
+    callback_name: Text = key(
+        "",
+        "An extension that names resources and answers requests.",
+        acted=False,
+        protects=True,
+        why="there are no extensions of flow control",
+    )
+    dynamic_data_resources: Free = key(
+        None,
+        "Where to get more rules from.",
+        acted=False,
+        protects=True,
+        why="rules can't be had from elsewhere than the file",
+    )
+    app_name: Text = key("", "A name in Sentinel's logs.", acted=False, quiet=True, why=_NO_SENTINEL)
+    log_path: Text = key("", "Where Sentinel's logs are.", acted=False, quiet=True, why=_NO_SENTINEL)
+    monitor: Bool = key(False, "Nothing.", acted=False, quiet=True, why="not acted on, as in MOSN")
+    direction: Text = key(
+        "",
+        "Which requests these are to Sentinel.",
+        acted=False,
+        quiet=True,
+        why="not acted on, as in MOSN: they are always inbound",
+    )
+
+
+class LabelConfig(Model):
+    """A label."""
+
+    name: Text = key("", "The label's name.", name="key", required=True)
+    value: Text = key("", "Its value; if it is empty, the header's, where there is one.")
+
+
+class HeaderRuleConfig(Model):
+    """A label by a header; either on_header_present or on_header_missing must be given."""
+
+    header: HeaderName = key("", "The header's name, in any case.", required=True)
+    on_header_present: LabelConfig | None = key(None, "The label if there is such a header.")
+    on_header_missing: LabelConfig | None = key(None, "The label if there is none.")
+    remove: Bool = key(False, "Whether the header is not sent to the host.")
+
+
+class HeaderToMetadataConfig(Model):
+    """
+    Labels that hosts must have, by the headers of a request.
+
+    They are demanded together with the route's metadata_match, and rather than
+    labels of the same name there.
+    """
+
+    request_rules: tuple[HeaderRuleConfig, ...] = key((), "The rules.")
+
+
+class MirrorFilterConfig(Model):
+    """
+    Copies of requests, for routes with request_mirror_policies.
+
+    Without this filter there is one copy of each request, where MOSN sends none.
+    """
+
+    amplification: Annotated[Int, between(-(2**31), 100)] = key(
+        1, "How many copies of each request are sent; less than 1 means 1."
+    )
+    broadcast: Bool = key(
+        False,
+        "Whether a copy is sent to each host of the mirror's cluster, and nothing to the route's.",
+        acted=False,
+        protects=True,
+        why="requests would be sent to the route's cluster too",
+    )
+
+
+_METRICS: Final = "it counts requests for metrics"
+
+
+class StreamFilterConfig(Model):
+    """
+    A filter of requests.
+
+    @ivar config: a model as C{config_by_type} has it for C{type}; L{None} for
+        other types, which are left out.
+    """
+
+    config_by_type: ClassVar = {
+        "ip_access": IpAccessConfig,
+        "payload_limit": PayloadLimitConfig,
+        "flowControlFilter": FlowControlConfig,
+        "fault": FaultConfig,
+        "header_to_metadata": HeaderToMetadataConfig,
+        "mirror": MirrorFilterConfig,
+    }
+
+    type: Text = key(
+        "",
+        "The kind of filter. They are gone through in order: ip_access before there is a route, the others "
+        "behind it.",
+        choices=tuple(config_by_type),
+        skipped={
+            "gzip": "bodies are passed on as hosts send them",
+            "dubbo_stream": _METRICS,
+            "grpc_metric": _METRICS,
+            "istio.stats": _METRICS,
+            "fault_tolerance": "hosts that fail are left out by outlier_detection instead",
+            "healthcheck": "MOSN does not have it any more either",
+        },
+        strict=True,
+    )
+    config: (
+        IpAccessConfig
+        | PayloadLimitConfig
+        | FlowControlConfig
+        | FaultConfig
+        | HeaderToMetadataConfig
+        | MirrorFilterConfig
+        | None
+    ) = key(None, "Options of the filter, by its type.", validate_default=True)
+    go_plugin_config: Free = key(
+        None, "A filter of a Go plug-in.", acted=False, protects=True, why="there are no Go plug-ins"
+    )
+
+    @field_validator("config", mode="plain")
+    @classmethod
+    def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
+        model = cls.config_by_type.get(info.data.get("type", ""))
+        if model is None or isinstance(value, model):
+            return value if model else None
+        return model.model_validate({} if value is None else value, context=info.context)
+
+
+def _of_listener(name: str) -> Free:
+    return key(
+        None,
+        f"Options of {name}.",
+        name=name,
+        acted=False,
+        protects=True,
+        why=f"{name} has no options for single routes, in MOSN neither; write them at the listener",
+    )
+
+
+class PerFilterConfig(Model):
+    """
+    Options of filters of requests for a route, or for all routes of a virtual host.
+
+    They take the place of all of the listener's options for that filter, if it
+    has it. Those of a route take the place of its virtual host's, which MOSN does
+    nothing with.
+    """
+
+    unknown_key = "no filter of this name is supported, so that its options do not count"
+
+    fault: FaultConfig | None = key(None, "Options of fault.")
+    payload_limit: PayloadLimitConfig | None = key(None, "Options of payload_limit.", protects=True)
+    ip_access: Free = _of_listener("ip_access")
+    flow_control: Free = _of_listener("flowControlFilter")

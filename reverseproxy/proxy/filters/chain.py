@@ -1,0 +1,143 @@
+"""
+What a filter of requests is, and how a request goes through several.
+
+A filter's C{apply} is a generator: it yields what it wants done, a wait or an
+answer in place of the host's, and is resumed when the wait is over.  So one that
+waits twice, or waits and then refuses, needs no state of its own.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BodyLimit", "FilterChain", "FilteredRequest", "Passage", "Refusal", "RequestFilter", "Step"]
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.routing import RequestFacts, Router, RouteResult
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    An answer in place of the host's.
+
+    @ivar status: in terms of HTTP.
+    @ivar flag: why, for the access log.
+    @ivar body: for protocols whose answers have one.
+    """
+
+    status: int
+    flag: str
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """
+    How large a body may be whose length is not known yet.
+
+    @ivar size: bytes.
+    @ivar refusal: the answer to a larger one.
+    """
+
+    size: int
+    refusal: Refusal
+
+
+Step = Refusal | float
+"""What a filter wants: to answer in place of the host, or to wait for some seconds."""
+
+
+@dataclass(slots=True)
+class FilteredRequest:
+    """
+    A request on its way through the filters.
+
+    @ivar facts: what a router knows of it.
+    @ivar target: the path and the query as they came; empty for RPC.
+    @ivar info: the connection that it has come by.
+    @ivar size: bytes of its body; negative if that is not known yet.
+    @ivar result: what the router says, behind those filters that come before
+        it; L{None} if it says nothing.
+    @ivar labels: what filters demand of hosts, rather than the route.
+    @ivar removed: headers that are not sent on, in lower case.
+    @ivar limit: how large its body may be.
+    @ivar copies: how many copies go to each mirror.
+    """
+
+    facts: RequestFacts
+    target: str
+    info: ConnectionInfo
+    size: int
+    result: RouteResult | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    limit: BodyLimit | None = None
+    copies: int = 1
+
+
+class RequestFilter(Protocol):
+    """
+    One filter of a listener, for all of its requests.
+
+    @ivar before_route: whether it comes before the choice of a route.
+    """
+
+    before_route: bool
+
+    def apply(self, request: FilteredRequest) -> Iterator[Step]:
+        """
+        Look at a request.
+
+        @return: what is wanted, one thing after the other: behind a wait it goes
+            on, behind an answer it does not.
+        """
+
+
+class Passage:
+    """
+    One request's way through the filters, until it may go on.
+
+    @ivar request: the request.
+    @ivar over_at: when it came to its end, for who keeps the time.
+    """
+
+    __slots__ = ("_steps", "over_at", "request")
+
+    def __init__(self, request: FilteredRequest, steps: Iterator[Step]) -> None:
+        self.request = request
+        self.over_at = 0.0
+        self._steps = steps
+
+    def advance(self) -> Step | None:
+        """
+        Go on, at first and after each wait.
+
+        @return: L{None} if the request may go on to where C{request.result} says.
+        """
+        return next(self._steps, None)
+
+
+class FilterChain:
+    """The filters of a listener, in order."""
+
+    def __init__(self, filters: Sequence[RequestFilter]) -> None:
+        """
+        @param filters: those before the choice of a route among them are gone
+            through first.
+        """
+        self._before = [each for each in filters if each.before_route]
+        self._after = [each for each in filters if not each.before_route]
+
+    def passage(self, request: FilteredRequest, router: Router) -> Passage:
+        """Send a request through all filters, and ask the router on the way."""
+        return Passage(request, self._steps(request, router))
+
+    def _steps(self, request: FilteredRequest, router: Router) -> Iterator[Step]:
+        for each in self._before:
+            yield from each.apply(request)
+        request.result = router.match(request.facts)
+        for each in self._after:
+            yield from each.apply(request)
