@@ -11,7 +11,6 @@ from __future__ import annotations
 
 __all__ = [
     "IGNORE_UNSUPPORTED",
-    "NOT_YET",
     "KeyInfo",
     "Model",
     "Shape",
@@ -40,8 +39,6 @@ A key that every object may have: whether what protects, but is not supported, i
 a warning rather than an error, in this object and in those within it.
 """
 
-NOT_YET: Final = "MOSN knows this key; it is not acted on yet"
-
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
@@ -52,7 +49,7 @@ class KeyInfo:
     @ivar spellings: other names that documents may give it.
     @ivar milliseconds: the same for a duration, as a whole number of milliseconds.
     @ivar acted: whether this release acts on it.
-    @ivar why: the warning for a key that is not acted on.
+    @ivar why: the warning for a key that is not acted on, with the reason.
     @ivar quiet: whether nobody can tell that such a key is not acted on, as with
         those that MOSN does nothing with either: a note is enough, and one for
         all places that have the key.
@@ -66,7 +63,7 @@ class KeyInfo:
     @ivar required: whether documents must have it, and not empty.
     @ivar nullable: whether C{null} is the same as an absent key.
     @ivar choices: the values that are acted on, if there is only a choice of them.
-    @ivar later: further values that MOSN knows.
+    @ivar later: further values that MOSN knows, and why they are not acted on.
     @ivar skipped: further values, and why what they stand for can be left out.
     @ivar strict: whether any other value is an error unless the file says
         C{ignore_unsupported}, as it may protect something.
@@ -80,7 +77,7 @@ class KeyInfo:
     spellings: tuple[str, ...] = ()
     milliseconds: tuple[str, ...] = ()
     acted: bool = True
-    why: str = NOT_YET
+    why: str = ""
     quiet: bool = False
     protects: bool = False
     harmless: tuple[Any, ...] = ()
@@ -89,7 +86,7 @@ class KeyInfo:
     required: bool = False
     nullable: bool = True
     choices: tuple[str, ...] = ()
-    later: tuple[str, ...] = ()
+    later: Mapping[str, str] = dataclasses.field(default_factory=dict)
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     strict: bool = False
     fallback: str = ""

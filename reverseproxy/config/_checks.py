@@ -46,6 +46,7 @@ from reverseproxy.config._tls import (
 )
 from reverseproxy.config._tree import Location, Node, Tree, purpose, unsupported
 from reverseproxy.config._values import compile_regex, quote, split_address
+from reverseproxy.config.durations import WRITE
 from reverseproxy.config.models import Config
 
 _PROTOCOLS: Final = ("Http1", "Http2", "bolt", "boltv2", "dubbo", "Auto")
@@ -73,6 +74,9 @@ _PEM: Final = "-----BEGIN"
 _XDS: Final = ("dynamic_resources", "static_resources")
 _SAMPLE_POLICY: Final = "test"
 _SAMPLE: Final = "is what MOSN's sample has, for trying things out"
+_SHORT_NANOSECONDS: Final = 1_000_000
+"""Fewer nanoseconds are no time for anything, so that something else was meant."""
+
 _NO_ROUTER: Final = "every request is answered with 404"
 
 
@@ -326,6 +330,12 @@ class _Checker:
             self._error((*location, "cluster"), "missing key: the cluster that connections go to")
         if proxy.cluster:
             self._connected((*location, "cluster"), proxy.cluster)
+        idle = self._tree.get((*location, "idle_timeout"))
+        if isinstance(idle, int) and 0 < idle < _SHORT_NANOSECONDS:
+            self._warn(
+                (*location, "idle_timeout"),
+                f"{idle} counts nanoseconds, as in MOSN: sessions are closed at once; {WRITE}",
+            )
         for index, route in enumerate(proxy.routes):
             place = (*location, "routes", index)
             if route.cluster and not proxy.cluster:

@@ -238,7 +238,10 @@ class HealthCheckConfig(Model):
         "TCP",
         "How to check: by a connection, by a request, or by a heartbeat.",
         choices=("TCP", "Http1", "bolt", "boltv2", "dubbo"),
-        later=("Http2", "tars"),
+        later={
+            "Http2": "hosts are checked by HTTP/1 only",
+            "tars": "there is no such protocol here",
+        },
         fallback="TCP",
     )
     timeout: Annotated[Span, or_default(1.0)] = key(1.0, "How long a check may take; 0 means 1 s.")
@@ -266,7 +269,7 @@ class HealthCheckConfig(Model):
         None,
         "MOSN's functions to be called after each check.",
         acted=False,
-        why="not acted on: they are functions of MOSN's",
+        why="not acted on: they are functions in MOSN's binary, which are not here",
     )
 
     @property
@@ -346,10 +349,16 @@ class ClusterConfig(Model):
         "The kind of cluster. STRICT_DNS makes hosts of all addresses that the names of the hosts given "
         "have; the others are all the same here: the hosts given. Tunnel agents may join any.",
         choices=("SIMPLE", "STATIC", "DYNAMIC", "EDS", "STRICT_DNS"),
-        later=("ORIGINAL_DST",),
+        later={"ORIGINAL_DST": "there is no transparent proxying"},
         fallback="SIMPLE",
     )
-    sub_type: Text = key("", "A subordinate type.", acted=False, quiet=True, why="not acted on, as in MOSN")
+    sub_type: Text = key(
+        "",
+        "A subordinate type.",
+        acted=False,
+        quiet=True,
+        why="not acted on, as in MOSN, where nothing looks at it",
+    )
     lb_type: Text = key(
         "LB_ROUNDROBIN",
         "How to choose a host.",
@@ -363,7 +372,7 @@ class ClusterConfig(Model):
             "LB_MAGLEV",
             "LB_REQUEST_ROUNDROBIN",
         ),
-        later=("LB_ORIGINAL_DST",),
+        later={"LB_ORIGINAL_DST": "there is no transparent proxying"},
         fallback="LB_ROUNDROBIN",
     )
     max_request_per_conn: UInt = key(
@@ -375,7 +384,7 @@ class ClusterConfig(Model):
         0,
         "A mark to set on connections (SO_MARK).",
         acted=False,
-        why="not acted on: connections are not marked",
+        why="not acted on: to mark connections takes a privilege that this process gives up",
     )
     conn_buffer_limit_bytes: UInt = key(
         16384,
@@ -397,7 +406,10 @@ class ClusterConfig(Model):
     )
     lb_subset_config: SubsetConfig = key(SubsetConfig(), "Subsets of hosts by metadata.")
     original_dst_lb_config: Free = key(
-        None, "Options of LB_ORIGINAL_DST.", acted=False, why="not acted on, as LB_ORIGINAL_DST is not"
+        None,
+        "Options of LB_ORIGINAL_DST.",
+        acted=False,
+        why="not acted on, as LB_ORIGINAL_DST is not: there is no transparent proxying",
     )
     cluster_manager_tls: Bool = key(
         False, "Whether to use the cluster manager's tls_context instead of the cluster's own."

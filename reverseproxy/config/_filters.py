@@ -292,7 +292,9 @@ class FlowControlConfig(Model):
     )
     app_name: Text = key("", "A name in Sentinel's logs.", acted=False, quiet=True, why=_NO_SENTINEL)
     log_path: Text = key("", "Where Sentinel's logs are.", acted=False, quiet=True, why=_NO_SENTINEL)
-    monitor: Bool = key(False, "Nothing.", acted=False, quiet=True, why="not acted on, as in MOSN")
+    monitor: Bool = key(
+        False, "Nothing.", acted=False, quiet=True, why="not acted on, as in MOSN, where nothing looks at it"
+    )
     direction: Text = key(
         "",
         "Which requests these are to Sentinel.",
@@ -393,7 +395,11 @@ class StreamFilterConfig(Model):
         | None
     ) = key(None, "Options of the filter, by its type.", validate_default=True)
     go_plugin_config: Free = key(
-        None, "A filter of a Go plug-in.", acted=False, protects=True, why="there are no Go plug-ins"
+        None,
+        "A filter of a Go plug-in.",
+        acted=False,
+        protects=True,
+        why="there are no plug-ins of Go's in this process",
     )
 
     @field_validator("config", mode="plain")

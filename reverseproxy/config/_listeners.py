@@ -206,7 +206,11 @@ class ProxyConfig(Model):
         "instead of being closed.",
     )
     validate_clusters: Free = key(
-        None, "Whether clusters must exist.", acted=False, quiet=True, why="not acted on, as in MOSN"
+        None,
+        "Whether clusters must exist.",
+        acted=False,
+        quiet=True,
+        why="not acted on, as in MOSN: clusters that there are not are warned of",
     )
     concurrency_num: Int = key(
         0,
@@ -341,7 +345,13 @@ class TcpRouteConfig(Model):
 class TcpProxyConfig(Model):
     """Bytes: connections forwarded as they are."""
 
-    stat_prefix: Text = key("", "A name for metrics.", acted=False)
+    stat_prefix: Text = key(
+        "",
+        "A name for metrics.",
+        acted=False,
+        quiet=True,
+        why="not acted on: there are no metrics that could have the name",
+    )
     cluster: Text = key("", "The cluster that all connections go to; if it is set, routes do not count.")
     idle_timeout: Nanoseconds | None = key(
         None,

@@ -43,7 +43,6 @@ REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
 
 VARIABLE_MODELS: Final = ("and", "or")
 
-_UNUSED: Final = "not acted on, as in MOSN"
 
 # RFC 9110 5.5 and RFC 3986 3.2
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -201,14 +200,14 @@ class CookieHashConfig(Model):
         "The path of a cookie to be made.",
         acted=False,
         quiet=True,
-        why="not acted on, as in MOSN: no cookie is made",
+        why="not acted on, as in MOSN: cookies are read, and none is made",
     )
     ttl: Duration = key(
         0.0,
         "The life of a cookie to be made.",
         acted=False,
         quiet=True,
-        why="not acted on, as in MOSN: no cookie is made",
+        why="not acted on, as in MOSN: cookies are read, and none is made",
         harmless=("0s",),
         nullable=False,
     )
@@ -255,7 +254,13 @@ class RetryPolicyConfig(Model):
 class PatternConfig(Model):
     """A regular expression."""
 
-    google_re2: Free = key(None, "Options of RE2.", acted=False, quiet=True, why=_UNUSED)
+    google_re2: Free = key(
+        None,
+        "Options of RE2.",
+        acted=False,
+        quiet=True,
+        why="not acted on, as in MOSN: RE2 has bounds of its own",
+    )
     regex: Regex = key("", "The regular expression (RE2).")
 
 
@@ -355,7 +360,13 @@ class MirrorPolicyConfig(Model):
 
     cluster: Text = key("", "The cluster.")
     percent: UInt = key(0, "How many of a hundred requests are copied; 100 and more mean all.")
-    trace_sampled: Bool = key(False, "Whether copies are traced.", acted=False, quiet=True, why=_UNUSED)
+    trace_sampled: Bool = key(
+        False,
+        "Whether copies are traced.",
+        acted=False,
+        quiet=True,
+        why="not acted on, as in MOSN: there is no tracing of copies",
+    )
 
 
 class RouterRuleConfig(Model):
@@ -369,7 +380,12 @@ class RouterRuleConfig(Model):
     route: RouteActionConfig | None = key(None, "Forward them to a cluster.")
     redirect: RedirectConfig | None = key(None, "Redirect them.")
     direct_response: DirectResponseConfig | None = key(None, "Answer them at once.")
-    metadata: Free = key(None, "Metadata of the rule.", acted=False, why="not acted on: nothing asks for it")
+    metadata: Free = key(
+        None,
+        "Metadata of the rule.",
+        acted=False,
+        why="not acted on: no filter and no balancer that there is asks for it",
+    )
     per_filter_config: PerFilterConfig = key(
         PerFilterConfig(), "Options of filters of requests for this rule.", protects=True
     )

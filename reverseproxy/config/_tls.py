@@ -161,7 +161,12 @@ class TlsContextConfig(Model):
         "warning.",
     )
     ticket: Text = key(
-        "", "A session ticket key.", acted=False, quiet=True, secret=True, why="not acted on, as in MOSN"
+        "",
+        "A session ticket key.",
+        acted=False,
+        quiet=True,
+        secret=True,
+        why="not acted on, as in MOSN: keys of session tickets are made at the start",
     )
     fall_back: Bool = key(
         False,

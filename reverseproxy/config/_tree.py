@@ -449,7 +449,7 @@ class Tree:
             problem = f"{quote(value)} is not supported, and may protect something (choices: {choices})"
             self._unsupported(node.file, path, problem, node.lenient)
             return value
-        known = "is not acted on yet" if value in info.later else "is not known"
+        known = f"is not acted on: {info.later[value]}" if value in info.later else "is not known"
         instead = f"{info.fallback} is used instead" if info.fallback else "it is skipped"
         self._findings.warn(node.file, path, f"{quote(value)} {known}; {instead} (choices: {choices})")
         return info.fallback or value

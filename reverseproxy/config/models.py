@@ -196,7 +196,7 @@ class ServerConfig(Model):
         "Which event loop MOSN uses.",
         acted=False,
         quiet=True,
-        why="not acted on: it is about event loops of Go",
+        why="not acted on: it is about event loops of Go, and there is one of Twisted's",
     )
     graceful_timeout: Span = key(
         30.0, "How long requests under way may take when the process stops.", nullable=False
@@ -222,10 +222,20 @@ class Config(Model):
         False,
         "Take over the configuration of an old process.",
         acted=False,
-        why="not acted on: there is no hot upgrade",
+        why="not acted on: there is no hot upgrade, so that a process has its own file alone",
     )
-    tracing: Free = key(None, "Distributed tracing.", acted=False, why="not acted on: there is no tracing")
-    metrics: Free = key(None, "Where metrics go.", acted=False)
+    tracing: Free = key(
+        None,
+        "Distributed tracing.",
+        acted=False,
+        why="not acted on: there is no tracing; headers of traces are passed on as they come",
+    )
+    metrics: Free = key(
+        None,
+        "Where metrics go.",
+        acted=False,
+        why="not acted on: there are no metrics; access logs have each request with its times",
+    )
     dynamic_resources: Free = key(
         None,
         "An xDS server to take configuration from.",
@@ -247,20 +257,28 @@ class Config(Model):
         why="not acted on: there is no xDS; the document is all of the configuration",
     )
     admin: Free = key(
-        None, "The address of the admin API: {address: {socket_address: {address, port_value}}}.", acted=False
+        None,
+        "The address of the admin API: {address: {socket_address: {address, port_value}}}.",
+        acted=False,
+        why="not acted on: there is no admin API; nothing listens at this address",
     )
-    pprof: Free = key(None, "Profiling over HTTP: {debug, port_value, endpoint}.", acted=False)
+    pprof: Free = key(
+        None,
+        "Profiling over HTTP: {debug, port_value, endpoint}.",
+        acted=False,
+        why="not acted on: it is about profiles of Go; profilers of Python's attach from outside",
+    )
     pid: Text = key(
         "",
         "A file to write the process id to.",
         acted=False,
-        why="not acted on: twistd has the option --pidfile",
+        why="not acted on: twistd writes that file, where its option --pidfile says",
     )
     uds_dir: Text = key(
         "",
         "A directory for the sockets of hot upgrades.",
         acted=False,
-        why="not acted on: there is no hot upgrade",
+        why="not acted on: there is no hot upgrade, so that a process has its own file alone",
     )
     plugin: Free = key(
         None, "MOSN plug-ins.", acted=False, why="not acted on: plug-ins are found as Twisted finds them"
@@ -272,7 +290,10 @@ class Config(Model):
         why="not acted on: protocols are added as plug-ins of Twisted",
     )
     wasm_global_plugins: Free = key(
-        None, "WebAssembly plug-ins.", acted=False, why="not acted on: there is no WebAssembly"
+        None,
+        "WebAssembly plug-ins.",
+        acted=False,
+        why="not acted on: there is no WebAssembly, nor a filter that would run it",
     )
 
     @property

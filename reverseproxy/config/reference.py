@@ -163,7 +163,8 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
     if info.strict:
         lines.append("   Any other is an error without ``ignore_unsupported``.")
     if info.later:
-        lines.append(f"   Known to MOSN and not acted on yet: {_literals(info.later)}.")
+        reasons = "; ".join(f"``{name}`` ({reason})" for name, reason in info.later.items())
+        lines.append(f"   Known to MOSN and not acted on: {reasons}.")
     if not info.acted:
         kind = "The error" if info.protects else "The note" if info.quiet else "The warning"
         lines.append(f"   *{kind}:* {info.why}.")

@@ -68,7 +68,7 @@ UNSUPPORTED: list[tuple[str, Any, str, str]] = [
         FILTERS,
         [{"go_plugin_config": {"so_path": "x.so"}}],
         "[0].go_plugin_config",
-        "there are no Go plug-ins",
+        "there are no plug-ins of Go's in this process",
     ),
     (
         f"{CHAIN}.filters[1]",

@@ -48,7 +48,7 @@ class ReferenceTests(SynchronousTestCase):
             "   See ``proxy``, ``tcp_proxy``, ``tunnel``, ``connection_manager``.\n",
             "   Choices: ``SIMPLE``, ``STATIC``, ``DYNAMIC``, ``EDS``, ``STRICT_DNS``.\n",
             "   ``SIMPLE`` stands in for any other, with a warning.\n",
-            "   Known to MOSN and not acted on yet: ``ORIGINAL_DST``.\n",
+            "   Known to MOSN and not acted on: ``ORIGINAL_DST`` (there is no transparent proxying).\n",
             "   Skipped with a warning: ``fault_inject`` (nothing is delayed); ",
             "   Any other is an error without ``ignore_unsupported``.\n",
             '   Other names: ``"max_entity_size "``.\n',

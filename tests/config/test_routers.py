@@ -372,10 +372,22 @@ class WarningTests(SynchronousTestCase):
         self.assertEqual(
             [(note.path, note.message) for note in loaded.notes],
             [
-                (f"{ROUTE}.regex_rewrite.pattern.google_re2", "not acted on, as in MOSN"),
-                (f"{ROUTE}.hash_policy[0].cookie.path", "not acted on, as in MOSN: no cookie is made"),
-                (f"{ROUTE}.hash_policy[0].cookie.ttl", "not acted on, as in MOSN: no cookie is made"),
-                (f"{RULE}.request_mirror_policies.trace_sampled", "not acted on, as in MOSN"),
+                (
+                    f"{ROUTE}.regex_rewrite.pattern.google_re2",
+                    "not acted on, as in MOSN: RE2 has bounds of its own",
+                ),
+                (
+                    f"{ROUTE}.hash_policy[0].cookie.path",
+                    "not acted on, as in MOSN: cookies are read, and none is made",
+                ),
+                (
+                    f"{ROUTE}.hash_policy[0].cookie.ttl",
+                    "not acted on, as in MOSN: cookies are read, and none is made",
+                ),
+                (
+                    f"{RULE}.request_mirror_policies.trace_sampled",
+                    "not acted on, as in MOSN: there is no tracing of copies",
+                ),
             ],
         )
         self.check(

@@ -195,6 +195,20 @@ class AgentTests(SynchronousTestCase):
         )
 
 
+class NanosecondTests(SynchronousTestCase):
+    def test_too_few_to_be_meant(self) -> None:
+        place = "servers[0].listeners[0].filter_chains[0].filters[0].config.idle_timeout"
+        self.assertEqual(
+            warnings(edited(AGENT, (place, 3000))),
+            [
+                f"{place}: 3000 counts nanoseconds, as in MOSN: sessions are closed at once; write a Go "
+                'duration such as "8s" or "300ms"'
+            ],
+        )
+        for value in (0, 1_000_000, "3ms", None):
+            self.assertEqual(warnings(edited(AGENT, (place, value))), [])
+
+
 class ModelTests(SynchronousTestCase):
     def test_each_name_is_of_one_key(self) -> None:
         for model in all_models():
