@@ -530,7 +530,7 @@ class Exchange(Attempts):
         total, self._try_timeout = route.times if lookup is None else timeouts(route, lookup)
         timeout = self._timeout = total or inf
         passage = self._passage
-        begun = self._begun
+        begun = self.started if passage is None else passage.over_at
         if self.request_complete:
             self._asked_at = begun
         if self.received or not self.request_complete:
