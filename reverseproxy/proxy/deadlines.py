@@ -22,7 +22,7 @@ Nothing here knows HTTP, connections or timers.
 
 from __future__ import annotations
 
-__all__ = ["LOOKS", "Clock", "Limits", "Pace", "Stage", "State", "Watch"]
+__all__ = ["LOOKS", "Clock", "FrameWatch", "Limits", "Pace", "Stage", "State", "Watch"]
 
 from collections.abc import Hashable
 from enum import Enum, auto
@@ -128,11 +128,17 @@ class Pace:
 
 
 class Watch:
-    """What the looks at one exchange have found."""
+    """
+    What the looks at one exchange have found.
 
-    __slots__ = ("_attempt", "_pace", "_settled_at", "_taken")
+    @ivar interims: how often the host has said that it is at work; for the owner
+        to count.
+    """
+
+    __slots__ = ("_attempt", "_pace", "_settled_at", "_taken", "interims")
 
     def __init__(self) -> None:
+        self.interims = 0
         self._pace = Pace()
         self._attempt = 0
         self._taken: Hashable = None
@@ -190,3 +196,23 @@ class Watch:
         self._taken = state.taken
         if moved or (state.unsettled and state.excused):
             self._settled_at = now
+
+
+class FrameWatch(Watch):
+    """
+    The same for one whose response is a frame on a connection that carries others too.
+
+    @ivar arriving: which frame was coming at the last look, and how much of it
+        had come.
+    """
+
+    __slots__ = ("arriving",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arriving: tuple[int, int] | None = None
+
+    def follows(self, arriving: tuple[int, int] | None) -> bool:
+        """Whether the frame that is coming may be the one that came at the last look, or the first."""
+        before, self.arriving = self.arriving, arriving
+        return arriving is not None and (before is None or before[0] == arriving[0])

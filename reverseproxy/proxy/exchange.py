@@ -69,6 +69,9 @@ SWITCHED: Final = 101
 TERMINATED: Final = 500
 """The status of a request whose connection to a host of HTTP/2 was lost (spec 4.5)."""
 
+STALLED: Final = 499
+"""What takes the place of a status if a client has not taken its answer."""
+
 # A request with one of these may be sent twice (RFC 9110 9.2.2).  PUT and DELETE
 # could be as well, but who sends one twice and gets 404 or 412 is not amused.
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
@@ -216,8 +219,8 @@ class Exchange(Attempts):
     @ivar request_complete: whether all of the request has come.
     @ivar flag: why there is no complete response of a host, for the access log.
     @ivar reset_code: what error code of HTTP/2 the host broke the response off with.
-    @ivar failure: the status that would have been the answer, had none begun.
-    @ivar stalled: whether it is the client that has not taken its answer.
+    @ivar failure: the status that would have been the answer, had none begun;
+        L{STALLED} if it is the client that has not taken it.
     """
 
     __slots__ = (
@@ -227,7 +230,6 @@ class Exchange(Attempts):
         "_downstream",
         "_facts",
         "_full",
-        "_interims",
         "_mirrors",
         "_out",
         "_outgoing",
@@ -250,7 +252,6 @@ class Exchange(Attempts):
         "reset_code",
         "response_at",
         "sent",
-        "stalled",
         "started",
         "status",
         "upstream_local",
@@ -269,8 +270,8 @@ class Exchange(Attempts):
     _try_timer: IDelayedCall | None
     _answered: bool  # the host has sent something
     _full: bool  # the connection to the host holds enough
-    _asked_at: float  # when all of the request had come
-    _interims: int  # answers that were not the last one
+    _asked_at: float  # when all of the request had come; 0.0 if that was at once
+    _tried_at: float  # when the attempt has begun, if there is a time for one
     _watch: Watch | None  # once it has taken so long that somebody looks
     _response_head: ResponseHead | None
 
@@ -282,16 +283,13 @@ class Exchange(Attempts):
         self.flag = self.upstream_local = ""
         self._downstream = downstream
         self._timeout = inf
-        self._try_timeout = self._tried_at = self._sent_at = 0.0
+        self._try_timeout = self._asked_at = self._sent_at = 0.0
         self._out = []
         self._sent = []
         self._mirrors = ()
-        self.request_complete = self._answered = self._full = self.stalled = False
-        self._asked_at = inf
-        self._interims = 0
-        self._watch = None
+        self.request_complete = self._answered = self._full = False
         self.request_sent_at = self.response_at = self._client = self._route = None
-        self._facts = self._try_timer = self._response_head = self._passage = None
+        self._facts = self._try_timer = self._response_head = self._passage = self._watch = None
 
     @property
     def response_started(self) -> bool:
@@ -331,9 +329,8 @@ class Exchange(Attempts):
     def end_request(self, end: End) -> None:
         """All of the request has come."""
         self.request_complete = True
-        if NEW < self._phase < DONE:
-            self._asked_at = now = self._clock.seconds()
-            self._downstream.set_look(now + min(self._timeout, self._idle) / LOOKS)
+        if self._phase != NEW:
+            self._asked_at = self._clock.seconds()
         self._out.append(end)
         for mirror in self._mirrors:
             mirror.add(end)
@@ -529,14 +526,13 @@ class Exchange(Attempts):
         lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
         total, self._try_timeout = route.times if lookup is None else timeouts(route, lookup)
         timeout = self._timeout = total or inf
+        if self.received or not self.request_complete:
+            timeout /= LOOKS  # to see when it is sent
+        period = downstream.settings.look_period
+        if route.idle_timeout is not None:
+            period = route.idle_timeout / LOOKS
         passage = self._passage
         begun = self.started if passage is None else passage.over_at
-        if self.request_complete:
-            self._asked_at = begun
-        if self.received or not self.request_complete:
-            timeout /= LOOKS
-        idle = route.idle_timeout
-        period = (downstream.settings.stream_idle if idle is None else idle) / LOOKS
         downstream.set_look(begun + (timeout if timeout < period else period))
         lb_type = cluster.config.lb_type
         if not route.plain or lb_type in _REMEMBERING:
@@ -795,7 +791,7 @@ class Exchange(Attempts):
         """Pass a 1xx response on, if the client can do something with it, and go on behind it."""
         head = events[index]
         assert isinstance(head, ResponseHead)
-        self._interims += 1
+        self._watched().interims += 1
         request = self.head
         if head.status == SWITCHED:
             chosen = (head.lookup("upgrade") or "").encode("utf-8", "surrogateescape")
@@ -975,6 +971,11 @@ class Exchange(Attempts):
         self._end()
         self._downstream.exchange_broken(self)
 
+    @property
+    def stalled(self) -> bool:
+        """Of a response that was broken off: whether that is because the client has not taken it."""
+        return self.failure == STALLED
+
     def record(self) -> AccessRecord:
         """Describe an exchange that has ended, for the access log."""
         head = self.head
@@ -1052,20 +1053,21 @@ class Exchange(Attempts):
         # What has no body is as good as sent.
         unsent = client.backlog() if client is not None and self.received else NOTHING
         returns = host is not None and host.returns
-        stage = Stage.RESPONSE
+        interims = self._watched().interims
+        stage, asked_at = Stage.RESPONSE, inf
+        if self.request_complete:
+            asked_at = self._asked_at or self._begun
         if not self.status:
-            expected = self.head.expect_continue and not (self.received or self._interims)
-            stage = Stage.WAIT if self.request_complete or expected else Stage.REQUEST
-        asked_at = self._asked_at
-        if stage is Stage.WAIT and not self.request_complete:
-            asked_at = self._begun
+            stage = Stage.WAIT if self.request_complete else Stage.REQUEST
+            if self.head.expect_continue and not (self.received or interims):
+                stage, asked_at = Stage.WAIT, self._begun
         return State(
             stage,
             asked_at,
             self._attempts,
-            (self.received, self.sent, self._interims, self._attempts, waits.mark, unsent.mark),
-            (self._interims, unsent.mark),
-            self._interims > 0 or unsent.size > 0,
+            (self.received, self.sent, interims, self._attempts, waits.mark, unsent.mark),
+            (interims, unsent.mark),
+            interims > 0 or unsent.size > 0,
             (stage is Stage.REQUEST and self._phase == WAITING)
             or (returns and (self._full or unsent.size > 0))
             or (downstream.info.reverse and (downstream.full or waits.size > 0)),
@@ -1099,7 +1101,7 @@ class Exchange(Attempts):
             elif state.stage is Stage.REQUEST:
                 reason = f"the host took nothing of the request {reason}"
             elif self._downstream.full or self._downstream.backlog().size:
-                self.stalled = True
+                status = STALLED
                 reason = f"the client took nothing of the response {reason}"
             else:
                 reason = f"the host sent nothing of the response {reason}"
@@ -1107,7 +1109,7 @@ class Exchange(Attempts):
             key = "timeout of the route, or x-mosn-global-timeout"
             what = "begin" if clock is Clock.BEGIN else "come to its end"
             reason = f"the response did not {what} within {format_duration(limits.begin)}"
-        self._complain(reason, key, LogLevel.info if self.stalled or status == 408 else LogLevel.warn)
+        self._complain(reason, key, LogLevel.info if status in (408, STALLED) else LogLevel.warn)
         self.fail(status, reason)
 
     def _complain(self, reason: str, key: str, level: Any) -> None:

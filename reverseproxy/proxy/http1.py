@@ -34,6 +34,7 @@ from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.deadlines import LOOKS
 from reverseproxy.proxy.exchange import Exchange
 from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
@@ -109,6 +110,7 @@ class Http1Settings:
         the route does not say.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     @ivar complaints: bounds the lines about bad requests.
+    @ivar look_period: seconds from one look at a request to the next.
     @ivar misses: bounds the lines about requests that no virtual host takes.
     """
 
@@ -129,9 +131,11 @@ class Http1Settings:
     session_idle: float | None = None
     timeout_to_end: bool = False
     complaints: Throttle = field(init=False, compare=False)
+    look_period: float = field(init=False, compare=False)
     misses: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "look_period", self.stream_idle / LOOKS)
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
         object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
 

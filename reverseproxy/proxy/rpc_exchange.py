@@ -23,7 +23,7 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.proxy.attempts import Attempts, Phase
-from reverseproxy.proxy.deadlines import LOOKS, Limits, Stage, State, Watch
+from reverseproxy.proxy.deadlines import LOOKS, Clock, FrameWatch, Limits, Stage, State
 from reverseproxy.proxy.filters import FilteredRequest, Passage
 from reverseproxy.proxy.rpc_upstream import Batch, IRpcDownstream, RpcClient, RpcPool, make_rpc_pool
 from reverseproxy.routing import (
@@ -55,6 +55,9 @@ TOO_LATE: Final = 504
 
 LARGE: Final = 65536
 """Bytes of a request that may take long to be sent."""
+
+_SHORTEST: Final = 0.001
+"""Seconds until the next look, at the least."""
 
 MIRROR_TIMEOUT: Final = 60.0
 """Seconds that a copy of a request may take."""
@@ -114,15 +117,14 @@ class RpcExchange(Attempts):
     """
 
     __slots__ = (
-        "_arriving",
         "_client",
         "_downstream",
         "_facts",
-        "_limits",
         "_number",
         "_passage",
         "_position",
         "_route",
+        "_said_by",
         "_sent_at",
         "_tried_at",
         "_try_timeout",
@@ -165,12 +167,9 @@ class RpcExchange(Attempts):
         self._route: ClusterRoute | None = None
         self._facts: RequestFacts | None = None  # kept where the response is to be changed
         self._try_timeout = 0.0
-        self._tried_at = 0.0
         self._sent_at = 0.0
-        self._position = 0  # bytes that the connection was given up to the end of our request
-        self._limits: Limits | None = None  # L{None} if the request itself says how long it may take
-        self._watch: Watch | None = None
-        self._arriving: tuple[int, int] | None = None  # at the last look
+        self._said_by: ClusterRoute | None = None  # how long it may take; L{None}: by the request itself
+        self._watch: FrameWatch | None = None  # once it has taken so long that somebody looks
 
     def begin(self) -> None:
         """Find a route, and a host."""
@@ -245,7 +244,12 @@ class RpcExchange(Attempts):
             return
         self.retry = route.retry
         total, self._try_timeout = timeouts(route, frame.header, frame.timeout)
-        self._set_clocks(route, total)
+        if not frame.timeout and total == route.timeout:
+            self._said_by = route
+            if self.size > LARGE:
+                total /= LOOKS  # to see when it is sent
+        if total > 0:
+            downstream.set_deadline(self, total)
         if cluster.config.lb_type in _HASHING:
             key = route.hash_key(facts, downstream.info.remote_ip)
             self._context = PickContext(hash_key=key, metadata=route.metadata)
@@ -268,26 +272,6 @@ class RpcExchange(Attempts):
                 for _ in range(1 if passage is None else passage.request.copies):
                     self._mirror(mirror.cluster_name)
         self._acquire()
-
-    def _set_clocks(self, route: ClusterRoute, total: float) -> None:
-        """
-        Say how long it may take.
-
-        What a frame or a header of it says is how long its client waits, whatever
-        happens meanwhile.  What the route says is until the response begins.
-        """
-        downstream = self._downstream
-        settings = downstream.settings
-        idle = settings.stream_idle if route.idle_timeout is None else route.idle_timeout
-        to_the_end = route.timeout_to_end
-        if to_the_end is None:
-            to_the_end = settings.timeout_to_end
-        if total == route.timeout and not self.frame.timeout and not to_the_end:
-            self._limits = Limits(total or inf, idle)
-            if self.size > LARGE:
-                total /= LOOKS  # to see when it is sent
-        if total > 0:
-            downstream.set_deadline(self, total)
 
     def _mirror(self, cluster_name: str) -> None:
         """Send a copy to another cluster as well."""
@@ -472,9 +456,17 @@ class RpcExchange(Attempts):
 
     # time
 
-    def _watched(self) -> Watch:
+    def _limits(self, route: ClusterRoute) -> Limits:
+        settings = self._downstream.settings
+        idle = settings.stream_idle if route.idle_timeout is None else route.idle_timeout
+        to_the_end = route.timeout_to_end
+        if to_the_end is None:
+            to_the_end = settings.timeout_to_end
+        return Limits(route.timeout or inf, idle, to_the_end)
+
+    def _watched(self) -> FrameWatch:
         if self._watch is None:
-            self._watch = Watch()
+            self._watch = FrameWatch()
         return self._watch
 
     def _state(self, client: RpcClient | None) -> State:
@@ -487,8 +479,7 @@ class RpcExchange(Attempts):
         unsent, arriving = NOTHING, None
         if client is not None:
             unsent, arriving = client.backlog(self._position), client.arriving(self._number)
-        before, self._arriving = self._arriving, arriving
-        mine = arriving is not None and (before is None or before[0] == arriving[0])
+        mine = self._watched().follows(arriving)
         host = self.host
         return State(
             Stage.RESPONSE if mine else Stage.WAIT,
@@ -501,19 +492,28 @@ class RpcExchange(Attempts):
         )
 
     def timed_out(self) -> None:
-        """The time for the exchange is over, unless it begins later or something moves."""
-        limits = self._limits
+        """
+        The time for the exchange is over, unless it begins later or something moves.
+
+        What a frame or a header of it says is how long its client waits, whatever
+        happens meanwhile.  What the route says is until the response begins.
+        """
+        route = self._said_by
         self.deadline = 0.0
-        if limits is not None:
+        reason, key = "the response did not come in time", "the request's own timeout"
+        if route is not None:
+            limits = self._limits(route)
             now = self._clock.seconds()
             found = self._watched().look(now, limits, self._state(self._client))
             if isinstance(found, float):
-                self._downstream.set_deadline(self, max(found - now, 0.001))
+                self._downstream.set_deadline(self, max(found - now, _SHORTEST))
                 return
-        key = "timeout of the route" if limits is not None else "the timeout of the request, or of the route"
-        reason = "the response did not come in time"
-        if limits is not None and limits.begin < inf:
-            reason = f"the response did not begin within {format_duration(limits.begin)}, or stood still"
+            if found is Clock.IDLE:
+                reason = f"the host sent nothing of the response for {format_duration(limits.idle)}"
+                key = "stream_idle_timeout of the proxy filter, or idle_timeout of the route"
+            else:
+                reason = f"the response did not begin within {format_duration(limits.begin)}"
+                key = "timeout of the route"
         self._complain(reason, key)
         self.fail(TOO_LATE, reason)
 

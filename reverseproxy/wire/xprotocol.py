@@ -217,10 +217,9 @@ class FrameDecoder:
 
     @ivar error: why nothing more can be decoded; set by L{feed}.
     @ivar max_frame: the largest frame in bytes that is taken; may be changed.
-    @ivar count: how many frames have been decoded.
     """
 
-    __slots__ = ("_buffer", "_decode", "_needed", "_partial_id", "count", "error", "max_frame")
+    __slots__ = ("_buffer", "_decode", "_needed", "_part", "_partial_id", "error", "max_frame")
 
     def __init__(self, protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:
         self.error: RpcFrameError | None = None
@@ -229,7 +228,7 @@ class FrameDecoder:
         self.max_frame = max_frame
         self._buffer = bytearray()
         self._needed = 1
-        self.count = 0
+        self._part = 0  # the number of the frame of which a part has come
 
     @property
     def in_frame(self) -> bool:
@@ -247,7 +246,7 @@ class FrameDecoder:
         buffer = self._buffer
         if not buffer or self._partial_id(buffer) not in (None, number):
             return None
-        return (self.count, len(buffer))
+        return (self._part, len(buffer))
 
     def feed(self, data: bytes) -> list[Frame]:
         """
@@ -287,7 +286,8 @@ class FrameDecoder:
             return frames
         if position:
             del buffer[:position]
-        self.count += len(frames)
+            if buffer:
+                self._part += 1
         # One byte more than there are, lest a protocol that asks for too little is asked for ever.
         self._needed = max(needed, len(buffer) + 1)
         return frames
