@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.routing import ClusterRoute, RetryPolicy, Timeouts, timeouts
+from reverseproxy.routing import ClusterRoute, RetryPolicy, Timeouts, patience, timeouts
 from reverseproxy.routing.timeouts import (
     DEFAULT_TIMEOUT,
     GLOBAL_TIMEOUT_HEADER,
@@ -123,3 +123,28 @@ class TimeoutTests(SynchronousTestCase):
         self.assertGreaterEqual(result.attempt, 0.0)
         self.assertTrue(0.0 <= result.total <= max(total, MAX_TIMEOUT))
         self.assertTrue(not result.total or result.attempt < result.total)
+
+
+class PatienceTests(SynchronousTestCase):
+    """L{patience}."""
+
+    def test_what_nobody_has_said(self) -> None:
+        """Streams that may begin with their first message have the time that the next one has."""
+        route = ClusterRoute("c")
+        grpc = {"content-type": "application/grpc+proto"}
+        for headers, expected in [
+            ({}, DEFAULT_TIMEOUT),
+            ({"accept": "text/html"}, DEFAULT_TIMEOUT),
+            ({"accept": "Text/Event-Stream"}, 300.0),
+            (grpc, 300.0),
+            ({**grpc, "grpc-timeout": "2M"}, 120.0),
+            ({**grpc, "grpc-timeout": "500m"}, 0.5),
+            ({**grpc, "grpc-timeout": "99999999H"}, MAX_TIMEOUT),
+            ({**grpc, "grpc-timeout": "999999999S"}, 300.0),
+            ({**grpc, "grpc-timeout": "soon"}, 300.0),
+            ({GLOBAL_TIMEOUT_HEADER: "0"}, DEFAULT_TIMEOUT),
+            ({GLOBAL_TIMEOUT_HEADER: "500"}, None),
+        ]:
+            self.assertEqual(patience(route, headers.get, 300.0), expected, headers)
+        self.assertEqual(patience(route, {"accept": "text/event-stream"}.get, 1.0), DEFAULT_TIMEOUT)
+        self.assertIsNone(patience(ClusterRoute("c", 5.0, timeout_said=True), grpc.get, 300.0))

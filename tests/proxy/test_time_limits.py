@@ -1,0 +1,317 @@
+"""What flows is never cut off, what stands still is: over every protocol, and at both ends of a tunnel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.proxy.farewell import LINGER, STALL
+from reverseproxy.wire.bolt import Bolt, Status
+from reverseproxy.wire.http2_frames import ErrorCode
+from tests.proxy.http2_memory import Http2Peer, Http2World
+from tests.proxy.memory import Wire, World
+from tests.proxy.rpc_world import Peer, request, response
+from tests.proxy.rpc_world import World as RpcWorld
+from tests.proxy.test_http2 import HTTP1
+from tests.proxy.test_http2_upstream import HTTP2
+from tests.tunnel.logged import capture
+from tests.wire.http1_cases import get, respond
+from tests.wire.http2_frames import GET, POST
+
+HOUR = 3600
+GRPC = [(b"te", b"trailers"), (b"content-type", b"application/grpc")]
+
+
+class Http1Tests(SynchronousTestCase):
+    def ask(self, world: World, *fields: bytes, line: bytes = b"GET / HTTP/1.1", **more: Any) -> Wire:
+        client = world.client(**more)
+        client.send(get(*fields, line=line))
+        return client
+
+    def over(self, world: World, flag: str, status: int) -> None:
+        [record] = world.records
+        self.assertEqual((record.flag, record.status), (flag, status))
+        world.check_idle(self.fail)
+
+    def test_an_event_a_minute(self) -> None:
+        for line in (b"GET / HTTP/1.1", b"GET /quick HTTP/1.1"):
+            world = World()
+            client = self.ask(world, line=line)
+            world.host().send(respond(b"Transfer-Encoding: chunked"))
+            for _ in range(120):
+                world.run(60, 15)
+                world.host().send(b"1\r\nx\r\n")
+            self.assertEqual(client.take().count(b"1\r\nx"), 120)
+            self.assertFalse(client.lost)
+
+    def test_a_stream_whose_head_comes_with_its_first_event(self) -> None:
+        world = World()
+        client = self.ask(world, b"Accept: text/event-stream")
+        world.run(290, 10)
+        world.host().send(respond(b"Transfer-Encoding: chunked"))
+        self.assertIn(b"200 OK", client.take())
+
+    def test_a_client_that_reads_little_by_little(self) -> None:
+        for reverse in (False, True):
+            world = World()
+            client = self.ask(world, automatic=False, reverse=reverse)
+            world.host().send(respond(b"Content-Length: 200000", body=b"x" * 100_000))
+            self.assertFalse(world.host().reading)
+            for _ in range(100):
+                world.run(290, 10)
+                client.receive(1)
+            self.assertFalse(client.lost)
+            client.receive()
+            world.turn()
+            world.host().send(b"x" * 100_000)
+            client.receive()
+            self.assertTrue(client.take().endswith(b"x" * 200_000))
+
+    def test_a_client_that_reads_nothing(self) -> None:
+        world = World()
+        client = self.ask(world, automatic=False)
+        world.host().send(respond(b"Content-Length: 200000", body=b"x" * 100_000))
+        with capture() as events:
+            world.run(STALL * 1.25 + 75, 5)
+        self.assertTrue(client.lost and world.host().lost)
+        self.over(world, "the client took nothing of the response for 5m0s", 200)
+        self.assertIn("see stream_idle_timeout of the proxy filter", events.text())
+
+    def test_an_agent_leaves_that_to_its_server(self) -> None:
+        world = World(idle_timeout=None)
+        server = self.ask(world, automatic=False, reverse=True)
+        world.host().send(respond(b"Content-Length: 200000", body=b"x" * 100_000))
+        world.run(10 * HOUR, 60)
+        self.assertFalse(server.lost or world.host().lost)
+
+    def test_a_host_that_sends_nothing_more(self) -> None:
+        world = World()
+        client = self.ask(world)
+        world.host().send(respond(b"Content-Length: 10", body=b"some"))
+        world.run(STALL * 1.25 + 75, 5)
+        self.assertTrue(client.lost)
+        self.over(world, "the host sent nothing of the response for 5m0s", 200)
+
+    def test_a_slow_upload(self) -> None:
+        for line in (b"POST / HTTP/1.1", b"POST /quick HTTP/1.1"):
+            world = World()
+            client = self.ask(world, b"Content-Length: 60", line=line)
+            for _ in range(60):
+                world.run(120, 0.5)
+                client.send(b"x")
+            world.turn(1)
+            world.host().send(respond(b"Content-Length: 0"))
+            self.assertIn(b"200 OK", client.take())
+
+    def test_a_host_that_takes_an_upload_slowly(self) -> None:
+        world = World()
+        world.endpoint.automatic = False
+        client = self.ask(world, b"Content-Length: 60000", line=b"POST /quick HTTP/1.1")
+        client.send(b"x" * 60_000)
+        for _ in range(1000):
+            world.turn(0.5)
+            world.host().receive(1)
+        world.host().receive()
+        world.run(1.75, 0.25)
+        self.assertEqual(client.take(), b"")
+        world.run(1, 0.25)
+        self.assertIn(b" 504 ", client.take())
+        self.over(world, "the response did not begin within 2s", 504)
+
+    def test_an_upload_that_stands_still(self) -> None:
+        world = World()
+        client = self.ask(world, b"Content-Length: 60", line=b"POST / HTTP/1.1")
+        client.send(b"x")
+        world.run(STALL * 1.25 + 75, 5)
+        self.assertIn(b" 408 ", client.take())
+        self.over(world, "the client sent nothing of the request for 5m0s", 408)
+
+    def test_a_host_that_never_continues(self) -> None:
+        world = World()
+        client = self.ask(world, b"Content-Length: 60", b"Expect: 100-continue", line=b"POST /quick HTTP/1.1")
+        world.run(2, 0.5)
+        self.assertIn(b" 504 ", client.take())
+
+    def test_interim_responses(self) -> None:
+        world = World()
+        client = self.ask(world, line=b"GET /quick HTTP/1.1")
+        for _ in range(10):
+            world.run(1.5, 0.5)
+            world.host().send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        world.host().send(respond(b"Content-Length: 0"))
+        self.assertIn(b"200 OK", client.take())
+
+    def test_the_whole_response_if_the_file_asks_for_it(self) -> None:
+        route = {"cluster_name": "c", "timeout": "2s", "timeout_includes_response": True}
+        for world in (
+            World(timeout_to_end=True),
+            World(routes=[{"match": {"prefix": "/"}, "route": route}]),
+        ):
+            client = self.ask(world, line=b"GET /quick HTTP/1.1")
+            world.host().send(respond(b"Content-Length: 10", body=b"some"))
+            for _ in range(4):
+                world.turn(0.5)
+                world.host().send(b"x")
+            world.turn()
+            self.assertTrue(client.lost)
+            self.assertEqual(world.records[0].flag, "the response did not come to its end within 2s")
+
+    def test_a_route_of_its_own(self) -> None:
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster_name": "c", "idle_timeout": "4s"}}]
+        world = World(routes=routes)
+        client = self.ask(world)
+        world.host().send(respond(b"Content-Length: 10", body=b"some"))
+        with capture() as events:
+            world.run(5.5, 0.5)
+        self.assertTrue(client.lost)
+        self.assertIn("see idle_timeout of the route", events.text())
+
+    def test_an_attempt_does_not_begin_before_the_request_is_sent(self) -> None:
+        route = {"cluster_name": "c", "retry_policy": {"retry_on": True, "retry_timeout": "1s"}}
+        world = World(routes=[{"match": {"prefix": "/"}, "route": route}])
+        client = self.ask(world, b"Content-Length: 10", line=b"POST / HTTP/1.1")
+        for _ in range(10):
+            world.run(5, 0.5)
+            client.send(b"x")
+        self.assertEqual(client.take(), b"")
+        world.run(1.5, 0.5)
+        self.assertIn(b" 504 ", client.take())
+
+    def test_the_end_of_a_download_behind_a_close(self) -> None:
+        for seconds in (LINGER - 1, STALL - 20):
+            world = World()
+            client = self.ask(world, b"Connection: close", automatic=False)
+            world.host().send(respond(b"Content-Length: 100", body=b"x" * 100))
+            while client.buffered > 1:
+                world.run(seconds, 1)
+                self.assertFalse(client.lost)
+                client.receive(40)
+            client.receive()
+            world.run(LINGER * 3, 1)
+            self.assertTrue(client.lost and client.take().endswith(b"x" * 100))
+
+
+class Http2Tests(SynchronousTestCase):
+    def world(self, **more: Any) -> tuple[Http2World, Http2Peer]:
+        world = Http2World(routes=HTTP1, **more)
+        self.addCleanup(world.check_idle, self.fail)
+        return world, world.connect({4: 10})
+
+    def test_a_client_that_takes_little_by_little(self) -> None:
+        world, client = self.world()
+        number = client.ask(GET)
+        world.host().send(respond(b"Content-Length: 100", body=b"x" * 100))
+        for _ in range(9):
+            world.run(290, 10)
+            client.send(client.window(number, 10))
+        self.assertEqual((len(client[number].body), client[number].ended), (100, True))
+
+    def test_a_client_that_takes_nothing(self) -> None:
+        world, client = self.world()
+        number = client.ask(GET)
+        world.host().send(respond(b"Transfer-Encoding: chunked"))
+        world.host().send(b"64\r\n" + b"x" * 100 + b"\r\n")
+        world.run(STALL * 1.25 + 75, 5)
+        self.assertEqual(client[number].reset, ErrorCode.CANCEL)
+        self.assertEqual(world.records[0].flag, "the client took nothing of the response for 5m0s")
+
+    def test_calls_that_are_quiet_at_first(self) -> None:
+        for fields, seconds in (([], 290), ([(b"grpc-timeout", b"1H")], 3590)):
+            world, client = self.world()
+            number = client.ask([*POST, *GRPC, *fields], b"x")
+            world.run(seconds, 10)
+            world.host().send(respond(b"Transfer-Encoding: chunked"))
+            self.assertEqual(client[number].status, 200)
+            client.send(client.rst(number))
+
+    def test_a_slow_upload(self) -> None:
+        world, client = self.world()
+        number = client.ask([*POST[:3], (b":path", b"/quick")], b"x", end=False)
+        for _ in range(30):
+            world.run(120, 1)
+            client.send(client.data(number, b"x"))
+        client.send(client.data(number, b"x", True))
+        world.host().send(respond(b"Content-Length: 0"))
+        self.assertEqual(client[number].status, 200)
+
+    def test_a_ping_behind_a_large_request(self) -> None:
+        world = Http2World(routes=HTTP2, cluster={"keepalive": {"interval": 10.0, "timeout": 1.0}})
+        client = world.connect()
+        number = client.ask(POST, b"x", end=False)
+        host = world.peer()
+        host.wire.automatic = False
+        client.send(client.data(number, b"x" * 16_000))
+        for _ in range(100):
+            world.turn(0.5)
+            host.wire.receive(10)
+        self.assertFalse(host.wire.lost)
+        world.run(30, 0.5)
+        self.assertTrue(host.wire.lost)
+
+
+class RpcTests(SynchronousTestCase):
+    def set_up(self, service: str = "quick", **settings: Any) -> tuple[RpcWorld, Peer, Peer]:
+        world = RpcWorld(1, idle_timeout=None, **settings)
+        client = world.client()
+        client.send(request(5, service))
+        return world, client, world.host()
+
+    def test_a_response_that_comes_slowly(self) -> None:
+        world, client, host = self.set_up()
+        answer = response(host.one().id, b"x" * 100)
+        for start in range(0, len(answer) - 20, 20):
+            host.wire.send(answer[start : start + 20])
+            world.run(60, 1)
+        host.wire.send(answer[start + 20 :])
+        self.assertEqual(client.answers(), [(5, 0)])
+
+    def test_a_response_that_stands_still(self) -> None:
+        world, client, host = self.set_up(stream_idle=40.0)
+        host.wire.send(response(host.one().id, b"x" * 100)[:50])
+        world.run(53, 1)
+        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(world.records[0].flag, "the host sent nothing of the response for 40s")
+
+    def test_the_response_to_another(self) -> None:
+        world, client, host = self.set_up()
+        host.wire.send(response(host.one().id + 1, b"x" * 100)[:50])
+        world.run(3, 0.5)
+        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+
+    def test_a_request_that_is_taken_slowly(self) -> None:
+        world = RpcWorld(1, idle_timeout=None)
+        world.endpoint.automatic = False
+        client = world.client()
+        client.send(request(5, "quick", content=b"x" * 100_000))
+        wire = world.endpoint.wires[0]
+        for _ in range(200):
+            world.turn(0.5)
+            wire.receive(100)
+        self.assertEqual(client.answers(), [])
+        world.run(4, 0.5)
+        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+
+    def test_heartbeats_behind_a_large_request(self) -> None:
+        world = RpcWorld(1, idle_timeout=None)
+        world.endpoint.automatic = False
+        client = world.client()
+        client.send(request(5, content=b"x" * 100_000, timeout=-1))
+        wire = world.endpoint.wires[0]
+        for _ in range(400):
+            world.turn(0.5)
+            wire.receive(1)
+        self.assertFalse(wire.lost)
+        world.run(120, 0.5)
+        self.assertTrue(wire.lost)
+
+    def test_what_a_frame_says_is_all_its_client_waits(self) -> None:
+        world, client, host = self.set_up("echo")
+        client.send(request(6, timeout=1000))
+        host.frames()
+        world.run(1.5, 0.25)
+        self.assertEqual(client.answers(), [(6, Status.TIMEOUT)])
+
+    def test_partial_ids(self) -> None:
+        data = bytearray(response(77, b"x"))
+        self.assertEqual([Bolt().partial_id(data[:size]) for size in (4, 8, 9, 20)], [None, None, 77, 77])
