@@ -20,6 +20,7 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.health import IHealthChecker
 from reverseproxy.cluster.host import Host, ReverseHost
+from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import HttpError, ReverseProxyError
 from reverseproxy.wire.http1 import End, ResponseHead, ResponseParser
 
@@ -71,17 +72,25 @@ class _HttpProbe(Protocol):
 
     transport: Any
 
-    def __init__(self, request: bytes, head_request: bool, judge: Callable[[int], bool], keep: bool) -> None:
+    def __init__(
+        self,
+        request: bytes,
+        head_request: bool,
+        judge: Callable[[int], bool],
+        keep: bool,
+        limits: tuple[int, int],
+    ) -> None:
         """
         @param judge: says of a status whether it is a good one.
         @param keep: whether the connection is to be kept, and so read to the
             end of the answer.
+        @param limits: what L{response_limits} says.
         """
         self.verdict: Deferred[None] = Deferred(self._cancelled)
         self._request = request
         self._judge = judge
         self._keep = keep
-        self._parser = ResponseParser()
+        self._parser = ResponseParser(*limits)
         self._parser.expect(head_request)
         self._head: ResponseHead | None = None
         self._over = False
@@ -181,7 +190,9 @@ class HttpChecker:
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
         keep = host.single
-        probe = _HttpProbe(self._request(host, keep), self._head_request, self._is_good, keep)
+        probe = _HttpProbe(
+            self._request(host, keep), self._head_request, self._is_good, keep, response_limits(host)
+        )
         asked: Deferred[Any] = host.connect_check(Building(lambda: probe))
         asked.addCallback(lambda _: probe.verdict)
         if isinstance(host, ReverseHost):

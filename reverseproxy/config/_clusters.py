@@ -428,6 +428,17 @@ class ClusterConfig(Model):
         None,
         "After how long without a request a pooled connection to a host is closed. Absent or 0 means never.",
     )
+    max_response_header_size: Annotated[Int, between(1024, 16 * 1024 * 1024)] = key(
+        65536,
+        "The most bytes that the head of a host's response may have; in HTTP/2 of names, of values, and 32 "
+        "for each field. Agents have 16 KiB more, for what they add.",
+        ours=True,
+    )
+    max_response_headers_count: Annotated[Int, between(1, 10_000)] = key(
+        100,
+        "The most fields that the head of a host's response may have, and its trailers. Agents have 32 more.",
+        ours=True,
+    )
     keepalive: KeepaliveConfig = key(
         KeepaliveConfig(), "Asking hosts whether they are alive, where one connection carries many requests."
     )

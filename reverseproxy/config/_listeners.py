@@ -67,6 +67,12 @@ class HttpOptions(Model):
     max_request_body_size: UInt = key(
         0, "The most bytes that the body of a request may have; 0 means any number.", protects=True
     )
+    max_headers_count: Annotated[Int, between(1, 10_000)] = key(
+        100,
+        "The most fields that the head of a request may have, and its trailers. On connections of tunnel "
+        "agents there may be 32 more, for what the server adds.",
+        ours=True,
+    )
     via: Text = key(
         "",
         "A name for this proxy that is added to the Via header; empty means that Via is left alone.",
@@ -84,7 +90,10 @@ class Http1Options(HttpOptions):
     """Limits and habits of HTTP/1."""
 
     max_header_size: Annotated[UInt, or_default(_HEADER_SIZE)] = key(
-        _HEADER_SIZE, f"The most bytes that the head of a request may have; 0 means {_HEADER_SIZE}."
+        _HEADER_SIZE,
+        f"The most bytes that the head of a request may have; 0 means {_HEADER_SIZE}. On connections of "
+        "tunnel agents there may be 16 KiB more, for what the server adds, and without this key 80 KiB in "
+        "all, as the server may have taken it in HTTP/2.",
     )
 
 
@@ -107,7 +116,8 @@ class Http2Options(HttpOptions):
     )
     max_header_list_size: Annotated[Int, between(1024, 1024 * 1024)] = key(
         65536,
-        "The most bytes that the head of a request may have: of names, of values, and 32 for each field.",
+        "The most bytes that the head of a request may have: of names, of values, and 32 for each field. On "
+        "connections of tunnel agents there may be some 20 KiB more, for what the server adds.",
         ours=True,
     )
     initial_window_size: Annotated[Int, between(1024, 64 * 1024 * 1024)] = key(
@@ -136,7 +146,10 @@ class RpcOptions(Model):
     """Limits of RPC protocols."""
 
     max_frame_size: Annotated[Int, between(1024, 2**30)] = key(
-        _FRAME_SIZE, "The most bytes that a request or a response may have.", ours=True
+        _FRAME_SIZE,
+        "The most bytes that a request or a response may have. On connections of tunnel agents there may be "
+        "16 KiB more, for what the other end adds.",
+        ours=True,
     )
 
 

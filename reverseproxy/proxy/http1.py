@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
@@ -82,6 +83,25 @@ MISS_RATE = 0.2
 
 MISS_BURST = 10
 """How many of them may come at once."""
+
+
+_HTTP2_HEAD_SIZE = Http2Options().max_header_list_size
+
+
+def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
+    """
+    Say what heads clients may send.
+
+    @param reverse: whether the client is a tunnel server, which adds something
+        to what it has taken, perhaps in HTTP/2, within limits of its own.
+    @return: the most bytes, and the most fields.
+    """
+    size, fields = options.max_header_size or DEFAULT_HEAD_SIZE, options.max_headers_count
+    if not reverse:
+        return size, fields
+    if "max_header_size" not in options.model_fields_set:
+        size = _HTTP2_HEAD_SIZE
+    return size + HEAD_ROOM, fields + FIELD_ROOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +193,7 @@ class Http1Proxy(Switchable):
             )
         self.default_host = b"localhost" if is_unix(info.local) else info.local.encode("ascii")
         self._clock = settings.clock
-        self._parser = RequestParser(options.max_header_size or DEFAULT_HEAD_SIZE)
+        self._parser = RequestParser(*head_limits(options, info.reverse))
         self._exchange: Exchange | None = None
         self._events: deque[Event] = deque()
         self._running = False

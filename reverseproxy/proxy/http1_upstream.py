@@ -29,6 +29,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
+from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import HttpError
 from reverseproxy.proxy.http1_switch import Switchable
 from reverseproxy.proxy.pools import IExchange, register_pool
@@ -73,7 +74,7 @@ class Http1Client(Switchable):
         self.reused = pool.host.returns
         self.full = False
         self.closed = False
-        self.parser = ResponseParser()
+        self.parser = ResponseParser(*response_limits(pool.host))
         self.idle_since = 0.0
         self._pool = pool
         self._exchange: IExchange | None = None

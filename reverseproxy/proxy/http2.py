@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix
+from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Http2Options
 from reverseproxy.errors import Http2Error, HttpError
@@ -60,11 +61,20 @@ _WARNED: Final = b"draining"
 """The PING behind the first GOAWAY: its answer says that that has arrived."""
 
 
-def limits_of(options: Http2Options) -> Http2Limits:
-    """What clients may do, as it is configured."""
+def limits_of(options: Http2Options, reverse: bool = False) -> Http2Limits:
+    """
+    Say what clients may do, as it is configured.
+
+    @param reverse: whether the client is a tunnel server, which adds something
+        to what it has taken, perhaps in HTTP/1, within limits of its own.
+    """
+    size, fields = options.max_header_list_size, options.max_headers_count
+    if reverse:
+        size, fields = size + HEAD_ROOM + 32 * (fields + FIELD_ROOM), fields + FIELD_ROOM
     return Http2Limits(
         max_concurrent_streams=options.max_concurrent_streams,
-        max_header_list_size=options.max_header_list_size,
+        max_header_list_size=size,
+        max_fields=fields,
         stream_window=options.initial_window_size,
         max_resets=options.max_resets,
         max_control_frames=options.max_control_frames,
@@ -321,7 +331,7 @@ class Http2Proxy(Http2Protocol):
         ours = info.announced or not info.reverse
         told = partial(note_loss, settings.complaints, settings.listener, info.remote)
         parting = Parting(settings.linger, settings.stream_idle, info.reverse, told)
-        super().__init__(ServerConnection(limits_of(options), ours), settings.clock, parting)
+        super().__init__(ServerConnection(limits_of(options, info.reverse), ours), settings.clock, parting)
         self.settings = settings
         self.info = info
         self.draining = False

@@ -18,7 +18,7 @@ from __future__ import annotations
 __all__ = ["MAX_STREAMS", "POOL", "Http2Call", "Http2Client", "Http2Pool", "HttpKeepalive"]
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, cast
 
@@ -32,6 +32,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
+from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.http2_connection import Http2Protocol
@@ -379,7 +380,7 @@ class Http2Client(Http2Protocol):
     http2: ClientConnection
 
     def __init__(self, pool: Http2Pool) -> None:
-        super().__init__(ClientConnection(LIMITS), pool.clock, Parting(excused=pool.host.returns))
+        super().__init__(ClientConnection(pool.limits), pool.clock, Parting(excused=pool.host.returns))
         self.reused = pool.host.returns
         self.scheme = b"http"
         self._pool = pool
@@ -679,10 +680,15 @@ class Http2Pool:
     @ivar keepalive: when to ask whether the host is alive.
     @ivar max_requests: requests after which a connection is closed; 0 for any
         number.
+    @ivar limits: what the host may do.
     """
 
     def __init__(self, host: Host, clock: IReactorTime, idle_timeout: float | None = None) -> None:
         self.host = host
+        size, fields = response_limits(host)
+        if host.returns:
+            size += 32 * fields  # which an agent that has it in HTTP/1 does not count
+        self.limits = replace(LIMITS, max_header_list_size=size, max_fields=fields)
         self.clock = clock
         self.exclusive = host.single
         self.idle_timeout = None if self.exclusive else idle_timeout or None

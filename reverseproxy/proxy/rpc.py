@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
@@ -145,7 +146,9 @@ class RpcProxy(Rebindable):
         self.protocol = settings.protocol
         self.batch: Batch | None = None
         self._clock = settings.clock
-        self._decoder = FrameDecoder(settings.protocol, settings.max_frame)
+        self._decoder = FrameDecoder(
+            settings.protocol, settings.max_frame + (HEAD_ROOM if info.reverse else 0)
+        )
         self._exchanges: set[RpcExchange] = set()
         self._held = 0
         self._deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.timed_out)

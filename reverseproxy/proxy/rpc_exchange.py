@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from twisted.logger import Logger, LogLevel
 
 from reverseproxy.cluster.outcome import Outcome
+from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
@@ -314,8 +315,8 @@ class RpcExchange(Attempts):
         downstream = self._downstream
         cluster = self.cluster
         assert cluster is not None
-        if client.max_frame < downstream.settings.max_frame:
-            client.admit(downstream.settings.max_frame)
+        if client.max_frame < self._max_response:
+            client.admit(self._max_response)
         if downstream.settings.access_log is not None:
             self.request_sent_at = self._clock.seconds()
             self.upstream_local = client.local_address
@@ -343,7 +344,7 @@ class RpcExchange(Attempts):
         if self.try_deadline:
             downstream.clear_try_deadline(self)
         self.sent = size = len(frame.data)
-        if size > downstream.settings.max_frame:
+        if size > downstream.settings.max_frame and size > self._max_response:
             self._too_large(size)
             return
         if downstream.settings.access_log is not None:
@@ -365,6 +366,12 @@ class RpcExchange(Attempts):
         downstream.respond(frame.data, batch, client)
         self._finish()
 
+    @property
+    def _max_response(self) -> int:
+        """The most bytes of a response; an agent's may have been lengthened by it."""
+        limit = self._downstream.settings.max_frame
+        return limit + HEAD_ROOM if self.host is not None and self.host.returns else limit
+
     def _too_large(self, size: int) -> None:
         """Refuse a response that others, on the same connection, would take."""
         cluster, host = self.cluster, self.host
@@ -378,7 +385,7 @@ class RpcExchange(Attempts):
                 listener=settings.listener,
                 host=host.address,
                 size=size,
-                limit=settings.max_frame,
+                limit=self._max_response,
                 suppressed=cluster.complaints.suppressed,
             )
         self.fail(TERMINATED, f"a response of {size} bytes is more than max_frame_size")

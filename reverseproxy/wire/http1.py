@@ -63,7 +63,6 @@ from reverseproxy.wire.http1_parser import (
     HOST,
     KINDS,
     LENGTH,
-    MANY,
     MAX_KNOWN,
     NO_OPTIONS,
     ONLY_KEEP_ALIVE,
@@ -124,9 +123,10 @@ class RequestParser(Parser):
         "held_size",
     )
 
-    def __init__(self, max_head: int = 8192) -> None:
+    def __init__(self, max_head: int = 8192, max_fields: int = MAX_HEADERS) -> None:
         """
         @param max_head: the most bytes of a head.
+        @param max_fields: the most fields of it, and of trailers.
         """
         self.held = False
         self.held_size = 0
@@ -145,7 +145,7 @@ class RequestParser(Parser):
         self._shape: Shape | None = None
         self._shaped: RequestHead | None = None
         self._others = 0
-        super().__init__(max_head)
+        super().__init__(max_head, max_fields)
 
     def _renew(self) -> None:
         self._llhttp = httptools.HttpRequestParser(None)
@@ -195,7 +195,7 @@ class RequestParser(Parser):
                     data.find(EMPTY_LINE) + 4 == size
                     and self._host_line in data
                     and FIELDS.findall(data.lower()) == self._found
-                    and (size <= MANY or data.count(b"\n") <= MAX_HEADERS + 2)
+                    and (size <= self._many or data.count(b"\n") <= self._max_fields + 2)
                 ):
                     # What matters is the same.
                     try:
@@ -284,9 +284,9 @@ class RequestParser(Parser):
     def _too_large(self, text: bytes) -> bytes:
         limit = self._max_head
         if text.find(b"\r\n", 0, limit) < 0:
-            self._fail(414, f"request line larger than {limit} bytes")
+            self._fail(414, f"request line larger than {limit} bytes (max_header_size)")
         else:
-            self._fail(431, f"request head larger than {limit} bytes")
+            self._fail(431, f"request head larger than {limit} bytes (max_header_size)")
         return b""
 
     def _take_head(self, raw: bytes) -> None:
@@ -298,8 +298,8 @@ class RequestParser(Parser):
         method, target, _ = parts
         if method in NO_METHODS:
             raise HttpError(405, f"{method.decode('ascii')} is not for a reverse proxy")
-        if len(raw) > MANY and raw.count(b"\n") > MAX_HEADERS + 2:
-            raise HttpError(431, f"more than {MAX_HEADERS} header fields")
+        if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
+            raise HttpError(431, f"more than {self._max_fields} header fields (max_headers_count)")
 
         host: bytes | None = None
         length: int | None = None
@@ -396,7 +396,7 @@ class RequestParser(Parser):
         if length == 0:
             self._end(END)
         elif length == CHUNKED:
-            self._chunks = ChunkDecoder(self._max_head)
+            self._chunks = ChunkDecoder(self._max_head, self._max_fields)
         else:
             self._left = length
 

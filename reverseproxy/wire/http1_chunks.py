@@ -19,7 +19,7 @@ from reverseproxy.errors import HttpError
 from reverseproxy.wire.http1_headers import Headers, forbidden_in_trailers
 
 MAX_HEADERS: Final = 100
-"""Fields in a head, or in trailers."""
+"""Fields in a head, or in trailers, if nothing else is configured."""
 
 CHUNK_EXCESS: Final = 16384
 """
@@ -55,6 +55,7 @@ class ChunkDecoder:
         "_excess",
         "_last",
         "_llhttp",
+        "_max_fields",
         "_max_trailers",
         "_partial",
         "_size",
@@ -63,15 +64,17 @@ class ChunkDecoder:
         "trailers",
     )
 
-    def __init__(self, max_trailers: int) -> None:
+    def __init__(self, max_trailers: int, max_fields: int = MAX_HEADERS) -> None:
         """
         @param max_trailers: the most bytes of trailers.
+        @param max_fields: how many there may be.
         """
         self.complete = False
         self.trailers: Headers = []
         self._data: list[bytes] = []
         self._excess = 0
         self._last = False  # the line of the last chunk has come
+        self._max_fields = max_fields
         self._max_trailers = max_trailers
         self._partial = b""  # of a line with a size; behind the last one, what may begin an empty line
         self._size = 0
@@ -184,9 +187,9 @@ class ChunkDecoder:
         """A field of the trailers."""
         self._size += len(name) + len(value) + 4
         if self._size > self._max_trailers:
-            raise HttpError(400, "trailers too large")
-        if len(self.trailers) >= MAX_HEADERS:
-            raise HttpError(431, f"more than {MAX_HEADERS} trailers")
+            raise HttpError(400, f"trailers larger than {self._max_trailers} bytes (max_header_size)")
+        if len(self.trailers) >= self._max_fields:
+            raise HttpError(431, f"more than {self._max_fields} trailers (max_headers_count)")
         self.trailers.append((name, value.rstrip(b" \t")))
 
     def on_message_complete(self) -> None:

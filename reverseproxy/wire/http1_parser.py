@@ -17,13 +17,13 @@ __all__ = [
     "HOST",
     "KINDS",
     "LENGTH",
-    "MANY",
     "MAX_KNOWN",
     "NO_OPTIONS",
     "ONLY_KEEP_ALIVE",
     "OTHER_HOP",
     "PLAIN_CODING",
     "SHAPE_AFTER",
+    "SHORTEST",
     "UPGRADE",
     "End",
     "Event",
@@ -73,8 +73,8 @@ Event = RequestHead | ResponseHead | bytes | End | HttpError
 EMPTY_LINE: Final = b"\r\n\r\n"
 """Where a head ends."""
 
-MANY: Final = len(b"X:\r\n") * MAX_HEADERS
-"""Bytes of a head that may have too many fields."""
+SHORTEST: Final = len(b"X:\r\n")
+"""Bytes of the shortest field."""
 
 # Finding them is what most of the time for a head is spent on.  An expression that ignores case takes longer.
 FIELDS: Final = re.compile(
@@ -131,10 +131,23 @@ class Parser:
     shown: tuple[bytes, ...] = (b"",)
     """How heads begin that llhttp is shown as they are."""
 
-    __slots__ = ("_chunks", "_events", "_left", "_lenient", "_llhttp", "_max_head", "_partial", "closed")
+    __slots__ = (
+        "_chunks",
+        "_events",
+        "_left",
+        "_lenient",
+        "_llhttp",
+        "_many",
+        "_max_fields",
+        "_max_head",
+        "_partial",
+        "closed",
+    )
 
-    def __init__(self, max_head: int) -> None:
+    def __init__(self, max_head: int, max_fields: int = MAX_HEADERS) -> None:
         self.closed = False
+        self._max_fields = max_fields
+        self._many = SHORTEST * max_fields  # bytes of a head that may have too many fields
         self._max_head = max_head
         self._events: list[Event] = []
         self._partial = b""  # what has come of a head, which llhttp has seen

@@ -42,6 +42,7 @@ class ResponseChunks:
         "_excess",
         "_last",
         "_left",
+        "_max_fields",
         "_max_trailers",
         "_next",
         "_partial",
@@ -49,9 +50,10 @@ class ResponseChunks:
         "trailers",
     )
 
-    def __init__(self, max_trailers: int) -> None:
+    def __init__(self, max_trailers: int, max_fields: int = MAX_HEADERS) -> None:
         """
         @param max_trailers: the most bytes of trailers.
+        @param max_fields: how many there may be.
         """
         self.complete = False
         self.trailers: Headers = []
@@ -59,6 +61,7 @@ class ResponseChunks:
         self._excess = 0
         self._last = False  # the line of the last chunk has come
         self._left = 0  # of the current chunk
+        self._max_fields = max_fields
         self._max_trailers = max_trailers
         self._next = _FIRST  # how the next line with a size is written
         self._partial = (
@@ -129,10 +132,15 @@ class ResponseChunks:
                 self._read_trailers(text[at + 1 : end])
                 return text[end:]
             self._partial = text[at:]
-            if len(self._partial) > self._max_trailers:
-                raise HttpError(502, f"trailers of the response larger than {self._max_trailers} bytes")
+            self._check_size(len(self._partial))
         self._bound(len(data), found)
         return b""
+
+    def _check_size(self, size: int) -> None:
+        """Refuse trailers of too many bytes."""
+        limit = self._max_trailers
+        if size > limit:
+            raise HttpError(502, f"trailers larger than {limit} bytes (max_response_header_size)")
 
     def _keep(self, partial: bytes, pattern: re.Pattern[bytes]) -> None:
         """Keep what there is of a line, if it is one."""
@@ -143,12 +151,13 @@ class ResponseChunks:
 
     def _read_trailers(self, text: bytes) -> None:
         """Take the trailers, with the empty line behind them."""
-        if len(text) > self._max_trailers:
-            raise HttpError(502, f"trailers of the response larger than {self._max_trailers} bytes")
+        self._check_size(len(text))
         end = text.rfind(b"\n", 0, -1) + 1
         trailers = parse_lines(text[:end])
-        if len(trailers) > MAX_HEADERS:
-            raise HttpError(502, f"more than {MAX_HEADERS} trailers in the response")
+        if len(trailers) > self._max_fields:
+            raise HttpError(
+                502, f"more than {self._max_fields} trailers in the response (max_response_headers_count)"
+            )
         self.trailers = [field for field in trailers if not forbidden_in_trailers(field[0])]
         self.complete = True
 

@@ -29,7 +29,6 @@ from reverseproxy.wire.http1_parser import (
     END,
     FIELDS,
     KINDS,
-    MANY,
     MAX_KNOWN,
     NO_OPTIONS,
     ONLY_KEEP_ALIVE,
@@ -84,7 +83,11 @@ class ResponseParser(Parser):
         "surplus",
     )
 
-    def __init__(self, max_head: int = MAX_RESPONSE_HEAD) -> None:
+    def __init__(self, max_head: int = MAX_RESPONSE_HEAD, max_fields: int = MAX_HEADERS) -> None:
+        """
+        @param max_head: the most bytes of a head.
+        @param max_fields: the most fields of it, and of trailers.
+        """
         self.surplus = False
         self._head_request = False
         self._complete = True
@@ -101,7 +104,7 @@ class ResponseParser(Parser):
         self._interim = 0  # interim responses that have come before the final one
         self._rest = b""  # what has come since then
         self._switched = False  # behind a head of status 101
-        super().__init__(max_head)
+        super().__init__(max_head, max_fields)
 
     def _renew(self) -> None:
         self._llhttp = httptools.HttpResponseParser(None)
@@ -245,7 +248,7 @@ class ResponseParser(Parser):
         # Unless that is the end of something else.
         if not self._lenient and 0 < find_end(text) <= self._max_head:
             return self._feed_lenient(text, 0)
-        self._fail(502, f"response head larger than {self._max_head} bytes")
+        self._fail(502, f"response head larger than {self._max_head} bytes (max_response_header_size)")
         return b""
 
     def _feed_lenient(self, text: bytes, start: int) -> bytes:
@@ -294,8 +297,11 @@ class ResponseParser(Parser):
             http11 = raw.startswith(b"HTTP/1.1")
             if raw[12] != 32:
                 plain = False  # there is a space, even if nothing follows
-        if len(raw) > MANY and raw.count(b"\n") > MAX_HEADERS + 2:
-            raise HttpError(502, f"more than {MAX_HEADERS} header fields in the response")
+        if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
+            raise HttpError(
+                502,
+                f"more than {self._max_fields} header fields in the response (max_response_headers_count)",
+            )
 
         length: int | None = None
         coded = False
@@ -369,7 +375,7 @@ class ResponseParser(Parser):
         if body == 0:
             self._end(END)
         elif body == CHUNKED:
-            self._chunks = ResponseChunks(self._max_head)
+            self._chunks = ResponseChunks(self._max_head, self._max_fields)
         else:
             self._left = body
 

@@ -533,7 +533,7 @@ class _Connection(Output):
             self._stream_error(stream.id, ErrorCode.ENHANCE_YOUR_CALM, "trailers too large")
             return
         try:
-            trailers = parse_trailers(fields)
+            trailers = parse_trailers(fields, self._limits.max_fields)
         except Malformed as error:
             self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, str(error))
             return
@@ -791,12 +791,22 @@ class ServerConnection(_Connection):
             self._events.append(
                 (
                     number,
-                    HttpError(431, f"request head larger than {self._limits.max_header_list_size} bytes"),
+                    HttpError(
+                        431,
+                        f"request head larger than {self._limits.max_header_list_size} bytes "
+                        "(max_header_list_size)",
+                    ),
                 )
             )
         else:
             try:
-                head = parse_request(fields, ended, self._upgrades and self.peer_upgrades, self._h2c)
+                head = parse_request(
+                    fields,
+                    ended,
+                    self._upgrades and self.peer_upgrades,
+                    self._h2c,
+                    self._limits.max_fields,
+                )
             except HttpError as error:
                 self._events.append((number, error))
             except Malformed as error:
@@ -885,11 +895,19 @@ class ClientConnection(_Connection):
             self._stream_error(
                 number,
                 ErrorCode.CANCEL,
-                f"response head larger than {self._limits.max_header_list_size} bytes",
+                f"response head larger than {self._limits.max_header_list_size} bytes "
+                "(max_response_header_size)",
             )
             return
         try:
-            head = parse_response(fields, ended, stream.head_request, stream.tunnel, self.peer_upgrades)
+            head = parse_response(
+                fields,
+                ended,
+                stream.head_request,
+                stream.tunnel,
+                self.peer_upgrades,
+                self._limits.max_fields,
+            )
         except Malformed as error:
             self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
             return

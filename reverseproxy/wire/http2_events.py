@@ -18,6 +18,7 @@ from typing import Final
 
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
+from reverseproxy.wire.http1_chunks import MAX_HEADERS
 from reverseproxy.wire.http2_frames import DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, ErrorCode
 
 
@@ -30,6 +31,7 @@ class Http2Limits:
         further ones are refused.
     @ivar max_header_list_size: bytes of a head, as RFC 9113 counts them: names,
         values, and 32 for each field.
+    @ivar max_fields: fields of a head, or of trailers.
     @ivar stream_window: bytes of a body that may be under way, and kept here,
         for one stream.
     @ivar max_resets: streams that may be broken off early at once, by the peer
@@ -40,6 +42,7 @@ class Http2Limits:
 
     max_concurrent_streams: int = 100
     max_header_list_size: int = 65536
+    max_fields: int = MAX_HEADERS
     stream_window: int = 262144
     max_resets: int = 200
     max_control_frames: int = 1000

@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from reverseproxy.errors import HttpError, WireError
+from reverseproxy.wire.http1_chunks import MAX_HEADERS
 from reverseproxy.wire.http1_headers import (
     CHUNKED,
     MAX_METHOD,
@@ -44,8 +45,8 @@ from reverseproxy.wire.http1_headers import (
 from reverseproxy.wire.http2_upgrades import FIELD, Offer, offer_of, read_offer
 from reverseproxy.wire.upgrades import passed_on
 
-MAX_FIELDS: Final = 100
-"""Fields in a head, or in trailers, as in HTTP/1; a cookie counts once, in however many pieces it comes."""
+MAX_FIELDS: Final = MAX_HEADERS
+"""Fields in a head, or in trailers, if nothing else is configured."""
 
 _good_name: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
 _bad_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]\Z").search
@@ -105,7 +106,11 @@ def _length(value: bytes, before: int) -> int:
 
 
 def parse_request(
-    fields: Iterable[tuple[bytes, bytes]], ended: bool, upgrades: bool = False, h2c: bool = False
+    fields: Iterable[tuple[bytes, bytes]],
+    ended: bool,
+    upgrades: bool = False,
+    h2c: bool = False,
+    max_fields: int = MAX_FIELDS,
 ) -> RequestHead:
     """
     Make a head of the fields of a request.
@@ -115,6 +120,7 @@ def parse_request(
     @param ended: whether there is neither body nor trailers.
     @param upgrades: whether the peer may send upgrades in our own way.
     @param h2c: whether they may be for h2c.
+    @param max_fields: how many there may be; a cookie counts once, in however many pieces it comes.
     @return: its options have C{upgrade} if it has come in that way, and is to be answered so.
     @raise Malformed: if it breaks the rules of HTTP/2.
     @raise HttpError: if it is a request that we don't take.
@@ -164,8 +170,8 @@ def parse_request(
         raise Malformed("host and :authority differ")
     if not _good_authority(authority):
         raise HttpError(400, "the authority is not a host with a port")
-    if len(headers) > MAX_FIELDS:
-        raise HttpError(431, f"more than {MAX_FIELDS} header fields")
+    if len(headers) > max_fields:
+        raise HttpError(431, f"more than {max_fields} header fields (max_headers_count)")
     options, upgrade = _NONE, b""
     if offer is not None:
         if FIELD in pseudo:
@@ -236,6 +242,7 @@ def parse_response(
     head_request: bool,
     tunnel: bool = False,
     upgrades: bool = False,
+    max_fields: int = MAX_FIELDS,
 ) -> ResponseHead:
     """
     Make a head of the fields of a response.
@@ -244,6 +251,7 @@ def parse_response(
     @param head_request: whether the request's method was HEAD.
     @param tunnel: whether the request was an extended CONNECT.
     @param upgrades: whether the peer answers upgrades in our own way.
+    @param max_fields: how many there may be.
     @return: in that way, an upgrade that is accepted has the status 101.
     @raise Malformed: if it breaks the rules of HTTP/2.
     """
@@ -272,8 +280,8 @@ def parse_response(
         headers.append((name, value))
     if not status:
         raise Malformed("a response without :status")
-    if len(headers) > MAX_FIELDS:
-        raise Malformed(f"more than {MAX_FIELDS} header fields")
+    if len(headers) > max_fields:
+        raise Malformed(f"more than {max_fields} header fields (max_response_headers_count)")
     if upgrade:
         _check(b"upgraded", upgrade)
         headers.append((b"upgrade", upgrade))
@@ -301,10 +309,11 @@ def parse_response(
     return ResponseHead(status_line(status), status, True, length, True, _NONE, False, headers)
 
 
-def parse_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+def parse_trailers(fields: Iterable[tuple[bytes, bytes]], max_fields: int = MAX_FIELDS) -> Headers:
     """
     Check trailers, and leave out what has no place in them.
 
+    @param max_fields: how many there may be.
     @raise Malformed: if they break the rules of HTTP/2.
     """
     trailers: Headers = []
@@ -315,8 +324,8 @@ def parse_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
         _check(name, value)
         if not forbidden_in_trailers(name):
             trailers.append((name, value))
-    if len(trailers) > MAX_FIELDS:
-        raise Malformed(f"more than {MAX_FIELDS} fields in trailers")
+    if len(trailers) > max_fields:
+        raise Malformed(f"more than {max_fields} fields in trailers")
     return trailers
 
 

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.interfaces import IXProtocolPlugin
 from reverseproxy.proxy import xprotocols
 from reverseproxy.proxy.pools import register_pool
@@ -49,7 +50,7 @@ class FrameSizeTests(SynchronousTestCase):
             small.send(request(2))
             large.send(request(3))
             for frame in host.frames():
-                host.send(response(frame.id, bytes(SMALL)))
+                host.send(response(frame.id, bytes(SMALL + HEAD_ROOM)))
             [refused] = small.frames()
             self.assertEqual((refused.id, Bolt().http_status(refused)), (2, 500))
             self.assertEqual(large.answers(), [(3, 0)])
@@ -65,7 +66,7 @@ class FrameSizeTests(SynchronousTestCase):
             small.send(request(2))
             large.send(request(3))
             [frame, _] = host.frames()
-            host.send(response(frame.id, bytes(LARGE)))
+            host.send(response(frame.id, bytes(LARGE + HEAD_ROOM)))
             self.world.turn()
             self.assertEqual([each.id for each in small.frames() + large.frames()], [2, 3])
             self.assertTrue(host.wire.lost)
