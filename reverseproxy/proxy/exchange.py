@@ -552,7 +552,7 @@ class Exchange(Attempts):
             self._context = PickContext(hash_key=key, metadata=route.metadata)
         if route.request_mutation is not None:
             mutation = route.request_mutation
-            host = head.host or downstream.default_host
+            host = head.host if head.http11 else head.host or downstream.default_host
             self._outgoing = head.rewritten(
                 *mutation.apply(facts, head.target, host, head.headers), mutation.names
             )

@@ -160,6 +160,20 @@ class Http1Settings:
         object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
 
 
+def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool:
+    """
+    Say whether a response of known length is to go out in chunks, for its trailers.
+
+    If they have come, there is no question.  Else the length is worth more, if
+    they are neither announced nor asked for.
+
+    @param last: the last that has come of the response.
+    """
+    if type(last) is End:
+        return bool(last.trailers)
+    return request.wants_trailers or head.lookup("trailer") is not None
+
+
 @implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class Http1Proxy(Switchable):
     """
@@ -392,7 +406,7 @@ class Http1Proxy(Switchable):
                 elif event:  # an empty chunk would be the last one
                     out += (b"%x\r\n" % len(event), event, b"\r\n")
             elif type(event) is ResponseHead:
-                self._respond(exchange, event, out)
+                self._respond(exchange, event, events[-1], out)
             elif type(event) is End and self._chunked:
                 out.append(last_chunk(event.trailers))
         if out:
@@ -416,7 +430,12 @@ class Http1Proxy(Switchable):
         else:
             self.send(exchange, [head, data[len(head.raw) :], END])
 
-    def _respond(self, exchange: Exchange, head: ResponseHead, out: list[bytes]) -> None:
+    def _respond(self, exchange: Exchange, head: ResponseHead, last: Event, out: list[bytes]) -> None:
+        """
+        Write the head of a response.
+
+        @param last: the last that has come of the response.
+        """
         request = exchange.head
         if head.status < 200:
             out.append(response_head_bytes(head, b"", False))
@@ -425,7 +444,7 @@ class Http1Proxy(Switchable):
         # have heard enough.  What was announced must hold.
         keep_alive = request.keep_alive and exchange.request_complete and self._goes_on
         self._chunked = False
-        if head.length < 0:
+        if head.length < 0 or (head.trails and request.http11 and _needs_chunks(request, head, last)):
             if request.http11:
                 self._chunked = True
             else:

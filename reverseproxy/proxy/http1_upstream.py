@@ -119,7 +119,7 @@ class Http1Client(Switchable):
         if head.length == 0:
             self.transport.write(data)
         else:
-            self._chunked = head.length == CHUNKED
+            self._chunked = head.length == CHUNKED or head.trails
             self._write([data], events)
 
     def send(self, events: Sequence[Event]) -> None:

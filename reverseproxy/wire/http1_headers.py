@@ -94,7 +94,16 @@ _PROTECTED: Final = frozenset(
     }
 )
 
-_FORBIDDEN_TRAILERS: Final = _HOP_BY_HOP | _PROTECTED | {b"trailer", b"max-forwards", b"proxy-authorization"}
+# Framing, routing, credentials, and what says how to read, keep or repeat a message: whoever acts on these
+# has done so by the time that trailers come (RFC 9110 6.5.1).
+_FORBIDDEN_TRAILERS: Final = (
+    _HOP_BY_HOP
+    | _PROTECTED
+    | {b"trailer", b"max-forwards", b"proxy-authorization", b"proxy-authenticate", b"www-authenticate"}
+    | {b"age", b"cache-control", b"content-range", b"date", b"expires", b"location", b"pragma", b"range"}
+    | {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range"}
+    | {b"retry-after", b"vary", b"warning"}
+)
 
 _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii"))
@@ -108,7 +117,7 @@ def status_line(status: int) -> bytes:
 
 
 def forbidden_in_trailers(name: bytes) -> bool:
-    """Whether a field may not stand in trailers: framing, routing, credentials (RFC 9110 6.5.1)."""
+    """Whether a field may not stand in trailers (RFC 9110 6.5.1)."""
     return name.lower() in _FORBIDDEN_TRAILERS
 
 
@@ -221,6 +230,17 @@ def dropped_by(options: frozenset[bytes]) -> frozenset[bytes]:
     return options - _PROTECTED
 
 
+def _takes_trailers(headers: Headers) -> bool:
+    return any(
+        name.lower() == b"te" and b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
+        for name, value in headers
+    )
+
+
+def _without_length(headers: Headers) -> Headers:
+    return [field for field in headers if field[0].lower() != b"content-length"]
+
+
 def _forwarded_fields(headers: Headers, options: frozenset[bytes]) -> list[bytes]:
     dropped = _HOP_BY_HOP | dropped_by(options) if options else _HOP_BY_HOP
     lines = []
@@ -326,6 +346,21 @@ class RequestHead:
             self._headers = _parse_fields(self.raw)
         return self._headers
 
+    @property
+    def trails(self) -> bool:
+        """Whether trailers are announced although the body has a length, which HTTP/1 can't express."""
+        return (
+            self._headers is not None
+            and self.length > 0
+            and not self.upgrade
+            and any(name.lower() == b"trailer" for name, _ in self._headers)
+        )
+
+    @property
+    def wants_trailers(self) -> bool:
+        """Whether the sender has said that it takes trailers in the response."""
+        return _takes_trailers(self.headers)
+
     def lookup(self, name: str) -> str | None:
         """
         Find a header by its lower-case name; several are joined with commas.
@@ -395,13 +430,16 @@ class RequestHead:
         Write the head for the next hop, in HTTP/1.1.
 
         @param by: what to add, if anything.
-        @param default_host: the Host of a request of HTTP/1.0 that has none.
+        @param default_host: the Host of a request of HTTP/1.0 that has none.  In
+            later versions an empty one means that there is none (RFC 9112 3.2).
         """
         if by is None and self.clean:
             return self.raw
         headers = self.headers if by is None else by.rewrite(self)
         host = self.host
-        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (self.method, self.target, host or default_host)]
+        if not (host or self.http11):
+            host = default_host
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (self.method, self.target, host)]
         has_host = False
         for index, (name, _) in enumerate(headers):
             if name.lower() == b"host":
@@ -413,13 +451,10 @@ class RequestHead:
             lines[0] = b"%b %b HTTP/1.1\r\n" % (self.method, self.target)
         if not self.http11:  # a server must ignore it, and the client takes no 100 (RFC 9110 10.1.1)
             headers = [field for field in headers if field[0].lower() != b"expect"]
-        lines += _forwarded_fields(headers, self.options)
+        chunked = self.length == CHUNKED or self.trails
+        lines += _forwarded_fields(_without_length(headers) if chunked else headers, self.options)
         connection = []
-        if any(
-            name.lower() == b"te"
-            and b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
-            for name, value in headers
-        ):
+        if _takes_trailers(headers):
             lines.append(b"TE: trailers\r\n")
             connection.append(b"TE")
         if self.upgrade:
@@ -428,7 +463,7 @@ class RequestHead:
             connection.append(b"Upgrade")
         if connection:
             lines.append(b"Connection: %b\r\n" % b", ".join(connection))
-        if self.length == CHUNKED:
+        if chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         lines.append(b"\r\n")
         return b"".join(lines)
@@ -486,6 +521,11 @@ class ResponseHead:
         return self._headers
 
     @property
+    def trails(self) -> bool:
+        """Whether trailers may follow although the body has a length, as in HTTP/2 but not in HTTP/1."""
+        return self.length > 0 and self._headers is not None and not self.raw.endswith(b"\r\n\r\n")
+
+    @property
     def reason(self) -> bytes:
         """The reason phrase; may be empty."""
         return self.raw[: self.raw.index(b"\r\n")][13:]
@@ -529,8 +569,8 @@ def response_head_bytes(head: ResponseHead, connection: bytes, chunked: bool) ->
         if upgrades:
             connection = b"Upgrade, " + connection if connection else b"Upgrade"
     headers = head.headers
-    if head.status < 200 or head.status == 204:
-        headers = [field for field in headers if field[0].lower() != b"content-length"]
+    if chunked or head.status < 200 or head.status == 204:
+        headers = _without_length(headers)
     lines += _forwarded_fields(headers, head.options)
     lines.append(upgrades)
     if connection:

@@ -342,7 +342,9 @@ def request_fields(
 
     @param headers: its fields, perhaps changed on the way.
     @param scheme: of the connection that it goes out on.
-    @param default_host: the authority of a request that names none.
+    @param default_host: the authority of a request of HTTP/1.0 that names none.
+        In later versions an empty Host means that there is none, which is not
+        written here (RFC 9112 3.2, RFC 9113 8.3.1).
     @param connect: the C{:protocol} of the extended CONNECT that a request to
         switch protocols becomes; if empty, it goes on without that wish.
     @param upgrades: whether it may be in our own way.
@@ -350,9 +352,11 @@ def request_fields(
     fields: Headers = [
         (b":method", b"CONNECT" if connect else head.method),
         (b":scheme", scheme),
-        (b":authority", head.host or default_host),
         (b":path", head.target),
     ]
+    host = head.host if head.http11 else head.host or default_host
+    if host:
+        fields.insert(2, (b":authority", host))
     dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
     if connect:
         fields.append((b":protocol", connect))

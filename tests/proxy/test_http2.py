@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
 from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.http1 import LOG_BURST
 from reverseproxy.proxy.http2 import WARNING_TIME
+from reverseproxy.routing import Router
 from reverseproxy.wire.http2_frames import MAX_STREAM_ID, PREFACE, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire
@@ -194,10 +197,15 @@ class ExchangeTests(Http2TestCase):
         world.host().send(respond(b"Content-Length: 0"))
 
     def test_client_that_names_no_host(self) -> None:
-        for local, expected in (("10.0.0.1:80", b"10.0.0.1:80"), ("unix:/a", b"localhost")):
+        """It goes on to name none (RFC 9112 3.2), and is routed by the address that it was sent to."""
+        there = {"name": "here", "domains": ["10.0.0.1:80", "localhost"], "routers": HTTP1}
+        for local in ("10.0.0.1:80", "unix:/a"):
             world = self.world()
+            world.settings = replace(
+                world.settings, router=Router(RouterConfig.model_validate({"virtual_hosts": [there]}))
+            )
             _, host = self.ask(world, world.connect(local=local), [*GET[:2], GET[3]])
-            self.assertIn(b"Host: %b\r\n" % expected, host.take())
+            self.assertIn(b"\r\nHost: \r\n", host.take())
             host.send(respond(b"Content-Length: 0"))
 
     def test_cancelled_request(self) -> None:
