@@ -12,6 +12,11 @@ bound method of whoever receives at present there, through any number of
 handovers behind one another.  A protocol that changes its own C{dataReceived}
 while it is connected must tell the handovers in front of it, which is what
 L{Rebindable.rebind} is for.
+
+Some bytes come to no protocol at all: the transport gives them to another
+connection by itself.  A protocol asks for that with L{Rebindable.pass_on}, so
+that the handovers in front of it hear of such bytes too.  These two are all the
+ways to receive there are, whatever the transport.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer
+from reverseproxy.transport import pass_on
 
 
 class IDetachable(Interface):
@@ -65,6 +71,19 @@ class Rebindable(Protocol):
         """Tell whoever accepted the connection that its peer is known, and is no stranger any more."""
         if self._handover is not None:
             self._handover.vouched()
+
+    def pass_on(self, target: Any, size: int, told: Callable[[int], object]) -> bool:
+        """
+        Let what comes go to another connection without a look at it, where that can be.
+
+        @param target: the other connection's transport.
+        @param size: how many bytes; those behind them are received as ever.
+        @param told: called with the size of each part that has gone on.
+        @return: whether that is so from now on; see L{reverseproxy.transport.pass_on}.
+        """
+        if self._handover is not None:
+            told = self._handover.telling(told)
+        return pass_on(self.transport, target, size, told)
 
 
 def _ignore(data: bytes) -> None:
@@ -123,6 +142,16 @@ class Handover(Rebindable):
         if surplus and not getattr(self.transport, "disconnecting", False):
             # By now this may be somebody further on, or nobody at all.
             self.dataReceived(surplus)
+
+    def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
+        """
+        Say who is told of what is passed on unseen.
+
+        To be overridden by whoever wants to hear of it as well.
+
+        @param told: who wants to be told; must be, whatever this returns.
+        """
+        return told if self._handover is None else self._handover.telling(told)
 
     def take_back(self) -> bool:
         """

@@ -44,7 +44,7 @@ from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connecti
 from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
-from reverseproxy.transport import keep_back, pass_on
+from reverseproxy.transport import keep_back
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
@@ -329,7 +329,7 @@ class Http1Proxy(Switchable):
             return
         sink = exchange.request_sink()
         size = self._parser.left - BODY_TAIL
-        if sink is not None and pass_on(self.transport, sink, size, exchange.request_passed):
+        if sink is not None and self.pass_on(sink, size, exchange.request_passed):
             self._parser.leave_out(size)
             self._passing = True
 

@@ -35,7 +35,6 @@ from reverseproxy.proxy.http1_switch import Switchable
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
 from reverseproxy.sockets import tune
-from reverseproxy.transport import pass_on
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.transport.mux import StreamRefused
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead, ResponseParser
@@ -265,7 +264,7 @@ class Http1Client(Switchable):
         """Have most of a long body sent to the client without a look at it."""
         sink = exchange.response_sink() if self._exchange is exchange else None
         size = self.parser.left - BODY_TAIL
-        if sink is not None and pass_on(self.transport, sink, size, exchange.response_passed):
+        if sink is not None and self.pass_on(sink, size, exchange.response_passed):
             self.parser.leave_out(size)
 
     def request_sink(self) -> Any:

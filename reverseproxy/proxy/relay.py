@@ -22,7 +22,6 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting
-from reverseproxy.transport import pass_on
 from reverseproxy.transport.backlog import backlog_of
 
 LONG_BODY = 131072
@@ -110,7 +109,7 @@ class RelayEnd(Rebindable):
         early, self._early = self._early, []
         if early:
             self._write(b"".join(early))
-        pass_on(self.transport, peer.transport, sys.maxsize, self._passed_on)
+        self.pass_on(peer.transport, sys.maxsize, self._passed_on)
 
     def _passed_on(self, size: int) -> None:
         self.received += size

@@ -10,10 +10,11 @@ from __future__ import annotations
 __all__ = ["AgentLink"]
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -29,6 +30,7 @@ from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune
 from reverseproxy.tls import peer_identity
 from reverseproxy.transport.mux import MuxSession
 from reverseproxy.transport.mux_stream import MuxStream
+from reverseproxy.tunnel.slot import EndedUnused
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.extra import ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
@@ -42,6 +44,13 @@ def _refusal(answer: InitResponse) -> HandshakeRefused:
     if announcement is not None and announcement.retry_after:
         return HandshakePostponed(answer.status, announcement.retry_after / 1000)
     return HandshakeRefused(answer.status, answer.status.meaning)
+
+
+class Side(Enum):
+    """Who has ended a connection, or its half of it, first."""
+
+    WE = "we"
+    SERVER = "server"
 
 
 def _ignore(reason: Failure) -> None:
@@ -65,7 +74,8 @@ class AgentLink(Handover):
     """
     See L{reverseproxy.tunnel.slot.Link}.
 
-    @ivar used: whether the server has sent anything after its answer.
+    @ivar used: whether the server has sent anything after its answer, or has
+        opened a stream.
     @ivar gone: whether the connection is lost.
     @ivar server_announced: whether the server is one of ours, so that what it
         understands beyond MOSN may be used.
@@ -82,6 +92,7 @@ class AgentLink(Handover):
     gone = False
     server_announced = False
     session: MuxSession | None = None
+    _end_seen: Side | None = None
 
     def __init__(
         self,
@@ -250,9 +261,14 @@ class AgentLink(Handover):
             peer=format_address(self.transport.getPeer()),
         )
 
+    @property
+    def _fresh(self) -> bool:
+        """Whether the next byte is the first one for a hosted protocol."""
+        return self._hosted and not self.used and self.session is None
+
     def rebind(self, receive: Callable[[bytes], None]) -> None:
         """Give reads to the hosted protocol; the first one marks the link as used."""
-        if not self._hosted or self.used or self.session is not None:
+        if not self._fresh:
             super().rebind(receive)
             return
 
@@ -262,6 +278,17 @@ class AgentLink(Handover):
             receive(data)
 
         super().rebind(first)
+
+    def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
+        """Bytes that the hosted protocol does not see mark the link as used just so."""
+        if not self._fresh:
+            return super().telling(told)
+
+        def first(size: int) -> None:
+            self.used = True
+            told(size)
+
+        return super().telling(first)
 
     def _refuse(self, error: Exception) -> None:
         self._conclude(Failure(error))
@@ -321,6 +348,25 @@ class AgentLink(Handover):
         else:
             lose_connection(self.transport)
 
+    def writeConnectionLost(self) -> None:
+        """We send no more."""
+        self._end_seen = self._end_seen or Side.WE
+        super().writeConnectionLost()
+
+    def _see_end(self, reason: Failure) -> None:
+        """The connection is lost: find out who has ended it, unless that was seen before."""
+        if self._end_seen is None:
+            ours = getattr(self.transport, "disconnecting", False) or reason.check(ConnectionAborted)
+            self._end_seen = Side.WE if ours else Side.SERVER
+
+    def _explain(self, reason: Failure) -> Failure:
+        """Say more of the end of the connection, if we know more."""
+        if self.session is not None:
+            return Failure(ConnectionLost(self.session.reason)) if self.session.reason else reason
+        if self._end_seen is Side.SERVER and not self.used:
+            return Failure(EndedUnused())
+        return reason
+
     def _tell_lost(self, reason: Failure) -> None:
         lost, self.lost = self.lost, _ignore
         lost(reason)
@@ -332,6 +378,7 @@ class AgentLink(Handover):
         It may be a client at the other end of a session, or the server may be
         gone, and then the slot should not be.
         """
+        self._end_seen = self._end_seen or Side.SERVER
         super().readConnectionLost()
         if (
             self._hosted
@@ -347,6 +394,7 @@ class AgentLink(Handover):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the hosted protocol, then tell the slot."""
         self.gone = True
+        self._see_end(reason)  # before the hosted protocol closes what is closed
         if self._closing is not None:
             self._closing.stop()
         self._quiet_since.clear()
@@ -358,9 +406,7 @@ class AgentLink(Handover):
             Failure(ConnectionRefusedByPeer(f"lost during the handshake: {reason.getErrorMessage()}"))
         )
         if self._hosted:
-            if self.session is not None and self.session.reason:
-                reason = Failure(ConnectionLost(self.session.reason))
-            self._tell_lost(reason)
+            self._tell_lost(self._explain(reason))
         else:
             self.lost = _ignore
         self.parted(self)

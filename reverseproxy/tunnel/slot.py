@@ -7,7 +7,7 @@ so that every path through the machine is tested with a clock and no socket.
 
 from __future__ import annotations
 
-__all__ = ["Link", "Slot", "SlotCore", "SlotState", "make_slot"]
+__all__ = ["EndedUnused", "Link", "Slot", "SlotCore", "SlotState", "make_slot"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from automat import TypeMachineBuilder, pep614
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -46,6 +47,28 @@ Short sessions of a plain TCP service look like a storm; this is what each
 connection of an agent is sure to serve of them.
 """
 
+INSTANT: Final = 0.01
+"""Seconds; a connection that its server ends sooner was not there for anybody, unless it was used."""
+
+SILENT_BURST: Final = 20
+"""
+Connections that end unused, but not at once, which a slot replaces without a wait.
+
+In the long run it replaces two of them in each L{BRIEF} at the most.
+"""
+
+
+class EndedUnused(ConnectionDone):
+    """
+    The server has ended a connection, and had sent nothing on it.
+
+    It may have been lent to somebody all the same, who came and left without a
+    byte: a probe of the port, or a client whose server speaks first.
+    """
+
+    def __str__(self) -> str:
+        return "the server has closed it, and had sent nothing"
+
 
 class SlotState(Enum):
     """What a slot is doing."""
@@ -63,14 +86,15 @@ class Link(Protocol):
     """
     A connection to a tunnel server, from dialled to closed.
 
-    @ivar lost: called once when a link that was accepted is gone.
+    @ivar lost: called once when a link that was accepted is gone; with
+        L{EndedUnused}, if that is why.
     """
 
     lost: Callable[[Failure], None]
 
     @property
     def used(self) -> bool:
-        """Whether the server has sent anything through it."""
+        """Whether the server has sent anything through it, whoever received that."""
 
     def greet(self) -> Deferred[None]:
         """
@@ -132,6 +156,7 @@ class SlotCore:
         the backoff begins anew.
     @ivar changed: told of each new state.
     @ivar at_once: how many brief connections are replaced without a wait.
+    @ivar unused: how many are that were not used, but lived for a moment.
     @ivar unreachable: whether it waits because the server could not be reached,
         or did not answer.
     @ivar storming: whether there have been more of them than that, so that the
@@ -146,6 +171,7 @@ class SlotCore:
     stable: float
     changed: Callable[[SlotState], None]
     at_once: Throttle = field(init=False)
+    unused: Throttle = field(init=False)
     state: SlotState = SlotState.IDLE
     pending: Deferred[None] | None = None
     timer: IDelayedCall | None = None
@@ -156,6 +182,7 @@ class SlotCore:
 
     def __post_init__(self) -> None:
         self.at_once = Throttle(self.clock, REDIAL_RATE, REDIAL_BURST)
+        self.unused = Throttle(self.clock, 1 / BRIEF, SILENT_BURST)
 
     def enter(self, state: SlotState) -> None:
         """Note the new state."""
@@ -234,9 +261,12 @@ class SlotCore:
 
         At once if it lived long or was used: a plain reverse connection is used
         up by a single TCP session, and its place must be taken without delay.
-        One that did neither is a failure, or a hosted backend that closes every
-        connection would make us dial in a tight loop.  So is a used one if too
-        many were used up before it: a server that ends each connection right
+        That session may have been one in which the server sent nothing, and all
+        that tells of it is that the server ended a connection that it did not
+        end at once; so these are replaced as well, if not as many of them.
+        All others are failures, or a server, or a hosted backend, that closes
+        every connection would make us dial in a tight loop.  So is a used one if
+        too many were used up before it: a server that ends each connection right
         after its first bytes would make us do the same.
         """
         link, self.link = self.link, None
@@ -251,6 +281,8 @@ class SlotCore:
             if not self.storming:
                 self.backoff.reset()
             delay = 0.0
+        elif not used and lived >= (INSTANT if reason.check(EndedUnused) else BRIEF):
+            delay = 0.0 if self.unused.allow() else max(0.0, BRIEF - lived)
         else:
             self.storming = self.storming or used
             delay = self.backoff.failed()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster import handover as handover_module
 from reverseproxy.cluster.handover import Handover, Rebindable
 from reverseproxy.errors import ConnectionRefusedByPeer
 from tests.cluster.fakes import HalfUser, IdleUser, User, Wire
@@ -67,8 +71,8 @@ class HandOverTests(SynchronousTestCase):
         middle.hand_over(last)
         self.assertEqual(self.outer.dataReceived, last.dataReceived)
         last.hand_over(user, b"surplus")
-        for handover in (self.outer, middle, last):
-            self.assertEqual(handover.dataReceived, user.dataReceived)
+        for each in (self.outer, middle, last):
+            self.assertEqual(each.dataReceived, user.dataReceived)
         self.wire.receive(b"more")
         self.wire.lose()
         self.assertEqual(user.events, ["made", b"surplus", b"more", "lost"])
@@ -245,3 +249,47 @@ class TakeBackTests(SynchronousTestCase):
         self.outer.hand_over(user)
         self.assertIsInstance(user.transport, StringTransport)
         self.assertIs(user.transport, self.wire)
+
+
+class PassingOnTests(SynchronousTestCase):
+    """Bytes that a transport gives to another connection by itself."""
+
+    def setUp(self) -> None:
+        self.asked: list[Any] = []
+        self.patch(handover_module, "pass_on", self.transport_passes_on)
+
+    def transport_passes_on(self, *arguments: Any) -> bool:
+        self.asked.append(arguments)
+        return True
+
+    def test_the_transport_is_asked(self) -> None:
+        turner = Turner()
+        wire = Wire(turner)
+        target, told = object(), [].append
+        self.assertTrue(turner.pass_on(target, 7, told))
+        self.assertEqual(self.asked, [(wire, target, 7, told)])
+
+    def test_handovers_in_front_hear_of_them(self) -> None:
+        heard: list[tuple[str, int]] = []
+
+        class Listening(Greeter):
+            def __init__(self, name: str) -> None:
+                super().__init__()
+                self.name = name
+
+            def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
+                def tell(size: int) -> None:
+                    heard.append((self.name, size))
+                    told(size)
+
+                return super().telling(tell)
+
+        outer, middle, inner, turner = Listening("outer"), Greeter(), Listening("inner"), Turner()
+        Wire(outer)
+        outer.hand_over(middle)
+        middle.hand_over(inner)
+        inner.hand_over(turner)
+        turner.pass_on(object(), 7, lambda size: heard.append(("turner", size)))
+        [(_, _, _, told)] = self.asked
+        told(3)
+        self.assertEqual(heard, [("outer", 3), ("inner", 3), ("turner", 3)])

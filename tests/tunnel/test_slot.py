@@ -24,8 +24,11 @@ from reverseproxy.errors import HandshakePostponed, HandshakeRefused
 from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.tunnel.slot import (
     BRIEF,
+    INSTANT,
     REDIAL_BURST,
     REDIAL_RATE,
+    SILENT_BURST,
+    EndedUnused,
     Link,
     Slot,
     SlotCore,
@@ -97,6 +100,7 @@ class Bench:
 
 REFUSED = Failure(ConnectionRefusedError())
 DONE = Failure(ConnectionDone())
+UNUSED = Failure(EndedUnused())
 BUSY = Failure(HandshakePostponed(Status.UNKNOWN, 5.0))
 
 
@@ -365,6 +369,49 @@ class SlotTests(SynchronousTestCase):
         bench.serve().lost(DONE)
         bench.clock.advance(2)
         self.assertEqual(len(bench.dials), 2)
+
+    def lose_unused(self, lived: float, reason: Failure = UNUSED) -> float:
+        """Have the serving connection end unused: how long the slot waits then, and dials again."""
+        bench = self.bench
+        link = bench.serve()
+        bench.clock.advance(lived)
+        link.lost(reason)
+        before = bench.clock.seconds()
+        [call] = bench.clock.getDelayedCalls()
+        bench.clock.advance(call.getTime() - before)
+        return round(bench.clock.seconds() - before, 6)
+
+    def test_a_connection_that_its_server_ends_unused_is_replaced_at_once(self) -> None:
+        """It may have been lent to somebody who sent nothing; but there is an end to that."""
+        bench = self.bench
+        bench.slot.start()
+        lived = 2 * INSTANT
+        waits = [self.lose_unused(lived) for _ in range(SILENT_BURST)]
+        self.assertEqual(set(waits), {0.0})
+        self.assertEqual(self.lose_unused(lived), BRIEF - lived)
+        dials, then = len(bench.dials), bench.clock.seconds()
+        while bench.clock.seconds() < then + 1000 * BRIEF:
+            self.assertIn(self.lose_unused(lived), (0.0, BRIEF - lived))
+        self.assertLess(len(bench.dials) - dials, 2000)
+        self.assertEqual(bench.core.backoff.failures, 0)
+        # No session that is longer has to wait.
+        self.assertEqual({self.lose_unused(BRIEF) for _ in range(100)}, {0.0})
+        self.assertEqual(bench.core.backoff.failures, 0)
+
+    def test_one_that_its_server_ends_unused_at_once_is_a_failure(self) -> None:
+        self.bench.slot.start()
+        self.assertEqual([self.lose_unused(INSTANT / 2) for _ in range(7)], [2, 4, 8, 16, 32, 60, 60])
+
+    def test_one_that_we_end_unused_is_a_failure_if_it_was_brief(self) -> None:
+        self.bench.slot.start()
+        waits = [self.lose_unused(BRIEF / 2, DONE) for _ in range(4)]
+        self.assertEqual(waits, [2, 4, 8, 16])
+        self.assertEqual({self.lose_unused(BRIEF, DONE) for _ in range(100)}, {0.0})
+        # That was no success either: the next failure waits longer than those before.
+        self.assertEqual(self.lose_unused(0, DONE), 32)
+
+    def test_why_it_was_lost_is_said(self) -> None:
+        self.assertEqual(UNUSED.getErrorMessage(), "the server has closed it, and had sent nothing")
 
     def test_drain_keeps_what_serves_and_dials_no_more(self) -> None:
         bench = self.bench
