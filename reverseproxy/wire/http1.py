@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 import httptools
 
@@ -102,7 +102,7 @@ class RequestParser(Parser):
     @ivar held_size: how many are kept.
     """
 
-    shown = (
+    shown: ClassVar[tuple[bytes, ...]] = (
         *(b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"PATCH ", b"OPTIONS "),
         *[method + b" " for method in NO_METHODS],
     )

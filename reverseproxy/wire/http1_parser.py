@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 import re
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import httptools
 
@@ -128,7 +128,7 @@ class Parser:
     fault = 400
     """The status of an error that has no better one."""
 
-    shown: tuple[bytes, ...] = (b"",)
+    shown: ClassVar[tuple[bytes, ...]] = (b"",)
     """How heads begin that llhttp is shown as they are."""
 
     __slots__ = (
