@@ -603,11 +603,9 @@ class Http2Proxy(Http2Protocol):
         if len(streams) > self.http2.streams:
             # Some have been sent completely.
             for stream in list(streams.values()):
-                if (
-                    stream.exchange is None
-                    and stream.tunnel is None
-                    and not self.http2.is_open(stream.number)
-                ):
+                if stream.exchange is None and not self.http2.is_open(stream.number):
+                    if stream.tunnel is not None:
+                        stream.tunnel.look()
                     self._forget(stream)
         if self._eof and not self.full:
             self._give_up_what_waits()

@@ -129,11 +129,13 @@ class Http2Tunnel:
         """The peer has sent something, or everything."""
         if self._lost:
             return
-        if not self.disconnecting:
-            if type(event) is bytes:
+        if type(event) is bytes:
+            if not self.disconnecting:
                 self.relay.dataReceived(event)
-            else:
-                self.relay.readConnectionLost()
+            return
+        if not self.disconnecting:
+            self.relay.readConnectionLost()
+        # Not before: what comes with the end is handed on piece by piece, and the stream has ended by then.
         self.look()
 
     def drained(self) -> None:

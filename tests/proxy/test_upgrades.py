@@ -223,6 +223,23 @@ class UpgradeTests(SynchronousTestCase):
             self.assertTrue(client.lost and host.lost)
             way.idle(self.fail)
 
+    def test_all_of_the_last_bytes_arrive(self) -> None:
+        """Also where they come together with the end, and the other direction has ended before."""
+        data = bytes(range(256)) * 400
+        for way in self.ways():
+            for order in (0, 1):
+                near, far = self.switch(way, COUNTED)[:: 1 if order else -1]
+                near.end()
+                way.pump()
+                far.send(data)
+                far.end()
+                way.pump()
+                way.pump()
+                self.assertEqual(near.take(), data)
+                # Nobody waits for anything any more.
+                self.assertTrue(near.lost and far.lost)
+                way.idle(self.fail)
+
     def test_a_loss_reaches_the_other_side(self) -> None:
         for way in self.ways():
             for side in (0, 1):
