@@ -802,7 +802,10 @@ class Exchange(Attempts):
             else:
                 self._upgrade(head)
             return
-        if request.http11 and (head.status != 100 or request.expect_continue):
+        info = self._downstream.info
+        # A MOSN server takes the first head for the final one, and loses track of what follows.
+        wanted = info.announced or not info.reverse
+        if wanted and request.http11 and (head.status != 100 or request.expect_continue):
             self._downstream.send(self, [head])
         if events[index + 1 :] and self._phase == ACTIVE:
             self.upstream_events(events[index + 1 :])

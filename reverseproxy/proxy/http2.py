@@ -331,7 +331,9 @@ class Http2Proxy(Http2Protocol):
         ours = info.announced or not info.reverse
         told = partial(note_loss, settings.complaints, settings.listener, info.remote)
         parting = Parting(settings.linger, settings.stream_idle, info.reverse, told)
-        super().__init__(ServerConnection(limits_of(options, info.reverse), ours), settings.clock, parting)
+        # MOSN may acknowledge our SETTINGS before it has sent its own: it gets none before that.
+        http2 = ServerConnection(limits_of(options, info.reverse), ours, silent=info.reverse, mosn=not ours)
+        super().__init__(http2, settings.clock, parting)
         self.settings = settings
         self.info = info
         self.draining = False
@@ -619,7 +621,7 @@ class Http2Proxy(Http2Protocol):
             self._name_last_stream()
         if self._greeted_by <= now:
             self._greeted_by = inf
-            if not self.http2.acknowledged:
+            if not (self.http2.established and self.http2.acknowledged):
                 self._finish(ErrorCode.SETTINGS_TIMEOUT, "no SETTINGS, or no answer to ours", linger=True)
                 return inf
         deadline = min(self._warned_until, self._greeted_by)

@@ -380,7 +380,9 @@ class Http2Client(Http2Protocol):
     http2: ClientConnection
 
     def __init__(self, pool: Http2Pool) -> None:
-        super().__init__(ClientConnection(pool.limits), pool.clock, Parting(excused=pool.host.returns))
+        # A plain reverse connection may be MOSN's.
+        http2 = ClientConnection(pool.limits, mosn=pool.exclusive)
+        super().__init__(http2, pool.clock, Parting(excused=pool.host.returns))
         self.reused = pool.host.returns
         self.scheme = b"http"
         self._pool = pool

@@ -69,6 +69,7 @@ from reverseproxy.wire.http2_frames import (
     window_update,
 )
 from reverseproxy.wire.http2_hpack import FieldDecoder
+from reverseproxy.wire.http2_mosn import mend_request, mend_response
 from reverseproxy.wire.http2_output import Output, Stream
 
 MAX_REPLIES: Final = 1000
@@ -125,6 +126,8 @@ class _Connection(Output):
     """
 
     _client = False
+    _silent = False  # we have not said anything yet, and don't before the peer's SETTINGS have come
+    _mosn = False  # the peer may be MOSN, whose messages need to be put in order
 
     def __init__(self, limits: Http2Limits) -> None:
         super().__init__()
@@ -170,9 +173,11 @@ class _Connection(Output):
             self._on_window_update,
             self._on_continuation,
         )
-        self._begin()
+        if not self._silent:
+            self._begin()
 
     def _begin(self) -> None:
+        self._silent = False
         limits = self._limits
         values = [
             (Setting.INITIAL_WINDOW_SIZE, limits.stream_window),
@@ -218,6 +223,8 @@ class _Connection(Output):
         return events
 
     def _fail(self, error: Http2Error) -> None:
+        if self._silent:
+            self._begin()
         self._events.append((0, error))
         self._out.append(go_away(self._last_stream(), error.code, str(error).encode("ascii", "replace")))
         self._close()
@@ -271,8 +278,14 @@ class _Connection(Output):
             self._buffer = data[offset:] if offset else data
 
     def _check_first(self, data: bytes, offset: int, kind: int, flags: int) -> None:
-        """Demand SETTINGS as the first frame; everything else is most likely another protocol."""
-        if kind != Kind.SETTINGS or flags & Flag.ACK:
+        """
+        Demand SETTINGS as the first frame; everything else is most likely another protocol.
+
+        It may be an acknowledgement of ours, although the peer's own should come
+        first (RFC 9113 3.4): MOSN reads in one thread and writes in another.  Go's
+        library takes that, too.
+        """
+        if kind != Kind.SETTINGS:
             first = data[offset : offset + 24]
             raise Http2Error(
                 ErrorCode.PROTOCOL_ERROR, f"the first frame is not SETTINGS; the peer sent {first!r}"
@@ -661,6 +674,8 @@ class _Connection(Output):
                 len(self._streams) if any(key == Setting.INITIAL_WINDOW_SIZE for key, _ in changes) else 0
             )
             self._spend_control("SETTINGS frames", 1 + touched / STREAMS_PER_FRAME)
+        elif self._silent:
+            self._begin()
         self.established = True
         window = None
         for key, value in changes:
@@ -719,6 +734,8 @@ class _Connection(Output):
     def close(self, code: ErrorCode, reason: str = "") -> None:
         """Say that the connection ends now; all streams are forgotten."""
         if not self.closed:
+            if self._silent:
+                self._begin()
             self._out.append(go_away(self._last_stream(), code, reason.encode("ascii", "replace")))
             self._close()
 
@@ -739,12 +756,25 @@ class ServerConnection(_Connection):
     @ivar last_stream: the highest stream that the peer has opened.
     """
 
-    def __init__(self, limits: Http2Limits, upgrades: bool = False, h2c: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Http2Limits,
+        upgrades: bool = False,
+        h2c: bool = False,
+        silent: bool = False,
+        mosn: bool = False,
+    ) -> None:
         """
         @param upgrades: whether to take all that an Upgrade of HTTP/1 has from
             a peer of ours.
         @param h2c: whether upgrades may be for h2c.
+        @param silent: whether to send nothing before the peer's SETTINGS have
+            come.
+        @param mosn: whether the peer may be MOSN; see
+            L{reverseproxy.wire.http2_mosn}.
         """
+        self._silent = silent
+        self._mosn = mosn
         self.last_stream = 0
         self._upgrades = upgrades
         self._h2c = h2c
@@ -799,6 +829,8 @@ class ServerConnection(_Connection):
                 )
             )
         else:
+            if self._mosn:
+                fields = mend_request(fields, ended)
             try:
                 head = parse_request(
                     fields,
@@ -865,8 +897,13 @@ class ClientConnection(_Connection):
 
     _client = True
 
-    def __init__(self, limits: Http2Limits) -> None:
+    def __init__(self, limits: Http2Limits, mosn: bool = False) -> None:
+        """
+        @param mosn: whether the peer may be MOSN; see
+            L{reverseproxy.wire.http2_mosn}.
+        """
         self._next = 1
+        self._mosn = mosn
         super().__init__(limits)
         self._out.insert(0, PREFACE)
 
@@ -899,6 +936,8 @@ class ClientConnection(_Connection):
                 "(max_response_header_size)",
             )
             return
+        if self._mosn:
+            fields = mend_response(fields, ended, stream.head_request)
         try:
             head = parse_response(
                 fields,

@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from reverseproxy.errors import HttpError, WireError
+from reverseproxy.wire.grpc import is_grpc
 from reverseproxy.wire.http1_chunks import MAX_HEADERS
 from reverseproxy.wire.http1_headers import (
     CHUNKED,
@@ -42,6 +43,7 @@ from reverseproxy.wire.http1_headers import (
     forbidden_in_trailers,
     status_line,
 )
+from reverseproxy.wire.http2_mosn import CONNECTION_SPECIFIC
 from reverseproxy.wire.http2_upgrades import FIELD, Offer, offer_of, read_offer
 from reverseproxy.wire.upgrades import passed_on
 
@@ -64,12 +66,7 @@ _PSEUDO_WITH_OURS: Final = _REQUEST_PSEUDO | {FIELD}
 
 _UPGRADE: Final = frozenset({b"upgrade"})
 
-_CONNECTION_SPECIFIC: Final = frozenset(
-    {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
-)
-"""A message that has one of these is malformed (RFC 9113 8.2.2)."""
-
-_NOT_FORWARDED: Final = _CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te"}
+_NOT_FORWARDED: Final = CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te"}
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 
@@ -92,7 +89,7 @@ def _check(name: bytes, value: bytes) -> None:
         raise Malformed(f"a field is named {name[:40]!r}")
     if value and _bad_value(value):
         raise Malformed(f"field {name[:40]!r} has a value with whitespace around it or control characters")
-    if name in _CONNECTION_SPECIFIC:
+    if name in CONNECTION_SPECIFIC:
         raise Malformed(f"field {name!r} belongs to HTTP/1")
 
 
@@ -278,6 +275,10 @@ def parse_response(
         elif name == b"te":
             continue
         headers.append((name, value))
+    if length >= 0 and is_grpc(headers):
+        # Messages of gRPC have their own lengths, and the frames say where they end.
+        headers = [field for field in headers if field[0] != b"content-length"]
+        length = -1
     if not status:
         raise Malformed("a response without :status")
     if len(headers) > max_fields:

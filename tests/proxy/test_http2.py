@@ -122,6 +122,26 @@ class ExchangeTests(Http2TestCase):
         host.send(respond(b"Content-Length: 0"))
         self.assertEqual([dict(h)[b":status"] for h in client[number].heads], [b"100", b"103", b"200"])
 
+    def test_interim_answers_through_a_tunnel(self) -> None:
+        """Our servers know what they are; MOSN's would take the first one for the answer."""
+        for announced, expected in ((True, [b"100", b"103", b"200"]), (False, [b"200"])):
+            world = self.world()
+            client = world.connect(reverse=True, announced=announced)
+            number, host = self.ask(world, client, [*POST, (b"expect", b"100-continue")], b"", end=False)
+            host.send(respond(line=b"HTTP/1.1 100 Continue"))
+            host.send(respond(b"Link: x", line=b"HTTP/1.1 103 Early Hints"))
+            host.send(respond(b"Content-Length: 0"))
+            self.assertEqual([dict(h)[b":status"] for h in client[number].heads], expected)
+
+    def test_a_tunnel_server_that_has_not_introduced_itself_yet(self) -> None:
+        """It hears nothing before its SETTINGS have come, which may be after its preface."""
+        world = self.world()
+        client = world.connect(reverse=True, greet=False)
+        client.send(PREFACE)
+        self.assertEqual(client.wire.take(), b"")
+        client.send(client.settings())
+        self.assertEqual(len(client.look().settings_seen), 1)
+
     def test_answer_before_the_end_of_the_request(self) -> None:
         world = self.world()
         client = world.connect()

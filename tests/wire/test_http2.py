@@ -18,7 +18,7 @@ from hyperframe.frame import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import Http2Error, HttpError
-from reverseproxy.wire.http1 import CHUNKED, End, RequestHead, ResponseHead
+from reverseproxy.wire.http1 import CHUNKED, END, End, RequestHead, ResponseHead
 from reverseproxy.wire.http2 import (
     MAX_CONTINUATIONS,
     MAX_REPLIES,
@@ -116,6 +116,138 @@ class StartTests(SynchronousTestCase):
         (goaway,) = peer.take()
         self.assertEqual((goaway.last_stream_id, goaway.error_code), (3, ErrorCode.FRAME_SIZE_ERROR))
         self.assertEqual(goaway.additional_data, b"PING of 5 bytes")
+
+
+class SilentTests(SynchronousTestCase):
+    """A server that says nothing before its client has introduced itself."""
+
+    def setUp(self) -> None:
+        self.connection = ServerConnection(Http2Limits(), silent=True)
+        self.peer = Peer(self.connection, greet=False)
+
+    def test_silent_until_the_settings_have_come(self) -> None:
+        for piece in (PREFACE[:10], PREFACE[10:], self.peer.settings()[:5]):
+            self.assertEqual(self.peer.feed(piece), [])
+            self.assertEqual(self.peer.take(), [])
+        self.peer.feed(self.peer.settings()[5:] + self.peer.headers(1, GET, end=True))
+        ours, window, answer = self.peer.take()
+        self.assertEqual((type(ours), "ACK" in ours.flags), (SettingsFrame, False))
+        self.assertEqual(type(window), WindowUpdateFrame)
+        self.assertIn("ACK", answer.flags)
+        self.assertTrue(self.connection.established)
+        self.peer.feed(self.peer.settings())
+        [answer] = self.peer.take()  # ours come once
+        self.assertIn("ACK", answer.flags)
+
+    def test_what_ends_it_comes_behind_settings(self) -> None:
+        self.peer.feed(PREFACE + self.peer.ping())
+        self.assertEqual([type(frame) for frame in self.peer.take()][::2], [SettingsFrame, GoAwayFrame])
+        self.connection = ServerConnection(Http2Limits(), silent=True)
+        self.connection.close(ErrorCode.SETTINGS_TIMEOUT)
+        frames = read_frames(self.connection.take())
+        self.assertEqual([type(frame) for frame in frames][::2], [SettingsFrame, GoAwayFrame])
+
+
+class MosnTests(SynchronousTestCase):
+    """What MOSN writes is put in order, and what others write is not."""
+
+    def test_a_length_of_nothing_in_front_of_a_body(self) -> None:
+        fields = [*OK, (b"content-length", b"0"), (b"content-type", b"text/plain")]
+        for mosn in (True, False):
+            connection = ClientConnection(Http2Limits(), mosn=mosn)
+            peer = Peer(connection)
+            number = connection.request(GET, True)
+            events = peer.feed(peer.headers(number, fields), peer.data(number, b"body", end=True))
+            if mosn:
+                (_, head), (_, body), (_, end) = events
+                self.assertEqual((head.length, head.headers), (CHUNKED, [(b"content-type", b"text/plain")]))
+                self.assertEqual((body, end), (b"body", END))
+            else:
+                self.assertEqual(events[-1][1].code, ErrorCode.PROTOCOL_ERROR)
+
+    def test_other_lengths_are_believed(self) -> None:
+        for sent in (b"3", b"5"):
+            connection = ClientConnection(Http2Limits(), mosn=True)
+            peer = Peer(connection)
+            number = connection.request(GET, True)
+            events = peer.feed(
+                peer.headers(number, [*OK, (b"content-length", sent)]), peer.data(number, b"body", end=True)
+            )
+            self.assertEqual(events[-1][1].code, ErrorCode.PROTOCOL_ERROR)
+
+    def test_a_length_of_nothing_that_is_none(self) -> None:
+        """It is kept where it is certain, and dropped where it says nothing."""
+        for status, head_request, kept in (
+            (b"200", False, True),
+            (b"200", True, False),
+            (b"304", False, False),
+            (b"500", False, True),
+        ):
+            connection = ClientConnection(Http2Limits(), mosn=True)
+            peer = Peer(connection)
+            number = connection.request(GET, True, head_request)
+            fields = [(b":status", status), (b"content-length", b"0")]
+            (_, head), _ = peer.feed(peer.headers(number, fields, end=True))
+            self.assertEqual((head.headers, head.length), ([(b"content-length", b"0")] if kept else [], 0))
+
+    def test_fields_of_http1_in_responses(self) -> None:
+        extra = [(b"connection", b"keep-alive"), (b"keep-alive", b"timeout=5"), (b"upgrade", b"h2c")]
+        for mosn in (True, False):
+            connection = ClientConnection(Http2Limits(), mosn=mosn)
+            peer = Peer(connection)
+            number = connection.request(GET, True)
+            events = peer.feed(peer.headers(number, [*OK, *extra, (b"x", b"y")], end=True))
+            if mosn:
+                self.assertEqual(events[0][1].headers, [(b"x", b"y"), (b"content-length", b"0")])
+            else:
+                self.assertEqual(events[-1][1].code, ErrorCode.PROTOCOL_ERROR)
+
+    def test_requests(self) -> None:
+        for te, expected in (
+            (b"trailers", [(b"te", b"trailers")]),
+            (b"gzip, Trailers", [(b"te", b"trailers")]),
+            (b"deflate;q=0.5", []),
+        ):
+            fields = [*POST, (b"content-length", b"0"), (b"te", te), (b"keep-alive", b"timeout=5")]
+            peer = Peer(ServerConnection(Http2Limits(), mosn=True))
+            events = peer.feed(peer.headers(1, fields), peer.data(1, b"body", end=True))
+            (_, head), (_, body), (_, end) = events
+            self.assertEqual((head.headers, head.length, body, end), (expected, CHUNKED, b"body", END))
+        peer = Peer(ServerConnection(Http2Limits(), mosn=True))
+        (_, head), _ = peer.feed(peer.headers(1, [*POST, (b"content-length", b"0")], end=True))
+        self.assertEqual((head.headers, head.length), ([(b"content-length", b"0")], 0))
+
+    def test_calls_of_grpc(self) -> None:
+        """Frames say where their answers end, whoever sends them."""
+        for kind in (b"application/grpc", b"application/grpc+proto", b"application/grpc;charset=utf-8"):
+            for length in (b"0", b"3", b"99"):
+                connection = ClientConnection(Http2Limits())
+                peer = Peer(connection)
+                number = connection.request(GET, True)
+                fields = [*OK, (b"content-type", kind), (b"content-length", length)]
+                trailers = [(b"grpc-status", b"0")]
+                events = peer.feed(
+                    peer.headers(number, fields),
+                    peer.data(number, b"message"),
+                    peer.headers(number, trailers, end=True),
+                )
+                (_, head), (_, body), (_, end) = events
+                self.assertEqual((head.headers, head.length), ([(b"content-type", kind)], CHUNKED))
+                self.assertEqual((body, end.trailers), (b"message", trailers))
+        # Trailers alone, and what is not gRPC.
+        peer = Peer(connection := ClientConnection(Http2Limits()))
+        number = connection.request(GET, True)
+        fields = [*OK, (b"content-type", b"application/grpc"), (b"content-length", b"7")]
+        (_, head), _ = peer.feed(peer.headers(number, fields, end=True))
+        self.assertEqual((head.length, head.headers[1:]), (0, [(b"content-length", b"0")]))
+        number = connection.request(GET, True)
+        fields = [*OK, (b"content-type", b"application/grpc-web"), (b"content-length", b"0")]
+        events = peer.feed(peer.headers(number, fields), peer.data(number, b"x"))
+        self.assertEqual(events[-1][1].code, ErrorCode.PROTOCOL_ERROR)
+        peer = Peer(ServerConnection(Http2Limits()))
+        request = [*POST, (b"content-type", b"application/grpc"), (b"content-length", b"0")]
+        events = peer.feed(peer.headers(1, request), peer.data(1, b"x"))
+        self.assertEqual(events[-1][1].code, ErrorCode.PROTOCOL_ERROR)
 
 
 class RequestTests(SynchronousTestCase):

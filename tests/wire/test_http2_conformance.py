@@ -466,7 +466,26 @@ class PrefaceTests(SynchronousTestCase):
 
     def test_client_without_settings(self) -> None:
         self.check(ServerConnection(Http2Limits()), PREFACE + raw(6, 0, 0, bytes(8)), PROTOCOL)
-        self.check(ServerConnection(Http2Limits()), PREFACE + raw(4, 1, 0), PROTOCOL)
+        self.check(ServerConnection(Http2Limits()), PREFACE + raw(8, 0, 0, bytes(3) + b"x"), PROTOCOL)
+
+    def test_early_acknowledgement(self) -> None:
+        """SETTINGS should come first, but MOSN's reader may answer ours before its writer has sent them."""
+        for connection, start in (
+            (ServerConnection(Http2Limits()), PREFACE),
+            (ClientConnection(Http2Limits()), b""),
+        ):
+            self.check(connection, start + raw(4, 1, 0), FINE)
+            self.assertFalse(connection.established)
+            self.assertEqual(outcome(Peer(connection, greet=False), raw(6, 0, 0, bytes(8))), PROTOCOL)
+            connection = type(connection)(Http2Limits())
+            self.check(connection, start + raw(4, 1, 0) + raw(4, 0, 0), FINE)
+            self.assertTrue(connection.established)
+            self.check(
+                type(connection)(Http2Limits()), start + raw(4, 1, 0, b"x"), "connection FRAME_SIZE_ERROR"
+            )
+            self.check(
+                type(connection)(Http2Limits()), start + raw(4, 1, 0) * 1002, "connection ENHANCE_YOUR_CALM"
+            )
 
     def test_client_with_empty_settings(self) -> None:
         self.check(ServerConnection(Http2Limits()), PREFACE + raw(4, 0, 0), FINE)
@@ -479,4 +498,3 @@ class PrefaceTests(SynchronousTestCase):
 
     def test_server_that_does_not_begin_with_settings(self) -> None:
         self.check(ClientConnection(Http2Limits()), raw(6, 0, 0, bytes(8)), PROTOCOL)
-        self.check(ClientConnection(Http2Limits()), raw(4, 1, 0), PROTOCOL)
