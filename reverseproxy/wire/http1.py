@@ -90,6 +90,23 @@ _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTA
 _OFFERS: Final = re.compile(rb"(?i)\r\nupgrade:([^\r]*)")
 
 
+def _read_length(value: bytes, before: int | None) -> int:
+    length = None if before is not None else content_length(value.rstrip(b" \t"))
+    if length is None:
+        raise HttpError(400, "Content-Length is not one number")
+    return length
+
+
+def _read_coding(value: bytes, before: int | None, http11: bool) -> int:
+    if before is not None:
+        raise HttpError(400, "more than one Transfer-Encoding")
+    if not http11:
+        raise HttpError(400, "Transfer-Encoding in HTTP/1.0")
+    if value.rstrip(b" \t") != b"chunked":
+        raise HttpError(501, "transfer coding other than chunked")
+    return CHUNKED
+
+
 class RequestParser(Parser):
     """
     Requests of one connection.
@@ -296,73 +313,20 @@ class RequestParser(Parser):
         if not http11 or len(parts) != 3:
             self._check_start(raw[: line_end + 2])
         method, target, _ = parts
-        if method in NO_METHODS:
+        if method == b"CONNECT" or method == b"PRI":
             raise HttpError(405, f"{method.decode('ascii')} is not for a reverse proxy")
         if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
             raise HttpError(431, f"more than {self._max_fields} header fields (max_headers_count)")
-
-        host: bytes | None = None
-        length: int | None = None
-        coded = False
-        options = NO_OPTIONS
-        expect = False
-        upgrade = False
-        clean = http11
-        mosn = False
         lower = raw.lower()
         found = FIELDS.findall(lower)
-        for name, gap, value in found:
-            kind = KINDS.get(name)
-            if kind is None:
-                mosn = True
-            elif kind == HOST:
-                if host is not None:
-                    raise HttpError(400, "more than one Host")
-                # in its own case
-                begin = lower.index(b"\r\nhost:")
-                self._host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
-                host = self._host_line[7:].strip(b" \t\r\n")
-            elif kind == LENGTH:
-                if length is not None:
-                    raise HttpError(400, "Content-Length is not one number")
-                length = content_length(value.rstrip(b" \t"))
-                if length is None:
-                    raise HttpError(400, "Content-Length is not one number")
-                if clean:
-                    clean = is_plain_length(gap, value)
-            elif kind == CODING:
-                if coded:
-                    raise HttpError(400, "more than one Transfer-Encoding")
-                if not http11:
-                    raise HttpError(400, "Transfer-Encoding in HTTP/1.0")
-                if value.rstrip(b" \t") != b"chunked":
-                    raise HttpError(501, "transfer coding other than chunked")
-                coded = True
-                if clean:
-                    clean = PLAIN_CODING.search(raw) is not None
-            elif kind == CONNECTION:
-                options |= connection_options(value)
-            elif kind == EXPECT:
-                expect = expect or (http11 and value.rstrip(b" \t") == b"100-continue")
-            else:
-                clean = False
-                upgrade |= kind == UPGRADE
-        uncounted = length is None and not coded
-        if coded:
-            if length is not None:
-                raise HttpError(400, "both Content-Length and Transfer-Encoding")
-            length = CHUNKED
-        elif length is None:
-            length = 0
+        host, length, options, expect, upgrade, clean, mosn = self._read_fields(raw, lower, found, http11)
+        counted = length is not None
+        length = length or 0
         keep_alive = http11
         if options:
             if options != ONLY_KEEP_ALIVE:
                 clean = False
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
-        if host is None:
-            if http11:
-                raise HttpError(400, "no Host")
-            host = b""
         own_host = True
         if target[:1] != b"/" or b"#" in target:
             target, authority = self._read_target(method, target)
@@ -383,11 +347,22 @@ class RequestParser(Parser):
         self._last = not keep_alive
         self._switching = bool(switch)
         head = RequestHead(
-            *(raw, method, target, host, http11, length, keep_alive, options, switch, expect, clean),
-            mosn=mosn,
+            raw,
+            method,
+            target,
+            host,
+            http11,
+            length,
+            keep_alive,
+            options,
+            switch,
+            expect,
+            clean,
+            None,
+            mosn,
         )
         self._events.append(head)
-        if uncounted and http11 and keep_alive and own_host and not upgrade and len(raw) <= MAX_KNOWN:
+        if not counted and http11 and keep_alive and own_host and not upgrade and len(raw) <= MAX_KNOWN:
             self._known = head
             self._found = found
             self._fields = raw[line_end:]
@@ -399,6 +374,58 @@ class RequestParser(Parser):
             self._chunks = ChunkDecoder(self._max_head, self._max_fields)
         else:
             self._left = length
+
+    def _read_fields(
+        self, raw: bytes, lower: bytes, found: list[tuple[bytes, bytes, bytes]], http11: bool
+    ) -> tuple[bytes, int | None, frozenset[bytes], bool, bool, bool, bool]:
+        """
+        See what the fields that matter say.
+
+        @param found: these fields.
+        @return: Host; the length of the body, if there is a field for it; the
+            options of Connection; whether a 100 is expected; whether there is an
+            Upgrade; whether the head can be forwarded as it is, as far as these
+            fields go; whether some of them are MOSN's.
+        """
+        host: bytes | None = None
+        length: int | None = None
+        coding: int | None = None
+        options = NO_OPTIONS
+        expect = upgrade = mosn = False
+        clean = http11
+        for name, gap, value in found:
+            kind = KINDS.get(name)
+            if kind is None:
+                mosn = True
+            elif kind == HOST:
+                if host is not None:
+                    raise HttpError(400, "more than one Host")
+                # in its own case
+                begin = lower.index(b"\r\nhost:")
+                self._host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
+                host = self._host_line[7:].strip(b" \t\r\n")
+            elif kind == LENGTH:
+                length = _read_length(value, length)
+                clean = clean and is_plain_length(gap, value)
+            elif kind == CODING:
+                coding = _read_coding(value, coding, http11)
+                clean = clean and PLAIN_CODING.search(raw) is not None
+            elif kind == CONNECTION:
+                options |= connection_options(value)
+            elif kind == EXPECT:
+                expect = expect or (http11 and value.rstrip(b" \t") == b"100-continue")
+            else:
+                clean = False
+                upgrade |= kind == UPGRADE
+        if coding is not None:
+            if length is not None:
+                raise HttpError(400, "both Content-Length and Transfer-Encoding")
+            length = coding
+        if host is None:
+            if http11:
+                raise HttpError(400, "no Host")
+            host = b""
+        return host, length, options, expect, upgrade, clean, mosn
 
     def _read_target(self, method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
         """

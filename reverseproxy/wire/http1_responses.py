@@ -303,73 +303,34 @@ class ResponseParser(Parser):
                 f"more than {self._max_fields} header fields in the response (max_response_headers_count)",
             )
 
-        length: int | None = None
-        coded = False
-        clean = http11 and plain
-        options = NO_OPTIONS
-        for name, gap, value in FIELDS.findall(raw.lower()):
-            if name == b"content-length":
-                if length is not None:
-                    raise HttpError(502, "Content-Length of the response is not one number")
-                length = content_length(value.rstrip(b" \t"))
-                if length is None:
-                    raise HttpError(502, "Content-Length of the response is not one number")
-                if clean:
-                    clean = is_plain_length(gap, value)
-                continue
-            kind = KINDS.get(name)
-            if kind == CODING:
-                if coded or not http11 or value.rstrip(b" \t") != b"chunked":
-                    raise HttpError(502, "transfer coding of the response is not understood")
-                coded = True
-                if clean:
-                    clean = PLAIN_CODING.search(raw) is not None
-            elif kind == CONNECTION:
-                options |= connection_options(value)
-            elif kind in (UPGRADE, OTHER_HOP):
-                clean = False
-        if coded and length is not None:
-            raise HttpError(502, "both Content-Length and Transfer-Encoding in the response")
+        length, options, clean = self._read_fields(raw, http11, http11 and plain)
         keep_alive = http11
         if options:
             if options != ONLY_KEEP_ALIVE:
                 clean = False
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
-        if odd is not None and not odd.certain:
-            keep_alive = False
-
-        interim = status < 200
-        if interim or status == 204 or status == 304:
-            if interim and (coded or length):
+        if status < 200 or status == 204 or status == 304:
+            if status < 200 and length:
                 raise HttpError(502, "interim response with a body")
-            if coded or (length is not None and status != 304):
+            if length == CHUNKED or (length is not None and status != 304):
                 clean = False  # such framing is not forwarded
             body = 0
         elif self._head_request:
-            if coded:
+            if length == CHUNKED:
                 clean = False
             body = 0
-        elif coded:
-            body = CHUNKED
         elif length is None:
             body = UNTIL_CLOSE
-            clean = False
-            keep_alive = False
+            clean = keep_alive = False
         else:
             body = length
-        self._events.append(ResponseHead(raw, status, http11, body, keep_alive, options, clean))
-        if interim:
-            self._interim += 1
-            if self._interim > MAX_INTERIM:
-                self._events.pop()
-                raise HttpError(502, f"more than {MAX_INTERIM} interim responses")
-            if status == 101:
-                if not self._llhttp.should_upgrade():
-                    self._events.pop()
-                    raise HttpError(502, "101 without Connection: upgrade")
-                self._switched = True
-                self.close()
+        if odd is not None and not odd.certain:
+            keep_alive = False
+        head = ResponseHead(raw, status, http11, body, keep_alive, options, clean)
+        if status < 200:
+            self._take_interim(head)
             return
+        self._events.append(head)
         if body or self._head_request:
             self._renew()  # llhttp expects what it will not see
         if body == 0:
@@ -378,6 +339,49 @@ class ResponseParser(Parser):
             self._chunks = ResponseChunks(self._max_head, self._max_fields)
         else:
             self._left = body
+
+    def _take_interim(self, head: ResponseHead) -> None:
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            raise HttpError(502, f"more than {MAX_INTERIM} interim responses")
+        if head.status == 101:
+            if not self._llhttp.should_upgrade():
+                raise HttpError(502, "101 without Connection: upgrade")
+            self._switched = True
+            self.close()
+        self._events.append(head)
+
+    def _read_fields(
+        self, raw: bytes, http11: bool, clean: bool
+    ) -> tuple[int | None, frozenset[bytes], bool]:
+        """
+        See what the fields that matter say.
+
+        @return: the length of the body, if there is a field for it; the options
+            of Connection; whether the head can still be forwarded as it is.
+        """
+        length: int | None = None
+        options = NO_OPTIONS
+        for name, gap, value in FIELDS.findall(raw.lower()):
+            if name == b"content-length":
+                if length is not None:
+                    raise HttpError(502, "several fields say what the length of the response is")
+                length = content_length(value.rstrip(b" \t"))
+                if length is None:
+                    raise HttpError(502, "Content-Length of the response is not one number")
+                clean = clean and is_plain_length(gap, value)
+                continue
+            kind = KINDS.get(name)
+            if kind == CODING:
+                if length is not None or not http11 or value.rstrip(b" \t") != b"chunked":
+                    raise HttpError(502, "transfer coding of the response is not understood")
+                length = CHUNKED
+                clean = clean and PLAIN_CODING.search(raw) is not None
+            elif kind == CONNECTION:
+                options |= connection_options(value)
+            elif kind in (UPGRADE, OTHER_HOP):
+                clean = False
+        return length, options, clean
 
     def _take_data(self, chunks: ChunkDecoder | ResponseChunks) -> None:
         data = chunks.take_data()
