@@ -489,7 +489,7 @@ class Borrower:
             return
         host.lend(lease, answer["spoken"])
         if link.recalled.pop(lease.number, 0) is None:
-            host.recall()
+            self._recall(link, lease.number, host)
 
     def recalled(self, link: Link, number: int) -> None:
         """A sibling wants a connection back."""
@@ -499,4 +499,10 @@ class Borrower:
         elif isinstance(lease.inner, HeldConnection):
             host = lease.inner._host
             assert isinstance(host, BorrowedHost)
-            host.recall()
+            self._recall(link, number, host)
+
+    def _recall(self, link: Link, number: int, host: BorrowedHost) -> None:
+        host.recall()
+        if host.active:
+            # For as long as that takes, which may be hours: another connection may be free.
+            link.send({"busy": number})

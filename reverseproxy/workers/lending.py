@@ -447,8 +447,12 @@ class Lender:
 
     # who waits
 
-    def waiting(self, links: Iterable[Link], cluster: Cluster, context: PickContext | None) -> None:
-        """A request waits, of ours or of a sibling: call back one of the connections that are lent."""
+    def waiting(self, links: Iterable[Link], cluster: Cluster, context: PickContext | None) -> bool:
+        """
+        A request waits, of ours or of a sibling: call back one of the connections that are lent.
+
+        @return: whether there was one that had not been called back before.
+        """
         asking = _asking(context)
         only = None if context is None else context.only
         for link in links:
@@ -462,4 +466,11 @@ class Lender:
                     and (only is None or loan.host is only)
                 ):
                     loan.recall()
-                    return
+                    return True
+        return False
+
+    def busy(self, links: Iterable[Link], link: Link, number: int) -> None:
+        """A sibling can't give a connection back yet: whoever waits for it is better off with another one."""
+        loan = link.loans.get(number)
+        if loan is not None:
+            any(self.waiting(links, loan.cluster, context) for context, _ in loan.cluster.waiting_requests())

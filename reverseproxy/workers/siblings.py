@@ -112,6 +112,7 @@ class Siblings:
             "join": self._join,
             "leave": self._leave,
             "recall": self._recall,
+            "busy": self._busy,
             "return": self._lender.returned,
             "spoilt": self._spoilt,
             "evict": self._evict,
@@ -232,6 +233,9 @@ class Siblings:
 
     def _recall(self, link: Link, message: Message) -> None:
         self._borrower.recalled(link, message["recall"])
+
+    def _busy(self, link: Link, message: Message) -> None:
+        self._lender.busy(list(self.links.up.values()), link, message["busy"])
 
     def _spoilt(self, link: Link, message: Message) -> None:
         self._lender.spoilt(message)

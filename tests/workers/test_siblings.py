@@ -281,6 +281,41 @@ class LoanTests(SynchronousTestCase):
         world.turn()
         self.assertEqual([bodies(client) for client in (*busy, waiting)], [[b"/busy"]] * 2 + [[b"/waiting"]])
 
+    def test_a_connection_that_is_idle_is_wanted_rather_than_one_that_is_busy(self) -> None:
+        """Whichever has been lent first, and to whomever."""
+        for workers in (2, 3):
+            for idle in (0, 1):
+                world = World(workers)
+                world.agent(0, mux=False, connections=2)
+                clients = [world.client(workers - 1, REQUEST % b"/of-%d" % number) for number in range(2)]
+                self.assertEqual(self.loans(world), 2)
+                [service] = [each for each in world.services[0] if b"/of-%d" % idle in each.data]
+                service.answer(b"/done")
+                world.turn()
+                self.assertEqual(bodies(clients[idle]), [b"/done"])
+                # The other one may take hours.  All the same, its own worker and others have one to use.
+                for worker in range(workers - 1):
+                    mine = world.client(worker, REQUEST % b"/mine")
+                    self.assertIn(b"/mine", service.data)
+                    service.answer(b"/mine")
+                    service.data = b""
+                    world.turn()
+                    self.assertEqual(bodies(mine), [b"/mine"])
+
+    def test_a_connection_that_becomes_idle_is_wanted_after_all_were_busy(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False, connections=3)
+        clients = [world.client(1, REQUEST % b"/of-%d" % number) for number in range(3)]
+        mine = world.client(0, REQUEST % b"/mine")
+        self.assertEqual(self.loans(world), 3)
+        [service] = [each for each in world.services[0] if b"/of-2" in each.data]
+        service.answer(b"/done")
+        world.turn()
+        self.assertIn(b"/mine", service.data)
+        service.answer(b"/mine")
+        world.turn()
+        self.assertEqual([bodies(each) for each in (*clients, mine)], [[], [], [b"/done"], [b"/mine"]])
+
     def test_waiting_is_bounded(self) -> None:
         world = World(2, cluster={"connect_timeout": "2s"})
         world.agent(0, mux=False)
