@@ -184,6 +184,35 @@ class MetadataTests(SynchronousTestCase):
         foreign = imported - set(sys.stdlib_module_names) - {"reverseproxy"}
         self.assertEqual({module for module in foreign if names.get(module) not in required}, set())
 
+    def constraints(self, *extras: str, setup: str | None = None) -> list[str]:
+        script = ROOT / ".ci" / "lowest.py"
+        if setup is not None:
+            copy = Path(self.mktemp()).resolve() / ".ci" / "lowest.py"
+            copy.parent.mkdir(parents=True)
+            shutil.copy(script, copy)
+            script = copy
+            (copy.parent.parent / "setup.cfg").write_text(setup)
+        return run(sys.executable, script, *extras, cwd=ROOT).splitlines()
+
+    def test_everything_has_a_lowest_version(self) -> None:
+        extras = sorted(self.setup["options.extras_require"])
+        lines = self.constraints(*extras)
+        texts = [self.setup["options"]["install_requires"], *self.setup["options.extras_require"].values()]
+        wanted = [line for line in "\n".join(texts).splitlines() if line and not line.startswith("#")]
+        self.assertEqual(len(lines), len(wanted))
+        self.assertIn("pyOpenSSL==25.2", lines)
+        for line in lines:
+            self.assertRegex(line, r"^[\w.-]+==\d[\d.]*$")
+        # The same in each place.
+        self.assertEqual(len(set(lines)), len({line.partition("==")[0].lower() for line in lines}))
+
+    def test_what_has_no_lowest_version(self) -> None:
+        text = "[options]\ninstall_requires =\n    good>=1\n    bad\n    worse<3\n    exact==2\n"
+        error = self.assertRaises(AssertionError, self.constraints, setup=text)
+        for name in ("bad", "worse", "exact"):
+            self.assertIn(f"as in {name}>=1.2", str(error))
+        self.assertNotIn("good", str(error))
+
     def test_nothing_names_an_index_or_a_machine(self) -> None:
         """The project can be built anywhere."""
         hosts = re.compile(r"https?://[^\s/]*(?:pypi|pythonhosted|index-url)|--index-url|/root/|/home/[a-z]")

@@ -64,12 +64,23 @@ def _function(name: str) -> Any:
 # The types are those of the functions of OpenSSL with these names.
 read, write, get_error = _function("SSL_read"), _function("SSL_write"), _function("SSL_get_error")
 bio_read, bio_write = _function("BIO_read"), _function("BIO_write")
-_set_fd, _clear_mode = _function("SSL_set_fd"), _function("SSL_clear_mode")
+_set_fd = _function("SSL_set_fd")
+_set_mode, _clear_mode = _function("SSL_set_mode"), _function("SSL_clear_mode")
 _AUTO_RETRY = _function("SSL_MODE_AUTO_RETRY")
+
+_WRITE_AGAIN: Final = 1 | 2
+"""
+OpenSSL's SSL_MODE_ENABLE_PARTIAL_WRITE and SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER.
+
+What could not be sent comes again from another place of the memory, with more
+behind it, which OpenSSL refuses without these.  pyOpenSSL sets the second one
+since 25.2; without it, whatever the socket does not take at once is lost.
+"""
+
 WANT_READ, WANT_WRITE = _function("SSL_ERROR_WANT_READ"), _function("SSL_ERROR_WANT_WRITE")
 ZERO_RETURN = _function("SSL_ERROR_ZERO_RETURN")
 _found = _ffi is not None and None not in (
-    *(read, write, get_error, bio_read, bio_write, _set_fd, _clear_mode),
+    *(read, write, get_error, bio_read, bio_write, _set_fd, _set_mode, _clear_mode),
     *(WANT_READ, WANT_WRITE, ZERO_RETURN, _AUTO_RETRY),
 )
 
@@ -112,6 +123,7 @@ def attach(connection: Any, handle: socket.socket) -> None:
 
     What has been written to that memory and not been read is lost.
     """
+    _set_mode(connection._ssl, _WRITE_AGAIN)
     _set_fd(connection._ssl, handle.fileno())
     # A peer that sends nothing but messages to OpenSSL must not keep us from everything else.
     _clear_mode(connection._ssl, _AUTO_RETRY)

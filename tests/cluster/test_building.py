@@ -51,7 +51,7 @@ class BuildingCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
         self.resolver = Resolver()
-        self.reactor.installNameResolver(self.resolver)
+        self.reactor.nameResolver = self.resolver  # older ones in memory have no method for that
 
     def make(self, **keys: Any) -> Cluster:
         cluster = make_cluster(config_of(**keys), self.reactor, Random(1))

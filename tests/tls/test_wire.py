@@ -279,6 +279,27 @@ class WireTests(Secure):
 
     # writing
 
+    async def test_what_is_written_again_from_another_place(self) -> None:
+        """Whatever modes pyOpenSSL gives to connections, what did not fit is neither lost nor doubled."""
+        moving = SSL._lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL._lib.SSL_MODE_ENABLE_PARTIAL_WRITE
+        connect = self.server_tls.serverConnectionForTLS
+
+        def without(*arguments: Any) -> SSL.Connection:
+            connection = connect(*arguments)
+            SSL._lib.SSL_clear_mode(connection._ssl, moving)
+            return connection
+
+        with mock.patch.object(self.server_tls, "serverConnectionForTLS", without):
+            protocol, peer = await self.connect(small=True)
+        # In pieces that are put together anew for each attempt, and in one that moves along.
+        for size in (700, 40_000, 1_000_000):
+            for start in range(0, 1_000_000, size):
+                protocol.transport.write(BIG[start : start + size])
+            self.assertGreater(protocol.transport.transport.unsent, 0)
+            expected = BIG[: -(-1_000_000 // size) * size]
+            self.assertEqual(await self.receive(peer, len(expected)), expected)
+        self.assertEqual(protocol.events, ["made"])
+
     async def test_many_records_are_one_write_to_the_kernel(self) -> None:
         for cork in (wire._TCP_CORK, None):
             with mock.patch.object(wire, "_TCP_CORK", cork):

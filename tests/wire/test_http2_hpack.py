@@ -179,3 +179,30 @@ class DecoderTests(SynchronousTestCase):
         ):
             with self.assertRaises(HPACKError):
                 FieldDecoder(10_000).decode(block)
+
+
+class LibraryTests(SynchronousTestCase):
+    """What we need of the library, which not all of its releases do."""
+
+    def test_fields_are_bytes(self) -> None:
+        """Whatever a peer's way to write them: something else is equal to bytes, and is none."""
+        name, value = b"x-name", b"some value"
+        huffman = Encoder().huffman_coder.encode
+        for kind in (0x40, 0x00, 0x10):
+            for name_text, name_flag in ((name, 0), (huffman(name), 0x80)):
+                for value_text, value_flag in ((value, 0), (huffman(value), 0x80)):
+                    block = (
+                        bytes((kind, name_flag | len(name_text)))
+                        + name_text
+                        + bytes((value_flag | len(value_text),))
+                        + value_text
+                    )
+                    # Alone, behind what our own way of reading does not know, and from the table.
+                    for blocks in ([block], [b"\x20" + block], [b"\x20" + block * 400], [block, b"\xbe"]):
+                        decoder = FieldDecoder(1 << 20)
+                        if kind != 0x40 and blocks[-1] == b"\xbe":
+                            continue
+                        for each in blocks:
+                            fields = decoder.decode(each)
+                            self.assertEqual(set(fields), {(name, value)})
+                            self.assertEqual({type(part) for field in fields for part in field}, {bytes})
