@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import os
@@ -164,7 +165,12 @@ class MetadataTests(SynchronousTestCase):
         }
         imported = set()
         for path in (ROOT / "reverseproxy").rglob("*.py"):
-            imported |= set(re.findall(r"^ *(?:from|import) ([a-zA-Z_0-9]+)", path.read_text(), re.MULTILINE))
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.partition(".")[0])
+        self.assertIn("twisted", imported)
         names = {
             "OpenSSL": "pyopenssl",
             "automat": "automat",
