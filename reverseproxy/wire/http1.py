@@ -308,6 +308,9 @@ class RequestParser(Parser):
 
     def _take_head(self, raw: bytes) -> None:
         line_end = raw.index(b"\r\n")
+        if raw.find(b"\n", 0, line_end) >= 0:
+            # For llhttp the line of a request of HTTP/0.9 ends here, and fields follow.
+            raise HttpError(400, "a bare LF in the request line")
         parts = raw[:line_end].split(b" ")
         http11 = parts[-1] == b"HTTP/1.1"
         if not http11 or len(parts) != 3:

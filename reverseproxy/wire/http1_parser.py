@@ -189,8 +189,10 @@ class Parser:
             self._chunks = None
 
     def _fail(self, status: int, message: str) -> None:
-        self._events.append(HttpError(status, message))
-        self.close()
+        # The last bytes of a body may be wrong, and so may be what comes behind them: one error is enough.
+        if not self.closed:
+            self._events.append(HttpError(status, message))
+            self.close()
 
     def _feed_head(self, data: bytes) -> bytes:
         """Take bytes where a head is, or begins; return what comes behind it."""

@@ -25,6 +25,14 @@ def chunked(body: bytes, *fields: bytes) -> bytes:
 
 
 BAD_REQUESTS: list[tuple[str, bytes, int]] = [
+    # request lines that end twice
+    ("LF within the target", get(line=b"GET /a\nX:b HTTP/1.1"), 400),
+    ("LF within the target of HTTP/1.0", get(line=b"GET /a\nX:b HTTP/1.0"), 400),
+    ("LF behind the target and a field", get(line=b"GET /a\nHost:b HTTP/1.1", host=b""), 400),
+    ("LF and a length", get(line=b"POST /a\nContent-Length:b HTTP/1.1", body=b"abc"), 400),
+    ("LF behind a method of its own", get(line=b"LIST /a\nX:b HTTP/1.1"), 400),
+    ("LF within a URL", get(line=b"GET http://a/\nX:b HTTP/1.1"), 400),
+    ("LF and an asterisk", get(line=b"OPTIONS *\nX:b HTTP/1.1"), 400),
     # lengths
     ("length and chunked", get(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400),
     ("chunked and length", get(b"Transfer-Encoding: chunked", b"Content-Length: 3", body=b"0\r\n\r\n"), 400),
