@@ -14,7 +14,8 @@ the namespace, or C{worker}.
 Peers choose much of what is logged about them.  So control characters and
 line breaks are escaped (nobody can forge a line or send escape sequences to a
 terminal), lengths are bounded, fields that are named like secrets are not
-written, and a L{Throttle} keeps a flood of bad peers from filling the disk.
+written, and a L{Throttle} keeps a flood of bad peers from filling the disk; what
+no throttle is for, L{reverseproxy.flood.LogBounds} bounds.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "level_name",
     "make_observer",
     "parse_level",
+    "shorten",
 ]
 
 import errno
@@ -57,11 +59,15 @@ from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.flood import LogBounds
 
 if TYPE_CHECKING:
     from constantly import NamedConstant
 
 DEFAULT_LEVEL: Final = "INFO"
+
+MAX_NAME: Final = 64
+"""Characters of a name that a peer has given itself."""
 
 MAX_MESSAGE: Final = 8192
 """Characters of a message; longer ones are cut."""
@@ -180,6 +186,11 @@ def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}... ({len(text) - limit} more characters)"
+
+
+def shorten(name: str) -> str:
+    """Cut a name that a peer has given itself, if it is longer than names are."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
 
 
 def _is_pipe(fd: int) -> bool:
@@ -365,6 +376,10 @@ class LogFile:
             os.close(fd)
 
 
+_LOST: Final = "{lost} lines of this log could not be written: {reason}"
+_LEFT_OUT: Final = "{count} lines like the next one were left out, as a log has its bounds"
+
+
 @implementer(ILogObserver)
 class LogObserver:
     """
@@ -374,11 +389,21 @@ class LogObserver:
     """
 
     def __init__(
-        self, file: LogFile, level: str, render: Callable[[LogEvent, int], str], worker: int = 0
+        self,
+        file: LogFile,
+        level: str,
+        render: Callable[[LogEvent, int], str],
+        worker: int = 0,
+        bounds: LogBounds | None = None,
     ) -> None:
+        """
+        @param bounds: decides which lines of C{INFO} and above are written; all of
+            them without.
+        """
         self.file = file
         self._render = render
         self._worker = worker
+        self._bounds = bounds
         self.level = level
 
     @property
@@ -395,22 +420,39 @@ class LogObserver:
         """Take an event, as L{ILogObserver} has it."""
         if self._predicate(event) is PredicateResult.no:
             return
+        bounds = None if event.get("log_level") is LogLevel.debug else self._bounds
+        left_out = 0
+        if bounds is not None:
+            # Asked before the line is made, which is most of the work.
+            left_out = bounds.ask((event.get("log_namespace"), event.get("log_format")))
+            if left_out < 0:
+                return
         lines = self._render(event, self._worker)
+        if left_out:
+            lines = self._notice(event, LogLevel.warn, _LEFT_OUT, count=left_out) + lines
         before, self.file.lost = self.file.lost, 0
         if before:
-            notice: LogEvent = {
-                "log_time": event.get("log_time"),
-                "log_level": LogLevel.error,
-                "log_namespace": "reverseproxy.logs",
-                "log_format": "{lost} lines of this log could not be written: {reason}",
-                "lost": before,
-                "reason": self.file.reason,
-            }
-            lines = self._render(notice, self._worker) + lines
-        self.file.write(lines.encode("utf-8", "backslashreplace"))
+            lines = self._notice(event, LogLevel.error, _LOST, lost=before, reason=self.file.reason) + lines
+        data = lines.encode("utf-8", "backslashreplace")
+        if bounds is not None:
+            bounds.wrote(len(data))
+        self.file.write(data)
         if before and self.file.lost:
             # The notice is not worth counting.
             self.file.lost = before + 1
+
+    def _notice(self, event: LogEvent, level: NamedConstant, text: str, **fields: object) -> str:
+        """A line about lines, in front of an event's."""
+        return self._render(
+            {
+                "log_time": event.get("log_time"),
+                "log_level": level,
+                "log_namespace": "reverseproxy.logs",
+                "log_format": text,
+                **fields,
+            },
+            self._worker,
+        )
 
     def reopen(self) -> None:
         """
@@ -425,7 +467,9 @@ class LogObserver:
         self.file.close()
 
 
-def make_observer(path: str, level: str = DEFAULT_LEVEL, fmt: str = "text", worker: int = 0) -> LogObserver:
+def make_observer(
+    path: str, level: str = DEFAULT_LEVEL, fmt: str = "text", worker: int = 0, per_hour: float = 0
+) -> LogObserver:
     """
     Make the observer for the configured log.
 
@@ -433,12 +477,14 @@ def make_observer(path: str, level: str = DEFAULT_LEVEL, fmt: str = "text", work
     @param level: a MOSN level name, see L{parse_level}.
     @param fmt: C{"text"} or C{"json"}.
     @param worker: the number of this worker, from 1; 0 for a process that is none.
+    @param per_hour: bytes that may be written in an hour; 0 for any number.
     @raise ConfigError: if the file can't be opened or the format is unknown.
     """
     renderers = {"text": _render_text, "json": _render_json}
     if fmt not in renderers:
         raise ConfigError(Problem("", "", f"{fmt!r} is not a log format; use 'text' or 'json'"))
-    return LogObserver(LogFile(path, "default_log_path"), level, renderers[fmt], worker)
+    bounds = LogBounds(per_hour) if per_hour else None
+    return LogObserver(LogFile(path, "default_log_path"), level, renderers[fmt], worker, bounds)
 
 
 def _without_secrets(event: LogEvent) -> LogEvent:

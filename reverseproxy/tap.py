@@ -328,14 +328,18 @@ def makeService(options: Options) -> IService:
         # With workers, this finds out what is wrong, for all of them.
         reactor = _with_transport(options["transport"])
         service = _Service(options.loaded.config, reactor, SystemRandom(), options.file, dry=several)
-        observer = make_observer(plan.path, plan.level, plan.format)
+        # Of several processes each has its share, the supervisor too.
+        per_hour = options.loaded.config.server.max_log_size_per_hour / (
+            options.workers + 1 if several else 1
+        )
+        observer = make_observer(plan.path, plan.level, plan.format, per_hour=per_hour)
     except ConfigError as error:
         _exit(sys.stderr, f"{error}\n", 1)
     warnings = [*options.loaded.warnings, *service.warnings]
     if several:
         settings = {
             "transport": options["transport"],
-            "log": (plan.path, plan.level, plan.format),
+            "log": (plan.path, plan.level, plan.format, per_hour),
             "quickstart": bool(options["quickstart"]),
             "reactor": type(_reactor()).__module__,
             "user": {key: twistd.get(key) for key in ("uid", "gid", "euid")},
@@ -403,8 +407,8 @@ def work() -> None:
             setup.file,
             worker=Worker(setup, channel, reactor),
         )
-        path, level, fmt = settings["log"]
-        service.observer = make_observer(path, level, fmt, worker)
+        path, level, fmt, per_hour = settings["log"]
+        service.observer = make_observer(path, level, fmt, worker, per_hour)
     except ConfigError as error:
         _exit(sys.stderr, f"worker {worker}: {error}\n", 1)
     globalLogBeginner.beginLoggingTo([service.observer])

@@ -19,6 +19,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy import logs
 from reverseproxy.errors import ConfigError
+from reverseproxy.flood import LogBounds
 from reverseproxy.logs import (
     LogFile,
     LogObserver,
@@ -717,6 +718,56 @@ class ThrottleTests(SynchronousTestCase):
                     counted += throttle.suppressed
         self.assertLessEqual(passed, burst + rate * clock.seconds() + 1e-6)
         self.assertEqual(asked, passed + counted + throttle._denied)
+
+
+class BoundsTests(SynchronousTestCase):
+    """A log that somebody floods."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.now = 0.0
+        renderers = {"text": logs._render_text, "json": logs._render_json}
+        bounds = LogBounds(100_000, lambda: self.now)
+        self.observer = LogObserver(LogFile(self.path), "DEBUG", renderers["text"], bounds=bounds)
+        self.addCleanup(self.observer.close)
+        self.log = Logger("reverseproxy.tls", observer=self.observer)  # type: ignore[arg-type]
+
+    def test_a_flood(self) -> None:
+        """It has its bound, others are heard, and it is said how many lines were left out."""
+        for _ in range(100_000):
+            self.log.info("handshake of {peer} failed", peer="10.0.0.7:1")
+        self.assertLess(os.path.getsize(self.path), 50_000)
+        self.log.error("the certificate expires")
+        self.assertIn("ERROR tls: the certificate expires", read(self.path).splitlines()[-1])
+        before = len(read(self.path).splitlines())
+        self.now += 600.0
+        self.log.info("handshake of {peer} failed", peer="10.0.0.8:1")
+        notice, line = read(self.path).splitlines()[-2:]
+        self.assertIn(
+            f"WARN  logs: {100_001 - before} lines like the next one were left out, as a log has its bounds",
+            notice,
+        )
+        self.assertIn("handshake of 10.0.0.8:1 failed", line)
+
+    def test_long_lines(self) -> None:
+        """Bytes are bounded, not lines alone."""
+        for number in range(100):
+            for text in range(10):
+                self.log.warn(f"refused {text} {{name}}", name=f"{number}" * 4000)
+        self.assertLess(os.path.getsize(self.path), 100_000)
+
+    def test_debugging(self) -> None:
+        """Who wants every detail gets it."""
+        for _ in range(20_000):
+            self.log.debug("{x}", x="y" * 100)
+        self.assertEqual(len(read(self.path).splitlines()), 20_000)
+        self.log.info("still heard")
+        self.log.info("still heard")
+        self.assertEqual(len(read(self.path).splitlines()), 20_002)
+
+    def test_names(self) -> None:
+        self.assertEqual(logs.shorten("x" * 64), "x" * 64)
+        self.assertEqual(logs.shorten("x" * 255), "x" * 61 + "...")
 
 
 class WorkerTests(SynchronousTestCase):

@@ -590,7 +590,9 @@ class WorkersTests(TapTestCase):
         self.assertEqual(service._command, [sys.executable, "-c", tap._WORKER])
         self.assertEqual(service._owner, (1, 2))
         settings = service._settings
-        self.assertEqual(settings["log"], ("stdout", "INFO", "json"))
+        *log, per_hour = settings["log"]
+        self.assertEqual(log, ["stdout", "INFO", "json"])
+        self.assertEqual(round(per_hour), 333_333)  # of two workers and this process
         self.assertEqual((settings["transport"], settings["quickstart"]), ("stock", False))
         self.assertEqual(settings["user"], {"uid": 1, "gid": 2, "euid": False})
         self.assertEqual(settings["reactor"], type(reactor).__module__)

@@ -33,7 +33,7 @@ from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.cluster.subsets import Population, SubsetBalancer
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
-from reverseproxy.logs import Throttle
+from reverseproxy.logs import Throttle, shorten
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.meter import LoadMeter
@@ -504,7 +504,7 @@ class Cluster:
             "cluster {cluster}: host {host} {hostname} joined with weight {weight}, {count} hosts now",
             cluster=self.name,
             host=host.address,
-            hostname=host.hostname,
+            hostname=shorten(host.hostname),
             weight=host.weight,
             count=len(self.hosts),
         )
@@ -550,7 +550,7 @@ class Cluster:
             "cluster {cluster}: host {host} {hostname} left, {count} hosts now: {reason}",
             cluster=self.name,
             host=host.address,
-            hostname=host.hostname,
+            hostname=shorten(host.hostname),
             count=len(self.hosts),
             reason=reason,
         )

@@ -160,7 +160,7 @@ from reverseproxy.config._routers import (
     WeightedClusterConfig,
 )
 from reverseproxy.config._tls import TlsContextConfig
-from reverseproxy.config._values import Bool, Free, Kind, Span, Text, describe
+from reverseproxy.config._values import Bool, Free, Int, Kind, Span, Text, between, describe
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
@@ -184,6 +184,13 @@ class ServerConfig(Model):
     default_log_path: Text = key("", 'The log: a file, or "stdout"; empty means standard output.')
     default_log_level: Text = key(
         "INFO", "The log level, in upper case.", choices=LOG_LEVELS, fallback="INFO"
+    )
+    max_log_size_per_hour: Annotated[Int, between(0, 2**63 - 1)] = key(
+        1_000_000,
+        "How many bytes of lines of INFO and above are logged in an hour, by all processes together, if "
+        "somebody causes that many. Which lines are left out, and how many, is in the log. 0 means any "
+        "number.",
+        ours=True,
     )
     global_log_roller: Free = key(
         None,
