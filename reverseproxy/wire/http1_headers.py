@@ -350,10 +350,10 @@ class RequestHead:
     def trails(self) -> bool:
         """Whether trailers are announced although the body has a length, which HTTP/1 can't express."""
         return (
-            self._headers is not None
+            not self.raw  # it did not come as HTTP/1, whose bodies with a length have no trailers
             and self.length > 0
             and not self.upgrade
-            and any(name.lower() == b"trailer" for name, _ in self._headers)
+            and any(name.lower() == b"trailer" for name, _ in self.headers)
         )
 
     @property

@@ -174,6 +174,9 @@ def _messages(events: list[Any], kind: type) -> Iterator[tuple[Any, list[Any]]]:
 def _forward_request(head: RequestHead, rest: list[Any]) -> None:
     body = b"".join(event for event in rest if isinstance(event, bytes))
     out = head.forward(None, b"me")
+    assert head.headers is not None
+    same(out, head.forward(None, b"me"))
+    assert not head.trails
     if head.length < 0:
         out += (chunk(body) if body else b"") + last_chunk(rest[-1].trailers)
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.wire.http1 import RequestHead, RequestParser
 from reverseproxy.wire.http1_headers import chunk, forbidden_in_trailers
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire
@@ -142,6 +143,46 @@ class ToHttp1Tests(TrailersTestCase):
         data = self.send([FIVE], TRAILERS)
         self.assertTrue(data.endswith(b"content-length: 5\r\n\r\nhello"))
         self.assertTrue(self.send([FIVE, (b"trailer", b"x")], None).endswith(chunk(b"hello") + b"0\r\n\r\n"))
+
+
+class LengthTests(TrailersTestCase):
+    """A body of HTTP/1 with a length stays one, whoever has looked at the head, and whatever it announces."""
+
+    REQUEST = get(
+        *(b"Content-Length: 5", b"Trailer: x-sum", b"X: y", b"Cookie: a=b"),
+        line=b"POST / HTTP/1.1",
+        body=b"hello",
+    )
+
+    def test_requests(self) -> None:
+        match = {"prefix": "/", "headers": [{"name": "x", "value": "y"}]}
+        changes = {"request_headers_to_add": [{"header": {"name": "z", "value": "1"}}]}
+        for route in (
+            {"match": {"prefix": "/"}, "route": {"cluster_name": "c"}},
+            {"match": match, "route": {"cluster_name": "c"}},
+            {"match": match, "route": {"cluster_name": "c", **changes}},
+        ):
+            with self.subTest(route):
+                world = self.world([route])
+                world.http1_client().send(self.REQUEST)
+                head, _, body = world.host().take().partition(b"\r\n\r\n")
+                if b"Content-Length: 5" in head:
+                    self.assertNotIn(b"chunked", head)
+                    self.assertEqual(body, b"hello")
+                else:
+                    self.assertIn(b"Transfer-Encoding: chunked", head)
+                    self.assertEqual(body, chunk(b"hello") + b"0\r\n\r\n")
+                world.host().send(respond(b"Content-Length: 0"))
+
+    def test_in_every_form(self) -> None:
+        """What is written does not depend on who has asked for the fields meanwhile."""
+        for fields in ([], [b"Content-Length: 05"], [b"Transfer-Encoding: chunked"]):
+            [head, *_] = RequestParser().feed(get(b"Trailer: x", *(fields or [b"Content-Length: 5"])))
+            assert isinstance(head, RequestHead)
+            before = head.forward(None, b"")
+            self.assertEqual(dict(head.headers)[b"Trailer"], b"x")
+            self.assertEqual(head.forward(None, b""), before)
+            self.assertFalse(head.trails)
 
 
 class ForbiddenTests(SynchronousTestCase):
