@@ -40,6 +40,7 @@ from twisted.internet.interfaces import (
 from zope.interface import Attribute, Interface
 
 from reverseproxy.addresses import host_of
+from reverseproxy.identity import CertificateSubject
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class ConnectionInfo:
     @ivar identity: what a verified TLS peer certificate proves, as an opaque
         string that stays the same when the certificate is renewed for the same
         subject; L{None} without a verified certificate.
+    @ivar subject: whom that certificate belongs to, for people; L{None} without one.
     @ivar reverse: whether an agent dialled this connection and handed it in.
     @ivar announced: whether the tunnel server that it was dialled to has said
         that it is of this project.
@@ -65,6 +67,7 @@ class ConnectionInfo:
     identity: str | None = None
     reverse: bool = False
     announced: bool = False
+    subject: CertificateSubject | None = None
 
     @property
     def remote_ip(self) -> str:

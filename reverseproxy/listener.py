@@ -54,8 +54,9 @@ from reverseproxy.crowd import Crowd, crowd_address
 from reverseproxy.errors import ConfigError, Problem, ReverseProxyError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable
 from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.logs import counted
 from reverseproxy.sockets import descriptor_of, tune
-from reverseproxy.tls import ServerTls, inspect_factory, peer_identity, wrap_server
+from reverseproxy.tls import ServerTls, inspect_factory, peer_subject, wrap_server
 
 log = Logger()
 
@@ -146,11 +147,13 @@ class _Accepted(Handover):
         self._begin()
 
     def _begin(self) -> None:
+        subject = peer_subject(self.transport) if self._secure else None
         info = ConnectionInfo(
             remote=format_address(self.transport.getPeer()),
             local=format_address(self.transport.getHost()),
             secure=self._secure,
-            identity=peer_identity(self.transport) if self._secure else None,
+            identity=None if subject is None else subject.key,
+            subject=subject,
         )
         try:
             self.hand_over(self._listener.build_protocol(info))
@@ -430,8 +433,9 @@ class Listener(Service):
         if not self._connections:
             return stopped
         log.info(
-            "listener {listener} waits for {count} connections to finish, at most {seconds:g} s",
+            "listener {listener} waits for {connections} to finish, at most {seconds:g} s",
             listener=self.name,
+            connections=counted(len(self._connections), "connection"),
             count=len(self._connections),
             seconds=seconds,
         )
@@ -459,8 +463,9 @@ class Listener(Service):
         """Close all connections now."""
         if self._connections:
             log.warn(
-                "listener {listener} aborts {count} connections",
+                "listener {listener} aborts {connections}",
                 listener=self.name,
+                connections=counted(len(self._connections), "connection"),
                 count=len(self._connections),
             )
         for connection in list(self._connections):

@@ -25,9 +25,11 @@ __all__ = [
     "LogFile",
     "LogObserver",
     "Throttle",
+    "counted",
     "escape",
     "format_time",
     "level_name",
+    "loss",
     "make_observer",
     "parse_level",
     "shorten",
@@ -45,6 +47,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
     ILogObserver,
@@ -115,6 +118,8 @@ _SECRET: Final = re.compile(
 )
 _REDACTED: Final = "[redacted]"
 
+_ECHO: Final = re.compile(r"listener .* starting on .*|\((?:TCP|UNIX) Port .* Closed\)", re.DOTALL)
+
 # What twisted.python.log puts into its events beside the caller's fields.
 _LEGACY_KEYS: Final = frozenset(
     {"isError", "message", "system", "format", "time", "failure", "why", "logLevel"}
@@ -154,6 +159,27 @@ def format_time(seconds: float | None) -> str:
     except (OverflowError, OSError, ValueError):
         return "-"
     return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def counted(number: int, what: str) -> str:
+    """
+    Write a number of things: C{1 host}, C{2 hosts}.
+
+    @param what: one of them, whose plural has an C{s} behind it.
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def loss(reason: Failure) -> str:
+    """Say why a connection is lost, in words for an operator rather than in Twisted's."""
+    error = reason.value
+    args = getattr(error, "args", ())
+    own = args[0] if args and isinstance(args[0], str) else ""
+    if type(error) is ConnectionDone:
+        return own if own not in ("", "Connection done") else "the other end closed the connection"
+    if type(error) is ConnectionLost:
+        return own if own not in ("", "Connection lost") else "the connection broke off"
+    return reason.getErrorMessage()
 
 
 def escape(text: str) -> str:
@@ -415,10 +441,11 @@ class LogObserver:
     def level(self, name: str) -> None:
         self._level = name if name in _LEVELS else DEFAULT_LEVEL
         self._predicate = LogLevelFilterPredicate(parse_level(name))
+        self._leaves_out_echoes = parse_level(name) is not LogLevel.debug
 
     def __call__(self, event: LogEvent) -> None:
         """Take an event, as L{ILogObserver} has it."""
-        if self._predicate(event) is PredicateResult.no:
+        if self._predicate(event) is PredicateResult.no or (self._leaves_out_echoes and _is_echo(event)):
             return
         bounds = None if event.get("log_level") is LogLevel.debug else self._bounds
         left_out = 0
@@ -485,6 +512,14 @@ def make_observer(
         raise ConfigError(Problem("", "", f"{fmt!r} is not a log format; use 'text' or 'json'"))
     bounds = LogBounds(per_hour) if per_hour else None
     return LogObserver(LogFile(path, "default_log_path"), level, renderers[fmt], worker, bounds)
+
+
+def _is_echo(event: LogEvent) -> bool:
+    """Whether Twisted says of a port what its listener says as well, with more detail."""
+    if event.get("log_namespace") != "log_legacy" or event.get("isError"):
+        return False
+    message = event.get("message")
+    return isinstance(message, tuple) and len(message) == 1 and _ECHO.fullmatch(str(message[0])) is not None
 
 
 def _without_secrets(event: LogEvent) -> LogEvent:

@@ -110,7 +110,9 @@ class Options(BaseOptions):
             raise UsageError("name a configuration with --config FILE, or try --quickstart")
         if self["log-format"] not in (None, *LOG_FORMATS):
             raise UsageError(f"--log-format must be text or json, not {self['log-format']}")
-        if self["log-level"] is not None and self["log-level"] not in LOG_LEVELS:
+        if self["log-level"] is not None:
+            self["log-level"] = self["log-level"].upper()
+        if self["log-level"] not in (None, *LOG_LEVELS):
             raise UsageError(f"--log-level must be one of {', '.join(LOG_LEVELS)}, not {self['log-level']}")
         if self["transport"] not in (None, *TRANSPORTS):
             raise UsageError(f"--transport must be fast or stock, not {self['transport']}")

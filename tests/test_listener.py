@@ -581,7 +581,7 @@ class EndTests(ListenerTestCase):
         served.busy = True
         with capture() as events:
             drained = listener.drain(10)
-        self.assertIn("listener front waits for 1 connections to finish, at most 10 s", events.text())
+        self.assertIn("listener front waits for 1 connection to finish, at most 10 s", events.text())
         await self.echoes(client)
         with self.assertRaises(Refused):
             await connectProtocol(self.endpoint(listener), Client())
@@ -623,7 +623,7 @@ class EndTests(ListenerTestCase):
         self.filter.built[0].busy = True
         with capture() as events:
             await listener.drain(0.02)
-        self.assertIn("listener front aborts 1 connections", events.text())
+        self.assertIn("listener front aborts 1 connection", events.text())
         await client.closed
 
     async def test_stop_closes_everything_at_once(self) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogBeginner, Logger, LogLevel, LogPublisher
+from twisted.logger._legacy import publishToNewObserver
 from twisted.python import log as legacy_log
 from twisted.python.failure import Failure
+from twisted.python.log import textFromEventDict
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -24,8 +27,10 @@ from reverseproxy.logs import (
     LogFile,
     LogObserver,
     Throttle,
+    counted,
     escape,
     format_time,
+    loss,
     make_observer,
     parse_level,
 )
@@ -377,6 +382,21 @@ class ObserverTests(SynchronousTestCase):
         """It is an observer."""
         verifyObject(ILogObserver, self.observer())
 
+    def test_echoes(self) -> None:
+        """What Twisted says of a port that its listener speaks of itself is for DEBUG only."""
+        for level, expected in (("INFO", 1), ("DEBUG", 4)):
+            self.path = self.mktemp()
+            observer = self.observer(level=level)
+            for message in (
+                "listener front starting on 8080",
+                "(TCP Port 8080 Closed)",
+                "(UNIX Port '/run/x' Closed)",
+                "something else starting on 8080",
+            ):
+                legacy = {"message": (message,), "isError": 0, "system": "-", "time": 1.0}
+                publishToNewObserver(observer, legacy, textFromEventDict)
+            self.assertEqual(self.text().count("\n"), expected)
+
     def test_text(self) -> None:
         """A line has time, level, namespace without our package's name, and message."""
         log = self.logger()
@@ -651,6 +671,26 @@ class ObserverTests(SynchronousTestCase):
         os.mkdir(self.path)
         error = self.assertRaises(ConfigError, make_observer, self.path)
         self.assertIn(repr(self.path), str(error))
+
+
+class WordingTests(SynchronousTestCase):
+    """Words for operators."""
+
+    def test_loss(self) -> None:
+        for error, expected in (
+            (ConnectionDone(), "the other end closed the connection"),
+            (ConnectionDone("Connection done"), "the other end closed the connection"),
+            (ConnectionDone("the agent says so"), "the agent says so"),
+            (ConnectionLost("Connection lost"), "the connection broke off"),
+            (ConnectionLost(), "the connection broke off"),
+            (ConnectionLost("no answer to a ping"), "no answer to a ping"),
+            (ConnectionAborted(), "Connection was aborted locally using ITCPTransport.abortConnection"),
+            (ValueError("odd"), "odd"),
+        ):
+            self.assertIn(expected, loss(Failure(error)))
+
+    def test_counted(self) -> None:
+        self.assertEqual([counted(n, "host") for n in (0, 1, 2)], ["0 hosts", "1 host", "2 hosts"])
 
 
 class ThrottleTests(SynchronousTestCase):

@@ -98,12 +98,13 @@ class OptionsTests(TapTestCase):
             self.refused("--quickstart", "--log-format", "xml"), "--log-format must be text or json, not xml"
         )
         self.assertEqual(
-            self.refused("--quickstart", "--log-level", "info"),
-            "--log-level must be one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL, not info",
+            self.refused("--quickstart", "--log-level", "loud"),
+            "--log-level must be one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL, not LOUD",
         )
         for level in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"):
             options = self.options("--quickstart", "--log-level", level, "--log-format", "json")
             self.assertEqual(options["log-level"], level)
+            self.assertEqual(self.options("--quickstart", "--log-level", level.lower())["log-level"], level)
 
     def test_the_transport(self) -> None:
         self.assertEqual(

@@ -42,6 +42,7 @@ from zope.interface import Interface, implementer
 from reverseproxy.cluster.handover import Handover, IDetachable
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone
 from reverseproxy.interfaces import IHost
+from reverseproxy.logs import loss
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.ejection import FailureRecord
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.cluster.meter import HostLoad
     from reverseproxy.config.models import HostConfig
+    from reverseproxy.identity import AgentIdentity
     from reverseproxy.transport.mux import MuxSession
 
 log = Logger()
@@ -120,6 +122,7 @@ class Host(ABC):
     @ivar retired: whether it has left its cluster, and only finishes what it
         has begun.
     @ivar cluster: the cluster that it is a member of now.
+    @ivar identity: who has brought it; L{None} for a host that no agent has.
     @ivar kin: hosts of the same agent, itself among them, where that is known:
         what ends one of them may well end the others.
     @cvar returns: whether this kind of host tends to come back by itself soon
@@ -141,6 +144,7 @@ class Host(ABC):
         "healthy",
         "healthy_since",
         "hostname",
+        "identity",
         "kin",
         "load",
         "max_connections",
@@ -183,6 +187,7 @@ class Host(ABC):
         self.closed = False
         self.retired = False
         self.cluster: Cluster | None = None
+        self.identity: AgentIdentity | None = None
         self.kin: Collection[Host] = ()
 
     def __repr__(self) -> str:
@@ -602,7 +607,7 @@ class ReverseHost(Host):
         self.closed = True
         if self._close_deadline is not None and self._close_deadline.active():
             self._close_deadline.cancel()
-        self._leave(f"connection lost: {reason.getErrorMessage()}")
+        self._leave(f"connection lost: {loss(reason)}")
         self._end_lease()
 
 
@@ -694,4 +699,4 @@ class MuxHost(Host):
     def _lost(self, reason: Failure) -> None:
         """The connection is lost, and with it the host; the streams are told after this."""
         self.closed = True
-        self._leave(f"connection lost: {reason.getErrorMessage()}")
+        self._leave(f"connection lost: {loss(reason)}")

@@ -33,7 +33,7 @@ from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.cluster.subsets import Population, SubsetBalancer
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
-from reverseproxy.logs import Throttle, shorten
+from reverseproxy.logs import Throttle, counted, shorten
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.meter import LoadMeter
@@ -501,12 +501,13 @@ class Cluster:
         elif not host.faults:
             host.faults = Fault.ORDERED
         log.info(
-            "cluster {cluster}: host {host} {hostname} joined with weight {weight}, {count} hosts now",
+            "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
             cluster=self.name,
             host=host.address,
-            hostname=shorten(host.hostname),
-            weight=host.weight,
+            hosts=counted(len(self.hosts), "host"),
             count=len(self.hosts),
+            weight=host.weight,
+            **_told_of(host),
         )
         for task in self._tasks:
             task.joined(host)
@@ -547,12 +548,13 @@ class Cluster:
         for task in self._tasks:
             task.left(host)
         log.info(
-            "cluster {cluster}: host {host} {hostname} left, {count} hosts now: {reason}",
+            "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
             cluster=self.name,
             host=host.address,
-            hostname=shorten(host.hostname),
+            hosts=counted(len(self.hosts), "host"),
             count=len(self.hosts),
             reason=reason,
+            **_told_of(host),
         )
         return healthy
 
@@ -697,6 +699,20 @@ class Cluster:
         while self._waiters:
             waiter, _ = self._waiters.popitem(last=False)
             waiter.errback(self._no_host())
+
+
+def _told_of(host: Host) -> dict[str, str]:
+    """Fields of a line of the log that say whose host this is: what is proved, and what is claimed."""
+    identity = host.identity
+    if identity is None:
+        name = shorten(host.hostname)
+        return {"who": f" ({name})" if name else "", "hostname": name}
+    return {
+        "who": f" of {identity}",
+        "identity": identity.principal,
+        "agent_id": identity.agent_id,
+        "claimed_host_name": shorten(identity.claim),
+    }
 
 
 def _suits(host: Host, context: PickContext) -> bool:

@@ -120,7 +120,11 @@ class TunnelAgentConfig(Model):
     credential_config: Mapping[str, Any] = key(
         {}, "Options of the credential policy.", ours=True, secret=True
     )
-    host_name: Text = key("", "A name for this agent, which the server shows and logs.", ours=True)
+    host_name: Text = key(
+        "",
+        "What this agent calls itself. Servers show it as a claim, beside who it has proved to be.",
+        ours=True,
+    )
     weight: Annotated[Int, between(1, 128)] = key(
         10, "The share of requests that each connection asks for, from 1 to 128.", ours=True
     )

@@ -63,6 +63,7 @@ class KeyInfo:
     @ivar required: whether documents must have it, and not empty.
     @ivar nullable: whether C{null} is the same as an absent key.
     @ivar choices: the values that are acted on, if there is only a choice of them.
+    @ivar any_case: whether a value may be written in any case; the one of C{choices} counts.
     @ivar later: further values that MOSN knows, and why they are not acted on.
     @ivar skipped: further values, and why what they stand for can be left out.
     @ivar strict: whether any other value is an error unless the file says
@@ -86,6 +87,7 @@ class KeyInfo:
     required: bool = False
     nullable: bool = True
     choices: tuple[str, ...] = ()
+    any_case: bool = False
     later: Mapping[str, str] = dataclasses.field(default_factory=dict)
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     strict: bool = False

@@ -439,6 +439,8 @@ class Tree:
         """Put something in place of a value that is not acted on."""
         if not isinstance(value, str) or value in info.choices:
             return value
+        if info.any_case and value.upper() in info.choices:
+            return value.upper()
         if not value:
             return info.fallback
         if value in info.skipped:

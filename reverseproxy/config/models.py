@@ -183,7 +183,7 @@ class ServerConfig(Model):
     mosn_server_name: Text = key("", "A name for humans.")
     default_log_path: Text = key("", 'The log: a file, or "stdout"; empty means standard output.')
     default_log_level: Text = key(
-        "INFO", "The log level, in upper case.", choices=LOG_LEVELS, fallback="INFO"
+        "INFO", "The log level, in any case.", choices=LOG_LEVELS, any_case=True, fallback="INFO"
     )
     max_log_size_per_hour: Annotated[Int, between(0, 2**63 - 1)] = key(
         1_000_000,

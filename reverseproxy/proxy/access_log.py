@@ -26,6 +26,17 @@ C{downstream_local_address}                            us, towards the client
 C{upstream_host}                                       the chosen host
 C{upstream_local_address}                              us, towards the host
 C{upstream_cluster}                                    the chosen cluster
+C{agent}                                               who has brought the host, as
+                                                       proved: C{token:NAME},
+                                                       C{certificate:SUBJECT} or
+                                                       C{unproved}
+C{agent_certificate}                                   the subject of its verified
+                                                       certificate
+C{agent_policy}                                        the policy that judged its
+                                                       credential
+C{agent_id}                                            tells agents' processes apart
+C{agent_claim}                                         what it calls itself
+                                                       (C{host_name}), not proved
 C{upstream_transport_failure_reason}                   why the exchange failed
 C{connection_id}, C{upstream_connection_id}            numbers of connections
 C{worker}                                              the number of the worker
@@ -66,6 +77,7 @@ from twisted.logger import Logger
 from reverseproxy.clock import wall_time
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.logs import LogFile, Throttle, escape, format_time
 
 log = Logger()
@@ -119,6 +131,7 @@ class AccessRecord:
     @ivar upstream_host: the host: its name if it has one, else its address.
     @ivar upstream_local: our address towards the host.
     @ivar cluster: the cluster of the route.
+    @ivar agent: who has brought the host; L{None} if no agent has.
     @ivar flag: why the proxy itself ended or answered it, in a few words; empty
         when the host answered.
     @ivar request_received: seconds from the start until the request went
@@ -149,6 +162,7 @@ class AccessRecord:
     upstream_host: str = ""
     upstream_local: str = ""
     cluster: str = ""
+    agent: AgentIdentity | None = None
     flag: str = ""
     request_received: float | None = None
     response_received: float | None = None
@@ -206,6 +220,15 @@ def _uri(record: AccessRecord) -> str:
     return _quoted(f"{record.path}?{record.query}" if record.query else record.path)
 
 
+def _of_agent(get: Callable[[AgentIdentity], str]) -> _Getter:
+    """Say something of the agent that has brought the host."""
+
+    def getter(record: AccessRecord) -> str:
+        return _NONE if record.agent is None else _quoted(get(record.agent))
+
+    return getter
+
+
 _VARIABLES: Final[dict[str, _Getter]] = {
     "duration": lambda record: _duration(record.duration),
     "request_received_duration": lambda record: _duration(record.request_received),
@@ -221,6 +244,11 @@ _VARIABLES: Final[dict[str, _Getter]] = {
     "upstream_host": lambda record: _quoted(record.upstream_host),
     "upstream_local_address": lambda record: _quoted(record.upstream_local),
     "upstream_cluster": lambda record: _quoted(record.cluster),
+    "agent": _of_agent(lambda agent: agent.principal),
+    "agent_certificate": _of_agent(lambda agent: "" if agent.certificate is None else str(agent.certificate)),
+    "agent_policy": _of_agent(lambda agent: agent.policy),
+    "agent_id": _of_agent(lambda agent: agent.agent_id),
+    "agent_claim": _of_agent(lambda agent: agent.claim),
     "upstream_transport_failure_reason": lambda record: _quoted(record.flag),
     "connection_id": lambda record: record.connection_id or _NONE,
     "upstream_connection_id": lambda record: record.upstream_connection_id or _NONE,
@@ -361,7 +389,7 @@ def _json_formatter(listener: str, worker: int = 0) -> Formatter:
     """Make the function that makes a JSON line."""
 
     def render(record: AccessRecord) -> str:
-        headers = record.request_headers
+        headers, agent = record.request_headers, record.agent
         values: dict[str, Any] = {
             "time": format_time(record.start),
             "listener": listener,
@@ -383,6 +411,9 @@ def _json_formatter(listener: str, worker: int = 0) -> Formatter:
             "bytes_sent": record.bytes_sent,
             "cluster": record.cluster,
             "upstream_host": record.upstream_host,
+            "agent": None if agent is None else agent.principal,
+            "agent_id": None if agent is None else agent.agent_id,
+            "agent_claim": None if agent is None else agent.claim,
             "upstream_local": record.upstream_local,
             "flag": record.flag,
             "connection_id": record.connection_id or None,

@@ -1002,6 +1002,7 @@ class Exchange(Attempts):
             upstream_host="" if host is None else host.address,
             upstream_local=self.upstream_local,
             cluster="" if cluster is None else cluster.name,
+            agent=None if host is None else host.identity,
             flag=self.flag,
             request_received=None if self.request_sent_at is None else self.request_sent_at - started,
             response_received=None if self.response_at is None else self.response_at - started,

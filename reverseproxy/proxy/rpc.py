@@ -638,6 +638,7 @@ class RpcProxy(Rebindable):
                 upstream_host="" if host is None else host.address,
                 upstream_local=exchange.upstream_local,
                 cluster="" if exchange.cluster is None else exchange.cluster.name,
+                agent=None if host is None else host.identity,
                 flag=exchange.flag,
                 request_received=_since(started, exchange.request_sent_at),
                 response_received=_since(started, exchange.response_at),

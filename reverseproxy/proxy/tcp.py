@@ -30,6 +30,7 @@ from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
@@ -131,6 +132,7 @@ class TcpProxy(RelayEnd):
         self._started = 0.0
         self._failure = ""
         self._host_address = ""
+        self._agent: AgentIdentity | None = None
 
     # IDrainable
 
@@ -193,6 +195,7 @@ class TcpProxy(RelayEnd):
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
         self._host_address = host.address
+        self._agent = host.identity
         # Counted once: a reverse host that fails has left its cluster by the time it has failed.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
@@ -331,6 +334,7 @@ class TcpProxy(RelayEnd):
                 local=self._info.local,
                 upstream_host=self._host_address,
                 cluster="" if self._cluster is None else self._cluster.name,
+                agent=self._agent,
                 flag=self._failure,
             )
         )

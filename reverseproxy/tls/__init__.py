@@ -20,6 +20,7 @@ __all__ = [
     "inspect_factory",
     "negotiated_protocol",
     "peer_identity",
+    "peer_subject",
     "too_weak_for_http2",
     "wrap_client",
     "wrap_server",
@@ -27,7 +28,12 @@ __all__ = [
 
 from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.endpoint import client_endpoint
-from reverseproxy.tls.identity import negotiated_protocol, peer_identity, too_weak_for_http2
+from reverseproxy.tls.identity import (
+    negotiated_protocol,
+    peer_identity,
+    peer_subject,
+    too_weak_for_http2,
+)
 from reverseproxy.tls.inspector import inspect_factory
 from reverseproxy.tls.reload import CertificateReloader, IReloadable
 from reverseproxy.tls.transport import TlsTransport, wrap_client, wrap_server

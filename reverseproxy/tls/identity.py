@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["certificate_identity", "negotiated_protocol", "peer_identity", "too_weak_for_http2"]
+__all__ = [
+    "certificate_identity",
+    "certificate_subject",
+    "negotiated_protocol",
+    "peer_identity",
+    "peer_subject",
+    "too_weak_for_http2",
+]
 
 import json
 from hashlib import sha256
@@ -11,6 +18,7 @@ from typing import Any
 from cryptography import x509
 from twisted.protocols.policies import ProtocolWrapper
 
+from reverseproxy.identity import MAX_NAME, MAX_NAMES, CertificateSubject
 from reverseproxy.tls.contexts import Loaded
 from reverseproxy.tls.transport import TlsTransport
 
@@ -25,6 +33,17 @@ def peer_identity(transport: object) -> str | None:
         it and whenever; L{None} without TLS, during the handshake, without a
         certificate, or if it was not verified.
     """
+    subject = peer_subject(transport)
+    return None if subject is None else subject.key
+
+
+def peer_subject(transport: object) -> CertificateSubject | None:
+    """
+    Say whom the certificate of a connection's peer belongs to.
+
+    @param transport: what a protocol was connected to.
+    @return: see L{peer_identity}, which is the C{key} of it.
+    """
     tls = _tls_of(transport)
     if tls is None or not tls.established:
         return None
@@ -35,7 +54,7 @@ def peer_identity(transport: object) -> str | None:
     certificate = connection.get_peer_certificate()
     if certificate is None or not isinstance(loaded, Loaded) or not loaded.verifies:
         return None
-    return certificate_identity(certificate.to_cryptography())
+    return certificate_subject(certificate.to_cryptography())
 
 
 def certificate_identity(certificate: x509.Certificate) -> str | None:
@@ -44,6 +63,16 @@ def certificate_identity(certificate: x509.Certificate) -> str | None:
 
     @return: an opaque string, or L{None} if the certificate names nobody, or
         if its names can't be read.
+    """
+    subject = certificate_subject(certificate)
+    return None if subject is None else subject.key
+
+
+def certificate_subject(certificate: x509.Certificate) -> CertificateSubject | None:
+    """
+    Say whom a certificate belongs to.
+
+    @return: L{None} if it names nobody, or if its names can't be read.
     """
     try:
         subject = certificate.subject.rfc4514_string()
@@ -56,7 +85,19 @@ def certificate_identity(certificate: x509.Certificate) -> str | None:
         return None
     if not subject and not names:
         return None
-    return "x509:" + sha256(json.dumps([subject, names]).encode()).hexdigest()
+    key = "x509:" + sha256(json.dumps([subject, names]).encode()).hexdigest()
+    shown = tuple(f"{_KINDS.get(kind, kind)}:{name}"[:MAX_NAME] for kind, name in names[:MAX_NAMES])
+    return CertificateSubject(key, subject[:MAX_NAME], shown)
+
+
+# As OpenSSL writes them.
+_KINDS = {
+    "DNSName": "DNS",
+    "IPAddress": "IP",
+    "RFC822Name": "email",
+    "UniformResourceIdentifier": "URI",
+    "DirectoryName": "DirName",
+}
 
 
 def _general_name(name: x509.GeneralName) -> tuple[str, str]:

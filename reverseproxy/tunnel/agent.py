@@ -28,6 +28,7 @@ from reverseproxy.cluster.endpoints import Building, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
+from reverseproxy.logs import counted
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.tunnel.discovery import Target
@@ -255,8 +256,9 @@ class Peer:
             slot.drain()
         if links:
             log.info(
-                "agent of cluster {cluster}: draining {count} connections to {server}, at most {seconds:g} s",
+                "agent of cluster {cluster}: draining {connections} to {server}, at most {seconds:g} s",
                 cluster=self._plan.config.cluster,
+                connections=counted(len(links), "connection"),
                 count=len(links),
                 server=self.name,
                 seconds=seconds,
@@ -311,8 +313,9 @@ class Peer:
                 return
             await deferLater(clock, DRAIN_POLL)
         log.warn(
-            "agent of cluster {cluster}: {count} connections to {server} still busy, closed",
+            "agent of cluster {cluster}: {connections} to {server} still busy, closed",
             cluster=self._plan.config.cluster,
+            connections=counted(len(quiet_since), "connection"),
             count=len(quiet_since),
             server=self.name,
         )
@@ -439,9 +442,10 @@ class Agent(Service):
             return
         self._peers[target] = peer
         log.info(
-            "agent of cluster {cluster}: dialling {server}, {count} connections",
+            "agent of cluster {cluster}: dialling {server}, {connections}",
             cluster=self.plan.config.cluster,
             server=peer.name,
+            connections=counted(self.plan.config.connection_num, "connection"),
             count=self.plan.config.connection_num,
         )
         peer.start()

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from reverseproxy.addresses import is_unix
+from reverseproxy.identity import AgentIdentity, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
 from reverseproxy.wire.extra import MAX_RETRY_AFTER, Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status, effective_weight
@@ -102,6 +103,7 @@ class Accepted:
     @ivar principal: whom a credential proved the agent to be; L{None} without one.
     @ivar announcement: what the agent says of itself if it is one of ours.
     @ivar policy: the credential policy that the agent had to use; empty if none was demanded.
+    @ivar used_policy: the one by which its credential was judged; empty without a credential.
     """
 
     cluster: str
@@ -110,6 +112,23 @@ class Accepted:
     principal: Principal | None
     announcement: Announcement | None
     policy: str = ""
+    used_policy: str = ""
+
+    def identify(self, info: ConnectionInfo) -> AgentIdentity:
+        """
+        Put together who the agent is: what it has proved, and what it says.
+
+        @param info: the connection that it came over.
+        """
+        announcement, principal = self.announcement, self.principal
+        return AgentIdentity(
+            name="" if principal is None else principal.name,
+            policy=self.used_policy,
+            certificate=info.subject,
+            claim=self.host_name,
+            agent_id="" if announcement is None else shown_agent_id(announcement.agent),
+            version=0 if announcement is None else announcement.version,
+        )
 
     def response(self, mux: str = "", window: int = 0) -> InitResponse:
         """
@@ -240,6 +259,7 @@ class Admission:
             principal=principal,
             announcement=Announcement.from_extra(init.extra),
             policy=self.demanded_policy(init.cluster_name),
+            used_policy="" if checked is None else init.credential_policy,
         )
 
     def close_validator(self, proof: CloseProof | None, cluster: str) -> IConnectionValidator | None:

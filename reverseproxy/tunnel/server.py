@@ -433,6 +433,7 @@ class TunnelConnection(Handover):
         held = self._held = HeldConnection(
             host, accepted.cluster, self._info, accepted.principal, announcement, accepted.policy
         )
+        host.identity = accepted.identify(self._info)
         server.registry.add(held)
         host.kin = server.registry.kin(held)
         decoder, self._decoder = self._decoder, None  # there is nothing left for it to do

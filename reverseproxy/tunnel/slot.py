@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import HandshakePostponed, HandshakeRefused
-from reverseproxy.logs import Throttle
+from reverseproxy.logs import Throttle, loss
 from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.wire.tunnel import Status
 
@@ -222,7 +222,7 @@ class SlotCore:
             log.error(
                 "{slot}: {reason}; given up after {failures} attempts (connect_retry_times)",
                 slot=self.name,
-                reason=reason.getErrorMessage(),
+                reason=loss(reason),
                 failures=failures,
             )
             self.enter(SlotState.EXHAUSTED)
@@ -231,7 +231,7 @@ class SlotCore:
         log.warn(
             "{slot}: {reason}; failure {failures}, next attempt in {delay:.2f} s",
             slot=self.name,
-            reason=reason.getErrorMessage(),
+            reason=loss(reason),
             failures=failures,
             delay=delay,
         )
@@ -290,7 +290,7 @@ class SlotCore:
             "{slot}: connection lost after {lived:.1f} s: {reason}; next attempt in {delay:.2f} s",
             slot=self.name,
             lived=lived,
-            reason=reason.getErrorMessage(),
+            reason=loss(reason),
             delay=delay,
         )
         self.wait(slot, delay)

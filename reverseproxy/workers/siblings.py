@@ -29,6 +29,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.balancers import is_settled
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import PickContext
 from reverseproxy.tunnel.handshake import Principal, Requester
 from reverseproxy.workers.borrowing import BorrowedHost, Borrower, RelayedHost
@@ -82,6 +83,7 @@ def _join(cluster: Cluster, host: Host) -> Message:
             "metadata": dict(host.metadata),
             "single": host.single,
             "spoken": host.spoken,
+            "identity": None if host.identity is None else host.identity.to_json(),
         }
     }
 
@@ -178,6 +180,8 @@ class Siblings:
         else:
             host = RelayedHost(link, cluster, facts, self._clock, gone)
         host.spoken = facts["spoken"]
+        if facts["identity"] is not None:
+            host.identity = AgentIdentity.from_json(facts["identity"])
         old = link.hosts.get((cluster.name, host.address))
         if old is not None:
             old.close("replaced by a new connection from the same address")

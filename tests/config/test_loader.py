@@ -784,9 +784,12 @@ class WarningTests(SynchronousTestCase):
         self.check(
             TUNNEL_SERVER,
             "servers[0].default_log_level",
-            "debug",
-            ': "debug" is not known; INFO is used instead (choices: TRACE, DEBUG, INFO, WARN, ERROR, FATAL)',
+            "loud",
+            ': "loud" is not known; INFO is used instead (choices: TRACE, DEBUG, INFO, WARN, ERROR, FATAL)',
         )
+        for level in ("debug", "Debug", "DEBUG"):
+            loaded = parse(edited(TUNNEL_SERVER, ("servers[0].default_log_level", level)))
+            self.assertEqual((loaded.config.server.default_log_level, loaded.warnings), ("DEBUG", ()))
         config = parse(edited(TUNNEL_SERVER, (f"{CLUSTER}.lb_type", "LB_ORIGINAL_DST"))).config
         self.assertEqual(config.cluster_manager.clusters[0].lb_type, "LB_ROUNDROBIN")
 

@@ -192,7 +192,7 @@ class SignalTests(IntegrationTestCase):
                 client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 await threaded(silent.accept)
                 proxy.signal("TERM")
-                await proxy.logged("waits for 1 connections")
+                await proxy.logged("waits for 1 connection")
                 begun = time.monotonic()
                 proxy.signal("INT")
                 await proxy.logged("what is still under way is cut off")

@@ -198,7 +198,7 @@ class EndTests(WorkersTestCase):
         held = fetch(client, "/hold?key=cut")
         await fetch(backend.port, "/held?key=cut&n=1")
         cloud.signal("TERM")
-        await cloud.logged("^listener clientListener waits for 1 connections")
+        await cloud.logged("^listener clientListener waits for 1 connection")
         cloud.signal("INT")
         self.assertEqual(await cloud.ended(), 0)
         await self.assertFailure(held, OSError, http.client.HTTPException)

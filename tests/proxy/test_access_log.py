@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy import logs
 from reverseproxy.errors import ConfigError
+from reverseproxy.identity import AgentIdentity, CertificateSubject
 from reverseproxy.proxy import access_log
 from reverseproxy.proxy.access_log import DEFAULT_FORMAT, AccessLog, AccessRecord
 
@@ -114,6 +115,38 @@ class WorkerTests(AccessLogTestCase):
     def test_json(self) -> None:
         self.assertEqual(json.loads(self.worker("json", 2))["worker"], 2)
         self.assertNotIn("worker", json.loads(self.worker("json", 0)))
+
+
+class AgentTests(AccessLogTestCase):
+    """Who has brought the host: what is proved, and what is claimed."""
+
+    SUBJECT = CertificateSubject("x509:ab", "CN=edge-7", ("DNS:edge-7.example",))
+    FORMAT = "%agent% %agent_certificate% %agent_policy% %agent_id% %agent_claim%"
+
+    def test_text(self) -> None:
+        agent = AgentIdentity("edge-7", "static", self.SUBJECT, "box 1", "0123456789ab", 1)
+        self.assertEqual(
+            self.line(self.FORMAT, full_record(agent=agent)),
+            "token:edge-7 CN=edge-7 static 0123456789ab box 1",
+        )
+
+    def test_unproved(self) -> None:
+        agent = AgentIdentity(claim='token:admin"')
+        self.assertEqual(self.line(self.FORMAT, full_record(agent=agent)), 'unproved - - - token:admin\\"')
+
+    def test_no_agent(self) -> None:
+        self.assertEqual(self.line(self.FORMAT, full_record()), "- - - - -")
+
+    def test_known_variables(self) -> None:
+        self.assertEqual(self.log(self.FORMAT).warnings, ())
+
+    def test_json(self) -> None:
+        agent = AgentIdentity(certificate=self.SUBJECT, claim="box", agent_id="0123456789ab")
+        found = json.loads(self.line("json", full_record(agent=agent)))
+        self.assertEqual(
+            {key: value for key, value in found.items() if key.startswith("agent")},
+            {"agent": "certificate:CN=edge-7", "agent_id": "0123456789ab", "agent_claim": "box"},
+        )
 
 
 class FormatTests(AccessLogTestCase):

@@ -659,7 +659,7 @@ class DrainTests(AgentTestCase):
             self.assertNoResult(drained)
             bench.turn(0.25)
         self.successResultOf(drained)
-        self.assertIn("1 connections to 10.0.0.1:9999 still busy, closed", events.text())
+        self.assertIn("1 connection to 10.0.0.1:9999 still busy, closed", events.text())
         self.assertTrue(wire.closed)
         self.assert_over(bench)
 

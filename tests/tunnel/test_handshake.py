@@ -85,7 +85,9 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_success_with_a_credential(self) -> None:
         answer = self.accepted(admission(), init("c", "static", "anna"))
-        self.assertEqual(answer, Accepted("c", "", 10, Principal("static", "anna"), None))
+        self.assertEqual(
+            answer, Accepted("c", "", 10, Principal("static", "anna"), None, used_policy="static")
+        )
 
     def test_credential_rejected(self) -> None:
         self.refused(

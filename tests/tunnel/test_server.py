@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.balancers import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
+from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.tunnel.guesses import FREE
 from reverseproxy.tunnel.server import TunnelConnection, TunnelServer
@@ -122,6 +123,58 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual((host.address, host.hostname, host.weight), ("10.0.0.1:50001", "edge", 7))
         self.assertFalse(connection.closed)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def joined_by(self, connection: Connection) -> tuple[AgentIdentity, str]:
+        """Who the last host is of, and what the log says when it leaves."""
+        host = list(self.cluster.hosts.values())[-1]
+        assert host.identity is not None
+        with capture() as events:
+            connection.lose()
+        return host.identity, events.text()
+
+    def test_identity_by_token(self) -> None:
+        """The proved name counts, in the log too, and the one that is claimed is marked as such."""
+        server = self.server(credential_policy="judge")
+        self.judge.verdict = Identity("edge-7")
+        extra = Announcement("secret-id", "192.168.0.2:4000").to_extra()
+        init = ConnectionInit(
+            "blue", host_name="boss", credential_policy="judge", credential="x", extra=extra
+        )
+        with capture() as events:
+            connection = self.join(server, init=init)
+        who = 'of agent edge-7 (token of policy judge) that calls itself "boss"'
+        self.assertEqual(
+            events.text(), f"cluster blue: host 10.0.0.1:50001 {who} joined with weight 10, 1 host now"
+        )
+        self.assertEqual((events[0]["identity"], events[0]["claimed_host_name"]), ("token:edge-7", "boss"))
+        identity, text = self.joined_by(connection)
+        self.assertEqual((identity.principal, identity.version), ("token:edge-7", 1))
+        self.assertEqual(identity.agent_id, shown_agent_id("secret-id"))
+        self.assertNotIn("secret-id", events.text() + text)
+        self.assertEqual(
+            text,
+            f"cluster blue: host 10.0.0.1:50001 {who} left, 0 hosts now: "
+            "connection lost: the other end closed the connection",
+        )
+
+    def test_identity_by_certificate(self) -> None:
+        subject = CertificateSubject("x509:ab", "CN=edge-7")
+        connection = self.join(self.server(), identity=subject.key, subject=subject, secure=True)
+        identity, text = self.joined_by(connection)
+        self.assertEqual(identity.certificate, subject)
+        self.assertIn("host 10.0.0.1:50001 of agent CN=edge-7 (certificate) left", text)
+
+    def test_identity_of_nobody(self) -> None:
+        """Neither a claim, nor a credential that is nobody's in particular, proves anything."""
+        connection = self.join(self.server(), init=ConnectionInit("blue", host_name="boss"))
+        identity, text = self.joined_by(connection)
+        self.assertFalse(identity.proved)
+        self.assertIn('of an unproved agent that calls itself "boss" left', text)
+        self.judge.verdict = Identity("")
+        init = ConnectionInit("blue", credential_policy="judge", credential="x")
+        identity, text = self.joined_by(self.join(self.server(), init=init))
+        self.assertEqual((identity.proved, identity.policy), (False, "judge"))
+        self.assertIn("of an unproved agent (policy judge names nobody) left", text)
 
     def test_byte_by_byte(self) -> None:
         connection = self.connect(self.server())

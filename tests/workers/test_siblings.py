@@ -8,6 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.host import MuxHost, ReverseHost
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.testing import Recorder
 from reverseproxy.tunnel.handshake import Principal, Requester
@@ -36,6 +37,9 @@ class AnnouncementTests(SynchronousTestCase):
         )
         [relayed] = [host for host in world.hosts(2) if isinstance(host, RelayedHost)]
         self.assertEqual((relayed.weight, relayed.hostname, relayed.metadata), (7, "edge", {"zone": "a"}))
+        [owned] = [host for host in world.hosts(0) if isinstance(host, MuxHost)]
+        self.assertIsNotNone(owned.identity)
+        self.assertEqual(relayed.identity, owned.identity)
         addresses = {frozenset(host.address for host in world.hosts(number)) for number in range(3)}
         self.assertEqual(len(addresses), 1)
 
@@ -87,6 +91,7 @@ class AnnouncementTests(SynchronousTestCase):
             "metadata": {},
             "single": False,
             "spoken": "",
+            "identity": AgentIdentity("edge", "static", claim="box").to_json(),
         }
         siblings._received(link, {"join": facts})
         self.assertEqual(world.hosts(0), [own])
@@ -94,6 +99,7 @@ class AnnouncementTests(SynchronousTestCase):
         world.turn()
         [uncovered] = world.hosts(0)
         self.assertIsInstance(uncovered, RelayedHost)
+        self.assertEqual(uncovered.identity, AgentIdentity("edge", "static", claim="box"))
         self.assertTrue(theirs.closed or theirs.retired)
         siblings._received(link, {"leave": own.address, "cluster": CLUSTER})
         self.assertEqual(world.hosts(0), [])
