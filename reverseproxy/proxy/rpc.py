@@ -287,8 +287,8 @@ class RpcProxy(Rebindable):
         if decoder.error is not None:
             self._broken(str(decoder.error))
         else:
-            if decoder.in_frame and self._idle_timer is None and not self._lost:
-                self._watch_idle()
+            if decoder.in_frame:
+                self._watch_frame()
             self.update_reading()
             self._close_if_done()
 
@@ -480,6 +480,15 @@ class RpcProxy(Rebindable):
         self._abort(flag)
 
     # time
+
+    def _watch_frame(self) -> None:
+        """Look whether the rest of a frame comes, in what may be less than an idle connection has."""
+        timer = self._idle_timer
+        if timer is not None and timer.getTime() > self._last_byte + self.settings.stream_idle:
+            timer.cancel()
+            timer = None
+        if timer is None and not self._lost:
+            self._watch_idle()
 
     def _watch_idle(self) -> None:
         """Look whether the connection is idle, and again when it could be."""

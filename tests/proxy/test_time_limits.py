@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.proxy.farewell import LINGER, STALL
-from reverseproxy.wire.bolt import Bolt, Status
+from reverseproxy.wire.bolt import Bolt, Status, encode_request, encode_response
+from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
 from reverseproxy.wire.http2_frames import ErrorCode
+from reverseproxy.wire.xprotocol import XProtocol
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire, World
 from tests.proxy.rpc_world import Peer, request, response
@@ -21,6 +24,37 @@ from tests.wire.http2_frames import GET, POST
 
 HOUR = 3600
 GRPC = [(b"te", b"trailers"), (b"content-type", b"application/grpc")]
+
+
+class Rpc(NamedTuple):
+    """What is different from one RPC protocol to the other."""
+
+    protocol: Callable[[], XProtocol]
+    ask: Callable[[int, str], bytes]
+    answer: Callable[[int, bytes], bytes]
+    good: int
+    timeout: int
+    id_ends: int
+
+
+def _invocation(number: int, service: str) -> bytes:
+    return encode_frame(0xC2, number, b"".join(map(encode_string, ("2.0.2", service, "1.0", "say"))))
+
+
+RPC = {
+    "bolt": Rpc(Bolt, request, response, 0, Status.TIMEOUT, 9),
+    "boltv2": Rpc(
+        lambda: Bolt(2),
+        lambda number, service: encode_request(number, {"service": service}, timeout=0, version=2),
+        lambda number, content: encode_response(number, content=content, version=2),
+        0,
+        Status.TIMEOUT,
+        10,
+    ),
+    "dubbo": Rpc(
+        Dubbo, _invocation, lambda number, content: encode_frame(2, number, content, 20), 20, 30, 12
+    ),
+}
 
 
 class Http1Tests(SynchronousTestCase):
@@ -251,33 +285,66 @@ class Http2Tests(SynchronousTestCase):
 
 
 class RpcTests(SynchronousTestCase):
-    def set_up(self, service: str = "quick", **settings: Any) -> tuple[RpcWorld, Peer, Peer]:
-        world = RpcWorld(1, idle_timeout=None, **settings)
+    def set_up(
+        self, service: str = "quick", rpc: Rpc = RPC["bolt"], **settings: Any
+    ) -> tuple[RpcWorld, Peer, Peer]:
+        world = RpcWorld(1, idle_timeout=None, protocol=rpc.protocol(), **settings)
         client = world.client()
-        client.send(request(5, service))
+        client.send(rpc.ask(5, service))
         return world, client, world.host()
 
     def test_a_response_that_comes_slowly(self) -> None:
-        world, client, host = self.set_up()
-        answer = response(host.one().id, b"x" * 100)
-        for start in range(0, len(answer) - 20, 20):
-            host.wire.send(answer[start : start + 20])
-            world.run(60, 1)
-        host.wire.send(answer[start + 20 :])
-        self.assertEqual(client.answers(), [(5, 0)])
+        for name, rpc in RPC.items():
+            world, client, host = self.set_up(rpc=rpc)
+            answer = rpc.answer(host.one().id, b"x" * 100)
+            for start in range(0, len(answer) - 20, 20):
+                host.wire.send(answer[start : start + 20])
+                world.run(60, 1)
+            host.wire.send(answer[start + 20 :])
+            self.assertEqual(client.answers(), [(5, rpc.good)], name)
 
     def test_a_response_that_stands_still(self) -> None:
-        world, client, host = self.set_up(stream_idle=40.0)
-        host.wire.send(response(host.one().id, b"x" * 100)[:50])
-        world.run(53, 1)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
-        self.assertEqual(world.records[0].flag, "the host sent nothing of the response for 40s")
+        for name, rpc in RPC.items():
+            world, client, host = self.set_up(rpc=rpc, stream_idle=40.0)
+            host.wire.send(rpc.answer(host.one().id, b"x" * 100)[:50])
+            world.run(39, 1)
+            self.assertEqual(client.answers(), [], name)
+            world.run(14, 1)
+            self.assertEqual(client.answers(), [(5, rpc.timeout)], name)
+            self.assertEqual(world.records[0].flag, "the host sent nothing of the response for 40s")
+
+    def test_a_request_that_stands_still(self) -> None:
+        """Whatever an idle connection may take."""
+        for idle in (None, 10.0, 3600.0):
+            for name, rpc in RPC.items():
+                world = RpcWorld(1, idle_timeout=idle, stream_idle=40.0, protocol=rpc.protocol())
+                client = world.client()
+                asked = rpc.ask(5, "echo")
+                for start in range(0, len(asked) - 1, 10):
+                    client.wire.send(asked[start : start + 10][: len(asked) - 1 - start])
+                    world.run(39, 1)
+                self.assertFalse(client.wire.lost, name)
+                world.run(2, 1)
+                self.assertTrue(client.wire.lost, name)
 
     def test_the_response_to_another(self) -> None:
-        world, client, host = self.set_up()
-        host.wire.send(response(host.one().id + 1, b"x" * 100)[:50])
-        world.run(3, 0.5)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        """Only its id says whose it is."""
+        for name, rpc in RPC.items():
+            world, client, host = self.set_up(rpc=rpc)
+            host.wire.send(rpc.answer(host.one().id + 1, b"x" * 100)[:50])
+            world.run(3, 0.5)
+            self.assertEqual(client.answers(), [(5, rpc.timeout)], name)
+
+    def test_a_response_of_which_not_even_the_id_has_come(self) -> None:
+        """It counts as begun: whose it is can't be told."""
+        for name, rpc in RPC.items():
+            world, client, host = self.set_up(rpc=rpc)
+            answer = rpc.answer(host.one().id, b"x")
+            host.wire.send(answer[: rpc.id_ends - 1])
+            world.run(30, 1)
+            self.assertEqual(client.answers(), [], name)
+            host.wire.send(answer[rpc.id_ends - 1 :])
+            self.assertEqual(client.answers(), [(5, rpc.good)], name)
 
     def test_a_request_that_is_taken_slowly(self) -> None:
         world = RpcWorld(1, idle_timeout=None)
@@ -313,5 +380,11 @@ class RpcTests(SynchronousTestCase):
         self.assertEqual(client.answers(), [(6, Status.TIMEOUT)])
 
     def test_partial_ids(self) -> None:
-        data = bytearray(response(77, b"x"))
-        self.assertEqual([Bolt().partial_id(data[:size]) for size in (4, 8, 9, 20)], [None, None, 77, 77])
+        for name, rpc in RPC.items():
+            data = bytearray(rpc.answer(77, b"x"))
+            sizes = (1, rpc.id_ends - 1, rpc.id_ends, len(data) - 1)
+            found = [rpc.protocol().partial_id(data[:size]) for size in sizes]
+            self.assertEqual(found, [None, None, 77, 77], name)
+        # All of Java's long, as it came.
+        data = bytearray(encode_frame(2, 2**63 - 1, b"x", 20))
+        self.assertEqual(Dubbo().partial_id(data[:12]), 2**63 - 1)
