@@ -245,10 +245,18 @@ class ProxyConfig(Model):
         "that a client that is slow is never broken off, but one that stands still is.",
         ours=True,
     )
+    request_timeout: Span = key(
+        0.0,
+        "How long it may take until all of a request has come, with its body, if no response has begun "
+        "before; 0 means any time, as long as something comes now and then. It bounds what clients can "
+        "hold open with a byte now and then, and any upload over a slow line as well. What waits because "
+        "the host does not take it is not held against the client.",
+        ours=True,
+    )
     upgrade_idle_timeout: Span | None = key(
         None,
-        "The same for what upgraded requests carry, such as WebSockets. Absent: connection_idle_timeout of "
-        "the listener if that is given, else 1h.",
+        "The same as stream_idle_timeout for what upgraded requests carry, such as WebSockets. Absent: "
+        "connection_idle_timeout of the listener if that is given, else 1h.",
         ours=True,
     )
     timeout_includes_response: Bool = key(

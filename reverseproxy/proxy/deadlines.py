@@ -42,6 +42,9 @@ class Clock(Enum):
     IDLE = auto()
     """The time without a byte in either direction."""
 
+    REQUEST = auto()
+    """The time for all of the request to come, where that is wanted."""
+
     END = auto()
     """The time for the response to come to its end, where that is wanted."""
 
@@ -61,11 +64,13 @@ class Limits(NamedTuple):
     @ivar begin: from the end of the request until the response begins.
     @ivar idle: without a byte in either direction.
     @ivar to_the_end: whether C{begin} bounds the whole response.
+    @ivar due: when all of the request must have come.
     """
 
     begin: float
     idle: float
     to_the_end: bool = False
+    due: float = inf
 
     @property
     def period(self) -> float:
@@ -87,6 +92,7 @@ class State(NamedTuple):
         said that it is at work.
     @ivar excused: whether what it waits for has a clock of its own: a queue, or
         a peer beyond which somebody else decides.
+    @ivar blocked: whether the rest of the request waits for us, or for the host.
     """
 
     stage: Stage
@@ -96,6 +102,7 @@ class State(NamedTuple):
     taken: Hashable
     unsettled: bool
     excused: bool
+    blocked: bool = False
 
 
 class Pace:
@@ -155,6 +162,10 @@ class Watch:
         if self._pace.look(state.moved, state.excused) >= LOOKS:
             return Clock.IDLE
         again = now + limits.period
+        if state.stage is Stage.REQUEST and limits.due < inf:
+            if limits.due > now:
+                return min(again, limits.due)
+            return again if state.blocked else Clock.REQUEST
         if limits.to_the_end and state.stage is Stage.RESPONSE and state.asked_at < inf:
             end = state.asked_at + limits.begin
             if end <= now:

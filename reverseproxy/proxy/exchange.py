@@ -530,7 +530,7 @@ class Exchange(Attempts):
             timeout /= LOOKS  # to see when it is sent
         period = downstream.settings.look_period
         if route.idle_timeout is not None:
-            period = route.idle_timeout / LOOKS
+            period = min(route.idle_timeout / LOOKS, downstream.settings.request_time)
         passage = self._passage
         begun = self.started if passage is None else passage.over_at
         downstream.set_look(begun + (timeout if timeout < period else period))
@@ -1049,7 +1049,7 @@ class Exchange(Attempts):
         to_the_end = route.timeout_to_end
         if to_the_end is None:
             to_the_end = self._downstream.settings.timeout_to_end
-        return Limits(begin, idle, to_the_end)
+        return Limits(begin, idle, to_the_end, self._begun + self._downstream.settings.request_time)
 
     def _state(self, client: IUpstream | None) -> State:
         downstream, host = self._downstream, self.host
@@ -1075,6 +1075,7 @@ class Exchange(Attempts):
             (stage is Stage.REQUEST and self._phase == WAITING)
             or (returns and (self._full or unsent.size > 0))
             or (downstream.info.reverse and (downstream.full or waits.size > 0)),
+            self._phase == WAITING or self._full or unsent.size > 0,
         )
 
     def look(self, now: float) -> float:
@@ -1109,6 +1110,11 @@ class Exchange(Attempts):
                 reason = f"the client took nothing of the response {reason}"
             else:
                 reason = f"the host sent nothing of the response {reason}"
+        elif clock is Clock.REQUEST:
+            status = 408
+            key = "request_timeout of the proxy filter"
+            allowed = format_duration(self._downstream.settings.request_time)
+            reason = f"not all of the request came within {allowed}"
         else:
             key = "timeout of the route, or x-mosn-global-timeout"
             what = "begin" if clock is Clock.BEGIN else "come to its end"

@@ -126,6 +126,7 @@ class Http1Settings:
         request is broken off, if its route does not say; infinity for never.
     @ivar session_idle: the same for what an upgraded request carries; L{None} for
         never.
+    @ivar request_time: seconds for all of a request to come; infinity for any time.
     @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
         the route does not say.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
@@ -148,6 +149,7 @@ class Http1Settings:
     linger: float = LINGER
     random: Callable[[], float] = random
     stream_idle: float = STALL
+    request_time: float = inf
     session_idle: float | None = None
     timeout_to_end: bool = False
     complaints: Throttle = field(init=False, compare=False)
@@ -155,7 +157,7 @@ class Http1Settings:
     misses: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "look_period", self.stream_idle / LOOKS)
+        object.__setattr__(self, "look_period", min(self.stream_idle / LOOKS, self.request_time))
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
         object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
 

@@ -120,6 +120,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
         stream_idle=plan.config.stream_idle_timeout or inf,
+        request_time=plan.config.request_timeout or inf,
         session_idle=session_idle(plan.config.upgrade_idle_timeout, plan.idle_timeout),
         timeout_to_end=plan.config.timeout_includes_response,
     )
@@ -154,6 +155,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
         stream_idle=plan.config.stream_idle_timeout or inf,
+        request_time=plan.config.request_timeout or inf,
         timeout_to_end=plan.config.timeout_includes_response,
     )
     return Candidate(name, protocol.detect, with_idle_timeout(settings, RpcProxy))

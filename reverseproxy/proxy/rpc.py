@@ -102,6 +102,7 @@ class RpcSettings:
     @ivar access_log: called with each exchange that has ended.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
+    @ivar request_time: seconds for all of a frame to come; infinity for any time.
     @ivar stream_idle: seconds without a byte in which nothing of a frame has come,
         or a client has taken nothing of what waits for it, after which it is cut
         off; infinity for any time.
@@ -123,6 +124,7 @@ class RpcSettings:
     abort_on_half_close: bool = False
     random: Callable[[], float] = random
     stream_idle: float = STALL_TIMEOUT
+    request_time: float = inf
     timeout_to_end: bool = False
     complaints: Throttle = field(init=False, compare=False)
 
@@ -167,6 +169,7 @@ class RpcProxy(Rebindable):
         self._eof = False
         self._unwanted = 0
         self._last_byte = 0.0
+        self._frame_began = 0.0  # when the first of a frame came that is not complete
         self._idle_timer: IDelayedCall | None = None
         self._write_timer: IDelayedCall | None = None
         self._stall_timer: IDelayedCall | None = None
@@ -288,7 +291,11 @@ class RpcProxy(Rebindable):
             self._broken(str(decoder.error))
         else:
             if decoder.in_frame:
+                if frames or not self._frame_began:
+                    self._frame_began = now
                 self._watch_frame()
+            else:
+                self._frame_began = 0.0
             self.update_reading()
             self._close_if_done()
 
@@ -319,7 +326,9 @@ class RpcProxy(Rebindable):
         if reading != self._reading:
             self._reading = reading
             if reading:
-                self._last_byte = self._clock.seconds()
+                self._last_byte = now = self._clock.seconds()
+                if self._frame_began:
+                    self._frame_began = now
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
@@ -484,7 +493,9 @@ class RpcProxy(Rebindable):
     def _watch_frame(self) -> None:
         """Look whether the rest of a frame comes, in what may be less than an idle connection has."""
         timer = self._idle_timer
-        if timer is not None and timer.getTime() > self._last_byte + self.settings.stream_idle:
+        settings = self.settings
+        due = min(self._last_byte + settings.stream_idle, self._frame_began + settings.request_time)
+        if timer is not None and timer.getTime() > due:
             timer.cancel()
             timer = None
         if timer is None and not self._lost:
@@ -495,15 +506,24 @@ class RpcProxy(Rebindable):
         self._idle_timer = None
         in_frame = self._decoder.in_frame
         timeout = self.settings.stream_idle if in_frame else self.settings.idle_timeout
-        if timeout is None or timeout == inf or self._closing:
+        if timeout is None or self._closing:
             return
-        left = self._last_byte + timeout - self._clock.seconds()
+        now = self._clock.seconds()
+        left = self._last_byte + timeout - now
         if self._exchanges or not self._reading:
             left = max(left, timeout)
-        if left <= 0 and not in_frame:
+        request_time = self.settings.request_time
+        if in_frame and self._reading and self._frame_began + request_time <= now:
+            what = f"not all of a frame has come within {format_duration(request_time)}; see request_timeout"
+            self._too_slow(what, "the client sends too slowly")
+            return
+        if in_frame:
+            left = min(left, max(self._frame_began + request_time - now, request_time / LOOKS))
+        elif left <= 0:
             left = self._still_taking(timeout)
         if left > 0:
-            self._idle_timer = self._clock.callLater(left, self._watch_idle)
+            if left < inf:
+                self._idle_timer = self._clock.callLater(left, self._watch_idle)
         elif in_frame:
             idle = format_duration(timeout)
             self._too_slow(

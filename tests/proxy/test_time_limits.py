@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.config.durations import format_duration
 from reverseproxy.proxy.farewell import LINGER, STALL
 from reverseproxy.wire.bolt import Bolt, Status, encode_request, encode_response
 from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
@@ -161,6 +162,61 @@ class Http1Tests(SynchronousTestCase):
         self.assertIn(b" 408 ", client.take())
         self.over(world, "the client sent nothing of the request for 5m0s", 408)
 
+    def test_an_upload_that_takes_too_long(self) -> None:
+        """If that is bounded, a byte now and then does not help."""
+        for seconds, idle in ((20.0, 300.0), (20.0, 8.0), (200.0, 300.0)):
+            route = {"cluster_name": "c", "idle_timeout": f"{idle:.0f}s"}
+            routes = [{"match": {"prefix": "/"}, "route": route}]
+            for more in ({}, {"routes": routes}):
+                world = World(request_time=seconds, **more)
+                client = self.ask(world, b"Content-Length: 600", line=b"POST / HTTP/1.1")
+                with capture() as events:
+                    for _ in range(int(seconds) - 1):
+                        world.turn(1)
+                        client.send(b"x")
+                    self.assertEqual(client.take(), b"")
+                    world.turn(1)
+                self.assertIn(b" 408 ", client.take())
+                self.assertIn("see request_timeout of the proxy filter", events.text())
+                self.over(world, f"not all of the request came within {format_duration(seconds)}", 408)
+
+    def test_an_upload_that_is_complete_in_time(self) -> None:
+        world = World(request_time=20.0)
+        client = self.ask(world, b"Content-Length: 2", line=b"POST / HTTP/1.1")
+        client.send(b"x")
+        world.run(19, 1)
+        client.send(b"x")
+        world.run(30, 1)
+        world.host().send(respond(b"Content-Length: 1"))
+        world.run(30, 1)
+        world.host().send(b"x")
+        self.assertIn(b" 200 ", client.take())
+
+    def test_an_upload_beside_its_response(self) -> None:
+        """What has been answered is in nobody's way."""
+        world = World(request_time=20.0)
+        client = self.ask(world, b"Content-Length: 100", line=b"POST / HTTP/1.1")
+        client.send(b"x" * 10)
+        world.host().send(respond(b"Content-Length: 1"))
+        for _ in range(90):
+            world.turn(1)
+            client.send(b"x")
+        world.host().send(b"x")
+        self.assertTrue(client.take().endswith(b"\r\n\r\nx"))
+
+    def test_a_host_that_takes_no_upload_in_time(self) -> None:
+        world = World(request_time=20.0)
+        world.endpoint.automatic = False
+        client = self.ask(world, b"Content-Length: 600000", line=b"POST / HTTP/1.1")
+        client.send(b"x" * 200_000)
+        for _ in range(1000):
+            world.turn(1)
+            world.host().receive(1)
+        self.assertEqual(client.take(), b"")
+        world.host().receive()
+        world.run(100, 1)
+        self.assertIn(b" 408 ", client.take())
+
     def test_a_host_that_never_continues(self) -> None:
         world = World()
         client = self.ask(world, b"Content-Length: 60", b"Expect: 100-continue", line=b"POST /quick HTTP/1.1")
@@ -269,6 +325,17 @@ class Http2Tests(SynchronousTestCase):
         world.host().send(respond(b"Content-Length: 0"))
         self.assertEqual(client[number].status, 200)
 
+    def test_an_upload_that_takes_too_long(self) -> None:
+        world, client = self.world(request_time=20.0)
+        number = client.ask([*POST[:3], (b":path", b"/quick")], b"x", end=False)
+        for _ in range(19):
+            world.turn(1)
+            client.send(client.data(number, b"x"))
+        self.assertNotIn(number, client.look().messages)
+        world.turn(1)
+        self.assertEqual(client[number].status, 408)
+        self.assertEqual(world.records[0].flag, "not all of the request came within 20s")
+
     def test_a_ping_behind_a_large_request(self) -> None:
         world = Http2World(routes=HTTP2, cluster={"keepalive": {"interval": 10.0, "timeout": 1.0}})
         client = world.connect()
@@ -326,6 +393,32 @@ class RpcTests(SynchronousTestCase):
                 self.assertFalse(client.wire.lost, name)
                 world.run(2, 1)
                 self.assertTrue(client.wire.lost, name)
+
+    def test_a_request_that_takes_too_long(self) -> None:
+        """If that is bounded, a byte now and then does not help, nor do other requests under way."""
+        for idle in (None, 10.0, 3600.0):
+            for name, rpc in RPC.items():
+                world = RpcWorld(1, idle_timeout=idle, request_time=20.0, protocol=rpc.protocol())
+                client = world.client()
+                client.wire.send(rpc.ask(4, "echo"))
+                world.run(30, 1)
+                asked = rpc.ask(5, "echo")
+                for start in range(20):
+                    self.assertFalse(client.wire.lost, name)
+                    client.wire.send(asked[start : start + 1])
+                    world.turn(1)
+                self.assertTrue(client.wire.lost, name)
+
+    def test_requests_that_come_in_time(self) -> None:
+        for name, rpc in RPC.items():
+            world = RpcWorld(1, idle_timeout=None, request_time=20.0, protocol=rpc.protocol())
+            client = world.client()
+            asked = rpc.ask(5, "echo") * 30
+            for start in range(0, len(asked), 15):
+                client.wire.send(asked[start : start + 15])
+                world.turn(5)
+            self.assertFalse(client.wire.lost, name)
+            self.assertEqual(world.cluster.taken, 30)
 
     def test_the_response_to_another(self) -> None:
         """Only its id says whose it is."""
