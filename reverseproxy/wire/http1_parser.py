@@ -218,7 +218,9 @@ class Parser:
             else:
                 self._show(raw, len(partial))
         except httptools.HttpParserUpgrade:
-            pass  # which is decided elsewhere
+            # Whether it is one is decided elsewhere, but where the head ends is not for llhttp to say.
+            if end < 4:
+                return self._refused(text, HttpError(self.fault, "a bare LF in the head"))
         except (httptools.HttpParserError, HttpError) as error:
             return self._refused(text, error)
         self._partial = b""

@@ -54,7 +54,7 @@ from reverseproxy.wire.tunnel import FrameDecoder as TunnelDecoder
 from reverseproxy.wire.tunnel import GracefulClose, encode
 from reverseproxy.wire.xprotocol import FrameDecoder, XProtocol
 from reverseproxy.workers.messages import MessageReader
-from tests.fuzz import seeds
+from tests.fuzz import seeds, worlds
 
 SIZES: Final = (1, 2, 3, 5, 9, 17, 64, 500)
 
@@ -469,9 +469,16 @@ def _http2_seeds() -> list[bytes]:
     return seeds.http2(Encoder)
 
 
+def _through(play: Callable[[bytes, list[bytes]], None]) -> Callable[[bytes], None]:
+    return lambda data: play(*pieces(data))
+
+
 TARGETS: Final[dict[str, Target]] = {
     "http1_requests": Target(http1_requests, seeds.http1_requests),
     "http1_responses": Target(http1_responses, seeds.http1_responses),
+    "proxied_requests": Target(_through(worlds.proxied_requests), seeds.http1_requests),
+    "proxied_responses": Target(_through(worlds.proxied_responses), seeds.http1_responses),
+    "proxied_http2": Target(_through(worlds.proxied_http2), _http2_seeds),
     "http2_server": Target(http2_server, _http2_seeds),
     "http2_client": Target(http2_client, _http2_seeds),
     "mux_streams": Target(mux_streams, seeds.mux_streams),

@@ -31,6 +31,7 @@ BAD_REQUESTS: list[tuple[str, bytes, int]] = [
     ("LF behind the target and a field", get(line=b"GET /a\nHost:b HTTP/1.1", host=b""), 400),
     ("LF and a length", get(line=b"POST /a\nContent-Length:b HTTP/1.1", body=b"abc"), 400),
     ("LF behind a method of its own", get(line=b"LIST /a\nX:b HTTP/1.1"), 400),
+    ("LF behind CONNECT", get(line=b"CONNECT a:80\n", host=b"\5\r\n"), 400),
     ("LF within a URL", get(line=b"GET http://a/\nX:b HTTP/1.1"), 400),
     ("LF and an asterisk", get(line=b"OPTIONS *\nX:b HTTP/1.1"), 400),
     # lengths
