@@ -98,7 +98,7 @@ class _Hosts:
         busy = True
         while busy:
             self._hosts += [_Host(wire) for wire in self._wires[len(self._hosts) :]]
-            busy = any([host.look() for host in self._hosts])
+            busy = any(host.look() for host in self._hosts)
 
 
 def _fail(message: str) -> None:
