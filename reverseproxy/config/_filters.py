@@ -26,7 +26,7 @@ __all__ = [
     "StreamFilterConfig",
 ]
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, ValidationInfo, field_validator
@@ -45,6 +45,7 @@ from reverseproxy.config._values import (
     or_default,
     quote,
 )
+from reverseproxy.config.networks import IpRange, networks_of
 
 _LIMITED: Final = 509
 """The status of what flow control refuses, as MOSN has it (C{LimitExceededCode})."""
@@ -65,17 +66,6 @@ def _final_status(code: int) -> int:
     return code
 
 
-def _ip_range(text: str) -> str:
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(
-            f"{quote(text)} is neither an IP address nor a range of them; "
-            'write one such as "10.0.0.1" or "10.0.0.0/8"'
-        ) from None
-    return text
-
-
 def _not_negative(value: float) -> float:
     if value < 0:
         raise ValueError(f"{value} is negative; write 0 or a number above it")
@@ -92,22 +82,14 @@ class IpListConfig(Model):
     strict_keys = True
 
     action: Action = key("allow", 'Whether they may: "allow" or "deny"; empty means "allow".')
-    addrs: tuple[Annotated[Text, AfterValidator(_ip_range)], ...] = key(
+    addrs: tuple[IpRange, ...] = key(
         (), 'IP addresses, and ranges of them such as "10.0.0.0/8".', required=True
     )
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """The addresses; those of IPv4 that are written as IPv6 are IPv4."""
-        return tuple(_unmapped(ip_network(text, strict=False)) for text in self.addrs)
-
-
-def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return IPv4Network((mapped, network.prefixlen - 96))
-    return network
+        """The addresses; see L{networks_of}."""
+        return networks_of(self.addrs)
 
 
 class IpAccessConfig(Model):

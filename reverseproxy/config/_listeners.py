@@ -26,7 +26,15 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._filters import StreamFilterConfig
@@ -47,6 +55,7 @@ from reverseproxy.config._values import (
     or_default,
     quote,
 )
+from reverseproxy.config.networks import EVERYBODY, IpRange
 
 _HEADER_SIZE: Final = 8192
 _FRAME_SIZE: Final = 16 * 1024 * 1024
@@ -80,8 +89,9 @@ class HttpOptions(Model):
     )
     x_forwarded: Literal["off", "append", "replace"] = key(
         "off",
-        'What to do with the headers X-Forwarded-For, -Proto and -Host: leave them alone ("off"), add to '
-        'what came ("append"), or set them anew ("replace").',
+        'What to do with the headers X-Forwarded-For, -Proto and -Host: add nothing to what came ("off"), '
+        'add to it ("append"), or set them anew ("replace"). Of a client that is not believed nothing has '
+        "come; see trusted_proxies.",
         ours=True,
     )
 
@@ -182,6 +192,13 @@ class ProtocolOptions(Model):
     sub_protocol: Text = key("", 'The protocols that "X" as downstream_protocol stands for, with commas.')
 
 
+def _not_everybody(text: str, check: ValidatorFunctionWrapHandler) -> str:
+    return text if text == EVERYBODY else str(check(text))
+
+
+Believed = Annotated[IpRange, WrapValidator(_not_everybody), Kind("text")]
+
+
 class ProxyConfig(Model):
     """
     Requests: parsed, routed, forwarded.
@@ -231,6 +248,15 @@ class ProxyConfig(Model):
         acted=False,
         quiet=True,
         why="not acted on: requests take no threads that could be too many",
+    )
+    trusted_proxies: tuple[Believed, ...] = key(
+        (),
+        "The addresses of clients, and ranges of them, that are proxies of one's own. What they say of their "
+        "requests is believed: X-Forwarded-..., X-Real-IP and Forwarded, x-mosn-... and times in RPC frames. "
+        "Requests of others go on without these fields, and their frames can make a time shorter only. Unix "
+        'sockets and the connections of tunnel agents are believed anyhow; "*" is everybody, as in MOSN.',
+        ours=True,
+        protects=True,
     )
     abort_on_half_close: Bool = key(
         False,

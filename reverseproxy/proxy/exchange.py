@@ -16,7 +16,8 @@ from __future__ import annotations
 
 __all__ = ["REQUEST_BUFFER", "Exchange", "IDownstream", "IUpstream"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -45,12 +46,14 @@ from reverseproxy.routing import (
     Redirect,
     RequestFacts,
     RouteResult,
+    Timeouts,
     normalize_path,
     patience,
     shown,
     timeouts,
 )
 from reverseproxy.transport.backlog import NOTHING, Backlog
+from reverseproxy.wire.border import FORWARDED, LOOKALIKE
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy
 from reverseproxy.wire.upgrades import agrees
@@ -150,6 +153,16 @@ class IUpstream(IUpgraded, Protocol):
     def abort(self, reason: str) -> None:
         """Break the exchange off; it hears nothing more."""
 
+    def leave(self, release: Callable[[], None]) -> bool:
+        """
+        End the exchange, which does not want the response any more, without a loss for the host.
+
+        All of the request has been sent.
+
+        @param release: to be called when the host can be used again.
+        @return: whether that is done; if not, L{abort} costs the host nothing.
+        """
+
 
 class IDownstream(Protocol):
     """
@@ -226,6 +239,7 @@ class Exchange(Attempts):
     __slots__ = (
         "_answered",
         "_asked_at",
+        "_asks",
         "_client",
         "_downstream",
         "_facts",
@@ -272,6 +286,7 @@ class Exchange(Attempts):
     _full: bool  # the connection to the host holds enough
     _asked_at: float  # when all of the request had come; 0.0 if that was at once
     _tried_at: float  # when the attempt has begun, if there is a time for one
+    _asks: Timeouts | None  # if the request itself says how long it may take
     _watch: Watch | None  # once it has taken so long that somebody looks
     _response_head: ResponseHead | None
 
@@ -290,6 +305,7 @@ class Exchange(Attempts):
         self.request_complete = self._answered = self._full = False
         self.request_sent_at = self.response_at = self._client = self._route = None
         self._facts = self._try_timer = self._response_head = self._passage = self._watch = None
+        self._asks = None
 
     @property
     def response_started(self) -> bool:
@@ -386,6 +402,8 @@ class Exchange(Attempts):
         if limit and head.length > limit:
             self.fail(413, f"request body larger than {limit} bytes")
             return
+        if head.dropped:
+            self._note_dropped(head.dropped)
         router = settings.router
         if settings.filters is not None:
             self._passage = settings.filters.passage(self._filtered(), router)
@@ -400,6 +418,23 @@ class Exchange(Attempts):
             self._follow(result, facts)
         else:
             self._answer_for(result, facts or self._gather_facts())
+
+    def _note_dropped(self, marks: int) -> None:
+        """Say that the client is not believed, which may be a proxy that should be."""
+        downstream = self._downstream
+        settings = downstream.settings
+        if settings.strips.allow():
+            fields = "lookalikes of fields that proxies set, such as X_Forwarded_For"
+            if marks != LOOKALIKE:
+                fields = "X-Forwarded-... or similar fields" if marks & FORWARDED else "x-mosn-... fields"
+            log.info(
+                "{listener}: {fields} of {peer} are left out, as it is not one of trusted_proxies of the "
+                "proxy filter ({suppressed} requests without such a line before)",
+                listener=settings.listener,
+                fields=fields,
+                peer=downstream.info.remote,
+                suppressed=settings.strips.suppressed,
+            )
 
     def _answer_for(self, result: RouteResult | None, facts: RequestFacts) -> None:
         """Answer a request that goes to no host."""
@@ -524,7 +559,10 @@ class Exchange(Attempts):
             self.fail(502, f"hosts can't be spoken to in {self.protocol}")
             return
         lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
-        total, self._try_timeout = route.times if lookup is None else timeouts(route, lookup)
+        times = route.times
+        if lookup is not None:
+            times = self._asks = timeouts(route, lookup)
+        total, self._try_timeout = times[:2]
         timeout = self._timeout = total or inf
         if self.received or not self.request_complete:
             timeout /= LOOKS  # to see when it is sent
@@ -772,7 +810,7 @@ class Exchange(Attempts):
         cluster, host = self.cluster, self.host
         if cluster is None or host is None:
             return False
-        if cluster.watches_answers:
+        if cluster.watches_answers and not (status == 504 and self._asks is not None and self._asks.asked):
             cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
         if (status < 500 and not self.retry.status_codes) or not self.retry.wants(status):
             return False
@@ -915,11 +953,14 @@ class Exchange(Attempts):
         if left > 0:
             self._try_timer = self._clock.callLater(left, self._try_timed_out)
             return
+        if self._asks is not None and self._asks.attempt_asked:
+            self._leave(client)
+        else:
+            cluster, host = self.cluster, self.host
+            if cluster is not None and host is not None and cluster.watches_answers:
+                cluster.report(host, Outcome.RESET)
+            client.abort("an attempt took too long")
         self._client = None
-        cluster, host = self.cluster, self.host
-        if cluster is not None and host is not None and cluster.watches_answers:
-            cluster.report(host, Outcome.RESET)
-        client.abort("an attempt took too long")
         reason = (
             f"the host did not answer within {format_duration(self._try_timeout)}, the time for one attempt"
         )
@@ -927,6 +968,16 @@ class Exchange(Attempts):
         self._complain(reason, key, LogLevel.warn)
         if not self._again(Cause.TRY_TIMEOUT, False):
             self.fail(504, reason)
+
+    def _leave(self, client: IUpstream) -> None:
+        """Let go of a connection, as the request has not given the host more time: that is not its fault."""
+        lease, cluster = self._lease, self.cluster
+        if lease is not None and cluster is not None and lease.single and self.request_complete:
+            self._client = None
+            if client.leave(partial(cluster.release, lease)):
+                self._lease = None
+                return
+        client.abort("the request has no more time")
 
     def _stop_try_timer(self) -> None:
         timer, self._try_timer = self._try_timer, None
@@ -1040,7 +1091,9 @@ class Exchange(Attempts):
 
     def _limits(self, route: ClusterRoute) -> Limits:
         idle = self._idle
-        begin = patience(route, self.head.lookup, idle)
+        downstream = self._downstream
+        believed = downstream.settings.trust.believes(downstream.info)
+        begin = patience(route, self.head.lookup, idle, believed)
         if begin is None:
             begin = self._timeout
         elif self.received > REQUEST_BUFFER:
@@ -1048,8 +1101,8 @@ class Exchange(Attempts):
             begin = max(begin, idle)
         to_the_end = route.timeout_to_end
         if to_the_end is None:
-            to_the_end = self._downstream.settings.timeout_to_end
-        return Limits(begin, idle, to_the_end, self._begun + self._downstream.settings.request_time)
+            to_the_end = downstream.settings.timeout_to_end
+        return Limits(begin, idle, to_the_end, self._begun + downstream.settings.request_time)
 
     def _state(self, client: IUpstream | None) -> State:
         downstream, host = self._downstream, self.host
@@ -1119,6 +1172,10 @@ class Exchange(Attempts):
             key = "timeout of the route, or x-mosn-global-timeout"
             what = "begin" if clock is Clock.BEGIN else "come to its end"
             reason = f"the response did not {what} within {format_duration(limits.begin)}"
+        client, asks = self._client, self._asks
+        if clock is Clock.BEGIN and client is not None and asks is not None and asks.total_asked:
+            self._client = None
+            self._leave(client)
         self._complain(reason, key, LogLevel.info if status in (408, STALLED) else LogLevel.warn)
         self.fail(status, reason)
 

@@ -41,6 +41,7 @@ from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
+from reverseproxy.proxy.trust import NOBODY, Trust
 from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
@@ -83,6 +84,9 @@ MISS_RATE = 0.2
 
 MISS_BURST = 10
 """How many of them may come at once."""
+
+STRIP_RATE = 1 / 3600
+"""Lines about fields of requests that were dropped, in each second: a file that lacks a key is worth one."""
 
 
 _HTTP2_HEAD_SIZE = Http2Options().max_header_list_size
@@ -130,9 +134,11 @@ class Http1Settings:
     @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
         the route does not say.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
+    @ivar trust: whom to believe what requests say of themselves.
     @ivar complaints: bounds the lines about bad requests.
     @ivar look_period: seconds from one look at a request to the next.
     @ivar misses: bounds the lines about requests that no virtual host takes.
+    @ivar strips: bounds the lines about fields that were dropped.
     """
 
     listener: str
@@ -152,14 +158,17 @@ class Http1Settings:
     request_time: float = inf
     session_idle: float | None = None
     timeout_to_end: bool = False
+    trust: Trust = NOBODY
     complaints: Throttle = field(init=False, compare=False)
     look_period: float = field(init=False, compare=False)
     misses: Throttle = field(init=False, compare=False)
+    strips: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "look_period", min(self.stream_idle / LOOKS, self.request_time))
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
         object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
+        object.__setattr__(self, "strips", Throttle(self.clock, STRIP_RATE))
 
 
 def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool:
@@ -209,7 +218,7 @@ class Http1Proxy(Switchable):
             )
         self.default_host = b"localhost" if is_unix(info.local) else info.local.encode("ascii")
         self._clock = settings.clock
-        self._parser = RequestParser(*head_limits(options, info.reverse))
+        self._parser = RequestParser(*head_limits(options, info.reverse), settings.trust.foreign(info))
         self._exchange: Exchange | None = None
         self._events: deque[Event] = deque()
         self._running = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool", "IExchange"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -32,6 +32,7 @@ from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import HttpError
 from reverseproxy.proxy.http1_switch import Switchable
+from reverseproxy.proxy.leftover import Leftover
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
 from reverseproxy.sockets import tune
@@ -191,6 +192,14 @@ class Http1Client(Switchable):
             # The host goes with it, and must not be picked any more from now on.
             self._pool.host.close(reason)
         self.transport.abortConnection()
+
+    def leave(self, release: Callable[[], None]) -> bool:
+        """See L{reverseproxy.proxy.exchange.IUpstream}: a connection that is a host has a moment to go on."""
+        if self.closed or self.full or not self._pool.exclusive:
+            return False
+        self._exchange = Leftover(self, self._pool.clock, release)
+        self.resume()
+        return True
 
     def drop(self) -> None:
         """Close the connection now; the exchange, if any, hears of the loss."""

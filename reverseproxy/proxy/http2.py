@@ -42,6 +42,7 @@ from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.sockets import heed_reset
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.transport.backlog import Backlog
+from reverseproxy.wire.border import NOTHING
 from reverseproxy.wire.grpc import error_fields, error_trailers, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
@@ -61,12 +62,13 @@ _WARNED: Final = b"draining"
 """The PING behind the first GOAWAY: its answer says that that has arrived."""
 
 
-def limits_of(options: Http2Options, reverse: bool = False) -> Http2Limits:
+def limits_of(options: Http2Options, reverse: bool = False, foreign: int = NOTHING) -> Http2Limits:
     """
     Say what clients may do, as it is configured.
 
     @param reverse: whether the client is a tunnel server, which adds something
         to what it has taken, perhaps in HTTP/1, within limits of its own.
+    @param foreign: the marks of fields that they may not set.
     """
     size, fields = options.max_header_list_size, options.max_headers_count
     if reverse:
@@ -78,6 +80,7 @@ def limits_of(options: Http2Options, reverse: bool = False) -> Http2Limits:
         stream_window=options.initial_window_size,
         max_resets=options.max_resets,
         max_control_frames=options.max_control_frames,
+        foreign=foreign,
     )
 
 
@@ -332,7 +335,8 @@ class Http2Proxy(Http2Protocol):
         told = partial(note_loss, settings.complaints, settings.listener, info.remote)
         parting = Parting(settings.linger, settings.stream_idle, info.reverse, told)
         # MOSN may acknowledge our SETTINGS before it has sent its own: it gets none before that.
-        http2 = ServerConnection(limits_of(options, info.reverse), ours, silent=info.reverse, mosn=not ours)
+        limits = limits_of(options, info.reverse, settings.trust.foreign(info))
+        http2 = ServerConnection(limits, ours, silent=info.reverse, mosn=not ours)
         super().__init__(http2, settings.clock, parting)
         self.settings = settings
         self.info = info

@@ -271,6 +271,10 @@ class Http2Call:
         self._client.forget(self)
         self._client.flush()
 
+    def leave(self, release: Callable[[], None]) -> bool:
+        """See L{reverseproxy.proxy.exchange.IUpstream}: a stream is broken off without harm."""
+        return False
+
     def abort(self, reason: str) -> None:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
         self._exchange = None

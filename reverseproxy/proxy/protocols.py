@@ -35,6 +35,7 @@ from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
 from reverseproxy.proxy.http2 import Http2Proxy
 from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
+from reverseproxy.proxy.trust import Trust
 from reverseproxy.proxy.xprotocols import dialect_of, xprotocol_names
 from reverseproxy.routing import Router
 
@@ -123,6 +124,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         request_time=plan.config.request_timeout or inf,
         session_idle=session_idle(plan.config.upgrade_idle_timeout, plan.idle_timeout),
         timeout_to_end=plan.config.timeout_includes_response,
+        trust=Trust(plan.config.trusted_proxies),
     )
 
 
@@ -157,6 +159,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         stream_idle=plan.config.stream_idle_timeout or inf,
         request_time=plan.config.request_timeout or inf,
         timeout_to_end=plan.config.timeout_includes_response,
+        trust=Trust(plan.config.trusted_proxies),
     )
     return Candidate(name, protocol.detect, with_idle_timeout(settings, RpcProxy))
 

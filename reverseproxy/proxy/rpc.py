@@ -46,6 +46,7 @@ from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.rpc_deadlines import Deadlines
 from reverseproxy.proxy.rpc_exchange import RpcExchange
 from reverseproxy.proxy.rpc_upstream import Batch, RpcClient
+from reverseproxy.proxy.trust import NOBODY, Trust
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport.backlog import backlog_of
@@ -108,6 +109,7 @@ class RpcSettings:
         off; infinity for any time.
     @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
         the route does not say.
+    @ivar trust: whom to believe what requests say of themselves.
     @ivar complaints: bounds the lines about clients, and about times that are over.
     """
 
@@ -126,6 +128,7 @@ class RpcSettings:
     stream_idle: float = STALL_TIMEOUT
     request_time: float = inf
     timeout_to_end: bool = False
+    trust: Trust = NOBODY
     complaints: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +141,7 @@ class RpcProxy(Rebindable):
     One client connection.
 
     @ivar batch: see L{reverseproxy.proxy.rpc_exchange.IRpcOwner}.
+    @ivar believed: the same.
     """
 
     transport: Any
@@ -147,6 +151,7 @@ class RpcProxy(Rebindable):
         self.info = info
         self.protocol = settings.protocol
         self.batch: Batch | None = None
+        self.believed = settings.trust.believes(info)
         self._clock = settings.clock
         self._decoder = FrameDecoder(
             settings.protocol, settings.max_frame + (HEAD_ROOM if info.reverse else 0)

@@ -34,9 +34,11 @@ from reverseproxy.routing import (
     Redirect,
     RequestFacts,
     RouteResult,
+    Timeouts,
     timeouts,
 )
 from reverseproxy.transport.backlog import NOTHING
+from reverseproxy.wire.border import FORWARDED, MOSN, without
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
 if TYPE_CHECKING:
@@ -75,12 +77,14 @@ class IRpcOwner(IRpcDownstream, Protocol):
 
     @ivar batch: where connections wait to be flushed, while what was read from
         this one is handled.
+    @ivar believed: whether to believe what requests say of themselves.
     """
 
     settings: RpcSettings
     info: ConnectionInfo
     protocol: XProtocol
     batch: Batch | None
+    believed: bool
 
     def block(self, client: RpcClient) -> None:
         """A connection to a host is full: read no more until it is not."""
@@ -118,6 +122,7 @@ class RpcExchange(Attempts):
     """
 
     __slots__ = (
+        "_asks",
         "_client",
         "_downstream",
         "_facts",
@@ -170,12 +175,19 @@ class RpcExchange(Attempts):
         self._try_timeout = 0.0
         self._sent_at = 0.0
         self._said_by: ClusterRoute | None = None  # how long it may take; L{None}: by the request itself
+        self._asks: Timeouts | None = None  # if the request itself says how long it may take
         self._watch: FrameWatch | None = None  # once it has taken so long that somebody looks
 
     def begin(self) -> None:
         """Find a route, and a host."""
         downstream = self._downstream
         settings = downstream.settings
+        if not downstream.believed:
+            try:
+                self._drop_fields()
+            except RpcHeaderError as error:
+                self.fail(UNDECODABLE, str(error))
+                return
         facts = RequestFacts.of_rpc(self.frame.header, self.protocol, self._variable)
         if settings.filters is not None:
             request = FilteredRequest(facts, "", downstream.info, self.frame.body_size)
@@ -215,6 +227,14 @@ class RpcExchange(Attempts):
         except RpcHeaderError as error:
             self.fail(UNDECODABLE, str(error))
 
+    def _drop_fields(self) -> None:
+        """Take out the headers that a stranger may not set."""
+        fields = self.frame.fields()
+        if fields is not None:
+            kept = without(fields, MOSN | FORWARDED)
+            if len(kept) < len(fields):
+                self.frame.set_fields(kept)
+
     def _remove_headers(self, names: set[str]) -> None:
         """Send a request on without some of its headers."""
         removed = {name.encode("ascii") for name in names}
@@ -244,8 +264,12 @@ class RpcExchange(Attempts):
             self.fail(502, f"{downstream.protocol.name} can't be turned into {route.upstream_protocol}")
             return
         self.retry = route.retry
-        total, self._try_timeout = timeouts(route, frame.header, frame.timeout)
-        if not frame.timeout and total == route.timeout:
+        believed = downstream.believed
+        times = timeouts(route, frame.header if believed else None, frame.timeout, believed)
+        total, self._try_timeout = times[:2]
+        if times.asked:
+            self._asks = times
+        if not times.total_asked and total == route.timeout:
             self._said_by = route
             if self.size > LARGE:
                 total /= LOOKS  # to see when it is sent
@@ -352,7 +376,8 @@ class RpcExchange(Attempts):
         status = 0
         if self.retry.wants(599) or self.retry.status_codes or cluster.watches_answers:
             status = downstream.protocol.http_status(frame)
-            self._report(Outcome.of_status(status))
+            if status != TOO_LATE or self._asks is None:
+                self._report(Outcome.of_status(status))
             if self.retry.wants(status) and self._may_try_again(status, False, True):
                 self._next_attempt(False)
                 return
@@ -441,7 +466,8 @@ class RpcExchange(Attempts):
         reason = f"the host did not answer an attempt within {format_duration(self._try_timeout)}"
         self._complain(reason, "retry_timeout of the route's retry_policy, or x-mosn-try-timeout")
         client.forget(self._number)
-        self._report(Outcome.RESET)
+        if self._asks is None or not self._asks.attempt_asked:
+            self._report(Outcome.RESET)
         if not self._again(Cause.TRY_TIMEOUT):
             self.fail(TOO_LATE, reason)
 

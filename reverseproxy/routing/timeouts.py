@@ -9,10 +9,13 @@ As in MOSN (C{pkg/proxy/util.go}), the route says so, then the request's headers
 C{x-mosn-try-timeout} and C{x-mosn-global-timeout}, in milliseconds, then an RPC
 frame's own timeout; each replaces what was before it.
 
-Any client can set these headers, and so make its requests wait for longer than
-the route would let them, or without a limit.  They are honoured as MOSN does,
-where one proxy tells another by them.  Who does not trust the clients of a
-listener must have them removed before they reach it.
+They are honoured as MOSN does where one proxy tells another by them.  Strangers
+could make their requests wait for longer than the route would let them: their
+headers do not come here (L{reverseproxy.wire.border}), and what their frames say
+counts only if it is less.
+
+A time that a request asks for is its sender's choice: a host that has not
+answered in it has done nothing wrong.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ __all__ = [
 ]
 
 import re
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reverseproxy.routing.facts import Lookup
@@ -57,13 +61,24 @@ class Timeouts(NamedTuple):
     @ivar total: from the end of the request until the response begins, however
         many attempts that takes; 0.0 for no limit.
     @ivar attempt: the same for one attempt; 0.0 for no limit but the other one.
+    @ivar total_asked: whether it is the request that limits C{total}.
+    @ivar attempt_asked: the same for C{attempt}.
     """
 
     total: float
     attempt: float
+    total_asked: bool = False
+    attempt_asked: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether the request limits anything."""
+        return self.total_asked or self.attempt_asked
 
 
-def timeouts(route: ClusterRoute, headers: Lookup | None, frame_timeout: int | None = None) -> Timeouts:
+def timeouts(
+    route: ClusterRoute, headers: Lookup | None, frame_timeout: int | None = None, believed: bool = True
+) -> Timeouts:
     """
     Say how long a request may take.
 
@@ -74,23 +89,29 @@ def timeouts(route: ClusterRoute, headers: Lookup | None, frame_timeout: int | N
         caller knows that the request has none of these headers.
     @param frame_timeout: milliseconds, from an RPC frame; L{None} or 0 if it
         does not say.
+    @param believed: whether the frame may also make the time longer.
     """
     total, attempt = route.timeout, route.retry.try_timeout
+    total_asked = attempt_asked = False
     if headers is not None:
         milliseconds = _integer(headers(TRY_TIMEOUT_HEADER))
         if milliseconds is not None:
             attempt = _seconds(milliseconds)
+            attempt_asked = attempt > 0.0
         milliseconds = _integer(headers(GLOBAL_TIMEOUT_HEADER))
         if milliseconds is not None:
             total = _seconds(milliseconds) if milliseconds else DEFAULT_TIMEOUT
+            total_asked = bool(milliseconds) and total > 0.0
     if frame_timeout:
-        total = _seconds(frame_timeout)
+        asked = _seconds(frame_timeout)
+        if believed or 0.0 < asked < (total or inf):
+            total, total_asked = asked, asked > 0.0
     if 0.0 < total <= attempt:
-        attempt = 0.0
-    return Timeouts(total, attempt)
+        attempt, attempt_asked = 0.0, False
+    return Timeouts(total, attempt, total_asked, attempt_asked)
 
 
-def patience(route: ClusterRoute, headers: Lookup, idle: float) -> float | None:
+def patience(route: ClusterRoute, headers: Lookup, idle: float, believed: bool = True) -> float | None:
     """
     Say how long a response of HTTP may take to begin where nobody has said so.
 
@@ -100,13 +121,16 @@ def patience(route: ClusterRoute, headers: Lookup, idle: float) -> float | None:
 
     @param headers: looks up a header by its lower-case name.
     @param idle: seconds without a byte that are allowed, infinity for any.
+    @param believed: whether C{grpc-timeout} may also make the time longer.
     @return: L{None} if somebody has: the route, or the request.
     """
     if route.timeout_said or _integer(headers(GLOBAL_TIMEOUT_HEADER)):
         return None
     if (headers("content-type") or "").startswith("application/grpc"):
-        deadline = _grpc_timeout(headers("grpc-timeout"))
-        return max(DEFAULT_TIMEOUT, idle) if deadline is None else deadline
+        usual, deadline = max(DEFAULT_TIMEOUT, idle), _grpc_timeout(headers("grpc-timeout"))
+        if deadline is None:
+            return usual
+        return deadline if believed else min(deadline, usual)
     if "text/event-stream" in (headers("accept") or "").lower():
         return max(DEFAULT_TIMEOUT, idle)
     return DEFAULT_TIMEOUT

@@ -41,6 +41,7 @@ from typing import ClassVar, Final
 import httptools
 
 from reverseproxy.errors import HttpError
+from reverseproxy.wire.border import MOSN, NOTHING, mark_of
 from reverseproxy.wire.http1_chunks import CHUNK_EXCESS, MAX_HEADERS, ChunkDecoder
 from reverseproxy.wire.http1_headers import (
     CHUNKED,
@@ -59,7 +60,6 @@ from reverseproxy.wire.http1_parser import (
     EMPTY_LINE,
     END,
     EXPECT,
-    FIELDS,
     HOST,
     KINDS,
     LENGTH,
@@ -67,6 +67,7 @@ from reverseproxy.wire.http1_parser import (
     NO_OPTIONS,
     ONLY_KEEP_ALIVE,
     PLAIN_CODING,
+    REQUEST_FIELDS,
     SHAPE_AFTER,
     UPGRADE,
     End,
@@ -126,6 +127,7 @@ class RequestParser(Parser):
 
     __slots__ = (
         "_fields",
+        "_foreign",
         "_found",
         "_good_host",
         "_held",
@@ -140,11 +142,14 @@ class RequestParser(Parser):
         "held_size",
     )
 
-    def __init__(self, max_head: int = 8192, max_fields: int = MAX_HEADERS) -> None:
+    def __init__(self, max_head: int = 8192, max_fields: int = MAX_HEADERS, foreign: int = NOTHING) -> None:
         """
         @param max_head: the most bytes of a head.
         @param max_fields: the most fields of it, and of trailers.
+        @param foreign: the marks of fields that the client may not set, which its requests
+            lose; see L{reverseproxy.wire.border}.
         """
+        self._foreign = foreign
         self.held = False
         self.held_size = 0
         self._held: list[bytes] = []
@@ -156,7 +161,7 @@ class RequestParser(Parser):
         self._known: RequestHead | None = None
         self._fields = b""
         # Of these, those that matter, and the one with the host as it stands there.
-        self._found: list[tuple[bytes, bytes, bytes]] = []
+        self._found: list[tuple[bytes, bytes, bytes, bytes]] = []
         self._host_line = b""
         # What many requests have in common, one of them, and how many others have come in a row.
         self._shape: Shape | None = None
@@ -211,7 +216,7 @@ class RequestParser(Parser):
                 if (
                     data.find(EMPTY_LINE) + 4 == size
                     and self._host_line in data
-                    and FIELDS.findall(data.lower()) == self._found
+                    and REQUEST_FIELDS.findall(data.lower()) == self._found
                     and (size <= self._many or data.count(b"\n") <= self._max_fields + 2)
                 ):
                     # What matters is the same.
@@ -321,8 +326,8 @@ class RequestParser(Parser):
         if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
             raise HttpError(431, f"more than {self._max_fields} header fields (max_headers_count)")
         lower = raw.lower()
-        found = FIELDS.findall(lower)
-        host, length, options, expect, upgrade, clean, mosn = self._read_fields(raw, lower, found, http11)
+        found = REQUEST_FIELDS.findall(lower)
+        host, length, options, expect, upgrade, clean, marks = self._read_fields(raw, lower, found, http11)
         counted = length is not None
         length = length or 0
         keep_alive = http11
@@ -360,9 +365,10 @@ class RequestParser(Parser):
             options,
             switch,
             expect,
-            clean,
+            clean and not marks & self._foreign,
             None,
-            mosn,
+            bool(marks & MOSN & ~self._foreign),
+            marks & self._foreign,
         )
         self._events.append(head)
         if not counted and http11 and keep_alive and own_host and not upgrade and len(raw) <= MAX_KNOWN:
@@ -379,8 +385,8 @@ class RequestParser(Parser):
             self._left = length
 
     def _read_fields(
-        self, raw: bytes, lower: bytes, found: list[tuple[bytes, bytes, bytes]], http11: bool
-    ) -> tuple[bytes, int | None, frozenset[bytes], bool, bool, bool, bool]:
+        self, raw: bytes, lower: bytes, found: list[tuple[bytes, bytes, bytes, bytes]], http11: bool
+    ) -> tuple[bytes, int | None, frozenset[bytes], bool, bool, bool, int]:
         """
         See what the fields that matter say.
 
@@ -388,18 +394,19 @@ class RequestParser(Parser):
         @return: Host; the length of the body, if there is a field for it; the
             options of Connection; whether a 100 is expected; whether there is an
             Upgrade; whether the head can be forwarded as it is, as far as these
-            fields go; whether some of them are MOSN's.
+            fields go; the marks of those that not everybody may set.
         """
         host: bytes | None = None
         length: int | None = None
         coding: int | None = None
         options = NO_OPTIONS
-        expect = upgrade = mosn = False
+        expect = upgrade = False
+        marks = NOTHING
         clean = http11
-        for name, gap, value in found:
+        for name, gap, value, marked in found:
             kind = KINDS.get(name)
             if kind is None:
-                mosn = True
+                marks |= mark_of(marked)
             elif kind == HOST:
                 if host is not None:
                     raise HttpError(400, "more than one Host")
@@ -428,7 +435,7 @@ class RequestParser(Parser):
             if http11:
                 raise HttpError(400, "no Host")
             host = b""
-        return host, length, options, expect, upgrade, clean, mosn
+        return host, length, options, expect, upgrade, clean, marks
 
     def _read_target(self, method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
         """

@@ -33,6 +33,8 @@ __all__ = [
 from http import HTTPStatus
 from typing import Final
 
+from reverseproxy.wire.border import NOTHING, mark_of, without
+
 CHUNKED: Final = -1
 """As the length of a body: chunked."""
 
@@ -117,8 +119,9 @@ def status_line(status: int) -> bytes:
 
 
 def forbidden_in_trailers(name: bytes) -> bool:
-    """Whether a field may not stand in trailers (RFC 9110 6.5.1)."""
-    return name.lower() in _FORBIDDEN_TRAILERS
+    """Whether a field may not stand in trailers (RFC 9110 6.5.1), as neither may one with a mark."""
+    name = name.lower()
+    return name in _FORBIDDEN_TRAILERS or mark_of(name) != NOTHING
 
 
 _COMMON_OPTIONS: Final = {
@@ -227,7 +230,7 @@ def content_length(value: bytes) -> int | None:
 
 def dropped_by(options: frozenset[bytes]) -> frozenset[bytes]:
     """Which fields the options of C{Connection} take out of a message."""
-    return options - _PROTECTED
+    return frozenset([option for option in options - _PROTECTED if not mark_of(option)])
 
 
 def _takes_trailers(headers: Headers) -> bool:
@@ -282,12 +285,15 @@ class RequestHead:
     @ivar clean: whether it can be forwarded so.
     @ivar asked_host: the authority that the client asked for.
     @ivar mosn: whether it may have headers by which MOSN's proxies talk to each other (C{x-mosn-...}).
+    @ivar dropped: the marks of fields that it had, but that its sender may not set: they are in C{raw}
+        alone.
     """
 
     __slots__ = (
         "_headers",
         "asked_host",
         "clean",
+        "dropped",
         "expect_continue",
         "host",
         "http11",
@@ -316,12 +322,14 @@ class RequestHead:
         clean: bool,
         headers: Headers | None = None,
         mosn: bool = True,
+        dropped: int = NOTHING,
     ) -> None:
         """
         @param headers: the fields, if C{raw} does not hold them: those of a head
             that did not come as HTTP/1.
         """
         self.mosn = mosn
+        self.dropped = dropped
         self.raw = raw
         self.method = method
         self.target = target
@@ -341,9 +349,10 @@ class RequestHead:
 
     @property
     def headers(self) -> Headers:
-        """The fields as they came."""
+        """The fields as they came, but for those that were dropped."""
         if self._headers is None:
-            self._headers = _parse_fields(self.raw)
+            headers = _parse_fields(self.raw)
+            self._headers = without(headers, self.dropped) if self.dropped else headers
         return self._headers
 
     @property
@@ -399,6 +408,7 @@ class RequestHead:
             self.clean,
             None,
             self.mosn,
+            self.dropped,
         )
 
     def rewritten(self, target: bytes, host: bytes, headers: Headers, names: frozenset[bytes]) -> RequestHead:

@@ -22,6 +22,7 @@ __all__ = [
     "ONLY_KEEP_ALIVE",
     "OTHER_HOP",
     "PLAIN_CODING",
+    "REQUEST_FIELDS",
     "SHAPE_AFTER",
     "SHORTEST",
     "UPGRADE",
@@ -37,6 +38,7 @@ from typing import Any, ClassVar, Final
 import httptools
 
 from reverseproxy.errors import HttpError
+from reverseproxy.wire.border import PATTERN as BORDER
 from reverseproxy.wire.http1_chunks import MAX_HEADERS, ChunkDecoder
 from reverseproxy.wire.http1_headers import Headers, RequestHead, ResponseHead
 from reverseproxy.wire.http1_response_chunks import ResponseChunks
@@ -77,13 +79,22 @@ SHORTEST: Final = len(b"X:\r\n")
 """Bytes of the shortest field."""
 
 # Finding them is what most of the time for a head is spent on.  An expression that ignores case takes longer.
-FIELDS: Final = re.compile(
-    rb"\r\n(con(?:tent-length|nection)|t(?:ransfer-encoding|e)|h(?:ost|ttp2-settings)"
-    rb"|expect|upgrade|keep-alive|proxy-connection|x-mosn-[^:]*):([ \t]*)([^\r]*)"
+_NAMES: Final = (
+    rb"con(?:tent-length|nection)|t(?:ransfer-encoding|e)|h(?:ost|ttp2-settings)"
+    rb"|expect|upgrade|keep-alive|proxy-connection"
 )
+
+FIELDS: Final = re.compile(rb"\r\n(%b):([ \t]*)([^\r]*)" % _NAMES)
 """The fields that matter here, in a head in lower case."""
 
-HOST, LENGTH, CODING, CONNECTION, EXPECT, UPGRADE, OTHER_HOP, MOSN = range(1, 9)
+REQUEST_FIELDS: Final = re.compile(rb"\r\n(?:(%b):([ \t]*)([^\r]*)|(%b):)" % (_NAMES, BORDER))
+"""
+The same for a request, and the names of those that not everybody may set.
+
+What these say does not matter here.
+"""
+
+HOST, LENGTH, CODING, CONNECTION, EXPECT, UPGRADE, OTHER_HOP = range(1, 8)
 
 KINDS: Final = {
     b"host": HOST,

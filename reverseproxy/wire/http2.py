@@ -838,6 +838,7 @@ class ServerConnection(_Connection):
                     self._upgrades and self.peer_upgrades,
                     self._h2c,
                     self._limits.max_fields,
+                    self._limits.foreign,
                 )
             except HttpError as error:
                 self._events.append((number, error))

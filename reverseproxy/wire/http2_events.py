@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reverseproxy.errors import Http2Error, HttpError
+from reverseproxy.wire.border import NOTHING
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1_chunks import MAX_HEADERS
 from reverseproxy.wire.http2_frames import DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, ErrorCode
@@ -38,6 +39,8 @@ class Http2Limits:
         or by its mistakes.
     @ivar max_control_frames: frames at once that serve no request.
     @ivar max_frame_size: bytes of a frame's payload.
+    @ivar foreign: the marks of fields that the peer may not set, which its
+        requests lose; see L{reverseproxy.wire.border}.
     """
 
     max_concurrent_streams: int = 100
@@ -47,6 +50,7 @@ class Http2Limits:
     max_resets: int = 200
     max_control_frames: int = 1000
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
+    foreign: int = NOTHING
 
     @property
     def connection_window(self) -> int:

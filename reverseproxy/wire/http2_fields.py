@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from reverseproxy.errors import HttpError, WireError
+from reverseproxy.wire.border import MOSN, NOTHING, mark_of
 from reverseproxy.wire.grpc import is_grpc
 from reverseproxy.wire.http1_chunks import MAX_HEADERS
 from reverseproxy.wire.http1_headers import (
@@ -83,14 +84,36 @@ def list_size(fields: Iterable[tuple[bytes, bytes]]) -> int:
     return sum([len(name) + len(value) + 32 for name, value in fields])
 
 
-def _check(name: bytes, value: bytes) -> None:
-    """Check a field that is no pseudo-header, for every kind of message."""
-    if not _good_name(name):
-        raise Malformed(f"a field is named {name[:40]!r}")
+# The marks of names that are in order: most requests have the same few.
+_marks: dict[bytes, int] = {}
+_KNOWN_NAMES: Final = 1024
+_KNOWN_SIZE: Final = 64
+
+
+def _check(name: bytes, value: bytes) -> int:
+    """
+    Check a field that is no pseudo-header, for every kind of message.
+
+    @return: its mark; see L{reverseproxy.wire.border}.
+    """
+    mark = _marks.get(name)
+    if mark is None:
+        mark = _judge(name)
+        if len(name) <= _KNOWN_SIZE:
+            if len(_marks) >= _KNOWN_NAMES:
+                _marks.clear()
+            _marks[name] = mark
     if value and _bad_value(value):
         raise Malformed(f"field {name[:40]!r} has a value with whitespace around it or control characters")
+    return mark
+
+
+def _judge(name: bytes) -> int:
+    if not _good_name(name):
+        raise Malformed(f"a field is named {name[:40]!r}")
     if name in CONNECTION_SPECIFIC:
         raise Malformed(f"field {name!r} belongs to HTTP/1")
+    return mark_of(name)
 
 
 def _length(value: bytes, before: int) -> int:
@@ -108,6 +131,7 @@ def parse_request(
     upgrades: bool = False,
     h2c: bool = False,
     max_fields: int = MAX_FIELDS,
+    foreign: int = NOTHING,
 ) -> RequestHead:
     """
     Make a head of the fields of a request.
@@ -118,6 +142,8 @@ def parse_request(
     @param upgrades: whether the peer may send upgrades in our own way.
     @param h2c: whether they may be for h2c.
     @param max_fields: how many there may be; a cookie counts once, in however many pieces it comes.
+    @param foreign: the marks of fields that the peer may not set, which are left out; see
+        L{reverseproxy.wire.border}.
     @return: its options have C{upgrade} if it has come in that way, and is to be answered so.
     @raise Malformed: if it breaks the rules of HTTP/2.
     @raise HttpError: if it is a request that we don't take.
@@ -128,6 +154,7 @@ def parse_request(
     cookies: list[bytes] = []
     host: bytes | None = None
     length = -1
+    marks = NOTHING
     expect = False
     for field in fields:
         name, value = field
@@ -138,7 +165,11 @@ def parse_request(
                 raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
             pseudo[name] = value
             continue
-        _check(name, value)
+        mark = _check(name, value)
+        if mark:
+            marks |= mark
+            if mark & foreign:
+                continue
         if name == b"cookie":
             cookies.append(value)
             continue
@@ -188,8 +219,23 @@ def parse_request(
         if ended and method in (b"POST", b"PUT", b"PATCH"):
             # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
+    mosn = bool(marks & MOSN & ~foreign)
+    dropped = marks & foreign
     return RequestHead(
-        b"", method, path, authority, True, length, True, options, upgrade, expect, False, headers
+        b"",
+        method,
+        path,
+        authority,
+        True,
+        length,
+        True,
+        options,
+        upgrade,
+        expect,
+        False,
+        headers,
+        mosn,
+        dropped,
     )
 
 

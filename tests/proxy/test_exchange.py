@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectError
 
 from reverseproxy.cluster.manager import LOG_BURST
+from reverseproxy.proxy.trust import Trust
 from reverseproxy.routing import RETRY_PAUSE
 from reverseproxy.routing.variables import EXCHANGE_VARIABLES, LATE_VARIABLES
 from tests.proxy.memory import Wire, World
@@ -189,7 +190,7 @@ class RetryTests(Http1TestCase):
         world.check_idle(self.fail)
 
     def test_headers_say_how_long(self) -> None:
-        world = World(routes=routes())
+        world = World(routes=routes(), trust=Trust(["10.9.9.9"]))
         client = self.ask(world, get(b"X-Mosn-Global-Timeout: 1500"))
         world.turn(1.4)
         self.assertEqual(client.take(), b"")

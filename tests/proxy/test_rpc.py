@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy import rpc
 from reverseproxy.proxy.rpc import RpcProxy
+from reverseproxy.proxy.trust import Trust
 from reverseproxy.wire.bolt import Bolt, Status, encode_request
 from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
 from reverseproxy.wire.xprotocol import Kind
@@ -328,7 +329,7 @@ class TimeTests(RpcTestCase):
         self.assertEqual(client.answers(), [(6, Status.TIMEOUT)])
 
     def test_no_timeout(self) -> None:
-        client, host = self.set_up()
+        client, host = self.set_up(trust=Trust(["10.9.9.0/24"]))
         client.send(request(5, "quick", timeout=-1))
         frames = host.frames()
         for _ in range(100):

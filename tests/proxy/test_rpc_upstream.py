@@ -12,6 +12,7 @@ from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
 from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc_upstream import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
+from reverseproxy.proxy.trust import Trust
 from reverseproxy.wire.bolt import Bolt, Status
 from reverseproxy.wire.dubbo import Dubbo
 from reverseproxy.wire.xprotocol import Kind
@@ -522,7 +523,7 @@ class HeartbeatTests(UpstreamTestCase):
         self.assertEqual(len(self.world.cluster.hosts), 1)
 
     def test_never_answered(self) -> None:
-        client, agent = self.reverse()
+        client, agent = self.reverse(trust=Trust(["*"]))
         client.send(request(5, timeout=-1))
         agent.frames()
         for number in range(HEARTBEAT_FAILURES):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.routing import ClusterRoute, RetryPolicy, Timeouts, patience, timeouts
+from reverseproxy.routing import ClusterRoute, RetryPolicy, patience, timeouts
 from reverseproxy.routing.timeouts import (
     DEFAULT_TIMEOUT,
     GLOBAL_TIMEOUT_HEADER,
@@ -15,17 +17,24 @@ from reverseproxy.routing.timeouts import (
 )
 
 
+class Pair(NamedTuple):
+    """What L{Timeouts} begins with."""
+
+    total: float
+    attempt: float
+
+
 def found(
     total: float = 10.0,
     attempt: float = 0.0,
     try_header: str | None = None,
     global_header: str | None = None,
     frame: int | None = None,
-) -> Timeouts:
-    """What counts, given a route's times and what the request says."""
+) -> Pair:
+    """What counts, in all and for an attempt, given a route's times and what the request says."""
     route = ClusterRoute("c", total, retry=RetryPolicy(try_timeout=attempt))
     headers = {TRY_TIMEOUT_HEADER: try_header, GLOBAL_TIMEOUT_HEADER: global_header}
-    return timeouts(route, headers.get, frame)
+    return Pair(*timeouts(route, headers.get, frame)[:2])
 
 
 class TimeoutTests(SynchronousTestCase):
@@ -45,7 +54,7 @@ class TimeoutTests(SynchronousTestCase):
         ]:
             self.assertEqual(found(total, attempt), expected)
             route = ClusterRoute("c", total, retry=RetryPolicy(try_timeout=attempt))
-            self.assertEqual(timeouts(route, None), expected)
+            self.assertEqual(timeouts(route, None), (*expected, False, False))
 
     def test_headers(self) -> None:
         """What the request's headers say counts rather than the route, in milliseconds."""
@@ -102,6 +111,39 @@ class TimeoutTests(SynchronousTestCase):
         ]:
             self.assertEqual(found(10.0, 3.0, "500", "2000", frame), expected, frame)
 
+    def test_whose_choice_it_is(self) -> None:
+        """It is the request's as far as it says so, and that counts."""
+        route = ClusterRoute("c", 10.0, retry=RetryPolicy(try_timeout=3.0))
+        for try_header, global_header, frame, expected in [
+            (None, None, None, (False, False)),
+            ("500", None, None, (False, True)),
+            (None, "500", None, (True, False)),
+            ("500", "500", None, (True, False)),
+            ("0", "0", 0, (False, False)),
+            ("-1", "-1", None, (False, False)),
+            (None, None, 20, (True, False)),
+            (None, "20", -1, (False, False)),
+            ("x", "y", None, (False, False)),
+        ]:
+            headers = {TRY_TIMEOUT_HEADER: try_header, GLOBAL_TIMEOUT_HEADER: global_header}
+            times = timeouts(route, headers.get, frame)
+            self.assertEqual((times.total_asked, times.attempt_asked), expected)
+            self.assertEqual(times.asked, any(expected))
+
+    def test_strangers_frames(self) -> None:
+        """What a stranger's frame says can make the time shorter only."""
+        for total, frame, expected in [
+            (10.0, 1000, (1.0, True)),
+            (10.0, 10_000, (10.0, False)),
+            (10.0, 20_000, (10.0, False)),
+            (10.0, -1, (10.0, False)),
+            (10.0, 0, (10.0, False)),
+            (0.0, 20_000, (20.0, True)),
+            (0.0, -1, (0.0, False)),
+        ]:
+            times = timeouts(ClusterRoute("c", total), None, frame, believed=False)
+            self.assertEqual((times.total, times.total_asked), expected, (total, frame))
+
     @settings(deadline=None)
     @given(
         st.floats(0, 1e6),
@@ -146,5 +188,8 @@ class PatienceTests(SynchronousTestCase):
             ({GLOBAL_TIMEOUT_HEADER: "500"}, None),
         ]:
             self.assertEqual(patience(route, headers.get, 300.0), expected, headers)
+        for text, expected in [("2M", 120.0), ("5M", 300.0), ("99999999H", 300.0), ("soon", 300.0)]:
+            found = patience(route, {**grpc, "grpc-timeout": text}.get, 300.0, believed=False)
+            self.assertEqual(found, expected, text)
         self.assertEqual(patience(route, {"accept": "text/event-stream"}.get, 1.0), DEFAULT_TIMEOUT)
         self.assertIsNone(patience(ClusterRoute("c", 5.0, timeout_said=True), grpc.get, 300.0))

@@ -1,0 +1,43 @@
+"""IP addresses and ranges of them, as configurations have them."""
+
+from __future__ import annotations
+
+__all__ = ["EVERYBODY", "IpRange", "networks_of"]
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+from reverseproxy.config._values import Text, quote
+
+EVERYBODY: Final = "*"
+"""In C{trusted_proxies}: all addresses."""
+
+
+def _ip_range(text: str) -> str:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{quote(text)} is neither an IP address nor a range of them; "
+            'write one such as "10.0.0.1" or "10.0.0.0/8"'
+        ) from None
+    return text
+
+
+IpRange = Annotated[Text, AfterValidator(_ip_range)]
+
+
+def networks_of(ranges: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read ranges of addresses; those of IPv4 that are written as IPv6 are IPv4."""
+    return tuple(_unmapped(ip_network(text, strict=False)) for text in ranges)
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - 96))
+    return network

@@ -1,0 +1,81 @@
+"""
+Fields of a request that not everybody may set.
+
+Two kinds of them mean something to us, or to the host behind us: MOSN's proxies
+tell each other by C{x-mosn-...} what to do, and proxies tell hosts by
+C{X-Forwarded-...}, C{X-Real-IP} and C{Forwarded} (RFC 7239) whose request it is.
+They are to be believed if a proxy of one's own has set them.
+
+Others only look like these, or like the fields that HTTP itself goes by.  A
+server that hands fields on as variables makes C{HTTP_X_FORWARDED_FOR} of
+C{X_Forwarded_For} as well as of C{X-Forwarded-For} (RFC 3875 4.1.18); some do so
+with every character that is neither a letter nor a digit.  So a name counts as
+one that we know with any such character in the place of a hyphen, and such a
+one is nobody's to set.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ANY",
+    "FORWARDED",
+    "LOOKALIKE",
+    "MOSN",
+    "NOTHING",
+    "PATTERN",
+    "mark_of",
+    "without",
+]
+
+import re
+from typing import Final
+
+NOTHING: Final = 0
+"""The mark of a field that anybody may set."""
+
+MOSN: Final = 1
+"""The mark of C{x-mosn-...}."""
+
+FORWARDED: Final = 2
+"""The mark of what says whose request it is."""
+
+LOOKALIKE: Final = 4
+"""The mark of what looks like one of those, or like a field of HTTP's own."""
+
+ANY: Final = MOSN | FORWARDED | LOOKALIKE
+"""All marks."""
+
+_HYPHEN: Final = rb"[^:\r\n0-9a-z]"
+_ODD: Final = rb"[^:\r\n0-9a-z-]"
+
+PATTERN: Final = (
+    rb"x%(any)b(?:forwarded[^:\r\n]*|mosn%(any)b[^:\r\n]*|real%(any)bip)|forwarded"
+    rb"|transfer%(odd)bencoding|content%(odd)b(?:length|type|encoding)|keep%(odd)balive"
+    rb"|proxy%(odd)b(?:connection|authorization)|http2%(odd)bsettings"
+) % {b"any": _HYPHEN, b"odd": _ODD}
+"""What the name of a field with a mark looks like, in lower case, as a regular expression."""
+
+_marked = re.compile(PATTERN).fullmatch
+_odd = re.compile(_ODD).search
+
+
+def mark_of(name: bytes) -> int:
+    """
+    Say what a field is.
+
+    @param name: in lower case.
+    """
+    if not _marked(name):
+        return NOTHING
+    if _odd(name):
+        return LOOKALIKE
+    return MOSN if name.startswith(b"x-mosn-") else FORWARDED
+
+
+def without(fields: list[tuple[bytes, bytes]], marks: int) -> list[tuple[bytes, bytes]]:
+    """
+    Leave out the fields that have one of some marks.
+
+    @param fields: names in any case.
+    """
+    return [field for field in fields if not mark_of(field[0].lower()) & marks]

@@ -1,0 +1,68 @@
+"""Strangers and proxies of one's own, in front of a tunnel."""
+
+from __future__ import annotations
+
+from tests.integration.clients import fetch
+from tests.integration.configs import http_filter, quick_agent, server
+from tests.integration.harness import JOINED, IntegrationTestCase
+
+CLAIMS = {
+    "X-Forwarded-For": "1.2.3.4",
+    "X-Real-IP": "1.2.3.4",
+    "X_Forwarded_For": "1.2.3.4",
+    "X-Mosn-Try-Timeout": "300",
+}
+
+
+class TrustTests(IntegrationTestCase):
+    async def start(self, trusted: list[str]) -> int:
+        """Start backend, server and agent with one plain connection; the port for clients."""
+        self.backend = await self.run_backend()
+        proxy = http_filter(
+            "client_router",
+            trusted_proxies=trusted,
+            extend_config={"Http1": {"x_forwarded": "append"}},
+        )
+        outliers = {"outlier_detection": {"consecutive_resets": 1, "consecutive_5xx": 1}}
+        document = server(client_filter=proxy, cluster=outliers, tunnel_config={"mux": False})
+        self.cloud = self.run_proxy(document, "server")
+        tunnel = await self.cloud.port("tunnelListener")
+        self.edge = self.run_proxy(quick_agent(tunnel, self.backend.address), "agent")
+        await self.cloud.counted(JOINED, 1)
+        return await self.cloud.port("clientListener")
+
+    async def seen(self, port: int) -> list[str]:
+        """What the service sees of what a client claims."""
+        answer = await fetch(port, "/headers", headers=CLAIMS)
+        self.assertEqual(answer.status, 200)
+        return [line for line in answer.body.decode().split("\n") if line.startswith(("x-", "x_"))]
+
+    async def test_strangers(self) -> None:
+        port = await self.start([])
+        told = [
+            "x-forwarded-for: 127.0.0.1",
+            "x-forwarded-proto: http",
+            f"x-forwarded-host: 127.0.0.1:{port}",
+        ]
+        self.assertEqual(await self.seen(port), told)
+        await self.cloud.wait_for("are left out, as it is not one of trusted_proxies")
+        self.assertFalse(self.edge.find(lambda line: "trusted_proxies" in line))
+
+    async def test_proxies_of_ones_own(self) -> None:
+        port = await self.start(["127.0.0.0/8"])
+        self.assertEqual(
+            await self.seen(port),
+            [
+                "x-real-ip: 1.2.3.4",
+                "x-mosn-try-timeout: 300",
+                "x-forwarded-for: 1.2.3.4, 127.0.0.1",
+                "x-forwarded-proto: http",
+                f"x-forwarded-host: 127.0.0.1:{port}",
+            ],
+        )
+        # A request that has no patience costs neither the host nor its only connection.
+        slow = fetch(port, "/hold?key=slow", headers={"X-Mosn-Try-Timeout": "300"})
+        self.assertEqual((await slow).status, 504)
+        await fetch(self.backend.port, "/release?key=slow")
+        self.assertEqual((await fetch(port, "/bytes?n=5")).status, 200)
+        self.assertEqual(len(self.cloud.find(lambda line: " joined " in line)), 1)
