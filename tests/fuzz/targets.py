@@ -479,6 +479,7 @@ TARGETS: Final[dict[str, Target]] = {
     "proxied_requests": Target(_through(worlds.proxied_requests), seeds.http1_requests),
     "proxied_responses": Target(_through(worlds.proxied_responses), seeds.http1_responses),
     "proxied_http2": Target(_through(worlds.proxied_http2), _http2_seeds),
+    "proxied_http2_responses": Target(_through(worlds.proxied_http2_responses), _http2_seeds),
     "http2_server": Target(http2_server, _http2_seeds),
     "http2_client": Target(http2_client, _http2_seeds),
     "mux_streams": Target(mux_streams, seeds.mux_streams),

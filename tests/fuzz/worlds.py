@@ -7,7 +7,7 @@ change them, HTTP/2 becomes HTTP/1, bodies begin before they are all there.
 
 from __future__ import annotations
 
-__all__ = ["proxied_http2", "proxied_requests", "proxied_responses"]
+__all__ = ["proxied_http2", "proxied_http2_responses", "proxied_requests", "proxied_responses"]
 
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from reverseproxy.wire.http1 import RequestHead, RequestParser
 from reverseproxy.wire.http2_frames import PREFACE
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire
+from tests.proxy.test_http2_upstream import HTTP2
 from tests.wire.http1_cases import get, respond
 
 _CLUSTER = {"cluster_name": "c", "upstream_protocol": "Http1"}
@@ -40,10 +41,10 @@ _ROUTES: list[dict[str, Any]] = [
 ]
 
 
+# They are made once, as that takes longer than most inputs; nothing of one input may be left for the next.
 @cache
-def _world() -> Http2World:
-    # It is made once, as that takes longer than most inputs; nothing of one input may be left for the next.
-    return Http2World(routes=_ROUTES, access_log=lambda record: None)
+def _world(http2: bool = False) -> Http2World:
+    return Http2World(routes=HTTP2 if http2 else _ROUTES, access_log=lambda record: None)
 
 
 class _Host:
@@ -150,7 +151,15 @@ def proxied_http2(whole: bytes, cut: list[bytes]) -> None:
 
 def proxied_responses(whole: bytes, cut: list[bytes]) -> None:
     """Responses of hosts of HTTP/1, to two requests of a client of HTTP/1."""
-    world = _world()
+    _answer(_world(), cut)
+
+
+def proxied_http2_responses(whole: bytes, cut: list[bytes]) -> None:
+    """What hosts of HTTP/2 answer to a client of HTTP/1."""
+    _answer(_world(http2=True), cut)
+
+
+def _answer(world: Http2World, cut: list[bytes]) -> None:
     _Hosts(world)
     client = world.http1_client()
     client.send(get())
@@ -161,7 +170,7 @@ def proxied_responses(whole: bytes, cut: list[bytes]) -> None:
     world.turn()
     answer = client.take()
     complete = _complete(answer, client.lost)
-    if complete and not client.lost:
+    if complete and not client.lost and world is _world():
         # Whatever stood behind the first answer, the second request gets its own.
         client.send(get())
         world.endpoint.wires[-1].send(respond(b"Content-Length: 3", b"X-Own: 1", body=b"own"))
@@ -172,6 +181,8 @@ def proxied_responses(whole: bytes, cut: list[bytes]) -> None:
 
 def _complete(data: bytes, lost: bool) -> bool:
     """Whether it is one answer with all of its body, as h11 sees it."""
+    if not data:
+        return False  # the request is on its way to another host, or the same again
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     reader.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
     reader.send(h11.EndOfMessage())
