@@ -379,9 +379,11 @@ class AgentLink(Handover):
         gone, and then the slot should not be.
         """
         self._end_seen = self._end_seen or Side.SERVER
+        busy = self.busy  # which is also said of one that closes because of this
         super().readConnectionLost()
         if (
-            self._hosted
+            busy
+            and self._hosted
             and self._closing is None
             and not self.gone
             and self.busy

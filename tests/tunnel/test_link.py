@@ -30,6 +30,7 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.proxy.relay import LINGER, RelayEnd, couple
 from reverseproxy.tunnel import link as link_module
 from reverseproxy.tunnel.link import AgentLink
+from reverseproxy.tunnel.slot import EndedUnused
 from reverseproxy.wire.extra import ServerAnnouncement
 from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from tests.tunnel.logged import capture
@@ -445,6 +446,26 @@ class HostingTests(SynchronousTestCase):
         self.assertEqual(told, ["accepted"])
         bench.wire.reset()
         self.assertEqual(told, ["accepted", "lost", "parted"])
+
+    def test_half_close_while_nothing_is_under_way(self) -> None:
+        """A protocol that closes because of it is busy with that, and nobody waits for anything."""
+
+        class Closing(HalfCloseable):
+            def readConnectionLost(self) -> None:
+                super().readConnectionLost()
+                self.busy = True
+                self.transport.loseConnection()
+
+        bench = Bench(Sink(Closing))
+        reasons: list[Failure] = []
+        bench.link.leaving = lambda link: bench.told.append("leaving")
+        bench.link.may_leave = lambda: True
+        bench.serve()
+        bench.link.lost = reasons.append
+        bench.wire.end()
+        bench.turn()
+        self.assertEqual(bench.told, ["accepted"])
+        self.assertEqual([reason.type for reason in reasons], [EndedUnused])
 
     def test_half_close_of_a_session(self) -> None:
         """It is the client's, who uses the connection up."""
