@@ -51,6 +51,7 @@ from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.discovery import Discovery, Target
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator, names
 from reverseproxy.tunnel.server import TunnelServer
+from reverseproxy.unfinished import set_limit
 from reverseproxy.wire.extra import Announcement
 from reverseproxy.workers.worker import Worker
 
@@ -436,6 +437,7 @@ class ReverseProxy(Service):
         if not self._bound:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
+        set_limit(self._config.server.max_unfinished_size)
         self._reloader.start()
         self._sweep.start()
         self.clusters.start()

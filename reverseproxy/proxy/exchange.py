@@ -324,6 +324,11 @@ class Exchange(Attempts):
             self._phase <= WAITING and self.received > REQUEST_BUFFER and not self.request_complete
         )
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of the body that are kept until there is a connection to send them on."""
+        return self.received if self._phase <= WAITING else 0
+
     # the request
 
     def add_body(self, data: bytes) -> None:

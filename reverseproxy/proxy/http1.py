@@ -31,6 +31,7 @@ from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
+from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
@@ -47,6 +48,7 @@ from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import keep_back
 from reverseproxy.transport.backlog import Backlog, backlog_of
+from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
 from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
 
@@ -186,7 +188,7 @@ def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool
 
 
 @implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
-class Http1Proxy(Switchable):
+class Http1Proxy(Switchable, Counted):
     """
     One client connection: the L{IDownstream} of one exchange after the other.
 
@@ -293,6 +295,36 @@ class Http1Proxy(Switchable):
                 self._pass_on()
         if self._exchange is None and self._parser.in_head and self._awaited != _HEAD:
             self._set_deadline(self._clock.seconds() + self.settings.head_timeout, _HEAD)
+        if not self._closing:
+            self._count(data)
+
+    def _count(self, data: bytes) -> None:
+        """Enter what we keep of this client in the books, when something has come that is not one request."""
+        parser, exchange = self._parser, self._exchange
+        size = parser.unfinished + parser.held_size
+        if self._events:
+            size += len(data)  # it is all that was read, as no more is while these wait
+        if exchange is not None:
+            size += exchange.waiting
+        self.count(size)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        books = KNOWN if self.info.reverse else STRANGERS
+        return books.account(crowd_address(self.info.remote_ip), self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: {peer} is cut off: {reason} ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
+        self.transport.abortConnection()
 
     def _run(self) -> None:
         """Handle what has come, until it is the next request's turn and the current one is not done."""
@@ -501,6 +533,8 @@ class Http1Proxy(Switchable):
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         keep_alive = self._keep_alive and exchange.request_complete
         self._exchange = None
+        if self._counted is not None:
+            self._count(b"")
         if self.settings.access_log is not None:
             self._record(exchange)
         if not keep_alive or self.draining:
@@ -549,6 +583,7 @@ class Http1Proxy(Switchable):
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
+        self.count(0)
         self._exchange = None
         self._tunnel = (exchange, client)
         self._set_deadline(inf, _IDLE)
@@ -695,6 +730,7 @@ class Http1Proxy(Switchable):
         self._closing = True
         self._parser.close()
         self._events.clear()
+        self.count_no_more()
         transport = self.transport
         if self._passing:
             keep_back(transport)
@@ -769,6 +805,7 @@ class Http1Proxy(Switchable):
         self._cancel(f"the client's connection was lost: {reason.getErrorMessage()}")
         self._events.clear()
         self._parser.close()
+        self.count_no_more()
 
     def _cancel(self, reason: str) -> None:
         exchange, self._exchange = self._exchange, None

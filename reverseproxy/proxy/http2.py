@@ -29,6 +29,7 @@ from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Http2Options
+from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.proxy.deadlines import LOOKS, Pace
@@ -42,6 +43,7 @@ from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.sockets import heed_reset
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.transport.backlog import Backlog
+from reverseproxy.unfinished import KNOWN, STRANGERS, Account
 from reverseproxy.wire.border import NOTHING
 from reverseproxy.wire.grpc import error_fields, error_trailers, is_grpc
 from reverseproxy.wire.http1 import END, End, RequestHead, ResponseHead
@@ -417,6 +419,24 @@ class Http2Proxy(Http2Protocol):
                 self._finish(ErrorCode.INADEQUATE_SECURITY, f"{weak} is too weak for HTTP/2", linger=True)
                 return
         super().dataReceived(data)
+
+    def open_account(self) -> Account:
+        """See L{reverseproxy.unfinished.Counted}."""
+        books = KNOWN if self.info.reverse else STRANGERS
+        return books.account(crowd_address(self.info.remote_ip), self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: {peer} is cut off: {reason} ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
+        self._abort(reason)
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
         streams = self._streams

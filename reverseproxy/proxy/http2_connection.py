@@ -25,6 +25,7 @@ from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.proxy.farewell import LastBytes, Parting
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.unfinished import Counted
 from reverseproxy.wire.http2 import ClientConnection, ServerConnection
 from reverseproxy.wire.http2_events import Event
 from reverseproxy.wire.http2_frames import ErrorCode
@@ -41,7 +42,7 @@ the last frames on their way to the peer.
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class Http2Protocol(Rebindable):
+class Http2Protocol(Rebindable, Counted):
     """
     One connection.
 
@@ -113,6 +114,8 @@ class Http2Protocol(Rebindable):
             self._handle(self.http2.feed(data, now))
         finally:
             self._handling -= 1
+        if not self.ending:
+            self.count(self.http2.unfinished)
         self.flush()
 
     def flush(self) -> None:
@@ -173,6 +176,7 @@ class Http2Protocol(Rebindable):
         if self.ending or self.lost:
             return
         self.ending = True
+        self.count_no_more()
         data = self.http2.take(0)
         transport = self.transport
         if data:
@@ -191,6 +195,7 @@ class Http2Protocol(Rebindable):
         """Close now."""
         if not self.lost:
             self.ending = True
+            self.count_no_more()
             self._ended(reason)
             self.transport.abortConnection()
 
@@ -259,6 +264,7 @@ class Http2Protocol(Rebindable):
         if self.lost:
             return
         self.lost = True
+        self.count_no_more()
         self._stop_timer()
         if not self.ending:
             self.ending = True

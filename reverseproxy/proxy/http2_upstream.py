@@ -42,6 +42,7 @@ from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.sockets import tune
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import Backlog, backlog_of
+from reverseproxy.unfinished import KNOWN, Account
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
 from reverseproxy.wire.http1_headers import ForwardedBy
@@ -489,6 +490,15 @@ class Http2Client(Http2Protocol):
         return self._local_address
 
     # the connection
+
+    def open_account(self) -> Account:
+        """See L{reverseproxy.unfinished.Counted}."""
+        return KNOWN.account(self._pool.host.address, self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        log.warn("{host} is cut off: {reason}", host=self._pool.host.address, reason=reason)
+        self._abort(reason)
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
         calls = self._calls

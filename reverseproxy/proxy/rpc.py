@@ -35,6 +35,7 @@ from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
+from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
@@ -50,6 +51,7 @@ from reverseproxy.proxy.trust import NOBODY, Trust
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport.backlog import backlog_of
+from reverseproxy.unfinished import FREE, KNOWN, STRANGERS, Account, Counted
 from reverseproxy.wire.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
 
 log = Logger()
@@ -136,7 +138,7 @@ class RpcSettings:
 
 
 @implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
-class RpcProxy(Rebindable):
+class RpcProxy(Rebindable, Counted):
     """
     One client connection.
 
@@ -158,6 +160,7 @@ class RpcProxy(Rebindable):
         )
         self._exchanges: set[RpcExchange] = set()
         self._held = 0
+        self._books = KNOWN if info.reverse else STRANGERS
         self._deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.timed_out)
         self._try_deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.try_timed_out)
         self._out: deque[bytes | bytearray] = deque()
@@ -301,8 +304,22 @@ class RpcProxy(Rebindable):
                 self._watch_frame()
             else:
                 self._frame_began = 0.0
+            self._count()
             self.update_reading()
             self._close_if_done()
+
+    def _count(self) -> None:
+        """Enter what we keep of this client in the books."""
+        if not self._closing:
+            self.count(self._decoder.unfinished + self._held + self._out_size)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        return self._books.account(crowd_address(self.info.remote_ip), self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        self._cut_off(reason, "too much was kept for clients that do not finish")
 
     def _broken(self, reason: str) -> None:
         """Nothing that comes can be understood any more."""
@@ -326,7 +343,11 @@ class RpcProxy(Rebindable):
         if self._closing or self._lost or self._eof:
             return
         reading = not (
-            self._full or self._blocking or len(self._exchanges) >= MAX_REQUESTS or self._held >= HELD_LIMIT
+            self._full
+            or self._blocking
+            or len(self._exchanges) >= MAX_REQUESTS
+            or self._held >= HELD_LIMIT
+            or (self._held > FREE and self._books.tight)
         )
         if reading != self._reading:
             self._reading = reading
@@ -375,6 +396,8 @@ class RpcProxy(Rebindable):
         if exchange.deadline:
             self._deadlines.discard(exchange, exchange.deadline)
         self._record(exchange)
+        if self._counted is not None:
+            self._count()
         if not self._reading:
             self.update_reading()
         if self._draining or self._eof:
@@ -397,6 +420,7 @@ class RpcProxy(Rebindable):
     def flush(self) -> None:
         """See L{reverseproxy.proxy.rpc_upstream.IFlushed}."""
         if self._full or self._lost:
+            self._count()
             return
         out = self._out
         if not out:
@@ -425,6 +449,8 @@ class RpcProxy(Rebindable):
             self.transport.write(b"".join(some))
         if self._blocked and self._out_size <= OUT_LIMIT // 2:
             self._let_go()
+        if self._counted is not None:
+            self._count()
 
     def _hold_up(self, client: RpcClient) -> None:
         """There is too much to send already: the client that brings more is not read."""
@@ -481,7 +507,10 @@ class RpcProxy(Rebindable):
         else:
             self._too_slow(f"it has taken nothing for {format_duration(idle)}; see stream_idle_timeout")
 
-    def _too_slow(self, reason: str, flag: str = "the client reads too slowly") -> None:
+    def _too_slow(self, reason: str) -> None:
+        self._cut_off(reason, "the client reads too slowly")
+
+    def _cut_off(self, reason: str, flag: str) -> None:
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(
@@ -520,7 +549,7 @@ class RpcProxy(Rebindable):
         request_time = self.settings.request_time
         if in_frame and self._reading and self._frame_began + request_time <= now:
             what = f"not all of a frame has come within {format_duration(request_time)}; see request_timeout"
-            self._too_slow(what, "the client sends too slowly")
+            self._cut_off(what, "the client sends too slowly")
             return
         if in_frame:
             left = min(left, max(self._frame_began + request_time - now, request_time / LOOKS))
@@ -531,7 +560,7 @@ class RpcProxy(Rebindable):
                 self._idle_timer = self._clock.callLater(left, self._watch_idle)
         elif in_frame:
             idle = format_duration(timeout)
-            self._too_slow(
+            self._cut_off(
                 f"nothing has come for {idle} in the midst of a frame; see stream_idle_timeout",
                 "the client sends too slowly",
             )
@@ -572,6 +601,7 @@ class RpcProxy(Rebindable):
         self._closing = True
         self._stop_timers()
         self._decoder.close()
+        self.count_no_more()
         transport = self.transport
         self._farewell = Farewell(self._clock, transport, self._parting)
         transport.unregisterProducer()
@@ -626,6 +656,7 @@ class RpcProxy(Rebindable):
         self._deadlines.close()
         self._try_deadlines.close()
         self._decoder.close()
+        self.count_no_more()
         self._out.clear()
         self._out_size = 0
         self._blocking.clear()

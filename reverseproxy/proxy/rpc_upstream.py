@@ -56,6 +56,7 @@ from reverseproxy.proxy.farewell import Farewell, Parting
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.sockets import tune
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.unfinished import KNOWN, Account, Counted
 from reverseproxy.wire.xprotocol import Frame, FrameDecoder, Kind, XProtocol
 
 log = Logger()
@@ -155,7 +156,7 @@ class _Question(_Heartbeat):
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol, IDetachable)
-class RpcClient(Rebindable):
+class RpcClient(Rebindable, Counted):
     """
     One connection to a host.
 
@@ -376,6 +377,7 @@ class RpcClient(Rebindable):
         finally:
             for flushed in batch:
                 flushed.flush()
+        self.count(self._decoder.unfinished)
         error = self._decoder.error
         if error is not None and not self._ending:
             log.warn(
@@ -385,6 +387,15 @@ class RpcClient(Rebindable):
                 reason=str(error),
             )
             self.abort(str(error))
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        return KNOWN.account(self._pool.host.address, self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        log.warn("{host} is cut off: {reason}", host=self._pool.host.address, reason=reason)
+        self.abort(reason)
 
     def _unusual(self, frame: Frame, batch: Batch) -> None:
         """Handle what is no response."""
@@ -456,6 +467,7 @@ class RpcClient(Rebindable):
         self.closed = self._ending = True
         self._stop_watching()
         self._decoder.close()
+        self.count_no_more()
         self._pool.forget(self)
         for number, exchange in list(self._waiting.items()):
             if isinstance(exchange, _Heartbeat):

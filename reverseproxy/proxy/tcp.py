@@ -29,6 +29,7 @@ from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Clust
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
+from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
@@ -38,6 +39,7 @@ from reverseproxy.proxy.farewell import STALL, Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.sockets import tune
+from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
 
 log = Logger()
 
@@ -110,7 +112,7 @@ class TcpProxySettings:
 
 
 @implementer(IDrainable)
-class TcpProxy(RelayEnd):
+class TcpProxy(RelayEnd, Counted):
     """The downstream end of one session."""
 
     def __init__(self, settings: TcpProxySettings, info: ConnectionInfo) -> None:
@@ -147,6 +149,24 @@ class TcpProxy(RelayEnd):
 
     def drain(self) -> None:
         """See L{IDrainable}: a session ends when one of its ends says so."""
+
+    # what comes before there is somebody to give it to
+
+    def dataReceived(self, data: bytes) -> None:
+        """See L{RelayEnd}."""
+        super().dataReceived(data)
+        if not self.coupled and not self.lost:
+            self.count(self.received)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        books = KNOWN if self._info.reverse else STRANGERS
+        return books.account(crowd_address(self._info.remote_ip), self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        self._cut("", reason)
+        self.abort()
 
     # the session
 
@@ -237,6 +257,7 @@ class TcpProxy(RelayEnd):
         returns = self._host is not None and self._host.returns
         end.parting = self.parting._replace(excused=returns, told=partial(self._cut, self._host_address))
         end.on_close = self._upstream_closed
+        self.count_no_more()
         couple(self, end)
         if end.lost:
             self._release()  # nothing more will be heard of it
@@ -313,6 +334,7 @@ class TcpProxy(RelayEnd):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the session and account for it."""
         super().connectionLost(reason)
+        self.count_no_more()
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()

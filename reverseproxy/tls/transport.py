@@ -56,6 +56,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import TlsFailed
 from reverseproxy.tls.client_hello import ClientHelloReader
 from reverseproxy.tls.contexts import ClientTls, ServerTls
@@ -63,6 +64,7 @@ from reverseproxy.tls.material import openssl_text
 from reverseproxy.tls.openssl import serves
 from reverseproxy.tls.records import BLOCK, Records, records_of
 from reverseproxy.tls.wire import SocketWire
+from reverseproxy.unfinished import STRANGERS, Account, Counted
 
 log = Logger()
 
@@ -85,7 +87,7 @@ _NO_RECORDS: Final = Records()
 
 
 @implementer(IHalfCloseableProtocol, INegotiated, ISSLTransport, ISystemHandle)
-class TlsTransport(ProtocolWrapper):
+class TlsTransport(ProtocolWrapper, Counted):
     """
     A TLS connection: a protocol towards TCP, a transport towards the wrapped protocol.
 
@@ -114,6 +116,7 @@ class TlsTransport(ProtocolWrapper):
         self._wants_socket = False
         self._hello: ClientHelloReader | None = None
         self._held: list[bytes] = []  # received, until the hello is complete
+        self._said = 0  # bytes of a client's handshake
         self._pending: list[bytes] = []  # written, until the handshake is complete
         self._producer: Any = None
         self._streaming = False
@@ -181,6 +184,7 @@ class TlsTransport(ProtocolWrapper):
             self.fail(error)
         else:
             self.established = True
+            self.count_no_more()
             self._flush()
             self._cancel_timers()
             self._begin()
@@ -219,6 +223,16 @@ class TlsTransport(ProtocolWrapper):
         self._connect(self.factory.server.connection(self, chosen))
         return held
 
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        host = getattr(self.transport.getPeer(), "host", "")
+        return STRANGERS.account(crowd_address(host), self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        self._reason = Failure(TlsFailed(reason))
+        self.abortConnection()
+
     def failVerification(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """
         Note why the peer's certificate is refused.
@@ -235,6 +249,12 @@ class TlsTransport(ProtocolWrapper):
         """Decrypt, and deliver."""
         if not data or self._over or self._read_closed or self._aborted:
             return
+        if not self.established and self.factory.server is not None:
+            # OpenSSL keeps what is not complete, of a certificate for one.
+            self._said += len(data)
+            self.count(self._said)
+            if self._aborted:
+                return
         if self._hello is not None:
             data = self._choose(data)
             if not data:
@@ -576,6 +596,7 @@ class TlsTransport(ProtocolWrapper):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The TCP connection is gone."""
         self._cancel_timers()
+        self.count_no_more()
         if self.established and not (self._over or self.disconnecting or self._read_closed):
             # What a paused protocol has not been given yet is delivered now or never.
             self.paused = False

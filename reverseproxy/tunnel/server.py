@@ -45,6 +45,7 @@ from reverseproxy.tunnel.handshake import (
 )
 from reverseproxy.tunnel.joins import JoinGate
 from reverseproxy.tunnel.streams import StreamSettings
+from reverseproxy.unfinished import STRANGERS, Account, Counted
 from reverseproxy.wire.extra import CloseProof
 from reverseproxy.wire.tunnel import ConnectionInit, Flag, FrameDecoder, GracefulClose, Status, encode
 
@@ -207,7 +208,7 @@ class TunnelServer:
 
 
 @implementer(IExpendable)
-class TunnelConnection(Handover):
+class TunnelConnection(Handover, Counted):
     """
     An accepted connection, from its first byte to its last.
 
@@ -257,6 +258,12 @@ class TunnelConnection(Handover):
                 self._server.config.handshake_timeout, self.drop, "the handshake took too long"
             )
         self._take(data)
+        if self._decoder is not None and not self._over:
+            self.count(self._decoder.buffered)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        return STRANGERS.account(self.crowd, self.drop)
 
     def _take(self, data: bytes) -> None:
         """Act on one frame after the other, until one takes time to judge."""
@@ -519,6 +526,7 @@ class TunnelConnection(Handover):
     def _settle(self) -> None:
         """The handshake is over, one way or the other."""
         self._server.pending.discard(self.crowd, self)
+        self.count_no_more()
         self._cancel_deadline()
 
     def _cancel_deadline(self) -> None:

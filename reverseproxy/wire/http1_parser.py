@@ -178,6 +178,11 @@ class Parser:
         return bool(self._partial)
 
     @property
+    def unfinished(self) -> int:
+        """Bytes of that part of a head."""
+        return len(self._partial)
+
+    @property
     def left(self) -> int:
         """How many bytes of a body of known length are still to come; 0 or less for any other."""
         return self._left

@@ -197,6 +197,11 @@ class _Connection(Output):
         """How many streams are open, in at least one direction."""
         return len(self._streams)
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a frame, or of a field block, of which more has to come."""
+        return len(self._buffer) + (self._block_size if self._block else 0)
+
     # receiving
 
     def feed(self, data: bytes, now: float = 0.0) -> list[tuple[int, Event]]:

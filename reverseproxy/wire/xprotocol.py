@@ -235,6 +235,11 @@ class FrameDecoder:
         """Whether a part of a frame has come."""
         return bool(self._buffer)
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of that part."""
+        return len(self._buffer)
+
     def begun(self, number: int) -> tuple[int, int] | None:
         """
         Look at the frame that is coming.

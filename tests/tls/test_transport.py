@@ -17,6 +17,7 @@ from reverseproxy.errors import TlsFailed
 from reverseproxy.tls import ClientTls, ServerTls, TlsTransport, transport, wrap_client, wrap_server
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
 from reverseproxy.tls.transport import CLOSE_TIMEOUT
+from reverseproxy.unfinished import STRANGERS
 from tests.certs import Certificates
 from tests.tls.wire import HalfRecorder, Recorder, TlsPair, Wire, factory_of
 
@@ -250,6 +251,34 @@ class ConnectionTests(TransportTestCase):
         transport.dataReceived(b"x")
         transport.readConnectionLost()
         transport.writeConnectionLost()
+
+
+class UnfinishedTests(TransportTestCase):
+    """What clients say before the handshake is complete is counted."""
+
+    def test_a_hello_that_does_not_end(self) -> None:
+        before = STRANGERS.total
+        far = Recorder()
+        factory = wrap_server(factory_of(far), self.server_tls, clock=self.clock)
+        protocol = factory.buildProtocol(None)
+        client = Recorder()
+        wire = Wire(client, protocol)
+        assert client.transport is not None
+        client.transport.write(bytes.fromhex("16030140000100400003030000") + b"x" * 12_000)
+        wire.pump()
+        self.assertEqual(STRANGERS.total, before + 12_013)
+        self.patch(STRANGERS, "limit", before + 12_013)
+        client.transport.write(b"x")
+        wire.pump()
+        self.assertLessEqual(STRANGERS.total, before)
+        self.assertTrue(wire.server.lost or not wire.server.connected)
+
+    def test_a_handshake_that_is_complete(self) -> None:
+        before = STRANGERS.total
+        pair = self.pair()
+        pair.near.transport.write(MEGABYTE)
+        pair.pump()
+        self.assertEqual(STRANGERS.total, before)
 
 
 class HalfCloseTests(TransportTestCase):
