@@ -258,6 +258,13 @@ class ProxyConfig(Model):
         ours=True,
         protects=True,
     )
+    error_details: Bool = key(
+        False,
+        "Whether answers say what went wrong behind this listener, with names of clusters, hosts and their "
+        "number: for development. If not, they have a number, and the line of the log with that number says "
+        "it. Clients are always told what is wrong with their requests.",
+        ours=True,
+    )
     abort_on_half_close: Bool = key(
         False,
         "Whether a client that closes its sending side is taken for one that is gone, so that its requests "

@@ -34,6 +34,7 @@ from reverseproxy.logs import format_time
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.attempts import Attempts, Phase
 from reverseproxy.proxy.deadlines import LOOKS, Clock, Limits, Stage, State, Watch
+from reverseproxy.proxy.discretion import is_inside
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.mirror import Mirrored
@@ -1008,8 +1009,8 @@ class Exchange(Attempts):
         """
         Answer with an error of our own, or break off if an answer has begun.
 
-        @param reason: a sentence for the client and the access log; it tells
-            nothing of what the client sent.
+        @param reason: a sentence for the access log, and for the client as far as
+            it is about its request; it tells nothing of what the client sent.
         """
         if self._phase == DONE:
             return
@@ -1017,7 +1018,18 @@ class Exchange(Attempts):
             self._break(status, reason)
             return
         self.flag = reason
-        self._answer(status, reason.encode("utf-8", "replace") + b"\n")
+        self._answer(status, self._told(status, reason).encode("utf-8", "replace") + b"\n")
+
+    def _told(self, status: int, reason: str) -> str:
+        """What the client is told of an error."""
+        downstream = self._downstream
+        request_id = self.head.lookup("x-request-id") if is_inside(status) else None
+        return downstream.settings.discretion.text(status, reason, downstream.info.remote, request_id)
+
+    @property
+    def message(self) -> str:
+        """What the client of a response that was broken off may be told of the reason."""
+        return self._told(self.failure, self.flag)
 
     def _answer(self, status: int, body: bytes, location: bytes = b"") -> None:
         self._end()

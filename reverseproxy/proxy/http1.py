@@ -37,6 +37,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.deadlines import LOOKS
+from reverseproxy.proxy.discretion import Discretion
 from reverseproxy.proxy.exchange import Exchange
 from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
@@ -137,9 +138,11 @@ class Http1Settings:
         the route does not say.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     @ivar trust: whom to believe what requests say of themselves.
+    @ivar error_details: whether clients are told what goes wrong behind us.
     @ivar complaints: bounds the lines about bad requests.
     @ivar look_period: seconds from one look at a request to the next.
     @ivar misses: bounds the lines about requests that no virtual host takes.
+    @ivar discretion: decides what clients are told of errors.
     @ivar strips: bounds the lines about fields that were dropped.
     """
 
@@ -161,16 +164,20 @@ class Http1Settings:
     session_idle: float | None = None
     timeout_to_end: bool = False
     trust: Trust = NOBODY
+    error_details: bool = False
     complaints: Throttle = field(init=False, compare=False)
     look_period: float = field(init=False, compare=False)
     misses: Throttle = field(init=False, compare=False)
     strips: Throttle = field(init=False, compare=False)
+    discretion: Discretion = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "look_period", min(self.stream_idle / LOOKS, self.request_time))
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
         object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
         object.__setattr__(self, "strips", Throttle(self.clock, STRIP_RATE))
+        discretion = Discretion(self.listener, self.clock, self.random, self.error_details)
+        object.__setattr__(self, "discretion", discretion)
 
 
 def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool:

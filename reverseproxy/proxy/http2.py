@@ -241,7 +241,7 @@ class Http2Stream:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         if self.grpc and not exchange.reset_code and not exchange.stalled:
             # A client of gRPC takes a reset for an error in its call.
-            trailers = error_trailers(exchange.failure, exchange.flag.encode("utf-8", "replace"))
+            trailers = error_trailers(exchange.failure, exchange.message.encode("utf-8", "replace"))
             self._http2.send_end(self.number, trailers)
         else:
             code = ErrorCode.CANCEL if exchange.stalled else ErrorCode.INTERNAL_ERROR

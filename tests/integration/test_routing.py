@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.integration.clients import Answer, fetch, gather
-from tests.integration.configs import quick_agent, server
+from tests.integration.configs import http_filter, quick_agent, server
 from tests.integration.harness import JOINED, IntegrationTestCase
 
 TUNNEL = {"cluster_name": "clientCluster"}
@@ -89,7 +89,7 @@ RULES: list[dict[str, Any]] = [
 class RoutingTests(IntegrationTestCase):
     async def test_every_kind(self) -> None:
         backend = await self.run_backend()
-        config = server()
+        config = server(client_filter=http_filter("client_router", trusted_proxies=["127.0.0.1"]))
         clusters = config["cluster_manager"]["clusters"]
         clusters.append({"name": "other", "hosts": [{"address": backend.address}]})
         router = config["servers"][0]["routers"][0]

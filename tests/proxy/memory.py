@@ -344,7 +344,12 @@ class World:
             clusters=ClusterManager([self.cluster, self.mirror]),
             clock=self.clock,
             options=options,
-            **{"access_log": self.records.append, "idle_timeout": 90.0, **settings},
+            **{
+                "access_log": self.records.append,
+                "idle_timeout": 90.0,
+                "error_details": True,  # so that tests see the reasons
+                **settings,
+            },
         )
         self.clients: list[Wire] = []
 
