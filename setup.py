@@ -32,6 +32,7 @@ MODULES = [
     "reverseproxy/wire/mux_events.py",
     "reverseproxy/wire/mux_frames.py",
     "reverseproxy/wire/mux_output.py",
+    "reverseproxy/wire/window.py",
 ]
 
 

@@ -166,9 +166,15 @@ class TunnelAgentConfig(Model):
         ours=True,
     )
     mux_max_window: Annotated[Int, between(2**18, 2**30)] = key(
-        2**22,
+        2**26,
         "The most bytes that may be on their way to this agent for one request or session, when the "
         "connection is slow to answer but fast to carry. Each begins with less.",
+        ours=True,
+    )
+    mux_max_window_growth: Annotated[Int, between(0, 2**30)] = key(
+        2**26,
+        "By how many bytes all requests and sessions of one connection together may have more than they "
+        "begin with.",
         ours=True,
     )
     metadata: Mapping[str, Text] = key({}, "Labels for this agent's hosts on the server.", ours=True)

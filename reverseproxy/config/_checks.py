@@ -80,7 +80,7 @@ _SHORT_NANOSECONDS: Final = 1_000_000
 _NO_ROUTER: Final = "every request is answered with 404"
 
 
-_STREAMS: Final = ("mux", "mux_ping_interval", "mux_ping_timeout", "mux_max_window")
+_STREAMS: Final = ("mux", "mux_ping_interval", "mux_ping_timeout", "mux_max_window", "mux_max_window_growth")
 """The keys that are for connections that carry many streams."""
 
 

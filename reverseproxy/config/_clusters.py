@@ -10,6 +10,7 @@ __all__ = [
     "DnsResolversConfig",
     "HealthCheckConfig",
     "HostConfig",
+    "Http2HostOptions",
     "HttpCheckConfig",
     "KeepaliveConfig",
     "LbConfig",
@@ -126,6 +127,26 @@ class KeepaliveConfig(Model):
 
     interval: Span = key(0.0, "The time between two of them on every connection; 0 means none.")
     timeout: Annotated[Span, or_default(1.0)] = key(1.0, "The time for an answer; 0 means 1 s.")
+
+
+class Http2HostOptions(Model):
+    """How much may be on its way from a host that is spoken to in HTTP/2."""
+
+    initial_window_size: Annotated[Int, between(1024, 64 * 1024 * 1024)] = key(
+        262144,
+        "How many bytes of an answer a host may send that are not passed on yet, to begin with. A window "
+        "grows while an answer that comes from far away is passed on as fast as it comes.",
+        ours=True,
+    )
+    max_window_size: Annotated[Int, between(1024, 2**30)] = key(
+        2**26, "To how many bytes a window may grow; initial_window_size, if that is more.", ours=True
+    )
+    max_window_growth: Annotated[Int, between(0, 2**30)] = key(
+        2**26,
+        "By how many bytes the windows of all requests of one connection may grow together; 0 means that "
+        "they stay as they are.",
+        ours=True,
+    )
 
 
 class LbConfig(Model):
@@ -441,6 +462,9 @@ class ClusterConfig(Model):
     )
     keepalive: KeepaliveConfig = key(
         KeepaliveConfig(), "Asking hosts whether they are alive, where one connection carries many requests."
+    )
+    http2_windows: Http2HostOptions = key(
+        Http2HostOptions(), "Windows of HTTP/2 towards the hosts.", ours=True
     )
     lbconfig: LbConfig = key(LbConfig(), "Options of the load balancer.")
     dns_refresh_rate: Annotated[Span, or_default(5.0)] = key(

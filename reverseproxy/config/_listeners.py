@@ -132,8 +132,20 @@ class Http2Options(HttpOptions):
     )
     initial_window_size: Annotated[Int, between(1024, 64 * 1024 * 1024)] = key(
         262144,
-        "How many bytes of a request's body a client may send that are not passed on yet. A larger window "
-        "makes uploads over long distances faster, and costs that much memory for each that is slow.",
+        "How many bytes of a request's body a client may send that are not passed on yet, to begin with. A "
+        "window grows while a body that comes from far away is passed on as fast as it comes.",
+        ours=True,
+    )
+    max_window_size: Annotated[Int, between(1024, 2**30)] = key(
+        2**26,
+        "To how many bytes a window may grow; initial_window_size, if that is more. What a client sends in "
+        "a round trip has to fit in three quarters of it: 48 MiB are 250 MB/s over 200 ms.",
+        ours=True,
+    )
+    max_window_growth: Annotated[Int, between(0, 2**30)] = key(
+        2**26,
+        "By how many bytes the windows of all requests of one connection may grow together; 0 means that "
+        "they stay as they are.",
         ours=True,
     )
     max_resets: Annotated[Int, between(10, 1_000_000)] = key(
@@ -479,9 +491,15 @@ class TunnelConfig(Model):
         2.5, "How long the agent may take to answer that, before the connection ends.", ours=True
     )
     mux_max_window: Annotated[Int, between(2**18, 2**30)] = key(
-        2**22,
+        2**26,
         "The most bytes that may be on their way to this server for one request or session, when the "
         "connection is slow to answer but fast to carry. Each begins with less.",
+        ours=True,
+    )
+    mux_max_window_growth: Annotated[Int, between(0, 2**30)] = key(
+        2**26,
+        "By how many bytes all requests and sessions of one connection together may have more than they "
+        "begin with.",
         ours=True,
     )
 

@@ -19,6 +19,7 @@ __all__ = ["REQUEST_BUFFER", "Exchange", "IDownstream", "IUpstream"]
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
+from sys import maxsize
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -799,6 +800,17 @@ class Exchange(Attempts):
     def response_sink(self) -> Any:
         """See L{reverseproxy.proxy.pools.IExchange}."""
         return self._downstream.response_sink() if self._phase == ACTIVE else None
+
+    @property
+    def request_waiting(self) -> int:
+        """How many bytes of what has come of the request wait for the host, at the most."""
+        client = self._client
+        return maxsize if client is None or self._out else client.backlog().size
+
+    @property
+    def response_waiting(self) -> int:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        return self._downstream.backlog().size
 
     def response_passed(self, size: int) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""

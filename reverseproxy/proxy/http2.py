@@ -19,6 +19,7 @@ __all__ = ["Http2Proxy", "Http2Stream"]
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
+from sys import maxsize
 from typing import Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -43,6 +44,7 @@ from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.sockets import heed_reset
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.transport.backlog import Backlog
+from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.unfinished import KNOWN, STRANGERS, Account
 from reverseproxy.wire.border import NOTHING
 from reverseproxy.wire.grpc import error_fields, error_trailers, is_grpc
@@ -80,6 +82,8 @@ def limits_of(options: Http2Options, reverse: bool = False, foreign: int = NOTHI
         max_header_list_size=size,
         max_fields=fields,
         stream_window=options.initial_window_size,
+        max_window=max(options.initial_window_size, options.max_window_size),
+        receive_budget=options.max_window_growth,
         max_resets=options.max_resets,
         max_control_frames=options.max_control_frames,
         foreign=foreign,
@@ -288,8 +292,7 @@ class Http2Stream:
     def _release(self) -> None:
         if self._held:
             self._held = False
-            self._http2.release(self.number)
-            self._proxy.flush()
+            self._proxy.release(self.number)
 
     def takes(self) -> bool:
         """Look whether the client goes on to take a response that is complete here."""
@@ -338,7 +341,7 @@ class Http2Proxy(Http2Protocol):
         parting = Parting(settings.linger, settings.stream_idle, info.reverse, told)
         # MOSN may acknowledge our SETTINGS before it has sent its own: it gets none before that.
         limits = limits_of(options, info.reverse, settings.trust.foreign(info))
-        http2 = ServerConnection(limits, ours, silent=info.reverse, mosn=not ours)
+        http2 = ServerConnection(limits, ours, silent=info.reverse, mosn=not ours, reserve=WINDOWS)
         super().__init__(http2, settings.clock, parting)
         self.settings = settings
         self.info = info
@@ -400,6 +403,7 @@ class Http2Proxy(Http2Protocol):
         if self.settings.idle_timeout is not None:
             self._look_at(self._idle_since + self.settings.idle_timeout)
         if not self.info.reverse:
+            self.http2.greeted(self._idle_since)
             self.flush()
 
     def dataReceived(self, data: bytes) -> None:
@@ -522,6 +526,30 @@ class Http2Proxy(Http2Protocol):
         self._note_mistake(str(error))
         head = RequestHead(b"", b"", b"", b"", True, 0, True, frozenset(), b"", False, False, [])
         self._begin(number, head).fail(error.status, str(error))
+
+    def _waiting(self, number: int) -> int:
+        stream = self._streams.get(number)
+        if stream is not None and stream.tunnel is not None:
+            return stream.tunnel.waiting
+        exchange = None if stream is None else stream.exchange
+        return maxsize if exchange is None else exchange.request_waiting
+
+    def _shed(self, number: int, reason: str) -> None:
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: a request of {peer} is broken off: {reason} "
+                "({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
+        stream.was_reset(reason)
+        self._forget(stream)
 
     def _note_mistake(self, reason: str) -> None:
         complaints = self.settings.complaints

@@ -25,10 +25,12 @@ from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.proxy.farewell import LastBytes, Parting
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.transport.memory import HELD, HeldBytes
 from reverseproxy.unfinished import Counted
 from reverseproxy.wire.http2 import ClientConnection, ServerConnection
 from reverseproxy.wire.http2_events import Event
 from reverseproxy.wire.http2_frames import ErrorCode
+from reverseproxy.wire.window import TELL_EVERY
 
 log = Logger()
 
@@ -53,9 +55,12 @@ class Http2Protocol(Rebindable, Counted):
     @ivar lost: whether the connection is lost.
     @ivar parting: how it may end.
     @ivar heard: when something has come the last time.
+    @ivar memory: bounds what streams of all connections hold while they are not
+        to be passed on.
     """
 
     transport: Any
+    memory: HeldBytes = HELD
 
     def __init__(
         self, http2: ServerConnection | ClientConnection, clock: IReactorTime, parting: Parting
@@ -70,6 +75,8 @@ class Http2Protocol(Rebindable, Counted):
         self._last: LastBytes | None = None  # of what is left for a peer when the connection closes
         self._handling = 0
         self._unwanted = 0
+        self._held = 0  # as it was reported
+        self._tell_at = inf  # when to see what slow readers have taken
         self._timer: IDelayedCall | None = None
         self._timer_at = inf
         self._end_by = inf
@@ -97,6 +104,14 @@ class Http2Protocol(Rebindable, Counted):
 
     def _ended(self, reason: str) -> None:
         """The connection is lost, or given up: let go of all streams."""
+        raise NotImplementedError
+
+    def _waiting(self, number: int) -> int:
+        """How many bytes of what came on a stream wait for somebody to take them, at the most."""
+        raise NotImplementedError
+
+    def _shed(self, number: int, reason: str) -> None:
+        """A stream was reset, as all together hold too much: let go of it, if it is still known."""
         raise NotImplementedError
 
     # reading and writing
@@ -143,6 +158,8 @@ class Http2Protocol(Rebindable, Counted):
                     break
         finally:
             self._handling -= 1
+        if http2.held != self._held:
+            self._report_held()
         self._flushed()
 
     def backlog_of(self, number: int) -> Backlog:
@@ -158,6 +175,55 @@ class Http2Protocol(Rebindable, Counted):
         # While the connection takes nothing, a stream waits for it, and no matter for which of them.
         below = backlog_of(self.transport).mark if self.full else 0
         return Backlog(size, (size, self.http2.credit(number), below))
+
+    def release(self, number: int) -> None:
+        """What came since a stream was held is passed on, and so will be what comes."""
+        self.http2.release(number, self.clock.seconds())
+        self.flush()
+
+    # IHolder: what waits here for those who do not take it
+
+    def _report_held(self) -> None:
+        held = self.http2.held
+        more, self._held = held - self._held, held
+        if more > 0:
+            if self._tell_at == inf:
+                self._tell_at = self.clock.seconds() + TELL_EVERY
+                self._look_at(self._tell_at)
+            self.memory.add(self, more)
+        else:
+            self.memory.remove(self, -more)
+
+    @property
+    def held(self) -> int:
+        """See L{reverseproxy.transport.memory.IHolder}."""
+        return max(self.http2.holding.values()) if self.http2.held else 0
+
+    def reset(self, reason: str) -> None:
+        """See L{reverseproxy.transport.memory.IHolder}; whoever has the stream is told in a moment."""
+        holding = self.http2.holding
+        if holding:
+            number = max(holding, key=lambda each: holding[each])
+            self.http2.reset(number, ErrorCode.ENHANCE_YOUR_CALM)
+            self._report_held()
+            self.clock.callLater(0, self._tell_shed, number, reason)
+
+    def _tell_passed(self, now: float) -> None:
+        """
+        Tell the peer what was taken of what waits for slow readers.
+
+        It goes on to them in one piece, and that all of it was taken may become
+        known late, while the peer counts the seconds since it heard of us.
+        """
+        http2 = self.http2
+        for number in http2.holding:
+            http2.passed(number, self._waiting(number), now)
+        self._tell_at = now + TELL_EVERY if http2.held else inf
+
+    def _tell_shed(self, number: int, reason: str) -> None:
+        if not self.ending:
+            self._shed(number, reason)
+            self.flush()
 
     def _finish(self, code: ErrorCode, reason: str, linger: bool) -> None:
         """
@@ -235,7 +301,9 @@ class Http2Protocol(Rebindable, Counted):
         if not self.ending:
             self._handling += 1
             try:
-                deadline = min(deadline, self._next_deadline(now))
+                if self._tell_at <= now:
+                    self._tell_passed(now)
+                deadline = min(deadline, self._tell_at, self._next_deadline(now))
             finally:
                 self._handling -= 1
             self.flush()
@@ -269,6 +337,9 @@ class Http2Protocol(Rebindable, Counted):
         if not self.ending:
             self.ending = True
             self._ended(f"the connection was lost: {reason.getErrorMessage()}")
+        self.http2.close_windows()
+        if self._held:
+            self._report_held()
 
     # IPushProducer: we are the producer of what the peer is to receive
 

@@ -18,6 +18,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha1
+from sys import maxsize
 from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -27,7 +28,7 @@ from twisted.python.failure import Failure
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.relay import RelayEnd, couple
-from reverseproxy.transport.backlog import NOTHING, Backlog
+from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import Headers, status_line
 from reverseproxy.wire.http2_fields import response_fields
@@ -160,6 +161,11 @@ class Http2Tunnel:
             self._producer = None
             self.relay.connectionLost(Failure(reason))
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes of what came from the peer wait for the other side to take them, at the most."""
+        return maxsize if self._producer is None else backlog_of(self._producer).size
+
     def backlog(self) -> Backlog:
         """See L{reverseproxy.transport.backlog.backlog_of}."""
         return NOTHING if self._lost else self._connection.backlog_of(self._number)
@@ -189,8 +195,7 @@ class Http2Tunnel:
 
     def resumeProducing(self) -> None:
         """Let it send on."""
-        self._http2.release(self._number)
-        self._connection.flush()
+        self._connection.release(self._number)
 
     def stopProducing(self) -> None:
         """Close."""

@@ -20,6 +20,7 @@ __all__ = ["MAX_STREAMS", "POOL", "Http2Call", "Http2Client", "Http2Pool", "Http
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from sys import maxsize
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -42,6 +43,7 @@ from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.sockets import tune
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import Backlog, backlog_of
+from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.unfinished import KNOWN, Account
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1 import Event as HttpEvent
@@ -70,7 +72,25 @@ What hosts may do.
 
 They were chosen by the configuration or have proved who they are, so that the
 bounds are wider than those for clients; but for each stream they are the same.
+A cluster's configuration says how large windows are.
 """
+
+
+def _limits_of(host: Host) -> Http2Limits:
+    """What a host may do."""
+    size, fields = response_limits(host)
+    if host.returns:
+        size += 32 * fields  # which an agent that has it in HTTP/1 does not count
+    limits = replace(LIMITS, max_header_list_size=size, max_fields=fields)
+    if host.cluster is None:
+        return limits
+    windows = host.cluster.config.http2_windows
+    return replace(
+        limits,
+        stream_window=windows.initial_window_size,
+        max_window=max(windows.initial_window_size, windows.max_window_size),
+        receive_budget=windows.max_window_growth,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +272,13 @@ class Http2Call:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
         return self._client.backlog_of(self.number)
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes of what has come wait for the client to take them, at the most."""
+        if self.tunnel is not None:
+            return self.tunnel.waiting
+        return maxsize if self._exchange is None else self._exchange.response_waiting
+
     def pause(self) -> None:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
         if not self._paused:
@@ -262,8 +289,7 @@ class Http2Call:
         """See L{reverseproxy.proxy.exchange.IUpstream}."""
         if self._paused:
             self._paused = False
-            self._http2.release(self.number)
-            self._client.flush()
+            self._client.release(self.number)
 
     def finish(self, reusable: bool) -> None:
         """See L{reverseproxy.proxy.exchange.IUpstream}: the rest of a request is not wanted by anybody."""
@@ -368,8 +394,7 @@ class Http2Call:
         assert self.tunnel is not None
         for event in early:
             self.tunnel.received(event)
-        self._http2.release(self.number)
-        self._client.flush()
+        self._client.release(self.number)
 
 
 @implementer(IDetachable, IHalfCloseableProtocol, IPushProducer)
@@ -386,7 +411,7 @@ class Http2Client(Http2Protocol):
 
     def __init__(self, pool: Http2Pool) -> None:
         # A plain reverse connection may be MOSN's.
-        http2 = ClientConnection(pool.limits, mosn=pool.exclusive)
+        http2 = ClientConnection(pool.limits, mosn=pool.exclusive, reserve=WINDOWS)
         super().__init__(http2, pool.clock, Parting(excused=pool.host.returns))
         self.reused = pool.host.returns
         self.scheme = b"http"
@@ -423,6 +448,7 @@ class Http2Client(Http2Protocol):
         if protocol not in (None, "h2"):
             self._abort(f"the host wants to speak {protocol}")
         else:
+            self.http2.greeted(now)
             self.flush()
 
     # calls
@@ -534,6 +560,16 @@ class Http2Client(Http2Protocol):
         if call is not None:
             self.forget(call)
             call.lost(reset.reason, not reset.processed, reset.code if reset.remote else 0)
+
+    def _waiting(self, number: int) -> int:
+        call = self._calls.get(number)
+        return maxsize if call is None else call.waiting
+
+    def _shed(self, number: int, reason: str) -> None:
+        call = self._calls.get(number)
+        if call is not None:
+            self.forget(call)
+            call.lost(reason, False)
 
     def _on_connection(self, event: Event) -> None:
         if isinstance(event, Http2Error):
@@ -694,17 +730,14 @@ class Http2Pool:
     @ivar idle_timeout: seconds without a request after which a connection is
         closed; L{None} for never.
     @ivar keepalive: when to ask whether the host is alive.
+    @ivar limits: what the host may do.
     @ivar max_requests: requests after which a connection is closed; 0 for any
         number.
-    @ivar limits: what the host may do.
     """
 
     def __init__(self, host: Host, clock: IReactorTime, idle_timeout: float | None = None) -> None:
         self.host = host
-        size, fields = response_limits(host)
-        if host.returns:
-            size += 32 * fields  # which an agent that has it in HTTP/1 does not count
-        self.limits = replace(LIMITS, max_header_list_size=size, max_fields=fields)
+        self.limits = _limits_of(host)
         self.clock = clock
         self.exclusive = host.single
         self.idle_timeout = None if self.exclusive else idle_timeout or None

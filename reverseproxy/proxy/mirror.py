@@ -176,6 +176,11 @@ class Mirrored(Attempts):
     def response_sink(self) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
 
+    @property
+    def response_waiting(self) -> int:
+        """See L{reverseproxy.proxy.pools.IExchange}: nothing is kept of it."""
+        return 0
+
     def response_passed(self, size: int) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
 

@@ -47,6 +47,10 @@ class IExchange(Protocol):
             L{None} if there is none.
         """
 
+    @property
+    def response_waiting(self) -> int:
+        """How many bytes of what has come of the response wait for the client, at the most."""
+
     def response_passed(self, size: int) -> None:
         """Bytes of the body have been sent there."""
 

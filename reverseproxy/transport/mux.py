@@ -19,8 +19,6 @@ from __future__ import annotations
 
 __all__ = [
     "CLOSE_TIMEOUT",
-    "HELD",
-    "HELD_LIMIT",
     "ORPHAN_TIMEOUT",
     "PING_INTERVAL",
     "PING_TIMEOUT",
@@ -50,7 +48,8 @@ from zope.interface import implementer
 from reverseproxy.errors import ConnectionRefusedByPeer, MuxError, NoMoreStreams
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.backlog import backlog_of
-from reverseproxy.transport.mux_stream import HeldBytes, MuxStream
+from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
+from reverseproxy.transport.mux_stream import MuxStream
 from reverseproxy.wire.mux import Mux
 from reverseproxy.wire.mux_events import (
     Data,
@@ -62,6 +61,7 @@ from reverseproxy.wire.mux_events import (
     Pong,
     Reset,
 )
+from reverseproxy.wire.window import Reserve
 
 log = Logger()
 
@@ -83,12 +83,6 @@ CLOSE_TIMEOUT: Final = 5.0
 
 ORPHAN_TIMEOUT: Final = 60.0
 """Seconds that a peer may take to end its half of a stream that we have closed."""
-
-HELD_LIMIT: Final = 1024 * 1024 * 1024
-"""Bytes that all streams of this process may hold for protocols that do not read."""
-
-HELD: Final = HeldBytes(HELD_LIMIT)
-"""What they hold now."""
 
 _PASSES: Final = 4
 """How often the end of a turn looks for what it has brought about itself."""
@@ -173,6 +167,7 @@ class MuxSession(Protocol):
         on_lost: Callable[[Failure], object] | None = None,
         on_going: Callable[[], object] | None = None,
         budget: HeldBytes = HELD,
+        reserve: Reserve = WINDOWS,
     ) -> None:
         """
         @param client: which of the two ends we are; it does not matter which is
@@ -188,8 +183,9 @@ class MuxSession(Protocol):
             streams are told.
         @param on_going: called once when the peer takes no more streams.
         @param budget: bounds what the streams of all sessions hold that share it.
+        @param reserve: what the windows of these may grow by.
         """
-        self.mux = Mux(client, MuxLimits() if limits is None else limits)
+        self.mux = Mux(client, MuxLimits() if limits is None else limits, reserve)
         self.rtt: float | None = None
         self.going = False
         self.peer_going = False
@@ -387,7 +383,10 @@ class MuxSession(Protocol):
                     except BaseException:
                         stream.failed()
                     else:
-                        consumed(number, len(event.data), now)
+                        if stream.paused:
+                            stream.delivered(len(event.data))
+                        else:
+                            consumed(number, len(event.data), now)
             else:
                 self._happened(kind, event)
         if broken is not None:
@@ -415,7 +414,8 @@ class MuxSession(Protocol):
             self.schedule()
         elif kind is Pong:
             if event.token == self._token:
-                self.rtt = self.mux.rtt = self._heard - self._pinged
+                self.rtt = self._heard - self._pinged
+                self.mux.growth.measured(self.rtt, self._heard)
         elif kind is GoneAway:
             self._peer_goes(event.code)
 
@@ -462,6 +462,7 @@ class MuxSession(Protocol):
         if self.lost:
             return
         self.lost = True
+        self.mux.close()
         for call in (self._timer, self._closing):
             if call is not None and call.active():
                 call.cancel()
@@ -603,7 +604,7 @@ class MuxSession(Protocol):
                     self._give_up(now)
                     return
                 self._last_look = True
-        elif wait <= 0:
+        elif wait <= 0 or self.mux.growth.due(now):
             self._ping()
             # If the answer comes at once, there is another question to be asked before it would be due.
             wait = min(self._ping_interval, self._ping_timeout)

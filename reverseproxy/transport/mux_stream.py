@@ -13,7 +13,7 @@ is tested with the same tests.  What differs:
 
 from __future__ import annotations
 
-__all__ = ["HIGH_WATER", "HeldBytes", "MuxStream"]
+__all__ = ["HIGH_WATER", "MuxStream"]
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -46,40 +46,6 @@ _PIECE: Final = 65536
 """Bytes that are delivered at once of what had to wait."""
 
 
-class HeldBytes:
-    """
-    What streams have received for protocols that do not read at present.
-
-    Each stream is bounded by its window and each connection by a budget; this
-    is the bound for all that share one of these.
-
-    @ivar total: bytes.
-    @ivar limit: beyond which the stream that holds most is reset.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.total = 0
-        self.limit = limit
-        self._streams: dict[MuxStream, None] = {}
-
-    def add(self, stream: MuxStream, size: int) -> None:
-        """A stream holds more, and perhaps has to go for it."""
-        self._streams[stream] = None
-        self.total += size
-        if self.total > self.limit:
-            max(self._streams, key=_held_by).reset("all streams together hold too much for slow readers")
-
-    def remove(self, stream: MuxStream, size: int) -> None:
-        """A stream has delivered something, or dropped it."""
-        self.total -= size
-        if not stream.held:
-            self._streams.pop(stream, None)
-
-
-def _held_by(stream: MuxStream) -> int:
-    return stream.held
-
-
 @implementer(ITCPTransport, IConsumer, IPushProducer, ILoggingContext)
 class MuxStream:
     """
@@ -105,6 +71,7 @@ class MuxStream:
         "_held",
         "_keep_alive",
         "_mux",
+        "_owed",
         "_producer_paused",
         "_session",
         "connected",
@@ -145,6 +112,7 @@ class MuxStream:
         self._factory = factory
         self._held: bytearray | None = None
         self._dropped = 0  # bytes received that nobody wants
+        self._owed = 0  # bytes with which the protocol had enough, until it wants more
         self._end_told = False
         self._half_closing = False
         self._producer_paused = False
@@ -292,6 +260,9 @@ class MuxStream:
         """Read again, beginning with what has come meanwhile, in a moment."""
         if self.paused and self.connected and not self.disconnecting:
             self.paused = False
+            if self._owed:
+                size, self._owed = self._owed, 0
+                self._session.consumed(self.number, size)
             if self._held is not None or (self.ended and not self._end_told):
                 self._session.look_later(self.deliver)
 
@@ -325,10 +296,17 @@ class MuxStream:
             except BaseException:
                 self.failed()
                 return
-            self._session.consumed(self.number, len(data))
+            self.delivered(len(data))
             held = self._held
         if self.ended and held is None and not self.paused and self.connected and not self.disconnecting:
             self.tell_end()
+
+    def delivered(self, size: int) -> None:
+        """The protocol has got something; if it wants no more for now, it has not passed that on yet."""
+        if self.paused:
+            self._owed += size
+        else:
+            self._session.consumed(self.number, size)
 
     @property
     def waits(self) -> bool:
@@ -403,7 +381,7 @@ class MuxStream:
             if not self.shut:
                 self._mux.end(self.number)
             # So that a peer that goes on sending is not stopped by its window, and finds out.
-            session.consumed(self.number, self.held + self._dropped)
+            session.consumed(self.number, self.held + self._dropped + self._owed)
             if not self.ended:
                 session.abandon(self.number)
             self.lost(Failure(ConnectionDone()))

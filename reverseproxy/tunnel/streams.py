@@ -38,7 +38,9 @@ class StreamSettings:
         if not config.mux:
             return None
         return cls(
-            MuxLimits(max_window=config.mux_max_window), config.mux_ping_interval, config.mux_ping_timeout
+            MuxLimits(max_window=config.mux_max_window, receive_budget=config.mux_max_window_growth),
+            config.mux_ping_interval,
+            config.mux_ping_timeout,
         )
 
     @property

@@ -15,9 +15,8 @@ Nothing is written by this module: C{take} returns what is to be sent.  Bodies
 are kept by stream until the peer's windows and the caller have room for them,
 and go out in turns, one frame of each stream.
 
-A peer may send as much of a body as its window has.  The window is opened again
-as the body is passed on: a stream that is C{hold} keeps its window closed, and
-the window of the connection is large enough that other streams don't notice.
+A peer may send as much of a body as its window has; see
+L{reverseproxy.wire.http2_windows}.
 """
 
 from __future__ import annotations
@@ -70,7 +69,9 @@ from reverseproxy.wire.http2_frames import (
 )
 from reverseproxy.wire.http2_hpack import FieldDecoder
 from reverseproxy.wire.http2_mosn import mend_request, mend_response
-from reverseproxy.wire.http2_output import Output, Stream
+from reverseproxy.wire.http2_output import Stream
+from reverseproxy.wire.http2_windows import Windows
+from reverseproxy.wire.window import Reserve
 
 MAX_REPLIES: Final = 1000
 """Frames that a peer may have made us queue while it does not take what we send."""
@@ -107,7 +108,7 @@ _SELF_DEPENDENT: Final = 0x100
 _SETTINGS_ACK: Final = frame(Kind.SETTINGS, Flag.ACK, 0)
 
 
-class _Connection(Output):
+class _Connection(Windows):
     """
     What both sides have in common.
 
@@ -129,8 +130,8 @@ class _Connection(Output):
     _silent = False  # we have not said anything yet, and don't before the peer's SETTINGS have come
     _mosn = False  # the peer may be MOSN, whose messages need to be put in order
 
-    def __init__(self, limits: Http2Limits) -> None:
-        super().__init__()
+    def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
+        super().__init__(limits, reserve)
         self.closed = False
         self.going = False
         self.established = False
@@ -141,7 +142,6 @@ class _Connection(Output):
         self.peer_upgrades = False
         self._limits = limits
         self._max_streams = limits.max_concurrent_streams
-        self._now = 0.0
         self._buffer = b""
         self._preface = b"" if self._client else PREFACE
         self._block: list[bytes] = []  # of a field block that is not complete
@@ -150,12 +150,6 @@ class _Connection(Output):
         self._block_size = 0
         self._continuations = 0
         self._decoder = FieldDecoder(limits.hard_header_list_size)
-        self._recv_window = limits.connection_window
-        self._recv_credit = 0
-        self._recv_threshold = limits.connection_window // 2
-        # Until the peer has acted on our settings it goes by the default.
-        self._stream_window = max(limits.stream_window, DEFAULT_WINDOW)
-        self._stream_threshold = max(1, limits.stream_window // 2)
         self._resets: OrderedDict[int, None] = OrderedDict()
         self._forgotten = 0  # the highest stream that was dropped from _resets
         self._reset_budget = Budget(limits.max_resets, RESETS_PER_SECOND)
@@ -213,7 +207,11 @@ class _Connection(Output):
         """
         if self.closed:
             return []
+        if self._fresh:
+            self._settle()
         self._now = now
+        if self._greeted_at > now:
+            self._greeted_at = now  # a server that waits for its client's greeting answers now
         events: list[tuple[int, Event]] = []
         self._events = events
         try:
@@ -240,6 +238,7 @@ class _Connection(Output):
         self._block.clear()
         self._streams.clear()
         self._ready.clear()
+        self.close_windows()
 
     def _last_stream(self) -> int:
         raise NotImplementedError
@@ -347,12 +346,13 @@ class _Connection(Output):
                     number, ErrorCode.PROTOCOL_ERROR, "the body has another length than content-length says"
                 )
                 return
+        if size > count:
+            self._consume(stream, size - count)
+        stream.unconsumed += count
         if stream.held:
-            stream.unconsumed += count
-            if size > count:
-                self._consume(stream, size - count)
+            self.held += count
         else:
-            self._consume(stream, size)
+            self._fresh.append(stream)
         if count:
             self._events.append((number, data))
             self._control_budget.earn()
@@ -361,35 +361,6 @@ class _Connection(Output):
         if ended:
             self._remote_end(stream)
             self._events.append((number, END))
-
-    def _consume(self, stream: Stream | None, size: int) -> None:
-        """Open windows again by what was passed on, or dropped."""
-        self._recv_credit += size
-        if self._recv_credit >= self._recv_threshold:
-            self._out.append(window_update(0, self._recv_credit))
-            self._recv_window += self._recv_credit
-            self._recv_credit = 0
-        if stream is not None:
-            stream.credit += size
-            if stream.credit >= self._stream_threshold and stream.remote_open:
-                self._out.append(window_update(stream.id, stream.credit))
-                stream.recv_window += stream.credit
-                stream.credit = 0
-
-    def hold(self, number: int) -> None:
-        """Let the peer send no more for a stream than its window has."""
-        stream = self._streams.get(number)
-        if stream is not None:
-            stream.held = True
-
-    def release(self, number: int) -> None:
-        """What came since L{hold} was passed on, and so will be what comes."""
-        stream = self._streams.get(number)
-        if stream is not None and stream.held:
-            stream.held = False
-            size, stream.unconsumed = stream.unconsumed, 0
-            if size:
-                self._consume(stream, size)
 
     # streams that end
 
@@ -439,7 +410,9 @@ class _Connection(Output):
         stream.pending.clear()
         stream.pending_size = 0
         if stream.unconsumed:
-            self._consume(None, stream.unconsumed)
+            self._let_go(stream)
+        if stream.part is not None:
+            self._growth.forget(number, stream.window)
 
     def _remote_end(self, stream: Stream) -> None:
         stream.remote_open = False
@@ -609,7 +582,8 @@ class _Connection(Output):
         if len(payload) != 8:
             raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
         if flags & Flag.ACK:
-            self._events.append((0, Pong(payload)))
+            if not self._is_probe(payload):
+                self._events.append((0, Pong(payload)))
             return
         self._spend_control("PING frames")
         self._reply(ping(payload, ack=True))
@@ -666,6 +640,8 @@ class _Connection(Output):
                 raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
             if self.acknowledged:
                 self._spend_control("acknowledgements of SETTINGS")
+            else:
+                self._growth.measured(self._now - self._greeted_at, self._now)
             self.acknowledged = True
             return
         if len(payload) % 6:
@@ -768,6 +744,7 @@ class ServerConnection(_Connection):
         h2c: bool = False,
         silent: bool = False,
         mosn: bool = False,
+        reserve: Reserve | None = None,
     ) -> None:
         """
         @param upgrades: whether to take all that an Upgrade of HTTP/1 has from
@@ -777,6 +754,8 @@ class ServerConnection(_Connection):
             come.
         @param mosn: whether the peer may be MOSN; see
             L{reverseproxy.wire.http2_mosn}.
+        @param reserve: what windows may grow by, together with those of other
+            connections.
         """
         self._silent = silent
         self._mosn = mosn
@@ -784,7 +763,7 @@ class ServerConnection(_Connection):
         self._upgrades = upgrades
         self._h2c = h2c
         self._accept_up_to = MAX_STREAM_ID
-        super().__init__(limits)
+        super().__init__(limits, reserve)
 
     def _own_settings(self) -> list[tuple[Setting, int]]:
         values = [
@@ -819,7 +798,14 @@ class ServerConnection(_Connection):
         if len(self._streams) >= self._max_streams:
             self._refuse(number, f"more than {self._max_streams} streams at once")
             return
-        stream = Stream(number, self._stream_window, self._peer_stream_window)
+        stream = Stream(
+            number,
+            self._stream_window,
+            self._peer_stream_window,
+            self._first_window,
+            self._stream_threshold,
+            self._now,
+        )
         stream.headed = True
         self._streams[number] = stream
         if list_size(fields) > self._limits.max_header_list_size:
@@ -903,14 +889,16 @@ class ClientConnection(_Connection):
 
     _client = True
 
-    def __init__(self, limits: Http2Limits, mosn: bool = False) -> None:
+    def __init__(self, limits: Http2Limits, mosn: bool = False, reserve: Reserve | None = None) -> None:
         """
         @param mosn: whether the peer may be MOSN; see
             L{reverseproxy.wire.http2_mosn}.
+        @param reserve: what windows may grow by, together with those of other
+            connections.
         """
         self._next = 1
         self._mosn = mosn
-        super().__init__(limits)
+        super().__init__(limits, reserve)
         self._out.insert(0, PREFACE)
 
     def _own_settings(self) -> list[tuple[Setting, int]]:
@@ -1001,7 +989,14 @@ class ClientConnection(_Connection):
         """
         number = self._next
         self._next = number + 2
-        stream = Stream(number, self._stream_window, self._peer_stream_window)
+        stream = Stream(
+            number,
+            self._stream_window,
+            self._peer_stream_window,
+            self._first_window,
+            self._stream_threshold,
+            self._now,
+        )
         stream.head_request = head_request
         stream.tunnel = tunnel
         self._streams[number] = stream

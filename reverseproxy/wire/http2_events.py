@@ -22,6 +22,9 @@ from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1_chunks import MAX_HEADERS
 from reverseproxy.wire.http2_frames import DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, ErrorCode
 
+_TOLD_AFTER: Final = 1024 * 1024
+"""Bytes of bodies, on all streams, after which a peer is told that they were passed on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Http2Limits:
@@ -34,7 +37,11 @@ class Http2Limits:
         values, and 32 for each field.
     @ivar max_fields: fields of a head, or of trailers.
     @ivar stream_window: bytes of a body that may be under way, and kept here,
-        for one stream.
+        for one stream, to begin with.
+    @ivar max_window: the same, for one that is passed on at full speed on a long
+        way; see L{Growth<reverseproxy.wire.window.Growth>}.
+    @ivar receive_budget: bytes by which all windows of streams together may
+        grow.
     @ivar max_resets: streams that may be broken off early at once, by the peer
         or by its mistakes.
     @ivar max_control_frames: frames at once that serve no request.
@@ -47,6 +54,8 @@ class Http2Limits:
     max_header_list_size: int = 65536
     max_fields: int = MAX_HEADERS
     stream_window: int = 262144
+    max_window: int = 64 * 1024 * 1024
+    receive_budget: int = 64 * 1024 * 1024
     max_resets: int = 200
     max_control_frames: int = 1000
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
@@ -54,8 +63,22 @@ class Http2Limits:
 
     @property
     def connection_window(self) -> int:
-        """Bytes of bodies that may be under way on all streams: all of them may be held at once."""
-        return min(MAX_WINDOW, max(DEFAULT_WINDOW, self.stream_window * self.max_concurrent_streams))
+        """
+        Bytes of bodies that may be under way on all streams.
+
+        All windows may be full at once, and the peer not yet know of what was
+        passed on: none of that may stop other streams.
+        """
+        return min(MAX_WINDOW, max(DEFAULT_WINDOW, self._all_windows + self.connection_threshold))
+
+    @property
+    def connection_threshold(self) -> int:
+        """Bytes that have to be passed on before the peer is told of them for the connection."""
+        return min(_TOLD_AFTER, max(DEFAULT_WINDOW, self._all_windows) // 2)
+
+    @property
+    def _all_windows(self) -> int:
+        return self.stream_window * self.max_concurrent_streams + self.receive_budget
 
     @property
     def hard_header_list_size(self) -> int:

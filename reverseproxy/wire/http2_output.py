@@ -26,6 +26,7 @@ from reverseproxy.wire.http2_frames import (
     header_block,
 )
 from reverseproxy.wire.http2_hpack import FieldEncoder
+from reverseproxy.wire.window import Round
 
 STREAM_BUFFER: Final = 65536
 """Bytes of a body kept for one stream beyond which L{Output.is_full} asks for a pause."""
@@ -48,6 +49,10 @@ class Stream:
     @ivar held: whether the window stays closed.
     @ivar unconsumed: bytes that have come while it was.
     @ivar credit: bytes passed on that the peer has not been told of.
+    @ivar window: bytes that the peer may send beyond what was passed on.
+    @ivar threshold: how much credit the peer is told of.
+    @ivar since: when the stream was opened, or a little before.
+    @ivar part: what was passed on since a certain time, once the peer was told of any.
     @ivar pending: what we have to send.
     @ivar trailers: what follows that, if it is all.
     @ivar tunnel: whether it carries another protocol, with ends of its own.
@@ -64,18 +69,30 @@ class Stream:
         "id",
         "left",
         "local_open",
+        "part",
         "pending",
         "pending_size",
         "ready",
         "recv_window",
         "remote_open",
         "send_window",
+        "since",
+        "threshold",
         "trailers",
         "tunnel",
         "unconsumed",
+        "window",
     )
 
-    def __init__(self, number: int, recv_window: int, send_window: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        recv_window: int,
+        send_window: int,
+        window: int,
+        threshold: int,
+        now: float,
+    ) -> None:
         self.id = number
         self.remote_open = True
         self.local_open = True
@@ -85,6 +102,10 @@ class Stream:
         self.held = False
         self.unconsumed = 0
         self.credit = 0
+        self.window = window
+        self.threshold = threshold
+        self.since = now
+        self.part: Round | None = None
         self.recv_window = recv_window
         self.send_window = send_window
         self.pending: deque[bytes | memoryview] = deque()
@@ -112,6 +133,11 @@ class Output:
         self._peer_stream_window = DEFAULT_WINDOW
         self._peer_max_frame = DEFAULT_MAX_FRAME_SIZE
         self._ready: deque[Stream] = deque()
+        self._fresh: list[Stream] = []  # for which something came that is about to be passed on
+
+    def _settle(self) -> None:
+        """What has come was passed on."""
+        raise NotImplementedError
 
     def _local_end(self, stream: Stream) -> None:
         """All of a message is sent."""
@@ -125,10 +151,13 @@ class Output:
         """
         Take what is to be sent now.
 
-        Call it again until it returns nothing, or the transport is full.
+        Call it again until it returns nothing, or the transport is full.  What has
+        come counts as passed on now.
 
         @param limit: bytes of bodies, roughly; 0 for none.
         """
+        if self._fresh:
+            self._settle()
         if self._ready and limit > 0:
             self._send_bodies(limit)
         out = self._out

@@ -97,6 +97,7 @@ from reverseproxy.wire.mux_frames import (
     unpack,
 )
 from reverseproxy.wire.mux_output import ACK_AFTER, TURN, Output, Stream
+from reverseproxy.wire.window import TELL_EVERY, Growth, Reserve, Round
 
 REMEMBERED_RESETS: Final = 1024
 """Streams that we reset and remember, as the peer may have sent more for them."""
@@ -120,8 +121,8 @@ class Mux(Output):
     """
     One end of a connection.
 
-    @ivar rtt: seconds that a ping took to be answered; the owner, who has the
-        clock, sets it.  Windows grow only if it is known.
+    @ivar growth: how large the windows are that the peer may use.  The owner,
+        who has the clock and sends pings, tells it of the round trip.
     @ivar failed: the peer broke the rules: nothing more is read, and what
         L{take} returns is to be sent before the connection is closed.
     @ivar going: the peer takes no more streams from us.
@@ -135,7 +136,6 @@ class Mux(Output):
         "_current",
         "_current_flags",
         "_forgotten",
-        "_grown",
         "_held",
         "_left",
         "_next",
@@ -145,25 +145,29 @@ class Mux(Output):
         "_pings",
         "_resets",
         "_rest",
+        "_threshold",
         "_window",
         "failed",
         "going",
         "gone",
-        "rtt",
+        "growth",
     )
 
-    def __init__(self, client: bool, limits: MuxLimits | None = None) -> None:
+    def __init__(self, client: bool, limits: MuxLimits | None = None, reserve: Reserve | None = None) -> None:
         """
         @param client: whether our streams have odd numbers; the other end's
             then have even ones.
+        @param reserve: what windows may grow by, together with those of other
+            connections.
         """
         limits = limits or MuxLimits()
         super().__init__(limits)
-        self.rtt: float | None = None
+        self.growth = Growth(limits.window, limits.max_window, limits.receive_budget, reserve or Reserve())
         self.failed = False
         self.going = False
         self.gone = False
         self._window = limits.window
+        self._threshold = self.growth.threshold(limits.window)
         self._next = 1 if client else 2
         self._parity = self._next & 1
         self._peer_last = 0
@@ -173,7 +177,6 @@ class Mux(Output):
         self._broken = 0.0  # streams of the peer that it reset, over those that were of use
         self._broken_at = 0.0
         self._held = 0  # of all streams
-        self._grown = 0  # bytes by which the windows of all streams are larger than at first
         self._rest = b""  # the beginning of a header
         self._left = 0  # bytes to come of a frame that has begun
         self._current: Stream | None = None  # its stream, or None to drop them
@@ -246,7 +249,8 @@ class Mux(Output):
         self._acknowledge_now = False
         self._ready.clear()
         self._pings.clear()
-        self._held = self._grown = 0
+        self._held = 0
+        self.growth.close()
         self._put(pack(GO_AWAY, 0, 0, code))
 
     def _continue(self, data: bytes, events: list[Event]) -> int:
@@ -402,7 +406,7 @@ class Mux(Output):
             if not flags & FIN:
                 self._remember(number, self._first)
             return None
-        stream = Stream(number, self._first, self._window, ACK | SILENT, self._now)
+        stream = Stream(number, self._first, self._window, self._threshold, ACK | SILENT, self._now)
         self._streams[number] = stream
         if self._extra:
             stream.flags = SILENT
@@ -526,7 +530,8 @@ class Mux(Output):
             stream.queue = None
             stream.pending = 0
         self._held -= stream.held
-        self._grown -= stream.window - self._window
+        if stream.part is not None:
+            self.growth.forget(number, stream.window)
 
     def _remember(self, number: int, window: int) -> None:
         """Be ready for what may be under way for a stream that we reset."""
@@ -568,26 +573,29 @@ class Mux(Output):
             self._finish(stream)
             return
         credit = stream.credit + size
-        if credit + credit < stream.window:
-            stream.credit = credit
-        else:
+        if credit >= stream.threshold:
             self._grant(stream, credit, now)
+        elif now - stream.since < TELL_EVERY:
+            stream.credit = credit
+        elif stream.window > self._window:
+            self._grant(stream, credit, now)
+        else:
+            self._tell(stream, credit, now)  # too little for it to say anything of the way
 
     def _grant(self, stream: Stream, credit: int, now: float) -> None:
-        """
-        Tell the peer what was consumed, and that its window is larger if it was consumed fast.
+        """Tell the peer what was consumed, and how its window has changed: a part of that is always left."""
+        if stream.part is None:
+            stream.part = Round(stream.since, stream.window)
+        growth = self.growth
+        more = growth.change(stream.id, stream.window, stream.part, credit, now)
+        if more:
+            stream.window += more
+            stream.threshold = growth.threshold(stream.window)
+            credit += more
+        self._tell(stream, credit, now)
 
-        Half of a window in less than two round trips means that the peer is
-        held up by the window rather than by the connection.
-        """
-        if self.rtt is not None and now - stream.since < 2 * self.rtt:
-            limits = self._limits
-            window = stream.window
-            more = min(window, limits.max_window - window, limits.receive_budget - self._grown)
-            if more > 0:
-                stream.window = window + more
-                self._grown += more
-                credit += more
+    def _tell(self, stream: Stream, credit: int, now: float) -> None:
+        """Tell the peer of some bytes."""
         stream.since = now
         stream.credit = 0
         stream.recv_window += credit
@@ -597,6 +605,10 @@ class Mux(Output):
             stream.flags = SILENT
             del self._unacknowledged[stream.id]
         self._control.append(pack(UPDATE, flags, stream.id, credit))
+
+    def close(self) -> None:
+        """Let go of what windows have grown by: the connection is lost."""
+        self.growth.close()
 
     # sending
 
@@ -618,7 +630,7 @@ class Mux(Output):
         if self._clogged:
             raise NoMoreStreams("the peer takes nothing, and too many frames wait for it")
         self._next = number + 2
-        stream = Stream(number, self._first, self._window, SYN, self._now)
+        stream = Stream(number, self._first, self._window, self._threshold, SYN, self._now)
         self._streams[number] = stream
         self._opening.append(stream)
         return number

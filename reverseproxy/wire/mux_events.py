@@ -57,7 +57,8 @@ class MuxLimits:
         anything else.
     @ivar window: bytes that the peer may send on a stream before they are
         consumed, to begin with; not less than C{first}.
-    @ivar max_window: the same, for a stream that is used at full speed.
+    @ivar max_window: the same, for a stream that is used at full speed on a long
+        way; see L{Growth<reverseproxy.wire.window.Growth>}.
     @ivar max_streams: streams that may be open at once, of both ends together.
     @ivar max_frame: bytes of data in a frame that we send.
     @ivar accept_backlog: streams that the peer has opened and that we have not
@@ -78,7 +79,7 @@ class MuxLimits:
 
     first: int = INITIAL_WINDOW
     window: int = INITIAL_WINDOW
-    max_window: int = 4 * 1024 * 1024
+    max_window: int = 64 * 1024 * 1024
     max_streams: int = 16384
     max_frame: int = 32768
     accept_backlog: int = 4096

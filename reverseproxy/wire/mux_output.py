@@ -14,6 +14,7 @@ from typing import Final
 
 from reverseproxy.wire.mux_events import MuxLimits
 from reverseproxy.wire.mux_frames import ACK, DATA, FIN, ON_WIRE, SILENT, SYN, UPDATE, pack
+from reverseproxy.wire.window import Round
 
 TURN: Final = 65536
 """Bytes that one L{Output.take} returns, roughly, if it is not told otherwise."""
@@ -44,7 +45,9 @@ class Stream:
     @ivar held: bytes that came and were not consumed.
     @ivar credit: bytes consumed that the peer has not been told of.
     @ivar window: the sum of these three.
-    @ivar since: when the peer was last told.
+    @ivar threshold: how much credit the peer is told of.
+    @ivar since: when the peer was last told, or the stream was opened.
+    @ivar part: what was consumed since a certain time, once the peer was told of any.
     @ivar send_window: bytes that we may send now; -1 if we have ended the stream.
     @ivar queue: what is to be sent.
     @ivar pending: bytes of that.
@@ -59,16 +62,18 @@ class Stream:
         "held",
         "id",
         "local_open",
+        "part",
         "pending",
         "queue",
         "recv_window",
         "remote_open",
         "send_window",
         "since",
+        "threshold",
         "window",
     )
 
-    def __init__(self, number: int, first: int, window: int, flags: int, now: float) -> None:
+    def __init__(self, number: int, first: int, window: int, threshold: int, flags: int, now: float) -> None:
         self.id = number
         self.remote_open = True
         self.local_open = True
@@ -77,7 +82,9 @@ class Stream:
         self.window = self.recv_window = window
         self.held = 0
         self.credit = 0
+        self.threshold = threshold
         self.since = now
+        self.part: Round | None = None
         self.send_window = first
         self.queue: deque[bytes | memoryview] | None = None
         self.pending = 0

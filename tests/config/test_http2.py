@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.config.models import Http2Options, ProxyConfig
+from reverseproxy.config.models import Http2HostOptions, Http2Options, ProxyConfig
 from tests.config.documents import CLUSTER, FILTER, TUNNEL_SERVER, edited, parse, problems
 
 
@@ -40,11 +40,29 @@ class Http2Tests(SynchronousTestCase):
             ("max_concurrent_streams", 0),
             ("max_header_list_size", 100),
             ("initial_window_size", 2**31),
+            ("max_window_size", 1000),
+            ("max_window_growth", 2**31),
             ("max_resets", 1),
             ("max_control_frames", 0),
         ):
             [problem] = problems(self.document(extend_config={"Http2": {name: bad}}))
             self.assertIn(f"{name}: {bad} is out of range", problem)
+
+
+class WindowsTests(SynchronousTestCase):
+    def test_windows_towards_hosts(self) -> None:
+        place = f"{CLUSTER}.http2_windows"
+        [cluster, *_] = parse(edited(TUNNEL_SERVER, (place, {}))).config.cluster_manager.clusters
+        self.assertEqual(cluster.http2_windows, Http2HostOptions())
+        value = {"initial_window_size": 2048, "max_window_size": 4096, "max_window_growth": 0}
+        [cluster, *_] = parse(edited(TUNNEL_SERVER, (place, value))).config.cluster_manager.clusters
+        self.assertEqual(cluster.http2_windows.model_dump(), value)
+
+    def test_bounds(self) -> None:
+        for name in ("initial_window_size", "max_window_size", "max_window_growth"):
+            document = edited(TUNNEL_SERVER, (f"{CLUSTER}.http2_windows", {name: 2**31}))
+            [problem] = problems(document)
+            self.assertIn(f"{name}: {2**31} is out of range", problem)
 
 
 class KeepaliveTests(SynchronousTestCase):

@@ -940,7 +940,13 @@ class WarningTests(SynchronousTestCase):
         )
         self.check(AGENT, f"{CONFIG}.mux", False)
         self.check(AGENT, f"{CONFIG}.mux_max_window", 2**20)
-        for key, value in (("mux", True), ("mux_ping_interval", "1s"), ("mux_max_window", 2**20)):
+        self.check(AGENT, f"{CONFIG}.mux_max_window_growth", 0)
+        for key, value in (
+            ("mux", True),
+            ("mux_ping_interval", "1s"),
+            ("mux_max_window", 2**20),
+            ("mux_max_window_growth", 2**20),
+        ):
             self.check(
                 AGENT,
                 CONFIG,

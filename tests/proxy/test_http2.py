@@ -366,15 +366,18 @@ class BackPressureTests(Http2TestCase):
         world = self.world(http2={"initial_window_size": 65_536})
         world.endpoint.automatic = False
         client = world.connect()
-        number = client.ask(POST, bytes(65_535), end=False)
+        client.look()
+        number = client.ask(POST, bytes(49_152), end=False)
         host = world.host()
-        self.assertEqual(client.look().windows, [(0, 65_536 * 100 - 65_535), (number, 32_768)])
-        client.send(client.data(number, bytes(16_384)), client.data(number, bytes(16_384)))
+        opened = client.look().windows[1:]
+        self.assertEqual(opened, [(number, 49_152)])  # the host's connection takes that much
+        client.send(*[client.data(number, bytes(16_384)) for _ in range(4)])
+        # It had enough with that, so the client is not told that it may send more.
         self.assertEqual(client.look().windows[2:], [])
         for _ in range(5):
             host.receive()
             world.turn()
-        self.assertEqual(client.look().windows[2:], [(number, 65_535)])
+        self.assertEqual(client.look().windows[2:], [(number, 65_536)])
         client.send(client.rst(number))
 
     def test_client_that_takes_nothing_of_an_answer(self) -> None:
@@ -767,9 +770,10 @@ class WebSocketTests(Http2TestCase):
         host = world.host()
         host.receive()
         host.send(self.accept(host))
-        client.send(*[client.data(number, bytes(16_000)) for _ in range(5)])
+        client.look()
+        client.send(*[client.data(number, bytes(13_000)) for _ in range(4)])
         seen = len(client.look().windows)
-        client.send(*[client.data(number, bytes(16_000)) for _ in range(2)])
+        client.send(*[client.data(number, bytes(13_000)) for _ in range(4)])
         self.assertEqual(len(client.look().windows), seen)
         for _ in range(3):
             host.receive()

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.transport.mux import MuxSession
+from reverseproxy.wire.mux_events import MuxLimits
 from tests.transport.contract import Building, Contract, Recorder
 
 
@@ -143,7 +144,9 @@ class Streams(Contract):
     async def join(self) -> None:
         """Connect the two sessions."""
         made = self.sessions
-        made += [MuxSession(client, self.reactor, accept=self.build) for client in (False, True)]
+        # A window takes much less than what the tests send to those that do not read.
+        limits = MuxLimits(max_window=2**19)
+        made += [MuxSession(client, self.reactor, limits, accept=self.build) for client in (False, True)]
         where = self.listen(lambda: made[0])
         self.dial(where, lambda: made[1])
         await self.until(lambda: all(session.connected for session in made))

@@ -24,6 +24,7 @@ from zope.interface import implementer
 from reverseproxy.errors import ConnectionRefusedByPeer
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.testing import MemoryReactor, MemoryTransport, Recorder, join, mux_pair
+from reverseproxy.transport.memory import HeldBytes
 from reverseproxy.transport.mux import (
     GRACE,
     ORPHAN_TIMEOUT,
@@ -32,8 +33,8 @@ from reverseproxy.transport.mux import (
     MuxSession,
     StreamRefused,
 )
-from reverseproxy.transport.mux_stream import HeldBytes
 from reverseproxy.wire.mux_events import INITIAL_WINDOW, MuxLimits
+from reverseproxy.wire.window import PROBE_EVERY, Reserve
 from tests.transport.contract import Building
 
 BIG = random.Random(5).randbytes(1_500_000)
@@ -381,6 +382,61 @@ class SlowReaderTests(SynchronousTestCase):
         self.assertEqual(paused, set())
         self.assertEqual([len(each.data) for each in pair.accepted], [40_000] * 20)
 
+    def test_what_a_protocol_has_enough_with_opens_no_window(self) -> None:
+        class Full(Half):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.pauseProducing()
+
+        pair = Pair(Full)
+        ours, theirs = pair.both(Half)
+        ours.transport.write(bytes(INITIAL_WINDOW))
+        pair.clock.settle()
+        mux = pair.first.mux
+        stream = mux._streams[ours.transport.number]
+        # It has some of that, and wants no more: that is not to say that it has passed it on.
+        self.assertLess(0, len(theirs.data))
+        self.assertEqual(stream.send_window, 0)
+        while len(theirs.data) < INITIAL_WINDOW:
+            seen = len(theirs.data)
+            theirs.transport.resumeProducing()
+            pair.clock.settle()
+            self.assertGreater(len(theirs.data), seen)
+            self.assertLessEqual(stream.send_window, seen)
+        self.assertGreater(stream.send_window, 0)
+        theirs.transport.resumeProducing()
+        pair.clock.settle()
+        self.assertGreater(stream.send_window, INITIAL_WINDOW // 2)
+
+    def test_what_a_protocol_has_enough_with_and_then_closes(self) -> None:
+        class Full(Half):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.pauseProducing()
+                self.transport.loseConnection()
+
+        pair = Pair(Full)
+        ours, _ = pair.both(Half)
+        ours.transport.write(bytes(100))
+        pair.clock.settle()
+        self.assertTrue(ours.ended)
+        ours.transport.loseConnection()
+        pair.clock.settle()
+        self.assertEqual((pair.first.mux.streams, pair.second.mux.streams), (0, 0))
+
+    def test_windows_that_have_grown_are_given_back(self) -> None:
+        reserve = Reserve()
+        pair = Pair(Half, reserve=reserve)
+        pair.first.mux.growth.measured(10.0, 0.0)
+        pair.second.mux.growth.measured(10.0, 0.0)
+        ours, _ = pair.both(Half)
+        ours.transport.write(BIG)
+        pair.clock.settle()
+        self.assertGreater(reserve.taken, 0)
+        pair.first.abort("enough")
+        pair.clock.settle()
+        self.assertEqual((reserve.taken, reserve.streams), (0, 0))
+
     def test_all_streams_together_are_bounded(self) -> None:
         budget = HeldBytes(500_000)
         pair = Pair(Half, budget=budget)
@@ -628,7 +684,24 @@ class PingTests(SynchronousTestCase):
         ends[1].resumeProducing()
         clock.advance(0)
         self.assertAlmostEqual(first.rtt or 0.0, 0.3)
-        self.assertEqual(first.mux.rtt, first.rtt)
+        self.assertEqual(first.mux.growth.rtt, first.rtt)
+
+    def test_the_peer_is_asked_again_while_much_comes(self) -> None:
+        pair = Pair(Half)
+        ours, _ = pair.both(Half)
+        asked = []
+        ping = pair.second._ping
+
+        def note() -> None:
+            asked.append(pair.clock.seconds())
+            ping()
+
+        self.patch(pair.second, "_ping", note)
+        for _ in range(round(3 * PROBE_EVERY)):
+            ours.transport.write(bytes(INITIAL_WINDOW // 2))
+            pair.pass_time(1.0)
+        self.assertLessEqual(len(asked), 4)
+        self.assertGreaterEqual(len(asked), 3)
 
     def test_a_quiet_connection_stays(self) -> None:
         pair = Pair()

@@ -295,7 +295,9 @@ class AgreeingTests(SynchronousTestCase):
     def test_settings(self) -> None:
         self.assertIsNone(StreamSettings.of(TunnelConfig(mux=False)))
         settings = StreamSettings.of(
-            TunnelAgentConfig(mux_ping_interval=1.0, mux_ping_timeout=0.5, mux_max_window=2**20)
+            TunnelAgentConfig(
+                mux_ping_interval=1.0, mux_ping_timeout=0.5, mux_max_window=2**20, mux_max_window_growth=7
+            )
         )
         assert settings is not None
         self.assertEqual(
@@ -304,6 +306,7 @@ class AgreeingTests(SynchronousTestCase):
         for window, first in ((0, 262144), (5000, 5000)):
             limits = settings.limits_with(window)
             self.assertEqual((limits.first, limits.window, limits.max_window), (first, first, 2**20))
+            self.assertEqual(limits.receive_budget, 7)
         # Readers that are slow are not to be cut off for it, however many they are.
         small = settings.limits_with(settings.window)
         self.assertLessEqual(small.window * small.max_streams, small.max_held)

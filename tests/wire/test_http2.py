@@ -41,7 +41,9 @@ def kinds(events: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
 
 class StartTests(SynchronousTestCase):
     def test_what_a_server_says_first(self) -> None:
-        connection = ServerConnection(Http2Limits(max_concurrent_streams=7, stream_window=100_000))
+        connection = ServerConnection(
+            Http2Limits(max_concurrent_streams=7, stream_window=100_000, receive_budget=1_000_000)
+        )
         settings, window = read_frames(connection.take())
         self.assertEqual(
             settings.settings,
@@ -53,12 +55,13 @@ class StartTests(SynchronousTestCase):
                 Setting.MAX_HEADER_LIST_SIZE: 65536,
             },
         )
-        self.assertEqual((window.stream_id, window.window_increment), (0, 700_000 - 65535))
+        # All windows, all that they may grow by, and what it is told of late.
+        self.assertEqual((window.stream_id, window.window_increment), (0, 1_700_000 + 850_000 - 65535))
         self.assertEqual(connection.take(), b"")
 
     def test_what_a_client_says_first(self) -> None:
         connection = ClientConnection(
-            Http2Limits(max_frame_size=32768, stream_window=1, max_concurrent_streams=1)
+            Http2Limits(max_frame_size=32768, stream_window=1, max_concurrent_streams=1, receive_budget=0)
         )
         data = connection.take()
         self.assertTrue(data.startswith(PREFACE))
@@ -591,38 +594,64 @@ class GoAwayTests(SynchronousTestCase):
         self.assertEqual((connection.closed, connection.streams, peer.feed(peer.ping())), (True, 0, []))
 
 
+SMALL = {"stream_window": 100_000, "max_concurrent_streams": 2, "receive_budget": 0}
+"""Windows that don't grow."""
+
+
 class ReceiveWindowTests(SynchronousTestCase):
     def windows(self, peer: Peer) -> list[tuple[int, int]]:
         return [(f.stream_id, f.window_increment) for f in peer.take() if isinstance(f, WindowUpdateFrame)]
 
     def test_small_bodies_need_no_updates(self) -> None:
-        peer = server(stream_window=100_000, max_concurrent_streams=2)
+        peer = server(**SMALL)
         peer.feed(peer.headers(1, POST), *[peer.data(1, bytes(10_000)) for _ in range(4)])
         self.assertEqual(peer.take(), [])
 
     def test_windows_open_as_data_is_passed_on(self) -> None:
-        peer = server(stream_window=100_000, max_concurrent_streams=2)
+        peer = server(**SMALL)
         peer.feed(peer.headers(1, POST), *[peer.data(1, bytes(10_000)) for _ in range(5)])
         self.assertEqual(self.windows(peer), [(1, 50_000)])
         peer.feed(*[peer.data(1, bytes(10_000)) for _ in range(5)])
         self.assertEqual(self.windows(peer), [(0, 100_000), (1, 50_000)])
 
+    def test_windows_stay_closed_if_it_turns_out_to_be_too_much(self) -> None:
+        peer = server(**SMALL)
+        peer.feed(peer.headers(1, POST), *[peer.data(1, bytes(10_000)) for _ in range(6)])
+        # Whoever it was passed on to has enough with that.
+        peer.connection.hold(1)
+        self.assertEqual((self.windows(peer), peer.connection.held), ([], 60_000))
+        peer.feed(*[peer.data(1, bytes(10_000)) for _ in range(4)])
+        self.assertEqual((self.windows(peer), peer.connection.held), ([], 100_000))
+        peer.connection.release(1)
+        self.assertEqual(peer.connection.held, 0)
+        peer.connection.hold(1)
+        self.assertEqual((self.windows(peer), peer.connection.held), ([], 100_000))
+        peer.connection.release(1)
+        self.assertEqual(self.windows(peer), [(0, 100_000), (1, 100_000)])
+
+    def test_windows_open_even_if_nothing_is_sent_meanwhile(self) -> None:
+        peer = server(**SMALL)
+        peer.feed(peer.headers(1, POST))
+        for _ in range(10):
+            peer.feed(peer.data(1, bytes(10_000)))
+        self.assertEqual(self.windows(peer), [(1, 50_000), (0, 100_000), (1, 50_000)])
+
     def test_held_stream_gets_no_window(self) -> None:
-        peer = server(stream_window=100_000, max_concurrent_streams=2)
+        peer = server(**SMALL)
         peer.feed(peer.headers(1, POST))
         peer.connection.hold(1)
         peer.feed(*[peer.data(1, bytes(10_000)) for _ in range(10)])
         self.assertEqual(self.windows(peer), [])
         # Another stream has all of its own window still.
         peer.feed(peer.headers(3, POST), *[peer.data(3, bytes(10_000)) for _ in range(10)])
-        self.assertEqual(self.windows(peer), [(3, 50_000), (0, 100_000), (3, 50_000)])
+        self.assertEqual(self.windows(peer), [(0, 100_000), (3, 100_000)])
         peer.connection.release(1)
         self.assertEqual(self.windows(peer), [(0, 100_000), (1, 100_000)])
         peer.connection.release(1)
         self.assertEqual(self.windows(peer), [])
 
     def test_more_than_the_window_of_a_stream(self) -> None:
-        peer = server(stream_window=100_000, max_concurrent_streams=2)
+        peer = server(**SMALL)
         peer.feed(peer.headers(1, POST))
         peer.connection.hold(1)
         frames = [peer.data(1, bytes(10_000)) for _ in range(10)]
@@ -631,12 +660,14 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(kinds(peer.feed(peer.headers(3, GET, True))), [(3, RequestHead), (3, End)])
 
     def test_more_than_the_window_of_the_connection(self) -> None:
-        peer = server(stream_window=65535, max_concurrent_streams=1)
-        peer.feed(peer.headers(1, POST))
+        # Until it has heard of it, a client need not keep to the smaller window of a stream.
+        peer = server(stream_window=1000, max_concurrent_streams=2, receive_budget=0)
+        peer.feed(peer.headers(1, POST), peer.headers(3, POST))
         peer.connection.hold(1)
+        peer.connection.hold(3)
         frames = [peer.data(1, bytes(13_107)) for _ in range(5)]
         self.assertEqual(outcome(peer, *frames), "fine")
-        self.assertEqual(outcome(peer, peer.data(1, b"x")), "connection FLOW_CONTROL_ERROR")
+        self.assertEqual(outcome(peer, peer.data(3, b"x")), "connection FLOW_CONTROL_ERROR")
 
     def test_small_window_is_enforced_when_the_peer_may_know_it(self) -> None:
         peer = Peer(ServerConnection(Http2Limits(stream_window=100)), greet=False)
@@ -647,14 +678,14 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(self.windows(peer), [(1, 16384)])
 
     def test_padding_is_no_burden_on_held_streams(self) -> None:
-        peer = server(stream_window=1000, max_concurrent_streams=100)
+        peer = server(stream_window=1000, max_concurrent_streams=100, receive_budget=0)
         peer.feed(peer.headers(1, POST))
         peer.connection.hold(1)
         peer.feed(*[peer.data(1, b"", pad=249) for _ in range(2)])
         self.assertEqual(self.windows(peer), [(1, 500)])
 
     def test_dropped_data_is_given_back_to_the_connection(self) -> None:
-        peer = server(stream_window=65535, max_concurrent_streams=1)
+        peer = server(stream_window=65535, max_concurrent_streams=1, receive_budget=0)
         for number in range(1, 41, 2):
             peer.feed(peer.headers(number, POST))
             peer.connection.hold(number)
@@ -666,7 +697,7 @@ class ReceiveWindowTests(SynchronousTestCase):
             outcome(peer, peer.data(number, bytes(1500)))
 
     def test_no_window_for_a_body_that_is_complete(self) -> None:
-        peer = server(stream_window=65535, max_concurrent_streams=100)
+        peer = server(stream_window=65535, max_concurrent_streams=100, receive_budget=0)
         peer.feed(peer.headers(1, POST), *[peer.data(1, bytes(13_000)) for _ in range(2)])
         peer.connection.hold(1)
         peer.feed(peer.data(1, bytes(13_000), True))

@@ -34,6 +34,7 @@ from reverseproxy.wire.mux import (
     Pong,
     Reset,
 )
+from reverseproxy.wire.window import TELL_EVERY, Reserve
 from tests.wire.mux_frames import (
     ACK,
     DATA,
@@ -1034,29 +1035,68 @@ class WindowTests(SynchronousTestCase):
 
     def test_the_window_grows_with_what_the_path_takes(self) -> None:
         mux = accepted(limits=MuxLimits(max_window=WINDOW * 5))
-        mux.rtt = 0.1
-        self.assertEqual(self.fill(mux, WINDOW // 2, 0.19), WINDOW // 2 + WINDOW)
-        self.assertEqual(self.fill(mux, WINDOW, 0.38), WINDOW + 2 * WINDOW)
-        self.assertEqual(self.fill(mux, WINDOW * 2, 0.57), 2 * WINDOW + WINDOW)  # as large as it may be
-        self.assertEqual(self.fill(mux, WINDOW * 3, 0.58), 3 * WINDOW)
-        self.assertEqual(mux._grown, 4 * WINDOW)
+        mux.growth.measured(0.009, 0.0)
+        # Four times what was consumed in a round trip.
+        self.assertEqual(self.fill(mux, WINDOW // 2, 0.005), WINDOW // 2 + WINDOW)
+        # Less than half of it is not enough to be told of.
+        self.assertEqual(self.fill(mux, WINDOW // 2, 0.006), 0)
+        self.assertEqual(self.fill(mux, WINDOW // 2, 0.007), WINDOW + 3 * WINDOW)  # as large as it may be
+        self.assertEqual(self.fill(mux, WINDOW * 3, 0.008), WINDOW * 3)
+        self.assertEqual(mux.growth.grown, 4 * WINDOW)
         mux.reset(1)
-        self.assertEqual(mux._grown, 0)
+        self.assertEqual(mux.growth.grown, 0)
 
     def test_the_window_stays_if_it_is_large_enough(self) -> None:
-        for rtt, now in ((0.1, 0.2), (None, 0.0)):
+        for rtt, now in ((0.1, 0.2), (0.0, 0.0)):
             mux = accepted()
-            mux.rtt = rtt
+            mux.growth.measured(rtt / 4, 0.0)
             self.assertEqual(self.fill(mux, WINDOW // 2, now), WINDOW // 2)
 
+    def test_the_window_shrinks_again(self) -> None:
+        mux = accepted(limits=MuxLimits(max_window=WINDOW * 8))
+        mux.growth.measured(0.1, 0.0)
+        self.fill(mux, WINDOW // 2, 0.01)
+        self.assertEqual(mux.growth.grown, 7 * WINDOW)
+        # From now on little is consumed in a round trip, and of that the peer is told next to nothing.
+        told = [self.fill(mux, WINDOW, 10.0 * second) for second in range(1, 12)]
+        self.assertLessEqual(sum(told[:7]), 7 * WINDOW // 16)
+        self.assertEqual((mux.growth.grown, told[-1]), (0, WINDOW))
+
+    def test_a_slow_reader_is_seen_to_take_a_little(self) -> None:
+        mux = accepted(limits=MuxLimits(max_window=WINDOW * 8))
+        self.assertEqual(self.fill(mux, 100, TELL_EVERY - 0.1), 0)
+        self.assertEqual(self.fill(mux, 100, TELL_EVERY), 200)
+        self.assertEqual(self.fill(mux, 100, 2 * TELL_EVERY - 0.1), 0)
+        self.assertEqual(self.fill(mux, 1, 2 * TELL_EVERY), 101)
+
     def test_all_windows_together_are_bounded(self) -> None:
-        mux = accepted(3, MuxLimits(receive_budget=WINDOW + WINDOW // 2))
-        mux.rtt = 1.0
-        grown = [self.fill(mux, WINDOW // 2, 0.0, stream) - WINDOW // 2 for stream in (1, 3, 5)]
-        self.assertEqual(grown, [WINDOW, WINDOW // 2, 0])
-        mux.feed(frame(UPDATE, FIN, 1))
-        mux.end(1)
-        self.assertEqual(self.fill(mux, WINDOW // 2, 0.0, 5), WINDOW // 2 + WINDOW)
+        mux = accepted(2, MuxLimits(receive_budget=WINDOW * 4))
+        mux.growth.measured(1.0, 0.0)
+        grown = [self.fill(mux, WINDOW // 2, 0.0, stream) - WINDOW // 2 for stream in (1, 3)]
+        self.assertEqual(grown, [4 * WINDOW, 0])
+        # One stream has more than its share, another wanted some of it: the first one gives it up.
+        self.assertEqual(self.fill(mux, WINDOW * 5 // 2, 0.1), WINDOW // 2)
+        self.assertEqual(mux.growth.grown, 2 * WINDOW)
+        self.assertEqual(self.fill(mux, WINDOW // 2, 0.1, 3), WINDOW // 2 + 2 * WINDOW)
+        # Now they are even.
+        for stream in (1, 3):
+            self.assertEqual(self.fill(mux, WINDOW * 2, 0.2, stream), WINDOW * 2)
+        self.assertEqual(mux.growth.grown, 4 * WINDOW)
+
+    def test_the_windows_of_all_connections_are_bounded(self) -> None:
+        reserve = Reserve(WINDOW)
+        one, other = Mux(False, reserve=reserve), Mux(False, reserve=reserve)
+        for mux in (one, other):
+            mux.growth.measured(1.0, 0.0)
+            mux.feed(frame(UPDATE, SYN, 1))
+            self.fill(mux, WINDOW // 2, 0.0)
+        self.assertEqual((one.growth.grown, other.growth.grown, reserve.taken), (WINDOW, 0, WINDOW))
+        one.close()
+        self.assertEqual(self.fill(other, WINDOW // 2, 0.1), WINDOW // 2 + WINDOW)
+        self.assertEqual(reserve.taken, WINDOW)
+        with self.assertRaises(MuxError):
+            other.feed(b"nothing of yamux")
+        self.assertEqual((reserve.taken, reserve.streams), (0, 0))
 
     def test_the_stream_that_holds_most_is_reset(self) -> None:
         mux = accepted(3, MuxLimits(max_held=WINDOW))
@@ -1095,7 +1135,8 @@ class PathTests(SynchronousTestCase):
             milliseconds that the small messages took.
         """
         client, server = Mux(True), Mux(False)
-        server.rtt = rtt
+        if rtt is not None:
+            server.growth.measured(rtt, 0.0)
         streams = [client.open() for _ in range(bulk)]
         small = client.open()
         there: deque[tuple[int, bytes]] = deque()

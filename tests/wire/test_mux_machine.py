@@ -42,6 +42,7 @@ from reverseproxy.wire.mux import (
     Pong,
     Reset,
 )
+from reverseproxy.wire.window import RESERVE, Reserve
 from tests.wire.mux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, UPDATE, frames
 
 PERIOD = 1 << 19
@@ -116,14 +117,17 @@ class MuxMachine(RuleBasedStateMachine):
         limits=st.tuples(st.sampled_from(LIMITS), st.sampled_from(LIMITS)),
         fast=st.booleans(),
         first=st.sampled_from([INITIAL_WINDOW, SMALL_WINDOW, MIN_WINDOW]),
+        reserve=st.sampled_from([0, 1_000_000, RESERVE]),
     )
-    def begin(self, limits: tuple[MuxLimits, MuxLimits], fast: bool, first: int) -> None:
+    def begin(self, limits: tuple[MuxLimits, MuxLimits], fast: bool, first: int, reserve: int) -> None:
         self.first = first
         more = first - INITIAL_WINDOW
         self.limits = limits = tuple(replace(each, first=first, window=each.window + more) for each in limits)
-        self.ends = (Mux(True, limits[0]), Mux(False, limits[1]))
+        self.reserve = Reserve(reserve)
+        self.ends = (Mux(True, limits[0], self.reserve), Mux(False, limits[1], self.reserve))
         if fast:
-            self.ends[0].rtt = self.ends[1].rtt = 1.0
+            for mux in self.ends:
+                mux.growth.measured(1.0, 0.0)
 
     # what owners do
 
@@ -323,7 +327,9 @@ class MuxMachine(RuleBasedStateMachine):
         for who, mux in enumerate(getattr(self, "ends", ())):
             assert mux.streams <= self.limits[who].max_streams
             assert mux._held >= 0
-            assert 0 <= mux._grown <= self.limits[who].receive_budget
+            assert 0 <= mux.growth.grown <= self.limits[who].receive_budget
+        if hasattr(self, "ends"):
+            assert self.reserve.taken == sum(mux.growth.grown for mux in self.ends) <= self.reserve.limit
 
     # the end
 
@@ -356,9 +362,10 @@ class MuxMachine(RuleBasedStateMachine):
         assert self.asked == ([], [])
         for mux in self.ends:
             assert not mux.streams
-            assert (mux._held, mux._grown) == (0, 0)
+            assert (mux._held, mux.growth.grown) == (0, 0)
             assert not mux._ready
             assert not mux._unacknowledged
+        assert (self.reserve.taken, self.reserve.streams) == (0, 0)
 
 
 class MuxMachineTests(SynchronousTestCase):
