@@ -22,6 +22,7 @@ from reverseproxy.addresses import host_of
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.cluster.reach import Reach
 from reverseproxy.config.models import (
     ClusterConfig,
     Config,
@@ -41,7 +42,7 @@ from reverseproxy.listener import BuildProtocol, Listener, bind_all
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
-from reverseproxy.proxy.readiness import Readiness, sole_dialects
+from reverseproxy.proxy.readiness import Readiness, destinations, sole_dialects
 from reverseproxy.proxy.rpc_health import rpc_checkers
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
@@ -51,6 +52,7 @@ from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.discovery import Discovery, Target
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator, names
 from reverseproxy.tunnel.server import TunnelServer
+from reverseproxy.tunnel.service import HostedService
 from reverseproxy.unfinished import set_limit
 from reverseproxy.wire.extra import Announcement
 from reverseproxy.workers.worker import Worker
@@ -127,6 +129,7 @@ class ReverseProxy(Service):
         self.listeners = {c.name: self._listener(i, c) for i, c in enumerate(config.server.listeners)}
         self._prepare_clusters()
         self.agents = []
+        self._reaches: dict[str, Reach] = {}
         for index, extension in enumerate(config.extends):
             agent = extension.config
             if isinstance(agent, TunnelAgentConfig) and agent.enable:
@@ -373,6 +376,8 @@ class ReverseProxy(Service):
             credentials=credentials,
             client_tls=client_tls if config.tls_context is not None else None,
             agent_id=agent_id,
+            service=self._service(config) if config.announce else None,
+            raw=self._relays(config.hosting_listener),
         )
         dynamic = config.dynamic_server_list_config
         lister = None
@@ -397,6 +402,31 @@ class ReverseProxy(Service):
             )
 
         return Agent(plan, discover)
+
+    def _service(self, config: TunnelAgentConfig) -> HostedService:
+        """Follow whether what an agent makes reachable can be reached, if that can be known."""
+        name = config.hosting_listener
+        clusters = destinations(self._config, name)
+        if not clusters or not all(each in self.clusters and self._hosts_of(each) for each in clusters):
+            return HostedService(name)
+        reaches = []
+        for each in sorted(clusters):
+            if each not in self._reaches:
+                cluster = self.clusters.get(each)
+                self._reaches[each] = Reach(cluster, self._reactor, config.service_check_interval)
+                cluster.add_task(self._reaches[each])
+            self._reaches[each].want(config.service_check_interval)
+            reaches.append(self._reaches[each])
+        return HostedService(name, reaches)
+
+    def _hosts_of(self, cluster: str) -> bool:
+        """Whether a cluster has hosts in the configuration."""
+        return any(each.name == cluster and each.hosts for each in self._config.cluster_manager.clusters)
+
+    def _relays(self, listener: str) -> bool:
+        """Whether a listener relays bytes, whatever they are."""
+        filters = self.listeners[listener].config.filter_chain.filters
+        return all(isinstance(each.config, TcpProxyConfig) for each in filters)
 
     # running
 

@@ -20,6 +20,7 @@ __all__ = [
     "ILoadBalancer",
     "IServerLister",
     "IServerListerPlugin",
+    "IService",
     "IValidatorPlugin",
     "IXProtocolPlugin",
     "Identity",
@@ -43,6 +44,12 @@ from reverseproxy.addresses import host_of
 from reverseproxy.identity import CertificateSubject
 
 
+class IService(Interface):
+    """What an agent makes reachable."""
+
+    well: bool = Attribute("Whether it can be reached, as far as that is known.")
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
     """
@@ -59,6 +66,8 @@ class ConnectionInfo:
     @ivar reverse: whether an agent dialled this connection and handed it in.
     @ivar announced: whether the tunnel server that it was dialled to has said
         that it is of this project.
+    @ivar service: what a tunnel server is told of; L{None} unless it wants to be
+        told which requests are not sent on, see L{reverseproxy.wire.unsent}.
     """
 
     remote: str
@@ -68,6 +77,7 @@ class ConnectionInfo:
     reverse: bool = False
     announced: bool = False
     subject: CertificateSubject | None = None
+    service: IService | None = field(default=None, compare=False)
 
     @property
     def remote_ip(self) -> str:

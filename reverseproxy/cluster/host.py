@@ -59,6 +59,10 @@ MAX_WEIGHT: Final = 128
 """The largest weight of a host; the smallest is 1 (spec 5)."""
 
 
+WELL_PAUSE: Final = 0.25
+"""Seconds between two changes of mind of an agent that are heard; the last one always is."""
+
+
 def clamp_weight(weight: int) -> int:
     """Bring a weight into the range from 1 to L{MAX_WEIGHT}."""
     return max(1, min(MAX_WEIGHT, weight))
@@ -75,6 +79,9 @@ class Fault(IntFlag):
 
     EJECTED = 4
     """It has failed too many requests, or connects, in a row."""
+
+    SERVICE = 8
+    """Its agent can't reach its service; see L{reverseproxy.cluster.wellness}."""
 
 
 class IHostPool(Interface):
@@ -123,6 +130,9 @@ class Host(ABC):
         has begun.
     @ivar cluster: the cluster that it is a member of now.
     @ivar identity: who has brought it; L{None} for a host that no agent has.
+    @ivar tells: whether its agent says which requests it has not sent on; see
+        L{reverseproxy.wire.unsent}.
+    @ivar well: whether its agent can reach its service, by all that it has said.
     @ivar kin: hosts of the same agent, itself among them, where that is known:
         what ends one of them may well end the others.
     @cvar returns: whether this kind of host tends to come back by itself soon
@@ -153,7 +163,9 @@ class Host(ABC):
         "record",
         "retired",
         "spoken",
+        "tells",
         "weight",
+        "well",
     )
 
     returns = False
@@ -188,6 +200,8 @@ class Host(ABC):
         self.retired = False
         self.cluster: Cluster | None = None
         self.identity: AgentIdentity | None = None
+        self.tells = False
+        self.well = True
         self.kin: Collection[Host] = ()
 
     def __repr__(self) -> str:
@@ -620,7 +634,7 @@ class MuxHost(Host):
     that the agent wants no more streams, takes it out of its cluster.
     """
 
-    __slots__ = ("_left", "_on_gone", "_session")
+    __slots__ = ("_left", "_on_gone", "_session", "_settling")
 
     returns = True
 
@@ -642,6 +656,7 @@ class MuxHost(Host):
         self._session = session
         self._on_gone = on_gone
         self._left = False
+        self._settling: IDelayedCall | None = None
         session.on_going = self._going
         session.on_lost = self._lost
 
@@ -671,6 +686,29 @@ class MuxHost(Host):
         """Look whether the connection can carry another stream."""
         return not self.closed and not self.retired and self._session.usable
 
+    def listen(self, told: Callable[[MuxHost, bool], object], clock: IReactorTime) -> None:
+        """
+        Hear what the agent says of its service.
+
+        @param told: called with this host, and whether the service can be
+            reached; not more often than once in L{WELL_PAUSE}, whatever comes.
+        """
+        self.tells = True
+
+        def tell() -> None:
+            self._settling = None
+            if heard[0] is not self.well:
+                self._settling = clock.callLater(WELL_PAUSE, tell)
+                told(self, heard[0])
+
+        def hear(well: bool) -> None:
+            heard[0] = well
+            if self._settling is None:
+                tell()
+
+        heard = [True]
+        self._session.on_well = hear
+
     def retire(self) -> None:
         """Open no more streams, and close the connection when those that are open have ended."""
         super().retire()
@@ -699,4 +737,7 @@ class MuxHost(Host):
     def _lost(self, reason: Failure) -> None:
         """The connection is lost, and with it the host; the streams are told after this."""
         self.closed = True
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            settling.cancel()
         self._leave(f"connection lost: {loss(reason)}")

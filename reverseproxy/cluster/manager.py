@@ -31,6 +31,7 @@ from reverseproxy.cluster.ejection import Ejector
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.cluster.subsets import Population, SubsetBalancer
+from reverseproxy.cluster.wellness import Wellness
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from reverseproxy.logs import Throttle, counted, shorten
@@ -52,6 +53,8 @@ LOG_RATE: Final = 10.0
 
 LOG_BURST: Final = 50
 """How many of them may come at once."""
+
+_OF_CONNECTS: Final = frozenset({Outcome.CONNECTED, Outcome.UNREACHABLE})
 
 TIMER_GRAIN: Final = 0.01
 """Seconds by which a waiting request may overrun its time, so that one timer serves all."""
@@ -91,6 +94,8 @@ class Cluster:
     @ivar config: its configuration.
     @ivar hosts: its members by address, for reading only.
     @ivar ejector: leaves members out that fail.
+    @ivar wellness: leaves members out whose agents can't reach their service.
+    @ivar on_connect: called with how it went to connect to a member.
     @ivar retries: retries under way.
     @ivar active: requests or sessions under way on all members, and on hosts
         that left while they had some.
@@ -104,6 +109,7 @@ class Cluster:
     """
 
     on_wait: Callable[[PickContext | None, Deferred[Host]], object] | None = None
+    on_connect: Callable[[Host, Outcome], object] | None = None
 
     def __init__(
         self,
@@ -124,6 +130,7 @@ class Cluster:
         self.left = 0
         self.retries = 0
         self.ejector = Ejector(self, config.outlier_detection, clock)
+        self.wellness = Wellness(self, clock)
         self._balancer = balancer
         self._subsets = balancer if isinstance(balancer, SubsetBalancer) else None
         self._meter = meter
@@ -267,15 +274,34 @@ class Cluster:
         population = self._everyone if subsets is None else subsets.select(context)
         if population is None:
             return False
+        if context is not None and context.only is not None:
+            only = self.hosts.get(context.only.address)
+            return only is not None and only is context.only and only.healthy
+        return self._untried(population, context) > 0 or self._clock.seconds() < population.returns_until
+
+    def _untried(self, population: Population, context: PickContext | None) -> int:
+        """How many healthy hosts there are that have not failed a request."""
+        subsets = self._subsets
         healthy = population.healthy
         if context is not None:
-            if context.only is not None:
-                only = self.hosts.get(context.only.address)
-                return only is not None and only is context.only and only.healthy
             for host in context.tried:
                 if host.healthy and self.hosts.get(host.address) is host:
                     healthy -= subsets is None or population in subsets.subsets_of(host)
-        return healthy > 0 or self._clock.seconds() < population.returns_until
+        return healthy
+
+    def has_others(self, context: PickContext) -> bool:
+        """Whether there are healthy hosts for a request that have not failed it, busy or not."""
+        population = self._everyone if self._subsets is None else self._subsets.select(context)
+        return population is not None and self._untried(population, context) > 0
+
+    def disown(self, host: Host, context: PickContext) -> None:
+        """
+        Pick a host no more for a request that its agent has not sent on.
+
+        Nor others of the same agent, which would do no better.
+        """
+        context.tried.add(host)
+        context.tried.update(islice(host.kin, MAX_SPARED))
 
     def _no_host(self) -> NoHealthyHost:
         if self._ended:
@@ -354,6 +380,8 @@ class Cluster:
         if self._meter is not None:
             self._meter.note(host, outcome, seconds)
         self.ejector.note(host, outcome)
+        if self.on_connect is not None and outcome in _OF_CONNECTS:
+            self.on_connect(host, outcome)
 
     # waiting
 
@@ -509,6 +537,7 @@ class Cluster:
             weight=host.weight,
             **_told_of(host),
         )
+        self.wellness.joined(host)
         for task in self._tasks:
             task.joined(host)
         if not self._has_room(host):
@@ -545,6 +574,7 @@ class Cluster:
             self.expect(self.config.connect_timeout, host)
         self._balancer.remove(host)
         self.ejector.forget(host)
+        self.wellness.forget(host)
         for task in self._tasks:
             task.left(host)
         log.info(
@@ -622,6 +652,7 @@ class Cluster:
         self._count_health(host)
         if self._has_room(host):
             self._offer(host)
+        self.wellness.settle()
 
     def _settle(self, healthy: int) -> None:
         """
@@ -630,8 +661,10 @@ class Cluster:
         @param healthy: how many hosts there still are, as L{_count_health} has
             it: as long as nobody has tried so many, nobody has lost hope.
         """
-        if self.ejector.ejected and not self._ended:
-            self.ejector.settle()
+        if not self._ended:
+            self.wellness.settle()
+            if self.ejector.ejected:
+                self.ejector.settle()
         if not self._waiters or healthy > self._most_tried:
             return
         hopeless = [waiter for waiter, entry in self._waiters.items() if not self._could_serve(entry.context)]

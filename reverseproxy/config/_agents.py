@@ -177,6 +177,13 @@ class TunnelAgentConfig(Model):
         "begin with.",
         ours=True,
     )
+    service_check_interval: Span = key(
+        1.0,
+        "How often the service behind the hosting listener is connected to when there is no other way to "
+        "know whether it can be reached, so that servers can be told. 0 means not before a request has found "
+        "that it can't. It takes announce.",
+        ours=True,
+    )
     metadata: Mapping[str, Text] = key({}, "Labels for this agent's hosts on the server.", ours=True)
 
     @field_validator("tls_context")

@@ -20,7 +20,7 @@ from __future__ import annotations
 __all__ = ["Attempts", "Phase"]
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -33,6 +33,7 @@ from reverseproxy.errors import NoHealthyHost, PickFailed, QueueFull, QueueTimeo
 from reverseproxy.interfaces import PickContext
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
+from reverseproxy.wire.unsent import Unsent
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.pools import IUpstreamPool
 
 log = Logger(__name__)  # which a compiled module can not find out by itself
+
+
+MOST_FORGIVEN: Final = 16
+"""Attempts of a request that don't count, at the most."""
 
 
 class Phase(IntEnum):
@@ -72,6 +77,7 @@ class Attempts:
         "_attempts",
         "_clock",
         "_context",
+        "_forgiven",
         "_fresh",
         "_lease",
         "_pause",
@@ -92,6 +98,7 @@ class Attempts:
     _pending: Deferred[Any] | None
     _context: PickContext | None
     _attempts: int
+    _forgiven: int  # attempts that don't count
     _fresh: bool  # an idle connection will not do
     _pause: IDelayedCall | None  # between two attempts
     _retrying: bool  # this attempt counts as a retry of the cluster
@@ -101,7 +108,7 @@ class Attempts:
         self.protocol = protocol
         self._clock = clock
         self._phase = NEW
-        self._attempts = 0
+        self._attempts = self._forgiven = 0
         self.cluster = self.host = self._lease = self._pending = self._context = self._pause = None
         self._fresh = self._retrying = False
         self.retry = DEFAULT_RETRY
@@ -211,6 +218,33 @@ class Attempts:
             assert context is not None
             context.tried.discard(host)
             context.spare((host,))
+
+    def _forgive(self) -> None:
+        """
+        Don't count an attempt in which nothing was sent, as others may be many.
+
+        An agent's connections come and go together, and what one of them could
+        not do says nothing of others'.
+        """
+        if self._forgiven < MOST_FORGIVEN:
+            self._forgiven += 1
+            self._attempts -= 1
+
+    def _has_others(self, host: Host, why: Unsent) -> bool:
+        """
+        Take note that an agent has not sent the request on.
+
+        @return: whether there are hosts of others that may do so.
+        """
+        cluster = self.cluster
+        assert cluster is not None
+        if self._context is None:
+            self._context = PickContext()
+        cluster.disown(host, self._context)
+        if why is Unsent.SERVICE:
+            cluster.wellness.doubt(host)
+        self._forgive()
+        return cluster.has_others(self._context)
 
     def _lift(self, error: BaseException | None) -> bool:
         """Ask whether there is another host after all, although it may fail like one that has."""
@@ -355,6 +389,8 @@ class Attempts:
             )
         cluster.report(host, Outcome.UNREACHABLE)
         self._shun(host)
+        if host.returns:
+            self._forgive()
         if self._may_try_again(Cause.UNREACHABLE, True, True):
             self._next_attempt(True)
         else:

@@ -58,6 +58,7 @@ from reverseproxy.transport.backlog import NOTHING, Backlog
 from reverseproxy.wire.border import FORWARDED, LOOKALIKE
 from reverseproxy.wire.http1 import CHUNKED, END, End, Event, RequestHead, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy
+from reverseproxy.wire.unsent import UNSENT_FIELD, UNSENT_HEADER, Unsent
 from reverseproxy.wire.upgrades import agrees
 
 if TYPE_CHECKING:
@@ -233,6 +234,8 @@ class Exchange(Attempts):
     @ivar status: the status of the response; 0 as long as there is none.
     @ivar request_complete: whether all of the request has come.
     @ivar flag: why there is no complete response of a host, for the access log.
+    @ivar unsent: that the request was sent to no host, and why, if so; a server of
+        ours is told.
     @ivar reset_code: what error code of HTTP/2 the host broke the response off with.
     @ivar failure: the status that would have been the answer, had none begun;
         L{STALLED} if it is the client that has not taken it.
@@ -243,6 +246,7 @@ class Exchange(Attempts):
         "_asked_at",
         "_asks",
         "_client",
+        "_doubtful",
         "_downstream",
         "_facts",
         "_full",
@@ -270,9 +274,11 @@ class Exchange(Attempts):
         "sent",
         "started",
         "status",
+        "unsent",
         "upstream_local",
     )
 
+    unsent: Unsent | None
     request_sent_at: float | None
     response_at: float | None
     _out: list[Event]  # of the request, not yet sent
@@ -285,6 +291,7 @@ class Exchange(Attempts):
     _passage: Passage | None  # through the listener's filters of requests
     _try_timer: IDelayedCall | None
     _answered: bool  # the host has sent something
+    _doubtful: bool  # a host may have seen the request, although it is to be sent again
     _full: bool  # the connection to the host holds enough
     _asked_at: float  # when all of the request had come; 0.0 if that was at once
     _tried_at: float  # when the attempt has begun, if there is a time for one
@@ -304,8 +311,8 @@ class Exchange(Attempts):
         self._out = []
         self._sent = []
         self._mirrors = ()
-        self.request_complete = self._answered = self._full = False
-        self.request_sent_at = self.response_at = self._client = self._route = None
+        self.request_complete = self._answered = self._full = self._doubtful = False
+        self.unsent = self.request_sent_at = self.response_at = self._client = self._route = None
         self._facts = self._try_timer = self._response_head = self._passage = self._watch = None
         self._asks = None
 
@@ -747,8 +754,12 @@ class Exchange(Attempts):
                 if event.status < 200:
                     self._interim(events, index)
                     return
+                if event.status >= 500 and self._heed_unsent(events, index):
+                    return
                 if self._stop_try(event.status, event.keep_alive and type(events[-1]) is End):
                     return
+                event = events[index]
+                assert isinstance(event, ResponseHead)
                 self._response_head = event
                 self.status = event.status
                 if self._downstream.settings.access_log is not None:
@@ -836,11 +847,59 @@ class Exchange(Attempts):
         if client is None or not self._may_try_again(status, False, self._repeatable):
             return False
         self._client = None
+        self._doubtful = True
         if reusable:
             client.finish(True)
         else:
             client.abort("its answer is not wanted")
         self._begin_again(False)
+        return True
+
+    def _heed_unsent(self, events: list[Event], index: int) -> bool:
+        """
+        See whether an agent says that it has not sent the request on.
+
+        Whoever else says so is not believed, nor is it passed on.
+
+        @param index: where the head of the response is.
+        @return: whether the response is to be forgotten.
+        """
+        head, host, client = events[index], self.host, self._client
+        assert isinstance(head, ResponseHead)
+        text = head.lookup(UNSENT_HEADER)
+        if text is None:
+            return False
+        headers = [field for field in head.headers if field[0].lower() != UNSENT_FIELD]
+        events[index] = head.rewritten(headers, frozenset({UNSENT_FIELD}))
+        why = Unsent.of_text(text)
+        if why is None or host is None or not host.tells or client is None:
+            return False
+        self._stop_try_timer()
+        others = self._has_others(host, why)
+        whole = head.keep_alive and type(events[-1]) is End
+        if (
+            others
+            and self._sent is not None
+            and self._may_try_again(Cause.UNREACHABLE, True, self._repeatable)
+        ):
+            self._client = None
+            if whole and self.request_complete:
+                client.finish(True)
+            else:
+                client.abort("its agent has not sent the request on")
+            self._begin_again(True)
+            return True
+        if not self._doubtful:
+            self.unsent = why  # for a server of ours before us
+        if not whole and self.protocol != "Http2":
+            return False
+        self._client = None
+        if whole:
+            client.finish(self.request_complete)
+        else:
+            client.abort("its agent has not sent the request on")
+        reason = b"".join([event for event in events if type(event) is bytes]).decode("utf-8", "replace")
+        self.fail(head.status, reason.strip() or "the agent could not send the request on")
         return True
 
     def _interim(self, events: list[Event], index: int) -> None:
@@ -924,6 +983,8 @@ class Exchange(Attempts):
         cause = Cause.STALE if client.reused and not self._answered else Cause.LOST
         if (self._answered and not unsent) or not self._again(cause, unsent):
             self.reset_code = code
+            if unsent and not self._doubtful:
+                self.unsent = Unsent.REQUEST
             status = TERMINATED if terminated else 502
             self._upstream_failed(status, f"the host's connection was lost: {reason}")
 
@@ -940,6 +1001,8 @@ class Exchange(Attempts):
         if self._sent is None or not self._may_try_again(cause, unsent, self._repeatable):
             return False
         host = self.host
+        if not unsent:
+            self._doubtful = True
         if cause is Cause.STALE:
             # Where one idle connection was closed, others will be.
             self._fresh = True
@@ -1030,6 +1093,8 @@ class Exchange(Attempts):
             self._break(status, reason)
             return
         self.flag = reason
+        if self._phase == WAITING and status in (502, 503) and not self._doubtful:
+            self.unsent = Unsent.REQUEST
         self._answer(status, self._told(status, reason).encode("utf-8", "replace") + b"\n")
 
     def _told(self, status: int, reason: str) -> str:
@@ -1053,6 +1118,13 @@ class Exchange(Attempts):
         self.failure = status
         self._end()
         self._downstream.exchange_broken(self)
+
+    def unsent_field(self) -> bytes:
+        """Say what a server of ours is to be told: the value of the header, or nothing."""
+        service = self._downstream.info.service
+        if self.unsent is None or service is None:
+            return b""
+        return self.unsent.text if service.well else Unsent.SERVICE.text
 
     @property
     def stalled(self) -> bool:

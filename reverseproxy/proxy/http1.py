@@ -52,6 +52,7 @@ from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
 from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
 from reverseproxy.wire.http1_headers import ForwardedBy, last_chunk, response_head_bytes, status_line
+from reverseproxy.wire.unsent import UNSENT_FIELD
 
 log = Logger()
 
@@ -522,6 +523,8 @@ class Http1Proxy(Switchable, Counted):
             body = b""
         if location:
             lines.append(b"location: %b\r\n" % location)
+        if exchange.unsent is not None and (unsent := exchange.unsent_field()):
+            lines.append(b"%b: %b\r\n" % (UNSENT_FIELD, unsent))
         if not keep_alive:
             lines.append(b"connection: close\r\n")
         elif not request.http11:

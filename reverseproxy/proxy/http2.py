@@ -56,6 +56,7 @@ from reverseproxy.wire.http2_events import Event, GoAway, Http2Limits, Pong, Res
 from reverseproxy.wire.http2_fields import response_fields, trailer_fields
 from reverseproxy.wire.http2_frames import ErrorCode
 from reverseproxy.wire.http2_upgrades import Content
+from reverseproxy.wire.unsent import UNSENT_FIELD
 
 log = Logger()
 
@@ -214,7 +215,8 @@ class Http2Stream:
         """See L{reverseproxy.proxy.exchange.IDownstream}."""
         http2 = self._http2
         http2.decline_tunnel(self.number)
-        if self.grpc and status >= 400:
+        unsent = exchange.unsent_field()
+        if self.grpc and status >= 400 and not unsent:
             http2.send_head(self.number, error_fields(status, body.strip()), True)
             self.exchange_done(exchange)
             self._proxy.flush()
@@ -228,6 +230,8 @@ class Http2Stream:
             fields.append((b"content-length", b"%d" % len(body)))
         if location:
             fields.append((b"location", location))
+        if unsent:
+            fields.append((UNSENT_FIELD, unsent))
         if exchange.head.method == b"HEAD":
             body = b""
         http2.send_head(self.number, fields, not body)

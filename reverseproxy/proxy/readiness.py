@@ -9,7 +9,7 @@ for it at once, and is found out if it is dead.
 
 from __future__ import annotations
 
-__all__ = ["Readiness", "sole_dialects", "sole_protocols"]
+__all__ = ["Readiness", "destinations", "sole_dialects", "sole_protocols"]
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -122,12 +122,30 @@ def sole_protocols(config: Config) -> dict[str, str]:
     }
 
 
+def destinations(config: Config, listener: str) -> set[str]:
+    """
+    Find the clusters that what comes to a listener may go to.
+
+    @return: their names; the empty one is among them if it may be any.
+    """
+    found: set[str] = set()
+    for chain in (each.filter_chain for each in config.server.listeners if each.name == listener):
+        for each in chain.filters:
+            if isinstance(each.config, TcpProxyConfig):
+                found |= {each.config.cluster} - {""} or {route.cluster for route in each.config.routes}
+            elif isinstance(each.config, ProxyConfig):
+                _, router = config.routers.get(each.config.router_config_name, ("", None))
+                for rule in () if router is None else _rules(router):
+                    found |= {cluster for cluster, _ in _destinations(rule, mirrors=False)}
+    return found
+
+
 def _rules(router: RouterConfig) -> Iterator[RouterRuleConfig]:
     for host in router.virtual_hosts:
         yield from host.routers
 
 
-def _destinations(rule: RouterRuleConfig) -> Iterator[tuple[str, str]]:
+def _destinations(rule: RouterRuleConfig, mirrors: bool = True) -> Iterator[tuple[str, str]]:
     """
     Clusters that requests may go to, and in which protocol.
 
@@ -140,5 +158,5 @@ def _destinations(rule: RouterRuleConfig) -> Iterator[tuple[str, str]]:
             yield weighted.cluster.name, protocol
         if not route.weighted_clusters:
             yield route.cluster_name, protocol
-        if rule.request_mirror_policies is not None:
+        if mirrors and rule.request_mirror_policies is not None:
             yield rule.request_mirror_policies.cluster, protocol

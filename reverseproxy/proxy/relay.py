@@ -13,6 +13,7 @@ __all__ = ["BODY_TAIL", "LINGER", "LONG_BODY", "RelayEnd", "couple", "lose_conne
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
@@ -105,11 +106,26 @@ class RelayEnd(Rebindable):
         self._peer = peer
         self._write = peer.transport.write
         self.rebind(self._forward)
-        peer.transport.registerProducer(self.transport, True)
+        peer.transport.registerProducer(self._producer(), True)
         early, self._early = self._early, []
         if early:
             self._write(b"".join(early))
         self.pass_on(peer.transport, sys.maxsize, self._passed_on)
+
+    def _producer(self) -> Any:
+        """Say whom the other end's transport is to pause."""
+        return self.transport
+
+    def wait_for_another(self, early: list[bytes]) -> None:
+        """
+        Have nothing more to do with the other end, which is lost, and wait to be coupled again.
+
+        @param early: what has been received, and is meant for the next other end.
+        """
+        self._peer = None
+        self._early = early
+        self.transport.unregisterProducer()
+        self.rebind(partial(RelayEnd.dataReceived, self))
 
     def _passed_on(self, size: int) -> None:
         self.received += size

@@ -39,6 +39,7 @@ from reverseproxy.routing import (
 )
 from reverseproxy.transport.backlog import NOTHING
 from reverseproxy.wire.border import FORWARDED, MOSN, without
+from reverseproxy.wire.unsent import Unsent
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class RpcExchange(Attempts):
     __slots__ = (
         "_asks",
         "_client",
+        "_doubtful",
         "_downstream",
         "_facts",
         "_number",
@@ -134,6 +136,7 @@ class RpcExchange(Attempts):
         "_sent_at",
         "_tried_at",
         "_try_timeout",
+        "_unsent",
         "_watch",
         "deadline",
         "flag",
@@ -176,6 +179,8 @@ class RpcExchange(Attempts):
         self._sent_at = 0.0
         self._said_by: ClusterRoute | None = None  # how long it may take; L{None}: by the request itself
         self._asks: Timeouts | None = None  # if the request itself says how long it may take
+        self._unsent: Unsent | None = None  # that it was sent to no host, and why
+        self._doubtful = False  # a host may have seen it, although it is to be sent again
         self._watch: FrameWatch | None = None  # once it has taken so long that somebody looks
 
     def begin(self) -> None:
@@ -367,6 +372,9 @@ class RpcExchange(Attempts):
         assert cluster is not None
         if self.try_deadline:
             downstream.clear_try_deadline(self)
+        host = self.host
+        if host is not None and host.tells and self._was_not_sent(frame):
+            return
         self.sent = size = len(frame.data)
         if size > downstream.settings.max_frame and size > self._max_response:
             self._too_large(size)
@@ -379,6 +387,7 @@ class RpcExchange(Attempts):
             if status != TOO_LATE or self._asks is None:
                 self._report(Outcome.of_status(status))
             if self.retry.wants(status) and self._may_try_again(status, False, True):
+                self._doubtful = True
                 self._next_attempt(False)
                 return
         frame.set_id(self.id)
@@ -390,6 +399,20 @@ class RpcExchange(Attempts):
             self.status = status or downstream.protocol.http_status(frame)
         downstream.respond(frame.data, batch, client)
         self._finish()
+
+    def _was_not_sent(self, frame: Frame) -> bool:
+        """See whether an agent says that it has not sent the request on; then go on from there."""
+        why = self._downstream.protocol.unsent(frame)
+        host = self.host
+        if why is None or host is None:
+            return False
+        if self._has_others(host, why) and self._may_try_again(Cause.UNREACHABLE, True, True):
+            self._next_attempt(True)
+            return True
+        if not self._doubtful:
+            self._unsent = why  # for a server of ours before us
+        self.fail(502, "the agent could not send the request on")
+        return True
 
     @property
     def _max_response(self) -> int:
@@ -477,6 +500,7 @@ class RpcExchange(Attempts):
         assert host is not None
         if not self._may_try_again(cause, False, True):
             return False
+        self._doubtful = True
         self._postpone(host)
         self._next_attempt(False)
         return True
@@ -485,6 +509,8 @@ class RpcExchange(Attempts):
         """See L{Attempts.fail}."""
         if self._phase != DONE:
             self.flag = reason
+            if self._phase == WAITING and status in (502, 503) and not self._doubtful:
+                self._unsent = Unsent.REQUEST
             self._answer(status)
 
     # time
@@ -566,10 +592,18 @@ class RpcExchange(Attempts):
         downstream = self._downstream
         if self.frame.kind is not Kind.ONEWAY:
             self.frame.set_id(self.id)
-            reply = downstream.protocol.reply(self.frame, status)
+            reply = self._say_unsent() or downstream.protocol.reply(self.frame, status)
             self.sent = len(reply)
             downstream.respond(reply, downstream.batch, None)
         downstream.exchange_done(self)
+
+    def _say_unsent(self) -> bytes:
+        """Make the answer for a server of ours, if the request was not sent on; else nothing."""
+        downstream = self._downstream
+        service = downstream.info.service
+        if self._unsent is None or service is None:
+            return b""
+        return downstream.protocol.reply_unsent(self.frame, self._unsent if service.well else Unsent.SERVICE)
 
     def _end(self) -> None:
         """Let go of everything upstream."""

@@ -38,6 +38,7 @@ from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.farewell import STALL, Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
+from reverseproxy.proxy.tcp_again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
 from reverseproxy.sockets import tune
 from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
 
@@ -127,6 +128,8 @@ class TcpProxy(RelayEnd, Counted):
         self._context = PickContext(hash_key=info.remote_ip.encode("ascii", "replace"))
         self._attempts = 0
         self._max_attempts = 0
+        self._again = 0
+        self._kept: list[bytes] | None = None  # for another host
         self._watch: SessionWatch | None = None
         self.parting = Parting(
             stall=settings.stall, excused=info.reverse, told=partial(self._cut, info.remote)
@@ -220,8 +223,48 @@ class TcpProxy(RelayEnd, Counted):
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
         host.connection_opened()
-        dialling = self._pending = host.connect(Building(lambda: RelayEnd(self._clock)))
+        dialling = self._pending = host.connect(Building(self._make_end))
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
+
+    def _make_end(self) -> RelayEnd:
+        host = self._host
+        if host is not None and host.tells:
+            return SessionEnd(self._clock, self)
+        return RelayEnd(self._clock)
+
+    def _producer(self) -> Any:
+        return self.transport if self._kept is None else Valve(self.transport)
+
+    def _forward(self, data: bytes) -> None:
+        if self._kept is not None and self.received + len(data) <= REPLAY_LIMIT:
+            self._kept.append(data)
+        else:
+            self._kept = None
+            self.rebind(super()._forward)
+        super()._forward(data)
+
+    def answered(self) -> None:
+        """See L{IAgain<reverseproxy.proxy.tcp_again.IAgain>}."""
+        self._kept = None
+
+    def given_back(self) -> bool:
+        """See L{IAgain<reverseproxy.proxy.tcp_again.IAgain>}."""
+        kept, cluster, host = self._kept, self._cluster, self._host
+        if kept is None or cluster is None or host is None or self.lost or self.closing:
+            return False
+        cluster.disown(host, self._context)
+        if self._again >= MOST_AGAIN or not cluster.has_others(self._context):
+            return False
+        self._again += 1
+        self._attempts -= 1
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        self._upstream = self._kept = None
+        self.wait_for_another(kept)
+        self._release()
+        self._acquire(cluster)
+        return True
 
     def _not_connected(self, cluster: Cluster, host: Host, reason: Failure) -> None:
         self._release()
@@ -258,6 +301,8 @@ class TcpProxy(RelayEnd, Counted):
         end.parting = self.parting._replace(excused=returns, told=partial(self._cut, self._host_address))
         end.on_close = self._upstream_closed
         self.count_no_more()
+        if isinstance(end, SessionEnd) and not end.received:
+            self._kept = list(self._early)
         couple(self, end)
         if end.lost:
             self._release()  # nothing more will be heard of it
@@ -323,7 +368,8 @@ class TcpProxy(RelayEnd, Counted):
                 reason=self._failure,
                 suppressed=complaints.suppressed,
             )
-        self.close()
+        if self._info.service is None or self._upstream is not None or not disown(self.transport):
+            self.close()
 
     def _release(self) -> None:
         host, self._host = self._host, None

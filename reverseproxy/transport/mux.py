@@ -60,6 +60,7 @@ from reverseproxy.wire.mux_events import (
     Opened,
     Pong,
     Reset,
+    Well,
 )
 from reverseproxy.wire.window import Reserve
 
@@ -117,6 +118,7 @@ class MuxSession(Protocol):
     @ivar on_lost: called once when the connection is lost, before the streams
         are told.
     @ivar on_going: called once when the peer takes no more streams.
+    @ivar on_well: called with what the peer says of its service: whether it can be reached.
     """
 
     transport: Any
@@ -149,6 +151,7 @@ class MuxSession(Protocol):
         "mux",
         "on_going",
         "on_lost",
+        "on_well",
         "opened",
         "peer_going",
         "reason",
@@ -201,6 +204,7 @@ class MuxSession(Protocol):
         self._accept = accept
         self.on_lost = on_lost
         self.on_going = on_going
+        self.on_well: Callable[[bool], object] | None = None
         self._streams: dict[int, MuxStream] = {}
         self._orphans: dict[int, float] = {}  # streams without a protocol, and until when they are borne
         self._attention: list[MuxStream] = []  # may have sent everything, and have something to do then
@@ -290,6 +294,12 @@ class MuxSession(Protocol):
         self.going = True
         self.mux.go_away(GoAwayCode.NORMAL)
         if not self.scheduled:
+            self.schedule()
+
+    def tell(self, well: bool) -> None:
+        """Say whether our service can be reached, if the peer wants to know."""
+        if not self.lost:
+            self.mux.tell(well)
             self.schedule()
 
     def close(self, reason: str) -> None:
@@ -418,6 +428,8 @@ class MuxSession(Protocol):
                 self.mux.growth.measured(self.rtt, self._heard)
         elif kind is GoneAway:
             self._peer_goes(event.code)
+        elif kind is Well and self.on_well is not None:
+            self.on_well(event.well)
 
     def _opened(self, number: int) -> None:
         self.opened += 1

@@ -196,6 +196,16 @@ class MuxStream:
             self._mux.reset(self.number)
             self._session.lose_later(self, Failure(ConnectionLost(reason) if reason else ConnectionAborted()))
 
+    def disown(self) -> None:
+        """
+        End the stream now, at both ends, and say that nothing of it was passed on.
+
+        The peer may try what it wanted elsewhere, if both ends have agreed on saying so.
+        """
+        if self._session.forget(self):
+            self._mux.disown(self.number)
+            self._session.lose_later(self, Failure(ConnectionAborted()))
+
     def getPeer(self) -> Any:
         """The peer's address on the connection; see L{ITransport}."""
         return self._session.getPeer()

@@ -33,6 +33,7 @@ from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.backoff import Backoff
 from reverseproxy.tunnel.discovery import Target
 from reverseproxy.tunnel.link import AgentLink
+from reverseproxy.tunnel.service import HostedService
 from reverseproxy.tunnel.slot import Link, Slot, SlotCore, SlotState, make_slot
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.extra import Announcement, CloseProof
@@ -71,6 +72,9 @@ class AgentPlan:
     @ivar client_tls: makes the TLS settings for the server of a given name;
         L{None} for plain TCP.
     @ivar agent_id: names this agent to servers of ours.
+    @ivar service: what servers are told of; L{None} if they are told nothing.
+    @ivar raw: whether the hosting listener relays bytes, so that a connection
+        that carries no streams is of use only while the service can be reached.
     """
 
     config: TunnelAgentConfig
@@ -80,6 +84,8 @@ class AgentPlan:
     credentials: ICredentialSource | None
     client_tls: Callable[[str], ClientTls] | None
     agent_id: str
+    service: HostedService | None = None
+    raw: bool = False
 
     def fetch_credential(self) -> Deferred[str]:
         """Ask for the credential of one dial."""
@@ -124,6 +130,7 @@ class Peer:
         self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
         self._draining: Deferred[None] | None = None
         self._stopped = False
+        self._streams = False  # whether connections to this server carry streams, as far as we know
         config = plan.config
         # The name that the certificate must be good for is the one that was configured.
         tls = None if plan.client_tls is None else plan.client_tls(target.server)
@@ -189,6 +196,7 @@ class Peer:
                         metadata=dict(config.metadata),
                         mux=() if streams is None else streams.offer,
                         window=0 if streams is None else streams.window,
+                        tells=plan.service is not None,
                     ).to_extra()
                 return ConnectionInit(
                     cluster_name=config.cluster,
@@ -208,7 +216,9 @@ class Peer:
                     self._secure,
                     config.dead_peer_timeout,
                     streams,
+                    plan.service,
                 )
+                link.hosted = self._hosted
                 link.leaving = self._parting.add
                 link.parted = self._parting.discard
                 link.may_leave = self._may_leave
@@ -217,8 +227,18 @@ class Peer:
             connecting: Deferred[IProtocol] = self._endpoint.connect(Building(make))
             return connecting
 
-        dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
-        return dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
+        def dial(_: object = None) -> Deferred[Any]:
+            dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
+            return dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
+
+        if plan.service is None or not plan.raw or self._streams:
+            return dial()
+        waiting: Deferred[Any] = plan.service.until_well()
+        return waiting.addCallback(dial)
+
+    def _hosted(self, link: AgentLink) -> None:
+        """A link serves."""
+        self._streams = link.session is not None
 
     def _may_leave(self) -> bool:
         """Whether one more link may finish what it has begun while another one takes its place."""

@@ -139,7 +139,10 @@ class Accepted:
         @param window: with how many bytes streams begin, if not with as many as
             that way has by itself.
         """
-        extra = None if self.announcement is None else ServerAnnouncement(mux=mux, window=window).to_extra()
+        extra = None
+        if self.announcement is not None:
+            tells = self.announcement.tells
+            extra = ServerAnnouncement(mux=mux, window=window, tells=tells).to_extra()
         return InitResponse(Status.SUCCESS, extra)
 
 

@@ -30,6 +30,7 @@ from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune
 from reverseproxy.tls import peer_identity
 from reverseproxy.transport.mux import MuxSession
 from reverseproxy.transport.mux_stream import MuxStream
+from reverseproxy.tunnel.service import HostedService
 from reverseproxy.tunnel.slot import EndedUnused
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.extra import ServerAnnouncement
@@ -84,6 +85,7 @@ class AgentLink(Handover):
         requests are under way; the slot is told that it is lost.
     @ivar may_leave: whether there may be another link in place of one that still
         has something under way.
+    @ivar hosted: called once with this link when the hosting listener has it.
     @ivar parted: called with this link when the connection is lost.
     """
 
@@ -103,6 +105,7 @@ class AgentLink(Handover):
         secure: bool,
         dead_peer_timeout: float = DEAD_PEER_TIMEOUT,
         streams: StreamSettings | None = None,
+        service: HostedService | None = None,
     ) -> None:
         """
         @param make_init: makes the init frame, given our own address on this
@@ -112,12 +115,16 @@ class AgentLink(Handover):
         @param dead_peer_timeout: see L{tune}.
         @param streams: how to carry many streams, if that was offered in the init
             frame.
+        @param service: what the server is told of, if that was offered in the init
+            frame.
         """
         super().__init__()
         self.lost: Callable[[Failure], None] = _ignore
         self.leaving: Callable[[AgentLink], object] = _stay
         self.parted: Callable[[AgentLink], object] = _stay
         self.may_leave: Callable[[], bool] = _never
+        self.hosted: Callable[[AgentLink], object] = _stay
+        self._service = service
         self._streams = streams
         self._quiet_since: dict[MuxStream, float] = {}
         self._make_init = make_init
@@ -211,6 +218,7 @@ class AgentLink(Handover):
             identity=peer_identity(self.transport) if self._secure else None,
             reverse=True,
             announced=self.server_announced,
+            service=self._service if announcement is not None and announcement.tells else None,
         )
         # Concluded first: the hosted protocol may close the connection at once,
         # and a slot must hear of the success before it hears of the loss.
@@ -219,6 +227,8 @@ class AgentLink(Handover):
         surplus = self._decoder.take_surplus()
         try:
             self.hand_over(self._carry(info, window) if mux else self._sink.build_protocol(info), surplus)
+            self.hosted(self)
+            self._tell_of_service(info)
         except Exception:
             self._hosted_failed()
             self.close()
@@ -235,13 +245,21 @@ class AgentLink(Handover):
         self.session = MuxSession(
             False,
             self._clock,
-            streams.limits_with(window),
+            streams.limits_with(window, info.service is not None),
             accept,
             streams.ping_interval,
             streams.ping_timeout,
             on_going=self._server_goes,
         )
         return self.session
+
+    def _tell_of_service(self, info: ConnectionInfo) -> None:
+        """Tell the server now, and from now on, whether our service can be reached."""
+        service, session = self._service, self.session
+        if service is not None and info.service is not None and session is not None and not self.gone:
+            service.watch(session.tell)
+            if not service.well:
+                session.tell(False)
 
     def _server_goes(self) -> None:
         """The server opens no more streams: those that are open finish, and another connection is needed."""
@@ -400,6 +418,8 @@ class AgentLink(Handover):
         if self._closing is not None:
             self._closing.stop()
         self._quiet_since.clear()
+        if self._service is not None and self.session is not None:
+            self._service.unwatch(self.session.tell)
         try:
             super().connectionLost(reason)
         except Exception:

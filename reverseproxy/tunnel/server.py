@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["TunnelConnection", "TunnelServer"]
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -416,13 +417,14 @@ class TunnelConnection(Handover, Counted):
                 f"unix:#{server.unix_prefix}{next(_unix_peers)}"  # clients of a Unix socket have no address
             )
         metadata = None if announcement is None else announcement.metadata
+        tells = announcement is not None and announcement.tells
         host: ReverseHost | MuxHost
         if mux:
             assert server.streams is not None
             session = MuxSession(
                 True,
                 server.clock,
-                server.streams.limits_with(window),
+                server.streams.limits_with(window, tells),
                 ping_interval=server.streams.ping_interval,
                 ping_timeout=server.streams.ping_timeout,
             )
@@ -441,6 +443,9 @@ class TunnelConnection(Handover, Counted):
             host, accepted.cluster, self._info, accepted.principal, announcement, accepted.policy
         )
         host.identity = accepted.identify(self._info)
+        host.tells = tells
+        if tells and isinstance(host, MuxHost):
+            host.listen(partial(self._told, accepted.cluster), server.clock)
         server.registry.add(held)
         host.kin = server.registry.kin(held)
         decoder, self._decoder = self._decoder, None  # there is nothing left for it to do
@@ -462,6 +467,10 @@ class TunnelConnection(Handover, Counted):
         self._publishing = None
         if host.usable():
             self._server.clusters.get(cluster).add_host(host)
+
+    def _told(self, cluster: str, host: MuxHost, well: bool) -> None:
+        """The agent says whether it can reach its service."""
+        self._server.clusters.get(cluster).wellness.said(host, well)
 
     def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
         held, self._held = self._held, None

@@ -66,11 +66,12 @@ class StreamSettings:
         """
         return min(self.window, offered)
 
-    def limits_with(self, window: int) -> MuxLimits:
+    def limits_with(self, window: int, tells: bool = False) -> MuxLimits:
         """
         What both ends keep to once they have agreed.
 
         @param window: what the server has chosen; 0 for what yamux says.
+        @param tells: whether the server wants to be told of the agent's service.
         """
         first = window or INITIAL_WINDOW
-        return replace(self.limits, first=first, window=first)
+        return replace(self.limits, first=first, window=first, tells=tells)

@@ -38,6 +38,7 @@ from enum import IntEnum
 from typing import Final
 
 from reverseproxy.errors import RpcFrameError, RpcHeaderError
+from reverseproxy.wire.unsent import Unsent
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
 _V1_REQUEST = struct.Struct(">BBHBIBiHHI")
@@ -98,6 +99,10 @@ _TO_HTTP: Final[dict[int, int]] = {
     Status.TIMEOUT: 504,
     Status.CONNECTION_CLOSED: 502,
 }
+
+_UNSENT: Final = {0x7D01: Unsent.REQUEST, 0x7D02: Unsent.SERVICE}
+"""Statuses that only our own two ends know; SOFABolt's end at 0x1F."""
+_UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
 
 
 class BoltFrame(Frame):
@@ -328,6 +333,15 @@ class Bolt(XProtocol):
     def reply(self, frame: Frame, status: int) -> bytes:
         """See L{XProtocol.reply}; without class, headers and content, as MOSN does."""
         return encode_response(frame.id, _FROM_HTTP.get(status, Status.UNKNOWN), version=_version(frame))
+
+    def reply_unsent(self, frame: Frame, why: Unsent) -> bytes:
+        """See L{XProtocol.reply_unsent}."""
+        return encode_response(frame.id, _UNSENT_STATUS[why], version=_version(frame))
+
+    def unsent(self, frame: Frame) -> Unsent | None:
+        """See L{XProtocol.unsent}."""
+        assert isinstance(frame, BoltFrame)
+        return _UNSENT.get(frame.status)
 
     def answer_heartbeat(self, frame: Frame) -> bytes:
         """See L{XProtocol.answer_heartbeat}."""

@@ -27,6 +27,7 @@ import struct
 from typing import Final
 
 from reverseproxy.errors import RpcFrameError, RpcHeaderError
+from reverseproxy.wire.unsent import Unsent
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
 _HEADER = struct.Struct(">2sBBQI")
@@ -61,6 +62,10 @@ _FROM_HTTP: Final = {
     509: (40, "limit exceeded"),
 }
 _TO_HTTP: Final = {20: 200, 30: 504, 31: 504, 40: 400, 60: 404, 90: 400, 100: 503}
+
+_UNSENT: Final = {0xC9: Unsent.REQUEST, 0xCA: Unsent.SERVICE}
+"""Statuses that only our own two ends know; Dubbo's end at 100."""
+_UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
 
 _HEADERS: Final = ("dubbo", "service", "version", "method")
 
@@ -242,6 +247,17 @@ class Dubbo(XProtocol):
             return encode_frame(_HESSIAN2, frame.id, _NOTHING_RETURNED, status=_OK)
         code, text = _FROM_HTTP.get(status, (_SERVICE_ERROR, "status not defined"))
         return encode_frame(_HESSIAN2, frame.id, encode_string(f"{status}|{text}"), status=code)
+
+    def reply_unsent(self, frame: Frame, why: Unsent) -> bytes:
+        """See L{XProtocol.reply_unsent}; the body is the message of L{reply} for 502."""
+        return encode_frame(
+            _HESSIAN2, frame.id, encode_string("502|no health upstream"), status=_UNSENT_STATUS[why]
+        )
+
+    def unsent(self, frame: Frame) -> Unsent | None:
+        """See L{XProtocol.unsent}."""
+        assert isinstance(frame, DubboFrame)
+        return _UNSENT.get(frame.status)
 
     def answer_heartbeat(self, frame: Frame) -> bytes:
         """See L{XProtocol.answer_heartbeat}; with two nulls, as MOSN does."""

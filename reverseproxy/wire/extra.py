@@ -116,6 +116,8 @@ class Announcement:
         agent knows, best first; empty if it wants to be lent as a whole.
     @ivar window: the bytes that either end may send on a stream to begin with,
         if the server agrees; 0 for what the way to carry them has by itself.
+    @ivar tells: whether the agent can say which requests it has not sent on, and
+        whether its service can be reached; see L{reverseproxy.wire.unsent}.
     """
 
     agent: str
@@ -124,6 +126,7 @@ class Announcement:
     version: int = VERSION
     mux: tuple[str, ...] = ()
     window: int = 0
+    tells: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -157,6 +160,8 @@ class Announcement:
             part["mux"] = list(self.mux)
         if self.window:
             part["window"] = self.window
+        if self.tells:
+            part["tells"] = True
         return {EXTRA_KEY: part}
 
     @classmethod
@@ -177,6 +182,7 @@ class Announcement:
                 version=part.get("version", 0),
                 mux=_mux(part.get("mux")),
                 window=_window(part.get("window")),
+                tells=part.get("tells") is True,
             )
         except ValueError:
             return None
@@ -235,12 +241,15 @@ class ServerAnnouncement:
     @ivar window: the bytes that either end may send on a stream to begin with,
         no more than the agent has offered; 0 for what the way to carry them has
         by itself.
+    @ivar tells: whether the server wants to be told what the agent has offered to
+        tell.
     """
 
     version: int = VERSION
     mux: str = ""
     retry_after: int = 0
     window: int = 0
+    tells: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -265,6 +274,8 @@ class ServerAnnouncement:
             part["window"] = self.window
         if self.retry_after:
             part["retry_after"] = self.retry_after
+        if self.tells:
+            part["tells"] = True
         return {EXTRA_KEY: part}
 
     @classmethod
@@ -281,6 +292,7 @@ class ServerAnnouncement:
                 _text(part, "mux"),
                 part.get("retry_after", 0),
                 part.get("window", 0),
+                part.get("tells") is True,
             )
         except ValueError:
             return None

@@ -58,6 +58,7 @@ __all__ = [
     "Opened",
     "Pong",
     "Reset",
+    "Well",
 ]
 
 from collections import OrderedDict
@@ -80,6 +81,7 @@ from reverseproxy.wire.mux_events import (
     Opened,
     Pong,
     Reset,
+    Well,
 )
 from reverseproxy.wire.mux_frames import (
     ACK,
@@ -92,7 +94,9 @@ from reverseproxy.wire.mux_frames import (
     RST,
     SILENT,
     SYN,
+    UNSENT,
     UPDATE,
+    WELL,
     pack,
     unpack,
 )
@@ -325,7 +329,7 @@ class Mux(Output):
 
     def _keep(self, rest: bytes) -> None:
         """Keep the beginning of a header, unless it is none."""
-        if rest[0] or rest[1:2] > b"\3":
+        if rest[0] or rest[1:2] > (b"\4" if self._limits.tells else b"\3"):
             raise _violation("expected version 0 and a type from 0 to 3", rest, 0, GoAwayCode.PROTOCOL_ERROR)
         self._rest = rest
 
@@ -351,7 +355,7 @@ class Mux(Output):
         if flags & ACK:
             stream.acknowledged = True
         if flags & RST:
-            self._on_reset(stream, events)
+            self._on_reset(stream, 0, events)
             return None
         if length > stream.recv_window:
             if not stream.remote_open:
@@ -378,7 +382,7 @@ class Mux(Output):
         if flags & ACK:
             stream.acknowledged = True
         if flags & RST:
-            self._on_reset(stream, events)
+            self._on_reset(stream, length, events)
             return
         if flags & FIN and not stream.remote_open:
             raise MuxError(f"expected nothing more on stream {number}, which the peer has ended")
@@ -416,16 +420,17 @@ class Mux(Output):
         events.append(Opened(number))
         return stream
 
-    def _on_reset(self, stream: Stream, events: list[Event]) -> None:
+    def _on_reset(self, stream: Stream, code: int, events: list[Event]) -> None:
         if not stream.local_open and not stream.remote_open:
             return  # it is over, and the owner shall have what came
         if stream.flags & SYN:
             raise MuxError(f"expected a stream that was opened, which {stream.id} was not")
         if stream.flags:
             self._break()
-        # Ours, no ACK, and no data either: the peer has thrown it away unseen.
-        refused = (
-            stream.id & 1 == self._parity and not stream.acknowledged and stream.recv_window == stream.window
+        # Ours, no ACK, and no data either: the peer has thrown it away unseen.  Or it says so.
+        refused = stream.id & 1 == self._parity and (
+            (not stream.acknowledged and stream.recv_window == stream.window)
+            or (self._limits.tells and code == UNSENT)
         )
         self._drop(stream)
         events.append(Reset(stream.id, True, refused))
@@ -494,7 +499,12 @@ class Mux(Output):
             raise MuxError("expected SYN or ACK on a ping")
 
     def _on_session(self, kind: int, number: int, flags: int, code: int, events: list[Event]) -> None:
-        """Take a GoAway, or what is no frame at all."""
+        """Take a GoAway, what we have agreed on besides, or what is no frame at all."""
+        if kind == WELL and self._limits.tells:
+            if number or flags or code > 1:
+                raise MuxError("expected stream 0, no flags, and 0 or 1 for the health of a service")
+            events.append(Well(bool(code)))
+            return
         if kind != GO_AWAY:
             raise MuxError("expected version 0 and a type from 0 to 3")
         if number or flags:
@@ -647,11 +657,22 @@ class Mux(Output):
             del self._unacknowledged[number]
         self.reset(number)
 
-    def reset(self, number: int) -> None:
+    def disown(self, number: int) -> None:
+        """
+        Reset a stream that the peer has opened and of which nothing was passed on.
+
+        As L{refuse}, but it may have been looked at, and the peer may know that.
+        Peers that have not agreed on L{MuxLimits.tells} see a reset.
+        """
+        self.reset(number, UNSENT if self._limits.tells else 0)
+
+    def reset(self, number: int, code: int = 0) -> None:
         """
         Break a stream off, and forget what waits to be sent on it.
 
         Nothing more comes for it.
+
+        @param code: what the frame says besides; see L{UNSENT}.
         """
         stream = self._streams.get(number)
         if stream is None:
@@ -659,7 +680,7 @@ class Mux(Output):
         if stream.flags & SYN:
             self._opening.remove(stream)  # the peer never hears of it
         elif stream.local_open or stream.remote_open:
-            self._put(pack(UPDATE, RST | stream.flags & ACK, number, 0))
+            self._put(pack(UPDATE, RST | stream.flags & ACK, number, code))
             if stream.remote_open:
                 self._remember(number, stream.recv_window)
         self._drop(stream)
@@ -674,6 +695,11 @@ class Mux(Output):
             self._control.append(pack(PING, SYN, 0, token))
             self._pings.append(token)
             del self._pings[:-MAX_PINGS]
+
+    def tell(self, well: bool) -> None:
+        """Say whether our service can be reached, if both ends have agreed on that."""
+        if not self.failed and self._limits.tells:
+            self._control.append(pack(WELL, 0, 0, int(well)))
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
         """Take no more streams, nor open any; those that are open go on."""

@@ -17,6 +17,7 @@ __all__ = [
     "Opened",
     "Pong",
     "Reset",
+    "Well",
 ]
 
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class MuxLimits:
         they were of any use; see
         L{RESETS_PER_SECOND<reverseproxy.wire.mux.RESETS_PER_SECOND>}.  Further
         ones are refused.
+    @ivar tells: whether both ends have agreed to say whether their services can
+        be reached, see L{Well}.
     """
 
     first: int = INITIAL_WINDOW
@@ -87,6 +90,7 @@ class MuxLimits:
     max_held: int = 1024 * 1024 * 1024
     max_pending_control: int = 1000
     max_resets: int = 10_000
+    tells: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -154,8 +158,8 @@ class Reset(_StreamEvent):
     A stream was broken off; nothing more comes or goes on it.
 
     @ivar remote: whether the peer did that; else it is a bound of ours.
-    @ivar refused: the peer certainly has not looked at the stream, so that what
-        it was for may be tried elsewhere.
+    @ivar refused: the peer certainly has not looked at the stream, or has passed
+        nothing of it on, so that what it was for may be tried elsewhere.
     """
 
     __slots__ = ("refused", "remote")
@@ -208,5 +212,21 @@ class GoneAway:
         return f"<GoneAway {self.code}>"
 
 
-Event = Opened | Data | Ended | Reset | Credit | Pong | GoneAway
+class Well:
+    """
+    The peer says whether its service can be reached.
+
+    @ivar well: whether it can.
+    """
+
+    __slots__ = ("well",)
+
+    def __init__(self, well: bool) -> None:
+        self.well = well
+
+    def __repr__(self) -> str:
+        return f"<Well {self.well}>"
+
+
+Event = Opened | Data | Ended | Reset | Credit | Pong | GoneAway | Well
 """What C{feed} returns."""

@@ -19,7 +19,9 @@ __all__ = [
     "RST",
     "SILENT",
     "SYN",
+    "UNSENT",
     "UPDATE",
+    "WELL",
     "pack",
     "unpack",
 ]
@@ -36,7 +38,7 @@ pack: Final = _HEADER.pack
 """Make a header of a kind, flags, a stream's number, and a length, or what stands in its place."""
 
 unpack: Final = _HEADER.unpack_from
-"""Read a header: a kind, which is over L{GO_AWAY} if the version is not 0, and the rest as in L{pack}."""
+"""Read a header: a kind, which is over L{WELL} if the version is not 0, and the rest as in L{pack}."""
 
 DATA: Final = 0
 """Data of a stream; the length is theirs."""
@@ -50,6 +52,13 @@ PING: Final = 2
 GO_AWAY: Final = 3
 """No more streams; the length is a L{GoAwayCode<reverseproxy.wire.mux_events.GoAwayCode>}."""
 
+WELL: Final = 4
+"""
+Whether our service can be reached: 1 if it can, 0 if not, in place of the length.
+
+Not of yamux; only where both ends have agreed on it.
+"""
+
 SYN: Final = 1
 """The first frame of a stream."""
 
@@ -61,6 +70,9 @@ FIN: Final = 4
 
 RST: Final = 8
 """The stream is broken off."""
+
+UNSENT: Final = 1
+"""In place of the credit, with L{RST}: nothing of the stream was passed on.  Yamux has 0 there."""
 
 ON_WIRE: Final = 0xF
 """All flags that yamux has."""

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from reverseproxy.errors import RpcFrameError
+from reverseproxy.wire.unsent import Unsent
 
 MAX_FRAME = 16 * 1024 * 1024
 """The largest frame in bytes that is taken, if nothing else is configured."""
@@ -183,6 +184,23 @@ class XProtocol(ABC):
         @param status: in terms of HTTP; besides, as MOSN has it, 0 for a request
             that can't be decoded and 2 for an unknown error (spec 4.5).
         """
+
+    def reply_unsent(self, frame: Frame, why: Unsent) -> bytes:
+        """
+        Make a response that says to a server of ours that a request was not sent on.
+
+        @param frame: the request, as for L{reply}.
+        @return: empty if the protocol has no way to say so.
+        """
+        return b""
+
+    def unsent(self, frame: Frame) -> Unsent | None:
+        """
+        Say whether a response is one of L{reply_unsent}.
+
+        Asked for every response of an agent that may say so, and of no other.
+        """
+        return None
 
     @abstractmethod
     def answer_heartbeat(self, frame: Frame) -> bytes:

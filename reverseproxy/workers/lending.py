@@ -54,6 +54,8 @@ from reverseproxy.errors import ClusterUnknown, WireError
 from reverseproxy.interfaces import PickContext
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.proxy.tcp_again import disown
+from reverseproxy.transport.mux import StreamRefused
 from reverseproxy.workers.messages import Message, MessageReader, encode
 from reverseproxy.workers.streams import Incoming
 
@@ -90,6 +92,12 @@ class _Passing(RelayEnd):
     """An end of what passes between a sibling and an agent."""
 
     parting = _PARTING
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The other end is told if the agent has passed nothing on."""
+        if self._peer is not None and not self._peer.lost and reason.check(StreamRefused):
+            disown(self._peer.transport)
+        super().connectionLost(reason)
 
 
 class _Near(RelayEnd):

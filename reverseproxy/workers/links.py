@@ -55,7 +55,12 @@ HELLO_TIMEOUT: Final = 10.0
 """Seconds for a sibling to say who it is, once it can."""
 
 LIMITS: Final = MuxLimits(
-    SMALL_WINDOW, SMALL_WINDOW, max_streams=65536, accept_backlog=65536, max_resets=1_000_000
+    SMALL_WINDOW,
+    SMALL_WINDOW,
+    max_streams=65536,
+    accept_backlog=65536,
+    max_resets=1_000_000,
+    tells=True,
 )
 """A sibling is trusted, and carries as many requests as we do."""
 

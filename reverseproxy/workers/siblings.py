@@ -4,8 +4,8 @@ What workers do for each other: every one can use the hosts of all of them.
 Each worker tells its siblings of the hosts that agents have brought to it, and
 puts theirs into its own clusters.  How these are used is in
 L{reverseproxy.workers.borrowing}, and how they are lent in
-L{reverseproxy.workers.lending}.  The health of a host is not shared: each
-worker finds it out by itself.
+L{reverseproxy.workers.lending}.  The health of a host is not shared, but for
+what its agent says of its service: each worker finds it out by itself.
 
 An agent's graceful close may reach another worker than its connections.  That
 worker has found out who asks, as for its own connections, and tells the others
@@ -84,6 +84,8 @@ def _join(cluster: Cluster, host: Host) -> Message:
             "single": host.single,
             "spoken": host.spoken,
             "identity": None if host.identity is None else host.identity.to_json(),
+            "tells": host.tells,
+            "well": host.well,
         }
     }
 
@@ -113,6 +115,7 @@ class Siblings:
         self._handlers = {
             "join": self._join,
             "leave": self._leave,
+            "well": self._well,
             "recall": self._recall,
             "busy": self._busy,
             "return": self._lender.returned,
@@ -123,6 +126,7 @@ class Siblings:
         for cluster in clusters:
             cluster.add_task(_Announcer(self, cluster))
             cluster.on_wait = partial(self._waiting, cluster)
+            cluster.wellness.on_said = partial(self._said, cluster)
 
     def start(self, directory: str, listening: socket.socket) -> None:
         """Link to the siblings; see L{Links.start}."""
@@ -182,6 +186,7 @@ class Siblings:
         host.spoken = facts["spoken"]
         if facts["identity"] is not None:
             host.identity = AgentIdentity.from_json(facts["identity"])
+        host.tells, host.well = facts.get("tells", False), facts.get("well", True)
         old = link.hosts.get((cluster.name, host.address))
         if old is not None:
             old.close("replaced by a new connection from the same address")
@@ -205,6 +210,16 @@ class Siblings:
                 host.close("its worker has lost it")
             else:
                 cluster.remove_host(host, f"worker {link.number + 1} has lost it")
+
+    def _said(self, cluster: Cluster, host: Host) -> None:
+        """An agent has said whether it can reach its service."""
+        if host.returns and not host.relayed:
+            self.tell({"well": host.address, "cluster": cluster.name, "is": host.well})
+
+    def _well(self, link: Link, message: Message) -> None:
+        host = link.hosts.get((message["cluster"], message["well"]))
+        if host is not None:
+            self._clusters.get(message["cluster"]).wellness.said(host, message["is"])
 
     def _gone(self, link: Link, cluster: Cluster, host: Host, reason: str) -> None:
         self._forget(link, cluster, host)

@@ -43,6 +43,21 @@ def ours(**members: Any) -> dict[str, Any]:
 
 
 class AnnouncementTests(SynchronousTestCase):
+    def test_what_is_told_of_services(self) -> None:
+        """Only what says so plainly counts, and what does not say so is as it was."""
+        for make, read in (
+            (lambda tells: Announcement("a1", tells=tells), Announcement.from_extra),
+            (lambda tells: ServerAnnouncement(tells=tells), ServerAnnouncement.from_extra),
+        ):
+            self.assertNotIn("tells", make(False).to_extra()["reverseproxy"])
+            self.assertIs(make(True).to_extra()["reverseproxy"]["tells"], True)
+            for value in (True, False, 1, "true", None, [True]):
+                extra = make(False).to_extra()
+                extra["reverseproxy"]["tells"] = value
+                found = read(extra)
+                assert found is not None
+                self.assertIs(found.tells, value is True)
+
     def test_form(self) -> None:
         self.assertEqual(
             Announcement("a1", "10.0.0.1:5", {"zone": "b"}).to_extra(),

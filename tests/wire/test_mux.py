@@ -33,7 +33,9 @@ from reverseproxy.wire.mux import (
     Opened,
     Pong,
     Reset,
+    Well,
 )
+from reverseproxy.wire.mux_frames import pack
 from reverseproxy.wire.window import TELL_EVERY, Reserve
 from tests.wire.mux_frames import (
     ACK,
@@ -1383,3 +1385,64 @@ class FuzzTests(SynchronousTestCase):
             act = rng.choice([mux.end, mux.reset, mux.refuse, mux.pending, mux.pending])
             act(rng.randrange(8))
             self.feed(mux, data)
+
+
+class TellingTests(SynchronousTestCase):
+    """What both ends may have agreed on beyond yamux."""
+
+    def pair(self, *tells: bool) -> tuple[Mux, Mux]:
+        return Mux(True, MuxLimits(tells=tells[0])), Mux(False, MuxLimits(tells=tells[1]))
+
+    def test_well(self) -> None:
+        client, server = self.pair(True, True)
+        for well in (False, True):
+            server.tell(well)
+            data = server.take()
+            self.assertEqual(data, b"\0\4\0\0" + bytes(7) + bytes([well]))
+            # In pieces as well.
+            events = [event for piece in data for event in client.feed(bytes([piece]))]
+            self.assertEqual([type(event) for event in events], [Well])
+            self.assertEqual([event.well for event in events if isinstance(event, Well)], [well])
+
+    def test_it_goes_before_data(self) -> None:
+        _, server = self.pair(True, True)
+        number = server.open()
+        server.send(number, b"x" * 1000)
+        server.tell(False)
+        self.assertEqual(server.take()[:2], b"\0\4")
+
+    def test_nothing_is_said_without_an_agreement(self) -> None:
+        _, server = self.pair(True, False)
+        server.tell(False)
+        self.assertEqual(server.take(), b"")
+
+    def test_an_error_without_an_agreement(self) -> None:
+        data = b"\0\4\0\0" + bytes(8)
+        for piece in (data, data[:3]):
+            self.assertRaises(MuxError, Mux(True).feed, piece)
+
+    def test_nonsense(self) -> None:
+        for flags, number, value in ((1, 0, 0), (0, 1, 0), (0, 0, 2)):
+            client, _ = self.pair(True, True)
+            self.assertRaises(MuxError, client.feed, pack(4, flags, number, value))
+        client, _ = self.pair(True, True)
+        self.assertRaises(MuxError, client.feed, pack(5, 0, 0, 0))
+
+    def disowned(self, *tells: bool, acknowledged: bool = True) -> bool:
+        client, server = self.pair(*tells)
+        number = client.open()
+        client.send(number, b"request")
+        server.feed(client.take())
+        if acknowledged:
+            client.ping(1)
+            server.feed(client.take())
+            client.feed(server.take())
+        server.disown(number)
+        (event,) = [event for event in client.feed(server.take()) if isinstance(event, Reset)]
+        return event.refused
+
+    def test_a_stream_of_which_nothing_was_passed_on(self) -> None:
+        self.assertTrue(self.disowned(True, True))
+        self.assertTrue(self.disowned(True, True, acknowledged=False))
+        for tells in ((True, False), (False, True), (False, False)):
+            self.assertFalse(self.disowned(*tells), tells)

@@ -1,0 +1,506 @@
+"""
+Requests that an agent has not sent on: told by the agent, and heeded by the server.
+
+Of L{reverseproxy.proxy.exchange}, L{rpc_exchange}, L{http1}, L{http2} and L{tcp}.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.host import Fault, MuxHost, StaticHost
+from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.config.models import ClusterConfig, HostConfig, TcpProxyConfig
+from reverseproxy.interfaces import ConnectionInfo, IService
+from reverseproxy.proxy.attempts import MOST_FORGIVEN
+from reverseproxy.proxy.rpc import RpcProxy
+from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.tcp_again import REPLAY_LIMIT
+from reverseproxy.testing import Recorder, join
+from reverseproxy.transport.mux import MuxSession
+from reverseproxy.wire.bolt import Bolt
+from reverseproxy.wire.dubbo import Dubbo, encode_frame
+from reverseproxy.wire.mux_events import MuxLimits
+from reverseproxy.wire.unsent import Unsent
+from tests.proxy import rpc_world
+from tests.proxy.http2_memory import Http2World
+from tests.proxy.memory import CountingCluster, Endpoint, Wire, World
+from tests.proxy.test_http1 import Http1TestCase, status_of
+from tests.proxy.test_http2 import HTTP1
+from tests.wire.http1_cases import GOOD, respond
+from tests.wire.http2_frames import POST as POST2
+
+BODY = b"x" * 1000
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+OK = respond(b"Content-Length: 2", body=b"ok")
+
+
+def unsent(why: bytes = b"request", *more: bytes) -> bytes:
+    return respond(
+        b"X-ReverseProxy-Unsent: " + why, b"Content-Length: 2", *more, line=b"HTTP/1.1 502 No", body=b"no"
+    )
+
+
+@implementer(IService)
+class Behind:
+    def __init__(self, well: bool) -> None:
+        self.well = well
+
+
+def agents(world: Any, count: int | None = None) -> list[Any]:
+    """Let hosts be those of agents that tell."""
+    hosts = world.hosts if count is None else world.hosts[:count]
+    for host in hosts:
+        host.tells = True
+    return list(hosts)
+
+
+class ServerTests(Http1TestCase):
+    """A server that is told."""
+
+    def wires(self, world: World) -> list[Wire]:
+        return [wire for endpoint in world.endpoints for wire in endpoint.wires]
+
+    def other(self, world: World, *known: Wire) -> Wire:
+        (wire,) = [wire for wire in self.wires(world) if wire not in known]
+        return wire
+
+    def test_a_post_goes_to_another_agent(self) -> None:
+        world = World(hosts=2)
+        agents(world)
+        client = self.ask(world, POST)
+        [first] = self.wires(world)
+        first.send(unsent())
+        second = self.other(world, first)
+        self.assertIn(BODY, second.take())
+        self.assertFalse(first.aborted)  # there is nothing wrong with the connection
+        second.send(OK)
+        self.assertEqual(client.take(), OK)
+        self.assertTrue(all(host.healthy for host in world.hosts))
+        world.check_idle(self.fail)
+
+    def test_a_service_that_is_gone_is_left_out(self) -> None:
+        world = World(hosts=2)
+        agents(world)
+        client = self.ask(world, POST)
+        [first] = self.wires(world)
+        first.send(unsent(b"service"))
+        self.other(world, first).send(OK)
+        self.assertEqual(client.take(), OK)
+        self.assertEqual([host.faults for host in world.hosts], [Fault.SERVICE, Fault(0)])
+        world.turn(1.0)
+        self.assertEqual([host.faults for host in world.hosts], [Fault(0), Fault(0)])
+        world.check_idle(self.fail)
+
+    def test_the_client_is_told_what_the_last_agent_says(self) -> None:
+        world = World(hosts=2)
+        agents(world)
+        client = self.ask(world, POST)
+        [first] = self.wires(world)
+        first.send(unsent(b"service"))
+        self.other(world, first).send(unsent(b"service"))
+        answer = self.assert_status(client, 502, b"no")
+        self.assertNotIn(b"unsent", answer.lower())
+        self.assertTrue(all(host.healthy for host in world.hosts))  # as there is no better one
+        world.check_idle(self.fail)
+
+    def test_any_number_of_agents(self) -> None:
+        count = MOST_FORGIVEN
+        world = World(hosts=count)
+        agents(world)
+        client = self.ask(world, POST)
+        known: list[Wire] = []
+        for _ in range(count - 1):
+            wire = self.other(world, *known)
+            known.append(wire)
+            wire.send(unsent())
+        self.other(world, *known).send(OK)
+        self.assertEqual(client.take(), OK)
+        world.check_idle(self.fail)
+
+    def test_there_is_an_end_to_it(self) -> None:
+        world = World(hosts=2 * MOST_FORGIVEN)
+        agents(world)
+        client = self.ask(world, POST)
+        known: list[Wire] = []
+        while not (answer := client.take()):
+            wire = self.other(world, *known)
+            known.append(wire)
+            wire.send(unsent())
+        self.assertEqual(status_of(answer), 502)
+        self.assertEqual(len(known), MOST_FORGIVEN + 4)
+        world.check_idle(self.fail)
+
+    def test_others_are_not_believed(self) -> None:
+        """A host that is dialled, or of an agent that has not agreed on it; and it goes no further."""
+        world = World(hosts=2)
+        client = self.ask(world, POST)
+        [first] = self.wires(world)
+        first.send(unsent())
+        self.assertEqual(self.wires(world), [first])
+        answer = client.take()
+        self.assertEqual(status_of(answer), 502)
+        self.assertNotIn(b"unsent", answer.lower())
+        world.check_idle(self.fail)
+
+    def test_nor_is_what_makes_no_sense(self) -> None:
+        for answer in (
+            unsent(b"perhaps"),
+            respond(b"X-ReverseProxy-Unsent: request", b"Content-Length: 2", body=b"ok"),
+        ):
+            world = World(hosts=2)
+            agents(world)
+            client = self.ask(world, POST)
+            [first] = self.wires(world)
+            first.send(answer)
+            self.assertEqual(self.wires(world), [first])
+            self.assertIn(status_of(client.take()), (200, 502))
+            world.check_idle(self.fail)
+
+    def test_what_is_too_much_to_be_kept(self) -> None:
+        world = World(hosts=2)
+        agents(world)
+        size = 100_000
+        client = self.ask(world, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        client.send(b"x" * size)
+        [first] = self.wires(world)
+        first.send(unsent())
+        self.assertEqual(self.wires(world), [first])
+        self.assert_status(client, 502, b"no")
+        world.check_idle(self.fail)
+
+    def test_in_the_middle_of_a_body(self) -> None:
+        world = World(hosts=2)
+        agents(world)
+        client = self.ask(world, POST[:-10])
+        [first] = self.wires(world)
+        first.send(unsent(b"request", b"Connection: close"))
+        client.send(POST[-10:])
+        second = self.other(world, first)
+        self.assertTrue(second.take().endswith(BODY))
+        second.send(OK)
+        self.assertEqual(client.take(), OK)
+        world.check_idle(self.fail)
+
+    def test_all_connections_of_an_agent(self) -> None:
+        world = World(hosts=4)
+        hosts = agents(world)
+        for host in hosts[:3]:
+            host.kin = hosts[:3]
+        client = self.ask(world, POST)
+        [first] = self.wires(world)
+        first.send(unsent(b"service"))
+        self.assertEqual([host.healthy for host in hosts], [False, False, False, True])
+        self.other(world, first).send(OK)
+        self.assertEqual(client.take(), OK)
+        world.check_idle(self.fail)
+
+    def test_plain_connections_stay(self) -> None:
+        world = World(hosts=0)
+        first, second = world.agent("agent:1"), world.agent("agent:2")
+        agents(world)
+        client = self.ask(world, POST)
+        asked, other = (first, second) if first.written else (second, first)
+        asked.take()
+        asked.send(unsent())
+        self.assertIn(BODY, other.take())
+        other.send(OK)
+        self.assertEqual(client.take(), OK)
+        self.assertFalse(first.aborted or second.aborted)
+        world.check_idle(self.fail)
+
+
+class Agent1Tests(Http1TestCase):
+    """An agent that tells, in HTTP/1."""
+
+    def told(self, world: World, request: bytes = POST, well: bool = True, **more: Any) -> bytes:
+        client = world.client(reverse=True, announced=True, service=Behind(well), **more)
+        return self.ask(world, request, client).take()
+
+    def refusing(self, hosts: int = 1) -> World:
+        world = World(hosts=hosts)
+        for endpoint in world.endpoints:
+            endpoint.answer = Refused()
+        return world
+
+    def test_the_service_refuses(self) -> None:
+        for well, why in ((True, b"request"), (False, b"service")):
+            answer = self.told(self.refusing(), well=well)
+            self.assertEqual(status_of(answer), 502)
+            self.assertIn(b"\r\nx-reverseproxy-unsent: " + why + b"\r\n", answer)
+
+    def test_no_host(self) -> None:
+        self.assertIn(b"unsent: request", self.told(World(hosts=0)))
+
+    def test_nobody_else_is_told(self) -> None:
+        world = self.refusing()
+        for client in (world.client(), world.client(reverse=True, announced=True)):
+            answer = self.ask(world, POST, client).take()
+            self.assertEqual(status_of(answer), 502)
+            self.assertNotIn(b"unsent", answer)
+
+    def test_what_was_sent_is_not_said_to_be_unsent(self) -> None:
+        """Lost on its way, then refused: somebody may have acted on it."""
+        world = World(
+            hosts=2,
+            routes=[
+                {"match": {"prefix": "/"}, "route": {"cluster_name": "c", "retry_policy": {"retry_on": True}}}
+            ],
+        )
+        client = world.client(reverse=True, announced=True, service=Behind(True))
+        self.ask(world, GOOD, client)
+        for endpoint in world.endpoints:
+            endpoint.answer = Refused()
+        [wire] = [wire for endpoint in world.endpoints for wire in endpoint.wires]
+        wire.reset()
+        world.run(1.0, 0.1)
+        answer = client.take()
+        self.assertEqual(status_of(answer), 502)
+        self.assertNotIn(b"unsent", answer)
+
+    def test_nor_what_is_lost(self) -> None:
+        world = World()
+        client = world.client(reverse=True, announced=True, service=Behind(True))
+        self.ask(world, POST, client)
+        world.host().reset()
+        answer = client.take()
+        self.assertEqual(status_of(answer), 502)
+        self.assertNotIn(b"unsent", answer)
+
+    def test_nor_errors_of_the_client_s(self) -> None:
+        world = World(options={"max_request_body_size": 10})
+        answer = self.told(world)
+        self.assertEqual(status_of(answer), 413)
+        self.assertNotIn(b"unsent", answer)
+
+
+class Agent2Tests(SynchronousTestCase):
+    """The same in HTTP/2, and gRPC, up to a client of the server's."""
+
+    def ask(self, grpc: bool, service: Behind | None) -> Any:
+        world = Http2World(routes=HTTP1)
+        world.endpoint.answer = Refused()
+        client = world.connect(reverse=True, announced=True, service=service)
+        more = [(b"te", b"trailers"), (b"content-type", b"application/grpc")] if grpc else []
+        return client[client.ask([*POST2, *more], b"x")]
+
+    def test_told(self) -> None:
+        for grpc in (False, True):
+            answer = self.ask(grpc, Behind(False))
+            self.assertEqual((answer.status, answer.header(b"x-reverseproxy-unsent")), (502, b"service"))
+
+    def test_nobody_else_is(self) -> None:
+        for grpc in (False, True):
+            answer = self.ask(grpc, None)
+            self.assertEqual(answer.status, 200 if grpc else 502)
+            self.assertIsNone(answer.header(b"x-reverseproxy-unsent"))
+
+
+class RpcTests(SynchronousTestCase):
+    """bolt, boltv2 and dubbo."""
+
+    def requests(self) -> list[tuple[Any, bytes]]:
+        return [
+            (Bolt(), rpc_world.request(7)),
+            (Bolt(2), rpc_world.request(7, version=2)),
+            (Dubbo(), encode_frame(0xC2, 7, b"\x052.0.2\x0fcom.example.Svc\x050.0.0\x03say")),
+        ]
+
+    def test_agent(self) -> None:
+        for protocol, request in self.requests():
+            for well, why in ((True, Unsent.REQUEST), (False, Unsent.SERVICE)):
+                world = rpc_world.World(1, protocol=protocol)
+                world.endpoint.answer = Refused()
+                info = ConnectionInfo("1.1.1.1:1", "1.1.1.1:2", reverse=True, service=Behind(well))
+                wire = Wire(world.clock).connect(RpcProxy(world.settings, info))
+                client = rpc_world.Peer(wire, protocol)
+                client.send(request)
+                frame = client.one()
+                self.assertEqual((frame.id, protocol.unsent(frame)), (7, why))
+                # Not to anybody else.
+                other = world.client()
+                other.send(request)
+                self.assertIsNone(protocol.unsent(other.one()))
+
+    def test_server(self) -> None:
+        for protocol, request in self.requests():
+            world = rpc_world.World(2, protocol=protocol)
+            agents(world)
+            client = world.client()
+            client.send(request)
+            [first] = [wire for endpoint in world.endpoints for wire in endpoint.wires]
+            frame = rpc_world.Peer(first, protocol).one()
+            first.send(protocol.reply_unsent(frame, Unsent.SERVICE))
+            [second] = [w for endpoint in world.endpoints for w in endpoint.wires if w is not first]
+            frame = rpc_world.Peer(second, protocol).one()
+            second.send(protocol.reply(frame, 200))
+            answer = client.one()
+            self.assertEqual((answer.id, protocol.http_status(answer)), (7, 200))
+            self.assertEqual([host.healthy for host in world.hosts], [False, True])
+            world.turn(1.0)
+            world.check_idle(self.fail)
+
+    def test_nobody_else_has_it(self) -> None:
+        for protocol, request in self.requests():
+            world = rpc_world.World(1, protocol=protocol)
+            agents(world)
+            client = world.client()
+            client.send(request)
+            frame = world.host().one()
+            world.host().send(protocol.reply_unsent(frame, Unsent.SERVICE))
+            answer = client.one()
+            self.assertIsNone(protocol.unsent(answer))
+            self.assertNotEqual(protocol.http_status(answer), 200)
+            world.check_idle(self.fail)
+
+
+class SessionTests(SynchronousTestCase):
+    """tcp_proxy over streams: both ends, with services that refuse or not."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        config = ClusterConfig.model_validate({"name": "c", "lb_type": "LB_REQUEST_ROUNDROBIN"})
+        self.cluster = CountingCluster(config, make_balancer(config, Random(1), self.clock), self.clock)
+        self.services: list[Endpoint] = []
+        self.sessions: list[MuxSession] = []
+
+    def settings(self, cluster: CountingCluster) -> TcpProxySettings:
+        return TcpProxySettings(
+            listener="l",
+            router=TcpRouter(TcpProxyConfig(cluster="c")),
+            clusters=ClusterManager([cluster]),
+            clock=self.clock,
+        )
+
+    def agent(self, answer: Any, tells: bool = True) -> Endpoint:
+        service = Endpoint(self.clock)
+        service.answer = answer
+        config = ClusterConfig(name="c")
+        cluster = CountingCluster(config, make_balancer(config, Random(1)), self.clock)
+        cluster.add_host(StaticHost(HostConfig(address="10.1.0.1:80"), service, self.clock))  # type: ignore[arg-type]
+        info = ConnectionInfo("1.1.1.1:1", "1.1.1.1:2", reverse=True, service=Behind(True) if tells else None)
+        settings = self.settings(cluster)
+        limits = MuxLimits(tells=tells)
+        near = MuxSession(True, self.clock, limits)
+        far = MuxSession(False, self.clock, limits, lambda: TcpProxy(settings, info))
+        number = len(self.services)
+        host = MuxHost(f"agent:{number}", "", 1, None, near, self.cluster.remove_host)
+        host.tells = tells
+        join(self.clock, near, far)
+        self.turn()
+        self.cluster.add_host(host)
+        self.services.append(service)
+        return service
+
+    def turn(self) -> None:
+        for _ in range(30):
+            self.clock.advance(0)
+
+    def client(self, data: bytes = b"") -> Recorder:
+        client = Recorder()
+        join(
+            self.clock,
+            client,
+            TcpProxy(self.settings(self.cluster), ConnectionInfo("9.9.9.9:1", "1.1.1.1:80")),
+        )
+        if data:
+            client.transport.write(data)
+        self.turn()
+        return client
+
+    def received(self, service: Endpoint) -> bytes:
+        return b"".join(wire.take() for wire in service.wires)
+
+    def check(self) -> None:
+        self.assertEqual(self.cluster.taken, self.cluster.given_back)
+
+    def test_another_agent(self) -> None:
+        self.agent(Refused())
+        good = self.agent("connect")
+        for data in (b"", b"hello"):
+            client = self.client(data)
+            self.assertIsNone(client.reason)
+            client.transport.write(b" world")
+            self.turn()
+            self.assertEqual(self.received(good), data + b" world")
+            good.wires[-1].send(b"answer")
+            self.turn()
+            self.assertEqual(client.data, b"answer")
+            client.transport.loseConnection()
+            good.wires[-1].end()
+            self.turn()
+        self.check()
+
+    def test_while_the_client_sends(self) -> None:
+        """What comes while an agent still dials is not lost, nor doubled."""
+        slow = self.agent("wait")
+        good = self.agent("connect")
+        client = self.client(b"one")
+        client.transport.write(b"two")
+        self.turn()
+        slow.dials[0].fail(Refused())
+        self.turn()
+        client.transport.write(b"three")
+        self.turn()
+        self.assertEqual(self.received(good), b"onetwothree")
+
+    def test_a_client_that_has_sent_its_end(self) -> None:
+        slow = self.agent("wait")
+        good = self.agent("connect")
+        client = self.client(b"one")
+        client.transport.loseWriteConnection()
+        self.turn()
+        slow.dials[0].fail(Refused())
+        self.turn()
+        self.assertEqual(self.received(good), b"one")
+        self.assertIsNone(client.reason)
+        good.wires[0].send(b"answer")
+        good.wires[0].end()
+        self.turn()
+        self.assertEqual(client.data, b"answer")
+        self.assertIsNotNone(client.reason)
+        self.check()
+
+    def test_too_much(self) -> None:
+        slow = self.agent("wait")
+        good = self.agent("connect")
+        client = self.client(b"x" * (REPLAY_LIMIT + 1))
+        slow.dials[0].fail(Refused())
+        self.turn()
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(good.wires, [])
+        self.check()
+
+    def test_nobody_can(self) -> None:
+        for _ in range(3):
+            self.agent(Refused())
+        client = self.client(b"hello")
+        self.assertIsNotNone(client.reason)
+        self.assertEqual([len(service.dials) for service in self.services], [1, 1, 1])
+        self.check()
+
+    def test_the_service_has_had_it(self) -> None:
+        """One that takes the connection, and then breaks it off, has perhaps acted on what came."""
+        bad = self.agent("connect")
+        good = self.agent("connect")
+        client = self.client(b"hello")
+        bad.wires[0].reset()
+        self.turn()
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(good.wires, [])
+        self.check()
+
+    def test_agents_that_do_not_tell(self) -> None:
+        self.agent(Refused(), tells=False)
+        good = self.agent("connect")
+        client = self.client(b"hello")
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(good.wires, [])
+        self.check()
