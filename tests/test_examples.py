@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,14 @@ class ExampleTests(SynchronousTestCase):
         certs = Path(self.mktemp()).resolve()
         script = str(ROOT / "examples" / "make_certs.py")
         subprocess.run([sys.executable, script, str(certs)], check=True, stdout=subprocess.DEVNULL)
+        tokens = Path(self.mktemp()).resolve()
+        shutil.copytree(ROOT / "examples" / "tokens", tokens)
+        for secret in tokens.iterdir():
+            secret.chmod(0o600)
         for file in files:
             # relative paths are relative to the working directory, which is another one here
             text = file.read_text().replace("examples/certs", str(certs))
-            text = text.replace('"examples/tokens', f'"{ROOT}/examples/tokens')
+            text = text.replace('"examples/tokens', f'"{tokens}')
             loaded = loads(text, str(file), yaml=file.suffix == ".yaml")
             self.assertEqual([str(warning) for warning in loaded.warnings], [], file)
             self.assertEqual(len(loaded.config.agents), file.stem == "agent", file)

@@ -28,6 +28,7 @@ from reverseproxy.config._listeners import (
     TcpProxyConfig,
     TunnelConfig,
 )
+from reverseproxy.config._open_checks import check_openness
 from reverseproxy.config._routers import (
     MatchConfig,
     MirrorPolicyConfig,
@@ -132,6 +133,7 @@ class _Checker:
             if extension.config is not None:
                 self._agent(("extends", index, "config"), extension.config)
         self._tls_without_status()
+        check_openness(self._config, self._tree, self._findings)
 
     # helpers
 

@@ -890,6 +890,7 @@ class WarningTests(SynchronousTestCase):
             TLS,
             {**good, "verify_client": True},
             ".verify_client: without ca_cert, certificates of clients are verified against the system's",
+            ".verify_client: clients that send no certificate get in as well: set require_client_cert",
         )
         self.check(
             AGENT,

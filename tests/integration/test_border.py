@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from tests.integration.clients import fetch
 from tests.integration.configs import http_filter, quick_agent, server
-from tests.integration.harness import JOINED, IntegrationTestCase
+from tests.integration.harness import JOINED, TWISTD, Child, IntegrationTestCase
 
 CLAIMS = {
     "X-Forwarded-For": "1.2.3.4",
@@ -66,3 +69,16 @@ class TrustTests(IntegrationTestCase):
         await fetch(self.backend.port, "/release?key=slow")
         self.assertEqual((await fetch(port, "/bytes?n=5")).status, 200)
         self.assertEqual(len(self.cloud.find(lambda line: " joined " in line)), 1)
+
+
+class OpenTests(IntegrationTestCase):
+    async def test_what_is_open_is_said(self) -> None:
+        """Nothing is bound for that."""
+        file = Path(self.mktemp()).resolve()
+        file.write_text(json.dumps(server(tunnel="0.0.0.0:9999")))
+        child = Child("check")
+        self.spawn(child, "-c", TWISTD, "-n", "--pidfile=", "reverseproxy", "--check", "--config", str(file))
+        self.assertEqual(await child.ended(), 0)
+        [line] = child.find(lambda line: line if line.startswith("warning: ") else None)
+        self.assertIn("whoever reaches 0.0.0.0:9999 can join any cluster", line)
+        self.assertIn("set credential_policy", line)

@@ -1,0 +1,253 @@
+"""
+What a configuration leaves open, perhaps without its author knowing.
+
+Each such thing is one warning, with the key that closes it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["check_openness"]
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any, Final
+
+from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._findings import Findings
+from reverseproxy.config._listeners import (
+    FilterChainConfig,
+    ListenerConfig,
+    ProxyConfig,
+    TunnelConfig,
+)
+from reverseproxy.config._tls import TlsContextConfig
+from reverseproxy.config._tree import Location, Node, Tree
+from reverseproxy.config._values import quote, split_address
+from reverseproxy.config.models import Config
+from reverseproxy.config.networks import EVERYBODY, networks_of
+
+_LISTENERS: Final[Location] = ("servers", 0, "listeners")
+_PEM: Final = "-----BEGIN"
+_FOREIGN_ACCESS: Final = stat.S_IRWXG | stat.S_IRWXO
+_EXECUTE: Final = stat.S_IXGRP | stat.S_IXOTH
+
+
+def check_openness(config: Config, tree: Tree, findings: Findings) -> None:
+    """
+    Look for what is open.
+
+    @param config: the models, without what is wrong by itself.
+    @param tree: the document.
+    @param findings: where to add what is found.
+    """
+    _Checker(config, tree, findings).run()
+
+
+def _is_far(address: str) -> bool:
+    """Whether an address to listen at, or to connect to, is more than this machine."""
+    try:
+        host, _ = split_address(address)
+    except ValueError:
+        return False
+    host = host.strip("[]").partition("%")[0]
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True  # a name, or empty: all addresses
+
+
+def _demands_certificates(contexts: tuple[TlsContextConfig, ...]) -> bool:
+    """Whether nobody gets in without a certificate that is verified."""
+    return bool(contexts) and all(
+        context.verify_client and context.require_client_cert and not context.fall_back
+        for context in contexts
+    )
+
+
+def _has_secret(value: object) -> bool:
+    """Whether options of a policy hold a secret themselves, rather than say where it is."""
+    if isinstance(value, Mapping):
+        return any(name in ("token", "tokens") or _has_secret(entry) for name, entry in value.items())
+    return False
+
+
+class _Checker:
+    def __init__(self, config: Config, tree: Tree, findings: Findings) -> None:
+        self._config = config
+        self._tree = tree
+        self._findings = findings
+
+    def run(self) -> None:
+        listeners = self._config.servers[0].listeners if self._config.servers else ()
+        for index, listener in enumerate(listeners):
+            for number, chain in enumerate(listener.filter_chains):
+                place = (*_LISTENERS, index)
+                self._chain(place, (*place, "filter_chains", number), listener, chain)
+        for index, extension in enumerate(self._config.extends):
+            if isinstance(extension.config, TunnelAgentConfig) and extension.config.enable:
+                self._agent(("extends", index, "config"), extension.config)
+        self._files()
+
+    def _warn(self, location: Location, message: str) -> None:
+        self._findings.warn(*self._tree.locate(location), message)
+
+    # listeners
+
+    def _chain(
+        self, place: Location, location: Location, listener: ListenerConfig, chain: FilterChainConfig
+    ) -> None:
+        contexts = chain.tls_contexts
+        for name, context in self._contexts(location, chain):
+            if context.require_client_cert and not context.verify_client:
+                self._warn(
+                    (*name, "require_client_cert"),
+                    "clients get in with any certificate, and without one: set verify_client as well",
+                )
+            elif context.verify_client and not context.require_client_cert:
+                self._warn(
+                    (*name, "verify_client"),
+                    "clients that send no certificate get in as well: set require_client_cert",
+                )
+            elif context.verify_client and context.fall_back:
+                self._warn(
+                    (*name, "fall_back"),
+                    "should our certificate be missing or bad, everybody gets in without one of theirs",
+                )
+        tunnels = [entry.config for entry in chain.filters if isinstance(entry.config, TunnelConfig)]
+        far = listener.bind_port and listener.network == "tcp" and _is_far(listener.address)
+        if listener.inspector and any(context.verify_client for context in contexts):
+            self._warn(
+                (*place, "inspector"),
+                "plaintext is taken as well, and everybody gets in so without a certificate: set it to false",
+            )
+        elif listener.inspector and contexts and tunnels and far:
+            self._warn(
+                (*place, "inspector"),
+                "agents may come without TLS, with their credentials in the clear: set it to false",
+            )
+        for number, entry in enumerate(chain.filters):
+            if isinstance(entry.config, TunnelConfig) and far:
+                self._tunnel((*location, "filters", number), listener, contexts, entry.config)
+            elif isinstance(entry.config, ProxyConfig) and far:
+                self._proxy((*location, "filters", number, "config"), entry.config)
+
+    def _contexts(
+        self, location: Location, chain: FilterChainConfig
+    ) -> Iterator[tuple[Location, TlsContextConfig]]:
+        """The TLS contexts that are on, with their places."""
+        if chain.tls_context is not None and chain.tls_context.status:
+            yield (*location, "tls_context"), chain.tls_context
+        for index, context in enumerate(chain.tls_context_set):
+            if context.status:
+                yield (*location, "tls_context_set", index), context
+
+    def _tunnel(
+        self,
+        location: Location,
+        listener: ListenerConfig,
+        contexts: tuple[TlsContextConfig, ...],
+        tunnel: TunnelConfig,
+    ) -> None:
+        """Say what strangers can do at a tunnel listener that they can reach."""
+        open_to: list[str] = []
+        policies = tunnel.cluster_credential_policies
+        names = [cluster.name for cluster in self._config.cluster_manager.clusters]
+        unguarded = [name for name in names if not policies.get(name, tunnel.credential_policy)]
+        if not (_demands_certificates(contexts) and not listener.inspector) and unguarded:
+            where = "any cluster" if len(unguarded) == len(names) else f"cluster {quote(unguarded[0])}"
+            more = f" and {len(unguarded) - 1} more" if where != "any cluster" and len(unguarded) > 1 else ""
+            open_to.append(
+                f"whoever reaches {listener.address} can join {where}{more} and get its requests: "
+                "set credential_policy, or demand certificates with verify_client and require_client_cert"
+            )
+        if not contexts:
+            open_to.append("whoever is on the way can read and change what passes: set tls_context")
+        if open_to:
+            self._warn(location, "; ".join(open_to))
+
+    def _proxy(self, location: Location, proxy: ProxyConfig) -> None:
+        ranges = [text for text in proxy.trusted_proxies if text != EVERYBODY]
+        everybody = EVERYBODY in proxy.trusted_proxies or any(
+            network.prefixlen == 0 for network in networks_of(ranges)
+        )
+        if everybody:
+            self._warn(
+                (*location, "trusted_proxies"),
+                "everybody is believed whose requests these are, and how long they may take: "
+                "name the proxies in front alone",
+            )
+
+    # agents
+
+    def _agent(self, location: Location, agent: TunnelAgentConfig) -> None:
+        far = [server for server in agent.server_list if _is_far(server)]
+        if agent.tls_context is None and (far or agent.dynamic_server_list_config.dynamic_server_lister):
+            self._warn(
+                location,
+                f"there is no TLS to {far[0] if far else 'the servers that are listed'}: whoever is on "
+                "the way can read and change what passes; set tls_context",
+            )
+
+    # files
+
+    def _files(self) -> None:
+        """Warn of files with secrets that others may read."""
+        for node in self._nodes(self._tree.root):
+            if node.model is TlsContextConfig and node.get("status") is True:
+                self._secret(node, "private_key", node.get("private_key"), "private key")
+            elif node.model is TunnelConfig:
+                validators = node.get("validators")
+                for policy, options in validators.items() if isinstance(validators, Mapping) else ():
+                    self._options(node, f"validators.{policy}", options)
+            elif node.model is TunnelAgentConfig:
+                self._options(node, "credential_config", node.get("credential_config"))
+
+    def _options(self, node: Node, path: str, options: Any) -> None:
+        """Look at the options of a credential policy."""
+        if not isinstance(options, Mapping):
+            return
+        self._secret(node, f"{path}.file", options.get("file"), "credentials")
+        if _has_secret(options):
+            self._readable(node, path, node.file, "the file of this configuration, which holds credentials,")
+
+    def _secret(self, node: Node, path: str, value: object, what: str) -> None:
+        """
+        Look at what holds a secret.
+
+        @param value: a path, or the secret itself.
+        """
+        if not isinstance(value, str) or not value:
+            return
+        if _PEM in value:
+            what = f"the file of this configuration, which holds a {what},"
+            self._readable(node, path, node.file, what)
+        else:
+            self._readable(node, path, value, quote(value))
+
+    def _readable(self, node: Node, path: str, file: str, shown: str) -> None:
+        try:
+            mode = os.stat(file).st_mode
+        except (OSError, ValueError):
+            return  # which is somebody else's matter
+        access = mode & _FOREIGN_ACCESS & ~_EXECUTE
+        if stat.S_ISREG(mode) and access:
+            who = "everybody" if access & stat.S_IRWXO else "its group"
+            can = "read" if access & (stat.S_IRGRP | stat.S_IROTH) else "write"
+            self._findings.warn(
+                node.file,
+                f"{node.path}.{path}",
+                f"{who} on this machine can {can} {shown} (mode {stat.S_IMODE(mode):04o}): chmod 600",
+            )
+
+    def _nodes(self, here: object) -> Iterator[Node]:
+        if isinstance(here, Node):
+            yield here
+            for child in here.values():
+                yield from self._nodes(child)
+        elif isinstance(here, list):
+            for child in here:
+                yield from self._nodes(child)
