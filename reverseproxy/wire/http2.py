@@ -82,6 +82,9 @@ MAX_SETTINGS: Final = 64
 STREAMS_PER_FRAME: Final = 8
 """As much work as a frame is what a changed window means for so many streams."""
 
+UPDATES_PER_FRAME: Final = 16
+"""Grants of credit that a peer may send for each frame that it gets."""
+
 MAX_CONTINUATIONS: Final = 32
 """CONTINUATION frames of one field block, beyond those that its size needs."""
 
@@ -154,6 +157,9 @@ class _Connection(Windows):
         self._forgotten = 0  # the highest stream that was dropped from _resets
         self._reset_budget = Budget(limits.max_resets, RESETS_PER_SECOND)
         self._control_budget = Budget(limits.max_control_frames, CONTROL_PER_SECOND)
+        self._update_budget = Budget(
+            limits.max_control_frames * UPDATES_PER_FRAME, CONTROL_PER_SECOND * UPDATES_PER_FRAME
+        )
         self._events: list[tuple[int, Event]] = []
         self._handlers = (
             self._on_data,
@@ -298,6 +304,11 @@ class _Connection(Windows):
     def _sent_frame(self) -> None:
         # What a peer has to say about a body is no burden.
         self._control_budget.earn()
+        self._update_budget.earn(UPDATES_PER_FRAME)
+
+    def _spend_update(self) -> None:
+        if not self._update_budget.spend(self._now):
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many WINDOW_UPDATE frames")
 
     def _spend_control(self, what: str, cost: float = 1) -> None:
         if not self._control_budget.spend(self._now, cost):
@@ -610,6 +621,7 @@ class _Connection(Windows):
         if not number:
             if not self._streams:
                 self._spend_control("WINDOW_UPDATE frames")
+            self._spend_update()
             if not increment:
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
             self._send_window += increment
@@ -624,6 +636,7 @@ class _Connection(Windows):
                 )
             self._spend_control("WINDOW_UPDATE frames")
             return
+        self._spend_update()
         if not increment:
             self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
         elif stream.send_window + increment > MAX_WINDOW:

@@ -18,6 +18,7 @@ from typing import Final
 
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.border import NOTHING
+from reverseproxy.wire.budget import Budget
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http1_chunks import MAX_HEADERS
 from reverseproxy.wire.http2_frames import DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, ErrorCode
@@ -157,26 +158,3 @@ Event = (
     RequestHead | ResponseHead | bytes | End | HttpError | Reset | GoAway | Pong | PeerSettings | Http2Error
 )
 """What C{feed} returns, with the number of the stream."""
-
-
-class Budget:
-    """A number of things that may happen at once, and how fast it comes back."""
-
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
-
-    def __init__(self, burst: int, rate: float) -> None:
-        self._burst = self._tokens = float(burst)
-        self._rate = rate
-        self._at = 0.0
-
-    def spend(self, now: float, cost: float = 1) -> bool:
-        """Let something happen that counts for as many as it costs; false if it is too much."""
-        tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - cost
-        self._at = now
-        self._tokens = tokens
-        return tokens >= 0
-
-    def earn(self) -> None:
-        """Something good has happened instead."""
-        if self._tokens < self._burst:
-            self._tokens += 1

@@ -39,7 +39,9 @@ from __future__ import annotations
 __all__ = [
     "ACK_AFTER",
     "INITIAL_WINDOW",
+    "LATE",
     "MAX_PINGS",
+    "MAX_USELESS",
     "MAX_WINDOW",
     "MIN_WINDOW",
     "REMEMBERED_RESETS",
@@ -47,6 +49,7 @@ __all__ = [
     "SMALL_WINDOW",
     "SPARE_IDS",
     "TURN",
+    "USELESS_PER_SECOND",
     "Credit",
     "Data",
     "Ended",
@@ -66,6 +69,7 @@ from operator import attrgetter
 from typing import Final
 
 from reverseproxy.errors import MuxError, NoMoreStreams
+from reverseproxy.wire.budget import Budget
 from reverseproxy.wire.mux_events import (
     INITIAL_WINDOW,
     MAX_WINDOW,
@@ -109,6 +113,20 @@ REMEMBERED_RESETS: Final = 1024
 RESETS_PER_SECOND: Final = 1000.0
 """How fast used up L{MuxLimits.max_resets} come back, besides one for each stream that was of use."""
 
+MAX_USELESS: Final = 1000
+"""
+Frames at once that serve no stream: pings, credit of nothing, data of no bytes, repeated GoAways.
+
+Those that a peer may well send now and then, as it could not know better, count
+for a L{LATE}th of one.
+"""
+
+USELESS_PER_SECOND: Final = 50.0
+"""How fast used up L{MAX_USELESS} come back, besides one for each read with data."""
+
+LATE: Final = 0.1
+"""What a frame counts for that is for a stream that is over, or that opens one which is refused."""
+
 MAX_PINGS: Final = 64
 """Pings of ours whose answers are awaited; those before are given up."""
 
@@ -150,6 +168,7 @@ class Mux(Output):
         "_resets",
         "_rest",
         "_threshold",
+        "_useless",
         "_window",
         "failed",
         "going",
@@ -180,6 +199,7 @@ class Mux(Output):
         self._forgotten = [0, 0]  # by parity, the highest stream that was dropped from _resets
         self._broken = 0.0  # streams of the peer that it reset, over those that were of use
         self._broken_at = 0.0
+        self._useless = Budget(MAX_USELESS, USELESS_PER_SECOND)
         self._held = 0  # of all streams
         self._rest = b""  # the beginning of a header
         self._left = 0  # bytes to come of a frame that has begun
@@ -286,7 +306,7 @@ class Mux(Output):
                 kind, flags, number, length = unpack(data, offset)
                 if not kind:
                     stream = get(number)
-                    if flags or stream is None or length > stream.recv_window:
+                    if flags or stream is None or not 0 < length <= stream.recv_window:
                         stream = self._on_data(number, flags, length, stream, events)
                     else:
                         stream.recv_window -= length
@@ -313,8 +333,10 @@ class Mux(Output):
                         stream = get(number)
                         if flags or stream is None:
                             self._on_update(number, flags, length, stream, events)
-                        else:
+                        elif length:
                             self._on_credit(stream, length, events)
+                        else:
+                            self._waste("grants of no credit")
                     elif kind == PING:
                         self._on_ping(number, flags, length, events)
                     else:
@@ -324,6 +346,8 @@ class Mux(Output):
             raise _violation(str(error), data, offset, error.code) from None
         finally:
             self._held += received
+        if received:
+            self._useless.earn()
         if offset < end:
             self._keep(data[offset:])
 
@@ -343,6 +367,8 @@ class Mux(Output):
         """
         if flags & ~ON_WIRE:
             raise MuxError(f"expected flags that are known on stream {number}")
+        if not (length or flags & (SYN | FIN | RST)) and (not flags or stream is None or stream.acknowledged):
+            self._waste("frames of data without any")
         if flags & SYN:
             stream = self._on_syn(number, flags, stream, events)
             if stream is None and number in self._resets:
@@ -375,10 +401,12 @@ class Mux(Output):
             stream = self._on_syn(number, flags, stream, events)
         elif stream is None:
             self._check_known(number)
+            self._waste("frames for streams that are over", LATE)
             if flags & (FIN | RST):
                 self._resets.pop(number, None)
         if stream is None:
             return
+        acknowledged = stream.acknowledged
         if flags & ACK:
             stream.acknowledged = True
         if flags & RST:
@@ -386,6 +414,8 @@ class Mux(Output):
             return
         if flags & FIN and not stream.remote_open:
             raise MuxError(f"expected nothing more on stream {number}, which the peer has ended")
+        if flags == ACK and acknowledged:
+            self._waste("acknowledgements of a stream", LATE)
         self._on_credit(stream, length, events)
         if flags & FIN:
             self._remote_end(stream, events)
@@ -398,6 +428,7 @@ class Mux(Output):
         self._peer_last = number
         limits = self._limits
         if flags & RST:
+            self._waste("streams that are opened and reset at once", LATE)
             self._break()
             return None
         if (
@@ -406,6 +437,7 @@ class Mux(Output):
             or len(self._unacknowledged) >= limits.accept_backlog
             or (self._broken >= limits.max_resets and not self._mend())
         ):
+            self._waste("streams that are refused", LATE)
             self._put(pack(UPDATE, RST, number, 0))
             if not flags & FIN:
                 self._remember(number, self._first)
@@ -435,6 +467,11 @@ class Mux(Output):
         self._drop(stream)
         events.append(Reset(stream.id, True, refused))
 
+    def _waste(self, what: str, cost: float = 1) -> None:
+        """The peer makes us work for nothing."""
+        if not self._useless.spend(self._now, cost):
+            raise MuxError(f"expected fewer {what}", GoAwayCode.PROTOCOL_ERROR)
+
     def _break(self) -> None:
         """The peer has broken a stream off that was of no use yet."""
         if not self._broken:
@@ -462,6 +499,7 @@ class Mux(Output):
         if window is None:
             self._check_known(number)
             if flags & RST or number <= self._forgotten[number & 1]:
+                self._waste("frames for streams that are over", LATE)
                 return
             raise MuxError(f"expected nothing more on stream {number}, which is over")
         if length > window:
@@ -489,12 +527,15 @@ class Mux(Output):
         if number:
             raise MuxError("expected stream 0 for a ping")
         if flags == SYN:
+            self._waste("pings")
             self._control.append(pack(PING, ACK, 0, token))
             self._acknowledge_now = bool(self._unacknowledged)
         elif flags == ACK:
             if token in self._pings:
                 self._pings.remove(token)
                 events.append(Pong(token))
+            else:
+                self._waste("answers to pings that were not sent")
         else:
             raise MuxError("expected SYN or ACK on a ping")
 
@@ -509,6 +550,8 @@ class Mux(Output):
             raise MuxError("expected version 0 and a type from 0 to 3")
         if number or flags:
             raise MuxError("expected stream 0 and no flags for a GoAway")
+        if self.going:
+            self._waste("GoAways")
         self.going = True
         events.append(GoneAway(code))
 

@@ -23,6 +23,7 @@ from reverseproxy.wire.http2 import (
     MAX_CONTINUATIONS,
     MAX_REPLIES,
     REMEMBERED_RESETS,
+    UPDATES_PER_FRAME,
     ClientConnection,
     ServerConnection,
 )
@@ -931,6 +932,14 @@ class BoundsTests(SynchronousTestCase):
     def test_window_updates_of_a_connection_without_streams(self) -> None:
         peer = server(max_control_frames=20)
         self.assertIn(CALM, {outcome(peer, peer.window(0, 1)) for _ in range(21)})
+
+    def test_window_updates_of_streams(self) -> None:
+        for which in (0, 1):
+            peer = server(max_control_frames=20)
+            peer.feed(peer.headers(1, POST))
+            peer.connection.send_head(1, OK, False)
+            results = {outcome(peer, peer.window(which, 1)) for _ in range(20 * UPDATES_PER_FRAME + 1)}
+            self.assertEqual(results, {"fine", CALM})
 
     def test_headers_behind_our_resets(self) -> None:
         for peer in (server(max_control_frames=20), client(max_control_frames=20)):

@@ -15,7 +15,9 @@ from reverseproxy.errors import MuxError, NoMoreStreams, WireError
 from reverseproxy.wire.mux import (
     ACK_AFTER,
     INITIAL_WINDOW,
+    LATE,
     MAX_PINGS,
+    MAX_USELESS,
     MAX_WINDOW,
     MIN_WINDOW,
     REMEMBERED_RESETS,
@@ -23,6 +25,7 @@ from reverseproxy.wire.mux import (
     SMALL_WINDOW,
     SPARE_IDS,
     TURN,
+    USELESS_PER_SECOND,
     Credit,
     Data,
     Ended,
@@ -1228,8 +1231,55 @@ class BoundTests(SynchronousTestCase):
     def test_pings_of_a_peer_that_reads(self) -> None:
         mux = Mux(False, MuxLimits(max_streams=10, max_pending_control=10))
         for _ in range(3):
-            mux.feed(frame(PING, SYN, 0) * 1000)
-            self.assertEqual(len(taken(mux)), 1000)
+            mux.feed(frame(PING, SYN, 0) * 30)
+            self.assertEqual(len(taken(mux)), 30)
+
+    def test_what_is_of_no_use(self) -> None:
+        """Of each kind some are taken, and no flood; what is of use pays for it, and so does time."""
+        over = frame(UPDATE, SYN, 3) + frame(UPDATE, RST, 3)
+        for name, useless, worth in (
+            ("pings", frame(PING, SYN, 0, 7), 1),
+            ("answers", frame(PING, ACK, 0, 7), 1),
+            ("no credit", frame(UPDATE, 0, 1), 1),
+            ("no data", frame(DATA, 0, 1), 1),
+            ("no data, acknowledged", frame(DATA, ACK, 1), 1),
+            ("acknowledged again", frame(UPDATE, ACK, 1), LATE),
+            ("goes again", frame(GO_AWAY, 0, 0), 1),
+            ("over", frame(UPDATE, 0, 3, 1), LATE),
+        ):
+            mux = accepted(1)
+            mux.feed(over + frame(DATA, ACK, 1, b"x") + frame(GO_AWAY, 0, 0))
+            count = int(MAX_USELESS / worth)
+            for _ in range(10):
+                mux.feed(useless * (count // 20))
+                taken(mux)
+            with self.assertRaises(MuxError, msg=name) as caught:
+                for _ in range(12):
+                    mux.feed(useless * (count // 20))
+                    taken(mux)
+            self.assertIn("expected fewer ", str(caught.exception), name)
+            self.assertEqual(caught.exception.code, GoAwayCode.PROTOCOL_ERROR)
+
+            patient = accepted(1)
+            patient.feed(over + frame(DATA, ACK, 1, b"x") + frame(GO_AWAY, 0, 0))
+            for second in range(100):
+                patient.feed(useless * int(USELESS_PER_SECOND / worth), float(second))
+                taken(patient)
+
+            useful = accepted(1)
+            useful.feed(over + frame(DATA, ACK, 1, b"x") + frame(GO_AWAY, 0, 0))
+            for _ in range(2 * count):
+                useful.feed(useless + frame(DATA, 0, 1, b"x"))
+                useful.consumed(1, 1, 0.0)
+                taken(useful)
+
+    def test_streams_that_are_refused_again_and_again(self) -> None:
+        mux = Mux(False, MuxLimits(max_streams=0))
+        with self.assertRaises(MuxError) as caught:
+            for number in range(int(MAX_USELESS / LATE) + 1):
+                mux.feed(frame(UPDATE, SYN | FIN, 2 * number + 1))
+                taken(mux)
+        self.assertIn("expected fewer streams that are refused", str(caught.exception))
 
     def test_refusals(self) -> None:
         mux = Mux(False, MuxLimits(max_streams=0, max_pending_control=10))
