@@ -9,8 +9,10 @@ otherwise there is a request smuggled past us.
 What is understood: lines that end with LF alone, or with a CR too many (2.2);
 folded lines (5.2); blanks before a colon (5.1); the same Content-Length several
 times (6.3); Transfer-Encoding beside Content-Length, which goes by that (6.3);
-chunked in HTTP/1.0 (6.1); C{identity}, which RFC 2616 knew; blanks too many in the
-status line, and a later minor version.  Everything else that L{normalise} finds
+chunked in HTTP/1.0 (6.1); C{identity}, which RFC 2616 knew; empty
+elements in lists of codings; framing of interim responses and of 204 and 304, which have no
+body whatever they say (6.3); 101 with C{Upgrade} that Connection does not name; blanks
+too many in the status line, and a later minor version.  Everything else that L{normalise} finds
 is an error: NUL and other control characters, CR within a line, lengths that
 differ or are no numbers, names that are no tokens, lines without a colon.
 """
@@ -78,7 +80,8 @@ def begins_well(text: bytes) -> bool:
     """Whether this may be the beginning of a response, as far as it has come."""
     line, complete, _ = text.partition(b"\n")
     if complete:
-        return _STATUS_LINE.fullmatch(_without_end(line)) is not None
+        found = _STATUS_LINE.fullmatch(_without_end(line))
+        return found is not None and _VALUE.fullmatch(found[3] or b"") is not None
     return _BEGIN.startswith(line) or _STATUS_LINE_SO_FAR.fullmatch(line) is not None
 
 
@@ -126,7 +129,14 @@ def normalise(text: bytes) -> Normalised:
         raise HttpError(502, "a control character in the status line of the response")
     # The last line is the empty one, with or without a CR.
     fields = parse_lines(rest[: rest.rindex(b"\n", 0, -1) + 1] if b"\n" in rest[:-1] else b"")
-    framing, certain, coding = _frame(fields)
+    if status[:1] == b"1":
+        framing, certain, coding = b"", True, b""
+        if status == b"101":
+            fields = _name_upgrade(fields)
+    elif status in _BODILESS:
+        framing, certain, coding = _frame_nothing(fields), True, b""
+    else:
+        framing, certain, coding = _frame(fields)
     if minor == b"0" and framing[:1] == b"T":
         # So that it is read as what it is; what HTTP/1.0 has to say about the connection is said with that.
         minor, certain = b"1", False
@@ -136,6 +146,24 @@ def normalise(text: bytes) -> Normalised:
 
 
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+_BODILESS: Final = frozenset({b"204", b"304"})
+
+
+def _name_upgrade(fields: Headers) -> Headers:
+    """Let Connection name the Upgrade of a 101, which is what makes it one (RFC 9110 7.8)."""
+    names = {name.lower() for name, _ in fields}
+    if b"upgrade" not in names:
+        raise HttpError(502, "the host switched protocols and does not say to which")
+    return [*fields, (b"Connection", b"Upgrade")]
+
+
+def _frame_nothing(fields: Headers) -> bytes:
+    """Find what a response without a body says of its length; nothing if that is not one number."""
+    try:
+        framing, _, _ = _frame(fields)
+    except HttpError:
+        return b""
+    return framing if framing[:1] == b"C" else b""
 
 
 def _frame(fields: Headers) -> tuple[bytes, bool, bytes]:
@@ -154,9 +182,11 @@ def _frame(fields: Headers) -> tuple[bytes, bool, bytes]:
             lengths.update(_length(part) for part in value.split(b","))
         elif name == b"transfer-encoding":
             coded = True
-            codings += [coding.strip(b" \t").lower() for coding in value.split(b",")]
+            codings += filter(None, (coding.strip(b" \t").lower() for coding in value.split(b",")))
     if len(lengths) > 1:
         raise HttpError(502, "the response has several lengths")
+    if coded and not codings:
+        raise HttpError(502, "transfer coding of the response is not understood")
     if coded:
         plain = [coding for coding in codings if coding != b"identity"]
         if not plain:

@@ -245,6 +245,7 @@ BAD_RESPONSES: list[tuple[str, bytes]] = [
         respond(b"Connection: upgrade", b"Upgrade: x", line=b"HTTP/1.1 101 Switching"),
     ),
     ("switched to nothing", respond(line=b"HTTP/1.1 101 Switching")),
+    ("switched to nothing by name", respond(b"Connection: upgrade", line=b"HTTP/1.1 101 Switching")),
     ("interim with a body", respond(b"Content-Length: 3", line=b"HTTP/1.1 104 Odd", body=b"abc")),
     ("interim chunked", respond(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 104 Odd", body=b"0\r\n\r\n")),
     ("head too large", respond(b"X: " + b"y" * 70_000)),
@@ -424,6 +425,13 @@ ODD_RESPONSES: list[tuple[str, bytes, bytes, bytes, bool]] = [
     (
         "deflate and chunked",
         respond(b"Transfer-Encoding: deflate, chunked", body=chunk(zlib.compress(b"abc")) + b"0\r\n\r\n"),
+        _OK_CHUNKED,
+        b"abc",
+        True,
+    ),
+    (
+        "chunked in a list with nothing else",
+        respond(b"Transfer-Encoding: , chunked,,", body=b"3\r\nabc\r\n0\r\n\r\n"),
         _OK_CHUNKED,
         b"abc",
         True,

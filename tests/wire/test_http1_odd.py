@@ -128,6 +128,58 @@ class OddResponseTests(SynchronousTestCase):
                 response_head_bytes(heads[1], b"", False), b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
             )
 
+    def test_framing_of_what_has_no_body(self) -> None:
+        """It means nothing, whatever it says (RFC 9112 6.3), and does not go on where it has no place."""
+        good = respond(b"Content-Length: 3", body=b"abc")
+        for field in (
+            b"Content-Length: 0",
+            b"Content-Length: 5",
+            b"Content-Length: x",
+            b"Content-Length: 3, 4",
+            b"Transfer-Encoding: chunked",
+            b"Transfer-Encoding: br",
+            b"Transfer-Encoding: gzip, chunked",
+        ):
+            for size in SIZES:
+                for line in (b"HTTP/1.1 100 Continue", b"HTTP/1.0 103 Early", b"HTTP/1.1 199"):
+                    events = parse(*pieces(respond(field, b"X: a", line=line) + good, size))
+                    self.assertEqual(
+                        [type(event) for event in events[:2]], [ResponseHead] * 2, (field, events)
+                    )
+                    out = response_head_bytes(events[0], b"", False)
+                    self.assertTrue(out.endswith(b"\r\nX: a\r\n\r\n"), out)
+                    self.assertEqual(out.count(b"\r\n"), 3)
+                    self.assertEqual(simplify(events[2:])[-1], ("end", []))
+                for line in (b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified"):
+                    parser = ResponseParser()
+                    for _ in range(2):
+                        head, end = parse(*pieces(respond(field, line=line), size), parser=parser)
+                        self.assertEqual((head.length, head.keep_alive, end), (0, True, END), field)
+                        out = response_head_bytes(head, b"", False).split(b"\r\n")[1:-2]
+                        said = field in (b"Content-Length: 0", b"Content-Length: 5") and line[9:12] == b"304"
+                        self.assertEqual(out, [field] if said else [])
+                        self.assertFalse(parser.surplus)
+
+    def test_odd_switches(self) -> None:
+        for fields in (
+            (b"Upgrade: x", b"Connection: Upgrade", b"Content-Length: 0"),
+            (b"Upgrade: x", b"Connection: Upgrade", b"Content-Length: 5"),
+            (b"Upgrade: x", b"Connection: Upgrade", b"Transfer-Encoding: chunked"),
+            (b"Upgrade: x",),
+            (b"Upgrade: x", b"Connection: keep-alive"),
+            (b"Upgrade: x", b"Connection: close", b"Content-Length: 3"),
+        ):
+            for size in SIZES:
+                parser = ResponseParser()
+                data = respond(*fields, line=b"HTTP/1.1 101 Switching", body=b"raw")
+                (head,) = parse(*pieces(data, size), parser=parser)
+                self.assertIsInstance(head, ResponseHead, (fields, head))
+                self.assertEqual((head.status, parser.take_rest()), (101, b"raw"))
+                out = response_head_bytes(head, b"", False)
+                self.assertEqual(
+                    out, b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", fields
+                )
+
     def test_switch(self) -> None:
         parser = ResponseParser()
         (head,) = parse(b"HTTP/1.1 101 Switching\nConnection : upgrade\nUpgrade: x\n\nraw\n\n", parser=parser)
@@ -283,6 +335,7 @@ class MeaningTests(SynchronousTestCase):
         st.integers(1, 20),
     )
     @example(b"Content-Length: 3\n\nabc", b"HTTP/1.1 200 OK\n", 1)
+    @example(b"HTTP/1.1 200 OK\rHTTP/1.1 200 OK\r\n", b"", 1)
     def test_what_goes_on_is_as_it_should_be(self, text: bytes, start: bytes, size: int) -> None:
         """Whatever came: other parsers, strict ones, find the message that we have found, and no more."""
         data = start + text
