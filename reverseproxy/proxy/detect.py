@@ -3,7 +3,9 @@ Which protocol a connection speaks, by its first bytes: for C{Auto} and lists.
 
 A L{Detector} holds a connection until its first bytes tell, and hands it over to
 the protocol that they belong to, with all that was read.  What belongs to none
-is closed, or goes to the next filter (C{fallback_for_unknown_protocol}).
+is closed, or goes to the next filter (C{fallback_for_unknown_protocol}).  What is
+at least text gets its answer from HTTP/1, if that is one of the protocols: whoever
+has mistyped a request wants to know.
 
 The first bytes are an HTTP method, whatever it is, HTTP/2's preface, and what RPC
 protocols begin with, which MOSN goes by, too (spec 4.3).  A client that has agreed on HTTP/2
@@ -57,6 +59,8 @@ _METHOD: Final = re.compile(TOKEN + rb"{1,%d} (?i:/|\*|https?:)" % MAX_METHOD)
 _METHOD_SO_FAR: Final = re.compile(
     TOKEN + rb"{1,%d}(?: (?:h(?:t(?:t(?:ps?)?)?)?)?)?" % MAX_METHOD, re.IGNORECASE
 )
+
+_TEXT: Final = re.compile(rb"[\t\r\n -~]+")
 
 
 def detect_http1(data: bytes) -> bool | None:
@@ -178,8 +182,11 @@ class Detector(Handover):
                 return
             undecided |= found is None
         if not undecided or len(self._data) >= DETECT_LIMIT:
+            http1 = self._candidate("Http1") if _TEXT.fullmatch(self._data) else None
             if self._settings.fallback is not None:
                 self._hand_over(self._settings.fallback)
+            elif http1 is not None:
+                self._hand_over(http1.build)
             else:
                 known = ", ".join(candidate.name for candidate in self._settings.candidates)
                 self._close(f"it speaks none of {known}, but begins with {self._data[:16].hex(' ')}")
@@ -188,7 +195,10 @@ class Detector(Handover):
         """Look for what was agreed on by ALPN, if that says all."""
         if negotiated_protocol(self.transport) != "h2":
             return None
-        return next((each for each in self._settings.candidates if each.name == "Http2"), None)
+        return self._candidate("Http2")
+
+    def _candidate(self, name: str) -> Candidate | None:
+        return next((each for each in self._settings.candidates if each.name == name), None)
 
     def _hand_over(self, build: Callable[[ConnectionInfo], IProtocol]) -> None:
         self._stop_timer()

@@ -158,13 +158,38 @@ class DetectorTests(DetectorTestCase):
             self.assertEqual(found, expected)
 
     def test_none(self) -> None:
-        for data in (b"\x16\x03\x01", b"\xda\xbc", b"hello\r\n", b"PRI * HTTP/1.1"):
+        for data in (b"\x16\x03\x01", b"\xda\xbc", b"hello \xe9\r\n", b"GE\0"):
             wire = self.connect()
             wire.send(data)
             self.clock.advance(0)
             self.assertTrue(wire.aborted)
             self.assertEqual(self.built, [])
             self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_text(self) -> None:
+        """HTTP/1 says what is wrong with it."""
+        for data in (
+            b"hello, you\r\n",
+            b"PRI * HTTP/1.1",
+            b"GE(",
+            b"x" * 65 + b" / HTTP/1.1",
+            b"SSH-2.0-x\r\n",
+        ):
+            for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+                self.built.clear()
+                wire = self.connect()
+                for piece in pieces:
+                    wire.send(piece)
+                [(found, protocol)] = self.built
+                self.assertEqual((found, b"".join(protocol.events[1:])), ("Http1", data))
+                self.assertFalse(wire.aborted)
+
+    def test_text_without_http1(self) -> None:
+        settings = DetectorSettings("test", [self.candidate("bolt", Bolt().detect)], self.clock)
+        wire = Wire(self.clock).connect(Detector(settings, ConnectionInfo("10.0.0.1:1", "10.0.0.2:2")))
+        wire.send(b"GE(")
+        self.assertTrue(wire.aborted)
+        self.assertEqual(self.built, [])
 
     def test_fallback(self) -> None:
         wire = self.connect(fallback=True)
