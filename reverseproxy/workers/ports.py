@@ -164,7 +164,13 @@ class Acceptor:
                 accepted, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.error("no connection can be accepted: {reason}", reason=str(error))
+                    log.error(
+                        "no connection can be accepted, so that none is for {pause:g} s: {reason}; if it is "
+                        "descriptors that there are too few of, raise the hard limit of open files "
+                        "(ulimit -n, or LimitNOFILE= of a unit)",
+                        pause=_PAUSE,
+                        reason=str(error),
+                    )
                     self.stopReading()
                     self._reactor.callLater(_PAUSE, self.startReading)
                 return
@@ -242,6 +248,16 @@ class SharedPort:
         for index in wanted - self._watched:
             self._start(index)
         self._watched = wanted
+
+    def stopReading(self) -> None:  # noqa: N802 - as Twisted's ports have it
+        """Accept nothing for now; what comes meanwhile waits in the kernel."""
+        for index in self._watched & self._ports.keys():
+            self._ports[index].stopReading()
+
+    def startReading(self) -> None:  # noqa: N802
+        """Accept again."""
+        for index in self._watched & self._ports.keys():
+            self._ports[index].startReading()
 
     # IListeningPort
 

@@ -164,4 +164,7 @@ class Worker:
         if not self._told:
             self._told = True
             log.error("the supervisor is gone, so this worker stops")
+            # At once, and not when what is under way is done: whoever starts it again needs the ports.
+            for port in self._ports.values():
+                port.stopListening()
             self._service.terminate()

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor
+
 from tests.integration.clients import Load, ask, fetch, gather, threaded
 from tests.integration.configs import quick_agent, server
 from tests.integration.harness import (
@@ -215,20 +217,31 @@ class EndTests(WorkersTestCase):
 
     async def test_the_supervisor_is_killed(self) -> None:
         self.expected_errors.append("the supervisor is gone")
-        cloud, client, _ = await self.run_workers(2)
-        self.assertEqual(await cloud.kill(), -signal.SIGKILL)
-        # Their output is closed when they have ended, so that is not to be waited for: the port is.
-        address = ("127.0.0.1", client)
+        cloud, *ports = await self.run_workers(2)
+        # Something is under way, for which they wait.
+        held = socket.create_connection(("127.0.0.1", ports[0]))
+        self.addCleanup(held.close)
+        held.sendall(b"GET / HTTP/1.1\r\n")
+        await cloud.counted(READY, 2)
+        begun = reactor.seconds()  # type: ignore[attr-defined]
+        # Their output is closed when they have ended, so that is not to be waited for: the ports are.
+        cloud.signal("KILL")
 
         def until_free() -> None:
-            while True:
-                with socket.socket() as probe:
-                    probe.settimeout(DEADLINE)
-                    if probe.connect_ex(address):
-                        return
-                    probe.close()
+            for port in ports:
+                while True:
+                    with socket.socket() as probe:
+                        probe.settimeout(DEADLINE)
+                        if probe.connect_ex(("127.0.0.1", port)):
+                            break
 
         await threaded(until_free)
+        took = reactor.seconds() - begun  # type: ignore[attr-defined]
+        print(f"the ports were free {took * 1000:.0f} ms after the supervisor was killed")  # noqa: T201
+        held.settimeout(0)
+        self.assertRaises(BlockingIOError, held.recv, 1)  # it is waited for still
+        held.close()
+        self.assertEqual(await cloud.ended(), -signal.SIGKILL)
 
     async def test_unix_sockets(self) -> None:
         directory = Path(tempfile.mkdtemp())

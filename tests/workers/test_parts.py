@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -154,6 +155,16 @@ class PortTests(TestCase):
         self.assertLessEqual(seen, {b"0", b"1"})
         if len(sockets) > 1:
             self.assertEqual(seen, {b"0", b"1"})
+        # One accepts nothing for a while.
+        for port in ports:
+            port.stopReading()
+        waiting = self.answers(address, family)
+        answer = Deferred.fromCoroutine(waiting)
+        await deferLater(reactor, 0.02)
+        self.assertFalse(answer.called)
+        for port in ports:
+            port.startReading()
+        self.assertIn(await answer, {b"0", b"1"})
         # One is away: the other one stands in.
         await ports[1].stopListening()
         ports[0].watch([0, 1])
