@@ -152,11 +152,14 @@ class HandshakePostponed(HandshakeRefused):
     A tunnel server has too much to do to accept a connection now.
 
     @ivar retry_after: in how many seconds it wants to be asked again.
+    @ivar reason: why, if it says so.
     """
 
-    def __init__(self, status: int, retry_after: float) -> None:
+    def __init__(self, status: int, retry_after: float, reason: str = "") -> None:
         self.retry_after = retry_after
-        super().__init__(status, f"the server asks to come back in {retry_after:g} s")
+        self.reason = reason
+        why = f": {reason}" if reason else ""
+        super().__init__(status, f"the server asks to come back in {retry_after:g} s{why}")
 
 
 class TlsFailed(ReverseProxyError):

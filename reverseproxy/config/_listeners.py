@@ -472,6 +472,25 @@ class TunnelConfig(Model):
         "turn. 0 means any number.",
         ours=True,
     )
+    max_hosts_per_agent: Annotated[Int, between(0, 2**31 - 1)] = key(
+        4096,
+        "How many connections one agent may have in each process. Agents are told apart by what they have "
+        "proved, or by their addresses, and by what they call themselves; those that call themselves nothing "
+        "are not. 0 means any number.",
+        ours=True,
+    )
+    max_hosts_per_credential: Annotated[Int, between(0, 2**31 - 1)] = key(
+        16384,
+        "The same for all agents with one name of a credential, or one certificate. 0 means any number.",
+        ours=True,
+    )
+    max_hosts_per_address: Annotated[Int, between(0, 2**31 - 1)] = key(
+        16384,
+        "The same for all agents at one IPv4 address, or in one /64 network of IPv6, which may be one router "
+        "with many behind it. 0 means any number. None of these three is more than three quarters of what "
+        "the process has descriptors for.",
+        ours=True,
+    )
     dead_peer_timeout: Interval = key(
         5.0, "How soon a connection ends whose agent does not answer any more.", ours=True
     )

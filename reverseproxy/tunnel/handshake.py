@@ -75,21 +75,25 @@ class Refusal:
     An init frame was refused.
 
     @ivar status: the answer.
-    @ivar reason: for the log; the agent is told no more than the status.
+    @ivar reason: for the log.
     @ivar retry_after: after how many seconds an agent of ours should try again;
         0 if there is no telling.
+    @ivar told: what such an agent is told besides; empty for no more than the status.
     """
 
     status: Status
     reason: str
     retry_after: float = 0.0
+    told: str = ""
 
     def response(self) -> InitResponse:
         """What to answer the agent."""
         if not self.retry_after:
             return InitResponse(self.status)
         milliseconds = min(max(round(self.retry_after * 1000), 1), MAX_RETRY_AFTER)
-        return InitResponse(self.status, ServerAnnouncement(retry_after=milliseconds).to_extra())
+        return InitResponse(
+            self.status, ServerAnnouncement(retry_after=milliseconds, reason=self.told).to_extra()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def _refusal(answer: InitResponse) -> HandshakeRefused:
     """Say why the server does not accept us."""
     announcement = ServerAnnouncement.from_extra(answer.extra)
     if announcement is not None and announcement.retry_after:
-        return HandshakePostponed(answer.status, announcement.retry_after / 1000)
+        return HandshakePostponed(answer.status, announcement.retry_after / 1000, announcement.reason)
     return HandshakeRefused(answer.status, answer.status.meaning)
 
 

@@ -45,6 +45,7 @@ from reverseproxy.tunnel.handshake import (
     Selection,
 )
 from reverseproxy.tunnel.joins import JoinGate
+from reverseproxy.tunnel.quotas import NOBODY, Quotas
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 from reverseproxy.wire.extra import CloseProof
@@ -66,6 +67,12 @@ PENDING_PART = 2
 
 _EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
 
+OWNER_SHARE = 0.75
+"""As much of all connections that there can be may one agent, one credential or one address have."""
+
+QUOTA_PAUSE = 30.0
+"""Seconds after which an agent that has too many connections comes back with another one."""
+
 PATIENCE = 1.0
 """Seconds that an agent of ours waits for its turn to join, rather than being told to come back."""
 
@@ -83,6 +90,7 @@ class TunnelServer:
         handshake, and the silent ones that MOSN's agents keep aside for a
         graceful close.
     @ivar gate: when another connection may join.
+    @ivar quotas: how many connections one party may have.
     @ivar guesses: makes addresses wait that have been refused too often.
     @ivar longest_wait: how long an agent that can't be told to come back is kept
         waiting for that, in seconds.
@@ -135,9 +143,11 @@ class TunnelServer:
         self._policies = frozenset(policies)
         self._others: dict[str, IConnectionValidator | None] = {}
         self.streams = StreamSettings.of(config)
+        descriptors = Descriptors.current().for_strangers
         self.pending: Crowd[TunnelConnection] = Crowd(
-            min(config.max_pending_connections, Descriptors.current().for_strangers // PENDING_PART)
+            min(config.max_pending_connections, descriptors // PENDING_PART)
         )
+        self.quotas = Quotas.of(config, max(int(descriptors * OWNER_SHARE), 1))
         self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
         self.gate = JoinGate(config.max_joins_per_second)
         self.guesses = GuessGate()
@@ -232,6 +242,7 @@ class TunnelConnection(Handover, Counted):
         self._surplus: list[bytes] = []
         self._closing: IDelayedCall | None = None
         self._held: HeldConnection[ReverseHost | MuxHost] | None = None
+        self._place = NOBODY
         self._publishing: IDelayedCall | None = None
         self._futile = 0
 
@@ -354,7 +365,9 @@ class TunnelConnection(Handover, Counted):
         verdict = admission.conclude(init, identity)
         if isinstance(verdict, Accepted):
             # Asked last, so that nobody who may not join takes the place of somebody who may.
-            refusal = await self._turn(verdict)
+            refusal = self._take_place(verdict)
+            if refusal is None and not self._over:
+                refusal = await self._turn(verdict)
             if self._over:
                 return
             verdict = refusal or verdict
@@ -371,6 +384,29 @@ class TunnelConnection(Handover, Counted):
 
     def _count_refusal(self) -> None:
         self._server.guesses.refuse(self.crowd, self._server.clock.seconds())
+
+    def _take_place(self, accepted: Accepted) -> Refusal | None:
+        """
+        Count the connection with whose it is, unless these have too many.
+
+        Agents of ours are told so, and come back, as some may have left by then.
+        A MOSN agent would take no for an answer for ever: for it the connection
+        ends without one.
+        """
+        server = self._server
+        place = server.quotas.place(accepted, self._info, self.crowd)
+        reason = server.quotas.take(place)
+        if not reason:
+            self._place = place
+        elif accepted.announcement is not None:
+            return Refusal(Status.UNKNOWN, reason, QUOTA_PAUSE, reason)
+        else:
+            self.drop(reason)
+        return None
+
+    def _leave_place(self) -> None:
+        place, self._place = self._place, NOBODY
+        self._server.quotas.give_back(place)
 
     async def _turn(self, accepted: Accepted) -> Refusal | None:
         """
@@ -474,6 +510,7 @@ class TunnelConnection(Handover, Counted):
 
     def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
         held, self._held = self._held, None
+        self._leave_place()
         if held is not None:
             self._server.registry.remove(held)
             self._server.clusters.get(held.cluster).remove_host(host, reason)
@@ -546,6 +583,7 @@ class TunnelConnection(Handover, Counted):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go of the handshake, or of the host."""
         self._settle()
+        self._leave_place()
         self._cancel_publishing()
         if self._closing is not None and self._closing.active():
             self._closing.cancel()

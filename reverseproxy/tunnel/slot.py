@@ -121,8 +121,8 @@ class Slot(Protocol):
     def failed(self, reason: Failure) -> None:
         """The dial or the handshake failed."""
 
-    def postponed(self, seconds: float) -> None:
-        """The server has too much to do, and wants to be asked again after that time."""
+    def postponed(self, seconds: float, reason: str) -> None:
+        """The server has too much to do, or too many of us, and wants to be asked again after that time."""
 
     def lost(self, reason: Failure) -> None:
         """The serving connection is gone."""
@@ -237,7 +237,7 @@ class SlotCore:
         )
         self.wait(slot, delay)
 
-    def wait_as_told(self, slot: Slot, seconds: float) -> None:
+    def wait_as_told(self, slot: Slot, seconds: float, reason: str) -> None:
         """
         Come back when the server wants us to; see L{Backoff.postponed}.
 
@@ -247,10 +247,12 @@ class SlotCore:
         self.pending = self.link = None
         self.unreachable = False
         delay = self.backoff.postponed(seconds)
-        log.info(
-            "{slot}: the server asks to come back in {seconds:.2f} s; next attempt in {delay:.2f} s",
+        write = log.warn if reason else log.info  # what has a reason will not be over by itself
+        write(
+            "{slot}: the server asks to come back in {seconds:.2f} s{reason}; next attempt in {delay:.2f} s",
             slot=self.name,
             seconds=seconds,
+            reason=f": {reason}" if reason else "",
             delay=delay,
         )
         self.wait(slot, delay)
@@ -332,7 +334,7 @@ class SlotCore:
 def _refused(slot: Slot, reason: Failure) -> None:
     """Tell the slot why the server did not accept us."""
     if isinstance(reason.value, HandshakePostponed):
-        slot.postponed(reason.value.retry_after)
+        slot.postponed(reason.value.retry_after, reason.value.reason)
     else:
         slot.failed(reason)
 
@@ -367,8 +369,8 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
         core.wait_after_failure(slot, reason)
 
     @pep614(greeting.upon(Slot.postponed).to(waiting))
-    def come_back(slot: Slot, core: SlotCore, seconds: float) -> None:
-        core.wait_as_told(slot, seconds)
+    def come_back(slot: Slot, core: SlotCore, seconds: float, reason: str) -> None:
+        core.wait_as_told(slot, seconds, reason)
 
     @pep614(serving.upon(Slot.lost).to(waiting))
     def redial(slot: Slot, core: SlotCore, reason: Failure) -> None:

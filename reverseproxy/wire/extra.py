@@ -14,6 +14,7 @@ __all__ = [
     "EXTRA_KEY",
     "MAX_AGENT_LENGTH",
     "MAX_METADATA_ENTRIES",
+    "MAX_REASON",
     "MAX_RETRY_AFTER",
     "MAX_MUX_ENTRIES",
     "MAX_MUX_WINDOW",
@@ -51,6 +52,9 @@ MAX_MUX_ENTRIES = 8
 MIN_MUX_WINDOW = 4096
 MAX_MUX_WINDOW = 262144
 """The least and the most bytes with which two ends may agree that a stream begins."""
+
+MAX_REASON = 200
+"""Characters of the longest reason that a server gives for a refusal."""
 
 MAX_RETRY_AFTER = 24 * 3600 * 1000
 """The longest time in milliseconds after which a server may ask an agent to try again."""
@@ -243,6 +247,8 @@ class ServerAnnouncement:
         by itself.
     @ivar tells: whether the server wants to be told what the agent has offered to
         tell.
+    @ivar reason: why the server does not accept the connection, for people; no more
+        than L{MAX_REASON} characters of it go out and are taken.
     """
 
     version: int = VERSION
@@ -250,6 +256,7 @@ class ServerAnnouncement:
     retry_after: int = 0
     window: int = 0
     tells: bool = False
+    reason: str = ""
 
     def __post_init__(self) -> None:
         """
@@ -276,6 +283,8 @@ class ServerAnnouncement:
             part["retry_after"] = self.retry_after
         if self.tells:
             part["tells"] = True
+        if self.reason:
+            part["reason"] = self.reason[:MAX_REASON]
         return {EXTRA_KEY: part}
 
     @classmethod
@@ -293,6 +302,7 @@ class ServerAnnouncement:
                 part.get("retry_after", 0),
                 part.get("window", 0),
                 part.get("tells") is True,
+                "".join(each if each.isprintable() else "?" for each in _text(part, "reason")[:MAX_REASON]),
             )
         except ValueError:
             return None

@@ -82,3 +82,15 @@ class OpenTests(IntegrationTestCase):
         [line] = child.find(lambda line: line if line.startswith("warning: ") else None)
         self.assertIn("whoever reaches 0.0.0.0:9999 can join any cluster", line)
         self.assertIn("set credential_policy", line)
+
+
+class QuotaTests(IntegrationTestCase):
+    async def test_an_agent_that_brings_too_many_connections(self) -> None:
+        """It hears why, and those that it has serve on."""
+        backend = await self.run_backend()
+        cloud = self.run_proxy(server(tunnel_config={"max_hosts_per_agent": 2}), "server")
+        document = quick_agent(await cloud.port("tunnelListener"), backend.address, connections=3)
+        edge = self.run_proxy(document, "agent")
+        await edge.logged(r"asks to come back in 30.00 s: there are 2 connections of this agent already")
+        await cloud.counted(JOINED, 2)
+        self.assertEqual((await fetch(await cloud.port("clientListener"), "/bytes?n=5")).status, 200)
