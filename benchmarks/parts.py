@@ -5,12 +5,14 @@ The parts of a run.  Each adds what it finds to the run's results.
 from __future__ import annotations
 
 __all__ = [
+    "EXTRA",
     "PARTS",
     "bolt",
     "core",
     "growth",
     "http2",
     "idle",
+    "long_wires",
     "memory",
     "profiles",
     "scale",
@@ -46,6 +48,7 @@ from benchmarks.load import (
     drive_steadily,
     transfer,
 )
+from benchmarks.long import DIRECTIONS, PATHS, RTTS, SIZE, LongPath
 from benchmarks.measure import resident_bytes
 from benchmarks.model import Cell, Profile, Round, median
 from benchmarks.ours import OurPair, Setup
@@ -56,6 +59,9 @@ from benchmarks.targets import BASE, TARGETS, judge
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("core", "varied", "steady", "http2", "profiles", "bolt", "memory", "growth", "workers", "scale")
+
+EXTRA = ("long",)
+"""Parts that are left out if they are not asked for: they say nothing of Envoy, and take long."""
 
 STREAMS = 32  # of HTTP/2, outstanding on the one connection
 BOLT_CONNECTIONS, BOLT_IN_FLIGHT = 4, 16
@@ -421,6 +427,41 @@ def _scale(bench: Bench, part: str, connections: int, agents: int) -> None:
     if not output.exists():
         raise PeerError(f"scale.py {part} failed: {process.tail().splitlines()[-1:]}")
     bench.run.scale[part] = json.loads(output.read_text())[part]
+
+
+def long_wires(bench: Bench) -> None:
+    """Single transfers over long wires, in both directions."""
+    size = SIZE // 3 if bench.lengths.quick else SIZE
+    command = [str(HERE / "longpeers.py"), "serve", "--size", str(size)]
+    with _helper(bench, "long-service", command, 10) as (service, line):
+        http1, http2 = map(int, line.split())
+        for rtt in RTTS:
+            for name in PATHS:
+                bench.attempt(
+                    f"long: {name} at {rtt * 1000:.0f} ms",
+                    partial(_long, bench, name, (http1, http2), service, rtt, size),
+                )
+
+
+def _long(
+    bench: Bench, name: str, services: tuple[int, int], service: Process, rtt: float, size: int
+) -> None:
+    path = LongPath(name, bench.tools, services, rtt)
+    with bench.for_now(path):
+        also = (service.pid, *(wire.pid for wire in path.wires))
+        entries = [
+            Entry(
+                "long",
+                way,
+                name,
+                path,
+                lambda _, way=way: path.drive(size, way == "up"),
+                rtt * 1000,
+                also=also,
+            )  # type: ignore[misc]
+            for way in DIRECTIONS
+        ]
+        bench.measure(entries, rounds=1, warm=False)
 
 
 def profiles(bench: Bench, directory: Path) -> None:

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from benchmarks.load import BIG, GIANT, SMALL, VARIED
+from benchmarks.long import DIRECTIONS, PATHS
 from benchmarks.model import QUIET, Cell, Profile, Round, Run, median
 from benchmarks.plot import Bar, bars, lines
 from benchmarks.targets import BASE, FIGURES, TARGETS, Outcome, judge
@@ -799,6 +800,37 @@ def _scale(run: Run, plots: dict[str, str]) -> list[str]:
     return result
 
 
+def _long(run: Run) -> list[str]:
+    """Single transfers over long wires, each beside a plain connection over the same one."""
+    cells = run.select("long")
+    if not cells:
+        return []
+    columns = [(x, way) for x in sorted({cell.x for cell in cells}) for way in DIRECTIONS]
+    rows = []
+    for name, path in PATHS.items():
+        row = [path.title]
+        for x, way in columns:
+            cell = run.find("long", way, name, x)
+            if cell is None:
+                row.append("-")
+                continue
+            text = f"{median(cell, lambda each: each.megabytes):,.0f}"
+            if path.plain:
+                plain = run.find("long", way, path.plain, x)
+                text += f" ({_ratio(cell, plain, lambda each: each.megabytes)})"
+            row.append(text)
+        rows.append(row)
+    return [
+        "## Long wires",
+        "",
+        "One transfer at a time, downloads and uploads, over an emulated wire of 200 MB/s; there is none "
+        "for 0 ms. MB/s, and in parentheses the ratio to what plain connections get over the same wire: to "
+        "the last row above that has none. The wire, the client and the service share the cores with ours.",
+        "",
+        *_table(["path", *(f"{x:.0f} ms {way}" for x, way in columns)], rows),
+    ]
+
+
 def _disturbed(run: Run) -> list[str]:
     rounds = [each for cell in run.cells for each in cell.rounds if each.cpu]
     if not rounds:
@@ -924,7 +956,14 @@ def render(run: Run, results: str) -> tuple[str, dict[str, str]]:
             f"The cost by part is in the [{_profile_title(profile)}](#{_anchor(_profile_title(profile))}).",
             "",
         ]
-    text += [*_bolt(run), *_memory(run), *_growth(run, plots), *_workers(run), *_scale(run, plots)]
+    text += [
+        *_bolt(run),
+        *_memory(run),
+        *_growth(run, plots),
+        *_workers(run),
+        *_scale(run, plots),
+        *_long(run),
+    ]
     if run.profiles:
         text += [
             "## Profiles",

@@ -85,6 +85,7 @@ def measure(
         "growth": lambda: parts.growth(bench),
         "workers": lambda: parts.workers(bench),
         "scale": lambda: parts.scale(bench),
+        "long": lambda: parts.long_wires(bench),
     }
     if "core" in wanted:
         bench.attempt("idle", lambda: parts.idle(bench, rows))
@@ -120,7 +121,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only",
         action="append",
         default=[],
-        choices=[*parts.PARTS, *SATURATED, *(load.name for load in LOADS)],
+        choices=[*parts.PARTS, *parts.EXTRA, *SATURATED, *(load.name for load in LOADS)],
         help="a part, or a row or a load of the part core, instead of all; may be given several times",
     )
     parser.add_argument(
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, name) is not None
     }
     lengths = Lengths(**{**asdict(base), **given})
-    wanted = [name for name in parts.PARTS if name in options.only]
+    wanted = [name for name in (*parts.PARTS, *parts.EXTRA) if name in options.only]
     rows = [name for name in SATURATED if name in options.only]
     loads = [load.name for load in LOADS if load.name in options.only]
     if rows or loads:
