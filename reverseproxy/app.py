@@ -36,7 +36,8 @@ from reverseproxy.config.models import (
     TunnelAgentConfig,
     TunnelConfig,
 )
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError, CredentialMissing, Problem
+from reverseproxy.interfaces import ICredentialCheck, ICredentialSource
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import BuildProtocol, Listener, bind_all
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
@@ -78,6 +79,7 @@ class ReverseProxy(Service):
     Everything that one configuration describes.
 
     @ivar warnings: what has no effect as it is configured.
+    @ivar missing: what isn't there yet, and without which part of it will not work.
     @ivar clusters: who can serve.
     @ivar listeners: by name.
     @ivar agents: the enabled C{tunnel_agent} entries, in order.
@@ -114,6 +116,7 @@ class ReverseProxy(Service):
         self._random = random
         self._problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.missing: list[Problem] = []
         self._access_logs: list[AccessLog] = []
         self._reloader = CertificateReloader(reactor)
         self._sweep = PeerSweep(reactor)
@@ -352,6 +355,7 @@ class ReverseProxy(Service):
                 f"{path}.credential_config",
                 partial(find_credential_source, config.credential_policy, config.credential_config),
             )
+            self._look_for_credential(credentials, f"{path}.credential_config")
         agent_id = new_agent_id()
         # Bounds of what is announced are a matter of the configuration, not of each dial.
         self._try(f"{path}.metadata", partial(Announcement, agent_id, metadata=config.metadata))
@@ -427,6 +431,15 @@ class ReverseProxy(Service):
         """Whether a listener relays bytes, whatever they are."""
         filters = self.listeners[listener].config.filter_chain.filters
         return all(isinstance(each.config, TcpProxyConfig) for each in filters)
+
+    def _look_for_credential(self, source: ICredentialSource | None, path: str) -> None:
+        """Note a credential that isn't there now; it may come, as each dial looks for it anew."""
+        check = None if source is None else ICredentialCheck(source, None)
+        if check is not None:
+            try:
+                check.check()
+            except CredentialMissing as error:
+                self.missing.append(Problem(self._file, path, str(error)))
 
     # running
 

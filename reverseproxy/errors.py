@@ -66,10 +66,12 @@ class ConfigError(ReverseProxyError):
     A configuration can't be used.
 
     @ivar problems: everything that is wrong with it, in document order.
+    @ivar warnings: what else is noteworthy, and may be why it is wrong.
     """
 
-    def __init__(self, *problems: Problem) -> None:
+    def __init__(self, *problems: Problem, warnings: tuple[Problem, ...] = ()) -> None:
         self.problems = problems
+        self.warnings = warnings
         super().__init__("\n".join(str(problem) for problem in problems))
 
 

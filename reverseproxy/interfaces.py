@@ -281,6 +281,17 @@ class ICredentialSource(Interface):
         """
 
 
+class ICredentialCheck(Interface):
+    """What an L{ICredentialSource} may provide too: it says without a dial whether there is a credential."""
+
+    def check() -> None:
+        """
+        Look for the credential, without asking anybody through a network.
+
+        @raise CredentialMissing: if it isn't there now; the message says where it was looked for.
+        """
+
+
 class ICredentialPlugin(Interface):
     """A kind of L{ICredentialSource}, for an agent's C{credential_policy}."""
 

@@ -74,6 +74,7 @@ class Options(BaseOptions):
     )
     optFlags: ClassVar = [
         ["check", None, "Check the configuration, print what would run, and exit."],
+        ["strict", None, "With --check: end with status 1 if there is a warning."],
         ["quickstart", None, "Run a tunnel server, an agent and a service in one process, to try it out."],
     ]
     optParameters: ClassVar = [
@@ -108,6 +109,8 @@ class Options(BaseOptions):
         """Read the configuration."""
         if bool(self["config"]) == bool(self["quickstart"]):
             raise UsageError("name a configuration with --config FILE, or try --quickstart")
+        if self["strict"] and not self["check"]:
+            raise UsageError("--strict is for --check")
         if self["log-format"] not in (None, *LOG_FORMATS):
             raise UsageError(f"--log-format must be text or json, not {self['log-format']}")
         if self["log-level"] is not None:
@@ -128,10 +131,14 @@ class Options(BaseOptions):
             if self["check"]:
                 # Certificates, tokens and plug-ins are looked at when the service is built.
                 built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
+                if built.missing:
+                    raise ConfigError(*built.missing, warnings=(*self.loaded.warnings, *built.warnings))
             if self["workers"] is None:
                 self.workers = self._processor()
         except ConfigError as error:
-            _exit(sys.stderr, f"{error}\n", 1)
+            # An unknown key may be why another one is missing.
+            warnings = "".join(f"warning: {warning}\n" for warning in error.warnings)
+            _exit(sys.stderr, f"{error}\n{warnings}", 1)
         if self.log_plan.theirs:
             for option in ("log-format", "log-level"):
                 if self[option] is not None:
@@ -140,10 +147,13 @@ class Options(BaseOptions):
                         f"say twist --{option}=... reverseproxy"
                     )
         if self["check"]:
-            warnings = [*self.loaded.warnings, *built.warnings]
-            _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in warnings))
+            found = [*self.loaded.warnings, *built.warnings]
+            _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in found))
             _write(sys.stderr, "".join(f"note: {note}\n" for note in self.loaded.notes))
-            _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", 0)
+            strict = bool(self["strict"] and found)
+            if strict:
+                _write(sys.stderr, "with --strict, a warning is an error\n")
+            _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", int(strict))
 
     @property
     def log_plan(self) -> LogPlan:
@@ -337,7 +347,7 @@ def makeService(options: Options) -> IService:
         observer = make_observer(plan.path, plan.level, plan.format, per_hour=per_hour)
     except ConfigError as error:
         _exit(sys.stderr, f"{error}\n", 1)
-    warnings = [*options.loaded.warnings, *service.warnings]
+    warnings = [*options.loaded.warnings, *service.warnings, *service.missing]
     if several:
         settings = {
             "transport": options["transport"],

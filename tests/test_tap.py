@@ -175,6 +175,62 @@ class CheckTests(TapTestCase):
         self.assertTrue(out.endswith("\n"))
         self.assertEqual(self.clock.tcpServers, [])
 
+    def with_token_file(self) -> tuple[Any, Path]:
+        """An agent's configuration, and where it has its token."""
+        token = self.directory / "agent.token"
+        place = "extends[0].config"
+        return (
+            edited(
+                AGENT,
+                (f"{place}.credential_policy", "static"),
+                (f"{place}.credential_config", {"file": str(token)}),
+                (f"{place}.adress", ""),
+            ),
+            token,
+        )
+
+    def test_missing_credential(self) -> None:
+        """Nobody who checks a configuration wants to hear of that from the log of the agent."""
+        document, token = self.with_token_file()
+        status, out, err = self.check(document)
+        self.assertEqual((status, out), (1, ""))
+        self.assertRegex(
+            err,
+            r"config\.json: extends\[0\]\.config\.credential_config: can't read the credential from "
+            rf"{token}: No such file or directory\n",
+        )
+        self.assertRegex(err, r"(?m)^warning: .*extends\[0\]\.config\.adress: unknown key")
+        token.write_text("secret\n")
+        self.assertEqual(self.check(document)[0], 0)
+
+    def test_missing_variable(self) -> None:
+        place = "extends[0].config"
+        document = edited(
+            AGENT,
+            (f"{place}.credential_policy", "static"),
+            (f"{place}.credential_config", {"env": "NO_SUCH_TOKEN"}),
+        )
+        status, _, err = self.check(document)
+        self.assertEqual(status, 1)
+        self.assertIn("the environment variable NO_SUCH_TOKEN holds no credential, it is not set", err)
+
+    def test_missing_credential_at_the_start(self) -> None:
+        """It may come later, and so is no reason not to start."""
+        document, token = self.with_token_file()
+        service: Any = makeService(self.options("--config", self.write(document)))
+        self.assertIn(f"can't read the credential from {token}", str(service.warnings[-1]))
+
+    def test_strict(self) -> None:
+        good, bad = self.write(TUNNEL_SERVER), edited(TUNNEL_SERVER, ("servers[0].lisseners", []))
+        self.assertEqual(self.exits(self.options, "--check", "--strict", "--config", good)[0], 0)
+        status, _, err = self.exits(self.options, "--check", "--strict", "--config", self.write(bad))
+        self.assertEqual(status, 1)
+        self.assertIn("with --strict, a warning is an error", err)
+
+    def test_strict_alone(self) -> None:
+        error = self.assertRaises(UsageError, self.options, "--strict", "--config", "any")
+        self.assertIn("--strict is for --check", str(error))
+
     def test_notes(self) -> None:
         """What makes no difference is said once, and not as a warning."""
         clusters = [{"name": name, "conn_buffer_limit_bytes": 1} for name in ("edge", "b", "c")]

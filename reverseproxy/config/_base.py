@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from types import UnionType
@@ -142,13 +142,14 @@ class Model(BaseModel):
     """
 
 
-def keys_of(model: type[Model]) -> Iterator[tuple[str, FieldInfo, KeyInfo]]:
+@cache
+def keys_of(model: type[Model]) -> tuple[tuple[str, FieldInfo, KeyInfo], ...]:
     """Each field of a model: its attribute name, pydantic's facts and ours."""
-    for name, field_info in model.model_fields.items():
-        yield name, field_info, key_info(name, field_info)
+    return tuple((name, info, key_info(name, info)) for name, info in model.model_fields.items())
 
 
-def names_of(model: type[Model]) -> dict[str, str]:
+@cache
+def names_of(model: type[Model]) -> Mapping[str, str]:
     """How documents spell each key of a model, to the field's name."""
     return {info.name: name for name, _, info in keys_of(model)}
 

@@ -78,6 +78,12 @@ _SAMPLE: Final = "is what MOSN's sample has, for trying things out"
 _SHORT_NANOSECONDS: Final = 1_000_000
 """Fewer nanoseconds are no time for anything, so that something else was meant."""
 
+_MAX_LISTED: Final = 20
+"""How many names a message lists."""
+
+_MAX_COMPARED: Final = 200_000
+"""How often two names are compared, at a few microseconds each, to guess which one was meant."""
+
 _NO_ROUTER: Final = "every request is answered with 404"
 
 
@@ -110,6 +116,11 @@ class _Checker:
         self._listeners_known = tree.complete(_LISTENERS, "address", "name")
         self._routers = {router.router_config_name for _, router in self._all_routers()}
         self._routers_known = tree.complete(_ROUTERS, "router_config_name", named=False)
+        self._sorted: dict[str, list[str]] = {}  # what names there are, by what they name
+        self._hints: dict[tuple[str, str], str] = {}
+        self._by_name: dict[str, list[ClusterConfig]] = {}
+        for cluster in config.cluster_manager.clusters:
+            self._by_name.setdefault(cluster.name, []).append(cluster)
         self._spoken: dict[str, set[str]] = {}  # what the clients of each router speak
         for listener in listeners:
             for chain in listener.filter_chains:
@@ -179,13 +190,24 @@ class _Checker:
 
     def _unknown_name(self, what: str, name: str, known: Iterable[str]) -> str:
         """Say that a name is not defined, and which are."""
-        names = sorted(entry for entry in known if entry)
-        near = get_close_matches(name, names, n=1)
-        if near:
-            return f"there is no {what} {quote(name)}; did you mean {quote(near[0])}?"
+        if (what, name) not in self._hints:
+            self._hints[what, name] = self._hint(what, name, known)
+        return f"there is no {what} {quote(name)}; {self._hints[what, name]}"
+
+    def _hint(self, what: str, name: str, known: Iterable[str]) -> str:
+        """Say which name was probably meant."""
+        if what not in self._sorted:
+            self._sorted[what] = sorted(entry for entry in known if entry)
+        names = self._sorted[what]
         if not names:
-            return f"there is no {what} {quote(name)}; no {what} is defined"
-        return f"there is no {what} {quote(name)}; defined: {', '.join(map(quote, names))}"
+            return f"no {what} is defined"
+        # Comparing takes a while, and there may be many of such names.
+        if len(names) * len(self._hints) <= _MAX_COMPARED:
+            near = get_close_matches(name, names, n=1)
+            if near:
+                return f"did you mean {quote(near[0])}?"
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+        return f"defined: {', '.join(map(quote, names[:_MAX_LISTED]))}{more}"
 
     def _is_xds(self) -> bool:
         """
@@ -527,7 +549,7 @@ class _Checker:
     def _named_hosts(self, location: Location, route: RouteActionConfig) -> None:
         """Warn of a Host header that is never changed, as no host's name is resolved."""
         names = {entry.cluster.name for entry in route.weighted_clusters} or {route.cluster_name}
-        clusters = [entry for entry in self._config.cluster_manager.clusters if entry.name in names]
+        clusters = [entry for name in names for entry in self._by_name.get(name, ())]
         if clusters and not any(entry.type == "STRICT_DNS" for entry in clusters):
             self._warn(location, "has no effect: the cluster is not of type STRICT_DNS")
 

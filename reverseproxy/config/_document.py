@@ -7,7 +7,7 @@ and column.
 
 from __future__ import annotations
 
-__all__ = ["Object", "SyntaxProblem", "parse_json", "parse_yaml"]
+__all__ = ["NO_VARIABLES", "Object", "SyntaxProblem", "parse_json", "parse_yaml"]
 
 import json
 import re
@@ -42,6 +42,20 @@ class Object(dict[str, Any]):
             self[name] = value
 
 
+NO_VARIABLES: Final = (
+    "there are no variables in a configuration; have envsubst or the like write the file, or name a file or "
+    "an environment variable where a key for that exists"
+)
+
+_QUOTES: Final = "'\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}`"
+_CURLY_QUOTES: Final = (
+    "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
+)
+_WORD: Final = re.compile(r"[A-Za-z_][\w-]*")
+_LIKE_YAML: Final = re.compile(r"(?:---|%YAML|#.*\n|\s)*[\w$-]+[ \t]*:(?:\s|$)")
+_LITERALS: Final = {"True": "true", "False": "false", "None": "null", "nil": "null", "undefined": "null"}
+
+
 def _place(line: int, column: int, problem: str) -> SyntaxProblem:
     return SyntaxProblem(f"line {line}, column {column}: {problem}")
 
@@ -61,13 +75,65 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=Object, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        reason = error.msg[:1].lower() + error.msg[1:]
-        raise _place(error.lineno, error.colno, f"not JSON: {reason}") from None
+        raise _not_json(text, error) from None
     except RecursionError:
         raise SyntaxProblem(_DEPTH) from None
     except ValueError as error:
         # an integer with too many digits
         raise SyntaxProblem(f"not JSON: {error}") from None
+
+
+def _not_json(text: str, error: json.JSONDecodeError) -> SyntaxProblem:
+    """Say what is wrong where the parser stopped, and what was probably meant."""
+    if _LIKE_YAML.match(text):
+        problem = "not JSON: this looks like YAML; call the file .yaml"
+        return _place(error.lineno, error.colno, problem)
+    start = error.pos
+    before = text[:start].rstrip()
+    if text[start : start + 1] == ",":  # since Python 3.13, that is where it stops
+        before, start = text[: start + 1], start + 1
+    while text[start : start + 1].isspace():
+        start += 1
+    hint = _hint(text[start : start + 80], before[-1:])
+    if hint:
+        return _at(text, start, f"not JSON: {hint}")
+    reason = error.msg[:1].lower() + error.msg[1:]
+    if start >= len(text):
+        reason = "it ends too early; a bracket or a quotation mark is not closed, or a part is missing"
+    return _place(error.lineno, error.colno, f"not JSON: {reason}")
+
+
+def _hint(rest: str, before: str) -> str:
+    """
+    Guess what was meant by what is not JSON.
+
+    @param rest: the text from where it is wrong.
+    @param before: the last character before it that is no blank.
+    """
+    first = rest[:1]
+    if rest.startswith(("//", "/*", "#")):
+        return "JSON has no comments; take them out, or call the file .yaml and write them with #"
+    if first in ("}", "]") and before == ",":
+        return f"a comma before {first}; the last entry of a list or an object has none behind it"
+    if first and first in _QUOTES:
+        return f"texts and keys are in double quotation marks, not in {first}"
+    if first and first in _CURLY_QUOTES:
+        return f'quotation marks are straight ones, ", not {first}'
+    if rest.startswith("$"):
+        return NO_VARIABLES
+    word = _WORD.match(rest)
+    if word is None:
+        return ""
+    if word[0] in _LITERALS:
+        return f"write {_LITERALS[word[0]]}, not {word[0]}"
+    if rest[word.end() :].lstrip().startswith(":"):
+        return f'keys are in double quotation marks: "{word[0]}"'
+    return ""
+
+
+def _at(text: str, position: int, problem: str) -> SyntaxProblem:
+    """A problem at a position of the text."""
+    return _place(text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position), problem)
 
 
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

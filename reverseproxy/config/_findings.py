@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Findings", "below"]
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from reverseproxy.config._values import quote
@@ -34,7 +35,8 @@ class Findings:
 
     def __init__(self) -> None:
         self._errors: list[Problem] = []
-        self._warnings: list[Problem] = []
+        self._wrong: set[tuple[str, str]] = set()
+        self._warnings: dict[Problem, None] = {}
         self._notes: dict[tuple[str, str], list[Problem]] = {}
         self._order: dict[tuple[str, str], int] = {}
 
@@ -48,17 +50,14 @@ class Findings:
 
     def error(self, file: str, path: str, message: str) -> None:
         """Add an error, unless there is one at that place or around it already."""
-        if not any(
-            problem.file == file and (problem.path == path or _is_below(path, problem.path))
-            for problem in self._errors
-        ):
-            self._errors.append(Problem(file, path, message))
+        if (file, path) in self._wrong or any((file, each) in self._wrong for each in _around(path)):
+            return
+        self._wrong.add((file, path))
+        self._errors.append(Problem(file, path, message))
 
     def warn(self, file: str, path: str, message: str) -> None:
         """Add a warning."""
-        problem = Problem(file, path, message)
-        if problem not in self._warnings:
-            self._warnings.append(problem)
+        self._warnings.setdefault(Problem(file, path, message))
 
     def note(self, file: str, path: str, message: str) -> None:
         """Add what is worth one line, however often it is so of keys of this name."""
@@ -101,5 +100,8 @@ class Findings:
         return -1
 
 
-def _is_below(path: str, parent: str) -> bool:
-    return path.startswith(parent) and path[len(parent) :][:1] in (".", "[") if parent else False
+def _around(path: str) -> Iterator[str]:
+    """What a path may be below, as far as its text says; the document as a whole is not told."""
+    for end, character in enumerate(path):
+        if character in ".[" and end:
+            yield path[:end]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = ["Items", "Location", "Node", "Tree", "purpose", "unsupported"]
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, Final
@@ -26,7 +27,7 @@ from reverseproxy.config._base import (
     spellings_of,
 )
 from reverseproxy.config._clusters import HostConfig
-from reverseproxy.config._document import Object
+from reverseproxy.config._document import NO_VARIABLES, Object
 from reverseproxy.config._findings import Findings, below
 from reverseproxy.config._listeners import (
     BoltOptions,
@@ -61,6 +62,17 @@ _UNKEYED: Final[dict[str, tuple[str, type[Model]]]] = {
 
 _WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
 
+_SCHEMA: Final = "$schema"
+"""A key at the top, by which editors find out what a document should look like."""
+
+_MAX_GUESSES: Final = 1000
+"""How many unknown keys are compared with the known ones, at a millisecond each."""
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
+
+_TEMPLATES: Final = (".substitution", ".body")
+"""Keys where this is nothing unusual."""
+
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
 """What Go takes an absent key for: values that ask for nothing."""
 
@@ -74,6 +86,7 @@ class Node(dict[str, Any]):
     @ivar model: the model that it is for.
     @ivar lenient: whether what protects, but is not supported, is no error here.
     @ivar lost: fields whose values had to be left out because they are wrong.
+    @ivar unknown: keys that are in the document, and in no model.
     """
 
     def __init__(self, file: str, path: str, model: type[Model], lenient: bool = False) -> None:
@@ -83,6 +96,7 @@ class Node(dict[str, Any]):
         self.model = model
         self.lenient = lenient
         self.lost: set[str] = set()
+        self.unknown: list[str] = []
         self._spelling: dict[str, str] = {}
 
     def put(self, field: str, written: str, value: Any) -> None:
@@ -143,6 +157,7 @@ class Tree:
         """
         self._findings = findings
         self._directory = directory
+        self._guesses: dict[tuple[type[Model], str], str | None] = {}
         self.root = self._object(model, document, file, "")
 
     # places
@@ -292,7 +307,9 @@ class Tree:
         for written, value in document.items():
             self._findings.seen(node.file, below(node.path, written))
             spelling = spellings.get(written.lower())
-            if spelling is None and written.lower() == IGNORE_UNSUPPORTED:
+            if spelling is None and (
+                written.lower() == IGNORE_UNSUPPORTED or (written == _SCHEMA and not node.path)
+            ):
                 continue
             if spelling is None:
                 self._unknown(node, written)
@@ -414,8 +431,8 @@ class Tree:
         """Warn of a key that no field is for; refuse one that was probably meant to protect something."""
         path = below(node.path, written)
         names = names_of(node.model)
-        near = get_close_matches(written.lower(), [name.lower() for name in names], n=1, cutoff=0.75)
-        meant = next((name for name in names if name.lower() in near), None)
+        meant = self._meant(node.model, written)
+        node.unknown.append(written)
         hint = "" if meant is None else f"; did you mean {quote(meant)}?"
         if node.model.strict_keys:
             self._unsupported(node.file, path, f"unknown key{hint}", node.lenient)
@@ -425,6 +442,16 @@ class Tree:
         else:
             self._findings.warn(node.file, path, f"{node.model.unknown_key}{hint}")
 
+    def _meant(self, model: type[Model], written: str) -> str | None:
+        """Guess which key an unknown one was meant to be."""
+        if (model, written) not in self._guesses:
+            if len(self._guesses) >= _MAX_GUESSES:
+                return None
+            names = {name.lower(): name for name in names_of(model)}
+            near = get_close_matches(written.lower(), names, n=1, cutoff=0.75)
+            self._guesses[model, written] = names[near[0]] if near else None
+        return self._guesses[model, written]
+
     def _repeated(self, node: Node, written: str) -> None:
         self._findings.warn(node.file, below(node.path, written), _REPEATED)
 
@@ -433,7 +460,13 @@ class Tree:
         for field, _, info in keys_of(node.model):
             if info.required and node.get(field, "") == "":
                 problem = "is empty" if field in node else "missing key"
-                self._findings.error(node.file, node.place(field), f"{problem}: {purpose(node.model, field)}")
+                message = f"{problem}: {purpose(node.model, field)}"
+                meant = [each for each in node.unknown if self._meant(node.model, each) == info.name]
+                if meant and field not in node:
+                    message += (
+                        f"; there is an unknown key {quote(meant[0])}, which was probably meant to be it"
+                    )
+                self._findings.error(node.file, node.place(field), message)
 
     def _choice(self, node: Node, path: str, info: KeyInfo, value: Any) -> Any:
         """Put something in place of a value that is not acted on."""
@@ -526,6 +559,8 @@ class Tree:
     def _free(self, value: Any, file: str, path: str) -> Any:
         """Take a value that no model describes, with its repeated keys noted."""
         self._findings.seen(file, path)
+        if isinstance(value, str):
+            self._verbatim(value, file, path)
         if isinstance(value, Object):
             for name in value.repeated:
                 self._findings.warn(file, below(path, name), _REPEATED)
@@ -533,6 +568,11 @@ class Tree:
         if isinstance(value, list):
             return [self._free(item, file, below(path, index)) for index, item in enumerate(value)]
         return value
+
+    def _verbatim(self, text: str, file: str, path: str) -> None:
+        """Warn of what looks like a variable that somebody puts a value in place of."""
+        if "${" in text and (found := _VARIABLE.search(text)) and not path.endswith(_TEMPLATES):
+            self._findings.warn(file, path, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
 
 
 def _step(here: Any, part: str | int) -> Any:

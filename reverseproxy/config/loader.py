@@ -24,6 +24,9 @@ from reverseproxy.config._values import describe
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
 
+MAX_SIZE: Final = 64 * 1024 * 1024
+"""The largest file in bytes."""
+
 _YAML_SUFFIXES: Final = (".yaml", ".yml")
 
 
@@ -86,7 +89,7 @@ def _load(document: Object, file: str) -> Loaded:
     config = _validate(tree, findings)
     check(config, tree, findings)
     if findings.errors:
-        raise ConfigError(*findings.errors)
+        raise ConfigError(*findings.errors, warnings=findings.warnings)
     return Loaded(config, findings.warnings, findings.notes)
 
 
@@ -107,10 +110,15 @@ def _read(path: str) -> str:
     Read a text file.
 
     @raise OSError: if it can't be read.
-    @raise ValueError: if it is not UTF-8.
+    @raise ValueError: if it is not UTF-8, or larger than L{MAX_SIZE}.
     """
     try:
-        return Path(path).read_text("utf-8-sig")
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_SIZE + 1)
+        if len(content) > MAX_SIZE:
+            raise ValueError(f"is larger than {MAX_SIZE} bytes, which no configuration should be")
+        # Line ends as in any text file, for the lines in messages.
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}") from None
 

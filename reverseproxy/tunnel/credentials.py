@@ -46,6 +46,7 @@ from zope.interface import implementer
 from reverseproxy.errors import CredentialMissing
 from reverseproxy.interfaces import (
     IConnectionValidator,
+    ICredentialCheck,
     ICredentialPlugin,
     ICredentialSource,
     Identity,
@@ -251,7 +252,7 @@ class StaticValidatorPlugin:
 # static, on the agent
 
 
-@implementer(ICredentialSource)
+@implementer(ICredentialSource, ICredentialCheck)
 class _LookedUp:
     """A credential that is looked up anew for each dial."""
 
@@ -261,6 +262,10 @@ class _LookedUp:
     def fetch(self, cluster: str) -> Deferred[str]:
         """The credential as it is now; see L{ICredentialSource.fetch}."""
         return maybeDeferred(self._look_up)
+
+    def check(self) -> None:
+        """See whether there is one now; see L{ICredentialCheck.check}."""
+        self._look_up()
 
 
 def _from_file(path: str) -> str:

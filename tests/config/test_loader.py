@@ -1257,8 +1257,8 @@ class FileTests(SynchronousTestCase):
                 f"at {hosts}/a.json: domains[0]",
                 f"{hosts}/b.json: routers[0].route.timeout: {no_unit(1)}",
                 f"{hosts}/c.json: expected an object, got a list",
-                f"{hosts}/d.json: line 1, column 2: not JSON: "
-                "expecting property name enclosed in double quotes",
+                f"{hosts}/d.json: line 1, column 2: not JSON: it ends too early; "
+                "a bracket or a quotation mark is not closed, or a part is missing",
                 f"{hosts}/e.json: can't be read: Is a directory",
             },
         )
