@@ -7,7 +7,9 @@ that nothing is checked twice here.
 
 from __future__ import annotations
 
-__all__ = ["host_of", "is_unix", "join_host_port", "split_host_port"]
+__all__ = ["host_of", "is_loopback", "is_unix", "join_host_port", "split_host_port"]
+
+from ipaddress import ip_address
 
 
 def is_unix(address: str) -> bool:
@@ -38,3 +40,13 @@ def join_host_port(host: str, port: int) -> str:
 
 def _without_brackets(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if address == "localhost":
+        return True
+    try:
+        return bool(ip_address(address.strip("[]")).is_loopback)
+    except ValueError:
+        return False

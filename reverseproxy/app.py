@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["ReverseProxy"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -19,6 +19,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of
+from reverseproxy.admin import AdminServer, Inspector, LocalSource
+from reverseproxy.admin.inspector import Parts, note_change
+from reverseproxy.clock import wall_time
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
@@ -40,6 +43,7 @@ from reverseproxy.errors import ConfigError, CredentialMissing, Problem
 from reverseproxy.interfaces import ICredentialCheck, ICredentialSource
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import BuildProtocol, Listener, bind_all
+from reverseproxy.metrics import Journal, RequestTally
 from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
@@ -122,6 +126,9 @@ class ReverseProxy(Service):
         self._sweep = PeerSweep(reactor)
         self._limiter = ConnectionLimiter(reactor)
         self._client_contexts: dict[int, ClientTls] = {}
+        self._counts = config.admin is not None and bool(config.admin.bound)
+        self._tallies: dict[str, RequestTally] = {}
+        self._tunnels: dict[str, TunnelServer] = {}
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
         )
@@ -139,11 +146,57 @@ class ReverseProxy(Service):
                 share = agent if worker is None else worker.share_of_agent(agent, index)
                 if share is not None:
                     self.agents.append(self._agent(index, share))
+        self.inspector = self._inspector()
+        self.admin = self._admin_server() if worker is None else None
         if self._problems:
             self._close_access_logs()
             raise ConfigError(*self._problems)
 
     # building
+
+    def _inspector(self) -> Inspector:
+        """Make what answers questions about this process."""
+        journal = Journal(wall_time)
+        parts = Parts(
+            config=self._config,
+            clusters=self.clusters,
+            listeners=self.listeners,
+            agents=self.agents,
+            journal=journal,
+            tallies=self._tallies,
+            tunnels=self._tunnels,
+            certificates=self._certificates,
+            seconds=self._reactor.seconds,
+            stopping=lambda: self._stopping,
+        )
+        if self._counts:
+            for cluster in self.clusters:
+                cluster.on_change = partial(note_change, parts, cluster.name)
+        return Inspector(parts)
+
+    def _certificates(self) -> list[dict[str, Any]]:
+        """What is in use and has an end."""
+        return [
+            {"use": place, "name": item.name, "not_before": item.begins, "not_after": item.ends}
+            for place, item in self._reloader.dated
+        ]
+
+    def _admin_server(self) -> AdminServer | None:
+        if not self._counts:
+            return None
+        build = partial(AdminServer, self._config, self._reactor, LocalSource(self.inspector))
+        server = self._try("admin", build)
+        if server is not None and server.tls is not None:
+            self._watch(server.tls)
+        return server
+
+    def answer(self, question: str, arguments: Mapping[str, Any]) -> Any:
+        """Answer a question about this process; see L{Inspector}."""
+        return self.inspector.answer(question, arguments)
+
+    def _tally(self, listener: str) -> RequestTally | None:
+        """What counts a listener's requests, if anybody may ask."""
+        return self._tallies.setdefault(listener, RequestTally(listener)) if self._counts else None
 
     def _try(self, path: str, build: Callable[[], _T]) -> _T | None:
         """Build something; a failure is noted under its place in the document."""
@@ -318,6 +371,7 @@ class ReverseProxy(Service):
                     idle_timeout=listener.connection_idle_timeout,
                     access_log=shared.access_log,
                     random=self._random.random,
+                    tally=self._tally(listener.name),
                 )
                 return build_proxy(plan, fallback)
             case TcpProxyConfig() as tcp:
@@ -328,6 +382,7 @@ class ReverseProxy(Service):
                     clock=self._reactor,
                     idle_timeout=session_idle(tcp.idle_timeout, listener.connection_idle_timeout),
                     access_log=shared.access_log,
+                    tally=self._tally(listener.name),
                 )
                 return partial(TcpProxy, tcp_settings)
             case TunnelConfig() as tunnel:
@@ -339,6 +394,7 @@ class ReverseProxy(Service):
                     find_validator=find_validator,
                     policies=names().validators,
                 )
+                self._tunnels[listener.name] = server
                 if self._worker is not None and self._siblings is not None:
                     server.unix_prefix = f"{self._worker.number + 1}."
                     server.evict_elsewhere = partial(self._siblings.evict, listener.name)
@@ -457,6 +513,8 @@ class ReverseProxy(Service):
                 lambda config: self.listeners[config.name].privilegedStartService(),
                 self._file,
             )
+            if self.admin is not None:
+                self.admin.privilegedStartService()
         except ConfigError:
             self._bound = False
             for listener in self.listeners.values():
@@ -481,6 +539,8 @@ class ReverseProxy(Service):
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
         set_limit(self._config.server.max_unfinished_size)
+        if self.admin is not None:
+            self.admin.startService()
         self._reloader.start()
         self._sweep.start()
         self.clusters.start()
@@ -534,6 +594,8 @@ class ReverseProxy(Service):
         self._reloader.stop()
         self._sweep.stop()
         self._close_access_logs()
+        if self.admin is not None:
+            await self.admin.stopService()
         log.info("stopped")
 
     def cut_short(self) -> None:

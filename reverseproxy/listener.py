@@ -118,6 +118,7 @@ class _Accepted(Handover):
             self.transport.abortConnection()
             return
         self._listener._connections.add(self)
+        self._listener.accepted += 1
         tune(self.transport)
         if not self._secure:
             self._begin()
@@ -244,9 +245,11 @@ class Listener(Service):
 
     @ivar bound: the address it is bound to, once it is; differs from the
         configuration's for port 0.
+    @ivar accepted: how many connections it has taken.
     """
 
     bound: str | None = None
+    accepted = 0
 
     def __init__(
         self,
@@ -256,6 +259,7 @@ class Listener(Service):
         tls: ServerTls | None = None,
         listen: Listen | None = None,
         limiter: ConnectionLimiter | None = None,
+        mode: int = 0o666,
     ) -> None:
         """
         @param build: the filter; L{None} if the configuration names none that
@@ -264,6 +268,7 @@ class Listener(Service):
             has done that.
         @param limiter: decides about connections; what this process may have by itself if
             not given.
+        @param mode: the permissions of a Unix socket.
         """
         self.name = config.name
         self.config = config
@@ -273,6 +278,7 @@ class Listener(Service):
         self._listen = self._bind if listen is None else listen
         self._port: IListeningPort | None = None
         self._connections: set[_Accepted] = set()
+        self._mode = mode
         self._limiter = limiter or ConnectionLimiter(reactor)
         most, of_one = config.max_connections, config.max_connections_per_address
         self._crowds: list[Crowd[Any]] = [Crowd(most or sys.maxsize, of_one)] if most or of_one else []
@@ -283,6 +289,11 @@ class Listener(Service):
     def connections(self) -> int:
         """How many accepted connections are open."""
         return len(self._connections)
+
+    @property
+    def listening(self) -> bool:
+        """Whether it takes connections at its address now."""
+        return self._port is not None
 
     # who may stay
 
@@ -370,7 +381,7 @@ class Listener(Service):
         if self.config.network == "unix" or is_unix(address):
             path = address.removeprefix("unix:")
             remove_stale_socket(path)
-            port = self._reactor.listenUNIX(path, factory, BACKLOG)
+            port = self._reactor.listenUNIX(path, factory, BACKLOG, self._mode)
             return port
         host, number = split_host_port(address)
         if not host:

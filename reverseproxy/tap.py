@@ -31,6 +31,8 @@ from twisted.python.usage import UsageError
 from twisted.python.util import switchUID
 
 from reverseproxy import __version__, quickstart
+from reverseproxy.admin import AdminServer
+from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.app import ReverseProxy
 from reverseproxy.clock import use_monotonic_time
 from reverseproxy.config.loader import Loaded, load
@@ -284,9 +286,24 @@ class _Service(_Process, ReverseProxy):
 
 
 class _Supervising(_Process, Supervisor):
-    """The service of a process that has workers."""
+    """
+    The service of a process that has workers.
+
+    @ivar admin: answers for all of them; L{None} if nobody may ask.
+    """
 
     warnings: list[Problem]
+    admin: AdminServer | None = None
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        if self.admin is not None:
+            self.admin.startService()
+
+    def stopService(self) -> Any:
+        admin = self.admin
+        stopped = super().stopService()
+        return stopped if admin is None else stopped.addBoth(lambda _: admin.stopService())
 
 
 class _Working(ReverseProxy):
@@ -366,8 +383,11 @@ def makeService(options: Options) -> IService:
             _give_up,
             _owner(settings["user"]),
         )
+        if service.admin is not None:
+            supervising.admin = AdminServer(options.loaded.config, _reactor(), GatheredSource(supervising))
         return _ready(supervising, observer, plan, warnings, options)
     service.is_quickstart = bool(options["quickstart"])
+    service.inspector.parts.observer = observer
     return _ready(service, observer, plan, warnings, options)
 
 
@@ -423,6 +443,7 @@ def work() -> None:
         service.observer = make_observer(path, level, fmt, worker, per_hour)
     except ConfigError as error:
         _exit(sys.stderr, f"worker {worker}: {error}\n", 1)
+    service.inspector.parts.observer = service.observer
     globalLogBeginner.beginLoggingTo([service.observer])
     _signals.on(signal.SIGUSR1, service.reopen_logs)
     _signals.on(signal.SIGHUP, service.reload_certificates)

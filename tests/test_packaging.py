@@ -179,6 +179,7 @@ class MetadataTests(SynchronousTestCase):
             "hpack": "hpack",
             "httptools": "httptools",
             "idna": "idna",
+            "prometheus_client": "prometheus-client",
             "pydantic": "pydantic",
             "re2": "google-re2",
             "service_identity": "service-identity",

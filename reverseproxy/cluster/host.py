@@ -116,6 +116,7 @@ class Host(ABC):
     @ivar healthy_since: when it joined, or became healthy after that, in the
         clock's seconds.
     @ivar active: requests or sessions under way on it.
+    @ivar picked: how many there have been since it is there.
     @ivar capacity: how many of them it can carry at once; L{None}: any number.
     @ivar connections: connections to it that are open, or being made.
     @ivar max_connections: how many of them there may be; 0 for any number.
@@ -159,6 +160,7 @@ class Host(ABC):
         "load",
         "max_connections",
         "metadata",
+        "picked",
         "pools",
         "record",
         "retired",
@@ -189,6 +191,7 @@ class Host(ABC):
         self.faults = Fault(0)
         self.healthy_since = 0.0
         self.active = 0
+        self.picked = 0
         self.connections = 0
         self.max_connections = 0
         self.load: HostLoad | None = None

@@ -103,6 +103,7 @@ class Cluster:
     @ivar left: how many hosts have ever left.
     @ivar on_wait: called with each request that has begun to wait, and what it
         waits with.
+    @ivar on_change: called with C{"join"}, C{"leave"} or C{"health"}, the host, and why.
     @ivar complaints: bounds the lines about hosts that fail requests.
     @ivar watches_answers: whether answers are to be reported, rather than
         connects only; see L{report}.
@@ -110,6 +111,7 @@ class Cluster:
 
     on_wait: Callable[[PickContext | None, Deferred[Host]], object] | None = None
     on_connect: Callable[[Host, Outcome], object] | None = None
+    on_change: Callable[[str, Host, str], object] | None = None
 
     def __init__(
         self,
@@ -208,6 +210,7 @@ class Cluster:
 
     def _take(self, host: Host) -> None:
         self.active += 1
+        host.picked += 1
         host.active = active = host.active + 1
         capacity = host.capacity
         if capacity is not None and active >= capacity:
@@ -538,6 +541,8 @@ class Cluster:
             **_told_of(host),
         )
         self.wellness.joined(host)
+        if self.on_change is not None:
+            self.on_change("join", host, "")
         for task in self._tasks:
             task.joined(host)
         if not self._has_room(host):
@@ -586,6 +591,8 @@ class Cluster:
             reason=reason,
             **_told_of(host),
         )
+        if self.on_change is not None:
+            self.on_change("leave", host, reason)
         return healthy
 
     def _count_health(self, host: Host, change: int = 1) -> int:
@@ -643,6 +650,8 @@ class Cluster:
             state="healthy" if healthy else "unhealthy",
             reason=reason and f": {reason}",
         )
+        if self.on_change is not None:
+            self.on_change("health", host, reason)
         if not healthy:
             left = self._count_health(host, -1)
             self._suspend(host)

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from reverseproxy.config._admin_checks import check_admin
 from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._base import Model
 from reverseproxy.config._clusters import ClusterConfig
@@ -143,6 +144,9 @@ class _Checker:
         for index, extension in enumerate(self._config.extends):
             if extension.config is not None:
                 self._agent(("extends", index, "config"), extension.config)
+        check_admin(self._config.admin, self._tree, self._findings)
+        if self._config.admin is not None and self._config.admin.tls_context is not None:
+            self._server_tls(("admin", "tls_context"), self._config.admin.tls_context)
         self._tls_without_status()
         check_openness(self._config, self._tree, self._findings)
 

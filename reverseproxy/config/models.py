@@ -9,6 +9,9 @@ from __future__ import annotations
 
 __all__ = [
     "AccessLogConfig",
+    "AdminAddressConfig",
+    "AdminCertificateConfig",
+    "AdminConfig",
     "BoltOptions",
     "CheckConfig",
     "CidrConfig",
@@ -56,6 +59,7 @@ __all__ = [
     "PatternConfig",
     "PayloadLimitConfig",
     "PerFilterConfig",
+    "PipeConfig",
     "ProtocolOptions",
     "ProxyConfig",
     "RedirectConfig",
@@ -67,6 +71,7 @@ __all__ = [
     "RpcOptions",
     "ServerConfig",
     "SlowStartConfig",
+    "SocketAddressConfig",
     "SourceIpHashConfig",
     "StatusRangeConfig",
     "StreamFilterConfig",
@@ -86,6 +91,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import PlainValidator
 
+from reverseproxy.config._admin import (
+    AdminAddressConfig,
+    AdminCertificateConfig,
+    AdminConfig,
+    PipeConfig,
+    SocketAddressConfig,
+)
 from reverseproxy.config._agents import DynamicServerListConfig, ExtendConfig, TunnelAgentConfig
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._clusters import (
@@ -251,7 +263,7 @@ class Config(Model):
         None,
         "Where metrics go.",
         acted=False,
-        why="not acted on: there are no metrics; access logs have each request with its times",
+        why="not acted on: metrics are where admin listens, at /metrics",
     )
     dynamic_resources: Free = key(
         None,
@@ -273,12 +285,7 @@ class Config(Model):
         acted=False,
         why="not acted on: there is no xDS; the document is all of the configuration",
     )
-    admin: Free = key(
-        None,
-        "The address of the admin API: {address: {socket_address: {address, port_value}}}.",
-        acted=False,
-        why="not acted on: there is no admin API; nothing listens at this address",
-    )
+    admin: AdminConfig | None = key(None, "The admin API: probes, metrics, and what one may ask and change.")
     pprof: Free = key(
         None,
         "Profiling over HTTP: {debug, port_value, endpoint}.",

@@ -62,6 +62,7 @@ from reverseproxy.wire.unsent import UNSENT_FIELD, UNSENT_HEADER, Unsent
 from reverseproxy.wire.upgrades import agrees
 
 if TYPE_CHECKING:
+    from reverseproxy.metrics import RequestTally
     from reverseproxy.proxy.http1 import Http1Settings
 
 log = Logger(__name__)  # which a compiled module can not find out by itself
@@ -1161,6 +1162,15 @@ class Exchange(Attempts):
             request_headers=head.lookup,
             response_headers=None if response is None else response.lookup,
         )
+
+    def account(self, tally: RequestTally) -> None:
+        """Count an exchange that has ended."""
+        route = self._route
+        cluster = virtual_host = ""
+        if route is not None:
+            cluster, virtual_host = route.cluster_name, route.virtual_host
+        seconds = self._clock.seconds() - self.started
+        tally.note(cluster, virtual_host, self.status, seconds, self.received, self.sent)
 
     # time
 

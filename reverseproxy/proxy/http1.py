@@ -35,6 +35,7 @@ from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
+from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.deadlines import LOOKS
 from reverseproxy.proxy.discretion import Discretion
@@ -126,6 +127,7 @@ class Http1Settings:
     @ivar idle_timeout: seconds without a request after which a connection is
         closed; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
+    @ivar tally: counts the exchanges; L{None} if nobody asks.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar head_timeout: seconds for the head of a request to come.
     @ivar linger: seconds that a closing connection may take once the client has
@@ -156,6 +158,7 @@ class Http1Settings:
     filters: FilterChain | None = None
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    tally: RequestTally | None = None
     abort_on_half_close: bool = False
     head_timeout: float = HEAD_TIMEOUT
     linger: float = LINGER
@@ -545,7 +548,8 @@ class Http1Proxy(Switchable, Counted):
         self._exchange = None
         if self._counted is not None:
             self._count(b"")
-        if self.settings.access_log is not None:
+        settings = self.settings
+        if settings.access_log is not None or settings.tally is not None:
             self._record(exchange)
         if not keep_alive or self.draining:
             # A client that asked for the close, and has sent everything, sends no more.
@@ -621,9 +625,11 @@ class Http1Proxy(Switchable, Counted):
         self._record(exchange)
 
     def _record(self, exchange: Exchange) -> None:
-        access_log = self.settings.access_log
-        if access_log is not None:
-            access_log(exchange.record())
+        settings = self.settings
+        if settings.tally is not None:
+            exchange.account(settings.tally)
+        if settings.access_log is not None:
+            settings.access_log(exchange.record())
 
     # the timer
 

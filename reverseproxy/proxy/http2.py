@@ -609,9 +609,11 @@ class Http2Proxy(Http2Protocol):
 
     def record(self, exchange: Exchange) -> None:
         """Write an exchange that has ended to the access log."""
-        access_log = self.settings.access_log
-        if access_log is not None:
-            access_log(exchange.record())
+        settings = self.settings
+        if settings.tally is not None:
+            exchange.account(settings.tally)
+        if settings.access_log is not None:
+            settings.access_log(exchange.record())
 
     def stream_answered(self, stream: Http2Stream, exchange: Exchange) -> None:
         """An exchange is over; its response may not be sent."""

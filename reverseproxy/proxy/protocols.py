@@ -28,6 +28,7 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ProxyConfig
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy import http1_upstream, http2_upstream  # noqa: F401  they register their pools
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, detect_http1, detect_http2
@@ -61,6 +62,7 @@ class ProxyPlan:
     @ivar filters: what each request goes through; L{None} for nothing.
     @ivar idle_timeout: the listener's; L{None} if it does not say.
     @ivar access_log: called at the end of each request.
+    @ivar tally: counts the requests; L{None} if nobody asks.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     """
 
@@ -73,6 +75,7 @@ class ProxyPlan:
     idle_timeout: float | None
     access_log: Callable[[AccessRecord], None] | None
     random: Callable[[], float]
+    tally: RequestTally | None = None
 
 
 def with_idle_timeout(settings: Any, protocol: Callable[[Any, ConnectionInfo], IProtocol]) -> BuildProtocol:
@@ -118,6 +121,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         filters=plan.filters,
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
+        tally=plan.tally,
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
         stream_idle=plan.config.stream_idle_timeout or inf,
@@ -155,6 +159,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         max_frame=dialect.max_frame,
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
+        tally=plan.tally,
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
         stream_idle=plan.config.stream_idle_timeout or inf,

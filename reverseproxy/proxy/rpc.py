@@ -39,6 +39,7 @@ from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
+from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.deadlines import LOOKS, Pace
 from reverseproxy.proxy.farewell import STALL as STALL_TIMEOUT
@@ -103,6 +104,7 @@ class RpcSettings:
     @ivar idle_timeout: seconds without a byte after which a connection is
         closed, if no request is under way; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
+    @ivar tally: counts the exchanges; L{None} if nobody asks.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     @ivar request_time: seconds for all of a frame to come; infinity for any time.
@@ -125,6 +127,7 @@ class RpcSettings:
     max_frame: int = MAX_FRAME
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    tally: RequestTally | None = None
     abort_on_half_close: bool = False
     random: Callable[[], float] = random
     stream_idle: float = STALL_TIMEOUT
@@ -677,6 +680,11 @@ class RpcProxy(Rebindable, Counted):
     # logs
 
     def _record(self, exchange: RpcExchange) -> None:
+        tally = self.settings.tally
+        if tally is not None:
+            cluster = "" if exchange.cluster is None else exchange.cluster.name
+            seconds = self._clock.seconds() - exchange.started
+            tally.note(cluster, "", exchange.status, seconds, exchange.size, exchange.sent)
         access_log = self.settings.access_log
         if access_log is None:
             return

@@ -34,6 +34,7 @@ from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, Queue
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
 from reverseproxy.logs import Throttle
+from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.farewell import STALL, Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
@@ -105,6 +106,7 @@ class TcpProxySettings:
     clock: IReactorTime
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
+    tally: RequestTally | None = None
     stall: float = STALL
     complaints: Throttle = field(init=False, compare=False)
 
@@ -386,6 +388,11 @@ class TcpProxy(RelayEnd, Counted):
             pending.cancel()
         if self._watch is not None:
             self._watch.stop()
+        tally = self._settings.tally
+        if tally is not None:
+            sent = 0 if self._upstream is None else self._upstream.received
+            cluster = "" if self._cluster is None else self._cluster.name
+            tally.note(cluster, "", 0, self._clock.seconds() - self._started, self.received, sent)
         access_log = self._settings.access_log
         if access_log is not None:
             self._account(access_log)

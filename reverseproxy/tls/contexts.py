@@ -156,6 +156,11 @@ class TlsContext:
             for item, urgent in self._expiry.due(now)
         ]
 
+    @property
+    def dated(self) -> list[tuple[str, Dated]]:
+        """What is in use and has an end, each with the key that names it."""
+        return [(f"{self._where}.{item.key}", item) for item in self._expiry.items]
+
     def reload_if_changed(self) -> bool:
         """
         Make a new context if a file has changed.
@@ -329,6 +334,11 @@ class ServerTls:
         """See L{IReloadable}."""
         return [each for context in self._contexts for each in context.expiring()]
 
+    @property
+    def dated(self) -> list[tuple[str, Dated]]:
+        """See L{IReloadable}."""
+        return [each for context in self._contexts for each in context.dated]
+
 
 def _select_protocol(offered: tuple[bytes, ...], wanted: list[bytes]) -> Any:
     """
@@ -457,6 +467,11 @@ class ClientTls:
     def expiring(self) -> list[tuple[Problem, bool]]:
         """See L{IReloadable}."""
         return self._context.expiring()
+
+    @property
+    def dated(self) -> list[tuple[str, Dated]]:
+        """See L{IReloadable}."""
+        return self._context.dated
 
 
 def _can_serve(items: Sequence[Dated], now: float) -> bool:

@@ -10,9 +10,10 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from reverseproxy.errors import Problem
+from reverseproxy.tls.validity import Dated
 
 log = Logger()
 
@@ -39,6 +40,8 @@ class IReloadable(Interface):
         @return: what it is, and whether that is so already.
         """
 
+    dated: list[tuple[str, Dated]] = Attribute("What is in use and has an end, with the key that names it.")
+
 
 class CertificateReloader:
     """
@@ -64,6 +67,11 @@ class CertificateReloader:
     def add(self, context: IReloadable) -> None:
         """Look at the files of one more context."""
         self._contexts.append(context)
+
+    @property
+    def dated(self) -> list[tuple[str, Dated]]:
+        """Every certificate and revocation list that is in use, with the key that names it; each once."""
+        return list(dict.fromkeys(entry for context in self._contexts for entry in context.dated))
 
     def remove(self, context: IReloadable) -> None:
         """

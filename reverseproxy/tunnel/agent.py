@@ -406,6 +406,17 @@ class Agent(Service):
         """How many connections serve."""
         return sum(peer.serving for peer in self._peers.values())
 
+    @property
+    def by_server(self) -> dict[str, int]:
+        """How many connections serve, by server."""
+        return {peer.name: peer.serving for peer in self._peers.values()}
+
+    @property
+    def unserved(self) -> list[str]:
+        """The servers to which no connection serves; "any server" if there is none to dial."""
+        by_server = self.by_server
+        return [name for name, serving in by_server.items() if not serving] if by_server else ["any server"]
+
     def startService(self) -> None:
         """Find the servers and dial them."""
         super().startService()  # type: ignore[no-untyped-call]

@@ -31,6 +31,7 @@ from reverseproxy.crowd import Crowd, Descriptors, crowd_address
 from reverseproxy.errors import FrameError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, IExpendable
 from reverseproxy.logs import Throttle
+from reverseproxy.metrics import TunnelTally
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.sockets import tune
 from reverseproxy.transport.mux import MuxSession
@@ -46,6 +47,7 @@ from reverseproxy.tunnel.handshake import (
 )
 from reverseproxy.tunnel.joins import JoinGate
 from reverseproxy.tunnel.quotas import NOBODY, Quotas
+from reverseproxy.tunnel.refusals import note_refusal
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 from reverseproxy.wire.extra import CloseProof
@@ -99,6 +101,7 @@ class TunnelServer:
     @ivar evict_elsewhere: lets other workers close what is not held here, given
         a cluster, addresses, and who asks; gives the addresses that were.
         L{None} if there are none.
+    @ivar tally: counts joins, and keeps those that were refused.
     @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
         address, from those of others.
     """
@@ -129,6 +132,7 @@ class TunnelServer:
         }
         self.listener = listener
         self.config = config
+        self.tally = TunnelTally()
         self.clusters = clusters
         self.clock = clock
         self.registry: Registry[ReverseHost | MuxHost] = Registry()
@@ -245,6 +249,8 @@ class TunnelConnection(Handover, Counted):
         self._place = NOBODY
         self._publishing: IDelayedCall | None = None
         self._futile = 0
+        self._began = 0.0
+        self._init: ConnectionInit | None = None
 
     # IExpendable
 
@@ -266,6 +272,7 @@ class TunnelConnection(Handover, Counted):
             self._surplus.append(data)  # at most what was read before reading was paused
             return
         if self._deadline is None:
+            self._began = self._server.clock.seconds()
             self._deadline = self._server.clock.callLater(
                 self._server.config.handshake_timeout, self.drop, "the handshake took too long"
             )
@@ -351,6 +358,7 @@ class TunnelConnection(Handover, Counted):
 
     async def _admit(self, init: ConnectionInit) -> None:
         admission = self._server.admission
+        self._init = init
         checked = admission.check_policy(init)
         if isinstance(checked, Refusal):
             self._refuse(checked)
@@ -401,7 +409,7 @@ class TunnelConnection(Handover, Counted):
         elif accepted.announcement is not None:
             return Refusal(Status.UNKNOWN, reason, QUOTA_PAUSE, reason)
         else:
-            self.drop(reason)
+            self.drop(reason, "too_many")
         return None
 
     def _leave_place(self) -> None:
@@ -427,18 +435,21 @@ class TunnelConnection(Handover, Counted):
                 Status.UNKNOWN, f"too many join at once, it is to come back in {-wait:.1f} s", -wait
             )
         elif wait < 0:
-            self.drop("too many join at once")
+            self.drop("too many join at once", "too_many")
         return None
 
     def _refuse(self, refusal: Refusal) -> None:
         if refusal.status is Status.CREDENTIAL_REJECTED:
             self._count_refusal()
         self.transport.write(encode(refusal.response()))
-        self.drop(f"refused with status {refusal.status.value}: {refusal.reason}")
+        result = "too_many" if refusal.retry_after else refusal.status.name.lower()
+        self.drop(f"refused with status {refusal.status.value}: {refusal.reason}", result)
 
     def _join(self, accepted: Accepted) -> None:
         server = self._server
         self._settle()
+        server.tally.joined(accepted.cluster)
+        server.tally.handshakes.note(server.clock.seconds() - self._began)
         self.vouched()
         announcement = accepted.announcement
         mux, window = "", 0
@@ -559,11 +570,17 @@ class TunnelConnection(Handover, Counted):
 
     # ending
 
-    def drop(self, reason: str) -> None:
-        """Close the connection, with the reason in the log."""
+    def drop(self, reason: str, result: str = "failed") -> None:
+        """
+        Close the connection, with the reason in the log.
+
+        @param result: what has become of its attempt to join, in a word.
+        """
         if self._over:
             return
         self._settle()
+        server = self._server
+        note_refusal(server.tally, server.clusters, server.listener, self._info, self._init, result, reason)
         self._server.complain("{listener}: {peer} closed: {reason}", peer=self._info.remote, reason=reason)
         self.transport.resumeProducing()
         self._closing = self._server.clock.callLater(LINGER, self.transport.abortConnection)

@@ -12,6 +12,10 @@ processes nor on a disk.  Then there are messages, both ways:
     {"do": "finish"}                    all others have finished theirs, too
     {"do": "reload"}                    look for new certificates
     {"do": "reopen"}                    open log files anew
+    {"do": "answer", "number": 7,       a question, for whoever asks the supervisor
+     "question": "metrics",
+     "arguments": {}}
+                                        {"is": "answer", "number": 7, "value": ...}, or with a "problem"
                                         {"is": "ready"}
                                         {"is": "draining"}   of itself, as somebody has told it
                                         {"is": "drained"}    waits for "finish"

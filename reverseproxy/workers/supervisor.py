@@ -33,6 +33,7 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.listener import bind_all, format_address
+from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
 from reverseproxy.workers.links import socket_path
 from reverseproxy.workers.messages import Message
@@ -83,6 +84,7 @@ class Slot:
     @ivar ready: whether the worker accepts connections.
     @ivar drained: whether it waits for the others to finish.
     @ivar failures: how often it has ended soon, in a row.
+    @ivar restarts: how often it was started anew.
     """
 
     def __init__(self, number: int) -> None:
@@ -93,6 +95,7 @@ class Slot:
         self.ready = False
         self.drained = False
         self.failures = 0
+        self.restarts = 0
         self.started = 0.0
         self.restart: IDelayedCall | None = None
 
@@ -151,6 +154,25 @@ class Supervisor(Service):
         self._settled = False  # all workers have been ready once
         self._stopped: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
+        self._inquiry = Inquiry(reactor)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stopped is not None
+
+    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[WorkerAnswer]]:
+        """
+        Ask all workers; those that are not there, or not yet, are named as such.
+
+        @param question: one that the workers' service knows how to answer.
+        @param arguments: what JSON has.
+        @return: one answer for each worker, in their order; never fails.
+        """
+        there = [slot for slot in self.slots if slot.ready]
+        missing = [WorkerAnswer(slot.name, None, "is not ready") for slot in self.slots if not slot.ready]
+        asked = self._inquiry.ask(there, question, arguments)
+        return asked.addCallback(lambda answers: sorted([*answers, *missing], key=lambda each: each.worker))
 
     # binding
 
@@ -303,6 +325,8 @@ class Supervisor(Service):
             case "draining":
                 slot.ready = False
                 self._share_out()
+            case "answer":
+                self._inquiry.answered(slot.name, message)
             case "drained":
                 slot.drained = True
                 self._look_for_drained()
@@ -324,6 +348,7 @@ class Supervisor(Service):
         slot.process = slot.control = None
         was_ready, slot.ready = slot.ready, False
         how = _how(reason)
+        self._inquiry.gone(slot.name)
         if self._stopped is not None:
             if how:
                 log.error("worker {number}, process {pid}, {how}", number=slot.name, pid=pid, how=how)
@@ -360,6 +385,7 @@ class Supervisor(Service):
             how=how or "has ended, as it was told",
             pause=pause,
         )
+        slot.restarts += 1
         slot.restart = self._reactor.callLater(pause, self._start, slot)
 
     def _tell(self, message: Message) -> None:

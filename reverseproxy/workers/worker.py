@@ -87,8 +87,8 @@ class Worker:
         """
         Link to the siblings, and do what the supervisor says.
 
-        @param service: has C{terminate}, C{cut_short}, C{reload_certificates}
-            and C{reopen_logs}.
+        @param service: has C{terminate}, C{cut_short}, C{reload_certificates},
+            C{reopen_logs} and C{answer}.
         """
         self._service = service
         self._watch(self._setup.watch)
@@ -158,6 +158,18 @@ class Worker:
                 self._service.reload_certificates()
             case "reopen":
                 self._service.reopen_logs()
+            case "answer":
+                self._answer(message)
+
+    def _answer(self, message: Message) -> None:
+        """Answer a question; one that can't be answered costs nothing but an answer."""
+        number = message["number"]
+        try:
+            value = self._service.answer(message["question"], message["arguments"])
+            self._control.send({"is": "answer", "number": number, "value": value})
+        except Exception as error:
+            log.failure("a question of the supervisor could not be answered")
+            self._control.send({"is": "answer", "number": number, "problem": f"failed: {error}"[:500]})
 
     def _orphaned(self) -> None:
         self.let_finish()

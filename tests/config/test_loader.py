@@ -696,7 +696,6 @@ class WarningTests(SynchronousTestCase):
 
     def test_not_acted_on(self) -> None:
         for place, value, reason in [
-            ("admin", {"address": {}}, "there is no admin API; nothing listens at this address"),
             ("pid", "/run/x", "twistd writes that file, where its option --pidfile says"),
             (
                 f"{CLUSTER}.spec",
@@ -1011,7 +1010,12 @@ class MosnSampleTests(SynchronousTestCase):
         )
         self.assertEqual(
             warnings(document),
-            ["admin: not acted on: there is no admin API; nothing listens at this address"],
+            [
+                "admin.address.socket_address.address: the admin API listens at 127.0.0.1 instead of "
+                '"0.0.0.0": '
+                "for others than this machine, it takes tls_context with status: true and tokens_file or "
+                "certificates"
+            ],
         )
 
     def test_tcp(self) -> None:

@@ -1,0 +1,162 @@
+"""
+The metrics of one process: what has been counted, under its names.
+
+Names of clusters, listeners and virtual hosts come from the configuration, and
+reasons from short lists, so that the number of series is bounded.
+"""
+
+from __future__ import annotations
+
+__all__ = ["agent_families", "cluster_families", "listener_families", "process_families"]
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from reverseproxy import __version__
+from reverseproxy.admin.families import Family
+from reverseproxy.cluster.host import Fault, Host
+
+if TYPE_CHECKING:
+    from reverseproxy.admin.inspector import Parts
+
+PREFIX: Final = "reverseproxy_"
+
+
+def _family(name: str, kind: str, text: str, *labels: str) -> Family:
+    return Family(PREFIX + name, kind, text, labels)
+
+
+def process_families(parts: Parts) -> Iterator[Family]:
+    """What is there once in each process."""
+    build = _family("build_info", "largest", "The version of this program.", "version")
+    build.add(1, __version__)
+    yield build
+    up = _family("uptime_seconds", "largest", "How long the oldest process has been running.")
+    up.add(round(parts.seconds() - parts.started, 3))
+    yield up
+    expiry = _family(
+        "certificate_not_after_timestamp_seconds", "largest", "When a certificate expires.", "use", "name"
+    )
+    for certificate in parts.certificates():
+        expiry.add(certificate["not_after"], certificate["use"], certificate["name"])
+    yield expiry
+
+
+def listener_families(parts: Parts) -> Iterator[Family]:
+    """What is there once for each listener: connections, requests and sessions."""
+    connections = _family("listener_connections", "gauge", "Accepted connections that are open.", "listener")
+    accepted = _family("listener_connections_total", "counter", "Connections accepted.", "listener")
+    for listener in parts.listeners.values():
+        connections.add(listener.connections, listener.config.name)
+        accepted.add(listener.accepted, listener.config.name)
+    yield connections
+    yield accepted
+    where = ("listener", "virtual_host", "cluster")
+    requests = _family(
+        "http_requests_total",
+        "counter",
+        "Requests, and TCP sessions, that have ended; code_class is none where there was no status.",
+        *where,
+        "code_class",
+    )
+    durations = _family(
+        "http_request_duration_seconds",
+        "histogram",
+        "From the first byte of a request to the last of its response.",
+        "listener",
+        "cluster",
+    )
+    sizes = _family(
+        "bytes_total",
+        "counter",
+        "Bytes of bodies and sessions: received from clients, and sent.",
+        "listener",
+        "direction",
+    )
+    for tally in parts.tallies.values():
+        for (cluster, virtual_host), cell in tally.cells.items():
+            durations.add(cell.durations, tally.listener, cluster)
+            sizes.add(cell.received, tally.listener, "received")
+            sizes.add(cell.sent, tally.listener, "sent")
+            for hundred, number in enumerate(cell.classes):
+                if number:
+                    code = f"{hundred}xx" if hundred else "none"
+                    requests.add(number, tally.listener, virtual_host, cluster, code)
+    yield requests
+    yield durations
+    yield sizes
+
+
+def _state(host: Host) -> str:
+    if host.healthy:
+        return "healthy"
+    return "ejected" if host.faults == Fault.EJECTED else "unhealthy"
+
+
+def cluster_families(parts: Parts) -> Iterator[Family]:
+    """What is there once for each cluster: hosts, requests under way, agents."""
+    hosts = _family(
+        "hosts", "gauge", "Hosts of this process, by state; a worker's own only.", "cluster", "state"
+    )
+    active = _family("http_requests_in_flight", "gauge", "Requests and sessions under way.", "cluster")
+    pending = _family("cluster_pending_requests", "gauge", "Requests that wait for a host.", "cluster")
+    retries = _family("cluster_retries_in_flight", "gauge", "Retries under way.", "cluster")
+    ejections = _family(
+        "ejections_total", "counter", "How often hosts were left out for failures.", "cluster"
+    )
+    connections = _family(
+        "tunnel_connections", "gauge", "Connections that agents have brought.", "cluster", "mode"
+    )
+    streams = _family("tunnel_streams", "gauge", "Streams on such connections.", "cluster")
+    agents = _family("tunnel_agents", "distinct", "Agents that have joined.", "cluster")
+    for cluster in parts.clusters:
+        name = cluster.name
+        active.add(cluster.active, name)
+        pending.add(cluster.waiting, name)
+        retries.add(cluster.retries, name)
+        ejections.add(cluster.ejector.total, name)
+        known = set()
+        for state in ("healthy", "unhealthy", "ejected"):
+            hosts.add(0, name, state)
+        for host in cluster.hosts.values():
+            if host.relayed:
+                continue
+            hosts.add(1, name, _state(host))
+            if host.identity is not None:
+                carried = getattr(host, "streams", None)
+                connections.add(1, name, "plain" if carried is None else "streams")
+                streams.add(carried or 0, name)
+                known.add(host.identity.agent_id or host.address.rpartition(":")[0])
+        agents.add(sorted(known), name)
+    yield from (hosts, active, pending, retries, ejections, connections, streams, agents)
+    joins = _family("tunnel_joins_total", "counter", "Attempts of agents to join.", "cluster", "result")
+    leaves = _family(
+        "tunnel_leaves_total", "counter", "Connections of agents that have left.", "cluster", "reason"
+    )
+    handshakes = _family(
+        "tunnel_handshake_duration_seconds", "histogram", "From an agent's first byte until it had joined."
+    )
+    waiting = _family("tunnel_connections_pending", "gauge", "Connections that have not joined.", "listener")
+    for name, server in parts.tunnels.items():
+        waiting.add(len(server.pending), name)
+        handshakes.add(server.tally.handshakes)
+        for (cluster_name, result), number in server.tally.joins.items():
+            joins.add(number, cluster_name, result)
+    for (cluster_name, reason), number in parts.leaves.leaves.items():
+        leaves.add(number, cluster_name, reason)
+    yield from (joins, leaves, handshakes, waiting)
+
+
+def agent_families(parts: Parts) -> Iterator[Family]:
+    """What is there once for each server that an agent of this process dials."""
+    wanted = _family(
+        "agent_connections_wanted", "gauge", "Connections that there should be.", "cluster", "server"
+    )
+    serving = _family("agent_connections_serving", "gauge", "Connections that serve.", "cluster", "server")
+    for agent in parts.agents:
+        config = agent.plan.config
+        for server, number in agent.by_server.items():
+            wanted.add(config.connection_num, config.cluster, server)
+            serving.add(number, config.cluster, server)
+    yield wanted
+    yield serving

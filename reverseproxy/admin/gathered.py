@@ -1,0 +1,46 @@
+"""All workers, as one that can be asked."""
+
+from __future__ import annotations
+
+__all__ = ["GatheredSource"]
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from reverseproxy.admin.sources import Answer
+from reverseproxy.workers.supervisor import Supervisor
+
+
+class GatheredSource:
+    """Asks the workers of a supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    @property
+    def draining(self) -> bool:
+        """See L{reverseproxy.admin.sources.ISource}."""
+        return self._supervisor.stopping
+
+    def facts(self) -> Mapping[str, Any]:
+        """See L{reverseproxy.admin.sources.ISource}."""
+        return {
+            "workers": [
+                {
+                    "worker": slot.name,
+                    "pid": slot.pid,
+                    "ready": slot.ready,
+                    "restarts": slot.restarts,
+                }
+                for slot in self._supervisor.slots
+            ]
+        }
+
+    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
+        """See L{reverseproxy.admin.sources.ISource}."""
+        asked = self._supervisor.ask(question, arguments)
+        return asked.addCallback(
+            lambda answers: [Answer(each.worker, each.value, each.problem) for each in answers]
+        )

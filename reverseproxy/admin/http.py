@@ -1,0 +1,272 @@
+"""
+Requests to the admin API, on Twisted's HTTP server.
+
+A request has a small body or none, and its answer is made in one piece, but for
+those that are a stream of events.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_BODY", "Call", "Handler", "Problem", "Reply", "Stream", "make_factory"]
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request
+
+from reverseproxy.interfaces import ConnectionInfo
+
+log = Logger()
+
+MAX_BODY: Final = 65536
+"""Bytes of a request's body."""
+
+IDLE: Final = 60.0
+"""Seconds without a request after which a connection is closed."""
+
+JSON: Final = "application/json"
+TEXT: Final = "text/plain; charset=utf-8"
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """
+    A request.
+
+    @ivar method: in upper case.
+    @ivar path: the path, decoded, without the query.
+    @ivar parts: its segments, decoded one by one.
+    @ivar query: by name; the last one of a name counts.
+    @ivar queries: all of them, in order.
+    @ivar headers: finds a field; empty if there is none.
+    """
+
+    method: str
+    path: str
+    parts: tuple[str, ...]
+    query: Mapping[str, str]
+    queries: tuple[tuple[str, str], ...]
+    headers: Callable[[str], str]
+    body: bytes
+    info: ConnectionInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer in one piece."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: Any, status: int = 200) -> Reply:
+        """Answer with JSON."""
+        return cls(status, json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n")
+
+    @classmethod
+    def text(cls, text: str, status: int = 200) -> Reply:
+        """Answer with text."""
+        return cls(status, text.encode("utf-8", "backslashreplace"), TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """
+    An answer that goes on.
+
+    @ivar begin: called with what writes a part, and says whether more of it is
+        wanted now; gives what is to be called when the client has gone.
+    """
+
+    begin: Callable[[Callable[[bytes], bool]], Callable[[], object]]
+    content_type: str = "text/event-stream"
+
+
+class Problem(Exception):
+    """
+    What is wrong with a request, for whoever has sent it.
+
+    @ivar status: what to answer.
+    """
+
+    def __init__(self, status: int, reason: str, **headers: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def reply(self) -> Reply:
+        """The answer: problem details, as RFC 9457 has them."""
+        body = {"title": str(self), "status": self.status}
+        return Reply(
+            self.status, json.dumps(body).encode("ascii") + b"\n", "application/problem+json", self.headers
+        )
+
+
+Handler = Callable[[Call], Awaitable["Reply | Stream"]]
+
+
+class AdminRequest(Request):
+    """One request; the channel makes it, and calls L{process} when all of it has come."""
+
+    def __init__(self, handler: Handler, info: ConnectionInfo, *args: Any) -> None:
+        super().__init__(*args)
+        self._handler = handler
+        self._info = info
+        self._body = BytesIO()
+        self._left = MAX_BODY
+        self._wants = True
+        self._on_gone: Callable[[], object] | None = None
+
+    @property
+    def _twisted(self) -> Any:
+        """Itself, for calls to methods of Twisted's that have no types."""
+        return self
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
+        """Keep the body in memory, as it is small; what is more is not kept."""
+        self.content = self._body = BytesIO()
+        self._left = MAX_BODY if length is None or length <= MAX_BODY else -1
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """A part of the body has come."""
+        if self._left < 0:
+            return
+        self._left -= len(data)
+        if self._left >= 0:
+            self._body.write(data)
+
+    def process(self) -> None:
+        """Answer."""
+        self.notifyFinish().addBoth(self._ended)
+        Deferred.fromCoroutine(self._respond()).addErrback(self._failed)
+
+    def _ended(self, _: Any) -> None:
+        gone, self._on_gone = self._on_gone, None
+        if gone is not None:
+            gone()
+
+    async def _respond(self) -> None:
+        try:
+            if self._left < 0:
+                raise Problem(413, f"the body is larger than {MAX_BODY} bytes")
+            reply = await self._handler(self._call())
+        except Problem as problem:
+            reply = problem.reply()
+        if self._disconnected or self.channel is None:
+            return
+        if isinstance(reply, Reply):
+            self._answer(reply)
+        else:
+            self._stream(reply)
+
+    def _call(self) -> Call:
+        raw_path, _, raw_query = self.uri.decode("ascii", "replace").partition("?")
+        if not raw_path.startswith("/"):
+            raise Problem(400, "the target of a request must begin with a slash")
+        try:
+            queries = parse_qsl(raw_query, keep_blank_values=True, max_num_fields=100)
+        except ValueError:
+            raise Problem(400, "the query has too many parameters") from None
+
+        def header(name: str) -> str:
+            value = self.getHeader(name)
+            return "" if value is None else str(value)
+
+        return Call(
+            self.method.decode("ascii", "replace"),
+            unquote(raw_path),
+            tuple(unquote(part) for part in raw_path[1:].split("/")),
+            dict(queries),
+            tuple(queries),
+            header,
+            self._body.getvalue(),
+            self._info,
+        )
+
+    def _begin(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
+        self.setResponseCode(status)
+        for name, value in {**_HEADERS, "Content-Type": content_type, **headers}.items():
+            self._twisted.setHeader(name.encode("ascii"), value.encode("latin-1", "replace"))
+
+    def _answer(self, reply: Reply) -> None:
+        self._begin(reply.status, reply.content_type, reply.headers)
+        self._twisted.setHeader(b"Content-Length", b"%d" % len(reply.body))
+        self._twisted.write(reply.body)
+        self._twisted.finish()
+
+    def _stream(self, stream: Stream) -> None:
+        self._begin(200, stream.content_type, {})
+        if self.method == b"HEAD":
+            self._twisted.finish()
+            return
+        channel: Any = self.channel
+        channel.setTimeout(None)  # it is never idle
+        self._twisted.registerProducer(self, True)
+        self._on_gone = stream.begin(self._part)
+
+    def _part(self, data: bytes) -> bool:
+        if not self._disconnected:
+            self._twisted.write(data)
+        return self._wants
+
+    # IPushProducer: we are the producer of a stream
+
+    def pauseProducing(self) -> None:
+        """The client does not take what there is."""
+        self._wants = False
+
+    def resumeProducing(self) -> None:
+        """It takes more."""
+        self._wants = True
+
+    def stopProducing(self) -> None:
+        """It has gone."""
+        self._wants = False
+
+    def _failed(self, reason: Failure) -> None:
+        log.failure(
+            "the admin API failed to answer {path}", reason, path=self.path.decode("ascii", "replace")
+        )
+        if not self._disconnected and not self.startedWriting:
+            self._answer(Problem(500, "the request failed on our side; the log says why").reply())
+
+
+class _NoLog:
+    """What a channel tells of each request; those that change something are in the audit."""
+
+    def log(self, request: Request) -> None:
+        """Keep nothing."""
+
+
+def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[ConnectionInfo], HTTPChannel]:
+    """Make what makes the protocol of one connection."""
+    factory = _NoLog()
+
+    def build(info: ConnectionInfo) -> HTTPChannel:
+        channel: Any = HTTPChannel()
+        channel.factory = factory
+        channel.timeOut = IDLE
+        channel.callLater = reactor.callLater
+        channel.requestFactory = partial(AdminRequest, handler, info)
+        made: HTTPChannel = channel
+        return made
+
+    return build

@@ -1,0 +1,43 @@
+"""A configuration without its secrets: pure."""
+
+from __future__ import annotations
+
+__all__ = ["REDACTED", "redact"]
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+REDACTED: Final = "[redacted]"
+
+_SECRET: Final = re.compile(
+    r"password|passwd|passphrase|secret|token|credential_config|authorization|cookie|private_?key|api_?key",
+    re.IGNORECASE,
+)
+_HARMLESS: Final = re.compile(r"_?(?:file|path|policy|policies)$", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"(://)[^/@\s]+@")
+
+
+def redact(value: Any) -> Any:
+    """
+    Leave out what must not be shown: keys, tokens, passwords.
+
+    Of keys that are named like secrets nothing is shown, whatever they hold;
+    names of files are shown, and so is the certificate that belongs to a key.
+    """
+    if isinstance(value, Mapping):
+        return {name: _of_key(str(name), item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item) for item in value]
+    if isinstance(value, str):
+        if "PRIVATE KEY" in value:
+            return REDACTED
+        return _USERINFO.sub(rf"\1{REDACTED}@", value)
+    return value
+
+
+def _of_key(name: str, value: Any) -> Any:
+    if _SECRET.search(name) and not _HARMLESS.search(name):
+        is_path = name == "private_key" and isinstance(value, str) and "-----BEGIN" not in value
+        return value if is_path or value in (None, "", (), [], {}) else REDACTED
+    return redact(value)

@@ -1,0 +1,211 @@
+"""The admin API as a service: it listens, asks who calls, and sends them where they want."""
+
+from __future__ import annotations
+
+__all__ = ["AdminServer"]
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from reverseproxy.addresses import is_loopback
+from reverseproxy.admin import probes
+from reverseproxy.admin.access import Access, Caller, Role
+from reverseproxy.admin.exposition import expose
+from reverseproxy.admin.families import Family, merge
+from reverseproxy.admin.http import Call, Problem, Reply, Stream, make_factory
+from reverseproxy.admin.mosn import MosnPaths
+from reverseproxy.admin.sources import ISource
+from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
+from reverseproxy.errors import ConfigError
+from reverseproxy.errors import Problem as ConfigProblem
+from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.listener import Listener, ListenerFailed
+from reverseproxy.tls import ServerTls
+
+log = Logger()
+
+NAME: Final = "admin"
+"""What its listener is called in the log."""
+
+MOST_CONNECTIONS: Final = 256
+"""Connections to the admin API at once."""
+
+_PROBES: Final = frozenset({"healthz", "livez", "readyz"})
+_SAFE: Final = frozenset({"GET", "HEAD"})
+
+
+class AdminServer(Service):
+    """
+    Answers at the address of the configuration's C{admin}.
+
+    @ivar listener: the port.
+    @ivar tls: its contexts, to be kept up with their files; L{None} for plaintext.
+    """
+
+    def __init__(self, config: Config, reactor: Any, source: ISource) -> None:
+        """
+        @raise ConfigError: if its files can't be used.
+        """
+        admin = config.admin
+        assert admin is not None
+        self._config = config
+        self._admin: AdminConfig = admin
+        self._source = source
+        self._reactor = reactor
+        try:
+            self._access = Access(admin)
+        except ValueError as error:
+            raise ConfigError(ConfigProblem("", "admin.tokens_file", str(error))) from None
+        context = admin.tls
+        self.tls = None if context is None else ServerTls([context], "admin.tls_context")
+        self._mosn = MosnPaths(config, source)
+        self.listener = self._listen(admin)
+        self._local = admin.address is not None and admin.address.pipe is None and not admin.authenticates
+
+    def _listen(self, admin: AdminConfig) -> Listener:
+        bound = admin.bound
+        where = ListenerConfig(
+            name=NAME,
+            address=bound.removeprefix("unix:"),
+            network="unix" if bound.startswith("unix:") else "tcp",
+            bind_port=True,
+            max_connections=MOST_CONNECTIONS,
+        )
+        build: Callable[..., Any] = make_factory(self._handle, self._reactor)
+        mode = 0o600
+        if admin.address is not None and admin.address.pipe is not None:
+            mode = admin.address.pipe.mode
+        return Listener(where, build, self._reactor, self.tls, None, ConnectionLimiter(self._reactor), mode)
+
+    # running
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind.
+
+        @raise ConfigError: if that can't be done.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        try:
+            self.listener.privilegedStartService()
+        except ListenerFailed as error:
+            raise ConfigError(ConfigProblem("", "admin.address", str(error))) from None
+
+    def startService(self) -> None:
+        """Bind, if that has not been done."""
+        self.privilegedStartService()
+        super().startService()  # type: ignore[no-untyped-call]
+        self.listener.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Close all connections."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return self.listener.stopService()
+
+    # answering
+
+    async def _handle(self, call: Call) -> Reply | Stream:
+        """
+        Answer a request.
+
+        @raise Problem: if it is not to be answered.
+        """
+        self._check_host(call)
+        if call.parts[0] in _PROBES and len(call.parts) == 1:
+            return await self._probe(call)
+        caller = self._access.judge(call.info, call.headers("authorization"))
+        needed = Role.READ if call.method in _SAFE else Role.OPERATE
+        if caller.role < needed:
+            raise self._refusal(caller, needed)
+        return await self._route(call, caller)
+
+    def _check_host(self, call: Call) -> None:
+        """
+        Refuse what a browser was made to send here by a page of somebody else.
+
+        Where everybody on this machine may ask, a name that leads here, but is
+        none of this machine's, is that of a page that has rebound it.
+        """
+        if not self._local:
+            return
+        host = call.headers("host")
+        name = host if host.endswith("]") else host.rpartition(":")[0] if host[-6:].count(":") else host
+        if host and not is_loopback(name):
+            raise Problem(421, "the Host is none of this machine's: use localhost or 127.0.0.1")
+
+    def _refusal(self, caller: Caller, needed: Role) -> Problem:
+        if caller.role is Role.NOBODY:
+            return Problem(401, caller.hint, WWW_Authenticate='Bearer realm="reverseproxy"')
+        return Problem(403, f"this takes the role {needed.name.lower()}: {caller.hint}")
+
+    async def _probe(self, call: Call) -> Reply:
+        if call.method not in _SAFE:
+            raise Problem(405, "use GET", Allow="GET, HEAD")
+        if call.parts[0] != "readyz":
+            return probes.healthy()
+        may_know = self._access.judge(call.info, call.headers("authorization")).role >= Role.READ
+        reasons = ["stopping: what is under way is finished"] if self._source.draining else []
+        return probes.ready(await self._source.ask("ready", {}), reasons, may_know)
+
+    async def _route(self, call: Call, caller: Caller) -> Reply | Stream:
+        match call.parts:
+            case ("metrics",):
+                self._only(call, "GET")
+                return await self._metrics(call)
+            case ("api", "v1", name):
+                self._only(call, "POST" if name == "update_loglevel" else "GET")
+                if name == "update_loglevel":
+                    log.info(
+                        "audit: {caller} sets the level of the log: {body}",
+                        caller=caller.name,
+                        body=call.body,
+                    )
+                return await self._mosn.answer(call)
+            case ("",):
+                self._only(call, "GET")
+                return Reply.text("".join(f"{path}\n" for path in PATHS))
+        raise Problem(404, "no such path")
+
+    @staticmethod
+    def _only(call: Call, method: str) -> None:
+        if call.method != method and not (method == "GET" and call.method == "HEAD"):
+            raise Problem(405, f"use {method}", Allow="GET, HEAD" if method == "GET" else method)
+
+    async def _metrics(self, call: Call) -> Reply:
+        answers = await self._source.ask("metrics", {})
+        families = merge(answer.value for answer in answers if answer.value is not None)
+        workers = self._source.facts()["workers"]
+        if workers:
+            up = Family("reverseproxy_worker_up", "gauge", "Whether a worker has answered.", ("worker",))
+            restarts = Family(
+                "reverseproxy_worker_restarts_total",
+                "counter",
+                "How often a worker was started anew.",
+                ("worker",),
+            )
+            good = {answer.worker for answer in answers if answer.value is not None}
+            for worker in workers:
+                up.add(int(worker["worker"] in good), str(worker["worker"]))
+                restarts.add(worker["restarts"], str(worker["worker"]))
+            families += [up, restarts]
+        body, content_type = expose(families, call.headers("accept"))
+        return Reply(200, body, content_type)
+
+
+PATHS: Final = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/api/v1/version",
+    "/api/v1/config_dump",
+    "/api/v1/stats",
+    "/api/v1/stats_glob",
+    "/api/v1/states",
+    "/api/v1/get_loglevel",
+    "/api/v1/update_loglevel",
+)
+"""What there is."""

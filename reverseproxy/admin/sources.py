@@ -1,0 +1,72 @@
+"""Whom the admin API asks: one process, or several."""
+
+from __future__ import annotations
+
+__all__ = ["Answer", "ISource", "LocalSource"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+
+from reverseproxy.admin.inspector import Inspector
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What one process has answered.
+
+    @ivar worker: its number, from 1; 0 for a process that is no worker.
+    @ivar value: what JSON has; L{None} if it has not answered.
+    @ivar problem: why not; else empty.
+    """
+
+    worker: int
+    value: Any = None
+    problem: str = ""
+
+
+class ISource(Protocol):
+    """Somebody who can be asked."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the whole of it is about to end."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """
+        What is known without asking.
+
+        C{workers}: a list of what is known of each worker; empty without workers.
+        """
+
+    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
+        """
+        Ask every process.
+
+        @param question: one that L{Inspector.answer} knows.
+        @param arguments: what JSON has.
+        @return: never fails.
+        """
+
+
+class LocalSource:
+    """The only process that there is."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+
+    @property
+    def draining(self) -> bool:
+        """See L{ISource}."""
+        return self._inspector.draining
+
+    def facts(self) -> Mapping[str, Any]:
+        """See L{ISource}."""
+        return {"workers": []}
+
+    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
+        """See L{ISource}."""
+        return succeed([Answer(0, self._inspector.answer(question, arguments))])

@@ -1,0 +1,78 @@
+"""What can only be seen of the C{admin} of a configuration as a whole."""
+
+from __future__ import annotations
+
+__all__ = ["check_admin"]
+
+from typing import Final
+
+from reverseproxy.addresses import is_loopback
+from reverseproxy.config._admin import AdminConfig
+from reverseproxy.config._findings import Findings
+from reverseproxy.config._tree import Location, Node, Tree
+from reverseproxy.config._values import quote
+
+_PLACE: Final[Location] = ("admin",)
+_ADDRESS: Final[Location] = ("admin", "address")
+_OURS: Final = ("tls_context", "tokens_file", "certificates")
+
+
+def check_admin(admin: AdminConfig | None, tree: Tree, findings: Findings) -> None:
+    """
+    See to it that nobody is let in who should not be.
+
+    @param admin: the model, without what is wrong by itself.
+    @param tree: the document.
+    @param findings: where to add what is found.
+    """
+    if admin is None or tree.get(_PLACE) is None:
+        return
+
+    def error(location: Location, message: str) -> None:
+        findings.error(*tree.locate(location), message)
+
+    def warn(location: Location, message: str) -> None:
+        findings.warn(*tree.locate(location), message)
+
+    where = admin.address
+    if where is None or (where.socket_address is None and where.pipe is None):
+        warn(_ADDRESS, "has neither socket_address nor pipe: there is no admin API")
+        return
+    if where.socket_address is not None and where.pipe is not None:
+        error(_ADDRESS, "socket_address and pipe can't be used together; write one of them")
+        return
+    tls = admin.tls
+    if admin.certificates and (tls is None or not tls.verify_client or not tls.ca_cert):
+        error(
+            ("admin", "certificates"),
+            "no certificate would be verified: write tls_context with status, verify_client and ca_cert",
+        )
+    if tls is not None and tls.fall_back:
+        error(("admin", "tls_context", "fall_back"), "would let the admin API be reached in plaintext")
+    if where.socket_address is None:
+        return
+    host = where.socket_address.address
+    if is_loopback(host):
+        return
+    missing = []
+    if tls is None:
+        missing.append("tls_context with status: true")
+    if not admin.authenticates:
+        missing.append("tokens_file or certificates")
+    if not missing:
+        return
+    place = (*_ADDRESS, "socket_address", "address")
+    document = tree.get(_PLACE)
+    if isinstance(document, Node) and any(key in document or key in document.lost for key in _OURS):
+        error(
+            place,
+            f"others than this machine could reach the admin API at {quote(host)}, which takes "
+            f"{' and '.join(missing)}; or write 127.0.0.1",
+        )
+    else:
+        # MOSN's samples have it so, and MOSN lets everybody in.
+        warn(
+            place,
+            f"the admin API listens at 127.0.0.1 instead of {quote(host)}: for others than this machine, "
+            f"it takes {' and '.join(missing)}",
+        )

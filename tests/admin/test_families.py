@@ -1,0 +1,99 @@
+"""Tests for L{reverseproxy.admin.families}, C{exposition} and C{redaction}."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.admin.exposition import expose
+from reverseproxy.admin.families import Family, merge, number_of
+from reverseproxy.admin.redaction import REDACTED, redact
+from reverseproxy.metrics import Histogram
+
+
+def families() -> list[Family]:
+    histogram = Histogram((0.1, 1.0))
+    for seconds in (0.05, 0.5, 5.0):
+        histogram.note(seconds)
+    counter = Family("x_requests_total", "counter", "Requests.", ("cluster",))
+    counter.add(2, "blue")
+    counter.add(3, "blue")
+    counter.add(1, 'gr"een\n')
+    gauge = Family("x_open", "gauge", "Open.")
+    gauge.add(4)
+    largest = Family("x_up", "largest", "Up.")
+    largest.add(7)
+    times = Family("x_seconds", "histogram", "Times.", ("cluster",))
+    times.add(histogram, "blue")
+    names = Family("x_names", "distinct", "Names.")
+    names.add(["a", "b"])
+    return [counter, gauge, largest, times, names]
+
+
+class FamilyTests(SynchronousTestCase):
+    def test_merging(self) -> None:
+        """What several processes have counted is added up; of some gauges the largest counts."""
+        one = json.loads(json.dumps([family.to_json() for family in families()]))
+        other = json.loads(json.dumps([family.to_json() for family in families()]))
+        other[2]["samples"][0][1] = 5
+        other[0]["samples"] = [[["red"], 9]]
+        other[4]["samples"][0][1] = ["b", "c"]
+        counter, gauge, largest, times, names = merge([one, other])
+        self.assertEqual((names.samples, number_of(names.samples[()])), ({(): ["a", "b", "c"]}, 3))
+        self.assertEqual(counter.samples, {("blue",): 5, ('gr"een\n',): 1, ("red",): 9})
+        self.assertEqual(gauge.samples, {(): 8})
+        self.assertEqual(largest.samples, {(): 7})
+        [sample] = times.samples.values()
+        assert isinstance(sample, dict)
+        self.assertEqual((sample["counts"], sample["total"]), ([2, 2, 2], 11.1))
+
+    def test_text(self) -> None:
+        body, content_type = expose(families(), "")
+        self.assertTrue(content_type.startswith("text/plain"))
+        self.check(parse_text(body.decode()))
+
+    def test_openmetrics(self) -> None:
+        body, content_type = expose(families(), "application/openmetrics-text; version=1.0.0")
+        self.assertTrue(content_type.startswith("application/openmetrics-text"))
+        self.check(parse_openmetrics(body.decode()))
+
+    def check(self, found: Any) -> None:
+        samples = {
+            (s.name, tuple(sorted(s.labels.items()))): s.value for family in found for s in family.samples
+        }
+        self.assertEqual(samples["x_requests_total", (("cluster", "blue"),)], 5)
+        self.assertEqual(samples["x_requests_total", (("cluster", 'gr"een\n'),)], 1)
+        self.assertEqual((samples["x_open", ()], samples["x_names", ()]), (4, 2))
+        blue = ("cluster", "blue")
+        buckets = [value for (name, _), value in samples.items() if name == "x_seconds_bucket"]
+        self.assertEqual(sorted(buckets), [1, 2, 3])
+        self.assertEqual(samples["x_seconds_count", (blue,)], 3)
+        self.assertApproximates(samples["x_seconds_sum", (blue,)], 5.55, 1e-9)
+
+
+class RedactionTests(SynchronousTestCase):
+    def test_secrets(self) -> None:
+        document = {
+            "credential_policy": "static",
+            "credential_config": {"token": "abc"},
+            "validators": {"static": {"tokens": [{"agent": "a", "token": "abc"}], "file": "/t.json"}},
+            "tokens_file": "/tokens.json",
+            "private_key": "/key.pem",
+            "list": [{"private_key": "-----BEGIN PRIVATE KEY-----abc"}, "-----BEGIN PRIVATE KEY-----abc"],
+            "url": "https://me:abc@example.com/abd",
+            "Password": "abc",
+            "api_key": "abc",
+            "token": "",
+            "cert_chain": "-----BEGIN CERTIFICATE-----",
+            "number": 5,
+        }
+        found = redact(document)
+        self.assertNotIn("abc", json.dumps(found))
+        self.assertEqual(found["validators"]["static"]["file"], "/t.json")
+        self.assertEqual(found["url"], f"https://{REDACTED}@example.com/abd")
+        for key in ("credential_policy", "tokens_file", "private_key", "cert_chain", "number", "token"):
+            self.assertEqual(found[key], document[key])

@@ -1,0 +1,264 @@
+"""Tests for the admin API, of a server and its agents in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.errors import ConfigError
+from reverseproxy.testing import Recorder
+from tests.admin.world import ADMIN, PORT, World, parse_answer
+from tests.transport.contract import Building
+
+READ, OPERATE = "r" * 16, "o" * 16
+
+
+class AdminTestCase(SynchronousTestCase):
+    def with_tokens(self, **more: Any) -> World:
+        path = Path(self.mktemp() + ".json").absolute()
+        tokens = [{"name": "grafana", "token": READ}, {"name": "ops", "token": OPERATE, "role": "operate"}]
+        path.write_text(json.dumps(tokens))
+        return World({**ADMIN, "tokens_file": str(path)}, **more)
+
+
+class ServiceTests(AdminTestCase):
+    def test_health(self) -> None:
+        world = self.with_tokens()
+        for path in ("/healthz", "/livez"):
+            answer = world.ask(path)
+            self.assertEqual((answer.status, answer.body), (200, b"ok\n"))
+        self.assertEqual(world.ask("/healthz", "POST").status, 405)
+        self.assertEqual(world.ask("/healthz", "HEAD")[0::2], (200, b""))
+
+    def test_readiness(self) -> None:
+        world = self.with_tokens(cluster={"hosts": [{"address": "127.0.0.1:4000"}]})
+        world.reactor.listenTCP(4000, Building(Recorder))  # which never answers
+        self.assertEqual(world.ask("/readyz")[0::2], (200, b"ready\n"))
+        self.proxy_stops(world)
+        self.assertEqual(world.ask("/readyz")[0::2], (503, b"not ready\n"))
+        answer = world.ask("/readyz", Authorization=f"Bearer {READ}")
+        self.assertEqual(answer.status, 503)
+        self.assertIn(b"stopping: what is under way is finished", answer.body)
+
+    def proxy_stops(self, world: World) -> None:
+        """Stop the server while a client is still busy."""
+        client = world.connect(2000)
+        client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        world.reactor.settle()
+        stopped = world.proxy.stopService()
+        world.reactor.settle()
+        self.assertNoResult(stopped)
+
+        def end() -> None:
+            client.transport.abortConnection()
+            for _ in range(40):
+                world.reactor.advance(1)
+            self.successResultOf(stopped)
+            self.assertRaises(Refused, world.connect)
+
+        self.addCleanup(end)
+
+    def test_an_agent_that_does_not_serve(self) -> None:
+        world = World()
+        document = world.proxy.inspector
+        self.assertEqual(document.answer("ready", {}), [])
+        agent = world.agent()
+        self.assertEqual(agent.inspector.answer("ready", {}), [])
+        agent.agents[0].drain()
+        for _ in range(5):
+            world.reactor.advance(1)
+        self.assertEqual(
+            agent.inspector.answer("ready", {}),
+            ["agent of cluster clientCluster: no connection to 127.0.0.1:3000 serves"],
+        )
+
+    def test_roles(self) -> None:
+        world = self.with_tokens()
+        answer = world.ask("/metrics")
+        self.assertEqual(
+            (answer.status, answer.headers["www-authenticate"]), (401, 'Bearer realm="reverseproxy"')
+        )
+        self.assertEqual(world.ask("/metrics", Authorization="Bearer nonsense").status, 401)
+        self.assertEqual(world.ask("/metrics", Authorization=f"Bearer {READ}").status, 200)
+        body = b'{"log_path": "", "log_level": "DEBUG"}'
+        path = "/api/v1/update_loglevel"
+        self.assertEqual(world.ask(path, "POST", body, Authorization=f"Bearer {READ}").status, 403)
+        # There is no observer here: it is told so by the path itself.
+        self.assertEqual(world.ask(path, "POST", body, Authorization=f"Bearer {OPERATE}").status, 400)
+
+    def test_changing_takes_a_token(self) -> None:
+        answer = World().ask("/api/v1/update_loglevel", "POST", b"{}")
+        self.assertEqual(answer.status, 403)
+        self.assertIn("admin has no tokens_file", answer.json["title"])
+
+    def test_a_page_that_rebinds_its_name(self) -> None:
+        """Without tokens, only names of this machine are taken; with them, the name is no matter."""
+        world = World()
+        for host, status in (
+            ("localhost:9900", 200),
+            ("127.0.0.1:9900", 200),
+            ("[::1]:9900", 200),
+            ("[::1]", 200),
+            ("evil.example:9900", 421),
+            ("evil.example", 421),
+        ):
+            self.assertEqual(world.ask("/api/v1/states", Host=host).status, status, host)
+        world = self.with_tokens()
+        token = f"Bearer {READ}"
+        self.assertEqual(world.ask("/api/v1/states", Host="evil.example", Authorization=token).status, 200)
+
+    def test_paths(self) -> None:
+        world = World()
+        self.assertIn(b"/metrics\n", world.ask("/").body)
+        for path in (
+            "/nowhere",
+            "/api",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v1/plugin",
+            "/metrics/x",
+            "//",
+            "/%2e%2e",
+        ):
+            self.assertEqual(world.ask(path).status, 404, path)
+        answer = world.ask("/api/v1/states", "PUT")
+        self.assertIn(answer.status, (403, 405))
+
+    def test_headers_against_browsers(self) -> None:
+        headers = World().ask("/metrics").headers
+        self.assertEqual(headers["x-content-type-options"], "nosniff")
+        self.assertEqual(headers["cache-control"], "no-store")
+        self.assertNotIn("access-control-allow-origin", headers)
+
+    def test_large_bodies(self) -> None:
+        world = self.with_tokens()
+        token = f"Bearer {OPERATE}"
+        answer = world.ask("/api/v1/update_loglevel", "POST", b"x" * 70000, Authorization=token)
+        self.assertEqual(answer.status, 413)
+        client = world.connect()
+        client.transport.write(
+            b"POST /api/v1/update_loglevel HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+            b"Authorization: Bearer " + OPERATE.encode() + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(10):
+            client.transport.write(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+            world.reactor.settle()
+        client.transport.write(b"0\r\n\r\n")
+        world.reactor.settle()
+        self.assertEqual(parse_answer(client.data).status, 413)
+
+    def test_silent_connections_end(self) -> None:
+        world = World()
+        client = world.connect()
+        for _ in range(80):
+            world.reactor.advance(1)
+        self.assertIsNotNone(client.reason)
+
+    def test_a_file_of_tokens_that_is_missing(self) -> None:
+        with self.assertRaises(ConfigError) as caught:
+            World({**ADMIN, "tokens_file": "nowhere.json"})
+        self.assertIn("admin.tokens_file: can't read nowhere.json", str(caught.exception))
+
+    def test_none_without_an_address(self) -> None:
+        for admin in (None, {}, {"address": {}}):
+            world = World(admin)
+            self.assertIsNone(world.proxy.admin)
+            self.assertRaises(Refused, world.connect, PORT)
+
+
+class MosnTests(AdminTestCase):
+    def test_answers(self) -> None:
+        world = World()
+        self.assertRegex(
+            world.ask("/api/v1/version").body.decode(), r"^mosn version: \S+ \(reverseproxy\)\n$"
+        )
+        self.assertEqual(world.ask("/api/v1/states").body.decode(), f"pid={os.getpid()}&state=6\n")
+        self.assertEqual(world.ask("/api/v1/get_loglevel").json, {})
+        self.assertEqual(world.ask("/api/v1/stats?key=nothing").body, b"no metrics key: nothing")
+        self.assertIn(b"reverseproxy_hosts\n", world.ask("/api/v1/stats").body)
+        self.assertIn(b"downstream_request_total:0\n", world.ask("/api/v1/stats_glob").body)
+
+    def test_the_configuration(self) -> None:
+        validators = {"static": {"tokens": [{"agent": "a", "token": "very secret"}]}}
+        world = World(tunnel_config={"credential_policy": "static", "validators": validators})
+        text = world.ask("/api/v1/config_dump").body.decode()
+        self.assertNotIn("very secret", text)
+        self.assertIn('"credential_policy": "static"', text)
+        self.assertEqual(world.ask("/api/v1/config_dump?cluster=clientCluster").json["name"], "clientCluster")
+        self.assertEqual(
+            sorted(world.ask("/api/v1/config_dump?alllisteners").json), ["clientListener", "tunnelListener"]
+        )
+        self.assertIn("client_router", world.ask("/api/v1/config_dump?allrouters").json)
+        self.assertEqual(world.ask("/api/v1/config_dump?cluster=none").status, 500)
+        self.assertEqual(world.ask("/api/v1/config_dump?a=1&b=2").status, 400)
+
+
+class MetricsTests(AdminTestCase):
+    def metrics(self, world: World) -> dict[tuple[str, frozenset[str]], float]:
+        """The samples, by name and values of labels."""
+        text = world.ask("/metrics").body.decode()
+        return {
+            (sample.name.removeprefix("reverseproxy_"), frozenset(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def test_figures(self) -> None:
+        world = World()
+        world.agent(connections=2)
+        for _ in range(3):
+            self.assertEqual(world.request().status, 200)
+        found = self.metrics(world)
+
+        def figure(name: str, *labels: str) -> float:
+            return found[name, frozenset(labels)]
+
+        where = ("clientListener", "clientCluster")
+        self.assertEqual(figure("http_requests_total", *where, "client_router_host", "2xx"), 3)
+        self.assertEqual(figure("http_request_duration_seconds_count", *where), 3)
+        self.assertEqual(figure("bytes_total", "clientListener", "sent"), 3 * len("answered by the agent"))
+        self.assertEqual(figure("tunnel_joins_total", "clientCluster", "accepted"), 2)
+        self.assertEqual(figure("tunnel_connections", "clientCluster", "streams"), 2)
+        self.assertEqual(figure("tunnel_agents", "clientCluster"), 1)
+        self.assertEqual(figure("hosts", "clientCluster", "healthy"), 2)
+        self.assertEqual(figure("listener_connections_total", "clientListener"), 3)
+        self.assertEqual(figure("tunnel_handshake_duration_seconds_count"), 2)
+
+    def test_leaving(self) -> None:
+        world = World()
+        agent = world.agent()
+        agent.agents[0].drain()
+        world.reactor.advance(1)
+        world.reactor.settle()
+        self.assertEqual(
+            self.metrics(world)["tunnel_leaves_total", frozenset(("clientCluster", "agent_left"))], 1
+        )
+
+    def test_refusals(self) -> None:
+        world = World(
+            tunnel_config={
+                "credential_policy": "static",
+                "validators": {"static": {"tokens": [{"agent": "a", "token": "very secret"}]}},
+            }
+        )
+        world.agent()
+        found = self.metrics(world)
+        self.assertGreaterEqual(
+            found["tunnel_joins_total", frozenset(("clientCluster", "credential_rejected"))], 1
+        )
+        [refusal, *_] = world.proxy.inspector.parts.tunnels["tunnelListener"].tally.refusals
+        self.assertIn("demands the credential policy 'static'", refusal["reason"])
+        self.assertIn("give the agent a credential", refusal["remedy"])
+
+    def test_nothing_is_counted_where_nobody_may_ask(self) -> None:
+        world = World(None)
+        world.agent()
+        self.assertEqual(world.request().status, 200)
+        self.assertEqual(world.proxy.inspector.parts.tallies, {})
+        self.assertEqual(world.proxy.inspector.parts.journal.last, 0)

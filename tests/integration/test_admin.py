@@ -1,0 +1,83 @@
+"""The admin API of real processes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from typing import Any
+
+from reverseproxy.admin.access import SHORTEST_TOKEN
+from tests.admin.world import parse_answer
+from tests.integration.clients import fetch, threaded
+from tests.integration.configs import quick_agent, server
+from tests.integration.harness import JOINED, IntegrationTestCase, certificates
+
+READ, OPERATE = "r" * SHORTEST_TOKEN, "o" * SHORTEST_TOKEN
+
+
+class AdminTests(IntegrationTestCase):
+    def tokens(self) -> str:
+        file = self.directory / "tokens.json"
+        tokens = [{"name": "grafana", "token": READ}, {"name": "ops", "token": OPERATE, "role": "operate"}]
+        file.write_text(json.dumps(tokens))
+        return str(file)
+
+    async def test_tls_and_tokens(self) -> None:
+        """Reachable from elsewhere: with TLS, and with a token."""
+        ca = certificates(self.directory)
+        chain, key = ca.issue("127.0.0.1")
+        document = server()
+        document["admin"] = {
+            "address": {"socket_address": {"address": "0.0.0.0", "port_value": 0}},
+            "tls_context": {"status": True, "cert_chain": chain, "private_key": key},
+            "tokens_file": self.tokens(),
+        }
+        cloud = self.run_proxy(document, "server")
+        port = await cloud.port("admin")
+        tls = ssl.create_default_context(cafile=ca.ca_file)
+        self.assertEqual((await fetch(port, "/metrics", tls=tls)).status, 401)
+        bearer = {"Authorization": f"Bearer {READ}"}
+        answer = await fetch(port, "/metrics", headers=bearer, tls=tls)
+        self.assertEqual(answer.status, 200)
+        self.assertIn(b"reverseproxy_certificate_not_after_timestamp_seconds{", answer.body)
+        levels = "/api/v1/update_loglevel"
+        body = b'{"log_path": "", "log_level": "ERROR"}'
+        self.assertEqual((await fetch(port, levels, "POST", body, bearer, tls=tls)).status, 403)
+        bearer = {"Authorization": f"Bearer {OPERATE}"}
+        self.assertEqual((await fetch(port, levels, "POST", body, bearer, tls=tls)).status, 200)
+        answer = await fetch(port, "/api/v1/get_loglevel", headers=bearer, tls=tls)
+        self.assertEqual(list(json.loads(answer.body).values()), ["ERROR"])
+
+    async def test_several_workers(self) -> None:
+        """One answer for all of them, at a Unix socket that only its owner may use."""
+        path = self.directory / "admin.sock"
+        document = server()
+        document["admin"] = {"address": {"pipe": {"path": str(path)}}}
+        cloud = self.run_proxy(document, "server", "--workers", "2")
+        await cloud.counted("^worker . is ready", 2)
+        self.run_proxy(quick_agent(await cloud.port("tunnelListener"), connections=3), "agent")
+        await cloud.counted(JOINED, 6)
+        client = await cloud.port("clientListener")
+        for _ in range(6):
+            self.assertEqual((await fetch(client)).status, 200)
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+
+        def ask(target: str) -> Any:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                connection.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+                data = b"".join(iter(lambda: connection.recv(65536), b""))
+            return parse_answer(data)
+
+        self.assertEqual((await threaded(ask, "/readyz")).body, b"ready\n")
+        text = (await threaded(ask, "/metrics")).body.decode()
+        for line in (
+            'reverseproxy_worker_up{worker="1"} 1.0',
+            'reverseproxy_worker_up{worker="2"} 1.0',
+            'reverseproxy_tunnel_joins_total{cluster="clientCluster",result="accepted"} 3.0',
+            'reverseproxy_tunnel_agents{cluster="clientCluster"} 1.0',
+            'reverseproxy_tunnel_connections{cluster="clientCluster",mode="streams"} 3.0',
+            'reverseproxy_bytes_total{direction="sent",listener="clientListener"} 126.0',
+        ):
+            self.assertIn(f"{line}\n", text)

@@ -1,0 +1,88 @@
+"""Tests for L{reverseproxy.metrics}."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.metrics import DURATION_BOUNDS, OTHER, Histogram, Journal, RequestTally, TunnelTally
+from reverseproxy.metrics.counts import MAX_CELLS, MAX_REFUSALS, leave_reason
+
+
+class HistogramTests(SynchronousTestCase):
+    def test_buckets(self) -> None:
+        """A bound belongs to its own bucket, and what is beyond all bounds has one too."""
+        histogram = Histogram((0.1, 1.0))
+        for seconds in (0.0, 0.1, 0.11, 1.0, 99.0):
+            histogram.note(seconds)
+        self.assertEqual(histogram.counts, [2, 2, 1])
+        self.assertApproximates(histogram.total, 100.21, 1e-9)
+
+
+class RequestTallyTests(SynchronousTestCase):
+    def test_notes(self) -> None:
+        tally = RequestTally("front")
+        tally.note("blue", "all", 200, 0.002, 3, 40)
+        tally.note("blue", "all", 503, 99.0, 1, 2)
+        tally.note("", "", 0, 0.0, 0, 0)
+        cell = tally.cells["blue", "all"]
+        self.assertEqual([cell.classes[2], cell.classes[5], sum(cell.classes)], [1, 1, 2])
+        self.assertEqual((cell.received, cell.sent), (4, 42))
+        self.assertEqual(sum(cell.durations.counts), 2)
+        self.assertEqual(cell.durations.counts[-1], 1)
+        self.assertEqual(cell.durations.counts[DURATION_BOUNDS.index(0.0025)], 1)
+        self.assertEqual(tally.cells["", ""].classes[0], 1)
+
+    def test_any_status(self) -> None:
+        """Three digits are three digits; what a protocol of ours made of more is none."""
+        tally = RequestTally("front")
+        for status in (999, 100, 100000):
+            tally.note("blue", "", status, 0.0, 0, 0)
+        classes = tally.cells["blue", ""].classes
+        self.assertEqual((classes[9], classes[1], classes[0]), (1, 1, 1))
+
+    def test_cells_are_bounded(self) -> None:
+        """Routes may name clusters by what requests say."""
+        tally = RequestTally("front")
+        for number in range(MAX_CELLS + 50):
+            tally.note(f"cluster-{number}", "", 200, 0.0, 0, 0)
+        self.assertEqual(len(tally.cells), MAX_CELLS + 1)
+        self.assertEqual(tally.cells[OTHER, OTHER].classes[2], 50)
+
+
+class TunnelTallyTests(SynchronousTestCase):
+    def test_reasons(self) -> None:
+        for reason, expected in (
+            ("the agent leaves", "agent_left"),
+            ("connection lost: the other end closed the connection", "agent_closed"),
+            ("connection lost: no answer to a ping", "connection_lost"),
+            ("kicked by ops", "operator"),
+            ("stopping", "server_stopping"),
+            ("a very special reason", OTHER),
+        ):
+            self.assertEqual(leave_reason(reason), expected)
+
+    def test_counts(self) -> None:
+        tally = TunnelTally()
+        tally.joined("blue")
+        tally.joined("blue")
+        tally.joined("", "failed")
+        tally.left("blue", "the agent leaves")
+        self.assertEqual(tally.joins, {("blue", "accepted"): 2, ("", "failed"): 1})
+        self.assertEqual(tally.leaves, {("blue", "agent_left"): 1})
+        for number in range(MAX_REFUSALS + 1):
+            tally.refusals.append({"n": number})
+        self.assertEqual((len(tally.refusals), tally.refusals[0]["n"]), (MAX_REFUSALS, 1))
+
+
+class JournalTests(SynchronousTestCase):
+    def test_since(self) -> None:
+        journal = Journal(lambda: 17.0, most=3)
+        self.assertEqual(journal.since(0), [])
+        for number in range(1, 6):
+            journal.add("join", n=number)
+        self.assertEqual([each["id"] for each in journal.since(0)], [3, 4, 5])
+        self.assertEqual([each["id"] for each in journal.since(4)], [5])
+        self.assertEqual(journal.since(5), [])
+        self.assertEqual(journal.since(99), [])
+        self.assertEqual([each["id"] for each in journal.since(0, 2)], [3, 4])
+        self.assertEqual(journal.since(4), [{"id": 5, "time": 17.0, "kind": "join", "n": 5}])
