@@ -16,6 +16,7 @@ __all__ = [
     "ICredentialSource",
     "IDrainable",
     "IExpendable",
+    "IGate",
     "IHost",
     "ILoadBalancer",
     "IServerLister",
@@ -50,6 +51,21 @@ class IService(Interface):
     well: bool = Attribute("Whether it can be reached, as far as that is known.")
 
 
+class IGate(Interface):
+    """What is known of the TLS handshake of a connection, for requests that come over it."""
+
+    differs: bool = Attribute("Whether it depends on the name in the handshake what is demanded of clients.")
+
+    def misdirects(host: bytes, always: bool) -> bool:
+        """
+        Say whether a request should come over another connection.
+
+        @param host: its Host, with or without a port.
+        @param always: whether any other name than that in the handshake is wrong;
+            else only one for which more would have been demanded.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
     """
@@ -68,6 +84,7 @@ class ConnectionInfo:
         that it is of this project.
     @ivar service: what a tunnel server is told of; L{None} unless it wants to be
         told which requests are not sent on, see L{reverseproxy.wire.unsent}.
+    @ivar gate: which requests may come over it; L{None} without TLS.
     """
 
     remote: str
@@ -78,6 +95,7 @@ class ConnectionInfo:
     announced: bool = False
     subject: CertificateSubject | None = None
     service: IService | None = field(default=None, compare=False)
+    gate: IGate | None = field(default=None, compare=False)
 
     @property
     def remote_ip(self) -> str:

@@ -56,7 +56,7 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable,
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.logs import counted
 from reverseproxy.sockets import descriptor_of, tune
-from reverseproxy.tls import ServerTls, inspect_factory, peer_subject, wrap_server
+from reverseproxy.tls import ServerTls, gate_of, inspect_factory, peer_subject, wrap_server
 
 log = Logger()
 
@@ -155,6 +155,7 @@ class _Accepted(Handover):
             secure=self._secure,
             identity=None if subject is None else subject.key,
             subject=subject,
+            gate=gate_of(self.transport, self._listener.tls) if self._secure else None,
         )
         try:
             self.hand_over(self._listener.build_protocol(info))
@@ -246,6 +247,7 @@ class Listener(Service):
     @ivar bound: the address it is bound to, once it is; differs from the
         configuration's for port 0.
     @ivar accepted: how many connections it has taken.
+    @ivar tls: TLS towards clients; L{None} for plaintext.
     """
 
     bound: str | None = None
@@ -274,7 +276,7 @@ class Listener(Service):
         self.config = config
         self._build = build
         self._reactor = reactor
-        self._tls = tls
+        self.tls = tls
         self._listen = self._bind if listen is None else listen
         self._port: IListeningPort | None = None
         self._connections: set[_Accepted] = set()
@@ -339,11 +341,11 @@ class Listener(Service):
 
     def _factory(self) -> IProtocolFactory:
         plain = _AcceptedFactory(self, secure=False)
-        if self._tls is None:
+        if self.tls is None:
             return plain
         secure: IProtocolFactory = wrap_server(
             _AcceptedFactory(self, secure=True),
-            self._tls,
+            self.tls,
             clock=self._reactor,
             handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
             plaintext=plain,
@@ -372,7 +374,7 @@ class Listener(Service):
             "listener {listener} listening on {address}{tls}",
             listener=self.name,
             address=self.bound,
-            tls="" if self._tls is None else " (TLS)",
+            tls="" if self.tls is None else " (TLS)",
         )
 
     def _bind(self, factory: IProtocolFactory) -> IListeningPort:

@@ -270,6 +270,14 @@ class ProxyConfig(Model):
         ours=True,
         protects=True,
     )
+    sni_check: Literal["demands", "always", "never"] = key(
+        "demands",
+        "Which requests over TLS are answered with 421 as they name another host than the handshake of their "
+        'connection: those for which a certificate would have been demanded that was not ("demands"), all '
+        '("always"), or none ("never", as in MOSN).',
+        ours=True,
+        protects=True,
+    )
     error_details: Bool = key(
         False,
         "Whether answers say what went wrong behind this listener, with names of clusters, hosts and their "

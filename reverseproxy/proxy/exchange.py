@@ -30,7 +30,7 @@ from reverseproxy.clock import wall_time
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, HttpError
-from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.interfaces import ConnectionInfo, IGate, PickContext
 from reverseproxy.logs import format_time
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.attempts import Attempts, Phase
@@ -175,12 +175,14 @@ class IDownstream(Protocol):
     @ivar protocol: the protocol that the client speaks, as MOSN names it.
     @ivar full: whether it holds as much of a response as it should.
     @ivar max_request_body_size: bytes; 0 for any number.
+    @ivar gate: decides whether a request may come over this connection; L{None} if all may.
     """
 
     protocol: str
     max_request_body_size: int
     settings: Http1Settings
     info: ConnectionInfo
+    gate: IGate | None
     forwarded_by: ForwardedBy | None
     full: bool
 
@@ -419,6 +421,10 @@ class Exchange(Attempts):
             return
         if head.dropped:
             self._note_dropped(head.dropped)
+        gate = downstream.gate
+        if gate is not None and gate.misdirects(head.host, settings.sni_check == "always"):
+            self.fail(421, "the TLS handshake of this connection was for another host")
+            return
         router = settings.router
         if settings.filters is not None:
             self._passage = settings.filters.passage(self._filtered(), router)

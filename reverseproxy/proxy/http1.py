@@ -33,7 +33,7 @@ from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import HttpError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IGate
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access_log import AccessRecord
@@ -141,6 +141,8 @@ class Http1Settings:
         the route does not say.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     @ivar trust: whom to believe what requests say of themselves.
+    @ivar sni_check: C{"demands"}, C{"always"} or C{"never"}: which requests may not name another
+        host than the handshake of their connection.
     @ivar error_details: whether clients are told what goes wrong behind us.
     @ivar complaints: bounds the lines about bad requests.
     @ivar look_period: seconds from one look at a request to the next.
@@ -168,6 +170,7 @@ class Http1Settings:
     session_idle: float | None = None
     timeout_to_end: bool = False
     trust: Trust = NOBODY
+    sni_check: str = "demands"
     error_details: bool = False
     complaints: Throttle = field(init=False, compare=False)
     look_period: float = field(init=False, compare=False)
@@ -182,6 +185,13 @@ class Http1Settings:
         object.__setattr__(self, "strips", Throttle(self.clock, STRIP_RATE))
         discretion = Discretion(self.listener, self.clock, self.random, self.error_details)
         object.__setattr__(self, "discretion", discretion)
+
+    def gate_of(self, info: ConnectionInfo) -> IGate | None:
+        """Find what decides whether requests may come over a connection; L{None} if all may."""
+        gate = info.gate
+        if gate is None or self.sni_check == "never":
+            return None
+        return gate if self.sni_check == "always" or gate.differs else None
 
 
 def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool:
@@ -206,6 +216,7 @@ class Http1Proxy(Switchable, Counted):
     @ivar default_host: the Host of a request that names none: the address that
         it was sent to.
     @ivar draining: whether the next response is the last one.
+    @ivar gate: see L{reverseproxy.proxy.exchange.IDownstream}.
     @ivar full: whether the transport holds as much of a response as it should.
     @ivar max_request_body_size: see L{reverseproxy.proxy.exchange.IDownstream}.
     """
@@ -224,6 +235,7 @@ class Http1Proxy(Switchable, Counted):
         self._passing = False  # most of the body of a request goes to its host unseen
         options = settings.options
         self.max_request_body_size = options.max_request_body_size
+        self.gate = settings.gate_of(info)
         self.forwarded_by: ForwardedBy | None = None
         if options.via or options.x_forwarded != "off":
             self.forwarded_by = ForwardedBy(

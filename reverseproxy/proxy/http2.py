@@ -129,6 +129,7 @@ class Http2Stream:
         "exchange",
         "forwarded_by",
         "full",
+        "gate",
         "grpc",
         "idle",
         "info",
@@ -143,6 +144,7 @@ class Http2Stream:
         self.settings = proxy.settings
         self.info = proxy.info
         self.forwarded_by = proxy.forwarded_by
+        self.gate = proxy.gate
         self.default_host = proxy.default_host
         self.max_request_body_size = proxy.settings.http2.max_request_body_size
         self.full = False
@@ -349,6 +351,7 @@ class Http2Proxy(Http2Protocol):
         super().__init__(http2, settings.clock, parting)
         self.settings = settings
         self.info = info
+        self.gate = settings.gate_of(info)
         self.draining = False
         self.forwarded_by: ForwardedBy | None = None
         if options.via or options.x_forwarded != "off":

@@ -129,6 +129,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         session_idle=session_idle(plan.config.upgrade_idle_timeout, plan.idle_timeout),
         timeout_to_end=plan.config.timeout_includes_response,
         trust=Trust(plan.config.trusted_proxies),
+        sni_check=plan.config.sni_check,
         error_details=plan.config.error_details,
     )
 

@@ -5,7 +5,7 @@ C{contexts} makes OpenSSL contexts of configuration and keeps them up to date
 with their files; C{client_hello} reads what a client asks for, so that one of
 several contexts can be chosen; C{transport} runs a connection, with half-closes
 that work; C{endpoint} dials; C{inspector} tells TLS from plaintext; C{identity}
-says who a peer proved to be; C{reload} looks at the files from time to time.
+says who a peer proved to be, and C{gate} what it may ask for; C{reload} looks at the files from time to time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = [
     "ServerTls",
     "TlsTransport",
     "client_endpoint",
+    "gate_of",
     "inspect_factory",
     "negotiated_protocol",
     "peer_identity",
@@ -28,6 +29,7 @@ __all__ = [
 
 from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.endpoint import client_endpoint
+from reverseproxy.tls.gate import gate_of
 from reverseproxy.tls.identity import (
     negotiated_protocol,
     peer_identity,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from cryptography import x509
@@ -42,6 +42,27 @@ _MAX_NAME: Final = 255
 _Stamp = tuple[int, int, int, int] | None
 
 
+class Demands(NamedTuple):
+    """
+    What a C{tls_context} of a server demands of clients.
+
+    @ivar level: 2 for a certificate, 1 for a good one if there is one, 0 for nothing.
+    @ivar ca_cert: who has to have signed it, as the configuration says.
+    @ivar crl: who has to have not revoked it.
+    """
+
+    level: int = 0
+    ca_cert: str = ""
+    crl: str = ""
+
+    def covers(self, other: Demands) -> bool:
+        """Whether who has met these has met others, too."""
+        return not other.level or (self[1:] == other[1:] and self.level >= other.level)
+
+
+NO_DEMANDS: Final = Demands()
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """
@@ -54,6 +75,7 @@ class Loaded:
         some begin with C{*.}.
     @ivar alpn: the protocols that it can speak.
     @ivar verify: how it verifies, for a connection that changes over to it.
+    @ivar demands: what it demands of clients.
     """
 
     context: SSL.Context
@@ -61,6 +83,7 @@ class Loaded:
     names: frozenset[str]
     alpn: tuple[str, ...]
     verify: Verify
+    demands: Demands = NO_DEMANDS
 
 
 class TlsContext:
@@ -237,6 +260,7 @@ class ServerTls:
     def _index(self) -> None:
         """Prepare the choice among the contexts that can be used at present."""
         self._usable = [context.loaded for context in self._contexts if context.loaded is not None]
+        self._differs = len({loaded.demands for loaded in self._usable}) > 1
         self._by_name: dict[str, Loaded] = {}
         self._by_alpn: dict[str, Loaded] = {}
         for loaded in self._usable:
@@ -263,7 +287,10 @@ class ServerTls:
             context.set_alpn_select_callback(lambda _, wanted: _select_protocol(offered, wanted))
         if self._several:
             context.set_tlsext_servername_callback(self._switch)
-        loaded = Loaded(context, verifies, _names(material.chain[0], config.server_name), config.alpn, verify)
+        level = verifies + (verifies and config.require_client_cert)
+        demands = Demands(level, config.ca_cert, config.crl) if level else NO_DEMANDS
+        names = _names(material.chain[0], config.server_name)
+        loaded = Loaded(context, verifies, names, config.alpn, verify, demands)
         context.set_app_data(loaded)
         return loaded
 
@@ -271,6 +298,11 @@ class ServerTls:
     def plaintext(self) -> bool:
         """Whether no certificate can be used, so that C{fall_back} means plaintext."""
         return not self._usable
+
+    @property
+    def differs(self) -> bool:
+        """Whether it depends on the context what is demanded of clients."""
+        return self._differs
 
     @property
     def chooses(self) -> bool:

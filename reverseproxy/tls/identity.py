@@ -152,6 +152,32 @@ def too_weak_for_http2(transport: object) -> str:
     return "" if ephemeral and authenticated else cipher
 
 
+def loaded_of(transport: object) -> Loaded | None:
+    """
+    Find what a connection was given of the configuration.
+
+    @param transport: what a protocol was connected to.
+    @return: L{None} without TLS, or during the handshake.
+    """
+    tls = _tls_of(transport)
+    connection = None if tls is None or not tls.established else tls.getHandle()
+    loaded = None if connection is None else connection.get_context().get_app_data()
+    return loaded if isinstance(loaded, Loaded) else None
+
+
+def server_name(transport: object) -> str:
+    """
+    Tell the name that a client has given in its handshake.
+
+    @param transport: what a protocol was connected to.
+    @return: in lower case; empty without TLS, or if there was none.
+    """
+    tls = _tls_of(transport)
+    connection = None if tls is None else tls.getHandle()
+    name = None if connection is None else connection.get_servername()
+    return "" if name is None else name.decode("latin-1").rstrip(".").lower()
+
+
 def _tls_of(transport: Any) -> TlsTransport | None:
     """Find the TLS layer under Twisted's other protocol wrappers."""
     while isinstance(transport, ProtocolWrapper):

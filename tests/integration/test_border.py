@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from pathlib import Path
 
-from tests.integration.clients import fetch
+from tests.certs import Certificates
+from tests.integration.clients import fetch, threaded
 from tests.integration.configs import http_filter, quick_agent, server
-from tests.integration.harness import JOINED, TWISTD, Child, IntegrationTestCase
+from tests.integration.harness import DEADLINE, JOINED, TWISTD, Child, IntegrationTestCase
 
 CLAIMS = {
     "X-Forwarded-For": "1.2.3.4",
@@ -94,3 +97,56 @@ class QuotaTests(IntegrationTestCase):
         await edge.logged(r"asks to come back in 30.00 s: there are 2 connections of this agent already")
         await cloud.counted(JOINED, 2)
         self.assertEqual((await fetch(await cloud.port("clientListener"), "/bytes?n=5")).status, 200)
+
+
+class NameTests(IntegrationTestCase):
+    async def test_another_name_does_not_get_around_a_certificate(self) -> None:
+        """Whatever a client says in its handshake."""
+        authority = Certificates(Path(self.mktemp()).resolve())
+        mutual = {"ca_cert": authority.ca, "verify_client": True, "require_client_cert": True}
+        contexts = [
+            {"status": True, **authority.issue("open", "open.example").options},
+            {"status": True, **authority.issue("secure", "secure.example").options, **mutual},
+        ]
+        for context in contexts:
+            context["alpn"] = "h2,http/1.1"
+        proxy = http_filter("client_router", downstream_protocol="Http1,Http2")
+        document = server(client_filter=proxy)
+        document["servers"][0]["listeners"][0]["filter_chains"][0] = {
+            "tls_context_set": contexts,
+            "filters": [proxy],
+        }
+        document["servers"][0]["routers"][0]["virtual_hosts"][0]["routers"] = [
+            {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": "inside"}}
+        ]
+        cloud = self.run_proxy(document, "server")
+        port = await cloud.port("clientListener")
+
+        def ask(name: str | None, host: str, client: bool = False) -> int:
+            """Ask over HTTP/1, with one name in the handshake and another one behind it."""
+            context = ssl.create_default_context(cafile=authority.ca)
+            context.check_hostname = False
+            context.set_alpn_protocols(["http/1.1"])
+            if client:
+                pair = authority.issue("client", "client.example")
+                context.load_cert_chain(pair.chain, pair.key)
+            with (
+                socket.create_connection(("127.0.0.1", port), DEADLINE) as plain,
+                context.wrap_socket(plain, server_hostname=name) as secure,
+            ):
+                secure.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode())
+                return int(secure.makefile("rb").readline().split()[1])
+
+        def all_of_them() -> list[int]:
+            return [
+                ask("open.example", "open.example"),
+                ask("open.example", f"secure.example:{port}"),
+                ask(None, "secure.example"),
+                ask("other.example", "SECURE.example."),
+                ask("secure.example", "secure.example", client=True),
+                ask("secure.example", "open.example", client=True),
+            ]
+
+        self.assertEqual(await threaded(all_of_them), [200, 421, 421, 421, 200, 200])
+        with self.assertRaises(ssl.SSLError):
+            await threaded(ask, "secure.example", "secure.example")
