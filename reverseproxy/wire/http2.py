@@ -535,7 +535,7 @@ class _Connection(Windows):
             self._stream_error(stream.id, ErrorCode.ENHANCE_YOUR_CALM, "trailers too large")
             return
         try:
-            trailers = parse_trailers(fields, self._limits.max_fields)
+            trailers = parse_trailers(fields, self._limits.max_fields, self._client)
         except Malformed as error:
             self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, str(error))
             return

@@ -108,6 +108,17 @@ def _check(name: bytes, value: bytes) -> int:
     return mark
 
 
+def _trim(name: bytes, value: bytes) -> bytes:
+    """
+    Take blanks off the ends of a host's value, which RFC 9113 (8.2.1) forbids and servers in Go, for one, write.
+
+    In HTTP/1 they mean nothing either.
+    """
+    value = value.strip(b" \t")
+    _check(name, value)
+    return value
+
+
 def _judge(name: bytes) -> int:
     if not _good_name(name):
         raise Malformed(f"a field is named {name[:40]!r}")
@@ -312,7 +323,10 @@ def parse_response(
                 raise Malformed(f"pseudo-header {name[:40]!r} does not belong here, or has a bad value")
             status = int(value)
             continue
-        _check(name, value)
+        try:
+            _check(name, value)
+        except Malformed:
+            value = _trim(name, value)
         if name == b"content-length":
             if length >= 0:
                 _length(value, length)
@@ -356,11 +370,14 @@ def parse_response(
     return ResponseHead(status_line(status), status, True, length, True, _NONE, False, headers)
 
 
-def parse_trailers(fields: Iterable[tuple[bytes, bytes]], max_fields: int = MAX_FIELDS) -> Headers:
+def parse_trailers(
+    fields: Iterable[tuple[bytes, bytes]], max_fields: int = MAX_FIELDS, response: bool = False
+) -> Headers:
     """
     Check trailers, and leave out what has no place in them.
 
     @param max_fields: how many there may be.
+    @param response: whether they are of a response, so that blanks around values are forgiven.
     @raise Malformed: if they break the rules of HTTP/2.
     """
     trailers: Headers = []
@@ -368,7 +385,12 @@ def parse_trailers(fields: Iterable[tuple[bytes, bytes]], max_fields: int = MAX_
         name, value = field
         if name[:1] == b":":
             raise Malformed("a pseudo-header in trailers")
-        _check(name, value)
+        try:
+            _check(name, value)
+        except Malformed:
+            if not response:
+                raise
+            value = _trim(name, value)
         if not forbidden_in_trailers(name):
             trailers.append((name, value))
     if len(trailers) > max_fields:

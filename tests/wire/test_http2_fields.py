@@ -174,6 +174,21 @@ class ParseResponseTests(SynchronousTestCase):
         head = parse_response([*OK, (b"content-length", b"3"), (b"content-length", b"3")], False, False)
         self.assertEqual((head.length, head.headers), (3, [(b"content-length", b"3")]))
 
+    def test_blanks_around_values(self) -> None:
+        """A host's are taken off; what else is wrong with a value is wrong still."""
+        for value in (b" a b", b"a b ", b"\ta b\t ", b"a b"):
+            self.assertIn(b"x: a b", self.http1([*OK, (b"x", value), (b"content-length", b" 3")]))
+            self.assertEqual(parse_trailers([(b"x", value)], response=True), [(b"x", b"a b")])
+        self.assertIn(b"x: ", self.http1([*OK, (b"x", b" ")]))
+        for name, value in ((b"x", b" a\n"), (b"x", b"a\0 "), (b"x ", b" a"), (b"connection", b" a")):
+            with self.assertRaises(Malformed):
+                parse_response([*OK, (name, value)], False, False)
+            with self.assertRaises(Malformed):
+                parse_trailers([(name, value)], response=True)
+        for value in (b" a", b"a\t"):
+            with self.assertRaises(Malformed):
+                parse_trailers([(b"x", value)])
+
     def test_te_is_left_out(self) -> None:
         self.assertEqual(parse_response([*OK, (b"te", b"trailers")], False, False).headers, [])
 
