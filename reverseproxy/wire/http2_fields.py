@@ -110,9 +110,9 @@ def _check(name: bytes, value: bytes) -> int:
 
 def _trim(name: bytes, value: bytes) -> bytes:
     """
-    Take blanks off the ends of a host's value, which RFC 9113 (8.2.1) forbids and servers in Go, for one, write.
+    Take blanks off the ends of a host's value.
 
-    In HTTP/1 they mean nothing either.
+    RFC 9113 (8.2.1) forbids them, servers in Go write them, and in HTTP/1 they mean nothing.
     """
     value = value.strip(b" \t")
     _check(name, value)
