@@ -188,7 +188,6 @@ class RequestParser(Parser):
 
         @return: the head if that and L{END} are all that C{feed} would return.
         """
-        events: list[Event]
         fields = self._fields
         if fields:
             known = self._known
@@ -223,9 +222,9 @@ class RequestParser(Parser):
                     try:
                         self._show(data, 0)
                     except httptools.HttpParserError as error:
-                        self._events = events = []
+                        self._events = []
                         self._fail(self.fault, str(error))
-                        return events
+                        return self._events
                     known = known.again(data, method, target)
                     if size <= MAX_KNOWN:
                         self._known = known
@@ -237,7 +236,11 @@ class RequestParser(Parser):
                             self._shaped = known
                     return known
             self._fields = b""
-        events = []
+        return self._feed_apart(data)
+
+    def _feed_apart(self, data: bytes) -> RequestHead | list[Event]:
+        """Do as L{feed_one} does with what is like nothing that came before."""
+        events: list[Event] = []
         self._events = events
         while data and not self.closed:
             if self._left:
@@ -377,6 +380,9 @@ class RequestParser(Parser):
             self._fields = raw[line_end:]
         else:
             self._fields = b""
+        self._begin_body(length)
+
+    def _begin_body(self, length: int) -> None:
         if length == 0:
             self._end(END)
         elif length == CHUNKED:

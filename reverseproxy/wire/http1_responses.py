@@ -309,21 +309,10 @@ class ResponseParser(Parser):
             if options != ONLY_KEEP_ALIVE:
                 clean = False
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
-        if status < 200 or status == 204 or status == 304:
-            if status < 200 and length:
-                raise HttpError(502, "interim response with a body")
-            if length == CHUNKED or (length is not None and status != 304):
-                clean = False  # such framing is not forwarded
-            body = 0
-        elif self._head_request:
-            if length == CHUNKED:
-                clean = False
-            body = 0
-        elif length is None:
-            body = UNTIL_CLOSE
-            clean = keep_alive = False
-        else:
-            body = length
+        body, forwarded = self._body_of(status, length)
+        clean = clean and forwarded
+        if body == UNTIL_CLOSE:
+            keep_alive = False
         if odd is not None and not odd.certain:
             keep_alive = False
         head = ResponseHead(raw, status, http11, body, keep_alive, options, clean)
@@ -339,6 +328,25 @@ class ResponseParser(Parser):
             self._chunks = ResponseChunks(self._max_head, self._max_fields)
         else:
             self._left = body
+
+    def _body_of(self, status: int, length: int | None) -> tuple[int, bool]:
+        """
+        Find out what follows a head.
+
+        @param length: what the head says of it, if it does.
+        @return: the length of the body; whether the head can be forwarded as it
+            is, as far as that is concerned.
+        """
+        if status < 200 or status == 204 or status == 304:
+            if status < 200 and length:
+                raise HttpError(502, "interim response with a body")
+            # Such framing is not forwarded.
+            return 0, length is None or (length != CHUNKED and status == 304)
+        if self._head_request:
+            return 0, length != CHUNKED
+        if length is None:
+            return UNTIL_CLOSE, False
+        return length, True
 
     def _take_interim(self, head: ResponseHead) -> None:
         self._interim += 1
