@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Final
 
+from reverseproxy.config._admin import AdminConfig
 from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._filters import IpAccessConfig
 from reverseproxy.config._findings import Findings
 from reverseproxy.config._listeners import (
     FilterChainConfig,
@@ -43,6 +45,11 @@ def check_openness(config: Config, tree: Tree, findings: Findings) -> None:
     @param findings: where to add what is found.
     """
     _Checker(config, tree, findings).run()
+
+
+def _is_claim(header: str) -> bool:
+    """Whether a header, in lower case, says whose request it is."""
+    return header.startswith("x-forwarded") or header in ("x-real-ip", "forwarded")
 
 
 def _is_far(address: str) -> bool:
@@ -87,6 +94,7 @@ class _Checker:
             for number, chain in enumerate(listener.filter_chains):
                 place = (*_LISTENERS, index)
                 self._chain(place, (*place, "filter_chains", number), listener, chain)
+            self._claimed_addresses((*_LISTENERS, index), listener)
         for index, extension in enumerate(self._config.extends):
             if isinstance(extension.config, TunnelAgentConfig) and extension.config.enable:
                 self._agent(("extends", index, "config"), extension.config)
@@ -134,6 +142,27 @@ class _Checker:
                 self._tunnel((*location, "filters", number), listener, contexts, entry.config)
             elif isinstance(entry.config, ProxyConfig) and far:
                 self._proxy((*location, "filters", number, "config"), entry.config)
+
+    def _claimed_addresses(self, place: Location, listener: ListenerConfig) -> None:
+        """Warn of a filter that goes by whose requests these are, where nobody is believed to know."""
+        proxies = [
+            entry.config
+            for chain in listener.filter_chains
+            for entry in chain.filters
+            if isinstance(entry.config, ProxyConfig)
+        ]
+        if not (listener.bind_port and listener.network == "tcp") or not proxies:
+            return
+        if any(proxy.trusted_proxies for proxy in proxies):
+            return
+        for index, each in enumerate(listener.stream_filters):
+            header = each.config.header if isinstance(each.config, IpAccessConfig) else ""
+            if header and _is_claim(header):
+                self._warn(
+                    (*place, "stream_filters", index, "config", "header"),
+                    f"no client is believed what it says in {header}: the lists are compared with the "
+                    "addresses that connections come from; set trusted_proxies of the proxy filter",
+                )
 
     def _contexts(
         self, location: Location, chain: FilterChainConfig
@@ -203,6 +232,8 @@ class _Checker:
                 validators = node.get("validators")
                 for policy, options in validators.items() if isinstance(validators, Mapping) else ():
                     self._options(node, f"validators.{policy}", options)
+            elif node.model is AdminConfig:
+                self._secret(node, "tokens_file", node.get("tokens_file"), "tokens")
             elif node.model is TunnelAgentConfig:
                 self._options(node, "credential_config", node.get("credential_config"))
 

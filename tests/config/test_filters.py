@@ -356,7 +356,7 @@ class SupportedTests(SynchronousTestCase):
             "ip_access",
             {
                 "default_action": "deny",
-                "header": "X-Real-IP",
+                "header": "X-Client-IP",
                 "ips": [
                     {"action": "allow", "addrs": ["10.0.0.1", "10.1.2.3/8", "::1", "2001:db8::/32"]},
                     {"action": "", "addrs": ["::ffff:10.0.0.0/104", "::ffff:1.2.3.4"]},
@@ -364,7 +364,7 @@ class SupportedTests(SynchronousTestCase):
             },
         )
         assert isinstance(config, IpAccessConfig)
-        self.assertEqual((config.default_action, config.header), ("deny", "x-real-ip"))
+        self.assertEqual((config.default_action, config.header), ("deny", "x-client-ip"))
         self.assertEqual(config.ips[1].action, "allow")
         networks = ("10.0.0.1/32", "10.0.0.0/8", "::1/128", "2001:db8::/32")
         self.assertEqual(config.ips[0].networks, tuple(map(ip_network, networks)))

@@ -134,6 +134,18 @@ class ClientTests(SynchronousTestCase):
                 )
                 self.assertEqual(len(found), said * far, found)
 
+    def test_lists_of_addresses_that_nobody_is_believed_to_know(self) -> None:
+        path, proxies = f"{LISTENER}.stream_filters", f"{FILTER}.config.trusted_proxies"
+        for header, said in (("X-Forwarded-For", 1), ("x-real-ip", 1), ("x-client", 0), ("", 0)):
+            lists = [{"action": "allow", "addrs": ["10.0.0.0/8"]}]
+            config = {"default_action": "deny", "header": header, "ips": lists}
+            filters = [{"type": "ip_access", "config": config}]
+            found = warnings(edited(TUNNEL_SERVER, (path, filters)))
+            self.assertEqual(len(found), said, found)
+            if said:
+                self.assertTrue(found[0].startswith(f"{path}[0].config.header: "), found)
+            self.assertEqual(warnings(edited(TUNNEL_SERVER, (path, filters), (proxies, ["10.0.0.1"]))), [])
+
     def test_agents(self) -> None:
         path = f"{CONFIG}.server_list"
         for servers, said in (
@@ -187,8 +199,13 @@ class FileTests(SynchronousTestCase):
     def test_where(self) -> None:
         path = self.file(0o644)
         policy = {"credential_policy": "static", "validators": {"static": {"file": path}}}
+        admin = {
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}},
+            "tokens_file": path,
+        }
         for document, place, value, said in (
             (TUNNEL_SERVER, f"{TUNNEL}.config", policy, f"{TUNNEL}.config.validators.static.file"),
+            (TUNNEL_SERVER, "admin", admin, "admin.tokens_file"),
             (AGENT, f"{CONFIG}.credential_config", {"file": path}, f"{CONFIG}.credential_config.file"),
             (
                 AGENT,
