@@ -262,6 +262,7 @@ class Http2Protocol(Rebindable, Counted):
         if not self.lost:
             self.ending = True
             self.count_no_more()
+            self.http2.let_go()
             self._ended(reason)
             self.transport.abortConnection()
 
@@ -333,6 +334,7 @@ class Http2Protocol(Rebindable, Counted):
             return
         self.lost = True
         self.count_no_more()
+        self.http2.let_go()
         self._stop_timer()
         if not self.ending:
             self.ending = True

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -188,7 +189,11 @@ class MuxSession(Protocol):
         @param budget: bounds what the streams of all sessions hold that share it.
         @param reserve: what the windows of these may grow by.
         """
-        self.mux = Mux(client, MuxLimits() if limits is None else limits, reserve)
+        limits = limits or MuxLimits()
+        if accept is None:
+            # Those of the peer are refused at once, before anything is made of them.
+            limits = replace(limits, accept_backlog=0)
+        self.mux = Mux(client, limits, reserve)
         self.rtt: float | None = None
         self.going = False
         self.peer_going = False

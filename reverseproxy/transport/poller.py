@@ -17,6 +17,7 @@ __all__ = ["Poller"]
 
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -25,6 +26,8 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from reverseproxy.transport.portions import PORTIONS
 
 log = Logger()
 
@@ -138,6 +141,7 @@ class Poller:
         descriptors, interests, fresh = self._descriptors, self._interests, self._fresh
         fresh.clear()
         events = self._epoll.poll(0, len(descriptors) or 1)
+        begun = monotonic()
         self._in_turn = True
         for fd, event in events:
             interest = interests.get(fd)
@@ -170,6 +174,7 @@ class Poller:
         self._in_turn = False
         if self._last:
             self._end_turn()
+        PORTIONS.turned(monotonic() - begun)
 
     def call_at_turn_end(self, call: Callable[[], object]) -> None:
         """

@@ -13,7 +13,7 @@ half-close, producers.  What differs:
     less of what was written.  An error that C{write} meets is reported by the
     reactor as ever, in a later turn, after one more read: an answer that came
     before the connection was reset is not lost.
-  - Up to L{READ_SIZE} bytes are received at once, not 64 KiB.
+  - Up to L{READ_SIZE} bytes are received at once, not 64 KiB; fewer while turns are long.
   - A producer is paused by what is still to be sent, not by what was written.
   - What is written between C{abortConnection} and C{connectionLost} is dropped
     at once, and C{loseWriteConnection} on a lost connection does nothing.
@@ -61,8 +61,9 @@ from zope.interface import implementer_only
 from reverseproxy.crowd import Descriptors
 from reverseproxy.transport.backlog import NOTHING, Backlog, waiting_in
 from reverseproxy.transport.pipe import Pipe
+from reverseproxy.transport.portions import LARGEST, PORTIONS
 
-READ_SIZE: Final = 256 * 1024
+READ_SIZE: Final = LARGEST
 """Bytes that one read takes at the most."""
 
 BULK: Final = 32768
@@ -165,7 +166,7 @@ class StreamTransport(tcp.Connection):
         if self._onward is not None:
             return self._pass(self._onward)
         try:
-            size = self.socket.recv_into(_buffer)
+            size = self.socket.recv_into(_buffer, PORTIONS.size)
         except BlockingIOError:
             return None
         except OSError:
@@ -226,7 +227,7 @@ class StreamTransport(tcp.Connection):
             if pipe is not None and self._move(pipe, target):
                 return None
         try:
-            size = self.socket.recv_into(_buffer, min(self._onward_left, READ_SIZE))
+            size = self.socket.recv_into(_buffer, min(self._onward_left, PORTIONS.size))
         except BlockingIOError:
             return None
         except OSError:

@@ -363,10 +363,9 @@ class TunnelConnection(Handover, Counted):
         if isinstance(checked, Refusal):
             self._refuse(checked)
             return
-        if checked is not None:
-            await self._wait_to_be_judged()
-            if self._over:
-                return
+        await self._wait_to_be_judged()
+        if self._over:
+            return
         identity = await self._validate(checked, init.credential, init.host_name, init.cluster_name)
         if self._over:
             return
@@ -522,6 +521,8 @@ class TunnelConnection(Handover, Counted):
     def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
         held, self._held = self._held, None
         self._leave_place()
+        if isinstance(host, MuxHost) and host.misbehaved:
+            self._count_refusal()  # it joins the more slowly the more often it does that
         if held is not None:
             self._server.registry.remove(held)
             self._server.clusters.get(held.cluster).remove_host(host, reason)
@@ -579,6 +580,7 @@ class TunnelConnection(Handover, Counted):
         if self._over:
             return
         self._settle()
+        self._decoder = None  # and what it keeps
         server = self._server
         note_refusal(server.tally, server.clusters, server.listener, self._info, self._init, result, reason)
         self._server.complain("{listener}: {peer} closed: {reason}", peer=self._info.remote, reason=reason)

@@ -246,6 +246,11 @@ class _Connection(Windows):
         self._ready.clear()
         self.close_windows()
 
+    def let_go(self) -> None:
+        """Keep nothing of what has come and is not complete: nothing more will."""
+        self._buffer = b""
+        self._block.clear()
+
     def _last_stream(self) -> int:
         raise NotImplementedError
 

@@ -45,6 +45,7 @@ __all__ = [
     "MAX_WINDOW",
     "MIN_WINDOW",
     "REMEMBERED_RESETS",
+    "REPEATED",
     "RESETS_PER_SECOND",
     "SMALL_WINDOW",
     "SPARE_IDS",
@@ -126,6 +127,9 @@ USELESS_PER_SECOND: Final = 50.0
 
 LATE: Final = 0.1
 """What a frame counts for that is for a stream that is over, or that opens one which is refused."""
+
+REPEATED: Final = 50
+"""What a GoAway counts for behind the first one."""
 
 MAX_PINGS: Final = 64
 """Pings of ours whose answers are awaited; those before are given up."""
@@ -437,7 +441,7 @@ class Mux(Output):
             or len(self._unacknowledged) >= limits.accept_backlog
             or (self._broken >= limits.max_resets and not self._mend())
         ):
-            self._waste("streams that are refused", LATE)
+            self._waste("streams that are refused", LATE if limits.accept_backlog else 1)
             self._put(pack(UPDATE, RST, number, 0))
             if not flags & FIN:
                 self._remember(number, self._first)
@@ -551,7 +555,7 @@ class Mux(Output):
         if number or flags:
             raise MuxError("expected stream 0 and no flags for a GoAway")
         if self.going:
-            self._waste("GoAways")
+            self._waste("GoAways", REPEATED)
         self.going = True
         events.append(GoneAway(code))
 

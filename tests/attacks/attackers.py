@@ -1,0 +1,186 @@
+"""
+Strangers that mean no good, each a process of its own: C{python -m tests.attacks.attackers KIND PORT...}.
+
+They connect again when they are closed, and go on until they are killed.  Frames
+are put together by hand, or with codecs that are pure.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import cycle
+
+from reverseproxy.wire.bolt import Bolt, encode_request
+from reverseproxy.wire.extra import Announcement
+from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, encode
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), 5)
+    connection.settimeout(0.5)
+    return connection
+
+
+def pour(connection: socket.socket, data: bytes) -> None:
+    """Send one thing on and on, and read what comes, until the connection is closed."""
+    while True:
+        connection.sendall(data)
+        with suppress(BlockingIOError):
+            while connection.recv(1 << 20, socket.MSG_DONTWAIT):
+                pass
+
+
+def crowd(port: int, count: int, first: bytes, more: bytes = b"") -> None:
+    """Hold many connections, all of which have begun something, and go on with it."""
+    held: list[socket.socket] = []
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        if len(held) < count:
+            with suppress(OSError):
+                connection = connect(port)
+                connection.setblocking(False)
+                held.append(connection)
+                connection.send(first)
+        else:
+            time.sleep(0.005)
+        for connection in held if more else ():
+            with suppress(OSError):
+                connection.send(more)
+
+
+# HTTP/2
+
+
+def h2(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">HBBBL", len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
+
+
+HEAD = b"\x83\x84\x86\x41\x01a"
+"""POST / of a."""
+
+
+def http2(port: int, data: bytes, streams: int = 0) -> None:
+    """Open some streams, which do not end, and send something on and on."""
+    connection = connect(port)
+    connection.sendall(PREFACE + h2(4, 0, 0))
+    connection.sendall(b"".join(h2(1, 4, 2 * number + 1, HEAD) for number in range(streams)))
+    pour(connection, data)
+
+
+def settings(port: int) -> None:
+    """Windows of a hundred streams that change on and on."""
+    values = b"".join(struct.pack(">HL", 4, 1000 + number) for number in range(64))
+    http2(port, h2(4, 0, 0, values) * 20, 100)
+
+
+def rapid_reset(port: int) -> None:
+    """Requests that are broken off at once."""
+    connection = connect(port)
+    connection.sendall(PREFACE + h2(4, 0, 0))
+    for number in cycle(range(1, 1 << 30, 2)):
+        connection.sendall(h2(1, 5, number, HEAD) + h2(3, 0, number, bytes(4)))
+
+
+# tunnels
+
+
+def join(port: int, name: str, **extra: object) -> socket.socket:
+    """Become a host of a cluster that nobody asks anything of."""
+    connection = connect(port)
+    announcement = Announcement(agent="a" * 32, mux=("yamux",) if extra else ())
+    connection.sendall(
+        encode(ConnectionInit("other", host_name=name, extra=announcement.to_extra() if extra else None))
+    )
+    assert connection.recv(8)[:4] == b"\x20\x88\x01\x02"
+    return connection
+
+
+def yamux(port: int, data: bytes) -> None:
+    """Join with streams, and send frames of no use."""
+    connection = join(port, "evil", mux=True)
+    connection.recv(1 << 16)
+    pour(connection, data)
+
+
+def come_and_go(port: int) -> None:
+    """Join with a long name, and leave, on and on."""
+    with join(port, "n" * 255):
+        pass
+
+
+def close_others(port: int) -> None:
+    """Ask for the close of connections that are others'."""
+    addresses = tuple(f"10.0.{number >> 8}.{number & 255}:1" for number in range(3000))
+    pour(connect(port), encode(GracefulClose("clientCluster", addresses)))
+
+
+def guess(port: int) -> None:
+    """Credentials that are none."""
+    connection = connect(port)
+    connection.sendall(encode(ConnectionInit("clientCluster", credential_policy="none", credential="x")))
+    connection.recv(1 << 16)
+
+
+def rubbish(port: int) -> None:
+    """What belongs to no protocol, with long lines of it."""
+    with connect(port) as connection:
+        connection.sendall(b"\x00" * 300 + b"\x1b[31m" * 100)
+        connection.recv(1 << 16)
+
+
+def bad_heads(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n" + b"X: y\r\n" * 50 + b"\r\n")
+        connection.recv(1 << 16)
+
+
+FRAME = encode_request(1, content=b"x" * (15 << 20))
+BEAT = Bolt().heartbeat(1)
+BLOCK = PREFACE + h2(4, 0, 0) + h2(1, 0, 1, b"\x00" * 16384) + h2(9, 0, 1, b"\x00" * 16384) * 8
+
+ATTACKS: dict[str, Callable[[int, int, int], object]] = {
+    "settings of HTTP/2": lambda web, rpc, tunnel: settings(web),
+    "silent connections": lambda web, rpc, tunnel: (crowd(web, 300, b""), crowd(tunnel, 300, b"")),
+    "graceful closes of others": lambda web, rpc, tunnel: close_others(tunnel),
+    "guessed credentials": lambda web, rpc, tunnel: guess(tunnel),
+    "no protocol at all": lambda web, rpc, tunnel: (rubbish(web), rubbish(rpc), rubbish(tunnel)),
+    "bad heads": lambda web, rpc, tunnel: bad_heads(web),
+    "joins and leaves": lambda web, rpc, tunnel: come_and_go(tunnel),
+    "parts of frames": lambda web, rpc, tunnel: crowd(rpc, 40, FRAME[:65536], FRAME[65536:327680]),
+    "parts of heads": lambda web, rpc, tunnel: crowd(
+        web, 200, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 7000
+    ),
+    "parts of field blocks": lambda web, rpc, tunnel: crowd(web, 200, BLOCK),
+    "parts of handshakes": lambda web, rpc, tunnel: crowd(
+        tunnel, 200, encode(ConnectionInit("other", host_name="h" * 60_000))[:-1]
+    ),
+    "pings of yamux": lambda web, rpc, tunnel: yamux(tunnel, struct.pack(">BBHLL", 0, 2, 1, 0, 7) * 5000),
+    "repeated GoAways": lambda web, rpc, tunnel: yamux(tunnel, struct.pack(">BBHLL", 0, 3, 0, 0, 0) * 5000),
+    "streams of yamux that are none": lambda web, rpc, tunnel: yamux(
+        tunnel, b"".join(struct.pack(">BBHLL", 0, 1, 1, 2 * n + 2, 0) for n in range(20_000))
+    ),
+    "pings of HTTP/2": lambda web, rpc, tunnel: http2(web, h2(6, 0, 0, bytes(8)) * 1000),
+    "credit of HTTP/2": lambda web, rpc, tunnel: http2(web, h2(8, 0, 1, b"\0\0\0\1") * 5000, 1),
+    "rapid resets": lambda web, rpc, tunnel: rapid_reset(web),
+    "heartbeats": lambda web, rpc, tunnel: pour(connect(rpc), BEAT * 5000),
+    "one byte at a time": lambda web, rpc, tunnel: http2(web, h2(0, 0, 1, b"x") * 5000, 1),
+}
+
+
+def main() -> None:
+    attack, ports = ATTACKS[sys.argv[1]], [int(port) for port in sys.argv[2:]]
+    print("begun", flush=True)  # noqa: T201
+    while True:
+        with suppress(OSError, AssertionError):
+            attack(*ports)
+
+
+if __name__ == "__main__":
+    main()

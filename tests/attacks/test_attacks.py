@@ -1,0 +1,158 @@
+"""
+Strangers that mean no good, against a real server, and what somebody else notices of them.
+
+Three at a time, each a process.  What is asserted depends on no timing: that
+nobody else's request fails, and how much memory and log they take.  How long
+others wait is printed.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.attacks.attackers import ATTACKS
+from tests.integration import configs
+from tests.integration.clients import threaded
+from tests.integration.harness import JOINED, Child, IntegrationTestCase, ReverseProxy
+
+SECONDS = 1.0
+"""How long each attack takes."""
+
+ATTACKERS = 3
+
+MAX_GROWTH = 64 * 1024
+"""KiB of memory that they may take."""
+
+MAX_LOG = 1_000_000
+"""Bytes of log that they may cause in an hour, and so in this time."""
+
+
+class Client(threading.Thread):
+    """
+    Somebody who asks for something every few milliseconds, on a connection and on new ones.
+
+    @ivar times: seconds for each answer.
+    @ivar failures: what went wrong.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.times: list[float] = []
+        self.failures: list[str] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        kept = None
+        number = 0
+        while not self.over.is_set():
+            number += 1
+            begun = time.monotonic()
+            try:
+                connection = kept or socket.create_connection(("127.0.0.1", self.port), 10)
+                connection.settimeout(10)
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"served"):
+                    part = connection.recv(4096)
+                    if not part:
+                        raise OSError(f"closed behind {answer!r}")
+                    answer += part
+                if not answer.startswith(b"HTTP/1.1 200 "):
+                    raise OSError(repr(answer))
+                kept = connection
+                if number % 10 == 0:
+                    connection.close()
+                    kept = None
+            except OSError as error:
+                self.failures.append(str(error))
+                kept = None
+            self.times.append(time.monotonic() - begun)
+            time.sleep(0.005)
+
+
+def memory(pid: int) -> int:
+    """KiB that a process has in memory."""
+    found = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+class AttackTests(IntegrationTestCase):
+    """One server for several attacks, one after the other."""
+
+    async def serve(self) -> tuple[ReverseProxy, list[int]]:
+        """A server, and an agent that answers; its ports for the web, for RPC and for tunnels."""
+        document = configs.server()
+        [config] = document["servers"]
+        config["default_log_level"] = "INFO"
+        web = config["listeners"][0]["filter_chains"][0]["filters"][0]["config"]
+        web["downstream_protocol"] = "Auto"
+        rpc: dict[str, Any] = {
+            "name": "rpcListener",
+            "address": "127.0.0.1:0",
+            "bind_port": True,
+            "filter_chains": [
+                {"filters": [{"type": "proxy", "config": {**web, "downstream_protocol": "bolt"}}]}
+            ],
+        }
+        config["listeners"].append(rpc)
+        document["cluster_manager"]["clusters"].append({"name": "other", "type": "SIMPLE"})
+        server = self.run_proxy(document, "server")
+        ports = [await server.port(f"{name}Listener") for name in ("client", "rpc", "tunnel")]
+        self.run_proxy(configs.quick_agent(ports[2], answer="served", connections=2), "agent")
+        await server.counted(JOINED, 2)
+        return server, ports
+
+    async def attack(self, server: ReverseProxy, ports: list[int], kind: str) -> list[str]:
+        """Let three attackers do one thing; what is wrong with what others noticed."""
+        pid = int(server.transport.pid)
+        mark = server.mark()
+        before = most = memory(pid)
+        client = Client(ports[0])
+        attackers = [Child(f"attacker {number}") for number in range(ATTACKERS)]
+        for attacker in attackers:
+            self.spawn(attacker, "-m", "tests.attacks.attackers", kind, *map(str, ports))
+        for attacker in attackers:
+            await attacker.wait_for("begun")
+        client.start()
+        for _ in range(int(SECONDS * 20)):
+            await threaded(time.sleep, 0.05)
+            most = max(most, memory(pid))
+        client.over.set()
+        await threaded(client.join)
+        for attacker in attackers:
+            await attacker.kill()
+        self.children = [child for child in self.children if child not in attackers]
+        log = sum(len(line) for line in server.lines[mark:])
+        times = sorted(client.times)
+        slow = times[len(times) * 99 // 100]
+        print(  # noqa: T201
+            f"{kind:32} {len(times):4} answers, {len(client.failures)} failed, "
+            f"median {statistics.median(times) * 1000:5.1f} ms, p99 {slow * 1000:6.1f} ms, "
+            f"memory {(most - before) / 1024:+6.1f} MiB, log {log / 1000:6.1f} kB"
+        )
+        wrong = [f"{kind}: {failure}" for failure in client.failures[:3]]
+        if most - before > MAX_GROWTH:
+            wrong.append(f"{kind}: {most - before} KiB more memory")
+        if log > MAX_LOG:
+            wrong.append(f"{kind}: {log} bytes of log")
+        return wrong
+
+    async def attacks(self, *kinds: str) -> None:
+        print()  # noqa: T201
+        server, ports = await self.serve()
+        self.expected_errors = [r"descriptors are in use"]
+        wrong = []
+        for kind in kinds:
+            wrong += await self.attack(server, ports, kind)
+        self.assertEqual(wrong, [])
+
+    async def test_attacks(self) -> None:
+        await self.attacks(*ATTACKS)
