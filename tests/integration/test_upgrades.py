@@ -224,65 +224,75 @@ class WorkerTests(UpgradeTestCase):
 
 
 class BehaviourTests(UpgradeTestCase):
-    async def test_declined(self) -> None:
-        """The connection goes on with HTTP at both versions in the tunnel."""
-        for tunnel in ("Http1", "Http2"):
-            port = await self.start(tunnel=tunnel)
+    async def test_http1_in_the_tunnel(self) -> None:
+        await self.check("Http1")
 
-            def run(port: int = port) -> None:
-                with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
-                    for status in (403, 200, 400):
-                        head = request(
-                            f"Content-Length: {len(JSON)}",
-                            protocol="tcp",
-                            path=f"/x?decline={status}",
-                            body=JSON,
-                        )
-                        sock.sendall(head)
-                        answer = receive(sock, b"}")
-                        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
-                        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"body": JSON.decode()}
-                        assert b"upgrade" not in answer.lower()
-                    sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: a\r\n\r\n")
-                    assert receive(sock, b"OK").startswith(b"HTTP/1.1 200 ")
+    async def test_http2_in_the_tunnel(self) -> None:
+        await self.check("Http2")
 
-            await threaded(run)
+    async def check(self, tunnel: str) -> None:
+        """One thing after the other, as each of them would need processes of its own."""
+        port = await self.start(tunnel=tunnel, listener="Http1,Http2")
+        await threaded(self.declined, port)
+        await self.without_h2c(port)
+        await self.another(port)
+        await self.logged(port)
+        await self.many_at_once(port)
 
-    async def test_h2c(self) -> None:
+    def declined(self, port: int) -> None:
+        """The connection goes on with HTTP."""
+        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+            for status in (403, 200, 400):
+                head = request(
+                    f"Content-Length: {len(JSON)}",
+                    protocol="tcp",
+                    path=f"/x?decline={status}",
+                    body=JSON,
+                )
+                sock.sendall(head)
+                answer = receive(sock, b"}")
+                assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+                assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"body": JSON.decode()}
+                assert b"upgrade" not in answer.lower()
+            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert receive(sock, b"OK").startswith(b"HTTP/1.1 200 ")
+
+    async def without_h2c(self, port: int) -> None:
         """It is answered in HTTP/1.1, with its body."""
-        for tunnel in ("Http1", "Http2"):
-            port = await self.start(tunnel=tunnel, listener="Http1,Http2")
-            fields = {
-                "Connection": "Upgrade, HTTP2-Settings",
-                "Upgrade": "h2c",
-                "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
-            }
-            answer = await fetch(port, "/echo", "POST", JSON, fields)
-            self.assertEqual((answer.status, json.loads(answer.body)["body"]), (200, JSON.decode()))
-            self.assertNotIn("upgrade", answer.headers)
+        fields = {
+            "Connection": "Upgrade, HTTP2-Settings",
+            "Upgrade": "h2c",
+            "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
+        }
+        answer = await fetch(port, "/echo", "POST", JSON, fields)
+        self.assertEqual((answer.status, json.loads(answer.body)["body"]), (200, JSON.decode()))
+        self.assertNotIn("upgrade", answer.headers)
 
-    async def test_another_protocol_than_was_asked_for(self) -> None:
-        for tunnel in ("Http1", "Http2"):
-            port = await self.start(tunnel=tunnel)
-            fields = {"Connection": "Upgrade", "Upgrade": "tcp"}
-            answer = await fetch(port, "/x?choose=other", "POST", JSON, fields)
-            self.assertEqual(answer.status, 502)
-            self.assertEqual((await fetch(port, "/echo", "POST", b"fine")).status, 200)
+    async def another(self, port: int) -> None:
+        """A host that switches to something else than was asked for."""
+        fields = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        answer = await fetch(port, "/x?choose=other", "POST", JSON, fields)
+        self.assertEqual(answer.status, 502)
+        self.assertEqual((await fetch(port, "/echo", "POST", b"fine")).status, 200)
 
-    async def test_the_access_log(self) -> None:
-        for tunnel in ("Http1", "Http2"):
-            port = await self.start(tunnel=tunnel)
-            mark = self.cloud.mark()
-            await threaded(session, port, "docker", 2560)
+    async def logged(self, port: int) -> None:
+        """What the access log says of a session."""
+        mark = self.cloud.mark()
+        await threaded(session, port, "docker", 2560)
 
-            def logged(line: str) -> Any:
-                return json.loads(line) if '"path":"/session"' in line.replace(" ", "") else None
+        def found(line: str) -> Any:
+            return json.loads(line) if '"path":"/session"' in line.replace(" ", "") else None
 
-            entry = await self.cloud.wait_for(logged, mark)
-            received = len(JSON) + len(b"early ") + 2560
-            sent = len(b"early ") + 2560 + len(b"|2566")
-            self.assertEqual(entry["status"], 101, entry)
-            self.assertEqual((entry["bytes_received"], entry["bytes_sent"]), (received, sent), entry)
+        entry = await self.cloud.wait_for(found, mark)
+        received = len(JSON) + len(b"early ") + 2560
+        sent = len(b"early ") + 2560 + len(b"|2566")
+        self.assertEqual(entry["status"], 101, entry)
+        self.assertEqual((entry["bytes_received"], entry["bytes_sent"]), (received, sent), entry)
+
+    async def many_at_once(self, port: int) -> None:
+        kinds = [*KINDS] * 5
+        seen = await gather([threaded(session, port, kind, 50_000) for kind in kinds])
+        self.assertEqual([each["x-method"] for each in seen], [KINDS[kind][1] for kind in kinds])
 
     async def test_a_loss_at_either_side(self) -> None:
         for tunnel in ("Http1", "Http2"):
@@ -330,13 +340,6 @@ class BehaviourTests(UpgradeTestCase):
             await service.closed()
             service.transport.loseConnection()
             self.assertEqual(await stopping.ended(), 0)
-
-    async def test_many_at_once(self) -> None:
-        for tunnel in ("Http1", "Http2"):
-            port = await self.start(tunnel=tunnel)
-            kinds = [*KINDS] * 8
-            seen = await gather([threaded(session, port, kind, 50_000) for kind in kinds])
-            self.assertEqual([each["x-method"] for each in seen], [KINDS[kind][1] for kind in kinds])
 
     async def test_the_first_request_of_an_agent(self) -> None:
         """Nothing is known of a host's HTTP/2 yet: the body waits for it."""
