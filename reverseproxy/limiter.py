@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from reverseproxy.crowd import Crowd, Descriptors
 from reverseproxy.logs import Throttle
+from reverseproxy.refused import REFUSED
 
 log = Logger()
 
@@ -74,10 +75,12 @@ class ConnectionLimiter:
             found = crowd.victim(address)
             if found is None:
                 self.refused += 1
+                REFUSED["connection_refused"] += 1
                 self._tell(listener, address, crowd, "its connection was not taken")
                 return False
             loser, victim = found
             self.closed += 1
+            REFUSED["connection_closed"] += 1
             self._tell(listener, loser, crowd, "one of these was closed")
             victim.make_room()
             self.leave(loser, victim, crowds)

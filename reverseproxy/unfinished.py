@@ -38,6 +38,8 @@ __all__ = [
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from reverseproxy.refused import REFUSED
+
 FREE: Final = 4096
 """Bytes of one connection that are not counted."""
 
@@ -182,6 +184,7 @@ class UnfinishedBytes:
         while self._addresses.total > self.limit:
             victim = self._accounts[self._addresses.largest()].largest()
             self.ended += 1
+            REFUSED["unfinished"] += 1
             victim.end(
                 f"too much is kept for peers that do not finish, {self._addresses.total} bytes in all, "
                 f"and its address keeps most of it, {victim.size} bytes on this connection; "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from reverseproxy import __version__
 from reverseproxy.admin.families import Family
 from reverseproxy.cluster.host import Fault, Host
+from reverseproxy.refused import REFUSED
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
@@ -40,6 +41,10 @@ def process_families(parts: Parts) -> Iterator[Family]:
     for certificate in parts.certificates():
         expiry.add(certificate["not_after"], certificate["use"], certificate["name"])
     yield expiry
+    refused = _family("refused_total", "counter", "What was refused to strangers.", "reason")
+    for reason, number in REFUSED.items():
+        refused.add(number, reason)
+    yield refused
 
 
 def listener_families(parts: Parts) -> Iterator[Family]:

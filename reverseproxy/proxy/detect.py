@@ -37,6 +37,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
+from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http1_headers import MAX_METHOD, TOKEN
 
@@ -212,6 +213,7 @@ class Detector(Handover):
         self._stop_timer()
         self._data = b""
         if reason:
+            REFUSED["protocol"] += 1
             log.warn(
                 "{listener}: {peer} closed: {reason}",
                 listener=self._settings.listener,

@@ -46,6 +46,7 @@ from reverseproxy.proxy.http1_switch import IUpgraded, Switchable, switch
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
 from reverseproxy.proxy.trust import NOBODY, Trust
 from reverseproxy.proxy.upgraded import Upgraded
+from reverseproxy.refused import REFUSED
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import keep_back
@@ -432,6 +433,7 @@ class Http1Proxy(Switchable, Counted):
 
     def _malformed(self, error: HttpError) -> None:
         """The client broke the rules; nothing behind that can be understood."""
+        REFUSED["http1"] += 1
         complaints = self.settings.complaints
         if complaints.allow():
             log.info(

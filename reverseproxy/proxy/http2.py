@@ -41,6 +41,7 @@ from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
 from reverseproxy.proxy.upgraded import Upgraded
+from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.transport.backlog import Backlog
@@ -579,6 +580,7 @@ class Http2Proxy(Http2Protocol):
 
     def _on_connection(self, event: Event) -> None:
         if isinstance(event, Http2Error):
+            REFUSED["http2"] += 1
             complaints = self.settings.complaints
             if complaints.allow():
                 log.warn(

@@ -49,6 +49,7 @@ from reverseproxy.proxy.rpc_deadlines import Deadlines
 from reverseproxy.proxy.rpc_exchange import RpcExchange
 from reverseproxy.proxy.rpc_upstream import Batch, RpcClient
 from reverseproxy.proxy.trust import NOBODY, Trust
+from reverseproxy.refused import REFUSED
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport.backlog import backlog_of
@@ -328,6 +329,7 @@ class RpcProxy(Rebindable, Counted):
         """Nothing that comes can be understood any more."""
         if self._closing or self._lost:
             return
+        REFUSED["rpc"] += 1
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(

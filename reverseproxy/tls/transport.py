@@ -58,6 +58,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import TlsFailed
+from reverseproxy.refused import REFUSED
 from reverseproxy.tls.client_hello import ClientHelloReader
 from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.material import openssl_text
@@ -703,6 +704,8 @@ class TlsFactory(_WrappingFactory):
     def handshake_failed(self, transport: TlsTransport, reason: Failure) -> None:
         """Hear of a connection that was lost before its handshake was complete."""
         if reason.check(TlsFailed):
+            if self.server is not None:
+                REFUSED["tls"] += 1
             log.info(
                 "TLS handshake with {peer} failed: {reason}",
                 peer=transport.transport.getPeer(),

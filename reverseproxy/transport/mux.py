@@ -47,6 +47,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer, MuxError, NoMoreStreams
+from reverseproxy.refused import REFUSED
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
@@ -470,6 +471,7 @@ class MuxSession(Protocol):
 
     def _broken(self, error: MuxError) -> None:
         """The peer has broken the rules, which ends the connection."""
+        REFUSED["streams"] += 1
         log.warn("{session} is closed: {reason}", session=self, reason=str(error))
         self._send(bounded=False)
         self.abort(str(error))

@@ -33,6 +33,7 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identi
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import TunnelTally
 from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import tune
 from reverseproxy.transport.mux import MuxSession
 from reverseproxy.tunnel.guesses import GuessGate
@@ -581,6 +582,7 @@ class TunnelConnection(Handover, Counted):
             return
         self._settle()
         self._decoder = None  # and what it keeps
+        REFUSED["tunnel"] += 1
         server = self._server
         note_refusal(server.tally, server.clusters, server.listener, self._info, self._init, result, reason)
         self._server.complain("{listener}: {peer} closed: {reason}", peer=self._info.remote, reason=reason)

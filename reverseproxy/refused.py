@@ -1,0 +1,41 @@
+"""
+What has been refused to strangers, and how often: plain numbers by reason.
+
+Each refusal is counted here, whether or not there is a line about it in the log.
+"""
+
+from __future__ import annotations
+
+__all__ = ["REASONS", "REFUSED", "Refused"]
+
+from typing import Final
+
+REASONS: Final = {
+    "connection_closed": "a connection with nothing under way, closed to make room for another one",
+    "connection_refused": "a connection that was not taken, as there were too many",
+    "unfinished": "a connection that was closed as too much was kept for those that do not finish",
+    "tls": "a TLS handshake that failed",
+    "protocol": "a connection that spoke none of its listener's protocols",
+    "http1": "a request of HTTP/1 that could not be understood",
+    "http2": "a connection of HTTP/2 that broke the rules",
+    "rpc": "a connection of an RPC protocol that broke the rules",
+    "streams": "a tunnel with streams that broke the rules",
+    "tunnel": "a connection to a tunnel port that was closed before it had joined",
+    "log": "a line of the log that was left out",
+}
+"""What each reason stands for."""
+
+
+class Refused(dict[str, int]):
+    """
+    How often, by reason.
+
+    There is one for a process, as memory, descriptors and the log are the process's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(REASONS, 0))
+
+
+REFUSED: Final = Refused()
+"""Those of this process."""
