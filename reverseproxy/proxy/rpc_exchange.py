@@ -38,7 +38,7 @@ from reverseproxy.routing import (
     timeouts,
 )
 from reverseproxy.transport.backlog import NOTHING
-from reverseproxy.wire.border import FORWARDED, MOSN, without
+from reverseproxy.wire.border import FORWARDED, MOSN, mark_of, without
 from reverseproxy.wire.unsent import Unsent
 from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
 
@@ -65,6 +65,12 @@ _SHORTEST: Final = 0.001
 
 MIRROR_TIMEOUT: Final = 60.0
 """Seconds that a copy of a request may take."""
+
+_FOREIGN: Final = MOSN | FORWARDED
+"""The marks of headers that a stranger may not set; what only looks like them means nothing here."""
+
+_INITIALS: Final = "xXfF"
+"""How these begin."""
 
 _HASHING: Final = frozenset({"LB_MAGLEV"})
 """Balancers that go by a request's hash key."""
@@ -234,11 +240,13 @@ class RpcExchange(Attempts):
 
     def _drop_fields(self) -> None:
         """Take out the headers that a stranger may not set."""
-        fields = self.frame.fields()
-        if fields is not None:
-            kept = without(fields, MOSN | FORWARDED)
-            if len(kept) < len(fields):
-                self.frame.set_fields(kept)
+        frame = self.frame
+        for name in frame.names():
+            if name[:1] in _INITIALS and mark_of(name.lower().encode("utf-8", "surrogateescape")) & _FOREIGN:
+                fields = frame.fields()
+                assert fields is not None
+                frame.set_fields(without(fields, _FOREIGN))
+                return
 
     def _remove_headers(self, names: set[str]) -> None:
         """Send a request on without some of its headers."""

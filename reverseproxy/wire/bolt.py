@@ -33,7 +33,7 @@ __all__ = ["Bolt", "BoltFrame", "Status", "encode_headers", "encode_request", "e
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -177,6 +177,10 @@ class BoltFrame(Frame):
     def fields(self) -> list[tuple[bytes, bytes]]:
         """See L{Frame.fields}."""
         return _decode_headers(self.data, *self._block)
+
+    def names(self) -> Iterable[str]:
+        """See L{Frame.names}; what a route looks for is found by that, too."""
+        return self.headers
 
     def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """See L{Frame.set_fields}."""

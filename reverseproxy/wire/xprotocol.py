@@ -19,7 +19,7 @@ from __future__ import annotations
 __all__ = ["MAX_FRAME", "Frame", "FrameDecoder", "Kind", "XProtocol"]
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 from reverseproxy.errors import RpcFrameError
@@ -90,6 +90,14 @@ class Frame(ABC):
         @raise RpcHeaderError: if they can't be read.
         """
         return None
+
+    def names(self) -> Iterable[str]:
+        """
+        The names of all headers, for who looks for some that L{fields} then has.
+
+        @raise RpcHeaderError: if they can't be read.
+        """
+        return [name.decode("utf-8", "surrogateescape") for name, _ in self.fields() or ()]
 
     def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,12 +12,14 @@ from reverseproxy.proxy.leftover import MAX_BYTES, PATIENCE
 from reverseproxy.proxy.trust import NOBODY, Trust
 from reverseproxy.wire.bolt import Bolt, Status, encode_request
 from reverseproxy.wire.border import ANY, LOOKALIKE, NOTHING
+from reverseproxy.wire.xprotocol import Frame, Kind
 from tests.config.documents import FILTER, TUNNEL_SERVER, edited, problems
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire, World
 from tests.proxy.rpc_world import Peer, request, response
 from tests.proxy.rpc_world import World as RpcWorld
 from tests.tunnel.logged import capture
+from tests.wire.frames import Tiny, TinyFrame, tiny
 from tests.wire.http1_cases import get, respond
 from tests.wire.http2_frames import GET
 
@@ -286,7 +289,46 @@ class FaultTests(SynchronousTestCase):
         world.check_idle(self.fail)
 
 
+class NamedFrame(TinyFrame):
+    """Headers in the body, as lines."""
+
+    __slots__ = ()
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        lines = bytes(self.data[4:]).split(b"\n")
+        return [(name, value) for name, _, value in (line.partition(b"=") for line in lines)]
+
+    def header(self, name: str) -> str | None:
+        value = dict(self.fields()).get(name.encode())
+        return None if value is None else value.decode()
+
+    def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        body = b"\n".join(b"=".join(field) for field in fields)
+        self.data[3:] = bytes((len(body),)) + body
+
+
+class Named(Tiny):
+    """A protocol of a plug-in that has headers."""
+
+    name = "named"
+
+    def decode(self, buffer: bytearray, start: int) -> Frame | int:
+        frame = super().decode(buffer, start)
+        return frame if isinstance(frame, int) else NamedFrame(frame.data, frame.kind, frame.id)
+
+
 class RpcTests(SynchronousTestCase):
+    def test_plug_ins(self) -> None:
+        body = b"service=echo\nX-Mosn-Try-Timeout=1\nx-own=1"
+        for trust, kept in ((NOBODY, b"service=echo\nx-own=1"), (Trust(["*"]), body)):
+            world = RpcWorld(1, protocol=Named(), trust=trust)
+            client = world.client()
+            client.send(tiny(Kind.REQUEST, 5, body))
+            frame = world.host().one()
+            self.assertEqual(frame.data[4:], kept)
+            world.host().send(tiny(Kind.RESPONSE, frame.id))
+            self.assertEqual(client.one().id, 5)
+
     def echo(self, world: RpcWorld, client: Peer, **headers: str) -> Any:
         """What a host sees of a request."""
         client.send(encode_request(5, {"service": "echo", **headers}, b"hi", timeout=0))
