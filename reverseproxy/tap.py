@@ -41,7 +41,7 @@ from reverseproxy.config.summary import summarize
 from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogObserver, make_observer
-from reverseproxy.runners import LogPlan, Once, plan_log
+from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
 from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.transport.allocator import keep_memory
@@ -56,6 +56,15 @@ log = Logger()
 LOG_FORMATS = ("text", "json")
 
 TRANSPORTS = ("fast", "stock")
+
+_TEACHING = """
+Try it out, in the foreground:     twistd -n reverseproxy --quickstart
+Run a configuration there:         twistd -n reverseproxy --config FILE
+Only check it:                     twistd reverseproxy --check --config FILE
+Options, and those of twistd:      twistd reverseproxy --help; twistd --help
+
+Options of twistd, such as -n, go before "reverseproxy", and ours behind it.
+"""
 
 
 class Options(BaseOptions):
@@ -106,6 +115,19 @@ class Options(BaseOptions):
         kind = "" if http1.__file__.endswith(".py") else " (compiled)"
         sys.stdout.write(f"reverseproxy {__version__}{kind}\n")
         raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Read the command line.
+
+        Of a wrong one, twistd would say so under a page of its own options.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except UsageError as error:
+            if self.parent is None or is_foreign(self.parent):
+                raise
+            _exit(sys.stderr, f"twistd reverseproxy: {error}\n{_TEACHING}", 1)
 
     def postOptions(self) -> None:
         """Read the configuration."""

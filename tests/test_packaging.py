@@ -132,6 +132,10 @@ class DistributionTests(SynchronousTestCase):
         self.assertIn("--config", run(twistd, "reverseproxy", "--help", cwd=top))
         example = ROOT / "examples" / "plain" / "server.json"
         run(twistd, "reverseproxy", "--check", "--config", example, cwd=top)
+        command = environment / "bin" / "reverseproxy"
+        self.assertIn("reverseproxy", run(command, "--version", cwd=top))
+        self.assertIn("Try it out", run(python, "-m", "reverseproxy", "--help", cwd=top))
+        self.assertIn("clientCluster", run(command, "check", "--strict", example, cwd=top))
         run(python, "-c", "import treq, service_identity, OpenSSL, zope.interface", cwd=top)
 
 
@@ -174,6 +178,7 @@ class MetadataTests(SynchronousTestCase):
         names = {
             "OpenSSL": "pyopenssl",
             "automat": "automat",
+            "click": "click",
             "constantly": "constantly",
             "cryptography": "cryptography",
             "hpack": "hpack",

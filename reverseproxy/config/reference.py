@@ -6,7 +6,7 @@ It can't disagree with what the loader does, because both read the same fields.
 
 from __future__ import annotations
 
-__all__ = ["generate"]
+__all__ = ["Entry", "Section", "generate", "sections"]
 
 import inspect
 import json
@@ -73,6 +73,52 @@ class _Place:
     name: str
     parent: type[Model]
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    What the reference has on one key.
+
+    @ivar names: the key, and what else it may be called.
+    @ivar text: in reStructuredText.
+    """
+
+    names: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """
+    What the reference has on one model.
+
+    @ivar title: what it calls the model.
+    @ivar names: the keys, in lower case, whose value the model is.
+    @ivar text: in reStructuredText.
+    @ivar entries: its keys, in the order of the model.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    text: str
+    entries: tuple[Entry, ...]
+
+
+def sections() -> Iterator[Section]:
+    """The reference by models, in the order of the document."""
+    places: dict[type[Model], list[_Place]] = {Config: []}
+    _visit(Config, places)
+    titles = _titles(places)
+    for model, found in places.items():
+        entries = tuple(
+            Entry(
+                (info.name, *info.spellings, *info.milliseconds), "\n".join(_key(model, field, info, titles))
+            )
+            for _, field, info in keys_of(model)
+        )
+        names = tuple({place.name.lower() for place in found} | {place.key.lower() for place in found})
+        yield Section(titles[model], names, _section(model, titles, found), entries)
 
 
 def generate() -> str:

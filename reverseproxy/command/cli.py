@@ -1,0 +1,263 @@
+"""The command line: subcommands, their options, and what they print."""
+
+from __future__ import annotations
+
+__all__ = ["command", "main"]
+
+import json
+from typing import NoReturn
+
+import click
+from click.shell_completion import get_completion_class
+
+from reverseproxy import __version__
+from reverseproxy.errors import ConfigError
+
+FILE = click.Path(dir_okay=False)
+"""A configuration; that it can't be read is told as every problem of one is."""
+
+_STATUS = """
+\b
+Exit status:
+  0  all is well
+  1  there is a problem, which is told on standard error
+  2  the command line can't be understood
+"""
+
+
+def main() -> None:
+    """Run the command, and end the process."""
+    command(prog_name="reverseproxy")
+
+
+def _fail(message: str) -> NoReturn:
+    """End with status 1."""
+    click.echo(message, err=True)
+    raise SystemExit(1)
+
+
+class _Group(click.Group):
+    """Subcommands in the order in which people need them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they were added."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_STATUS,
+)
+@click.version_option(__version__, message="reverseproxy %(version)s")
+def command() -> None:
+    """
+    Reverse tunnels and HTTP, TCP and RPC proxying with MOSN's configuration files.
+
+    \b
+    Try it out, without a file:
+      reverseproxy run --quickstart
+    Check a configuration, see what it does with a request, and run it:
+      reverseproxy check server.json
+      reverseproxy explain server.json https://www.example.com/path
+      reverseproxy run server.json
+    Look a key up:
+      reverseproxy reference connection_num
+    """
+
+
+@command.command()
+@click.argument("file", type=FILE)
+@click.option("--strict", is_flag=True, help="Take a warning for an error.")
+def check(file: str, strict: bool) -> None:
+    """
+    Check a configuration, and print what it would run.
+
+    Certificates, tokens and plug-ins are looked at too; nothing is bound or dialled.
+    All problems are told at once, each with its place in the document.
+    """
+    from reverseproxy.command.running import check_file
+
+    check_file(file, strict)
+
+
+@command.command()
+@click.argument("file", type=FILE, required=False)
+@click.option("--quickstart", is_flag=True, help="No file: a tunnel server, an agent and a service in one.")
+@click.option("--workers", metavar="N|auto", help="How many processes share the work.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How to write the log.")
+@click.option("--log-level", metavar="LEVEL", help="Overrides default_log_level of the file.")
+@click.option("--transport", type=click.Choice(["fast", "stock"]), help="Our connections, or Twisted's own.")
+def run(file: str | None, quickstart: bool, **options: str | None) -> None:
+    """
+    Run a configuration in the foreground, until Ctrl-C.
+
+    It is what "twistd -n reverseproxy --config FILE" does; twistd can put it into the
+    background, and change its user.
+    """
+    if (file is None) != quickstart:
+        raise click.UsageError("name a configuration, or try --quickstart")
+    from reverseproxy.command.running import run_file
+
+    run_file(file, {name: value for name, value in options.items() if value is not None})
+
+
+@command.command()
+@click.argument("file", type=FILE)
+@click.argument("url")
+@click.option("--method", "-X", default="GET", show_default=True, help="The method of the request.")
+@click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="A field of it.")
+@click.option("--listener", metavar="NAME", help="Only this listener; else those with the port of the URL.")
+def explain(file: str, url: str, method: str, headers: tuple[str, ...], listener: str | None) -> None:
+    """
+    Tell who would take a request: listener, virtual host and rule.
+
+    Nothing is sent: the answer is found in the configuration alone. Where no listener has
+    the port of the URL, all are looked at. The status is 1 if nothing takes the request.
+
+    \b
+    Examples:
+      reverseproxy explain server.json http://www.example.com:2045/a?b=c
+      reverseproxy explain server.json http://a.example/ -X POST -H 'x-env: test'
+    """
+    from reverseproxy.command.explaining import BadRequest, explain_request
+
+    try:
+        lines, taken = explain_request(file, url, method, headers, listener)
+    except BadRequest as error:
+        raise click.UsageError(str(error)) from None
+    except ConfigError as error:
+        _fail(str(error))
+    click.echo("\n".join(lines))
+    raise SystemExit(0 if taken else 1)
+
+
+@command.command()
+@click.argument("key", required=False)
+def reference(key: str | None) -> None:
+    """
+    Print what is known of a key, or of all keys.
+
+    \b
+    KEY is a key, an object, or both:
+      reverseproxy reference connection_num
+      reverseproxy reference tunnel_agent
+      reverseproxy reference listeners.address
+    """
+    from reverseproxy.config.lookup import everything, look_up
+
+    if key is None:
+        click.echo_via_pager(everything())
+        return
+    found, near = look_up(key)
+    if not found:
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        _fail(f"there is no key {key}{hint}")
+    click.echo("\n\n".join(found))
+
+
+@command.command()
+def schema() -> None:
+    """
+    Print a JSON Schema of configurations, for editors.
+
+    \b
+    It works for JSON and for YAML. Name it at the top of a file:
+      reverseproxy schema > reverseproxy.schema.json
+      {"$schema": "./reverseproxy.schema.json", "servers": ...}
+    """
+    from reverseproxy.config.schema import make_schema
+
+    click.echo(json.dumps(make_schema(), indent=2))
+
+
+@command.group(cls=_Group)
+def token() -> None:
+    """
+    Make, list and revoke tokens of agents.
+
+    By a token an agent proves who it is. FILE is the server's, which "file" of the validator
+    "static" names. The server reads it anew when it changes: a revoked token is refused at
+    the agent's next connection.
+    """
+
+
+@token.command("add")
+@click.argument("file", type=FILE)
+@click.argument("agent")
+@click.option(
+    "--cluster", "clusters", multiple=True, help="A cluster that it may join; if none is said, any."
+)
+@click.option("--max-weight", type=click.IntRange(1, 128), help="The largest weight it may ask for.")
+@click.option("--another", is_flag=True, help="Beside those that it has, to change them without a gap.")
+@click.option(
+    "--output", type=FILE, help="Write the token to this file, for the agent, instead of printing it."
+)
+def token_add(
+    file: str,
+    agent: str,
+    clusters: tuple[str, ...],
+    max_weight: int | None,
+    another: bool,
+    output: str | None,
+) -> None:
+    """
+    Make a token for AGENT, and print it: this once, as it can't be seen in a list.
+
+    FILE is made if there is none, to be read by its owner alone.
+    """
+    from reverseproxy.command.tokens import TokenFile, TokenProblem
+
+    try:
+        secret = TokenFile(file).add(agent, clusters, max_weight, another, output)
+    except TokenProblem as problem:
+        _fail(str(problem))
+    click.echo(f"a token for {agent} is good now, as {file} says", err=True)
+    if output is None:
+        click.echo(secret)
+    else:
+        click.echo(f"it is in {output}: take that to the agent", err=True)
+
+
+@token.command("list")
+@click.argument("file", type=FILE)
+def token_list(file: str) -> None:
+    """Print whose tokens there are, and what they allow; not the tokens."""
+    from reverseproxy.command.tokens import TokenFile, TokenProblem
+
+    try:
+        lines = TokenFile(file).describe()
+    except TokenProblem as problem:
+        _fail(str(problem))
+    click.echo("\n".join(lines) or "there are no tokens")
+
+
+@token.command("revoke")
+@click.argument("file", type=FILE)
+@click.argument("agent")
+@click.option("--fingerprint", metavar="HEX", help="Only the token that has this one in the list.")
+def token_revoke(file: str, agent: str, fingerprint: str | None) -> None:
+    """Take the tokens of AGENT out of the file."""
+    from reverseproxy.command.tokens import TokenFile, TokenProblem
+
+    try:
+        count = TokenFile(file).revoke(agent, fingerprint)
+    except TokenProblem as problem:
+        _fail(str(problem))
+    click.echo(f"{count} token{'s' * (count != 1)} of {agent} revoked", err=True)
+
+
+@command.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """
+    Print what makes a shell complete this command.
+
+    \b
+      bash:  reverseproxy completion bash > ~/.local/share/bash-completion/completions/reverseproxy
+      zsh:   reverseproxy completion zsh > a directory of $fpath, as _reverseproxy
+      fish:  reverseproxy completion fish > ~/.config/fish/completions/reverseproxy.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(command, {}, "reverseproxy", "_REVERSEPROXY_COMPLETE").source())

@@ -1,0 +1,224 @@
+"""
+The server's file of tokens, changed as people ask for it.
+
+The format is the one of the credential policy C{static}; that policy reads what
+is there, and what is about to be written.
+"""
+
+from __future__ import annotations
+
+__all__ = ["TokenFile", "TokenProblem", "write_secret"]
+
+import json
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reverseproxy.tunnel._files import parse_document, read_text
+from reverseproxy.tunnel.credentials import MAX_TOKENS_FILE, StaticValidatorPlugin
+
+_COMMENT = re.compile(r"(?m)^\s*#|\s#")
+
+
+class TokenProblem(Exception):
+    """A file of tokens can't be used or changed; the message says why."""
+
+
+class TokenFile:
+    """A file of tokens."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._text = ""
+        self._wrapped = False
+
+    def add(
+        self, agent: str, clusters: Sequence[str], max_weight: int | None, another: bool, output: str | None
+    ) -> str:
+        """
+        Make a token.
+
+        @param another: beside the tokens that the agent has; else it must have none.
+        @param output: a file to write it to, which must not be there yet; L{None} for none.
+        @return: the token.
+        @raise TokenProblem: and nothing has been changed.
+        """
+        if not agent:
+            raise TokenProblem("an agent needs a name")
+        entries = self._read(missing_is_empty=True)
+        token = secrets.token_urlsafe(32)
+        entry = next((each for each in entries if each["agent"] == agent), None)
+        if entry is None:
+            entry = {"agent": agent, "token": token}
+            entries.append(entry)
+        elif not another:
+            raise TokenProblem(
+                f"{agent} has a token already; --another makes one more, to change them without a gap"
+            )
+        else:
+            entry["tokens"] = [*_tokens(entry), token]
+            entry.pop("token", None)
+        if clusters:
+            entry["clusters"] = list(clusters)
+        if max_weight is not None:
+            entry["max_weight"] = max_weight
+        if output is not None:
+            write_secret(output, token)
+        try:
+            self._write(entries)
+        except TokenProblem:
+            if output is not None:
+                Path(output).unlink()
+            raise
+        return token
+
+    def describe(self) -> list[str]:
+        """
+        Say whose tokens there are.
+
+        @raise TokenProblem: if the file can't be used.
+        """
+        lines = []
+        for entry in self._read():
+            prints = ", ".join(map(_fingerprint, _tokens(entry)))
+            clusters = entry.get("clusters")
+            allowed = "any cluster" if clusters is None else ", ".join(clusters) or "no cluster"
+            weight = f", weight up to {entry['max_weight']}" if entry.get("max_weight") is not None else ""
+            lines.append(f"{entry['agent']}: {allowed}{weight}; fingerprints: {prints}")
+        return lines
+
+    def revoke(self, agent: str, fingerprint: str | None) -> int:
+        """
+        Take tokens of an agent out.
+
+        @param fingerprint: of the only one to take out; L{None} for all.
+        @return: how many these were.
+        @raise TokenProblem: and nothing has been changed.
+        """
+        entries = self._read()
+        left, count = [], 0
+        for entry in entries:
+            tokens = _tokens(entry)
+            kept = tokens
+            if entry["agent"] == agent:
+                kept = [] if fingerprint is None else [t for t in tokens if _fingerprint(t) != fingerprint]
+            count += len(tokens) - len(kept)
+            if len(kept) == len(tokens):
+                left.append(entry)
+            elif kept:
+                changed = {key: value for key, value in entry.items() if key not in ("token", "tokens")}
+                left.append({**changed, "tokens": kept})
+        if not count:
+            what = "token" if fingerprint is None else f"token with the fingerprint {fingerprint}"
+            names = ", ".join(dict.fromkeys(entry["agent"] for entry in entries)) or "nobody"
+            raise TokenProblem(f"{agent} has no {what}; there are tokens of {names}")
+        self._write(left)
+        return count
+
+    def _read(self, missing_is_empty: bool = False) -> list[dict[str, Any]]:
+        try:
+            self._text = read_text(self._path, MAX_TOKENS_FILE)
+            document = parse_document(self._path, self._text)
+            _validate(document)
+        except FileNotFoundError as error:
+            if missing_is_empty:
+                return []
+            raise TokenProblem(f"{self._path} can't be read: {error.strerror}") from None
+        except OSError as error:
+            raise TokenProblem(f"{self._path} can't be read: {error.strerror}") from None
+        except ValueError as error:
+            raise TokenProblem(f"{self._path} can't be used: {error}") from None
+        self._wrapped = isinstance(document, Mapping)
+        entries = document["tokens"] if isinstance(document, Mapping) else document
+        return [dict(entry) for entry in entries]
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        """Put entries in the place of those that are there, all at once, or not at all."""
+        document: Any = {"tokens": entries} if self._wrapped else entries
+        try:
+            _validate(document)
+        except ValueError as error:
+            raise TokenProblem(str(error)) from None
+        if self._path.endswith(".json"):
+            text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        elif _COMMENT.search(self._text):
+            raise TokenProblem(
+                f"{self._path} has comments, which would be lost: change it by hand, or take them out"
+            )
+        else:
+            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        try:
+            _replace(self._path, text)
+        except OSError as error:
+            raise TokenProblem(f"{self._path} can't be written: {error.strerror}") from None
+
+
+def _validate(document: Any) -> None:
+    """
+    Let the policy look at tokens.
+
+    @raise ValueError: if it would refuse them.
+    """
+    StaticValidatorPlugin().build(
+        {"tokens": document["tokens"] if isinstance(document, Mapping) and "tokens" in document else document}
+    )
+
+
+def _tokens(entry: Mapping[str, Any]) -> list[str]:
+    return [entry["token"]] if "token" in entry else list(entry["tokens"])
+
+
+def _fingerprint(token: str) -> str:
+    """What tells tokens apart, and does not give them away."""
+    return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _replace(path: str, text: str) -> None:
+    """
+    Write a file that nobody sees half-written, with the mode and the owner of the one before.
+
+    @raise OSError: and the one before is there still.
+    """
+    target = os.path.realpath(path)
+    try:
+        before = os.stat(target)
+    except FileNotFoundError:
+        before = None
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".tokens-")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None:
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(temporary, before.st_uid, before.st_gid)
+            os.chmod(temporary, stat.S_IMODE(before.st_mode))
+        os.replace(temporary, target)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_secret(path: str, secret: str) -> None:
+    """
+    Write a file that its owner alone may read.
+
+    @raise TokenProblem: if it is there already, or can't be written.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(f"{secret}\n")
+    except FileExistsError:
+        raise TokenProblem(f"{path} is there already, and may be a token that is needed") from None
+    except OSError as error:
+        raise TokenProblem(f"{path} can't be written: {error.strerror}") from None

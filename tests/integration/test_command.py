@@ -1,0 +1,45 @@
+"""The command C{reverseproxy}, and C{twistd reverseproxy} as people mistype it, as real processes."""
+
+from __future__ import annotations
+
+import json
+
+from tests.integration.clients import fetch
+from tests.integration.harness import IntegrationTestCase, ReverseProxy
+from tests.integration.test_process import answering
+
+
+class RunTests(IntegrationTestCase):
+    def run_file(self, text: str) -> ReverseProxy:
+        """Start C{python -m reverseproxy run} with a configuration."""
+        file = self.directory / "config.json"
+        file.write_text(text)
+        child = ReverseProxy("run")
+        self.spawn(child, "-m", "reverseproxy", "run", "--log-format", "json", str(file))
+        return child
+
+    async def test_run(self) -> None:
+        child = self.run_file(json.dumps(answering("127.0.0.1:0")))
+        self.assertEqual((await fetch(await child.port("clientListener"))).body, b"here")
+        self.assertEqual(await child.stop(), 0)
+        self.assertFalse((self.directory / "twistd.pid").exists())
+
+    async def test_wrong_file(self) -> None:
+        child = self.run_file("{'servers': []}")
+        self.assertEqual(await child.ended(), 1)
+        self.assertIn("double quotation marks", "\n".join(child.lines))
+
+
+class TwistdTests(IntegrationTestCase):
+    async def test_wrong_command_lines(self) -> None:
+        for arguments, wanted in (
+            ([], "name a configuration with --config FILE"),
+            (["-n"], "option -n not recognized"),
+            (["--config", "a.json", "--workers", "many"], "--workers"),
+        ):
+            child = self.run_twistd("mistyped", *arguments)
+            self.assertEqual(await child.ended(), 1, arguments)
+            output = "\n".join(child.lines)
+            self.assertIn(f"twistd reverseproxy: {wanted}", output)
+            self.assertIn("twistd -n reverseproxy --config FILE", output)
+            self.assertNotIn("--rundir", output)
