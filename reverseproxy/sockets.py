@@ -26,11 +26,16 @@ from __future__ import annotations
 __all__ = [
     "DEAD_PEER_TIMEOUT",
     "INFO_SIZE",
+    "NOT_SENT",
     "PeerSweep",
+    "SLOW_WAYS",
+    "SlowWays",
     "TcpInfo",
+    "acknowledged",
     "descriptor_of",
     "is_gone",
     "heed_reset",
+    "keep_short",
     "tune",
     "waits_since",
 ]
@@ -66,6 +71,11 @@ _INFO: Final[int | None] = getattr(socket, "TCP_INFO", None) if sys.platform == 
 _RTO_MAX: Final = 44
 """C{TCP_RTO_MAX_MS}, which Python has no name for."""
 
+_NOTSENT_LOWAT: Final[int | None] = 25 if sys.platform == "linux" else None
+
+NOT_SENT: Final = 65536
+"""Bytes that the kernel may hold beside those that are on their way; see L{keep_short}."""
+
 _MAX_IDLE: Final = 32767
 """Seconds; Linux takes no more."""
 
@@ -91,6 +101,20 @@ _CLOSED: Final = 7
 _SLICE: Final = 500
 """Connections that are looked at in one go, which takes less than a millisecond."""
 
+_PATIENCE: Final = 60.0
+"""Seconds for which the kernel asks in vain at rest; and no more is given for slow ways."""
+
+_MOST_PROBES: Final = 127
+
+_SLOW: Final = 500_000
+"""Microseconds of a round trip from which on a way counts as slow."""
+
+_LIVELY: Final = 3.0
+"""Seconds since something came on a connection, for which what it says of the way counts."""
+
+_REMEMBERED: Final = 10.0
+"""Seconds for which a slow way counts as slow after it was seen last."""
+
 _PERIOD: Final = 1.0
 """Seconds between two looks at the connections that are looked at most often, unless one needs it sooner."""
 
@@ -103,12 +127,18 @@ class TcpInfo(NamedTuple):
     @ivar unacked: segments that were sent and not acknowledged.
     @ivar data_age: milliseconds since data came.
     @ivar ack_age: milliseconds since an acknowledgement came, of whatever.
+    @ivar rtt: microseconds of a round trip, by what was acknowledged.
+    @ivar rcv_rtt: the same, by what came.
+    @ivar acked: bytes that were acknowledged, ever.
     """
 
     probes: int
     unacked: int
     data_age: int
     ack_age: int
+    rtt: int = 0
+    rcv_rtt: int = 0
+    acked: int = 0
 
     @classmethod
     def parse(cls, raw: bytes) -> TcpInfo:
@@ -130,7 +160,7 @@ class TcpInfo(NamedTuple):
         return min(self.data_age, self.ack_age) / 1000
 
 
-_info: Final = Struct("=3xB20xI24xII")
+_info: Final = Struct("=3xB20xI24xII8xI20xI24xQ")
 INFO_SIZE: Final = _info.size
 """How many bytes of C{struct tcp_info} are asked for."""
 
@@ -186,6 +216,14 @@ class _Tuned(ref[Any]):
     due: float
     waits_since: float | None
 
+    @property
+    def host(self) -> str:
+        """The peer's host; empty if it is gone."""
+        try:
+            return str(self.connection.getpeername()[0])
+        except OSError:
+            return ""
+
 
 _tuned: Final[dict[int, _Tuned]] = {}
 """
@@ -201,7 +239,8 @@ def tune(transport: Any, dead_peer_timeout: float = DEAD_PEER_TIMEOUT) -> None:
     Send small writes at once, and notice a peer that is gone.
 
     At rest the kernel asks the peer after half of the time, and three times in
-    the other half.  For what is on its way, see L{PeerSweep}.  Where there is no
+    the other half; what to make of answers that don't come is L{PeerSweep}'s
+    matter, as it is for what is on its way.  Where there is no
     C{TCP_INFO}, C{TCP_USER_TIMEOUT} stands in, if the system has that: then what
     was sent must be acknowledged in the same time, and a peer that answers, but
     has had no room for what waits for it in all of that time, counts as gone too.
@@ -224,6 +263,9 @@ def tune(transport: Any, dead_peer_timeout: float = DEAD_PEER_TIMEOUT) -> None:
     if _INFO is None:
         wanted.append((_USER_TIMEOUT, min(max(int(dead_peer_timeout * 1000), 1), 2**31 - 1)))
     else:
+        # The kernel knows nothing of other connections that share a slow way with this one.
+        probes = min(max(math.ceil((_PATIENCE - idle) / interval), probes), _MOST_PROBES)
+        wanted[-1] = (_COUNT, probes)
         # So that several attempts fit into the time, and a peer without room is asked that often.
         wanted.append((_RTO_MAX, min(max(int(dead_peer_timeout * 250), 1000), 120_000)))
         _register(transport, connection, dead_peer_timeout)
@@ -289,6 +331,78 @@ def _name(address: Any) -> str:
     return str(address) if host is None or port is None else join_host_port(host, port)
 
 
+class SlowWays:
+    """
+    Ways on which an answer takes its time, as large queues lie there.
+
+    A connection at rest, or one with little to send, has to wait behind what others
+    send the same way, and can't know it.  Those others know: their round trips
+    show how long the queue is.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def note(self, peer: str, rtt: float, now: float) -> None:
+        """
+        A connection on which something came just now had a long round trip.
+
+        @param peer: the peer's host.
+        @param rtt: in seconds.
+        """
+        seen = self._seen.get(peer)
+        if seen is None or rtt >= seen[0] or now - seen[1] > _REMEMBERED / 2:
+            self._seen[peer] = rtt, now
+
+    def allowance(self, peer: str, now: float) -> float:
+        """Say how many seconds more answers from a host may take."""
+        seen = self._seen.get(peer)
+        if seen is None:
+            return 0.0
+        if now - seen[1] > _REMEMBERED:
+            del self._seen[peer]
+            return 0.0
+        return min(2 * seen[0], _PATIENCE)
+
+
+SLOW_WAYS: Final = SlowWays()
+"""Those of this process; L{PeerSweep} finds them."""
+
+
+def acknowledged(transport: Any) -> int | None:
+    """
+    Ask how many bytes a peer's kernel has acknowledged, ever.
+
+    @param transport: of a connection, over TLS or not.
+    @return: L{None} if that can't be known.
+    """
+    connection = _tcp_socket(transport)[1]
+    if connection is None or _INFO is None:
+        return None
+    try:
+        raw = connection.getsockopt(socket.IPPROTO_TCP, _INFO, INFO_SIZE)
+    except OSError:
+        return None  # it is closed
+    return TcpInfo.parse(raw).acked if len(raw) >= INFO_SIZE else None
+
+
+def keep_short(transport: Any, size: int = NOT_SENT) -> None:
+    """
+    Let the kernel take no more of what is to be sent than it can send soon.
+
+    What waits can't be overtaken: a question whether the peer is there is not to wait
+    behind megabytes.
+
+    @param transport: of a connection, over TLS or not; does nothing for anything but TCP.
+    @param size: bytes that the kernel may hold beside those that are on their way.
+    """
+    connection = _tcp_socket(transport)[1]
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", _NOTSENT_LOWAT)
+    if connection is not None and option is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, option, size)
+
+
 class PeerSweep:
     """
     Ends connections whose peers are gone with something on its way.
@@ -298,8 +412,9 @@ class PeerSweep:
     One timer serves all, and a look costs less than a microsecond.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, slow: SlowWays = SLOW_WAYS) -> None:
         self._clock = clock
+        self._slow = slow
         self._timer: IDelayedCall | None = None
         self._round: list[tuple[int, _Tuned]] = []
         self._period = self._interval = _PERIOD
@@ -343,10 +458,14 @@ class PeerSweep:
                 if _tuned.get(descriptor) is entry:
                     del _tuned[descriptor]  # it is closed
                 continue
-            probes, unacked, _, _ = found = unpack(raw)
+            if len(raw) < size:
+                raw = raw.ljust(size, b"\0")  # an old kernel's
+            probes, unacked, data_age, ack_age, rtt, rcv_rtt, _ = found = unpack(raw)
             if entry.ended and raw[0] == _CLOSED:
                 self._end(entry)
                 continue
+            if (rtt > _SLOW or rcv_rtt > _SLOW) and min(data_age, ack_age) < _LIVELY * 1000:
+                self._slow.note(entry.host, max(rtt, rcv_rtt) / 1e6, now)
             if probes or unacked or entry.waits_since is not None:
                 self._judge(entry, TcpInfo._make(found), now)
 
@@ -361,6 +480,9 @@ class PeerSweep:
         since = entry.waits_since = waits_since(info, entry.waits_since, now)
         transport = entry()
         if since is None or transport is None or not is_gone(info, now - since, entry.timeout):
+            return
+        allowance = self._slow.allowance(entry.host, now)
+        if allowance and not is_gone(info, now - since, entry.timeout + allowance):
             return
         entry.waits_since = None
         log.warn(

@@ -25,7 +25,16 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from reverseproxy import sockets
-from reverseproxy.sockets import INFO_SIZE, PeerSweep, TcpInfo, heed_reset, is_gone, tune, waits_since
+from reverseproxy.sockets import (
+    INFO_SIZE,
+    PeerSweep,
+    SlowWays,
+    TcpInfo,
+    heed_reset,
+    is_gone,
+    tune,
+    waits_since,
+)
 from tests.blackhole import blackhole
 from tests.tunnel.logged import capture
 
@@ -64,10 +73,10 @@ class TuneTests(SynchronousTestCase):
     def test_values(self) -> None:
         for seconds, values in (
             (60.0, (30, 10, 3, 0)),
-            (10.0, (5, 1, 3, 0)),
-            (5.0, (2, 1, 3, 0)),
-            (3.0, (1, 1, 2, 0)),
-            (0.25, (1, 1, 1, 0)),
+            (10.0, (5, 1, 55, 0)),
+            (5.0, (2, 1, 58, 0)),
+            (3.0, (1, 1, 59, 0)),
+            (0.25, (1, 1, 59, 0)),
             (1e9, (32767, 32767, 3, 0)),
         ):
             for family in (socket.AF_INET, socket.AF_INET6):
@@ -81,6 +90,8 @@ class TuneTests(SynchronousTestCase):
             self.assertEqual(tuning(connection), expected(30, 10, 3, 0))
 
     def test_a_peer_at_rest_has_no_more_than_its_time(self) -> None:
+        """From the kernel, which is not the judge where it can be asked what it knows."""
+        self.patch(sockets, "_INFO", None)
         for seconds in range(2, 600):
             with socket.socket() as connection:
                 tune(HandleOnly(connection), seconds)
@@ -146,7 +157,7 @@ class TransportTests(TestCase):
                 wrap,
             )
             self.assertEqual(isinstance(transport, ProtocolWrapper), wrap)
-            self.assertEqual(tuning(transport.getHandle()), expected(6, 2, 3, 0))
+            self.assertEqual(tuning(transport.getHandle()), expected(6, 2, 27, 0))
 
     async def test_peers_that_are_gone_behind_their_end(self) -> None:
         """Nobody reads any more, but the kernel knows, or finds out by asking."""
@@ -210,9 +221,9 @@ class DecisionTests(SynchronousTestCase):
         return gone
 
     def test_parse(self) -> None:
-        raw = pack("=BBBBBBBB13I", *range(1, 9), *range(100, 113))
+        raw = pack("=BBBBBBBB24I3Q", *range(1, 9), *range(100, 127))
         found = TcpInfo.parse(raw)
-        self.assertEqual((len(raw), found), (INFO_SIZE, TcpInfo(4, 104, 111, 112)))
+        self.assertEqual((len(raw), found), (INFO_SIZE, TcpInfo(4, 104, 111, 112, 115, 121, 126)))
 
     def test_what_is_heard_of_a_peer(self) -> None:
         self.assertEqual(info(silence=3.0).silence, 3.0)
@@ -269,12 +280,17 @@ class FakeConnection:
     state = 1
     looks = 0
 
+    def getpeername(self) -> tuple[str, int]:
+        return "10.0.0.1", 80
+
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
         self.looks += 1
         if self.found is None:
             raise OSError("closed")
-        probes, unacked, data_age, ack_age = self.found
-        return pack("=B2xB20xI24xII", self.state, probes, unacked, data_age, ack_age)
+        probes, unacked, data_age, ack_age = self.found[:4]
+        rtt, rcv_rtt, acked = self.found[4:]
+        head = pack("=B2xB20xI24xII", self.state, probes, unacked, data_age, ack_age)
+        return head + pack("=8xI20xI24xQ", rtt, rcv_rtt, acked)
 
 
 class FakeTransport:
@@ -287,12 +303,30 @@ class FakeTransport:
         self.aborted += 1
 
 
+class SlowWaysTests(SynchronousTestCase):
+    def test_the_longest_of_late(self) -> None:
+        ways = SlowWays()
+        self.assertEqual(ways.allowance("a", 0.0), 0.0)
+        ways.note("a", 2.0, 0.0)
+        ways.note("a", 1.0, 1.0)
+        self.assertEqual(ways.allowance("a", 1.0), 4.0)
+        self.assertEqual(ways.allowance("b", 1.0), 0.0)
+        ways.note("a", 1.0, 6.0)
+        self.assertEqual(ways.allowance("a", 6.0), 2.0)
+        self.assertEqual(ways.allowance("a", 17.0), 0.0)
+
+    def test_there_is_an_end_to_patience(self) -> None:
+        ways = SlowWays()
+        ways.note("a", 1000.0, 0.0)
+        self.assertEqual(ways.allowance("a", 1.0), 60.0)
+
+
 class SweepTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.tuned: dict[int, Any] = {}
         self.patch(sockets, "_tuned", self.tuned)
         self.clock = Clock()
-        self.sweep = PeerSweep(self.clock)
+        self.sweep = PeerSweep(self.clock, SlowWays())
         self.sweep.start()
         self.addCleanup(self.sweep.stop)
 
@@ -383,6 +417,39 @@ class SweepTests(SynchronousTestCase):
         connection.found = info(unacked=1)
         self.lapse(10, connection)  # there is nothing to abort
         self.assertIsNone(self.tuned[0]())
+
+    def test_others_show_that_the_way_is_slow(self) -> None:
+        """Then a connection at rest has as much more time, and no more than that."""
+        (busy, one), (resting, other) = self.add(), self.add()
+        one.found = info(data=0.0)._replace(rtt=3_000_000)
+        other.found = info(probes=1)
+        self.lapse(8.0, other)
+        self.assertEqual((busy.aborted, resting.aborted), (0, 0))
+        self.lapse(3.0, other)
+        self.assertEqual((busy.aborted, resting.aborted), (0, 1))
+
+    def test_by_what_comes_as_well(self) -> None:
+        (_, one), (resting, other) = self.add(), self.add()
+        one.found = info(data=0.0)._replace(rcv_rtt=3_000_000)
+        other.found = info(unacked=1)
+        self.lapse(8.0, other)
+        self.assertEqual(resting.aborted, 0)
+
+    def test_others_say_nothing_that_are_silent_too(self) -> None:
+        (busy, one), (resting, other) = self.add(), self.add()
+        one.found = info(unacked=1, silence=4.0, data=4.0)._replace(rtt=9_000_000)
+        other.found = info(probes=1)
+        self.lapse(5.0, one, other)
+        self.assertTrue(busy.aborted)
+        self.assertTrue(resting.aborted)
+
+    def test_on_other_ways_nothing_changes(self) -> None:
+        (_, one), (resting, other) = self.add(), self.add()
+        one.found = info(data=0.0)._replace(rtt=9_000_000)
+        one.getpeername = lambda: ("10.0.0.2", 80)  # type: ignore[method-assign]
+        other.found = info(probes=1)
+        self.lapse(5.0, other)
+        self.assertEqual(resting.aborted, 1)
 
     def test_stop(self) -> None:
         self.sweep.start()

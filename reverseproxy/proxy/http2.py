@@ -42,7 +42,7 @@ from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
 from reverseproxy.proxy.upgraded import Upgraded
 from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import heed_reset
+from reverseproxy.sockets import heed_reset, keep_short
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.transport.backlog import Backlog
 from reverseproxy.transport.memory import WINDOWS
@@ -407,6 +407,7 @@ class Http2Proxy(Http2Protocol):
     def connectionMade(self) -> None:
         """Wait for the client; on a reverse connection, say nothing before it does."""
         self.transport.registerProducer(self, True)
+        keep_short(self.transport)
         self._idle_since = self.clock.seconds()
         if self.settings.idle_timeout is not None:
             self._look_at(self._idle_since + self.settings.idle_timeout)

@@ -40,7 +40,7 @@ from reverseproxy.proxy.http2_connection import Http2Protocol
 from reverseproxy.proxy.http2_tunnel import Http2Tunnel, switching_protocols
 from reverseproxy.proxy.pools import IExchange, register_pool
 from reverseproxy.proxy.relay import RelayEnd
-from reverseproxy.sockets import tune
+from reverseproxy.sockets import keep_short, tune
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.transport.memory import WINDOWS
@@ -436,6 +436,7 @@ class Http2Client(Http2Protocol):
         if protocol is not None:
             self.scheme = b"https"
         transport.registerProducer(self, True)
+        keep_short(transport)
         if not self._pool.exclusive:
             tune(transport)
         now = self._idle_since = self.clock.seconds()

@@ -48,10 +48,12 @@ from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer, MuxError, NoMoreStreams
 from reverseproxy.refused import REFUSED
+from reverseproxy.sockets import SLOW_WAYS, keep_short
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
 from reverseproxy.transport.mux_stream import MuxStream
+from reverseproxy.transport.progress import Journey
 from reverseproxy.wire.mux import Mux
 from reverseproxy.wire.mux_events import (
     Data,
@@ -80,6 +82,12 @@ Seconds for one last look before a peer counts as dead.
 
 If it was us who stood still, its answer has come, and is about to be read.
 """
+
+JOURNEY_LOOKS: Final = 0.5
+"""Seconds between two looks at a question that has to wait behind something else."""
+
+MAX_JITTER: Final = 0.25
+"""By how much of the time a question may be asked earlier."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds in which the peer must take something of what is left when a connection is closed."""
@@ -127,6 +135,7 @@ class MuxSession(Protocol):
 
     __slots__ = (
         "_accept",
+        "_asked",
         "_asking",
         "_at_turn_end",
         "_attention",
@@ -134,9 +143,12 @@ class MuxSession(Protocol):
         "_closing",
         "_heard",
         "_host",
+        "_jitter",
+        "_journey",
         "_last_look",
         "_later",
         "_orphans",
+        "_pause",
         "_peer",
         "_ping_interval",
         "_ping_timeout",
@@ -173,6 +185,7 @@ class MuxSession(Protocol):
         on_going: Callable[[], object] | None = None,
         budget: HeldBytes = HELD,
         reserve: Reserve = WINDOWS,
+        jitter: Callable[[], float] | None = None,
     ) -> None:
         """
         @param client: which of the two ends we are; it does not matter which is
@@ -189,6 +202,8 @@ class MuxSession(Protocol):
         @param on_going: called once when the peer takes no more streams.
         @param budget: bounds what the streams of all sessions hold that share it.
         @param reserve: what the windows of these may grow by.
+        @param jitter: numbers from 0 to 1, by which questions are asked somewhat earlier:
+            those of thousands of connections shall not be asked in one moment.
         """
         limits = limits or MuxLimits()
         if accept is None:
@@ -219,8 +234,11 @@ class MuxSession(Protocol):
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._heard = 0.0
-        self._pinged = 0.0
+        self._pinged = self._asked = 0.0
         self._asking = False  # nothing has come since
+        self._journey: Journey | None = None  # of the question, if something was before it
+        self._jitter = jitter
+        self._pause = ping_interval  # from the last byte to the next question
         self._last_look = False
         self._token = 0
         self._timer: IDelayedCall | None = None
@@ -367,9 +385,10 @@ class MuxSession(Protocol):
         transport = self.transport
         self._peer, self._host = transport.getPeer(), transport.getHost()
         transport.registerProducer(self, True)
+        keep_short(transport)
         self._heard = self._seconds()
         self._ping()
-        self._timer = self._clock.callLater(min(self._ping_interval, self._ping_timeout), self._look)
+        self._timer = self._clock.callLater(min(self._pause, self._ping_timeout), self._look)
 
     def dataReceived(self, data: bytes) -> None:
         """Tell streams of what has come for them."""
@@ -605,9 +624,13 @@ class MuxSession(Protocol):
 
     def _ping(self) -> None:
         self._token = (self._token + 1) & 0xFFFFFFFF
-        self._pinged = self._seconds()
+        self._pinged = self._asked = self._seconds()
         self._asking = True
         self._last_look = False
+        if self._jitter is not None:
+            self._pause = self._ping_interval * (1.0 - MAX_JITTER * self._jitter())
+        journey = Journey(self.transport)
+        self._journey = journey if journey.under_way else None
         self.mux.ping(self._token)
         self.schedule()
 
@@ -615,9 +638,9 @@ class MuxSession(Protocol):
         """See whether the peer has been silent for too long."""
         now = self._seconds()
         self._clear_orphans(now)
-        wait = self._heard + self._ping_interval - now
+        wait = self._heard + self._pause - now
         if self._asking:
-            wait = self._pinged + self._ping_timeout - now
+            wait = self._wait_for_answer(now)
             if wait <= 0:
                 if self._last_look:
                     self._give_up(now)
@@ -626,8 +649,23 @@ class MuxSession(Protocol):
         elif wait <= 0 or self.mux.growth.due(now):
             self._ping()
             # If the answer comes at once, there is another question to be asked before it would be due.
-            wait = min(self._ping_interval, self._ping_timeout)
+            wait = min(self._pause, self._ping_timeout)
+            if self._journey is not None:
+                wait = min(wait, JOURNEY_LOOKS)
         self._timer = self._clock.callLater(max(wait, GRACE), self._look)
+
+    def _wait_for_answer(self, now: float) -> float:
+        """Say how long to wait further for the answer to a question, unless that is over."""
+        journey = self._journey
+        if journey is not None and journey.moves():
+            self._asked = now
+            self._last_look = False
+        if journey is not None and not journey.under_way:
+            self._journey = journey = None
+        wait = self._asked + self._ping_timeout - now
+        if wait <= 0:
+            wait += SLOW_WAYS.allowance(getattr(self._peer, "host", ""), now)
+        return wait if journey is None or wait <= 0 else min(wait, JOURNEY_LOOKS)
 
     def _give_up(self, now: float) -> None:
         self._timer = None

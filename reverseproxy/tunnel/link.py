@@ -11,6 +11,7 @@ __all__ = ["AgentLink"]
 
 from collections.abc import Callable
 from enum import Enum
+from random import random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -250,6 +251,7 @@ class AgentLink(Handover):
             streams.ping_interval,
             streams.ping_timeout,
             on_going=self._server_goes,
+            jitter=random,
         )
         return self.session
 

@@ -12,6 +12,7 @@ __all__ = ["TunnelConnection", "TunnelServer"]
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
+from random import random
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -474,6 +475,7 @@ class TunnelConnection(Handover, Counted):
                 server.streams.limits_with(window, tells),
                 ping_interval=server.streams.ping_interval,
                 ping_timeout=server.streams.ping_timeout,
+                jitter=random,
             )
             host = MuxHost(address, accepted.host_name, accepted.weight, metadata, session, self._gone)
         else:
