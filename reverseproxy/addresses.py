@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["host_of", "is_loopback", "is_unix", "join_host_port", "split_host_port"]
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 
 def is_unix(address: str) -> bool:
@@ -47,6 +47,8 @@ def is_loopback(address: str) -> bool:
     if address == "localhost":
         return True
     try:
-        return bool(ip_address(address.strip("[]")).is_loopback)
+        found = ip_address(address.strip("[]"))
     except ValueError:
         return False
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return bool((found if mapped is None else mapped).is_loopback)

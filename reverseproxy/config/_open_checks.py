@@ -11,9 +11,9 @@ __all__ = ["check_openness"]
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any, Final
 
+from reverseproxy.addresses import is_loopback
 from reverseproxy.config._admin import AdminConfig
 from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._filters import IpAccessConfig
@@ -58,13 +58,7 @@ def _is_far(address: str) -> bool:
         host, _ = split_address(address)
     except ValueError:
         return False
-    host = host.strip("[]").partition("%")[0]
-    if host == "localhost" or host.endswith(".localhost"):
-        return False
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return True  # a name, or empty: all addresses
+    return not is_loopback(host)  # a name may be anybody's, and none is all addresses
 
 
 def _demands_certificates(contexts: tuple[TlsContextConfig, ...]) -> bool:

@@ -35,6 +35,8 @@ class TunnelTests(SynchronousTestCase):
             ("127.9.9.9:9999", False),
             ("[::1]:9999", False),
             ("localhost:9999", False),
+            ("[::ffff:127.0.0.1]:9999", False),
+            ("[::ffff:10.0.0.1]:9999", True),
             (":9999", True),
             ("[::]:9999", True),
             ("192.0.2.1:9999", True),
