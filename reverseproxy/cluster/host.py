@@ -664,11 +664,6 @@ class MuxHost(Host):
         session.on_lost = self._lost
 
     @property
-    def misbehaved(self) -> bool:
-        """Whether the agent has broken the rules of streams, which has ended the connection."""
-        return self._session.mux.failed
-
-    @property
     def rtt(self) -> float | None:
         """Seconds that the last ping took, if one has been answered."""
         return self._session.rtt

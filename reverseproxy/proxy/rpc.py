@@ -308,7 +308,8 @@ class RpcProxy(Rebindable, Counted):
                 self._watch_frame()
             else:
                 self._frame_began = 0.0
-            self._count()
+            if decoder.in_frame or self._held > FREE or self._counted is not None:
+                self._count()
             self.update_reading()
             self._close_if_done()
 

@@ -377,7 +377,8 @@ class RpcClient(Rebindable, Counted):
         finally:
             for flushed in batch:
                 flushed.flush()
-        self.count(self._decoder.unfinished)
+        if self._decoder.in_frame or self._counted is not None:
+            self.count(self._decoder.unfinished)
         error = self._decoder.error
         if error is not None and not self._ending:
             log.warn(

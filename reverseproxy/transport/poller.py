@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.transport.portions import PORTIONS
+from reverseproxy.transport.portions import LARGEST, PORTIONS, SHORT
 
 log = Logger()
 
@@ -174,7 +174,9 @@ class Poller:
         self._in_turn = False
         if self._last:
             self._end_turn()
-        PORTIONS.turned(monotonic() - begun)
+        took = monotonic() - begun
+        if took > SHORT or PORTIONS.size < LARGEST:
+            PORTIONS.turned(took)
 
     def call_at_turn_end(self, call: Callable[[], object]) -> None:
         """

@@ -365,9 +365,10 @@ class TunnelConnection(Handover, Counted):
         if isinstance(checked, Refusal):
             self._refuse(checked)
             return
-        await self._wait_to_be_judged()
-        if self._over:
-            return
+        if checked is not None:
+            await self._wait_to_be_judged()
+            if self._over:
+                return
         identity = await self._validate(checked, init.credential, init.host_name, init.cluster_name)
         if self._over:
             return
@@ -524,8 +525,6 @@ class TunnelConnection(Handover, Counted):
     def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
         held, self._held = self._held, None
         self._leave_place()
-        if isinstance(host, MuxHost) and host.misbehaved:
-            self._count_refusal()  # it joins the more slowly the more often it does that
         if held is not None:
             self._server.registry.remove(held)
             self._server.clusters.get(held.cluster).remove_host(host, reason)
