@@ -99,7 +99,14 @@ def server_config(certificates: Certificates) -> dict[str, Any]:
             )
             if protocol != "tcp":
                 routers.append(_router(protocol, cluster))
-            clusters.append({"name": cluster, "type": "SIMPLE", "lb_type": "LB_ROUNDROBIN"})
+            clusters.append(
+                {
+                    "name": cluster,
+                    "type": "SIMPLE",
+                    "lb_type": "LB_ROUNDROBIN",
+                    "connect_timeout": "1h",  # many clients wait for their turn on one connection
+                }
+            )
     return _server(listeners, routers, clusters)
 
 

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from tests.mosn.talk import Answered, Answerer, Asker, Unexpected
 
+TIMEOUT = 60_000
+"""Milliseconds that bolt's requests ask for: more than any situation takes."""
+
 
 class RpcFrame(NamedTuple):
     """
@@ -68,7 +71,7 @@ class _Bolt(RpcCodec):
 
     def request(self, number: int, body: bytes) -> bytes:
         class_, block = b"com.alipay.sofa.rpc.core.request.SofaRequest", _block(b"service", b"echo")
-        lengths = struct.pack("!iHHI", 3000, len(class_), len(block), len(body))
+        lengths = struct.pack("!iHHI", TIMEOUT, len(class_), len(block), len(body))
         return self._head(1, 1, number) + lengths + class_ + block + body
 
     def response(self, number: int, body: bytes) -> bytes:
