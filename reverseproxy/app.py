@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of
 from reverseproxy.admin import AdminServer, Inspector, LocalSource
+from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
@@ -55,6 +56,7 @@ from reverseproxy.sockets import PeerSweep
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.discovery import Discovery, Target
+from reverseproxy.tunnel.exclusions import Exclusions
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator, names
 from reverseproxy.tunnel.server import TunnelServer
 from reverseproxy.tunnel.service import HostedService
@@ -129,6 +131,7 @@ class ReverseProxy(Service):
         self._counts = config.admin is not None and bool(config.admin.bound)
         self._tallies: dict[str, RequestTally] = {}
         self._tunnels: dict[str, TunnelServer] = {}
+        self._exclusions = Exclusions(reactor.seconds)
         self.clusters = ClusterManager(
             [self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)]
         )
@@ -168,6 +171,7 @@ class ReverseProxy(Service):
             certificates=self._certificates,
             seconds=self._reactor.seconds,
             stopping=lambda: self._stopping,
+            agent_index=AgentIndex(self._exclusions, wall_time),
         )
         if self._counts:
             for cluster in self.clusters:
@@ -184,7 +188,7 @@ class ReverseProxy(Service):
     def _admin_server(self) -> AdminServer | None:
         if not self._counts:
             return None
-        build = partial(AdminServer, self._config, self._reactor, LocalSource(self.inspector))
+        build = partial(AdminServer, self._config, self._reactor, LocalSource(self.inspector), self._file)
         server = self._try("admin", build)
         if server is not None and server.tls is not None:
             self._watch(server.tls)
@@ -395,6 +399,7 @@ class ReverseProxy(Service):
                     policies=names().validators,
                 )
                 self._tunnels[listener.name] = server
+                server.exclusions = self._exclusions
                 if self._worker is not None and self._siblings is not None:
                     server.unix_prefix = f"{self._worker.number + 1}."
                     server.evict_elsewhere = partial(self._siblings.evict, listener.name)

@@ -308,24 +308,9 @@ class _Service(_Process, ReverseProxy):
 
 
 class _Supervising(_Process, Supervisor):
-    """
-    The service of a process that has workers.
-
-    @ivar admin: answers for all of them; L{None} if nobody may ask.
-    """
+    """The service of a process that has workers."""
 
     warnings: list[Problem]
-    admin: AdminServer | None = None
-
-    def privilegedStartService(self) -> None:
-        super().privilegedStartService()
-        if self.admin is not None:
-            self.admin.startService()
-
-    def stopService(self) -> Any:
-        admin = self.admin
-        stopped = super().stopService()
-        return stopped if admin is None else stopped.addBoth(lambda _: admin.stopService())
 
 
 class _Working(ReverseProxy):
@@ -406,7 +391,8 @@ def makeService(options: Options) -> IService:
             _owner(settings["user"]),
         )
         if service.admin is not None:
-            supervising.admin = AdminServer(options.loaded.config, _reactor(), GatheredSource(supervising))
+            gathered = GatheredSource(supervising)
+            supervising.admin = AdminServer(options.loaded.config, _reactor(), gathered, options.file)
         return _ready(supervising, observer, plan, warnings, options)
     service.is_quickstart = bool(options["quickstart"])
     service.inspector.parts.observer = observer

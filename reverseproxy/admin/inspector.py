@@ -11,8 +11,12 @@ __all__ = ["Inspector", "Parts"]
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
+from reverseproxy.admin import lists
+from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.figures import agent_families, cluster_families, listener_families, process_families
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import ClusterManager
@@ -35,6 +39,7 @@ class Parts:
     @ivar seconds: the clock that is never set.
     @ivar stopping: says whether the process is about to end.
     @ivar leaves: counts hosts of agents that have left, by cluster.
+    @ivar agent_index: the agents that have joined.
     @ivar observer: writes the log; L{None} if somebody else does.
     """
 
@@ -48,6 +53,7 @@ class Parts:
     certificates: Callable[[], list[dict[str, Any]]]
     seconds: Callable[[], float]
     stopping: Callable[[], bool]
+    agent_index: AgentIndex
     observer: LogObserver | None = None
     leaves: TunnelTally = field(default_factory=TunnelTally)
     started: float = field(init=False)
@@ -73,7 +79,10 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
             "agent_id": identity.agent_id,
             "claimed_host_name": identity.claim,
         }
+    if kind == "join" and identity is not None:
+        parts.agent_index.joined(cluster, host)
     if kind == "leave" and identity is not None:
+        parts.agent_index.left(host)
         parts.leaves.left(cluster, reason)
     if kind == "health":
         facts["healthy"] = host.healthy
@@ -91,7 +100,20 @@ class Inspector:
             "ready": self._ready,
             "metrics": self._metrics,
             "log_level": self._log_level,
+            "clusters": partial(lists.clusters, parts),
+            "hosts": partial(lists.hosts, parts),
+            "listeners": partial(lists.listeners, parts),
+            "servers": partial(lists.servers, parts),
+            "refused": partial(lists.refused, parts),
+            "certificates": lambda arguments: parts.certificates(),
+            "events": self._events,
+            "agents": parts.agent_index.page,
+            "agent": parts.agent_index.one,
+            "exclude": parts.agent_index.exclude,
+            "lift": parts.agent_index.lift,
+            "let_go": parts.agent_index.let_go,
         }
+        self._origin = uuid4().hex
 
     @property
     def draining(self) -> bool:
@@ -106,10 +128,6 @@ class Inspector:
         """
         found = self._questions.get(question)
         return None if found is None else found(arguments)
-
-    def add(self, question: str, answer: Callable[[Mapping[str, Any]], Any]) -> None:
-        """Answer one more kind of questions."""
-        self._questions[question] = answer
 
     # whether it can do its work
 
@@ -142,6 +160,17 @@ class Inspector:
             *agent_families(parts),
         ]
         return [family.to_json() for family in families]
+
+    def _events(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Say what has happened.
+
+        @param arguments: C{seen} has the number of the last event that is known
+            of each process; L{None} for only how far things have got.
+        """
+        journal, seen = self.parts.journal, arguments["seen"]
+        events = [] if seen is None else journal.since(seen.get(self._origin, 0), arguments["limit"])
+        return {"origin": self._origin, "last": journal.last, "events": events}
 
     def _log_level(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """Say the level of the log, and set it if there is a C{level}."""

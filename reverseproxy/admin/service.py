@@ -14,6 +14,8 @@ from twisted.logger import Logger
 from reverseproxy.addresses import is_loopback
 from reverseproxy.admin import probes
 from reverseproxy.admin.access import Access, Caller, Role
+from reverseproxy.admin.api import PATHS as API_PATHS
+from reverseproxy.admin.api import TunnelApi
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.http import Call, Problem, Reply, Stream, make_factory
@@ -46,14 +48,16 @@ class AdminServer(Service):
     @ivar tls: its contexts, to be kept up with their files; L{None} for plaintext.
     """
 
-    def __init__(self, config: Config, reactor: Any, source: ISource) -> None:
+    def __init__(self, config: Config, reactor: Any, source: ISource, file: str = "") -> None:
         """
+        @param file: what to call the configuration in messages.
         @raise ConfigError: if its files can't be used.
         """
         admin = config.admin
         assert admin is not None
         self._config = config
         self._admin: AdminConfig = admin
+        self._file = file
         self._source = source
         self._reactor = reactor
         try:
@@ -63,6 +67,8 @@ class AdminServer(Service):
         context = admin.tls
         self.tls = None if context is None else ServerTls([context], "admin.tls_context")
         self._mosn = MosnPaths(config, source)
+        self._api = TunnelApi(config, source, reactor)
+        source.on_new(self._api.replay)
         self.listener = self._listen(admin)
         self._local = admin.address is not None and admin.address.pipe is None and not admin.authenticates
 
@@ -93,7 +99,7 @@ class AdminServer(Service):
         try:
             self.listener.privilegedStartService()
         except ListenerFailed as error:
-            raise ConfigError(ConfigProblem("", "admin.address", str(error))) from None
+            raise ConfigError(ConfigProblem(self._file, "admin.address", str(error))) from None
 
     def startService(self) -> None:
         """Bind, if that has not been done."""
@@ -104,6 +110,7 @@ class AdminServer(Service):
     def stopService(self) -> Deferred[None]:
         """Close all connections."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._api.stop()
         return self.listener.stopService()
 
     # answering
@@ -119,6 +126,8 @@ class AdminServer(Service):
             return await self._probe(call)
         caller = self._access.judge(call.info, call.headers("authorization"))
         needed = Role.READ if call.method in _SAFE else Role.OPERATE
+        if needed is Role.OPERATE:
+            self._check_origin(call)
         if caller.role < needed:
             raise self._refusal(caller, needed)
         return await self._route(call, caller)
@@ -136,6 +145,15 @@ class AdminServer(Service):
         name = host if host.endswith("]") else host.rpartition(":")[0] if host[-6:].count(":") else host
         if host and not is_loopback(name):
             raise Problem(421, "the Host is none of this machine's: use localhost or 127.0.0.1")
+
+    @staticmethod
+    def _check_origin(call: Call) -> None:
+        """Refuse changes that a page of another site asks for, by the browser of somebody who may."""
+        site, origin = call.headers("sec-fetch-site"), call.headers("origin")
+        if site not in ("", "none", "same-origin") or (
+            origin and origin.partition("://")[2] != call.headers("host")
+        ):
+            raise Problem(403, "a page of another site may change nothing here")
 
     def _refusal(self, caller: Caller, needed: Role) -> Problem:
         if caller.role is Role.NOBODY:
@@ -165,6 +183,8 @@ class AdminServer(Service):
                         body=call.body,
                     )
                 return await self._mosn.answer(call)
+            case ("api", "tunnel", "v1", _, *_):
+                return await self._api.answer(call, caller)
             case ("",):
                 self._only(call, "GET")
                 return Reply.text("".join(f"{path}\n" for path in PATHS))
@@ -207,5 +227,6 @@ PATHS: Final = (
     "/api/v1/states",
     "/api/v1/get_loglevel",
     "/api/v1/update_loglevel",
+    *(f"/api/tunnel/v1/{path}" for path in API_PATHS),
 )
 """What there is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Answer", "ISource", "LocalSource"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,9 @@ class ISource(Protocol):
         @return: never fails.
         """
 
+    def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something each time that a process has been started anew."""
+
 
 class LocalSource:
     """The only process that there is."""
@@ -70,3 +73,6 @@ class LocalSource:
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
         """See L{ISource}."""
         return succeed([Answer(0, self._inspector.answer(question, arguments))])
+
+    def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """See L{ISource}: it never is."""

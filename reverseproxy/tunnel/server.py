@@ -37,6 +37,7 @@ from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import tune
 from reverseproxy.transport.mux import MuxSession
+from reverseproxy.tunnel.exclusions import Exclusions
 from reverseproxy.tunnel.guesses import GuessGate
 from reverseproxy.tunnel.handshake import (
     Accepted,
@@ -83,6 +84,9 @@ PATIENCE = 1.0
 LONG_PATIENCE = 10.0
 """Seconds that other agents wait for it at the most; MOSN's wait 15 s for an answer."""
 
+LONGEST_ABSENCE = 60.0
+"""Seconds after which an agent that is kept out is to ask again, as the operator may think better of it."""
+
 _unix_peers = count(1)
 
 
@@ -103,6 +107,7 @@ class TunnelServer:
     @ivar evict_elsewhere: lets other workers close what is not held here, given
         a cluster, addresses, and who asks; gives the addresses that were.
         L{None} if there are none.
+    @ivar exclusions: whom an operator keeps out.
     @ivar tally: counts joins, and keeps those that were refused.
     @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
         address, from those of others.
@@ -135,6 +140,7 @@ class TunnelServer:
         self.listener = listener
         self.config = config
         self.tally = TunnelTally()
+        self.exclusions = Exclusions(clock.seconds)
         self.clusters = clusters
         self.clock = clock
         self.registry: Registry[ReverseHost | MuxHost] = Registry()
@@ -253,6 +259,7 @@ class TunnelConnection(Handover, Counted):
         self._futile = 0
         self._began = 0.0
         self._init: ConnectionInit | None = None
+        self._result = ""
 
     # IExpendable
 
@@ -375,7 +382,9 @@ class TunnelConnection(Handover, Counted):
         verdict = admission.conclude(init, identity)
         if isinstance(verdict, Accepted):
             # Asked last, so that nobody who may not join takes the place of somebody who may.
-            refusal = self._take_place(verdict)
+            refusal = self._keep_out(verdict)
+            if refusal is None and not self._over:
+                refusal = self._take_place(verdict)
             if refusal is None and not self._over:
                 refusal = await self._turn(verdict)
             if self._over:
@@ -394,6 +403,24 @@ class TunnelConnection(Handover, Counted):
 
     def _count_refusal(self) -> None:
         self._server.guesses.refuse(self.crowd, self._server.clock.seconds())
+
+    def _keep_out(self, accepted: Accepted) -> Refusal | None:
+        """
+        Refuse whom an operator keeps out.
+
+        Agents of ours are told when to come back, in a minute at the latest.  To a
+        MOSN agent the connection ends without an answer, as no is for ever to it.
+        """
+        found = self._server.exclusions.find(accepted.identify(self._info), self._info.remote_ip)
+        if found is None:
+            return None
+        seconds, why = found
+        reason = f"{why}; it is kept out for {seconds:.0f} s more"
+        if accepted.announcement is not None:
+            self._result = "banned"
+            return Refusal(Status.UNKNOWN, reason, min(seconds, LONGEST_ABSENCE))
+        self.drop(reason, "banned")
+        return None
 
     def _take_place(self, accepted: Accepted) -> Refusal | None:
         """
@@ -444,7 +471,7 @@ class TunnelConnection(Handover, Counted):
         if refusal.status is Status.CREDENTIAL_REJECTED:
             self._count_refusal()
         self.transport.write(encode(refusal.response()))
-        result = "too_many" if refusal.retry_after else refusal.status.name.lower()
+        result = self._result or ("too_many" if refusal.retry_after else refusal.status.name.lower())
         self.drop(f"refused with status {refusal.status.value}: {refusal.reason}", result)
 
     def _join(self, accepted: Accepted) -> None:

@@ -115,7 +115,13 @@ class Supervisor(Service):
     Runs workers.
 
     @ivar slots: their places.
+    @ivar admin: a service that answers for all of them, bound with their ports, and
+        stopped when they are; L{None} if there is none.
+    @ivar on_ready: called each time that a worker accepts connections, once it does.
     """
+
+    on_ready: Callable[[], object] | None = None
+    admin: Any = None
 
     def __init__(
         self,
@@ -188,6 +194,8 @@ class Supervisor(Service):
         if not self._begun:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
+        if self.admin is not None:
+            self.admin.startService()
 
     def privilegedStartService(self) -> None:
         """
@@ -199,6 +207,8 @@ class Supervisor(Service):
         config = self.loaded.config.server
         try:
             bind_all(config.listeners, self._bind, self._file)
+            if self.admin is not None:
+                self.admin.privilegedStartService()
             self._make_directory()
         except BaseException:
             self._close()
@@ -322,6 +332,8 @@ class Supervisor(Service):
                 log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.pid)
                 self._settled = self._settled or all(each.ready for each in self.slots)
                 self._share_out()
+                if self.on_ready is not None:
+                    self.on_ready()
             case "draining":
                 slot.ready = False
                 self._share_out()
@@ -422,6 +434,8 @@ class Supervisor(Service):
         times = [agent.graceful_close_max_wait_duration for agent in config.agents]
         self._set_deadline(config.server.graceful_timeout + max(times, default=0.0) + STOP_MARGIN)
         stopped = self._stopped
+        if self.admin is not None:
+            stopped.addCallback(lambda _: self.admin.stopService())
         self._look_for_end()
         return stopped
 

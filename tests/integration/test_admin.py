@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import socket
 import ssl
+import tempfile
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from reverseproxy.admin.access import SHORTEST_TOKEN
 from tests.admin.world import parse_answer
 from tests.integration.clients import fetch, threaded
 from tests.integration.configs import quick_agent, server
-from tests.integration.harness import JOINED, IntegrationTestCase, certificates
+from tests.integration.harness import DEADLINE, JOINED, IntegrationTestCase, certificates
 
 READ, OPERATE = "r" * SHORTEST_TOKEN, "o" * SHORTEST_TOKEN
 
 
+def request(path: Path, target: str, method: str = "GET") -> Any:
+    """Ask at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(DEADLINE)
+        connection.connect(str(path))
+        connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        data = b"".join(iter(lambda: connection.recv(65536), b""))
+    return parse_answer(data)
+
+
 class AdminTests(IntegrationTestCase):
+    def socket(self) -> Path:
+        """Where a Unix socket can be: the path of one must be short."""
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        return Path(directory, "admin.sock")
+
     def tokens(self) -> str:
         file = self.directory / "tokens.json"
         tokens = [{"name": "grafana", "token": READ}, {"name": "ops", "token": OPERATE, "role": "operate"}]
@@ -51,7 +73,7 @@ class AdminTests(IntegrationTestCase):
 
     async def test_several_workers(self) -> None:
         """One answer for all of them, at a Unix socket that only its owner may use."""
-        path = self.directory / "admin.sock"
+        path = self.socket()
         document = server()
         document["admin"] = {"address": {"pipe": {"path": str(path)}}}
         cloud = self.run_proxy(document, "server", "--workers", "2")
@@ -63,13 +85,7 @@ class AdminTests(IntegrationTestCase):
             self.assertEqual((await fetch(client)).status, 200)
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
 
-        def ask(target: str) -> Any:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(str(path))
-                connection.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-                data = b"".join(iter(lambda: connection.recv(65536), b""))
-            return parse_answer(data)
-
+        ask = partial(request, path)
         self.assertEqual((await threaded(ask, "/readyz")).body, b"ready\n")
         text = (await threaded(ask, "/metrics")).body.decode()
         for line in (
@@ -81,3 +97,55 @@ class AdminTests(IntegrationTestCase):
             'reverseproxy_bytes_total{direction="sent",listener="clientListener"} 126.0',
         ):
             self.assertIn(f"{line}\n", text)
+
+    async def test_a_ban_that_outlives_a_worker(self) -> None:
+        """An agent of several workers is one; who is banned by all is banned by one that is started anew."""
+        self.expected_errors += ["was ended by SIGKILL", "is gone"]
+        path = self.socket()
+        document = server()
+        document["admin"] = {"address": {"pipe": {"path": str(path)}}}
+        cloud = self.run_proxy(document, "server", "--workers", "2")
+        await cloud.counted("^worker . is ready", 2)
+        tunnel = await cloud.port("tunnelListener")
+        self.run_proxy(quick_agent(tunnel, connections=3, host_name="box"), "agent")
+        await cloud.counted(JOINED, 6)
+        api = "/api/tunnel/v1"
+        [agent] = (await threaded(request, path, f"{api}/agents")).json["items"]
+        self.assertEqual((agent["connections"], agent["claimed_host_name"]), (3, "box"))
+        mark = cloud.mark()
+        answer = await threaded(request, path, f"{api}/agents/{agent['id']}?ban=300", "DELETE")
+        self.assertEqual((answer.status, answer.json["connections"], answer.json["problems"]), (202, 3, []))
+        self.assertEqual(answer.json["kept_out"]["target"], ["address", "127.0.0.1"])
+        await cloud.logged("^audit: .Unix socket.: kick agent", mark)
+        [worker] = [
+            each
+            for each in (await threaded(request, path, f"{api}/workers")).json["items"]
+            if each["worker"] == 2
+        ]
+        os.kill(worker["pid"], signal.SIGKILL)
+        await cloud.logged("^worker 2 is ready", mark)
+        self.run_proxy(quick_agent(tunnel, connections=6), "another-agent")
+        await cloud.counted("banned by .Unix socket.; it is kept out for", 6, mark)
+        self.assertEqual((await threaded(request, path, f"{api}/agents")).json["items"], [])
+        refused = (await threaded(request, path, f"{api}/joins/refused")).json["items"]
+        self.assertEqual({each["result"] for each in refused}, {"banned"})
+        restarts = {
+            each["worker"]: each["restarts"]
+            for each in (await threaded(request, path, f"{api}/workers")).json["items"]
+        }
+        self.assertEqual(restarts, {1: 0, 2: 1})
+
+    async def test_an_address_that_is_taken(self) -> None:
+        """It is said as of any listener, before a worker is started."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            where = {"address": "127.0.0.1", "port_value": taken.getsockname()[1]}
+            for options in ((), ("--workers", "2")):
+                document = server()
+                document["admin"] = {"address": {"socket_address": where}}
+                child = self.run_proxy(document, "server", *options)
+                self.expected_errors.append("can't listen on")
+                self.assertEqual(await child.ended(), 1)
+                output = "\n".join(child.lines)
+                self.assertIn("admin.address: listener admin can't listen on", output)
+                self.assertNotIn("Traceback", output)
+                self.assertNotIn("workers are started", output)

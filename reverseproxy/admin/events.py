@@ -1,0 +1,101 @@
+"""What happens, as it happens: server-sent events."""
+
+from __future__ import annotations
+
+__all__ = ["EventStream", "MOST_STREAMS", "PERIOD"]
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from reverseproxy.admin.sources import Answer, ISource
+
+PERIOD: Final = 0.5
+"""Seconds between two looks at what has happened."""
+
+HEARTBEAT: Final = 30
+"""Looks without an event after which the stream shows that it is alive."""
+
+MOST_STREAMS: Final = 32
+"""Streams at once."""
+
+PAGE: Final = 200
+"""Events of one process in one look."""
+
+
+class EventStream:
+    """
+    One client that listens.
+
+    It looks from time to time, and only if the client takes what there is, so
+    that a slow one costs no memory; it is told if it has missed something.
+    """
+
+    def __init__(
+        self,
+        source: ISource,
+        clock: IReactorTime,
+        write: Callable[[bytes], bool],
+        ended: Callable[[], object],
+        recent: bool = False,
+    ) -> None:
+        """
+        @param write: sends a part; says whether more of it is wanted now.
+        @param ended: called once when it is over.
+        @param recent: begin with what has happened before.
+        """
+        self._source = source
+        self._write = write
+        self._ended = ended
+        self._seen: dict[str, int] | None = {} if recent else None
+        self._quiet = 0
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """Begin."""
+        self._write(b": listening\n\n")
+        self._loop.start(PERIOD)
+
+    def stop(self) -> None:
+        """The client has gone."""
+        if self._loop.running:
+            self._loop.stop()
+            self._ended()
+
+    def _look(self) -> Deferred[None] | None:
+        if not self._write(b""):
+            return None
+        asked = self._source.ask("events", {"seen": self._seen, "limit": PAGE})
+        return asked.addCallback(self._take)
+
+    def _take(self, answers: list[Answer]) -> None:
+        if not self._loop.running:
+            return
+        seen = {} if self._seen is None else self._seen
+        parts = []
+        for answer in answers:
+            if answer.value is None:
+                continue
+            origin, last = answer.value["origin"], seen.get(answer.value["origin"], 0)
+            for event in answer.value["events"]:
+                if last and event["id"] > last + 1:
+                    parts.append(_format("gap", {"worker": answer.worker, "missed": event["id"] - last - 1}))
+                last = event["id"]
+                parts.append(_format(event["kind"], {**event, "worker": answer.worker or None}))
+            seen[origin] = max(last, answer.value["last"] if self._seen is None else 0)
+        self._seen = seen
+        self._quiet = 0 if parts else self._quiet + 1
+        if self._quiet >= HEARTBEAT:
+            self._quiet = 0
+            parts.append(b": still here\n\n")
+        if parts:
+            self._write(b"".join(parts))
+
+
+def _format(kind: str, value: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode("ascii"), json.dumps(value).encode("ascii"))

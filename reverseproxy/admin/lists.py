@@ -1,0 +1,118 @@
+"""What one process has: clusters, hosts, listeners, servers, and joins that were refused."""
+
+from __future__ import annotations
+
+__all__ = ["clusters", "hosts", "listeners", "refused", "servers"]
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reverseproxy.cluster.host import Fault, Host
+
+if TYPE_CHECKING:
+    from reverseproxy.admin.inspector import Parts
+
+_FAULTS = {Fault.ORDERED: "ordered", Fault.CHECK: "health check", Fault.EJECTED: "ejected for failures"}
+
+
+def _page(items: Iterable[dict[str, Any]], arguments: Mapping[str, Any], by: str = "name") -> list[Any]:
+    """Some items, in the order of their names."""
+    after = arguments.get("after", "")
+    found = sorted((item for item in items if item[by] > after), key=lambda item: str(item[by]))
+    return found[: arguments.get("limit", 100)]
+
+
+def clusters(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+    """Each cluster, with numbers of what it has; a worker counts its own hosts."""
+    return _page(
+        (
+            {
+                "name": cluster.name,
+                "lb_type": cluster.config.lb_type,
+                "hosts": sum(not host.relayed for host in cluster.hosts.values()),
+                "healthy": sum(host.healthy and not host.relayed for host in cluster.hosts.values()),
+                "in_flight": cluster.active,
+                "waiting": cluster.waiting,
+                "joined": cluster.joined,
+                "left": cluster.left,
+                "ejections": cluster.ejector.total,
+            }
+            for cluster in parts.clusters
+        ),
+        arguments,
+    )
+
+
+def hosts(parts: Parts, arguments: Mapping[str, Any]) -> list[Any] | None:
+    """The hosts of one cluster; L{None} if there is no such cluster."""
+    if arguments["cluster"] not in parts.clusters:
+        return None
+    cluster = parts.clusters.get(arguments["cluster"])
+    after, limit = arguments.get("after", ""), arguments.get("limit", 100)
+    names = sorted(address for address in cluster.hosts if address > after)
+    own = (cluster.hosts[address] for address in names if not cluster.hosts[address].relayed)
+    return [_host(host) for _, host in zip(range(limit), own, strict=False)]
+
+
+def _host(host: Host) -> dict[str, Any]:
+    identity = host.identity
+    return {
+        "address": host.address,
+        "hostname": host.hostname if identity is None else None,
+        "identity": None if identity is None else identity.principal,
+        "claimed_host_name": None if identity is None else identity.claim,
+        "state": host.state,
+        "healthy": host.healthy,
+        "faults": [text for fault, text in _FAULTS.items() if host.faults & fault],
+        "weight": host.weight,
+        "in_flight": host.active,
+        "requests": host.picked,
+        "streams": getattr(host, "streams", None),
+        "rtt_seconds": host.rtt,
+        "metadata": dict(host.metadata),
+    }
+
+
+def listeners(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+    """Each listener."""
+    return _page(
+        (
+            {
+                "name": listener.config.name,
+                "address": listener.bound or listener.config.address,
+                "bound": listener.listening,
+                "fed_by_agents": not listener.config.bind_port,
+                "tls": bool(listener.config.filter_chain.tls_contexts),
+                "connections": listener.connections,
+                "accepted": listener.accepted,
+            }
+            for listener in parts.listeners.values()
+        ),
+        arguments,
+    )
+
+
+def servers(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+    """Each server that the agents of this process keep connections to."""
+    return _page(
+        (
+            {
+                "name": f"{agent.plan.config.cluster} at {server}",
+                "cluster": agent.plan.config.cluster,
+                "server": server,
+                "hosting_listener": agent.plan.config.hosting_listener,
+                "wanted": agent.plan.config.connection_num,
+                "serving": serving,
+            }
+            for agent in parts.agents
+            for server, serving in agent.by_server.items()
+        ),
+        arguments,
+    )
+
+
+def refused(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+    """The last joins that were refused, the last one first."""
+    found = [item for server in parts.tunnels.values() for item in server.tally.refusals]
+    found.sort(key=lambda item: -float(item["time"]))
+    return found[: arguments.get("limit", 100)]

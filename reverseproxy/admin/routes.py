@@ -1,0 +1,126 @@
+"""Which rule takes a request, and what it says: from the configuration alone."""
+
+from __future__ import annotations
+
+__all__ = ["Routes"]
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reverseproxy.admin.redaction import redact
+from reverseproxy.config.models import (
+    Config,
+    DirectResponseConfig,
+    ListenerConfig,
+    ProxyConfig,
+    RouterConfig,
+    RouterRuleConfig,
+)
+from reverseproxy.routing import DirectResponse, RequestFacts, Router, normalize_path
+
+
+def _plain(model: Any) -> Any:
+    return redact(model.model_dump(mode="json", exclude_defaults=True, warnings=False))
+
+
+class Routes:
+    """The routers of a configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._places: dict[str, Router] = {}
+
+    def rules(self) -> Iterator[dict[str, Any]]:
+        """Each rule, in the order in which it counts."""
+        for name, (place, router) in sorted(self._config.routers.items()):
+            for i, host in enumerate(router.virtual_hosts):
+                for j, rule in enumerate(host.routers):
+                    yield {
+                        "router": name,
+                        "virtual_host": host.name,
+                        "domains": list(host.domains),
+                        "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
+                        "rule": _plain(rule),
+                    }
+
+    def explain(
+        self, method: str, host: str, target: str, headers: Mapping[str, str], listener: str = ""
+    ) -> list[dict[str, Any]]:
+        """
+        Say of a request which rule would take it, for each listener that has a router.
+
+        @param target: the path, and the query behind a question mark.
+        @param headers: by lower-case names.
+        @param listener: only this one.
+        """
+        path, _, query = target.partition("?")
+        facts = RequestFacts(method, normalize_path(path), query, host, headers.get)
+        return [
+            {"listener": each.name, **self._explain(proxy.router_config_name, facts)}
+            for each in self._config.server.listeners
+            if listener in ("", each.name)
+            for proxy in _proxies(each)
+        ]
+
+    def _explain(self, name: str, facts: RequestFacts) -> dict[str, Any]:
+        found = self._config.routers.get(name)
+        if found is None:
+            return {"router": name, "outcome": "404", "why": "there is no router of this name"}
+        place, config = found
+        router = self._places.get(name)
+        if router is None:
+            router = self._places[name] = Router(_with_places(config))
+        result = router.match(facts)
+        if not isinstance(result, DirectResponse):
+            why = router.explain(facts.host) or "the virtual host has no rule for it"
+            return {"router": name, "outcome": "404", "why": why}
+        i, j = map(int, result.body.split())
+        host = config.virtual_hosts[i]
+        rule = host.routers[j]
+        return {
+            "router": name,
+            "virtual_host": host.name,
+            "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
+            "outcome": _outcome(rule),
+            "rule": _plain(rule),
+        }
+
+
+def _proxies(listener: ListenerConfig) -> Iterator[ProxyConfig]:
+    for chain in listener.filter_chains:
+        for entry in chain.filters:
+            if isinstance(entry.config, ProxyConfig):
+                yield entry.config
+
+
+def _with_places(config: RouterConfig) -> RouterConfig:
+    """Make a router whose rules take what they take, and answer with their place."""
+    hosts = tuple(
+        host.model_copy(
+            update={
+                "routers": tuple(
+                    RouterRuleConfig(
+                        match=rule.match, direct_response=DirectResponseConfig(status=200, body=f"{i} {j}")
+                    )
+                    for j, rule in enumerate(host.routers)
+                )
+            }
+        )
+        for i, host in enumerate(config.virtual_hosts)
+    )
+    return config.model_copy(update={"virtual_hosts": hosts})
+
+
+def _outcome(rule: RouterRuleConfig) -> str:
+    """What the rule does, in a few words."""
+    if rule.direct_response is not None:
+        return f"answer {rule.direct_response.status}"
+    if rule.redirect is not None:
+        return "redirect"
+    route = rule.route
+    if route is None:
+        return "404"
+    if route.cluster_name:
+        return f"cluster {route.cluster_name}"
+    names = [each.cluster.name for each in route.weighted_clusters]
+    return f"one of the clusters {', '.join(names)}" if names else "a cluster that the request names"

@@ -1,0 +1,335 @@
+"""Tests for C{/api/tunnel/v1}, of a server and its agents in memory."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from reverseproxy.admin.agents import merge_agents
+from reverseproxy.admin.api import PATHS
+from reverseproxy.admin.events import MOST_STREAMS, PERIOD
+from reverseproxy.testing import Recorder
+from tests.admin.test_service import OPERATE, READ, AdminTestCase
+from tests.admin.world import PORT, World
+from tests.transport.contract import Building
+from tests.tunnel.logged import capture
+
+API = "/api/tunnel/v1"
+BEARER = f"Bearer {OPERATE}"
+STATIC = {
+    "credential_policy": "static",
+    "validators": {"static": {"tokens": [{"agent": "edge-7", "token": "very secret"}]}},
+}
+
+
+def items(world: World, path: str, **headers: str) -> list[Any]:
+    """The items of a list."""
+    answer = world.ask(f"{API}/{path}", **headers)
+    assert answer.status == 200, answer
+    found: list[Any] = answer.json["items"]
+    return found
+
+
+class ReadingTests(AdminTestCase):
+    def test_agents(self) -> None:
+        world = World(tunnel_config=STATIC)
+        world.agent(
+            connections=2,
+            credential_policy="static",
+            credential_config={"token": "very secret"},
+            host_name="box 1",
+        )
+        self.assertEqual(world.request().status, 200)
+        [agent] = items(world, "agents")
+        known = {
+            "identity": "token:edge-7",
+            "proved": True,
+            "token": "edge-7",
+            "policy": "static",
+            "certificate": None,
+            "claimed_host_name": "box 1",
+            "kind": "reverseproxy",
+            "clusters": ["clientCluster"],
+            "connections": 2,
+            "healthy": 2,
+            "mux": True,
+            "requests": 1,
+            "in_flight": 0,
+            "excluded": None,
+            "workers": [],
+        }
+        self.assertEqual({name: agent[name] for name in known}, known)
+        self.assertEqual(len(agent["addresses"]), 2)
+        self.assertNotIn("targets", agent)
+        self.assertEqual(world.ask(f"{API}/agents/{agent['id']}").json["identity"], "token:edge-7")
+        self.assertEqual(world.ask(f"{API}/agents/none").status, 404)
+        self.assertEqual(items(world, "agents?identity=token:edge-7"), [agent])
+        self.assertEqual(items(world, "agents?identity=unproved"), [])
+        self.assertEqual(items(world, "agents?cluster=clientCluster"), [agent])
+        self.assertEqual(items(world, "agents?cluster=other"), [])
+
+    def test_pages(self) -> None:
+        world = World()
+        for _ in range(5):
+            world.agent()
+        every = [agent["id"] for agent in items(world, "agents")]
+        self.assertEqual(len(every), 5)
+        self.assertEqual(every, sorted(every))
+        found: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            answer = world.ask(f"{API}/agents?limit=2&after={after}").json
+            found += [agent["id"] for agent in answer["items"]]
+            after = answer["next"]
+        self.assertEqual(found, every)
+        for limit in ("0", "501", "x", "-1", "99999999999", "\u0665"):
+            self.assertEqual(world.ask(f"{API}/agents?limit={limit}".encode().decode("latin-1")).status, 400)
+
+    def test_agents_that_leave(self) -> None:
+        world = World()
+        agent = world.agent()
+        self.assertEqual(len(items(world, "agents")), 1)
+        agent.agents[0].drain()
+        world.reactor.advance(1)
+        self.assertEqual(items(world, "agents"), [])
+
+    def test_clusters_and_hosts(self) -> None:
+        world = World()
+        world.agent(connections=3)
+        [cluster] = items(world, "clusters")
+        self.assertEqual((cluster["name"], cluster["hosts"], cluster["healthy"]), ("clientCluster", 3, 3))
+        hosts = items(world, "clusters/clientCluster/hosts")
+        self.assertEqual([host["state"] for host in hosts], ["idle"] * 3)
+        page = world.ask(f"{API}/clusters/clientCluster/hosts?limit=2").json
+        self.assertEqual(page["next"], hosts[1]["address"])
+        self.assertEqual(world.ask(f"{API}/clusters/none/hosts").status, 404)
+
+    def test_listeners(self) -> None:
+        names = {item["name"]: item for item in items(World(), "listeners")}
+        self.assertEqual(sorted(names), ["clientListener", "tunnelListener"])
+        self.assertEqual(names["clientListener"]["address"], "127.0.0.1:2000")
+        self.assertTrue(names["clientListener"]["bound"])
+
+    def test_routes(self) -> None:
+        world = World()
+        [rule] = items(world, "routes")
+        self.assertEqual(rule["place"], "servers[0].routers[0].virtual_hosts[0].routers[0]")
+        [found] = items(world, "routes:explain?method=GET&host=a&path=/x%3Fq=1&header=X-A:%201")
+        self.assertEqual((found["listener"], found["outcome"]), ("clientListener", "cluster clientCluster"))
+        self.assertEqual(found["place"], rule["place"])
+        for query in ("path=x", "header=x", "nonsense=1"):
+            self.assertEqual(world.ask(f"{API}/routes:explain?{query}").status, 400, query)
+        self.assertEqual(items(world, "routes:explain?listener=none"), [])
+
+    def test_refused(self) -> None:
+        world = World(tunnel_config=STATIC)
+        world.agent(host_name="boss")
+        [refusal, *_] = items(world, "joins/refused")
+        self.assertEqual(
+            (refusal["result"], refusal["claimed_host_name"], refusal["cluster"], refusal["listener"]),
+            ("credential_rejected", "boss", "clientCluster", "tunnelListener"),
+        )
+        self.assertIn("give the agent a credential", refusal["remedy"])
+
+    def test_the_rest(self) -> None:
+        world = World()
+        for path in ("certificates", "servers", "workers", "audit"):
+            self.assertEqual(items(world, path), [])
+        listed = world.ask("/").body.decode()
+        for path in PATHS:
+            self.assertIn(f"{API}/{path}\n", listed)
+        for path in ("", "nowhere", "agents/", "agents/a/b", "clusters/a", "joins"):
+            self.assertEqual(world.ask(f"{API}/{path}").status, 404, path)
+
+
+class ChangingTests(AdminTestCase):
+    def change(self, world: World, path: str, method: str = "POST", token: str = OPERATE, **more: str) -> Any:
+        return world.ask(f"{API}/{path}", method, Authorization=f"Bearer {token}", **more)
+
+    def agent(self, world: World) -> Any:
+        found = items(world, "agents", Authorization=BEARER)
+        return found[0] if found else None
+
+    def settle(self, world: World, seconds: int = 20) -> None:
+        for _ in range(seconds * 4):
+            world.reactor.advance(0.25)
+
+    def test_draining(self) -> None:
+        """What is under way is finished; nothing new is given to it; it comes back when it may."""
+        world = self.with_tokens()
+        service: list[Recorder] = []
+
+        class Slow(Recorder):
+            def connectionMade(self) -> None:
+                service.append(self)
+
+        world.reactor.listenTCP(4000, Building(Slow))
+        world.agent(backend="127.0.0.1:4000")
+        client = world.connect(2000)
+        client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        world.reactor.settle()
+        [connection] = service
+        agent = self.agent(world)
+        self.assertEqual(self.change(world, f"agents/{agent['id']}/drain", token=READ).status, 403)
+        with capture() as events:
+            answer = self.change(world, f"agents/{agent['id']}/drain")
+        self.assertEqual((answer.status, answer.json["connections"]), (202, 1))
+        self.assertEqual(answer.json["kept_out"]["target"], ["process", agent["agent_id"]])
+        told = f"1 connection; kept out for 3600 s: process {agent['agent_id']}"
+        self.assertIn(f"audit: ops: drain agent {agent['id']} (unproved): {told}", events.text())
+        self.assertIn("left, 0 hosts now: drained by ops", events.text())
+        self.assertIsNone(self.agent(world))
+        connection.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        self.settle(world)
+        self.assertIn(b"\r\n\r\nok", client.data)
+        self.assertIsNone(self.agent(world))
+        refusals = items(world, "joins/refused", Authorization=BEARER)
+        self.assertEqual({item["result"] for item in refusals}, {"banned"})
+        self.assertIn("drained by ops; it is kept out for", refusals[0]["reason"])
+        with capture() as events:
+            answer = self.change(world, f"agents/{agent['id']}/resume")
+        self.assertEqual(answer.json["was_kept_out"], True)
+        self.assertIn(f"audit: ops: resume agent {agent['id']} (unproved): it was kept out", events.text())
+        self.settle(world, 90)
+        self.assertEqual(self.agent(world)["id"], agent["id"])
+
+    def test_kicking(self) -> None:
+        """It is closed at once, and may come back at once."""
+        world = self.with_tokens()
+        world.agent()
+        agent = self.agent(world)
+        with capture() as events:
+            answer = self.change(world, f"agents/{agent['id']}", "DELETE")
+        self.assertEqual((answer.status, answer.json["connections"], answer.json["kept_out"]), (202, 1, None))
+        self.assertIn("left, 0 hosts now: kicked by ops", events.text())
+        self.settle(world, 10)
+        self.assertEqual(self.agent(world)["id"], agent["id"])
+
+    def test_banning(self) -> None:
+        world = self.with_tokens(tunnel_config=STATIC)
+        config: dict[str, Any] = {
+            "credential_policy": "static",
+            "credential_config": {"token": "very secret"},
+        }
+        world.agent(**config)
+        agent = self.agent(world)
+        answer = self.change(world, f"agents/{agent['id']}?ban=120", "DELETE")
+        self.assertEqual(answer.json["kept_out"], {"target": ["token", "static", "edge-7"], "seconds": 120.0})
+        # Another process with the same token does not get in either.
+        world.agent(**config)
+        self.settle(world, 60)
+        self.assertIsNone(self.agent(world))
+        self.settle(world, 130)
+        self.assertEqual(len(items(world, "agents", Authorization=BEARER)), 2)
+        [entry] = items(world, "audit", Authorization=BEARER)
+        self.assertEqual((entry["caller"], entry["what"], entry["agent"]), ("ops", "kick", agent["id"]))
+
+    def test_mistakes(self) -> None:
+        world = self.with_tokens()
+        world.agent()
+        key = self.agent(world)["id"]
+        self.assertEqual(self.change(world, "agents/none", "DELETE").status, 404)
+        self.assertEqual(self.change(world, f"agents/{key}", "PUT").status, 405)
+        self.assertEqual(world.ask(f"{API}/agents/{key}/drain", Authorization=BEARER).status, 405)
+        for text in ("0", "-1", "nan", "inf", "x", "1e99", ""):
+            self.assertEqual(self.change(world, f"agents/{key}?ban={text}", "DELETE").status, 400, text)
+        self.assertEqual(self.agent(world)["id"], key)
+
+    def test_pages_of_others(self) -> None:
+        """A browser that has a certificate, or reaches the socket, is not to be used by pages of others."""
+        world = self.with_tokens()
+        world.agent()
+        key = self.agent(world)["id"]
+        for headers in ({"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
+            self.assertEqual(self.change(world, f"agents/{key}", "DELETE", **headers).status, 403)
+        self.assertEqual(self.change(world, f"agents/{key}", "DELETE", Origin="http://localhost").status, 202)
+
+
+class EventTests(AdminTestCase):
+    def listen(self, world: World, query: str = "") -> Recorder:
+        client = world.connect(PORT)
+        client.transport.write(f"GET {API}/events{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        world.reactor.settle()
+        return client
+
+    def events(self, client: Recorder) -> list[Any]:
+        return [
+            json.loads(line[6:]) for line in client.data.decode().split("\n") if line.startswith("data: ")
+        ]
+
+    def test_as_they_happen(self) -> None:
+        world = World()
+        world.agent()
+        late, early = self.listen(world), self.listen(world, "?recent=1")
+        self.assertIn(b"Content-Type: text/event-stream", late.data)
+        self.assertEqual([event["kind"] for event in self.events(early)], ["join"])
+        self.assertEqual(self.events(late), [])
+        world.agent(host_name="box")
+        world.reactor.advance(PERIOD)
+        [event] = self.events(late)
+        self.assertEqual((event["kind"], event["identity"], event["proved"]), ("join", "unproved", False))
+        world.agents[0].agents[0].drain()
+        world.reactor.advance(1)
+        world.reactor.advance(PERIOD)
+        self.assertEqual([event["kind"] for event in self.events(late)], ["join", "leave"])
+        self.assertEqual(self.events(late)[1]["reason"], "the agent leaves")
+        self.assertEqual(len(self.events(early)), 3)
+
+    def test_heartbeats_and_the_end(self) -> None:
+        world = World()
+        client = self.listen(world)
+        for _ in range(200):
+            world.reactor.advance(PERIOD)
+        self.assertIn(b": still here", client.data)
+        self.assertIsNone(client.reason)
+        assert world.proxy.admin is not None
+        client.transport.abortConnection()
+        world.reactor.settle()
+        self.assertEqual(world.proxy.admin._api._streams, set())
+
+    def test_a_gap(self) -> None:
+        """Who is too slow hears of it."""
+        world = World()
+        client = self.listen(world)
+        journal = world.proxy.inspector.parts.journal
+        journal.add("join")
+        world.reactor.advance(PERIOD)
+        for _ in range(2500):
+            journal.add("join")
+        world.reactor.advance(PERIOD)
+        gaps = [event for event in self.events(client) if "missed" in event]
+        self.assertEqual([event["missed"] for event in gaps], [500])
+
+    def test_so_many_and_no_more(self) -> None:
+        world = World()
+        clients = [self.listen(world) for _ in range(MOST_STREAMS + 1)]
+        self.assertEqual({client.data.split()[1] for client in clients[:-1]}, {b"200"})
+        self.assertEqual(clients[-1].data.split()[1], b"503")
+        clients[0].transport.abortConnection()
+        world.reactor.settle()
+        self.assertEqual(self.listen(world).data.split()[1], b"200")
+
+
+class MergingTests(AdminTestCase):
+    def test_workers(self) -> None:
+        """What several workers know of one agent is added up."""
+        world = World()
+        world.agent(connections=2)
+        page = world.proxy.inspector.answer("agents", {})
+        [agent] = merge_agents([(1, page), (2, page)], 10)
+        self.assertEqual((agent["connections"], agent["workers"]), (4, [1, 2]))
+        self.assertEqual(len(agent["addresses"]), 2)
+
+    def test_pages_are_complete(self) -> None:
+        world = World()
+        for _ in range(6):
+            world.agent()
+        every = world.proxy.inspector.answer("agents", {})["agents"]
+        # Each worker has every agent but one, in pages of three.
+        pages = [
+            (number, {"agents": [each for i, each in enumerate(every) if i != number][:3]})
+            for number in (1, 2)
+        ]
+        found = merge_agents(pages, 3)
+        self.assertEqual([each["id"] for each in found], [each["id"] for each in every[:3]])
+        self.assertEqual([each["workers"] for each in found], [[1, 2], [2], [1]])
