@@ -16,6 +16,8 @@ REASONS: Final = {
     "unfinished": "a connection that was closed as too much was kept for those that do not finish",
     "tls": "a TLS handshake that failed",
     "protocol": "a connection that spoke none of its listener's protocols",
+    "fields": "a request that has lost fields which its client may not set, and went on",
+    "misdirected": "a request for another host than the TLS handshake of its connection",
     "http1": "a request of HTTP/1 that could not be understood",
     "http2": "a connection of HTTP/2 that broke the rules",
     "rpc": "a connection of an RPC protocol that broke the rules",

@@ -40,6 +40,7 @@ from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
 from reverseproxy.proxy.http1_switch import IUpgraded
 from reverseproxy.proxy.mirror import Mirrored
 from reverseproxy.proxy.pools import IExchange, is_pooled
+from reverseproxy.refused import REFUSED
 from reverseproxy.routing import (
     PROTECTED,
     Cause,
@@ -423,6 +424,7 @@ class Exchange(Attempts):
             self._note_dropped(head.dropped)
         gate = downstream.gate
         if gate is not None and gate.misdirects(head.host, settings.sni_check == "always"):
+            REFUSED["misdirected"] += 1
             self.fail(421, "the TLS handshake of this connection was for another host")
             return
         router = settings.router
@@ -442,6 +444,7 @@ class Exchange(Attempts):
 
     def _note_dropped(self, marks: int) -> None:
         """Say that the client is not believed, which may be a proxy that should be."""
+        REFUSED["fields"] += 1
         downstream = self._downstream
         settings = downstream.settings
         if settings.strips.allow():

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.wire.http1 import END, End, Event, ResponseHead
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 3.0
 """Seconds in which the answer must have come."""
 
 MAX_BYTES: Final = 256 * 1024

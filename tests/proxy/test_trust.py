@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.leftover import MAX_BYTES, PATIENCE
 from reverseproxy.proxy.trust import NOBODY, Trust
+from reverseproxy.refused import REFUSED
 from reverseproxy.wire.bolt import Bolt, Status, encode_request
 from reverseproxy.wire.border import ANY, LOOKALIKE, NOTHING
 from reverseproxy.wire.xprotocol import Frame, Kind
@@ -128,11 +129,13 @@ class HttpTests(SynchronousTestCase):
 
     def test_it_is_said_once(self) -> None:
         world = World(routes=ROUTES)
+        before = REFUSED["fields"]
         with capture() as events:
             for fields in (CLAIMS, CLAIMS, CLAIMS[5:]):
                 world.client().send(get(*fields))
             self.assertEqual(events.text().count("trusted_proxies"), 1)
             self.assertIn("10.9.9.9:1234", events.text())
+        self.assertEqual(REFUSED["fields"] - before, 3)
 
     def test_http2(self) -> None:
         claims = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in CLAIMS)]
