@@ -8,10 +8,11 @@ for all of them, whether their streams are those of HTTP/2 or of a tunnel.
 
 from __future__ import annotations
 
-__all__ = ["HELD", "HELD_LIMIT", "WINDOWS", "HeldBytes", "IHolder"]
+__all__ = ["HELD", "HELD_LIMIT", "HELD_PART", "MOST_HELD", "WINDOWS", "HeldBytes", "IHolder"]
 
 from typing import Final, Protocol
 
+from reverseproxy.transport.machine import available_memory
 from reverseproxy.wire.window import Reserve
 
 
@@ -60,8 +61,14 @@ def _held_by(holder: IHolder) -> int:
     return holder.held
 
 
-HELD_LIMIT: Final = 1024 * 1024 * 1024
-"""Bytes that all streams of this process may hold for protocols that do not read."""
+MOST_HELD: Final = 1024 * 1024 * 1024
+"""Bytes that all streams of a process may hold for protocols that do not read, if there is enough memory."""
+
+HELD_PART: Final = 4
+"""It is no more than one in so many bytes of the memory that there is."""
+
+HELD_LIMIT: Final = min(MOST_HELD, (available_memory() or HELD_PART * MOST_HELD) // HELD_PART)
+"""What it is in this process."""
 
 HELD: Final = HeldBytes(HELD_LIMIT)
 """What they hold now."""
