@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["command", "main"]
 
 import json
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -245,6 +246,43 @@ def token_revoke(file: str, agent: str, fingerprint: str | None) -> None:
     except TokenProblem as problem:
         _fail(str(problem))
     click.echo(f"{count} token{'s' * (count != 1)} of {agent} revoked", err=True)
+
+
+@command.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--server", is_flag=True, help="Print the configuration of the server, not the agent's.")
+@click.option(
+    "--http-port",
+    type=click.IntRange(1, 65535),
+    default=80,
+    show_default=True,
+    help="vhostHTTPPort of frp's server.",
+)
+@click.option("--subdomain-host", default="", metavar="DOMAIN", help="subDomainHost of frp's server.")
+def convert(file: str, server: bool, http_port: int, subdomain_host: str) -> None:
+    """
+    Make configurations of a client file of frp.
+
+    What frp's client says of the server is the server's own matter here: one file becomes
+    two, the agent's and, with --server, the server's. Both ends have to be changed, as the
+    tunnels are not frp's. What can't be converted is a warning on standard error.
+
+    \b
+      reverseproxy convert frpc.toml > agent.json
+      reverseproxy convert frpc.toml --server > server.json
+    """
+    from reverseproxy.command.frp import FrpProblem, convert_frp
+
+    try:
+        text = Path(file).read_text("utf-8-sig")
+    except (OSError, ValueError):
+        _fail(f"{file} can't be read as text")
+    try:
+        converted = convert_frp(text, file, http_port, subdomain_host)
+    except FrpProblem as problem:
+        _fail(str(problem))
+    click.echo("".join(f"warning: {warning}\n" for warning in converted.warnings), err=True, nl=False)
+    click.echo(json.dumps(converted.server if server else converted.agent, indent=2, ensure_ascii=False))
 
 
 @command.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from reverseproxy.command.frp import convert_frp
 from tests.integration.clients import fetch
 from tests.integration.harness import IntegrationTestCase, ReverseProxy
 from tests.integration.test_process import answering
@@ -43,3 +44,35 @@ class TwistdTests(IntegrationTestCase):
             self.assertIn(f"twistd reverseproxy: {wanted}", output)
             self.assertIn("twistd -n reverseproxy --config FILE", output)
             self.assertNotIn("--rundir", output)
+
+
+class ConvertTests(IntegrationTestCase):
+    async def test_both_ends_work(self) -> None:
+        """What becomes of a file of frp's runs, and requests get through."""
+        backend = await self.run_backend()
+        client = {
+            "serverAddr": "127.0.0.1",
+            "auth": {"token": "secret"},
+            "transport": {"tls": {"enable": False}},
+            "proxies": [
+                {
+                    "name": "web",
+                    "type": "http",
+                    "localPort": backend.port,
+                    "customDomains": ["www.example.com"],
+                },
+                {"name": "raw", "type": "tcp", "localPort": backend.port, "remotePort": 6000},
+            ],
+        }
+        server = convert_frp(json.dumps(client), "frpc.json").server
+        for listener in server["servers"][0]["listeners"]:
+            listener["address"] = "127.0.0.1:0"
+        cloud = self.run_proxy(server, "server")
+        client["serverPort"] = await cloud.port("tunnels")
+        self.run_proxy(convert_frp(json.dumps(client), "frpc.json").agent, "agent")
+        for cluster in ("web", "raw"):
+            await cloud.wait_for(rf"cluster {cluster}: host .* joined ")
+        answer = await fetch(await cloud.port("http"), headers={"Host": "www.example.com"})
+        self.assertEqual(answer.status, 200)
+        answer = await fetch(await cloud.port("port-6000"))
+        self.assertEqual(answer.status, 200)
