@@ -27,6 +27,7 @@ from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.cluster.reach import Reach
+from reverseproxy.cluster.stalls import Stalls
 from reverseproxy.config.models import (
     ClusterConfig,
     Config,
@@ -236,6 +237,8 @@ class ReverseProxy(Service):
         checkers = rpc_checkers(self._reactor)
         workers = 1 if self._worker is None else self._worker.workers
         cluster = make_cluster(config, self._reactor, self._random, checkers, workers)
+        if any(_is_tunnel(listener) for listener in self._config.server.listeners):
+            cluster.add_task(Stalls(cluster, self._reactor))
         hosts = []
         for number, host in enumerate(config.hosts):
             make = self._try(f"{path}.hosts[{number}]", partial(self._host_maker, config, host, path))

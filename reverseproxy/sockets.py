@@ -36,7 +36,7 @@ __all__ = [
     "is_gone",
     "heed_reset",
     "keep_short",
-    "tune",
+    "tcp_info",
     "waits_since",
 ]
 
@@ -369,11 +369,11 @@ SLOW_WAYS: Final = SlowWays()
 """Those of this process; L{PeerSweep} finds them."""
 
 
-def acknowledged(transport: Any) -> int | None:
+def tcp_info(transport: Any) -> TcpInfo | None:
     """
-    Ask how many bytes a peer's kernel has acknowledged, ever.
+    Ask what the kernel knows of a connection.
 
-    @param transport: of a connection, over TLS or not.
+    @param transport: over TLS or not.
     @return: L{None} if that can't be known.
     """
     connection = _tcp_socket(transport)[1]
@@ -383,7 +383,18 @@ def acknowledged(transport: Any) -> int | None:
         raw = connection.getsockopt(socket.IPPROTO_TCP, _INFO, INFO_SIZE)
     except OSError:
         return None  # it is closed
-    return TcpInfo.parse(raw).acked if len(raw) >= INFO_SIZE else None
+    return TcpInfo.parse(raw) if len(raw) >= INFO_SIZE else None
+
+
+def acknowledged(transport: Any) -> int | None:
+    """
+    Ask how many bytes a peer's kernel has acknowledged, ever.
+
+    @param transport: of a connection, over TLS or not.
+    @return: L{None} if that can't be known.
+    """
+    info = tcp_info(transport)
+    return None if info is None else info.acked
 
 
 def keep_short(transport: Any, size: int = NOT_SENT) -> None:

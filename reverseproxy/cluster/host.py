@@ -226,6 +226,16 @@ class Host(ABC):
         """Seconds to the host and back, if that is known without a request."""
         return None
 
+    @property
+    def transport(self) -> Any:
+        """The one connection to the host; L{None} if there is no such one."""
+        return None
+
+    @property
+    def unanswered(self) -> float:
+        """For how many seconds the host has not answered a question whether it is there."""
+        return 0.0
+
     @abstractmethod
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -490,6 +500,11 @@ class ReverseHost(Host):
         return "leased" if state == "idle" and self._held.inner is not None else state
 
     @property
+    def transport(self) -> Any:
+        """The connection, if it is here."""
+        return self._transport
+
+    @property
     def used(self) -> bool:
         """Whether it has ever been leased."""
         return self._held._used
@@ -667,6 +682,16 @@ class MuxHost(Host):
     def rtt(self) -> float | None:
         """Seconds that the last ping took, if one has been answered."""
         return self._session.rtt
+
+    @property
+    def transport(self) -> Any:
+        """The connection that carries the streams."""
+        return self._session.transport
+
+    @property
+    def unanswered(self) -> float:
+        """For how many seconds a ping has not been answered."""
+        return self._session.unanswered
 
     @property
     def streams(self) -> int:

@@ -1,8 +1,9 @@
 """
-Hosts whose agents say that they can't reach their service.
+Hosts whose agents say that they can't reach their service, or say nothing any more.
 
 An agent of ours says so on its connection, or in its answer to a request that
-it could not send on.  As long as others are well, they are given all requests.
+it could not send on.  That one says nothing is found out elsewhere
+(L{reverseproxy.cluster.stalls}).  As long as others are well, they are given all requests.
 When none is, all of them are: an agent tries again with each request, and
 whoever asks shall hear from it what is wrong.
 """
@@ -38,6 +39,7 @@ class Wellness:
     Leaves hosts of one cluster out whose agents can't reach their service.
 
     @ivar unwell: these hosts, with why, whether they are left out or not.
+    @ivar stalled: those among them from which nothing comes, with more of that.
     @ivar on_said: called with each member of which an agent has said on its
         connection how it is.
     """
@@ -50,6 +52,29 @@ class Wellness:
         self._doubts: dict[Host, IDelayedCall] = {}
         self._settling = False
         self.unwell: dict[Host, str] = {}
+        self.stalled: dict[Host, str] = {}
+
+    def is_well(self, host: Host) -> bool:
+        """Whether the agent of a host says that it is well, and goes on talking."""
+        return host.well and host not in self.stalled
+
+    def stall(self, host: Host, reason: str) -> None:
+        """
+        Nothing comes from a host, or something does again.
+
+        @param reason: empty if it does.
+        """
+        if host.cluster is not self._cluster or bool(reason) is (host in self.stalled):
+            return
+        if reason:
+            self.stalled[host] = reason
+            self.unwell[host] = reason
+            self.settle()
+        else:
+            del self.stalled[host]
+            self._recover(host, "something comes from it again")
+        if self.on_said is not None:
+            self.on_said(host)
 
     def said(self, host: Host, well: bool, reason: str = "its agent can't reach its service") -> None:
         """
@@ -88,6 +113,8 @@ class Wellness:
             doubt.cancel()
 
     def _recover(self, host: Host, reason: str) -> None:
+        if host in self.stalled or not host.well or host in self._doubts:
+            return
         if self.unwell.pop(host, None) is not None:
             self._cluster.set_health(host, True, reason, Fault.SERVICE)
             self.settle()
@@ -102,6 +129,7 @@ class Wellness:
     def forget(self, host: Host) -> None:
         """A host has left the cluster."""
         self._end_doubt(host)
+        self.stalled.pop(host, None)
         if self.unwell.pop(host, None) is not None:
             host.faults &= ~Fault.SERVICE
             host.healthy = not host.faults  # it may be taken in again

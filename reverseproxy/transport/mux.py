@@ -273,6 +273,11 @@ class MuxSession(Protocol):
         """Whether another stream may be opened."""
         return not (self.lost or self.going or self.peer_going or self._closing is not None)
 
+    @property
+    def unanswered(self) -> float:
+        """For how many seconds the peer has not answered a ping, and sent nothing else either."""
+        return self._seconds() - self._asked if self._asking else 0.0
+
     def open(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Open a stream, as one of Twisted's client endpoints connects.

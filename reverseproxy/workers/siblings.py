@@ -85,7 +85,7 @@ def _join(cluster: Cluster, host: Host) -> Message:
             "spoken": host.spoken,
             "identity": None if host.identity is None else host.identity.to_json(),
             "tells": host.tells,
-            "well": host.well,
+            "well": cluster.wellness.is_well(host),
         }
     }
 
@@ -214,7 +214,7 @@ class Siblings:
     def _said(self, cluster: Cluster, host: Host) -> None:
         """An agent has said whether it can reach its service."""
         if host.returns and not host.relayed:
-            self.tell({"well": host.address, "cluster": cluster.name, "is": host.well})
+            self.tell({"well": host.address, "cluster": cluster.name, "is": cluster.wellness.is_well(host)})
 
     def _well(self, link: Link, message: Message) -> None:
         host = link.hosts.get((message["cluster"], message["well"]))

@@ -88,11 +88,11 @@ class LinkCase(IntegrationTestCase):
             near, far = network.near, network.far
             address = network.addresses[near]
         cloud = self.proxy(
-            server(client=self.clients, client_listener={"network": "unix"}, tunnel=f"{address}:0"),
+            server(client=self.clients, client_listener={"network": "unix"}, tunnel="0.0.0.0:0"),
             "server",
             near,
         )
-        port = await cloud.port("tunnelListener")
+        port = self.port = await cloud.port("tunnelListener")
         if not self.networks:
             relay = self.network = SlowRelay(port, (self.rate or 10**9) / 8)
             port = await relay.listen(self)
@@ -161,6 +161,31 @@ class LossyTests(LinkCase):
             self.assertEqual([b"200 OK" in answer for answer in answers], [True] * 8)
         self.say(f"{len(self.left(cloud))} connections lost")
         self.assertEqual(self.left(cloud), [])
+
+
+class BlackHoleTests(LinkCase):
+    """One of two agents is behind a network that is gone; requests may not be sent twice."""
+
+    async def test_requests_that_may_not_be_repeated(self) -> None:
+        cloud = await self.start(2, True)
+        near = "" if self.network is None or isinstance(self.network, SlowRelay) else self.network.near
+        self.proxy(agent([f"127.0.0.1:{self.port}"], f"unix:{self.service}", connections=2), "other", near)
+        await cloud.counted(JOINED, 4)
+        await gather([self.post(100) for _ in range(10)])
+        assert self.network is not None
+        self.network.gone = True
+        mark = cloud.mark()
+        posts = []
+        for _ in range(150):
+            posts.append(Deferred.fromCoroutine(self.post(100)))
+            await deferLater(reactor, 1 / 60)
+        await cloud.counted(LEFT, 2, mark)
+        answers = await gather(posts)
+        lost = sum(b"200 OK" not in answer for answer in answers)
+        self.say(f"{lost} of {len(answers)} requests lost at 60 in a second")
+        self.network.gone = False
+        # Those of a good second; it is half of all that come until the connections are given up otherwise.
+        self.assertLess(lost, 45 if self.networks else 80)
 
 
 class GoneTests(LinkCase):
