@@ -33,6 +33,7 @@ from reverseproxy.config.networks import EVERYBODY, networks_of
 _LISTENERS: Final[Location] = ("servers", 0, "listeners")
 _PEM: Final = "-----BEGIN"
 _FOREIGN_ACCESS: Final = stat.S_IRWXG | stat.S_IRWXO
+_LONGEST_PATH: Final = 4096  # a file that is to be changed must be shown whole (PATH_MAX of Linux)
 _EXECUTE: Final = stat.S_IXGRP | stat.S_IXOTH
 
 
@@ -251,7 +252,7 @@ class _Checker:
             what = f"the file of this configuration, which holds a {what},"
             self._readable(node, path, node.file, what)
         else:
-            self._readable(node, path, value, quote(value))
+            self._readable(node, path, value, quote(value, _LONGEST_PATH))
 
     def _readable(self, node: Node, path: str, file: str, shown: str) -> None:
         try:

@@ -74,9 +74,13 @@ Free = Any
 _LONGEST: Final = 80
 
 
-def quote(text: str) -> str:
-    """Show a text of a document as JSON would, shortened if it is long."""
-    shown = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def quote(text: str, longest: int = _LONGEST) -> str:
+    """
+    Show a text of a document as JSON would, shortened if it is long.
+
+    @param longest: how many characters are shown; what is usual is enough to find it in the document.
+    """
+    shown = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return json.dumps(shown, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
