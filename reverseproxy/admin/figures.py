@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from reverseproxy import __version__
 from reverseproxy.admin.families import Family
-from reverseproxy.cluster.host import Fault, Host
+from reverseproxy.cluster.host import Fault, Host, MuxHost
 from reverseproxy.refused import REFUSED
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ def listener_families(parts: Parts) -> Iterator[Family]:
     yield sizes
 
 
-def _state(host: Host) -> str:
-    if host.healthy:
-        return "healthy"
+def _fault(host: Host) -> str:
+    """What keeps a host from being picked."""
     return "ejected" if host.faults == Fault.EJECTED else "unhealthy"
 
 
@@ -120,18 +119,29 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
         pending.add(cluster.waiting, name)
         retries.add(cluster.retries, name)
         ejections.add(cluster.ejector.total, name)
-        known = set()
-        for state in ("healthy", "unhealthy", "ejected"):
-            hosts.add(0, name, state)
+        # In plain numbers first: there may be ten thousand, and requests wait for this.
+        states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
+        plain = carrying = carried = 0
+        known: set[str] = set()
         for host in cluster.hosts.values():
             if host.relayed:
                 continue
-            hosts.add(1, name, _state(host))
-            if host.identity is not None:
-                carried = getattr(host, "streams", None)
-                connections.add(1, name, "plain" if carried is None else "streams")
-                streams.add(carried or 0, name)
-                known.add(host.identity.agent_id or host.address.rpartition(":")[0])
+            states["healthy" if host.healthy else _fault(host)] += 1
+            identity = host.identity
+            if identity is None:
+                continue
+            known.add(identity.agent_id or host.address.rpartition(":")[0])
+            if isinstance(host, MuxHost):
+                carrying += 1
+                carried += host.streams
+            else:
+                plain += 1
+        for state, number in states.items():
+            hosts.add(number, name, state)
+        for mode, number in (("plain", plain), ("streams", carrying)):
+            if number:
+                connections.add(number, name, mode)
+        streams.add(carried, name)
         agents.add(sorted(known), name)
     yield from (hosts, active, pending, retries, ejections, connections, streams, agents)
     joins = _family("tunnel_joins_total", "counter", "Attempts of agents to join.", "cluster", "result")

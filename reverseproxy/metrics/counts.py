@@ -99,10 +99,13 @@ class RequestTally:
         can name clusters by what a request says.
     """
 
-    __slots__ = ("cells", "listener")
+    __slots__ = ("_cell", "_cluster", "_virtual_host", "cells", "listener")
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
+        # The last one: most requests go where the one before has gone.
+        self._cluster = self._virtual_host = ""
+        self._cell: RequestCell | None = None
         self.cells: dict[tuple[str, str], RequestCell] = {}
 
     def note(
@@ -114,10 +117,9 @@ class RequestTally:
         @param cluster: where it went; empty for what was answered here.
         @param status: 0 if there was none.
         """
-        key = (cluster, virtual_host)
-        cell = self.cells.get(key)
-        if cell is None:
-            cell = self._new(key)
+        cell = self._cell
+        if cell is None or cluster is not self._cluster or virtual_host is not self._virtual_host:
+            cell = self._find(cluster, virtual_host)
         cell.classes[status // 100 if status < 1000 else 0] += 1
         durations = cell.durations
         durations.counts[bisect_left(DURATION_BOUNDS, seconds)] += 1
@@ -125,10 +127,15 @@ class RequestTally:
         cell.received += received
         cell.sent += sent
 
-    def _new(self, key: tuple[str, str]) -> RequestCell:
-        if len(self.cells) >= MAX_CELLS:
-            key = (OTHER, OTHER)
-        return self.cells.setdefault(key, RequestCell())
+    def _find(self, cluster: str, virtual_host: str) -> RequestCell:
+        key = (cluster, virtual_host)
+        cell = self.cells.get(key)
+        if cell is None:
+            if len(self.cells) >= MAX_CELLS:
+                key = (OTHER, OTHER)
+            cell = self.cells.setdefault(key, RequestCell())
+        self._cluster, self._virtual_host, self._cell = cluster, virtual_host, cell
+        return cell
 
 
 LEAVE_REASONS: Final[Mapping[str, str]] = {
