@@ -134,6 +134,21 @@ def explain(file: str, url: str, method: str, headers: tuple[str, ...], listener
 
 
 @command.command()
+@click.argument("file", type=FILE)
+def doctor(file: str) -> None:
+    """
+    Look for what is in the way, each fault with a remedy.
+
+    Versions, descriptors and the clock; the configuration, its certificates and credentials;
+    whether its ports are free; and names, reachability and TLS of each tunnel server and host
+    that it dials. No agent joins, and no service gets a request.
+    """
+    from reverseproxy.command.running import examine_file
+
+    examine_file(file)
+
+
+@command.command()
 @click.argument("key", required=False)
 def reference(key: str | None) -> None:
     """

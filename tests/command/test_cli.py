@@ -138,6 +138,11 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("absent.json: can't be read", done.stderr)
 
+    def test_doctor(self) -> None:
+        done = self.process("doctor", "absent.json")
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        self.assertIn("FAIL configuration: absent.json: can't be read", done.stdout)
+
     def test_completion(self) -> None:
         """What the scripts ask for, and that a shell that is there understands them."""
         for shell, word, wanted in (
