@@ -21,6 +21,7 @@ from reverseproxy.admin.access import Caller
 from reverseproxy.admin.agents import merge_agents
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
+from reverseproxy.admin.openapi import describe
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.sources import Answer, ISource
 from reverseproxy.clock import wall_time
@@ -62,6 +63,7 @@ PATHS: Final = (
     "workers",
     "events",
     "audit",
+    "openapi.json",
 )
 """What there is below C{/api/tunnel/v1/}."""
 
@@ -87,6 +89,7 @@ class TunnelApi:
             "workers": self._workers,
             "events": self._events,
             "audit": self._audited,
+            "openapi.json": self._described,
         }
 
     async def answer(self, call: Call, caller: Caller) -> Reply | Stream:
@@ -220,6 +223,9 @@ class TunnelApi:
     async def _audited(self, call: Call) -> Reply:
         _, limit = _page(call)
         return _list(list(self._audit)[::-1][:limit], limit + 1, ())
+
+    async def _described(self, call: Call) -> Reply:
+        return Reply.of(describe())
 
     async def _events(self, call: Call) -> Stream:
         if len(self._streams) >= MOST_STREAMS:

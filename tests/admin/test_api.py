@@ -142,6 +142,31 @@ class ReadingTests(AdminTestCase):
             self.assertEqual(world.ask(f"{API}/{path}").status, 404, path)
 
 
+class DescriptionTests(AdminTestCase):
+    def test_openapi(self) -> None:
+        """Every path is described, and what it says of methods and answers is so."""
+        world = self.with_tokens()
+        document = world.ask(f"{API}/openapi.json", Authorization=BEARER).json
+        self.assertEqual(set(document["paths"]), {f"/{path}" for path in PATHS})
+        [url] = [server["url"] for server in document["servers"]]
+        self.assertEqual(url, API)
+        for path, operations in document["paths"].items():
+            target = url + path.replace("{id}", "none").replace("{name}", "clientCluster")
+            for method in ("get", "post", "delete", "put"):
+                if path == "/events" and method == "get":
+                    continue  # which does not end
+                answer = world.ask(target, method.upper(), Authorization=BEARER)
+                if method not in operations:
+                    self.assertEqual(answer.status, 405, (method, path))
+                    continue
+                described = operations[method]["responses"][str(answer.status)]
+                [content_type] = described["content"]
+                self.assertEqual(answer.headers["content-type"], content_type)
+                name = described["content"][content_type]["schema"]["$ref"].rpartition("/")[2]
+                required = document["components"]["schemas"][name].get("required", [])
+                self.assertEqual([key for key in required if key not in answer.json], [])
+
+
 class ChangingTests(AdminTestCase):
     def change(self, world: World, path: str, method: str = "POST", token: str = OPERATE, **more: str) -> Any:
         return world.ask(f"{API}/{path}", method, Authorization=f"Bearer {token}", **more)

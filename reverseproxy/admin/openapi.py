@@ -1,0 +1,188 @@
+"""The description of C{/api/tunnel/v1} that machines read (OpenAPI 3.1)."""
+
+from __future__ import annotations
+
+__all__ = ["describe"]
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from reverseproxy import __version__
+
+_Schema = dict[str, Any]
+
+_TEXT: Final[_Schema] = {"type": "string"}
+_SECONDS: Final[_Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": 2592000}
+
+
+class _Operation(NamedTuple):
+    """
+    What one method of one path does.
+
+    @ivar query: its parameters behind the question mark, with their schemas.
+    @ivar answer: what it answers with: C{list}, C{object} or C{events}.
+    """
+
+    summary: str
+    query: Mapping[str, _Schema] = {}
+    answer: str = "list"
+    status: int = 200
+    missing: bool = False
+
+
+_PAGE: Final[dict[str, _Schema]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+    "after": _TEXT,
+}
+_LIMIT: Final[dict[str, _Schema]] = {"limit": _PAGE["limit"]}
+
+_OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
+    "agents": {
+        "get": _Operation("The agents that have joined", {**_PAGE, "cluster": _TEXT, "identity": _TEXT})
+    },
+    "agents/{id}": {
+        "get": _Operation("One agent", answer="object", missing=True),
+        "delete": _Operation(
+            "Close all connections of an agent, and keep it out if ban says for how many seconds",
+            {"ban": _SECONDS},
+            "object",
+            202,
+            True,
+        ),
+    },
+    "agents/{id}/drain": {
+        "post": _Operation(
+            "Give an agent nothing more, and close its connections when what is under way is finished",
+            {"for": _SECONDS},
+            "object",
+            202,
+            True,
+        )
+    },
+    "agents/{id}/resume": {"post": _Operation("Let an agent in again", answer="object", missing=True)},
+    "clusters": {"get": _Operation("The clusters", _PAGE)},
+    "clusters/{name}/hosts": {"get": _Operation("The hosts of a cluster", _PAGE, missing=True)},
+    "listeners": {"get": _Operation("The listeners", _PAGE)},
+    "routes": {"get": _Operation("The rules of all routers, in the order of their places", _PAGE)},
+    "routes:explain": {
+        "get": _Operation(
+            "Which rule would take a request, on each listener",
+            {
+                "method": {**_TEXT, "default": "GET"},
+                "host": _TEXT,
+                "path": {**_TEXT, "default": "/", "pattern": "^/"},
+                "header": {"type": "array", "items": {**_TEXT, "pattern": "^[^:]*[^: ][^:]*:"}},
+                "listener": _TEXT,
+            },
+        )
+    },
+    "certificates": {"get": _Operation("Certificates and revocation lists in use")},
+    "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LIMIT)},
+    "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},
+    "workers": {"get": _Operation("The worker processes")},
+    "events": {
+        "get": _Operation(
+            "What happens, as it happens",
+            {"recent": {"type": "string", "enum": ["0", "1", "true", "false"]}},
+            "events",
+        )
+    },
+    "audit": {"get": _Operation("Who has changed what, the last change first", _LIMIT)},
+    "openapi.json": {"get": _Operation("This document", answer="object")},
+}
+
+_SCHEMAS: Final = {
+    "list": {
+        "type": "object",
+        "required": ["items", "next", "problems"],
+        "properties": {
+            "items": {"type": "array", "items": {"type": "object"}},
+            "next": {"type": ["string", "null"], "description": "What after is for the next page."},
+            "problems": {
+                "type": "array",
+                "description": "Workers that have not answered.",
+                "items": {
+                    "type": "object",
+                    "required": ["worker", "problem"],
+                    "properties": {"worker": {"type": "integer"}, "problem": _TEXT},
+                },
+            },
+        },
+    },
+    "object": {"type": "object"},
+    "problem": {
+        "type": "object",
+        "required": ["title", "status"],
+        "properties": {"title": _TEXT, "status": {"type": "integer"}},
+    },
+}
+
+_PROBLEMS: Final = {
+    400: "A parameter is wrong",
+    401: "Nobody, or an unknown token",
+    403: "This takes another role",
+    404: "There is none",
+    405: "This path takes other methods",
+    409: "There are too many that are kept out",
+    413: "The body is too large",
+    421: "The Host is none of this machine's",
+    503: "There are too many that listen",
+}
+
+
+def _answer(operation: _Operation) -> dict[str, Any]:
+    if operation.answer == "events":
+        return {"text/event-stream": {"schema": _TEXT}}
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{operation.answer}"}}}
+
+
+def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in operation.query.items()
+    ]
+    parameters += [
+        {"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}
+        for name in ("id", "name")
+        if f"{{{name}}}" in path
+    ]
+    problems = {401, 403, 405, 413, 421}
+    if operation.query:
+        problems.add(400)
+    if operation.missing:
+        problems.add(404)
+    if method != "get":
+        problems.add(409)
+    if operation.answer == "events":
+        problems.add(503)
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
+    return {
+        "summary": operation.summary,
+        "description": f"Takes the role {'read' if method == 'get' else 'operate'}.",
+        "parameters": parameters,
+        "responses": {
+            str(operation.status): {"description": "The answer", "content": _answer(operation)},
+            **{
+                str(status): {"description": _PROBLEMS[status], "content": problem}
+                for status in sorted(problems)
+            },
+        },
+    }
+
+
+def describe() -> dict[str, Any]:
+    """Make the document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "reverseproxy", "version": __version__},
+        "servers": [{"url": "/api/tunnel/v1"}],
+        "security": [{"token": []}, {}],
+        "paths": {
+            f"/{path}": {method: _operation(path, method, each) for method, each in operations.items()}
+            for path, operations in _OPERATIONS.items()
+        },
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
