@@ -129,13 +129,28 @@ class Ejector:
             self._config.max_ejection_percent,
         )
 
-    def _eject(self, host: Host, record: FailureRecord, reason: str) -> None:
+    def rest(self, host: Host, first: float, reason: str) -> None:
+        """
+        Leave a host out because of what it answers, unless too many are.
+
+        @param first: for how many seconds, the first time; no longer than the
+            cluster's C{base_ejection_time} at any.
+        """
+        if host.cluster is self._cluster and host not in self.ejected and self._may_eject(host):
+            record = host.record = host.record or FailureRecord()
+            longest = self._config.base_ejection_time
+            self._eject(host, record, reason, min(first, longest), longest)
+
+    def _eject(
+        self, host: Host, record: FailureRecord, reason: str, base: float = 0.0, longest: float = 0.0
+    ) -> None:
         config, now = self._config, self._clock.seconds()
-        longest = max(config.base_ejection_time, config.max_ejection_time)
+        base = base or config.base_ejection_time
+        longest = longest or max(base, config.max_ejection_time)
         if now - record.readmitted > longest:
             record.ejections = 0
         # The exponent is bounded so that the number stays one.
-        duration = min(longest, config.base_ejection_time * 2 ** min(record.ejections, 32))
+        duration = min(longest, base * 2 ** min(record.ejections, 32))
         record.ejections += 1
         self.total += 1
         self.ejected[host] = self._clock.callLater(duration, self._time_is_over, host)

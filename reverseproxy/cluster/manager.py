@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from zope.interface import Interface
 
 from reverseproxy.cluster.ejection import Ejector
+from reverseproxy.cluster.gateways import Gateways
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.outcome import Outcome
 from reverseproxy.cluster.subsets import Population, SubsetBalancer
@@ -94,6 +95,7 @@ class Cluster:
     @ivar config: its configuration.
     @ivar hosts: its members by address, for reading only.
     @ivar ejector: leaves members out that fail.
+    @ivar gateways: leaves members out whose agents answer for services that are gone.
     @ivar wellness: leaves members out whose agents can't reach their service.
     @ivar on_connect: called with how it went to connect to a member.
     @ivar retries: retries under way.
@@ -137,6 +139,7 @@ class Cluster:
         self._subsets = balancer if isinstance(balancer, SubsetBalancer) else None
         self._meter = meter
         self.watches_answers = meter is not None or self.ejector.watches_answers
+        self.gateways = Gateways(self, config.outlier_detection.consecutive_gateway_errors)
         self._tasks: list[IClusterTask] = []
         self._running = False
         # Bound once: acquire and release run for every request.
@@ -580,6 +583,7 @@ class Cluster:
         self._balancer.remove(host)
         self.ejector.forget(host)
         self.wellness.forget(host)
+        self.gateways.forget(host)
         for task in self._tasks:
             task.left(host)
         log.info(

@@ -311,8 +311,9 @@ class OutlierDetectionConfig(Model):
     """
     When hosts that fail requests are left out for a while.
 
-    By default it is those that can't be connected to. The time doubles with
-    each time that a host is left out again.
+    By default it is those that can't be connected to, and those of tunnel agents
+    that answer for a service that is gone. The time doubles with each time that
+    a host is left out again.
     """
 
     consecutive_connect_failures: UInt = key(
@@ -323,6 +324,12 @@ class OutlierDetectionConfig(Model):
     )
     consecutive_resets: UInt = key(
         0, "After how many answers in a row that were cut off or did not come; 0 means never.", ours=True
+    )
+    consecutive_gateway_errors: UInt = key(
+        5,
+        "After how many answers of 502, 503 or 504 in a row from a tunnel agent, on all of its connections, "
+        "in HTTP; 0 means never. The first time is 1 s, and base_ejection_time the longest.",
+        ours=True,
     )
     base_ejection_time: Interval = key(30.0, "For how long, the first time.", ours=True)
     max_ejection_time: Interval = key(300.0, "For how long at the most.", ours=True)

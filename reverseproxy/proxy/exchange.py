@@ -849,8 +849,13 @@ class Exchange(Attempts):
         cluster, host = self.cluster, self.host
         if cluster is None or host is None:
             return False
-        if cluster.watches_answers and not (status == 504 and self._asks is not None and self._asks.asked):
-            cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
+        if (cluster.watches_answers or status >= 500) and not (
+            status == 504 and self._asks is not None and self._asks.asked
+        ):
+            if cluster.watches_answers:
+                cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
+            if host.returns:
+                cluster.gateways.note(host, status)
         if (status < 500 and not self.retry.status_codes) or not self.retry.wants(status):
             return False
         client = self._client
