@@ -43,7 +43,7 @@ from reverseproxy.refused import REFUSED
 FREE: Final = 4096
 """Bytes of one connection that are not counted."""
 
-MAX_UNFINISHED: Final = 40 * 1024 * 1024
+MAX_UNFINISHED: Final = 32 * 1024 * 1024
 """Bytes that a process keeps of strangers, if nothing else is configured."""
 
 KNOWN_PART: Final = 4

@@ -207,7 +207,7 @@ class ServerConfig(Model):
         ours=True,
     )
     max_unfinished_size: Annotated[Int, between(0, 2**53)] = key(
-        40 * 1024 * 1024,
+        32 * 1024 * 1024,
         "How many bytes each process keeps of strangers' messages of which a part is missing, of requests "
         "that wait for a host or its answer, and of answers of RPC protocols that clients do not take. "
         "Beyond it, the address that has most of them loses the connection that has most. For agents, tunnel "

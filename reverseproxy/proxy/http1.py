@@ -660,10 +660,9 @@ class Http1Proxy(Switchable, Counted):
     def _set_timer(self, when: float) -> None:
         self._timer_at = when
         delay = max(0.0, when - self._clock.seconds())
-        if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._timer_fired)
-        else:
-            self._timer.reset(delay)
+        if self._timer is not None:
+            self._timer.cancel()  # to move it forward, Twisted would look for it among all that there are
+        self._timer = self._clock.callLater(delay, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

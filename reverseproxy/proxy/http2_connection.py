@@ -281,10 +281,9 @@ class Http2Protocol(Rebindable, Counted):
         if deadline < self._timer_at and not self.lost:
             self._timer_at = deadline
             delay = max(0.0, deadline - self.clock.seconds())
-            if self._timer is None:
-                self._timer = self.clock.callLater(delay, self._timer_fired)
-            else:
-                self._timer.reset(delay)
+            if self._timer is not None:
+                self._timer.cancel()  # to move it forward, Twisted would look for it among all that there are
+            self._timer = self.clock.callLater(delay, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -29,6 +29,10 @@ MAX_FRAME = 16 * 1024 * 1024
 """The largest frame in bytes that is taken, if nothing else is configured."""
 
 
+_PIECE = 16384
+"""Bytes from which on what comes is kept as it is."""
+
+
 class Kind(IntEnum):
     """What a frame is for."""
 
@@ -239,20 +243,35 @@ class FrameDecoder:
     """
     Takes what comes from one connection apart.
 
-    It keeps one incomplete frame at the most.
+    It keeps one incomplete frame at the most.  What comes of a large one is put
+    together when all of it is there: a buffer that grows is moved again and again,
+    and leaves holes in memory.
 
     @ivar error: why nothing more can be decoded; set by L{feed}.
     @ivar max_frame: the largest frame in bytes that is taken; may be changed.
+    @ivar unfinished: bytes of a frame of which a part has come.
     """
 
-    __slots__ = ("_buffer", "_decode", "_needed", "_part", "_partial_id", "error", "max_frame")
+    __slots__ = (
+        "_buffer",
+        "_decode",
+        "_later",
+        "_needed",
+        "_part",
+        "_partial_id",
+        "error",
+        "max_frame",
+        "unfinished",
+    )
 
     def __init__(self, protocol: XProtocol, max_frame: int = MAX_FRAME) -> None:
         self.error: RpcFrameError | None = None
         self._decode = protocol.decode
         self._partial_id = protocol.partial_id
         self.max_frame = max_frame
+        self.unfinished = 0
         self._buffer = bytearray()
+        self._later: list[bytes | bytearray] = []  # what comes behind that, and does not complete it
         self._needed = 1
         self._part = 0  # the number of the frame of which a part has come
 
@@ -260,11 +279,6 @@ class FrameDecoder:
     def in_frame(self) -> bool:
         """Whether a part of a frame has come."""
         return bool(self._buffer)
-
-    @property
-    def unfinished(self) -> int:
-        """Bytes of that part."""
-        return len(self._buffer)
 
     def begun(self, number: int) -> tuple[int, int] | None:
         """
@@ -277,7 +291,7 @@ class FrameDecoder:
         buffer = self._buffer
         if not buffer or self._partial_id(buffer) not in (None, number):
             return None
-        return (self._part, len(buffer))
+        return (self._part, self.unfinished)
 
     def feed(self, data: bytes) -> list[Frame]:
         """
@@ -288,12 +302,17 @@ class FrameDecoder:
         """
         if self.error is not None:
             return []
-        buffer = self._buffer
-        buffer += data
-        size = len(buffer)
         frames: list[Frame] = []
+        size = self.unfinished + len(data)
         if size < self._needed:
+            self._keep(data)
             return frames
+        buffer = self._buffer
+        if self._later:
+            buffer = self._buffer = bytearray().join((buffer, *self._later, data))
+            self._later.clear()
+        else:
+            buffer += data
         decode = self._decode
         position = 0
         needed = 1
@@ -313,16 +332,30 @@ class FrameDecoder:
                 raise RpcFrameError(f"a frame of {needed} bytes or more, where {self.max_frame} are allowed")
         except RpcFrameError as error:
             self.error = error
-            buffer.clear()
+            self.close()
             return frames
         if position:
             del buffer[:position]
             if buffer:
                 self._part += 1
+        left = self.unfinished = len(buffer)
         # One byte more than there are, lest a protocol that asks for too little is asked for ever.
-        self._needed = max(needed, len(buffer) + 1)
+        self._needed = max(needed, left + 1)
         return frames
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what does not complete a frame."""
+        self.unfinished += len(data)
+        later = self._later
+        if len(data) >= _PIECE:
+            later.append(data)
+        elif later and type(later[-1]) is bytearray and len(later[-1]) < _PIECE:
+            later[-1] += data  # lest a frame that comes byte by byte takes fifty times its size
+        else:
+            later.append(bytearray(data))
 
     def close(self) -> None:
         """Forget what has come."""
         self._buffer.clear()
+        self._later.clear()
+        self.unfinished = 0

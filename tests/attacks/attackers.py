@@ -37,8 +37,9 @@ def pour(connection: socket.socket, data: bytes) -> None:
                 pass
 
 
-def crowd(port: int, count: int, first: bytes, more: bytes = b"") -> None:
-    """Hold many connections, all of which have begun something, and go on with it."""
+def crowd(port: int, count: int, first: bytes, more: bytes = b"", times: int = 0) -> None:
+    """Hold many connections, all of which have begun something, and go on with it, but never to its end."""
+    left: dict[socket.socket, int] = {}
     held: list[socket.socket] = []
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
@@ -48,11 +49,12 @@ def crowd(port: int, count: int, first: bytes, more: bytes = b"") -> None:
                 connection.setblocking(False)
                 held.append(connection)
                 connection.send(first)
+                left[connection] = times
         else:
             time.sleep(0.005)
-        for connection in held if more else ():
+        for connection in [each for each in left if left[each]]:
             with suppress(OSError):
-                connection.send(more)
+                left[connection] -= connection.send(more) == len(more)
 
 
 # HTTP/2
@@ -153,7 +155,7 @@ ATTACKS: dict[str, Callable[[int, int, int], object]] = {
     "no protocol at all": lambda web, rpc, tunnel: (rubbish(web), rubbish(rpc), rubbish(tunnel)),
     "bad heads": lambda web, rpc, tunnel: bad_heads(web),
     "joins and leaves": lambda web, rpc, tunnel: come_and_go(tunnel),
-    "parts of frames": lambda web, rpc, tunnel: crowd(rpc, 40, FRAME[:65536], FRAME[65536:327680]),
+    "parts of frames": lambda web, rpc, tunnel: crowd(rpc, 40, FRAME[:65536], bytes(1 << 18), 40),
     "parts of heads": lambda web, rpc, tunnel: crowd(
         web, 200, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 7000
     ),

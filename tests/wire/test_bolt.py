@@ -110,6 +110,24 @@ class DecodeTests(SynchronousTestCase):
         frames = [frame for chunk in split(b"".join(wanted), where) for frame in decoder.feed(chunk)]
         self.assertEqual([bytes(frame.data) for frame in frames], wanted)
 
+    def test_large_frames_in_pieces(self) -> None:
+        """Whatever the pieces, the frames are the same, and no piece is kept by itself that is small."""
+        frames = [encode_request(n, {"a": "b"}, bytes([n]) * (200_000 + n)) for n in range(1, 4)]
+        stream = b"".join(frames)
+        for sizes in ([1], [7, 100_000], [20_000], [3, 16_384, 1], [len(stream)]):
+            decoder = FrameDecoder(Bolt())
+            found: list[bytes] = []
+            position = number = 0
+            while position < len(stream):
+                size = sizes[number % len(sizes)] if sizes != [1] or len(found) != 1 else 1 << 30
+                found += [bytes(frame.data) for frame in decoder.feed(stream[position : position + size])]
+                position += size
+                number += 1
+                self.assertLess(len(decoder._later), 30)
+                self.assertEqual(decoder.unfinished, min(position, len(stream)) - sum(map(len, found)))
+                self.assertEqual(decoder.in_frame, decoder.unfinished > 0)
+            self.assertEqual(found, frames)
+
     @given(st.lists(st.binary(max_size=60), max_size=5))
     def test_anything_at_all(self, chunks: list[bytes]) -> None:
         decoder = FrameDecoder(Bolt(), 1000)
