@@ -135,6 +135,22 @@ class TunnelApi:
         for target, (until, why) in list(self._excluded.items()):
             await self._source.ask("exclude", {"target": target, "seconds": until - now, "why": why})
 
+    def note_log_level(self, caller: Caller, body: bytes) -> None:
+        """Write down who has set the level of the log."""
+        told = body.decode("utf-8", "replace")[:200]
+        log.info("audit: {caller}: log level: {told}", caller=caller.name, told=told)
+        self._audit.append(
+            {
+                "time": wall_time(),
+                "caller": caller.name,
+                "what": "log level",
+                "agent": None,
+                "identity": "",
+                "targets": {},
+                "told": told,
+            }
+        )
+
     # lists
 
     def _listed(self, question: str) -> Answerer:
@@ -330,6 +346,7 @@ class TunnelApi:
                 "agent": agent["id"],
                 "identity": agent["identity"],
                 "targets": agent["targets"],
+                "told": told,
                 **facts,
             }
         )

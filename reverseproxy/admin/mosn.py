@@ -145,7 +145,7 @@ class MosnPaths:
     async def _update_log_level(self, call: Call) -> Reply:
         try:
             wanted = json.loads(call.body)
-            path, level = wanted["log_path"], wanted["log_level"]
+            path, level = wanted["log_path"], str(wanted["log_level"]).upper()
             known = isinstance(path, str) and level in LOG_LEVELS
         except (ValueError, TypeError, KeyError, RecursionError):
             known = False

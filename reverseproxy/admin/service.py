@@ -26,6 +26,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.errors import Problem as ConfigProblem
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import Listener, ListenerFailed
+from reverseproxy.logs import Throttle
 from reverseproxy.tls import ServerTls
 
 log = Logger()
@@ -58,6 +59,7 @@ class AdminServer(Service):
         self._config = config
         self._admin: AdminConfig = admin
         self._file = file
+        self._complaints = Throttle(reactor, 0.1, 10)
         self._source = source
         self._reactor = reactor
         try:
@@ -129,7 +131,7 @@ class AdminServer(Service):
         if needed is Role.OPERATE:
             self._check_origin(call)
         if caller.role < needed:
-            raise self._refusal(caller, needed)
+            raise self._refusal(call, caller, needed)
         return await self._route(call, caller)
 
     def _check_host(self, call: Call) -> None:
@@ -155,8 +157,15 @@ class AdminServer(Service):
         ):
             raise Problem(403, "a page of another site may change nothing here")
 
-    def _refusal(self, caller: Caller, needed: Role) -> Problem:
+    def _refusal(self, call: Call, caller: Caller, needed: Role) -> Problem:
         if caller.role is Role.NOBODY:
+            if call.headers("authorization") and self._complaints.allow():
+                log.warn(
+                    "admin: {peer} has shown a token that is not known"
+                    " ({suppressed} such lines left out before)",
+                    peer=call.info.remote,
+                    suppressed=self._complaints.suppressed,
+                )
             return Problem(401, caller.hint, WWW_Authenticate='Bearer realm="reverseproxy"')
         return Problem(403, f"this takes the role {needed.name.lower()}: {caller.hint}")
 
@@ -176,13 +185,10 @@ class AdminServer(Service):
                 return await self._metrics(call)
             case ("api", "v1", name):
                 self._only(call, "POST" if name == "update_loglevel" else "GET")
-                if name == "update_loglevel":
-                    log.info(
-                        "audit: {caller} sets the level of the log: {body}",
-                        caller=caller.name,
-                        body=call.body,
-                    )
-                return await self._mosn.answer(call)
+                reply = await self._mosn.answer(call)
+                if name == "update_loglevel" and reply.status == 200:
+                    self._api.note_log_level(caller, call.body)
+                return reply
             case ("api", "tunnel", "v1", _, *_):
                 return await self._api.answer(call, caller)
             case ("",):

@@ -12,9 +12,11 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import ConfigError
+from reverseproxy.logs import make_observer
 from reverseproxy.testing import Recorder
 from tests.admin.world import ADMIN, PORT, World, parse_answer
 from tests.transport.contract import Building
+from tests.tunnel.logged import capture
 
 READ, OPERATE = "r" * 16, "o" * 16
 
@@ -84,7 +86,12 @@ class ServiceTests(AdminTestCase):
         self.assertEqual(
             (answer.status, answer.headers["www-authenticate"]), (401, 'Bearer realm="reverseproxy"')
         )
-        self.assertEqual(world.ask("/metrics", Authorization="Bearer nonsense").status, 401)
+        with capture() as events:
+            for _ in range(50):
+                self.assertEqual(world.ask("/metrics", Authorization="Bearer nonsense").status, 401)
+        self.assertIn("has shown a token that is not known", events.text())
+        self.assertNotIn("nonsense", events.text())
+        self.assertEqual(len(events), 10)
         self.assertEqual(world.ask("/metrics", Authorization=f"Bearer {READ}").status, 200)
         body = b'{"log_path": "", "log_level": "DEBUG"}'
         path = "/api/v1/update_loglevel"
@@ -173,6 +180,31 @@ class ServiceTests(AdminTestCase):
 
 
 class MosnTests(AdminTestCase):
+    def test_the_level_of_the_log(self) -> None:
+        """It is set for the log that has the path, by its name in MOSN, and written down."""
+        world = self.with_tokens()
+        observer = make_observer(self.mktemp(), "INFO")
+        self.addCleanup(observer.close)
+        world.proxy.inspector.parts.observer = observer
+        token = {"Authorization": f"Bearer {OPERATE}"}
+        path = "/api/v1/update_loglevel"
+        for body in (
+            b"{",
+            b"[]",
+            b'{"log_path": "x", "log_level": "DEBUG"}',
+            b'{"log_path": "", "log_level": 5}',
+        ):
+            self.assertEqual(world.ask(path, "POST", body, **token).status, 400, body)
+        self.assertEqual(observer.level, "INFO")
+        body = json.dumps({"log_path": observer.file.path, "log_level": "debug"}).encode()
+        with capture() as events:
+            self.assertEqual(world.ask(path, "POST", body, **token).status, 200)
+        self.assertEqual(observer.level, "DEBUG")
+        self.assertIn(f"audit: ops: log level: {body.decode()}", events.text())
+        self.assertEqual(world.ask("/api/v1/get_loglevel", **token).json, {observer.file.path: "DEBUG"})
+        [entry] = world.ask("/api/tunnel/v1/audit", **token).json["items"]
+        self.assertEqual((entry["caller"], entry["what"]), ("ops", "log level"))
+
     def test_answers(self) -> None:
         world = World()
         self.assertRegex(
