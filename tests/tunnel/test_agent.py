@@ -982,7 +982,7 @@ class EndToEndTests(TestCase):
         await self.join(dead_peer_timeout=20.0)
         self.assertEqual(tuned, [20.0] * 3)
         client = await self.lease()
-        self.assertEqual(tuning(client.transport.getHandle()), expected(2, 1, 3, 0))
+        self.assertEqual(tuning(client.transport.getHandle()), expected(2, 1, 58, 0))
         client.transport.abortConnection()
         await client.closed
 
