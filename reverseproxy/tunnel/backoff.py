@@ -60,12 +60,11 @@ class Backoff:
         Count a failure and choose the delay before the next attempt.
 
         @param lasting: the failure will not pass by itself (the server does not
-            know our cluster, say): wait near the cap from the first time on.
+            know our cluster, say): never try again at once.  But somebody may be
+            about to see to it, so that the first waits are not long either.
         @return: seconds.
         """
         self.failures += 1
-        if lasting:
-            return self._random.uniform(self._cap / 2, self._cap)
         # 2 ** 63 would overflow nothing in Python, but a float has its limits.
         ceiling = min(self._cap, self._base * 2.0 ** min(self.failures - 1, 60))
-        return self._random.uniform(0.0, ceiling)
+        return self._random.uniform(ceiling / 2 if lasting else 0.0, ceiling)

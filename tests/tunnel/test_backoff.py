@@ -42,9 +42,12 @@ class BackoffTests(SynchronousTestCase):
             self.assertTrue(0.0 <= delay <= min(60.0, 2.0**number))
 
     @given(st.integers(0, 2**32))
-    def test_a_lasting_failure_waits_near_the_cap(self, seed: int) -> None:
-        delay = Backoff(1.0, 60.0, Random(seed)).failed(lasting=True)
-        self.assertTrue(30.0 <= delay <= 60.0)
+    def test_a_lasting_failure_is_never_tried_again_at_once(self, seed: int) -> None:
+        """But soon to begin with, and not often after a while."""
+        backoff = Backoff(1.0, 60.0, Random(seed))
+        for ceiling in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+            delay = backoff.failed(lasting=True)
+            self.assertTrue(ceiling / 2 <= delay <= ceiling, delay)
 
     def test_the_server_s_time(self) -> None:
         backoff = Backoff(1.0, 60.0, Highest())

@@ -239,21 +239,27 @@ class SlotTests(SynchronousTestCase):
         link = FakeLink()
         bench.dials[-1].callback(link)
         link.greeting.errback(Failure(HandshakeRefused(Status.CLUSTER_UNKNOWN, "no")))
+        assert bench.core.timer is not None
+        planned = bench.core.timer.getTime()
         bench.slot.reachable()
-        bench.clock.advance(59)
-        self.assertEqual(len(bench.dials), 5)
+        self.assertEqual(bench.core.timer.getTime(), planned)
 
-    def test_a_refusal_that_lasts_is_repeated_slowly(self) -> None:
+    def test_a_refusal_that_lasts_is_repeated_more_and_more_slowly(self) -> None:
+        """Seconds to begin with, as the server may be about to be told of the cluster."""
         for status in (Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN):
             bench = Bench()
             bench.slot.start()
-            link = FakeLink()
-            bench.dials[0].callback(link)
-            link.greeting.errback(Failure(HandshakeRefused(status, "no")))
-            bench.clock.advance(59)
-            self.assertEqual(len(bench.dials), 1)
-            bench.clock.advance(1)
-            self.assertEqual(len(bench.dials), 2)
+            waits = []
+            for number in range(8):
+                link = FakeLink()
+                bench.dials[number].callback(link)
+                link.greeting.errback(Failure(HandshakeRefused(status, "no")))
+                assert bench.core.timer is not None
+                waits.append(bench.core.timer.getTime() - bench.clock.seconds())
+                bench.clock.advance(waits[-1])
+            self.assertEqual(waits, sorted(waits))
+            self.assertLessEqual(waits[0], 3.0)
+            self.assertGreaterEqual(waits[-1], 30.0)
 
     def test_attempts_are_bounded_on_request(self) -> None:
         bench = Bench(max_attempts=3)
