@@ -176,6 +176,43 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual((identity.proved, identity.policy), (False, "judge"))
         self.assertIn("of an unproved agent (policy judge names nobody) left", text)
 
+    def test_agents_that_an_operator_keeps_out(self) -> None:
+        """One of ours is told when to come back; to one of MOSN's, no would be for ever."""
+        server = self.server()
+        server.exclusions.exclude(("address", "10.0.0.1"), 90.0, "banned by ops")
+        with capture() as events:
+            connection = self.join(server)
+        self.assertEqual((connection.transport.value(), connection.closed), (b"", True))
+        self.assertIn("closed: banned by ops; it is kept out for 90 s more", events.text())
+        extra = Announcement("agent-1", "192.168.0.2:4000").to_extra()
+        connection = self.join(server, init=ConnectionInit("blue", extra=extra))
+        answer = connection.answer()
+        assert isinstance(answer, InitResponse)
+        self.assertEqual(answer.status, Status.UNKNOWN)
+        self.assertEqual(answer.extra, {"reverseproxy": {"version": 1, "retry_after": 60000}})
+        self.assertEqual(server.tally.joins, {("blue", "banned"): 2})
+        self.assertEqual(len(self.cluster.hosts), 0)
+        self.join(server, "10.0.0.2")
+        self.clock.advance(90)
+        self.join(server)
+        self.assertEqual(len(self.cluster.hosts), 2)
+
+    def test_refusals_are_kept(self) -> None:
+        """With what is known of who it was; clusters that strangers make up are not told apart."""
+        server = self.server()
+        for number in range(3):
+            self.join(server, init=ConnectionInit(f"nowhere-{number}", host_name="boss"))
+        connection = self.connect(server)
+        connection.receive(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertEqual(server.tally.joins, {("", "cluster_unknown"): 3, ("", "failed"): 1})
+        first, *_, last = server.tally.refusals
+        self.assertEqual(
+            (first["cluster"], first["claimed_host_name"], first["address"]),
+            ("nowhere-0", "boss", "10.0.0.1:50001"),
+        )
+        self.assertIn("add the cluster", first["remedy"])
+        self.assertEqual((last["cluster"], last["result"]), ("", "failed"))
+
     def test_byte_by_byte(self) -> None:
         connection = self.connect(self.server())
         for byte in encode(ConnectionInit("blue")):
