@@ -9,15 +9,17 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from twisted.internet.defer import fail
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from reverseproxy.cluster.balancers import make_balancer
-from reverseproxy.cluster.host import Fault, MuxHost, StaticHost
+from reverseproxy.cluster.host import Fault, MuxHost, ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, TcpProxyConfig
+from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IService
 from reverseproxy.proxy.attempts import MOST_FORGIVEN
 from reverseproxy.proxy.rpc import RpcProxy
@@ -215,6 +217,32 @@ class ServerTests(Http1TestCase):
         self.assertEqual(client.take(), OK)
         self.assertFalse(first.aborted or second.aborted)
         world.check_idle(self.fail)
+
+
+class RedialTests(Http1TestCase):
+    """Agents whose connections are gone, all at once."""
+
+    def test_as_many_as_there_are(self) -> None:
+        """A request does not use its retries up for them, and waits for the first one that is back."""
+        connect = ReverseHost.connect
+
+        def gone(host: ReverseHost, factory: Any) -> Any:
+            host.close("it is gone")
+            return fail(HostGone("it is gone"))
+
+        for count in (1, 5, MOST_FORGIVEN):
+            world = World(hosts=0)
+            for number in range(count):
+                world.agent(f"agent:{number}")
+            self.patch(ReverseHost, "connect", gone)
+            client = self.ask(world, POST)
+            self.assertEqual((client.take(), len(world.cluster.hosts), world.cluster.waiting), (b"", 0, 1))
+            self.patch(ReverseHost, "connect", connect)
+            back = world.agent("agent:back")
+            self.assertIn(BODY, back.take())
+            back.send(OK)
+            self.assertEqual(client.take(), OK)
+            world.check_idle(self.fail)
 
 
 class Agent1Tests(Http1TestCase):
