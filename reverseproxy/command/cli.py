@@ -58,6 +58,9 @@ def command() -> None:
     \b
     Try it out, without a file:
       reverseproxy run --quickstart
+    Make a service reachable, without a file:
+      reverseproxy server --http app1
+      reverseproxy expose 8080 --as app1 --to HOST:9999 --token-file FILE --fingerprint ...
     Check a configuration, see what it does with a request, and run it:
       reverseproxy check server.json
       reverseproxy explain server.json https://www.example.com/path
@@ -101,6 +104,109 @@ def run(file: str | None, quickstart: bool, **options: str | None) -> None:
     from reverseproxy.command.running import run_file
 
     run_file(file, {name: value for name, value in options.items() if value is not None})
+
+
+@command.command()
+@click.option(
+    "--http",
+    multiple=True,
+    metavar="NAME[=DOMAIN,...]",
+    help="A web service; of all domains if none is said.",
+)
+@click.option(
+    "--tcp", multiple=True, metavar="NAME=[HOST:]PORT", help="A TCP service, and where its clients connect."
+)
+@click.option(
+    "--listen", default="0.0.0.0:9999", show_default=True, metavar="HOST:PORT", help="Where agents connect."
+)
+@click.option(
+    "--http-listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where clients of web services connect.",
+)
+@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Where to keep what is made.")
+def server(
+    http: tuple[str, ...], tcp: tuple[str, ...], listen: str, http_listen: str, state: Path | None
+) -> None:
+    """
+    Run a tunnel server without writing a file.
+
+    At the first start, a certificate and a token for each service are made, and what to type
+    beside the service is printed. Agents need both: only who has the token may serve, and they
+    know the server by the fingerprint of the certificate. Clients are let in from this machine
+    alone, unless --http-listen or HOST of --tcp say otherwise.
+
+    \b
+      reverseproxy server --http app1
+      reverseproxy server --http app1=a.example.com --tcp ssh=2222
+    """
+    from reverseproxy.command.instant import InstantProblem, Served, state_directory
+    from reverseproxy.command.running import serve
+
+    try:
+        services = [*map(Served.http, http), *map(Served.tcp, tcp)]
+        serve(state or state_directory(), listen, http_listen, services)
+    except InstantProblem as problem:
+        _fail(str(problem))
+
+
+@command.command()
+@click.argument("target")
+@click.option("--to", required=True, metavar="HOST:PORT", help="The tunnel server.")
+@click.option("--as", "name", required=True, metavar="NAME", help="The service, as the server calls it.")
+@click.option(
+    "--token-file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="The file with its token.",
+)
+@click.option(
+    "--fingerprint",
+    metavar="SHA256",
+    help="That of the certificate, as the server prints it; once is enough.",
+)
+@click.option("--ca", metavar="FILE|system", help="Instead: who has to have signed the certificate.")
+@click.option("--tcp", is_flag=True, help="Not HTTP: relay whatever bytes come.")
+@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Where to keep what is made.")
+def expose(
+    target: str,
+    to: str,
+    name: str,
+    token_file: str,
+    fingerprint: str | None,
+    ca: str | None,
+    tcp: bool,
+    state: Path | None,
+) -> None:
+    """
+    Make a service reachable, without writing a file.
+
+    TARGET is a port of this machine, HOST:PORT, or the path of a Unix socket. The server has
+    printed the whole line at its first start.
+
+    \b
+      reverseproxy expose 8080 --as app1 --to tunnels.example.com:9999 --token-file app1.token \\
+        --fingerprint sha256:...
+    """
+    from reverseproxy.command import running
+    from reverseproxy.command.instant import Exposed, InstantProblem, state_directory
+
+    if fingerprint is not None and ca is not None:
+        raise click.UsageError("--fingerprint and --ca are two ways to know the server: say one")
+    if target.isdecimal():
+        target = f"127.0.0.1:{target}"
+    elif target.startswith("/"):
+        target = f"unix:{target}"
+    if ":" not in to or not to.rpartition(":")[2].isdecimal():
+        raise click.UsageError(f"--to {to}: write HOST:PORT")
+    try:
+        running.expose(
+            Exposed(name, target, to, token_file, tcp), state or state_directory(), fingerprint, ca
+        )
+    except InstantProblem as problem:
+        _fail(str(problem))
 
 
 @command.command()

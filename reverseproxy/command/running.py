@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["check_file", "examine_file", "run_file"]
+__all__ = ["check_file", "examine_file", "expose", "run_file", "serve"]
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -13,6 +15,16 @@ from twisted.internet.task import react
 from twisted.scripts import twistd
 
 from reverseproxy.command.doctor import examine
+from reverseproxy.command.instant import (
+    SERVER_NAME,
+    Exposed,
+    InstantProblem,
+    Served,
+    State,
+    fetch_certificate,
+    fingerprint_of,
+    same_fingerprint,
+)
 from reverseproxy.command.machine import Finding
 from reverseproxy.tap import Options
 
@@ -50,3 +62,69 @@ def run_file(file: str | None, options: Mapping[str, str]) -> None:
     # There may be several in one directory, and none is a daemon: no file with a process id.
     sys.argv[1:] = ["--nodaemon", "--pidfile=", "reverseproxy", *what]
     twistd.run()
+
+
+def serve(directory: Path, listen: str, http_listen: str, services: Sequence[Served]) -> None:
+    """
+    Run a tunnel server for some services.
+
+    @raise InstantProblem: if it can't be set up.
+    """
+    state = State(directory)
+    document = state.server_configuration(listen, http_listen, services)
+    fingerprint = fingerprint_of(state.certificate())
+    made = state.new_tokens(services)
+    file = state.keep("server", document)
+    port = listen.rpartition(":")[2]
+    for service in services:
+        where = service.address or f"http://{http_listen}/"
+        names = "" if service.domains in ((), ("*",)) else f" with the Host {' or '.join(service.domains)}"
+        click.echo(f"{service.name}: clients go to {where}{names}")
+        if service.name in made:
+            click.echo(
+                f"  its token, which is not shown again: {made[service.name]}\n"
+                f"  Put it into a file {service.name}.token beside the service, and there run\n"
+                f"  reverseproxy expose PORT --as {service.name} --to THIS-HOST:{port} --token-file "
+                f"{service.name}.token --fingerprint {fingerprint}{' --tcp' * bool(service.address)}"
+            )
+    click.echo(f"certificate: {fingerprint}\nconfiguration: {file}\n")
+    run_file(file, {})
+
+
+def expose(service: Exposed, directory: Path, fingerprint: str | None, ca: str | None) -> None:
+    """
+    Run an agent for a service.
+
+    @param fingerprint: of the certificate that the server must show; L{None} if that was
+        pinned before.
+    @param ca: a file of authorities instead, or C{"system"}.
+    @raise InstantProblem: if it can't be set up.
+    """
+    state = State(directory)
+    if ca is not None:
+        document = service.configuration("" if ca == "system" else os.path.abspath(ca), "")
+    else:
+        document = service.configuration(_pin(state, service, fingerprint), SERVER_NAME)
+    file = state.keep(f"{service.name}-agent", document)
+    click.echo(f"{service.target} is exposed as {service.name} at {service.server}\nconfiguration: {file}\n")
+    run_file(file, {})
+
+
+def _pin(state: State, service: Exposed, fingerprint: str | None) -> str:
+    """Find the file of the certificate that the server has to show."""
+    before = state.pinned(service.name)
+    if before is not None and (fingerprint is None or same_fingerprint(before[1], fingerprint)):
+        return before[0]
+    shown = fetch_certificate(service.server)
+    if fingerprint is None:
+        raise InstantProblem(
+            f"nobody has said yet which certificate {service.server} has. It shows {fingerprint_of(shown)}: "
+            "if that is what the server has printed, say it with --fingerprint. Of a certificate that an "
+            "authority has signed, say the authority with --ca FILE or --ca system"
+        )
+    if not same_fingerprint(shown, fingerprint):
+        raise InstantProblem(
+            f"{service.server} shows {fingerprint_of(shown)}, which is not the certificate with that "
+            "fingerprint: either it has a new one, or somebody is in between"
+        )
+    return state.pin(service.name, shown)

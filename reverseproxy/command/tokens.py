@@ -80,6 +80,14 @@ class TokenFile:
             raise
         return token
 
+    def agents(self) -> set[str]:
+        """
+        Say who has tokens.
+
+        @raise TokenProblem: if the file can't be used.
+        """
+        return {entry["agent"] for entry in self._read()}
+
     def describe(self) -> list[str]:
         """
         Say whose tokens there are.

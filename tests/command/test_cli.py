@@ -67,6 +67,8 @@ class CliTests(SynchronousTestCase):
             ["run", "a.json", "--quickstart"],
             ["run", "a.json", "--log-format", "xml"],
             ["completion", "csh"],
+            ["expose", "8080", "--to", "a:1", "--as", "b"],
+            ["expose", "8080", "--to", "a", "--as", "b", "--token-file", str(self.server())],
             ["explain", str(self.server()), "ftp://a/"],
             ["token", "add", "a.json", "agent", "--max-weight", "129"],
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from reverseproxy.command.frp import convert_frp
 from tests.integration.clients import fetch
@@ -76,3 +77,43 @@ class ConvertTests(IntegrationTestCase):
         self.assertEqual(answer.status, 200)
         answer = await fetch(await cloud.port("port-6000"))
         self.assertEqual(answer.status, 200)
+
+
+class ExposeTests(IntegrationTestCase):
+    def start(self, name: str, *arguments: str) -> ReverseProxy:
+        child = ReverseProxy(name)
+        self.spawn(child, "-m", "reverseproxy", *arguments)
+        return child
+
+    async def test_server_and_expose(self) -> None:
+        """What is printed is what it takes."""
+        backend = await self.run_backend()
+        agents, web, raw = (self.reserve_port() for _ in range(3))
+        kept = str(self.directory / "server")
+        cloud = self.start(
+            *("server", "server", "--http", "app1", "--tcp", f"raw={raw}", "--state", kept),
+            *("--listen", f"127.0.0.1:{agents}", "--http-listen", f"127.0.0.1:{web}"),
+        )
+        await cloud.wait_for("listener tcp-raw listening on")
+        printed = "\n".join(cloud.lines)
+        fingerprint = re.search(r"certificate: (sha256:[0-9a-f]{64})", printed)
+        assert fingerprint is not None
+        secrets = re.findall(r"its token, which is not shown again: (\S+)", printed)
+        for name, secret, more in (("app1", secrets[0], []), ("raw", secrets[1], ["--tcp"])):
+            token = self.directory / f"{name}.token"
+            token.write_text(f"{secret}\n")
+            token.chmod(0o600)
+            self.start(
+                *(name, "expose", str(backend.port), "--as", name, "--to", f"127.0.0.1:{agents}"),
+                *("--token-file", str(token), "--state", str(self.directory / "agent")),
+                *("--fingerprint", fingerprint[1], *more),
+            )
+            await cloud.wait_for(f"cluster {name}: host .* joined")
+        for port in (web, raw):
+            self.assertEqual((await fetch(port)).status, 200)
+        wrong = self.start(
+            *("wrong", "expose", "1", "--as", "other", "--to", f"127.0.0.1:{agents}"),
+            *("--token-file", str(token), "--state", str(self.directory / "other")),
+        )
+        self.assertEqual(await wrong.ended(), 1)
+        self.assertIn(f"It shows {fingerprint[1]}", "\n".join(wrong.lines))
