@@ -90,6 +90,10 @@ def _request(url: str, method: str, headers: Sequence[str]) -> _Request:
         raise BadRequest(f"{quote(url)} is no URL: {error}") from None
     if parts.scheme not in _PORTS or not parts.hostname:
         raise BadRequest(f"{quote(url)} is no URL; write http://host/path or https://host/path")
+    if not parts.netloc.isascii() or not parts.netloc.isprintable() or " " in parts.netloc:
+        raise BadRequest(
+            f"{quote(parts.netloc)} is no host as clients send it; other letters are written xn--"
+        )
     fields: dict[str, str] = {}
     for header in headers:
         name, colon, value = header.partition(":")
@@ -230,6 +234,11 @@ def _result(result: object, route: RouteActionConfig | None, config: Config) -> 
             lines = list(_clusters(config, names or {found.cluster_name: ""}))
             known = any(each.name in (names or [found.cluster_name]) for each in _all(config))
             return [*lines, *_further(found)], known
+    if route is not None and (route.cluster_variable or route.cluster_header):
+        by = route.cluster_variable or f"the field {route.cluster_header}"
+        return [
+            f"404: the cluster is named by {by}, which the request does not have as far as is known"
+        ], False
     return ["404: the rule names no cluster"], False
 
 

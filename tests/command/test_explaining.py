@@ -30,6 +30,7 @@ VIRTUAL_HOSTS: list[dict[str, Any]] = [
                 },
             },
             {"match": {"prefix": "/gone"}, "route": {"cluster_name": "nowhere"}},
+            {"match": {"prefix": "/named"}, "route": {"cluster_header": "x-cluster"}},
             {"match": {"regex": "^/[0-9]+$"}, "route": {"cluster_name": "here", "timeout": "5s"}},
         ],
     },
@@ -78,7 +79,7 @@ class ExplainTests(SynchronousTestCase):
             [
                 "listener web at",
                 "virtual host 0 one",
-                "rule 4: regex",
+                "rule 5: regex",
                 "cluster here: 127.0.0.1:80",
                 "timeout 5 s",
             ],
@@ -105,6 +106,7 @@ class ExplainTests(SynchronousTestCase):
         self.check(["404", "no domain takes the Host"], False, "http://c.example/12", name="web")
         self.check(["404", "without the port"], False, "http://a.example:8080/12")
         self.check(["404, as there is none of this name"], False, "http://a.example/gone", name="web")
+        self.check(["named by the field x-cluster"], False, "http://a.example/named", name="web")
         self.check(["takes tunnel agents, not requests"], False, "http://a.example:9999/")
 
     def test_listeners(self) -> None:
@@ -123,6 +125,8 @@ class ExplainTests(SynchronousTestCase):
             ("a.example/x",),
             ("http://a.example:x/",),
             ("http:///x",),
+            ("http://b\u00fccher.example/",),
+            ("http://a b/",),
             ("http://a.example/", "GE T"),
             ("http://a.example/", "GET", "no colon"),
             ("http://a.example/", "GET", "no name : x"),
