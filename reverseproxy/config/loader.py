@@ -9,6 +9,9 @@ from __future__ import annotations
 
 __all__ = ["Loaded", "load", "loads"]
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,11 +74,29 @@ def loads(text: str, file: str, yaml: bool = False) -> Loaded:
     @raise ConfigError: with everything that is wrong.
     """
     try:
-        return _load(_parse(text, yaml), file)
+        with _without_collecting():
+            return _load(_parse(text, yaml), file)
     except SyntaxProblem as problem:
         raise ConfigError(Problem(file, "", str(problem))) from None
     except RecursionError:
         raise ConfigError(Problem(file, "", "is nested too deeply")) from None
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """
+    Let the garbage collector rest.
+
+    Everything that is made of a document stays until it is read, so that looking
+    through it again and again takes as long as reading a large one.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _load(document: Object, file: str) -> Loaded:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import json
 import sys
 from pathlib import Path
@@ -144,6 +146,16 @@ class KeyTests(SynchronousTestCase):
         rule["direct_response"] = {"status": 200, "body": "${a}"}
         del rule["route"]
         self.assertEqual(loads(json.dumps(document), "file").warnings, ())
+
+
+class CollectorTests(SynchronousTestCase):
+    def test_it_is_as_before(self) -> None:
+        for text in (json.dumps(TUNNEL_SERVER), "{}", "{"):
+            for set_, wanted in ((gc.disable, False), (gc.enable, True)):
+                set_()
+                with contextlib.suppress(ConfigError):
+                    loads(text, "file")
+                self.assertEqual(gc.isenabled(), wanted)
 
 
 class WorkTests(SynchronousTestCase):
