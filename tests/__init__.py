@@ -4,7 +4,8 @@ Tests.
 Hypothesis explores at random while the project is worked on.  A check of a
 change must give the same result each time, so there (where C{CI} is set) it
 tries the same examples each time.  How long an example takes says nothing: other
-tests run beside it.
+tests run beside it.  Where the same tests run again, with other versions of
+libraries or with compiled modules (C{TESTED_BEFORE}), some examples are enough.
 """
 
 from __future__ import annotations
@@ -15,4 +16,8 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("any"), derandomize=True, database=None, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "any")
+settings.register_profile("again", settings.get_profile("ci"), max_examples=20)
+if os.environ.get("CI"):
+    settings.load_profile("again" if os.environ.get("TESTED_BEFORE") else "ci")
+else:
+    settings.load_profile("any")

@@ -225,12 +225,16 @@ class _Connection(_Peer):
     def __init__(self, service: BoltService) -> None:
         super().__init__()
         self._service = service
+        self._unused = True
 
     def connectionMade(self) -> None:
-        self._service.connections.append(self)
+        self._service.made.append(self)
 
     def received(self, message: Message) -> None:
         service = self._service
+        if self._unused:
+            self._unused = False
+            service.connections.append(self)
         if message.command == 0:
             service.heartbeats += 1
             self.transport.write(heartbeat_answer(message.number))
@@ -248,6 +252,8 @@ class BoltService(Factory):
     """
     A service that sends back what it gets, perhaps later.
 
+    @ivar made: all connections so far, those included that only try whether somebody listens.
+    @ivar connections: those on which something came.
     @ivar seen: all requests so far.
     @ivar held: requests that wait for an answer, with their connections.
     @ivar holding: whether to hold them.
@@ -259,6 +265,7 @@ class BoltService(Factory):
     def __init__(self, name: bytes = b"") -> None:
         self.name = name
         self.port = 0
+        self.made: list[_Connection] = []
         self.connections: list[_Connection] = []
         self.heartbeats = 0
         self.seen: list[Message] = []
@@ -274,7 +281,7 @@ class BoltService(Factory):
         """Listen on a port until the test ends."""
         listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self)
         test.addCleanup(listening.stopListening)
-        test.addCleanup(lambda: [each.transport.abortConnection() for each in self.connections])
+        test.addCleanup(lambda: [each.transport.abortConnection() for each in self.made])
         self.port = listening.getHost().port
         return self
 
