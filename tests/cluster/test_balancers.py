@@ -39,6 +39,7 @@ from reverseproxy.cluster.balancers import (
 from reverseproxy.cluster.meter import LoadMeter
 from reverseproxy.config.models import ClusterConfig, LbConfig, SlowStartConfig, SubsetConfig
 from reverseproxy.interfaces import ILoadBalancer, PickContext
+from tests import most
 from tests.cluster.counting import count_steps, pure_heapq
 from tests.cluster.fakes import FakeHost, hosts_of, picks
 
@@ -454,7 +455,7 @@ class AnySequenceTests(SynchronousTestCase):
             {"make": staticmethod(MAKERS[name]), "patience": picks_enough, **options},
         )
         run_state_machine_as_test(
-            machine, settings=settings(deadline=None, max_examples=60, stateful_step_count=40)
+            machine, settings=settings(deadline=None, max_examples=most(60), stateful_step_count=40)
         )
 
     def test_random(self) -> None:

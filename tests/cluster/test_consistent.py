@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.consistent import POINTS, HashRing, MaglevBalancer, points_of
 from reverseproxy.interfaces import IHost, PickContext
+from tests import most
 from tests.cluster.fakes import FakeHost, hosts_of
 
 KEYS = [b"key %d" % number for number in range(300)]
@@ -46,7 +47,7 @@ class HashRingTests(SynchronousTestCase):
         ring = ring_of(hosts_of(1, 1, 1))
         self.assertEqual(owners(ring), owners(ring))
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=most(50))
     @given(st.sets(st.integers(0, 10_000), min_size=1, max_size=40), st.randoms(use_true_random=False))
     def test_order(self, names: set[int], random: Random) -> None:
         """Neither the order nor the history counts, only who is there."""
@@ -61,7 +62,7 @@ class HashRingTests(SynchronousTestCase):
             other.remove(host)
         self.assertEqual(owners(ring), owners(other))
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=most(50))
     @given(st.sets(st.integers(0, 10_000), min_size=2, max_size=40), st.integers(0, 1000))
     def test_minimal_disruption(self, names: set[int], which: int) -> None:
         """When a host leaves, only its keys move; when it comes back, only those come back."""
@@ -79,7 +80,7 @@ class HashRingTests(SynchronousTestCase):
         ring.add(leaver, points_of(leaver.address))
         self.assertEqual(owners(ring), before)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=most(50))
     @given(st.sets(st.integers(0, 10_000), min_size=3, max_size=20), st.integers(1, 2), st.data())
     def test_without(self, names: set[int], count: int, data: st.DataObject) -> None:
         """To rule hosts out is as if they were not there."""

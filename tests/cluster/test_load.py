@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.load import LeastConnectionBalancer, LeastRequestBalancer, PeakEwmaBalancer
 from reverseproxy.cluster.meter import LoadMeter
 from reverseproxy.cluster.outcome import Outcome
+from tests import most
 from tests.cluster.fakes import FakeHost, hosts_of, picks
 
 
@@ -169,7 +170,7 @@ class PeakEwmaTests(SynchronousTestCase):
             self.assertLess(times[len(early)] - start, 120)
             self.assertTrue(50 < len(times) < 230, (weights, len(times)))
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=most(50))
     @given(
         st.lists(st.integers(1, 5), min_size=1, max_size=5),
         st.lists(

@@ -29,6 +29,7 @@ from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.config.models import CircuitBreakerConfig, ClusterConfig, SlowStartConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import PickContext
+from tests import most
 from tests.cluster.counting import count_steps, pure_heapq
 from tests.cluster.fakes import FakeHost, IdleUser, ReturningHost, Users, reverse_host
 
@@ -1210,5 +1211,5 @@ class AnySequenceTests(SynchronousTestCase):
     def test_consistent(self) -> None:
         """No sequence of events breaks a promise of the cluster."""
         run_state_machine_as_test(
-            ClusterMachine, settings=settings(deadline=None, max_examples=150, stateful_step_count=50)
+            ClusterMachine, settings=settings(deadline=None, max_examples=most(150), stateful_step_count=50)
         )

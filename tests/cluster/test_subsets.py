@@ -23,6 +23,7 @@ from reverseproxy.cluster.turns import RoundRobinBalancer
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.errors import NoHealthyHost, QueueTimeout
 from reverseproxy.interfaces import IHost, PickContext
+from tests import most
 from tests.cluster.fakes import FakeHost, ReturningHost
 
 A, B = {"zone": "a"}, {"zone": "b"}
@@ -313,5 +314,5 @@ class AnySequenceTests(SynchronousTestCase):
     def test_membership(self) -> None:
         """No sequence of events makes subsets differ from a naive filter."""
         run_state_machine_as_test(
-            SubsetMachine, settings=settings(deadline=None, max_examples=100, stateful_step_count=40)
+            SubsetMachine, settings=settings(deadline=None, max_examples=most(100), stateful_step_count=40)
         )

@@ -16,6 +16,7 @@ from reverseproxy.cluster.turns import (
     WeightedRoundRobinBalancer,
 )
 from reverseproxy.interfaces import PickContext
+from tests import most
 from tests.cluster.fakes import FakeHost, hosts_of, picks
 
 
@@ -71,7 +72,7 @@ class WeightedRoundRobinTests(SynchronousTestCase):
             balancer.add(host)
         self.assertEqual(picks(balancer, 7), ["h0", "h1", "h0", "h0", "h2", "h1", "h0"])
 
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=most(100))
     @given(st.lists(st.integers(1, 128), min_size=1, max_size=12), st.integers(1, 3))
     def test_fair(self, weights: list[int], cycles: int) -> None:
         """In full cycles, each host gets its share to within one turn."""
@@ -83,7 +84,7 @@ class WeightedRoundRobinTests(SynchronousTestCase):
         for host in hosts:
             self.assertApproximates(counts[host.address], host.weight * cycles, 1)
 
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=most(100))
     @given(st.integers(1, 128), st.integers(1, 12), st.integers(1, 40))
     def test_equal_weights(self, weight: int, size: int, rounds: int) -> None:
         """With equal weights it is plain rotation."""
@@ -93,7 +94,7 @@ class WeightedRoundRobinTests(SynchronousTestCase):
         rotation = [f"h{number}" for number in range(size)]
         self.assertEqual(picks(balancer, size * rounds), rotation * rounds)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=most(50))
     @given(st.integers(1, 128), st.integers(1, 128), st.integers(0, 500))
     def test_no_credit(self, weight: int, other: int, missed: int) -> None:
         """A host that was away does not get back the turns that it missed."""

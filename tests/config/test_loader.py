@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.loader import load, loads
 from reverseproxy.config.models import ProxyConfig
 from reverseproxy.errors import ConfigError, Problem
+from tests import most
 from tests.config.documents import (
     AGENT,
     CHAIN,
@@ -1410,7 +1411,7 @@ def places(value: Any, path: str = "") -> list[str]:
 
 
 class PropertyTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=most(300), deadline=None)
     @given(
         st.lists(st.tuples(st.sampled_from(sorted(places(FULL), key=len)), VALUES), min_size=1, max_size=3)
     )

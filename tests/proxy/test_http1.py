@@ -20,6 +20,7 @@ from reverseproxy.proxy.farewell import LINGER, STALL
 from reverseproxy.proxy.http1 import HELD_LIMIT, LINGER_BYTES, LOG_BURST, LOG_RATE, Http1Proxy
 from reverseproxy.wire.http1 import RequestParser, ResponseParser
 from reverseproxy.wire.http1_headers import chunk
+from tests import most
 from tests.proxy.memory import HIGH_WATER, Wire, World
 from tests.tunnel.logged import capture
 from tests.wire.http1_cases import (
@@ -123,7 +124,7 @@ class ExchangeTests(Http1TestCase):
                 self.assertEqual(world.pool.idle, 1)
                 world.check_idle(self.fail)
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=most(200))
     @given(cut(CHUNKED_BODIES))
     def test_chunks_both_ways(self, case: tuple[bytes, list[bytes]]) -> None:
         """What is in a body, and how it comes, does not change it."""

@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.wire.http1_headers import chunk
+from tests import most
 from tests.proxy.memory import Wire, World
 from tests.wire.http1_cases import get, respond
 
@@ -351,7 +352,7 @@ def _fail(message: str) -> None:
 
 
 class ModelTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=most(100))
     @given(st.integers(0, 2**32))
     def test_short_plays(self, seed: int) -> None:
         play = Play(random.Random(seed))

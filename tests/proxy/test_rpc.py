@@ -15,6 +15,7 @@ from reverseproxy.proxy.trust import Trust
 from reverseproxy.wire.bolt import Bolt, Status, encode_request
 from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
 from reverseproxy.wire.xprotocol import Kind
+from tests import most
 from tests.proxy.rpc_world import Peer, World, request, response
 from tests.wire.frames import Tiny, cuts, split, tiny
 
@@ -1009,7 +1010,7 @@ class RandomTests(RpcTestCase):
         ),
         cuts,
     )
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=most(200), deadline=None)
     def test_answers_are_never_mixed_up(self, steps: list[Any], where: list[int]) -> None:
         world = self.world = World(2, idle_timeout=None)
         clients = [world.client() for _ in range(3)]

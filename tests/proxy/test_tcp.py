@@ -38,6 +38,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER
 from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
+from tests import most
 from tests.proxy.memory import CountingCluster, Dial, Endpoint, Wire
 from tests.tunnel.logged import capture
 
@@ -747,5 +748,5 @@ class AnySession(RuleBasedStateMachine):
 class AnySessionTests(SynchronousTestCase):
     def test_any_session(self) -> None:
         run_state_machine_as_test(
-            AnySession, settings=settings(max_examples=150, stateful_step_count=30, deadline=None)
+            AnySession, settings=settings(max_examples=most(150), stateful_step_count=30, deadline=None)
         )

@@ -25,6 +25,7 @@ from reverseproxy.config.models import (
 from reverseproxy.errors import ConfigError
 from reverseproxy.routing import Cause, ClusterRoute, Headers, Mirror, RequestFacts, RetryPolicy, Router
 from reverseproxy.routing.hashing import source_ip_key
+from tests import most
 from tests.routing.build import cluster, facts
 
 ROUTE = "virtual_hosts[0].routers[0].route"
@@ -244,7 +245,7 @@ class WeightedTests(SynchronousTestCase):
             counted, Counter({f"c{i}": weight * 4 for i, weight in enumerate(weights) if weight})
         )
 
-    @settings(deadline=None, max_examples=20)
+    @settings(deadline=None, max_examples=most(20))
     @given(st.integers(), st.lists(st.integers(1, 9), min_size=2, max_size=4))
     def test_random(self, seed: int, weights: list[int]) -> None:
         """The same randomness gives the same choices, near to what the weights say."""

@@ -35,6 +35,7 @@ from reverseproxy.transport.mux import (
 )
 from reverseproxy.wire.mux_events import INITIAL_WINDOW, MuxLimits
 from reverseproxy.wire.window import PROBE_EVERY, Reserve
+from tests import most
 from tests.transport.contract import Building
 
 BIG = random.Random(5).randbytes(1_500_000)
@@ -766,7 +767,7 @@ class RandomTests(SynchronousTestCase):
     """Any number of streams, whose protocols do anything: no byte is lost, doubled or given to another."""
 
     @given(st.data())
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=most(100), deadline=None)
     def test_streams(self, data: st.DataObject) -> None:
         pair = Pair(Half, budget=HeldBytes(2**40))
         made: list[tuple[Any, Any]] = []

@@ -23,6 +23,7 @@ from reverseproxy.tunnel.handshake import (
 )
 from reverseproxy.wire.extra import Announcement, CloseProof
 from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status
+from tests import most
 
 
 @implementer(IConnectionValidator)
@@ -484,7 +485,7 @@ class RegistryTests(SynchronousTestCase):
             registry.remove(connection)
         self.assertEqual(vars(registry), vars(Registry()))
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=most(60))
     @given(st.data())
     def test_only_owners_evict(self, data: st.DataObject) -> None:
         names = st.sampled_from(["a", "b"])

@@ -36,6 +36,7 @@ from reverseproxy.tunnel.slot import (
     make_slot,
 )
 from reverseproxy.wire.tunnel import Status
+from tests import most
 
 
 class FakeLink:
@@ -551,6 +552,6 @@ class AnySequence(RuleBasedStateMachine):
 class AnySequenceTests(SynchronousTestCase):
     def test_any_sequence(self) -> None:
         run_state_machine_as_test(
-            AnySequence, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+            AnySequence, settings=settings(max_examples=most(60), stateful_step_count=40, deadline=None)
         )
         self.flushLoggedErrors()

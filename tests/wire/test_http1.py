@@ -36,6 +36,7 @@ from reverseproxy.wire.http1_headers import (
 )
 from reverseproxy.wire.http1_parser import KINDS
 from reverseproxy.wire.http1_shapes import MATTERING, request_shape, response_shape
+from tests import most
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
 
 PLAIN_LENGTH = b"Content-Length: 3"
@@ -913,7 +914,7 @@ class RepeatTests(SynchronousTestCase):
         (error,) = parser.feed(GOOD.replace(b"GET /", b"GET /" + b"x" * (size + 1), 1))
         self.assertEqual(error.status, 431)
 
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=most(500))
     @given(st.lists(similar_requests(), min_size=1, max_size=6), st.booleans())
     def test_requests(self, reads: list[bytes], warm: bool) -> None:
         """With a parser that knows nothing of the requests before, everything is the same."""
@@ -931,7 +932,7 @@ class RepeatTests(SynchronousTestCase):
             if data.endswith(b"\r\n") and parser.held:
                 self.assertEqual(simplify(parser.resume()), simplify(forgetful.resume()))
 
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=most(500))
     @given(
         st.lists(
             st.tuples(
@@ -1062,7 +1063,7 @@ class ShapeTests(SynchronousTestCase):
     def facts(self, head: Any) -> Any:
         return [getattr(head, name) for name in ("host", "length", "keep_alive", "options", "clean", "mosn")]
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=most(300))
     @given(st.data())
     def test_what_matches_a_request(self, data: st.DataObject) -> None:
         """It is in order, whatever it is, and says the same of what matters."""
@@ -1102,7 +1103,7 @@ class ShapeTests(SynchronousTestCase):
                 self.assertEqual(self.facts(head), self.facts(found[0]))
                 self.assertEqual(head.expect_continue, found[0].expect_continue)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=most(300))
     @given(st.data())
     def test_what_matches_a_response(self, data: st.DataObject) -> None:
         names = st.sampled_from(
@@ -1133,7 +1134,7 @@ class ShapeTests(SynchronousTestCase):
 class ChunkingTests(SynchronousTestCase):
     """However the bytes are cut, the events are the same."""
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=most(200))
     @given(cut(st.lists(requests(), min_size=1, max_size=5)))
     def test_requests(self, case: tuple[bytes, list[bytes]]) -> None:
         data, parts = case
@@ -1141,7 +1142,7 @@ class ChunkingTests(SynchronousTestCase):
         self.assertEqual(simplify(parse(*parts)), whole)
         self.assertFalse(any(event[0] == "error" for event in whole if isinstance(event, tuple)))
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=most(200))
     @given(cut(st.lists(requests(), min_size=1, max_size=4)))
     def test_agrees_with_another_parser(self, case: tuple[bytes, list[bytes]]) -> None:
         """What we forward is for h11 what came."""
@@ -1158,7 +1159,7 @@ class ChunkingTests(SynchronousTestCase):
                 forwarded += last_chunk(event.trailers) if is_chunked else b""
         self.assertEqual(read_with_h11(forwarded), read_with_h11(data))
 
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=most(500))
     @given(cut(CHUNKED_BODIES))
     def test_chunks(self, case: tuple[bytes, list[bytes]]) -> None:
         """No data is no event, whatever the data looks like."""
@@ -1174,13 +1175,13 @@ class ChunkingTests(SynchronousTestCase):
             self.assertEqual(read_chunks(b"".join(map(chunk, events[:end])) + last_chunk([])), body)
             self.assertIn(simplify(events[end + 1 :]), ([], simplify(parse(GOOD))))
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=most(200))
     @given(cut(messages(b"HTTP/1.1 200 OK").map(lambda data: [b"HTTP/1.1 103 Early Hints\r\n\r\n", data])))
     def test_responses(self, case: tuple[bytes, list[bytes]]) -> None:
         data, parts = case
         self.assertEqual(simplify(parse_response(*parts)), simplify(parse_response(data)))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=most(300))
     @given(
         st.binary(max_size=200), st.sampled_from([b"", GOOD, chunked(b""), b"GET / HTTP/1.1\r\nHost: a\r\n"])
     )

@@ -19,6 +19,7 @@ from reverseproxy.wire.http1_codings import MAX_INFLATED, Inflater
 from reverseproxy.wire.http1_headers import chunk, last_chunk, response_head_bytes
 from reverseproxy.wire.http1_lenient import normalise
 from reverseproxy.wire.http1_response_chunks import MAX_LINE, ResponseChunks
+from tests import most
 from tests.wire.http1_cases import BAD_BODIES, ODD_RESPONSES, ODD_UNTIL_CLOSE, respond
 from tests.wire.test_http1 import CHUNKED_BODIES, cut, messages, pieces, simplify
 
@@ -283,14 +284,14 @@ def loosened(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 class MeaningTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=most(300))
     @given(loosened(), st.data())
     def test_loose_and_strict_are_the_same(self, case: tuple[bytes, bytes], data: st.DataObject) -> None:
         strict, loose = case
         _, parts = data.draw(cut(st.just([loose])))
         self.assertEqual(forwarded(parse(*parts)), forwarded(parse(strict)))
 
-    @settings(deadline=None, max_examples=1000)
+    @settings(deadline=None, max_examples=most(1000))
     @given(
         st.lists(
             st.sampled_from(
@@ -405,7 +406,7 @@ class ResponseChunksTests(SynchronousTestCase):
                 return data, decoder.trailers, rest + b"".join(parts[index + 1 :])
         return data, None, b""
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=most(300))
     @given(cut(CHUNKED_BODIES), st.sampled_from([b"", b"GET", b"\r\n"]))
     def test_as_the_strict_one(self, case: tuple[bytes, list[bytes]], behind: bytes) -> None:
         _, parts = case
@@ -414,7 +415,7 @@ class ResponseChunksTests(SynchronousTestCase):
         self.assertIsNotNone(expected)
         self.assertEqual(self.read(ResponseChunks(1000), parts), expected)
 
-    @settings(deadline=None, max_examples=1000)
+    @settings(deadline=None, max_examples=most(1000))
     @given(
         st.lists(
             st.sampled_from(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.wire.http2_hpack import SIMPLE_BLOCK, TABLE_SIZE, FieldDecoder, FieldEncoder
+from tests import most
 from tests.wire.http2_frames import GET, Fields
 
 NAMES = st.sampled_from(
@@ -41,7 +42,7 @@ def read(decoder: Decoder, block: bytes) -> Fields:
 
 class EncoderTests(SynchronousTestCase):
     @given(st.lists(st.tuples(SIZES, BLOCKS), max_size=4))
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=most(300), deadline=None)
     def test_the_library_reads_it(self, rounds: list[tuple[list[int], list[Fields]]]) -> None:
         encoder, decoder = FieldEncoder(), Decoder(1 << 20)
         for sizes, blocks in rounds:
@@ -103,7 +104,7 @@ class EncoderTests(SynchronousTestCase):
 
 class DecoderTests(SynchronousTestCase):
     @given(BLOCKS, st.booleans(), st.booleans())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=most(300), deadline=None)
     def test_reads_what_others_write(self, blocks: list[Fields], library: bool, huffman: bool) -> None:
         decoder = FieldDecoder(1 << 20)
         ours, theirs = FieldEncoder(), Encoder()
@@ -122,7 +123,7 @@ class DecoderTests(SynchronousTestCase):
             max_size=10,
         )
     )
-    @settings(max_examples=1000, deadline=None)
+    @settings(max_examples=most(1000), deadline=None)
     def test_makes_the_same_of_any_block(self, parts: list[bytes]) -> None:
         ours, theirs = FieldDecoder(1 << 20), Decoder(1 << 20)
         for decoder in (ours, theirs):

@@ -29,6 +29,7 @@ from reverseproxy.errors import Http2Error
 from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
 from reverseproxy.wire.http2 import ClientConnection, ServerConnection
 from reverseproxy.wire.http2_events import Http2Limits, Reset
+from tests import most
 from tests.wire.http2_frames import GET, OK, POST
 
 
@@ -141,7 +142,7 @@ SIZES = st.lists(st.sampled_from([0, 1, 100, 16_384, 65_535, 65_536, 150_000]), 
 
 class PeerTests(SynchronousTestCase):
     @given(SIZES, st.sampled_from([100, 16_384, 65_535, 1_000_000]), st.integers(0, 2**32))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=most(30), deadline=None)
     def test_we_serve(self, sizes: list[int], window: int, seed: int) -> None:
         rng = random.Random(seed)
         ours = Ours(ServerConnection(Http2Limits(stream_window=rng.choice((1000, 65_535, 262_144)))), rng)
@@ -169,7 +170,7 @@ class PeerTests(SynchronousTestCase):
         self.assertEqual(ours.connection.streams, 0)
 
     @given(SIZES, st.sampled_from([100, 16_384, 65_535, 1_000_000]), st.integers(0, 2**32))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=most(30), deadline=None)
     def test_we_ask(self, sizes: list[int], window: int, seed: int) -> None:
         rng = random.Random(seed)
         ours = Ours(ClientConnection(Http2Limits(stream_window=rng.choice((1000, 65_535, 262_144)))), rng)
@@ -215,7 +216,7 @@ class NoiseTests(SynchronousTestCase):
     """Whatever comes, a connection fails with an L{Http2Error} or not at all."""
 
     @given(st.binary(max_size=200), st.booleans())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=most(300), deadline=None)
     def test_any_bytes(self, data: bytes, client: bool) -> None:
         self.play([data], client)
 
@@ -236,7 +237,7 @@ class NoiseTests(SynchronousTestCase):
         ),
         st.booleans(),
     )
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=most(500), deadline=None)
     def test_any_frames(self, frames: list[tuple[int, int, int, bytes]], client: bool) -> None:
         data = [
             len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload

@@ -43,6 +43,7 @@ from reverseproxy.wire.mux import (
     Reset,
 )
 from reverseproxy.wire.window import RESERVE, Reserve
+from tests import most
 from tests.wire.mux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, UPDATE, frames
 
 PERIOD = 1 << 19
@@ -371,5 +372,5 @@ class MuxMachine(RuleBasedStateMachine):
 class MuxMachineTests(SynchronousTestCase):
     def test_two_ends(self) -> None:
         run_state_machine_as_test(
-            MuxMachine, settings=settings(max_examples=100, stateful_step_count=60, deadline=None)
+            MuxMachine, settings=settings(max_examples=most(100), stateful_step_count=60, deadline=None)
         )

@@ -25,6 +25,7 @@ from reverseproxy.wire.tunnel import (
     encode,
     encode_graceful_close,
 )
+from tests import most
 
 # What MOSN sends.
 INIT = bytes.fromhex("208801010100006f") + (
@@ -225,7 +226,7 @@ class SplitTests(SynchronousTestCase):
             FrameTooLarge, "extra", encode_graceful_close, ["a"], "c", {"reverseproxy": "x" * 66000}
         )
 
-    @settings(deadline=None, max_examples=30)
+    @settings(deadline=None, max_examples=most(30))
     @given(st.lists(st.text(max_size=40) | st.just("\u20ac" * 9000) | st.just("<" * 5000), max_size=40))
     def test_nothing_is_lost(self, addresses: list[str]) -> None:
         closes = self.decoded(encode_graceful_close(addresses, "c"))

@@ -20,6 +20,7 @@ from reverseproxy.wire.window import (
     Reserve,
     Round,
 )
+from tests import most
 
 KB = 1000
 MB = 1_000_000
@@ -343,7 +344,7 @@ class BoundsTests(SynchronousTestCase):
         st.sampled_from([0, 100 * KB, 3 * MB, 10**9]),
         st.sampled_from([1, FIRST, 5 * MB]),
     )
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=most(300))
     def test_bounds(
         self, steps: list[tuple[int, int, float, str]], allowance: int, limit: int, most: int
     ) -> None:
