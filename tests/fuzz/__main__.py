@@ -15,13 +15,16 @@ import argparse
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
-from typing import Final
+from typing import IO, TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from tests.fuzz.targets import Target
 
 NOTHING_FOUND: Final = 0
 FOUND: Final = 1
@@ -53,71 +56,84 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: 1)")
     parser.add_argument("--found", default=".", help="the folder for what is found (default: this one)")
     parser.add_argument("--replay", metavar="FILE", help="only try this input")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all, if none is given")
     return parser.parse_args(argv)
 
 
-def _fuzz(name: str, options: argparse.Namespace) -> None:
-    """Fuzz one target in this process, and exit with its status."""
+def _fuzz(name: str, target: Target, options: argparse.Namespace, output: IO[bytes]) -> NoReturn:
+    """Fuzz one target in this process, and end it."""
     import atheris
 
-    with atheris.instrument_imports(include=["reverseproxy"]):
-        from tests.fuzz.targets import TARGETS
-
-    target = TARGETS[name]
-    with tempfile.TemporaryDirectory() as work:
-        begin = Path(work, "seeds")
-        begin.mkdir()
-        for number, data in enumerate(target.seeds()):
-            (begin / str(number)).write_bytes(data)
-        grown = Path(work, "grown")
-        grown.mkdir()
-        known = CORPUS / name
-        arguments = [
-            *(
-                sys.argv[0],
-                f"-max_total_time={options.seconds}",
-                f"-max_len={LONGEST}",
-                f"-seed={options.seed}",
-            ),
-            *(f"-timeout={SLOWEST}", f"-rss_limit_mb={MEMORY}", "-print_final_stats=1"),
-            *(f"-artifact_prefix={options.found}/{name}-", str(grown), str(begin)),
-            *([str(known)] if known.is_dir() else []),
-        ]
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    work = Path(tempfile.mkdtemp(dir=options.work))
+    begin, grown, known = work / "seeds", work / "grown", CORPUS / name
+    begin.mkdir()
+    grown.mkdir()
+    for number, data in enumerate(target.seeds()):
+        (begin / str(number)).write_bytes(data)
+    arguments = [
+        *(sys.argv[0], f"-max_total_time={options.seconds}", f"-max_len={LONGEST}", f"-seed={options.seed}"),
+        *(f"-timeout={SLOWEST}", f"-rss_limit_mb={MEMORY}", "-print_final_stats=1"),
+        *(f"-artifact_prefix={options.found}/{name}-", str(grown), str(begin)),
+        *([str(known)] if known.is_dir() else []),
+    ]
+    try:
         atheris.Setup(arguments, target.check)
-        atheris.Fuzz()
+        atheris.Fuzz()  # which ends the process itself
+    finally:
+        os._exit(CANNOT)
 
 
-def _run(name: str, options: argparse.Namespace) -> tuple[bool, str]:
-    """Fuzz one target in a process of its own; tell whether all held, and what there is to say."""
-    arguments = (f"--seconds={options.seconds}", f"--seed={options.seed}", f"--found={options.found}")
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", "--alone", *arguments, name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    output = ended.stdout
-    tried = re.search(r"number_of_executed_units: (\d+)", output)
-    if ended.returncode == 0 and tried is not None:
-        return True, f"{name}: {tried[1]} inputs"
-    begin = max(output.find(" === "), len(output) - MOST_SHOWN)
-    return False, f"{name}: FAILED with status {ended.returncode}\n{output[begin:]}"
+def _judge(name: str, code: int, output: IO[bytes]) -> bool:
+    """Tell how it went; whether all held."""
+    output.seek(0)
+    text = output.read().decode("utf-8", "replace")
+    output.close()
+    tried = re.search(r"number_of_executed_units: (\d+)", text)
+    held = code == 0 and tried is not None
+    if held and tried is not None:
+        print(f"{name}: {tried[1]} inputs", flush=True)
+    else:
+        begin = max(text.find(" === "), len(text) - MOST_SHOWN)
+        print(f"{name}: FAILED with status {code}\n{text[begin:]}", flush=True)
+    return held
 
 
-def _run_all(names: list[str], options: argparse.Namespace) -> int:
-    bad = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for held, text in pool.map(lambda name: _run(name, options), names):
-            print(text, flush=True)
-            bad += not held
+def _run(targets: dict[str, Target], options: argparse.Namespace) -> int:
+    """
+    Fuzz each target in a process of its own.
+
+    They are forked, as instrumenting the package takes as long as trying a target.
+    """
+    waiting, bad = list(targets.items()), 0
+    running: dict[int, tuple[str, IO[bytes]]] = {}
+    while waiting or running:
+        if waiting and len(running) < options.jobs:
+            name, target = waiting.pop(0)
+            output = tempfile.TemporaryFile()  # noqa: SIM115
+            child = os.fork()
+            if not child:
+                _fuzz(name, target, options, output)
+            running[child] = (name, output)
+            continue
+        ended, status = os.wait()
+        bad += not _judge(running[ended][0], os.waitstatus_to_exitcode(status), running.pop(ended)[1])
     if bad:
-        print(f"{bad} of {len(names)} failed")
+        print(f"{bad} of {len(targets)} failed")
     return FOUND if bad else NOTHING_FOUND
+
+
+def _targets(instrumented: bool) -> dict[str, Target]:
+    if instrumented:
+        import atheris
+
+        # It names each module that it instruments.
+        with redirect_stderr(StringIO()), atheris.instrument_imports(include=["reverseproxy"]):
+            from tests.fuzz.targets import TARGETS
+    else:
+        from tests.fuzz.targets import TARGETS
+    return TARGETS
 
 
 def main(argv: Sequence[str]) -> int:
@@ -126,22 +142,19 @@ def main(argv: Sequence[str]) -> int:
     if importlib.util.find_spec("atheris") is None and options.replay is None:
         print("atheris is not installed; it is part of the extra 'test' where there is a wheel of it")
         return CANNOT
-    if options.alone:
-        _fuzz(options.targets[0], options)
-        return NOTHING_FOUND
-    from tests.fuzz.targets import TARGETS
-
-    unknown = sorted(set(options.targets) - set(TARGETS))
+    targets = _targets(instrumented=options.replay is None)
+    unknown = sorted(set(options.targets) - set(targets))
     if unknown:
-        print(f"no target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+        print(f"no target {', '.join(unknown)}; there are {', '.join(targets)}")
         return CANNOT
-    names = options.targets or list(TARGETS)
+    chosen = {name: targets[name] for name in options.targets or targets}
     if options.replay is not None:
-        for name in names:
-            TARGETS[name].check(Path(options.replay).read_bytes())
+        for name, target in chosen.items():
+            target.check(Path(options.replay).read_bytes())
             print(f"{name}: all holds")
         return NOTHING_FOUND
-    return _run_all(names, options)
+    with tempfile.TemporaryDirectory() as options.work:
+        return _run(chosen, options)
 
 
 if __name__ == "__main__":
