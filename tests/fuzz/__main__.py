@@ -91,13 +91,12 @@ def _judge(name: str, code: int, output: IO[bytes]) -> bool:
     text = output.read().decode("utf-8", "replace")
     output.close()
     tried = re.search(r"number_of_executed_units: (\d+)", text)
-    held = code == 0 and tried is not None
-    if held and tried is not None:
+    if code == 0 and tried is not None:
         print(f"{name}: {tried[1]} inputs", flush=True)
-    else:
-        begin = max(text.find(" === "), len(text) - MOST_SHOWN)
-        print(f"{name}: FAILED with status {code}\n{text[begin:]}", flush=True)
-    return held
+        return True
+    begin = max(text.find(" === "), len(text) - MOST_SHOWN)
+    print(f"{name}: FAILED with status {code}\n{text[begin:]}", flush=True)
+    return False
 
 
 def _run(targets: dict[str, Target], options: argparse.Namespace) -> int:
