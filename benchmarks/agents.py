@@ -22,7 +22,7 @@ if __name__ == "__main__":
     # run as a script: the project is beside the directory of what is beside it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from reverseproxy.wire.tunnel import ConnectionInit, FrameDecoder, InitResponse, Status, encode
+from reverseproxy.wire.mosn.frames import ConnectionInit, FrameDecoder, InitResponse, Status, encode
 
 _CHUNK = 65536
 _BATCH = 50  # joins under way at once

@@ -26,7 +26,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.rate import percentile
-from reverseproxy.wire.bolt import encode_request, encode_response
+from reverseproxy.wire.rpc.bolt import encode_request, encode_response
 
 _CHUNK = 262144
 _REQUEST = struct.Struct(">BBHBIBiHHI")

@@ -193,7 +193,7 @@ def _copy_checkout(target: Path) -> None:
 FEATURES = """
 from importlib.util import find_spec
 from reverseproxy.tap import Options
-if find_spec("reverseproxy.transport.mux"):
+if find_spec("reverseproxy.mux.session"):
     print("mux")
 if any(parameter[0] == "workers" for parameter in Options.optParameters):
     print("workers")

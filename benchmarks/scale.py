@@ -387,7 +387,7 @@ def picking(sizes: Sequence[int] = (10, 100, 1_000, 10_000), requests: int = 20_
     """
     from twisted.internet.task import Clock
 
-    from reverseproxy.cluster.balancers import make_balancer, make_meter
+    from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.config.models import ClusterConfig

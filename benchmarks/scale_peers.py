@@ -35,9 +35,9 @@ if __name__ == "__main__":
     # run as a script: the project is beside the directory of what is beside it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from reverseproxy.wire.extra import YAMUX, Announcement, ServerAnnouncement
-from reverseproxy.wire.mux import Mux
-from reverseproxy.wire.tunnel import ConnectionInit, FrameDecoder, InitResponse, Status, encode
+from reverseproxy.wire.mosn.extensions import YAMUX, Announcement, ServerAnnouncement
+from reverseproxy.wire.mosn.frames import ConnectionInit, FrameDecoder, InitResponse, Status, encode
+from reverseproxy.wire.yamux.session import Mux
 
 LOOPBACK = "127.0.0.1"
 CLUSTER = "clientCluster"
@@ -221,8 +221,8 @@ def _agents(port: int, mux: bool) -> None:
     from reverseproxy.config.models import TunnelAgentConfig
     from reverseproxy.sockets import PeerSweep
     from reverseproxy.transport.reactor import StreamReactor
-    from reverseproxy.tunnel.agent import AgentPlan, Peer
-    from reverseproxy.tunnel.discovery import Target
+    from reverseproxy.tunnel.agent.agent import AgentPlan, Peer
+    from reverseproxy.tunnel.agent.discovery import Target
 
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
     _, count, connections = sys.stdin.readline().split()

@@ -24,10 +24,10 @@ from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
+from reverseproxy.cluster.health.reach import Reach
+from reverseproxy.cluster.health.stalls import Stalls
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
-from reverseproxy.cluster.reach import Reach
-from reverseproxy.cluster.stalls import Stalls
 from reverseproxy.config.models import (
     ClusterConfig,
     Config,
@@ -50,19 +50,19 @@ from reverseproxy.proxy.access_log import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
 from reverseproxy.proxy.readiness import Readiness, destinations, sole_dialects
-from reverseproxy.proxy.rpc_health import rpc_checkers
-from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.rpc.health import rpc_checkers
+from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
 from reverseproxy.sockets import PeerSweep
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
-from reverseproxy.tunnel.agent import Agent, AgentPlan, new_agent_id
-from reverseproxy.tunnel.discovery import Discovery, Target
-from reverseproxy.tunnel.exclusions import Exclusions
+from reverseproxy.tunnel.agent.agent import Agent, AgentPlan, new_agent_id
+from reverseproxy.tunnel.agent.discovery import Discovery, Target
+from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister, find_validator, names
-from reverseproxy.tunnel.server import TunnelServer
-from reverseproxy.tunnel.service import HostedService
+from reverseproxy.tunnel.server.exclusions import Exclusions
+from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.unfinished import set_limit
-from reverseproxy.wire.extra import Announcement
+from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.workers.worker import Worker
 
 log = Logger()

@@ -111,7 +111,7 @@ class Http2Error(WireError):
     """
     A peer broke the rules of its HTTP/2 connection, which ends with that.
 
-    @ivar code: the error code for GOAWAY; see L{reverseproxy.wire.http2_frames.ErrorCode}.
+    @ivar code: the error code for GOAWAY; see L{reverseproxy.wire.http2.frames.ErrorCode}.
     """
 
     def __init__(self, code: int, message: str) -> None:
@@ -123,7 +123,7 @@ class MuxError(WireError):
     """
     A peer broke the rules of its multiplexed connection, which ends with that.
 
-    @ivar code: the code for our GoAway; see L{reverseproxy.wire.mux_events.GoAwayCode}.
+    @ivar code: the code for our GoAway; see L{reverseproxy.wire.yamux.events.GoAwayCode}.
     @ivar events: what came before, in order, in the bytes that were fed.
     """
 
@@ -141,7 +141,7 @@ class HandshakeRefused(ReverseProxyError):
     """
     A tunnel server answered the init frame with a failure status.
 
-    @ivar status: the status as sent; see L{reverseproxy.wire.tunnel.Status}.
+    @ivar status: the status as sent; see L{reverseproxy.wire.mosn.frames.Status}.
     """
 
     def __init__(self, status: int, message: str) -> None:

@@ -83,7 +83,7 @@ class ConnectionInfo:
     @ivar announced: whether the tunnel server that it was dialled to has said
         that it is of this project.
     @ivar service: what a tunnel server is told of; L{None} unless it wants to be
-        told which requests are not sent on, see L{reverseproxy.wire.unsent}.
+        told which requests are not sent on, see L{reverseproxy.wire.http.unsent}.
     @ivar gate: which requests may come over it; L{None} without TLS.
     """
 
@@ -360,6 +360,6 @@ class IXProtocolPlugin(Interface):
 
         @param options: its entry in C{xprotocols} of the proxy's
             C{extend_config}; empty if there is none.
-        @return: a L{reverseproxy.wire.xprotocol.XProtocol} of this name.
+        @return: a L{reverseproxy.wire.rpc.xprotocol.XProtocol} of this name.
         @raise ValueError: if C{options} can't be used; the message says why.
         """

@@ -45,7 +45,7 @@ from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
 from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.transport.allocator import keep_memory
-from reverseproxy.wire import http1
+from reverseproxy.wire.http1 import requests as http1
 from reverseproxy.workers.control import CONTROL_FD, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
 from reverseproxy.workers.supervisor import Supervisor

@@ -56,8 +56,8 @@ from zope.interface import implementer
 
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
+from reverseproxy.mux.session import MuxSession
 from reverseproxy.transport.backlog import NOTHING, Backlog
-from reverseproxy.transport.mux import MuxSession
 
 BUFFER: Final = 65536
 """Bytes of one direction that a connection in memory holds, besides those that its writer holds back."""

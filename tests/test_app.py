@@ -26,12 +26,12 @@ from reverseproxy.config.models import RouterConfig, VirtualHostConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.listener import Listener
-from reverseproxy.proxy.http1 import Http1Proxy
+from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.protocols import IDLE_TIMEOUT, SESSION_IDLE
-from reverseproxy.proxy.tcp import TcpProxy
+from reverseproxy.proxy.tcp.sessions import TcpProxy
 from reverseproxy.tls import ClientTls, client_endpoint
 from reverseproxy.tls.reload import RELOAD_INTERVAL
-from reverseproxy.wire.tunnel import ConnectionInit, encode
+from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from tests.certs import Certificates
 from tests.config.documents import (
     AGENT,

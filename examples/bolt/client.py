@@ -9,8 +9,8 @@ from __future__ import annotations
 import socket
 import sys
 
-from reverseproxy.wire.bolt import Bolt, BoltFrame, Status, encode_request
-from reverseproxy.wire.xprotocol import FrameDecoder
+from reverseproxy.wire.rpc.bolt import Bolt, BoltFrame, Status, encode_request
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder
 
 
 def main(port: int = 2045, requests: int = 3) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import socketserver
 import sys
 
-from reverseproxy.wire.bolt import Bolt, BoltFrame, encode_response
-from reverseproxy.wire.xprotocol import FrameDecoder, Kind
+from reverseproxy.wire.rpc.bolt import Bolt, BoltFrame, encode_response
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
 
 
 class Echo(socketserver.BaseRequestHandler):

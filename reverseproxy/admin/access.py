@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from reverseproxy.config.models import AdminCertificateConfig, AdminConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.tunnel._files import parse_document, read_text, signature
+from reverseproxy.tunnel.watched_files import parse_document, read_text, signature
 
 log = Logger()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from reverseproxy.addresses import host_of
 from reverseproxy.cluster.host import Host
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.tunnel.exclusions import Exclusions, Target, target_of
+from reverseproxy.tunnel.server.exclusions import Exclusions, Target, target_of
 
 MOST_ADDRESSES: Final = 20
 """How many of an agent's connections are named one by one."""

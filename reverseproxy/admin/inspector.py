@@ -24,8 +24,8 @@ from reverseproxy.config.models import Config
 from reverseproxy.listener import Listener
 from reverseproxy.logs import LogObserver
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
-from reverseproxy.tunnel.agent import Agent
-from reverseproxy.tunnel.server import TunnelServer
+from reverseproxy.tunnel.agent.agent import Agent
+from reverseproxy.tunnel.server.filter import TunnelServer
 
 
 @dataclass

@@ -14,14 +14,14 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 
 from reverseproxy.addresses import host_of, is_unix, join_host_port
-from reverseproxy.cluster.balancers import make_balancer, make_meter
-from reverseproxy.cluster.dns import DnsClient, dns_settings
+from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.cluster.health import HealthMonitor, IHealthChecker
+from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
+from reverseproxy.cluster.health.probes import CHECKERS, make_checker
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.probes import CHECKERS, make_checker
-from reverseproxy.cluster.strict_dns import NamedHosts, StrictDns
+from reverseproxy.cluster.names.dns import DnsClient, dns_settings
+from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
 from reverseproxy.tls import ClientTls
 
 if TYPE_CHECKING:

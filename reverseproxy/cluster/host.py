@@ -45,13 +45,13 @@ from reverseproxy.interfaces import IHost
 from reverseproxy.logs import loss
 
 if TYPE_CHECKING:
-    from reverseproxy.cluster.ejection import FailureRecord
-    from reverseproxy.cluster.health import HostCheck
+    from reverseproxy.cluster.balancers.peak_ewma import HostLoad
+    from reverseproxy.cluster.health.checks import HostCheck
+    from reverseproxy.cluster.health.ejection import FailureRecord
     from reverseproxy.cluster.manager import Cluster
-    from reverseproxy.cluster.meter import HostLoad
     from reverseproxy.config.models import HostConfig
     from reverseproxy.identity import AgentIdentity
-    from reverseproxy.transport.mux import MuxSession
+    from reverseproxy.mux.session import MuxSession
 
 log = Logger()
 
@@ -81,7 +81,7 @@ class Fault(IntFlag):
     """It has failed too many requests, or connects, in a row."""
 
     SERVICE = 8
-    """Its agent can't reach its service; see L{reverseproxy.cluster.wellness}."""
+    """Its agent can't reach its service; see L{reverseproxy.cluster.health.wellness}."""
 
 
 class IHostPool(Interface):
@@ -132,7 +132,7 @@ class Host(ABC):
     @ivar cluster: the cluster that it is a member of now.
     @ivar identity: who has brought it; L{None} for a host that no agent has.
     @ivar tells: whether its agent says which requests it has not sent on; see
-        L{reverseproxy.wire.unsent}.
+        L{reverseproxy.wire.http.unsent}.
     @ivar well: whether its agent can reach its service, by all that it has said.
     @ivar kin: hosts of the same agent, itself among them, where that is known:
         what ends one of them may well end the others.

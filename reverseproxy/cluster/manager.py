@@ -27,18 +27,18 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import Interface
 
-from reverseproxy.cluster.ejection import Ejector
-from reverseproxy.cluster.gateways import Gateways
+from reverseproxy.cluster.balancers.subsets import Population, SubsetBalancer
+from reverseproxy.cluster.health.ejection import Ejector
+from reverseproxy.cluster.health.gateways import Gateways
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.health.wellness import Wellness
 from reverseproxy.cluster.host import Fault, Host
-from reverseproxy.cluster.outcome import Outcome
-from reverseproxy.cluster.subsets import Population, SubsetBalancer
-from reverseproxy.cluster.wellness import Wellness
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from reverseproxy.logs import Throttle, counted, shorten
 
 if TYPE_CHECKING:
-    from reverseproxy.cluster.meter import LoadMeter
+    from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
     from reverseproxy.config.models import ClusterConfig
 
 log = Logger()

@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from reverseproxy.tunnel._files import parse_document, read_text
 from reverseproxy.tunnel.credentials import MAX_TOKENS_FILE, StaticValidatorPlugin
+from reverseproxy.tunnel.watched_files import parse_document, read_text
 
 _COMMENT = re.compile(r"(?m)^\s*#|\s#")
 

@@ -39,7 +39,7 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
-from reverseproxy.wire.http1_headers import MAX_METHOD, TOKEN
+from reverseproxy.wire.http1.fields import MAX_METHOD, TOKEN
 
 log = Logger()
 

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.logs import Throttle
-from reverseproxy.proxy.deadlines import Pace
+from reverseproxy.proxy.http.deadlines import Pace
 from reverseproxy.transport.backlog import backlog_of
 
 log = Logger()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from reverseproxy.wire.http1 import Event, ResponseHead
+from reverseproxy.wire.http1.requests import Event, ResponseHead
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host

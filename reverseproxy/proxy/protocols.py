@@ -29,15 +29,18 @@ from reverseproxy.config.models import ProxyConfig
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy import http1_upstream, http2_upstream  # noqa: F401  they register their pools
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, detect_http1, detect_http2
 from reverseproxy.proxy.filters import FilterChain
-from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
-from reverseproxy.proxy.http2 import Http2Proxy
-from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
-from reverseproxy.proxy.trust import Trust
-from reverseproxy.proxy.xprotocols import dialect_of, xprotocol_names
+from reverseproxy.proxy.http import (
+    http1_client,  # noqa: F401  they register their pools
+    http2_client,  # noqa: F401  they register their pools
+)
+from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http.http2_server import Http2Proxy
+from reverseproxy.proxy.http.trust import Trust
+from reverseproxy.proxy.rpc.protocols import dialect_of, xprotocol_names
+from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
 from reverseproxy.routing import Router
 
 BuildProtocol = Callable[[ConnectionInfo], IProtocol]

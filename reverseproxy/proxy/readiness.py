@@ -31,8 +31,8 @@ from reverseproxy.config.models import (
     RouterRuleConfig,
     TcpProxyConfig,
 )
-from reverseproxy.proxy.rpc_upstream import make_rpc_pool
-from reverseproxy.proxy.xprotocols import Dialect, dialect_of, key_of, xprotocol_names
+from reverseproxy.proxy.rpc.client import make_rpc_pool
+from reverseproxy.proxy.rpc.protocols import Dialect, dialect_of, key_of, xprotocol_names
 
 log = Logger()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from reverseproxy.proxy.deadlines import LOOKS, Pace
+from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.transport.backlog import backlog_of
 

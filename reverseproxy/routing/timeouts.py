@@ -3,7 +3,7 @@ How long a request may take to be answered.
 
 That is until the response begins, unless the route wants it to be the whole
 response; what comes after that is bounded by how long nothing may move, which
-is the route's and the filter's to say; see L{reverseproxy.proxy.deadlines}.
+is the route's and the filter's to say; see L{reverseproxy.proxy.http.deadlines}.
 
 As in MOSN (C{pkg/proxy/util.go}), the route says so, then the request's headers
 C{x-mosn-try-timeout} and C{x-mosn-global-timeout}, in milliseconds, then an RPC
@@ -11,7 +11,7 @@ frame's own timeout; each replaces what was before it.
 
 They are honoured as MOSN does where one proxy tells another by them.  Strangers
 could make their requests wait for longer than the route would let them: their
-headers do not come here (L{reverseproxy.wire.border}), and what their frames say
+headers do not come here (L{reverseproxy.wire.http.border}), and what their frames say
 counts only if it is less.
 
 A time that a request asks for is its sender's choice: a host that has not

@@ -52,8 +52,8 @@ from reverseproxy.interfaces import (
     Identity,
     IValidatorPlugin,
 )
-from reverseproxy.tunnel._files import Signature, parse_document, read_text, signature
-from reverseproxy.wire.tunnel import MAX_PAYLOAD
+from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
+from reverseproxy.wire.mosn.frames import MAX_PAYLOAD
 
 log = Logger()
 

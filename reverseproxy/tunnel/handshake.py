@@ -32,8 +32,8 @@ from typing import Generic, NamedTuple, TypeVar
 from reverseproxy.addresses import is_unix
 from reverseproxy.identity import AgentIdentity, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
-from reverseproxy.wire.extra import MAX_RETRY_AFTER, Announcement, CloseProof, ServerAnnouncement
-from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status, effective_weight
+from reverseproxy.wire.mosn.extensions import MAX_RETRY_AFTER, Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status, effective_weight
 
 MAX_HOST_NAME_LENGTH = 255
 """How many characters of an agent's C{host_name} are kept."""

@@ -26,14 +26,14 @@ from reverseproxy.interfaces import (
     IServerListerPlugin,
     IValidatorPlugin,
 )
+from reverseproxy.tunnel.agent.http_lister import HttpListerPlugin
+from reverseproxy.tunnel.agent.listers import DnsListerPlugin, FileListerPlugin
 from reverseproxy.tunnel.credentials import (
     SampleCredentialPlugin,
     SampleValidatorPlugin,
     StaticCredentialPlugin,
     StaticValidatorPlugin,
 )
-from reverseproxy.tunnel.http_lister import HttpListerPlugin
-from reverseproxy.tunnel.listers import DnsListerPlugin, FileListerPlugin
 
 _P = TypeVar("_P", IValidatorPlugin, ICredentialPlugin, IServerListerPlugin)
 

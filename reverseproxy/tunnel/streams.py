@@ -7,9 +7,9 @@ __all__ = ["StreamSettings"]
 from dataclasses import dataclass, field, replace
 
 from reverseproxy.config.models import TunnelAgentConfig, TunnelConfig
-from reverseproxy.transport.mux import PING_INTERVAL, PING_TIMEOUT
-from reverseproxy.wire.extra import YAMUX
-from reverseproxy.wire.mux_events import INITIAL_WINDOW, SMALL_WINDOW, MuxLimits
+from reverseproxy.mux.session import PING_INTERVAL, PING_TIMEOUT
+from reverseproxy.wire.mosn.extensions import YAMUX
+from reverseproxy.wire.yamux.events import INITIAL_WINDOW, SMALL_WINDOW, MuxLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class StreamSettings:
 
     @ivar window: bytes that either end may send on a stream to begin with, if the
         other end agrees to change them.
-    @ivar ping_interval: see L{MuxSession<reverseproxy.transport.mux.MuxSession>},
+    @ivar ping_interval: see L{MuxSession<reverseproxy.mux.session.MuxSession>},
         as for the others.
     """
 

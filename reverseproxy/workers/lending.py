@@ -52,10 +52,10 @@ from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.errors import ClusterUnknown, WireError
 from reverseproxy.interfaces import PickContext
+from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
-from reverseproxy.proxy.tcp_again import disown
-from reverseproxy.transport.mux import StreamRefused
+from reverseproxy.proxy.tcp.again import disown
 from reverseproxy.workers.messages import Message, MessageReader, encode
 from reverseproxy.workers.streams import Incoming
 

@@ -4,7 +4,7 @@ Connections between workers.
 Each worker listens on a Unix socket in a directory that is the supervisor's.
 Of any two workers the one with the lower number dials, again and again, so that
 a worker that was started anew is linked again.  Such a link carries streams
-(L{reverseproxy.transport.mux}).  The first one is for messages, and opens with
+(L{reverseproxy.mux.session}).  The first one is for messages, and opens with
 who is there; see L{reverseproxy.workers.streams}.
 """
 
@@ -29,8 +29,8 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.errors import WireError
-from reverseproxy.transport.mux import MuxSession
-from reverseproxy.wire.mux_events import SMALL_WINDOW, MuxLimits
+from reverseproxy.mux.session import MuxSession
+from reverseproxy.wire.yamux.events import SMALL_WINDOW, MuxLimits
 from reverseproxy.workers.messages import Message, MessageReader, encode
 from reverseproxy.workers.ports import Acceptor
 from reverseproxy.workers.streams import VERSION, Incoming

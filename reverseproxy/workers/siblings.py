@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers import is_settled
+from reverseproxy.cluster.balancers.weighted import is_settled
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.identity import AgentIdentity
@@ -39,7 +39,7 @@ from reverseproxy.workers.messages import Message
 from reverseproxy.workers.streams import Incoming
 
 if TYPE_CHECKING:
-    from reverseproxy.tunnel.server import TunnelServer
+    from reverseproxy.tunnel.server.filter import TunnelServer
 
 log = Logger()
 

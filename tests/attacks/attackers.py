@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import cycle
 
-from reverseproxy.wire.bolt import Bolt, encode_request
-from reverseproxy.wire.extra import Announcement
-from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, encode
+from reverseproxy.wire.mosn.extensions import Announcement
+from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, encode
+from reverseproxy.wire.rpc.bolt import Bolt, encode_request
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

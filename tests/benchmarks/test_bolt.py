@@ -3,7 +3,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.bolt import EchoError, answers, frames
-from reverseproxy.wire.bolt import encode_request
+from reverseproxy.wire.rpc.bolt import encode_request
 
 REQUESTS = b"".join(bytes(encode_request(number, {"service": "echo"}, b"x" * number)) for number in (1, 2, 3))
 

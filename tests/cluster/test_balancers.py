@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.balancers}, and for what all balancers have in common."""
+"""Tests for L{reverseproxy.cluster.balancers.weighted}, and for what all balancers have in common."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster import turns
-from reverseproxy.cluster.balancers import (
+from reverseproxy.cluster.balancers import round_robin
+from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.balancers.weighted import (
     LeastConnectionBalancer,
     LeastRequestBalancer,
     MaglevBalancer,
@@ -36,7 +37,6 @@ from reverseproxy.cluster.balancers import (
     make_balancer,
     make_meter,
 )
-from reverseproxy.cluster.meter import LoadMeter
 from reverseproxy.config.models import ClusterConfig, LbConfig, SlowStartConfig, SubsetConfig
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from tests import most
@@ -161,7 +161,7 @@ class MakeTests(SynchronousTestCase):
             ClusterConfig(name="c", lb_type="LB_LEAST_REQUEST", lbconfig=options), Random(1)
         )
         assert isinstance(balancer, LeastRequestBalancer)
-        assert isinstance(balancer._turns, turns.BusyTurnsBalancer)
+        assert isinstance(balancer._turns, round_robin.BusyTurnsBalancer)
         self.assertEqual((balancer._choices, balancer._turns._bias), (5, 0.5))
         balancer = make_balancer(
             ClusterConfig(name="c", lb_type="LB_LEAST_CONNECTION", lbconfig=options), Random(1)
@@ -258,7 +258,7 @@ class CostTests(SynchronousTestCase):
     def setUp(self) -> None:
         heapq = pure_heapq()
         for name in ("heapify", "heappop", "heappush", "heapreplace"):
-            self.patch(turns, name, getattr(heapq, name))
+            self.patch(round_robin, name, getattr(heapq, name))
 
     def steps(self, make: Callable[[], ILoadBalancer], size: int) -> float:
         """The mean cost of one round of everything, over enough of them to pay for compaction."""

@@ -12,13 +12,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers import PeakEwmaBalancer, SubsetBalancer
+from reverseproxy.cluster.balancers.weighted import PeakEwmaBalancer, SubsetBalancer
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
-from reverseproxy.cluster.health import HealthMonitor
+from reverseproxy.cluster.health.checks import HealthMonitor
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.health.probes import HttpChecker, TcpChecker
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.outcome import Outcome
-from reverseproxy.cluster.probes import HttpChecker, TcpChecker
-from reverseproxy.cluster.strict_dns import StrictDns
+from reverseproxy.cluster.names.strict_dns import StrictDns
 from reverseproxy.config.models import ClusterConfig
 from tests.cluster.fakes import FakeHost, Users
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.consistent}."""
+"""Tests for L{reverseproxy.cluster.balancers.consistent}."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.consistent import POINTS, HashRing, MaglevBalancer, points_of
+from reverseproxy.cluster.balancers.consistent import POINTS, HashRing, MaglevBalancer, points_of
 from reverseproxy.interfaces import IHost, PickContext
 from tests import most
 from tests.cluster.fakes import FakeHost, hosts_of

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.dns}."""
+"""Tests for L{reverseproxy.cluster.names.dns}."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster import dns as cluster_dns
-from reverseproxy.cluster.dns import SOCKET_LIFE, DnsClient, DnsSettings, dns_settings, parse_resolv_conf
+from reverseproxy.cluster.names import dns as cluster_dns
+from reverseproxy.cluster.names.dns import (
+    SOCKET_LIFE,
+    DnsClient,
+    DnsSettings,
+    dns_settings,
+    parse_resolv_conf,
+)
 from reverseproxy.config.models import ClusterConfig, DnsResolversConfig
 from reverseproxy.names import IAnswerReceiver
 from tests.tunnel.logged import capture

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.ejection}."""
+"""Tests for L{reverseproxy.cluster.health.ejection}."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hypothesis.stateful import (
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.ejection import may_eject
+from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
+from reverseproxy.cluster.health.ejection import may_eject
+from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Fault
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.outcome import Outcome
-from reverseproxy.cluster.turns import RoundRobinBalancer
 from reverseproxy.config.models import ClusterConfig, OutlierDetectionConfig
 from reverseproxy.errors import NoHealthyHost
 from tests import most

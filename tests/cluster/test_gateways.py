@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.gateways}, and of what exchanges tell it."""
+"""Tests for L{reverseproxy.cluster.health.gateways}, and of what exchanges tell it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
 from reverseproxy.cluster.host import Fault
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.turns import RoundRobinBalancer
 from reverseproxy.config.models import ClusterConfig, OutlierDetectionConfig
 from tests.cluster.fakes import ReturningHost
 from tests.proxy.memory import World

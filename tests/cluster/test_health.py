@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.health}."""
+"""Tests for L{reverseproxy.cluster.health.checks}."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster.balancers import make_balancer
-from reverseproxy.cluster.health import CheckState, HealthMonitor, IHealthChecker
+from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.health.checks import CheckState, HealthMonitor, IHealthChecker
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import Cluster, IClusterTask
 from reverseproxy.config.models import ClusterConfig, HealthCheckConfig

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.load}."""
+"""Tests for L{reverseproxy.cluster.balancers.load}."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.load import LeastConnectionBalancer, LeastRequestBalancer, PeakEwmaBalancer
-from reverseproxy.cluster.meter import LoadMeter
-from reverseproxy.cluster.outcome import Outcome
+from reverseproxy.cluster.balancers.load import (
+    LeastConnectionBalancer,
+    LeastRequestBalancer,
+    PeakEwmaBalancer,
+)
+from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.health.outcome import Outcome
 from tests import most
 from tests.cluster.fakes import FakeHost, hosts_of, picks
 

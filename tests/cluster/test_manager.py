@@ -22,8 +22,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster import manager, turns
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster import manager
+from reverseproxy.cluster.balancers import round_robin
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.config.models import CircuitBreakerConfig, ClusterConfig, SlowStartConfig
@@ -972,7 +973,7 @@ class CostTests(SynchronousTestCase):
     def setUp(self) -> None:
         heapq = pure_heapq()
         for name in ("heapify", "heappop", "heappush", "heapreplace"):
-            self.patch(turns, name, getattr(heapq, name))
+            self.patch(round_robin, name, getattr(heapq, name))
 
         class Silent:
             def info(self, message: str, **fields: object) -> None:

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.probes}."""
+"""Tests for L{reverseproxy.cluster.health.probes}."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster.health import IHealthChecker
-from reverseproxy.cluster.probes import CheckFailed, HttpChecker, TcpChecker, make_checker
+from reverseproxy.cluster.health.checks import IHealthChecker
+from reverseproxy.cluster.health.probes import CheckFailed, HttpChecker, TcpChecker, make_checker
 from reverseproxy.config.models import (
     CheckConfig,
     HealthCheckConfig,

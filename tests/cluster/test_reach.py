@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.reach} and L{reverseproxy.tunnel.service}."""
+"""Tests for L{reverseproxy.cluster.health.reach} and L{reverseproxy.tunnel.agent.service}."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.health.reach import PROBE_TIMEOUT, Reach
 from reverseproxy.cluster.host import Fault
 from reverseproxy.cluster.manager import Cluster, IClusterTask
-from reverseproxy.cluster.outcome import Outcome
-from reverseproxy.cluster.reach import PROBE_TIMEOUT, Reach
-from reverseproxy.cluster.turns import RoundRobinBalancer
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.interfaces import IService
-from reverseproxy.tunnel.service import HostedService
+from reverseproxy.tunnel.agent.service import HostedService
 from tests.cluster.fakes import FakeHost
 
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.slow_start}."""
+"""Tests for L{reverseproxy.cluster.balancers.slow_start}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.slow_start import SlowStart
+from reverseproxy.cluster.balancers.slow_start import SlowStart
 
 STARTS = st.builds(SlowStart, st.floats(0, 1000), st.floats(0.05, 20), st.floats(0.001, 1))
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.stalls}."""
+"""Tests for L{reverseproxy.cluster.health.stalls}."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster import stalls
+from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
+from reverseproxy.cluster.health import stalls
+from reverseproxy.cluster.health.stalls import LOOKS, STALL, Stalls
 from reverseproxy.cluster.host import Fault
 from reverseproxy.cluster.manager import Cluster, IClusterTask
-from reverseproxy.cluster.stalls import LOOKS, STALL, Stalls
-from reverseproxy.cluster.turns import RoundRobinBalancer
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.sockets import TcpInfo
 from tests.cluster.fakes import FakeHost

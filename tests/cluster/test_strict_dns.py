@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.strict_dns}."""
+"""Tests for L{reverseproxy.cluster.names.strict_dns}."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.manager import Cluster, IClusterTask
-from reverseproxy.cluster.strict_dns import NamedHosts, StrictDns
+from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.errors import NoHealthyHost
 from tests.cluster.fakes import FakeHost, Pool

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.subsets}."""
+"""Tests for L{reverseproxy.cluster.balancers.subsets}."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hypothesis.stateful import (
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
+from reverseproxy.cluster.balancers.subsets import ANY_HOST, DEFAULT_SUBSET, NO_FALLBACK, SubsetBalancer
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.subsets import ANY_HOST, DEFAULT_SUBSET, NO_FALLBACK, SubsetBalancer
-from reverseproxy.cluster.turns import RoundRobinBalancer
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.errors import NoHealthyHost, QueueTimeout
 from reverseproxy.interfaces import IHost, PickContext

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.wellness}."""
+"""Tests for L{reverseproxy.cluster.health.wellness}."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
+from reverseproxy.cluster.health.wellness import DOUBT
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.turns import RoundRobinBalancer
-from reverseproxy.cluster.wellness import DOUBT
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.interfaces import PickContext
 from tests.cluster.fakes import FakeHost

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
-from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, InitResponse, Status, encode
+from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from reverseproxy.workers.messages import encode as encode_message
 from tests.wire.http1_cases import (
     BAD_BODIES,

@@ -38,21 +38,21 @@ from reverseproxy.errors import (
 )
 from reverseproxy.proxy.detect import detect_http1, detect_http2
 from reverseproxy.tls.client_hello import MAX_HELLO, ClientHello, ClientHelloReader
-from reverseproxy.tunnel.discovery import parse_server
-from reverseproxy.wire import gojson
-from reverseproxy.wire.bolt import Bolt
-from reverseproxy.wire.dubbo import Dubbo
-from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
-from reverseproxy.wire.http1 import RequestHead, RequestParser, ResponseHead, ResponseParser
-from reverseproxy.wire.http1_headers import chunk, last_chunk, response_head_bytes
-from reverseproxy.wire.http1_parser import End
-from reverseproxy.wire.http2 import ClientConnection, ServerConnection
-from reverseproxy.wire.http2_events import Http2Limits, Pong
-from reverseproxy.wire.http2_frames import PREFACE
-from reverseproxy.wire.mux import Data, Mux, MuxLimits
-from reverseproxy.wire.tunnel import FrameDecoder as TunnelDecoder
-from reverseproxy.wire.tunnel import GracefulClose, encode
-from reverseproxy.wire.xprotocol import FrameDecoder, XProtocol
+from reverseproxy.tunnel.agent.discovery import parse_server
+from reverseproxy.wire.http1.fields import chunk, last_chunk, response_head_bytes
+from reverseproxy.wire.http1.parser import End
+from reverseproxy.wire.http1.requests import RequestHead, RequestParser, ResponseHead, ResponseParser
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
+from reverseproxy.wire.http2.events import Http2Limits, Pong
+from reverseproxy.wire.http2.frames import PREFACE
+from reverseproxy.wire.mosn import gojson
+from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.mosn.frames import FrameDecoder as TunnelDecoder
+from reverseproxy.wire.mosn.frames import GracefulClose, encode
+from reverseproxy.wire.rpc.bolt import Bolt
+from reverseproxy.wire.rpc.dubbo import Dubbo
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder, XProtocol
+from reverseproxy.wire.yamux.session import Data, Mux, MuxLimits
 from reverseproxy.workers.messages import MessageReader
 from tests.fuzz import seeds, worlds
 

@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from reverseproxy.wire.bolt import encode_request, encode_response
-from reverseproxy.wire.dubbo import encode_frame, encode_string
+from reverseproxy.wire.rpc.bolt import encode_request, encode_response
+from reverseproxy.wire.rpc.dubbo import encode_frame, encode_string
 from tests.integration.clients import RawPeer, connect_raw, gather, init_frame, listen_raw
 from tests.integration.configs import quick_agent, server, tcp_filter
 from tests.integration.harness import JOINED, IntegrationTestCase, ReverseProxy

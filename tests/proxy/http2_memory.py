@@ -19,9 +19,9 @@ from hyperframe.frame import (
 
 from reverseproxy.config.models import Http2Options
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
-from reverseproxy.proxy.http2 import Http2Proxy
-from reverseproxy.wire.http2_frames import PREFACE
+from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http.http2_server import Http2Proxy
+from reverseproxy.wire.http2.frames import PREFACE
 from tests.proxy.memory import Wire, World
 from tests.wire.http2_frames import GET, OK, Fields, Peer, read_frames
 

@@ -19,15 +19,15 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import ReverseHost, StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, Http1Options, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access_log import AccessRecord
-from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
-from reverseproxy.proxy.http1_upstream import POOL, Http1Pool
+from reverseproxy.proxy.http.http1_client import POOL, Http1Pool
+from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
 from reverseproxy.routing import Router
 from reverseproxy.transport.backlog import NOTHING, Backlog
 

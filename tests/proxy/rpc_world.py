@@ -12,18 +12,18 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access_log import AccessRecord
-from reverseproxy.proxy.rpc import RpcProxy, RpcSettings
-from reverseproxy.proxy.rpc_upstream import RpcClient, RpcPool
+from reverseproxy.proxy.rpc.client import RpcClient, RpcPool
+from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
 from reverseproxy.routing import Router
-from reverseproxy.wire.bolt import Bolt, encode_request, encode_response
-from reverseproxy.wire.xprotocol import FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.bolt import Bolt, encode_request, encode_response
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol
 from tests.proxy.memory import CountingCluster, Endpoint, Wire
 
 ROUTES: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.deadlines}."""
+"""Tests for L{reverseproxy.proxy.http.deadlines}."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.deadlines import LOOKS, Clock, FrameWatch, Limits, Pace, Stage, State, Watch
+from reverseproxy.proxy.http.deadlines import LOOKS, Clock, FrameWatch, Limits, Pace, Stage, State, Watch
 
 LIMITS = Limits(60.0, 300.0)
 

@@ -18,8 +18,8 @@ from reverseproxy.proxy.detect import (
     detect_http1,
     detect_http2,
 )
-from reverseproxy.wire.bolt import Bolt
-from reverseproxy.wire.dubbo import Dubbo
+from reverseproxy.wire.rpc.bolt import Bolt
+from reverseproxy.wire.rpc.dubbo import Dubbo
 from tests.cluster.fakes import HalfUser, User
 from tests.proxy.memory import Wire
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.discretion}: what clients are told of errors."""
+"""Tests for L{reverseproxy.proxy.http.discretion}: what clients are told of errors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.discretion import LOG_BURST, Discretion, is_inside
-from reverseproxy.wire.bolt import encode_request
-from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
+from reverseproxy.proxy.http.discretion import LOG_BURST, Discretion, is_inside
+from reverseproxy.wire.rpc.bolt import encode_request
+from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import World
 from tests.proxy.rpc_world import World as RpcWorld

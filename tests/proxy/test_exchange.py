@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.exchange}, L{attempts} and L{mirror}: what routes say beyond a cluster."""
+"""Tests for L{reverseproxy.proxy.http.exchange}, attempts and mirroring: what routes say beyond a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectError
 
 from reverseproxy.cluster.manager import LOG_BURST
-from reverseproxy.proxy.trust import Trust
+from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.routing import RETRY_PAUSE
 from reverseproxy.routing.variables import EXCHANGE_VARIABLES, LATE_VARIABLES
 from tests.proxy.memory import Wire, World

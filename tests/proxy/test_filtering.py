@@ -9,9 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.config.models import HostConfig
-from reverseproxy.proxy.exchange import REQUEST_BUFFER
-from reverseproxy.wire.bolt import Status, encode_request
-from reverseproxy.wire.http1_headers import chunk
+from reverseproxy.proxy.http.exchange import REQUEST_BUFFER
+from reverseproxy.wire.http1.fields import chunk
+from reverseproxy.wire.rpc.bolt import Status, encode_request
 from tests.proxy.filters.build import chain
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Endpoint

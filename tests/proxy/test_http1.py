@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.http1} and L{reverseproxy.proxy.exchange}, in memory."""
+"""Tests for L{reverseproxy.proxy.http.http1_server} and L{reverseproxy.proxy.http.exchange}, in memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
-from reverseproxy.proxy.exchange import REQUEST_BUFFER
 from reverseproxy.proxy.farewell import LINGER, STALL
-from reverseproxy.proxy.http1 import HELD_LIMIT, LINGER_BYTES, LOG_BURST, LOG_RATE, Http1Proxy
-from reverseproxy.wire.http1 import RequestParser, ResponseParser
-from reverseproxy.wire.http1_headers import chunk
+from reverseproxy.proxy.http.exchange import REQUEST_BUFFER
+from reverseproxy.proxy.http.http1_server import HELD_LIMIT, LINGER_BYTES, LOG_BURST, LOG_RATE, Http1Proxy
+from reverseproxy.wire.http1.fields import chunk
+from reverseproxy.wire.http1.requests import RequestParser, ResponseParser
 from tests import most
 from tests.proxy.memory import HIGH_WATER, Wire, World
 from tests.tunnel.logged import capture

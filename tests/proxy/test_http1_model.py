@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.http1_headers import chunk
+from reverseproxy.wire.http1.fields import chunk
 from tests import most
 from tests.proxy.memory import Wire, World
 from tests.wire.http1_cases import get, respond

@@ -19,14 +19,14 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy import http1_upstream  # noqa: F401  it registers its pool
 from reverseproxy.proxy.access_log import AccessRecord
-from reverseproxy.proxy.http1 import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http import http1_client  # noqa: F401  it registers its pool
+from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
 from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
 from reverseproxy.routing import Router
 from tests.streams import reactor

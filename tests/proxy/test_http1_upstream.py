@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.http1_upstream}, in memory."""
+"""Tests for L{reverseproxy.proxy.http.http1_client}, in memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
-from reverseproxy.proxy import http1_upstream
-from reverseproxy.proxy.http1_upstream import BUSY_PERIOD, POOL, Http1Client, Http1Pool
+from reverseproxy.proxy.http import http1_client
+from reverseproxy.proxy.http.http1_client import BUSY_PERIOD, POOL, Http1Client, Http1Pool
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.proxy.relay import LINGER
-from reverseproxy.wire.http1 import END, Event, ResponseHead
+from reverseproxy.wire.http1.requests import END, Event, ResponseHead
 from tests.proxy.memory import Wire, World
 from tests.wire.http1_cases import respond
 
@@ -74,7 +74,7 @@ class ClientTests(PoolTestCase):
 
     def test_exchange(self) -> None:
         tuned: list[object] = []
-        self.patch(http1_upstream, "tune", lambda *arguments: tuned.append(arguments))
+        self.patch(http1_client, "tune", lambda *arguments: tuned.append(arguments))
         pool = self.pool()
         client, wire = self.connect(pool)
         self.assertFalse(client.reused)
@@ -227,7 +227,7 @@ class PoolTests(PoolTestCase):
         self.assertEqual(pool.idle, 5)
 
     def test_there_is_a_bound_to_that(self) -> None:
-        self.patch(http1_upstream, "MOST_IDLE", 4)
+        self.patch(http1_client, "MOST_IDLE", 4)
         pool = self.pool(max_idle=2)
         clients = [self.connect(pool)[0] for _ in range(6)]
         for client in clients:

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.http2}: clients that speak HTTP/2."""
+"""Tests for L{reverseproxy.proxy.http.http2_server}: clients that speak HTTP/2."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
 from reverseproxy.proxy.farewell import STALL
-from reverseproxy.proxy.http1 import LOG_BURST
-from reverseproxy.proxy.http2 import WARNING_TIME
+from reverseproxy.proxy.http.http1_server import LOG_BURST
+from reverseproxy.proxy.http.http2_server import WARNING_TIME
 from reverseproxy.routing import Router
-from reverseproxy.wire.http2_frames import MAX_STREAM_ID, PREFACE, ErrorCode
+from reverseproxy.wire.http2.frames import MAX_STREAM_ID, PREFACE, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire
 from tests.wire.http1_cases import respond

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.http2_frames import ErrorCode
+from reverseproxy.wire.http2.frames import ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire
 from tests.proxy.test_http2 import HTTP1

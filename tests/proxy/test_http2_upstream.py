@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.http2_upstream}: hosts that speak HTTP/2."""
+"""Tests for L{reverseproxy.proxy.http.http2_client}: hosts that speak HTTP/2."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import QueueFull
-from reverseproxy.proxy import http2_upstream
-from reverseproxy.proxy.http2_upstream import GREETING_TIME, MAX_STREAMS, POOL, Http2Pool
+from reverseproxy.proxy.http import http2_client
+from reverseproxy.proxy.http.http2_client import GREETING_TIME, MAX_STREAMS, POOL, Http2Pool
 from reverseproxy.proxy.pools import pool_of
-from reverseproxy.wire.http2_frames import MAX_STREAM_ID, ErrorCode
+from reverseproxy.wire.http2.frames import MAX_STREAM_ID, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire
 from tests.proxy.test_http2 import path
@@ -239,7 +239,7 @@ class BackPressureTests(UpstreamTestCase):
         client = world.connect({4: 1000})
         slow, fast = client.ask(), client.ask()
         host = world.peer()
-        window = http2_upstream.LIMITS.stream_window
+        window = http2_client.LIMITS.stream_window
         host.send(host.headers(1, OK), *host.pieces(1, bytes(window), False))
         self.assertEqual(len(client[slow].body), 1000)
         # It may send no more: nearly nothing of that has gone on.
@@ -434,7 +434,7 @@ class ConnectionTests(UpstreamTestCase):
 
     def negotiate(self, protocol: str | None) -> None:
         """Let TLS be there, and agree on a protocol."""
-        self.patch(http2_upstream, "negotiated_protocol", lambda _: protocol)
+        self.patch(http2_client, "negotiated_protocol", lambda _: protocol)
 
     def test_alpn(self) -> None:
         for protocol, scheme in (("h2", b"https"), (None, b"http")):

@@ -6,10 +6,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.http2_connection import Http2Protocol
-from reverseproxy.proxy.http2_upstream import POOL, Http2Pool
+from reverseproxy.proxy.http.http2_client import POOL, Http2Pool
+from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
-from reverseproxy.wire.http2_frames import ErrorCode, Setting
+from reverseproxy.wire.http2.frames import ErrorCode, Setting
 from reverseproxy.wire.window import TELL_EVERY
 from tests.proxy.http2_memory import Http2Peer, Http2World, Message
 from tests.proxy.memory import Wire

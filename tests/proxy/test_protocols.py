@@ -10,12 +10,12 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ProxyConfig, RouterConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy import xprotocols
 from reverseproxy.proxy.detect import Detector
-from reverseproxy.proxy.http1 import Http1Proxy
-from reverseproxy.proxy.http2 import Http2Proxy
+from reverseproxy.proxy.http.http1_server import Http1Proxy
+from reverseproxy.proxy.http.http2_server import Http2Proxy
 from reverseproxy.proxy.protocols import IDLE_TIMEOUT, ProxyPlan, build_proxy
-from reverseproxy.proxy.rpc import RpcProxy
+from reverseproxy.proxy.rpc import protocols as xprotocols
+from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.routing import Router
 
 ACCEPTED = ConnectionInfo("10.9.9.9:1234", "10.0.0.1:80")

@@ -8,9 +8,9 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.host import ReverseHost
 from reverseproxy.cluster.manager import IClusterTask
 from reverseproxy.proxy.readiness import Readiness, sole_protocols
-from reverseproxy.proxy.xprotocols import Dialect
-from reverseproxy.wire.bolt import Bolt
-from reverseproxy.wire.xprotocol import Kind
+from reverseproxy.proxy.rpc.protocols import Dialect
+from reverseproxy.wire.rpc.bolt import Bolt
+from reverseproxy.wire.rpc.xprotocol import Kind
 from tests.config.documents import FILTER, GONE, LISTENER, ROUTER, RULE, TUNNEL_SERVER, edited, parse
 from tests.proxy.rpc_world import World, request
 

@@ -15,13 +15,13 @@ from reverseproxy.crowd import Descriptors
 from reverseproxy.flood import LogBounds
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.mux.session import MuxSession
 from reverseproxy.proxy.detect import Detector, DetectorSettings
-from reverseproxy.proxy.http1 import Http1Proxy
-from reverseproxy.proxy.rpc import RpcProxy
+from reverseproxy.proxy.http.http1_server import Http1Proxy
+from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.refused import REASONS, REFUSED
 from reverseproxy.testing import MemoryReactor
-from reverseproxy.transport.mux import MuxSession
-from reverseproxy.tunnel.server import TunnelServer
+from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.unfinished import UnfinishedBytes
 from tests.proxy import rpc_world
 from tests.proxy.http2_memory import Http2World

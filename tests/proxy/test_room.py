@@ -13,11 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import ClusterConfig, Http1Options, Http2Options
-from reverseproxy.proxy.http1 import head_limits
-from reverseproxy.proxy.http2 import limits_of
+from reverseproxy.proxy.http.http1_server import head_limits
+from reverseproxy.proxy.http.http2_server import limits_of
 from reverseproxy.testing import MemoryReactor, Recorder, run
-from reverseproxy.wire.bolt import Bolt, encode_request, encode_response
-from reverseproxy.wire.xprotocol import FrameDecoder
+from reverseproxy.wire.rpc.bolt import Bolt, encode_request, encode_response
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder
 from tests.config.documents import CLUSTER, FILTER, TUNNEL_SERVER, edited, parse, problems
 from tests.integration.configs import quick_agent, server
 from tests.integration.http2_configs import spoken

@@ -9,12 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
-from reverseproxy.proxy import rpc
-from reverseproxy.proxy.rpc import RpcProxy
-from reverseproxy.proxy.trust import Trust
-from reverseproxy.wire.bolt import Bolt, Status, encode_request
-from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
-from reverseproxy.wire.xprotocol import Kind
+from reverseproxy.proxy.http.trust import Trust
+from reverseproxy.proxy.rpc import server as rpc
+from reverseproxy.proxy.rpc.server import RpcProxy
+from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request
+from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
+from reverseproxy.wire.rpc.xprotocol import Kind
 from tests import most
 from tests.proxy.rpc_world import Peer, World, request, response
 from tests.wire.frames import Tiny, cuts, split, tiny

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.rpc_deadlines import Deadlines
+from reverseproxy.proxy.rpc.deadlines import Deadlines
 
 
 class DeadlinesTests(SynchronousTestCase):

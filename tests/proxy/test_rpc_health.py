@@ -9,14 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.building import make_cluster
-from reverseproxy.cluster.health import HealthMonitor, IHealthChecker
+from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.host import IHostPool, ReverseHost
 from reverseproxy.config.models import ClusterConfig, HealthCheckConfig
 from reverseproxy.errors import HostGone, RpcFrameError
-from reverseproxy.proxy.rpc_health import RpcChecker, rpc_checkers
-from reverseproxy.wire.bolt import Bolt
-from reverseproxy.wire.dubbo import Dubbo
-from reverseproxy.wire.xprotocol import Kind
+from reverseproxy.proxy.rpc.health import RpcChecker, rpc_checkers
+from reverseproxy.wire.rpc.bolt import Bolt
+from reverseproxy.wire.rpc.dubbo import Dubbo
+from reverseproxy.wire.rpc.xprotocol import Kind
 from tests.proxy.rpc_world import Peer, World, request, response
 
 

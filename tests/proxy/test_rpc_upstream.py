@@ -10,12 +10,12 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
+from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.pools import is_pooled
-from reverseproxy.proxy.rpc_upstream import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
-from reverseproxy.proxy.trust import Trust
-from reverseproxy.wire.bolt import Bolt, Status
-from reverseproxy.wire.dubbo import Dubbo
-from reverseproxy.wire.xprotocol import Kind
+from reverseproxy.proxy.rpc.client import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
+from reverseproxy.wire.rpc.bolt import Bolt, Status
+from reverseproxy.wire.rpc.dubbo import Dubbo
+from reverseproxy.wire.rpc.xprotocol import Kind
 from tests.proxy.rpc_world import Peer, World, request, response
 from tests.wire.frames import Tiny, tiny
 

@@ -13,13 +13,13 @@ from zope.interface import implementer
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.interfaces import IXProtocolPlugin
-from reverseproxy.proxy import xprotocols
 from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.readiness import sole_dialects, sole_protocols
-from reverseproxy.proxy.xprotocols import dialect_of
+from reverseproxy.proxy.rpc import protocols as xprotocols
+from reverseproxy.proxy.rpc.protocols import dialect_of
 from reverseproxy.testing import MemoryReactor, Recorder, run
-from reverseproxy.wire.bolt import Bolt
-from reverseproxy.wire.xprotocol import FrameDecoder
+from reverseproxy.wire.rpc.bolt import Bolt
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder
 from tests.config.documents import parse
 from tests.proxy.rpc_world import Peer, World, request, response
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.tcp}."""
+"""Tests for L{reverseproxy.proxy.tcp.sessions}."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import Host, ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager
@@ -37,7 +37,7 @@ from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access_log import AccessRecord
 from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER
-from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from tests import most
 from tests.proxy.memory import CountingCluster, Dial, Endpoint, Wire
 from tests.tunnel.logged import capture

@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.durations import format_duration
 from reverseproxy.proxy.farewell import LINGER, STALL
-from reverseproxy.wire.bolt import Bolt, Status, encode_request, encode_response
-from reverseproxy.wire.dubbo import Dubbo, encode_frame, encode_string
-from reverseproxy.wire.http2_frames import ErrorCode
-from reverseproxy.wire.xprotocol import XProtocol
+from reverseproxy.wire.http2.frames import ErrorCode
+from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request, encode_response
+from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
+from reverseproxy.wire.rpc.xprotocol import XProtocol
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire, World
 from tests.proxy.rpc_world import Peer, request, response

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.http1 import RequestHead, RequestParser
-from reverseproxy.wire.http1_headers import chunk, forbidden_in_trailers
+from reverseproxy.wire.http1.fields import chunk, forbidden_in_trailers
+from reverseproxy.wire.http1.requests import RequestHead, RequestParser
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire
 from tests.proxy.test_http2 import HTTP1, path

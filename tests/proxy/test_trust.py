@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.trust}, and for what becomes of requests of strangers."""
+"""Tests for L{reverseproxy.proxy.http.trust}, and for what becomes of requests of strangers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.leftover import MAX_BYTES, PATIENCE
-from reverseproxy.proxy.trust import NOBODY, Trust
+from reverseproxy.proxy.http.leftover import MAX_BYTES, PATIENCE
+from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.refused import REFUSED
-from reverseproxy.wire.bolt import Bolt, Status, encode_request
-from reverseproxy.wire.border import ANY, LOOKALIKE, NOTHING
-from reverseproxy.wire.xprotocol import Frame, Kind
+from reverseproxy.wire.http.border import ANY, LOOKALIKE, NOTHING
+from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind
 from tests.config.documents import FILTER, TUNNEL_SERVER, edited, problems
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire, World

@@ -13,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.http1 import Http1Proxy
-from reverseproxy.proxy.rpc import RpcProxy
-from reverseproxy.tunnel.server import TunnelServer
+from reverseproxy.proxy.http.http1_server import Http1Proxy
+from reverseproxy.proxy.rpc.server import RpcProxy
+from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.unfinished import KNOWN, STRANGERS, UnfinishedBytes
-from reverseproxy.wire.http2_frames import PREFACE, Kind, frame, settings
-from reverseproxy.wire.tunnel import ConnectionInit, encode
+from reverseproxy.wire.http2.frames import PREFACE, Kind, frame, settings
+from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from tests.proxy import rpc_world, test_tcp
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire, World

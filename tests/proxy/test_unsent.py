@@ -1,7 +1,7 @@
 """
 Requests that an agent has not sent on: told by the agent, and heeded by the server.
 
-Of L{reverseproxy.proxy.exchange}, L{rpc_exchange}, L{http1}, L{http2} and L{tcp}.
+Of L{reverseproxy.proxy.http.exchange}, L{rpc_exchange}, L{http1}, L{http2} and L{tcp}.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import Fault, MuxHost, ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, TcpProxyConfig
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IService
-from reverseproxy.proxy.attempts import MOST_FORGIVEN
-from reverseproxy.proxy.rpc import RpcProxy
-from reverseproxy.proxy.tcp import TcpProxy, TcpProxySettings, TcpRouter
-from reverseproxy.proxy.tcp_again import REPLAY_LIMIT
+from reverseproxy.mux.session import MuxSession
+from reverseproxy.proxy.http.attempts import MOST_FORGIVEN
+from reverseproxy.proxy.rpc.server import RpcProxy
+from reverseproxy.proxy.tcp.again import REPLAY_LIMIT
+from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.testing import Recorder, join
-from reverseproxy.transport.mux import MuxSession
-from reverseproxy.wire.bolt import Bolt
-from reverseproxy.wire.dubbo import Dubbo, encode_frame
-from reverseproxy.wire.mux_events import MuxLimits
-from reverseproxy.wire.unsent import Unsent
+from reverseproxy.wire.http.unsent import Unsent
+from reverseproxy.wire.rpc.bolt import Bolt
+from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame
+from reverseproxy.wire.yamux.events import MuxLimits
 from tests.proxy import rpc_world
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import CountingCluster, Endpoint, Wire, World

@@ -12,10 +12,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.http1 import HELD_LIMIT
-from reverseproxy.proxy.http2 import Http2Proxy
-from reverseproxy.wire.http1_headers import chunk
-from reverseproxy.wire.http2_frames import Setting, settings
+from reverseproxy.proxy.http.http1_server import HELD_LIMIT
+from reverseproxy.proxy.http.http2_server import Http2Proxy
+from reverseproxy.wire.http1.fields import chunk
+from reverseproxy.wire.http2.frames import Setting, settings
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire, World
 from tests.proxy.test_http1 import OK, status_of

@@ -12,10 +12,10 @@ from zope.interface.verify import verifyObject
 
 import twisted.plugins
 from reverseproxy.interfaces import IXProtocolPlugin
-from reverseproxy.proxy import xprotocols
-from reverseproxy.proxy.xprotocols import find_xprotocol, xprotocol_names
-from reverseproxy.wire.bolt import Bolt
-from reverseproxy.wire.xprotocol import FrameDecoder, Kind
+from reverseproxy.proxy.rpc import protocols as xprotocols
+from reverseproxy.proxy.rpc.protocols import find_xprotocol, xprotocol_names
+from reverseproxy.wire.rpc.bolt import Bolt
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
 from tests.integration.configs import EXAMPLES
 from tests.proxy.rpc_world import World
 from tests.wire.frames import decode_all, split

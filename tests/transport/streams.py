@@ -17,8 +17,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.transport.mux import MuxSession
-from reverseproxy.wire.mux_events import MuxLimits
+from reverseproxy.mux.session import MuxSession
+from reverseproxy.wire.yamux.events import MuxLimits
 from tests.transport.contract import Building, Contract, Recorder
 
 

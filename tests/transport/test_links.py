@@ -23,10 +23,10 @@ from zope.interface import implementer
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink
-from reverseproxy.tunnel.link import AgentLink
-from reverseproxy.tunnel.slot import EndedUnused
-from reverseproxy.wire.http2_frames import PREFACE, settings
-from reverseproxy.wire.tunnel import ConnectionInit
+from reverseproxy.tunnel.agent.link import AgentLink
+from reverseproxy.tunnel.agent.slot import EndedUnused
+from reverseproxy.wire.http2.frames import PREFACE, settings
+from reverseproxy.wire.mosn.frames import ConnectionInit
 from tests.integration import bolt
 from tests.integration.configs import quick_agent
 from tests.transport.contract import Contract, Recorder, reset

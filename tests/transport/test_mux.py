@@ -1,5 +1,5 @@
 """
-Tests for L{reverseproxy.transport.mux}, in memory.
+Tests for L{reverseproxy.mux.session}, in memory.
 
 What one stream is to its protocol is in L{tests.transport.test_contract}.
 """
@@ -22,10 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer
-from reverseproxy.proxy.relay import RelayEnd, couple
-from reverseproxy.testing import MemoryReactor, MemoryTransport, Recorder, join, mux_pair
-from reverseproxy.transport.memory import HeldBytes
-from reverseproxy.transport.mux import (
+from reverseproxy.mux.session import (
     GRACE,
     ORPHAN_TIMEOUT,
     PING_INTERVAL,
@@ -33,8 +30,11 @@ from reverseproxy.transport.mux import (
     MuxSession,
     StreamRefused,
 )
-from reverseproxy.wire.mux_events import INITIAL_WINDOW, MuxLimits
+from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.testing import MemoryReactor, MemoryTransport, Recorder, join, mux_pair
+from reverseproxy.transport.memory import HeldBytes
 from reverseproxy.wire.window import PROBE_EVERY, Reserve
+from reverseproxy.wire.yamux.events import INITIAL_WINDOW, MuxLimits
 from tests import most
 from tests.transport.contract import Building
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.transport.progress}, and for what a session makes of it."""
+"""Tests for L{reverseproxy.mux.progress}, and for what a session makes of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.mux import progress
+from reverseproxy.mux import session as mux
+from reverseproxy.mux.progress import Journey
+from reverseproxy.mux.session import MAX_JITTER, PING_INTERVAL, PING_TIMEOUT
 from reverseproxy.sockets import NOT_SENT, acknowledged, keep_short
-from reverseproxy.transport import mux, progress
 from reverseproxy.transport.backlog import Backlog
-from reverseproxy.transport.mux import MAX_JITTER, PING_INTERVAL, PING_TIMEOUT
-from reverseproxy.transport.progress import Journey
 from tests.blackhole import blackhole
 from tests.transport.test_mux import Pair
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.agent}."""
+"""Tests for L{reverseproxy.tunnel.agent.agent}."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import MuxHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, ListenerConfig, TunnelAgentConfig, TunnelConfig
@@ -27,12 +27,12 @@ from reverseproxy.errors import ConfigError, CredentialMissing, Problem
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, ICredentialSource
 from reverseproxy.listener import Listener
 from reverseproxy.tls import ClientTls, ServerTls
-from reverseproxy.tunnel import link as link_module
-from reverseproxy.tunnel.agent import DEFICIT_INTERVAL, QUIET, Agent, AgentPlan, new_agent_id
-from reverseproxy.tunnel.discovery import Discovery, Target
-from reverseproxy.tunnel.server import TunnelServer
-from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
-from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, InitResponse, Status, encode
+from reverseproxy.tunnel.agent import link as link_module
+from reverseproxy.tunnel.agent.agent import DEFICIT_INTERVAL, QUIET, Agent, AgentPlan, new_agent_id
+from reverseproxy.tunnel.agent.discovery import Discovery, Target
+from reverseproxy.tunnel.server.filter import TunnelServer
+from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from tests.blackhole import blackhole
 from tests.certs import Certificates
 from tests.test_sockets import expected, tuning

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.backoff}."""
+"""Tests for L{reverseproxy.tunnel.agent.backoff}."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tunnel.backoff import Backoff
+from reverseproxy.tunnel.agent.backoff import Backoff
 
 
 class Highest(Random):

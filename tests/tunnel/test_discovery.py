@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.discovery}."""
+"""Tests for L{reverseproxy.tunnel.agent.discovery}."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import IServerLister
 from reverseproxy.names import ABANDONED_FORGOTTEN, LOOKUP_TIMEOUT, MAX_ADDRESSES, REFRESH
-from reverseproxy.tunnel.discovery import MAX_SERVERS, Discovery, Server, Target, parse_server
+from reverseproxy.tunnel.agent.discovery import MAX_SERVERS, Discovery, Server, Target, parse_server
 from tests.tunnel.logged import capture
 
 

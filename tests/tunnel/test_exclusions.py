@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.exclusions}."""
+"""Tests for L{reverseproxy.tunnel.server.exclusions}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.identity import AgentIdentity, CertificateSubject
-from reverseproxy.tunnel.exclusions import MOST, Exclusions, target_of
+from reverseproxy.tunnel.server.exclusions import MOST, Exclusions, target_of
 
 SUBJECT = CertificateSubject("x509:ab", "CN=edge")
 TOKEN = AgentIdentity("edge", "static", SUBJECT, "box", "aaaaaaaaaaaa", 1)

@@ -1,10 +1,10 @@
-"""Tests for L{reverseproxy.tunnel.guesses}."""
+"""Tests for L{reverseproxy.tunnel.server.guesses}."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tunnel.guesses import FORGET, FREE, LONGEST_WAIT, MAX_ADDRESSES, GuessGate
+from reverseproxy.tunnel.server.guesses import FORGET, FREE, LONGEST_WAIT, MAX_ADDRESSES, GuessGate
 
 
 class GuessGateTests(SynchronousTestCase):

@@ -21,8 +21,8 @@ from reverseproxy.tunnel.handshake import (
     Requester,
     Selection,
 )
-from reverseproxy.wire.extra import Announcement, CloseProof
-from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status
+from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
+from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status
 from tests import most
 
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.http_lister}, against a real web server."""
+"""Tests for L{reverseproxy.tunnel.agent.http_lister}, against a real web server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
-from reverseproxy.tunnel.http_lister import MAX_BODY, HttpListerPlugin
+from reverseproxy.tunnel.agent.http_lister import MAX_BODY, HttpListerPlugin
 from reverseproxy.tunnel.plugins import find_lister
 
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.joins}."""
+"""Tests for L{reverseproxy.tunnel.server.joins}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tunnel.joins import JoinGate
+from reverseproxy.tunnel.server.joins import JoinGate
 
 
 class GateTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.link}."""
+"""Tests for L{reverseproxy.tunnel.agent.link}."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from reverseproxy.errors import (
 )
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.proxy.relay import LINGER, RelayEnd, couple
-from reverseproxy.tunnel import link as link_module
-from reverseproxy.tunnel.link import AgentLink
-from reverseproxy.tunnel.slot import EndedUnused
-from reverseproxy.wire.extra import ServerAnnouncement
-from reverseproxy.wire.tunnel import ConnectionInit, GracefulClose, InitResponse, Status, encode
+from reverseproxy.tunnel.agent import link as link_module
+from reverseproxy.tunnel.agent.link import AgentLink
+from reverseproxy.tunnel.agent.slot import EndedUnused
+from reverseproxy.wire.mosn.extensions import ServerAnnouncement
+from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from tests.tunnel.logged import capture
 from tests.tunnel.wires import INIT, SUCCESS, AgentWire
 

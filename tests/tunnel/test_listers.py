@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.listers}."""
+"""Tests for L{reverseproxy.tunnel.agent.listers}."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
-from reverseproxy.tunnel import listers
-from reverseproxy.tunnel.listers import DnsListerPlugin, FileListerPlugin
+from reverseproxy.tunnel.agent import listers
+from reverseproxy.tunnel.agent.listers import DnsListerPlugin, FileListerPlugin
 from tests.tunnel.logged import capture
 
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.quotas}, and for what agents hear of them."""
+"""Tests for L{reverseproxy.tunnel.server.quotas}, and for what agents hear of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.tunnel.handshake import Accepted, Principal
-from reverseproxy.tunnel.quotas import NOBODY, Place, Quotas
-from reverseproxy.tunnel.server import QUOTA_PAUSE
-from reverseproxy.wire.extra import MAX_REASON, Announcement, ServerAnnouncement
-from reverseproxy.wire.tunnel import ConnectionInit, InitResponse, Status
+from reverseproxy.tunnel.server.filter import QUOTA_PAUSE
+from reverseproxy.tunnel.server.quotas import NOBODY, Place, Quotas
+from reverseproxy.wire.mosn.extensions import MAX_REASON, Announcement, ServerAnnouncement
+from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status
 from tests.tunnel import test_server
 from tests.tunnel.logged import capture
 

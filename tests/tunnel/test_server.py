@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.server}."""
+"""Tests for L{reverseproxy.tunnel.server.filter}."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.balancers import make_balancer
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
 from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, Identity
-from reverseproxy.tunnel.guesses import FREE
-from reverseproxy.tunnel.server import TunnelConnection, TunnelServer
-from reverseproxy.wire.extra import Announcement, CloseProof
-from reverseproxy.wire.tunnel import (
+from reverseproxy.tunnel.server.filter import TunnelConnection, TunnelServer
+from reverseproxy.tunnel.server.guesses import FREE
+from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
+from reverseproxy.wire.mosn.frames import (
     ConnectionInit,
     Frame,
     FrameDecoder,

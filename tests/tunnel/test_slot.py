@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.slot}: every path through the machine, with a clock and no socket."""
+"""Tests for L{reverseproxy.tunnel.agent.slot}: every path through the machine, with a clock and no socket."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HandshakePostponed, HandshakeRefused
-from reverseproxy.tunnel.backoff import Backoff
-from reverseproxy.tunnel.slot import (
+from reverseproxy.tunnel.agent.backoff import Backoff
+from reverseproxy.tunnel.agent.slot import (
     BRIEF,
     INSTANT,
     REDIAL_BURST,
@@ -35,7 +35,7 @@ from reverseproxy.tunnel.slot import (
     SlotState,
     make_slot,
 )
-from reverseproxy.wire.tunnel import Status
+from reverseproxy.wire.mosn.frames import Status
 from tests import most
 
 

@@ -11,19 +11,19 @@ from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.config.models import TunnelAgentConfig, TunnelConfig
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.mux.session import PING_INTERVAL, PING_TIMEOUT
 from reverseproxy.testing import MemoryReactor, Recorder, run
-from reverseproxy.transport.mux import PING_INTERVAL, PING_TIMEOUT
-from reverseproxy.tunnel.agent import QUIET
+from reverseproxy.tunnel.agent.agent import QUIET
 from reverseproxy.tunnel.streams import StreamSettings
-from reverseproxy.wire.extra import Announcement, CloseProof, ServerAnnouncement
-from reverseproxy.wire.mux_events import MuxLimits
-from reverseproxy.wire.tunnel import (
+from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.mosn.frames import (
     ConnectionInit,
     InitResponse,
     Status,
     encode,
     encode_graceful_close,
 )
+from reverseproxy.wire.yamux.events import MuxLimits
 from tests.integration.configs import quick_agent, server
 from tests.transport.contract import Building
 from tests.tunnel.logged import capture

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 
-from reverseproxy.wire.tunnel import Frame, FrameDecoder
+from reverseproxy.wire.mosn.frames import Frame, FrameDecoder
 from tests.proxy.memory import Wire
 
 INIT = b"\x20\x88\x01\x01\x01\x00\x00\x6f" + (

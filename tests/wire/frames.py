@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import strategies
 
 from reverseproxy.errors import RpcFrameError
-from reverseproxy.wire.xprotocol import Frame, FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import Frame, FrameDecoder, Kind, XProtocol
 
 
 class TinyFrame(Frame):

@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import Final
 
-from reverseproxy.wire.http1_headers import chunk
+from reverseproxy.wire.http1.fields import chunk
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -23,9 +23,9 @@ from hyperframe.frame import (
 )
 
 from reverseproxy.errors import Http2Error
-from reverseproxy.wire.http2 import ClientConnection, ServerConnection
-from reverseproxy.wire.http2_events import Http2Limits, Reset
-from reverseproxy.wire.http2_frames import PREFACE, ErrorCode
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
+from reverseproxy.wire.http2.events import Http2Limits, Reset
+from reverseproxy.wire.http2.frames import PREFACE, ErrorCode
 
 Fields = list[tuple[bytes, bytes]]
 

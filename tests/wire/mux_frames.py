@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from reverseproxy.wire.mux import Credit, Data, Ended, Event, GoneAway, Mux, Opened, Pong, Reset
+from reverseproxy.wire.yamux.session import Credit, Data, Ended, Event, GoneAway, Mux, Opened, Pong, Reset
 
 DATA, UPDATE, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8

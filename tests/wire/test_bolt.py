@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import RpcHeaderError
-from reverseproxy.wire.bolt import Bolt, BoltFrame, Status, encode_headers, encode_request, encode_response
-from reverseproxy.wire.xprotocol import FrameDecoder, Kind
+from reverseproxy.wire.rpc.bolt import (
+    Bolt,
+    BoltFrame,
+    Status,
+    encode_headers,
+    encode_request,
+    encode_response,
+)
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
 from tests.wire.frames import cuts, decode_all, split
 
 # Written by hand from the description of the format.

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.wire.border}, and for what parsers make of it."""
+"""Tests for L{reverseproxy.wire.http.border}, and for what parsers make of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.border import ANY, FORWARDED, LOOKALIKE, MOSN, NOTHING, mark_of
-from reverseproxy.wire.http1 import SHAPE_AFTER, RequestHead, RequestParser
-from reverseproxy.wire.http1_headers import dropped_by, forbidden_in_trailers
-from reverseproxy.wire.http2_fields import parse_request
+from reverseproxy.wire.http.border import ANY, FORWARDED, LOOKALIKE, MOSN, NOTHING, mark_of
+from reverseproxy.wire.http1.fields import dropped_by, forbidden_in_trailers
+from reverseproxy.wire.http1.requests import SHAPE_AFTER, RequestHead, RequestParser
+from reverseproxy.wire.http2.fields import parse_request
 from tests.wire.http1_cases import get
 
 MARKS: dict[bytes, int] = {
@@ -110,7 +110,7 @@ class ParserTests(SynchronousTestCase):
                 self.assertLessEqual({b"a", b"b"}, set(names(head)))
 
     def test_what_http2_remembers_is_bounded(self) -> None:
-        from reverseproxy.wire import http2_fields
+        from reverseproxy.wire.http2 import fields as http2_fields
 
         pseudo = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a")]
         for number in range(3000):

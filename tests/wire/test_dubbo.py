@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import RpcHeaderError
-from reverseproxy.wire.dubbo import Dubbo, DubboFrame, decode_string, encode_frame, encode_string
-from reverseproxy.wire.xprotocol import FrameDecoder, Kind
+from reverseproxy.wire.rpc.dubbo import Dubbo, DubboFrame, decode_string, encode_frame, encode_string
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
 from tests.wire.frames import cuts, decode_all, split
 
 # Written by hand from the description of the format.

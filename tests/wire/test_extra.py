@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.wire.extra}."""
+"""Tests for L{reverseproxy.wire.mosn.extensions}."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.extra import (
+from reverseproxy.wire.mosn.extensions import (
     MAX_AGENT_LENGTH,
     MAX_METADATA_ENTRIES,
     MAX_MUX_ENTRIES,

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.wire.gojson}."""
+"""Tests for L{reverseproxy.wire.mosn.gojson}."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.gojson import (
+from reverseproxy.wire.mosn.gojson import (
     MAX_DEPTH,
     as_int64,
     as_object,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.grpc import encode_message, error_fields, error_trailers, is_grpc, status_of_http
+from reverseproxy.wire.http.grpc import encode_message, error_fields, error_trailers, is_grpc, status_of_http
 
 
 class IsGrpcTests(SynchronousTestCase):

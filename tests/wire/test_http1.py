@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.wire.http1} and L{reverseproxy.wire.http1_headers}."""
+"""Tests for L{reverseproxy.wire.http1.requests} and L{reverseproxy.wire.http1.fields}."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1 import (
+from reverseproxy.wire.http1.fields import (
+    MAX_LENGTH,
+    ForwardedBy,
+    chunk,
+    forbidden_in_trailers,
+    last_chunk,
+    response_head_bytes,
+    status_line,
+)
+from reverseproxy.wire.http1.parser import KINDS
+from reverseproxy.wire.http1.requests import (
     CHUNK_EXCESS,
     CHUNKED,
     END,
@@ -25,17 +35,7 @@ from reverseproxy.wire.http1 import (
     ResponseHead,
     ResponseParser,
 )
-from reverseproxy.wire.http1_headers import (
-    MAX_LENGTH,
-    ForwardedBy,
-    chunk,
-    forbidden_in_trailers,
-    last_chunk,
-    response_head_bytes,
-    status_line,
-)
-from reverseproxy.wire.http1_parser import KINDS
-from reverseproxy.wire.http1_shapes import MATTERING, request_shape, response_shape
+from reverseproxy.wire.http1.templates import MATTERING, request_shape, response_shape
 from tests import most
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
 

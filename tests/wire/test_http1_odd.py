@@ -1,4 +1,4 @@
-"""Responses that are not as they should be, and how they are read: L{reverseproxy.wire.http1_lenient}."""
+"""Responses that are not as they should be, and how they are read: L{reverseproxy.wire.http1.lenient}."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1 import CHUNK_EXCESS, END, SHAPE_AFTER, End, ResponseHead, ResponseParser
-from reverseproxy.wire.http1_chunks import ChunkDecoder
-from reverseproxy.wire.http1_codings import MAX_INFLATED, Inflater
-from reverseproxy.wire.http1_headers import chunk, last_chunk, response_head_bytes
-from reverseproxy.wire.http1_lenient import normalise
-from reverseproxy.wire.http1_response_chunks import MAX_LINE, ResponseChunks
+from reverseproxy.wire.http1.chunked import ChunkDecoder
+from reverseproxy.wire.http1.codings import MAX_INFLATED, Inflater
+from reverseproxy.wire.http1.fields import chunk, last_chunk, response_head_bytes
+from reverseproxy.wire.http1.lenient import normalise
+from reverseproxy.wire.http1.requests import CHUNK_EXCESS, END, SHAPE_AFTER, End, ResponseHead, ResponseParser
+from reverseproxy.wire.http1.response_chunked import MAX_LINE, ResponseChunks
 from tests import most
 from tests.wire.http1_cases import BAD_BODIES, ODD_RESPONSES, ODD_UNTIL_CLOSE, respond
 from tests.wire.test_http1 import CHUNKED_BODIES, cut, messages, pieces, simplify

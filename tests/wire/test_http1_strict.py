@@ -11,7 +11,7 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1 import RequestParser
+from reverseproxy.wire.http1.requests import RequestParser
 
 PLACE = b"?"
 """Stands for the byte in question."""

@@ -18,8 +18,8 @@ from hyperframe.frame import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import Http2Error, HttpError
-from reverseproxy.wire.http1 import CHUNKED, END, End, RequestHead, ResponseHead
-from reverseproxy.wire.http2 import (
+from reverseproxy.wire.http1.requests import CHUNKED, END, End, RequestHead, ResponseHead
+from reverseproxy.wire.http2.connection import (
     MAX_CONTINUATIONS,
     MAX_REPLIES,
     REMEMBERED_RESETS,
@@ -27,9 +27,9 @@ from reverseproxy.wire.http2 import (
     ClientConnection,
     ServerConnection,
 )
-from reverseproxy.wire.http2_events import GoAway, Http2Limits, PeerSettings, Pong, Reset
-from reverseproxy.wire.http2_frames import MAX_STREAM_ID, MAX_WINDOW, PREFACE, ErrorCode, Setting
-from reverseproxy.wire.http2_output import RESUME_BELOW, STREAM_BUFFER
+from reverseproxy.wire.http2.events import GoAway, Http2Limits, PeerSettings, Pong, Reset
+from reverseproxy.wire.http2.frames import MAX_STREAM_ID, MAX_WINDOW, PREFACE, ErrorCode, Setting
+from reverseproxy.wire.http2.outbound import RESUME_BELOW, STREAM_BUFFER
 from tests.wire.http2_frames import GET, OK, POST, Peer, client, outcome, raw, read_frames, server
 
 CALM = "connection ENHANCE_YOUR_CALM"

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.http2 import ClientConnection, ServerConnection
-from reverseproxy.wire.http2_events import Http2Limits
-from reverseproxy.wire.http2_frames import PREFACE
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
+from reverseproxy.wire.http2.events import Http2Limits
+from reverseproxy.wire.http2.frames import PREFACE
 from tests.wire.http2_frames import GET, OK, POST, Fields, Peer, client, outcome, raw, server
 
 Row = tuple[str, Callable[[Peer], Sequence[bytes]], str]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1 import CHUNKED, RequestHead, RequestParser, ResponseHead, ResponseParser
-from reverseproxy.wire.http1_headers import response_head_bytes
-from reverseproxy.wire.http2_fields import (
+from reverseproxy.wire.http1.fields import response_head_bytes
+from reverseproxy.wire.http1.requests import CHUNKED, RequestHead, RequestParser, ResponseHead, ResponseParser
+from reverseproxy.wire.http2.fields import (
     MAX_FIELDS,
     Malformed,
     list_size,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.http2_hpack import SIMPLE_BLOCK, TABLE_SIZE, FieldDecoder, FieldEncoder
+from reverseproxy.wire.http2.hpack import SIMPLE_BLOCK, TABLE_SIZE, FieldDecoder, FieldEncoder
 from tests import most
 from tests.wire.http2_frames import GET, Fields
 

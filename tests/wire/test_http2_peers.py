@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import Http2Error
-from reverseproxy.wire.http1 import End, RequestHead, ResponseHead
-from reverseproxy.wire.http2 import ClientConnection, ServerConnection
-from reverseproxy.wire.http2_events import Http2Limits, Reset
+from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
+from reverseproxy.wire.http2.events import Http2Limits, Reset
 from tests import most
 from tests.wire.http2_frames import GET, OK, POST
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.wire.http2_upgrades}."""
+"""Tests for L{reverseproxy.wire.http2.upgrades}."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1 import END, End, Event, RequestHead, RequestParser, ResponseHead
-from reverseproxy.wire.http1_headers import CHUNKED, chunk, last_chunk
-from reverseproxy.wire.http2 import ClientConnection, ServerConnection
-from reverseproxy.wire.http2_events import Http2Limits, Reset
-from reverseproxy.wire.http2_fields import (
+from reverseproxy.wire.http1.fields import CHUNKED, chunk, last_chunk
+from reverseproxy.wire.http1.requests import END, End, Event, RequestHead, RequestParser, ResponseHead
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
+from reverseproxy.wire.http2.events import Http2Limits, Reset
+from reverseproxy.wire.http2.fields import (
     Malformed,
     parse_request,
     parse_response,
     request_fields,
     response_fields,
 )
-from reverseproxy.wire.http2_frames import ErrorCode, Setting, settings
-from reverseproxy.wire.http2_upgrades import (
+from reverseproxy.wire.http2.frames import ErrorCode, Setting, settings
+from reverseproxy.wire.http2.upgrades import (
     ClientUpgrade,
     Content,
     Offer,

@@ -10,10 +10,10 @@ from hyperframe.frame import DataFrame, PingFrame, WindowUpdateFrame
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import Http2Error
-from reverseproxy.wire.http1 import RequestHead
-from reverseproxy.wire.http2 import ClientConnection, ServerConnection
-from reverseproxy.wire.http2_events import Http2Limits, Pong
-from reverseproxy.wire.http2_windows import PROBE
+from reverseproxy.wire.http1.requests import RequestHead
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
+from reverseproxy.wire.http2.events import Http2Limits, Pong
+from reverseproxy.wire.http2.windows import PROBE
 from reverseproxy.wire.window import PROBE_EVERY, Reserve
 from tests.wire.http2_frames import GET, OK, POST, Peer, client, read_frames, server
 from tests.wire.test_http2_peers import Theirs

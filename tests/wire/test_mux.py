@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import MuxError, NoMoreStreams, WireError
-from reverseproxy.wire.mux import (
+from reverseproxy.wire.window import TELL_EVERY, Reserve
+from reverseproxy.wire.yamux.frames import pack
+from reverseproxy.wire.yamux.session import (
     ACK_AFTER,
     INITIAL_WINDOW,
     LATE,
@@ -39,8 +41,6 @@ from reverseproxy.wire.mux import (
     Reset,
     Well,
 )
-from reverseproxy.wire.mux_frames import pack
-from reverseproxy.wire.window import TELL_EVERY, Reserve
 from tests.wire.mux_frames import (
     ACK,
     DATA,

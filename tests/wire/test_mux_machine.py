@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import NoMoreStreams
-from reverseproxy.wire.mux import (
+from reverseproxy.wire.window import RESERVE, Reserve
+from reverseproxy.wire.yamux.session import (
     INITIAL_WINDOW,
     MIN_WINDOW,
     SMALL_WINDOW,
@@ -42,7 +43,6 @@ from reverseproxy.wire.mux import (
     Pong,
     Reset,
 )
-from reverseproxy.wire.window import RESERVE, Reserve
 from tests import most
 from tests.wire.mux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, UPDATE, frames
 

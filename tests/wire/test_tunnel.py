@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.wire.tunnel}."""
+"""Tests for L{reverseproxy.wire.mosn.frames}."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import FrameError, FrameTooLarge
-from reverseproxy.wire.tunnel import (
+from reverseproxy.wire.mosn.frames import (
     HEADER_LENGTH,
     MAGIC,
     MAX_PAYLOAD,

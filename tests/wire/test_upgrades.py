@@ -1,10 +1,10 @@
-"""Tests for L{reverseproxy.wire.upgrades}."""
+"""Tests for L{reverseproxy.wire.http.upgrades}."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.upgrades import agrees, may_pass, passed_on
+from reverseproxy.wire.http.upgrades import agrees, may_pass, passed_on
 
 
 class OfferTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import RpcFrameError
-from reverseproxy.wire.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
 from tests.wire.frames import Tiny, cuts, decode_all, split, tiny
 
 

@@ -12,8 +12,8 @@ from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.testing import Recorder
 from reverseproxy.tunnel.handshake import Principal, Requester
-from reverseproxy.wire.bolt import encode_request, encode_response
-from reverseproxy.wire.tunnel import ConnectionInit, encode
+from reverseproxy.wire.mosn.frames import ConnectionInit, encode
+from reverseproxy.wire.rpc.bolt import encode_request, encode_response
 from reverseproxy.workers.borrowing import BorrowedHost, RelayedHost
 from tests.integration.configs import http_filter
 from tests.tunnel.logged import capture

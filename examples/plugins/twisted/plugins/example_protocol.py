@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from reverseproxy.errors import RpcFrameError, RpcHeaderError
 from reverseproxy.interfaces import IXProtocolPlugin
-from reverseproxy.wire.xprotocol import Frame, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind, XProtocol
 
 HEADER = struct.Struct(">2scBII")
 ID = struct.Struct(">I")

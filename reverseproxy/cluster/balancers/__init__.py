@@ -1,0 +1,1 @@
+"""Which host gets a request."""

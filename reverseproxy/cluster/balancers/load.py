@@ -1,0 +1,177 @@
+"""Load balancers that prefer the hosts with the least to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "LeastConnectionBalancer",
+    "LeastRequestBalancer",
+    "PeakEwmaBalancer",
+    "connection_load",
+    "request_load",
+]
+
+import random
+from collections.abc import Callable
+from operator import attrgetter
+
+from zope.interface import implementer
+
+from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.balancers.random_choice import RandomBalancer
+from reverseproxy.cluster.balancers.round_robin import BusyTurnsBalancer, ScaledTurnsBalancer
+from reverseproxy.cluster.host import clamp_weight
+from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
+
+
+class _DrawsOrTurns:
+    """
+    Hosts drawn at random if all weights are equal, else turns.
+
+    Every host is in both at any time, so that one of another weight may come
+    and go without anything being rebuilt.
+    """
+
+    def __init__(self, random: random.Random, choices: int, turns: ILoadBalancer) -> None:
+        """
+        @param choices: hosts drawn at random; at least one.
+        @param turns: where the weights are not equal.
+        """
+        self._choices = max(1, choices)
+        self._drawn = RandomBalancer(random)
+        self._turns = turns
+        self._weights: dict[IHost, int] = {}
+        self._counts: dict[int, int] = {}
+        """How many hosts there are of each weight."""
+
+    def add(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        if host in self._weights:
+            return
+        weight = self._weights[host] = clamp_weight(host.weight)
+        self._counts[weight] = self._counts.get(weight, 0) + 1
+        self._drawn.add(host)
+        self._turns.add(host)
+
+    def remove(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        weight = self._weights.pop(host, None)
+        if weight is None:
+            return
+        self._counts[weight] -= 1
+        if not self._counts[weight]:
+            del self._counts[weight]
+        self._drawn.remove(host)
+        self._turns.remove(host)
+
+    def suspend(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        self._drawn.suspend(host)
+        self._turns.suspend(host)
+
+    def resume(self, host: IHost) -> None:
+        """See L{ILoadBalancer}."""
+        self._drawn.resume(host)
+        self._turns.resume(host)
+
+
+@implementer(ILoadBalancer)
+class LeastRequestBalancer(_DrawsOrTurns):
+    """
+    LB_LEAST_REQUEST: hosts with fewer requests under way are preferred.
+
+    If all weights are equal: the least busy one of C{choices} hosts drawn at
+    random.  Else turns by weight, where a host's weight is divided by
+    C{(active + 1) ** bias} at each turn.
+    """
+
+    def __init__(self, random: random.Random, choices: int = 2, bias: float = 1.0) -> None:
+        """
+        @param choices: hosts drawn at random; at least one.
+        @param bias: how much requests under way count; 0 for not at all.
+        """
+        super().__init__(random, choices, BusyTurnsBalancer(max(0.0, bias)))
+
+    def pick(self, context: PickContext | None) -> IHost | None:
+        """See L{ILoadBalancer}."""
+        if len(self._counts) > 1:
+            return self._turns.pick(context)
+        return self._drawn.fewest_active(context, self._choices)
+
+
+def request_load(bias: float) -> Callable[[IHost], float]:
+    """
+    How requests under way stretch the time to a host's next turn.
+
+    @return: says C{(active + 1) ** bias} of a host.
+    """
+    exponent = max(0.0, bias)
+
+    def load(host: IHost) -> float:
+        scale: float = (host.active + 1) ** exponent
+        return scale
+
+    return load
+
+
+def connection_load(bias: float) -> Callable[[IHost], float]:
+    """
+    How connections stretch the time to a host's next turn.
+
+    @return: says C{(connections + 1) ** bias} of a host.
+    """
+    exponent = max(0.0, bias)
+
+    def load(host: IHost) -> float:
+        scale: float = (host.connections + 1) ** exponent
+        return scale
+
+    return load
+
+
+@implementer(ILoadBalancer)
+class LeastConnectionBalancer(_DrawsOrTurns):
+    """
+    LB_LEAST_CONNECTION: hosts with fewer connections are preferred.
+
+    As L{LeastRequestBalancer}, but connections count instead of requests.  A
+    reverse host has one connection, always: among those it is random.
+    """
+
+    def __init__(self, random: random.Random, choices: int = 2, bias: float = 1.0) -> None:
+        """
+        @param choices: hosts drawn at random; at least one.
+        @param bias: how much connections count; 0 for not at all.
+        """
+        super().__init__(random, choices, ScaledTurnsBalancer(connection_load(bias)))
+        self._cost: Callable[[IHost], float] = attrgetter("connections")
+
+    def pick(self, context: PickContext | None) -> IHost | None:
+        """See L{ILoadBalancer}."""
+        if len(self._counts) > 1:
+            return self._turns.pick(context)
+        return self._drawn.cheapest(context, self._choices, self._cost)
+
+
+@implementer(ILoadBalancer)
+class PeakEwmaBalancer(_DrawsOrTurns):
+    """
+    LB_PEAK_EWMA: hosts that answer quickly, have little to do and make few errors are preferred.
+
+    If all weights are equal: the one with the lowest score of C{choices} hosts
+    drawn at random.  Else turns by weight, where a host's weight is divided by
+    its score at each turn.  See L{LoadMeter.score} and L{LoadMeter.scale}.
+    """
+
+    def __init__(self, random: random.Random, meter: LoadMeter, choices: int = 2) -> None:
+        """
+        @param meter: keeps the scores; someone must tell it how requests went.
+        @param choices: hosts drawn at random; at least one.
+        """
+        super().__init__(random, choices, ScaledTurnsBalancer(meter.scale))
+        self._cost = meter.score
+
+    def pick(self, context: PickContext | None) -> IHost | None:
+        """See L{ILoadBalancer}."""
+        if len(self._counts) > 1:
+            return self._turns.pick(context)
+        return self._drawn.cheapest(context, self._choices, self._cost)

@@ -1,0 +1,188 @@
+"""
+Load balancers: which of the hosts that could take a request gets it.
+
+They work on sets of thousands of hosts that change all the time, so nothing is
+rebuilt when one comes or goes, and hosts that are busy cost nothing to skip.
+Randomness and time are handed in.
+
+Here is which of them a configuration means:
+
+    LB_RANDOM: L{RandomBalancer}
+    LB_ROUNDROBIN: L{RoundRobinBalancer}
+    LB_WEIGHTED_ROUNDROBIN: L{WeightedRoundRobinBalancer}
+    LB_LEAST_REQUEST: L{LeastRequestBalancer}
+    LB_LEAST_CONNECTION: L{LeastConnectionBalancer}
+    LB_PEAK_EWMA: L{PeakEwmaBalancer}
+    LB_MAGLEV: L{MaglevBalancer}
+    LB_REQUEST_ROUNDROBIN: L{RequestRoundRobinBalancer}
+
+With slow start, those that know weights always take turns by weight
+(L{ScaledTurnsBalancer}), as in MOSN.  With subsets, each has its own one.  With
+several workers, each balancer is a L{NearestBalancer} of two, but for
+LB_MAGLEV and LB_REQUEST_ROUNDROBIN, which leave no choice.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "LeastConnectionBalancer",
+    "LeastRequestBalancer",
+    "MaglevBalancer",
+    "NearestBalancer",
+    "PeakEwmaBalancer",
+    "RandomBalancer",
+    "RequestRoundRobinBalancer",
+    "RoundRobinBalancer",
+    "ScaledTurnsBalancer",
+    "SubsetBalancer",
+    "WeightedRoundRobinBalancer",
+    "is_settled",
+    "make_balancer",
+    "make_meter",
+]
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.cluster.balancers.consistent import MaglevBalancer
+from reverseproxy.cluster.balancers.load import (
+    LeastConnectionBalancer,
+    LeastRequestBalancer,
+    PeakEwmaBalancer,
+    connection_load,
+    request_load,
+)
+from reverseproxy.cluster.balancers.locality import NearestBalancer
+from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.balancers.random_choice import RandomBalancer
+from reverseproxy.cluster.balancers.round_robin import (
+    RequestRoundRobinBalancer,
+    RoundRobinBalancer,
+    ScaledTurnsBalancer,
+    WeightedRoundRobinBalancer,
+)
+from reverseproxy.cluster.balancers.slow_start import SlowStart
+from reverseproxy.cluster.balancers.subsets import SubsetBalancer
+from reverseproxy.interfaces import IHost, ILoadBalancer
+
+if TYPE_CHECKING:
+    from reverseproxy.config.models import ClusterConfig
+
+log = Logger()
+
+_T = TypeVar("_T")
+
+
+def make_meter(config: ClusterConfig, clock: IReactorTime) -> LoadMeter | None:
+    """Make what keeps the scores of a cluster's hosts, if its C{lb_type} goes by them."""
+    if config.lb_type != "LB_PEAK_EWMA":
+        return None
+    options = config.lbconfig
+    return LoadMeter(
+        clock,
+        config.connect_timeout + (config.idle_timeout or 0.0),
+        options.active_request_bias,
+        options.client_error_bias,
+        options.server_error_bias,
+    )
+
+
+def make_balancer(
+    config: ClusterConfig,
+    random: random.Random,
+    clock: IReactorTime | None = None,
+    meter: LoadMeter | None = None,
+    workers: int = 1,
+) -> ILoadBalancer:
+    """
+    Make the balancer that a cluster's C{lb_type} names, with its slow start and subsets.
+
+    An empty or unknown type is round robin, as in MOSN.
+
+    @param clock: tells the age of hosts, and how long subsets have been empty.
+    @param meter: as L{make_meter} makes it.
+    @param workers: how many workers share the cluster's agents.
+    @raise ValueError: if the configuration needs a clock or a meter, and there
+        is none.
+    """
+    make: Callable[[], ILoadBalancer] = partial(_make_one, config, random, clock, meter)
+    if workers > 1 and not is_settled(config):
+        make = partial(NearestBalancer, make, random.random, workers)
+    subsets = config.lb_subset_config
+    if not subsets.subset_selectors:
+        return make()
+    return SubsetBalancer(
+        make,
+        _needed(clock, config).seconds,
+        subsets.subset_selectors,
+        subsets.fall_back_policy,
+        subsets.default_subset,
+    )
+
+
+def is_settled(config: ClusterConfig) -> bool:
+    """Whether it is settled which host a request begins with, so that all workers must agree on it."""
+    return config.lb_type in ("LB_MAGLEV", "LB_REQUEST_ROUNDROBIN")
+
+
+def _make_one(
+    config: ClusterConfig, random: random.Random, clock: IReactorTime | None, meter: LoadMeter | None
+) -> ILoadBalancer:
+    kind, options = config.lb_type, config.lbconfig
+    choices, bias = options.choice_count, options.active_request_bias
+    warm_up = _warm_up(config, clock)
+    match kind:
+        case "LB_RANDOM":
+            return RandomBalancer(random)
+        case "LB_WEIGHTED_ROUNDROBIN":
+            return WeightedRoundRobinBalancer() if warm_up is None else ScaledTurnsBalancer(warm_up)
+        case "LB_LEAST_REQUEST":
+            if warm_up is not None:
+                return ScaledTurnsBalancer(warm_up, request_load(bias))
+            return LeastRequestBalancer(random, choices, bias)
+        case "LB_LEAST_CONNECTION":
+            if warm_up is not None:
+                return ScaledTurnsBalancer(warm_up, connection_load(bias))
+            return LeastConnectionBalancer(random, choices, bias)
+        case "LB_PEAK_EWMA":
+            meter = _needed(meter, config)
+            if warm_up is not None:
+                return ScaledTurnsBalancer(warm_up, meter.scale)
+            return PeakEwmaBalancer(random, meter, choices)
+        case "LB_MAGLEV":
+            return MaglevBalancer()
+        case "LB_REQUEST_ROUNDROBIN":
+            return RequestRoundRobinBalancer()
+        case "" | "LB_ROUNDROBIN":
+            return RoundRobinBalancer()
+    log.warn(
+        "cluster {cluster}: lb_type {kind} is not supported, hosts take turns",
+        cluster=config.name,
+        kind=kind,
+    )
+    return RoundRobinBalancer()
+
+
+def _warm_up(config: ClusterConfig, clock: IReactorTime | None) -> Callable[[IHost], float] | None:
+    """How slow start stretches the time to a host's next turn; L{None} where there is no slow start."""
+    options = config.slow_start
+    if not options.enabled:
+        return None
+    seconds = _needed(clock, config).seconds
+    factor = SlowStart(options.slow_start_duration, options.aggression, options.min_weight_percent).factor
+
+    def warm_up(host: IHost) -> float:
+        return 1.0 / factor(seconds() - host.healthy_since)
+
+    return warm_up
+
+
+def _needed(thing: _T | None, config: ClusterConfig) -> _T:
+    if thing is None:
+        raise ValueError(f"cluster {config.name}: this load balancer needs a clock or a meter")
+    return thing

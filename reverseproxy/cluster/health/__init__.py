@@ -1,0 +1,1 @@
+"""Which hosts can serve, by what is asked of them and by what they do."""

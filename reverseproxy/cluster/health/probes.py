@@ -1,0 +1,245 @@
+"""The health checks that are built in: by TCP, and by HTTP."""
+
+from __future__ import annotations
+
+__all__ = ["CHECKERS", "HttpChecker", "TcpChecker", "make_checker"]
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.addresses import is_unix
+from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.handover import IDetachable
+from reverseproxy.cluster.health.checks import IHealthChecker
+from reverseproxy.cluster.host import Host, ReverseHost
+from reverseproxy.cluster.room import response_limits
+from reverseproxy.errors import HttpError, ReverseProxyError
+from reverseproxy.wire.http1.requests import End, ResponseHead, ResponseParser
+
+if TYPE_CHECKING:
+    from reverseproxy.config.models import HealthCheckConfig, HttpCheckConfig
+
+_SAFE: Final = "/?&=%:@!$'()*+,;~-._"
+"""What stands for itself in the path of a request."""
+
+
+_HTTP1: Final = "Http1"
+"""What the protocol is called in L{Host.pools}."""
+
+
+class CheckFailed(ReverseProxyError):
+    """A host is not well."""
+
+
+@implementer(IHealthChecker)
+class TcpChecker:
+    """
+    A host is well if it can be connected to.
+
+    With the cluster's TLS, where it has any.  There is nothing to find out
+    about a reverse host: it is connected, or it is gone.
+    """
+
+    def wants(self, host: Host) -> bool:
+        """See L{IHealthChecker}."""
+        return not host.returns
+
+    def check(self, host: Host) -> Deferred[None]:
+        """See L{IHealthChecker}."""
+        probe = Protocol()
+        return host.connect_check(Building(lambda: probe)).addCallback(self._connected, probe)
+
+    def _connected(self, _: IProtocol, probe: Protocol) -> None:
+        transport: Any = probe.transport
+        transport.abortConnection()
+
+
+@implementer(IDetachable)
+class _HttpProbe(Protocol):
+    """
+    One request for health, and its answer.
+
+    @ivar verdict: fires when the answer has come.
+    """
+
+    transport: Any
+
+    def __init__(
+        self,
+        request: bytes,
+        head_request: bool,
+        judge: Callable[[int], bool],
+        keep: bool,
+        limits: tuple[int, int],
+    ) -> None:
+        """
+        @param judge: says of a status whether it is a good one.
+        @param keep: whether the connection is to be kept, and so read to the
+            end of the answer.
+        @param limits: what L{response_limits} says.
+        """
+        self.verdict: Deferred[None] = Deferred(self._cancelled)
+        self._request = request
+        self._judge = judge
+        self._keep = keep
+        self._parser = ResponseParser(*limits)
+        self._parser.expect(head_request)
+        self._head: ResponseHead | None = None
+        self._over = False
+        self._reusable = False
+
+    def connectionMade(self) -> None:
+        """Ask."""
+        self.transport.write(self._request)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take a part of the answer."""
+        self._take(self._parser.feed(data))
+
+    def _take(self, events: list[Any]) -> None:
+        for event in events:
+            if self._over:
+                return
+            if isinstance(event, HttpError):
+                self._end(CheckFailed(str(event)))
+            elif isinstance(event, End):
+                self._conclude()
+            elif isinstance(event, ResponseHead) and event.status >= 200:
+                self._head = event
+                if not self._keep:
+                    self._conclude()
+
+    def _conclude(self) -> None:
+        head = self._head
+        assert head is not None
+        self._reusable = self._keep and head.keep_alive and not self._parser.surplus
+        if self._judge(head.status):
+            self._end(None)
+        else:
+            self._end(CheckFailed(f"it has answered {head.status}"))
+
+    def _end(self, error: Exception | None) -> None:
+        self._over = True
+        if not self._keep:
+            self.transport.abortConnection()
+        if error is None:
+            self.verdict.callback(None)
+        else:
+            self.verdict.errback(error)
+
+    def _cancelled(self, verdict: Deferred[None]) -> None:
+        self._over = True
+        if not self._keep:
+            self.transport.abortConnection()
+
+    def detach(self) -> bool:
+        """See L{IDetachable}."""
+        return self._reusable
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The end of the connection may be that of the answer."""
+        if not self._over:
+            self._keep = False  # there is nothing to keep
+            self._take(self._parser.eof())
+        self._parser.close()
+
+
+@implementer(IHealthChecker)
+class HttpChecker:
+    """
+    A host is well if it answers a request as expected.
+
+    A reverse host is asked over its connection, which stays open if the answer
+    leaves it so; unless it speaks another protocol there, or the question is for
+    another port.
+    """
+
+    def __init__(self, config: HttpCheckConfig | None = None) -> None:
+        """
+        @param config: the request, and which answers are good; by default C{GET
+            /}, and all below 500.
+        """
+        method, path, domain = "GET", "/", ""
+        self._other_port = config is not None and config.port > 0
+        self._good: list[tuple[int, int]] = [(200, 499)]
+        if config is not None:
+            method = config.method or method
+            path = "/" + config.path.lstrip("/")
+            domain = config.domain
+            self._good = [(code.start, code.end) for code in config.codes] or [(200, 200)]
+        self._head_request = method == "HEAD"
+        self._line = f"{method} {quote(path, safe=_SAFE)} HTTP/1.1"
+        self._domain = domain
+
+    def wants(self, host: Host) -> bool:
+        """See L{IHealthChecker}."""
+        if not host.returns:
+            return True
+        if self._other_port or (host.single and host.relayed):
+            return False  # another worker has its only connection
+        return not host.single or not host.pools or _HTTP1 in host.pools
+
+    def check(self, host: Host) -> Deferred[None]:
+        """See L{IHealthChecker}."""
+        keep = host.single
+        probe = _HttpProbe(
+            self._request(host, keep), self._head_request, self._is_good, keep, response_limits(host)
+        )
+        asked: Deferred[Any] = host.connect_check(Building(lambda: probe))
+        asked.addCallback(lambda _: probe.verdict)
+        if isinstance(host, ReverseHost):
+            # The listener at the other end has taken its first request for what it speaks.
+            host.spoken = _HTTP1
+            asked.addBoth(self._give_back, host)
+        return asked
+
+    def _give_back(self, result: object, host: ReverseHost) -> object:
+        if not host.take_back():
+            host.close("its connection can't be used after a health check")
+        return result
+
+    def _is_good(self, status: int) -> bool:
+        return any(first <= status <= last for first, last in self._good)
+
+    def _request(self, host: Host, keep: bool) -> bytes:
+        name = self._domain or ("localhost" if is_unix(host.address) else host.address)
+        connection = "keep-alive" if keep else "close"
+        lines = (self._line, f"Host: {name}", "User-Agent: reverseproxy", f"Connection: {connection}", "", "")
+        return "\r\n".join(lines).encode("ascii", "replace")
+
+
+def _tcp(config: HealthCheckConfig) -> IHealthChecker:
+    return TcpChecker()
+
+
+def _http1(config: HealthCheckConfig) -> IHealthChecker:
+    return HttpChecker(config.check_config.http_check_config)
+
+
+CHECKERS: Final[Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]]] = MappingProxyType(
+    {"TCP": _tcp, "Http1": _http1}
+)
+"""How to make the checker of a protocol."""
+
+
+def make_checker(
+    config: HealthCheckConfig, more: Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]] = CHECKERS
+) -> IHealthChecker:
+    """
+    Make the checker that a configuration means.
+
+    A protocol that is not known is checked by TCP, as in MOSN.
+
+    @param more: makers of checkers for further protocols, which rooms above
+        know; they go first.
+    """
+    make = more.get(config.protocol) or CHECKERS.get(config.protocol, _tcp)
+    return make(config)

@@ -1,0 +1,203 @@
+"""
+Whether the hosts of a cluster can be reached, for an agent to tell its servers.
+
+Requests find that out: a connection that is refused shows it at once.  Where
+there are none, and no connection is open whose end would show it, a host is
+connected to now and then, and so is one that could not be reached.  Such a
+connection is closed again without a byte.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Reach"]
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.host import Fault, Host
+from reverseproxy.cluster.manager import IClusterTask
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.manager import Cluster
+
+log = Logger()
+
+AGAIN: Final = 0.5
+"""Seconds from one attempt to reach a host that can't be reached to the next one."""
+
+PROBE_TIMEOUT: Final = 3.0
+"""Seconds in which a host has to take a connection."""
+
+AT_ONCE: Final = 4
+"""Hosts of a cluster that are asked at one look."""
+
+_LOOKS: Final = 4
+"""Looks in the time that a host may be left unasked."""
+
+
+class _Probe(Protocol):
+    """A connection that is closed as soon as it is made."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """It could be made, and that is all."""
+        self.transport.loseConnection()
+
+
+@implementer(IClusterTask)
+class Reach:
+    """
+    Follows which hosts of one cluster can be reached.
+
+    Hosts count as reachable until something shows that they are not: when the
+    process starts, requests may be sooner to find that out than questions.
+    """
+
+    def __init__(self, cluster: Cluster, clock: IReactorTime, interval: float) -> None:
+        """
+        @param interval: seconds after which a host is asked of which nothing is
+            known; 0 for never, as long as it could be reached before.
+        """
+        self._cluster = cluster
+        self._clock = clock
+        self._interval = interval
+        self._down: set[Host] = set()
+        self._heard: dict[Host, float] = {}
+        self._probes: dict[Host, Deferred[Any]] = {}
+        self._watchers: list[Callable[[], object]] = []
+        self._timer: IDelayedCall | None = None
+        self._running = False
+        self._last = True
+        cluster.on_connect = self._noted
+
+    @property
+    def well(self) -> bool:
+        """Whether any host can be reached."""
+        return any(
+            host not in self._down and not host.faults & (Fault.CHECK | Fault.ORDERED)
+            for host in self._cluster.hosts.values()
+        )
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Call something whenever C{well} has changed."""
+        self._watchers.append(changed)
+
+    def want(self, interval: float) -> None:
+        """Ask as often as one more agent wants it; see the class."""
+        wanted = [each for each in (self._interval, interval) if each]
+        self._interval = min(wanted, default=0.0)
+
+    # IClusterTask
+
+    def start(self) -> None:
+        """Begin to look; see L{IClusterTask}."""
+        self._running = True
+        for host in self._cluster.hosts.values():
+            self.joined(host)
+        self._plan()
+
+    def stop(self) -> None:
+        """Ask no more; see L{IClusterTask}."""
+        self._running = False
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        for probe in list(self._probes.values()):
+            probe.cancel()
+
+    def joined(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+        if self._running:
+            self._heard[host] = self._clock.seconds()
+            self._changed()
+
+    def left(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+        self._down.discard(host)
+        self._heard.pop(host, None)
+        probe = self._probes.pop(host, None)
+        if probe is not None:
+            probe.cancel()
+        self._changed()
+
+    # looking
+
+    def _plan(self) -> None:
+        self._timer = self._clock.callLater((self._interval or _LOOKS * AGAIN) / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._plan()
+        now = self._clock.seconds()
+        for host in self._due(now):
+            self._probe(host)
+        self._changed()
+
+    def _due(self, now: float) -> list[Host]:
+        """Hosts that are to be asked now."""
+        due = [host for host in self._down if now - self._heard.get(host, 0.0) >= AGAIN * 0.9]
+        hosts = [host for host in self._cluster.hosts.values() if not host.returns and host not in self._down]
+        patience = self._interval * (_LOOKS - 1) / _LOOKS * 0.99
+        if self._interval and not any(
+            host.connections or now - self._heard.get(host, 0.0) < patience for host in hosts
+        ):
+            hosts.sort(key=lambda host: self._heard.get(host, 0.0))
+            due += hosts[:AT_ONCE]
+        return due
+
+    def _probe(self, host: Host) -> None:
+        if host in self._probes:
+            return
+        connecting: Deferred[Any] = host.connect(Building(_Probe))
+        connecting.addTimeout(PROBE_TIMEOUT, self._clock)
+        self._probes[host] = connecting
+        connecting.addCallbacks(partial(self._reached, host), partial(self._not_reached, host))
+
+    def _reached(self, host: Host, _: object) -> None:
+        self._probes.pop(host, None)
+        self._note(host, True, "")
+
+    def _not_reached(self, host: Host, reason: Failure) -> None:
+        if self._probes.pop(host, None) is not None and not (
+            reason.check(CancelledError) and not self._running
+        ):
+            self._note(host, False, reason.getErrorMessage())
+
+    def _noted(self, host: Host, outcome: Outcome) -> None:
+        """A request had to connect to a host."""
+        if host.returns:
+            return
+        reached = outcome is Outcome.CONNECTED
+        fresh = not reached and host not in self._down
+        self._note(host, reached, "a request could not be sent to it")
+        if fresh and self._running:
+            self._probe(host)
+
+    def _note(self, host: Host, reached: bool, reason: str) -> None:
+        if host.cluster is not self._cluster:
+            return
+        self._heard[host] = self._clock.seconds()
+        if reached and host in self._down:
+            self._down.discard(host)
+            self._cluster.wellness.said(host, True)
+        elif not reached and host not in self._down:
+            self._down.add(host)
+            self._cluster.wellness.said(host, False, reason)
+        self._changed()
+
+    def _changed(self) -> None:
+        now = self.well
+        if now is not self._last:
+            self._last = now
+            for changed in list(self._watchers):
+                changed()

@@ -1,0 +1,159 @@
+"""
+Hosts whose agents say that they can't reach their service, or say nothing any more.
+
+An agent of ours says so on its connection, or in its answer to a request that
+it could not send on.  That one says nothing is found out elsewhere
+(L{reverseproxy.cluster.health.stalls}).  As long as others are well, they are given all requests.
+When none is, all of them are: an agent tries again with each request, and
+whoever asks shall hear from it what is wrong.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DOUBT", "Wellness"]
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from reverseproxy.cluster.host import Fault, Host
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.manager import Cluster
+
+DOUBT: Final = 1.0
+"""
+Seconds for which a host is left out because of an answer.
+
+It is asked again then, with a request that goes elsewhere if that was too soon.
+"""
+
+MOST_KIN: Final = 1024
+"""Hosts of one agent that are left out together."""
+
+
+class Wellness:
+    """
+    Leaves hosts of one cluster out whose agents can't reach their service.
+
+    @ivar unwell: these hosts, with why, whether they are left out or not.
+    @ivar stalled: those among them from which nothing comes, with more of that.
+    @ivar on_said: called with each member of which an agent has said on its
+        connection how it is.
+    """
+
+    on_said: Callable[[Host], object] | None = None
+
+    def __init__(self, cluster: Cluster, clock: IReactorTime) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._doubts: dict[Host, IDelayedCall] = {}
+        self._settling = False
+        self.unwell: dict[Host, str] = {}
+        self.stalled: dict[Host, str] = {}
+
+    def is_well(self, host: Host) -> bool:
+        """Whether the agent of a host says that it is well, and goes on talking."""
+        return host.well and host not in self.stalled
+
+    def stall(self, host: Host, reason: str) -> None:
+        """
+        Nothing comes from a host, or something does again.
+
+        @param reason: empty if it does.
+        """
+        if host.cluster is not self._cluster or bool(reason) is (host in self.stalled):
+            return
+        if reason:
+            self.stalled[host] = reason
+            self.unwell[host] = reason
+            self.settle()
+        else:
+            del self.stalled[host]
+            self._recover(host, "something comes from it again")
+        if self.on_said is not None:
+            self.on_said(host)
+
+    def said(self, host: Host, well: bool, reason: str = "its agent can't reach its service") -> None:
+        """
+        An agent has said how its service is; that holds until it says otherwise.
+
+        @param host: may not be a member yet, or any more.
+        """
+        changed = host.well is not well
+        host.well = well
+        if host.cluster is not self._cluster:
+            return
+        self._end_doubt(host)
+        if well:
+            self._recover(host, "its agent can reach its service again")
+        else:
+            self.unwell[host] = reason
+            self.settle()
+        if changed and self.on_said is not None:
+            self.on_said(host)
+
+    def doubt(self, host: Host) -> None:
+        """A request was not sent on, as the agent can't reach its service: its hosts rest for L{DOUBT}."""
+        for each in list(islice(host.kin, MOST_KIN)) or [host]:
+            if each.cluster is self._cluster and each.well and each not in self._doubts:
+                self._doubts[each] = self._clock.callLater(DOUBT, self._try_again, each)
+                self.unwell[each] = "its agent could not reach its service"
+        self.settle()
+
+    def _try_again(self, host: Host) -> None:
+        del self._doubts[host]
+        self._recover(host, "tried again, as its agent may reach its service now")
+
+    def _end_doubt(self, host: Host) -> None:
+        doubt = self._doubts.pop(host, None)
+        if doubt is not None:
+            doubt.cancel()
+
+    def _recover(self, host: Host, reason: str) -> None:
+        if host in self.stalled or not host.well or host in self._doubts:
+            return
+        if self.unwell.pop(host, None) is not None:
+            self._cluster.set_health(host, True, reason, Fault.SERVICE)
+            self.settle()
+
+    def joined(self, host: Host) -> None:
+        """A host has become a member."""
+        if not host.well:
+            self.unwell[host] = "its agent can't reach its service"
+        if self.unwell:
+            self.settle()
+
+    def forget(self, host: Host) -> None:
+        """A host has left the cluster."""
+        self._end_doubt(host)
+        self.stalled.pop(host, None)
+        if self.unwell.pop(host, None) is not None:
+            host.faults &= ~Fault.SERVICE
+            host.healthy = not host.faults  # it may be taken in again
+
+    def settle(self) -> None:
+        """Leave those that are unwell out if others are well, and let them in if none is."""
+        if not self.unwell or self._settling:
+            return
+        self._settling = True
+        try:
+            # What is done here may wake requests, which may find out more.
+            for _ in range(4):
+                cluster = self._cluster
+                others = cluster.healthy > sum(host.healthy for host in self.unwell)
+                changed = [
+                    (host, reason)
+                    for host, reason in self.unwell.items()
+                    if bool(host.faults & Fault.SERVICE) is not others
+                ]
+                if not changed:
+                    return
+                for host, reason in changed:
+                    if host in self.unwell:
+                        reason = reason if others else f"{reason}, but no other host is well"
+                        cluster.set_health(host, not others, reason, Fault.SERVICE)
+        finally:
+            self._settling = False

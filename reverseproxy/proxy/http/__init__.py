@@ -1,0 +1,1 @@
+"""HTTP on an accepted connection, and towards hosts."""

@@ -1,0 +1,398 @@
+"""
+From a cluster to a connection that carries a request, in as many attempts as that may take.
+
+What every kind of exchange has in common, whatever it carries: it takes a host,
+waiting for one if all are busy; gets a connection to it from the pool of the
+protocol it speaks; tries another host if that fails; and gives back what it
+has taken.
+
+    NEW: nothing is decided
+    WAITING: for a host, or for a connection to it
+    ACTIVE: a connection carries the request
+    DONE: answered, failed or cancelled
+
+The host that the cluster gave is kept in one place, and given back by the one
+method that empties it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Attempts", "Phase"]
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.manager import SPARED_WAIT
+from reverseproxy.errors import NoHealthyHost, PickFailed, QueueFull, QueueTimeout
+from reverseproxy.interfaces import PickContext
+from reverseproxy.proxy.pools import pool_of
+from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
+from reverseproxy.wire.http.unsent import Unsent
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.proxy.pools import IUpstreamPool
+
+log = Logger(__name__)  # which a compiled module can not find out by itself
+
+
+MOST_FORGIVEN: Final = 16
+"""Attempts of a request that don't count, at the most."""
+
+
+class Phase(IntEnum):
+    """How far a request has come; see the module's text."""
+
+    NEW = 0
+    WAITING = 1
+    ACTIVE = 2
+    DONE = 3
+
+
+NEW, WAITING, ACTIVE, DONE = Phase
+
+
+class Attempts:
+    """
+    Base of an exchange.
+
+    A subclass calls L{_acquire} once C{cluster} and C{protocol} are known, and
+    says what to do with a connection (L{_send}) and without one (L{fail}).
+
+    @ivar protocol: what is spoken to hosts: the key of their pools in
+        L{Host.pools}.
+    @ivar cluster: the cluster of the route.
+    @ivar host: the last host that was picked, for logs.
+    @ivar retry: when to try again.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_clock",
+        "_context",
+        "_forgiven",
+        "_fresh",
+        "_lease",
+        "_pause",
+        "_pending",
+        "_phase",
+        "_retrying",
+        "cluster",
+        "host",
+        "protocol",
+        "retry",
+    )
+
+    cluster: Cluster | None
+    host: Host | None
+    retry: RetryPolicy
+    _phase: Phase
+    _lease: Host | None  # what is to be given back to the cluster
+    _pending: Deferred[Any] | None
+    _context: PickContext | None
+    _attempts: int
+    _forgiven: int  # attempts that don't count
+    _fresh: bool  # an idle connection will not do
+    _pause: IDelayedCall | None  # between two attempts
+    _retrying: bool  # this attempt counts as a retry of the cluster
+
+    def __init__(self, clock: IReactorTime, protocol: str) -> None:
+        # One after the other, and not with their types: this runs for every request.
+        self.protocol = protocol
+        self._clock = clock
+        self._phase = NEW
+        self._attempts = self._forgiven = 0
+        self.cluster = self.host = self._lease = self._pending = self._context = self._pause = None
+        self._fresh = self._retrying = False
+        self.retry = DEFAULT_RETRY
+
+    # what a subclass does
+
+    def fail(self, status: int, reason: str) -> None:
+        """Answer with an error: no host could be had, for this reason."""
+        raise NotImplementedError
+
+    def _send(self, client: Any) -> None:
+        """Use a connection; the phase is the subclass's to change."""
+        raise NotImplementedError
+
+    def _connecting(self) -> None:
+        """A connection is being made, which takes time."""
+
+    def _make_pool(self, host: Host, idle_timeout: float | None) -> IUpstreamPool:
+        """Make the pool of connections to a host, which has none yet for what is spoken to it."""
+        return pool_of(self.protocol, host, self._clock, idle_timeout)
+
+    # what a subclass uses
+
+    def _note_lateness(self, settings: Any, peer: str, reason: str, key: str, level: Any) -> None:
+        """
+        Log that a time is over.
+
+        @param settings: of the C{proxy} filter.
+        @param peer: the client's address.
+        @param key: what to change in the configuration.
+        @param level: one of L{LogLevel}.
+        """
+        complaints = settings.complaints
+        if complaints.allow():
+            log.emit(
+                level,
+                "{listener}: a request of {peer} to cluster {cluster}, host {host}: {reason}; see {key}"
+                " ({suppressed} such lines left out before)",
+                listener=settings.listener,
+                peer=peer,
+                cluster="" if self.cluster is None else self.cluster.name,
+                host="none" if self.host is None else self.host.address,
+                reason=reason,
+                key=key,
+                suppressed=complaints.suppressed,
+            )
+
+    def _acquire(self) -> None:
+        """Take a host, now or when one has become free."""
+        cluster = self.cluster
+        assert cluster is not None
+        self._phase = WAITING
+        self._attempts += 1
+        try:
+            while (host := cluster.acquire(self._context)) is not None:
+                if not host.single or self._suits(host):
+                    self._connect(host)
+                    return
+                self._pass(host)
+        except PickFailed as error:
+            if self._lift(error):
+                self._acquire()
+            else:
+                self.fail(error.status, str(error))
+            return
+        timeout = cluster.config.connect_timeout
+        if self._context is not None and self._context.spared:
+            timeout = min(timeout, SPARED_WAIT)
+        pending = self._pending = cluster.wait(self._context, timeout)
+        pending.addCallbacks(self._acquired, self._not_acquired)
+
+    def _suits(self, host: Host) -> bool:
+        """
+        Look whether a host speaks our protocol.
+
+        A reverse connection speaks the protocol of its first request for as long
+        as it lives: the listener that hosts it has decided on one by then.
+        """
+        if not host.single:
+            return True
+        return (not host.pools or self.protocol in host.pools) and host.spoken in ("", self.protocol)
+
+    def _pass(self, host: Host) -> None:
+        """Give back a host that speaks another protocol, and ask for it no more."""
+        self._avoid(host)
+        assert self.cluster is not None
+        self.cluster.release(host)
+
+    def _avoid(self, host: Host) -> None:
+        """Don't take this host again for this request."""
+        if self._context is None:
+            self._context = PickContext()
+        self._context.tried.add(host)
+
+    def _shun(self, host: Host) -> None:
+        """Don't take this host again, which has failed, and neither others that may fail like it."""
+        if self._context is None:
+            self._context = PickContext()
+        assert self.cluster is not None
+        self.cluster.shun(host, self._context)
+
+    def _postpone(self, host: Host) -> None:
+        """Take this host, which has failed, again only if there is no other."""
+        self._shun(host)
+        if host.usable():
+            context = self._context
+            assert context is not None
+            context.tried.discard(host)
+            context.spare((host,))
+
+    def _forgive(self) -> None:
+        """
+        Don't count an attempt in which nothing was sent, as others may be many.
+
+        An agent's connections come and go together, and what one of them could
+        not do says nothing of others'.
+        """
+        if self._forgiven < MOST_FORGIVEN:
+            self._forgiven += 1
+            self._attempts -= 1
+
+    def _has_others(self, host: Host, why: Unsent) -> bool:
+        """
+        Take note that an agent has not sent the request on.
+
+        @return: whether there are hosts of others that may do so.
+        """
+        cluster = self.cluster
+        assert cluster is not None
+        if self._context is None:
+            self._context = PickContext()
+        cluster.disown(host, self._context)
+        if why is Unsent.SERVICE:
+            cluster.wellness.doubt(host)
+        self._forgive()
+        return cluster.has_others(self._context)
+
+    def _lift(self, error: BaseException | None) -> bool:
+        """Ask whether there is another host after all, although it may fail like one that has."""
+        if (
+            not isinstance(error, NoHealthyHost | QueueTimeout)
+            or self._context is None
+            or not self._context.lift()
+        ):
+            return False
+        self._attempts -= 1
+        return True
+
+    def _release(self) -> None:
+        """Give the host back to the cluster: exactly once for each time it was taken."""
+        if self._retrying:
+            self._retrying = False
+            assert self.cluster is not None
+            self.cluster.end_retry()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            assert self.cluster is not None
+            self.cluster.release(lease)
+
+    def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
+        """
+        Ask for another attempt, which is limited by the route and by the cluster.
+
+        If the answer is yes, L{_next_attempt} must follow.
+
+        @param outcome: see L{should_retry}, as for the others.
+        """
+        cluster = self.cluster
+        assert cluster is not None
+        if not should_retry(self.retry, self._attempts, outcome, unsent, idempotent):
+            return False
+        if not self._retrying:
+            self._retrying = cluster.try_retry()
+        return self._retrying
+
+    def _next_attempt(self, at_once: bool) -> None:
+        """
+        Begin another attempt.
+
+        @param at_once: whether there is another host, or a new connection, so
+            that there is nothing to wait for.
+        """
+        retrying, self._retrying = self._retrying, False
+        self._release()
+        self._retrying = retrying
+        self._phase = WAITING
+        if at_once:
+            self._acquire()
+        else:
+            self._pause = self._clock.callLater(RETRY_PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._acquire()
+
+    def _give_up(self) -> None:
+        """Let go of whatever is under way before there is a connection."""
+        self._phase = DONE
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.cancel()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+        self._release()
+
+    # on the way
+
+    def _acquired(self, host: Host) -> None:
+        self._pending = None
+        if self._phase == WAITING and self._suits(host):
+            self._connect(host)
+        elif self._phase == WAITING:
+            self._pass(host)
+            self._attempts -= 1
+            self._acquire()
+        elif self.cluster is not None:
+            self.cluster.release(host)
+
+    def _not_acquired(self, reason: Failure) -> None:
+        self._pending = None
+        error = reason.value
+        if self._phase == WAITING and self._lift(error):
+            self._acquire()
+        elif self._phase == WAITING:
+            self.fail(error.status if isinstance(error, PickFailed) else 502, str(error))
+
+    def _connect(self, host: Host) -> None:
+        self._lease = self.host = host
+        cluster = self.cluster
+        assert cluster is not None
+        pool: Any = host.pools.get(self.protocol) or self._make_pool(host, cluster.config.idle_timeout)
+        client = None if self._fresh else pool.take()
+        if client is not None:
+            self._send(client)
+            return
+        pending = self._pending = pool.connect()
+        pending.addCallbacks(self._connected, self._not_connected)
+        if self._pending is not None:
+            self._connecting()
+
+    def _connected(self, client: Any) -> None:
+        self._pending = None
+        if self._phase != WAITING:
+            client.finish(True)  # cancelled meanwhile; another request will be glad of it
+            self._release()
+        elif client.closed:
+            self._try_another("the connection was lost at once")
+        else:
+            assert self.cluster is not None
+            assert self.host is not None
+            self.cluster.report(self.host, Outcome.CONNECTED)
+            self._send(client)
+
+    def _not_connected(self, reason: Failure) -> None:
+        self._pending = None
+        if self._phase == WAITING and isinstance(reason.value, QueueFull):
+            self._release()
+            self.fail(reason.value.status, str(reason.value))
+        elif self._phase == WAITING:
+            self._try_another(reason.getErrorMessage())
+        else:
+            self._release()
+
+    def _try_another(self, reason: str) -> None:
+        """The host could not be reached; nothing has been sent."""
+        host, cluster = self.host, self.cluster
+        assert host is not None
+        assert cluster is not None
+        if cluster.complaints.allow():
+            log.warn(
+                "cluster {cluster}: host {host} can't be reached: {reason}"
+                " ({suppressed} such lines left out before)",
+                cluster=cluster.name,
+                host=host.address,
+                reason=reason,
+                suppressed=cluster.complaints.suppressed,
+            )
+        cluster.report(host, Outcome.UNREACHABLE)
+        self._shun(host)
+        if host.returns:
+            self._forgive()
+        if self._may_try_again(Cause.UNREACHABLE, True, True):
+            self._next_attempt(True)
+        else:
+            self._release()
+            self.fail(502, f"{self._attempts} hosts of cluster {cluster.name} could not be reached")

@@ -1,0 +1,863 @@
+"""
+The downstream side of HTTP/1: one client connection, its requests in order.
+
+L{Http1Proxy} parses what the client sends and gives each request to an
+L{Exchange}, one at a time.  What comes behind the current request stays queued,
+and the connection is not read while something is queued, so that a client gets
+no more of our memory than one read.
+
+Each connection has one timer.  It is not moved for each request: it looks at
+the deadline when it fires, and is set again if that lies ahead still.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Http1Proxy", "Http1Settings"]
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from random import random
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.addresses import is_unix
+from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
+from reverseproxy.config.models import Http1Options, Http2Options
+from reverseproxy.crowd import crowd_address
+from reverseproxy.errors import HttpError
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IGate
+from reverseproxy.logs import Throttle
+from reverseproxy.metrics import RequestTally
+from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
+from reverseproxy.proxy.filters import FilterChain
+from reverseproxy.proxy.http.deadlines import LOOKS
+from reverseproxy.proxy.http.discretion import Discretion
+from reverseproxy.proxy.http.exchange import Exchange
+from reverseproxy.proxy.http.http1_switch import IUpgraded, Switchable, switch
+from reverseproxy.proxy.http.trust import NOBODY, Trust
+from reverseproxy.proxy.http.upgraded import Upgraded
+from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
+from reverseproxy.refused import REFUSED
+from reverseproxy.routing import Router
+from reverseproxy.sockets import heed_reset
+from reverseproxy.transport import keep_back
+from reverseproxy.transport.backlog import Backlog, backlog_of
+from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
+from reverseproxy.wire.http.unsent import UNSENT_FIELD
+from reverseproxy.wire.http1.fields import ForwardedBy, last_chunk, response_head_bytes, status_line
+from reverseproxy.wire.http1.requests import END, End, Event, RequestHead, RequestParser, ResponseHead
+
+log = Logger()
+
+HEAD_TIMEOUT = 60.0
+"""Seconds from the first byte of a request to the end of its head."""
+
+DEFAULT_HEAD_SIZE = 8192
+"""Bytes of a request head where the configuration says 0, as in MOSN."""
+
+LINGER_BYTES = 16 * 1024 * 1024
+"""
+Bytes of an unwanted request that are read and dropped after the last response.
+
+A connection that is closed with unread bytes is reset, and the reset may destroy
+the response on its way to the client.
+"""
+
+# What the deadline of a connection is for.
+_IDLE, _HEAD, _EXCHANGE, _CLOSE = range(4)
+
+HELD_LIMIT = 65536
+"""Bytes kept behind a request to switch protocols; reading pauses beyond them."""
+
+
+LOG_RATE = 10.0
+"""Lines about bad requests to one listener, in each second."""
+
+LOG_BURST = 50
+"""How many of them may come at once."""
+
+MISS_RATE = 0.2
+"""Lines about requests for hosts that there are not, in each second: strangers try many."""
+
+MISS_BURST = 10
+"""How many of them may come at once."""
+
+STRIP_RATE = 1 / 3600
+"""Lines about fields of requests that were dropped, in each second: a file that lacks a key is worth one."""
+
+
+_HTTP2_HEAD_SIZE = Http2Options().max_header_list_size
+
+
+def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
+    """
+    Say what heads clients may send.
+
+    @param reverse: whether the client is a tunnel server, which adds something
+        to what it has taken, perhaps in HTTP/2, within limits of its own.
+    @return: the most bytes, and the most fields.
+    """
+    size, fields = options.max_header_size or DEFAULT_HEAD_SIZE, options.max_headers_count
+    if not reverse:
+        return size, fields
+    if "max_header_size" not in options.model_fields_set:
+        size = _HTTP2_HEAD_SIZE
+    return size + HEAD_ROOM, fields + FIELD_ROOM
+
+
+@dataclass(frozen=True, slots=True)
+class Http1Settings:
+    """
+    What all connections of one C{proxy} filter share.
+
+    @ivar listener: the listener's name, for logs.
+    @ivar router: decides on each request.
+    @ivar clusters: where routes lead to.
+    @ivar options: limits and habits of HTTP/1.
+    @ivar http2: limits and habits of HTTP/2.
+    @ivar filters: what each request goes through; L{None} for nothing.
+    @ivar idle_timeout: seconds without a request after which a connection is
+        closed; L{None} for never.
+    @ivar access_log: called with each exchange that has ended.
+    @ivar tally: counts the exchanges; L{None} if nobody asks.
+    @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
+    @ivar head_timeout: seconds for the head of a request to come.
+    @ivar linger: seconds that a closing connection may take once the client has
+        taken everything.
+    @ivar stream_idle: seconds without a byte in either direction after which a
+        request is broken off, if its route does not say; infinity for never.
+    @ivar session_idle: the same for what an upgraded request carries; L{None} for
+        never.
+    @ivar request_time: seconds for all of a request to come; infinity for any time.
+    @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
+        the route does not say.
+    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
+    @ivar trust: whom to believe what requests say of themselves.
+    @ivar sni_check: C{"demands"}, C{"always"} or C{"never"}: which requests may not name another
+        host than the handshake of their connection.
+    @ivar error_details: whether clients are told what goes wrong behind us.
+    @ivar complaints: bounds the lines about bad requests.
+    @ivar look_period: seconds from one look at a request to the next.
+    @ivar misses: bounds the lines about requests that no virtual host takes.
+    @ivar discretion: decides what clients are told of errors.
+    @ivar strips: bounds the lines about fields that were dropped.
+    """
+
+    listener: str
+    router: Router
+    clusters: ClusterManager
+    clock: IReactorTime
+    options: Http1Options = field(default_factory=Http1Options)
+    http2: Http2Options = field(default_factory=Http2Options)
+    filters: FilterChain | None = None
+    idle_timeout: float | None = None
+    access_log: Callable[[AccessRecord], None] | None = None
+    tally: RequestTally | None = None
+    abort_on_half_close: bool = False
+    head_timeout: float = HEAD_TIMEOUT
+    linger: float = LINGER
+    random: Callable[[], float] = random
+    stream_idle: float = STALL
+    request_time: float = inf
+    session_idle: float | None = None
+    timeout_to_end: bool = False
+    trust: Trust = NOBODY
+    sni_check: str = "demands"
+    error_details: bool = False
+    complaints: Throttle = field(init=False, compare=False)
+    look_period: float = field(init=False, compare=False)
+    misses: Throttle = field(init=False, compare=False)
+    strips: Throttle = field(init=False, compare=False)
+    discretion: Discretion = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "look_period", min(self.stream_idle / LOOKS, self.request_time))
+        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
+        object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
+        object.__setattr__(self, "strips", Throttle(self.clock, STRIP_RATE))
+        discretion = Discretion(self.listener, self.clock, self.random, self.error_details)
+        object.__setattr__(self, "discretion", discretion)
+
+    def gate_of(self, info: ConnectionInfo) -> IGate | None:
+        """Find what decides whether requests may come over a connection; L{None} if all may."""
+        gate = info.gate
+        if gate is None or self.sni_check == "never":
+            return None
+        return gate if self.sni_check == "always" or gate.differs else None
+
+
+def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool:
+    """
+    Say whether a response of known length is to go out in chunks, for its trailers.
+
+    If they have come, there is no question.  Else the length is worth more, if
+    they are neither announced nor asked for.
+
+    @param last: the last that has come of the response.
+    """
+    if type(last) is End:
+        return bool(last.trailers)
+    return request.wants_trailers or head.lookup("trailer") is not None
+
+
+@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
+class Http1Proxy(Switchable, Counted):
+    """
+    One client connection: the L{IDownstream} of one exchange after the other.
+
+    @ivar default_host: the Host of a request that names none: the address that
+        it was sent to.
+    @ivar draining: whether the next response is the last one.
+    @ivar gate: see L{reverseproxy.proxy.http.exchange.IDownstream}.
+    @ivar full: whether the transport holds as much of a response as it should.
+    @ivar max_request_body_size: see L{reverseproxy.proxy.http.exchange.IDownstream}.
+    """
+
+    protocol = "Http1"
+
+    def __init__(self, settings: Http1Settings, info: ConnectionInfo) -> None:
+        self.settings = settings
+        self.info = info
+        self.draining = False
+        self._parting = False  # one of the next responses is the last one
+        self._eof = False  # the client sends no more
+        self.full = False
+        self._keep_alive = True  # behind the current response
+        self._chunked = False  # the body of the current response goes out in chunks of ours
+        self._passing = False  # most of the body of a request goes to its host unseen
+        options = settings.options
+        self.max_request_body_size = options.max_request_body_size
+        self.gate = settings.gate_of(info)
+        self.forwarded_by: ForwardedBy | None = None
+        if options.via or options.x_forwarded != "off":
+            self.forwarded_by = ForwardedBy(
+                options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
+            )
+        self.default_host = b"localhost" if is_unix(info.local) else info.local.encode("ascii")
+        self._clock = settings.clock
+        self._parser = RequestParser(*head_limits(options, info.reverse), settings.trust.foreign(info))
+        self._exchange: Exchange | None = None
+        self._events: deque[Event] = deque()
+        self._running = False
+        self._reading = True
+        self._closing = False
+        self._lost = False
+        self._unwanted = 0
+        self._timer: IDelayedCall | None = None
+        self._timer_at = inf
+        self._deadline = inf
+        self._awaited = _IDLE
+        self._tunnel: tuple[Exchange, IUpgraded] | None = None
+        self._session: Upgraded | None = None
+        self._last: LastBytes | None = None  # of what was written when nothing is under way
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request or session is under way."""
+        return (
+            self._exchange is not None
+            or self._tunnel is not None
+            or bool(self._events)
+            or self._parser.in_head
+            or (self._closing and not self._lost)
+        )
+
+    @property
+    def expendable(self) -> bool:
+        """See L{IExpendable}."""
+        return self._exchange is None and self._tunnel is None and not self._events
+
+    def drain(self) -> None:
+        """See L{IDrainable}."""
+        if self.busy:
+            self.draining = self._parting = True
+        elif not self.info.reverse:
+            self.draining = self._parting = True
+            self._close(linger=True)
+
+    # the connection
+
+    def connectionMade(self) -> None:
+        """Wait for the first request."""
+        self.transport.registerProducer(self, True)
+        self._set_idle_deadline(self._clock.seconds())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if self._closing:
+            self._drop(data)
+            return
+        try:
+            found = self._parser.feed_one(data)
+        except Exception:
+            found = [self._parser_failed()]
+        if type(found) is RequestHead:
+            if self._exchange is None and not (self._events or self.full or self._running):
+                exchange = self._exchange = Exchange(self, found, self._clock.seconds())
+                exchange.begin_whole()
+                if not self._reading or self._parser.held:
+                    self.update_reading()
+                return
+            self._events.append(found)
+            self._events.append(END)
+        else:
+            self._events.extend(found)  # type: ignore[arg-type]
+        if not self._running:
+            self._run()
+            if self._parser.left > LONG_BODY:
+                self._pass_on()
+        if self._exchange is None and self._parser.in_head and self._awaited != _HEAD:
+            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, _HEAD)
+        if not self._closing:
+            self._count(data)
+
+    def _count(self, data: bytes) -> None:
+        """Enter what we keep of this client in the books, when something has come that is not one request."""
+        parser, exchange = self._parser, self._exchange
+        size = parser.unfinished + parser.held_size
+        if self._events:
+            size += len(data)  # it is all that was read, as no more is while these wait
+        if exchange is not None:
+            size += exchange.waiting
+        self.count(size)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        books = KNOWN if self.info.reverse else STRANGERS
+        return books.account(crowd_address(self.info.remote_ip), self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: {peer} is cut off: {reason} ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
+        self.transport.abortConnection()
+
+    def _run(self) -> None:
+        """Handle what has come, until it is the next request's turn and the current one is not done."""
+        events = self._events
+        self._running = True
+        while True:
+            while events:
+                event = events[0]
+                kind = type(event)
+                exchange = self._exchange
+                if kind is bytes:
+                    if exchange is not None:
+                        exchange.add_body(event)  # type: ignore[arg-type]
+                elif kind is End:
+                    if exchange is not None:
+                        exchange.end_request(event)  # type: ignore[arg-type]
+                elif kind is RequestHead:
+                    if exchange is not None or self.full:
+                        break
+                    self._exchange = Exchange(self, event, self._clock.seconds())  # type: ignore[arg-type]
+                else:
+                    if exchange is not None and exchange.request_complete:
+                        break
+                    self._malformed(event)  # type: ignore[arg-type]
+                if self._closing:
+                    events.clear()
+                    break
+                events.popleft()
+            exchange = self._exchange
+            if exchange is None:
+                break
+            exchange.flush()
+            if self._exchange is not None or not events:
+                break
+        self._running = False
+        if self._eof:
+            self._look_at_end()
+        elif events or not self._reading or self._parser.held:
+            self.update_reading()
+
+    def _pass_on(self) -> None:
+        """Have most of a long body sent to the host without a look at it."""
+        exchange = self._exchange
+        if exchange is None or self._events or exchange.head.upgrade:
+            return
+        sink = exchange.request_sink()
+        size = self._parser.left - BODY_TAIL
+        if sink is not None and self.pass_on(sink, size, exchange.request_passed):
+            self._parser.leave_out(size)
+            self._passing = True
+
+    def response_sink(self) -> Any:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        return None if self._chunked or self._closing else self.transport
+
+    def update_reading(self) -> None:
+        """Read on, or pause, as what has come demands."""
+        if self._closing or self._eof or self._tunnel is not None:
+            return
+        exchange = self._exchange
+        reading = not (
+            (self._events and not self._running)
+            or (exchange is not None and exchange.holds_back)
+            or self._parser.held_size > HELD_LIMIT
+        )
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _parser_failed(self) -> HttpError:
+        """An error of ours, that something in the request brought about: the client gets an answer anyhow."""
+        log.failure(
+            "{listener}: what {peer} sent can't be parsed",
+            listener=self.settings.listener,
+            peer=self.info.remote,
+        )
+        self._parser.close()
+        return HttpError(400, "the request can't be parsed")
+
+    def _malformed(self, error: HttpError) -> None:
+        """The client broke the rules; nothing behind that can be understood."""
+        REFUSED["http1"] += 1
+        complaints = self.settings.complaints
+        if complaints.allow():
+            log.info(
+                "{listener}: {peer} sent a bad request: {reason} ({suppressed} such lines left out before)",
+                listener=self.settings.listener,
+                peer=self.info.remote,
+                reason=str(error),
+                suppressed=complaints.suppressed,
+            )
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fail(error.status, str(error))
+            return
+        head = RequestHead(b"", b"", b"", b"", True, 0, False, frozenset(), b"", False, False)
+        exchange = self._exchange = Exchange(self, head, self._clock.seconds())
+        exchange.fail(error.status, str(error))
+
+    # what an exchange tells us
+
+    def set_look(self, when: float) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        self._deadline = when
+        self._awaited = _EXCHANGE
+        if when < self._timer_at:
+            self._set_timer(when)
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        return backlog_of(self.transport)
+
+    def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}: one write for all of them."""
+        out: list[bytes] = []
+        for event in events:
+            if type(event) is bytes:
+                if not self._chunked:
+                    out.append(event)
+                elif event:  # an empty chunk would be the last one
+                    out += (b"%x\r\n" % len(event), event, b"\r\n")
+            elif type(event) is ResponseHead:
+                self._respond(exchange, event, events[-1], out)
+            elif type(event) is End and self._chunked:
+                out.append(last_chunk(event.trailers))
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        request = exchange.head
+        if (
+            head.clean
+            and request.http11
+            and request.keep_alive
+            and exchange.request_complete
+            and not self._parting
+            and not request.upgrade
+        ):
+            # Nothing has to be changed.
+            self._keep_alive = True
+            self._chunked = False
+            self.transport.write(data)
+        else:
+            self.send(exchange, [head, data[len(head.raw) :], END])
+
+    def _respond(self, exchange: Exchange, head: ResponseHead, last: Event, out: list[bytes]) -> None:
+        """
+        Write the head of a response.
+
+        @param last: the last that has come of the response.
+        """
+        request = exchange.head
+        if head.status < 200:
+            out.append(response_head_bytes(head, b"", False))
+            return
+        # While the request is incomplete it is not known whether all of it will be read: the host may
+        # have heard enough.  What was announced must hold.
+        keep_alive = request.keep_alive and exchange.request_complete and self._goes_on
+        self._chunked = False
+        if head.length < 0 or (head.trails and request.http11 and _needs_chunks(request, head, last)):
+            if request.http11:
+                self._chunked = True
+            else:
+                keep_alive = False  # the end of the connection is the end of the body
+        self._keep_alive = keep_alive
+        connection = b"" if request.http11 else b"keep-alive"
+        if not keep_alive:
+            connection = b"close"
+        out.append(response_head_bytes(head, connection, self._chunked))
+        if request.upgrade:
+            self._upgrade_declined()
+
+    def reply(
+        self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
+    ) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        request = exchange.head
+        keep_alive = request.keep_alive and exchange.request_complete and self._goes_on
+        lines = [status_line(status)]
+        if status >= 200 and status not in (204, 304):
+            if body:
+                lines.append(b"content-type: %b\r\n" % content_type)
+            lines.append(b"content-length: %d\r\n" % len(body))
+        else:
+            body = b""
+        if location:
+            lines.append(b"location: %b\r\n" % location)
+        if exchange.unsent is not None and (unsent := exchange.unsent_field()):
+            lines.append(b"%b: %b\r\n" % (UNSENT_FIELD, unsent))
+        if not keep_alive:
+            lines.append(b"connection: close\r\n")
+        elif not request.http11:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        if request.method != b"HEAD":
+            lines.append(body)
+            exchange.sent = len(body)
+        self.transport.write(b"".join(lines))
+        if keep_alive and request.upgrade:
+            self._upgrade_declined()
+        self._keep_alive = keep_alive
+        self.exchange_done(exchange)
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        keep_alive = self._keep_alive and exchange.request_complete
+        self._exchange = None
+        if self._counted is not None:
+            self._count(b"")
+        settings = self.settings
+        if settings.access_log is not None or settings.tally is not None:
+            self._record(exchange)
+        if not keep_alive or self.draining:
+            # A client that asked for the close, and has sent everything, sends no more.
+            self._close(linger=exchange.head.keep_alive or not exchange.request_complete)
+            return
+        if self._eof:
+            if not self._running:
+                self._run()
+            return
+        now = self._clock.seconds()
+        if self._parser.in_head:
+            self._set_deadline(now + self.settings.head_timeout, _HEAD)
+        else:
+            timeout = self.settings.idle_timeout
+            self._deadline = deadline = inf if timeout is None else now + timeout
+            self._awaited = _IDLE
+            if deadline < self._timer_at:
+                self._set_timer(deadline)
+        if self._running:
+            return
+        if self._events:
+            self._run()
+        elif not self._reading:
+            self.update_reading()
+
+    def exchange_broken(self, exchange: Exchange) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        self._exchange = None
+        self._record(exchange)
+        head = exchange.response_head
+        # The client sees that something is missing, and gets what there is; unless the end of the
+        # connection would be the end of the body.
+        self._close(linger=not exchange.request_complete)
+        if exchange.stalled or head is None or (head.length < 0 and not self._chunked):
+            self.transport.abortConnection()
+
+    def _upgrade_declined(self) -> None:
+        """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""
+        try:
+            self._events.extend(self._parser.resume())
+        except Exception:
+            self._events.append(self._parser_failed())
+        if self._eof:
+            self._drop_incomplete()
+
+    def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        self.count(0)
+        self._exchange = None
+        self._tunnel = (exchange, client)
+        self._set_deadline(inf, _IDLE)
+        switch(
+            self,
+            self._parser.take_held(),
+            client,
+            client.take_rest(),
+            self._clock,
+            (lambda _: self._tunnel_closed(), exchange.tunnel_closed),
+        )
+        if self.relay is not None and client.relay is not None and not self._lost:
+            self._session = Upgraded(exchange, self.relay, client.relay, self.settings, self.info)
+        if self._eof and self.relay is not None:
+            self.relay.readConnectionLost()
+
+    def _tunnel_closed(self) -> None:
+        if self._tunnel is None or self.relay is None:
+            return
+        (exchange, client), self._tunnel = self._tunnel, None
+        if self._session is not None:
+            self._session.stop()
+        exchange.received += self.relay.received
+        exchange.sent += 0 if client.relay is None else client.relay.received
+        self._record(exchange)
+
+    def _record(self, exchange: Exchange) -> None:
+        settings = self.settings
+        if settings.tally is not None:
+            exchange.account(settings.tally)
+        if settings.access_log is not None:
+            settings.access_log(exchange.record())
+
+    # the timer
+
+    def _set_deadline(self, deadline: float, awaited: int) -> None:
+        self._deadline = deadline
+        self._awaited = awaited
+        if deadline < self._timer_at:
+            self._set_timer(deadline)
+
+    def _set_idle_deadline(self, now: float) -> None:
+        timeout = self.settings.idle_timeout
+        self._set_deadline(inf if timeout is None else now + timeout, _IDLE)
+
+    def _set_timer(self, when: float) -> None:
+        self._timer_at = when
+        delay = max(0.0, when - self._clock.seconds())
+        if self._timer is not None:
+            self._timer.cancel()  # to move it forward, Twisted would look for it among all that there are
+        self._timer = self._clock.callLater(delay, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        deadline = self._deadline
+        if deadline == inf:
+            return
+        if deadline > self._clock.seconds():
+            self._set_timer(deadline)
+            return
+        self._deadline = inf
+        awaited = self._awaited
+        if awaited == _IDLE:
+            self._idle_too_long()
+        elif awaited == _HEAD:
+            self._head_too_slow()
+        elif awaited == _EXCHANGE:
+            self._look_at_exchange()
+        else:
+            self._look_at_close()
+
+    def _stop_timer(self) -> None:
+        self._deadline = inf
+        self._timer_at = -inf  # no more of them
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _idle_too_long(self) -> None:
+        """Nothing has been asked for long; but the client may still take what it was answered."""
+        if self._exchange is not None:
+            return
+        now = self._clock.seconds()
+        last = self._last
+        if last is None:
+            last = self._last = LastBytes(self._manner, self.transport)
+            again = last.period if last.left else 0.0
+        else:
+            again = last.look()
+        if again and last.left:
+            self._set_deadline(now + again, _IDLE)
+            return
+        self._last = None
+        if again:
+            self._set_idle_deadline(now)  # that was the end of it
+        elif last.left:
+            self._abandon()
+        else:
+            self._close(linger=True)
+
+    @property
+    def _manner(self) -> Parting:
+        """How this connection may end."""
+        settings = self.settings
+        told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
+        return Parting(settings.linger, settings.stream_idle, self.info.reverse, told)
+
+    def _look_at_close(self) -> None:
+        """The connection is closing: see whether the client still takes what is left for it."""
+        assert self._last is not None
+        again = self._last.look()
+        if again:
+            self._set_deadline(self._clock.seconds() + again, _CLOSE)
+        else:
+            self.transport.abortConnection()
+
+    def _abandon(self) -> None:
+        """Close now: the client does not take what it has asked for."""
+        self._closing = True
+        self.transport.abortConnection()
+
+    def _head_too_slow(self) -> None:
+        if self._exchange is None:
+            self._malformed(HttpError(408, "the head of the request took too long"))
+
+    def _look_at_exchange(self) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            again = exchange.look(self._clock.seconds())
+            if again < inf and self._exchange is exchange:
+                self._set_deadline(again, _EXCHANGE)
+
+    # the end
+
+    def _close(self, linger: bool) -> None:
+        """
+        Close after what was written.
+
+        @param linger: whether the client may have sent something still: the
+            connection is then closed in our direction first.
+        """
+        if self._closing or self._lost:
+            return
+        self._closing = True
+        self._parser.close()
+        self._events.clear()
+        self.count_no_more()
+        transport = self.transport
+        if self._passing:
+            keep_back(transport)
+        self._begin_end()
+        transport.unregisterProducer()
+        if not self._reading:
+            self._reading = True
+            transport.resumeProducing()
+        if linger and not self._eof and hasattr(transport, "loseWriteConnection"):
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _begin_end(self) -> None:
+        last = self._last = LastBytes(self._manner, self.transport)
+        self._set_deadline(self._clock.seconds() + last.period, _CLOSE)
+
+    def _drop(self, data: bytes) -> None:
+        self._unwanted += len(data)
+        if self._unwanted > LINGER_BYTES:
+            self.transport.abortConnection()
+
+    def http_read_closed(self) -> None:
+        """
+        The client sends no more.
+
+        What it has asked for is answered.  Whether it still wants the answers
+        can't be known before they are sent.
+        """
+        self._eof = self._parting = True
+        if not (self._closing or self.settings.abort_on_half_close):
+            self._drop_incomplete()
+            self._look_at_end()
+            if not self._closing:
+                heed_reset(self.transport)
+        else:
+            self._leave()
+
+    def _drop_incomplete(self) -> None:
+        """Forget what has come of a request of which nothing more comes."""
+        events = self._events
+        while events and type(events[-1]) is not End and type(events[-1]) is not HttpError:
+            events.pop()
+
+    def _look_at_end(self) -> None:
+        """Leave a client that sends no more when there is nothing to answer any more."""
+        exchange = self._exchange
+        if not (self._closing or self._events) and (exchange is None or not exchange.request_complete):
+            self._leave()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether another request may follow the current one."""
+        if not self._parting:
+            return True
+        return not self.draining and (bool(self._events) or self._parser.held_size > 0)
+
+    def _leave(self) -> None:
+        """Close; whoever sends no more needs no time for it."""
+        self._cancel("the client closed the connection")
+        self._closing = True
+        self._parser.close()
+        self._events.clear()
+        self._begin_end()
+        lose_connection(self.transport)
+
+    def http_lost(self, reason: Failure) -> None:
+        """The connection is lost."""
+        self._lost = True
+        self._closing = True
+        self._stop_timer()
+        self._cancel(f"the client's connection was lost: {reason.getErrorMessage()}")
+        self._events.clear()
+        self._parser.close()
+        self.count_no_more()
+
+    def _cancel(self, reason: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel(reason)
+            self._record(exchange)
+
+    # IPushProducer: we are the producer of what the client is to receive
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self.full = True
+        if self._exchange is not None:
+            self._exchange.downstream_full(True)
+
+    def resumeProducing(self) -> None:
+        """The transport wants more."""
+        self.full = False
+        if self._exchange is not None:
+            self._exchange.downstream_full(False)
+        elif self._events and not self._running:
+            self._run()
+            self.update_reading()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; C{connectionLost} says so as well."""

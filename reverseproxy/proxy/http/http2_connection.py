@@ -1,0 +1,358 @@
+"""
+What both ends of HTTP/2 have in common: a connection, its transport and its timers.
+
+What is read is handled first, and everything that this leads to is written
+behind it, in one piece.  Frames that carry bodies are made only when the
+transport has room for them, so that a body waits with its stream, where the
+windows and the turns of the streams are, rather than in one long queue.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Http2Protocol"]
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.proxy.farewell import LastBytes, Parting
+from reverseproxy.proxy.relay import lose_connection
+from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.transport.memory import HELD, HeldBytes
+from reverseproxy.unfinished import Counted
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
+from reverseproxy.wire.http2.events import Event
+from reverseproxy.wire.http2.frames import ErrorCode
+from reverseproxy.wire.window import TELL_EVERY
+
+log = Logger()
+
+LINGER_BYTES = 1024 * 1024
+"""
+Bytes that are read and dropped behind our last frame.
+
+A connection that is closed with unread bytes is reset, and the reset may destroy
+the last frames on their way to the peer.
+"""
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Http2Protocol(Rebindable, Counted):
+    """
+    One connection.
+
+    @ivar http2: the frames and streams.
+    @ivar clock: the time.
+    @ivar full: whether the transport holds as much as it should.
+    @ivar ending: whether nothing more is read, but for the peer's close.
+    @ivar lost: whether the connection is lost.
+    @ivar parting: how it may end.
+    @ivar heard: when something has come the last time.
+    @ivar memory: bounds what streams of all connections hold while they are not
+        to be passed on.
+    """
+
+    transport: Any
+    memory: HeldBytes = HELD
+
+    def __init__(
+        self, http2: ServerConnection | ClientConnection, clock: IReactorTime, parting: Parting
+    ) -> None:
+        self.http2 = http2
+        self.full = False
+        self.ending = False
+        self.lost = False
+        self.clock = clock
+        self.parting = parting
+        self.heard = 0.0
+        self._last: LastBytes | None = None  # of what is left for a peer when the connection closes
+        self._handling = 0
+        self._unwanted = 0
+        self._held = 0  # as it was reported
+        self._tell_at = inf  # when to see what slow readers have taken
+        self._timer: IDelayedCall | None = None
+        self._timer_at = inf
+        self._end_by = inf
+
+    # what a subclass does
+
+    def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
+        """Act on what has come."""
+        raise NotImplementedError
+
+    def _stream_drained(self, number: int) -> None:
+        """A stream that was full wants more."""
+        raise NotImplementedError
+
+    def _flushed(self) -> None:
+        """All that may be sent now is sent."""
+
+    def _next_deadline(self, now: float) -> float:
+        """
+        Act on what is due, and find out when to look again.
+
+        @return: a time of the clock, or infinity.
+        """
+        raise NotImplementedError
+
+    def _ended(self, reason: str) -> None:
+        """The connection is lost, or given up: let go of all streams."""
+        raise NotImplementedError
+
+    def _waiting(self, number: int) -> int:
+        """How many bytes of what came on a stream wait for somebody to take them, at the most."""
+        raise NotImplementedError
+
+    def _shed(self, number: int, reason: str) -> None:
+        """A stream was reset, as all together hold too much: let go of it, if it is still known."""
+        raise NotImplementedError
+
+    # reading and writing
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the peer sends."""
+        if self.ending:
+            self._unwanted += len(data)
+            if self._unwanted > LINGER_BYTES:
+                self.transport.abortConnection()
+            return
+        self._handling += 1
+        self.heard = now = self.clock.seconds()
+        try:
+            self._handle(self.http2.feed(data, now))
+        finally:
+            self._handling -= 1
+        if not self.ending:
+            self.count(self.http2.unfinished)
+        self.flush()
+
+    def flush(self) -> None:
+        """
+        Write what may be sent now.
+
+        Does nothing while something is being handled, after which it is called
+        anyway.
+        """
+        if self._handling or self.lost:
+            return
+        self._handling += 1
+        try:
+            http2 = self.http2
+            while not self.full:
+                data = http2.take()
+                if data:
+                    self.transport.write(data)
+                drained = http2.drained
+                if drained:
+                    http2.drained = []
+                    for number in drained:
+                        self._stream_drained(number)
+                elif not data:
+                    break
+        finally:
+            self._handling -= 1
+        if http2.held != self._held:
+            self._report_held()
+        self._flushed()
+
+    def backlog_of(self, number: int) -> Backlog:
+        """
+        Find what of a body the peer has not taken; see L{reverseproxy.transport.backlog}.
+
+        What is on its way, within the stream's window, counts as taken: the peer
+        opens the window for it now and then.
+        """
+        size = self.http2.unsent(number)
+        if not size:
+            return NOTHING
+        # While the connection takes nothing, a stream waits for it, and no matter for which of them.
+        below = backlog_of(self.transport).mark if self.full else 0
+        return Backlog(size, (size, self.http2.credit(number), below))
+
+    def release(self, number: int) -> None:
+        """What came since a stream was held is passed on, and so will be what comes."""
+        self.http2.release(number, self.clock.seconds())
+        self.flush()
+
+    # IHolder: what waits here for those who do not take it
+
+    def _report_held(self) -> None:
+        held = self.http2.held
+        more, self._held = held - self._held, held
+        if more > 0:
+            if self._tell_at == inf:
+                self._tell_at = self.clock.seconds() + TELL_EVERY
+                self._look_at(self._tell_at)
+            self.memory.add(self, more)
+        else:
+            self.memory.remove(self, -more)
+
+    @property
+    def held(self) -> int:
+        """See L{reverseproxy.transport.memory.IHolder}."""
+        return max(self.http2.holding.values()) if self.http2.held else 0
+
+    def reset(self, reason: str) -> None:
+        """See L{reverseproxy.transport.memory.IHolder}; whoever has the stream is told in a moment."""
+        holding = self.http2.holding
+        if holding:
+            number = max(holding, key=lambda each: holding[each])
+            self.http2.reset(number, ErrorCode.ENHANCE_YOUR_CALM)
+            self._report_held()
+            self.clock.callLater(0, self._tell_shed, number, reason)
+
+    def _tell_passed(self, now: float) -> None:
+        """
+        Tell the peer what was taken of what waits for slow readers.
+
+        It goes on to them in one piece, and that all of it was taken may become
+        known late, while the peer counts the seconds since it heard of us.
+        """
+        http2 = self.http2
+        for number in http2.holding:
+            http2.passed(number, self._waiting(number), now)
+        self._tell_at = now + TELL_EVERY if http2.held else inf
+
+    def _tell_shed(self, number: int, reason: str) -> None:
+        if not self.ending:
+            self._shed(number, reason)
+            self.flush()
+
+    def _finish(self, code: ErrorCode, reason: str, linger: bool) -> None:
+        """
+        Say that it is over, and close.
+
+        @param linger: whether the peer may be sending still: the connection is
+            then closed in our direction first.
+        """
+        if self.ending or self.lost:
+            return
+        self.http2.close(code, reason)
+        self._close(reason, linger)
+
+    def _close(self, reason: str, linger: bool) -> None:
+        """Close behind what is to be sent, without frames of bodies."""
+        if self.ending or self.lost:
+            return
+        self.ending = True
+        self.count_no_more()
+        data = self.http2.take(0)
+        transport = self.transport
+        if data:
+            transport.write(data)
+        self._ended(reason)
+        if self.lost:
+            return
+        self._begin_end()
+        if linger and hasattr(transport, "loseWriteConnection"):
+            transport.unregisterProducer()
+            transport.loseWriteConnection()
+        else:
+            lose_connection(transport)
+
+    def _abort(self, reason: str) -> None:
+        """Close now."""
+        if not self.lost:
+            self.ending = True
+            self.count_no_more()
+            self.http2.let_go()
+            self._ended(reason)
+            self.transport.abortConnection()
+
+    def _begin_end(self) -> None:
+        last = self._last = LastBytes(self.parting, self.transport)
+        self._set_end(self.clock.seconds() + last.period)
+
+    def _set_end(self, deadline: float) -> None:
+        self._end_by = deadline
+        self._look_at(deadline)
+
+    # timers: one for all streams, which is not moved for each of them
+
+    def _look_at(self, deadline: float) -> None:
+        """Look at the deadlines at this time at the latest."""
+        if deadline < self._timer_at and not self.lost:
+            self._timer_at = deadline
+            delay = max(0.0, deadline - self.clock.seconds())
+            if self._timer is not None:
+                self._timer.cancel()  # to move it forward, Twisted would look for it among all that there are
+            self._timer = self.clock.callLater(delay, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        now = self.clock.seconds()
+        if self._end_by <= now:
+            assert self._last is not None
+            again = self._last.look()
+            if again:
+                self._set_end(now + again)
+            else:
+                self.transport.abortConnection()
+            return
+        deadline = self._end_by
+        if not self.ending:
+            self._handling += 1
+            try:
+                if self._tell_at <= now:
+                    self._tell_passed(now)
+                deadline = min(deadline, self._tell_at, self._next_deadline(now))
+            finally:
+                self._handling -= 1
+            self.flush()
+        if deadline < inf:
+            self._look_at(deadline)
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    # the transport
+
+    def readConnectionLost(self) -> None:
+        """The peer sends no more: it has no use for what is under way."""
+        if not self.ending:
+            self._close("the peer closed its side", linger=False)
+        else:
+            lose_connection(self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Our half is closed, and the peer's is awaited."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        if self.lost:
+            return
+        self.lost = True
+        self.count_no_more()
+        self.http2.let_go()
+        self._stop_timer()
+        if not self.ending:
+            self.ending = True
+            self._ended(f"the connection was lost: {reason.getErrorMessage()}")
+        self.http2.close_windows()
+        if self._held:
+            self._report_held()
+
+    # IPushProducer: we are the producer of what the peer is to receive
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self.full = True
+
+    def resumeProducing(self) -> None:
+        """The transport wants more."""
+        self.full = False
+        if not self.ending:
+            self.flush()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; C{connectionLost} says so as well."""

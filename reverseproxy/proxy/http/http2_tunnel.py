@@ -1,0 +1,238 @@
+"""
+Another protocol on a stream of HTTP/2.
+
+That begins with an extended CONNECT, which to everybody else is what an Upgrade
+is in HTTP/1: one that is accepted is answered with 101.  Between ends of this
+project it says all that an Upgrade does (L{reverseproxy.wire.http2.upgrades}).
+As RFC 8441 has it, for everybody else, it is for WebSockets: a request gets the
+key that HTTP/1 wants and HTTP/2 does without, and a 101 becomes a 200.
+
+The stream then plays the transport of a L{RelayEnd}.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Http2Tunnel", "accepts", "answer_to_connect", "switching_protocols", "websocket_request"]
+
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import sha1
+from sys import maxsize
+from typing import Any, Final
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
+
+from reverseproxy.proxy.http.http1_switch import IUpgraded
+from reverseproxy.proxy.http.http2_connection import Http2Protocol
+from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.wire.http1.fields import Headers, status_line
+from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
+from reverseproxy.wire.http2.fields import response_fields
+from reverseproxy.wire.http2.frames import ErrorCode
+from reverseproxy.wire.http2.upgrades import connect_protocol
+
+_MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+_UPGRADE: Final = frozenset({b"upgrade"})
+
+
+def _accept(key: bytes) -> bytes:
+    """What answers a key (RFC 6455 4.2.2)."""
+    return b64encode(sha1(key + _MAGIC, usedforsecurity=False).digest())
+
+
+def _value(headers: Headers, name: bytes) -> bytes | None:
+    for field, value in headers:
+        if field.lower() == name:
+            return value
+    return None
+
+
+def websocket_request(head: RequestHead) -> RequestHead:
+    """Complete a request for a WebSocket that came without a key."""
+    if head.upgrade.lower() == b"websocket" and _value(head.headers, b"sec-websocket-key") is None:
+        head.headers.append((b"sec-websocket-key", b64encode(os.urandom(16))))
+    return head
+
+
+def accepts(request: RequestHead, response: ResponseHead) -> bool:
+    """Whether the answer to a request for a WebSocket has understood it."""
+    key = _value(request.headers, b"sec-websocket-key")
+    return key is None or _value(response.headers, b"sec-websocket-accept") == _accept(key)
+
+
+def answer_to_connect(head: ResponseHead) -> Headers:
+    """Write a 101 as the answer to an extended CONNECT."""
+    fields = [field for field in response_fields(head) if field[0] != b"sec-websocket-accept"]
+    fields[0] = (b":status", b"200")
+    return fields
+
+
+def switching_protocols(request: RequestHead, response: ResponseHead) -> ResponseHead:
+    """Make a 101 of a host's answer to an extended CONNECT."""
+    dropped = (b"content-length", b"sec-websocket-accept")
+    headers = [field for field in response.headers if field[0] not in dropped]
+    headers.append((b"upgrade", connect_protocol(request)))
+    key = _value(request.headers, b"sec-websocket-key")
+    if key is not None:
+        headers.append((b"sec-websocket-accept", _accept(key)))
+    return ResponseHead(status_line(101), 101, True, 0, False, _UPGRADE, False, headers)
+
+
+class Http2Tunnel:
+    """
+    The transport that a stream is to its L{RelayEnd}.
+
+    @ivar relay: the end of the relay.
+    @ivar disconnecting: whether it is being closed.
+    """
+
+    def __init__(self, connection: Http2Protocol, number: int) -> None:
+        self.relay = RelayEnd(connection.clock)
+        self.disconnecting = False
+        self._other: RelayEnd | None = None
+        self._connection = connection
+        self._http2 = connection.http2
+        self._number = number
+        self._producer: Any = None
+        self._producer_paused = False
+        self._write_closed = False
+        self._lost = False
+        self.relay.makeConnection(self)  # type: ignore[no-untyped-call]
+
+    def join(
+        self, client: IUpgraded, closed: Callable[[], None], client_closed: Callable[[Failure], None]
+    ) -> None:
+        """
+        Couple this stream with a host's connection.
+
+        @param closed: called when the stream is over.
+        @param client_closed: called when the host's connection is.
+        """
+        other = self._other = client.become_relay(self._connection.clock, client.take_rest())
+        self.relay.on_close = lambda _: closed()
+        other.on_close = client_closed
+        couple(self.relay, other)
+        client.rebind(other.dataReceived)
+
+    @property
+    def other(self) -> RelayEnd | None:
+        """The end of the relay at the host, once they are joined."""
+        return self._other
+
+    # what the connection tells us
+
+    def received(self, event: bytes | End) -> None:
+        """The peer has sent something, or everything."""
+        if self._lost:
+            return
+        if type(event) is bytes:
+            if not self.disconnecting:
+                self.relay.dataReceived(event)
+            return
+        if not self.disconnecting:
+            self.relay.readConnectionLost()
+        # Not before: what comes with the end is handed on piece by piece, and the stream has ended by then.
+        self.look()
+
+    def drained(self) -> None:
+        """The peer takes more."""
+        if self._producer_paused:
+            self._producer_paused = False
+            if self._producer is not None:
+                self._producer.resumeProducing()
+
+    def look(self) -> None:
+        """See whether both sides have ended."""
+        if not self._lost and not self._http2.is_open(self._number):
+            self._lose(ConnectionDone())
+
+    def lose(self, reason: str) -> None:
+        """The stream was reset, or the connection is lost."""
+        self._lose(ConnectionLost(reason))
+
+    def _lose(self, reason: Exception) -> None:
+        if not self._lost:
+            self._lost = True
+            self._producer = None
+            self.relay.connectionLost(Failure(reason))
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of what came from the peer wait for the other side to take them, at the most."""
+        return maxsize if self._producer is None else backlog_of(self._producer).size
+
+    def backlog(self) -> Backlog:
+        """See L{reverseproxy.transport.backlog.backlog_of}."""
+        return NOTHING if self._lost else self._connection.backlog_of(self._number)
+
+    # ITransport, as far as a relay needs it
+
+    def write(self, data: bytes) -> None:
+        """Send to the peer."""
+        self._http2.send_data(self._number, data)
+        if not self._producer_paused and self._producer is not None and self._http2.is_full(self._number):
+            self._producer_paused = True
+            self._producer.pauseProducing()
+        self._connection.flush()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Say who is to pause when the peer does not take what we send."""
+        self._producer = producer
+        self._producer_paused = False
+
+    def unregisterProducer(self) -> None:
+        """Nobody pauses any more."""
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        """Let the peer send no more than its window has."""
+        self._http2.hold(self._number)
+
+    def resumeProducing(self) -> None:
+        """Let it send on."""
+        self._connection.release(self._number)
+
+    def stopProducing(self) -> None:
+        """Close."""
+        self.loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        """Send no more."""
+        if self._write_closed or self._lost:
+            return
+        self._write_closed = True
+        self._http2.send_end(self._number, [])
+        self._connection.flush()
+        self.relay.writeConnectionLost()
+        self.look()
+
+    def loseConnection(self) -> None:
+        """Close, once what was written is sent and the peer agrees."""
+        if not self.disconnecting:
+            self.disconnecting = True
+            # What comes still is dropped, but must not keep the peer from its end.
+            self.resumeProducing()
+            self.loseWriteConnection()
+            self.look()
+
+    def abortConnection(self) -> None:
+        """Close now."""
+        self.disconnecting = True
+        self._http2.reset(self._number, ErrorCode.CANCEL)
+        self._connection.flush()
+        self._lose(ConnectionLost("aborted"))
+
+    def getPeer(self) -> IAddress:
+        """The peer's address, which is the connection's."""
+        address: IAddress = self._connection.transport.getPeer()
+        return address
+
+    def getHost(self) -> IAddress:
+        """Our address, which is the connection's."""
+        address: IAddress = self._connection.transport.getHost()
+        return address

@@ -1,0 +1,108 @@
+"""
+Answers that nobody waits for any more.
+
+A connection of HTTP/1 can't be used again before the answer to its request has
+come.  One that can be made anew is closed; but a reverse connection without
+streams is a host, which its agent would have to bring back.  If it is not the
+host's fault that nobody waits, it gets a moment to come to an end.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_BYTES", "PATIENCE", "Leftover"]
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from reverseproxy.wire.http1.requests import END, End, Event, ResponseHead
+
+PATIENCE: Final = 3.0
+"""Seconds in which the answer must have come."""
+
+MAX_BYTES: Final = 256 * 1024
+"""Bytes of its body that are taken; more are not worth the connection."""
+
+
+class IKept(Protocol):
+    """The connection."""
+
+    def finish(self, reusable: bool) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+
+    def abort(self, reason: str) -> None:
+        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+
+
+class Leftover:
+    """Takes the place of an exchange, until the answer is over."""
+
+    def __init__(self, client: IKept, clock: IReactorTime, release: Callable[[], None]) -> None:
+        """
+        @param release: gives the host back.
+        """
+        self._client: IKept | None = client
+        self._release = release
+        self._keep_alive = False
+        self._size = 0
+        self._timer = clock.callLater(PATIENCE, self._give_up, "nobody waits for the answer")
+
+    def upstream_full(self, full: bool) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+
+    def upstream_events(self, events: list[Event]) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}: all that counts is where the answer ends."""
+        for event in events:
+            if type(event) is ResponseHead:
+                if event.status == 101:
+                    self._give_up("the host switched protocols")
+                    return
+                self._keep_alive = event.keep_alive
+            elif type(event) is bytes:
+                self._size += len(event)
+            elif type(event) is End:
+                client = self._end()
+                if client is not None:
+                    client.finish(self._keep_alive)
+                self._release()
+                return
+            else:
+                self._give_up(str(event))
+                return
+        if self._size > MAX_BYTES:
+            self._give_up("the answer that nobody waits for is long")
+
+    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        self.upstream_events([head, END])
+
+    def response_sink(self) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+
+    @property
+    def response_waiting(self) -> int:
+        """See L{reverseproxy.proxy.pools.IExchange}: nothing is kept of it."""
+        return 0
+
+    def response_passed(self, size: int) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+
+    def upstream_lost(
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+    ) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        self._end()
+        self._release()
+
+    def _give_up(self, reason: str) -> None:
+        client = self._end()
+        if client is not None:
+            client.abort(reason)
+        self._release()
+
+    def _end(self) -> IKept | None:
+        if self._timer.active():
+            self._timer.cancel()
+        client, self._client = self._client, None
+        return client

@@ -1,0 +1,192 @@
+"""
+Copies of requests, for C{request_mirror_policies}.
+
+A copy goes to a cluster of its own, and whatever becomes of it is no concern of
+the client's: its answer is read and dropped, and a host that is slow, or can't
+be reached, costs the copy and nothing else.
+
+As long as the request is coming, the copy lasts as long as the exchange does.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BACKLOG", "Mirrored"]
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.proxy.http.attempts import Attempts, Phase
+from reverseproxy.wire.http1.fields import ForwardedBy
+from reverseproxy.wire.http1.requests import END, End, Event, RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.proxy.http.exchange import IUpstream
+
+log = Logger(__name__)  # which a compiled module can not find out by itself
+
+BACKLOG: Final = 65536
+"""Bytes of a body that are kept for a host that does not take them; the copy is given up beyond them."""
+
+TIMEOUT: Final = 60.0
+"""Seconds that a copy may take once all of the request has come."""
+
+
+class Mirrored(Attempts):
+    """One copy."""
+
+    __slots__ = (
+        "_backlog",
+        "_client",
+        "_deadline",
+        "_forwarding",
+        "_full",
+        "_head",
+        "_keep_alive",
+        "_out",
+        "_whole",
+    )
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        protocol: str,
+        cluster: Cluster,
+        head: RequestHead,
+        events: Sequence[Event],
+        forwarding: tuple[ForwardedBy | None, bytes],
+    ) -> None:
+        """
+        @param events: what has come behind the head so far.
+        @param forwarding: what to tell the host about the client, and the
+            authority of a request that names none.
+        """
+        super().__init__(clock, protocol)
+        self.cluster = cluster
+        self._head = head
+        self._forwarding = forwarding
+        self._out: list[Event] = []
+        self._backlog = 0
+        self._full = False
+        self._whole = False  # all of the request is there
+        self._keep_alive = False  # behind the response
+        self._client: IUpstream | None = None
+        self._deadline: IDelayedCall | None = None
+        for event in events:
+            self._add(event)
+        if self._phase != Phase.DONE:
+            self._acquire()
+
+    def add(self, event: Event) -> None:
+        """Something more of the request has come."""
+        if self._phase == Phase.DONE:
+            return
+        self._add(event)
+        self._flush()
+
+    def cut_off(self, whole: bool) -> None:
+        """The exchange is over; there will be nothing more of the request."""
+        if not whole and self._phase != Phase.DONE:
+            self.fail(499, "the client has gone")
+
+    def _add(self, event: Event) -> None:
+        self._out.append(event)
+        if type(event) is bytes:
+            self._backlog += len(event)
+            if self._backlog > BACKLOG:
+                self.fail(413, "the host does not take it fast enough")
+        elif type(event) is End and self._phase != Phase.DONE:
+            self._whole = True
+            self._deadline = self._clock.callLater(TIMEOUT, self.fail, 504, "it took too long")
+
+    def _flush(self) -> None:
+        client = self._client
+        if client is not None and not self._full and self._out:
+            out, self._out = self._out, []
+            self._backlog = 0
+            client.send(out)
+
+    # Attempts
+
+    def fail(self, status: int, reason: str) -> None:
+        """Give the copy up; nobody waits for it."""
+        if self._phase == Phase.DONE:
+            return
+        log.debug(
+            "cluster {cluster}: a copy of a request was given up: {reason}",
+            cluster="" if self.cluster is None else self.cluster.name,
+            reason=reason,
+        )
+        client = self._end()
+        if client is not None:
+            client.abort("the copy was given up")
+        self._give_up()
+
+    def _send(self, client: IUpstream) -> None:
+        self._phase = Phase.ACTIVE
+        self._client = client
+        self._full = client.full
+        out, self._out = self._out, []
+        self._backlog = 0
+        client.begin(self, self._head, out, *self._forwarding)
+
+    def _end(self) -> IUpstream | None:
+        if self._deadline is not None:
+            if self._deadline.active():
+                self._deadline.cancel()
+            self._deadline = None
+        self._out = []
+        client, self._client = self._client, None
+        return client
+
+    # what the connection to the host tells
+
+    def upstream_full(self, full: bool) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        self._full = full
+        if not full:
+            self._flush()
+
+    def upstream_events(self, events: list[Event]) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}: all that counts is where the answer ends."""
+        for event in events:
+            if type(event) is ResponseHead:
+                if event.status == 101:
+                    self.fail(502, "the host switched protocols")
+                    return
+                self._keep_alive = event.keep_alive
+            elif type(event) is End:
+                client = self._end()
+                self._phase = Phase.DONE
+                if client is not None:
+                    client.finish(self._keep_alive and self._whole)
+                self._release()
+                return
+            elif type(event) is not bytes:
+                self.fail(502, str(event))
+                return
+
+    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        self.upstream_events([head, END])
+
+    def response_sink(self) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+
+    @property
+    def response_waiting(self) -> int:
+        """See L{reverseproxy.proxy.pools.IExchange}: nothing is kept of it."""
+        return 0
+
+    def response_passed(self, size: int) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+
+    def upstream_lost(
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+    ) -> None:
+        """See L{reverseproxy.proxy.pools.IExchange}."""
+        self._client = None
+        self.fail(502, reason)

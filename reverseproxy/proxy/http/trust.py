@@ -1,0 +1,59 @@
+"""
+Whom a C{proxy} filter believes what requests say of themselves.
+
+That is whose request it is (C{X-Forwarded-For} and the like), what MOSN's
+proxies tell each other (C{x-mosn-...}), and how long an RPC frame may take.
+Believed are the connections that an agent of ours has dialled, as the tunnel
+server at their other end decides what comes through; Unix sockets, which the
+file system guards; and the addresses of C{trusted_proxies}.
+"""
+
+from __future__ import annotations
+
+__all__ = ["NOBODY", "Trust"]
+
+from collections.abc import Iterable
+from typing import Final
+
+from reverseproxy.addresses import is_unix
+from reverseproxy.config.networks import EVERYBODY, networks_of
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy.filters.ip_access import AddressSet, parse_address
+from reverseproxy.wire.http.border import ANY, LOOKALIKE, NOTHING
+
+
+class Trust:
+    """Decides, for each connection once."""
+
+    def __init__(self, proxies: Iterable[str] = ()) -> None:
+        """
+        @param proxies: IP addresses and ranges of them; L{EVERYBODY} for all.
+        """
+        proxies = tuple(proxies)
+        self._everybody = EVERYBODY in proxies
+        self._proxies = AddressSet(networks_of(text for text in proxies if text != EVERYBODY))
+
+    def believes(self, info: ConnectionInfo) -> bool:
+        """Whether what comes on a connection is believed."""
+        if self._everybody or info.reverse or is_unix(info.remote):
+            return True
+        address = parse_address(info.remote)
+        return address is not None and address in self._proxies
+
+    def foreign(self, info: ConnectionInfo) -> int:
+        """
+        Say which fields requests on a connection lose.
+
+        What only looks like one of them is nobody's to set: a proxy that
+        replaces C{X-Forwarded-For} lets C{X_Forwarded_For} pass.  Where
+        everybody is believed, that is left alone, too.
+
+        @return: marks as L{reverseproxy.wire.http.border} has them.
+        """
+        if self._everybody:
+            return NOTHING
+        return LOOKALIKE if self.believes(info) else ANY
+
+
+NOBODY: Final = Trust()
+"""Believes nobody but agents' servers and Unix sockets."""

@@ -1,0 +1,103 @@
+"""
+What an upgraded request has become: a session of bytes, such as a WebSocket.
+
+It lasts for as long as either side wants, and something passes now and then.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Upgraded"]
+
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from reverseproxy.config.durations import format_duration
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.relay import RelayEnd
+from reverseproxy.proxy.sessions import SessionWatch
+
+if TYPE_CHECKING:
+    from reverseproxy.proxy.http.exchange import Exchange
+    from reverseproxy.proxy.http.http1_server import Http1Settings
+
+log = Logger()
+
+
+class Upgraded:
+    """One session, from the switch of protocols on."""
+
+    __slots__ = ("_ends", "_exchange", "_idle", "_info", "_settings", "_watch")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        client: RelayEnd,
+        host: RelayEnd,
+        settings: Http1Settings,
+        info: ConnectionInfo,
+    ) -> None:
+        """
+        @param exchange: the request.
+        @param client: the client's end of the session.
+        @param host: the other one.
+        """
+        self._exchange = exchange
+        self._ends = client, host
+        self._settings = settings
+        self._info = info
+        chosen = exchange.host
+        returns = chosen is not None and chosen.returns
+        parting = Parting(stall=settings.stream_idle)
+        address = "the host" if chosen is None else chosen.address
+        client.parting = parting._replace(excused=info.reverse, told=partial(self._lost, info.remote))
+        host.parting = parting._replace(excused=returns, told=partial(self._lost, address))
+        idle = exchange.idle_timeout
+        self._idle = (settings.session_idle or inf) if idle is None else idle
+        self._watch: SessionWatch | None = None
+        if self._idle < inf:
+            self._watch = SessionWatch(
+                exchange.clock,
+                self._ends,
+                self._idle,
+                self._expired,
+                partial(_excused, info.reverse, returns),
+            )
+
+    def _expired(self) -> None:
+        """Nothing has passed for too long."""
+        key = "upgrade_idle_timeout of the proxy filter"
+        if self._exchange.idle_timeout is not None:
+            key = "idle_timeout of the route"
+        self._cut(f"nothing has passed for {format_duration(self._idle)}; see {key}")
+        for end in self._ends:
+            end.cut()
+
+    def _lost(self, peer: str, reason: str) -> None:
+        self._cut(f"{peer} closes too slowly: {reason}")
+
+    def _cut(self, reason: str) -> None:
+        exchange, complaints = self._exchange, self._settings.complaints
+        exchange.flag = exchange.flag or reason
+        if complaints.allow():
+            log.info(
+                "{listener}: the upgraded connection of {peer} is cut off: {reason}"
+                " ({suppressed} such lines left out before)",
+                listener=self._settings.listener,
+                peer=self._info.remote,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
+
+    def stop(self) -> None:
+        """It is over."""
+        if self._watch is not None:
+            self._watch.stop()
+
+
+def _excused(reverse: bool, returns: bool, client_waits: bool, host_waits: bool) -> bool:
+    """What waits in a tunnel waits for somebody beyond it, of whom others judge."""
+    return (reverse and client_waits) or (returns and host_waits)

@@ -1,0 +1,1 @@
+"""RPC on an accepted connection, and towards hosts."""

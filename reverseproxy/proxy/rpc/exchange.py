@@ -1,0 +1,685 @@
+"""
+One RPC request and its response, on their way through the proxy.
+
+What is passed on are whole frames, changed in nothing but their ids, unless the
+route changes headers.
+
+RPC has no methods that are known to be safe to repeat.  So a request that a
+host may have acted upon is sent again only if the route's C{retry_policy} says
+C{retry_on}: who writes that knows the service.
+"""
+
+from __future__ import annotations
+
+__all__ = ["IRpcOwner", "RpcCopy", "RpcExchange"]
+
+from math import inf
+from typing import TYPE_CHECKING, Final, Protocol
+
+from twisted.logger import Logger, LogLevel
+
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.room import HEAD_ROOM
+from reverseproxy.config.durations import format_duration
+from reverseproxy.errors import ClusterUnknown, RpcHeaderError
+from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.proxy.filters import FilteredRequest, Passage
+from reverseproxy.proxy.http.attempts import Attempts, Phase
+from reverseproxy.proxy.http.deadlines import LOOKS, Clock, FrameWatch, Limits, Stage, State
+from reverseproxy.proxy.rpc.client import Batch, IRpcDownstream, RpcClient, RpcPool, make_rpc_pool
+from reverseproxy.routing import (
+    Cause,
+    ClusterRoute,
+    DirectResponse,
+    Redirect,
+    RequestFacts,
+    RouteResult,
+    Timeouts,
+    timeouts,
+)
+from reverseproxy.transport.backlog import NOTHING
+from reverseproxy.wire.http.border import FORWARDED, MOSN, mark_of, without
+from reverseproxy.wire.http.unsent import Unsent
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind, XProtocol
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.proxy.rpc.server import RpcSettings
+
+log = Logger(__name__)  # which a compiled module can not find out by itself
+
+UNDECODABLE: Final = 0
+"""The status of a request whose headers can't be read (spec 4.5)."""
+
+TERMINATED: Final = 500
+"""The status of a request whose connection was lost (spec 4.5)."""
+
+TOO_LATE: Final = 504
+
+LARGE: Final = 65536
+"""Bytes of a request that may take long to be sent."""
+
+_SHORTEST: Final = 0.001
+"""Seconds until the next look, at the least."""
+
+MIRROR_TIMEOUT: Final = 60.0
+"""Seconds that a copy of a request may take."""
+
+_FOREIGN: Final = MOSN | FORWARDED
+"""The marks of headers that a stranger may not set; what only looks like them means nothing here."""
+
+_INITIALS: Final = "xXfF"
+"""How these begin."""
+
+_HASHING: Final = frozenset({"LB_MAGLEV"})
+"""Balancers that go by a request's hash key."""
+
+WAITING, ACTIVE, DONE = Phase.WAITING, Phase.ACTIVE, Phase.DONE
+
+
+class IRpcOwner(IRpcDownstream, Protocol):
+    """
+    What an exchange needs of the connection that it belongs to.
+
+    @ivar batch: where connections wait to be flushed, while what was read from
+        this one is handled.
+    @ivar believed: whether to believe what requests say of themselves.
+    """
+
+    settings: RpcSettings
+    info: ConnectionInfo
+    protocol: XProtocol
+    batch: Batch | None
+    believed: bool
+
+    def block(self, client: RpcClient) -> None:
+        """A connection to a host is full: read no more until it is not."""
+
+    def set_deadline(self, exchange: RpcExchange, seconds: float) -> None:
+        """End the exchange after some time."""
+
+    def set_try_deadline(self, exchange: RpcExchange, seconds: float) -> None:
+        """End an attempt after some time."""
+
+    def clear_try_deadline(self, exchange: RpcExchange) -> None:
+        """Let an attempt have its time."""
+
+    def respond(self, data: bytes | bytearray, batch: Batch | None, client: RpcClient | None) -> None:
+        """Send a response, which came from this client."""
+
+    def exchange_done(self, exchange: RpcExchange) -> None:
+        """The exchange is over."""
+
+
+class RpcExchange(Attempts):
+    """
+    See the module's text.
+
+    @ivar frame: the request.
+    @ivar id: its id, as the client sent it.
+    @ivar size: its size in bytes.
+    @ivar started: when it came.
+    @ivar deadline: what L{IRpcOwner.set_deadline} has to remember.
+    @ivar try_deadline: the same for L{IRpcOwner.set_try_deadline}.
+    @ivar response: what the host answered.
+    @ivar sent: bytes of the answer.
+    @ivar status: how it ended, in terms of HTTP; 0 if without an answer.
+    @ivar flag: why the host's answer is none, for the access log.
+    """
+
+    __slots__ = (
+        "_asks",
+        "_client",
+        "_doubtful",
+        "_downstream",
+        "_facts",
+        "_number",
+        "_passage",
+        "_position",
+        "_route",
+        "_said_by",
+        "_sent_at",
+        "_tried_at",
+        "_try_timeout",
+        "_unsent",
+        "_watch",
+        "deadline",
+        "flag",
+        "frame",
+        "id",
+        "request_sent_at",
+        "response",
+        "response_at",
+        "sent",
+        "size",
+        "started",
+        "status",
+        "try_deadline",
+        "upstream_local",
+    )
+
+    def __init__(self, downstream: IRpcOwner, frame: Frame, now: float) -> None:
+        settings = downstream.settings
+        super().__init__(settings.clock, settings.pool_key or downstream.protocol.name)
+        self.frame = frame
+        self.id = frame.id
+        self.size = len(frame.data)
+        self.started = now
+        self.deadline = 0.0
+        self.try_deadline = 0.0
+        self.response: Frame | None = None
+        self.sent = 0
+        self.status = 0
+        self.flag = ""
+        self.upstream_local = ""
+        self.request_sent_at: float | None = None
+        self.response_at: float | None = None
+        self._downstream = downstream
+        self._client: RpcClient | None = None
+        self._number = 0
+        self._passage: Passage | None = None  # through the listener's filters of requests
+        self._route: ClusterRoute | None = None
+        self._facts: RequestFacts | None = None  # kept where the response is to be changed
+        self._try_timeout = 0.0
+        self._sent_at = 0.0
+        self._said_by: ClusterRoute | None = None  # how long it may take; L{None}: by the request itself
+        self._asks: Timeouts | None = None  # if the request itself says how long it may take
+        self._unsent: Unsent | None = None  # that it was sent to no host, and why
+        self._doubtful = False  # a host may have seen it, although it is to be sent again
+        self._watch: FrameWatch | None = None  # once it has taken so long that somebody looks
+
+    def begin(self) -> None:
+        """Find a route, and a host."""
+        downstream = self._downstream
+        settings = downstream.settings
+        if not downstream.believed:
+            try:
+                self._drop_fields()
+            except RpcHeaderError as error:
+                self.fail(UNDECODABLE, str(error))
+                return
+        facts = RequestFacts.of_rpc(self.frame.header, self.protocol, self._variable)
+        if settings.filters is not None:
+            request = FilteredRequest(facts, "", downstream.info, self.frame.body_size)
+            self._passage = settings.filters.passage(request, settings.router)
+            self._pass_filters()
+            return
+        try:
+            result = settings.router.match(facts)
+            if isinstance(result, ClusterRoute):
+                self._follow(result, facts)
+                return
+        except RpcHeaderError as error:
+            self.fail(UNDECODABLE, str(error))
+            return
+        self._answer_for(result)
+
+    def _pass_filters(self) -> None:
+        """Go through the filters of requests, as far as they let it."""
+        self._pause = None
+        passage = self._passage
+        assert passage is not None
+        request = passage.request
+        try:
+            step = passage.advance()
+            passage.over_at = self._clock.seconds()
+            if isinstance(step, float):
+                self._phase = WAITING
+                self._pause = self._clock.callLater(step, self._pass_filters)
+            elif step is not None:
+                self.fail(step.status, step.flag)
+            elif isinstance(request.result, ClusterRoute):
+                if request.removed:
+                    self._remove_headers(request.removed)
+                self._follow(request.result, request.facts)
+            else:
+                self._answer_for(request.result)
+        except RpcHeaderError as error:
+            self.fail(UNDECODABLE, str(error))
+
+    def _drop_fields(self) -> None:
+        """Take out the headers that a stranger may not set."""
+        frame = self.frame
+        for name in frame.names():
+            if name[:1] in _INITIALS and mark_of(name.lower().encode("utf-8", "surrogateescape")) & _FOREIGN:
+                fields = frame.fields()
+                assert fields is not None
+                frame.set_fields(without(fields, _FOREIGN))
+                return
+
+    def _remove_headers(self, names: set[str]) -> None:
+        """Send a request on without some of its headers."""
+        removed = {name.encode("ascii") for name in names}
+        fields = self.frame.fields()
+        if fields is not None:
+            self.frame.set_fields([field for field in fields if field[0].lower() not in removed])
+
+    def _answer_for(self, result: RouteResult | None) -> None:
+        """Answer a request that goes to no host."""
+        if isinstance(result, DirectResponse):
+            self._answer(result.status)
+        elif isinstance(result, Redirect):
+            self.fail(result.status, "an RPC client can't be redirected")
+        else:
+            self.fail(404, "no route")
+
+    def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
+        downstream = self._downstream
+        settings = downstream.settings
+        frame = self.frame
+        try:
+            cluster = self.cluster = settings.clusters.get(route.cluster_name)
+        except ClusterUnknown as error:
+            self.fail(error.status, str(error))
+            return
+        if route.upstream_protocol not in ("", "X", downstream.protocol.name):
+            self.fail(502, f"{downstream.protocol.name} can't be turned into {route.upstream_protocol}")
+            return
+        self.retry = route.retry
+        believed = downstream.believed
+        times = timeouts(route, frame.header if believed else None, frame.timeout, believed)
+        total, self._try_timeout = times[:2]
+        if times.asked:
+            self._asks = times
+        if not times.total_asked and total == route.timeout:
+            self._said_by = route
+            if self.size > LARGE:
+                total /= LOOKS  # to see when it is sent
+        if total > 0:
+            downstream.set_deadline(self, total)
+        if cluster.config.lb_type in _HASHING:
+            key = route.hash_key(facts, downstream.info.remote_ip)
+            self._context = PickContext(hash_key=key, metadata=route.metadata)
+        elif route.metadata is not None or cluster.config.lb_type == "LB_REQUEST_ROUNDROBIN":
+            self._context = PickContext(metadata=route.metadata)
+        passage = self._passage
+        if passage is not None and passage.request.labels:
+            if self._context is None:
+                self._context = PickContext()
+            self._context.metadata = {**(route.metadata or {}), **passage.request.labels}
+        if route.response_mutation is not None:
+            self._route, self._facts = route, facts
+        mutation = route.request_mutation
+        if mutation is not None:
+            fields = frame.fields()
+            if fields is not None:
+                frame.set_fields(mutation.apply(facts, b"", b"", fields).headers)
+        for mirror in route.mirrors:
+            if mirror.takes(settings.random()):
+                for _ in range(1 if passage is None else passage.request.copies):
+                    self._mirror(mirror.cluster_name)
+        self._acquire()
+
+    def _mirror(self, cluster_name: str) -> None:
+        """Send a copy to another cluster as well."""
+        downstream = self._downstream
+        try:
+            cluster = downstream.settings.clusters.get(cluster_name)
+        except ClusterUnknown:
+            return
+        # Decoded anew: the ids of the copy and of the request are not the same.
+        copy = downstream.protocol.decode(bytearray(self.frame.data), 0)
+        assert isinstance(copy, Frame)
+        RpcCopy(downstream.settings, cluster, copy)
+
+    def _variable(self, name: str) -> str | None:
+        """Find what MOSN's variable of this name is at present; see L{RequestFacts.variables}."""
+        match name:
+            case "x-mosn-rpc-service":
+                return self.frame.service or None
+            case "x-mosn-rpc-method":
+                return self.frame.method or None
+            case "downstream_local_address":
+                return self._downstream.info.local
+            case "downstream_remote_address":
+                return self._downstream.info.remote
+            case "listener_name":
+                return self._downstream.settings.listener
+            case "upstream_cluster":
+                return None if self.cluster is None else self.cluster.name
+            case "upstream_host":
+                return None if self.host is None else self.host.address
+            case "upstream_local_address":
+                return self.upstream_local or None
+        return None
+
+    def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
+        return make_rpc_pool(self.protocol, self._downstream.protocol, host, self._clock, idle_timeout)
+
+    def _send(self, client: RpcClient) -> None:
+        self._phase = ACTIVE
+        downstream = self._downstream
+        cluster = self.cluster
+        assert cluster is not None
+        if client.max_frame < self._max_response:
+            client.admit(self._max_response)
+        if downstream.settings.access_log is not None:
+            self.request_sent_at = self._clock.seconds()
+            self.upstream_local = client.local_address
+        if cluster.watches_answers:
+            self._sent_at = self._clock.seconds()
+        oneway = self.frame.kind is Kind.ONEWAY
+        self._client = client
+        self._number = client.send(None if oneway else self, self.frame, downstream.batch)
+        self._position = client.written
+        if client.full:
+            downstream.block(client)
+        if oneway:
+            self._client = None
+            self._finish()
+        elif self._try_timeout:
+            self._tried_at = self._clock.seconds()
+            downstream.set_try_deadline(self, self._try_timeout)
+
+    def upstream_response(self, frame: Frame, batch: Batch) -> None:
+        """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
+        client, self._client = self._client, None
+        downstream = self._downstream
+        cluster = self.cluster
+        assert cluster is not None
+        if self.try_deadline:
+            downstream.clear_try_deadline(self)
+        host = self.host
+        if host is not None and host.tells and self._was_not_sent(frame):
+            return
+        self.sent = size = len(frame.data)
+        if size > downstream.settings.max_frame and size > self._max_response:
+            self._too_large(size)
+            return
+        if downstream.settings.access_log is not None:
+            self.response_at = self._clock.seconds()
+        status = 0
+        if self.retry.wants(599) or self.retry.status_codes or cluster.watches_answers:
+            status = downstream.protocol.http_status(frame)
+            if status != TOO_LATE or self._asks is None:
+                self._report(Outcome.of_status(status))
+            if self.retry.wants(status) and self._may_try_again(status, False, True):
+                self._doubtful = True
+                self._next_attempt(False)
+                return
+        frame.set_id(self.id)
+        if self._facts is not None:
+            self._change(frame)
+            self.sent = len(frame.data)
+        self.response = frame
+        if downstream.settings.access_log is not None:
+            self.status = status or downstream.protocol.http_status(frame)
+        downstream.respond(frame.data, batch, client)
+        self._finish()
+
+    def _was_not_sent(self, frame: Frame) -> bool:
+        """See whether an agent says that it has not sent the request on; then go on from there."""
+        why = self._downstream.protocol.unsent(frame)
+        host = self.host
+        if why is None or host is None:
+            return False
+        if self._has_others(host, why) and self._may_try_again(Cause.UNREACHABLE, True, True):
+            self._next_attempt(True)
+            return True
+        if not self._doubtful:
+            self._unsent = why  # for a server of ours before us
+        self.fail(502, "the agent could not send the request on")
+        return True
+
+    @property
+    def _max_response(self) -> int:
+        """The most bytes of a response; an agent's may have been lengthened by it."""
+        limit = self._downstream.settings.max_frame
+        return limit + HEAD_ROOM if self.host is not None and self.host.returns else limit
+
+    def _too_large(self, size: int) -> None:
+        """Refuse a response that others, on the same connection, would take."""
+        cluster, host = self.cluster, self.host
+        assert cluster is not None
+        assert host is not None
+        settings = self._downstream.settings
+        if cluster.complaints.allow():
+            log.warn(
+                "{listener}: host {host} answered with {size} bytes, where max_frame_size is {limit}"
+                " ({suppressed} such lines left out before)",
+                listener=settings.listener,
+                host=host.address,
+                size=size,
+                limit=self._max_response,
+                suppressed=cluster.complaints.suppressed,
+            )
+        self.fail(TERMINATED, f"a response of {size} bytes is more than max_frame_size")
+
+    def _change(self, frame: Frame) -> None:
+        """Change a response's headers as the route demands; one that can't be read is left alone."""
+        assert self._route is not None
+        assert self._facts is not None
+        mutation = self._route.response_mutation
+        assert mutation is not None
+        try:
+            fields = frame.fields()
+            if fields is not None:
+                frame.set_fields(mutation.apply(fields, self._facts))
+        except RpcHeaderError:
+            pass
+
+    def _report(self, outcome: Outcome) -> None:
+        cluster, host = self.cluster, self.host
+        assert cluster is not None
+        assert host is not None
+        if cluster.watches_answers:
+            cluster.report(host, outcome, self._clock.seconds() - self._sent_at)
+
+    def _finish(self) -> None:
+        self._phase = DONE
+        self._release()
+        self._downstream.exchange_done(self)
+
+    # failures
+
+    def upstream_lost(self, reason: str) -> None:
+        """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
+        self._client = None
+        if self.try_deadline:
+            self._downstream.clear_try_deadline(self)
+        self._report(Outcome.RESET)
+        if not self._again(Cause.LOST):
+            self.fail(TERMINATED, f"the host's connection was lost: {reason}")
+
+    def try_timed_out(self) -> None:
+        """The time for one attempt is over."""
+        self.try_deadline = 0.0
+        client = self._client
+        if client is None:
+            return
+        now = self._clock.seconds()
+        left = self._watched().attempt_ends(now, self._try_timeout, self._tried_at, self._state(client)) - now
+        if left > 0:
+            self._downstream.set_try_deadline(self, left)
+            return
+        self._client = None
+        reason = f"the host did not answer an attempt within {format_duration(self._try_timeout)}"
+        self._complain(reason, "retry_timeout of the route's retry_policy, or x-mosn-try-timeout")
+        client.forget(self._number)
+        if self._asks is None or not self._asks.attempt_asked:
+            self._report(Outcome.RESET)
+        if not self._again(Cause.TRY_TIMEOUT):
+            self.fail(TOO_LATE, reason)
+
+    def _again(self, cause: Cause) -> bool:
+        """Send the request again, to another host, if the route says that this may be."""
+        host = self.host
+        assert host is not None
+        if not self._may_try_again(cause, False, True):
+            return False
+        self._doubtful = True
+        self._postpone(host)
+        self._next_attempt(False)
+        return True
+
+    def fail(self, status: int, reason: str) -> None:
+        """See L{Attempts.fail}."""
+        if self._phase != DONE:
+            self.flag = reason
+            if self._phase == WAITING and status in (502, 503) and not self._doubtful:
+                self._unsent = Unsent.REQUEST
+            self._answer(status)
+
+    # time
+
+    def _limits(self, route: ClusterRoute) -> Limits:
+        settings = self._downstream.settings
+        idle = settings.stream_idle if route.idle_timeout is None else route.idle_timeout
+        to_the_end = route.timeout_to_end
+        if to_the_end is None:
+            to_the_end = settings.timeout_to_end
+        return Limits(route.timeout or inf, idle, to_the_end)
+
+    def _watched(self) -> FrameWatch:
+        if self._watch is None:
+            self._watch = FrameWatch()
+        return self._watch
+
+    def _state(self, client: RpcClient | None) -> State:
+        """
+        See how it goes.
+
+        Not all protocols tell whose response a frame is before it is complete:
+        then it may be ours, but the one behind it is not.
+        """
+        unsent, arriving = NOTHING, None
+        if client is not None:
+            unsent, arriving = client.backlog(self._position), client.arriving(self._number)
+        mine = self._watched().follows(arriving)
+        host = self.host
+        return State(
+            Stage.RESPONSE if mine else Stage.WAIT,
+            self.started if self._passage is None else self._passage.over_at,
+            self._attempts,
+            arriving,
+            unsent.mark,
+            unsent.size > 0,
+            unsent.size > 0 and host is not None and host.returns,
+        )
+
+    def timed_out(self) -> None:
+        """
+        The time for the exchange is over, unless it begins later or something moves.
+
+        What a frame or a header of it says is how long its client waits, whatever
+        happens meanwhile.  What the route says is until the response begins.
+        """
+        route = self._said_by
+        self.deadline = 0.0
+        reason, key = "the response did not come in time", "the request's own timeout"
+        if route is not None:
+            limits = self._limits(route)
+            now = self._clock.seconds()
+            found = self._watched().look(now, limits, self._state(self._client))
+            if isinstance(found, float):
+                self._downstream.set_deadline(self, max(found - now, _SHORTEST))
+                return
+            if found is Clock.IDLE:
+                reason = f"the host sent nothing of the response for {format_duration(limits.idle)}"
+                key = "stream_idle_timeout of the proxy filter, or idle_timeout of the route"
+            else:
+                reason = f"the response did not begin within {format_duration(limits.begin)}"
+                key = "timeout of the route"
+        self._complain(reason, key)
+        self.fail(TOO_LATE, reason)
+
+    def _complain(self, reason: str, key: str) -> None:
+        downstream = self._downstream
+        self._note_lateness(downstream.settings, downstream.info.remote, reason, key, LogLevel.warn)
+
+    def cancel(self, reason: str) -> None:
+        """The client is gone: whatever is under way for it is dropped."""
+        if self._phase != DONE:
+            self.flag = reason
+            self._end()
+
+    def _answer(self, status: int) -> None:
+        self._end()
+        self.status = status or 400
+        downstream = self._downstream
+        if self.frame.kind is not Kind.ONEWAY:
+            self.frame.set_id(self.id)
+            reply = self._say_unsent() or downstream.protocol.reply(self.frame, status)
+            self.sent = len(reply)
+            downstream.respond(reply, downstream.batch, None)
+        downstream.exchange_done(self)
+
+    def _say_unsent(self) -> bytes:
+        """Make the answer for a server of ours, if the request was not sent on; else nothing."""
+        downstream = self._downstream
+        service = downstream.info.service
+        if self._unsent is None or service is None:
+            return b""
+        return downstream.protocol.reply_unsent(self.frame, self._unsent if service.well else Unsent.SERVICE)
+
+    def _end(self) -> None:
+        """Let go of everything upstream."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.forget(self._number)
+        if self.try_deadline:
+            self._downstream.clear_try_deadline(self)
+        self._give_up()
+
+
+class RpcCopy(Attempts):
+    """
+    A copy of a request, for C{request_mirror_policies}.
+
+    Whatever becomes of it is no concern of the client's.
+    """
+
+    __slots__ = ("_client", "_frame", "_number", "_settings", "_timer")
+
+    def __init__(self, settings: RpcSettings, cluster: Cluster, frame: Frame) -> None:
+        super().__init__(settings.clock, settings.pool_key or settings.protocol.name)
+        self.cluster = cluster
+        self._settings = settings
+        self._frame = frame
+        self._client: RpcClient | None = None
+        self._number = 0
+        self._timer = settings.clock.callLater(MIRROR_TIMEOUT, self._too_late)
+        self._acquire()
+
+    def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
+        return make_rpc_pool(self.protocol, self._settings.protocol, host, self._clock, idle_timeout)
+
+    def _send(self, client: RpcClient) -> None:
+        self._phase = ACTIVE
+        if client.max_frame < self._settings.max_frame:
+            client.admit(self._settings.max_frame)
+        if client.full:
+            self._end()  # it is not worth waiting
+            return
+        oneway = self._frame.kind is Kind.ONEWAY
+        self._client = client
+        self._number = client.send(None if oneway else self, self._frame, None)
+        if oneway:
+            self._client = None
+            self._end()
+
+    def upstream_response(self, frame: Frame, batch: Batch) -> None:
+        """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
+        self._client = None
+        self._end()
+
+    def upstream_lost(self, reason: str) -> None:
+        """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
+        self._client = None
+        self._end()
+
+    def fail(self, status: int, reason: str) -> None:
+        """See L{Attempts.fail}."""
+        self._end()
+
+    def _too_late(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.forget(self._number)
+        if self._timer.active():
+            self._timer.cancel()
+        self._give_up()

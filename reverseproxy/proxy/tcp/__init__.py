@@ -1,0 +1,1 @@
+"""Bytes on an accepted connection, given to a host as they are."""

@@ -1,0 +1,427 @@
+"""
+C{tcp_proxy}: a connection is joined to one host of a cluster, byte for byte.
+
+A reverse connection of a plain peer carries one session, exclusively, and is
+used up by it; the agent dials a new one (spec 3.3).
+"""
+
+from __future__ import annotations
+
+__all__ = ["TcpProxy", "TcpProxySettings", "TcpRouter"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.addresses import host_of, is_unix
+from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.host import Host
+from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Cluster, ClusterManager
+from reverseproxy.config.durations import format_duration
+from reverseproxy.config.models import TcpProxyConfig
+from reverseproxy.crowd import crowd_address
+from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
+from reverseproxy.identity import AgentIdentity
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
+from reverseproxy.logs import Throttle
+from reverseproxy.metrics import RequestTally
+from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.farewell import STALL, Parting
+from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.proxy.sessions import SessionWatch
+from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
+from reverseproxy.sockets import tune
+from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
+
+log = Logger()
+
+MAX_ATTEMPTS = 3
+"""Hosts tried for one session at the most, as MOSN does (spec 4.3)."""
+
+
+class TcpRouter:
+    """
+    Which cluster a connection goes to (spec 4.3).
+
+    C{cluster} wins outright; else the first route whose four lists all hold the
+    connection, where an empty list holds none.
+    """
+
+    def __init__(self, config: TcpProxyConfig) -> None:
+        self._cluster = config.cluster
+        self._routes = [
+            (
+                route.cluster,
+                [ip_network(f"{entry.address}/{entry.length}", strict=False) for entry in route.source_addrs],
+                [
+                    ip_network(f"{entry.address}/{entry.length}", strict=False)
+                    for entry in route.destination_addrs
+                ],
+                route.source_port,
+                route.destination_port,
+            )
+            for route in config.routes
+        ]
+
+    def cluster_for(self, info: ConnectionInfo) -> str | None:
+        """Name the cluster, or L{None} where no route matches."""
+        if self._cluster:
+            return self._cluster
+        for cluster, sources, destinations, source_ports, destination_ports in self._routes:
+            if (
+                _address_in(info.remote, sources)
+                and _address_in(info.local, destinations)
+                and _port_in(info.remote, source_ports)
+                and _port_in(info.local, destination_ports)
+            ):
+                return cluster
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProxySettings:
+    """
+    What all connections of one C{tcp_proxy} filter share.
+
+    @ivar idle_timeout: seconds without a byte in either direction after which
+        a session is closed; L{None} for never.
+    @ivar stall: seconds in which a peer must take something of what is left for
+        it when a session has ended.
+    @ivar complaints: bounds the lines about sessions that could not be served.
+    """
+
+    listener: str
+    router: TcpRouter
+    clusters: ClusterManager
+    clock: IReactorTime
+    idle_timeout: float | None = None
+    access_log: Callable[[AccessRecord], None] | None = None
+    tally: RequestTally | None = None
+    stall: float = STALL
+    complaints: Throttle = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
+
+
+@implementer(IDrainable)
+class TcpProxy(RelayEnd, Counted):
+    """The downstream end of one session."""
+
+    def __init__(self, settings: TcpProxySettings, info: ConnectionInfo) -> None:
+        super().__init__(settings.clock)
+        self._settings = settings
+        self._info = info
+        self._cluster: Cluster | None = None
+        self._host: Host | None = None
+        self._upstream: RelayEnd | None = None
+        self._pending: Deferred[Any] | None = None
+        # There is no route that could say by what to choose, so that it is the client's address.
+        self._context = PickContext(hash_key=info.remote_ip.encode("ascii", "replace"))
+        self._attempts = 0
+        self._max_attempts = 0
+        self._again = 0
+        self._kept: list[bytes] | None = None  # for another host
+        self._watch: SessionWatch | None = None
+        self.parting = Parting(
+            stall=settings.stall, excused=info.reverse, told=partial(self._cut, info.remote)
+        )
+        self._started = 0.0
+        self._failure = ""
+        self._host_address = ""
+        self._agent: AgentIdentity | None = None
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """
+        Whether a session is under way.
+
+        On a reverse connection it begins with the first byte from the server.
+        """
+        return not self._info.reverse or self.received > 0
+
+    def drain(self) -> None:
+        """See L{IDrainable}: a session ends when one of its ends says so."""
+
+    # what comes before there is somebody to give it to
+
+    def dataReceived(self, data: bytes) -> None:
+        """See L{RelayEnd}."""
+        super().dataReceived(data)
+        if not self.coupled and not self.lost:
+            self.count(self.received)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        books = KNOWN if self._info.reverse else STRANGERS
+        return books.account(crowd_address(self._info.remote_ip), self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        self._cut("", reason)
+        self.abort()
+
+    # the session
+
+    def connectionMade(self) -> None:
+        """Find a host."""
+        self._started = self._clock.seconds()
+        name = self._settings.router.cluster_for(self._info)
+        try:
+            if name is None:
+                raise ClusterUnknown("no route of tcp_proxy matches this connection")
+            self._cluster = self._settings.clusters.get(name)
+        except ClusterUnknown as error:
+            self._refuse(str(error))
+            return
+        if not self._cluster.may_open():
+            self._refuse(f"cluster {name} has as many connections as it may have")
+            return
+        self._acquire(self._cluster)
+
+    def _acquire(self, cluster: Cluster) -> None:
+        try:
+            host = cluster.acquire(self._context)
+        except PickFailed as error:
+            if isinstance(error, NoHealthyHost) and self._context.lift():
+                self._acquire(cluster)
+            else:
+                self._refuse(str(error))
+            return
+        if host is not None:
+            self._dial(cluster, host)
+            return
+        timeout = cluster.config.connect_timeout
+        if self._context.spared:
+            timeout = min(timeout, SPARED_WAIT)
+        waiting = self._pending = cluster.wait(self._context, timeout)
+        waiting.addCallbacks(partial(self._dial, cluster), partial(self._not_acquired, cluster))
+
+    def _not_acquired(self, cluster: Cluster, reason: Failure) -> None:
+        if self.lost:
+            return
+        if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.lift():
+            self._acquire(cluster)
+        else:
+            self._refuse(reason.getErrorMessage())
+
+    def _dial(self, cluster: Cluster, host: Host) -> None:
+        self._host = host
+        self._host_address = host.address
+        self._agent = host.identity
+        # Counted once: a reverse host that fails has left its cluster by the time it has failed.
+        self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
+        self._attempts += 1
+        host.connection_opened()
+        dialling = self._pending = host.connect(Building(self._make_end))
+        dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
+
+    def _make_end(self) -> RelayEnd:
+        host = self._host
+        if host is not None and host.tells:
+            return SessionEnd(self._clock, self)
+        return RelayEnd(self._clock)
+
+    def _producer(self) -> Any:
+        return self.transport if self._kept is None else Valve(self.transport)
+
+    def _forward(self, data: bytes) -> None:
+        if self._kept is not None and self.received + len(data) <= REPLAY_LIMIT:
+            self._kept.append(data)
+        else:
+            self._kept = None
+            self.rebind(super()._forward)
+        super()._forward(data)
+
+    def answered(self) -> None:
+        """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
+        self._kept = None
+
+    def given_back(self) -> bool:
+        """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
+        kept, cluster, host = self._kept, self._cluster, self._host
+        if kept is None or cluster is None or host is None or self.lost or self.closing:
+            return False
+        cluster.disown(host, self._context)
+        if self._again >= MOST_AGAIN or not cluster.has_others(self._context):
+            return False
+        self._again += 1
+        self._attempts -= 1
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        self._upstream = self._kept = None
+        self.wait_for_another(kept)
+        self._release()
+        self._acquire(cluster)
+        return True
+
+    def _not_connected(self, cluster: Cluster, host: Host, reason: Failure) -> None:
+        self._release()
+        if self.lost:
+            return
+        cluster.report(host, Outcome.UNREACHABLE)
+        if cluster.complaints.allow():
+            log.warn(
+                "{listener}: cluster {cluster} host {host} failed: {reason}"
+                " ({suppressed} such lines left out before)",
+                listener=self._settings.listener,
+                cluster=cluster.name,
+                host=host.address,
+                reason=reason.getErrorMessage(),
+                suppressed=cluster.complaints.suppressed,
+            )
+        cluster.shun(host, self._context)
+        if self._attempts >= self._max_attempts:
+            self._refuse(f"no host of cluster {cluster.name} could be reached")
+            return
+        self._acquire(cluster)
+
+    def _connected(self, end: IProtocol) -> None:
+        assert isinstance(end, RelayEnd)
+        self._pending = None
+        self._upstream = end
+        if (
+            self._host is not None and not self._host.returns
+        ):  # whose tunnel has its own idea of how to tune it
+            tune(end.transport)
+        if self._cluster is not None and self._host is not None:
+            self._cluster.report(self._host, Outcome.CONNECTED)
+        returns = self._host is not None and self._host.returns
+        end.parting = self.parting._replace(excused=returns, told=partial(self._cut, self._host_address))
+        end.on_close = self._upstream_closed
+        self.count_no_more()
+        if isinstance(end, SessionEnd) and not end.received:
+            self._kept = list(self._early)
+        couple(self, end)
+        if end.lost:
+            self._release()  # nothing more will be heard of it
+            return
+        idle = self._settings.idle_timeout
+        if idle is not None and not self.lost:
+            self._watch = SessionWatch(
+                self._clock, (self, end), idle, self._expired, partial(self._excused, returns)
+            )
+
+    def _upstream_closed(self, reason: Failure) -> None:
+        self._release()
+
+    def _excused(self, returns: bool, client_waits: bool, host_waits: bool) -> bool:
+        """
+        Say whether it is somebody else's to judge that nothing moves.
+
+        What waits in a tunnel waits for somebody beyond it.  And a reverse
+        connection on which nothing has come yet is no session.
+
+        @param returns: whether the host's connection is one of a tunnel.
+        """
+        return (returns and host_waits) or (self._info.reverse and (client_waits or not self.received))
+
+    def _expired(self) -> None:
+        """Nothing has moved for too long."""
+        assert self._upstream is not None
+        self._failure = "idle timeout"
+        idle = format_duration(self._settings.idle_timeout or 0.0)
+        self._cut("", f"nothing has passed for {idle}; see idle_timeout of the tcp_proxy")
+        self.cut()
+        self._upstream.cut()
+
+    def _cut(self, peer: str, reason: str) -> None:
+        """
+        Say why a session, or what was left of it, is cut off.
+
+        @param peer: which end of it; empty for both.
+        """
+        if peer:
+            reason = f"{peer} closes too slowly: {reason}"
+        self._failure = self._failure or reason
+        complaints = self._settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: the session of {peer} with {host} is cut off: {reason}"
+                " ({suppressed} such lines left out before)",
+                listener=self._settings.listener,
+                peer=self._info.remote,
+                host=self._host_address,
+                reason=reason,
+                suppressed=complaints.suppressed,
+            )
+
+    def _refuse(self, reason: str) -> None:
+        self._failure = reason
+        complaints = self._settings.complaints
+        if complaints.allow():
+            log.warn(
+                "{listener}: session of {peer} closed: {reason} ({suppressed} such lines left out before)",
+                listener=self._settings.listener,
+                peer=self._info.remote,
+                reason=self._failure,
+                suppressed=complaints.suppressed,
+            )
+        if self._info.service is None or self._upstream is not None or not disown(self.transport):
+            self.close()
+
+    def _release(self) -> None:
+        host, self._host = self._host, None
+        if host is not None and self._cluster is not None:
+            host.connection_closed()
+            self._cluster.release(host)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the session and account for it."""
+        super().connectionLost(reason)
+        self.count_no_more()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+        if self._watch is not None:
+            self._watch.stop()
+        tally = self._settings.tally
+        if tally is not None:
+            sent = 0 if self._upstream is None else self._upstream.received
+            cluster = "" if self._cluster is None else self._cluster.name
+            tally.note(cluster, "", 0, self._clock.seconds() - self._started, self.received, sent)
+        access_log = self._settings.access_log
+        if access_log is not None:
+            self._account(access_log)
+
+    def _account(self, access_log: Callable[[AccessRecord], None]) -> None:
+        upstream = self._upstream
+        access_log(
+            AccessRecord(
+                protocol="tcp",
+                duration=self._clock.seconds() - self._started,
+                bytes_received=self.received,
+                bytes_sent=0 if upstream is None else upstream.received,
+                remote=self._info.remote,
+                local=self._info.local,
+                upstream_host=self._host_address,
+                cluster="" if self._cluster is None else self._cluster.name,
+                agent=self._agent,
+                flag=self._failure,
+            )
+        )
+
+
+def _address_in(address: str, networks: list[Any]) -> bool:
+    if is_unix(address):
+        return False
+    host = ip_address(host_of(address))
+    return any(host in network for network in networks)
+
+
+def _port_in(address: str, ranges: Any) -> bool:
+    port = int(address.rpartition(":")[2])
+    return any(low <= port <= high for low, high in ranges)

@@ -1,0 +1,512 @@
+"""
+The agent: keeps connections to every tunnel server, and drains them.
+
+An L{Agent} is one C{tunnel_agent} entry of the configuration; it has a L{Peer}
+for each address that its servers resolve to; a peer has C{connection_num}
+slots (L{reverseproxy.tunnel.agent.slot}), and each slot one connection.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Agent", "AgentPlan", "Peer", "new_agent_id"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from secrets import token_hex
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.cluster.endpoints import Building, make_endpoint
+from reverseproxy.config.models import TunnelAgentConfig
+from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
+from reverseproxy.interfaces import IConnectionSink, ICredentialSource
+from reverseproxy.logs import counted
+from reverseproxy.tls import ClientTls
+from reverseproxy.tunnel.agent.backoff import Backoff
+from reverseproxy.tunnel.agent.discovery import Target
+from reverseproxy.tunnel.agent.link import AgentLink
+from reverseproxy.tunnel.agent.service import HostedService
+from reverseproxy.tunnel.agent.slot import Link, Slot, SlotCore, SlotState, make_slot
+from reverseproxy.tunnel.streams import StreamSettings
+from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
+from reverseproxy.wire.mosn.frames import ConnectionInit, encode_graceful_close
+
+log = Logger(__package__)
+
+QUIET = 1.0
+"""
+Seconds without a request after which a draining connection is closed.
+
+The server was told not to use it; a request that it had sent before it was
+told arrives within a round trip.
+"""
+
+DRAIN_POLL = 0.05
+"""Seconds between two looks at the draining connections."""
+
+TELLING_SHARE = 0.5
+"""
+Part of the time for draining in which a server has to be told of it; the rest is
+left to the requests under way.
+"""
+
+DEFICIT_INTERVAL = 60.0
+"""Seconds between two warnings that connections are missing."""
+
+
+@dataclass(frozen=True)
+class AgentPlan:
+    """
+    Everything that the peers of one agent share.
+
+    @ivar sink: the hosting listener.
+    @ivar credentials: L{None} without a credential policy.
+    @ivar client_tls: makes the TLS settings for the server of a given name;
+        L{None} for plain TCP.
+    @ivar agent_id: names this agent to servers of ours.
+    @ivar service: what servers are told of; L{None} if they are told nothing.
+    @ivar raw: whether the hosting listener relays bytes, so that a connection
+        that carries no streams is of use only while the service can be reached.
+    """
+
+    config: TunnelAgentConfig
+    sink: IConnectionSink
+    reactor: Any
+    random: Random
+    credentials: ICredentialSource | None
+    client_tls: Callable[[str], ClientTls] | None
+    agent_id: str
+    service: HostedService | None = None
+    raw: bool = False
+
+    def fetch_credential(self) -> Deferred[str]:
+        """Ask for the credential of one dial."""
+        if self.credentials is None:
+            return succeed("")
+        # A source may be a plug-in: one that raises has failed like one that fails later.
+        return maybeDeferred(self.credentials.fetch, self.config.cluster)
+
+
+class _Aside(Protocol):
+    """A connection that tells a server of a graceful close, and is never hosted."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self._closed: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
+
+    def tell(self, frame: bytes) -> Deferred[None]:
+        """Send the frame, and close; cancelling aborts the connection."""
+        self.transport.write(frame)
+        self.transport.loseConnection()
+        return self._closed
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._closed.called:
+            self._closed.callback(None)
+
+
+class Peer:
+    """
+    One address of a tunnel server.
+
+    @ivar target: the address, and the name that it was found under.
+    """
+
+    def __init__(self, plan: AgentPlan, target: Target, changed: Callable[[], None]) -> None:
+        self.target = target
+        self._plan = plan
+        self._changed = changed
+        self._cores: list[SlotCore] = []
+        self._slots: list[Slot] = []
+        self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
+        self._draining: Deferred[None] | None = None
+        self._stopped = False
+        self._streams = False  # whether connections to this server carry streams, as far as we know
+        config = plan.config
+        # The name that the certificate must be good for is the one that was configured.
+        tls = None if plan.client_tls is None else plan.client_tls(target.server)
+        self._secure = tls is not None
+        self._endpoint = make_endpoint(plan.reactor, target.address, config.connect_timeout_duration, tls)
+        for number in range(config.connection_num):
+            core = SlotCore(
+                name=f"{config.cluster} via {self.name} #{number + 1}",
+                dial=self._dial,
+                clock=plan.reactor,
+                backoff=Backoff(config.reconnect_base_duration, config.reconnect_max_duration, plan.random),
+                max_attempts=config.connect_retry_times or -1,
+                stable=config.stable_duration,
+                changed=self._slot_changed,
+            )
+            self._cores.append(core)
+            self._slots.append(make_slot(core))
+
+    @property
+    def name(self) -> str:
+        """The server, for logs."""
+        server, address = self.target.server, self.target.address
+        return address if server == address else f"{server} ({address})"
+
+    @property
+    def serving(self) -> int:
+        """How many connections serve."""
+        return sum(core.state is SlotState.SERVING for core in self._cores)
+
+    def _slot_changed(self, state: SlotState) -> None:
+        if state is SlotState.SERVING:
+            log.info(
+                "agent of cluster {cluster}: serving {server} over {serving} of {wanted} connections",
+                cluster=self._plan.config.cluster,
+                server=self.name,
+                serving=self.serving,
+                wanted=len(self._cores),
+            )
+            for core, slot in zip(self._cores, self._slots, strict=True):
+                if core.state is SlotState.WAITING:
+                    slot.reachable()
+        self._changed()
+
+    # dialling
+
+    def start(self) -> None:
+        """Dial all connections at once, and keep them."""
+        for slot in self._slots:
+            slot.start()
+
+    def _dial(self) -> Deferred[Link]:
+        plan = self._plan
+        config = plan.config
+        streams = StreamSettings.of(config) if config.announce else None
+
+        def connect(credential: str) -> Deferred[IProtocol]:
+            def make_init(local_address: str) -> ConnectionInit:
+                extra = None
+                if config.announce:
+                    extra = Announcement(
+                        agent=plan.agent_id,
+                        local_address=local_address,
+                        metadata=dict(config.metadata),
+                        mux=() if streams is None else streams.offer,
+                        window=0 if streams is None else streams.window,
+                        tells=plan.service is not None,
+                    ).to_extra()
+                return ConnectionInit(
+                    cluster_name=config.cluster,
+                    weight=config.weight,
+                    host_name=config.host_name,
+                    credential_policy=config.credential_policy,
+                    credential=credential,
+                    extra=extra,
+                )
+
+            def make() -> AgentLink:
+                link = AgentLink(
+                    make_init,
+                    plan.sink,
+                    plan.reactor,
+                    config.connect_timeout_duration,
+                    self._secure,
+                    config.dead_peer_timeout,
+                    streams,
+                    plan.service,
+                )
+                link.hosted = self._hosted
+                link.leaving = self._parting.add
+                link.parted = self._parting.discard
+                link.may_leave = self._may_leave
+                return link
+
+            connecting: Deferred[IProtocol] = self._endpoint.connect(Building(make))
+            return connecting
+
+        def dial(_: object = None) -> Deferred[Any]:
+            dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
+            return dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
+
+        if plan.service is None or not plan.raw or self._streams:
+            return dial()
+        waiting: Deferred[Any] = plan.service.until_well()
+        return waiting.addCallback(dial)
+
+    def _hosted(self, link: AgentLink) -> None:
+        """A link serves."""
+        self._streams = link.session is not None
+
+    def _may_leave(self) -> bool:
+        """Whether one more link may finish what it has begun while another one takes its place."""
+        return len(self._parting) < self._plan.config.connection_num
+
+    # ending
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """
+        Tell the server, let requests under way finish, and close.
+
+        @param seconds: the longest time this may take.
+        @return: fires when that is done, or cut short by L{stop}; never fails.
+        """
+        if self._draining is None:
+            self._draining = Deferred.fromCoroutine(self._drain(seconds))
+            self._draining.addErrback(self._drain_ended)
+        return self._draining
+
+    def _drain_ended(self, reason: Failure) -> None:
+        if not self._stopped:
+            log.failure("agent: draining {server} failed", reason, server=self.name)
+            self._stop_slots()
+
+    async def _drain(self, seconds: float) -> None:
+        clock = self._plan.reactor
+        end = clock.seconds() + seconds
+        links = [
+            core.link
+            for core in self._cores
+            if core.state is SlotState.SERVING and isinstance(core.link, AgentLink)
+        ]
+        links += self._parting
+        for slot in self._slots:
+            slot.drain()
+        if links:
+            log.info(
+                "agent of cluster {cluster}: draining {connections} to {server}, at most {seconds:g} s",
+                cluster=self._plan.config.cluster,
+                connections=counted(len(links), "connection"),
+                count=len(links),
+                server=self.name,
+                seconds=seconds,
+            )
+            # Those that carry streams tell their server themselves.
+            lent = [link for link in links if link.session is None]
+            for link in links:
+                if link.session is not None:
+                    link.drain()
+            if lent:
+                await self._tell_in_time(lent, seconds * TELLING_SHARE)
+                if self._stopped:
+                    return
+                for link in lent:
+                    if not link.gone:
+                        link.drain()
+        await self._until_quiet(links, end)
+        self._stop_slots()
+
+    async def _tell_in_time(self, links: list[AgentLink], seconds: float) -> None:
+        telling = Deferred.fromCoroutine(self._tell(links))
+        try:
+            await telling.addTimeout(seconds, self._plan.reactor, _too_late)
+        except Exception as error:
+            if not self._stopped:
+                log.warn(
+                    "agent of cluster {cluster}: {server} could not be told of the close: {reason}",
+                    cluster=self._plan.config.cluster,
+                    server=self.name,
+                    reason=str(error) or type(error).__name__,
+                )
+
+    async def _until_quiet(self, links: list[AgentLink], end: float) -> None:
+        clock = self._plan.reactor
+        quiet_since = {link: clock.seconds() for link in links}
+        told = {link for link in links if link.busy}
+        while (now := clock.seconds()) < end:
+            for link in list(quiet_since):
+                if link.gone:
+                    del quiet_since[link]
+                elif link.session is not None:
+                    link.close_quiet(QUIET)
+                elif link.busy:
+                    quiet_since[link] = now
+                    if link not in told:
+                        # It was idle when it was told first, and the server goes on using it.
+                        told.add(link)
+                        link.drain()
+                elif now - quiet_since[link] >= QUIET:
+                    link.close()
+            if not quiet_since:
+                return
+            await deferLater(clock, DRAIN_POLL)
+        log.warn(
+            "agent of cluster {cluster}: {connections} to {server} still busy, closed",
+            cluster=self._plan.config.cluster,
+            connections=counted(len(quiet_since), "connection"),
+            count=len(quiet_since),
+            server=self.name,
+        )
+
+    async def _tell(self, links: list[AgentLink]) -> None:
+        plan = self._plan
+        config = plan.config
+        extra = None
+        if all(link.server_announced for link in links):
+            extra = CloseProof(
+                agent=plan.agent_id,
+                credential_policy=config.credential_policy,
+                credential=await plan.fetch_credential(),
+            ).to_extra()
+        frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
+        for frame in frames:
+            # One frame a connection: MOSN decodes a second one only when more bytes follow it.
+            connecting: Deferred[Any] = self._endpoint.connect(Building(_Aside))
+            aside = await connecting
+            await aside.tell(frame)
+
+    def stop(self) -> None:
+        """Close every connection, and dial no more."""
+        self._stopped = True
+        self._stop_slots()
+        if self._draining is not None:
+            self._draining.cancel()
+
+    def _stop_slots(self) -> None:
+        for slot in self._slots:
+            slot.stop()
+        for link in list(self._parting):
+            link.close()
+
+
+def _too_late(result: Any, seconds: float) -> Any:
+    raise ConnectionRefusedByPeer(f"it took longer than {seconds:g} s")
+
+
+class Agent(Service):
+    """
+    One C{tunnel_agent} entry.
+
+    @ivar draining: whether it has been told to stop.
+    """
+
+    draining = False
+
+    def __init__(self, plan: AgentPlan, watch: Callable[[Callable[[Sequence[Target]], None]], Any]) -> None:
+        """
+        @param watch: makes the source of targets, given where to report each
+            complete list of them; it has C{start} and C{stop}.
+        """
+        self.plan = plan
+        self._watcher = watch(self._update)
+        self._peers: dict[Target, Peer] = {}
+        self._leaving: dict[Peer, Deferred[None]] = {}
+        self._deficit_loop = LoopingCall(self._warn_of_deficit)
+        self._deficit_loop.clock = plan.reactor
+
+    @property
+    def wanted(self) -> int:
+        """How many connections there should be."""
+        return len(self._peers) * self.plan.config.connection_num
+
+    @property
+    def serving(self) -> int:
+        """How many connections serve."""
+        return sum(peer.serving for peer in self._peers.values())
+
+    @property
+    def by_server(self) -> dict[str, int]:
+        """How many connections serve, by server."""
+        return {peer.name: peer.serving for peer in self._peers.values()}
+
+    @property
+    def unserved(self) -> list[str]:
+        """The servers to which no connection serves; "any server" if there is none to dial."""
+        by_server = self.by_server
+        return [name for name, serving in by_server.items() if not serving] if by_server else ["any server"]
+
+    def startService(self) -> None:
+        """Find the servers and dial them."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._watcher.start()
+        self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
+
+    def _changed(self) -> None:
+        """A slot has a new state; the gauges are computed when asked for."""
+
+    def _warn_of_deficit(self) -> None:
+        serving, wanted = self.serving, self.wanted
+        if serving < wanted:
+            log.warn(
+                "agent of cluster {cluster}: {deficit} of {wanted} connections are missing",
+                cluster=self.plan.config.cluster,
+                deficit=wanted - serving,
+                wanted=wanted,
+            )
+
+    def _update(self, targets: Sequence[Target]) -> None:
+        if self.draining:
+            return
+        wanted = set(targets)
+        for target in [known for known in self._peers if known not in wanted]:
+            peer = self._peers.pop(target)
+            log.info(
+                "agent of cluster {cluster}: server {server} is no longer listed",
+                cluster=self.plan.config.cluster,
+                server=peer.name,
+            )
+            self._leave(peer)
+        for target in targets:
+            if target not in self._peers:
+                self._join(target)
+
+    def _leave(self, peer: Peer) -> None:
+        leaving = self._leaving[peer] = peer.drain(self.plan.config.graceful_close_max_wait_duration)
+        leaving.addCallback(lambda _: self._left(peer))
+
+    def _left(self, peer: Peer) -> None:
+        del self._leaving[peer]
+
+    def _join(self, target: Target) -> None:
+        try:
+            peer = Peer(self.plan, target, self._changed)
+        except (ReverseProxyError, ValueError) as error:
+            # The name of a server that is found at run time may be none that TLS can verify.
+            log.error(
+                "agent of cluster {cluster}: can't dial {server}: {reason}",
+                cluster=self.plan.config.cluster,
+                server=target.server,
+                reason=str(error),
+            )
+            return
+        self._peers[target] = peer
+        log.info(
+            "agent of cluster {cluster}: dialling {server}, {connections}",
+            cluster=self.plan.config.cluster,
+            server=peer.name,
+            connections=counted(self.plan.config.connection_num, "connection"),
+            count=self.plan.config.connection_num,
+        )
+        peer.start()
+
+    def drain(self) -> Deferred[None]:
+        """
+        Leave every server gracefully, all at the same time.
+
+        @return: fires when no connection is left, after
+            C{graceful_close_max_wait_duration} at the latest.
+        """
+        self._quit()
+        seconds = self.plan.config.graceful_close_max_wait_duration
+        drains = [*self._leaving.values(), *(peer.drain(seconds) for peer in self._peers.values())]
+        return DeferredList(drains, consumeErrors=True).addCallback(lambda _: None)
+
+    def _quit(self) -> None:
+        self.draining = True
+        self._watcher.stop()
+        if self._deficit_loop.running:
+            self._deficit_loop.stop()
+
+    def stopService(self) -> None:
+        """Close everything at once."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._quit()
+        for peer in [*self._peers.values(), *self._leaving]:
+            peer.stop()
+
+
+def new_agent_id() -> str:
+    """Make a name that no other agent has, nor can guess."""
+    return token_hex(16)

@@ -1,0 +1,191 @@
+"""The server listers that are built in: C{file} and C{dns}."""
+
+from __future__ import annotations
+
+__all__ = ["DnsListerPlugin", "FileListerPlugin"]
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.addresses import join_host_port
+from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.tunnel.agent.discovery import parse_server
+from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
+
+log = Logger()
+
+INTERVAL = 2.0
+"""Seconds between two looks at a file, by default."""
+
+MAX_LIST_FILE = 1024 * 1024
+"""The largest file of servers in bytes."""
+
+
+def _check_config(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    for key in config:
+        if key not in allowed:
+            raise ValueError(f"{what}: unknown key {key!r}; the keys are {', '.join(allowed)}")
+
+
+@implementer(IServerLister)
+class _FileLister:
+    """
+    Servers in a file that is looked at now and then.
+
+    A change counts once the file has stayed the same for one interval, so that
+    a list that is being written is not taken for a complete one.
+    """
+
+    def __init__(self, path: str, interval: float, clock: IReactorTime) -> None:
+        self._path = path
+        self._interval = interval
+        self._clock = clock
+        self._call: IDelayedCall | None = None
+        self._loaded = False
+        self._servers: list[Any] = []
+        # Unlike any signature, so that a missing file is logged too.
+        self._seen: Signature = ()
+        self._candidate: Signature = ()
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """Begin to watch; see L{IServerLister.start}."""
+        self._poll(update)
+
+    def stop(self) -> None:
+        """Stop watching; see L{IServerLister.stop}."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+
+    def _poll(self, update: Callable[[Sequence[str]], None]) -> None:
+        self._call = self._clock.callLater(self._interval, self._poll, update)
+        now = signature(self._path)
+        if now == self._seen:
+            return
+        if self._loaded and now != self._candidate:
+            self._candidate = now
+            return
+        self._seen = now
+        try:
+            servers = _read_servers(self._path)
+        except (OSError, ValueError) as error:
+            log.error(
+                "the list of servers {path} can't be used, {count} earlier servers stay listed: {reason}",
+                path=self._path,
+                count=len(self._servers),
+                reason=str(error),
+            )
+            return
+        if self._loaded and servers == self._servers:
+            return
+        self._loaded = True
+        self._servers = servers
+        update(servers)
+
+
+def _read_servers(path: str) -> list[Any]:
+    """
+    Read a list of servers.
+
+    @raise OSError: if the file can't be read.
+    @raise ValueError: if it holds no list.
+    """
+    text = read_text(path, MAX_LIST_FILE)
+    if not text.strip():
+        # More likely cut short than meant; there are ways to write an empty list.
+        raise ValueError("it is empty; for no servers at all write [], or a comment line")
+    if not path.endswith((".json", ".yaml", ".yml")):
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
+        return [line for line in lines if line and line != "[]"]
+    document = parse_document(path, text)
+    if isinstance(document, Mapping):
+        document = document.get("servers")
+    if not isinstance(document, list):
+        raise ValueError(
+            'expected a list of "host:port", or a mapping with such a list under the key servers'
+        )
+    return document
+
+
+@implementer(IServerListerPlugin)
+class FileListerPlugin:
+    """
+    Servers in a file: the key C{path} of C{config}, and if wanted C{interval},
+    the seconds between two looks at it.
+
+    The file is JSON or YAML if its name says so (a list of C{host:port}, or a
+    mapping with such a list under the key C{servers}), else it has one
+    C{host:port} a line, with C{#} for comments.
+    """
+
+    name: ClassVar[str] = "file"
+
+    def build(self, cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used.  A file that is missing is
+            no such case: it may come later.
+        """
+        _check_config("the server lister file", config, ("path", "interval"))
+        path = config.get("path")
+        if not isinstance(path, str) or not path:
+            raise ValueError(f"the server lister file: path must be the path of a file, not {path!r}")
+        interval = config.get("interval", INTERVAL)
+        if (
+            isinstance(interval, bool)
+            or not isinstance(interval, (int, float))
+            or not 0.1 <= interval <= 3600
+        ):
+            raise ValueError(
+                "the server lister file: interval must be a number of seconds from 0.1 to 3600, "
+                f"not {interval!r}"
+            )
+        return _FileLister(path, float(interval), reactor)
+
+
+@implementer(IServerLister)
+class _DnsLister:
+    """
+    All addresses of a name.
+
+    It names the name and no more: L{Discovery} looks up all addresses of
+    whatever is listed, and the name is what TLS needs.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """List the name; see L{IServerLister.start}."""
+        update([self._server])
+
+    def stop(self) -> None:
+        """Nothing is being watched; see L{IServerLister.stop}."""
+
+
+@implementer(IServerListerPlugin)
+class DnsListerPlugin:
+    """All addresses of a host name: the keys C{name} and C{port} of C{config}."""
+
+    name: ClassVar[str] = "dns"
+
+    def build(self, cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used.
+        """
+        _check_config("the server lister dns", config, ("name", "port"))
+        name, port = config.get("name"), config.get("port")
+        if not isinstance(name, str):
+            raise ValueError(f"the server lister dns: name must be a host name, not {name!r}")
+        if type(port) is not int:
+            raise ValueError(f"the server lister dns: port must be a number from 1 to 65535, not {port!r}")
+        try:
+            return _DnsLister(parse_server(join_host_port(name, port)).name)
+        except ValueError as error:
+            raise ValueError(f"the server lister dns: {error}") from None

@@ -1,0 +1,85 @@
+"""
+What an agent makes reachable, and whether it can be reached.
+
+A listener that hosts connections of tunnels may lead to several clusters.  As
+long as one of them can be reached, there is something to be had here; what is
+asked of the others is answered with "not sent" (L{reverseproxy.wire.http.unsent}).
+"""
+
+from __future__ import annotations
+
+__all__ = ["HostedService"]
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.cluster.health.reach import Reach
+from reverseproxy.interfaces import IService
+
+log = Logger()
+
+
+@implementer(IService)
+class HostedService:
+    """
+    See the module's text.
+
+    @ivar well: whether it can be reached, as far as that is known.
+    """
+
+    def __init__(self, name: str, reaches: Sequence[Reach] = ()) -> None:
+        """
+        @param name: for logs.
+        @param reaches: one for each cluster that it may lead to, if all of them
+            have hosts to connect to; else none, and it counts as well.
+        """
+        self.well = True
+        self._name = name
+        self._reaches = reaches
+        self._watchers: list[Callable[[bool], object]] = []
+        self._waiters: list[Deferred[None]] = []
+        for reach in reaches:
+            reach.watch(self._look)
+
+    def watch(self, told: Callable[[bool], object]) -> None:
+        """Call something with C{well} whenever it has changed."""
+        self._watchers.append(told)
+
+    def unwatch(self, told: Callable[[bool], object]) -> None:
+        """Call it no more."""
+        if told in self._watchers:
+            self._watchers.remove(told)
+
+    def until_well(self) -> Deferred[None]:
+        """
+        Wait until the service can be reached, unless it can.
+
+        @return: may be cancelled.
+        """
+        if self.well:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(self._cancelled)
+        self._waiters.append(waiter)
+        return waiter
+
+    def _cancelled(self, waiter: Deferred[None]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def _look(self) -> None:
+        well = any(reach.well for reach in self._reaches)
+        if well is not self.well:
+            self.well = well
+            if well:
+                log.info("the service behind {name} can be reached again", name=self._name)
+            else:
+                log.warn("the service behind {name} can't be reached; servers are told", name=self._name)
+            for told in list(self._watchers):
+                told(well)
+        if well:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.callback(None)

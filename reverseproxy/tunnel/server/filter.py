@@ -1,0 +1,642 @@
+"""
+The C{tunnel} network filter: an accepted connection turns into a host.
+
+The decisions are in L{reverseproxy.tunnel.handshake}; here is what needs a
+transport, a clock or a Deferred.
+"""
+
+from __future__ import annotations
+
+__all__ = ["TunnelConnection", "TunnelServer"]
+
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from random import random
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.addresses import host_of
+from reverseproxy.cluster.handover import Handover
+from reverseproxy.cluster.host import MuxHost, ReverseHost
+from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.config.models import TunnelConfig
+from reverseproxy.crowd import Crowd, Descriptors, crowd_address
+from reverseproxy.errors import FrameError
+from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, IExpendable
+from reverseproxy.logs import Throttle
+from reverseproxy.metrics import TunnelTally
+from reverseproxy.mux.session import MuxSession
+from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.refused import REFUSED
+from reverseproxy.sockets import tune
+from reverseproxy.tunnel.handshake import (
+    Accepted,
+    Admission,
+    HeldConnection,
+    Refusal,
+    Registry,
+    Requester,
+    Selection,
+)
+from reverseproxy.tunnel.server.exclusions import Exclusions
+from reverseproxy.tunnel.server.guesses import GuessGate
+from reverseproxy.tunnel.server.joins import JoinGate
+from reverseproxy.tunnel.server.quotas import NOBODY, Quotas
+from reverseproxy.tunnel.server.refusals import note_refusal
+from reverseproxy.tunnel.streams import StreamSettings
+from reverseproxy.unfinished import STRANGERS, Account, Counted
+from reverseproxy.wire.mosn.extensions import CloseProof
+from reverseproxy.wire.mosn.frames import ConnectionInit, Flag, FrameDecoder, GracefulClose, Status, encode
+
+log = Logger(__package__)
+
+LOG_RATE = 10.0
+"""Lines a second about bad peers of one listener, in the long run."""
+
+LOG_BURST = 50
+"""Lines about bad peers that may come at once."""
+
+MOST_FUTILE_CLOSES = 3
+"""Graceful closes without any effect that one connection may send."""
+
+PENDING_PART = 2
+"""Connections that have not joined may be one in so many of those that strangers may hold."""
+
+_EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
+
+OWNER_SHARE = 0.75
+"""As much of all connections that there can be may one agent, one credential or one address have."""
+
+QUOTA_PAUSE = 30.0
+"""Seconds after which an agent that has too many connections comes back with another one."""
+
+PATIENCE = 1.0
+"""Seconds that an agent of ours waits for its turn to join, rather than being told to come back."""
+
+LONG_PATIENCE = 10.0
+"""Seconds that other agents wait for it at the most; MOSN's wait 15 s for an answer."""
+
+LONGEST_ABSENCE = 60.0
+"""Seconds after which an agent that is kept out is to ask again, as the operator may think better of it."""
+
+_unix_peers = count(1)
+
+
+class TunnelServer:
+    """
+    What all tunnel connections of one listener share.
+
+    @ivar pending: connections that have not joined a cluster: those in the
+        handshake, and the silent ones that MOSN's agents keep aside for a
+        graceful close.
+    @ivar gate: when another connection may join.
+    @ivar quotas: how many connections one party may have.
+    @ivar guesses: makes addresses wait that have been refused too often.
+    @ivar longest_wait: how long an agent that can't be told to come back is kept
+        waiting for that, in seconds.
+    @ivar registry: the connections that are hosts now.  Those of this listener
+        only: another one may have other authorities, and other names for agents.
+    @ivar evict_elsewhere: lets other workers close what is not held here, given
+        a cluster, addresses, and who asks; gives the addresses that were.
+        L{None} if there are none.
+    @ivar exclusions: whom an operator keeps out.
+    @ivar tally: counts joins, and keeps those that were refused.
+    @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
+        address, from those of others.
+    """
+
+    evict_elsewhere: Callable[[str, Sequence[str], Requester], Deferred[set[str]]] | None = None
+    unix_prefix = ""
+
+    def __init__(
+        self,
+        listener: str,
+        config: TunnelConfig,
+        clusters: ClusterManager,
+        clock: IReactorTime,
+        find_validator: Callable[[str, Mapping[str, Any]], IConnectionValidator],
+        policies: Collection[str] = (),
+    ) -> None:
+        """
+        @param find_validator: makes the validator of a credential policy, given
+            its configuration.
+        @param policies: the policies that agents may use where none is demanded,
+            if their validators need no configuration.
+        @raise ValueError: if a policy is unknown or its configuration is wrong.
+        """
+        demanded = {config.credential_policy, *config.cluster_credential_policies.values()} - {""}
+        validators = {
+            policy: find_validator(policy, config.validators.get(policy, {}))
+            for policy in sorted(demanded | set(config.validators))
+        }
+        self.listener = listener
+        self.config = config
+        self.tally = TunnelTally()
+        self.exclusions = Exclusions(clock.seconds)
+        self.clusters = clusters
+        self.clock = clock
+        self.registry: Registry[ReverseHost | MuxHost] = Registry()
+        self.admission = Admission(
+            cluster_known=lambda name: name in clusters,
+            validators=validators,
+            policy=config.credential_policy,
+            cluster_policies=config.cluster_credential_policies,
+            find_other=self._find_other,
+        )
+        self._find_validator = find_validator
+        self._policies = frozenset(policies)
+        self._others: dict[str, IConnectionValidator | None] = {}
+        self.streams = StreamSettings.of(config)
+        descriptors = Descriptors.current().for_strangers
+        self.pending: Crowd[TunnelConnection] = Crowd(
+            min(config.max_pending_connections, descriptors // PENDING_PART)
+        )
+        self.quotas = Quotas.of(config, max(int(descriptors * OWNER_SHARE), 1))
+        self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
+        self.gate = JoinGate(config.max_joins_per_second)
+        self.guesses = GuessGate()
+        # Those that wait are pending: no more of them than half of what may be.
+        room = self.pending.most / 2
+        self.longest_wait = min(
+            LONG_PATIENCE, config.handshake_timeout / 2, room / (config.max_joins_per_second or room)
+        )
+
+    def _find_other(self, policy: str) -> IConnectionValidator | None:
+        """Make the validator of a policy that is not configured, at its first use."""
+        if policy not in self._policies:
+            return None
+        if policy not in self._others:
+            try:
+                self._others[policy] = self._find_validator(policy, {})
+            except ValueError as error:
+                self._others[policy] = None
+                log.warn(
+                    "{listener}: agents use the credential policy {policy}, which is not configured here: "
+                    "{reason}",
+                    listener=self.listener,
+                    policy=policy,
+                    reason=str(error),
+                )
+            else:
+                log.warn(
+                    "{listener}: agents use the credential policy {policy}, which is not demanded: those "
+                    "without any credential are let in too",
+                    listener=self.listener,
+                    policy=policy,
+                )
+        return self._others[policy]
+
+    def build_protocol(self, info: ConnectionInfo) -> TunnelConnection:
+        """Make the protocol of one accepted connection."""
+        return TunnelConnection(self, info)
+
+    def admit(self, connection: TunnelConnection) -> None:
+        """
+        Count a connection that has not joined yet; if there are too many, the
+        oldest one of the address that has most of them must make room.
+        """
+        self.pending.add(connection.crowd, connection)
+        if len(self.pending) > self.pending.most:
+            found = self.pending.victim(connection.crowd)
+            victim = connection if found is None else found[1]
+            victim.drop("too many connections that have not joined a cluster")
+
+    def evict(
+        self, cluster: str, addresses: Iterable[str], requester: Requester
+    ) -> Selection[ReverseHost | MuxHost]:
+        """
+        Let go of connections that an agent closes gracefully, as far as it may.
+
+        @param requester: who asks, as far as that is proven.
+        @return: what could be let go of, and what could not.
+        """
+        selection = self.registry.select_evictable(cluster, addresses, requester)
+        for held in selection.evict:
+            self.clusters.get(held.cluster).remove_host(held.host, "the agent closes it gracefully")
+            held.host.retire()
+        return selection
+
+    def complain(self, message: str, **fields: object) -> None:
+        """Log something about a bad peer, but let no flood of them fill the disk."""
+        if self._throttle.allow():
+            log.warn(message, listener=self.listener, **fields)
+
+
+@implementer(IExpendable)
+class TunnelConnection(Handover, Counted):
+    """
+    An accepted connection, from its first byte to its last.
+
+    It may stay silent for as long as there is room: MOSN's agents hold such a
+    connection in reserve.  Once it has sent a byte, the handshake has a deadline.
+
+    @ivar crowd: whom it is counted with, until it has joined.
+    """
+
+    transport: Any
+
+    def __init__(self, server: TunnelServer, info: ConnectionInfo) -> None:
+        super().__init__()
+        self._server = server
+        self._info = info
+        self.crowd = crowd_address(host_of(info.remote))
+        self._decoder: FrameDecoder | None = FrameDecoder(expect=_EXPECTED)
+        self._deadline: IDelayedCall | None = None
+        self._judging: Deferred[None] | None = None
+        self._surplus: list[bytes] = []
+        self._closing: IDelayedCall | None = None
+        self._held: HeldConnection[ReverseHost | MuxHost] | None = None
+        self._place = NOBODY
+        self._publishing: IDelayedCall | None = None
+        self._futile = 0
+        self._began = 0.0
+        self._init: ConnectionInit | None = None
+        self._result = ""
+
+    # IExpendable
+
+    @property
+    def expendable(self) -> bool:
+        """Whether nobody is finding out whether it may join, and it has not."""
+        return self._held is None and self._judging is None
+
+    def connectionMade(self) -> None:
+        """Wait for the agent to introduce itself."""
+        tune(self.transport, self._server.config.dead_peer_timeout)
+        self._server.admit(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take part of a handshake."""
+        if self._over:
+            return
+        if self._judging is not None:
+            self._surplus.append(data)  # at most what was read before reading was paused
+            return
+        if self._deadline is None:
+            self._began = self._server.clock.seconds()
+            self._deadline = self._server.clock.callLater(
+                self._server.config.handshake_timeout, self.drop, "the handshake took too long"
+            )
+        self._take(data)
+        if self._decoder is not None and not self._over:
+            self.count(self._decoder.buffered)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        return STRANGERS.account(self.crowd, self.drop)
+
+    def _take(self, data: bytes) -> None:
+        """Act on one frame after the other, until one takes time to judge."""
+        while not self._over:
+            decoder = self._decoder
+            if decoder is None:
+                return
+            try:
+                frame = decoder.feed(data)
+            except FrameError as error:
+                self.drop(str(error))
+                return
+            if frame is None:
+                return
+            if isinstance(frame, ConnectionInit):
+                # What follows this frame belongs to whoever uses the connection later.
+                self._judge(self._admit(frame))
+                return
+            if isinstance(frame, GracefulClose):
+                self._judge(self._evict(frame))
+            if self._judging is not None:
+                return
+            data = b""
+
+    @property
+    def _over(self) -> bool:
+        return self._lost or self._closing is not None
+
+    def _judge(self, judging: Coroutine[Deferred[Any], Any, None]) -> None:
+        done = Deferred.fromCoroutine(judging)
+        done.addErrback(self._judging_failed)
+        if not done.called:
+            self._judging = done
+            self.transport.pauseProducing()
+            done.addCallback(self._judged)
+
+    def _judged(self, _: None) -> None:
+        self._judging = None
+        if self.inner is None and not self._over:
+            self.transport.resumeProducing()
+            self._take(self._surplus_so_far())
+
+    def _surplus_so_far(self) -> bytes:
+        surplus, self._surplus = self._surplus, []
+        return b"".join(surplus)
+
+    def _judging_failed(self, reason: Failure) -> None:
+        if self._lost:
+            return
+        log.failure(
+            "{listener}: handshake of {peer} failed",
+            reason,
+            listener=self._server.listener,
+            peer=self._info.remote,
+        )
+        self.drop("the handshake failed on our side")
+
+    async def _validate(
+        self, validator: IConnectionValidator | None, credential: str, host_name: str, cluster: str
+    ) -> Identity | None:
+        if validator is None:
+            return None
+        try:
+            verdict = validator.validate(credential, host_name, cluster)
+            return await verdict if isinstance(verdict, Deferred) else verdict
+        except CancelledError:
+            return None  # the agent has gone
+        except Exception:
+            log.failure("{listener}: a credential validator failed", listener=self._server.listener)
+            return None
+
+    # joining
+
+    async def _admit(self, init: ConnectionInit) -> None:
+        admission = self._server.admission
+        self._init = init
+        checked = admission.check_policy(init)
+        if isinstance(checked, Refusal):
+            self._refuse(checked)
+            return
+        if checked is not None:
+            await self._wait_to_be_judged()
+            if self._over:
+                return
+        identity = await self._validate(checked, init.credential, init.host_name, init.cluster_name)
+        if self._over:
+            return
+        verdict = admission.conclude(init, identity)
+        if isinstance(verdict, Accepted):
+            # Asked last, so that nobody who may not join takes the place of somebody who may.
+            refusal = self._keep_out(verdict)
+            if refusal is None and not self._over:
+                refusal = self._take_place(verdict)
+            if refusal is None and not self._over:
+                refusal = await self._turn(verdict)
+            if self._over:
+                return
+            verdict = refusal or verdict
+        if isinstance(verdict, Refusal):
+            self._refuse(verdict)
+        else:
+            self._join(verdict)
+
+    async def _wait_to_be_judged(self) -> None:
+        """Wait as long as it takes an address that guesses."""
+        wait = self._server.guesses.wait(self.crowd, self._server.clock.seconds())
+        if wait > 0:
+            await deferLater(self._server.clock, wait)
+
+    def _count_refusal(self) -> None:
+        self._server.guesses.refuse(self.crowd, self._server.clock.seconds())
+
+    def _keep_out(self, accepted: Accepted) -> Refusal | None:
+        """
+        Refuse whom an operator keeps out.
+
+        Agents of ours are told when to come back, in a minute at the latest.  To a
+        MOSN agent the connection ends without an answer, as no is for ever to it.
+        """
+        found = self._server.exclusions.find(accepted.identify(self._info), self._info.remote_ip)
+        if found is None:
+            return None
+        seconds, why = found
+        reason = f"{why}; it is kept out for {seconds:.0f} s more"
+        if accepted.announcement is not None:
+            self._result = "banned"
+            return Refusal(Status.UNKNOWN, reason, min(seconds, LONGEST_ABSENCE))
+        self.drop(reason, "banned")
+        return None
+
+    def _take_place(self, accepted: Accepted) -> Refusal | None:
+        """
+        Count the connection with whose it is, unless these have too many.
+
+        Agents of ours are told so, and come back, as some may have left by then.
+        A MOSN agent would take no for an answer for ever: for it the connection
+        ends without one.
+        """
+        server = self._server
+        place = server.quotas.place(accepted, self._info, self.crowd)
+        reason = server.quotas.take(place)
+        if not reason:
+            self._place = place
+        elif accepted.announcement is not None:
+            return Refusal(Status.UNKNOWN, reason, QUOTA_PAUSE, reason)
+        else:
+            self.drop(reason, "too_many")
+        return None
+
+    def _leave_place(self) -> None:
+        place, self._place = self._place, NOBODY
+        self._server.quotas.give_back(place)
+
+    async def _turn(self, accepted: Accepted) -> Refusal | None:
+        """
+        Wait until another connection may join, if that is soon.
+
+        Agents of ours are told when to come back, if it is not.  MOSN's would
+        take no for an answer for ever (spec 8.1): they are kept waiting, and
+        if that would take too long, the connection ends without an answer, after
+        which they dial again.
+        """
+        server = self._server
+        ours = accepted.announcement is not None
+        wait = server.gate.ask(server.clock.seconds(), PATIENCE if ours else server.longest_wait)
+        if wait > 0:
+            await deferLater(server.clock, wait)
+        elif wait < 0 and ours:
+            return Refusal(
+                Status.UNKNOWN, f"too many join at once, it is to come back in {-wait:.1f} s", -wait
+            )
+        elif wait < 0:
+            self.drop("too many join at once", "too_many")
+        return None
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if refusal.status is Status.CREDENTIAL_REJECTED:
+            self._count_refusal()
+        self.transport.write(encode(refusal.response()))
+        result = self._result or ("too_many" if refusal.retry_after else refusal.status.name.lower())
+        self.drop(f"refused with status {refusal.status.value}: {refusal.reason}", result)
+
+    def _join(self, accepted: Accepted) -> None:
+        server = self._server
+        self._settle()
+        server.tally.joined(accepted.cluster)
+        server.tally.handshakes.note(server.clock.seconds() - self._began)
+        self.vouched()
+        announcement = accepted.announcement
+        mux, window = "", 0
+        if server.streams is not None and announcement is not None:
+            mux = server.streams.choose(announcement.mux)
+            if mux:
+                window = server.streams.agree(announcement.window)
+        self.transport.write(encode(accepted.response(mux, window)))
+        address = self._info.remote
+        if address == "unix:":
+            address = (
+                f"unix:#{server.unix_prefix}{next(_unix_peers)}"  # clients of a Unix socket have no address
+            )
+        metadata = None if announcement is None else announcement.metadata
+        tells = announcement is not None and announcement.tells
+        host: ReverseHost | MuxHost
+        if mux:
+            assert server.streams is not None
+            session = MuxSession(
+                True,
+                server.clock,
+                server.streams.limits_with(window, tells),
+                ping_interval=server.streams.ping_interval,
+                ping_timeout=server.streams.ping_timeout,
+                jitter=random,
+            )
+            host = MuxHost(address, accepted.host_name, accepted.weight, metadata, session, self._gone)
+        else:
+            host = ReverseHost(
+                address,
+                accepted.host_name,
+                accepted.weight,
+                metadata,
+                self.transport,
+                self._gone,
+                clock=server.clock,
+            )
+        held = self._held = HeldConnection(
+            host, accepted.cluster, self._info, accepted.principal, announcement, accepted.policy
+        )
+        host.identity = accepted.identify(self._info)
+        host.tells = tells
+        if tells and isinstance(host, MuxHost):
+            host.listen(partial(self._told, accepted.cluster), server.clock)
+        server.registry.add(held)
+        host.kin = server.registry.kin(held)
+        decoder, self._decoder = self._decoder, None  # there is nothing left for it to do
+        assert decoder is not None
+        surplus = decoder.take_surplus() + self._surplus_so_far()
+        if self._judging is not None:
+            self.transport.resumeProducing()  # before it changes hands
+        if isinstance(host, ReverseHost):
+            # A MOSN agent loses what arrives in one read with the response (spec 1.3.9).
+            self._publishing = server.clock.callLater(
+                server.config.publish_delay, self._publish, accepted.cluster, host
+            )
+            host.attach(self, surplus)
+        else:
+            self.hand_over(session, surplus)
+            self._publish(accepted.cluster, host)
+
+    def _publish(self, cluster: str, host: ReverseHost | MuxHost) -> None:
+        self._publishing = None
+        if host.usable():
+            self._server.clusters.get(cluster).add_host(host)
+
+    def _told(self, cluster: str, host: MuxHost, well: bool) -> None:
+        """The agent says whether it can reach its service."""
+        self._server.clusters.get(cluster).wellness.said(host, well)
+
+    def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
+        held, self._held = self._held, None
+        self._leave_place()
+        if held is not None:
+            self._server.registry.remove(held)
+            self._server.clusters.get(held.cluster).remove_host(host, reason)
+            if isinstance(host, ReverseHost) and host.used:
+                self._server.gate.credit()
+        self._cancel_publishing()
+
+    def _cancel_publishing(self) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publishing = None
+
+    # a graceful close, of other connections than this one
+
+    async def _evict(self, frame: GracefulClose) -> None:
+        server = self._server
+        proof = CloseProof.from_extra(frame.extra)
+        validator = server.admission.close_validator(proof, frame.cluster_name)
+        await self._wait_to_be_judged()
+        if self._over:
+            return
+        identity = None
+        if proof is not None:
+            identity = await self._validate(validator, proof.credential, "", frame.cluster_name)
+        if self._over:
+            return
+        requester = Requester.of(self._info, proof, identity)
+        selection = server.evict(frame.cluster_name, frame.addresses, requester)
+        elsewhere: set[str] = set()
+        if selection.refused and server.evict_elsewhere is not None:
+            refused = [each.address for each in selection.refused]
+            elsewhere = await server.evict_elsewhere(frame.cluster_name, refused, requester)
+            selection = selection.without(elsewhere)
+        if selection.refused:
+            self._count_refusal()
+            server.complain(
+                "{listener}: graceful close from {peer}: {reason}",
+                peer=self._info.remote,
+                reason=selection.describe_refused(),
+            )
+        self._cancel_deadline()
+        if not (selection.evict or elsewhere):
+            self._futile += 1
+            if self._futile >= MOST_FUTILE_CLOSES:
+                self.drop("its graceful closes name no connection of its own")
+
+    # ending
+
+    def drop(self, reason: str, result: str = "failed") -> None:
+        """
+        Close the connection, with the reason in the log.
+
+        @param result: what has become of its attempt to join, in a word.
+        """
+        if self._over:
+            return
+        self._settle()
+        self._decoder = None  # and what it keeps
+        REFUSED["tunnel"] += 1
+        server = self._server
+        note_refusal(server.tally, server.clusters, server.listener, self._info, self._init, result, reason)
+        self._server.complain("{listener}: {peer} closed: {reason}", peer=self._info.remote, reason=reason)
+        self.transport.resumeProducing()
+        self._closing = self._server.clock.callLater(LINGER, self.transport.abortConnection)
+        lose_connection(self.transport)
+
+    def _settle(self) -> None:
+        """The handshake is over, one way or the other."""
+        self._server.pending.discard(self.crowd, self)
+        self.count_no_more()
+        self._cancel_deadline()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Let go of the handshake, or of the host."""
+        self._settle()
+        self._leave_place()
+        self._cancel_publishing()
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)
+        judging, self._judging = self._judging, None
+        if judging is not None:
+            judging.cancel()

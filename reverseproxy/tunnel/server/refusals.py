@@ -1,0 +1,62 @@
+"""Joins that were refused, for whoever has to find out why: with what to do about it."""
+
+from __future__ import annotations
+
+__all__ = ["REMEDIES", "note_refusal"]
+
+from collections.abc import Container, Mapping
+from typing import Final
+
+from reverseproxy.clock import wall_time
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.logs import shorten
+from reverseproxy.metrics import TunnelTally
+from reverseproxy.wire.mosn.frames import ConnectionInit
+
+MAX_REASON: Final = 500
+"""Characters of a reason that are kept."""
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "credential_rejected": "give the agent a credential of the policy that is demanded, for this cluster",
+    "validator_missing": "add the agent's policy to validators of the tunnel filter, or let it use another",
+    "cluster_unknown": "add the cluster to cluster_manager.clusters, or mend cluster in the tunnel_agent",
+    "too_many": "none: the agent comes back; limits of the tunnel filter allow for more",
+    "banned": "wait, or POST /api/tunnel/v1/agents/{id}/resume",
+    "failed": "see that the agent speaks the tunnel protocol and, if the listener has TLS, TLS",
+}
+"""What an operator can do, by result."""
+
+
+def note_refusal(
+    tally: TunnelTally,
+    known: Container[str],
+    listener: str,
+    info: ConnectionInfo,
+    init: ConnectionInit | None,
+    result: str,
+    reason: str,
+) -> None:
+    """
+    Keep what is known of a connection that has not joined.
+
+    @param known: the clusters that there are: others are not told apart in what is
+        counted, as strangers may make up any number of them.
+    @param init: what it has asked for; L{None} if it did not come so far.
+    @param result: see L{REMEDIES}.
+    """
+    cluster = "" if init is None else init.cluster_name
+    tally.joined(cluster if cluster in known else "", result)
+    tally.refusals.append(
+        {
+            "time": wall_time(),
+            "listener": listener,
+            "address": info.remote,
+            "certificate": None if info.subject is None else str(info.subject),
+            "cluster": shorten(cluster),
+            "claimed_host_name": "" if init is None else shorten(init.host_name),
+            "policy": "" if init is None else shorten(init.credential_policy),
+            "result": result,
+            "reason": reason[:MAX_REASON],
+            "remedy": REMEDIES.get(result, ""),
+        }
+    )

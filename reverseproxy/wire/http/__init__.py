@@ -1,0 +1,1 @@
+"""What every version of HTTP has in common."""

@@ -1,0 +1,1 @@
+"""HTTP/1 as events, and events as HTTP/1."""

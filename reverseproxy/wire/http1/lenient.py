@@ -1,0 +1,212 @@
+"""
+Heads of responses that are not as they should be, and what they mean.
+
+RFC 9112 lets a recipient read some of what old devices and home-made servers
+send, and has a proxy write it properly for the next one.  Only what one's own
+services send is read in this way: a request that is understood here and
+otherwise there is a request smuggled past us.
+
+What is understood: lines that end with LF alone, or with a CR too many (2.2);
+folded lines (5.2); blanks before a colon (5.1); the same Content-Length several
+times (6.3); Transfer-Encoding beside Content-Length, which goes by that (6.3);
+chunked in HTTP/1.0 (6.1); C{identity}, which RFC 2616 knew; empty
+elements in lists of codings; framing of interim responses and of 204 and 304, which have no
+body whatever they say (6.3); 101 with C{Upgrade} that Connection does not name; blanks
+too many in the status line, and a later minor version.  Everything else that L{normalise} finds
+is an error: NUL and other control characters, CR within a line, lengths that
+differ or are no numbers, names that are no tokens, lines without a colon.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Normalised", "begins_well", "find_end", "normalise", "parse_lines"]
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from reverseproxy.errors import HttpError
+from reverseproxy.wire.http1.fields import TOKEN, Headers, content_length
+
+_END: Final = re.compile(rb"\n\r{0,2}\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9][0-9])(?:[ \t]+([^ \t].*)?)?", re.DOTALL)
+_STATUS_LINE_SO_FAR: Final = re.compile(
+    rb"HTTP/1\.(?:[0-9](?:[ \t]+(?:[1-9](?:[0-9](?:[0-9](?:[ \t][^\r\n\0]*)?)?)?)?)?\r{0,2})?"
+)
+_BEGIN: Final = b"HTTP/1."
+_NAME: Final = re.compile(TOKEN + rb"+")
+_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
+_CODINGS: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """
+    A head as it should have been.
+
+    @ivar raw: the head.
+    @ivar certain: whether nobody would find another end of the message: the
+        connection must not be used any further else.
+    @ivar coding: what the body is encoded with besides chunks, for the way to us
+        only; empty for nothing.
+    """
+
+    raw: bytes
+    certain: bool
+    coding: bytes
+
+
+def _without_end(line: bytes) -> bytes:
+    """Take what may stand before the LF of a line off its end."""
+    if line[-1:] == b"\r":
+        line = line[:-1]
+        if line[-1:] == b"\r":
+            line = line[:-1]
+    return line
+
+
+def find_end(text: bytes, start: int = 0) -> int:
+    """
+    Find where a head ends.
+
+    @param start: where to look from; the end of the last line that is known to be none.
+    @return: the place behind its empty line; -1 if there is none.
+    """
+    found = _END.search(text, start)
+    return -1 if found is None else found.end()
+
+
+def begins_well(text: bytes) -> bool:
+    """Whether this may be the beginning of a response, as far as it has come."""
+    line, complete, _ = text.partition(b"\n")
+    if complete:
+        found = _STATUS_LINE.fullmatch(_without_end(line))
+        return found is not None and _VALUE.fullmatch(found[3] or b"") is not None
+    return _BEGIN.startswith(line) or _STATUS_LINE_SO_FAR.fullmatch(line) is not None
+
+
+def parse_lines(text: bytes) -> Headers:
+    """
+    Take lines of fields apart, each of which has an end.
+
+    @raise HttpError: if there is no telling what they mean.
+    """
+    fields: Headers = []
+    for line in text.split(b"\n")[:-1]:
+        line = _without_end(line)
+        if line[:1] in (b" ", b"\t"):
+            if not fields:
+                raise HttpError(502, "a folded line in the response that goes on with nothing")
+            name, value = fields.pop()
+            value = (value + b" " + line.strip(b" \t")).strip(b" \t")
+        else:
+            name, colon, value = line.partition(b":")
+            name = name.rstrip(b" \t")
+            if not colon or not _NAME.fullmatch(name):
+                raise HttpError(502, "a line in the response that is no field")
+            value = value.strip(b" \t")
+        if not _VALUE.fullmatch(value):
+            raise HttpError(502, "a control character in a field of the response")
+        fields.append((name, value))
+    return fields
+
+
+def normalise(text: bytes) -> Normalised:
+    """
+    Write the head of a response as it should have been.
+
+    @param text: a head, up to what L{find_end} finds.
+    @raise HttpError: if there is no telling what it means, or it is not safe to
+        guess.
+    """
+    line, _, rest = text.partition(b"\n")
+    found = _STATUS_LINE.fullmatch(_without_end(line))
+    if found is None:
+        raise HttpError(502, "malformed status line in the response")
+    minor, status, reason = found.groups(b"")
+    reason = reason.rstrip(b" \t")
+    if not _VALUE.fullmatch(reason):
+        raise HttpError(502, "a control character in the status line of the response")
+    # The last line is the empty one, with or without a CR.
+    fields = parse_lines(rest[: rest.rindex(b"\n", 0, -1) + 1] if b"\n" in rest[:-1] else b"")
+    if status[:1] == b"1":
+        framing, certain, coding = b"", True, b""
+        if status == b"101":
+            fields = _name_upgrade(fields)
+    elif status in _BODILESS:
+        framing, certain, coding = _frame_nothing(fields), True, b""
+    else:
+        framing, certain, coding = _frame(fields)
+    if minor == b"0" and framing[:1] == b"T":
+        # So that it is read as what it is; what HTTP/1.0 has to say about the connection is said with that.
+        minor, certain = b"1", False
+    lines = [b"HTTP/1.%b %b %b\r\n" % (b"0" if minor == b"0" else b"1", status, reason)]
+    lines += [b"%b: %b\r\n" % field for field in fields if field[0].lower() not in _FRAMING]
+    return Normalised(b"".join([*lines, framing, b"\r\n"]), certain, coding)
+
+
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+_BODILESS: Final = frozenset({b"204", b"304"})
+
+
+def _name_upgrade(fields: Headers) -> Headers:
+    """Let Connection name the Upgrade of a 101, which is what makes it one (RFC 9110 7.8)."""
+    names = {name.lower() for name, _ in fields}
+    if b"upgrade" not in names:
+        raise HttpError(502, "the host switched protocols and does not say to which")
+    return [*fields, (b"Connection", b"Upgrade")]
+
+
+def _frame_nothing(fields: Headers) -> bytes:
+    """Find what a response without a body says of its length; nothing if that is not one number."""
+    try:
+        framing, _, _ = _frame(fields)
+    except HttpError:
+        return b""
+    return framing if framing[:1] == b"C" else b""
+
+
+def _frame(fields: Headers) -> tuple[bytes, bool, bytes]:
+    """
+    Find what the body of a response ends with (RFC 9112 6.3).
+
+    @return: the field that says it, or nothing if it ends with the connection;
+        whether that is certain; and the coding of the body.
+    """
+    lengths: set[int] = set()
+    codings: list[bytes] = []
+    coded = False
+    for name, value in fields:
+        name = name.lower()
+        if name == b"content-length":
+            lengths.update(_length(part) for part in value.split(b","))
+        elif name == b"transfer-encoding":
+            coded = True
+            codings += filter(None, (coding.strip(b" \t").lower() for coding in value.split(b",")))
+    if len(lengths) > 1:
+        raise HttpError(502, "the response has several lengths")
+    if coded and not codings:
+        raise HttpError(502, "transfer coding of the response is not understood")
+    if coded:
+        plain = [coding for coding in codings if coding != b"identity"]
+        if not plain:
+            return _write_length(lengths), not lengths, b""
+        if codings[-1] == b"chunked":
+            plain.pop()
+            if not plain or (len(plain) == 1 and plain[0] in _CODINGS):
+                return b"Transfer-Encoding: chunked\r\n", not lengths, b"".join(plain)
+        elif len(plain) == 1 and plain[0] in _CODINGS:
+            return b"", False, plain[0]
+        raise HttpError(502, "transfer coding of the response is not understood")
+    return _write_length(lengths), True, b""
+
+
+def _length(text: bytes) -> int:
+    length = content_length(text.strip(b" \t"))
+    if length is None:
+        raise HttpError(502, "Content-Length of the response is not one number")
+    return length
+
+
+def _write_length(lengths: set[int]) -> bytes:
+    return b"".join([b"Content-Length: %d\r\n" % length for length in lengths])

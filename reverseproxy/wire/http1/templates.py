@@ -1,0 +1,101 @@
+"""
+What heads of one connection have in common, as a regular expression.
+
+Messages between the same two ends have the same fields in the same order, time
+and again, and what differs are values that nobody on the way looks at.  Such a
+head need not be parsed.  Its shape is made of one that was: the same names, in
+the same case; the same lines for all fields that matter; and for the others any
+value that llhttp takes.  What has that shape would be read as the first one was.
+
+To make a shape takes as long as to parse a hundred heads, so it is for whoever
+makes one to see that it is worth it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MATTERING", "REQUEST_LINE", "Shape", "request_shape", "response_shape"]
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from reverseproxy.wire.http1.fields import MAX_METHOD, NO_METHODS, TOKEN
+
+MATTERING: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields that say something about the message; so do those that begin with C{x-mosn-}."""
+
+_VALUE: Final = rb"[\t -~\x80-\xff]*+"
+"""A value as llhttp takes it."""
+
+REQUEST_LINE: Final = b'(GET|POST|(?!%b )%b{1,%d}+) (/[!-"$-~]*+) HTTP/1\\.1' % (
+    b" |".join(sorted(NO_METHODS)),
+    TOKEN,
+    MAX_METHOD,
+)
+"""The first line of a request, without its end; its groups are the method and the target."""
+
+_LENGTH: Final = rb"([1-9][0-9]{0,14})"
+_KEPT: Final = 128
+"""Shapes that are kept for other connections."""
+
+Shape = re.Pattern[bytes]
+"""Something that heads match."""
+
+
+def request_shape(head: bytes) -> Shape:
+    """
+    Make the shape of requests.
+
+    @param head: one that is in order, of HTTP/1.1, in which nothing follows the empty line.
+    @return: its groups are the method and the target.
+    """
+    lines = head[:-4].split(b"\r\n")
+    return _compiled(b"".join([REQUEST_LINE, rb"\r\n", *map(_line, lines[1:]), rb"\r\n"]))
+
+
+def response_shape(head: bytes) -> Shape | None:
+    """
+    Make the shape of responses.
+
+    @param head: one that is in order, with a length.
+    @return: its group is the length; L{None} if the head does not say it plainly.
+    """
+    lines = head[:-4].split(b"\r\n")
+    pattern = [re.escape(lines[0]), rb"\r\n"]
+    lengths = 0
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            if not re.fullmatch(b" " + _LENGTH, value):
+                return None
+            pattern.append(re.escape(name) + b": " + _LENGTH + rb"\r\n")
+            lengths += 1
+        else:
+            pattern.append(_line(line))
+    return _compiled(b"".join([*pattern, rb"\r\n"])) if lengths == 1 else None
+
+
+def _line(line: bytes) -> bytes:
+    name, _, _ = line.partition(b":")
+    lower = name.lower()
+    if lower in MATTERING or lower.startswith(b"x-mosn-"):
+        return re.escape(line) + rb"\r\n"
+    return re.escape(name) + b":" + _VALUE + rb"\r\n"
+
+
+@lru_cache(_KEPT)
+def _compiled(pattern: bytes) -> Shape:
+    return re.compile(pattern)

@@ -1,0 +1,1031 @@
+"""
+HTTP/2 as events: one connection, its streams, and the bounds on both.
+
+Feed bytes, get pairs of a stream's number and an event; number 0 stands for the
+connection.  The events of HTTP are the same as those of HTTP/1: a
+L{RequestHead} or L{ResponseHead}, the body as plain C{bytes}, an L{End}.  A
+L{Reset} ends a stream early.  An L{Http2Error} comes last and once, if the peer
+broke the rules of the connection, after everything that was in order before it.
+
+What a peer does wrong with one message ends one stream, and only what leaves
+the two sides with different ideas of the connection ends that: a connection of
+a tunnel carries the requests of many people.
+
+Nothing is written by this module: C{take} returns what is to be sent.  Bodies
+are kept by stream until the peer's windows and the caller have room for them,
+and go out in turns, one frame of each stream.
+
+A peer may send as much of a body as its window has; see
+L{reverseproxy.wire.http2.windows}.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ClientConnection", "ServerConnection"]
+
+from collections import OrderedDict
+from struct import Struct
+from typing import Final
+
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+
+from reverseproxy.errors import Http2Error, HttpError
+from reverseproxy.wire.http1.fields import CHUNKED, Headers
+from reverseproxy.wire.http1.requests import END, End
+from reverseproxy.wire.http2.events import (
+    PEER_SETTINGS,
+    Budget,
+    Event,
+    GoAway,
+    Http2Limits,
+    Pong,
+    Reset,
+)
+from reverseproxy.wire.http2.fields import (
+    Malformed,
+    list_size,
+    parse_request,
+    parse_response,
+    parse_trailers,
+)
+from reverseproxy.wire.http2.frames import (
+    DEFAULT_MAX_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    HEADER,
+    HEADER_SIZE,
+    MAX_STREAM_ID,
+    MAX_WINDOW,
+    PREFACE,
+    ErrorCode,
+    Flag,
+    Kind,
+    Setting,
+    frame,
+    go_away,
+    ping,
+    rst_stream,
+    settings,
+    window_update,
+)
+from reverseproxy.wire.http2.hpack import FieldDecoder
+from reverseproxy.wire.http2.mosn import mend_request, mend_response
+from reverseproxy.wire.http2.outbound import Stream
+from reverseproxy.wire.http2.windows import Windows
+from reverseproxy.wire.window import Reserve
+
+MAX_REPLIES: Final = 1000
+"""Frames that a peer may have made us queue while it does not take what we send."""
+
+MAX_SETTINGS: Final = 64
+"""Settings in one frame: an order of magnitude more than there are."""
+
+STREAMS_PER_FRAME: Final = 8
+"""As much work as a frame is what a changed window means for so many streams."""
+
+UPDATES_PER_FRAME: Final = 16
+"""Grants of credit that a peer may send for each frame that it gets."""
+
+MAX_CONTINUATIONS: Final = 32
+"""CONTINUATION frames of one field block, beyond those that its size needs."""
+
+REMEMBERED_RESETS: Final = 256
+"""Streams that we reset and remember, as the peer may have sent more for them."""
+
+RESETS_PER_SECOND: Final = 20.0
+"""How fast a used up L{Http2Limits.max_resets} comes back."""
+
+CONTROL_PER_SECOND: Final = 50.0
+"""How fast a used up L{Http2Limits.max_control_frames} comes back."""
+
+_UINT32: Final = Struct(">L")
+_PAIR: Final = Struct(">LL")
+_SETTING: Final = Struct(">HL")
+_unpack_header = HEADER.unpack_from
+
+_DEBUG_BYTES: Final = 200
+"""Bytes of a peer's text that are kept for the log."""
+
+_SELF_DEPENDENT: Final = 0x100
+"""A flag of our own, out of reach of the 8 bits on the wire."""
+
+_SETTINGS_ACK: Final = frame(Kind.SETTINGS, Flag.ACK, 0)
+
+
+class _Connection(Windows):
+    """
+    What both sides have in common.
+
+    @ivar closed: the connection has failed, and nothing more is read; what
+        L{take} returns is to be sent, and then the connection closed.
+    @ivar going: the peer takes no further streams from us.
+    @ivar established: the peer's first SETTINGS have come.
+    @ivar acknowledged: the peer has acted on ours.
+    @ivar peer_max_streams: how many streams of ours the peer takes at once;
+        L{None} for any number.
+    @ivar peer_max_header_list_size: bytes of a head that the peer takes;
+        L{None} for any number.
+    @ivar peer_connect_protocol: whether the peer takes extended CONNECT.
+    @ivar peer_upgrades: whether it is one of ours, which takes all that an
+        Upgrade of HTTP/1 has; see L{reverseproxy.wire.http2.upgrades}.
+    """
+
+    _client = False
+    _silent = False  # we have not said anything yet, and don't before the peer's SETTINGS have come
+    _mosn = False  # the peer may be MOSN, whose messages need to be put in order
+
+    def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
+        super().__init__(limits, reserve)
+        self.closed = False
+        self.going = False
+        self.established = False
+        self.acknowledged = False
+        self.peer_max_streams: int | None = None
+        self.peer_max_header_list_size: int | None = None
+        self.peer_connect_protocol = False
+        self.peer_upgrades = False
+        self._limits = limits
+        self._max_streams = limits.max_concurrent_streams
+        self._buffer = b""
+        self._preface = b"" if self._client else PREFACE
+        self._block: list[bytes] = []  # of a field block that is not complete
+        self._block_stream = 0
+        self._block_flags = 0
+        self._block_size = 0
+        self._continuations = 0
+        self._decoder = FieldDecoder(limits.hard_header_list_size)
+        self._resets: OrderedDict[int, None] = OrderedDict()
+        self._forgotten = 0  # the highest stream that was dropped from _resets
+        self._reset_budget = Budget(limits.max_resets, RESETS_PER_SECOND)
+        self._control_budget = Budget(limits.max_control_frames, CONTROL_PER_SECOND)
+        self._update_budget = Budget(
+            limits.max_control_frames * UPDATES_PER_FRAME, CONTROL_PER_SECOND * UPDATES_PER_FRAME
+        )
+        self._events: list[tuple[int, Event]] = []
+        self._handlers = (
+            self._on_data,
+            self._on_headers,
+            self._on_priority,
+            self._on_rst_stream,
+            self._on_settings,
+            self._on_push_promise,
+            self._on_ping,
+            self._on_goaway,
+            self._on_window_update,
+            self._on_continuation,
+        )
+        if not self._silent:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._silent = False
+        limits = self._limits
+        values = [
+            (Setting.INITIAL_WINDOW_SIZE, limits.stream_window),
+            (Setting.MAX_HEADER_LIST_SIZE, limits.max_header_list_size),
+        ]
+        if limits.max_frame_size != DEFAULT_MAX_FRAME_SIZE:
+            values.append((Setting.MAX_FRAME_SIZE, limits.max_frame_size))
+        self._out.append(settings(self._own_settings() + values))
+        if limits.connection_window > DEFAULT_WINDOW:
+            self._out.append(window_update(0, limits.connection_window - DEFAULT_WINDOW))
+
+    def _own_settings(self) -> list[tuple[Setting, int]]:
+        raise NotImplementedError
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open, in at least one direction."""
+        return len(self._streams)
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a frame, or of a field block, of which more has to come."""
+        return len(self._buffer) + (self._block_size if self._block else 0)
+
+    # receiving
+
+    def feed(self, data: bytes, now: float = 0.0) -> list[tuple[int, Event]]:
+        """
+        Take bytes.
+
+        @param now: the time in seconds, for what is limited by time.
+        @return: what they complete, with the number of its stream.
+        """
+        if self.closed:
+            return []
+        if self._fresh:
+            self._settle()
+        self._now = now
+        if self._greeted_at > now:
+            self._greeted_at = now  # a server that waits for its client's greeting answers now
+        events: list[tuple[int, Event]] = []
+        self._events = events
+        try:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            if self._preface:
+                data = self._read_preface(data)
+            self._read_frames(data)
+        except Http2Error as error:
+            self._fail(error)
+        return events
+
+    def _fail(self, error: Http2Error) -> None:
+        if self._silent:
+            self._begin()
+        self._events.append((0, error))
+        self._out.append(go_away(self._last_stream(), error.code, str(error).encode("ascii", "replace")))
+        self._close()
+
+    def _close(self) -> None:
+        self.closed = True
+        self._buffer = b""
+        self._block.clear()
+        self._streams.clear()
+        self._ready.clear()
+        self.close_windows()
+
+    def let_go(self) -> None:
+        """Keep nothing of what has come and is not complete: nothing more will."""
+        self._buffer = b""
+        self._block.clear()
+
+    def _last_stream(self) -> int:
+        raise NotImplementedError
+
+    def _read_preface(self, data: bytes) -> bytes:
+        preface = self._preface
+        have = min(len(data), len(preface))
+        if data[:have] != preface[:have]:
+            raise Http2Error(
+                ErrorCode.PROTOCOL_ERROR, f"a client of HTTP/2 does not begin with {data[:24]!r}"
+            )
+        self._preface = preface[have:]
+        return data[have:]
+
+    def _read_frames(self, data: bytes) -> None:
+        offset = 0
+        end = len(data)
+        handlers = self._handlers
+        max_frame_size = self._limits.max_frame_size
+        while end - offset >= HEADER_SIZE:
+            high, low, kind, flags, stream = _unpack_header(data, offset)
+            size = (high << 8) | low
+            if not self.established:
+                self._check_first(data, offset, kind, flags)
+            if size > max_frame_size:
+                raise Http2Error(
+                    ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is larger than {max_frame_size}"
+                )
+            body = offset + HEADER_SIZE
+            if end - body < size:
+                break
+            offset = body + size
+            stream &= 0x7FFFFFFF
+            if self._block and (kind != Kind.CONTINUATION or stream != self._block_stream):
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a field block was interrupted by another frame")
+            if kind < 10:
+                handlers[kind](flags, stream, data[body:offset])
+            else:
+                self._spend_control("frames of unknown kinds")
+        if offset < end:
+            self._buffer = data[offset:] if offset else data
+
+    def _check_first(self, data: bytes, offset: int, kind: int, flags: int) -> None:
+        """
+        Demand SETTINGS as the first frame; everything else is most likely another protocol.
+
+        It may be an acknowledgement of ours, although the peer's own should come
+        first (RFC 9113 3.4): MOSN reads in one thread and writes in another.  Go's
+        library takes that, too.
+        """
+        if kind != Kind.SETTINGS:
+            first = data[offset : offset + 24]
+            raise Http2Error(
+                ErrorCode.PROTOCOL_ERROR, f"the first frame is not SETTINGS; the peer sent {first!r}"
+            )
+
+    def _sent_frame(self) -> None:
+        # What a peer has to say about a body is no burden.
+        self._control_budget.earn()
+        self._update_budget.earn(UPDATES_PER_FRAME)
+
+    def _spend_update(self) -> None:
+        if not self._update_budget.spend(self._now):
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many WINDOW_UPDATE frames")
+
+    def _spend_control(self, what: str, cost: float = 1) -> None:
+        if not self._control_budget.spend(self._now, cost):
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}")
+
+    def _reply(self, data: bytes) -> None:
+        """Queue a frame that the peer has made us send."""
+        self._replies += 1
+        if self._replies > MAX_REPLIES:
+            raise Http2Error(
+                ErrorCode.ENHANCE_YOUR_CALM, f"{MAX_REPLIES} replies wait for a peer that takes none"
+            )
+        self._out.append(data)
+
+    # DATA
+
+    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
+        size = len(payload)
+        if size > self._recv_window:
+            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window has")
+        self._recv_window -= size
+        stream = self._streams.get(number)
+        if stream is None or not stream.remote_open:
+            self._consume(None, size)
+            self._on_closed(number, stream, "DATA")
+            return
+        if size > stream.recv_window:
+            self._consume(None, size)
+            self._stream_error(number, ErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's window has")
+            return
+        stream.recv_window -= size
+        data = payload
+        if flags & Flag.PADDED:
+            data = _unpad(payload)
+        count = len(data)
+        ended = flags & Flag.END_STREAM
+        if not stream.headed:
+            self._consume(None, size)
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "data before the head of a response")
+            return
+        if stream.left >= 0:
+            stream.left -= count
+            if stream.left < 0 or (ended and stream.left):
+                self._consume(None, size)
+                self._stream_error(
+                    number, ErrorCode.PROTOCOL_ERROR, "the body has another length than content-length says"
+                )
+                return
+        if size > count:
+            self._consume(stream, size - count)
+        stream.unconsumed += count
+        if stream.held:
+            self.held += count
+        else:
+            self._fresh.append(stream)
+        if count:
+            self._events.append((number, data))
+            self._control_budget.earn()
+        elif not ended:
+            self._spend_control("empty DATA frames")
+        if ended:
+            self._remote_end(stream)
+            self._events.append((number, END))
+
+    # streams that end
+
+    def _is_idle(self, number: int) -> bool:
+        """Whether a stream has never been opened."""
+        raise NotImplementedError
+
+    def _on_closed(self, number: int, stream: Stream | None, kind: str) -> None:
+        """A frame came for a stream that the peer may not send it on."""
+        if stream is not None:
+            self._stream_error(number, ErrorCode.STREAM_CLOSED, f"{kind} behind the end of the message")
+        elif self._is_idle(number):
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{kind} on stream {number}, which is not open")
+        elif self._was_reset(number):
+            # It may have been under way when we reset the stream.
+            self._spend_control("frames on streams that were reset")
+        else:
+            self._spend_reset()
+            self._reply(rst_stream(number, ErrorCode.STREAM_CLOSED))
+
+    def _was_reset(self, number: int) -> bool:
+        return number in self._resets or number <= self._forgotten
+
+    def _spend_reset(self) -> None:
+        if not self._reset_budget.spend(self._now):
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams were broken off")
+
+    def _stream_error(self, number: int, code: ErrorCode, reason: str, processed: bool = True) -> None:
+        """The peer broke the rules of one stream."""
+        self._events.append((number, Reset(code, False, processed, reason)))
+        self._spend_reset()
+        self._reply(rst_stream(number, code))
+        self._remember_reset(number)
+        self._drop(number)
+
+    def _remember_reset(self, number: int) -> None:
+        self._resets[number] = None
+        if len(self._resets) > REMEMBERED_RESETS:
+            self._forgotten = max(self._forgotten, self._resets.popitem(last=False)[0])
+
+    def _drop(self, number: int) -> None:
+        """Forget a stream, and what is kept for it."""
+        stream = self._streams.pop(number, None)
+        if stream is None:
+            return
+        stream.remote_open = stream.local_open = False
+        stream.pending.clear()
+        stream.pending_size = 0
+        if stream.unconsumed:
+            self._let_go(stream)
+        if stream.part is not None:
+            self._growth.forget(number, stream.window)
+
+    def _remote_end(self, stream: Stream) -> None:
+        stream.remote_open = False
+        if not stream.local_open:
+            self._complete(stream)
+
+    def _local_end(self, stream: Stream) -> None:
+        stream.local_open = False
+        if not stream.remote_open:
+            self._complete(stream)
+
+    def _complete(self, stream: Stream) -> None:
+        """Both messages have come to their ends, as they should."""
+        self._reset_budget.earn()
+        self._control_budget.earn()
+        self._drop(stream.id)
+
+    # HEADERS and CONTINUATION
+
+    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
+        if not number:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & Flag.PADDED:
+            payload = _unpad(payload)
+        if flags & Flag.PRIORITY:
+            if len(payload) < 5:
+                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+            depends_on_itself = _UINT32.unpack_from(payload)[0] & 0x7FFFFFFF == number
+            payload = payload[5:]
+            if depends_on_itself:
+                flags |= _SELF_DEPENDENT
+        if flags & Flag.END_HEADERS:
+            self._on_block(flags, number, payload)
+            return
+        self._block.append(payload)
+        self._block_stream = number
+        self._block_flags = flags
+        self._block_size = len(payload)
+        self._continuations = 0
+        self._check_block()
+
+    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if not self._block:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without a field block")
+        self._block.append(payload)
+        self._block_size += len(payload)
+        self._continuations += 1
+        self._check_block()
+        if flags & Flag.END_HEADERS:
+            block = b"".join(self._block)
+            self._block.clear()
+            self._on_block(self._block_flags, number, block)
+
+    def _check_block(self) -> None:
+        if self._block_size > self._limits.hard_header_list_size:
+            raise Http2Error(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"a field block larger than {self._limits.hard_header_list_size} bytes",
+            )
+        if self._continuations > MAX_CONTINUATIONS + self._block_size // DEFAULT_MAX_FRAME_SIZE:
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
+
+    def _on_block(self, flags: int, number: int, block: bytes) -> None:
+        """A field block is complete: decode it in any case, as it changes the decoder."""
+        try:
+            fields = self._decoder.decode(block)
+        except OversizedHeaderListError:
+            raise Http2Error(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"a field block of more than {self._limits.hard_header_list_size} bytes when decoded",
+            ) from None
+        except (HPACKError, UnicodeError, IndexError) as error:
+            raise Http2Error(
+                ErrorCode.COMPRESSION_ERROR, f"a field block can't be decoded: {str(error)[:80]}"
+            ) from None
+        ended = bool(flags & Flag.END_STREAM)
+        stream = self._streams.get(number)
+        if flags & _SELF_DEPENDENT:
+            if stream is None:
+                self._check_new(number)
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+        elif stream is None:
+            self._on_new_stream(number, fields, ended)
+        elif not stream.remote_open:
+            self._on_closed(number, stream, "HEADERS")
+        elif stream.headed:
+            self._on_trailers(stream, fields, ended)
+        else:
+            self._on_response(stream, fields, ended)
+
+    def _check_new(self, number: int) -> None:
+        """Find that a stream may be opened by the peer, or fail."""
+        raise NotImplementedError
+
+    def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
+        raise NotImplementedError
+
+    def _on_response(self, stream: Stream, fields: Headers, ended: bool) -> None:
+        raise NotImplementedError
+
+    def _on_trailers(self, stream: Stream, fields: Headers, ended: bool) -> None:
+        if not ended:
+            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, "HEADERS in the middle of a message")
+            return
+        if stream.left > 0:
+            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, "less data than content-length says")
+            return
+        if list_size(fields) > self._limits.max_header_list_size:
+            self._stream_error(stream.id, ErrorCode.ENHANCE_YOUR_CALM, "trailers too large")
+            return
+        try:
+            trailers = parse_trailers(fields, self._limits.max_fields, self._client)
+        except Malformed as error:
+            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, str(error))
+            return
+        self._remote_end(stream)
+        self._events.append((stream.id, End(trailers) if trailers else END))
+
+    # the other frames
+
+    def _on_priority(self, flags: int, number: int, payload: bytes) -> None:
+        # Priorities of this kind are deprecated (RFC 9113 5.3.2): checked, and ignored.
+        if not number:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        self._spend_control("PRIORITY frames")
+        if len(payload) != 5:
+            code, reason = ErrorCode.FRAME_SIZE_ERROR, f"PRIORITY of {len(payload)} bytes"
+        elif _UINT32.unpack_from(payload)[0] & 0x7FFFFFFF == number:
+            code, reason = ErrorCode.PROTOCOL_ERROR, "a stream depends on itself"
+        else:
+            return
+        if number not in self._streams:
+            raise Http2Error(code, reason)  # a stream that is not open can't be reset
+        self._stream_error(number, code, reason)
+
+    def _on_rst_stream(self, flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} bytes")
+        if not number or self._is_idle(number):
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM on stream {number}, which is not open")
+        code: int = _UINT32.unpack(payload)[0]
+        if number not in self._streams:
+            self._spend_control("RST_STREAM frames")
+            return
+        self._on_peer_reset(number, code)
+
+    def _on_peer_reset(self, number: int, code: int) -> None:
+        self._drop(number)
+        self._events.append(
+            (
+                number,
+                Reset(
+                    code,
+                    True,
+                    code != ErrorCode.REFUSED_STREAM,
+                    f"the stream was reset: {ErrorCode.name_of(code)}",
+                ),
+            )
+        )
+
+    def _on_push_promise(self, flags: int, number: int, payload: bytes) -> None:
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which nobody has asked for")
+
+    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"PING on stream {number}")
+        if len(payload) != 8:
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
+        if flags & Flag.ACK:
+            if not self._is_probe(payload):
+                self._events.append((0, Pong(payload)))
+            return
+        self._spend_control("PING frames")
+        self._reply(ping(payload, ack=True))
+
+    def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"GOAWAY on stream {number}")
+        if len(payload) < 8:
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} bytes")
+        self._spend_control("GOAWAY frames")
+        last, code = _PAIR.unpack_from(payload)
+        debug = payload[8 : 8 + _DEBUG_BYTES].decode("utf-8", "backslashreplace")
+        self.going = True
+        self._events.append((0, GoAway(last & 0x7FFFFFFF, code, debug)))
+        self._on_going(last & 0x7FFFFFFF, code)
+
+    def _on_going(self, last: int, code: int) -> None:
+        """Take the streams back that the peer will not act on."""
+
+    def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
+        increment: int = _UINT32.unpack(payload)[0] & 0x7FFFFFFF
+        if not number:
+            if not self._streams:
+                self._spend_control("WINDOW_UPDATE frames")
+            self._spend_update()
+            if not increment:
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+            self._send_window += increment
+            if self._send_window > MAX_WINDOW:
+                raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
+            return
+        stream = self._streams.get(number)
+        if stream is None:
+            if self._is_idle(number):
+                raise Http2Error(
+                    ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE on stream {number}, which is not open"
+                )
+            self._spend_control("WINDOW_UPDATE frames")
+            return
+        self._spend_update()
+        if not increment:
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+        elif stream.send_window + increment > MAX_WINDOW:
+            self._stream_error(number, ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is too large")
+        else:
+            stream.send_window += increment
+            self._queue(stream)
+
+    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"SETTINGS on stream {number}")
+        if flags & Flag.ACK:
+            if payload:
+                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
+            if self.acknowledged:
+                self._spend_control("acknowledgements of SETTINGS")
+            else:
+                self._growth.measured(self._now - self._greeted_at, self._now)
+            self.acknowledged = True
+            return
+        if len(payload) % 6:
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+        if len(payload) > 6 * MAX_SETTINGS:
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_SETTINGS} SETTINGS in a frame")
+        changes = list(_SETTING.iter_unpack(payload))
+        if self.established:
+            # A new window is a matter of every stream.
+            touched = (
+                len(self._streams) if any(key == Setting.INITIAL_WINDOW_SIZE for key, _ in changes) else 0
+            )
+            self._spend_control("SETTINGS frames", 1 + touched / STREAMS_PER_FRAME)
+        elif self._silent:
+            self._begin()
+        self.established = True
+        window = None
+        for key, value in changes:
+            if key == Setting.INITIAL_WINDOW_SIZE:
+                window = _checked_window(value)
+            else:
+                self._apply(key, value)
+        if window is not None:
+            # Of several, the last one counts (RFC 9113 6.5.3), and it alone is work.
+            self._apply_window(window)
+        self._reply(_SETTINGS_ACK)
+        self._events.append((0, PEER_SETTINGS))
+
+    def _apply(self, key: int, value: int) -> None:
+        """Act on one of the peer's settings; unknown ones are ignored."""
+        if key == Setting.HEADER_TABLE_SIZE:
+            # A smaller table than the peer has room for is always right.
+            self._encoder.set_max_size(value)
+        elif key == Setting.ENABLE_PUSH:
+            if value > 1 or (value and self._client):
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH can't be {value}")
+        elif key == Setting.MAX_CONCURRENT_STREAMS:
+            self.peer_max_streams = value
+        elif key == Setting.MAX_FRAME_SIZE:
+            if not DEFAULT_MAX_FRAME_SIZE <= value <= 0xFFFFFF:
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE can't be {value}")
+            # One frame of a stream delays the others: large ones don't pay.
+            self._peer_max_frame = min(value, DEFAULT_MAX_FRAME_SIZE)
+        elif key == Setting.MAX_HEADER_LIST_SIZE:
+            self.peer_max_header_list_size = value
+        elif key == Setting.ENABLE_CONNECT_PROTOCOL:
+            if value > 1 or (not value and self.peer_connect_protocol):
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"ENABLE_CONNECT_PROTOCOL can't be {value}")
+            self.peer_connect_protocol = bool(value)
+        elif key == Setting.UPGRADES:
+            self._on_peer_upgrades(value)
+
+    def _on_peer_upgrades(self, value: int) -> None:
+        """The peer says, once and for all, that it is one of ours."""
+        self.peer_upgrades = self.peer_upgrades or value == 1
+
+    # what we end
+
+    def reset(self, number: int, code: int) -> None:
+        """End a stream now, if it has not ended."""
+        if number in self._streams:
+            self._out.append(rst_stream(number, code))
+            self._remember_reset(number)
+            self._drop(number)
+
+    def ping(self, data: bytes) -> None:
+        """Ask for a L{Pong} with these 8 bytes."""
+        if not self.closed:
+            self._out.append(ping(data))
+
+    def close(self, code: ErrorCode, reason: str = "") -> None:
+        """Say that the connection ends now; all streams are forgotten."""
+        if not self.closed:
+            if self._silent:
+                self._begin()
+            self._out.append(go_away(self._last_stream(), code, reason.encode("ascii", "replace")))
+            self._close()
+
+
+def _unpad(payload: bytes) -> bytes:
+    """Take the padding off a payload."""
+    if not payload:
+        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
+    if payload[0] >= len(payload):
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "more padding than the frame has bytes")
+    return payload[1 : len(payload) - payload[0]]
+
+
+class ServerConnection(_Connection):
+    """
+    Our end of a connection whose peer sends the requests.
+
+    @ivar last_stream: the highest stream that the peer has opened.
+    """
+
+    def __init__(
+        self,
+        limits: Http2Limits,
+        upgrades: bool = False,
+        h2c: bool = False,
+        silent: bool = False,
+        mosn: bool = False,
+        reserve: Reserve | None = None,
+    ) -> None:
+        """
+        @param upgrades: whether to take all that an Upgrade of HTTP/1 has from
+            a peer of ours.
+        @param h2c: whether upgrades may be for h2c.
+        @param silent: whether to send nothing before the peer's SETTINGS have
+            come.
+        @param mosn: whether the peer may be MOSN; see
+            L{reverseproxy.wire.http2.mosn}.
+        @param reserve: what windows may grow by, together with those of other
+            connections.
+        """
+        self._silent = silent
+        self._mosn = mosn
+        self.last_stream = 0
+        self._upgrades = upgrades
+        self._h2c = h2c
+        self._accept_up_to = MAX_STREAM_ID
+        super().__init__(limits, reserve)
+
+    def _own_settings(self) -> list[tuple[Setting, int]]:
+        values = [
+            (Setting.MAX_CONCURRENT_STREAMS, self._max_streams),
+            (Setting.ENABLE_CONNECT_PROTOCOL, 1),
+            (Setting.NO_RFC7540_PRIORITIES, 1),
+        ]
+        return [*values, (Setting.UPGRADES, 1)] if self._upgrades else values
+
+    def _last_stream(self) -> int:
+        return min(self.last_stream, self._accept_up_to)
+
+    def _is_idle(self, number: int) -> bool:
+        return not number % 2 or number > self.last_stream
+
+    def _check_new(self, number: int) -> None:
+        if not number % 2:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"a client can't open stream {number}")
+        if number > self.last_stream:
+            self.last_stream = number
+
+    def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
+        if number <= self.last_stream and number % 2:
+            if not self._was_reset(number):
+                raise Http2Error(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which has ended")
+            self._spend_control("frames on streams that were reset")
+            return
+        self._check_new(number)
+        if number > self._accept_up_to:
+            self._refuse(number, "the connection is closing")
+            return
+        if len(self._streams) >= self._max_streams:
+            self._refuse(number, f"more than {self._max_streams} streams at once")
+            return
+        stream = Stream(
+            number,
+            self._stream_window,
+            self._peer_stream_window,
+            self._first_window,
+            self._stream_threshold,
+            self._now,
+        )
+        stream.headed = True
+        self._streams[number] = stream
+        if list_size(fields) > self._limits.max_header_list_size:
+            self._events.append(
+                (
+                    number,
+                    HttpError(
+                        431,
+                        f"request head larger than {self._limits.max_header_list_size} bytes "
+                        "(max_header_list_size)",
+                    ),
+                )
+            )
+        else:
+            if self._mosn:
+                fields = mend_request(fields, ended)
+            try:
+                head = parse_request(
+                    fields,
+                    ended,
+                    self._upgrades and self.peer_upgrades,
+                    self._h2c,
+                    self._limits.max_fields,
+                    self._limits.foreign,
+                )
+            except HttpError as error:
+                self._events.append((number, error))
+            except Malformed as error:
+                self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
+                return
+            else:
+                stream.tunnel = bool(head.upgrade)
+                if head.length != CHUNKED and not head.upgrade:
+                    stream.left = head.length
+                if ended and stream.left > 0:
+                    self._stream_error(
+                        number, ErrorCode.PROTOCOL_ERROR, "no data, which is less than content-length says"
+                    )
+                    return
+                self._events.append((number, head))
+        if ended:
+            stream.remote_open = False
+            self._events.append((number, END))
+
+    def _refuse(self, number: int, reason: str) -> None:
+        self._spend_reset()
+        self._reply(rst_stream(number, ErrorCode.REFUSED_STREAM))
+        self._remember_reset(number)
+        self._events.append((number, Reset(ErrorCode.REFUSED_STREAM, False, False, reason)))
+
+    def _on_peer_reset(self, number: int, code: int) -> None:
+        super()._on_peer_reset(number, code)
+        self._spend_reset()
+
+    def _local_end(self, stream: Stream) -> None:
+        super()._local_end(stream)
+        if stream.remote_open and not stream.tunnel:
+            # The rest of the request is of no use to anybody (RFC 9113 8.1).
+            self.reset(stream.id, ErrorCode.NO_ERROR)
+
+    def decline_tunnel(self, number: int) -> None:
+        """An extended CONNECT is answered like any other request, and over with that."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.tunnel = False
+
+    def warn(self) -> None:
+        """Say that the connection will close soon, and still take what is under way (RFC 9113 6.8)."""
+        if not self.closed:
+            self._out.append(go_away(MAX_STREAM_ID, ErrorCode.NO_ERROR))
+
+    def refuse_new(self) -> None:
+        """Say which streams are the last ones; others are refused from now on."""
+        if not self.closed:
+            self._accept_up_to = min(self._accept_up_to, self.last_stream)
+            self._out.append(go_away(self._accept_up_to, ErrorCode.NO_ERROR))
+
+
+class ClientConnection(_Connection):
+    """Our end of a connection on which we send the requests."""
+
+    _client = True
+
+    def __init__(self, limits: Http2Limits, mosn: bool = False, reserve: Reserve | None = None) -> None:
+        """
+        @param mosn: whether the peer may be MOSN; see
+            L{reverseproxy.wire.http2.mosn}.
+        @param reserve: what windows may grow by, together with those of other
+            connections.
+        """
+        self._next = 1
+        self._mosn = mosn
+        super().__init__(limits, reserve)
+        self._out.insert(0, PREFACE)
+
+    def _own_settings(self) -> list[tuple[Setting, int]]:
+        return [(Setting.ENABLE_PUSH, 0)]
+
+    def _last_stream(self) -> int:
+        return 0  # the peer opens none
+
+    def _is_idle(self, number: int) -> bool:
+        return not number % 2 or number >= self._next
+
+    def _check_new(self, number: int) -> None:
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {number}, which is not open")
+
+    def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
+        if self._is_idle(number):
+            self._check_new(number)
+        if not self._was_reset(number):
+            raise Http2Error(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which has ended")
+        self._spend_control("frames on streams that were reset")
+
+    def _on_response(self, stream: Stream, fields: Headers, ended: bool) -> None:
+        number = stream.id
+        if list_size(fields) > self._limits.max_header_list_size:
+            self._stream_error(
+                number,
+                ErrorCode.CANCEL,
+                f"response head larger than {self._limits.max_header_list_size} bytes "
+                "(max_response_header_size)",
+            )
+            return
+        if self._mosn:
+            fields = mend_response(fields, ended, stream.head_request)
+        try:
+            head = parse_response(
+                fields,
+                ended,
+                stream.head_request,
+                stream.tunnel,
+                self.peer_upgrades,
+                self._limits.max_fields,
+            )
+        except Malformed as error:
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
+            return
+        if head.status >= 200:
+            stream.headed = True
+            if head.length >= 0:
+                stream.left = head.length
+        elif head.status == 101:
+            stream.headed = True  # what follows is another protocol
+        self._events.append((number, head))
+        if ended:
+            self._remote_end(stream)
+            self._events.append((number, END))
+
+    def _on_peer_upgrades(self, value: int) -> None:
+        if value == 1 and not self.peer_upgrades:
+            # To others we never say a word of it.
+            self._out.append(settings([(Setting.UPGRADES, 1)]))
+        super()._on_peer_upgrades(value)
+
+    def _on_going(self, last: int, code: int) -> None:
+        for number in [number for number in self._streams if number > last]:
+            self._remember_reset(number)  # which a host may do as well, or answer all the same
+            self._drop(number)
+            reason = f"the peer closes the connection: {ErrorCode.name_of(code)}"
+            self._events.append((number, Reset(ErrorCode.REFUSED_STREAM, True, False, reason)))
+
+    @property
+    def room(self) -> int:
+        """How many more streams may be opened now."""
+        if self.closed or self.going or self._next > MAX_STREAM_ID:
+            return 0
+        limit = self._max_streams
+        if self.peer_max_streams is not None and self.peer_max_streams < limit:
+            limit = self.peer_max_streams
+        return max(0, limit - len(self._streams))
+
+    def request(self, fields: Headers, ended: bool, head_request: bool = False, tunnel: bool = False) -> int:
+        """
+        Open a stream with a request, if there is L{room}.
+
+        @param ended: whether that is all of it.
+        @param head_request: whether its response has no body.
+        @param tunnel: whether it is an extended CONNECT, and answered so.
+        @return: the stream's number.
+        """
+        number = self._next
+        self._next = number + 2
+        stream = Stream(
+            number,
+            self._stream_window,
+            self._peer_stream_window,
+            self._first_window,
+            self._stream_threshold,
+            self._now,
+        )
+        stream.head_request = head_request
+        stream.tunnel = tunnel
+        self._streams[number] = stream
+        self._out.append(self._encode(number, fields, ended))
+        if ended:
+            stream.trailers = []
+            stream.local_open = False
+        return number
+
+
+def _checked_window(value: int) -> int:
+    if value > MAX_WINDOW:
+        raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE can't be {value}")
+    return value

@@ -1,0 +1,160 @@
+"""What a connection of HTTP/2 tells, and what it allows."""
+
+from __future__ import annotations
+
+__all__ = [
+    "PEER_SETTINGS",
+    "Budget",
+    "Event",
+    "GoAway",
+    "Http2Limits",
+    "PeerSettings",
+    "Pong",
+    "Reset",
+]
+
+from dataclasses import dataclass
+from typing import Final
+
+from reverseproxy.errors import Http2Error, HttpError
+from reverseproxy.wire.budget import Budget
+from reverseproxy.wire.http.border import NOTHING
+from reverseproxy.wire.http1.chunked import MAX_HEADERS
+from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
+from reverseproxy.wire.http2.frames import DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, ErrorCode
+
+_TOLD_AFTER: Final = 1024 * 1024
+"""Bytes of bodies, on all streams, after which a peer is told that they were passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Http2Limits:
+    """
+    What a peer may do.
+
+    @ivar max_concurrent_streams: streams of the peer that may be open at once;
+        further ones are refused.
+    @ivar max_header_list_size: bytes of a head, as RFC 9113 counts them: names,
+        values, and 32 for each field.
+    @ivar max_fields: fields of a head, or of trailers.
+    @ivar stream_window: bytes of a body that may be under way, and kept here,
+        for one stream, to begin with.
+    @ivar max_window: the same, for one that is passed on at full speed on a long
+        way; see L{Growth<reverseproxy.wire.window.Growth>}.
+    @ivar receive_budget: bytes by which all windows of streams together may
+        grow.
+    @ivar max_resets: streams that may be broken off early at once, by the peer
+        or by its mistakes.
+    @ivar max_control_frames: frames at once that serve no request.
+    @ivar max_frame_size: bytes of a frame's payload.
+    @ivar foreign: the marks of fields that the peer may not set, which its
+        requests lose; see L{reverseproxy.wire.http.border}.
+    """
+
+    max_concurrent_streams: int = 100
+    max_header_list_size: int = 65536
+    max_fields: int = MAX_HEADERS
+    stream_window: int = 262144
+    max_window: int = 64 * 1024 * 1024
+    receive_budget: int = 64 * 1024 * 1024
+    max_resets: int = 200
+    max_control_frames: int = 1000
+    max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
+    foreign: int = NOTHING
+
+    @property
+    def connection_window(self) -> int:
+        """
+        Bytes of bodies that may be under way on all streams.
+
+        All windows may be full at once, and the peer not yet know of what was
+        passed on: none of that may stop other streams.
+        """
+        return min(MAX_WINDOW, max(DEFAULT_WINDOW, self._all_windows + self.connection_threshold))
+
+    @property
+    def connection_threshold(self) -> int:
+        """Bytes that have to be passed on before the peer is told of them for the connection."""
+        return min(_TOLD_AFTER, max(DEFAULT_WINDOW, self._all_windows) // 2)
+
+    @property
+    def _all_windows(self) -> int:
+        return self.stream_window * self.max_concurrent_streams + self.receive_budget
+
+    @property
+    def hard_header_list_size(self) -> int:
+        """
+        Bytes of a head beyond which the connection ends.
+
+        A field block has to be decoded even if it is refused, as it changes the
+        state of the compression.
+        """
+        return max(4 * self.max_header_list_size, 65536)
+
+
+class Reset:
+    """
+    A stream has ended early; nothing more comes for it.
+
+    @ivar code: why, as the peer or we said.
+    @ivar remote: whether the peer said so.
+    @ivar processed: false if the peer has certainly not acted on the request.
+    @ivar reason: a sentence for logs.
+    """
+
+    __slots__ = ("code", "processed", "reason", "remote")
+
+    def __init__(self, code: int, remote: bool, processed: bool, reason: str) -> None:
+        self.code = code
+        self.remote = remote
+        self.processed = processed
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        who = "peer" if self.remote else "us"
+        return f"<Reset by {who}: {ErrorCode.name_of(self.code)}: {self.reason}>"
+
+
+class GoAway:
+    """
+    The peer takes no more streams.
+
+    @ivar last_stream: the highest stream that it may act on.
+    @ivar code: why.
+    @ivar debug: what it says about that.
+    """
+
+    __slots__ = ("code", "debug", "last_stream")
+
+    def __init__(self, last_stream: int, code: int, debug: str) -> None:
+        self.last_stream = last_stream
+        self.code = code
+        self.debug = debug
+
+    def __repr__(self) -> str:
+        return f"<GoAway {ErrorCode.name_of(self.code)} last={self.last_stream} {self.debug!r}>"
+
+
+class Pong:
+    """
+    The answer to a PING of ours.
+
+    @ivar data: its 8 bytes.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class PeerSettings:
+    """The peer has changed its settings."""
+
+
+PEER_SETTINGS: Final = PeerSettings()
+
+Event = (
+    RequestHead | ResponseHead | bytes | End | HttpError | Reset | GoAway | Pong | PeerSettings | Http2Error
+)
+"""What C{feed} returns, with the number of the stream."""

@@ -1,0 +1,477 @@
+"""
+What HTTP/2 makes of a message's head: lists of fields, checked and translated.
+
+RFC 9113 section 8 demands more of a field than HTTP/1 can express, and a proxy
+that lets one of these through to a peer of HTTP/1 has split a request in two.
+So every name and every value is checked, whoever it comes from.
+
+A L{Malformed} message ends its stream.  A request that is well-formed, but that
+we don't take, is answered like any other: L{HttpError}.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_FIELDS",
+    "Malformed",
+    "list_size",
+    "parse_request",
+    "parse_response",
+    "parse_trailers",
+    "request_fields",
+    "response_fields",
+    "trailer_fields",
+]
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from reverseproxy.errors import HttpError, WireError
+from reverseproxy.wire.http.border import MOSN, NOTHING, mark_of
+from reverseproxy.wire.http.grpc import is_grpc
+from reverseproxy.wire.http.upgrades import passed_on
+from reverseproxy.wire.http1.chunked import MAX_HEADERS
+from reverseproxy.wire.http1.fields import (
+    CHUNKED,
+    MAX_METHOD,
+    NO_METHODS,
+    TOKEN,
+    UPGRADE_REQUIRED,
+    Headers,
+    RequestHead,
+    ResponseHead,
+    dropped_by,
+    forbidden_in_trailers,
+    status_line,
+)
+from reverseproxy.wire.http2.mosn import CONNECTION_SPECIFIC
+from reverseproxy.wire.http2.upgrades import FIELD, Offer, offer_of, read_offer
+
+MAX_FIELDS: Final = MAX_HEADERS
+"""Fields in a head, or in trailers, if nothing else is configured."""
+
+_good_name: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
+_bad_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]\Z").search
+_good_method: Final = re.compile(TOKEN + rb"+").fullmatch
+_good_protocol: Final = re.compile(TOKEN + rb"+(?:/" + TOKEN + rb"+)?").fullmatch
+_good_path: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
+_good_authority: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?"
+).fullmatch
+_digits: Final = re.compile(rb"[0-9]{1,19}").fullmatch
+_status: Final = re.compile(rb"[1-9][0-9][0-9]").fullmatch
+
+_REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+_PSEUDO_WITH_OURS: Final = _REQUEST_PSEUDO | {FIELD}
+
+_UPGRADE: Final = frozenset({b"upgrade"})
+
+_NOT_FORWARDED: Final = CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te"}
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+_NO_BODY: Final = frozenset({204, 304})
+_WITH_UPGRADE: Final = frozenset({101, UPGRADE_REQUIRED})
+
+
+class Malformed(WireError):
+    """A message that breaks the rules of HTTP/2: its stream is reset with PROTOCOL_ERROR."""
+
+
+def list_size(fields: Iterable[tuple[bytes, bytes]]) -> int:
+    """Measure a list of fields as SETTINGS_MAX_HEADER_LIST_SIZE does."""
+    return sum([len(name) + len(value) + 32 for name, value in fields])
+
+
+# The marks of names that are in order: most requests have the same few.
+_marks: dict[bytes, int] = {}
+_KNOWN_NAMES: Final = 1024
+_KNOWN_SIZE: Final = 64
+
+
+def _check(name: bytes, value: bytes) -> int:
+    """
+    Check a field that is no pseudo-header, for every kind of message.
+
+    @return: its mark; see L{reverseproxy.wire.http.border}.
+    """
+    mark = _marks.get(name)
+    if mark is None:
+        mark = _judge(name)
+        if len(name) <= _KNOWN_SIZE:
+            if len(_marks) >= _KNOWN_NAMES:
+                _marks.clear()
+            _marks[name] = mark
+    if value and _bad_value(value):
+        raise Malformed(f"field {name[:40]!r} has a value with whitespace around it or control characters")
+    return mark
+
+
+def _trim(name: bytes, value: bytes) -> bytes:
+    """
+    Take blanks off the ends of a host's value.
+
+    RFC 9113 (8.2.1) forbids them, servers in Go write them, and in HTTP/1 they mean nothing.
+    """
+    value = value.strip(b" \t")
+    _check(name, value)
+    return value
+
+
+def _judge(name: bytes) -> int:
+    if not _good_name(name):
+        raise Malformed(f"a field is named {name[:40]!r}")
+    if name in CONNECTION_SPECIFIC:
+        raise Malformed(f"field {name!r} belongs to HTTP/1")
+    return mark_of(name)
+
+
+def _length(value: bytes, before: int) -> int:
+    if not _digits(value):
+        raise Malformed(f"content-length is {value[:40]!r}")
+    length = int(value)
+    if before not in (-1, length):
+        raise Malformed("two different content-length fields")
+    return length
+
+
+def parse_request(
+    fields: Iterable[tuple[bytes, bytes]],
+    ended: bool,
+    upgrades: bool = False,
+    h2c: bool = False,
+    max_fields: int = MAX_FIELDS,
+    foreign: int = NOTHING,
+) -> RequestHead:
+    """
+    Make a head of the fields of a request.
+
+    Cookies that come in pieces are joined; an authority takes the place of Host.
+
+    @param ended: whether there is neither body nor trailers.
+    @param upgrades: whether the peer may send upgrades in our own way.
+    @param h2c: whether they may be for h2c.
+    @param max_fields: how many there may be; a cookie counts once, in however many pieces it comes.
+    @param foreign: the marks of fields that the peer may not set, which are left out; see
+        L{reverseproxy.wire.http.border}.
+    @return: its options have C{upgrade} if it has come in that way, and is to be answered so.
+    @raise Malformed: if it breaks the rules of HTTP/2.
+    @raise HttpError: if it is a request that we don't take.
+    """
+    known = _PSEUDO_WITH_OURS if upgrades else _REQUEST_PSEUDO
+    pseudo: dict[bytes, bytes] = {}
+    headers: Headers = []
+    cookies: list[bytes] = []
+    host: bytes | None = None
+    length = -1
+    marks = NOTHING
+    expect = False
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            if headers or cookies:
+                raise Malformed("a pseudo-header behind other fields")
+            if name not in known or name in pseudo:
+                raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
+            pseudo[name] = value
+            continue
+        mark = _check(name, value)
+        if mark:
+            marks |= mark
+            if mark & foreign:
+                continue
+        if name == b"cookie":
+            cookies.append(value)
+            continue
+        if name == b"host":
+            if host is not None and host != value:
+                raise Malformed("more than one host")
+            host = value
+            continue
+        if name == b"content-length":
+            if length >= 0:
+                _length(value, length)
+                continue
+            length = _length(value, length)
+        elif name == b"te":
+            if value.lower() != b"trailers":
+                raise Malformed(f"te is {value[:40]!r}")
+        elif name == b"expect":
+            expect = value.lower() == b"100-continue"
+        headers.append((name, value))
+    if cookies:
+        headers.append((b"cookie", b"; ".join(cookies)))
+    method, path, authority, offer = _read_pseudo(pseudo)
+    if authority is None:
+        authority = host or b""
+    elif host is not None and host.lower() != authority.lower():
+        raise Malformed("host and :authority differ")
+    if not _good_authority(authority):
+        raise HttpError(400, "the authority is not a host with a port")
+    if len(headers) > max_fields:
+        raise HttpError(431, f"more than {max_fields} header fields (max_headers_count)")
+    options, upgrade = _NONE, b""
+    if offer is not None:
+        if FIELD in pseudo:
+            options = _UPGRADE
+            if length != offer.length and (length >= 0 or offer.length > 0):
+                raise Malformed("content-length and :upgrade differ")
+        else:
+            # What follows is no body, but the other protocol.
+            headers = [field for field in headers if field[0] != b"content-length"]
+        length = offer.length
+        upgrade = passed_on(offer.protocols, h2c)
+        if not upgrade:
+            raise HttpError(501, "an upgrade to this protocol is not passed on")
+        headers.append((b"upgrade", upgrade))
+    elif length < 0:
+        length = 0 if ended else CHUNKED
+        if ended and method in (b"POST", b"PUT", b"PATCH"):
+            # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
+            headers.append((b"content-length", b"0"))
+    mosn = bool(marks & MOSN & ~foreign)
+    dropped = marks & foreign
+    return RequestHead(
+        b"",
+        method,
+        path,
+        authority,
+        True,
+        length,
+        True,
+        options,
+        upgrade,
+        expect,
+        False,
+        headers,
+        mosn,
+        dropped,
+    )
+
+
+def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None, Offer | None]:
+    """
+    Check the pseudo-headers of a request against each other.
+
+    @return: method, path, authority, and what an extended CONNECT offers, which
+        becomes a GET as it is in HTTP/1 (RFC 8441 5.1) if it does not say more.
+    """
+    offer = None
+    method = pseudo.get(b":method")
+    scheme = pseudo.get(b":scheme")
+    path = pseudo.get(b":path")
+    protocol = pseudo.get(b":protocol")
+    authority = pseudo.get(b":authority")
+    if method is None or not _good_method(method):
+        raise Malformed(":method is missing or no method")
+    if protocol is not None:
+        ours = pseudo.get(FIELD)
+        offer = Offer(b"GET", 0, protocol) if ours is None else read_offer(ours)
+        if method != b"CONNECT" or not _good_protocol(protocol) or offer is None:
+            raise Malformed(":protocol does not belong here, or names none")
+        method = offer.method
+    elif FIELD in pseudo:
+        raise Malformed(":upgrade does not belong here")
+    elif method == b"CONNECT":
+        if scheme is not None or path is not None or not authority:
+            raise Malformed("CONNECT with other pseudo-headers than :method and :authority")
+        raise HttpError(405, "CONNECT is not for a reverse proxy")
+    if scheme is None or not path:
+        raise Malformed("a request without :scheme or :path")
+    if method in NO_METHODS:
+        raise HttpError(405, f"{method.decode('ascii')} is not for a reverse proxy")
+    if len(method) > MAX_METHOD:
+        raise HttpError(501, f"a method longer than {MAX_METHOD} bytes")
+    if scheme.lower() not in (b"http", b"https"):
+        raise HttpError(400, "the scheme is neither http nor https")
+    if not _good_path(path) and not (path == b"*" and method == b"OPTIONS"):
+        raise Malformed(":path is no path")
+    return method, path, authority, offer
+
+
+def parse_response(
+    fields: Iterable[tuple[bytes, bytes]],
+    ended: bool,
+    head_request: bool,
+    tunnel: bool = False,
+    upgrades: bool = False,
+    max_fields: int = MAX_FIELDS,
+) -> ResponseHead:
+    """
+    Make a head of the fields of a response.
+
+    @param ended: whether there is neither body nor trailers.
+    @param head_request: whether the request's method was HEAD.
+    @param tunnel: whether the request was an extended CONNECT.
+    @param upgrades: whether the peer answers upgrades in our own way.
+    @param max_fields: how many there may be.
+    @return: in that way, an upgrade that is accepted has the status 101.
+    @raise Malformed: if it breaks the rules of HTTP/2.
+    """
+    status = 0
+    upgrade = b""
+    headers: Headers = []
+    length = -1
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            if name == FIELD and upgrades and status and value and not (headers or upgrade):
+                upgrade = value
+                continue
+            if headers or status or name != b":status" or not _status(value):
+                raise Malformed(f"pseudo-header {name[:40]!r} does not belong here, or has a bad value")
+            status = int(value)
+            continue
+        try:
+            _check(name, value)
+        except Malformed:
+            value = _trim(name, value)
+        if name == b"content-length":
+            if length >= 0:
+                _length(value, length)
+                continue
+            length = _length(value, length)
+        elif name == b"te":
+            continue
+        headers.append((name, value))
+    if length >= 0 and is_grpc(headers):
+        # Messages of gRPC have their own lengths, and the frames say where they end.
+        headers = [field for field in headers if field[0] != b"content-length"]
+        length = -1
+    if not status:
+        raise Malformed("a response without :status")
+    if len(headers) > max_fields:
+        raise Malformed(f"more than {max_fields} header fields (max_response_headers_count)")
+    if upgrade:
+        _check(b"upgraded", upgrade)
+        headers.append((b"upgrade", upgrade))
+        if status == 200:
+            return ResponseHead(status_line(101), 101, True, 0, False, _UPGRADE, False, headers)
+        if status != UPGRADE_REQUIRED:
+            raise Malformed(f":upgrade in an answer with status {status}")
+    if status < 200:
+        if ended or status == 101:
+            raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
+        length = 0
+    elif head_request or status in _NO_BODY:
+        length = 0
+    elif tunnel and status < 300:
+        length = CHUNKED
+    elif ended:
+        if length > 0:
+            raise Malformed("no data, which is less than content-length says")
+        if length < 0:
+            # A client of HTTP/1 would wait for a body that ends with the connection.
+            headers.append((b"content-length", b"0"))
+        length = 0
+    elif length < 0:
+        length = CHUNKED
+    return ResponseHead(status_line(status), status, True, length, True, _NONE, False, headers)
+
+
+def parse_trailers(
+    fields: Iterable[tuple[bytes, bytes]], max_fields: int = MAX_FIELDS, response: bool = False
+) -> Headers:
+    """
+    Check trailers, and leave out what has no place in them.
+
+    @param max_fields: how many there may be.
+    @param response: whether they are of a response, so that blanks around values are forgiven.
+    @raise Malformed: if they break the rules of HTTP/2.
+    """
+    trailers: Headers = []
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            raise Malformed("a pseudo-header in trailers")
+        try:
+            _check(name, value)
+        except Malformed:
+            if not response:
+                raise
+            value = _trim(name, value)
+        if not forbidden_in_trailers(name):
+            trailers.append((name, value))
+    if len(trailers) > max_fields:
+        raise Malformed(f"more than {max_fields} fields in trailers")
+    return trailers
+
+
+def request_fields(
+    head: RequestHead,
+    headers: Headers,
+    scheme: bytes,
+    default_host: bytes,
+    connect: bytes = b"",
+    upgrades: bool = False,
+) -> Headers:
+    """
+    Write the head of a request for HTTP/2.
+
+    @param headers: its fields, perhaps changed on the way.
+    @param scheme: of the connection that it goes out on.
+    @param default_host: the authority of a request of HTTP/1.0 that names none.
+        In later versions an empty Host means that there is none, which is not
+        written here (RFC 9112 3.2, RFC 9113 8.3.1).
+    @param connect: the C{:protocol} of the extended CONNECT that a request to
+        switch protocols becomes; if empty, it goes on without that wish.
+    @param upgrades: whether it may be in our own way.
+    """
+    fields: Headers = [
+        (b":method", b"CONNECT" if connect else head.method),
+        (b":scheme", scheme),
+        (b":path", head.target),
+    ]
+    host = head.host if head.http11 else head.host or default_host
+    if host:
+        fields.insert(2, (b":authority", host))
+    dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
+    if connect:
+        fields.append((b":protocol", connect))
+        if upgrades:
+            fields.append((FIELD, offer_of(head)))
+        else:
+            dropped |= {b"sec-websocket-key", b"content-length"}
+    trailers = False
+    for name, value in headers:
+        name = name.lower()
+        if name not in dropped:
+            if name != b"expect" or head.http11:  # a server must ignore it in HTTP/1.0 (RFC 9110 10.1.1)
+                fields.append((name, value))
+        elif name == b"te":
+            trailers = trailers or b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
+    if trailers:
+        fields.append((b"te", b"trailers"))
+    return fields
+
+
+def response_fields(head: ResponseHead, upgrades: bool = False) -> Headers:
+    """
+    Write the head of a response for HTTP/2.
+
+    @param upgrades: whether the peer understands our way of upgrades.
+    """
+    fields: Headers = [(b":status", b"%d" % head.status)]
+    if upgrades and head.status in _WITH_UPGRADE:
+        chosen = b", ".join([value for name, value in head.headers if name.lower() == b"upgrade"])
+        if chosen and not _bad_value(chosen):
+            fields.append((FIELD, chosen))
+            if head.status == 101:
+                fields[0] = (b":status", b"200")
+    dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
+    bodiless = head.status < 200 or head.status == 204
+    for name, value in head.headers:
+        name = name.lower()
+        if name not in dropped and not (bodiless and name == b"content-length"):
+            fields.append((name, value))
+    return fields
+
+
+def trailer_fields(trailers: Headers) -> Headers:
+    """Write trailers for HTTP/2."""
+    return [
+        (name, value)
+        for name, value in [(name.lower(), value) for name, value in trailers]
+        if name not in _NOT_FORWARDED
+    ]

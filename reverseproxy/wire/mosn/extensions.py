@@ -1,0 +1,362 @@
+"""
+What our own agents and servers tell each other beyond MOSN's protocol, in the
+C{extra} of tunnel frames.
+
+MOSN ignores C{extra}, and our server says nothing of its own to an agent that
+has not announced itself first, so that MOSN peers never see a byte they do not
+expect.  Everything here is read with distrust: what is not well-formed is
+treated as if it had not been sent.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "EXTRA_KEY",
+    "MAX_AGENT_LENGTH",
+    "MAX_METADATA_ENTRIES",
+    "MAX_REASON",
+    "MAX_RETRY_AFTER",
+    "MAX_MUX_ENTRIES",
+    "MAX_MUX_WINDOW",
+    "MAX_TEXT_LENGTH",
+    "MIN_MUX_WINDOW",
+    "VERSION",
+    "YAMUX",
+    "Announcement",
+    "CloseProof",
+    "ServerAnnouncement",
+]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EXTRA_KEY = "reverseproxy"
+"""The member of C{extra} that holds everything of ours."""
+
+VERSION = 1
+"""The version of these messages that this code speaks."""
+
+MAX_AGENT_LENGTH = 128
+"""The longest agent id in characters."""
+
+MAX_TEXT_LENGTH = 256
+"""The longest address, policy name, metadata key or metadata value in characters."""
+
+MAX_METADATA_ENTRIES = 32
+"""How many metadata entries an agent may announce."""
+
+MAX_MUX_ENTRIES = 8
+"""How many ways to carry many streams an agent may offer."""
+
+MIN_MUX_WINDOW = 4096
+MAX_MUX_WINDOW = 262144
+"""The least and the most bytes with which two ends may agree that a stream begins."""
+
+MAX_REASON = 200
+"""Characters of the longest reason that a server gives for a refusal."""
+
+MAX_RETRY_AFTER = 24 * 3600 * 1000
+"""The longest time in milliseconds after which a server may ask an agent to try again."""
+
+YAMUX = "yamux"
+"""The one way known here to carry many streams over a connection: see L{reverseproxy.wire.yamux.session}."""
+
+
+def _check_text(what: str, text: str, most: int, least: int = 0) -> None:
+    """Refuse a text of the wrong length, and one that would garble a log."""
+    if not least <= len(text) <= most:
+        raise ValueError(f"{what} must have {least} to {most} characters, not {len(text)}")
+    if not text.isprintable():
+        raise ValueError(f"{what} must consist of printable characters")
+
+
+def _check_version(version: object) -> None:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError("the version must be an integer, 1 or more")
+
+
+def _ours(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Our part of C{extra}; empty if there is none."""
+    part = (extra or {}).get(EXTRA_KEY)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _check_mux(name: object) -> str:
+    """Check the name of a way to carry streams."""
+    if not isinstance(name, str):
+        raise ValueError("a way to carry streams must be a string")
+    _check_text("the name of a way to carry streams", name, MAX_TEXT_LENGTH, 1)
+    return name
+
+
+def _check_window(window: object) -> None:
+    """Check with how many bytes streams are to begin; 0 says nothing of it."""
+    if type(window) is not int or (window and not MIN_MUX_WINDOW <= window <= MAX_MUX_WINDOW):
+        raise ValueError(f"a window must have {MIN_MUX_WINDOW} to {MAX_MUX_WINDOW} bytes")
+
+
+def _text(part: Mapping[str, Any], key: str) -> str:
+    """A text from our part of C{extra}; a missing one is empty."""
+    value = part.get(key, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{key} must be a string")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """
+    What our agent says of itself in its init frame.
+
+    @ivar agent: the agent's id, the same on all connections of one agent and
+        hard to guess, so that knowing it tells agents apart behind one address.
+    @ivar local_address: the agent's own address on this connection, which the
+        server sees as another one when there is address translation between
+        them.  A later graceful close names connections by it.
+    @ivar metadata: labels for the host.
+    @ivar version: the newest version of these messages that the agent speaks.
+    @ivar mux: the ways to carry many streams over this connection that the
+        agent knows, best first; empty if it wants to be lent as a whole.
+    @ivar window: the bytes that either end may send on a stream to begin with,
+        if the server agrees; 0 for what the way to carry them has by itself.
+    @ivar tells: whether the agent can say which requests it has not sent on, and
+        whether its service can be reached; see L{reverseproxy.wire.http.unsent}.
+    """
+
+    agent: str
+    local_address: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    version: int = VERSION
+    mux: tuple[str, ...] = ()
+    window: int = 0
+    tells: bool = False
+
+    def __post_init__(self) -> None:
+        """
+        Check the bounds.
+
+        @raise ValueError: if something is too long, empty or not printable.
+        """
+        _check_version(self.version)
+        _check_text("the agent id", self.agent, MAX_AGENT_LENGTH, 1)
+        _check_text("the local address", self.local_address, MAX_TEXT_LENGTH)
+        if len(self.metadata) > MAX_METADATA_ENTRIES:
+            raise ValueError(f"metadata may have {MAX_METADATA_ENTRIES} entries, not {len(self.metadata)}")
+        for key, value in self.metadata.items():
+            _check_text("a metadata key", key, MAX_TEXT_LENGTH, 1)
+            _check_text(f"the metadata value of {key}", value, MAX_TEXT_LENGTH)
+        if len(self.mux) > MAX_MUX_ENTRIES:
+            raise ValueError(f"there may be {MAX_MUX_ENTRIES} ways to carry streams, not {len(self.mux)}")
+        for name in self.mux:
+            _check_mux(name)
+        _check_window(self.window)
+
+    def to_extra(self) -> dict[str, Any]:
+        """Build the C{extra} of an init frame."""
+        part: dict[str, Any] = {
+            "version": self.version,
+            "agent": self.agent,
+            "local_address": self.local_address,
+            "metadata": dict(self.metadata),
+        }
+        if self.mux:
+            part["mux"] = list(self.mux)
+        if self.window:
+            part["window"] = self.window
+        if self.tells:
+            part["tells"] = True
+        return {EXTRA_KEY: part}
+
+    @classmethod
+    def from_extra(cls, extra: Mapping[str, Any] | None) -> Announcement | None:
+        """
+        Find an announcement in an init frame's C{extra}.
+
+        Metadata entries out of bounds are left out.
+
+        @return: the announcement; L{None} if there is none or it is not well-formed.
+        """
+        part = _ours(extra)
+        try:
+            return cls(
+                agent=_text(part, "agent"),
+                local_address=_text(part, "local_address"),
+                metadata=_metadata(part.get("metadata")),
+                version=part.get("version", 0),
+                mux=_mux(part.get("mux")),
+                window=_window(part.get("window")),
+                tells=part.get("tells") is True,
+            )
+        except ValueError:
+            return None
+
+
+def _mux(value: object) -> tuple[str, ...]:
+    """Take what is well-formed of the ways to carry streams."""
+    good: list[str] = []
+    if isinstance(value, list):
+        for name in value[:MAX_MUX_ENTRIES]:
+            try:
+                good.append(_check_mux(name))
+            except ValueError:
+                continue
+    return tuple(good)
+
+
+def _window(value: object) -> int:
+    """Take a window that is well-formed; 0 for any other."""
+    try:
+        _check_window(value)
+    except ValueError:
+        return 0
+    assert isinstance(value, int)
+    return value
+
+
+def _metadata(value: object) -> dict[str, str]:
+    """Take what is well-formed of announced metadata."""
+    good: dict[str, str] = {}
+    if isinstance(value, Mapping):
+        for key, text in value.items():
+            if len(good) == MAX_METADATA_ENTRIES:
+                break
+            try:
+                _check_text("a key", key, MAX_TEXT_LENGTH, 1)
+                _check_text("a value", _text(value, key), MAX_TEXT_LENGTH)
+            except ValueError:
+                continue
+            good[key] = text
+    return good
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAnnouncement:
+    """
+    What our server says of itself when it answers an agent that announced itself.
+
+    @ivar version: the version of these messages that the server speaks.
+    @ivar mux: the way to carry streams over this connection, one of those that
+        the agent has offered; it begins right behind this frame, at both ends.
+        Empty if the connection is lent as a whole.
+    @ivar retry_after: when the server does not accept the connection, because
+        too many come at once: after how many milliseconds the agent should try
+        again.  0 if there is no such wish.
+    @ivar window: the bytes that either end may send on a stream to begin with,
+        no more than the agent has offered; 0 for what the way to carry them has
+        by itself.
+    @ivar tells: whether the server wants to be told what the agent has offered to
+        tell.
+    @ivar reason: why the server does not accept the connection, for people; no more
+        than L{MAX_REASON} characters of it go out and are taken.
+    """
+
+    version: int = VERSION
+    mux: str = ""
+    retry_after: int = 0
+    window: int = 0
+    tells: bool = False
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """
+        Check the bounds.
+
+        @raise ValueError: if the version is not a positive integer, the way to
+            carry streams is no name, or the time or the window is none.
+        """
+        _check_version(self.version)
+        if type(self.retry_after) is not int or not 0 <= self.retry_after <= MAX_RETRY_AFTER:
+            raise ValueError(f"retry_after must be 0 to {MAX_RETRY_AFTER} milliseconds")
+        if self.mux:
+            _check_mux(self.mux)
+        _check_window(self.window)
+
+    def to_extra(self) -> dict[str, Any]:
+        """Build the C{extra} of an init response."""
+        part: dict[str, Any] = {"version": self.version}
+        if self.mux:
+            part["mux"] = self.mux
+        if self.window:
+            part["window"] = self.window
+        if self.retry_after:
+            part["retry_after"] = self.retry_after
+        if self.tells:
+            part["tells"] = True
+        if self.reason:
+            part["reason"] = self.reason[:MAX_REASON]
+        return {EXTRA_KEY: part}
+
+    @classmethod
+    def from_extra(cls, extra: Mapping[str, Any] | None) -> ServerAnnouncement | None:
+        """
+        Find a server's announcement in an init response's C{extra}.
+
+        @return: the announcement; L{None} if there is none or it is not well-formed.
+        """
+        try:
+            part = _ours(extra)
+            return cls(
+                part.get("version", 0),
+                _text(part, "mux"),
+                part.get("retry_after", 0),
+                part.get("window", 0),
+                part.get("tells") is True,
+                "".join(each if each.isprintable() else "?" for each in _text(part, "reason")[:MAX_REASON]),
+            )
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseProof:
+    """
+    How our agent proves in a graceful close that the connections are its own.
+
+    It is sent to a server that has announced itself and to no other, since it
+    holds the credential.
+
+    @ivar agent: the agent's id, as in its L{Announcement}.
+    @ivar credential_policy: the policy of its init frames; may be empty.
+    @ivar credential: a credential for that policy, kept out of C{repr}.
+    """
+
+    agent: str
+    credential_policy: str = ""
+    credential: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """
+        Check the bounds.
+
+        @raise ValueError: if something is too long, empty or not printable.
+        """
+        _check_text("the agent id", self.agent, MAX_AGENT_LENGTH, 1)
+        _check_text("the credential policy", self.credential_policy, MAX_TEXT_LENGTH)
+
+    def to_extra(self) -> dict[str, Any]:
+        """Build the C{extra} of a graceful close."""
+        return {
+            EXTRA_KEY: {
+                "agent": self.agent,
+                "credential_policy": self.credential_policy,
+                "credential": self.credential,
+            }
+        }
+
+    @classmethod
+    def from_extra(cls, extra: Mapping[str, Any] | None) -> CloseProof | None:
+        """
+        Find a proof in a graceful close's C{extra}.
+
+        @return: the proof; L{None} if there is none or it is not well-formed.
+        """
+        part = _ours(extra)
+        try:
+            return cls(
+                agent=_text(part, "agent"),
+                credential_policy=_text(part, "credential_policy"),
+                credential=_text(part, "credential"),
+            )
+        except ValueError:
+            return None

@@ -1,0 +1,1 @@
+"""RPC protocols of whole frames."""

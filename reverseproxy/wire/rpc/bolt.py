@@ -1,0 +1,455 @@
+"""
+bolt, SOFA's RPC protocol, in both versions.
+
+Everything is in network byte order.  A frame is a header, and then a class
+name, a block of headers and the content, whose lengths the header tells::
+
+    v1 request, 22 bytes             v1 response, 20 bytes
+     0  1  protocol: 1                0  1  protocol: 1
+     1  1  type: 1, 2 for one-way     1  1  type: 0
+     2  2  command                    2  2  command
+     4  1  version                    4  1  version
+     5  4  request id                 5  4  request id
+     9  1  codec: 1 for hessian2      9  1  codec
+    10  4  timeout in ms             10  2  status
+    14  2  length of the class       12  2  length of the class
+    16  2  length of the headers     14  2  length of the headers
+    18  4  length of the content     16  4  length of the content
+
+v2 has protocol 2, a second version byte after it, and a byte of switches after
+the codec.  If that version is 2 and the lowest switch is on, a CRC-32 of the
+frame stands at its end (SOFABolt's C{RpcCommandDecoderV2}); MOSN knows nothing
+of that.  As the id is part of it, it is checked here, and made anew.
+
+The commands are 0 for a heartbeat, 1 for a request, 2 for a response and 100
+for goaway (MOSN: C{pkg/protocol/xprotocol/bolt/types.go}); others are forwarded
+like requests and responses.  Both versions may be mixed on one connection, as
+MOSN has it; what we answer is of the version of the question.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Bolt", "BoltFrame", "Status", "encode_headers", "encode_request", "encode_response"]
+
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Final
+
+from reverseproxy.errors import RpcFrameError, RpcHeaderError
+from reverseproxy.wire.http.unsent import Unsent
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind, XProtocol
+
+_V1_REQUEST = struct.Struct(">BBHBIBiHHI")
+_V1_RESPONSE = struct.Struct(">BBHBIBHHHI")
+_V2_REQUEST = struct.Struct(">BBBHBIBBiHHI")
+_V2_RESPONSE = struct.Struct(">BBBHBIBBHHHI")
+_ID = struct.Struct(">I")
+_LENGTH = struct.Struct(">I")
+_SHORT = struct.Struct(">H")
+
+_RESPONSE: Final = 0
+_REQUEST: Final = 1
+_ONEWAY: Final = 2
+
+_HEARTBEAT: Final = 0
+_RPC_REQUEST: Final = 1
+_RPC_RESPONSE: Final = 2
+_GOAWAY: Final = 100
+
+_HESSIAN2: Final = 1
+_NULL: Final = 0xFFFFFFFF
+_MAX_BLOCK: Final = 0xFFFF
+_CRC_SIZE: Final = 4
+
+
+class Status(IntEnum):
+    """How a request went: the status of a response."""
+
+    SUCCESS = 0
+    ERROR = 1
+    SERVER_EXCEPTION = 2
+    UNKNOWN = 3
+    SERVER_THREADPOOL_BUSY = 4
+    ERROR_COMM = 5
+    NO_PROCESSOR = 6
+    TIMEOUT = 7
+    CLIENT_SEND_ERROR = 8
+    CODEC_EXCEPTION = 9
+    CONNECTION_CLOSED = 16
+    SERVER_SERIAL_EXCEPTION = 17
+    SERVER_DESERIAL_EXCEPTION = 18
+
+
+# MOSN: Mapping in pkg/protocol/xprotocol/bolt/protocol.go, and mapping.go for the way back.
+_FROM_HTTP: Final = {
+    200: Status.SUCCESS,
+    404: Status.NO_PROCESSOR,
+    502: Status.NO_PROCESSOR,
+    503: Status.SERVER_THREADPOOL_BUSY,
+    504: Status.TIMEOUT,
+    403: Status.SERVER_EXCEPTION,
+    0: Status.CODEC_EXCEPTION,
+    3: Status.SERVER_DESERIAL_EXCEPTION,
+}
+_TO_HTTP: Final[dict[int, int]] = {
+    Status.SUCCESS: 200,
+    Status.SERVER_THREADPOOL_BUSY: 503,
+    Status.TIMEOUT: 504,
+    Status.CONNECTION_CLOSED: 502,
+}
+
+_UNSENT: Final = {0x7D01: Unsent.REQUEST, 0x7D02: Unsent.SERVICE}
+"""Statuses that only our own two ends know; SOFABolt's end at 0x1F."""
+_UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
+
+
+class BoltFrame(Frame):
+    """
+    A frame of bolt.
+
+    @ivar version: 1 or 2.
+    @ivar status: the status of a response; 0 in a request.
+    """
+
+    __slots__ = ("_block", "_checked", "_headers", "status", "version")
+
+    def __init__(
+        self,
+        data: bytearray,
+        kind: Kind,
+        request_id: int,
+        timeout: int,
+        status: int,
+        version: int,
+        block: tuple[int, int],
+        checked: bool = False,
+    ) -> None:
+        """
+        @param block: where the block of headers begins and ends.
+        @param checked: whether a CRC stands at the end.
+        """
+        self.data = data
+        self.kind = kind
+        self.id = request_id
+        self.timeout = timeout
+        self.status = status
+        self.version = version
+        self._block = block
+        self._checked = checked
+        self._headers: dict[str, str] | None = None
+
+    def set_id(self, request_id: int) -> None:
+        """See L{Frame.set_id}."""
+        self.id = request_id
+        data = self.data
+        _ID.pack_into(data, 5 if self.version == 1 else 6, request_id)
+        if self._checked:
+            end = len(data) - _CRC_SIZE
+            _LENGTH.pack_into(data, end, zlib.crc32(memoryview(data)[:end]))
+
+    @property
+    def content(self) -> bytes:
+        """What the request or response carries, which is for its receiver alone."""
+        end = len(self.data) - (_CRC_SIZE if self._checked else 0)
+        return bytes(self.data[self._block[1] : end])
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """
+        The headers in their order, by their names as they stand there.
+
+        Of several with the same name the first one counts, as in MOSN.
+
+        @raise RpcHeaderError: if a length points beyond the block.
+        """
+        headers = self._headers
+        if headers is None:
+            headers = {}
+            for name, value in _decode_headers(self.data, *self._block):
+                headers.setdefault(
+                    name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+                )
+            self._headers = headers
+        return headers
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """See L{Frame.fields}."""
+        return _decode_headers(self.data, *self._block)
+
+    def names(self) -> Iterable[str]:
+        """See L{Frame.names}; what a route looks for is found by that, too."""
+        return self.headers
+
+    def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """See L{Frame.set_fields}."""
+        block = b"".join(
+            part for field in fields for item in field for part in (_LENGTH.pack(len(item)), item)
+        )
+        if len(block) > _MAX_BLOCK:
+            raise RpcHeaderError(
+                f"the headers would take {len(block)} bytes, and a frame can carry {_MAX_BLOCK}"
+            )
+        begin, end = self._block
+        place = 14 if self.kind in (Kind.RESPONSE, Kind.HEARTBEAT_ACK) else 16
+        data = self.data
+        data[begin:end] = block
+        _SHORT.pack_into(data, place + 2 * (self.version - 1), len(block))
+        self._block = begin, begin + len(block)
+        self._headers = None
+        self.set_id(self.id)
+
+    def header(self, name: str) -> str | None:
+        """See L{Frame.header}; a header of exactly this name is preferred to one in another case."""
+        headers = self.headers
+        value = headers.get(name)
+        if value is None:
+            for key in headers:
+                if key.lower() == name:
+                    return headers[key]
+        return value
+
+    @property
+    def body_size(self) -> int:
+        """See L{Frame.body_size}."""
+        return len(self.data) - self._block[1] - (_CRC_SIZE if self._checked else 0)
+
+    @property
+    def method(self) -> str:
+        """See L{Frame.method}; SOFA's own header."""
+        return self.header("sofa_head_method_name") or ""
+
+
+def _decode_headers(data: bytearray, position: int, end: int) -> list[tuple[bytes, bytes]]:
+    """
+    Decode a block of headers.
+
+    A length of -1 stands for an item that is missing.  MOSN goes on behind it
+    with a name, so that a pair without a value is dropped.
+    """
+    headers: list[tuple[bytes, bytes]] = []
+    name: bytes | None = None
+    while position < end:
+        start = position + 4
+        if start > end:
+            raise RpcHeaderError(f"the block of headers ends {start - end} bytes short of a length")
+        (length,) = _LENGTH.unpack_from(data, position)
+        position = start
+        if length == _NULL:
+            name = None
+            continue
+        position += length
+        if position > end:
+            raise RpcHeaderError(f"a header is {position - end} bytes longer than the block of headers")
+        item = bytes(data[start:position])
+        if name is None:
+            name = item
+        else:
+            headers.append((name, item))
+            name = None
+    if name is not None:
+        raise RpcHeaderError("the block of headers ends before the value of a name")
+    return headers
+
+
+class Bolt(XProtocol):
+    """
+    bolt or boltv2: the same, but for what they begin to speak themselves.
+
+    @ivar version: the version of our own heartbeats and goaways.
+    """
+
+    def __init__(self, version: int = 1, enable_goaway: bool = False) -> None:
+        """
+        @param enable_goaway: whether to send goaway, which clients may not know
+            (C{enable_bolt_goaway}).
+        """
+        self.name = "bolt" if version == 1 else "boltv2"
+        self.version = version
+        self._enable_goaway = enable_goaway
+
+    def detect(self, data: bytes) -> bool | None:
+        """See L{XProtocol.detect}."""
+        return data[0] == self.version
+
+    def partial_id(self, buffer: bytearray) -> int | None:
+        """See L{XProtocol.partial_id}."""
+        at = 5 if buffer[0] == 1 else 6
+        return int.from_bytes(buffer[at : at + 4]) if len(buffer) >= at + 4 else None
+
+    def decode(self, buffer: bytearray, start: int) -> Frame | int:
+        """See L{XProtocol.decode}."""
+        version = buffer[start]
+        there = len(buffer) - start
+        if version == 1:
+            if there < 2:
+                return 20
+            kind = buffer[start + 1]
+            size = 20 if kind == _RESPONSE else 22
+        elif version == 2:
+            if there < 3:
+                return 22
+            kind = buffer[start + 2]
+            size = 22 if kind == _RESPONSE else 24
+        else:
+            raise RpcFrameError(f"a bolt frame begins with 01 or 02, not with {version:02x}")
+        if kind > _ONEWAY:
+            raise RpcFrameError(f"the type of a bolt frame is 0, 1 or 2, not {kind}")
+        if there < size:
+            return size
+        status = timeout = 0
+        checked = False
+        if version == 1:
+            if kind == _RESPONSE:
+                _, _, command, _, id_, _, status, class_, block, content = _V1_RESPONSE.unpack_from(
+                    buffer, start
+                )
+            else:
+                _, _, command, _, id_, _, timeout, class_, block, content = _V1_REQUEST.unpack_from(
+                    buffer, start
+                )
+        else:
+            if kind == _RESPONSE:
+                _, ver1, _, command, _, id_, _, switch, status, class_, block, content = (
+                    _V2_RESPONSE.unpack_from(buffer, start)
+                )
+            else:
+                _, ver1, _, command, _, id_, _, switch, timeout, class_, block, content = (
+                    _V2_REQUEST.unpack_from(buffer, start)
+                )
+            checked = ver1 == 2 and bool(switch & 1)
+        begin = size + class_
+        end = begin + block
+        total = end + content + (_CRC_SIZE if checked else 0)
+        if there < total:
+            return total  # type: ignore[no-any-return]
+        data = buffer[start : start + total]
+        if checked:
+            _check(data)
+        return BoltFrame(data, _kind(kind, command), id_, timeout, status, version, (begin, end), checked)
+
+    def http_status(self, frame: Frame) -> int:
+        """See L{XProtocol.http_status}; as MOSN maps it."""
+        assert isinstance(frame, BoltFrame)
+        return _TO_HTTP.get(frame.status, 500)
+
+    def reply(self, frame: Frame, status: int) -> bytes:
+        """See L{XProtocol.reply}; without class, headers and content, as MOSN does."""
+        return encode_response(frame.id, _FROM_HTTP.get(status, Status.UNKNOWN), version=_version(frame))
+
+    def reply_unsent(self, frame: Frame, why: Unsent) -> bytes:
+        """See L{XProtocol.reply_unsent}."""
+        return encode_response(frame.id, _UNSENT_STATUS[why], version=_version(frame))
+
+    def unsent(self, frame: Frame) -> Unsent | None:
+        """See L{XProtocol.unsent}."""
+        assert isinstance(frame, BoltFrame)
+        return _UNSENT.get(frame.status)
+
+    def answer_heartbeat(self, frame: Frame) -> bytes:
+        """See L{XProtocol.answer_heartbeat}."""
+        return encode_response(frame.id, Status.SUCCESS, command=_HEARTBEAT, version=_version(frame))
+
+    def heartbeat(self, request_id: int) -> bytes:
+        """See L{XProtocol.heartbeat}."""
+        return encode_request(request_id, timeout=-1, command=_HEARTBEAT, version=self.version)
+
+    def goaway(self, request_id: int) -> bytes:
+        """See L{XProtocol.goaway}."""
+        if not self._enable_goaway:
+            return b""
+        return encode_request(request_id, timeout=0, command=_GOAWAY, version=self.version)
+
+
+def _kind(type_: int, command: int) -> Kind:
+    if type_ == _RESPONSE:
+        return Kind.HEARTBEAT_ACK if command == _HEARTBEAT else Kind.RESPONSE
+    if command == _HEARTBEAT:
+        return Kind.HEARTBEAT
+    if command == _GOAWAY:
+        return Kind.GOAWAY
+    return Kind.REQUEST if type_ == _REQUEST else Kind.ONEWAY
+
+
+def _version(frame: Frame) -> int:
+    assert isinstance(frame, BoltFrame)
+    return frame.version
+
+
+def _check(data: bytearray) -> None:
+    end = len(data) - _CRC_SIZE
+    expected = _LENGTH.unpack_from(data, end)[0]
+    actual = zlib.crc32(memoryview(data)[:end])
+    if expected != actual:
+        raise RpcFrameError(f"the CRC of a boltv2 frame is {actual:08x}, and not {expected:08x} as it says")
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """
+    Encode a block of headers.
+
+    @raise ValueError: if it is longer than 65535 bytes, which is all that a
+        frame can tell.
+    """
+    parts: list[bytes] = []
+    for item in headers.items():
+        for text in item:
+            encoded = text.encode("utf-8", "surrogateescape")
+            parts += (_LENGTH.pack(len(encoded)), encoded)
+    block = b"".join(parts)
+    if len(block) > _MAX_BLOCK:
+        raise ValueError(f"the headers take {len(block)} bytes, and a frame can carry {_MAX_BLOCK}")
+    return block
+
+
+def encode_request(
+    request_id: int,
+    headers: Mapping[str, str] | None = None,
+    content: bytes = b"",
+    *,
+    timeout: int = -1,
+    oneway: bool = False,
+    class_name: bytes = b"",
+    command: int = _RPC_REQUEST,
+    version: int = 1,
+) -> bytes:
+    """
+    Make a request.
+
+    @param timeout: milliseconds; 0 for what the next hop thinks fit, -1 for any
+        time.
+    @raise ValueError: if the headers are too long.
+    """
+    block = encode_headers(headers or {})
+    kind = _ONEWAY if oneway else _REQUEST
+    lengths = (len(class_name), len(block), len(content))
+    if version == 1:
+        head = _V1_REQUEST.pack(1, kind, command, 1, request_id, _HESSIAN2, timeout, *lengths)
+    else:
+        head = _V2_REQUEST.pack(2, 1, kind, command, 1, request_id, _HESSIAN2, 0, timeout, *lengths)
+    return b"".join((head, class_name, block, content))
+
+
+def encode_response(
+    request_id: int,
+    status: int = Status.SUCCESS,
+    headers: Mapping[str, str] | None = None,
+    content: bytes = b"",
+    *,
+    class_name: bytes = b"",
+    command: int = _RPC_RESPONSE,
+    version: int = 1,
+) -> bytes:
+    """
+    Make a response.
+
+    @raise ValueError: if the headers are too long.
+    """
+    block = encode_headers(headers or {})
+    lengths = (len(class_name), len(block), len(content))
+    if version == 1:
+        head = _V1_RESPONSE.pack(1, _RESPONSE, command, 1, request_id, _HESSIAN2, status, *lengths)
+    else:
+        head = _V2_RESPONSE.pack(2, 1, _RESPONSE, command, 1, request_id, _HESSIAN2, 0, status, *lengths)
+    return b"".join((head, class_name, block, content))

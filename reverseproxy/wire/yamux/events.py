@@ -1,0 +1,232 @@
+"""What a multiplexed connection tells, and what it allows."""
+
+from __future__ import annotations
+
+__all__ = [
+    "INITIAL_WINDOW",
+    "MAX_WINDOW",
+    "MIN_WINDOW",
+    "SMALL_WINDOW",
+    "Credit",
+    "Data",
+    "Ended",
+    "Event",
+    "GoAwayCode",
+    "GoneAway",
+    "MuxLimits",
+    "Opened",
+    "Pong",
+    "Reset",
+    "Well",
+]
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+INITIAL_WINDOW: Final = 262144
+"""Bytes that either end may send on a new stream before it is given more; set by yamux."""
+
+SMALL_WINDOW: Final = 65536
+"""The same for two ends that have agreed on less, so that many slow readers hold little."""
+
+MIN_WINDOW: Final = 4096
+"""The least that two ends may agree on."""
+
+MAX_WINDOW: Final = 2**31
+"""Bytes of credit that a stream may have at once, in our reading of yamux, which names no bound."""
+
+
+class GoAwayCode(IntEnum):
+    """Why an end of a connection takes no more streams."""
+
+    NORMAL = 0
+    """It is about to leave; streams that are open go on."""
+    PROTOCOL_ERROR = 1
+    """The other end broke the rules; the connection is over."""
+    INTERNAL_ERROR = 2
+    """It can't go on for a reason of its own; the connection is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class MuxLimits:
+    """
+    What a peer may do, and how we send.
+
+    @ivar first: bytes that either end may send on a stream before it hears of
+        more.  yamux says L{INITIAL_WINDOW}; both ends have to have agreed on
+        anything else.
+    @ivar window: bytes that the peer may send on a stream before they are
+        consumed, to begin with; not less than C{first}.
+    @ivar max_window: the same, for a stream that is used at full speed on a long
+        way; see L{Growth<reverseproxy.wire.window.Growth>}.
+    @ivar max_streams: streams that may be open at once, of both ends together.
+    @ivar max_frame: bytes of data in a frame that we send.
+    @ivar accept_backlog: streams that the peer has opened and that we have not
+        acknowledged yet; further ones are refused.
+    @ivar receive_budget: bytes by which the windows of all streams together may
+        grow.
+    @ivar max_held: bytes that may have come on all streams together and not been
+        consumed, beyond which the stream with most of them is reset.  It is for
+        memory's sake alone, as slow readers can't help it: what streams have to
+        begin with should fit in it.
+    @ivar max_pending_control: frames without data that may wait for a peer that
+        takes nothing, besides two for each of C{max_streams}.
+    @ivar max_resets: streams that a peer may open and break off at once, before
+        they were of any use; see
+        L{RESETS_PER_SECOND<reverseproxy.wire.yamux.session.RESETS_PER_SECOND>}.  Further
+        ones are refused.
+    @ivar tells: whether both ends have agreed to say whether their services can
+        be reached, see L{Well}.
+    """
+
+    first: int = INITIAL_WINDOW
+    window: int = INITIAL_WINDOW
+    max_window: int = 64 * 1024 * 1024
+    max_streams: int = 16384
+    max_frame: int = 32768
+    accept_backlog: int = 4096
+    receive_budget: int = 64 * 1024 * 1024
+    max_held: int = 1024 * 1024 * 1024
+    max_pending_control: int = 1000
+    max_resets: int = 10_000
+    tells: bool = False
+
+    def __post_init__(self) -> None:
+        """
+        Check what yamux itself demands.
+
+        @raise ValueError: if a window or a frame can't have its size.
+        """
+        if not MIN_WINDOW <= self.first <= self.window <= self.max_window <= MAX_WINDOW:
+            raise ValueError(
+                f"expected {MIN_WINDOW} <= first <= window <= max_window <= {MAX_WINDOW},"
+                f" not {self.first}, {self.window} and {self.max_window}"
+            )
+        if self.max_frame < 1:
+            raise ValueError(f"a frame can't have {self.max_frame} bytes of data")
+
+
+class _StreamEvent:
+    """
+    Something happened on one stream.
+
+    @ivar stream: its number.
+    """
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.stream}>"
+
+
+class Opened(_StreamEvent):
+    """The peer has opened a stream."""
+
+    __slots__ = ()
+
+
+class Data:
+    """
+    Bytes came on a stream; all of them are to be reported with C{consumed} at some time.
+
+    @ivar stream: its number.
+    @ivar data: a part of a frame, one frame, never more.
+    """
+
+    __slots__ = ("data", "stream")
+
+    def __init__(self, stream: int, data: bytes) -> None:
+        self.stream = stream
+        self.data = data
+
+    def __repr__(self) -> str:
+        return f"<Data {self.stream}: {len(self.data)} bytes>"
+
+
+class Ended(_StreamEvent):
+    """The peer sends nothing more on a stream; we still may."""
+
+    __slots__ = ()
+
+
+class Reset(_StreamEvent):
+    """
+    A stream was broken off; nothing more comes or goes on it.
+
+    @ivar remote: whether the peer did that; else it is a bound of ours.
+    @ivar refused: the peer certainly has not looked at the stream, or has passed
+        nothing of it on, so that what it was for may be tried elsewhere.
+    """
+
+    __slots__ = ("refused", "remote")
+
+    def __init__(self, stream: int, remote: bool, refused: bool) -> None:
+        self.stream = stream
+        self.remote = remote
+        self.refused = refused
+
+    def __repr__(self) -> str:
+        return f"<Reset {self.stream}{' by peer' * self.remote}{', refused' * self.refused}>"
+
+
+class Credit(_StreamEvent):
+    """The peer takes more on a stream, on which there was no credit left and nothing waits."""
+
+    __slots__ = ()
+
+
+class Pong:
+    """
+    The answer to a ping of ours.
+
+    @ivar token: what the ping carried.
+    """
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+    def __repr__(self) -> str:
+        return f"<Pong {self.token}>"
+
+
+class GoneAway:
+    """
+    The peer takes no more streams.
+
+    @ivar code: why; a L{GoAwayCode}, or what else the peer sent.  The
+        connection is of no more use if it is not C{NORMAL}.
+    """
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def __repr__(self) -> str:
+        return f"<GoneAway {self.code}>"
+
+
+class Well:
+    """
+    The peer says whether its service can be reached.
+
+    @ivar well: whether it can.
+    """
+
+    __slots__ = ("well",)
+
+    def __init__(self, well: bool) -> None:
+        self.well = well
+
+    def __repr__(self) -> str:
+        return f"<Well {self.well}>"
+
+
+Event = Opened | Data | Ended | Reset | Credit | Pong | GoneAway | Well
+"""What C{feed} returns."""
