@@ -1,0 +1,64 @@
+"""The tree in C{docs/architecture.rst} is the tree of the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "reverseproxy"
+
+ENTRY = re.compile(r"(?P<indent> +)(?P<name>\w+(?:/|\.py))(?P<rest>.*)")
+FILES = re.compile(r"(?<![\w/*.])[\w*]+\.py\b")
+
+
+def drawn(page: str) -> Iterator[Path]:
+    """
+    What the page's tree names, relative to the package; with patterns where it has such.
+
+    @param page: the text of C{architecture.rst}.
+    """
+    tree = page.split("\n   reverseproxy/\n", 1)[1].split("\n\n", 1)[0]
+    above = [(3, Path())]  # indents and folders on the way down
+    for line in tree.splitlines():
+        entry = ENTRY.fullmatch(line)
+        if entry is None:
+            continue
+        indent = len(entry["indent"])
+        while above[-1][0] >= indent:
+            above.pop()
+        folder = above[-1][1]
+        if entry["name"].endswith("/"):
+            folder /= entry["name"]
+            above.append((indent, folder))
+            yield folder
+            names = FILES.findall(entry["rest"])
+        else:
+            names = FILES.findall(line)
+        yield from (folder / name for name in names)
+
+
+def there() -> set[Path]:
+    """What the tree should name at least: files of the package's top, and folders wherever they are."""
+    files = {path.relative_to(PACKAGE) for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
+    folders = {path.parent.relative_to(PACKAGE) for path in PACKAGE.glob("*/**/__init__.py")}
+    return files | folders
+
+
+class TreeTests(SynchronousTestCase):
+    """What the page names is there, and what is there is named."""
+
+    def setUp(self) -> None:
+        self.drawn = set(drawn((ROOT / "docs" / "architecture.rst").read_text("utf-8")))
+
+    def test_named_things_are_there(self) -> None:
+        self.assertGreater(len(self.drawn), 100)
+        missing = [str(path) for path in self.drawn if not any(PACKAGE.glob(str(path)))]
+        self.assertEqual(sorted(missing), [], "docs/architecture.rst names what reverseproxy/ does not have")
+
+    def test_what_is_there_is_named(self) -> None:
+        unnamed = [str(path) for path in there() - self.drawn]
+        self.assertEqual(sorted(unnamed), [], "the tree of docs/architecture.rst should name these")
