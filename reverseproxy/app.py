@@ -24,6 +24,7 @@ from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
+from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.cluster.health.reach import Reach
 from reverseproxy.cluster.health.stalls import Stalls
 from reverseproxy.cluster.host import StaticHost
@@ -552,6 +553,7 @@ class ReverseProxy(Service):
         self._reloader.start()
         self._sweep.start()
         self.clusters.start()
+        RUNNING.add(self.clusters)
         for listener in self.listeners.values():
             listener.startService()
         for agent in self.agents:
@@ -598,6 +600,7 @@ class ReverseProxy(Service):
         await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
         if worker is not None:
             worker.stop()
+        RUNNING.remove(self.clusters)
         self.clusters.close("stopping")
         self._reloader.stop()
         self._sweep.stop()
