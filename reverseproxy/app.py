@@ -25,6 +25,7 @@ from reverseproxy.admin.inspector import Parts, note_change
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.directory import RUNNING
+from reverseproxy.cluster.first_host import FirstHost
 from reverseproxy.cluster.health.reach import Reach
 from reverseproxy.cluster.health.stalls import Stalls
 from reverseproxy.cluster.host import StaticHost
@@ -240,6 +241,8 @@ class ReverseProxy(Service):
         cluster = make_cluster(config, self._reactor, self._random, checkers, workers)
         if any(_is_tunnel(listener) for listener in self._config.server.listeners):
             cluster.add_task(Stalls(cluster, self._reactor))
+            if not config.hosts:
+                cluster.add_task(FirstHost(cluster, self._reactor, config.first_host_wait))
         hosts = []
         for number, host in enumerate(config.hosts):
             make = self._try(f"{path}.hosts[{number}]", partial(self._host_maker, config, host, path))

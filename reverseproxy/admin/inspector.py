@@ -140,6 +140,11 @@ class Inspector:
             for listener in parts.listeners.values()
             if listener.config.bind_port and not listener.listening and not self.draining
         ]
+        reasons += [
+            f"cluster {cluster.name} has no healthy host"
+            for cluster in parts.clusters
+            if cluster.config.required and not cluster.healthy
+        ]
         for agent in parts.agents:
             config = agent.plan.config
             if config.connection_num:

@@ -109,7 +109,11 @@ class Cluster:
     @ivar complaints: bounds the lines about hosts that fail requests.
     @ivar watches_answers: whether answers are to be reported, rather than
         connects only; see L{report}.
+    @ivar first_host_until: until when, in the clock's seconds, requests may wait
+        for the first host of all; see L{reverseproxy.cluster.first_host}.
     """
+
+    first_host_until = 0.0
 
     on_wait: Callable[[PickContext | None, Deferred[Host]], object] | None = None
     on_connect: Callable[[Host, Outcome], object] | None = None
@@ -276,6 +280,8 @@ class Cluster:
 
     def _could_serve(self, context: PickContext | None) -> bool:
         """Whether a request may hope for a host: a busy one, or one that is expected back."""
+        if self.first_host_until and self._clock.seconds() < self.first_host_until:
+            return True
         subsets = self._subsets
         population = self._everyone if subsets is None else subsets.select(context)
         if population is None:

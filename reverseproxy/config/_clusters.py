@@ -452,6 +452,16 @@ class ClusterConfig(Model):
         _CONNECT_TIMEOUT,
         "How long dialling a host may take, and how long a request waits for one; 0 means 10 s.",
     )
+    required: Bool = key(
+        False, "Whether /readyz of the admin API waits until the cluster has a healthy host.", ours=True
+    )
+    first_host_wait: Span = key(
+        30.0,
+        "Without hosts, where a listener takes tunnels: how long after the start requests wait for the first "
+        "agent to join, each for connect_timeout at the most, as they do for one that was lost. 0s to answer "
+        "them at once.",
+        ours=True,
+    )
     idle_timeout: Span | None = key(
         None,
         "After how long without a request a pooled connection to a host is closed. Absent or 0 means never.",

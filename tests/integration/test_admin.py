@@ -74,10 +74,13 @@ class AdminTests(IntegrationTestCase):
     async def test_several_workers(self) -> None:
         """One answer for all of them, at a Unix socket that only its owner may use."""
         path = self.socket()
-        document = server()
+        document = server(cluster={"required": True})
         document["admin"] = {"address": {"pipe": {"path": str(path)}}}
         cloud = self.run_proxy(document, "server", "--workers", "2")
         await cloud.counted("^worker . is ready", 2)
+        answer = await threaded(partial(request, path), "/readyz")
+        self.assertEqual(answer.status, 503)
+        self.assertIn(b"worker 2: cluster clientCluster has no healthy host\n", answer.body)
         self.run_proxy(quick_agent(await cloud.port("tunnelListener"), connections=3), "agent")
         await cloud.counted(JOINED, 6)
         client = await cloud.port("clientListener")

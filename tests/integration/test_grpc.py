@@ -97,7 +97,7 @@ class EndingTests(GrpcTestCase):
         )
 
     async def test_no_agent(self) -> None:
-        self.cloud = self.run_proxy(spoken(server(cluster={"connect_timeout": "1s"}), "Http2"), "server")
+        self.cloud = self.run_proxy(spoken(server(cluster={"first_host_wait": "0s"}), "Http2"), "server")
         seen = await self.client(await self.cloud.port("clientListener"), "unreachable")
         self.assertEqual(seen["code"], "UNAVAILABLE")
         self.assertRegex(seen["details"], r"\Abad gateway \(error [0-9a-f]{8}\)\Z")

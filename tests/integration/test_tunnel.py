@@ -34,9 +34,17 @@ class StartTests(IntegrationTestCase):
         self.assertEqual((answer.status, answer.body), (200, b"answered by the agent"))
 
     async def test_no_agent(self) -> None:
-        cloud = self.run_proxy(server(), "server")
+        cloud = self.run_proxy(server(cluster={"first_host_wait": "0s"}), "server")
         answer = await fetch(await cloud.port("clientListener"))
         self.assertEqual(answer.status, 502)
+
+    async def test_requests_before_the_first_agent(self) -> None:
+        """A server that has just been started lets them wait, whatever they are."""
+        cloud = self.run_proxy(server(), "server")
+        client = await cloud.port("clientListener")
+        early = [fetch(client, "/", method, b"x" * 100) for method in ("POST", "PUT")]
+        self.run_proxy(quick_agent(await cloud.port("tunnelListener")), "agent")
+        self.assertEqual([answer.status for answer in await gather(early)], [200, 200])
 
     async def test_connection_num(self) -> None:
         cloud = self.run_proxy(server(), "server")

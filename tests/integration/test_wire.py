@@ -182,7 +182,7 @@ class ServerTests(IntegrationTestCase):
         self.assertLess(resident_bytes(self.cloud.pid) - before, 32 << 20)
 
     async def test_more_bytes_than_a_frame_may_have(self) -> None:
-        tunnel, client = await self.start()
+        tunnel, client = await self.start(cluster={"first_host_wait": "0s"})
         peer = await connect_raw(self, tunnel)
         # a promise of the longest payload that there can be, and more behind it
         peer.transport.write(b"\x20\x88\x01\x01\x01\x00\xff\xff" + b"x" * 1_000_000)

@@ -268,7 +268,7 @@ class EndTests(WorkersTestCase):
     async def test_logs_are_opened_anew(self) -> None:
         log = self.directory / "access.log"
         more = {"access_logs": [{"log_path": str(log), "log_format": "%worker% %path%"}]}
-        cloud, client, _ = await self.run_workers(2, client_listener=more)
+        cloud, client, _ = await self.run_workers(2, client_listener=more, cluster={"first_host_wait": "0s"})
         log.rename(log.with_suffix(".old"))
         cloud.signal("USR1")
 
