@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __all__ = ["InstallError", "Tools", "install"]
 
-import hashlib
 import json
 import os
 import platform
@@ -40,7 +39,6 @@ class Tools:
     @ivar envoy: Envoy's own executable, not a wrapper; None if it could not be had.
     @ivar h2load: None if it could not be had.
     @ivar haproxy: None if it could not be had.
-    @ivar compiled: twistd of an installation whose hot path is compiled; None if there is none.
     @ivar features: what this checkout can do, as far as it matters here: C{mux},
         C{workers}.
     @ivar missing: why something could not be had, by name.
@@ -53,7 +51,6 @@ class Tools:
     envoy: Path | None = None
     h2load: Path | None = None
     haproxy: Path | None = None
-    compiled: Path | None = None
     features: frozenset[str] = frozenset()
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -200,52 +197,6 @@ if any(parameter[0] == "workers" for parameter in Options.optParameters):
 """
 
 
-def _digest(source: Path) -> str:
-    """A name for what the package is made from."""
-    digest = hashlib.sha256()
-    for path in sorted((*source.glob("setup.*"), *source.glob("reverseproxy/**/*.py"))):
-        digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _compile(work: Path, source: Path, say: Callable[[str], None], build: bool) -> Path:
-    """
-    Install with the hot path compiled, into an environment of its own.
-
-    @param build: whether it may be built, which takes a minute; what was built
-        from the same files is used again.
-    @return: twistd.
-    @raise InstallError: if it can't be had.
-    """
-    environment = work / "compiled"
-    twistd, built = environment / "bin" / "twistd", environment / "built-from"
-    digest = _digest(source)
-    if twistd.exists() and built.exists() and built.read_text() == digest:
-        return twistd
-    if not build:
-        raise InstallError("not compiled for these files yet, and that takes a minute")
-    if shutil.which("cc") is None:
-        raise InstallError("there is no C compiler")
-    say("compiling the hot path, which takes a minute")
-    python = environment / "bin" / "python"
-    if not python.exists():
-        _output([sys.executable, "-m", "venv", "--clear", str(environment)])
-    built.unlink(missing_ok=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _output([*pip, f"{source}[compile]"])
-    # setuptools leaves what it built in the source
-    copy = work / "compiled-source"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(source, copy)
-    command = [*pip, "--no-build-isolation", "--no-deps", "--force-reinstall", str(copy)]
-    _output(command, REVERSEPROXY_COMPILE="1")
-    version = _output([str(twistd), "reverseproxy", "--version"])
-    if "compiled" not in version:
-        raise InstallError(f"it is not compiled: {version.strip()}")
-    built.write_text(digest)
-    return twistd
-
-
 def install(
     work: Path,
     say: Callable[[str], None],
@@ -253,7 +204,6 @@ def install(
     ours: bool = True,
     envoy: bool = True,
     also: Sequence[str] = (),
-    compiled: bool = False,
 ) -> Tools:
     """
     Make sure that everything is there.
@@ -263,8 +213,6 @@ def install(
     @param ours: whether the checkout is to be (re)installed.
     @param envoy: whether Envoy is needed.
     @param also: further requirements for the virtual environment.
-    @param compiled: whether an installation with the hot path compiled may be
-        built; it is used in any case if it need not be.
     @raise InstallError: if something is missing without which nothing can be
         measured, and cannot be installed.
     """
@@ -297,17 +245,10 @@ def install(
             say(f"  {error}")
             absent[name] = f"{requirement} could not be installed"
     source = work / "source"
-    fast = None
     if ours:
         say("installing this checkout")
         _copy_checkout(source)
         _output([*pip, str(source)])
-        # Not in the environment above: what pip installs without being asked is not compiled.
-        try:
-            fast = _compile(work, source, say, build=compiled)
-        except (InstallError, OSError) as error:
-            absent["compiled"] = str(error).strip().splitlines()[0]
-            say(f"leaving out what is compiled: {error}")
     where = _output([str(python), "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]).strip()
     nginx, wrk = _find("nginx"), _find("wrk")
     if nginx is None or wrk is None:
@@ -321,7 +262,6 @@ def install(
         envoy=executable if executable.exists() else None,
         h2load=_find("h2load"),
         haproxy=_find("haproxy"),
-        compiled=fast,
         features=frozenset(_output([str(python), "-I", "-c", FEATURES]).split()) if ours else frozenset(),
         missing=absent,
     )

@@ -41,7 +41,6 @@ class Setup:
     @ivar mux: whether the ends may agree on streams within them.
     @ivar tls: whether they are encrypted.
     @ivar workers: processes of the server; 0 leaves the option out.
-    @ivar compiled: whether the hot path is compiled.
     """
 
     server: Mode
@@ -50,7 +49,6 @@ class Setup:
     mux: bool = False
     tls: bool = False
     workers: int = 0
-    compiled: bool = False
 
 
 class OurPair(Peer):
@@ -89,7 +87,7 @@ class OurPair(Peer):
                 directory,
                 role,
                 [
-                    str(self._tools.compiled if self.setup.compiled else self._tools.twistd),
+                    str(self._tools.twistd),
                     *("--nodaemon", "--pidfile=", *self.twistd_options.get(role, ())),
                     *("reverseproxy", *options),
                 ],

@@ -66,7 +66,7 @@ EXTRA = ("long",)
 STREAMS = 32  # of HTTP/2, outstanding on the one connection
 BOLT_CONNECTIONS, BOLT_IN_FLIGHT = 4, 16
 ROLES = ("server", "agent")
-VARYING = (BASE, "ours-http-tcp", "ours-http", "ours-http-tcp-compiled", "ours-http-compiled")
+VARYING = (BASE, "ours-http-tcp", "ours-http")
 GROWING = (BASE, "ours-http-tcp", "ours-http-tcp-mux")
 # fewer than there are reverse connections, and more
 CLIENTS_OF_WORKERS = (32, 128)

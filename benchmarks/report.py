@@ -404,29 +404,6 @@ def _differing(run: Run) -> list[str]:
     ]
 
 
-def _compiled(run: Run) -> list[str]:
-    """What compiling brings, in the terms of the targets."""
-    base = run.find("core", "1k", BASE)
-    found = []
-    for row in ("ours-http-tcp", "ours-http"):
-        plain, fast = run.find("core", "1k", row), run.find("core", "1k", f"{row}-compiled")
-        if plain is None or fast is None or base is None:
-            continue
-        rates = [_ratio(cell, base, FIGURES["rate"].of) for cell in (fast, plain)]
-        costs = [_ratio(cell, base, FIGURES["cpu"].of) for cell in (fast, plain)]
-        found.append(
-            f"{plain.title.removeprefix('ours, ')} has {rates[0]} instead of {rates[1]} for requests/s, "
-            f"and {costs[0]} instead of {costs[1]} for CPU per request"
-        )
-    if not found:
-        return []
-    return [
-        "All targets are for the project as pip installs it. With its hot path compiled, at 1 KB and 32 "
-        "connections, " + "; ".join(found) + ".",
-        "",
-    ]
-
-
 def _relays(run: Run) -> list[str]:
     """Compare what relays bytes with what Envoy has for that."""
     ours, envoys = run.find("core", "1k", "ours-tcp"), run.find("core", "1k", "envoy-tcp")
@@ -899,7 +876,6 @@ def render(run: Run, results: str) -> tuple[str, dict[str, str]]:
         f"![Ratios to Envoy's pair, and the targets]({PLOTS}/targets.svg)",
         "",
         *_differing(run),
-        *_compiled(run),
         "The tunnel of Envoy's pair is in clear in all rows, as it encrypts nothing that it carries: rows "
         "with TLS are compared with it all the same.",
         "",

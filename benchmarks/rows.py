@@ -12,8 +12,7 @@ from benchmarks.install import Tools
 from benchmarks.ours import OurPair, Setup
 from benchmarks.processes import Peer
 
-# What the server does + what the agent does; relay is tcp_proxy.  Targets are for what pip installs without
-# being asked for more, so that nothing is compiled but in the rows that say so.
+# What the server does + what the agent does; relay is tcp_proxy.
 _OURS = {
     "ours-http-tcp": ("ours, HTTP + relay", Setup("http", "tcp")),
     "ours-http": ("ours, HTTP + HTTP", Setup("http", "http")),
@@ -23,8 +22,6 @@ _OURS = {
     "ours-http-tcp-tls": ("ours, HTTP + relay, TLS", Setup("http", "tcp", tls=True)),
     "ours-http-tls": ("ours, HTTP + HTTP, TLS", Setup("http", "http", tls=True)),
     "ours-http-tcp-tls-mux": ("ours, HTTP + relay, TLS, mux", Setup("http", "tcp", 1, mux=True, tls=True)),
-    "ours-http-tcp-compiled": ("ours, HTTP + relay, compiled", Setup("http", "tcp", compiled=True)),
-    "ours-http-compiled": ("ours, HTTP + HTTP, compiled", Setup("http", "http", compiled=True)),
     "ours-h2": ("ours, HTTP/2 + HTTP/2", Setup("h2", "h2", 1)),
     "ours-h2-tcp": ("ours, HTTP/2 + relay", Setup("h2", "tcp")),
     "ours-bolt": ("ours, bolt + bolt", Setup("bolt", "bolt", 1)),
@@ -49,7 +46,7 @@ SATURATED = (
     *(name for name, (_, setup) in _OURS.items() if setup.server in ("http", "tcp") and not setup.workers),
 )
 # rows that say nothing new of large resources
-SMALL_ONLY = ("ours-http-tcp-compiled", "ours-http-compiled", "ours-tcp-mux", "ours-http-tls")
+SMALL_ONLY = ("ours-tcp-mux", "ours-http-tls")
 STEADY = ("ours-http-tcp", "ours-http", "ours-http-tcp-mux", "ours-http-tcp-tls")
 HTTP2 = ("nginx-hop", "haproxy-hop", "envoy-http", "ours-h2", "ours-h2-tcp")
 ROWS = (*SATURATED, *(name for name in _OURS if name not in SATURATED))
@@ -70,8 +67,6 @@ def missing(name: str, tools: Tools) -> str:
         setup = _OURS[name][1]
         if setup.mux and "mux" not in tools.features:
             return "this checkout has no mux"
-        if setup.compiled and tools.compiled is None:
-            return tools.missing.get("compiled", "not compiled")
         if setup.workers and "workers" not in tools.features:
             return "this checkout has no --workers"
     return ""

@@ -129,9 +129,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="the directory for the report (default: docs; with --quick or --only: benchmarks/.work/report)",
     )
-    parser.add_argument(
-        "--prepare", action="store_true", help="install what is needed, compile, and measure nothing"
-    )
+    parser.add_argument("--prepare", action="store_true", help="install what is needed, and measure nothing")
     parser.add_argument(
         "--render", type=Path, help="write the report from these figures, and measure nothing"
     )
@@ -181,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        tools = install(WORK, say, also=("py-spy",), compiled=whole or options.prepare)
+        tools = install(WORK, say, also=("py-spy",))
         if options.prepare:
             return 0
         run = Run(

@@ -45,7 +45,6 @@ from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
 from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.transport.allocator import keep_memory
-from reverseproxy.wire.http1 import requests as http1
 from reverseproxy.workers.control import CONTROL_FD, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
 from reverseproxy.workers.supervisor import Supervisor
@@ -112,8 +111,7 @@ class Options(BaseOptions):
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
-        kind = "" if http1.__file__.endswith(".py") else " (compiled)"
-        sys.stdout.write(f"reverseproxy {__version__}{kind}\n")
+        sys.stdout.write(f"reverseproxy {__version__}\n")
         raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:

@@ -5,7 +5,7 @@ Hypothesis explores at random while the project is worked on.  A check of a
 change must give the same result each time, so there (where C{CI} is set) it
 tries the same examples each time.  How long an example takes says nothing: other
 tests run beside it.  Where the same tests run again, with other versions of
-libraries or with compiled modules (C{TESTED_BEFORE}), some examples are enough.
+libraries (C{TESTED_BEFORE}), some examples are enough.
 """
 
 from __future__ import annotations

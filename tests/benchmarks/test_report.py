@@ -278,13 +278,3 @@ class RenderTests(SynchronousTestCase):
         text = self.text(run(*cells))
         self.assertIn("1.50 for requests/s of ours-http-tcp (≥ 1.6: missed)", text)
         self.assertIn("0.60 for CPU per request of ours-http-tcp (≤ 0.6: met).", text)
-
-    def test_compiled(self) -> None:
-        text = self.text(
-            run(
-                core("envoy-http", taken(1000)),
-                core("ours-http", taken(1000, (0.02, 0.02))),
-                core("ours-http-compiled", taken(1200, (0.01, 0.02))),
-            )
-        )
-        self.assertIn("has 1.20 instead of 1.00 for requests/s, and 0.62 instead of 1.00", text)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.pools import IUpstreamPool
 
-log = Logger(__name__)  # which a compiled module can not find out by itself
+log = Logger()
 
 
 MOST_FORGIVEN: Final = 16

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from reverseproxy.metrics import RequestTally
     from reverseproxy.proxy.http.http1_server import Http1Settings
 
-log = Logger(__name__)  # which a compiled module can not find out by itself
+log = Logger()
 
 REQUEST_BUFFER: Final = 65536
 """Bytes of a request kept while there is no connection to send them on; reading pauses beyond them."""

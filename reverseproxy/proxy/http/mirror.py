@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.http.exchange import IUpstream
 
-log = Logger(__name__)  # which a compiled module can not find out by itself
+log = Logger()
 
 BACKLOG: Final = 65536
 """Bytes of a body that are kept for a host that does not take them; the copy is given up beyond them."""

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.rpc.server import RpcSettings
 
-log = Logger(__name__)  # which a compiled module can not find out by itself
+log = Logger()
 
 UNDECODABLE: Final = 0
 """The status of a request whose headers can't be read (spec 4.5)."""
