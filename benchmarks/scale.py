@@ -107,7 +107,10 @@ class Server:
             self.client, self.tunnel = one.getsockname()[1], two.getsockname()[1]
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        config: dict[str, Any] = {"mux": limits.mux}
+        config: dict[str, Any] = {
+            "mux": limits.mux,
+            **dict.fromkeys(("max_hosts_per_agent", "max_hosts_per_credential", "max_hosts_per_address"), 0),
+        }
         if joins_per_second is not None:
             config["max_joins_per_second"] = joins_per_second
         self._file = directory / "server.json"

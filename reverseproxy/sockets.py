@@ -38,13 +38,16 @@ __all__ = [
     "keep_short",
     "tcp_info",
     "waits_since",
+    "was_heard",
 ]
 
 import math
 import socket
 import sys
 from contextlib import suppress
+from fcntl import ioctl
 from struct import Struct
+from termios import FIONREAD
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
@@ -161,6 +164,7 @@ class TcpInfo(NamedTuple):
 
 
 _info: Final = Struct("=3xB20xI24xII8xI20xI24xQ")
+_size: Final = Struct("i")
 INFO_SIZE: Final = _info.size
 """How many bytes of C{struct tcp_info} are asked for."""
 
@@ -395,6 +399,27 @@ def acknowledged(transport: Any) -> int | None:
     """
     info = tcp_info(transport)
     return None if info is None else info.acked
+
+
+def was_heard(transport: Any, since: float) -> bool:
+    """
+    Ask the kernel whether anything has come on a connection, whoever has read it.
+
+    A process that is busy, or stands still, hears late of what its kernel has had for
+    long: its own silence is none of the peer's.
+
+    @param transport: of a connection, over TLS or not.
+    @param since: within so many seconds; what has come before that, and was not read,
+        counts as well.
+    @return: false as well if that can't be known.
+    """
+    descriptor = descriptor_of(transport)
+    if descriptor >= 0:
+        with suppress(OSError):  # it is closed
+            if _size.unpack(ioctl(descriptor, FIONREAD, bytes(_size.size)))[0]:
+                return True
+    info = tcp_info(transport)
+    return info is not None and info.data_age < since * 1000
 
 
 def keep_short(transport: Any, size: int = NOT_SENT) -> None:

@@ -34,6 +34,7 @@ from reverseproxy.sockets import (
     is_gone,
     tune,
     waits_since,
+    was_heard,
 )
 from tests.blackhole import blackhole
 from tests.tunnel.logged import capture
@@ -465,6 +466,37 @@ class Noted(Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         self.lost_at = reactor.seconds()  # type: ignore[attr-defined]
+
+
+class HeardTests(SynchronousTestCase):
+    """What has come is known to the kernel, whether or not anybody has read it."""
+
+    def check(self, ours: socket.socket, theirs: socket.socket) -> None:
+        for each in (ours, theirs):
+            self.addCleanup(each.close)
+        transport: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())  # as TLS has it
+        transport.transport = HandleOnly(ours)
+        transport.transport.fileno = ours.fileno
+        self.assertFalse(was_heard(transport, 0.0))
+        theirs.send(b"x")
+        self.assertTrue(was_heard(transport, 0.0))
+        ours.recv(1)
+        self.assertFalse(was_heard(transport, 0.0))
+        if ours.family == socket.AF_INET:
+            self.assertTrue(was_heard(transport, 60.0))
+        ours.close()
+        self.assertFalse(was_heard(transport, 60.0))
+
+    def test_tcp(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = socket.create_connection(server.getsockname())
+            self.check(ours, server.accept()[0])
+
+    def test_unix(self) -> None:
+        self.check(*socket.socketpair())
+
+    def test_no_socket(self) -> None:
+        self.assertFalse(was_heard(StringTransport(), 60.0))
 
 
 class KernelTests(TestCase):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "CLOSE_TIMEOUT",
+    "GRACE",
     "ORPHAN_TIMEOUT",
     "PING_INTERVAL",
     "PING_TIMEOUT",
@@ -50,7 +51,7 @@ from reverseproxy.errors import ConnectionRefusedByPeer, MuxError, NoMoreStreams
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.stream import MuxStream
 from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import SLOW_WAYS, keep_short
+from reverseproxy.sockets import SLOW_WAYS, keep_short, was_heard
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
@@ -647,7 +648,8 @@ class MuxSession(Protocol):
         if self._asking:
             wait = self._wait_for_answer(now)
             if wait <= 0:
-                if self._last_look:
+                # If it was us who were busy, what has come waits to be read.
+                if self._last_look and not was_heard(self.transport, now - self._asked):
                     self._give_up(now)
                     return
                 self._last_look = True

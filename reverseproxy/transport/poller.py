@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.transport.portions import LARGEST, PORTIONS, SHORT
+from reverseproxy.transport.portions import PORTIONS, SHORT
 
 log = Logger()
 
@@ -137,10 +137,15 @@ class Poller:
         return "-"
 
     def doRead(self) -> None:  # noqa: N802
-        """Tell descriptors of the events that there are now."""
+        """
+        Tell descriptors of the events that there are now, of no more than a turn may take.
+
+        The kernel puts those that it tells of behind the others, so that these come first
+        next time.
+        """
         descriptors, interests, fresh = self._descriptors, self._interests, self._fresh
         fresh.clear()
-        events = self._epoll.poll(0, len(descriptors) or 1)
+        events = self._epoll.poll(0, PORTIONS.events)
         begun = monotonic()
         self._in_turn = True
         for fd, event in events:
@@ -175,7 +180,7 @@ class Poller:
         if self._last:
             self._end_turn()
         took = monotonic() - begun
-        if took > SHORT or PORTIONS.size < LARGEST:
+        if took > SHORT or not PORTIONS.full:
             PORTIONS.turned(took)
 
     def call_at_turn_end(self, call: Callable[[], object]) -> None:

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer
+from reverseproxy.mux import session as session_module
 from reverseproxy.mux.session import (
     GRACE,
     ORPHAN_TIMEOUT,
@@ -761,6 +762,20 @@ class PingTests(SynchronousTestCase):
         pair.clock.advance(60)
         pair.pass_time(10)
         self.assertFalse(pair.first.lost or pair.second.lost)
+
+    def test_what_has_come_and_is_not_read_is_no_silence(self) -> None:
+        # A loop that is busy with thousands of others reads it later.
+        unread = {"first": True}
+        pair = Pair()
+        pair.both()
+        self.patch(session_module, "was_heard", lambda transport, since: unread["first"])
+        for session in (pair.first, pair.second):
+            session.transport.silent = True
+        pair.pass_time(10)
+        self.assertFalse(pair.first.lost or pair.second.lost)
+        unread["first"] = False
+        pair.pass_time(0.3)
+        self.assertTrue(pair.first.lost and pair.second.lost)
 
 
 class RandomTests(SynchronousTestCase):

@@ -20,7 +20,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from reverseproxy.transport import poller as poller_module
 from reverseproxy.transport.poller import Poller
+from reverseproxy.transport.portions import FEWEST, Portions
 
 
 class Reactor:
@@ -135,6 +137,21 @@ class PollerTests(SynchronousTestCase):
         self.poller.removeReader(second)
         self.poller.removeReader(second)
         self.assertEqual(self.reactor.readers, [])
+
+    def test_a_turn_is_bounded_and_everybody_has_one(self) -> None:
+        portions = Portions()
+        self.patch(poller_module, "PORTIONS", portions)
+        for _ in range(20):
+            portions.turned(1.0)  # long turns
+        all_ = [self.readable() for _ in range(2 * FEWEST + 3)]
+        # All have something in every turn: nobody has two before everybody has had one.
+        for _ in range(2):
+            self.poller.doRead()
+            portions.turned(1.0)
+        self.assertEqual([len(each.told) for each in all_].count(1), 2 * FEWEST)
+        self.poller.doRead()
+        self.assertEqual(sum(len(each.told) for each in all_), 3 * FEWEST)
+        self.assertEqual(min(len(each.told) for each in all_), 1)
 
     def test_what_is_watched(self) -> None:
         first, _ = self.pair()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.transport.portions import LARGEST, LONG, SHORT, SMALLEST, Portions
+from reverseproxy.transport.portions import FEWEST, LARGEST, LONG, MOST, SHORT, SMALLEST, Portions
 
 
 class PortionsTests(SynchronousTestCase):
@@ -14,10 +14,10 @@ class PortionsTests(SynchronousTestCase):
         portions = Portions()
         self.assertEqual(portions.size, LARGEST)
         portions.turned(LONG * 1.1)
-        self.assertEqual(portions.size, LARGEST // 2)
+        self.assertEqual((portions.size, portions.events, portions.full), (LARGEST // 2, MOST // 2, False))
         for _ in range(20):
             portions.turned(1.0)
-        self.assertEqual(portions.size, SMALLEST)
+        self.assertEqual((portions.size, portions.events), (SMALLEST, FEWEST))
 
     def test_short_turns(self) -> None:
         portions = Portions()
@@ -26,7 +26,7 @@ class PortionsTests(SynchronousTestCase):
         self.assertEqual(portions.size, LARGEST // 2)
         portions.turned(SHORT / 2)
         portions.turned(SHORT / 2)
-        self.assertEqual(portions.size, LARGEST)
+        self.assertEqual((portions.size, portions.events, portions.full), (LARGEST, MOST, True))
 
     @given(st.lists(st.floats(0, 1)))
     def test_bounds(self, turns: list[float]) -> None:
@@ -35,3 +35,5 @@ class PortionsTests(SynchronousTestCase):
             portions.turned(seconds)
             self.assertTrue(SMALLEST <= portions.size <= LARGEST)
             self.assertEqual(LARGEST % portions.size, 0)
+            self.assertTrue(FEWEST <= portions.events <= MOST)
+            self.assertEqual(portions.full, portions.size == LARGEST and portions.events == MOST)

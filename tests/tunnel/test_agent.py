@@ -28,7 +28,15 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, ICredential
 from reverseproxy.listener import Listener
 from reverseproxy.tls import ClientTls, ServerTls
 from reverseproxy.tunnel.agent import link as link_module
-from reverseproxy.tunnel.agent.agent import DEFICIT_INTERVAL, QUIET, Agent, AgentPlan, new_agent_id
+from reverseproxy.tunnel.agent.agent import (
+    DEFICIT_INTERVAL,
+    QUIET,
+    TOLD_BURST,
+    Agent,
+    AgentPlan,
+    new_agent_id,
+)
+from reverseproxy.tunnel.agent.dial_turns import AT_ONCE
 from reverseproxy.tunnel.agent.discovery import Discovery, Target
 from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
@@ -214,6 +222,48 @@ class StartTests(AgentTestCase):
         self.assertEqual(bench.agent.serving, 3)
         bench.dials[3].wire.reset()
         self.assertEqual(bench.agent.serving, 2)
+
+    def test_thousands_dial_in_turn(self) -> None:
+        bench = Bench(connection_num=3 * AT_ONCE, connect_timeout_duration=5.0)
+        bench.start(A, B)
+        self.assertEqual(len(bench.dials), 2 * AT_ONCE)
+        # Those of another server are none of these: here one is dialled for each that is over.
+        first = [dial for dial in bench.pending if dial.host == "10.0.0.1"]
+        first[0].serve()
+        first[1].refuse()
+        wire = first[2].succeed()
+        wire.reset()
+        self.assertEqual(len(bench.pending), 2 * AT_ONCE)
+        # One that has no answer has its time from when it was dialled.
+        bench.turn(5.25)
+        for dial in list(bench.dials):
+            dial.done = dial.done or dial.stopped
+        self.assertEqual(len(bench.pending), 2 * AT_ONCE)
+        while bench.pending:
+            bench.pending[0].serve()
+        self.assertEqual(
+            bench.agent.serving, len([dial for dial in bench.dials if hasattr(dial, "wire")]) - 1
+        )
+        bench.agent.stopService()
+        self.assert_over(bench)
+
+    def test_those_that_wait_for_their_turn_end_with_the_agent(self) -> None:
+        bench = Bench(connection_num=2 * AT_ONCE)
+        bench.start()
+        bench.agent.stopService()
+        bench.turn(10)
+        self.assertEqual(len(bench.dials), AT_ONCE)
+        self.assert_over(bench)
+
+    def test_a_thousand_changes_are_told_in_few_lines(self) -> None:
+        with capture() as events:
+            bench = Bench(connection_num=300)
+            bench.start()
+            while bench.pending:
+                bench.pending[0].serve()
+        lines = [event for event in events if "serving {server}" in event["log_format"]]
+        self.assertEqual(len(lines), TOLD_BURST + 1)
+        self.assertEqual(lines[-1]["serving"], 300)
 
     def test_no_connections(self) -> None:
         bench = Bench(connection_num=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -258,6 +259,28 @@ class GreetingTests(SynchronousTestCase):
         self.assertNoResult(greeting)
         self.bench.clock.advance(0.2)
         self.assertIn("15 s", self.refused(self.bench, greeting, ConnectionRefusedByPeer))
+
+    def test_an_answer_that_has_come_and_is_not_read(self) -> None:
+        # We are late, not the server: thousands of others had their turn first.
+        self.patch(link_module, "was_heard", lambda transport, since: True)
+        self.bench.greet()
+        self.bench.clock.advance(15.1)
+        self.bench.clock.advance(1.0)
+        self.bench.wire.send(SUCCESS)
+        self.assertEqual(self.bench.told, ["accepted"])
+
+    def test_the_end_of_the_greeting_is_told(self) -> None:
+        for answer in (SUCCESS, b"rubbish" * 10):
+            bench = Bench()
+            told: list[str] = []
+            bench.link.greeted = partial(told.append, "over")
+            bench.greet().addErrback(lambda _: None)
+            self.assertEqual(told, [])
+            bench.wire.send(answer)
+            self.assertTrue(told)
+        self.bench.link.greeted = partial(told.append, "lost")
+        self.bench.wire.reset()
+        self.assertEqual(told[-1], "lost")
 
     def test_lost_while_greeting(self) -> None:
         greeting = self.bench.greet()

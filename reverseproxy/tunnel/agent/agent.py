@@ -12,6 +12,7 @@ __all__ = ["Agent", "AgentPlan", "Peer", "new_agent_id"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from secrets import token_hex
 from typing import Any
@@ -28,11 +29,13 @@ from reverseproxy.cluster.endpoints import Building, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
-from reverseproxy.logs import counted
+from reverseproxy.logs import Throttle, counted
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff
+from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
 from reverseproxy.tunnel.agent.discovery import Target
 from reverseproxy.tunnel.agent.link import AgentLink
+from reverseproxy.tunnel.agent.roster import Roster
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.agent.slot import Link, Slot, SlotCore, SlotState, make_slot
 from reverseproxy.tunnel.streams import StreamSettings
@@ -60,6 +63,12 @@ left to the requests under way.
 
 DEFICIT_INTERVAL = 60.0
 """Seconds between two warnings that connections are missing."""
+
+TOLD_RATE = 1.0
+"""Lines a second, in the long run, about another connection that serves; that all do is always told."""
+
+TOLD_BURST = 50
+"""How many of these may come at once."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,9 @@ class Peer:
         self.target = target
         self._plan = plan
         self._changed = changed
+        self._turns = DialTurns()
+        self._roster = Roster()
+        self._told = Throttle(plan.reactor, TOLD_RATE, TOLD_BURST)
         self._cores: list[SlotCore] = []
         self._slots: list[Slot] = []
         self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
@@ -144,7 +156,7 @@ class Peer:
                 backoff=Backoff(config.reconnect_base_duration, config.reconnect_max_duration, plan.random),
                 max_attempts=config.connect_retry_times or -1,
                 stable=config.stable_duration,
-                changed=self._slot_changed,
+                changed=partial(self._slot_changed, number),
             )
             self._cores.append(core)
             self._slots.append(make_slot(core))
@@ -158,26 +170,28 @@ class Peer:
     @property
     def serving(self) -> int:
         """How many connections serve."""
-        return sum(core.state is SlotState.SERVING for core in self._cores)
+        return self._roster.serving
 
-    def _slot_changed(self, state: SlotState) -> None:
+    def _slot_changed(self, number: int, state: SlotState) -> None:
+        self._roster.note(number, state)
         if state is SlotState.SERVING:
-            log.info(
-                "agent of cluster {cluster}: serving {server} over {serving} of {wanted} connections",
-                cluster=self._plan.config.cluster,
-                server=self.name,
-                serving=self.serving,
-                wanted=len(self._cores),
-            )
-            for core, slot in zip(self._cores, self._slots, strict=True):
-                if core.state is SlotState.WAITING:
-                    slot.reachable()
+            serving, wanted = self.serving, len(self._cores)
+            if serving == wanted or self._told.allow():
+                log.info(
+                    "agent of cluster {cluster}: serving {server} over {serving} of {wanted} connections",
+                    cluster=self._plan.config.cluster,
+                    server=self.name,
+                    serving=serving,
+                    wanted=wanted,
+                )
+            for waiting in self._roster.take_waiting():
+                self._slots[waiting].reachable()
         self._changed()
 
     # dialling
 
     def start(self) -> None:
-        """Dial all connections at once, and keep them."""
+        """Dial all connections, as soon as it is their turn, and keep them."""
         for slot in self._slots:
             slot.start()
 
@@ -186,7 +200,7 @@ class Peer:
         config = plan.config
         streams = StreamSettings.of(config) if config.announce else None
 
-        def connect(credential: str) -> Deferred[IProtocol]:
+        def connect(credential: str, turn: Turn) -> Deferred[IProtocol]:
             def make_init(local_address: str) -> ConnectionInit:
                 extra = None
                 if config.announce:
@@ -219,6 +233,7 @@ class Peer:
                     plan.service,
                 )
                 link.hosted = self._hosted
+                link.greeted = turn.end
                 link.leaving = self._parting.add
                 link.parted = self._parting.discard
                 link.may_leave = self._may_leave
@@ -227,14 +242,22 @@ class Peer:
             connecting: Deferred[IProtocol] = self._endpoint.connect(Building(make))
             return connecting
 
-        def dial(_: object = None) -> Deferred[Any]:
-            dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect)
-            return dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
+        def dial(turn: Turn) -> Deferred[Any]:
+            dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect, turn)
+            dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
+            return dialling.addErrback(failed, turn)
+
+        def failed(reason: Failure, turn: Turn) -> Failure:
+            turn.end()
+            return reason
+
+        def take(_: object = None) -> Deferred[Any]:
+            return self._turns.take().addCallback(dial)
 
         if plan.service is None or not plan.raw or self._streams:
-            return dial()
+            return take()
         waiting: Deferred[Any] = plan.service.until_well()
-        return waiting.addCallback(dial)
+        return waiting.addCallback(take)
 
     def _hosted(self, link: AgentLink) -> None:
         """A link serves."""
@@ -272,6 +295,7 @@ class Peer:
             if core.state is SlotState.SERVING and isinstance(core.link, AgentLink)
         ]
         links += self._parting
+        self._turns.close()
         for slot in self._slots:
             slot.drain()
         if links:
@@ -365,6 +389,7 @@ class Peer:
             self._draining.cancel()
 
     def _stop_slots(self) -> None:
+        self._turns.close()
         for slot in self._slots:
             slot.stop()
         for link in list(self._parting):

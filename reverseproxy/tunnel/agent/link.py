@@ -25,11 +25,11 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakePostponed, HandshakeRefused
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
-from reverseproxy.mux.session import MuxSession
+from reverseproxy.mux.session import GRACE, MuxSession
 from reverseproxy.mux.stream import MuxStream
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
-from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune
+from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune, was_heard
 from reverseproxy.tls import peer_identity
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.agent.slot import EndedUnused
@@ -63,6 +63,10 @@ def _stay(link: AgentLink) -> None:
     """Stand in until somebody wants to know of a link that leaves."""
 
 
+def _nothing() -> None:
+    """Stand in until somebody wants to know of the end of the greeting."""
+
+
 def _never() -> bool:
     """Stand in until somebody knows whether there may be another link in place of one that leaves."""
     return False
@@ -87,6 +91,8 @@ class AgentLink(Handover):
     @ivar may_leave: whether there may be another link in place of one that still
         has something under way.
     @ivar hosted: called once with this link when the hosting listener has it.
+    @ivar greeted: called when the greeting is over, whatever has become of it; also
+        again when the connection is lost.
     @ivar parted: called with this link when the connection is lost.
     """
 
@@ -125,6 +131,7 @@ class AgentLink(Handover):
         self.parted: Callable[[AgentLink], object] = _stay
         self.may_leave: Callable[[], bool] = _never
         self.hosted: Callable[[AgentLink], object] = _stay
+        self.greeted: Callable[[], object] = _nothing
         self._service = service
         self._streams = streams
         self._quiet_since: dict[MuxStream, float] = {}
@@ -180,6 +187,10 @@ class AgentLink(Handover):
         self.close()
 
     def _too_late(self) -> None:
+        if was_heard(self.transport, 0.0):
+            # It is us who are late: the answer waits to be read.
+            self._deadline = self._clock.callLater(GRACE, self._too_late)
+            return
         self._refuse(ConnectionRefusedByPeer(f"no answer to the handshake within {self._timeout:g} s"))
 
     def dataReceived(self, data: bytes) -> None:
@@ -318,12 +329,12 @@ class AgentLink(Handover):
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         greeting, self._greeting = self._greeting, None
-        if greeting is None:
-            return
-        if result is None:
-            greeting.callback(None)
-        else:
-            greeting.errback(result)
+        if greeting is not None:
+            if result is None:
+                greeting.callback(None)
+            else:
+                greeting.errback(result)
+        self.greeted()
 
     def drain(self) -> None:
         """Let what is hosted finish what it has begun, and have no more streams opened."""
