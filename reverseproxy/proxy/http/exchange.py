@@ -996,7 +996,8 @@ class Exchange(Attempts):
         if cluster is not None and host is not None and cluster.watches_answers:
             cluster.report(host, Outcome.RESET)
         cause = Cause.STALE if client.reused and not self._answered else Cause.LOST
-        if (self._answered and not unsent) or not self._again(cause, unsent):
+        begun = self.response_started or (self._answered and not unsent)
+        if begun or not self._again(cause, unsent):
             self.reset_code = code
             if unsent and not self._doubtful:
                 self.unsent = Unsent.REQUEST

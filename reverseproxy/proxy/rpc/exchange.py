@@ -381,8 +381,14 @@ class RpcExchange(Attempts):
         if self.try_deadline:
             downstream.clear_try_deadline(self)
         host = self.host
-        if host is not None and host.tells and self._was_not_sent(frame):
-            return
+        if host is not None:
+            if not host.tells:
+                if downstream.info.service is not None:
+                    downstream.protocol.disclaim(frame)
+            elif self._was_not_sent(frame):
+                return
+            if host.returns:
+                self._judge(host, frame)
         self.sent = size = len(frame.data)
         if size > downstream.settings.max_frame and size > self._max_response:
             self._too_large(size)
@@ -407,6 +413,16 @@ class RpcExchange(Attempts):
             self.status = status or downstream.protocol.http_status(frame)
         downstream.respond(frame.data, batch, client)
         self._finish()
+
+    def _judge(self, host: Host, frame: Frame) -> None:
+        """See whether an agent answers for a service that is gone."""
+        cluster = self.cluster
+        assert cluster is not None
+        status = self._downstream.protocol.gateway_status(frame)
+        if status == TOO_LATE and self._asks is not None:
+            return  # that is as long as it was to take
+        if status or cluster.gateways.rows:
+            cluster.gateways.note(host, status)
 
     def _was_not_sent(self, frame: Frame) -> bool:
         """See whether an agent says that it has not sent the request on; then go on from there."""

@@ -104,6 +104,14 @@ _UNSENT: Final = {0x7D01: Unsent.REQUEST, 0x7D02: Unsent.SERVICE}
 """Statuses that only our own two ends know; SOFABolt's end at 0x1F."""
 _UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
 
+_GATEWAY: Final[dict[int, int]] = {
+    Status.NO_PROCESSOR: 502,
+    Status.SERVER_THREADPOOL_BUSY: 503,
+    Status.TIMEOUT: 504,
+    Status.CONNECTION_CLOSED: 502,
+}
+"""What a MOSN agent answers with by itself; then without class, headers and content (spec 6.6)."""
+
 
 class BoltFrame(Frame):
     """
@@ -209,6 +217,12 @@ class BoltFrame(Frame):
                 if key.lower() == name:
                     return headers[key]
         return value
+
+    @property
+    def bare(self) -> bool:
+        """Whether a response has neither a class nor headers nor content."""
+        size = (_V1_RESPONSE if self.version == 1 else _V2_RESPONSE).size
+        return len(self.data) == size + (_CRC_SIZE if self._checked else 0)
 
     @property
     def body_size(self) -> int:
@@ -346,6 +360,19 @@ class Bolt(XProtocol):
         """See L{XProtocol.unsent}."""
         assert isinstance(frame, BoltFrame)
         return _UNSENT.get(frame.status)
+
+    def disclaim(self, frame: Frame) -> None:
+        """See L{XProtocol.disclaim}."""
+        assert isinstance(frame, BoltFrame)
+        if frame.status in _UNSENT:
+            frame.status = Status.UNKNOWN
+            _SHORT.pack_into(frame.data, 10 if frame.version == 1 else 12, Status.UNKNOWN)
+            frame.set_id(frame.id)  # and the checksum
+
+    def gateway_status(self, frame: Frame) -> int:
+        """See L{XProtocol.gateway_status}."""
+        assert isinstance(frame, BoltFrame)
+        return _GATEWAY.get(frame.status, 0) if frame.bare else 0
 
     def answer_heartbeat(self, frame: Frame) -> bytes:
         """See L{XProtocol.answer_heartbeat}."""

@@ -67,6 +67,12 @@ _UNSENT: Final = {0xC9: Unsent.REQUEST, 0xCA: Unsent.SERVICE}
 """Statuses that only our own two ends know; Dubbo's end at 100."""
 _UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
 
+_MOST_MESSAGE: Final = 128
+"""The most bytes of a message that a MOSN agent answers with by itself; they have about thirty."""
+
+_GATEWAY: Final = {"502|": 502, "503|": 503, "504|": 504}
+"""How these messages begin, where it has not reached its service; see L{Dubbo.reply}."""
+
 _HEADERS: Final = ("dubbo", "service", "version", "method")
 
 
@@ -258,6 +264,23 @@ class Dubbo(XProtocol):
         """See L{XProtocol.unsent}."""
         assert isinstance(frame, DubboFrame)
         return _UNSENT.get(frame.status)
+
+    def disclaim(self, frame: Frame) -> None:
+        """See L{XProtocol.disclaim}."""
+        assert isinstance(frame, DubboFrame)
+        if frame.status in _UNSENT:
+            frame.status = frame.data[3] = _SERVICE_ERROR
+
+    def gateway_status(self, frame: Frame) -> int:
+        """See L{XProtocol.gateway_status}."""
+        assert isinstance(frame, DubboFrame)
+        if frame.status == _OK or len(frame.data) > _HEADER.size + _MOST_MESSAGE:
+            return 0
+        try:
+            text, _ = decode_string(frame.data, _HEADER.size)
+        except RpcHeaderError:
+            return 0
+        return _GATEWAY.get((text or "")[:4], 0)
 
     def answer_heartbeat(self, frame: Frame) -> bytes:
         """See L{XProtocol.answer_heartbeat}; with two nulls, as MOSN does."""

@@ -214,6 +214,25 @@ class XProtocol(ABC):
         """
         return None
 
+    def disclaim(self, frame: Frame) -> None:  # noqa: B027
+        """
+        Make a service's response one that L{unsent} says nothing of, if it is not.
+
+        Only an agent may say that it has not sent a request on, as it is believed:
+        a service's status of that kind becomes that of an unknown error.
+        """
+
+    def gateway_status(self, frame: Frame) -> int:
+        """
+        Say whether a response comes from a proxy that has not reached its service.
+
+        MOSN's agents answer so; services have other reasons for the same status, and
+        more to say.
+
+        @return: 502, 503 or 504, or 0 if it does not seem so.
+        """
+        return 0
+
     @abstractmethod
     def answer_heartbeat(self, frame: Frame) -> bytes:
         """
