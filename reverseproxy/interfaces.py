@@ -19,6 +19,7 @@ __all__ = [
     "IGate",
     "IHost",
     "ILoadBalancer",
+    "IPartable",
     "IServerLister",
     "IServerListerPlugin",
     "IService",
@@ -201,6 +202,13 @@ class IDrainable(Interface):
         and may have sent one already, so that it is left to whoever hands
         connections in to close it when it has been quiet for long enough.
         """
+
+
+class IPartable(Interface):
+    """A protocol that can close its connection at a time when the peer expects it."""
+
+    def part() -> None:
+        """Close once the next request, or the one under way, is answered, and say so there."""
 
 
 class IExpendable(Interface):

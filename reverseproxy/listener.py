@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "BACKLOG",
     "NO_IPV6",
+    "BoundPort",
     "BuildProtocol",
     "Listen",
     "Listener",
@@ -27,6 +28,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv6Address as IPv6
 from typing import Any
 from weakref import WeakSet
@@ -52,7 +54,7 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.crowd import Crowd, crowd_address
 from reverseproxy.errors import ConfigError, Problem, ReverseProxyError
-from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable
+from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable, IPartable
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.logs import counted
 from reverseproxy.sockets import descriptor_of, tune
@@ -68,6 +70,9 @@ Listen = Callable[[IProtocolFactory], IListeningPort]
 
 BACKLOG = 1024
 """Connections that the kernel may hold for us to accept."""
+
+PARTING = 2.0
+"""Seconds that clients of a listener that is no more have for another request."""
 
 TLS_HANDSHAKE_TIMEOUT = 15.0
 """Seconds for a client's TLS handshake, as MOSN's (spec 1.3.11)."""
@@ -104,6 +109,7 @@ class _Accepted(Handover):
     goes into L{ConnectionInfo}.
 
     @ivar address: whom the connection is counted with.
+    @ivar vouched_for: whether somebody else counts it.
     """
 
     def __init__(self, listener: Listener, secure: bool) -> None:
@@ -111,6 +117,7 @@ class _Accepted(Handover):
         self._listener = listener
         self._secure = secure
         self.address = ""
+        self.vouched_for = False
 
     def connectionMade(self) -> None:
         self.address = crowd_address(getattr(self.transport.getPeer(), "host", ""))
@@ -142,6 +149,7 @@ class _Accepted(Handover):
 
     def vouched(self) -> None:
         """Somebody knows who the peer is, and has limits of its own."""
+        self.vouched_for = True
         self._listener.vouch(self)
 
     def handshakeCompleted(self) -> None:
@@ -169,6 +177,17 @@ class _Accepted(Handover):
             listener=self._listener.name,
             peer=format_address(self.transport.getPeer()),
         )
+
+    def part(self) -> None:
+        """
+        Close when the client's next request is answered, if the protocol can say so; else as L{drain}.
+
+        As nothing is closed at an arbitrary moment, no request is lost that is on its way.
+        """
+        if IPartable.providedBy(self.inner):
+            self.inner.part()
+        else:
+            self.drain()
 
     def drain(self) -> None:
         """Let what is under way finish; a protocol that can't drain is closed."""
@@ -202,6 +221,38 @@ class _AcceptedFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> _Accepted:
         return _Accepted(self._listener, self._secure)
+
+
+class _Door(ServerFactory):
+    """
+    What a port has for a factory: the listener behind it may change, and so may what that one builds.
+
+    @ivar listener: whom connections are for.
+    """
+
+    noisy = False
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+
+    def logPrefix(self) -> str:
+        return f"listener {self.listener.name}"
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self.listener.inside.buildProtocol(addr)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPort:
+    """
+    An address that connections are accepted at.
+
+    @ivar address: as it is bound.
+    """
+
+    port: IListeningPort
+    door: _Door
+    address: str
 
 
 class _InspectingFactory(ServerFactory):
@@ -248,6 +299,7 @@ class Listener(Service):
         configuration's for port 0.
     @ivar accepted: how many connections it has taken.
     @ivar tls: TLS towards clients; L{None} for plaintext.
+    @ivar inside: builds the protocols of accepted connections.
     """
 
     bound: str | None = None
@@ -277,20 +329,39 @@ class Listener(Service):
         self._build = build
         self._reactor = reactor
         self.tls = tls
-        self._listen = self._bind if listen is None else listen
-        self._port: IListeningPort | None = None
+        self._listen = listen
+        self._port: BoundPort | None = None
         self._connections: set[_Accepted] = set()
         self._mode = mode
         self._limiter = limiter or ConnectionLimiter(reactor)
-        most, of_one = config.max_connections, config.max_connections_per_address
-        self._crowds: list[Crowd[Any]] = [Crowd(most or sys.maxsize, of_one)] if most or of_one else []
-        self._inspecting: _InspectingFactory | None = None
+        self._crowds: list[Crowd[Any]] = []
+        self._limit()
+        self._inspecting: list[_InspectingFactory] = []
         self._waiting: list[Deferred[None]] = []
+        self.inside = self._factory()
+
+    def _limit(self) -> None:
+        """Have as many connections as the configuration says, beginning with those that there are."""
+        most, of_one = self.config.max_connections, self.config.max_connections_per_address
+        if self._crowds:
+            [crowd] = self._crowds
+            crowd.most, crowd.most_per_address = most or sys.maxsize, of_one
+        elif most or of_one:
+            crowd = Crowd(most or sys.maxsize, of_one)
+            self._crowds.append(crowd)
+            for connection in self._connections:
+                if not connection.vouched_for:
+                    crowd.add(connection.address, connection)
 
     @property
     def connections(self) -> int:
         """How many accepted connections are open."""
         return len(self._connections)
+
+    @property
+    def build(self) -> BuildProtocol | None:
+        """What builds the protocols of connections now."""
+        return self._build
 
     @property
     def listening(self) -> bool:
@@ -310,11 +381,14 @@ class Listener(Service):
 
     def _pause(self) -> Callable[[], object]:
         """Accept nothing; what came meanwhile waits in the kernel."""
-        port: Any = self._port
+        bound = self._port
+        if bound is None:
+            return lambda: None
+        port: Any = bound.port
         port.stopReading()
 
         def resume() -> None:
-            if self._port is not None:  # still the same: a listener binds once
+            if bound.door.listener._port is bound:
                 port.startReading()
 
         return resume
@@ -352,8 +426,9 @@ class Listener(Service):
         )
         if not self.config.inspector:
             return secure
-        self._inspecting = _InspectingFactory(inspect_factory(plain, secure))
-        return self._inspecting
+        inspecting = _InspectingFactory(inspect_factory(plain, secure))
+        self._inspecting.append(inspecting)
+        return inspecting
 
     def privilegedStartService(self) -> None:
         """
@@ -363,24 +438,48 @@ class Listener(Service):
         """
         if not self.config.bind_port or self._port is not None:
             return
+        self.take_port(self.bind(self.config, self.tls is not None))
+
+    def bind(self, config: ListenerConfig, secure: bool, listen: Listen | None = None) -> BoundPort:
+        """
+        Bind the address of a configuration, perhaps beside the one that is bound.
+
+        @param secure: whether it is going to be for TLS.
+        @param listen: takes the place of that, if somebody else has done it.
+        @raise ListenerFailed: if it can't be bound.
+        """
+        door = _Door(self)
+        listen = listen or self._listen
         try:
-            self._port = self._listen(self._factory())
+            port = self._bind(config, door) if listen is None else listen(door)
         except (CannotListenError, OSError) as error:
-            raise not_bound(self.config, error) from error
-        self.bound = format_address(self._port.getHost())
+            raise not_bound(config, error) from error
+        address = format_address(port.getHost())
         # If it has been bound by somebody else, that one has said so.
-        write = log.info if self._listen == self._bind else log.debug
+        write = log.info if listen is None else log.debug
         write(
             "listener {listener} listening on {address}{tls}",
-            listener=self.name,
-            address=self.bound,
-            tls="" if self.tls is None else " (TLS)",
+            listener=config.name,
+            address=address,
+            tls=" (TLS)" if secure else "",
         )
+        return BoundPort(port, door, address)
 
-    def _bind(self, factory: IProtocolFactory) -> IListeningPort:
-        address = self.config.address
+    def take_port(self, port: BoundPort) -> None:
+        """Have an address that is bound, by this listener or by another one."""
+        port.door.listener = self
+        self._port = port
+        self.bound = port.address
+
+    def give_port(self) -> BoundPort | None:
+        """Give away the address, which stays bound; L{None} if there is none."""
+        port, self._port = self._port, None
+        return port
+
+    def _bind(self, config: ListenerConfig, factory: IProtocolFactory) -> IListeningPort:
+        address = config.address
         port: IListeningPort
-        if self.config.network == "unix" or is_unix(address):
+        if config.network == "unix" or is_unix(address):
             path = address.removeprefix("unix:")
             remove_stale_socket(path)
             port = self._reactor.listenUNIX(path, factory, BACKLOG, self._mode)
@@ -389,20 +488,22 @@ class Listener(Service):
         if not host:
             # As in Go: all addresses, of IPv6 and of IPv4.
             try:
-                return self._adopt(socket.AF_INET6, ("::", number), factory, both=True)
+                return self._adopt(config, socket.AF_INET6, ("::", number), factory, both=True)
             except OSError as error:
                 if error.errno not in NO_IPV6:
                     raise
             host = "0.0.0.0"  # noqa: S104 - what the configuration says
-        if not self.config.reuseport:
+        if not config.reuseport:
             port = self._reactor.listenTCP(number, factory, BACKLOG, host)
             return port
         family, _, _, _, name = socket.getaddrinfo(
             host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return self._adopt(family, name, factory)
+        return self._adopt(config, family, name, factory)
 
-    def _adopt(self, family: int, name: Any, factory: IProtocolFactory, both: bool = False) -> IListeningPort:
+    def _adopt(
+        self, config: ListenerConfig, family: int, name: Any, factory: IProtocolFactory, both: bool = False
+    ) -> IListeningPort:
         """
         Listen on a socket that Twisted would make otherwise.
 
@@ -413,7 +514,7 @@ class Listener(Service):
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if both:
                 shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            if self.config.reuseport:
+            if config.reuseport:
                 shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             shared.bind(name)
             shared.listen(BACKLOG)
@@ -425,12 +526,52 @@ class Listener(Service):
     def stop_accepting(self) -> Deferred[None]:
         """Take no more connections; those that are open go on."""
         port, self._port = self._port, None
-        if port is None:
-            return succeed(None)
+        return succeed(None) if port is None else self.close_port(port)
+
+    def close_port(self, bound: BoundPort) -> Deferred[None]:
+        """Listen no more at an address."""
         log.info(
-            "listener {listener} no longer listening on {address}", listener=self.name, address=self.bound
+            "listener {listener} no longer listening on {address}", listener=self.name, address=bound.address
         )
-        return maybeDeferred(port.stopListening).addCallback(lambda _: None)
+        return maybeDeferred(bound.port.stopListening).addCallback(lambda _: None)
+
+    # changing
+
+    def change(self, config: ListenerConfig, build: BuildProtocol | None, tls: ServerTls | None) -> int:
+        """
+        Go on with another configuration.
+
+        The address is another matter; see L{bind}.  Connections go on with what is new where
+        their protocols can; else they are closed when what is under way is over, and
+        only new ones have it.
+
+        @return: how many connections will be closed for that.
+        """
+        inspects = self.config.inspector
+        self.config = config
+        self._limit()
+        if tls is not self.tls or inspects is not config.inspector:
+            self.tls = tls
+            self.inside = self._factory()
+        adopt = getattr(self._build, "take_over", None)
+        if adopt is not None and adopt(build):
+            return 0
+        self._build = build
+        connections = list(self._connections)
+        for connection in connections:
+            connection.part()
+        return len(connections)
+
+    def leave(self, seconds: float) -> None:
+        """
+        Take no more connections, and close those that are open when what is under way is over.
+
+        @param seconds: after this time, what is still open is aborted.
+        """
+        self.stop_accepting()
+        for connection in list(self._connections):
+            connection.part()
+        self._reactor.callLater(min(PARTING, seconds), self.drain, seconds)
 
     def drain(self, seconds: float) -> Deferred[None]:
         """
@@ -469,8 +610,8 @@ class Listener(Service):
         return emptied
 
     def _abort_silent(self) -> None:
-        if self._inspecting is not None:
-            self._inspecting.abort()
+        for inspecting in self._inspecting:
+            inspecting.abort()
 
     def abort(self) -> None:
         """Close all connections now."""

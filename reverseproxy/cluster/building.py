@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["add_hosts", "host_maker", "make_cluster"]
+__all__ = [
+    "OF_CONNECTIONS",
+    "StaticHosts",
+    "add_hosts",
+    "host_kind",
+    "host_maker",
+    "is_named",
+    "make_cluster",
+    "make_names",
+]
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -18,7 +27,7 @@ from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker
-from reverseproxy.cluster.host import StaticHost
+from reverseproxy.cluster.host import Host, StaticHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.cluster.names.dns import DnsClient, dns_settings
 from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
@@ -26,6 +35,19 @@ from reverseproxy.tls import ClientTls
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import ClusterConfig, HealthCheckConfig, HostConfig
+
+
+OF_CONNECTIONS: Final = (
+    "tls_context",
+    "connect_timeout",
+    "idle_timeout",
+    "max_response_header_size",
+    "max_response_headers_count",
+    "keepalive",
+    "http2_windows",
+    "requests_per_connection",
+)
+"""What connections to hosts are made with: with another value, they are made anew."""
 
 
 def make_cluster(
@@ -81,12 +103,25 @@ def host_maker(
     return make
 
 
+class StaticHosts:
+    """
+    The hosts of a cluster that its configuration gives.
+
+    @ivar hosts: those with an address, by it, each with its kind.
+    @ivar names: looks up the others; L{None} if there are none.
+    """
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, tuple[object, Host]] = {}
+        self.names: StrictDns | None = None
+
+
 def add_hosts(
     cluster: Cluster,
     hosts: Iterable[tuple[HostConfig, Callable[[str], StaticHost]]],
     reactor: Any,
     random: Callable[[], float],
-) -> None:
+) -> StaticHosts:
     """
     Give a cluster the hosts that its configuration gives: now, or when their names are looked up.
 
@@ -94,27 +129,58 @@ def add_hosts(
     @param random: numbers from 0 to 1, which spread lookups.
     @raise ValueError: if there are names to look up, and nobody to ask.
     """
-    named: list[NamedHosts] = []
+    static = StaticHosts()
+    named = []
     for config, make in hosts:
-        name, _, port = config.address.rpartition(":")
-        if cluster.config.type == "STRICT_DNS" and _is_name(config.address):
-            named.append(NamedHosts(name, int(port), make))
+        if is_named(cluster.config, config):
+            named.append((config, make))
         else:
-            cluster.add_host(make(config.address))
+            host = make(config.address)
+            static.hosts[config.address] = host_kind(cluster.config, config), host
+            cluster.add_host(host)
     if named:
-        cluster.add_task(_strict_dns(cluster, named, reactor, random))
+        static.names = make_names(cluster, cluster.config, named, reactor, random)
+        cluster.add_task(static.names)
+    return static
 
 
-def _is_name(address: str) -> bool:
-    host = host_of(address)
-    return not (is_unix(address) or isIPAddress(host) or isIPv6Address(host))
+def host_kind(cluster: ClusterConfig, host: HostConfig) -> tuple[object, ...]:
+    """All of a cluster's configuration that a host and its connections depend on: equal for equal ones."""
+    check = cluster.health_check
+    http = check.check_config.http_check_config if check.enabled and check.protocol == "Http1" else None
+    port = None if http is None else (http.port, http.scheme)
+    values = [getattr(cluster, name) for name in OF_CONNECTIONS]
+    return (host, cluster.limits.max_connections, port, *values)
 
 
-def _strict_dns(
-    cluster: Cluster, named: list[NamedHosts], reactor: Any, random: Callable[[], float]
+def is_named(cluster: ClusterConfig, host: HostConfig) -> bool:
+    """Whether a host of a cluster is a name that has to be looked up."""
+    name = host_of(host.address)
+    return cluster.type == "STRICT_DNS" and not (
+        is_unix(host.address) or isIPAddress(name) or isIPv6Address(name)
+    )
+
+
+def make_names(
+    cluster: Cluster,
+    config: ClusterConfig,
+    hosts: Iterable[tuple[HostConfig, Callable[[str], StaticHost]]],
+    reactor: Any,
+    random: Callable[[], float],
 ) -> StrictDns:
-    settings = dns_settings(cluster.config)
-    kind = IPv6Address if cluster.config.dns_lookup_family == "V6_ONLY" else IPv4Address
+    """
+    Make what looks up the names among a cluster's hosts.
+
+    @param config: that of the cluster from then on.
+    @param hosts: see L{add_hosts}; all of them names.
+    @raise ValueError: if there is nobody to ask.
+    """
+    named = []
+    for host, make in hosts:
+        name, _, port = host.address.rpartition(":")
+        named.append(NamedHosts(name, int(port), make, host_kind(config, host)))
+    settings = dns_settings(config)
+    kind = IPv6Address if config.dns_lookup_family == "V6_ONLY" else IPv4Address
     if settings is not None:
         client = DnsClient(settings, reactor)
         resolve = partial(_look_up, lambda: client, kind)

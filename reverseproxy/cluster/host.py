@@ -287,6 +287,12 @@ class Host(ABC):
         Called when its last request ends and its C{capacity} is 0.
         """
 
+    def renew(self) -> None:
+        """Begin new connections for further requests, as their settings have changed; finish the old ones."""
+        pools, self.pools = self.pools, {}
+        for pool in pools.values():
+            pool.drain()
+
     def retire(self) -> None:
         """
         Finish what is under way, and then close.

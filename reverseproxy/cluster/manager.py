@@ -20,7 +20,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from reverseproxy.config.models import ClusterConfig
 
 log = Logger()
+
+_T = TypeVar("_T")
 
 MAX_SPARED: Final = 64
 """How many hosts of an agent a request leaves out because another one of them has failed it."""
@@ -131,31 +133,14 @@ class Cluster:
             answer.
         """
         self.name = config.name
-        self.config = config
         self.hosts: dict[str, Host] = {}
         self.active = 0
         self.joined = 0
         self.left = 0
         self.retries = 0
-        self.ejector = Ejector(self, config.outlier_detection, clock)
-        self.wellness = Wellness(self, clock)
-        self._balancer = balancer
-        self._subsets = balancer if isinstance(balancer, SubsetBalancer) else None
-        self._meter = meter
-        self.watches_answers = meter is not None or self.ejector.watches_answers
-        self.gateways = Gateways(self, config.outlier_detection.consecutive_gateway_errors)
+        self._clock = clock
         self._tasks: list[IClusterTask] = []
         self._running = False
-        # Bound once: acquire and release run for every request.
-        self._pick: Callable[[PickContext | None], Any] = balancer.pick
-        self._suspend: Callable[[Any], None] = balancer.suspend
-        self._resume: Callable[[Any], None] = balancer.resume
-        self._clock = clock
-        self._max_requests = config.max_requests or sys.maxsize
-        self._max_waiting = config.max_pending_requests
-        self._max_retries = config.limits.max_retries or sys.maxsize
-        self._max_connections = config.limits.max_connections
-        self._everyone = Population() if self._subsets is None else self._subsets.everyone
         self._waiters: OrderedDict[Deferred[Host], _Waiter] = OrderedDict()
         self._most_tried = 0  # by any of those who wait, or did
         self._timer: IDelayedCall | None = None
@@ -163,6 +148,65 @@ class Cluster:
         self._serving = False
         self._ended = ""
         self.complaints = Throttle(clock, LOG_RATE, LOG_BURST)
+        self.ejector = Ejector(self, config.outlier_detection, clock)
+        self.wellness = Wellness(self, clock)
+        self._install(balancer, meter)
+        self.watches_answers = False
+        self.gateways = Gateways(self)
+        self._configure(config)
+
+    def _install(self, balancer: ILoadBalancer, meter: LoadMeter | None) -> None:
+        """Let a balancer choose from now on."""
+        self._balancer = balancer
+        self._subsets = balancer if isinstance(balancer, SubsetBalancer) else None
+        self._meter = meter
+        # Bound once: acquire and release run for every request.
+        self._pick: Callable[[PickContext | None], Any] = balancer.pick
+        self._suspend: Callable[[Any], None] = balancer.suspend
+        self._resume: Callable[[Any], None] = balancer.resume
+        self._everyone = Population() if self._subsets is None else self._subsets.everyone
+
+    def _configure(self, config: ClusterConfig) -> None:
+        self.config = config
+        self._max_requests = config.max_requests or sys.maxsize
+        self._max_waiting = config.max_pending_requests
+        self._max_retries = config.limits.max_retries or sys.maxsize
+        self._max_connections = config.limits.max_connections
+        self.ejector.configure(config.outlier_detection)
+        watches = self._meter is not None or self.ejector.watches_answers
+        self.gateways.configure(config.outlier_detection.consecutive_gateway_errors, watches)
+
+    def change(
+        self,
+        config: ClusterConfig,
+        balancer: ILoadBalancer | None = None,
+        meter: LoadMeter | None = None,
+    ) -> None:
+        """
+        Go on with another configuration.
+
+        Members, those who wait, and what has been counted stay.
+
+        @param balancer: without hosts; L{None} to keep the one that there is, and its meter.
+        """
+        if balancer is not None:
+            returns_until = self._everyone.returns_until
+            self._install(balancer, meter)
+            self._everyone.returns_until = max(returns_until, self._everyone.returns_until)
+            for host in self.hosts.values():
+                balancer.add(host)
+                if host.healthy:
+                    self._count_health(host)
+                if not self._has_room(host):
+                    self._suspend(host)
+        self._configure(config)
+        for host in list(self.hosts.values()):
+            host.max_connections = self._max_connections
+            if self._waiters and self._has_room(host):
+                self._suspend(host)
+                self._offer(host)
+        if self.ejector.ejected:
+            self.ejector.settle()
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name}: {len(self.hosts)} hosts, {self.active} active, {self.waiting} waiting>"
@@ -574,6 +618,24 @@ class Cluster:
             host.retire()
         self._settle(healthy)
 
+    def replace_host(self, old: Host, new: Host, reason: str) -> None:
+        """
+        Let a host take the place of another one, perhaps at the same address.
+
+        The old one finishes what it has under way; those who wait, wait for the new one.
+
+        @raise ValueError: if the old one is no member.
+        """
+        if old.cluster is not self:
+            raise ValueError(f"{old.address} is no member of cluster {self.name}")
+        if Fault.CHECK in old.faults:
+            new.healthy, new.faults = False, Fault.CHECK
+        self._forget(old, reason)
+        self.add_host(new)
+        if not old.closed:
+            old.retire()
+        self._settle(0)
+
     def _forget(self, host: Host, reason: str) -> int:
         """
         Take a host out.
@@ -673,6 +735,12 @@ class Cluster:
             self._offer(host)
         self.wellness.settle()
 
+    def forget_checks(self) -> None:
+        """What health checks have found does not count any more, as there are none."""
+        for host in list(self.hosts.values()):
+            if Fault.CHECK in host.faults:
+                self.set_health(host, True, "there are no health checks any more", Fault.CHECK)
+
     def _settle(self, healthy: int) -> None:
         """
         See to those who wait, after a host has left or become unhealthy.
@@ -706,6 +774,22 @@ class Cluster:
     def add_task(self, task: IClusterTask) -> None:
         """Take in something that runs beside the cluster, from L{start} to L{stop}."""
         self._tasks.append(task)
+        if self._running:
+            task.start()
+
+    def find_task(self, kind: type[_T]) -> _T | None:
+        """Find what runs beside the cluster and is of a kind; L{None} if there is nothing."""
+        return next((task for task in self._tasks if isinstance(task, kind)), None)
+
+    def remove_task(self, task: IClusterTask) -> None:
+        """
+        Let something run no more.
+
+        @raise ValueError: if it is not known.
+        """
+        self._tasks.remove(task)
+        if self._running:
+            task.stop()
 
     def start(self) -> None:
         """Begin what runs beside the cluster."""
@@ -802,6 +886,16 @@ class ClusterManager:
         if cluster.name in self._clusters:
             raise ValueError(f"there is a cluster {cluster.name} already")
         self._clusters[cluster.name] = cluster
+
+    def remove(self, name: str) -> Cluster:
+        """
+        Take a cluster out, which goes on with what it has.
+
+        @raise ClusterUnknown: if there is none of this name.
+        """
+        cluster = self.get(name)
+        del self._clusters[name]
+        return cluster
 
     def get(self, name: str) -> Cluster:
         """

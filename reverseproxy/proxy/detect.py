@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IPartable
 from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http1.fields import MAX_METHOD, TOKEN
@@ -120,7 +120,7 @@ class DetectorSettings:
     fallback: Callable[[ConnectionInfo], IProtocol] | None = None
 
 
-@implementer(IDrainable, IExpendable)
+@implementer(IDrainable, IExpendable, IPartable)
 class Detector(Handover):
     """One connection; see the module's text."""
 
@@ -156,6 +156,16 @@ class Detector(Handover):
             self._draining = True
         else:
             self._close("")
+
+    def part(self) -> None:
+        """See L{IPartable}."""
+        inner = self.inner
+        if inner is None:
+            self._draining = True
+        elif IPartable.providedBy(inner):
+            inner.part()
+        else:
+            _drain(inner)
 
     # the connection
 

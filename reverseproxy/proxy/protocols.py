@@ -17,7 +17,7 @@ __all__ = [
     "with_idle_timeout",
 ]
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
@@ -41,6 +41,7 @@ from reverseproxy.proxy.http.http2_server import Http2Proxy
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.rpc.protocols import dialect_of, xprotocol_names
 from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
+from reverseproxy.proxy.served import Served
 from reverseproxy.routing import Router
 
 BuildProtocol = Callable[[ConnectionInfo], IProtocol]
@@ -81,24 +82,26 @@ class ProxyPlan:
     tally: RequestTally | None = None
 
 
-def with_idle_timeout(settings: Any, protocol: Callable[[Any, ConnectionInfo], IProtocol]) -> BuildProtocol:
+def with_idle_timeout(
+    kind: str,
+    settings: Any,
+    protocol: Callable[[Any, ConnectionInfo], IProtocol],
+    parts: Collection[Any] = (),
+    own: Collection[str] = (),
+) -> Served:
     """
     Give client connections an idle timeout by default, and reverse ones none.
 
     An idle reverse connection is what a tunnel is for; MOSN closes and redials
     it every 90 s (spec 3.4).
 
+    @param kind: see L{Served}, as for C{parts} and C{own}.
     @param settings: with an C{idle_timeout}; L{None} if the listener does not
         say, 0 for never.
     """
-    accepted = reverse = replace(settings, idle_timeout=settings.idle_timeout or None)
-    if settings.idle_timeout is None:
-        accepted = replace(settings, idle_timeout=IDLE_TIMEOUT)
-
-    def build(info: ConnectionInfo) -> IProtocol:
-        return protocol(reverse if info.reverse else accepted, info)
-
-    return build
+    reverse = replace(settings, idle_timeout=settings.idle_timeout or None)
+    timeout = IDLE_TIMEOUT if settings.idle_timeout is None else reverse.idle_timeout
+    return Served(kind, protocol, replace(settings, idle_timeout=timeout), reverse, parts, own)
 
 
 def session_idle(own: float | None, listener: float | None) -> float | None:
@@ -138,11 +141,11 @@ def _http(plan: ProxyPlan) -> Http1Settings:
 
 
 def _http1(plan: ProxyPlan) -> Candidate:
-    return Candidate("Http1", detect_http1, with_idle_timeout(_http(plan), Http1Proxy))
+    return Candidate("Http1", detect_http1, with_idle_timeout("Http1", _http(plan), Http1Proxy))
 
 
 def _http2(plan: ProxyPlan) -> Candidate:
-    return Candidate("Http2", detect_http2, with_idle_timeout(_http(plan), Http2Proxy))
+    return Candidate("Http2", detect_http2, with_idle_timeout("Http2", _http(plan), Http2Proxy))
 
 
 _HTTP: Final[dict[str, Callable[[ProxyPlan], Candidate]]] = {"Http2": _http2, "Http1": _http1}
@@ -171,7 +174,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         timeout_to_end=plan.config.timeout_includes_response,
         trust=Trust(plan.config.trusted_proxies),
     )
-    return Candidate(name, protocol.detect, with_idle_timeout(settings, RpcProxy))
+    return Candidate(name, protocol.detect, with_idle_timeout(dialect.key, settings, RpcProxy))
 
 
 def _candidate(plan: ProxyPlan, name: str) -> Candidate:
@@ -216,4 +219,7 @@ def build_proxy(plan: ProxyPlan, fallback: BuildProtocol | None = None) -> Build
         idle_timeout=plan.idle_timeout,
         fallback=fallback if plan.config.falls_back else None,
     )
-    return with_idle_timeout(settings, Detector)
+    parts = [candidate.build for candidate in candidates]
+    if settings.fallback is not None:
+        parts.append(settings.fallback)
+    return with_idle_timeout("detected", settings, Detector, parts, ("candidates", "fallback"))

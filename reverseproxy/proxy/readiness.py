@@ -39,10 +39,14 @@ log = Logger()
 
 @implementer(IClusterTask)
 class Readiness:
-    """Prepares the reverse hosts of one cluster for an RPC protocol."""
+    """
+    Prepares the reverse hosts of one cluster for an RPC protocol.
+
+    @ivar dialect: that protocol.
+    """
 
     def __init__(self, dialect: Dialect, clock: IReactorTime) -> None:
-        self._dialect = dialect
+        self.dialect = dialect
         self._clock = clock
 
     def start(self) -> None:
@@ -55,7 +59,7 @@ class Readiness:
         """See L{IClusterTask}; a host of another worker is prepared there."""
         if host.returns and not host.relayed:
             idle_timeout = None if host.cluster is None else host.cluster.config.idle_timeout
-            pool = make_rpc_pool(self._dialect.key, self._dialect.protocol, host, self._clock, idle_timeout)
+            pool = make_rpc_pool(self.dialect.key, self.dialect.protocol, host, self._clock, idle_timeout)
             pool.connect().addErrback(self._failed, host)
 
     def left(self, host: Host) -> None:

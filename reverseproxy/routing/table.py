@@ -106,6 +106,18 @@ class Router:
             raise ConfigError(*notes.errors)
         self.warnings: tuple[Problem, ...] = tuple(notes.warnings)
 
+    def take_over(self, other: Router) -> None:
+        """
+        Be what another table is, from the next request on.
+
+        Whoever has this table need not be told.
+        """
+        self.name = other.name
+        self._match = other._match
+        self.only = other.only
+        self._domains = other._domains
+        self.warnings = other.warnings
+
     def match(self, facts: RequestFacts) -> RouteResult | None:
         """
         Find what to do with a request.

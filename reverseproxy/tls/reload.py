@@ -68,6 +68,10 @@ class CertificateReloader:
         """Look at the files of one more context."""
         self._contexts.append(context)
 
+    def watch(self, contexts: Iterable[IReloadable]) -> None:
+        """Look at the files of these contexts from now on, and no others."""
+        self._contexts = list(contexts)
+
     @property
     def dated(self) -> list[tuple[str, Dated]]:
         """Every certificate and revocation list that is in use, with the key that names it; each once."""

@@ -124,9 +124,13 @@ class Siblings:
             "evicted": self._evicted,
         }
         for cluster in clusters:
-            cluster.add_task(_Announcer(self, cluster))
-            cluster.on_wait = partial(self._waiting, cluster)
-            cluster.wellness.on_said = partial(self._said, cluster)
+            self.share(cluster)
+
+    def share(self, cluster: Cluster) -> None:
+        """Let the siblings use what a cluster has, and the other way round."""
+        cluster.add_task(_Announcer(self, cluster))
+        cluster.on_wait = partial(self._waiting, cluster)
+        cluster.wellness.on_said = partial(self._said, cluster)
 
     def start(self, directory: str, listening: socket.socket) -> None:
         """Link to the siblings; see L{Links.start}."""

@@ -158,7 +158,10 @@ class HealthMonitor:
         """Begin to check a host; see L{IClusterTask}."""
         if self._running and self._checker.wants(host):
             config = self._config
-            host.check = HostCheck(CheckState(config.healthy_threshold, config.unhealthy_threshold))
+            state = CheckState(config.healthy_threshold, config.unhealthy_threshold)
+            # What other checks have found of it holds until these have found something else.
+            state.healthy = Fault.CHECK not in host.faults
+            host.check = HostCheck(state)
             self._plan(host, host.check, config.initial_delay_seconds)
 
     def left(self, host: Host) -> None:

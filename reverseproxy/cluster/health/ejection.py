@@ -101,11 +101,15 @@ class Ejector:
 
     def __init__(self, cluster: Cluster, config: OutlierDetectionConfig, clock: IReactorTime) -> None:
         self._cluster = cluster
-        self._config = config
         self._clock = clock
         self.ejected: dict[Host, IDelayedCall] = {}
-        self.watches_answers = config.consecutive_5xx > 0 or config.consecutive_resets > 0
         self.total = 0
+        self.configure(config)
+
+    def configure(self, config: OutlierDetectionConfig) -> None:
+        """Go by this from now on; who is left out stays so for its time."""
+        self._config = config
+        self.watches_answers = config.consecutive_5xx > 0 or config.consecutive_resets > 0
 
     def note(self, host: Host, outcome: Outcome) -> None:
         """Take in how it went with a member."""

@@ -35,14 +35,24 @@ class Gateways:
         agent; as long as there are any, all answers are to be told.
     """
 
-    def __init__(self, cluster: Cluster, limit: int) -> None:
-        """
-        @param limit: after how many hosts are left out; 0 for never.
-        """
+    def __init__(self, cluster: Cluster) -> None:
         self.rows: dict[Host, int] = {}
         self._cluster = cluster
+        self._limit = 0
+        self._watches = False
+
+    def configure(self, limit: int, watches: bool) -> None:
+        """
+        Go by this from now on.
+
+        @param limit: after how many such answers hosts are left out; 0 for never.
+        @param watches: whether all answers are to be told anyhow.
+        """
         self._limit = limit
-        self._watches = cluster.watches_answers
+        self._watches = watches
+        if not limit:
+            self.rows.clear()
+        self._cluster.watches_answers = watches or bool(self.rows)
 
     def note(self, host: Host, status: int) -> None:
         """Take in a status that an agent's host has answered with."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 __all__ = ["Reach"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,10 +93,25 @@ class Reach:
         """Call something whenever C{well} has changed."""
         self._watchers.append(changed)
 
+    def unwatch(self, changed: Callable[[], object]) -> None:
+        """Call it no more."""
+        if changed in self._watchers:
+            self._watchers.remove(changed)
+
     def want(self, interval: float) -> None:
         """Ask as often as one more agent wants it; see the class."""
-        wanted = [each for each in (self._interval, interval) if each]
-        self._interval = min(wanted, default=0.0)
+        self.wish([self._interval, interval])
+
+    def wish(self, intervals: Iterable[float]) -> None:
+        """Ask as often as these agents want it; see the class."""
+        self._interval = min((each for each in intervals if each), default=0.0)
+
+    def end(self) -> None:
+        """Nobody wants to know any more."""
+        self._cluster.on_connect = None
+        for host in list(self._down):
+            self._cluster.wellness.said(host, True)
+        self._cluster.remove_task(self)
 
     # IClusterTask
 

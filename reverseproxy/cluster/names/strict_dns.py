@@ -36,11 +36,14 @@ class NamedHosts:
     @ivar name: the name.
     @ivar port: their port.
     @ivar make: makes the host at an address such as C{"10.0.0.1:8080"}.
+    @ivar kind: what these hosts have in common; those of another kind are others,
+        though they may have the same address.
     """
 
     name: str
     port: int
     make: Callable[[str], Host]
+    kind: object = None
 
 
 @implementer(IClusterTask)
@@ -70,8 +73,19 @@ class StrictDns:
         self._random = random
         self._stopped = stopped
         self._names: dict[str, NameFollower] = {}
-        self._hosts: dict[str, Host] = {}
-        """The hosts that we have added, by address."""
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._hosts: dict[str, tuple[object, Host]] = {}
+        """The hosts that we have added, by address, each with its kind."""
+
+    def take_over(self, other: StrictDns) -> None:
+        """
+        Go on with what another one knows, which has been stopped.
+
+        To be called before L{start}.  Hosts that no name has any more go once all names
+        have been looked up, or are known.
+        """
+        self._known = other._known
+        self._hosts = other._hosts
 
     def start(self) -> None:
         """Begin to look the names up; see L{IClusterTask}."""
@@ -88,13 +102,23 @@ class StrictDns:
                     self._random,
                     respect_lifetime=config.respect_dns_ttl,
                 )
+                self._names[entry.name].addresses = self._known.get(entry.name, ())
+        if self._hosts and all(name.addresses for name in self._names.values()):
+            self._changed()
         for name in list(self._names.values()):
             name.look_up()
+
+    def withdraw(self, reason: str) -> None:
+        """Let go of all hosts, after it was stopped."""
+        hosts, self._hosts = self._hosts, {}
+        for _, host in hosts.values():
+            self._cluster.remove_host(host, reason)
 
     def stop(self) -> None:
         """Look up no more; the hosts stay; see L{IClusterTask}."""
         for name in self._names.values():
             name.stop()
+        self._known = {name: each.addresses for name, each in self._names.items()}
         self._names.clear()
         self._stopped()
 
@@ -106,14 +130,22 @@ class StrictDns:
 
     def _changed(self) -> None:
         cluster = self._cluster
-        wanted: dict[str, Callable[[str], Host]] = {}
+        wanted: dict[str, NamedHosts] = {}
         for entry in self._entries:
             for ip in self._names[entry.name].addresses:
-                wanted.setdefault(join_host_port(ip, entry.port), entry.make)
+                wanted.setdefault(join_host_port(ip, entry.port), entry)
         # New ones first, so that the cluster is not without hosts in between.
-        for address, make in wanted.items():
-            if address not in cluster.hosts:
-                host = self._hosts[address] = make(address)
+        for address, entry in wanted.items():
+            kind, old = self._hosts.get(address, (None, None))
+            if old is not None and kind != entry.kind and cluster.hosts.get(address) is old:
+                cluster.replace_host(old, entry.make(address), "its settings have changed")
+                self._hosts[address] = entry.kind, cluster.hosts[address]
+            elif address not in cluster.hosts:
+                host = entry.make(address)
+                self._hosts[address] = entry.kind, host
                 cluster.add_host(host)
+            elif old is not None:
+                self._hosts[address] = entry.kind, old
         for address in [address for address in self._hosts if address not in wanted]:
-            cluster.remove_host(self._hosts.pop(address), "no name has its address any more")
+            _, host = self._hosts.pop(address)
+            cluster.remove_host(host, "no name has its address any more")

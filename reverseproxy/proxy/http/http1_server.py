@@ -33,7 +33,7 @@ from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import HttpError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IGate
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IGate, IPartable
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access_log import AccessRecord
@@ -209,7 +209,7 @@ def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool
     return request.wants_trailers or head.lookup("trailer") is not None
 
 
-@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
+@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPartable, IPushProducer)
 class Http1Proxy(Switchable, Counted):
     """
     One client connection: the L{IDownstream} of one exchange after the other.
@@ -285,6 +285,11 @@ class Http1Proxy(Switchable, Counted):
         elif not self.info.reverse:
             self.draining = self._parting = True
             self._close(linger=True)
+
+    def part(self) -> None:
+        """See L{IPartable}; an agent's connection goes on, as it can't be had anew so easily."""
+        if not self.info.reverse:
+            self.draining = self._parting = True
 
     # the connection
 

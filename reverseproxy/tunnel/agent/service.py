@@ -38,11 +38,21 @@ class HostedService:
         """
         self.well = True
         self._name = name
-        self._reaches = reaches
+        self._reaches: Sequence[Reach] = ()
         self._watchers: list[Callable[[bool], object]] = []
         self._waiters: list[Deferred[None]] = []
+        self.follow(reaches)
+
+    def follow(self, reaches: Sequence[Reach]) -> None:
+        """Go by these from now on; see the class."""
+        if list(reaches) == list(self._reaches):
+            return
+        for reach in self._reaches:
+            reach.unwatch(self._look)
+        self._reaches = reaches
         for reach in reaches:
             reach.watch(self._look)
+        self._look()
 
     def watch(self, told: Callable[[bool], object]) -> None:
         """Call something with C{well} whenever it has changed."""
@@ -70,7 +80,7 @@ class HostedService:
             self._waiters.remove(waiter)
 
     def _look(self) -> None:
-        well = any(reach.well for reach in self._reaches)
+        well = not self._reaches or any(reach.well for reach in self._reaches)
         if well is not self.well:
             self.well = well
             if well:

@@ -7,7 +7,7 @@ transport, a clock or a Deferred.
 
 from __future__ import annotations
 
-__all__ = ["TunnelConnection", "TunnelServer"]
+__all__ = ["ServedTunnel", "TunnelConnection", "TunnelServer"]
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
@@ -169,6 +169,21 @@ class TunnelServer:
             LONG_PATIENCE, config.handshake_timeout / 2, room / (config.max_joins_per_second or room)
         )
 
+    def take_over(self, newer: TunnelServer) -> None:
+        """
+        Go on as another one would that is new; the connections that there are stay.
+
+        Whether these still may be here is another matter.
+        """
+        if newer.config.max_joins_per_second != self.config.max_joins_per_second:
+            self.gate = newer.gate
+        self.config = newer.config
+        self.admission = newer.admission
+        self.streams = newer.streams
+        self.quotas.take_over(newer.quotas)
+        self.pending.most = newer.pending.most
+        self.longest_wait = newer.longest_wait
+
     def _find_other(self, policy: str) -> IConnectionValidator | None:
         """Make the validator of a policy that is not configured, at its first use."""
         if policy not in self._policies:
@@ -220,7 +235,8 @@ class TunnelServer:
         """
         selection = self.registry.select_evictable(cluster, addresses, requester)
         for held in selection.evict:
-            self.clusters.get(held.cluster).remove_host(held.host, "the agent closes it gracefully")
+            if held.host.cluster is not None:
+                held.host.cluster.remove_host(held.host, "the agent closes it gracefully")
             held.host.retire()
         return selection
 
@@ -228,6 +244,32 @@ class TunnelServer:
         """Log something about a bad peer, but let no flood of them fill the disk."""
         if self._throttle.allow():
             log.warn(message, listener=self.listener, **fields)
+
+
+class ServedTunnel:
+    """
+    Builds the protocols of a listener's connections.
+
+    @ivar server: what they share.
+    """
+
+    def __init__(self, server: TunnelServer) -> None:
+        self.server = server
+
+    def __call__(self, info: ConnectionInfo) -> TunnelConnection:
+        """Build the protocol of one connection."""
+        return self.server.build_protocol(info)
+
+    def take_over(self, newer: object) -> bool:
+        """
+        Go on as another one would.
+
+        @return: whether that is one of this kind.
+        """
+        if not isinstance(newer, ServedTunnel):
+            return False
+        self.server.take_over(newer.server)
+        return True
 
 
 @implementer(IExpendable)
@@ -542,19 +584,23 @@ class TunnelConnection(Handover, Counted):
 
     def _publish(self, cluster: str, host: ReverseHost | MuxHost) -> None:
         self._publishing = None
-        if host.usable():
+        if cluster not in self._server.clusters:
+            host.close(f"there is no cluster {cluster} any more")
+        elif host.usable():
             self._server.clusters.get(cluster).add_host(host)
 
     def _told(self, cluster: str, host: MuxHost, well: bool) -> None:
         """The agent says whether it can reach its service."""
-        self._server.clusters.get(cluster).wellness.said(host, well)
+        if cluster in self._server.clusters:
+            self._server.clusters.get(cluster).wellness.said(host, well)
 
     def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
         held, self._held = self._held, None
         self._leave_place()
         if held is not None:
             self._server.registry.remove(held)
-            self._server.clusters.get(held.cluster).remove_host(host, reason)
+            if host.cluster is not None:
+                host.cluster.remove_host(host, reason)
             if isinstance(host, ReverseHost) and host.used:
                 self._server.gate.credit()
         self._cancel_publishing()

@@ -69,6 +69,10 @@ class Quotas:
         """Make those that are configured."""
         return cls({key: getattr(config, key) for key in _SHOWN}, most)
 
+    def take_over(self, other: Quotas) -> None:
+        """Have the limits of another one; what is counted stays, if it is more than that, too."""
+        self._limits = other._limits
+
     def place(self, accepted: Accepted, info: ConnectionInfo, crowd: str) -> Place:
         """
         Say what a connection that may join is counted with.

@@ -1,0 +1,1 @@
+"""From configurations to what serves, one after the other."""

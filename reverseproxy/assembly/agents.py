@@ -1,0 +1,191 @@
+"""From the agents of a configuration to those that dial."""
+
+from __future__ import annotations
+
+__all__ = ["AgentBuilder", "AgentParts"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from reverseproxy.addresses import host_of
+from reverseproxy.assembly.world import Findings, World
+from reverseproxy.cluster.health.reach import Reach
+from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.models import Config, ListenerConfig, TcpProxyConfig, TunnelAgentConfig
+from reverseproxy.errors import CredentialMissing, Problem
+from reverseproxy.interfaces import ICredentialCheck, ICredentialSource
+from reverseproxy.listener import Listener
+from reverseproxy.proxy.readiness import destinations
+from reverseproxy.tls import ClientTls
+from reverseproxy.tunnel.agent.agent import Agent, AgentPlan, new_agent_id
+from reverseproxy.tunnel.agent.discovery import Discovery, Target
+from reverseproxy.tunnel.agent.service import HostedService
+from reverseproxy.tunnel.plugins import find_credential_source, find_lister
+from reverseproxy.wire.mosn.extensions import Announcement
+
+
+@dataclass(frozen=True, slots=True)
+class AgentParts:
+    """
+    An agent as one configuration has it.
+
+    @ivar config: its part of that, with this process's share of its connections.
+    @ivar tls: towards its servers.
+    @ivar raw: whether its listener relays bytes, whatever they are.
+    """
+
+    config: TunnelAgentConfig
+    agent: Agent
+    tls: tuple[ClientTls, ...] = ()
+    raw: bool = False
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """
+    What agents lead to.
+
+    @ivar clusters: by name.
+    @ivar reaches: which of their hosts can be reached, by cluster.
+    """
+
+    config: Config
+    listeners: Mapping[str, Listener]
+    clusters: Mapping[str, Cluster]
+    reaches: dict[str, Reach] = field(default_factory=dict)
+
+    def relays(self, listener: str) -> bool:
+        """Whether a listener relays bytes, whatever they are."""
+        [config] = [each for each in self.config.server.listeners if each.name == listener]
+        return _relays(config)
+
+    def clusters_of(self, listener: str) -> list[str]:
+        """The clusters that a listener leads to, if of all of them it can be known whether they are there."""
+        found = destinations(self.config, listener)
+        with_hosts = {each.name for each in self.config.cluster_manager.clusters if each.hosts}
+        return sorted(found) if found and found <= with_hosts & self.clusters.keys() else []
+
+
+def _relays(config: ListenerConfig) -> bool:
+    return all(isinstance(each.config, TcpProxyConfig) for each in config.filter_chain.filters)
+
+
+class AgentBuilder:
+    """Builds the agents of one configuration."""
+
+    def __init__(self, world: World, findings: Findings, around: Surroundings) -> None:
+        self._world = world
+        self._findings = findings
+        self._around = around
+
+    def build(self, index: int, config: TunnelAgentConfig) -> AgentParts:
+        """
+        Build an agent.
+
+        @param index: its place in the document.
+        """
+        world, findings = self._world, self._findings
+        path = f"extends[{index}].config"
+        credentials = None
+        if config.credential_policy:
+            credentials = findings.attempt(
+                f"{path}.credential_config",
+                partial(find_credential_source, config.credential_policy, config.credential_config),
+            )
+            self._look_for_credential(credentials, f"{path}.credential_config")
+        agent_id = new_agent_id()
+        # Bounds of what is announced are a matter of the configuration, not of each dial.
+        findings.attempt(f"{path}.metadata", partial(Announcement, agent_id, metadata=config.metadata))
+        contexts: dict[str, ClientTls] = {}
+
+        def client_tls(server: str) -> ClientTls:
+            assert config.tls_context is not None
+            name = host_of(server)
+            if name not in contexts:
+                # The servers share one: the system's authorities take a megabyte each time.
+                one = next(iter(contexts.values()), None)
+                if one is not None:
+                    contexts[name] = one.named(name)
+                else:
+                    contexts[name] = ClientTls(config.tls_context, name, f"{path}.tls_context")
+                    findings.expiring(contexts[name])
+            return contexts[name]
+
+        if config.tls_context is not None:
+            # Servers that a lister finds are not known yet, but the files are.
+            for server in config.server_list or ("localhost:0",):
+                findings.attempt(f"{path}.tls_context", partial(client_tls, server))
+        raw = self._around.relays(config.hosting_listener)
+        plan = AgentPlan(
+            config=config,
+            sink=self._around.listeners[config.hosting_listener],
+            reactor=world.reactor,
+            random=world.random,
+            credentials=credentials,
+            client_tls=client_tls if config.tls_context is not None else None,
+            agent_id=agent_id,
+            service=HostedService(config.hosting_listener) if config.announce else None,
+            raw=raw,
+        )
+        agent = Agent(plan, self._discover(config, path))
+        return AgentParts(config, agent, tuple(contexts.values())[:1], raw)
+
+    def _discover(
+        self, config: TunnelAgentConfig, path: str
+    ) -> Callable[[Callable[[Sequence[Target]], None]], Discovery]:
+        """Make what finds an agent's servers, given whom to tell of them."""
+        reactor, random = self._world.reactor, self._world.random
+        dynamic = config.dynamic_server_list_config
+        lister = None
+        if dynamic.dynamic_server_lister:
+            find = partial(
+                find_lister, dynamic.dynamic_server_lister, config.cluster, dynamic.config, reactor
+            )
+            lister = self._findings.attempt(f"{path}.dynamic_server_list_config", find)
+
+        def discover(update: Callable[[Sequence[Target]], None]) -> Discovery:
+            return Discovery(
+                config.server_list,
+                update,
+                reactor,
+                reactor,
+                lister=lister,
+                refresh=config.dns_refresh_duration,
+                random=random.random,
+                cluster=config.cluster,
+            )
+
+        return discover
+
+    def follow(self, parts: Sequence[AgentParts]) -> None:
+        """Let agents follow whether what they make reachable can be reached, if that can be known."""
+        around = self._around
+        wanted: dict[str, list[float]] = {}
+        for each in parts:
+            if each.agent.plan.service is not None:
+                for name in around.clusters_of(each.config.hosting_listener):
+                    wanted.setdefault(name, []).append(each.config.service_check_interval)
+        for name in [name for name in around.reaches if name not in wanted]:
+            around.reaches.pop(name).end()
+        for name, intervals in wanted.items():
+            cluster = around.clusters[name]
+            reach = around.reaches.get(name)
+            if reach is None:
+                reach = around.reaches[name] = Reach(cluster, self._world.reactor, 0.0)
+                cluster.add_task(reach)
+            reach.wish(intervals)
+        for each in parts:
+            service = each.agent.plan.service
+            if isinstance(service, HostedService):
+                names = around.clusters_of(each.config.hosting_listener)
+                service.follow([around.reaches[name] for name in names])
+
+    def _look_for_credential(self, source: ICredentialSource | None, path: str) -> None:
+        """Note a credential that isn't there now; it may come, as each dial looks for it anew."""
+        check = None if source is None else ICredentialCheck(source, None)
+        if check is not None:
+            try:
+                check.check()
+            except CredentialMissing as error:
+                self._findings.missing.append(Problem(self._world.file, path, str(error)))

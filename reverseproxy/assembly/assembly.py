@@ -1,0 +1,312 @@
+"""
+Everything that one configuration describes, built; and the step from one to the next.
+
+An L{Assembly} is built beside the one that is in use, with which it shares whatever
+is the same.  If anything of it can't be had, such as a certificate or an address, it
+is discarded, and nothing has changed.  Else L{Assembly.commit} puts it into use in one
+step, without the reactor in between, and lets go of what is not needed any more.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Assembly"]
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from twisted.logger import Logger
+
+from reverseproxy.assembly.agents import AgentBuilder, AgentParts, Surroundings
+from reverseproxy.assembly.changes import Pairing, pair_agents
+from reverseproxy.assembly.clusters import ClusterBuilder, ClusterParts
+from reverseproxy.assembly.listeners import ListenerBuilder, ListenerParts, binding_of, is_tunnel
+from reverseproxy.assembly.routers import Routers
+from reverseproxy.assembly.world import Findings, World
+from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
+from reverseproxy.errors import Problem
+from reverseproxy.listener import BoundPort, ListenerFailed
+from reverseproxy.proxy.access_log import AccessLog
+from reverseproxy.proxy.readiness import sole_dialects
+from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
+
+log = Logger()
+
+LOGS_LINGER = 5.0
+"""Seconds for which an access log that is no more stays open, beyond what requests may take."""
+
+
+class Assembly:
+    """
+    What one configuration describes.
+
+    @ivar config: the configuration.
+    @ivar findings: what only building has shown.
+    @ivar clusters: by name.
+    @ivar listeners: by name.
+    @ivar agents: those that are enabled and have a share for this process, by their
+        place among all agents of the configuration.
+    """
+
+    def __init__(self, world: World, config: Config, old: Assembly | None = None) -> None:
+        """
+        Build what is new; nothing is in use, bound or dialled yet.
+
+        @param old: what is in use.
+        """
+        self.config = config
+        self.findings = Findings(world.file)
+        self._world = world
+        self._old = old
+        self._steps: list[Callable[[], object]] = []
+        self._ports: dict[str, BoundPort] = {}
+        self.counts = config.admin is not None and bool(config.admin.bound)
+        self._cluster_builder = ClusterBuilder(
+            world, self.findings, any(is_tunnel(each) for each in config.server.listeners)
+        )
+        self.clusters = {c.name: self._cluster(i, c) for i, c in enumerate(config.cluster_manager.clusters)}
+        self.routers: Routers = Routers(
+            world, self.findings, config.routers, None if old is None else old.routers
+        )
+        builder = self._listener_builder = ListenerBuilder(
+            world, self.findings, self.routers.find, self.counts
+        )
+        before = {} if old is None else old.listeners
+        self.listeners: dict[str, ListenerParts] = {
+            each.name: builder.build(index, each, before.get(each.name))
+            for index, each in enumerate(config.server.listeners)
+        }
+        around: Surroundings = Surroundings(
+            config,
+            {name: parts.listener for name, parts in self.listeners.items()},
+            {name: parts.cluster for name, parts in self.clusters.items()},
+            {} if old is None else old._around.reaches,
+        )
+        self._around: Surroundings = around
+        self._agent_builder = AgentBuilder(world, self.findings, around)
+        self._shares = self._shares_of(config)
+        self._leaving: list[AgentParts] = []
+        self.agents = self._build_agents()
+
+    # what there is
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong."""
+        return self.findings.problems
+
+    @property
+    def access_logs(self) -> Iterator[AccessLog]:
+        """All of them that are open."""
+        for parts in self.listeners.values():
+            for _, each in parts.logs:
+                yield each
+
+    @property
+    def client_contexts(self) -> list[Any]:
+        """What hosts and servers are dialled with."""
+        found = [parts.tls for parts in self.clusters.values() if parts.tls is not None]
+        found += [tls for parts in self.agents.values() for tls in parts.tls]
+        return list(dict.fromkeys(found))
+
+    @property
+    def server_contexts(self) -> list[Any]:
+        """What clients and agents connect with."""
+        return [parts.tls for parts in self.listeners.values() if parts.tls is not None]
+
+    # building
+
+    def _cluster(self, index: int, config: Any) -> ClusterParts:
+        old = None if self._old is None else self._old.clusters.get(config.name)
+        if old is None:
+            return self._cluster_builder.build(index, config)
+        parts, change = self._cluster_builder.change(index, config, old)
+        self._steps.append(change)
+        return parts
+
+    def _shares_of(self, config: Config) -> list[TunnelAgentConfig | None]:
+        """This process's share of each agent; L{None} if there is none."""
+        worker = self._world.worker
+        shares: list[TunnelAgentConfig | None] = []
+        for index, extension in enumerate(config.extends):
+            agent = extension.config
+            if isinstance(agent, TunnelAgentConfig):
+                share = agent if worker is None else worker.share_of_agent(agent, index)
+                shares.append(share if agent.enable else None)
+        return shares
+
+    def _places(self) -> list[int]:
+        """The places of agents in the document."""
+        extends = enumerate(self.config.extends)
+        return [index for index, each in extends if isinstance(each.config, TunnelAgentConfig)]
+
+    def _pairing(self) -> Pairing:
+        """Which agent is which of those that are in use; agents are numbered among those with a share."""
+        before = () if self._old is None else tuple(parts.config for parts in self._old.agents.values())
+        return pair_agents(before, [share for share in self._shares if share is not None])
+
+    def _build_agents(self) -> dict[int, AgentParts]:
+        before = [] if self._old is None else list(self._old.agents.values())
+        pairing = self._pairing()
+        agents: dict[int, AgentParts] = {}
+        kept: set[int] = set()
+        places = self._places()
+        numbers = [number for number, share in enumerate(self._shares) if share is not None]
+        for number, place in enumerate(numbers):
+            share = self._shares[place]
+            assert share is not None
+            same = pairing.same.get(number)
+            if same is not None and before[same].raw is self._around.relays(share.hosting_listener):
+                kept.add(same)
+                agents[place] = before[same]
+            else:
+                agents[place] = self._agent_builder.build(places[place], share)
+        self._leaving = [parts for number, parts in enumerate(before) if number not in kept]
+        return agents
+
+    # addresses
+
+    def bind(self) -> None:
+        """
+        Bind the addresses that are not bound yet, beside those that are; what can't be is noted.
+
+        To be called before L{commit}, and in the same turn of the reactor.
+        """
+        old = {} if self._old is None else self._old.listeners
+        owners = {binding_of(parts.config): name for name, parts in old.items()}
+        for index, (name, parts) in enumerate(self.listeners.items()):
+            wanted = binding_of(parts.config)
+            owner = owners.get(wanted)
+            if wanted is None or owner == name or self._gives_away(owner, wanted):
+                continue
+            try:
+                self._ports[name] = parts.listener.bind(parts.config, parts.tls is not None)
+            except ListenerFailed as error:
+                path = f"servers[0].listeners[{index}].address"
+                self.problems.append(Problem(self.findings.file, path, str(error)))
+
+    def _gives_away(self, owner: str | None, address: object) -> bool:
+        """Whether a listener has an address that it will not have any more, so that another one can."""
+        if owner is None:
+            return False
+        parts = self.listeners.get(owner)
+        return parts is None or binding_of(parts.config) != address
+
+    def _move_ports(self) -> None:
+        """Give each listener its address: its own, one of another listener, or one that is new."""
+        assert self._old is not None
+        free: dict[object, BoundPort] = {}
+        for name, parts in self._old.listeners.items():
+            key = binding_of(parts.config)
+            new = self.listeners.get(name)
+            if key is not None and (new is None or binding_of(new.config) != key):
+                port = parts.listener.give_port()
+                if port is not None:
+                    free[key] = port
+        for name, parts in self.listeners.items():
+            key = binding_of(parts.config)
+            if key is None or parts.listener.listening:
+                continue
+            port = self._ports.pop(name, None) or free.pop(key, None)
+            if port is not None:
+                parts.listener.take_port(port)
+        for port in free.values():
+            port.door.listener.close_port(port)
+
+    # taking it into use
+
+    def discard(self) -> None:
+        """It is not wanted: let go of what is new."""
+        for name, port in self._ports.items():
+            self.listeners[name].listener.close_port(port)
+        self._ports.clear()
+        for each in self._listener_builder.opened:
+            each.close()
+
+    def commit(self) -> None:
+        """Put it into use, and let go of what is not used any more."""
+        world, old = self._world, self._old
+        before = {} if old is None else old.clusters
+        for name, cluster in self.clusters.items():
+            if name not in before:
+                if world.siblings is not None:
+                    world.siblings.share(cluster.cluster)
+                world.clusters.add(cluster.cluster)
+        for step in self._steps:
+            step()
+        names = [
+            each.config.router_config_name
+            for parts in self.listeners.values()
+            for each in parts.config.filter_chain.filters
+            if isinstance(each.config, ProxyConfig)
+        ]
+        self.routers.commit(names)
+        dialects = sole_dialects(self.config)
+        for name, cluster in self.clusters.items():
+            self._cluster_builder.prepare(cluster, dialects.get(name))
+        self._commit_listeners()
+        self._agent_builder.follow(list(self.agents.values()))
+        if old is not None:
+            self._leave(old)
+        self._old = None
+        self._steps.clear()
+
+    def _commit_listeners(self) -> None:
+        world = self._world
+        before = {} if self._old is None else self._old.listeners
+        for name, parts in self.listeners.items():
+            old = before.get(name)
+            if old is not None and parts is not old:
+                count = parts.listener.change(parts.config, parts.build, parts.tls)
+                if count:
+                    log.info(
+                        "listener {listener}: {count} connections speak what is not spoken here any more, "
+                        "and are closed when what is under way is over",
+                        listener=name,
+                        count=count,
+                    )
+            if not self.counts:
+                world.tallies.pop(name, None)
+        world.listeners.clear()
+        world.listeners.update((name, parts.listener) for name, parts in self.listeners.items())
+        servers: dict[str, TunnelServer] = {}
+        for name, parts in self.listeners.items():
+            build = parts.listener.build
+            if isinstance(build, ServedTunnel):
+                servers[name] = build.server
+        world.tunnels.clear()
+        world.tunnels.update(servers)
+        if world.siblings is not None:
+            world.siblings.servers.clear()
+            world.siblings.servers.update(servers)
+        if self._old is not None:
+            self._move_ports()
+
+    def _leave(self, old: Assembly) -> None:
+        """Let go of what was in use."""
+        world = self._world
+        seconds = self.config.server.graceful_timeout
+        for name, listener in old.listeners.items():
+            if name not in self.listeners:
+                world.tallies.pop(name, None)
+                listener.listener.leave(seconds)
+        for name, cluster in old.clusters.items():
+            if name not in self.clusters:
+                self._cluster_builder.remove(cluster)
+                world.clusters.remove(name)
+        kept = set(self.access_logs)
+        for each in old.access_logs:
+            if each not in kept:
+                each.flush()
+                world.reactor.callLater(seconds + LOGS_LINGER, each.close)
+
+    @property
+    def new_clusters(self) -> list[Cluster]:
+        """Those that were not in use before; to be asked for before L{commit}."""
+        before = {} if self._old is None else self._old.clusters
+        return [parts.cluster for name, parts in self.clusters.items() if name not in before]
+
+    @property
+    def leaving(self) -> Sequence[AgentParts]:
+        """Agents that are no more, or that others take the place of."""
+        return self._leaving

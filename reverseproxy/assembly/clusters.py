@@ -1,0 +1,164 @@
+"""From the clusters of a configuration to those that serve."""
+
+from __future__ import annotations
+
+__all__ = ["ClusterBuilder", "ClusterParts"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from twisted.logger import Logger
+
+from reverseproxy.addresses import host_of
+from reverseproxy.assembly.world import Findings, World
+from reverseproxy.cluster.building import StaticHosts, add_hosts, host_maker, make_cluster
+from reverseproxy.cluster.changing import ClusterChange, HostMaker
+from reverseproxy.cluster.first_host import FirstHost
+from reverseproxy.cluster.health.stalls import Stalls
+from reverseproxy.cluster.host import StaticHost
+from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.models import ClusterConfig, HostConfig, TlsContextConfig
+from reverseproxy.proxy.readiness import Readiness
+from reverseproxy.proxy.rpc.health import rpc_checkers
+from reverseproxy.proxy.rpc.protocols import Dialect
+from reverseproxy.tls import ClientTls
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterParts:
+    """
+    A cluster as one configuration has it.
+
+    @ivar config: its part of that.
+    @ivar static: the hosts that it gives.
+    @ivar tls: what they are dialled with; L{None} for plaintext, and if there are none.
+    """
+
+    config: ClusterConfig
+    cluster: Cluster
+    static: StaticHosts
+    tls: ClientTls | None = None
+
+
+class ClusterBuilder:
+    """Builds the clusters of one configuration, or what has changed of them."""
+
+    def __init__(self, world: World, findings: Findings, tunnels: bool) -> None:
+        """
+        @param tunnels: whether agents may bring hosts.
+        """
+        self._world = world
+        self._findings = findings
+        self._tunnels = tunnels
+        self._shared: dict[int, tuple[TlsContextConfig, ClientTls]] = {}
+        """By the identity of their configuration, which is kept so that nothing else has it."""
+        self._checkers = rpc_checkers(world.reactor)
+
+    def build(self, index: int, config: ClusterConfig) -> ClusterParts:
+        """
+        Build a cluster, with its hosts.
+
+        @param index: its place in the document.
+        """
+        world = self._world
+        path = f"cluster_manager.clusters[{index}]"
+        cluster = make_cluster(config, world.reactor, world.random, self._checkers, world.workers)
+        if self._tunnels:
+            cluster.add_task(Stalls(cluster, world.reactor))
+            if not config.hosts:
+                cluster.add_task(FirstHost(cluster, world.reactor, config.first_host_wait))
+        hosts = self._hosts(config, path, None)
+        fill = partial(add_hosts, cluster, hosts, world.reactor, world.random.random)
+        static = self._findings.attempt(path, fill)
+        return ClusterParts(config, cluster, static or StaticHosts(), self._tls_of(config, None))
+
+    def change(
+        self, index: int, config: ClusterConfig, old: ClusterParts
+    ) -> tuple[ClusterParts, Callable[[], None]]:
+        """
+        Get ready to change a cluster.
+
+        @return: what it will be, and what makes it that.
+        """
+        world = self._world
+        if self._tunnels and old.cluster.find_task(Stalls) is None:
+            old.cluster.add_task(Stalls(old.cluster, world.reactor))
+        if config == old.config:
+            return old, lambda: None
+        path = f"cluster_manager.clusters[{index}]"
+        hosts = self._hosts(config, path, old)
+        prepare = partial(
+            ClusterChange,
+            old.cluster,
+            old.static,
+            config,
+            hosts,
+            world.reactor,
+            world.random,
+            self._checkers,
+            world.workers,
+        )
+        change = self._findings.attempt(path, prepare)
+        parts = replace(old, config=config, tls=self._tls_of(config, old))
+        return parts, (lambda: None) if change is None else change.commit
+
+    def _tls_of(self, config: ClusterConfig, old: ClusterParts | None) -> ClientTls | None:
+        context = config.tls_context
+        if context is None:
+            return None
+        if old is not None and old.tls is not None and old.config.tls_context == context:
+            return old.tls
+        entry = self._shared.get(id(context))
+        return None if entry is None else entry[1]
+
+    def _hosts(self, config: ClusterConfig, path: str, old: ClusterParts | None) -> list[HostMaker]:
+        hosts = []
+        for number, host in enumerate(config.hosts):
+            make = self._findings.attempt(
+                f"{path}.hosts[{number}]", partial(self._host_maker, config, host, path, old)
+            )
+            if make is not None:
+                hosts.append((host, make))
+        return hosts
+
+    def _host_maker(
+        self, cluster: ClusterConfig, config: HostConfig, path: str, old: ClusterParts | None
+    ) -> Callable[[str], StaticHost]:
+        tls = None
+        if cluster.tls_context is not None and not config.tls_disable:
+            owner = "cluster_manager" if cluster.cluster_manager_tls else path
+            known = self._tls_of(cluster, old)
+            if known is not None:
+                tls = known.named(host_of(config.address))
+            else:
+                tls = self._client_tls(cluster.tls_context, host_of(config.address), f"{owner}.tls_context")
+        return host_maker(cluster, config, self._world.reactor, tls)
+
+    def _client_tls(self, context: TlsContextConfig, name: str, path: str) -> ClientTls:
+        # The hosts of a cluster share one: the system's authorities take a megabyte each time.
+        tls = ClientTls(context, name, path)
+        self._shared[id(context)] = context, tls
+        self._findings.expiring(tls)
+        return tls
+
+    def prepare(self, parts: ClusterParts, dialect: Dialect | None) -> None:
+        """Let an RPC protocol send heartbeats to hosts of agents that have had no request yet."""
+        cluster = parts.cluster
+        old = cluster.find_task(Readiness)
+        if (None if old is None else old.dialect.key) == (None if dialect is None else dialect.key):
+            return
+        if old is not None:
+            cluster.remove_task(old)
+        if dialect is not None:
+            cluster.add_task(Readiness(dialect, self._world.reactor))
+
+    def remove(self, parts: ClusterParts) -> None:
+        """Let a cluster end that nothing leads to any more: those who wait in it may still get a host."""
+        cluster = parts.cluster
+        if cluster.waiting:
+            self._world.reactor.callLater(parts.config.connect_timeout, cluster.drain)
+        else:
+            cluster.drain()

@@ -1,0 +1,263 @@
+"""From the listeners of a configuration to those that serve."""
+
+from __future__ import annotations
+
+__all__ = ["ListenerBuilder", "ListenerParts", "binding_of", "is_tunnel"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from reverseproxy.addresses import is_unix
+from reverseproxy.assembly.world import Findings, World
+from reverseproxy.config.models import (
+    AccessLogConfig,
+    FilterConfig,
+    ListenerConfig,
+    ProxyConfig,
+    TcpProxyConfig,
+    TlsContextConfig,
+    TunnelConfig,
+)
+from reverseproxy.listener import BuildProtocol, Listener
+from reverseproxy.metrics import RequestTally
+from reverseproxy.proxy.access_log import AccessLog, AccessRecord
+from reverseproxy.proxy.filters import FilterChain, build_chain
+from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
+from reverseproxy.proxy.served import Served
+from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.routing import Router
+from reverseproxy.tls import ServerTls
+from reverseproxy.tunnel.plugins import find_validator, names
+from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerParts:
+    """
+    A listener as one configuration has it.
+
+    @ivar config: its part of that.
+    @ivar build: makes the protocols of connections; L{None} if no filter serves.
+    @ivar tls: towards clients; L{None} for plaintext.
+    @ivar logs: the access logs that are open, each with its part of the configuration.
+    @ivar counts: whether requests are counted.
+    """
+
+    config: ListenerConfig
+    listener: Listener
+    build: BuildProtocol | None
+    tls: ServerTls | None
+    logs: tuple[tuple[AccessLogConfig, AccessLog], ...]
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all network filters of a listener share."""
+
+    access_log: Callable[[AccessRecord], None] | None
+    filters: FilterChain | None
+
+
+def is_tunnel(config: ListenerConfig) -> bool:
+    """Whether agents connect to a listener."""
+    return any(isinstance(each.config, TunnelConfig) for each in config.filter_chain.filters)
+
+
+def binding_of(config: ListenerConfig) -> tuple[bool, str, bool] | None:
+    """Say what a listener binds: the same for the same; L{None} for nothing."""
+    if not config.bind_port:
+        return None
+    unix = config.network == "unix" or is_unix(config.address)
+    return unix, config.address.removeprefix("unix:") if unix else config.address, config.reuseport
+
+
+class ListenerBuilder:
+    """Builds the listeners of one configuration, or what has changed of them."""
+
+    def __init__(
+        self, world: World, findings: Findings, router: Callable[[str], Router], counts: bool
+    ) -> None:
+        """
+        @param router: finds a router by its name.
+        @param counts: whether requests are to be counted.
+        """
+        self._world = world
+        self._findings = findings
+        self._router = router
+        self._counts = counts
+        self.opened: list[AccessLog] = []
+        """Access logs that were not open before."""
+
+    def build(self, index: int, config: ListenerConfig, old: ListenerParts | None = None) -> ListenerParts:
+        """
+        Build a listener, or what it is to be.
+
+        @param index: its place in the document.
+        @param old: what it is; L{None} for a new one.
+        """
+        if old is not None and old.config == config and old.counts == self._counts:
+            return old
+        world = self._world
+        path = f"servers[0].listeners[{index}]"
+        tls = self._tls(config, path, old)
+        filters = build_chain(config.stream_filters, world.reactor, world.random.random, world.workers)
+        logs = self._logs(config, path, old)
+        shared = _Shared(_write_all([log for _, log in logs]), filters)
+        build = self._first_filter(config, f"{path}.filter_chains[0]", shared, 0)
+        if old is not None:
+            listener = old.listener
+        else:
+            listen = None if world.worker is None else world.worker.listen_for(config.name)
+            listener = Listener(config, build, world.reactor, tls, listen, world.limiter)
+        return ListenerParts(config, listener, build, tls, logs, self._counts)
+
+    def _tls(self, config: ListenerConfig, path: str, old: ListenerParts | None) -> ServerTls | None:
+        contexts = config.filter_chain.tls_contexts
+        if not contexts:
+            return None
+        if old is not None and old.config.filter_chain.tls_contexts == contexts:
+            return old.tls
+        place = f"{path}.filter_chains[0].tls_context"
+        return self._findings.attempt(place, partial(self._server_tls, contexts, place))
+
+    def _server_tls(self, contexts: Sequence[TlsContextConfig], path: str) -> ServerTls:
+        tls = ServerTls(contexts, path)
+        self._findings.expiring(tls)
+        return tls
+
+    def _first_filter(
+        self,
+        config: ListenerConfig,
+        path: str,
+        shared: _Shared,
+        start: int,
+    ) -> BuildProtocol | None:
+        """Find the first filter that serves; C{start} is the number of the first one to look at."""
+        for number, each in list(enumerate(config.filter_chain.filters))[start:]:
+            fallback = None
+            if isinstance(each.config, ProxyConfig) and each.config.falls_back:
+                fallback = self._first_filter(config, path, shared, number + 1)
+            build = self._findings.attempt(
+                f"{path}.filters[{number}]", partial(self._filter, config, each, shared, fallback)
+            )
+            if build is not None:
+                return build
+        return None
+
+    def _logs(
+        self, config: ListenerConfig, path: str, old: ListenerParts | None
+    ) -> tuple[tuple[AccessLogConfig, AccessLog], ...]:
+        """Open the access logs of a listener; those that are open stay so."""
+        world = self._world
+        known = [] if old is None else list(old.logs)
+        logs = []
+        for index, each in enumerate(config.access_logs):
+            found = next((entry for entry in known if entry[0] == each), None)
+            if found is not None:
+                known.remove(found)
+                logs.append(found)
+                continue
+            place = f"{path}.access_logs[{index}]"
+            access_log = self._findings.attempt(
+                place,
+                partial(
+                    AccessLog,
+                    each.log_path,
+                    each.log_format,
+                    world.reactor,
+                    config.name,
+                    world.dry,
+                    0 if world.worker is None else world.worker.number + 1,
+                ),
+            )
+            if access_log is not None:
+                self._findings.warnings += [
+                    self._findings.placed(place, warning) for warning in access_log.warnings
+                ]
+                self.opened.append(access_log)
+                logs.append((each, access_log))
+        return tuple(logs)
+
+    def _tally(self, listener: str) -> RequestTally | None:
+        """What counts a listener's requests, if anybody may ask."""
+        tallies = self._world.tallies
+        return tallies.setdefault(listener, RequestTally(listener)) if self._counts else None
+
+    def _filter(
+        self,
+        listener: ListenerConfig,
+        each: FilterConfig,
+        shared: _Shared,
+        fallback: BuildProtocol | None,
+    ) -> BuildProtocol | None:
+        """
+        Make what builds a listener's protocols, if the filter is one that serves.
+
+        @param fallback: what the filters after it build, where this one leaves
+            connections to them.
+        """
+        match each.config:
+            case ProxyConfig() as proxy:
+                return self._proxy(listener, proxy, shared, fallback)
+            case TcpProxyConfig() as tcp:
+                settings = TcpProxySettings(
+                    listener=listener.name,
+                    router=TcpRouter(tcp),
+                    clusters=self._world.clusters,
+                    clock=self._world.reactor,
+                    idle_timeout=session_idle(tcp.idle_timeout, listener.connection_idle_timeout),
+                    access_log=shared.access_log,
+                    tally=self._tally(listener.name),
+                )
+                return Served("tcp", TcpProxy, settings, settings)
+            case TunnelConfig() as tunnel:
+                return self._tunnel(listener.name, tunnel)
+            case _:
+                return None
+
+    def _proxy(
+        self, listener: ListenerConfig, proxy: ProxyConfig, shared: _Shared, fallback: BuildProtocol | None
+    ) -> BuildProtocol:
+        world = self._world
+        plan = ProxyPlan(
+            listener=listener.name,
+            config=proxy,
+            router=self._router(proxy.router_config_name),
+            clusters=world.clusters,
+            clock=world.reactor,
+            filters=shared.filters,
+            idle_timeout=listener.connection_idle_timeout,
+            access_log=shared.access_log,
+            random=world.random.random,
+            tally=self._tally(listener.name),
+        )
+        return build_proxy(plan, fallback)
+
+    def _tunnel(self, listener: str, config: TunnelConfig) -> BuildProtocol:
+        world = self._world
+        server = TunnelServer(
+            listener=listener,
+            config=config,
+            clusters=world.clusters,
+            clock=world.reactor,
+            find_validator=find_validator,
+            policies=names().validators,
+        )
+        server.exclusions = world.exclusions
+        if world.worker is not None and world.siblings is not None:
+            server.unix_prefix = f"{world.worker.number + 1}."
+            server.evict_elsewhere = partial(world.siblings.evict, listener)
+        return ServedTunnel(server)
+
+
+def _write_all(logs: Sequence[AccessLog]) -> Callable[[AccessRecord], None] | None:
+    if len(logs) < 2:
+        return logs[0].write if logs else None
+
+    def write_all(record: AccessRecord) -> None:
+        for each in logs:
+            each.write(record)
+
+    return write_all
