@@ -498,7 +498,7 @@ class DeadTests(SynchronousTestCase):
 
     def registry(self, tunnel: Tunnel) -> Any:
         build = tunnel.server.listeners["tunnelListener"]._build
-        return build.__self__.registry
+        return build.server.registry
 
     def test_an_agent_dials_again(self) -> None:
         tunnel = Tunnel()
