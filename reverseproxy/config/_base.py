@@ -124,7 +124,8 @@ def key_info(name: str, field_info: FieldInfo) -> KeyInfo:
 class Model(BaseModel):
     """Base of the models: frozen, and refusing attributes that no key sets."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # built as a whole at its first use, rather than once for each model that is a part of another
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     config_by_type: ClassVar[Mapping[str, type[Model]]] = {}
     """
