@@ -7,7 +7,7 @@ that nothing is checked twice here.
 
 from __future__ import annotations
 
-__all__ = ["host_of", "is_loopback", "is_unix", "join_host_port", "split_host_port"]
+__all__ = ["host_of", "is_ip", "is_loopback", "is_unix", "join_host_port", "split_host_port"]
 
 from ipaddress import IPv6Address, ip_address
 
@@ -40,6 +40,15 @@ def join_host_port(host: str, port: int) -> str:
 
 def _without_brackets(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def is_ip(text: str) -> bool:
+    """Whether this is an IP address, without a port and brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(address: str) -> bool:

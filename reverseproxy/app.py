@@ -25,6 +25,7 @@ from reverseproxy.assembly.listeners import is_tunnel
 from reverseproxy.assembly.world import World
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.directory import RUNNING
+from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import bind_all
@@ -80,6 +81,7 @@ class ReverseProxy(Service):
         self.agents: list[Agent] = []
         if worker is not None:
             world.siblings = worker.join(self.clusters)
+        world.watch = self._watch
         self._assembly = Assembly(world, config)
         self.inspector = self._inspector()
         self.admin = self._admin_server() if worker is None else None
@@ -101,7 +103,7 @@ class ReverseProxy(Service):
         """Put what was built into use."""
         if assembly.counts:
             for cluster in assembly.new_clusters:
-                cluster.on_change = partial(note_change, self.inspector.parts, cluster.name)
+                self._watch(cluster)
         assembly.commit()
         self._assembly = assembly
         self.agents[:] = [parts.agent for parts in assembly.agents.values()]
@@ -109,6 +111,11 @@ class ReverseProxy(Service):
         if self.admin is not None and self.admin.tls is not None:
             watched.append(self.admin.tls)
         self._world.reloader.watch(watched)
+
+    def _watch(self, cluster: Cluster) -> None:
+        """Keep what happens to the hosts of a cluster, if anybody may ask."""
+        if self._assembly.counts:
+            cluster.on_change = partial(note_change, self.inspector.parts, cluster.name)
 
     def _inspector(self) -> Inspector:
         """Make what answers questions about this process."""
@@ -244,6 +251,9 @@ class ReverseProxy(Service):
         await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
         if worker is not None:
             worker.stop()
+        for server in self._world.tunnels.values():
+            if server.routes is not None:
+                server.routes.stop()
         RUNNING.remove(self.clusters)
         self.clusters.close("stopping")
         self._world.reloader.stop()

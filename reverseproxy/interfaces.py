@@ -43,6 +43,7 @@ from twisted.internet.interfaces import (
 from zope.interface import Attribute, Interface
 
 from reverseproxy.addresses import host_of
+from reverseproxy.allowance import NOTHING, Allowance
 from reverseproxy.identity import CertificateSubject
 
 
@@ -115,11 +116,14 @@ class Identity:
     @ivar clusters: the clusters it may join; L{None} for every one.
     @ivar max_weight: the largest weight that its hosts may announce; a larger
         one is lowered to it.  L{None} for no bound.
+    @ivar routes: the domains and ports that it may bring, where the server takes
+        such from agents.
     """
 
     name: str
     clusters: frozenset[str] | None = None
     max_weight: int | None = None
+    routes: Allowance = NOTHING
 
 
 @dataclass(slots=True)

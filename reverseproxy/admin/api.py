@@ -207,8 +207,13 @@ class TunnelApi:
 
     async def _all_routes(self, call: Call) -> Reply:
         after, limit = _page(call)
-        items = sorted(self._routes.rules(), key=lambda item: item["place"])
+        items = sorted([*self._routes.rules(), *await self._brought()], key=lambda item: item["place"])
         return _list([item for item in items if item["place"] > after], limit, (), "place")
+
+    async def _brought(self) -> list[dict[str, Any]]:
+        """The routes that agents have brought."""
+        answers = await self._source.ask("routes", {})
+        return [item for answer in answers for item in answer.value or ()]
 
     async def _explain(self, call: Call) -> Reply:
         headers: dict[str, str] = {}
@@ -229,6 +234,7 @@ class TunnelApi:
             path,
             headers,
             call.query.get("listener", ""),
+            await self._brought(),
         )
         return _list(items, len(items) + 1, ())
 

@@ -105,6 +105,7 @@ class Inspector:
             "listeners": partial(lists.listeners, parts),
             "servers": partial(lists.servers, parts),
             "refused": partial(lists.refused, parts),
+            "routes": partial(lists.brought_routes, parts),
             "certificates": lambda arguments: parts.certificates(),
             "events": self._events,
             "agents": parts.agent_index.page,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["clusters", "hosts", "listeners", "refused", "servers"]
+__all__ = ["brought_routes", "clusters", "hosts", "listeners", "refused", "servers"]
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,23 @@ def servers(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
         ),
         arguments,
     )
+
+
+def brought_routes(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+    """The routes that agents have brought, in the form of those of the configuration."""
+    return [
+        {
+            "router": server.routes.router,
+            "virtual_host": f"agent of {claim['cluster']}",
+            "place": f"agents.{claim['cluster']}",
+            "rule": {"match": {"prefix": "/"}, "route": {"cluster_name": claim["cluster"]}},
+            "listener": listener,
+            **claim,
+        }
+        for listener, server in parts.tunnels.items()
+        if server.routes is not None
+        for claim in server.routes.describe()
+    ]
 
 
 def refused(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:

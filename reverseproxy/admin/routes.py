@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Routes"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reverseproxy.admin.redaction import redact
@@ -12,9 +12,11 @@ from reverseproxy.config.models import (
     Config,
     DirectResponseConfig,
     ListenerConfig,
+    MatchConfig,
     ProxyConfig,
     RouterConfig,
     RouterRuleConfig,
+    VirtualHostConfig,
 )
 from reverseproxy.routing import DirectResponse, RequestFacts, Router, normalize_path
 
@@ -44,7 +46,13 @@ class Routes:
                     }
 
     def explain(
-        self, method: str, host: str, target: str, headers: Mapping[str, str], listener: str = ""
+        self,
+        method: str,
+        host: str,
+        target: str,
+        headers: Mapping[str, str],
+        listener: str = "",
+        brought: Sequence[Mapping[str, Any]] = (),
     ) -> list[dict[str, Any]]:
         """
         Say of a request which rule would take it, for each listener that has a router.
@@ -52,29 +60,38 @@ class Routes:
         @param target: the path, and the query behind a question mark.
         @param headers: by lower-case names.
         @param listener: only this one.
+        @param brought: routes that agents have brought, as C{admin.lists.brought_routes} has them.
         """
         path, _, query = target.partition("?")
         facts = RequestFacts(method, normalize_path(path), query, host, headers.get)
         return [
-            {"listener": each.name, **self._explain(proxy.router_config_name, facts)}
+            {"listener": each.name, **self._explain(proxy.router_config_name, facts, brought)}
             for each in self._config.server.listeners
             if listener in ("", each.name)
             for proxy in _proxies(each)
         ]
 
-    def _explain(self, name: str, facts: RequestFacts) -> dict[str, Any]:
+    def _explain(
+        self, name: str, facts: RequestFacts, brought: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
         found = self._config.routers.get(name)
         if found is None:
             return {"router": name, "outcome": "404", "why": "there is no router of this name"}
         place, config = found
+        guests = [item for item in brought if item["router"] == name and item["domains"]]
         router = self._places.get(name)
-        if router is None:
+        if guests:
+            router = Router(_with_places(_with_guests(config, guests)))
+        elif router is None:
             router = self._places[name] = Router(_with_places(config))
         result = router.match(facts)
         if not isinstance(result, DirectResponse):
             why = router.explain(facts.host) or "the virtual host has no rule for it"
             return {"router": name, "outcome": "404", "why": why}
         i, j = map(int, result.body.split())
+        if i >= len(config.virtual_hosts):
+            item = guests[i - len(config.virtual_hosts)]
+            return {**item, "outcome": f"cluster {item['cluster']}"}
         host = config.virtual_hosts[i]
         rule = host.routers[j]
         return {
@@ -91,6 +108,16 @@ def _proxies(listener: ListenerConfig) -> Iterator[ProxyConfig]:
         for entry in chain.filters:
             if isinstance(entry.config, ProxyConfig):
                 yield entry.config
+
+
+def _with_guests(config: RouterConfig, guests: Sequence[Mapping[str, Any]]) -> RouterConfig:
+    """The router with the virtual hosts that agents have brought behind its own."""
+    rule = RouterRuleConfig(match=MatchConfig(prefix="/"))
+    hosts = tuple(
+        VirtualHostConfig(domains=tuple(f"{domain}:*" for domain in item["domains"]), routers=(rule,))
+        for item in guests
+    )
+    return config.model_copy(update={"virtual_hosts": (*config.virtual_hosts, *hosts)})
 
 
 def _with_places(config: RouterConfig) -> RouterConfig:

@@ -69,7 +69,11 @@ class Assembly:
             world, self.findings, config.routers, None if old is None else old.routers
         )
         builder = self._listener_builder = ListenerBuilder(
-            world, self.findings, self.routers.find, self.counts
+            world,
+            self.findings,
+            self.routers.find,
+            self.counts,
+            {each.name: each for each in config.cluster_manager.clusters},
         )
         before = {} if old is None else old.listeners
         self.listeners: dict[str, ListenerParts] = {
@@ -119,6 +123,10 @@ class Assembly:
     def _cluster(self, index: int, config: Any) -> ClusterParts:
         old = None if self._old is None else self._old.clusters.get(config.name)
         if old is None:
+            if config.name in self._world.clusters:
+                path = f"cluster_manager.clusters[{index}].name"
+                problem = "an agent has brought a cluster of this name: take another, or end that first"
+                self.problems.append(Problem(self.findings.file, path, problem))
             return self._cluster_builder.build(index, config)
         parts, change = self._cluster_builder.change(index, config, old)
         self._steps.append(change)
@@ -267,7 +275,9 @@ class Assembly:
                     )
             if not self.counts:
                 world.tallies.pop(name, None)
-        world.listeners.clear()
+        # Those that agents have brought stay.
+        for name in before:
+            world.listeners.pop(name, None)
         world.listeners.update((name, parts.listener) for name, parts in self.listeners.items())
         servers: dict[str, TunnelServer] = {}
         for name, parts in self.listeners.items():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 __all__ = ["ListenerBuilder", "ListenerParts", "binding_of", "is_tunnel"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from reverseproxy.addresses import is_unix
+from reverseproxy.assembly.agent_routes import build_agent_routes
 from reverseproxy.assembly.world import Findings, World
 from reverseproxy.config.models import (
     AccessLogConfig,
+    ClusterConfig,
     FilterConfig,
     ListenerConfig,
     ProxyConfig,
@@ -77,9 +79,15 @@ class ListenerBuilder:
     """Builds the listeners of one configuration, or what has changed of them."""
 
     def __init__(
-        self, world: World, findings: Findings, router: Callable[[str], Router], counts: bool
+        self,
+        world: World,
+        findings: Findings,
+        router: Callable[[str], Router],
+        counts: bool,
+        clusters: Mapping[str, ClusterConfig] | None = None,
     ) -> None:
         """
+        @param clusters: the configuration's, by name.
         @param router: finds a router by its name.
         @param counts: whether requests are to be counted.
         """
@@ -87,6 +95,7 @@ class ListenerBuilder:
         self._findings = findings
         self._router = router
         self._counts = counts
+        self._clusters = clusters or {}
         self.opened: list[AccessLog] = []
         """Access logs that were not open before."""
 
@@ -246,6 +255,10 @@ class ListenerBuilder:
             policies=names().validators,
         )
         server.exclusions = world.exclusions
+        routes = config.agent_routes
+        if routes is not None:
+            template = self._clusters.get(routes.cluster_template, ClusterConfig(name="agents"))
+            server.routes = build_agent_routes(world, routes, self._router, template, self._tally)
         if world.worker is not None and world.siblings is not None:
             server.unix_prefix = f"{world.worker.number + 1}."
             server.evict_elsewhere = partial(world.siblings.evict, listener)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import Listener
@@ -46,6 +46,7 @@ class World:
     @ivar reloader: keeps up with the files of certificates.
     @ivar limiter: decides about accepted connections.
     @ivar siblings: the other workers; L{None} without any.
+    @ivar watch: told of each cluster that comes while the process runs.
     """
 
     siblings: Siblings | None = None
@@ -64,6 +65,7 @@ class World:
         self.exclusions = Exclusions(reactor.seconds)
         self.reloader = CertificateReloader(reactor)
         self.limiter = ConnectionLimiter(reactor)
+        self.watch: Callable[[Cluster], object] = lambda cluster: None
 
     @property
     def workers(self) -> int:

@@ -311,6 +311,13 @@ def token() -> None:
     "--cluster", "clusters", multiple=True, help="A cluster that it may join; if none is said, any."
 )
 @click.option("--max-weight", type=click.IntRange(1, 128), help="The largest weight it may ask for.")
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    help="A domain that it may bring, or *.DOMAIN for all below, see agent_routes.",
+)
+@click.option("--port", "ports", multiple=True, metavar="PORT[-PORT]", help="Ports that it may bring.")
 @click.option("--another", is_flag=True, help="Beside those that it has, to change them without a gap.")
 @click.option(
     "--output", type=FILE, help="Write the token to this file, for the agent, instead of printing it."
@@ -320,6 +327,8 @@ def token_add(
     agent: str,
     clusters: tuple[str, ...],
     max_weight: int | None,
+    domains: tuple[str, ...],
+    ports: tuple[str, ...],
     another: bool,
     output: str | None,
 ) -> None:
@@ -331,7 +340,7 @@ def token_add(
     from reverseproxy.command.tokens import TokenFile, TokenProblem
 
     try:
-        secret = TokenFile(file).add(agent, clusters, max_weight, another, output)
+        secret = TokenFile(file).add(agent, clusters, max_weight, another, output, domains, ports)
     except TokenProblem as problem:
         _fail(str(problem))
     click.echo(f"a token for {agent} is good now, as {file} says", err=True)

@@ -41,12 +41,20 @@ class TokenFile:
         self._wrapped = False
 
     def add(
-        self, agent: str, clusters: Sequence[str], max_weight: int | None, another: bool, output: str | None
+        self,
+        agent: str,
+        clusters: Sequence[str],
+        max_weight: int | None,
+        another: bool,
+        output: str | None,
+        domains: Sequence[str] = (),
+        ports: Sequence[str] = (),
     ) -> str:
         """
         Make a token.
 
         @param another: beside the tokens that the agent has; else it must have none.
+        @param domains: that the agent may bring, as C{ports}.
         @param output: a file to write it to, which must not be there yet; L{None} for none.
         @return: the token.
         @raise TokenProblem: and nothing has been changed.
@@ -70,6 +78,9 @@ class TokenFile:
             entry["clusters"] = list(clusters)
         if max_weight is not None:
             entry["max_weight"] = max_weight
+        for key, values in (("domains", domains), ("ports", ports)):
+            if values:
+                entry[key] = list(values)
         if output is not None:
             write_secret(output, token)
         try:
@@ -100,7 +111,9 @@ class TokenFile:
             clusters = entry.get("clusters")
             allowed = "any cluster" if clusters is None else ", ".join(clusters) or "no cluster"
             weight = f", weight up to {entry['max_weight']}" if entry.get("max_weight") is not None else ""
-            lines.append(f"{entry['agent']}: {allowed}{weight}; fingerprints: {prints}")
+            routes = ", ".join(str(each) for key in ("domains", "ports") for each in entry.get(key) or ())
+            routes = f", may bring {routes}" if routes else ""
+            lines.append(f"{entry['agent']}: {allowed}{weight}{routes}; fingerprints: {prints}")
         return lines
 
     def revoke(self, agent: str, fingerprint: str | None) -> int:

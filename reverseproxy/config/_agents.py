@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, ValidationInfo, field_validator
 
+from reverseproxy.config._agent_routes import RouteRequestConfig
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._values import (
@@ -182,6 +183,12 @@ class TunnelAgentConfig(Model):
         "How often the service behind the hosting listener is connected to when there is no other way to "
         "know whether it can be reached, so that servers can be told. 0 means not before a request has found "
         "that it can't. It takes announce.",
+        ours=True,
+    )
+    routes: RouteRequestConfig = key(
+        RouteRequestConfig(),
+        "Domains and a port that the server is asked for, where it lets agents bring them. The cluster need "
+        "not be in the server's configuration then. It takes announce.",
         ours=True,
     )
     metadata: Mapping[str, Text] = key({}, "Labels for this agent's hosts on the server.", ours=True)

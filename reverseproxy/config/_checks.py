@@ -30,6 +30,7 @@ from reverseproxy.config._listeners import (
     TunnelConfig,
 )
 from reverseproxy.config._open_checks import check_openness
+from reverseproxy.config._route_checks import check_agent_routes
 from reverseproxy.config._routers import (
     MatchConfig,
     MirrorPolicyConfig,
@@ -140,6 +141,7 @@ class _Checker:
         if self._config.servers:
             self._all_listeners(self._config.servers[0].listeners)
             check_filters(self._config, self._tree, self._findings)
+            check_agent_routes(self._config, self._tree, self._findings, self._routers)
         self._all_clusters()
         for index, extension in enumerate(self._config.extends):
             if extension.config is not None:

@@ -36,6 +36,7 @@ from pydantic import (
     model_validator,
 )
 
+from reverseproxy.config._agent_routes import AgentRoutesConfig
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._filters import StreamFilterConfig
 from reverseproxy.config._routers import RouterConfig
@@ -528,6 +529,9 @@ class TunnelConfig(Model):
         "By how many bytes all requests and sessions of one connection together may have more than they "
         "begin with.",
         ours=True,
+    )
+    agent_routes: AgentRoutesConfig | None = key(
+        None, "Whether, and which, agents may bring routes with them. If absent, they may not.", ours=True
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "CidrConfig",
     "CircuitBreakerConfig",
     "ClusterConfig",
+    "AgentRoutesConfig",
     "ClusterManagerConfig",
     "ClusterWeightConfig",
     "Config",
@@ -66,6 +67,8 @@ __all__ = [
     "RegexRewriteConfig",
     "RetryPolicyConfig",
     "RouteActionConfig",
+    "RouteAllowanceConfig",
+    "RouteRequestConfig",
     "RouterConfig",
     "RouterRuleConfig",
     "RpcOptions",
@@ -98,6 +101,7 @@ from reverseproxy.config._admin import (
     PipeConfig,
     SocketAddressConfig,
 )
+from reverseproxy.config._agent_routes import AgentRoutesConfig, RouteAllowanceConfig, RouteRequestConfig
 from reverseproxy.config._agents import DynamicServerListConfig, ExtendConfig, TunnelAgentConfig
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._clusters import (

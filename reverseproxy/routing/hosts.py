@@ -83,6 +83,34 @@ class Domains:
             self._exact[name, port] = rules
         return f"{domain!r} occurs twice" if taken else ""
 
+    def has(self, domain: str) -> bool:
+        """Whether just this domain has been added."""
+        split = self._split(domain.lower())
+        if split is None:
+            return False
+        name, port = split
+        if name[:1] == "*":
+            return name[1:] in self._wildcard.get(port, {})
+        return (name, port) in self._exact
+
+    def remove(self, domain: str) -> None:
+        """
+        Take out a domain that has been added, other than the default one.
+
+        Whoever has a L{matcher} has to ask for it anew.
+        """
+        split = self._split(domain.lower())
+        assert split is not None
+        name, port = split
+        if name[:1] == "*":
+            suffixes = self._wildcard[port]
+            del suffixes[name[1:]]
+            self._lengths[port] = sorted({len(suffix) for suffix in suffixes}, reverse=True)
+            if not suffixes:
+                del self._wildcard[port], self._lengths[port]
+        else:
+            del self._exact[name, port]
+
     def _split(self, host: str) -> tuple[str, str] | None:
         """A host and its port, in the form that is looked up."""
         split = split_host(host)

@@ -102,6 +102,10 @@ class Router:
         self._match = compiler.table()
         self.only: RouteResult | None = compiler.only
         self._domains = compiler.domains
+        self._unconditional = compiler.unconditional
+        self._bare = config.model_copy(update={"virtual_hosts": ()})
+        self._draw = draw
+        self._added: dict[str, tuple[VirtualHostConfig, tuple[str, ...]]] = {}
         if notes.errors:
             raise ConfigError(*notes.errors)
         self.warnings: tuple[Problem, ...] = tuple(notes.warnings)
@@ -116,7 +120,15 @@ class Router:
         self._match = other._match
         self.only = other.only
         self._domains = other._domains
+        self._unconditional = other._unconditional
+        self._bare = other._bare
         self.warnings = other.warnings
+        added, self._added = self._added, {}
+        for host, _ in added.values():
+            try:
+                self.add_host(host)
+            except ValueError:
+                self._added[host.name] = host, ()  # the configuration has it now
 
     def match(self, facts: RequestFacts) -> RouteResult | None:
         """
@@ -126,6 +138,47 @@ class Router:
             cluster: answer 404.
         """
         return self._match(facts)
+
+    # while it is in use
+
+    def has_domain(self, domain: str) -> bool:
+        """Whether there is a virtual host for a domain by just this name, with no port or with any."""
+        return self._domains.has(domain) or self._domains.has(f"{domain}:*")
+
+    def add_host(self, host: VirtualHostConfig) -> None:
+        """
+        Add a virtual host to the table, which also stays in those that it takes over.
+
+        @param host: with a name that no other one has that was added.
+        @raise ValueError: if one of its domains is none, or there already.
+        @raise ConfigError: for what is wrong with its rules.
+        """
+        notes = Notes("", f"virtual host {host.name}")
+        rules = _Compiler(self._bare, notes, self._draw).virtual_host(host, "")
+        if notes.errors:
+            raise ConfigError(*notes.errors)
+        added: list[str] = []
+        for domain in host.domains:
+            problem = f"{domain!r} occurs twice" if self._domains.has(domain) else ""
+            problem = problem or self._domains.add(domain, rules)
+            if problem:
+                for each in added:
+                    self._domains.remove(each)
+                raise ValueError(problem)
+            added.append(domain)
+        self._added[host.name] = host, tuple(added)
+        self._changed()
+
+    def remove_host(self, host: VirtualHostConfig) -> None:
+        """Take out a virtual host that L{add_host} has added."""
+        _, domains = self._added.pop(host.name)
+        for domain in domains:
+            self._domains.remove(domain)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._match = self._domains.matcher()
+        self.only = None if self._domains.by_name else self._unconditional
 
     def explain(self, host: str) -> str:
         """
@@ -148,6 +201,7 @@ class _Compiler:
         self._first: dict[Matcher, Rule] = {}
         self.domains = Domains(config.ignore_host_port)
         self.only: RouteResult | None = None
+        self.unconditional: RouteResult | None = None
 
     # Virtual hosts
 
@@ -160,20 +214,21 @@ class _Compiler:
         domains = self.domains
         for i, host in enumerate(hosts):
             path = f"virtual_hosts[{i}]"
-            rules = self._virtual_host(host, path)
+            rules = self.virtual_host(host, path)
             if not host.domains:
                 notes.warn(f"{path}.domains", "is empty, so it will never match")
             for j, domain in enumerate(host.domains):
                 problem = domains.add(domain, rules)
                 if problem:
                     notes.error(f"{path}.domains[{j}]", problem)
+        test, outcome = self._first.get(domains.default or nothing, (None, DEAD_END))
+        if test is rooted and not callable(outcome) and outcome is not DEAD_END:
+            self.unconditional = outcome
         if not domains.by_name:
-            test, outcome = self._first.get(domains.default or nothing, (None, DEAD_END))
-            if test is rooted and not callable(outcome) and outcome is not DEAD_END:
-                self.only = outcome
+            self.only = self.unconditional
         return domains.matcher()
 
-    def _virtual_host(self, host: VirtualHostConfig, path: str) -> Matcher:
+    def virtual_host(self, host: VirtualHostConfig, path: str) -> Matcher:
         """The rules of one virtual host as one function."""
         levels = [Level(host, path), Level(self._config, "")]
         rules = [

@@ -11,7 +11,9 @@ The server's C{validators} hold for it one of
 
 An entry has C{agent} (a name for logs and for ownership), C{token} or C{tokens}
 (several that are good at the same time, to change them without a gap), and may
-have C{clusters} (the only ones it may join) and C{max_weight} (1 to 128).
+have C{clusters} (the only ones it may join), C{max_weight} (1 to 128), and
+C{domains} and C{ports}: what the agent may bring where the server takes routes of
+agents, such as C{*.tunnels.example.com} and C{2200-2299}.
 
 The agent's C{credential_config} holds one of C{file} (a path), C{token} (the
 token itself) and C{env} (the name of an environment variable).  Each dial looks
@@ -43,6 +45,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.allowance import Allowance
 from reverseproxy.errors import CredentialMissing
 from reverseproxy.interfaces import (
     IConnectionValidator,
@@ -140,7 +143,7 @@ def _parse_tokens(where: str, document: object) -> _Tokens:
     return _Tokens(tuple(owners), tuple(identity for _, identity in owners.values()))
 
 
-_ENTRY_KEYS = ("agent", "token", "tokens", "clusters", "max_weight")
+_ENTRY_KEYS = ("agent", "token", "tokens", "clusters", "max_weight", "domains", "ports")
 
 
 def _parse_entry(place: str, entry: object) -> tuple[Identity, list[str]]:
@@ -166,7 +169,24 @@ def _parse_entry(place: str, entry: object) -> tuple[Identity, list[str]]:
     max_weight = entry.get("max_weight")
     if max_weight is not None and (type(max_weight) is not int or not 1 <= max_weight <= 128):
         raise ValueError(f"{place}.max_weight must be an integer from 1 to 128, not {max_weight!r}")
-    return Identity(agent, clusters, max_weight), tokens
+    return Identity(agent, clusters, max_weight, _parse_routes(place, entry)), tokens
+
+
+def _parse_routes(place: str, entry: Mapping[str, Any]) -> Allowance:
+    """The domains and the ports that an agent may bring."""
+    texts: dict[str, list[str]] = {}
+    for key in ("domains", "ports"):
+        value = entry.get(key)
+        if value is not None and not isinstance(value, (list, tuple)):
+            raise ValueError(f"{place}.{key} must be a list, or absent for none")
+        # YAML has 2222 for a number.
+        texts[key] = [
+            str(each) if type(each) is int else _nonempty(f"{place}.{key}", each) for each in value or ()
+        ]
+    try:
+        return Allowance.of(texts["domains"], texts["ports"])
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 @implementer(IConnectionValidator)

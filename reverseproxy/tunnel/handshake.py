@@ -27,18 +27,23 @@ __all__ = [
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from reverseproxy.addresses import is_unix
+from reverseproxy.allowance import NOTHING, Allowance
 from reverseproxy.identity import AgentIdentity, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
 from reverseproxy.wire.mosn.extensions import MAX_RETRY_AFTER, Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status, effective_weight
+from reverseproxy.wire.mosn.route_requests import BroughtRoutes, RouteRequest
 
 MAX_HOST_NAME_LENGTH = 255
 """How many characters of an agent's C{host_name} are kept."""
 
 _QUOTE_LENGTH = 80
+
+NO_ROUTES: Final = RouteRequest()
+"""Asks for nothing."""
 
 _H = TypeVar("_H")
 
@@ -88,9 +93,11 @@ class Refusal:
 
     def response(self) -> InitResponse:
         """What to answer the agent."""
-        if not self.retry_after:
+        if not self.retry_after and not self.told:
             return InitResponse(self.status)
-        milliseconds = min(max(round(self.retry_after * 1000), 1), MAX_RETRY_AFTER)
+        milliseconds = 0
+        if self.retry_after:
+            milliseconds = min(max(round(self.retry_after * 1000), 1), MAX_RETRY_AFTER)
         return InitResponse(
             self.status, ServerAnnouncement(retry_after=milliseconds, reason=self.told).to_extra()
         )
@@ -108,6 +115,7 @@ class Accepted:
     @ivar announcement: what the agent says of itself if it is one of ours.
     @ivar policy: the credential policy that the agent had to use; empty if none was demanded.
     @ivar used_policy: the one by which its credential was judged; empty without a credential.
+    @ivar allowance: which routes its credential lets it bring.
     """
 
     cluster: str
@@ -117,6 +125,12 @@ class Accepted:
     announcement: Announcement | None
     policy: str = ""
     used_policy: str = ""
+    allowance: Allowance = NOTHING
+
+    @property
+    def request(self) -> RouteRequest:
+        """The routes that the agent asks for."""
+        return NO_ROUTES if self.announcement is None else self.announcement.routes
 
     def identify(self, info: ConnectionInfo) -> AgentIdentity:
         """
@@ -134,7 +148,12 @@ class Accepted:
             version=0 if announcement is None else announcement.version,
         )
 
-    def response(self, mux: str = "", window: int = 0) -> InitResponse:
+    def response(
+        self,
+        mux: str = "",
+        window: int = 0,
+        routes: BroughtRoutes = BroughtRoutes(),  # noqa: B008 - immutable
+    ) -> InitResponse:
         """
         What to answer the agent: nothing but MOSN's own, unless it is one of ours.
 
@@ -142,11 +161,12 @@ class Accepted:
             one of those that the agent has offered.
         @param window: with how many bytes streams begin, if not with as many as
             that way has by itself.
+        @param routes: those that it was given of its own.
         """
         extra = None
         if self.announcement is not None:
             tells = self.announcement.tells
-            extra = ServerAnnouncement(mux=mux, window=window, tells=tells).to_extra()
+            extra = ServerAnnouncement(mux=mux, window=window, tells=tells, routes=routes).to_extra()
         return InitResponse(Status.SUCCESS, extra)
 
 
@@ -227,7 +247,9 @@ class Admission:
             )
         return validator
 
-    def conclude(self, init: ConnectionInit, identity: Identity | None) -> Accepted | Refusal:
+    def conclude(
+        self, init: ConnectionInit, identity: Identity | None, brings_cluster: bool = False
+    ) -> Accepted | Refusal:
         """
         Judge an init frame, its credential having been judged.
 
@@ -236,6 +258,8 @@ class Admission:
 
         @param identity: what the validator said; L{None} too if it failed, or
             if there was none to ask.
+        @param brings_cluster: whether the agent may join a cluster that there is
+            not, as it would be made for it.
         """
         checked = self.check_policy(init)
         if isinstance(checked, Refusal):
@@ -257,7 +281,7 @@ class Admission:
             if identity.max_weight is not None:
                 weight = max(1, min(weight, identity.max_weight))
             principal = Principal.of(init.credential_policy, identity)
-        if not self._cluster_known(init.cluster_name):
+        if not brings_cluster and not self._cluster_known(init.cluster_name):
             return Refusal(Status.CLUSTER_UNKNOWN, f"there is no cluster {_quote(init.cluster_name)}")
         return Accepted(
             cluster=init.cluster_name,
@@ -267,6 +291,7 @@ class Admission:
             announcement=Announcement.from_extra(init.extra),
             policy=self.demanded_policy(init.cluster_name),
             used_policy="" if checked is None else init.credential_policy,
+            allowance=NOTHING if checked is None or identity is None else identity.routes,
         )
 
     def close_validator(self, proof: CloseProof | None, cluster: str) -> IConnectionValidator | None:

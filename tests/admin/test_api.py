@@ -121,6 +121,24 @@ class ReadingTests(AdminTestCase):
             self.assertEqual(world.ask(f"{API}/routes:explain?{query}").status, 400, query)
         self.assertEqual(items(world, "routes:explain?listener=none"), [])
 
+    def test_routes_of_agents(self) -> None:
+        """What an agent has brought stands beside the configuration's, and takes its requests."""
+        world = World()
+        claim = {
+            "router": "client_router",
+            "virtual_host": "agent of app",
+            "place": "agents.app",
+            "cluster": "app",
+            "domains": ["app.example"],
+        }
+        questions = world.proxy.inspector._questions
+        questions["routes"] = lambda arguments: [claim]
+        self.assertIn(claim, items(world, "routes"))
+        [found] = items(world, "routes:explain?host=app.example:80")
+        self.assertEqual((found["place"], found["outcome"]), ("agents.app", "cluster app"))
+        [found] = items(world, "routes:explain?host=other.example")
+        self.assertNotEqual(found["place"], "agents.app")
+
     def test_refused(self) -> None:
         world = World(tunnel_config=STATIC)
         world.agent(host_name="boss")

@@ -41,6 +41,7 @@ from reverseproxy.tunnel.agent.slot import Link, Slot, SlotCore, SlotState, make
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode_graceful_close
+from reverseproxy.wire.mosn.route_requests import BroughtRoutes, RouteRequest
 
 log = Logger(__package__)
 
@@ -128,7 +129,10 @@ class Peer:
     One address of a tunnel server.
 
     @ivar target: the address, and the name that it was found under.
+    @ivar routes: those that the server has given to us, as far as we know.
     """
+
+    routes = BroughtRoutes()
 
     def __init__(self, plan: AgentPlan, target: Target, changed: Callable[[], None]) -> None:
         self.target = target
@@ -211,6 +215,7 @@ class Peer:
                         mux=() if streams is None else streams.offer,
                         window=0 if streams is None else streams.window,
                         tells=plan.service is not None,
+                        routes=route_request(config),
                     ).to_extra()
                 return ConnectionInit(
                     cluster_name=config.cluster,
@@ -262,6 +267,22 @@ class Peer:
     def _hosted(self, link: AgentLink) -> None:
         """A link serves."""
         self._streams = link.session is not None
+        asked = bool(route_request(self._plan.config))
+        if asked and link.routes != self.routes:
+            self.routes = link.routes
+            if link.routes:
+                log.info(
+                    "agent of cluster {cluster}: {server} sends what comes for {routes}",
+                    cluster=self._plan.config.cluster,
+                    server=self.name,
+                    routes=str(link.routes),
+                )
+        if asked and not link.routes:
+            log.warn(
+                "agent of cluster {cluster}: {server} knows nothing of routes that agents ask for",
+                cluster=self._plan.config.cluster,
+                server=self.name,
+            )
 
     def _may_leave(self) -> bool:
         """Whether one more link may finish what it has begun while another one takes its place."""
@@ -396,6 +417,11 @@ class Peer:
             link.close()
 
 
+def route_request(config: TunnelAgentConfig) -> RouteRequest:
+    """What routes the configuration has the agent ask for."""
+    return RouteRequest(config.routes.domains, config.routes.subdomains, config.routes.port)
+
+
 def _too_late(result: Any, seconds: float) -> Any:
     raise ConnectionRefusedByPeer(f"it took longer than {seconds:g} s")
 
@@ -430,6 +456,11 @@ class Agent(Service):
     def serving(self) -> int:
         """How many connections serve."""
         return sum(peer.serving for peer in self._peers.values())
+
+    @property
+    def routes(self) -> dict[str, BroughtRoutes]:
+        """The routes that it was given, by server."""
+        return {peer.name: peer.routes for peer in self._peers.values() if peer.routes}
 
     @property
     def by_server(self) -> dict[str, int]:

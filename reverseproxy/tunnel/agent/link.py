@@ -36,6 +36,7 @@ from reverseproxy.tunnel.agent.slot import EndedUnused
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.mosn.extensions import ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
+from reverseproxy.wire.mosn.route_requests import BroughtRoutes
 
 log = Logger()
 
@@ -45,7 +46,8 @@ def _refusal(answer: InitResponse) -> HandshakeRefused:
     announcement = ServerAnnouncement.from_extra(answer.extra)
     if announcement is not None and announcement.retry_after:
         return HandshakePostponed(answer.status, announcement.retry_after / 1000, announcement.reason)
-    return HandshakeRefused(answer.status, answer.status.meaning)
+    told = "" if announcement is None or not announcement.reason else f": {announcement.reason}"
+    return HandshakeRefused(answer.status, f"{answer.status.meaning}{told}")
 
 
 class Side(Enum):
@@ -85,6 +87,7 @@ class AgentLink(Handover):
     @ivar gone: whether the connection is lost.
     @ivar server_announced: whether the server is one of ours, so that what it
         understands beyond MOSN may be used.
+    @ivar routes: those that the server has given to us, once it has accepted us.
     @ivar session: the connection's streams, if the server has agreed to them.
     @ivar leaving: called with this link when the server wants no more of it, but
         requests are under way; the slot is told that it is lost.
@@ -100,6 +103,7 @@ class AgentLink(Handover):
     used = False
     gone = False
     server_announced = False
+    routes = BroughtRoutes()
     session: MuxSession | None = None
     _end_seen: Side | None = None
 
@@ -215,6 +219,7 @@ class AgentLink(Handover):
         self.server_announced = announcement is not None
         mux, window = "", 0
         if announcement is not None:
+            self.routes = announcement.routes
             mux, window = announcement.mux, announcement.window
         if mux and (self._streams is None or mux not in self._streams.offer):
             self._refuse(

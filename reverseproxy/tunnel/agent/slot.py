@@ -29,7 +29,7 @@ from reverseproxy.wire.mosn.frames import Status
 
 log = Logger()
 
-_LASTING = frozenset({Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN})
+_LASTING = frozenset({Status.VALIDATOR_MISSING, Status.CLUSTER_UNKNOWN, Status.ROUTE_FORBIDDEN})
 """Refusals that only a change of a configuration ends."""
 
 

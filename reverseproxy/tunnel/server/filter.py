@@ -46,6 +46,8 @@ from reverseproxy.tunnel.handshake import (
     Requester,
     Selection,
 )
+from reverseproxy.tunnel.server.brought import NO_ROUTES, AgentRoutes
+from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.guesses import GuessGate
 from reverseproxy.tunnel.server.joins import JoinGate
@@ -53,8 +55,9 @@ from reverseproxy.tunnel.server.quotas import NOBODY, Quotas
 from reverseproxy.tunnel.server.refusals import note_refusal
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.unfinished import STRANGERS, Account, Counted
-from reverseproxy.wire.mosn.extensions import CloseProof
+from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
 from reverseproxy.wire.mosn.frames import ConnectionInit, Flag, FrameDecoder, GracefulClose, Status, encode
+from reverseproxy.wire.mosn.route_requests import BroughtRoutes
 
 log = Logger(__package__)
 
@@ -109,12 +112,14 @@ class TunnelServer:
         L{None} if there are none.
     @ivar exclusions: whom an operator keeps out.
     @ivar tally: counts joins, and keeps those that were refused.
+    @ivar routes: those that agents bring; L{None} if they may not.
     @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
         address, from those of others.
     """
 
     evict_elsewhere: Callable[[str, Sequence[str], Requester], Deferred[set[str]]] | None = None
     unix_prefix = ""
+    routes: AgentRoutes | None = None
 
     def __init__(
         self,
@@ -177,6 +182,10 @@ class TunnelServer:
         """
         if newer.config.max_joins_per_second != self.config.max_joins_per_second:
             self.gate = newer.gate
+        if self.routes is None:
+            self.routes = newer.routes
+        else:
+            self.routes.take_over(newer.routes)
         self.config = newer.config
         self.admission = newer.admission
         self.streams = newer.streams
@@ -208,6 +217,11 @@ class TunnelServer:
                     policy=policy,
                 )
         return self._others[policy]
+
+    def brings_cluster(self, init: ConnectionInit) -> bool:
+        """Say whether an agent asks for routes, so that its cluster may be made for it."""
+        announcement = Announcement.from_extra(init.extra)
+        return announcement is not None and bool(announcement.routes)
 
     def build_protocol(self, info: ConnectionInfo) -> TunnelConnection:
         """Make the protocol of one accepted connection."""
@@ -297,6 +311,7 @@ class TunnelConnection(Handover, Counted):
         self._closing: IDelayedCall | None = None
         self._held: HeldConnection[ReverseHost | MuxHost] | None = None
         self._place = NOBODY
+        self._claim: Claim | None = None
         self._publishing: IDelayedCall | None = None
         self._futile = 0
         self._began = 0.0
@@ -421,7 +436,7 @@ class TunnelConnection(Handover, Counted):
         identity = await self._validate(checked, init.credential, init.host_name, init.cluster_name)
         if self._over:
             return
-        verdict = admission.conclude(init, identity)
+        verdict = admission.conclude(init, identity, self._server.brings_cluster(init))
         if isinstance(verdict, Accepted):
             # Asked last, so that nobody who may not join takes the place of somebody who may.
             refusal = self._keep_out(verdict)
@@ -429,6 +444,8 @@ class TunnelConnection(Handover, Counted):
                 refusal = self._take_place(verdict)
             if refusal is None and not self._over:
                 refusal = await self._turn(verdict)
+            if refusal is None and not self._over:
+                refusal = self._take_routes(verdict)
             if self._over:
                 return
             verdict = refusal or verdict
@@ -486,6 +503,23 @@ class TunnelConnection(Handover, Counted):
     def _leave_place(self) -> None:
         place, self._place = self._place, NOBODY
         self._server.quotas.give_back(place)
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            assert self._server.routes is not None
+            self._server.routes.let_go(claim)
+
+    def _take_routes(self, accepted: Accepted) -> Refusal | None:
+        """Make the routes that the agent brings, unless it may not have them."""
+        routes = self._server.routes
+        if routes is None:
+            if accepted.request:
+                return Refusal(Status.ROUTE_FORBIDDEN, NO_ROUTES, told=NO_ROUTES)
+        elif routes.concerns(accepted):
+            verdict = routes.ask(accepted, self._info)
+            if isinstance(verdict, Refusal):
+                return verdict
+            self._claim = verdict
+        return None
 
     async def _turn(self, accepted: Accepted) -> Refusal | None:
         """
@@ -528,7 +562,10 @@ class TunnelConnection(Handover, Counted):
             mux = server.streams.choose(announcement.mux)
             if mux:
                 window = server.streams.agree(announcement.window)
-        self.transport.write(encode(accepted.response(mux, window)))
+        given = BroughtRoutes()
+        if self._claim is not None and server.routes is not None:
+            given = server.routes.given(self._claim)
+        self.transport.write(encode(accepted.response(mux, window, given)))
         address = self._info.remote
         if address == "unix:":
             address = (

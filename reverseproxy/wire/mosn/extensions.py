@@ -31,6 +31,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reverseproxy.wire.mosn.route_requests import BroughtRoutes, RouteRequest
+
 EXTRA_KEY = "reverseproxy"
 """The member of C{extra} that holds everything of ours."""
 
@@ -122,6 +124,7 @@ class Announcement:
         if the server agrees; 0 for what the way to carry them has by itself.
     @ivar tells: whether the agent can say which requests it has not sent on, and
         whether its service can be reached; see L{reverseproxy.wire.http.unsent}.
+    @ivar routes: what it asks for besides: domains, and a port.
     """
 
     agent: str
@@ -131,6 +134,7 @@ class Announcement:
     mux: tuple[str, ...] = ()
     window: int = 0
     tells: bool = False
+    routes: RouteRequest = field(default_factory=RouteRequest)
 
     def __post_init__(self) -> None:
         """
@@ -166,7 +170,7 @@ class Announcement:
             part["window"] = self.window
         if self.tells:
             part["tells"] = True
-        return {EXTRA_KEY: part}
+        return {EXTRA_KEY: part | self.routes.to_part()}
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any] | None) -> Announcement | None:
@@ -187,6 +191,7 @@ class Announcement:
                 mux=_mux(part.get("mux")),
                 window=_window(part.get("window")),
                 tells=part.get("tells") is True,
+                routes=RouteRequest.from_part(part),
             )
         except ValueError:
             return None
@@ -249,6 +254,8 @@ class ServerAnnouncement:
         tell.
     @ivar reason: why the server does not accept the connection, for people; no more
         than L{MAX_REASON} characters of it go out and are taken.
+    @ivar routes: what of what the agent has asked for it was given: all of it, or
+        the connection is not accepted.
     """
 
     version: int = VERSION
@@ -257,6 +264,7 @@ class ServerAnnouncement:
     window: int = 0
     tells: bool = False
     reason: str = ""
+    routes: BroughtRoutes = field(default_factory=BroughtRoutes)
 
     def __post_init__(self) -> None:
         """
@@ -285,7 +293,7 @@ class ServerAnnouncement:
             part["tells"] = True
         if self.reason:
             part["reason"] = self.reason[:MAX_REASON]
-        return {EXTRA_KEY: part}
+        return {EXTRA_KEY: part | self.routes.to_part()}
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any] | None) -> ServerAnnouncement | None:
@@ -303,6 +311,7 @@ class ServerAnnouncement:
                 part.get("window", 0),
                 part.get("tells") is True,
                 "".join(each if each.isprintable() else "?" for each in _text(part, "reason")[:MAX_REASON]),
+                BroughtRoutes.from_part(part),
             )
         except ValueError:
             return None

@@ -86,7 +86,8 @@ class Status(IntEnum):
     """
     How a tunnel server answers an init frame.
 
-    MOSN defines the members.  A peer may send other numbers: calling the class
+    MOSN defines those below 100; the others are ours, and only go to agents of ours
+    that have asked for routes.  A peer may send other numbers: calling the class
     with one gives a status of that value, unequal to all members.
     """
 
@@ -95,6 +96,8 @@ class Status(IntEnum):
     CREDENTIAL_REJECTED = 2
     VALIDATOR_MISSING = 3
     CLUSTER_UNKNOWN = 4
+    ROUTE_FORBIDDEN = 101
+    ROUTE_TAKEN = 102
 
     @classmethod
     def _missing_(cls, value: object) -> Status | None:
@@ -117,6 +120,8 @@ _STATUS_MEANINGS: dict[int, str] = {
     Status.CREDENTIAL_REJECTED: "the server rejected the credential",
     Status.VALIDATOR_MISSING: "the server has no validator for this credential policy",
     Status.CLUSTER_UNKNOWN: "the server has no cluster of this name",
+    Status.ROUTE_FORBIDDEN: "the server does not let this agent have the routes that it asks for",
+    Status.ROUTE_TAKEN: "the server has given the routes that this agent asks for to somebody else",
 }
 
 

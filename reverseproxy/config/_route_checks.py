@@ -1,0 +1,71 @@
+"""What can only be seen of routes that agents bring with the whole configuration in hand."""
+
+from __future__ import annotations
+
+__all__ = ["check_agent_routes"]
+
+from collections.abc import Container, Iterator
+
+from reverseproxy.addresses import is_ip
+from reverseproxy.config._agent_routes import AgentRoutesConfig
+from reverseproxy.config._findings import Findings
+from reverseproxy.config._listeners import FilterChainConfig, TunnelConfig
+from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._values import quote
+from reverseproxy.config.models import Config
+
+
+def check_agent_routes(config: Config, tree: Tree, findings: Findings, routers: Container[str]) -> None:
+    """
+    See whether what agents may bring can be made.
+
+    @param config: the models, without what is wrong by itself.
+    @param tree: the document.
+    @param findings: where to add what is found.
+    @param routers: the names of all routers.
+    """
+    clusters = {each.name: each for each in config.cluster_manager.clusters}
+    for place, chain, tunnel in _tunnels(config):
+        routes = tunnel.agent_routes
+        if routes is None:
+            continue
+
+        def error(key: str, message: str, place: Location = place) -> None:
+            findings.error(*tree.locate((*place, "agent_routes", *([key] if key else []))), message)
+
+        if routes.router and routes.router not in routers:
+            error("router", f"there is no router {quote(routes.router)}")
+        if not routes.router and not routes.tcp_ports:
+            error("", "agents can bring nothing: it takes router, or tcp_ports")
+        if routes.zone and not routes.router:
+            error("zone", "has no effect without router")
+        template = routes.cluster_template
+        if template and template not in clusters:
+            error("cluster_template", f"there is no cluster {quote(template)}")
+        elif template and clusters[template].hosts:
+            error(
+                "cluster_template", f"the cluster {quote(template)} has hosts, which all agents would share"
+            )
+        if not is_ip(routes.tcp_address):
+            error("tcp_address", f"{quote(routes.tcp_address)} is no IP address")
+        _check_proofs(routes, tunnel, chain, error)
+
+
+def _check_proofs(
+    routes: AgentRoutesConfig, tunnel: TunnelConfig, chain: FilterChainConfig, error: object
+) -> None:
+    assert callable(error)
+    verified = any(each.verify_client for each in chain.tls_contexts)
+    if routes.allow and not verified:
+        error("allow", "no certificate would be verified: write tls_context with verify_client and ca_cert")
+    if not verified and not (tunnel.validators or tunnel.credential_policy):
+        error("", "no agent can prove who it is: it takes validators, or a tls_context with verify_client")
+
+
+def _tunnels(config: Config) -> Iterator[tuple[Location, FilterChainConfig, TunnelConfig]]:
+    for index, listener in enumerate(config.servers[0].listeners):
+        for number, chain in enumerate(listener.filter_chains):
+            for position, entry in enumerate(chain.filters):
+                if isinstance(entry.config, TunnelConfig):
+                    place = ("servers", 0, "listeners", index, "filter_chains", number, "filters", position)
+                    yield (*place, "config"), chain, entry.config
