@@ -119,7 +119,7 @@ class ConnectionLimiter:
             return
         log.warn(
             "listener {listener}: too many connections, {count} of them from {address}: {what}; "
-            "{bound} (and {suppressed} times before)",
+            "{bound}{suppressed}",
             listener=listener,
             count=crowd.count(address),
             address=address or "Unix sockets",

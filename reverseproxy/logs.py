@@ -22,6 +22,7 @@ from __future__ import annotations
 
 __all__ = [
     "DEFAULT_LEVEL",
+    "LeftOut",
     "LogFile",
     "LogObserver",
     "Throttle",
@@ -32,6 +33,7 @@ __all__ = [
     "loss",
     "make_observer",
     "parse_level",
+    "said",
     "shorten",
 ]
 
@@ -47,7 +49,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet import error as errors
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
     ILogObserver,
@@ -170,8 +174,27 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def said(text: bytes | str) -> str:
+    """Write what a peer has said, if anything, behind something else."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return f", {text}" if text else ""
+
+
+_FAILURES: Final[Mapping[type[BaseException], str]] = {
+    errors.ConnectionAborted: "we have cut it off",
+    errors.ConnectionRefusedError: "nothing listens there (connection refused)",
+    errors.TCPTimedOutError: "no answer (the connection timed out)",
+    errors.TimeoutError: "no answer in time",
+    errors.NoRouteError: "there is no route to it",
+    errors.DNSLookupError: "its name can't be looked up",
+    CancelledError: "given up",
+}
+"""What some errors of Twisted's mean, whose own words repeat themselves."""
+
+
 def loss(reason: Failure) -> str:
-    """Say why a connection is lost, in words for an operator rather than in Twisted's."""
+    """Say why a connection is lost, or could not be made, in words for an operator, not in Twisted's."""
     error = reason.value
     args = getattr(error, "args", ())
     own = args[0] if args and isinstance(args[0], str) else ""
@@ -179,7 +202,13 @@ def loss(reason: Failure) -> str:
         return own if own not in ("", "Connection done") else "the other end closed the connection"
     if type(error) is ConnectionLost:
         return own if own not in ("", "Connection lost") else "the connection broke off"
-    return reason.getErrorMessage()
+    plain = None if error is None else _FAILURES.get(type(error))
+    if plain is not None:
+        return plain
+    number = getattr(error, "osError", None)
+    if isinstance(error, ConnectError) and isinstance(number, int):
+        return os.strerror(number)
+    return reason.getErrorMessage().rstrip(".")
 
 
 def escape(text: str) -> str:
@@ -632,6 +661,18 @@ def _text(value: object) -> str:
     return _cut(text, MAX_FIELD).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class LeftOut(int):
+    """A number of lines that were left out; in a line, a remark at its end, or nothing if it is 0."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        """Write the remark."""
+        if spec:
+            return format(int(self), spec)
+        return f" ({self:d} such {'line' if self == 1 else 'lines'} left out before)" if self else ""
+
+
 class Throttle:
     """
     Lets so many events pass and counts the rest: a token bucket.
@@ -639,11 +680,11 @@ class Throttle:
     For lines that a peer can cause as often as it likes::
 
         if self._throttle.allow():
-            log.warn("refused {peer}; {suppressed} similar lines left out",
+            log.warn("refused {peer}{suppressed}",
                      peer=peer, suppressed=self._throttle.suppressed)
 
     @ivar suppressed: after L{allow} returned true: how many times it had
-        returned false since it last returned true.
+        returned false since it last returned true; see L{LeftOut}.
     """
 
     def __init__(self, clock: IReactorTime, per_second: float, burst: int = 1) -> None:
@@ -654,7 +695,7 @@ class Throttle:
         """
         if not per_second > 0 or burst < 1:
             raise ValueError("a throttle must let something pass")
-        self.suppressed = 0
+        self.suppressed = LeftOut()
         self._clock = clock
         self._rate = per_second
         self._burst = burst
@@ -673,5 +714,5 @@ class Throttle:
             self._denied += 1
             return False
         self._tokens -= 1.0
-        self.suppressed, self._denied = self._denied, 0
+        self.suppressed, self._denied = LeftOut(self._denied), 0
         return True

@@ -10,7 +10,14 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+)
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogBeginner, Logger, LogLevel, LogPublisher
 from twisted.logger._legacy import publishToNewObserver
@@ -33,6 +40,7 @@ from reverseproxy.logs import (
     loss,
     make_observer,
     parse_level,
+    said,
 )
 
 #: 2026-07-14T12:00:00.123Z
@@ -684,10 +692,18 @@ class WordingTests(SynchronousTestCase):
             (ConnectionLost("Connection lost"), "the connection broke off"),
             (ConnectionLost(), "the connection broke off"),
             (ConnectionLost("no answer to a ping"), "no answer to a ping"),
-            (ConnectionAborted(), "Connection was aborted locally using ITCPTransport.abortConnection"),
+            (ConnectionAborted(), "we have cut it off"),
+            (ConnectionRefusedError(), "nothing listens there (connection refused)"),
+            (DNSLookupError("no results for hostname lookup"), "its name can't be looked up"),
+            (ConnectError(osError=113), "No route to host"),
+            (ConnectError(), "An error occurred while connecting"),
             (ValueError("odd"), "odd"),
         ):
-            self.assertIn(expected, loss(Failure(error)))
+            self.assertEqual(loss(Failure(error)), expected)
+
+    def test_said(self) -> None:
+        """What peers say stands behind the rest of a line, if they say anything."""
+        self.assertEqual((said(b""), said(b"go \xff"), said("away")), ("", ", go \ufffd", ", away"))
 
     def test_counted(self) -> None:
         self.assertEqual([counted(n, "host") for n in (0, 1, 2)], ["0 hosts", "1 host", "2 hosts"])

@@ -161,8 +161,7 @@ class AdminServer(Service):
         if caller.role is Role.NOBODY:
             if call.headers("authorization") and self._complaints.allow():
                 log.warn(
-                    "admin: {peer} has shown a token that is not known"
-                    " ({suppressed} such lines left out before)",
+                    "admin: {peer} has shown a token that is not known{suppressed}",
                     peer=call.info.remote,
                     suppressed=self._complaints.suppressed,
                 )

@@ -26,7 +26,7 @@ from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
 from reverseproxy.errors import Problem
 from reverseproxy.listener import BoundPort, ListenerFailed
-from reverseproxy.proxy.access_log import AccessLog
+from reverseproxy.proxy.access import AccessLog
 from reverseproxy.proxy.readiness import sole_dialects
 from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
 

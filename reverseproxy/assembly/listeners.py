@@ -23,7 +23,7 @@ from reverseproxy.config.models import (
 )
 from reverseproxy.listener import BuildProtocol, Listener
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access_log import AccessLog, AccessRecord
+from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
 from reverseproxy.proxy.served import Served

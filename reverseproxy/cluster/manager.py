@@ -31,6 +31,7 @@ from reverseproxy.cluster.balancers.subsets import Population, SubsetBalancer
 from reverseproxy.cluster.health.ejection import Ejector
 from reverseproxy.cluster.health.gateways import Gateways
 from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.health.trouble import Trouble
 from reverseproxy.cluster.health.wellness import Wellness
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
@@ -109,6 +110,7 @@ class Cluster:
         waits with.
     @ivar on_change: called with C{"join"}, C{"leave"} or C{"health"}, the host, and why.
     @ivar complaints: bounds the lines about hosts that fail requests.
+    @ivar trouble: which hosts can't be reached.
     @ivar watches_answers: whether answers are to be reported, rather than
         connects only; see L{report}.
     @ivar first_host_until: until when, in the clock's seconds, requests may wait
@@ -148,6 +150,7 @@ class Cluster:
         self._serving = False
         self._ended = ""
         self.complaints = Throttle(clock, LOG_RATE, LOG_BURST)
+        self.trouble = Trouble(config.name, clock.seconds)
         self.ejector = Ejector(self, config.outlier_detection, clock)
         self.wellness = Wellness(self, clock)
         self._install(balancer, meter)
@@ -364,7 +367,8 @@ class Cluster:
             return NoHealthyHost(f"cluster {self.name} is {self._ended}")
         if not self.hosts:
             return NoHealthyHost(f"cluster {self.name} has no host")
-        return NoHealthyHost(f"none of the {len(self.hosts)} hosts of cluster {self.name} could serve")
+        left = "none of which is left for it" if self.healthy else "none of which is healthy"
+        return NoHealthyHost(f"cluster {self.name} has {counted(len(self.hosts), 'host')}, {left}")
 
     # limits
 
@@ -436,6 +440,8 @@ class Cluster:
         if self._meter is not None:
             self._meter.note(host, outcome, seconds)
         self.ejector.note(host, outcome)
+        if outcome is Outcome.CONNECTED and self.trouble.hosts:
+            self.trouble.reached(host)
         if self.on_connect is not None and outcome in _OF_CONNECTS:
             self.on_connect(host, outcome)
 
@@ -652,6 +658,7 @@ class Cluster:
         self.ejector.forget(host)
         self.wellness.forget(host)
         self.gateways.forget(host)
+        self.trouble.forget(host)
         for task in self._tasks:
             task.left(host)
         log.info(

@@ -609,7 +609,9 @@ class AccessLogConfig(Model):
         'The file, "stdout" or "stderr"; empty means <listener>_access.log in the working directory.',
     )
     log_format: Text = key(
-        "", "The format of a line, in MOSN's syntax; empty means MOSN's default, \"json\" is ours."
+        "",
+        "The format of a line, in MOSN's syntax, or a word: text (for people), json, mosn (MOSN's default). "
+        "Empty means MOSN's default with method, path, flags, agent and route behind it.",
     )
 
 

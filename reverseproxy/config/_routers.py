@@ -376,6 +376,12 @@ class RouterRuleConfig(Model):
     Of direct_response, redirect and route, the first one given counts.
     """
 
+    name: Text = key(
+        "",
+        "A name for access logs and traces. Without one, it is that of the virtual host, with the rule's "
+        "number there, from 0, such as shop[2].",
+        ours=True,
+    )
     match: MatchConfig = key(MatchConfig(), "Which requests this rule takes.")
     route: RouteActionConfig | None = key(None, "Forward them to a cluster.")
     redirect: RedirectConfig | None = key(None, "Redirect them.")

@@ -41,7 +41,7 @@ def note_loss(complaints: Throttle, listener: str, peer: str, reason: str) -> No
     if complaints.allow():
         log.info(
             "{listener}: what is left for {peer} is dropped: {reason}; see stream_idle_timeout of the proxy"
-            " filter ({suppressed} such lines left out before)",
+            " filter{suppressed}",
             listener=listener,
             peer=peer,
             reason=reason,

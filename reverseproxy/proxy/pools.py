@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from reverseproxy.proxy.flags import Flag
 from reverseproxy.wire.http1.requests import Event, ResponseHead
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ class IExchange(Protocol):
         """Bytes of the body have been sent there."""
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = Flag.UC,
     ) -> None:
         """
         The connection is lost, and the response is not complete.
@@ -65,6 +71,7 @@ class IExchange(Protocol):
         @param code: why, if the host has said that in an error code of HTTP/2.
         @param terminated: whether it was a connection of HTTP/2, with all that
             was under way on it.
+        @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
         """
 
     def upstream_full(self, full: bool) -> None:

@@ -29,7 +29,7 @@ from reverseproxy.config.models import ProxyConfig
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, detect_http1, detect_http2
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http import (

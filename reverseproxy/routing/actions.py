@@ -95,10 +95,11 @@ def compile_action(
     @return: a result, or a function that makes one; L{DEAD_END} for nothing.
     """
     filters = _filter_options(config, levels)
+    names = (_name_of(config, virtual_host, path), virtual_host)
     if config.direct_response is not None:
-        return _direct(config.direct_response, f"{path}.direct_response", notes, filters)
+        return _direct(config.direct_response, f"{path}.direct_response", notes, filters, names)
     if config.redirect is not None:
-        return compile_redirect(config.redirect, f"{path}.redirect", notes, filters)
+        return compile_redirect(config.redirect, f"{path}.redirect", notes, filters, names)
     if config.route is None:
         notes.warn(f"{path}.route", "names no cluster, so requests that match get status 404")
         return DEAD_END
@@ -121,8 +122,15 @@ def compile_action(
         route.timeout_includes_response,
         None if route.idle_timeout is None else route.idle_timeout or inf,
         filters,
+        names[0],
     )
     return _clusters(route, base, place, draw, notes)
+
+
+def _name_of(config: RouterRuleConfig, virtual_host: str, path: str) -> str:
+    """What to call a rule in logs: its name, or its virtual host and its number there, from 0."""
+    host, _, number = path.rpartition(".routers[")
+    return config.name or f"{virtual_host or host}[{number}"
 
 
 def _filter_options(config: RouterRuleConfig, levels: Sequence[Level]) -> PerFilterConfig | None:
@@ -136,13 +144,17 @@ def _filter_options(config: RouterRuleConfig, levels: Sequence[Level]) -> PerFil
 
 
 def _direct(
-    config: DirectResponseConfig, path: str, notes: Notes, filters: PerFilterConfig | None
+    config: DirectResponseConfig,
+    path: str,
+    notes: Notes,
+    filters: PerFilterConfig | None,
+    names: tuple[str, str],
 ) -> DirectResponse:
     """The result for C{direct_response}; status 0 means 200, as in MOSN's HTTP/1."""
     status = config.status or 200
     if not 200 <= status <= 599:
         notes.error(f"{path}.status", f"{status} is not a final HTTP status")
-    return DirectResponse(status, config.body.encode("utf-8", "replace"), filters)
+    return DirectResponse(status, config.body.encode("utf-8", "replace"), filters, *names)
 
 
 # Clusters

@@ -21,9 +21,17 @@ _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 
 
 def compile_redirect(
-    config: RedirectConfig, path: str, notes: Notes, filters: PerFilterConfig | None = None
+    config: RedirectConfig,
+    path: str,
+    notes: Notes,
+    filters: PerFilterConfig | None = None,
+    names: tuple[str, str] = ("", ""),
 ) -> Action:
-    """Make the function for C{redirect}."""
+    """
+    Make the function for C{redirect}.
+
+    @param names: of the rule, and of its virtual host.
+    """
     status = config.response_code or 301
     if status not in _STATUSES:
         allowed = ", ".join(str(code) for code in sorted(_STATUSES))
@@ -31,10 +39,12 @@ def compile_redirect(
     scheme = config.scheme_redirect.lower()
     if scheme and not _SCHEME.fullmatch(scheme):
         notes.error(f"{path}.scheme_redirect", f"{scheme!r} is not a URL scheme")
-    return _redirection(status, scheme, config.host_redirect, config.path_redirect, filters)
+    return _redirection(status, scheme, config.host_redirect, config.path_redirect, (filters, *names))
 
 
-def _redirection(status: int, scheme: str, host: str, path: str, filters: PerFilterConfig | None) -> Action:
+def _redirection(
+    status: int, scheme: str, host: str, path: str, rest: tuple[PerFilterConfig | None, str, str]
+) -> Action:
     """
     Make the function that builds a redirect.
 
@@ -52,6 +62,6 @@ def _redirection(status: int, scheme: str, host: str, path: str, filters: PerFil
         location = f"{new_scheme}://{quote_host(new_host)}{quote_path(path or facts.path)}"
         if facts.query:
             location += "?" + quote_query(facts.query)
-        return Redirect(status, location, filters)
+        return Redirect(status, location, *rest)
 
     return redirect

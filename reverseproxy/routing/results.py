@@ -73,6 +73,7 @@ class ClusterRoute:
         never, L{None} for what the filter says.
     @ivar filters: the options of filters of requests that the route has; L{None}
         if they have the listener's.
+    @ivar route: the name of the rule, for logs.
     @ivar plain: whether nothing but the cluster, timeouts and C{retry} is said.
     @ivar times: what L{reverseproxy.routing.timeouts.timeouts} says if the
         request does not.
@@ -93,6 +94,7 @@ class ClusterRoute:
     timeout_to_end: bool | None = None
     idle_timeout: float | None = None
     filters: PerFilterConfig | None = None
+    route: str = field(default="", compare=False)
     plain: bool = field(init=False, compare=False, repr=False)
     times: Timeouts = field(init=False, compare=False, repr=False)
 
@@ -117,11 +119,15 @@ class DirectResponse:
     @ivar status: the HTTP status.
     @ivar body: the response body; may be empty.
     @ivar filters: see L{ClusterRoute}.
+    @ivar route: see L{ClusterRoute}.
+    @ivar virtual_host: see L{ClusterRoute}.
     """
 
     status: int
     body: bytes = b""
     filters: PerFilterConfig | None = None
+    route: str = field(default="", compare=False)
+    virtual_host: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +138,15 @@ class Redirect:
     @ivar status: 301, 302, 303, 307 or 308.
     @ivar location: the absolute URL for the Location header; printable ASCII.
     @ivar filters: see L{ClusterRoute}.
+    @ivar route: see L{ClusterRoute}.
+    @ivar virtual_host: see L{ClusterRoute}.
     """
 
     status: int
     location: str
     filters: PerFilterConfig | None = None
+    route: str = field(default="", compare=False)
+    virtual_host: str = field(default="", compare=False)
 
 
 RouteResult = ClusterRoute | DirectResponse | Redirect

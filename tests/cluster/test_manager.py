@@ -134,7 +134,7 @@ class AcquireTests(ClusterCase):
         self.assertIs(self.cluster.acquire(context), two)
         context.tried.add(two)
         error = self.assertRaises(NoHealthyHost, self.cluster.acquire, context)
-        self.assertEqual(str(error), "none of the 2 hosts of cluster edge could serve")
+        self.assertEqual(str(error), "cluster edge has 2 hosts, none of which is left for it")
 
     def test_busy_untried(self) -> None:
         """A busy host that was not tried yet is worth waiting for; a tried one is not."""

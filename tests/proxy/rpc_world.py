@@ -18,7 +18,7 @@ from reverseproxy.cluster.host import ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.rpc.client import RpcClient, RpcPool
 from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
 from reverseproxy.routing import Router

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.access_log}."""
+"""Tests for L{reverseproxy.proxy.access}."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy import logs
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import AgentIdentity, CertificateSubject
-from reverseproxy.proxy import access_log
-from reverseproxy.proxy.access_log import DEFAULT_FORMAT, AccessLog, AccessRecord
+from reverseproxy.proxy.access import AccessLog, AccessRecord
+from reverseproxy.proxy.access import log as access_log
+from reverseproxy.proxy.access.formats import MOSN_FORMAT
+from reverseproxy.proxy.flags import Flag
 
 #: 2026-07-14T12:00:00.123Z
 MOMENT = 1784030400.1234
@@ -153,24 +155,49 @@ class FormatTests(AccessLogTestCase):
     """C{log_format}."""
 
     def test_default(self) -> None:
-        """The default is MOSN's."""
+        """The default is MOSN's line, with what it lacks behind it."""
         line = (
             "2026/07/14 12:00:00.123 -  7 8 1.5ms 2.5ms 3456 12 Http1 200 250ms false 200 "
             "10.0.0.1:40000 10.0.0.1:443 10.0.0.7:50000 backend-1"
         )
-        self.assertEqual(self.line("", full_record()), line)
-        self.assertEqual(self.line(DEFAULT_FORMAT, full_record()), line)
+        for fmt in ("mosn", MOSN_FORMAT):
+            self.assertEqual(self.line(fmt, full_record()), line)
+        self.assertEqual(self.line("", full_record()), f'{line} "GET /a/b?x=1&y=2" - - -')
+        agent = AgentIdentity("edge-7", "static")
+        record = full_record(agent=agent, flags=Flag.UC, flag="lost", route="shop[2]")
+        self.assertTrue(self.line("", record).endswith(' "GET /a/b?x=1&y=2" UC token:edge-7 shop[2]'))
+
+    def test_words(self) -> None:
+        """A format for people, which says each thing once."""
+        record = full_record(agent=AgentIdentity("edge-7", "static"), route="shop[2]")
+        self.assertEqual(
+            self.line("text", record),
+            '2026-07-14T12:00:00.123Z 10.0.0.7:50000 "GET /a/b?x=1&y=2" 200 - 250ms 12 3456 token:edge-7 '
+            "backend-1 shop shop[2] -",
+        )
+        self.assertEqual(
+            self.line("text", AccessRecord("tcp", start=MOMENT, remote="10.0.0.7:5")),
+            '2026-07-14T12:00:00.123Z 10.0.0.7:5 "-" 0 - 0s 0 0 - - - - -',
+        )
 
     def test_leastKnown(self) -> None:
         """What is not known is C{-}, numbers are 0; the time is that of writing."""
         self.assertEqual(
             self.line("", AccessRecord("tcp", duration=0.123)),
-            "2026/07/14 12:00:00.000 -  - - 0s 0s 0 0 tcp 0 123ms false 0 - - - -",
+            '2026/07/14 12:00:00.000 -  - - 0s 0s 0 0 tcp 0 123ms false 0 - - - - "-" - - -',
         )
 
     def test_variables(self) -> None:
         """Every variable, under all its names."""
-        record = full_record(flag="no host")
+        record = full_record(
+            flag="no host",
+            flags=Flag.UH | Flag.URX,
+            route="shop[2]",
+            virtual_host="shop",
+            attempts=3,
+            waited=0.5,
+            dialled=0.001,
+        )
         for names, expected in [
             (["start_time"], "2026/07/14 12:00:00.123"),
             (["duration"], "250ms"),
@@ -186,7 +213,20 @@ class FormatTests(AccessLogTestCase):
             (["upstream_host"], "backend-1"),
             (["upstream_local_address"], "10.0.0.1:40000"),
             (["upstream_cluster"], "shop"),
-            (["upstream_transport_failure_reason"], "no host"),
+            (["upstream_transport_failure_reason", "reason"], "no host"),
+            (["flags"], "UH,URX"),
+            (["flags_long"], "NoHealthyUpstream,UpstreamRetryLimitExceeded"),
+            (["route_name", "route"], "shop[2]"),
+            (["virtual_host"], "shop"),
+            (["attempts"], "3"),
+            (["host_wait_duration"], "500ms"),
+            (["connect_duration"], "1ms"),
+            (["request_finished_duration"], "250ms"),
+            (["process_time_duration"], "249ms"),
+            (["time"], "2026-07-14T12:00:00.123Z"),
+            (["request"], "GET /a/b?x=1&y=2"),
+            (["Http2_cookie_a", "Http2_request_path"], "-"),
+            (["Http1_request_arg_y"], "2"),
             (["connection_id"], "7"),
             (["upstream_connection_id"], "8"),
             (["trace_id"], "-"),
@@ -220,6 +260,26 @@ class FormatTests(AccessLogTestCase):
             for name in names:
                 self.assertEqual(self.line(f"[%{name}%]", record), f"[{expected}]", name)
                 self.assertEqual(self.log(f"%{name}%").warnings, ())
+
+    def test_protocols(self) -> None:
+        """What belongs to one protocol has a value for that one only; RPC has services."""
+        record = full_record(protocol="Http2", request_headers={"cookie": "a=1; b=2"}.get)
+        self.assertEqual(
+            self.line("%Http2_cookie_b% %Http1_cookie_b% %Http2_request_arg_x%", record),
+            "2 - 1",
+        )
+        record = AccessRecord("bolt", service="shop.Orders", rpc_method="find")
+        self.assertEqual(self.line("%request%", record), "shop.Orders.find")
+        self.assertEqual(self.line("%request%", AccessRecord("bolt", service="shop.Orders")), "shop.Orders")
+
+    def test_trace(self) -> None:
+        """The trace that we have made spans for, or else that which the request claims to be of."""
+        theirs = "4bf92f3577b34da6a3ce929d0e0e4736"
+        headers = {"traceparent": f"00-{theirs}-00f067aa0ba902b7-01"}.get
+        self.assertEqual(self.line("%trace_id%", full_record(request_headers=headers)), theirs)
+        record = full_record(request_headers=headers, trace_id="a" * 32)
+        self.assertEqual(self.line("%trace_id%", record), "a" * 32)
+        self.assertEqual(json.loads(self.line("json", record))["trace_id"], "a" * 32)
 
     def test_noHeaders(self) -> None:
         """A session without headers has none."""
@@ -371,7 +431,17 @@ class JsonTests(AccessLogTestCase):
     def test_full(self) -> None:
         """All that is known is there."""
         self.assertEqual(
-            self.object(full_record(flag="timeout")),
+            self.object(
+                full_record(
+                    flag="timeout",
+                    flags=Flag.UT,
+                    route="shop[2]",
+                    virtual_host="shop",
+                    attempts=2,
+                    waited=0.5,
+                    dialled=0.25,
+                )
+            ),
             {
                 "time": "2026-07-14T12:00:00.123Z",
                 "listener": "ingress",
@@ -393,6 +463,12 @@ class JsonTests(AccessLogTestCase):
                 "upstream_host": "backend-1",
                 "upstream_local": "10.0.0.1:40000",
                 "flag": "timeout",
+                "flags": "UT",
+                "route": "shop[2]",
+                "virtual_host": "shop",
+                "attempts": 2,
+                "host_wait": 0.5,
+                "connect": 0.25,
                 "connection_id": 7,
                 "upstream_connection_id": 8,
                 "user_agent": "curl/8",

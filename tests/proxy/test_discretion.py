@@ -7,9 +7,12 @@ from typing import Any
 
 from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.http.discretion import LOG_BURST, Discretion, is_inside
+from reverseproxy.proxy.failures import LOG_BURST, Failed
+from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.http.discretion import Discretion, is_inside
 from reverseproxy.wire.rpc.bolt import encode_request
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
 from tests.proxy.http2_memory import Http2World
@@ -31,6 +34,9 @@ ROUTES: list[dict[str, Any]] = [
 ]
 
 
+FAILED = Failed("GET /a", "1.2.3.4:5", 502, "secret", Flag.UF)
+
+
 def body(answer: bytes) -> tuple[int, bytes]:
     head, _, text = answer.partition(b"\r\n\r\n")
     return int(head[9:12]), text
@@ -47,15 +53,39 @@ class TextTests(SynchronousTestCase):
         discretion = Discretion("l", Clock(), lambda: 0.5, False)
         with capture() as events:
             for _ in range(LOG_BURST + 50):
-                self.assertEqual(discretion.text(502, "secret", "1.2.3.4:5"), "bad gateway (error 80000000)")
+                self.assertEqual(discretion.text(FAILED), "bad gateway (error 80000000)")
             self.assertEqual(events.text().count("secret"), LOG_BURST)
 
     def test_what_requests_call_themselves(self) -> None:
         discretion = Discretion("l", Clock(), lambda: 0.5, False)
         with capture() as events:
-            discretion.text(502, "secret", "1.2.3.4:5", "abc\n" + "x" * 500)
-            self.assertIn("(X-Request-Id 'abc\\nxxx", events.text())
-            self.assertLess(len(events.text()), 300)
+            discretion.text(FAILED._replace(request_id="abc" + "x" * 500))
+            self.assertIn("request id abcxxx", events.text())
+            self.assertLess(len(events.text()), 500)
+
+    def test_the_line(self) -> None:
+        """It says what an operator needs, once."""
+        with capture() as events:
+            failed = FAILED._replace(cluster="c", host="10.1.0.0:80", request_id="r-1", trace_id="ab")
+            Discretion("l", Clock(), lambda: 0.5, False).text(failed)
+            self.assertEqual(
+                events.text(),
+                "l: GET /a of 1.2.3.4:5 gets 502: secret; see whether the service runs, and whether its "
+                "address in the configuration is right (cluster c, host 10.1.0.0:80, error 80000000, request "
+                "id r-1, trace ab)",
+            )
+        [event] = events
+        self.assertEqual((event["log_level"], event["flags"]), (LogLevel.warn, "UF"))
+
+    def test_what_a_client_is_told_is_in_the_log_as_well(self) -> None:
+        with capture() as events:
+            self.assertEqual(Discretion("l", Clock(), lambda: 0.5, True).text(FAILED), "secret")
+            self.assertIn("GET /a of 1.2.3.4:5 gets 502: secret; ", events.text())
+
+    def test_its_own_mistakes_are_not(self) -> None:
+        with capture() as events:
+            text = Discretion("l", Clock(), lambda: 0.5, False).text(FAILED._replace(status=400))
+        self.assertEqual((text, events), ("secret", []))
 
 
 class AnswerTests(SynchronousTestCase):
@@ -82,7 +112,7 @@ class AnswerTests(SynchronousTestCase):
             found, line = self.check(world, (b"X-Request-Id: abc",), target)
             self.assertEqual(found, status)
             self.assertIn(reason, line)
-            self.assertIn("X-Request-Id 'abc'", line)
+            self.assertIn("request id abc)", line)
             self.assertIn("10.9.9.9:1234", line)
             [record] = world.records
             self.assertIn(reason, record.flag)
@@ -95,7 +125,7 @@ class AnswerTests(SynchronousTestCase):
             endpoint.answer = ConnectError()
         status, line = self.check(world)
         self.assertEqual(status, 502)
-        self.assertIn("the 3 hosts of cluster c", line)
+        self.assertIn("cluster c has 3 hosts", line)
 
     def test_hosts_that_misbehave(self) -> None:
         for answer in (b"nonsense\r\n\r\n", b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"):

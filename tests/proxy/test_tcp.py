@@ -35,7 +35,7 @@ from reverseproxy.config.models import (
 )
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
-from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from tests import most
@@ -183,6 +183,11 @@ class World:
         self.clock.pump([seconds, 0, 0, 0])
 
 
+GONE = "the client has gone before there was a host for it"
+CLIENT_BROKE = "the client's connection was lost: the connection broke off"
+HOST_BROKE = "the host's connection was lost: the connection broke off"
+
+
 class TcpTestCase(SynchronousTestCase):
     def assert_over(self, world: World, *flags: str) -> None:
         """
@@ -216,7 +221,9 @@ class SessionTests(TcpTestCase):
         self.assertEqual(bytes(client.written), b"the answer")
         world.turn(2.5)
         self.assertEqual(world.records, [])
-        client.reset()
+        client.end()
+        world.turn()
+        world.backend.end()
         self.assert_over(world, "")
         [record] = world.records
         self.assertEqual((record.bytes_received, record.bytes_sent), (8, 10))
@@ -294,7 +301,7 @@ class SessionTests(TcpTestCase):
         world.backend.reset()
         world.turn()
         self.assertEqual(bytes(client.written), b"bye")
-        self.assert_over(world, "")
+        self.assert_over(world, HOST_BROKE)
 
     def test_a_client_that_does_not_read_the_end(self) -> None:
         world = World()
@@ -311,9 +318,7 @@ class SessionTests(TcpTestCase):
         for _ in range(21):
             world.turn(LINGER)
         self.assertTrue(client.aborted)
-        self.assert_over(
-            world, "10.9.9.9:1234 closes too slowly: it has taken nothing of the last 1 bytes for 300 s"
-        )
+        self.assert_over(world, HOST_BROKE)
 
     def test_a_slow_reader_holds_the_sender_back(self) -> None:
         world = World()
@@ -335,7 +340,7 @@ class FindingTests(TcpTestCase):
         """The last client is closed, for a reason that is logged and recorded."""
         self.assertTrue(world.clients[-1].disconnecting)
         _, _, said = self.events.text().rpartition("session of 10.9.9.9:1234 closed: ")
-        self.assertEqual(said, f"{reason} (0 such lines left out before)")
+        self.assertEqual(said.partition("; ")[0], reason)
         self.assert_over(world, reason)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -406,7 +411,7 @@ class FindingTests(TcpTestCase):
         world.client()
         world.client().reset()
         self.assertEqual(world.cluster.waiting, 0)
-        self.assertEqual(world.records[0].flag, "")
+        self.assertEqual(world.records[0].flag, GONE)
         world.clients[0].reset()
         world.turn(LINGER)
         world.agent()
@@ -421,7 +426,7 @@ class FindingTests(TcpTestCase):
         self.assertEqual(world.cluster.active, 1)
         client.reset()
         self.assertTrue(world.dials[0].cancelled)
-        self.assert_over(world, "")
+        self.assert_over(world, GONE)
 
     def test_a_client_that_leaves_while_its_host_is_dialled_in_vain(self) -> None:
         world = World()
@@ -432,7 +437,7 @@ class FindingTests(TcpTestCase):
         world.dials[0].fail(Refused())
         self.assertEqual(len(world.dials), 1)
         client.reset()
-        self.assert_over(world, "")
+        self.assert_over(world, GONE)
 
     def test_a_dial_that_succeeds_though_it_was_cancelled(self) -> None:
         world = World(hosts=0)
@@ -452,7 +457,7 @@ class FindingTests(TcpTestCase):
         client.reset()
         world.turn()
         self.assertTrue(made[0].lost)
-        self.assert_over(world, "")
+        self.assert_over(world, GONE)
 
     def test_a_connection_that_is_lost_before_it_is_handed_over(self) -> None:
         world = World(hosts=0)
@@ -490,32 +495,40 @@ class AttemptTests(TcpTestCase):
         [first] = world.dials
         with capture() as events:
             first.fail(Refused())
-        self.assertIn("front: cluster c host 10.1.0.", events.text())
-        self.assertIn("failed: Connection was refused", events.text())
+        self.assertRegex(events.text(), r"cluster c: host 10\.1\.0\..:80 can't be reached: nothing listens")
         [second] = [dial for dial in world.dials if dial is not first]
         wire = second.succeed()
         self.assertEqual(bytes(wire.written), b"hello")
         self.assertEqual(world.cluster.active, 1)
         client.reset()
-        self.assert_over(world, "")
+        self.assert_over(world, CLIENT_BROKE)
 
     def test_a_single_host_is_tried_once(self) -> None:
         world = self.failing(1)
         world.client()
         self.assertEqual(self.tried(world), [1])
-        self.assert_over(world, "no host of cluster c could be reached")
+        self.refused(world)
 
     def test_no_host_is_tried_twice(self) -> None:
         world = self.failing(2)
         world.client()
         self.assertEqual(self.tried(world), [1, 1])
-        self.assert_over(world, "no host of cluster c could be reached")
+        self.refused(world)
 
     def test_three_hosts_at_the_most(self) -> None:
         world = self.failing(5)
         world.client()
         self.assertEqual(sum(self.tried(world)), 3)
-        self.assert_over(world, "no host of cluster c could be reached")
+        self.refused(world)
+
+    def refused(self, world: World) -> None:
+        """The only session was given up, as the last host could not be reached."""
+        world.turn()
+        [record] = world.records
+        self.assertRegex(
+            record.flag, r"^host 10\.1\.0\..:80 of cluster c can't be reached: nothing listens there"
+        )
+        self.assert_over(world, record.flag)
 
     def test_hosts_that_leave_as_they_fail(self) -> None:
         # As those do that agents have brought.
@@ -548,7 +561,7 @@ class AttemptTests(TcpTestCase):
         self.assertEqual(world.cluster.waiting, 0)
         agent.reset()
         world.turn(10)  # the cluster's timer for those who wait
-        self.assert_over(world, "", "")
+        self.assert_over(world, GONE, HOST_BROKE)
 
 
 class ReverseTests(TcpTestCase):
@@ -577,7 +590,7 @@ class ReverseTests(TcpTestCase):
         agent.reset()
         world.turn()
         self.assertTrue(client.lost)
-        self.assert_over(world, "")
+        self.assert_over(world, HOST_BROKE)
 
     def test_the_agent_s_side(self) -> None:
         # The backend is dialled as soon as the tunnel has the connection, before there is any client.
@@ -596,7 +609,7 @@ class ReverseTests(TcpTestCase):
         world.turn()
         self.assertFalse(link.disconnecting)
         link.reset()
-        self.assert_over(world, "")
+        self.assert_over(world, CLIENT_BROKE)
 
     def test_a_client_s_session_is_always_busy(self) -> None:
         world = World()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy.flags import NO_FLAGS
 from reverseproxy.routing import RequestFacts, Router, RouteResult
 
 
@@ -26,11 +27,13 @@ class Refusal:
     @ivar status: in terms of HTTP.
     @ivar flag: why, for the access log.
     @ivar body: for protocols whose answers have one.
+    @ivar flags: why, as codes; see L{reverseproxy.proxy.flags}.
     """
 
     status: int
     flag: str
     body: bytes = b""
+    flags: int = NO_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class FilteredRequest:
     @ivar removed: headers that are not sent on, in lower case.
     @ivar limit: how large its body may be.
     @ivar copies: how many copies go to each mirror.
+    @ivar flags: what was done to it on the way, as codes.
     """
 
     facts: RequestFacts
@@ -76,6 +80,7 @@ class FilteredRequest:
     removed: set[str] = field(default_factory=set)
     limit: BodyLimit | None = None
     copies: int = 1
+    flags: int = NO_FLAGS
 
 
 class RequestFilter(Protocol):

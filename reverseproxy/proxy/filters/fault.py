@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from reverseproxy.config.models import FaultConfig
 from reverseproxy.proxy.filters.chain import FilteredRequest, Refusal, Step
+from reverseproxy.proxy.flags import Flag
 from reverseproxy.routing import ClusterRoute, RequestFacts, header_test
 
 Draw = Callable[[], float]
@@ -51,9 +52,10 @@ class Fault:
             return
         delay, abort = plan.config.delay, plan.config.abort
         if delay.fixed_delay and self._hits(delay.percentage):
+            request.flags |= Flag.DI
             yield delay.fixed_delay
         if self._hits(abort.percentage):
-            yield Refusal(abort.status, "fault injected", b"fault injected\n")
+            yield Refusal(abort.status, "fault injected", b"fault injected\n", Flag.FI)
 
     def _plan_of(self, config: FaultConfig) -> _Plan:
         """The options of a route; there are as many as the configuration has."""

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from reverseproxy.config.models import FlowControlConfig
 from reverseproxy.proxy.filters.chain import FilteredRequest, Refusal, Step
 from reverseproxy.proxy.filters.flow_rules import BLOCKED, FlowRule, Window
+from reverseproxy.proxy.flags import Flag
 
 _MEMORY_ADAPTIVE = 2
 
@@ -46,7 +47,7 @@ class FlowControl:
             self._windows.setdefault(resource, []).append(window)
         action = config.action
         self._refusal = Refusal(
-            action.status, "refused by flow control", action.body.encode("utf-8", "replace")
+            action.status, "refused by flow control", action.body.encode("utf-8", "replace"), Flag.RL
         )
 
     def apply(self, request: FilteredRequest) -> Iterator[Step]:

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.manager import SPARED_WAIT
 from reverseproxy.errors import NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import PickContext
+from reverseproxy.logs import loss
+from reverseproxy.proxy.flags import Flag, flag_of
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 from reverseproxy.wire.http.unsent import Unsent
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.pools import IUpstreamPool
 
-log = Logger()
-
-
 MOST_FORGIVEN: Final = 16
 """Attempts of a request that don't count, at the most."""
+
+
+_NEVER: Final = -1.0
 
 
 class Phase(IntEnum):
@@ -71,6 +72,10 @@ class Attempts:
     @ivar cluster: the cluster of the route.
     @ivar host: the last host that was picked, for logs.
     @ivar retry: when to try again.
+    @ivar flags: why there is no complete answer of a host; see
+        L{reverseproxy.proxy.flags}.
+    @ivar waited: seconds in which it has waited for a host.
+    @ivar dialled: seconds in which connections were made for it.
     """
 
     __slots__ = (
@@ -84,10 +89,15 @@ class Attempts:
         "_pending",
         "_phase",
         "_retrying",
+        "_since",
+        "_trouble",
         "cluster",
+        "dialled",
+        "flags",
         "host",
         "protocol",
         "retry",
+        "waited",
     )
 
     cluster: Cluster | None
@@ -102,21 +112,33 @@ class Attempts:
     _fresh: bool  # an idle connection will not do
     _pause: IDelayedCall | None  # between two attempts
     _retrying: bool  # this attempt counts as a retry of the cluster
+    _since: float  # when it began to wait, for a host or for a connection
+    _trouble: (
+        tuple[str, int] | None
+    )  # what the last attempt failed by, before anything was sent; and its flags
 
     def __init__(self, clock: IReactorTime, protocol: str) -> None:
         # One after the other, and not with their types: this runs for every request.
         self.protocol = protocol
         self._clock = clock
         self._phase = NEW
-        self._attempts = self._forgiven = 0
-        self.cluster = self.host = self._lease = self._pending = self._context = self._pause = None
+        self._attempts = self._forgiven = self.flags = 0
+        self.waited = self.dialled = 0.0
+        self._since = _NEVER
+        self.cluster = self.host = self._lease = self._pending = self._context = self._pause = (
+            self._trouble
+        ) = None
         self._fresh = self._retrying = False
         self.retry = DEFAULT_RETRY
 
     # what a subclass does
 
-    def fail(self, status: int, reason: str) -> None:
-        """Answer with an error: no host could be had, for this reason."""
+    def fail(self, status: int, reason: str, flags: int) -> None:
+        """
+        Answer with an error: no host could be had, for this reason.
+
+        @param flags: the same as codes.
+        """
         raise NotImplementedError
 
     def _send(self, client: Any) -> None:
@@ -132,29 +154,20 @@ class Attempts:
 
     # what a subclass uses
 
-    def _note_lateness(self, settings: Any, peer: str, reason: str, key: str, level: Any) -> None:
-        """
-        Log that a time is over.
+    @property
+    def attempts(self) -> int:
+        """How many hosts were taken, one after the other, or waited for."""
+        return self._attempts + self._forgiven
 
-        @param settings: of the C{proxy} filter.
-        @param peer: the client's address.
-        @param key: what to change in the configuration.
-        @param level: one of L{LogLevel}.
-        """
-        complaints = settings.complaints
-        if complaints.allow():
-            log.emit(
-                level,
-                "{listener}: a request of {peer} to cluster {cluster}, host {host}: {reason}; see {key}"
-                " ({suppressed} such lines left out before)",
-                listener=settings.listener,
-                peer=peer,
-                cluster="" if self.cluster is None else self.cluster.name,
-                host="none" if self.host is None else self.host.address,
-                reason=reason,
-                key=key,
-                suppressed=complaints.suppressed,
-            )
+    def _stop_waiting(self) -> None:
+        """Note how long it has waited, for a host or for a connection to the one that it has."""
+        since, self._since = self._since, _NEVER
+        if since != _NEVER:
+            seconds = self._clock.seconds() - since
+            if self._lease is None:
+                self.waited += seconds
+            else:
+                self.dialled += seconds
 
     def _acquire(self) -> None:
         """Take a host, now or when one has become free."""
@@ -172,8 +185,9 @@ class Attempts:
             if self._lift(error):
                 self._acquire()
             else:
-                self.fail(error.status, str(error))
+                self._no_host(error.status, error)
             return
+        self._since = self._clock.seconds()
         timeout = cluster.config.connect_timeout
         if self._context is not None and self._context.spared:
             timeout = min(timeout, SPARED_WAIT)
@@ -279,9 +293,13 @@ class Attempts:
         cluster = self.cluster
         assert cluster is not None
         if not should_retry(self.retry, self._attempts, outcome, unsent, idempotent):
+            if should_retry(self.retry, 0, outcome, unsent, idempotent):
+                self.flags |= Flag.URX
             return False
         if not self._retrying:
             self._retrying = cluster.try_retry()
+            if not self._retrying:
+                self.flags |= Flag.UO
         return self._retrying
 
     def _next_attempt(self, at_once: bool) -> None:
@@ -313,12 +331,15 @@ class Attempts:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
+        if self._since != _NEVER:
+            self._stop_waiting()
         self._release()
 
     # on the way
 
     def _acquired(self, host: Host) -> None:
         self._pending = None
+        self._stop_waiting()
         if self._phase == WAITING and self._suits(host):
             self._connect(host)
         elif self._phase == WAITING:
@@ -330,11 +351,20 @@ class Attempts:
 
     def _not_acquired(self, reason: Failure) -> None:
         self._pending = None
+        self._stop_waiting()
         error = reason.value
         if self._phase == WAITING and self._lift(error):
             self._acquire()
         elif self._phase == WAITING:
-            self.fail(error.status if isinstance(error, PickFailed) else 502, str(error))
+            self._no_host(error.status if isinstance(error, PickFailed) else 502, error)
+
+    def _no_host(self, status: int, error: BaseException | None) -> None:
+        """Give up: no host, or no other one, can be had."""
+        reason, flags = str(error), flag_of(error)
+        if self._trouble is not None:
+            reason = f"{self._trouble[0]}, and {reason}"
+            flags |= self._trouble[1]
+        self.fail(status, reason, flags)
 
     def _connect(self, host: Host) -> None:
         self._lease = self.host = host
@@ -348,15 +378,17 @@ class Attempts:
         pending = self._pending = pool.connect()
         pending.addCallbacks(self._connected, self._not_connected)
         if self._pending is not None:
+            self._since = self._clock.seconds()
             self._connecting()
 
     def _connected(self, client: Any) -> None:
         self._pending = None
+        self._stop_waiting()
         if self._phase != WAITING:
             client.finish(True)  # cancelled meanwhile; another request will be glad of it
             self._release()
         elif client.closed:
-            self._try_another("the connection was lost at once")
+            self._try_another("the connection was lost at once", Flag.UF)
         else:
             assert self.cluster is not None
             assert self.host is not None
@@ -365,28 +397,27 @@ class Attempts:
 
     def _not_connected(self, reason: Failure) -> None:
         self._pending = None
+        self._stop_waiting()
         if self._phase == WAITING and isinstance(reason.value, QueueFull):
             self._release()
-            self.fail(reason.value.status, str(reason.value))
+            self.fail(reason.value.status, str(reason.value), Flag.UO)
         elif self._phase == WAITING:
-            self._try_another(reason.getErrorMessage())
+            self._try_another(loss(reason), Flag.UF | flag_of(reason.value))
         else:
             self._release()
 
-    def _try_another(self, reason: str) -> None:
-        """The host could not be reached; nothing has been sent."""
+    def _try_another(self, reason: str, flags: int) -> None:
+        """
+        The host could not be reached; nothing has been sent.
+
+        @param flags: the reason as codes.
+        """
         host, cluster = self.host, self.cluster
         assert host is not None
         assert cluster is not None
-        if cluster.complaints.allow():
-            log.warn(
-                "cluster {cluster}: host {host} can't be reached: {reason}"
-                " ({suppressed} such lines left out before)",
-                cluster=cluster.name,
-                host=host.address,
-                reason=reason,
-                suppressed=cluster.complaints.suppressed,
-            )
+        problem = f"host {host.address} can't be reached: {reason}"
+        self._trouble = problem, flags
+        cluster.trouble.unreachable(host, reason)
         cluster.report(host, Outcome.UNREACHABLE)
         self._shun(host)
         if host.returns:
@@ -395,4 +426,4 @@ class Attempts:
             self._next_attempt(True)
         else:
             self._release()
-            self.fail(502, f"{self._attempts} hosts of cluster {cluster.name} could not be reached")
+            self.fail(502, problem, flags)

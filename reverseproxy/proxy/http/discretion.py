@@ -16,17 +16,8 @@ from http import HTTPStatus
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
-from reverseproxy.logs import Throttle
-
-log = Logger()
-
-LOG_RATE: Final = 5.0
-"""Lines about errors in answers of one listener, in each second."""
-
-LOG_BURST: Final = 50
-"""How many of them may come at once."""
+from reverseproxy.proxy.failures import Failed, FailureLog
 
 _OWN: Final = frozenset({501, 505})
 """Statuses of 500 and above that are about the request."""
@@ -47,33 +38,17 @@ class Discretion:
         @param random: numbers from 0 to 1, less than 1, that the numbers of errors are made of.
         @param details: whether clients are told everything.
         """
-        self._listener = listener
         self._random = random
         self._details = details
-        self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
+        self.failures = FailureLog(listener, clock)
 
-    def text(self, status: int, reason: str, peer: str, request_id: str | None = None) -> str:
-        """
-        Say what to tell a client, and log what it is not told.
-
-        @param reason: a sentence for people.
-        @param peer: the client's address.
-        @param request_id: what the request calls itself (C{X-Request-Id}), if it does.
-        """
-        if self._details or not is_inside(status):
-            return reason
+    def text(self, failed: Failed) -> str:
+        """Say what to tell a client of a request that failed on our side, and log what it is not told."""
+        if not is_inside(failed.status):
+            return failed.reason
+        if self._details:
+            self.failures.note(failed)
+            return failed.reason
         number = f"{int(self._random() * 2**32):08x}"
-        throttle = self._throttle
-        if throttle.allow():
-            log.info(
-                "{listener}: error {number}: a request of {peer}{own} gets {status}: {reason}"
-                " ({suppressed} such lines left out before)",
-                listener=self._listener,
-                number=number,
-                peer=peer,
-                own="" if request_id is None else f" (X-Request-Id {request_id[:80]!a})",
-                status=status,
-                reason=reason,
-                suppressed=throttle.suppressed,
-            )
-        return f"{HTTPStatus(status).phrase.lower()} (error {number})"
+        self.failures.note(failed._replace(number=number))
+        return f"{HTTPStatus(failed.status).phrase.lower()} (error {number})"

@@ -31,9 +31,11 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IGate, PickContext
-from reverseproxy.logs import format_time
-from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.logs import format_time, loss
+from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
+from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags
 from reverseproxy.proxy.http.attempts import Attempts, Phase
 from reverseproxy.proxy.http.deadlines import LOOKS, Clock, Limits, Stage, State, Watch
 from reverseproxy.proxy.http.discretion import is_inside
@@ -241,6 +243,7 @@ class Exchange(Attempts):
     @ivar unsent: that the request was sent to no host, and why, if so; a server of
         ours is told.
     @ivar reset_code: what error code of HTTP/2 the host broke the response off with.
+    @ivar message: of a response that was broken off: what the client may be told of the reason.
     @ivar failure: the status that would have been the answer, had none begun;
         L{STALLED} if it is the client that has not taken it.
     """
@@ -260,6 +263,7 @@ class Exchange(Attempts):
         "_passage",
         "_response_head",
         "_route",
+        "_rule",
         "_sent",
         "_sent_at",
         "_timeout",
@@ -270,6 +274,7 @@ class Exchange(Attempts):
         "failure",
         "flag",
         "head",
+        "message",
         "received",
         "request_complete",
         "request_sent_at",
@@ -289,6 +294,7 @@ class Exchange(Attempts):
     _sent: list[Event] | None  # behind the head, to be sent again; None: too much to be kept
     _client: IUpstream | None
     _route: ClusterRoute | None
+    _rule: RouteResult | None  # the same, or what answers without a host
     _facts: RequestFacts | None  # kept where the response is to be changed
     _outgoing: RequestHead  # the request as it goes on
     _mirrors: Sequence[Mirrored]
@@ -316,7 +322,7 @@ class Exchange(Attempts):
         self._sent = []
         self._mirrors = ()
         self.request_complete = self._answered = self._full = self._doubtful = False
-        self.unsent = self.request_sent_at = self.response_at = self._client = self._route = None
+        self.unsent = self.request_sent_at = self.response_at = self._client = self._route = self._rule = None
         self._facts = self._try_timer = self._response_head = self._passage = self._watch = None
         self._asks = None
 
@@ -352,7 +358,7 @@ class Exchange(Attempts):
             return
         limit = self._downstream.max_request_body_size
         if limit and self.received > limit:
-            self.fail(413, f"request body larger than {limit} bytes")
+            self.fail(413, f"request body larger than {limit} bytes", Flag.DPE)
             return
         if self._passage is not None and self._is_too_large(self._passage):
             return
@@ -418,14 +424,14 @@ class Exchange(Attempts):
         head = self.head
         limit = downstream.max_request_body_size
         if limit and head.length > limit:
-            self.fail(413, f"request body larger than {limit} bytes")
+            self.fail(413, f"request body larger than {limit} bytes", Flag.DPE)
             return
         if head.dropped:
             self._note_dropped(head.dropped)
         gate = downstream.gate
         if gate is not None and gate.misdirects(head.host, settings.sni_check == "always"):
             REFUSED["misdirected"] += 1
-            self.fail(421, "the TLS handshake of this connection was for another host")
+            self.fail(421, "the TLS handshake of this connection was for another host", Flag.DPE)
             return
         router = settings.router
         if settings.filters is not None:
@@ -453,7 +459,7 @@ class Exchange(Attempts):
                 fields = "X-Forwarded-... or similar fields" if marks & FORWARDED else "x-mosn-... fields"
             log.info(
                 "{listener}: {fields} of {peer} are left out, as it is not one of trusted_proxies of the "
-                "proxy filter ({suppressed} requests without such a line before)",
+                "proxy filter{suppressed}",
                 listener=settings.listener,
                 fields=fields,
                 peer=downstream.info.remote,
@@ -462,6 +468,7 @@ class Exchange(Attempts):
 
     def _answer_for(self, result: RouteResult | None, facts: RequestFacts) -> None:
         """Answer a request that goes to no host."""
+        self._rule = result
         if isinstance(result, DirectResponse):
             self._answer(result.status, result.body)
         elif isinstance(result, Redirect):
@@ -486,6 +493,7 @@ class Exchange(Attempts):
         request = passage.request
         downstream = self._downstream
         passage.over_at = self._clock.seconds()
+        self.flags |= request.flags
         if isinstance(step, float):
             self._phase = WAITING
             self._pause = self._clock.callLater(step, self._pass_filters)
@@ -513,10 +521,15 @@ class Exchange(Attempts):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer as a filter says, or break off if an answer has begun."""
+        self.flags |= refusal.flags
         if self.response_started:
             self._break(refusal.status, refusal.flag)
         else:
             self.flag = refusal.flag
+            if is_inside(refusal.status):
+                self._downstream.settings.discretion.failures.note(
+                    self._failed(refusal.status, refusal.flag, "", False)
+                )
             self._answer(refusal.status, refusal.body)
 
     def _remove_headers(self, names: set[str]) -> None:
@@ -531,6 +544,7 @@ class Exchange(Attempts):
         downstream = self._downstream
         settings = downstream.settings
         self.flag = "no route"
+        self.flags |= Flag.NR
         body = b"no route matches this request\n"
         reason = settings.router.explain(facts.host)
         if reason:
@@ -538,8 +552,7 @@ class Exchange(Attempts):
                 body = f"no virtual host takes the Host {shown(facts.host)}\n".encode("ascii")
             if settings.misses.allow():
                 log.info(
-                    "{listener}: a request of {peer} gets 404 from the router {router}: {reason} "
-                    "({suppressed} such lines left out before)",
+                    "{listener}: a request of {peer} gets 404 from the router {router}: {reason}{suppressed}",
                     listener=settings.listener,
                     peer=downstream.info.remote,
                     router=settings.router.name,
@@ -570,17 +583,18 @@ class Exchange(Attempts):
         """
         downstream = self._downstream
         head = self.head
+        self._rule = route
         try:
             cluster = self.cluster = downstream.settings.clusters.get(route.cluster_name)
         except ClusterUnknown as error:
-            self.fail(error.status, str(error))
+            self.fail(error.status, str(error), Flag.NC)
             return
         self._route = route
         self.retry = route.retry
         if route.upstream_protocol:
             self.protocol = route.upstream_protocol
         if not is_pooled(self.protocol):
-            self.fail(502, f"hosts can't be spoken to in {self.protocol}")
+            self.fail(502, f"hosts can't be spoken to in {self.protocol}", Flag.UPE)
             return
         lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
         times = route.times
@@ -786,7 +800,7 @@ class Exchange(Attempts):
                 assert isinstance(event, HttpError)
                 if index:
                     self._downstream.send(self, events[:index])
-                self._upstream_failed(event.status, str(event))
+                self.fail(event.status, str(event), Flag.UPE)
                 return
         self._downstream.send(self, events)
         if complete:
@@ -914,7 +928,7 @@ class Exchange(Attempts):
         else:
             client.abort("its agent has not sent the request on")
         reason = b"".join([event for event in events if type(event) is bytes]).decode("utf-8", "replace")
-        self.fail(head.status, reason.strip() or "the agent could not send the request on")
+        self.fail(head.status, reason.strip() or "the agent could not send the request on", Flag.UF)
         return True
 
     def _interim(self, events: list[Event], index: int) -> None:
@@ -926,9 +940,9 @@ class Exchange(Attempts):
         if head.status == SWITCHED:
             chosen = (head.lookup("upgrade") or "").encode("utf-8", "surrogateescape")
             if not request.upgrade:
-                self._upstream_failed(502, "the host switched protocols without being asked")
+                self.fail(502, "the host switched protocols without being asked", Flag.UPE)
             elif not agrees(request.upgrade, chosen):
-                self._upstream_failed(502, "the host switched to a protocol that was not asked for")
+                self.fail(502, "the host switched to a protocol that was not asked for", Flag.UPE)
             else:
                 self._upgrade(head)
             return
@@ -980,12 +994,29 @@ class Exchange(Attempts):
 
     def tunnel_closed(self, reason: Failure) -> None:
         """The upstream connection of an accepted upgrade is lost."""
+        self.session_ended(reason, Flag.UC)
         self._release()
+
+    def session_ended(self, reason: Failure, lost: int) -> None:
+        """
+        One side of an accepted upgrade is over.
+
+        @param lost: what stands for a connection that broke off.
+        """
+        flags = NO_FLAGS if self.flag else session_flags(reason, lost)
+        if flags:
+            self.flags |= flags
+            self.flag = f"the {'host' if lost == Flag.UC else 'client'}'s connection was lost: {loss(reason)}"
 
     # failures
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = Flag.UC,
     ) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
         client, self._client = self._client, None
@@ -1002,7 +1033,7 @@ class Exchange(Attempts):
             if unsent and not self._doubtful:
                 self.unsent = Unsent.REQUEST
             status = TERMINATED if terminated else 502
-            self._upstream_failed(status, f"the host's connection was lost: {reason}")
+            self.fail(status, f"the host's connection was lost: {reason}", flags)
 
     @property
     def _repeatable(self) -> bool:
@@ -1061,10 +1092,9 @@ class Exchange(Attempts):
         reason = (
             f"the host did not answer within {format_duration(self._try_timeout)}, the time for one attempt"
         )
-        key = "retry_timeout of the route's retry_policy, or x-mosn-try-timeout"
-        self._complain(reason, key, LogLevel.warn)
         if not self._again(Cause.TRY_TIMEOUT, False):
-            self.fail(504, reason)
+            key = "see retry_timeout of the route's retry_policy, or x-mosn-try-timeout"
+            self.fail(504, reason, Flag.UT, key)
 
     def _leave(self, client: IUpstream) -> None:
         """Let go of a connection, as the request has not given the host more time: that is not its fault."""
@@ -1081,57 +1111,63 @@ class Exchange(Attempts):
         if timer is not None:
             timer.cancel()
 
-    def _upstream_failed(self, status: int, reason: str) -> None:
-        host, cluster = self.host, self.cluster
-        if cluster is None or cluster.complaints.allow():
-            log.warn(
-                "cluster {cluster}: host {host}: {reason} ({suppressed} such lines left out before)",
-                cluster="" if cluster is None else cluster.name,
-                host="" if host is None else host.address,
-                reason=reason,
-                suppressed=0 if cluster is None else cluster.complaints.suppressed,
-            )
-        if self.response_started:
-            self._break(status, reason)
-        else:
-            self.fail(status, reason)
-
-    def fail(self, status: int, reason: str) -> None:
+    def fail(self, status: int, reason: str, flags: int, remedy: str = "") -> None:
         """
         Answer with an error of our own, or break off if an answer has begun.
 
         @param reason: a sentence for the access log, and for the client as far as
             it is about its request; it tells nothing of what the client sent.
+        @param flags: the same as codes; see L{reverseproxy.proxy.flags}.
+        @param remedy: what to do about it, for the log; empty for what the flags
+            say.
         """
         if self._phase == DONE:
             return
+        self.flags |= flags
         if self.response_started:
-            self._break(status, reason)
+            self._break(status, reason, remedy)
             return
         self.flag = reason
         if self._phase == WAITING and status in (502, 503) and not self._doubtful:
             self.unsent = Unsent.REQUEST
-        self._answer(status, self._told(status, reason).encode("utf-8", "replace") + b"\n")
+        told = self._tell(status, reason, remedy, False)
+        self._answer(status, told.encode("utf-8", "replace") + b"\n")
 
-    def _told(self, status: int, reason: str) -> str:
-        """What the client is told of an error."""
-        downstream = self._downstream
-        request_id = self.head.lookup("x-request-id") if is_inside(status) else None
-        return downstream.settings.discretion.text(status, reason, downstream.info.remote, request_id)
+    def _failed(self, status: int, reason: str, remedy: str, broken: bool) -> Failed:
+        """Describe what has happened, for the log."""
+        head, host, cluster = self.head, self.host, self.cluster
+        target = head.target.partition(b"?")[0]
+        return Failed(
+            (head.method + b" " + target).decode("ascii", "replace").strip(),
+            self._downstream.info.remote,
+            status,
+            reason,
+            self.flags,
+            "" if cluster is None else cluster.name,
+            "" if host is None else host.address,
+            remedy,
+            "",
+            head.lookup("x-request-id"),
+            broken=broken,
+        )
 
-    @property
-    def message(self) -> str:
-        """What the client of a response that was broken off may be told of the reason."""
-        return self._told(self.failure, self.flag)
+    def _tell(self, status: int, reason: str, remedy: str, broken: bool) -> str:
+        """Log an error, if that is for us to care about; say what the client is told of it."""
+        failed = self._failed(status, reason, remedy, broken)
+        discretion = self._downstream.settings.discretion
+        if (remedy or broken) and not is_inside(status):
+            discretion.failures.note(failed, LogLevel.info)
+        return discretion.text(failed)
 
     def _answer(self, status: int, body: bytes, location: bytes = b"") -> None:
         self._end()
         self.status = status
         self._downstream.reply(self, status, body, b"text/plain", location)
 
-    def _break(self, status: int, reason: str) -> None:
+    def _break(self, status: int, reason: str, remedy: str = "") -> None:
         self.flag = reason
         self.failure = status
+        self.message = self._tell(status, reason, remedy, True)
         self._end()
         self._downstream.exchange_broken(self)
 
@@ -1152,7 +1188,7 @@ class Exchange(Attempts):
         head = self.head
         path, _, query = head.target.decode("ascii", "replace").partition("?")
         host, cluster, response, started = self.host, self.cluster, self._response_head, self.started
-        downstream = self._downstream
+        downstream, rule = self._downstream, self._rule
         info = downstream.info
         return AccessRecord(
             protocol=downstream.protocol,
@@ -1172,6 +1208,12 @@ class Exchange(Attempts):
             cluster="" if cluster is None else cluster.name,
             agent=None if host is None else host.identity,
             flag=self.flag,
+            flags=self.flags,
+            route="" if rule is None else rule.route,
+            virtual_host="" if rule is None else rule.virtual_host,
+            attempts=self.attempts,
+            waited=self.waited,
+            dialled=self.dialled,
             request_received=None if self.request_sent_at is None else self.request_sent_at - started,
             response_received=None if self.response_at is None else self.response_at - started,
             request_headers=head.lookup,
@@ -1274,8 +1316,9 @@ class Exchange(Attempts):
         return inf
 
     def _time_is_over(self, clock: Clock, state: State, limits: Limits) -> None:
-        status = 504
+        status, flag = 504, Flag.UT
         if clock is Clock.IDLE:
+            flag = Flag.SI
             reason, key = f"for {format_duration(limits.idle)}", "stream_idle_timeout of the proxy filter"
             if self._route is not None and self._route.idle_timeout is not None:
                 key = "idle_timeout of the route"
@@ -1290,7 +1333,7 @@ class Exchange(Attempts):
             else:
                 reason = f"the host sent nothing of the response {reason}"
         elif clock is Clock.REQUEST:
-            status = 408
+            status, flag = 408, Flag.DT
             key = "request_timeout of the proxy filter"
             allowed = format_duration(self._downstream.settings.request_time)
             reason = f"not all of the request came within {allowed}"
@@ -1302,17 +1345,17 @@ class Exchange(Attempts):
         if clock is Clock.BEGIN and client is not None and asks is not None and asks.total_asked:
             self._client = None
             self._leave(client)
-        self._complain(reason, key, LogLevel.info if status in (408, STALLED) else LogLevel.warn)
-        self.fail(status, reason)
+        self.fail(status, reason, flag, f"see {key}")
 
-    def _complain(self, reason: str, key: str, level: Any) -> None:
-        downstream = self._downstream
-        self._note_lateness(downstream.settings, downstream.info.remote, reason, key, level)
+    def cancel(self, reason: str, flags: int) -> None:
+        """
+        The client is gone: whatever is under way for it is dropped.
 
-    def cancel(self, reason: str) -> None:
-        """The client is gone: whatever is under way for it is dropped."""
+        @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
+        """
         if self._phase != DONE:
             self.flag = reason
+            self.flags |= flags
             self._end()
 
     def _end(self) -> None:

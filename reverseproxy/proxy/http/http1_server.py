@@ -34,11 +34,12 @@ from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IGate, IPartable
-from reverseproxy.logs import Throttle
+from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
+from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.discretion import Discretion
 from reverseproxy.proxy.http.exchange import Exchange
@@ -347,12 +348,13 @@ class Http1Proxy(Switchable, Counted):
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(
-                "{listener}: {peer} is cut off: {reason} ({suppressed} such lines left out before)",
+                "{listener}: {peer} is cut off: {reason}{suppressed}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
+        self._cancel(reason, Flag.OM)
         self.transport.abortConnection()
 
     def _run(self) -> None:
@@ -442,7 +444,7 @@ class Http1Proxy(Switchable, Counted):
         complaints = self.settings.complaints
         if complaints.allow():
             log.info(
-                "{listener}: {peer} sent a bad request: {reason} ({suppressed} such lines left out before)",
+                "{listener}: {peer} sent a bad request: {reason}{suppressed}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 reason=str(error),
@@ -450,11 +452,11 @@ class Http1Proxy(Switchable, Counted):
             )
         exchange = self._exchange
         if exchange is not None:
-            exchange.fail(error.status, str(error))
+            exchange.fail(error.status, str(error), Flag.DPE)
             return
         head = RequestHead(b"", b"", b"", b"", True, 0, False, frozenset(), b"", False, False)
         exchange = self._exchange = Exchange(self, head, self._clock.seconds())
-        exchange.fail(error.status, str(error))
+        exchange.fail(error.status, str(error), Flag.DPE)
 
     # what an exchange tells us
 
@@ -626,17 +628,18 @@ class Http1Proxy(Switchable, Counted):
             client,
             client.take_rest(),
             self._clock,
-            (lambda _: self._tunnel_closed(), exchange.tunnel_closed),
+            (self._tunnel_closed, exchange.tunnel_closed),
         )
         if self.relay is not None and client.relay is not None and not self._lost:
             self._session = Upgraded(exchange, self.relay, client.relay, self.settings, self.info)
         if self._eof and self.relay is not None:
             self.relay.readConnectionLost()
 
-    def _tunnel_closed(self) -> None:
+    def _tunnel_closed(self, reason: Failure) -> None:
         if self._tunnel is None or self.relay is None:
             return
         (exchange, client), self._tunnel = self._tunnel, None
+        exchange.session_ended(reason, Flag.DC)
         if self._session is not None:
             self._session.stop()
         exchange.received += self.relay.received
@@ -824,7 +827,7 @@ class Http1Proxy(Switchable, Counted):
 
     def _leave(self) -> None:
         """Close; whoever sends no more needs no time for it."""
-        self._cancel("the client closed the connection")
+        self._cancel("the client closed the connection", Flag.DC)
         self._closing = True
         self._parser.close()
         self._events.clear()
@@ -836,15 +839,15 @@ class Http1Proxy(Switchable, Counted):
         self._lost = True
         self._closing = True
         self._stop_timer()
-        self._cancel(f"the client's connection was lost: {reason.getErrorMessage()}")
+        self._cancel(f"the client's connection was lost: {loss(reason)}", who_ended(reason))
         self._events.clear()
         self._parser.close()
         self.count_no_more()
 
-    def _cancel(self, reason: str) -> None:
+    def _cancel(self, reason: str, flags: int) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.cancel(reason)
+            exchange.cancel(reason, flags)
             self._record(exchange)
 
     # IPushProducer: we are the producer of what the client is to receive

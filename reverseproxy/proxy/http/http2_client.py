@@ -35,7 +35,9 @@ from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
+from reverseproxy.logs import counted, said
 from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, switching_protocols
 from reverseproxy.proxy.pools import IExchange, register_pool
@@ -356,7 +358,14 @@ class Http2Call:
             if self._exchange is not None:
                 self._exchange.upstream_full(False)
 
-    def lost(self, reason: str, unsent: bool, code: int = 0, terminated: bool = False) -> None:
+    def lost(
+        self,
+        reason: str,
+        unsent: bool,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = Flag.UC,
+    ) -> None:
         """The stream has ended early, or the connection has."""
         self.closed = True
         self._waiting = None
@@ -364,7 +373,7 @@ class Http2Call:
             self.tunnel.lose(reason)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.upstream_lost(reason, unsent, code, terminated)
+            exchange.upstream_lost(reason, unsent, code, terminated, flags)
 
     # a switch of protocols; see IUpgraded
 
@@ -413,6 +422,7 @@ class Http2Client(Http2Protocol):
         # A plain reverse connection may be MOSN's.
         http2 = ClientConnection(pool.limits, mosn=pool.exclusive, reserve=WINDOWS)
         super().__init__(http2, pool.clock, Parting(excused=pool.host.returns))
+        self._end_flags = int(Flag.UC)  # why what is under way fails when the connection ends
         self.reused = pool.host.returns
         self.scheme = b"http"
         self._pool = pool
@@ -560,7 +570,8 @@ class Http2Client(Http2Protocol):
         call = self._calls.get(number)
         if call is not None:
             self.forget(call)
-            call.lost(reset.reason, not reset.processed, reset.code if reset.remote else 0)
+            code, flags = (reset.code, Flag.UR) if reset.remote else (0, Flag.UPE)
+            call.lost(reset.reason, not reset.processed, code, flags=flags)
 
     def _waiting(self, number: int) -> int:
         call = self._calls.get(number)
@@ -570,7 +581,7 @@ class Http2Client(Http2Protocol):
         call = self._calls.get(number)
         if call is not None:
             self.forget(call)
-            call.lost(reason, False)
+            call.lost(reason, False, flags=Flag.OM)
 
     def _on_connection(self, event: Event) -> None:
         if isinstance(event, Http2Error):
@@ -580,6 +591,7 @@ class Http2Client(Http2Protocol):
                 reason=str(event),
                 code=ErrorCode.name_of(event.code),
             )
+            self._end_flags = Flag.UPE
             self._leave(str(event))
             self._close(str(event), linger=True)
         elif isinstance(event, GoAway):
@@ -599,11 +611,11 @@ class Http2Client(Http2Protocol):
 
     def _go_away(self, event: GoAway) -> None:
         log.info(
-            "{host} wants no more requests on this connection, {count} are under way: {code} {debug}",
+            "{host} wants no more requests on this connection, which carries {requests} now: {code}{debug}",
             host=self._pool.host.address,
-            count=len(self._calls),
+            requests=counted(len(self._calls), "request"),
             code=ErrorCode.name_of(event.code),
-            debug=event.debug,
+            debug=said(event.debug),
         )
         self._leave("the host said GOAWAY")
         self._look_idle()
@@ -661,7 +673,8 @@ class Http2Client(Http2Protocol):
             call.reused = self.reused
             # What has not begun can't have been seen.
             begun = call.number > 0
-            call.lost(reason, not begun, terminated=begun and self.http2.established)
+            terminated = begun and self.http2.established
+            call.lost(reason, not begun, terminated=terminated, flags=self._end_flags)
 
     def _stream_drained(self, number: int) -> None:
         call = self._calls.get(number)

@@ -23,7 +23,9 @@ from sys import maxsize
 from typing import Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix
@@ -33,7 +35,9 @@ from reverseproxy.config.models import Http2Options
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
+from reverseproxy.logs import said
 from reverseproxy.proxy.farewell import LastBytes, Parting, note_loss
+from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http1_server import Http1Settings
@@ -96,6 +100,7 @@ def _not_switched(exchange: Exchange, head: ResponseHead) -> ResponseHead:
     """Make an error of an answer that a client would take for the beginning of the other protocol."""
     exchange.status = 502
     exchange.flag = f"the host did not switch protocols, but answered with {head.status}"
+    exchange.flags |= Flag.UPE
     return ResponseHead(status_line(502), 502, True, head.length, True, head.options, False, head.headers)
 
 
@@ -194,7 +199,9 @@ class Http2Stream:
                 request = exchange.head
                 if event.status == 101 and not request.options:
                     if not accepts(request, event):
-                        exchange.fail(502, "the host took a request for a WebSocket for something else")
+                        exchange.fail(
+                            502, "the host took a request for a WebSocket for something else", Flag.UPE
+                        )
                         return
                     http2.send_head(number, answer_to_connect(event), False)
                     continue
@@ -318,13 +325,13 @@ class Http2Stream:
             if self.exchange is not None:
                 self.exchange.downstream_full(False)
 
-    def was_reset(self, reason: str) -> None:
+    def was_reset(self, reason: str, flags: int) -> None:
         """The client has broken the request off, or has made us do so."""
         if self.tunnel is not None:
             self.tunnel.lose(reason)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.cancel(reason)
+            exchange.cancel(reason, flags)
             self._proxy.record(exchange)
 
 
@@ -350,6 +357,7 @@ class Http2Proxy(Http2Protocol):
         limits = limits_of(options, info.reverse, settings.trust.foreign(info))
         http2 = ServerConnection(limits, ours, silent=info.reverse, mosn=not ours, reserve=WINDOWS)
         super().__init__(http2, settings.clock, parting)
+        self._end_flags = int(Flag.DC)  # why what is under way is given up when the connection ends
         self.settings = settings
         self.info = info
         self.gate = settings.gate_of(info)
@@ -443,12 +451,13 @@ class Http2Proxy(Http2Protocol):
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(
-                "{listener}: {peer} is cut off: {reason} ({suppressed} such lines left out before)",
+                "{listener}: {peer} is cut off: {reason}{suppressed}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
+        self._end_flags = Flag.OM
         self._abort(reason)
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
@@ -515,12 +524,12 @@ class Http2Proxy(Http2Protocol):
     ) -> None:
         """A part of the body came that stands before another protocol."""
         if type(event) is not bytes:
-            exchange.fail(400, "the request ended before its body did")
+            exchange.fail(400, "the request ended before its body did", Flag.DPE)
             return
         try:
             events, rest = content.feed(event)
         except HttpError as error:
-            exchange.fail(error.status, str(error))
+            exchange.fail(error.status, str(error), Flag.DPE)
             return
         for part in events:
             if isinstance(part, bytes):
@@ -534,7 +543,7 @@ class Http2Proxy(Http2Protocol):
         """A request is well-formed, but not to be served."""
         self._note_mistake(str(error))
         head = RequestHead(b"", b"", b"", b"", True, 0, True, frozenset(), b"", False, False, [])
-        self._begin(number, head).fail(error.status, str(error))
+        self._begin(number, head).fail(error.status, str(error), Flag.DPE)
 
     def _waiting(self, number: int) -> int:
         stream = self._streams.get(number)
@@ -550,21 +559,20 @@ class Http2Proxy(Http2Protocol):
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(
-                "{listener}: a request of {peer} is broken off: {reason} "
-                "({suppressed} such lines left out before)",
+                "{listener}: a request of {peer} is broken off: {reason}{suppressed}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
-        stream.was_reset(reason)
+        stream.was_reset(reason, Flag.OM)
         self._forget(stream)
 
     def _note_mistake(self, reason: str) -> None:
         complaints = self.settings.complaints
         if complaints.allow():
             log.info(
-                "{listener}: {peer} sent a bad request: {reason} ({suppressed} such lines left out before)",
+                "{listener}: {peer} sent a bad request: {reason}{suppressed}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 reason=reason,
@@ -576,7 +584,10 @@ class Http2Proxy(Http2Protocol):
         if not reset.remote and reset.code != ErrorCode.REFUSED_STREAM:
             self._note_mistake(reset.reason)
         if stream is not None:
-            stream.was_reset("the client sent a bad request" if not reset.remote else "the client cancelled")
+            if reset.remote:
+                stream.was_reset("the client cancelled", Flag.DR)
+            else:
+                stream.was_reset("the client sent a bad request", Flag.DPE)
             self._forget(stream)
 
     def _on_connection(self, event: Event) -> None:
@@ -585,14 +596,14 @@ class Http2Proxy(Http2Protocol):
             complaints = self.settings.complaints
             if complaints.allow():
                 log.warn(
-                    "{listener}: {peer} broke the rules of HTTP/2: {reason} ({code}) "
-                    "({suppressed} such lines left out before)",
+                    "{listener}: {peer} broke the rules of HTTP/2: {reason} ({code}){suppressed}",
                     listener=self.settings.listener,
                     peer=self.info.remote,
                     reason=str(event),
                     code=ErrorCode.name_of(event.code),
                     suppressed=complaints.suppressed,
                 )
+            self._end_flags = Flag.DPE
             self._close("the client broke the rules of HTTP/2", linger=True)
         elif isinstance(event, Pong):
             if event.data == _WARNED and self.draining:
@@ -600,11 +611,11 @@ class Http2Proxy(Http2Protocol):
         elif isinstance(event, GoAway) and event.code:
             # It opens no more streams: the connection is closed when those that are open are done.
             log.info(
-                "{listener}: {peer} is going: {code} {debug}",
+                "{listener}: {peer} opens no more streams: {code}{debug}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 code=ErrorCode.name_of(event.code),
-                debug=event.debug,
+                debug=said(event.debug),
             )
 
     # streams
@@ -635,8 +646,9 @@ class Http2Proxy(Http2Protocol):
         """A host has accepted to switch protocols: pass on bytes from now on."""
         tunnel = stream.tunnel = Http2Tunnel(self, stream.number)
 
-        def closed() -> None:
+        def closed(reason: Failure) -> None:
             self._forget(stream)
+            exchange.session_ended(reason, Flag.DC)
             if stream.session is not None:
                 stream.session.stop()
             exchange.received += tunnel.relay.received
@@ -761,7 +773,7 @@ class Http2Proxy(Http2Protocol):
         streams = [stream for number, stream in self._streams.items() if which(number)]
         for stream in streams:
             self.http2.reset(stream.number, ErrorCode.CANCEL)
-            stream.was_reset(reason)
+            stream.was_reset(reason, Flag.DC)
             self._streams.pop(stream.number, None)
         if streams and self._streams:
             self.flush()
@@ -770,4 +782,10 @@ class Http2Proxy(Http2Protocol):
         streams = list(self._streams.values())
         self._streams.clear()
         for stream in streams:
-            stream.was_reset(reason)
+            stream.was_reset(reason, self._end_flags)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        if not self.ending:
+            self._end_flags = who_ended(reason)
+        super().connectionLost(reason)

@@ -105,7 +105,7 @@ class Http2Tunnel:
         self.relay.makeConnection(self)  # type: ignore[no-untyped-call]
 
     def join(
-        self, client: IUpgraded, closed: Callable[[], None], client_closed: Callable[[Failure], None]
+        self, client: IUpgraded, closed: Callable[[Failure], None], client_closed: Callable[[Failure], None]
     ) -> None:
         """
         Couple this stream with a host's connection.
@@ -114,7 +114,7 @@ class Http2Tunnel:
         @param client_closed: called when the host's connection is.
         """
         other = self._other = client.become_relay(self._connection.clock, client.take_rest())
-        self.relay.on_close = lambda _: closed()
+        self.relay.on_close = closed
         other.on_close = client_closed
         couple(self.relay, other)
         client.rebind(other.dataReceived)

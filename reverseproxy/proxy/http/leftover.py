@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from reverseproxy.proxy.flags import Flag
 from reverseproxy.wire.http1.requests import END, End, Event, ResponseHead
 
 PATIENCE: Final = 3.0
@@ -89,7 +90,12 @@ class Leftover:
         """See L{reverseproxy.proxy.pools.IExchange}."""
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = Flag.UC,
     ) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
         self._end()

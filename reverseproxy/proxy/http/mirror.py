@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.attempts import Attempts, Phase
 from reverseproxy.wire.http1.fields import ForwardedBy
 from reverseproxy.wire.http1.requests import END, End, Event, RequestHead, ResponseHead
@@ -90,17 +91,17 @@ class Mirrored(Attempts):
     def cut_off(self, whole: bool) -> None:
         """The exchange is over; there will be nothing more of the request."""
         if not whole and self._phase != Phase.DONE:
-            self.fail(499, "the client has gone")
+            self.fail(499, "the client has gone", Flag.DC)
 
     def _add(self, event: Event) -> None:
         self._out.append(event)
         if type(event) is bytes:
             self._backlog += len(event)
             if self._backlog > BACKLOG:
-                self.fail(413, "the host does not take it fast enough")
+                self.fail(413, "the host does not take it fast enough", Flag.LR)
         elif type(event) is End and self._phase != Phase.DONE:
             self._whole = True
-            self._deadline = self._clock.callLater(TIMEOUT, self.fail, 504, "it took too long")
+            self._deadline = self._clock.callLater(TIMEOUT, self.fail, 504, "it took too long", Flag.UT)
 
     def _flush(self) -> None:
         client = self._client
@@ -111,7 +112,7 @@ class Mirrored(Attempts):
 
     # Attempts
 
-    def fail(self, status: int, reason: str) -> None:
+    def fail(self, status: int, reason: str, flags: int) -> None:
         """Give the copy up; nobody waits for it."""
         if self._phase == Phase.DONE:
             return
@@ -155,7 +156,7 @@ class Mirrored(Attempts):
         for event in events:
             if type(event) is ResponseHead:
                 if event.status == 101:
-                    self.fail(502, "the host switched protocols")
+                    self.fail(502, "the host switched protocols", Flag.UPE)
                     return
                 self._keep_alive = event.keep_alive
             elif type(event) is End:
@@ -166,7 +167,7 @@ class Mirrored(Attempts):
                 self._release()
                 return
             elif type(event) is not bytes:
-                self.fail(502, str(event))
+                self.fail(502, str(event), Flag.UPE)
                 return
 
     def upstream_response(self, head: ResponseHead, data: bytes) -> None:
@@ -185,8 +186,13 @@ class Mirrored(Attempts):
         """See L{reverseproxy.proxy.pools.IExchange}."""
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = Flag.UC,
     ) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
         self._client = None
-        self.fail(502, reason)
+        self.fail(502, reason, flags)

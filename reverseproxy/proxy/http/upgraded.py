@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.proxy.sessions import SessionWatch
 
@@ -72,20 +73,20 @@ class Upgraded:
         key = "upgrade_idle_timeout of the proxy filter"
         if self._exchange.idle_timeout is not None:
             key = "idle_timeout of the route"
-        self._cut(f"nothing has passed for {format_duration(self._idle)}; see {key}")
+        self._cut(f"nothing has passed for {format_duration(self._idle)}; see {key}", Flag.SI)
         for end in self._ends:
             end.cut()
 
     def _lost(self, peer: str, reason: str) -> None:
-        self._cut(f"{peer} closes too slowly: {reason}")
+        self._cut(f"{peer} closes too slowly: {reason}", Flag.LR)
 
-    def _cut(self, reason: str) -> None:
+    def _cut(self, reason: str, flags: int) -> None:
         exchange, complaints = self._exchange, self._settings.complaints
         exchange.flag = exchange.flag or reason
+        exchange.flags |= flags
         if complaints.allow():
             log.info(
-                "{listener}: the upgraded connection of {peer} is cut off: {reason}"
-                " ({suppressed} such lines left out before)",
+                "{listener}: the upgraded connection of {peer} is cut off: {reason}{suppressed}",
                 listener=self._settings.listener,
                 peer=self._info.remote,
                 reason=reason,

@@ -52,7 +52,9 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
+from reverseproxy.logs import counted, loss
 from reverseproxy.proxy.farewell import Farewell, Parting
+from reverseproxy.proxy.flags import NO_FLAGS, Flag
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.sockets import tune
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
@@ -91,8 +93,12 @@ class IRpcExchange(Protocol):
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
         """The response has come; the exchange is not known any more."""
 
-    def upstream_lost(self, reason: str) -> None:
-        """The connection is lost; there will be no response."""
+    def upstream_lost(self, reason: str, flags: int) -> None:
+        """
+        The connection is lost; there will be no response.
+
+        @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
+        """
 
 
 class IRpcDownstream(Protocol):
@@ -127,9 +133,9 @@ class _Heartbeat:
 
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
         """The connection is alive."""
-        self.upstream_lost("")
+        self.upstream_lost("", NO_FLAGS)
 
-    def upstream_lost(self, reason: str) -> None:
+    def upstream_lost(self, reason: str, flags: int) -> None:
         """There is nothing to wait for any more."""
         if self._timer.active():
             self._timer.cancel()
@@ -150,7 +156,7 @@ class _Question(_Heartbeat):
         """The connection is alive."""
         self._verdict.callback(None)
 
-    def upstream_lost(self, reason: str) -> None:
+    def upstream_lost(self, reason: str, flags: int) -> None:
         """There will be no answer."""
         self._verdict.errback(HostGone(reason or "the connection is closed"))
 
@@ -194,6 +200,8 @@ class RpcClient(Rebindable, Counted):
         self._out: list[bytes | bytearray] = []
         self._lost = False
         self._ending = False  # it is being closed, or given back
+        self._why = ""  # if it is for that reason that we end it
+        self._end_flags = int(Flag.UC)
         self._blocked: set[IRpcDownstream] = set()
         self._pausers: set[object] = set()
         self._last_read = 0.0
@@ -387,6 +395,7 @@ class RpcClient(Rebindable, Counted):
                 protocol=self._protocol.name,
                 reason=str(error),
             )
+            self._end_flags = Flag.UPE
             self.abort(str(error))
 
     def open_account(self) -> Account:
@@ -396,6 +405,7 @@ class RpcClient(Rebindable, Counted):
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
         log.warn("{host} is cut off: {reason}", host=self._pool.host.address, reason=reason)
+        self._end_flags = Flag.OM
         self.abort(reason)
 
     def _unusual(self, frame: Frame, batch: Batch) -> None:
@@ -415,9 +425,9 @@ class RpcClient(Rebindable, Counted):
     def _go_away(self) -> None:
         if not self.closed:
             log.info(
-                "{host} wants no more requests on this connection, {count} are under way",
+                "{host} wants no more requests on this connection, which carries {requests} now",
                 host=self._pool.host.address,
-                count=self.active,
+                requests=counted(self.active, "request"),
             )
             self.closed = True
             self._pool.retire(self, "the host said goaway")
@@ -443,6 +453,7 @@ class RpcClient(Rebindable, Counted):
         """Close the connection now; what is under way on it fails."""
         if self._ending:
             return
+        self._why = reason
         self._end()
         if self._pool.exclusive:
             # The host goes with it, and must not be picked any more from now on.
@@ -472,7 +483,7 @@ class RpcClient(Rebindable, Counted):
         self._pool.forget(self)
         for number, exchange in list(self._waiting.items()):
             if isinstance(exchange, _Heartbeat):
-                exchange.upstream_lost("")
+                exchange.upstream_lost("", NO_FLAGS)
                 del self._waiting[number]
 
     def readConnectionLost(self) -> None:
@@ -498,15 +509,16 @@ class RpcClient(Rebindable, Counted):
         self._pausers.clear()
         for downstream in blocked:
             downstream.upstream_full(self, False)
+        why = self._why or loss(reason)
         if waiting:
             log.warn(
-                "{host}: a connection was lost with {count} requests under way: {reason}",
+                "{host}: a connection was lost with {requests} under way: {reason}",
                 host=self._pool.host.address,
-                count=len(waiting),
-                reason=reason.getErrorMessage(),
+                requests=counted(len(waiting), "request"),
+                reason=why,
             )
         for exchange in waiting.values():
-            exchange.upstream_lost(reason.getErrorMessage())
+            exchange.upstream_lost(why, self._end_flags)
         self.active = 0
 
     # heartbeats

@@ -16,14 +16,14 @@ __all__ = ["IRpcOwner", "RpcCopy", "RpcExchange"]
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
-from twisted.logger import Logger, LogLevel
-
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import FilteredRequest, Passage
+from reverseproxy.proxy.flags import NO_FLAGS, Flag
 from reverseproxy.proxy.http.attempts import Attempts, Phase
 from reverseproxy.proxy.http.deadlines import LOOKS, Clock, FrameWatch, Limits, Stage, State
 from reverseproxy.proxy.rpc.client import Batch, IRpcDownstream, RpcClient, RpcPool, make_rpc_pool
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.rpc.server import RpcSettings
-
-log = Logger()
 
 UNDECODABLE: Final = 0
 """The status of a request whose headers can't be read (spec 4.5)."""
@@ -126,6 +124,7 @@ class RpcExchange(Attempts):
     @ivar sent: bytes of the answer.
     @ivar status: how it ended, in terms of HTTP; 0 if without an answer.
     @ivar flag: why the host's answer is none, for the access log.
+    @ivar rule: what the router has said of it.
     """
 
     __slots__ = (
@@ -151,6 +150,7 @@ class RpcExchange(Attempts):
         "request_sent_at",
         "response",
         "response_at",
+        "rule",
         "sent",
         "size",
         "started",
@@ -178,6 +178,7 @@ class RpcExchange(Attempts):
         self._downstream = downstream
         self._client: RpcClient | None = None
         self._number = 0
+        self.rule: RouteResult | None = None
         self._passage: Passage | None = None  # through the listener's filters of requests
         self._route: ClusterRoute | None = None
         self._facts: RequestFacts | None = None  # kept where the response is to be changed
@@ -197,7 +198,7 @@ class RpcExchange(Attempts):
             try:
                 self._drop_fields()
             except RpcHeaderError as error:
-                self.fail(UNDECODABLE, str(error))
+                self.fail(UNDECODABLE, str(error), Flag.DPE)
                 return
         facts = RequestFacts.of_rpc(self.frame.header, self.protocol, self._variable)
         if settings.filters is not None:
@@ -211,7 +212,7 @@ class RpcExchange(Attempts):
                 self._follow(result, facts)
                 return
         except RpcHeaderError as error:
-            self.fail(UNDECODABLE, str(error))
+            self.fail(UNDECODABLE, str(error), Flag.DPE)
             return
         self._answer_for(result)
 
@@ -224,11 +225,12 @@ class RpcExchange(Attempts):
         try:
             step = passage.advance()
             passage.over_at = self._clock.seconds()
+            self.flags |= request.flags
             if isinstance(step, float):
                 self._phase = WAITING
                 self._pause = self._clock.callLater(step, self._pass_filters)
             elif step is not None:
-                self.fail(step.status, step.flag)
+                self.fail(step.status, step.flag, step.flags)
             elif isinstance(request.result, ClusterRoute):
                 if request.removed:
                     self._remove_headers(request.removed)
@@ -236,7 +238,7 @@ class RpcExchange(Attempts):
             else:
                 self._answer_for(request.result)
         except RpcHeaderError as error:
-            self.fail(UNDECODABLE, str(error))
+            self.fail(UNDECODABLE, str(error), Flag.DPE)
 
     def _drop_fields(self) -> None:
         """Take out the headers that a stranger may not set."""
@@ -257,24 +259,27 @@ class RpcExchange(Attempts):
 
     def _answer_for(self, result: RouteResult | None) -> None:
         """Answer a request that goes to no host."""
+        self.rule = result
         if isinstance(result, DirectResponse):
             self._answer(result.status)
         elif isinstance(result, Redirect):
-            self.fail(result.status, "an RPC client can't be redirected")
+            self.fail(result.status, "an RPC client can't be redirected", NO_FLAGS)
         else:
-            self.fail(404, "no route")
+            self.fail(404, "no route", Flag.NR)
 
     def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
         downstream = self._downstream
         settings = downstream.settings
         frame = self.frame
+        self.rule = route
         try:
             cluster = self.cluster = settings.clusters.get(route.cluster_name)
         except ClusterUnknown as error:
-            self.fail(error.status, str(error))
+            self.fail(error.status, str(error), Flag.NC)
             return
         if route.upstream_protocol not in ("", "X", downstream.protocol.name):
-            self.fail(502, f"{downstream.protocol.name} can't be turned into {route.upstream_protocol}")
+            reason = f"{downstream.protocol.name} can't be turned into {route.upstream_protocol}"
+            self.fail(502, reason, Flag.UPE)
             return
         self.retry = route.retry
         believed = downstream.believed
@@ -435,7 +440,7 @@ class RpcExchange(Attempts):
             return True
         if not self._doubtful:
             self._unsent = why  # for a server of ours before us
-        self.fail(502, "the agent could not send the request on")
+        self.fail(502, "the agent could not send the request on", Flag.UF)
         return True
 
     @property
@@ -446,21 +451,8 @@ class RpcExchange(Attempts):
 
     def _too_large(self, size: int) -> None:
         """Refuse a response that others, on the same connection, would take."""
-        cluster, host = self.cluster, self.host
-        assert cluster is not None
-        assert host is not None
-        settings = self._downstream.settings
-        if cluster.complaints.allow():
-            log.warn(
-                "{listener}: host {host} answered with {size} bytes, where max_frame_size is {limit}"
-                " ({suppressed} such lines left out before)",
-                listener=settings.listener,
-                host=host.address,
-                size=size,
-                limit=self._max_response,
-                suppressed=cluster.complaints.suppressed,
-            )
-        self.fail(TERMINATED, f"a response of {size} bytes is more than max_frame_size")
+        reason = f"a response of {size} bytes is more than max_frame_size, which is {self._max_response}"
+        self.fail(TERMINATED, reason, Flag.UPE, "raise max_frame_size, if the host is right")
 
     def _change(self, frame: Frame) -> None:
         """Change a response's headers as the route demands; one that can't be read is left alone."""
@@ -489,14 +481,14 @@ class RpcExchange(Attempts):
 
     # failures
 
-    def upstream_lost(self, reason: str) -> None:
+    def upstream_lost(self, reason: str, flags: int) -> None:
         """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
         self._client = None
         if self.try_deadline:
             self._downstream.clear_try_deadline(self)
         self._report(Outcome.RESET)
         if not self._again(Cause.LOST):
-            self.fail(TERMINATED, f"the host's connection was lost: {reason}")
+            self.fail(TERMINATED, f"the host's connection was lost: {reason}", flags)
 
     def try_timed_out(self) -> None:
         """The time for one attempt is over."""
@@ -511,12 +503,12 @@ class RpcExchange(Attempts):
             return
         self._client = None
         reason = f"the host did not answer an attempt within {format_duration(self._try_timeout)}"
-        self._complain(reason, "retry_timeout of the route's retry_policy, or x-mosn-try-timeout")
         client.forget(self._number)
         if self._asks is None or not self._asks.attempt_asked:
             self._report(Outcome.RESET)
         if not self._again(Cause.TRY_TIMEOUT):
-            self.fail(TOO_LATE, reason)
+            key = "see retry_timeout of the route's retry_policy, or x-mosn-try-timeout"
+            self.fail(TOO_LATE, reason, Flag.UT, key)
 
     def _again(self, cause: Cause) -> bool:
         """Send the request again, to another host, if the route says that this may be."""
@@ -529,13 +521,41 @@ class RpcExchange(Attempts):
         self._next_attempt(False)
         return True
 
-    def fail(self, status: int, reason: str) -> None:
-        """See L{Attempts.fail}."""
+    def fail(self, status: int, reason: str, flags: int, remedy: str = "") -> None:
+        """
+        See L{Attempts.fail}.
+
+        @param remedy: what to do about it, for the log; empty for what the flags
+            say.
+        """
         if self._phase != DONE:
             self.flag = reason
+            self.flags |= flags
             if self._phase == WAITING and status in (502, 503) and not self._doubtful:
                 self._unsent = Unsent.REQUEST
+            if status >= 500 or flags & Flag.NC:
+                self._note_failure(status, reason, remedy)
             self._answer(status)
+
+    def _note_failure(self, status: int, reason: str, remedy: str) -> None:
+        downstream, host, cluster, frame = self._downstream, self.host, self.cluster, self.frame
+        try:
+            request = ".".join(part for part in (frame.service, frame.method) if part)
+        except RpcHeaderError:
+            request = ""
+        downstream.settings.failures.note(
+            Failed(
+                f"{downstream.protocol.name} {request or 'request'}",
+                downstream.info.remote,
+                status,
+                reason,
+                self.flags,
+                "" if cluster is None else cluster.name,
+                "" if host is None else host.address,
+                remedy,
+                request_id=str(self.id),
+            )
+        )
 
     # time
 
@@ -583,7 +603,8 @@ class RpcExchange(Attempts):
         """
         route = self._said_by
         self.deadline = 0.0
-        reason, key = "the response did not come in time", "the request's own timeout"
+        reason, key = "the response did not come in time", "it is the request's own timeout"
+        flag = Flag.UT
         if route is not None:
             limits = self._limits(route)
             now = self._clock.seconds()
@@ -593,21 +614,22 @@ class RpcExchange(Attempts):
                 return
             if found is Clock.IDLE:
                 reason = f"the host sent nothing of the response for {format_duration(limits.idle)}"
-                key = "stream_idle_timeout of the proxy filter, or idle_timeout of the route"
+                key = "see stream_idle_timeout of the proxy filter, or idle_timeout of the route"
+                flag = Flag.SI
             else:
                 reason = f"the response did not begin within {format_duration(limits.begin)}"
-                key = "timeout of the route"
-        self._complain(reason, key)
-        self.fail(TOO_LATE, reason)
+                key = "see timeout of the route"
+        self.fail(TOO_LATE, reason, flag, key)
 
-    def _complain(self, reason: str, key: str) -> None:
-        downstream = self._downstream
-        self._note_lateness(downstream.settings, downstream.info.remote, reason, key, LogLevel.warn)
+    def cancel(self, reason: str, flags: int) -> None:
+        """
+        The client is gone: whatever is under way for it is dropped.
 
-    def cancel(self, reason: str) -> None:
-        """The client is gone: whatever is under way for it is dropped."""
+        @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
+        """
         if self._phase != DONE:
             self.flag = reason
+            self.flags |= flags
             self._end()
 
     def _answer(self, status: int) -> None:
@@ -680,12 +702,12 @@ class RpcCopy(Attempts):
         self._client = None
         self._end()
 
-    def upstream_lost(self, reason: str) -> None:
+    def upstream_lost(self, reason: str, flags: int) -> None:
         """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
         self._client = None
         self._end()
 
-    def fail(self, status: int, reason: str) -> None:
+    def fail(self, status: int, reason: str, flags: int) -> None:
         """See L{Attempts.fail}."""
         self._end()
 

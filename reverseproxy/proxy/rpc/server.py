@@ -38,12 +38,14 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
-from reverseproxy.logs import Throttle
+from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.failures import FailureLog
 from reverseproxy.proxy.farewell import STALL as STALL_TIMEOUT
 from reverseproxy.proxy.farewell import Farewell, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
+from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.proxy.rpc.client import Batch, RpcClient
@@ -115,7 +117,8 @@ class RpcSettings:
     @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
         the route does not say.
     @ivar trust: whom to believe what requests say of themselves.
-    @ivar complaints: bounds the lines about clients, and about times that are over.
+    @ivar complaints: bounds the lines about clients.
+    @ivar failures: has lines about requests that fail on our side.
     """
 
     listener: str
@@ -136,9 +139,11 @@ class RpcSettings:
     timeout_to_end: bool = False
     trust: Trust = NOBODY
     complaints: Throttle = field(init=False, compare=False)
+    failures: FailureLog = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
+        object.__setattr__(self, "failures", FailureLog(self.listener, self.clock))
 
 
 @implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
@@ -285,7 +290,7 @@ class RpcProxy(Rebindable, Counted):
                     self._exchanges.add(exchange)
                     self._held += exchange.size
                     if self._refusing:
-                        exchange.fail(503, "the proxy is stopping")
+                        exchange.fail(503, "the proxy is stopping", Flag.LR)
                     else:
                         exchange.begin()
                 elif frame.kind is Kind.HEARTBEAT:
@@ -324,7 +329,7 @@ class RpcProxy(Rebindable, Counted):
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
-        self._cut_off(reason, "too much was kept for clients that do not finish")
+        self._cut_off(reason, "too much was kept for clients that do not finish", Flag.OM)
 
     def _broken(self, reason: str) -> None:
         """Nothing that comes can be understood any more."""
@@ -334,15 +339,14 @@ class RpcProxy(Rebindable, Counted):
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(
-                "{listener}: {peer} sent what is no {protocol}: {reason}"
-                " ({suppressed} such lines left out before)",
+                "{listener}: {peer} sent what is no {protocol}: {reason}{suppressed}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 protocol=self.protocol.name,
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
-        self._abort(f"the client sent what is no {self.protocol.name}")
+        self._abort(f"the client sent what is no {self.protocol.name}", Flag.DPE)
 
     def update_reading(self) -> None:
         """Read on, or pause, as what is under way demands."""
@@ -514,19 +518,19 @@ class RpcProxy(Rebindable, Counted):
             self._too_slow(f"it has taken nothing for {format_duration(idle)}; see stream_idle_timeout")
 
     def _too_slow(self, reason: str) -> None:
-        self._cut_off(reason, "the client reads too slowly")
+        self._cut_off(reason, "the client reads too slowly", Flag.SI)
 
-    def _cut_off(self, reason: str, flag: str) -> None:
+    def _cut_off(self, reason: str, flag: str, flags: int) -> None:
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(
-                "{listener}: {peer} is cut off: {reason} ({suppressed} such lines left out before)",
+                "{listener}: {peer} is cut off: {reason}{suppressed}",
                 listener=self.settings.listener,
                 peer=self.info.remote,
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
-        self._abort(flag)
+        self._abort(flag, flags)
 
     # time
 
@@ -555,7 +559,7 @@ class RpcProxy(Rebindable, Counted):
         request_time = self.settings.request_time
         if in_frame and self._reading and self._frame_began + request_time <= now:
             what = f"not all of a frame has come within {format_duration(request_time)}; see request_timeout"
-            self._cut_off(what, "the client sends too slowly")
+            self._cut_off(what, "the client sends too slowly", Flag.DT)
             return
         if in_frame:
             left = min(left, max(self._frame_began + request_time - now, request_time / LOOKS))
@@ -569,9 +573,10 @@ class RpcProxy(Rebindable, Counted):
             self._cut_off(
                 f"nothing has come for {idle} in the midst of a frame; see stream_idle_timeout",
                 "the client sends too slowly",
+                Flag.SI,
             )
         elif self._last is not None and self._last.left:
-            self._abort("the client reads too slowly")
+            self._abort("the client reads too slowly", Flag.SI)
         else:
             self._close()
 
@@ -619,13 +624,13 @@ class RpcProxy(Rebindable, Counted):
         else:
             transport.loseConnection()
 
-    def _abort(self, reason: str) -> None:
+    def _abort(self, reason: str, flags: int) -> None:
         """Close now, and drop everything."""
         if self._lost:
             return
         self._closing = True
         self._stop_timers()
-        self._cancel_all(reason)
+        self._cancel_all(reason, flags)
         self.transport.abortConnection()
 
     def readConnectionLost(self) -> None:
@@ -636,7 +641,7 @@ class RpcProxy(Rebindable, Counted):
         self._eof = True
         self._decoder.close()
         if self.settings.abort_on_half_close:
-            self._abort("the client closed the connection")
+            self._abort("the client closed the connection", Flag.DC)
         else:
             self._close_if_done()
             if not self._closing:
@@ -652,12 +657,12 @@ class RpcProxy(Rebindable, Counted):
         self._stop_timers()
         if self._farewell is not None:
             self._farewell.stop()
-        self._cancel_all(f"the client's connection was lost: {reason.getErrorMessage()}")
+        self._cancel_all(f"the client's connection was lost: {loss(reason)}", who_ended(reason))
 
-    def _cancel_all(self, reason: str) -> None:
+    def _cancel_all(self, reason: str, flags: int) -> None:
         exchanges, self._exchanges = self._exchanges, set()
         for exchange in exchanges:
-            exchange.cancel(reason)
+            exchange.cancel(reason, flags)
             self._record(exchange)
         self._deadlines.close()
         self._try_deadlines.close()
@@ -698,7 +703,7 @@ class RpcProxy(Rebindable, Counted):
         except RpcHeaderError:
             service = method = ""
             lookup = None
-        host = exchange.host
+        host, rule = exchange.host, exchange.rule
         started = exchange.started
         access_log(
             AccessRecord(
@@ -716,6 +721,12 @@ class RpcProxy(Rebindable, Counted):
                 cluster="" if exchange.cluster is None else exchange.cluster.name,
                 agent=None if host is None else host.identity,
                 flag=exchange.flag,
+                flags=exchange.flags,
+                route="" if rule is None else rule.route,
+                virtual_host="" if rule is None else rule.virtual_host,
+                attempts=exchange.attempts,
+                waited=exchange.waited,
+                dialled=exchange.dialled,
                 request_received=_since(started, exchange.request_sent_at),
                 response_received=_since(started, exchange.response_at),
                 request_headers=lookup,

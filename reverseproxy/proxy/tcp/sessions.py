@@ -33,10 +33,19 @@ from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
-from reverseproxy.logs import Throttle
+from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access_log import AccessRecord
+from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.farewell import STALL, Parting
+from reverseproxy.proxy.flags import (
+    NO_FLAGS,
+    Flag,
+    flag_of,
+    session_flags,
+    short_names,
+    what_to_do,
+    who_ended,
+)
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
@@ -138,6 +147,8 @@ class TcpProxy(RelayEnd, Counted):
         )
         self._started = 0.0
         self._failure = ""
+        self._flags = self._trouble = NO_FLAGS
+        self._waited = self._dialled = 0.0
         self._host_address = ""
         self._agent: AgentIdentity | None = None
 
@@ -170,6 +181,8 @@ class TcpProxy(RelayEnd, Counted):
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
+        self._flags |= Flag.OM
+        self._failure = reason
         self._cut("", reason)
         self.abort()
 
@@ -184,10 +197,10 @@ class TcpProxy(RelayEnd, Counted):
                 raise ClusterUnknown("no route of tcp_proxy matches this connection")
             self._cluster = self._settings.clusters.get(name)
         except ClusterUnknown as error:
-            self._refuse(str(error))
+            self._refuse(str(error), Flag.NR if name is None else Flag.NC)
             return
         if not self._cluster.may_open():
-            self._refuse(f"cluster {name} has as many connections as it may have")
+            self._refuse(f"cluster {name} has as many connections as it may have", Flag.UO)
             return
         self._acquire(self._cluster)
 
@@ -198,7 +211,7 @@ class TcpProxy(RelayEnd, Counted):
             if isinstance(error, NoHealthyHost) and self._context.lift():
                 self._acquire(cluster)
             else:
-                self._refuse(str(error))
+                self._refuse(str(error), flag_of(error) | self._trouble)
             return
         if host is not None:
             self._dial(cluster, host)
@@ -206,8 +219,18 @@ class TcpProxy(RelayEnd, Counted):
         timeout = cluster.config.connect_timeout
         if self._context.spared:
             timeout = min(timeout, SPARED_WAIT)
+        since = self._clock.seconds()
         waiting = self._pending = cluster.wait(self._context, timeout)
+        waiting.addBoth(self._waited_since, since)
         waiting.addCallbacks(partial(self._dial, cluster), partial(self._not_acquired, cluster))
+
+    def _waited_since(self, result: Any, since: float) -> Any:
+        self._waited += self._clock.seconds() - since
+        return result
+
+    def _dialled_since(self, result: Any, since: float) -> Any:
+        self._dialled += self._clock.seconds() - since
+        return result
 
     def _not_acquired(self, cluster: Cluster, reason: Failure) -> None:
         if self.lost:
@@ -215,7 +238,7 @@ class TcpProxy(RelayEnd, Counted):
         if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.lift():
             self._acquire(cluster)
         else:
-            self._refuse(reason.getErrorMessage())
+            self._refuse(reason.getErrorMessage(), flag_of(reason.value) | self._trouble)
 
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
@@ -226,6 +249,7 @@ class TcpProxy(RelayEnd, Counted):
         self._attempts += 1
         host.connection_opened()
         dialling = self._pending = host.connect(Building(self._make_end))
+        dialling.addBoth(self._dialled_since, self._clock.seconds())
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
     def _make_end(self) -> RelayEnd:
@@ -273,19 +297,13 @@ class TcpProxy(RelayEnd, Counted):
         if self.lost:
             return
         cluster.report(host, Outcome.UNREACHABLE)
-        if cluster.complaints.allow():
-            log.warn(
-                "{listener}: cluster {cluster} host {host} failed: {reason}"
-                " ({suppressed} such lines left out before)",
-                listener=self._settings.listener,
-                cluster=cluster.name,
-                host=host.address,
-                reason=reason.getErrorMessage(),
-                suppressed=cluster.complaints.suppressed,
-            )
+        why = loss(reason)
+        cluster.trouble.unreachable(host, why)
         cluster.shun(host, self._context)
+        self._trouble = Flag.UF | flag_of(reason.value)
         if self._attempts >= self._max_attempts:
-            self._refuse(f"no host of cluster {cluster.name} could be reached")
+            flags = self._trouble | (Flag.URX if self._attempts > 1 else NO_FLAGS)
+            self._refuse(f"host {host.address} of cluster {cluster.name} can't be reached: {why}", flags)
             return
         self._acquire(cluster)
 
@@ -316,7 +334,20 @@ class TcpProxy(RelayEnd, Counted):
             )
 
     def _upstream_closed(self, reason: Failure) -> None:
+        self._note_end(reason, Flag.UC)
         self._release()
+
+    def _note_end(self, reason: Failure, lost: int) -> None:
+        """
+        One side of the session is over.
+
+        @param lost: what stands for a connection that broke off.
+        """
+        flags = NO_FLAGS if self._failure else session_flags(reason, lost)
+        if flags:
+            self._flags |= flags
+            whose = "host" if lost == Flag.UC else "client"
+            self._failure = f"the {whose}'s connection was lost: {loss(reason)}"
 
     def _excused(self, returns: bool, client_waits: bool, host_waits: bool) -> bool:
         """
@@ -333,6 +364,7 @@ class TcpProxy(RelayEnd, Counted):
         """Nothing has moved for too long."""
         assert self._upstream is not None
         self._failure = "idle timeout"
+        self._flags |= Flag.SI
         idle = format_duration(self._settings.idle_timeout or 0.0)
         self._cut("", f"nothing has passed for {idle}; see idle_timeout of the tcp_proxy")
         self.cut()
@@ -346,12 +378,13 @@ class TcpProxy(RelayEnd, Counted):
         """
         if peer:
             reason = f"{peer} closes too slowly: {reason}"
-        self._failure = self._failure or reason
+        if not self._failure:
+            self._failure = reason
+            self._flags |= Flag.LR
         complaints = self._settings.complaints
         if complaints.allow():
             log.warn(
-                "{listener}: the session of {peer} with {host} is cut off: {reason}"
-                " ({suppressed} such lines left out before)",
+                "{listener}: the session of {peer} with {host} is cut off: {reason}{suppressed}",
                 listener=self._settings.listener,
                 peer=self._info.remote,
                 host=self._host_address,
@@ -359,15 +392,18 @@ class TcpProxy(RelayEnd, Counted):
                 suppressed=complaints.suppressed,
             )
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, flags: int) -> None:
         self._failure = reason
+        self._flags |= flags
         complaints = self._settings.complaints
         if complaints.allow():
             log.warn(
-                "{listener}: session of {peer} closed: {reason} ({suppressed} such lines left out before)",
+                "{listener}: session of {peer} closed: {reason}{remedy}{suppressed}",
                 listener=self._settings.listener,
                 peer=self._info.remote,
                 reason=self._failure,
+                flags=short_names(flags),
+                remedy=f"; {remedy}" if (remedy := what_to_do(flags)) else "",
                 suppressed=complaints.suppressed,
             )
         if self._info.service is None or self._upstream is not None or not disown(self.transport):
@@ -381,6 +417,10 @@ class TcpProxy(RelayEnd, Counted):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the session and account for it."""
+        if self._upstream is None and not self._failure:
+            self._failure = "the client has gone before there was a host for it"
+            self._flags |= who_ended(reason)
+        self._note_end(reason, Flag.DC)
         super().connectionLost(reason)
         self.count_no_more()
         pending, self._pending = self._pending, None
@@ -411,6 +451,10 @@ class TcpProxy(RelayEnd, Counted):
                 cluster="" if self._cluster is None else self._cluster.name,
                 agent=self._agent,
                 flag=self._failure,
+                flags=self._flags,
+                attempts=self._attempts + self._again,
+                waited=self._waited,
+                dialled=self._dialled,
             )
         )
 

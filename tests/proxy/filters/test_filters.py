@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import PerFilterConfig
 from reverseproxy.proxy.filters import BodyLimit, Refusal
+from reverseproxy.proxy.flags import Flag
 from reverseproxy.routing import ClusterRoute, DirectResponse, RouteResult
 from tests.proxy.filters.build import ROUTE, FixedRouter, chain, request, steps
 
@@ -72,7 +73,7 @@ class PayloadLimitTests(SynchronousTestCase):
         asked = request(size=-1)
         self.assertEqual(steps(filters, asked), [])
         reason = "request body larger than 5 bytes"
-        self.assertEqual(asked.limit, BodyLimit(5, Refusal(413, reason, f"{reason}\n".encode())))
+        self.assertEqual(asked.limit, BodyLimit(5, Refusal(413, reason, f"{reason}\n".encode(), Flag.DPE)))
 
     def test_options_of_routes(self) -> None:
         """They take the place of all of the listener's."""
