@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["is_supported", "keep_back", "pass_on", "turn_end_of", "with_streams"]
+__all__ = ["batching_of", "is_supported", "keep_back", "pass_on", "turn_end_of", "with_streams"]
 
 import sys
 from collections.abc import Callable
@@ -25,16 +25,25 @@ def with_streams(reactor: Any) -> Any:
     return StreamReactor(reactor)
 
 
+def batching_of(clock: Any) -> Callable[[Callable[[], object]], object] | None:
+    """
+    Find out how to have something called once a batch of events has been handled.
+
+    @param clock: what L{with_streams} gives, which tells connections of their
+        events in one go; anything else has no batches, and L{None} says so.
+    """
+    at_turn_end: Callable[[Callable[[], object]], object] | None = getattr(clock, "call_at_turn_end", None)
+    return at_turn_end
+
+
 def turn_end_of(clock: Any) -> Callable[[Callable[[], object]], object]:
     """
     Find out how to have something called at the end of the reactor's turn.
 
-    @param clock: what L{with_streams} gives, which tells connections of their
-        events in one go and has a method for it; with anything else it is a
-        call of C{callLater} for the next turn.
+    @param clock: see L{batching_of}; where there are no batches, it is a call of
+        C{callLater} for the next turn.
     """
-    at_turn_end: Callable[[Callable[[], object]], object] | None = getattr(clock, "call_at_turn_end", None)
-    return partial(clock.callLater, 0) if at_turn_end is None else at_turn_end
+    return batching_of(clock) or partial(clock.callLater, 0)
 
 
 def pass_on(source: Any, target: Any, size: int, told: Callable[[int], object]) -> bool:

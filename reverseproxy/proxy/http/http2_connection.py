@@ -2,7 +2,8 @@
 What both ends of HTTP/2 have in common: a connection, its transport and its timers.
 
 What is read is handled first, and everything that this leads to is written
-behind it, in one piece.  Frames that carry bodies are made only when the
+behind it, in one piece; where the reactor tells connections of their events in
+batches, so is all that a batch leads to.  Frames that carry bodies are made only when the
 transport has room for them, so that a body waits with its stream, where the
 windows and the turns of the streams are, rather than in one long queue.
 """
@@ -24,6 +25,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.proxy.farewell import LastBytes, Parting
 from reverseproxy.proxy.relay import lose_connection
+from reverseproxy.transport import batching_of
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.transport.memory import HELD, HeldBytes
 from reverseproxy.unfinished import Counted
@@ -74,6 +76,8 @@ class Http2Protocol(Rebindable, Counted):
         self.heard = 0.0
         self._last: LastBytes | None = None  # of what is left for a peer when the connection closes
         self._handling = 0
+        self._at_turn_end = batching_of(clock)
+        self._to_flush = False  # at the end of the turn
         self._unwanted = 0
         self._held = 0  # as it was reported
         self._tell_at = inf  # when to see what slow readers have taken
@@ -135,13 +139,25 @@ class Http2Protocol(Rebindable, Counted):
 
     def flush(self) -> None:
         """
-        Write what may be sent now.
+        Write what may be sent, at the end of this turn.
 
         Does nothing while something is being handled, after which it is called
         anyway.
         """
-        if self._handling or self.lost:
+        if self._handling or self.lost or self._to_flush:
             return
+        if self._at_turn_end is None:
+            self._write_out()
+        else:
+            self._to_flush = True
+            self._at_turn_end(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._to_flush = False
+        if not (self._handling or self.lost or self.ending):
+            self._write_out()
+
+    def _write_out(self) -> None:
         self._handling += 1
         try:
             http2 = self.http2
@@ -234,13 +250,22 @@ class Http2Protocol(Rebindable, Counted):
         """
         if self.ending or self.lost:
             return
+        self._write_before_end()
         self.http2.close(code, reason)
         self._close(reason, linger)
+
+    def _write_before_end(self) -> None:
+        """Write what was left to the end of the turn, bodies among it; there will be no such end."""
+        if self._to_flush:
+            self._to_flush = False
+            while not self.full and (data := self.http2.take()):
+                self.transport.write(data)
 
     def _close(self, reason: str, linger: bool) -> None:
         """Close behind what is to be sent, without frames of bodies."""
         if self.ending or self.lost:
             return
+        self._write_before_end()
         self.ending = True
         self.count_no_more()
         data = self.http2.take(0)
@@ -351,8 +376,7 @@ class Http2Protocol(Rebindable, Counted):
     def resumeProducing(self) -> None:
         """The transport wants more."""
         self.full = False
-        if not self.ending:
-            self.flush()
+        self._flush_now()
 
     def stopProducing(self) -> None:
         """The connection is lost; C{connectionLost} says so as well."""
