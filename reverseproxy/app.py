@@ -130,9 +130,10 @@ class ReverseProxy(Service):
                 tallies=world.tallies,
                 tunnels=world.tunnels,
                 certificates=self._certificates,
-                seconds=self._reactor.seconds,
+                clock=self._reactor,
+                access_logs=lambda: [each.file for each in self._assembly.access_logs],
                 stopping=lambda: self._stopping,
-                agent_index=AgentIndex(world.exclusions, wall_time),
+                agent_index=AgentIndex(world.exclusions, wall_time, self._reactor.seconds),
             )
         )
 
@@ -203,6 +204,8 @@ class ReverseProxy(Service):
             self.admin.startService()
         self._world.reloader.start()
         self._sweep.start()
+        if self._assembly.counts:
+            self.inspector.parts.pulse.start()
         self.clusters.start()
         RUNNING.add(self.clusters)
         for listener in self.listeners.values():
@@ -258,6 +261,7 @@ class ReverseProxy(Service):
         self.clusters.close("stopping")
         self._world.reloader.stop()
         self._sweep.stop()
+        self.inspector.parts.pulse.stop()
         self._close_access_logs()
         if self.admin is not None:
             await self.admin.stopService()

@@ -47,7 +47,7 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet import error as errors
 from twisted.internet.defer import CancelledError
@@ -272,7 +272,11 @@ class LogFile:
     @ivar path: as given.
     @ivar lost: lines that could not be written; the owner may reset it.
     @ivar reason: why the last lost line was lost.
+    @ivar enabled: whether lines are written at all; may be set at any time.
+    @cvar dropped: lines of all files of this process that could not be written.
     """
+
+    dropped: ClassVar = 0
 
     def __init__(self, path: str, where: str = "", dry: bool = False) -> None:
         """
@@ -287,6 +291,7 @@ class LogFile:
         """
         self.path = path
         self.lost = 0
+        self.enabled = True
         self.reason = ""
         self._where = where
         self._backlog = b""
@@ -349,6 +354,8 @@ class LogFile:
         @param data: lines, each with its line break; empty to try the backlog
             again.
         """
+        if not self.enabled:
+            return
         with self._lock:
             self._write(data)
 
@@ -403,7 +410,9 @@ class LogFile:
 
     def _lose(self, data: bytes, reason: str) -> None:
         """Give up on some lines."""
-        self.lost += data.count(b"\n")
+        lines = data.count(b"\n")
+        self.lost += lines
+        LogFile.dropped += lines
         self.reason = reason
 
     def reopen(self) -> None:

@@ -94,7 +94,7 @@ class DistributionTests(SynchronousTestCase):
         package = {
             str(path.relative_to(source))
             for path in (source / "reverseproxy").rglob("*")
-            if path.suffix in (".py", ".json", ".typed") and path.is_file()
+            if path.suffix in (".py", ".json", ".typed", ".html", ".css", ".js") and path.is_file()
         }
         self.assertEqual(names, package | {PLUGIN})
 

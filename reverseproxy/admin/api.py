@@ -9,32 +9,29 @@ from __future__ import annotations
 
 __all__ = ["PATHS", "TunnelApi"]
 
+import json
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.agents import merge_agents
+from reverseproxy.admin.answers import listed, only, page_of, problems_of
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
+from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
-from reverseproxy.admin.routes import Routes
-from reverseproxy.admin.sources import Answer, ISource
+from reverseproxy.admin.reading import Reading
+from reverseproxy.admin.sources import ISource
 from reverseproxy.clock import wall_time
+from reverseproxy.cluster.host import MAX_WEIGHT
 from reverseproxy.config.models import Config
-from reverseproxy.logs import counted
+from reverseproxy.logs import counted, shorten
 
 log = Logger()
-
-MOST: Final = 500
-"""Items of a page."""
-
-USUAL: Final = 100
-"""Items of a page that does not say."""
 
 MOST_AUDITED: Final = 1000
 """How many changes are kept."""
@@ -54,6 +51,7 @@ PATHS: Final = (
     "agents/{id}/resume",
     "clusters",
     "clusters/{name}/hosts",
+    "clusters/{name}/hosts/{address}/weight",
     "listeners",
     "routes",
     "routes:explain",
@@ -61,6 +59,7 @@ PATHS: Final = (
     "joins/refused",
     "servers",
     "workers",
+    "summary",
     "events",
     "audit",
     "openapi.json",
@@ -74,19 +73,12 @@ class TunnelApi:
     def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
         self._source = source
         self._clock = clock
-        self._routes = Routes(config)
+        self._reading = Reading(config, source)
         self._audit: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
         self._streams: set[EventStream] = set()
         self._excluded: dict[tuple[str, ...], tuple[float, str]] = {}
         self._simple: Mapping[str, Answerer] = {
-            "clusters": self._listed("clusters"),
-            "listeners": self._listed("listeners"),
-            "certificates": self._certificates,
-            "servers": self._listed("servers"),
-            "agents": self._agents,
-            "routes": self._all_routes,
-            "routes:explain": self._explain,
-            "workers": self._workers,
+            **self._reading.simple,
             "events": self._events,
             "audit": self._audited,
             "openapi.json": self._described,
@@ -99,29 +91,38 @@ class TunnelApi:
         @param caller: who asks; that they may has been looked at.
         @raise Problem: if there is no such path, or it takes another method.
         """
-        parts = call.parts[3:]
-        match parts:
+        match call.parts[3:]:
             case (name,) if name in self._simple:
-                _only(call, "GET")
+                only(call, "GET")
                 return await self._simple[name](call)
+            case ("summary",):
+                only(call, "GET")
+                return await self._reading.summary(call, caller, self._features())
             case ("joins", "refused"):
-                _only(call, "GET")
-                return await self._refused(call)
+                only(call, "GET")
+                return await self._reading.refused(call)
             case ("clusters", name, "hosts"):
-                _only(call, "GET")
-                return await self._hosts(call, name)
+                only(call, "GET")
+                return await self._reading.hosts(call, name)
+            case ("clusters", name, "hosts", address, "weight"):
+                only(call, "PUT")
+                return await self._weigh(call, caller, name, address)
             case ("agents", key):
-                _only(call, "GET", "DELETE")
+                only(call, "GET", "DELETE")
                 if call.method == "DELETE":
                     return await self._kick(call, caller, key)
-                return Reply.of(_shown(await self._agent(key)))
+                return Reply.of(shown(await self._reading.agent(key)))
             case ("agents", key, "drain"):
-                _only(call, "POST")
+                only(call, "POST")
                 return await self._drain(call, caller, key)
             case ("agents", key, "resume"):
-                _only(call, "POST")
+                only(call, "POST")
                 return await self._resume(caller, key)
         raise Problem(404, "no such path")
+
+    def _features(self) -> list[str]:
+        """What there is that a page may want to show."""
+        return ["configuration"] if any(path.startswith("config:") for path in PATHS) else []
 
     def stop(self) -> None:
         """End what goes on."""
@@ -135,15 +136,22 @@ class TunnelApi:
         for target, (until, why) in list(self._excluded.items()):
             await self._source.ask("exclude", {"target": target, "seconds": until - now, "why": why})
 
-    def note_log_level(self, caller: Caller, body: bytes) -> None:
-        """Write down who has set the level of the log."""
-        told = body.decode("utf-8", "replace")[:200]
-        log.info("audit: {caller}: log level: {told}", caller=caller.name, told=told)
+    def note_log_level(self, caller: Caller, what: str, body: bytes) -> None:
+        """
+        Write down who has changed something of a log.
+
+        @param what: what of it.
+        """
+        self._write_down(caller, what, body.decode("utf-8", "replace")[:200])
+
+    def _write_down(self, caller: Caller, what: str, told: str) -> None:
+        """Write down who has changed something that is no agent."""
+        log.info("audit: {caller}: {what}: {told}", caller=caller.name, what=what, told=told)
         self._audit.append(
             {
                 "time": wall_time(),
                 "caller": caller.name,
-                "what": "log level",
+                "what": what,
                 "agent": None,
                 "identity": "",
                 "targets": {},
@@ -151,100 +159,11 @@ class TunnelApi:
             }
         )
 
-    # lists
-
-    def _listed(self, question: str) -> Answerer:
-        """Answer with what all workers have to say of the same things."""
-
-        async def answer(call: Call) -> Reply:
-            after, limit = _page(call)
-            answers = await self._source.ask(question, {"after": after, "limit": limit})
-            items = _unite(answers)
-            return _list([item for item in items if item["name"] > after], limit, answers)
-
-        return answer
-
-    async def _agents(self, call: Call) -> Reply:
-        after, limit = _page(call)
-        arguments = {"after": after, "limit": limit}
-        arguments |= {name: call.query[name] for name in ("cluster", "identity") if call.query.get(name)}
-        answers = await self._source.ask("agents", arguments)
-        found = merge_agents(((each.worker, each.value) for each in answers if each.value), limit)
-        return _list([_shown(agent) for agent in found], limit, answers, "id")
-
-    async def _agent(self, key: str) -> dict[str, Any]:
-        answers = await self._source.ask("agent", {"id": key})
-        found = merge_agents(((each.worker, each.value) for each in answers if each.value), 1)
-        if not found:
-            raise Problem(404, "there is no such agent, or it has left")
-        return found[0]
-
-    async def _hosts(self, call: Call, cluster: str) -> Reply:
-        after, limit = _page(call)
-        answers = await self._source.ask("hosts", {"cluster": cluster, "after": after, "limit": limit})
-        if all(answer.value is None for answer in answers):
-            raise Problem(404, "there is no such cluster")
-        items = [
-            {**item, "worker": answer.worker or None} for answer in answers for item in answer.value or ()
-        ]
-        items.sort(key=lambda item: (item["address"], item["worker"] or 0))
-        return _list(items, limit, answers, "address")
-
-    async def _certificates(self, call: Call) -> Reply:
-        answers = await self._source.ask("certificates", {})
-        found = {(item["use"], item["name"]): item for answer in answers for item in answer.value or ()}
-        items = sorted(found.values(), key=lambda item: item["not_after"])
-        return _list(items[:MOST], MOST + 1, answers)
-
-    async def _refused(self, call: Call) -> Reply:
-        _, limit = _page(call)
-        answers = await self._source.ask("refused", {"limit": limit})
-        items = [
-            {**item, "worker": answer.worker or None} for answer in answers for item in answer.value or ()
-        ]
-        items.sort(key=lambda item: -item["time"])
-        return _list(items[:limit], limit + 1, answers)
-
-    async def _all_routes(self, call: Call) -> Reply:
-        after, limit = _page(call)
-        items = sorted([*self._routes.rules(), *await self._brought()], key=lambda item: item["place"])
-        return _list([item for item in items if item["place"] > after], limit, (), "place")
-
-    async def _brought(self) -> list[dict[str, Any]]:
-        """The routes that agents have brought."""
-        answers = await self._source.ask("routes", {})
-        return [item for answer in answers for item in answer.value or ()]
-
-    async def _explain(self, call: Call) -> Reply:
-        headers: dict[str, str] = {}
-        for name, value in call.queries:
-            if name == "header":
-                field, colon, text = value.partition(":")
-                if not colon or not field.strip():
-                    raise Problem(400, 'a header is written "Name: value"')
-                headers[field.strip().lower()] = text.strip()
-            elif name not in ("method", "host", "path", "listener"):
-                raise Problem(400, "the parameters are method, host, path, header and listener")
-        path = call.query.get("path", "/")
-        if not path.startswith("/"):
-            raise Problem(400, "the path must begin with a slash")
-        items = self._routes.explain(
-            call.query.get("method", "GET"),
-            call.query.get("host", ""),
-            path,
-            headers,
-            call.query.get("listener", ""),
-            await self._brought(),
-        )
-        return _list(items, len(items) + 1, ())
-
-    async def _workers(self, call: Call) -> Reply:
-        workers = self._source.facts()["workers"]
-        return _list(list(workers), len(workers) + 1, ())
+    # events
 
     async def _audited(self, call: Call) -> Reply:
-        _, limit = _page(call)
-        return _list(list(self._audit)[::-1][:limit], limit + 1, ())
+        _, limit = page_of(call)
+        return listed(list(self._audit)[::-1][:limit], limit + 1, ())
 
     async def _described(self, call: Call) -> Reply:
         return Reply.of(describe())
@@ -267,14 +186,14 @@ class TunnelApi:
     # changes
 
     async def _drain(self, call: Call, caller: Caller, key: str) -> Reply:
-        agent = await self._agent(key)
+        agent = await self._reading.agent(key)
         seconds = _seconds(call, "for", DRAINED)
         why = f"drained by {caller.name}"
         await self._exclude(agent["targets"]["process"], seconds, why)
         return await self._let_go(caller, "drain", agent, why, False, seconds)
 
     async def _kick(self, call: Call, caller: Caller, key: str) -> Reply:
-        agent = await self._agent(key)
+        agent = await self._reading.agent(key)
         seconds = _seconds(call, "ban", 0.0)
         why = f"kicked by {caller.name}"
         if seconds:
@@ -306,14 +225,38 @@ class TunnelApi:
         if seconds:
             told += f"; kept out for {seconds:g} s: {' '.join(target)}"
         self._note(caller, what, agent, told, connections=count, kept_out=kept_out)
-        body = {"id": agent["id"], "connections": count, "kept_out": kept_out, "problems": _problems(answers)}
+        body = {
+            "id": agent["id"],
+            "connections": count,
+            "kept_out": kept_out,
+            "problems": problems_of(answers),
+        }
         return Reply.of(body, 202)
+
+    async def _weigh(self, call: Call, caller: Caller, cluster: str, address: str) -> Reply:
+        """Change the weight of a host, for as long as it is there."""
+        try:
+            body = json.loads(call.body)
+            weight = body["weight"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            weight = None
+        if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
+            raise Problem(400, f'the body must be {{"weight": a number from 1 to {MAX_WEIGHT}}}')
+        arguments = {"cluster": cluster, "address": address, "weight": weight}
+        answers = await self._source.ask("weigh", arguments)
+        before = next((answer.value for answer in answers if answer.value), None)
+        if before is None:
+            raise Problem(404, "there is no such host, or it has left")
+        told = f"weight of {shorten(address)} in cluster {shorten(cluster)}: {before} before, {weight} now"
+        self._write_down(caller, "weight", told)
+        body = {"cluster": cluster, "address": address, "weight": weight, "before": before}
+        return Reply.of({**body, "problems": problems_of(answers)})
 
     async def _resume(self, caller: Caller, key: str) -> Reply:
         """Let in again who was kept out; of those that are not here, the audit knows who they are."""
         targets = [entry["targets"] for entry in self._audit if entry["agent"] == key]
         if not targets:
-            targets = [(await self._agent(key))["targets"]]
+            targets = [(await self._reading.agent(key))["targets"]]
         lifted = [list(target) for each in targets for target in each.values()]
         answers = await self._source.ask("lift", {"targets": lifted})
         for target in lifted:
@@ -322,7 +265,7 @@ class TunnelApi:
         told = "it was kept out" if was else "it was not kept out"
         agent = {"id": key, "identity": self._identity(key), "targets": targets[0]}
         self._note(caller, "resume", agent, told, was_kept_out=was)
-        return Reply.of({"id": key, "was_kept_out": was, "problems": _problems(answers)})
+        return Reply.of({"id": key, "was_kept_out": was, "problems": problems_of(answers)})
 
     def _identity(self, key: str) -> str:
         """Who an agent was when something was done to it; empty if nothing was."""
@@ -358,19 +301,6 @@ class TunnelApi:
         )
 
 
-def _only(call: Call, *methods: str) -> None:
-    allowed = (*methods, "HEAD") if "GET" in methods else methods
-    if call.method not in allowed:
-        raise Problem(405, f"use {' or '.join(methods)}", Allow=", ".join(allowed))
-
-
-def _page(call: Call) -> tuple[str, int]:
-    text = call.query.get("limit", str(USUAL))
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST and len(text) < 6):
-        raise Problem(400, f"limit must be a number from 1 to {MOST}")
-    return call.query.get("after", ""), int(text)
-
-
 def _seconds(call: Call, name: str, default: float) -> float:
     text = call.query.get(name)
     if text is None:
@@ -382,33 +312,3 @@ def _seconds(call: Call, name: str, default: float) -> float:
     if not 0 < seconds <= LONGEST:
         raise Problem(400, f"{name} must be a number of seconds, {LONGEST:g} at the most")
     return seconds
-
-
-def _problems(answers: Iterable[Answer]) -> list[dict[str, Any]]:
-    return [{"worker": each.worker, "problem": each.problem} for each in answers if each.problem]
-
-
-def _list(items: list[Any], limit: int, answers: Iterable[Answer], by: str = "name") -> Reply:
-    more = len(items) >= limit
-    items = items[:limit]
-    return Reply.of({"items": items, "next": items[-1][by] if more else None, "problems": _problems(answers)})
-
-
-def _shown(agent: Mapping[str, Any]) -> dict[str, Any]:
-    """An agent, without what is for us."""
-    return {name: value for name, value in agent.items() if name != "targets"}
-
-
-def _unite(answers: Iterable[Answer]) -> list[dict[str, Any]]:
-    """Add up the numbers of what has the same name; of the rest, what was said first counts."""
-    found: dict[str, dict[str, Any]] = {}
-    for answer in answers:
-        for item in answer.value or ():
-            known = found.get(item["name"])
-            if known is None:
-                found[item["name"]] = dict(item)
-                continue
-            for name, value in item.items():
-                if type(value) is int:
-                    known[name] += value
-    return [found[name] for name in sorted(found)]

@@ -7,7 +7,7 @@ reasons from short lists, so that the number of series is bounded.
 
 from __future__ import annotations
 
-__all__ = ["agent_families", "cluster_families", "listener_families", "process_families"]
+__all__ = ["cluster_families", "dial_families", "listener_families", "process_families"]
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Final
 from reverseproxy import __version__
 from reverseproxy.admin.families import Family
 from reverseproxy.cluster.host import Fault, Host, MuxHost
+from reverseproxy.logs import LogFile
+from reverseproxy.metrics import OTHER
+from reverseproxy.metrics.latency import class_names
+from reverseproxy.proxy.flags import short_names
 from reverseproxy.refused import REFUSED
 
 if TYPE_CHECKING:
@@ -41,6 +45,20 @@ def process_families(parts: Parts) -> Iterator[Family]:
     for certificate in parts.certificates():
         expiry.add(certificate["not_after"], certificate["use"], certificate["name"])
     yield expiry
+    lag = _family(
+        "reactor_lag_seconds",
+        "histogram",
+        "By how much the loop was late for what it does twice a second: all else has waited as well.",
+    )
+    lag.add(parts.pulse.lag)
+    yield lag
+    dropped = _family(
+        "log_lines_dropped_total",
+        "counter",
+        "Lines of logs that were left out, as there were too many, or could not be written.",
+    )
+    dropped.add(REFUSED["log"] + LogFile.dropped)
+    yield dropped
     refused = _family("refused_total", "counter", "What was refused to strangers.", "reason")
     for reason, number in REFUSED.items():
         refused.add(number, reason)
@@ -56,7 +74,7 @@ def listener_families(parts: Parts) -> Iterator[Family]:
         accepted.add(listener.accepted, listener.config.name)
     yield connections
     yield accepted
-    where = ("listener", "virtual_host", "cluster")
+    where = ("listener", "virtual_host", "route", "cluster")
     requests = _family(
         "http_requests_total",
         "counter",
@@ -78,16 +96,24 @@ def listener_families(parts: Parts) -> Iterator[Family]:
         "listener",
         "direction",
     )
+    errors = _family(
+        "proxy_errors_total",
+        "counter",
+        "Requests and sessions without a complete answer of a host; reason is what %RESPONSE_FLAGS% says.",
+        "cluster",
+        "reason",
+    )
     for tally in parts.tallies.values():
-        for (cluster, virtual_host), cell in tally.cells.items():
+        for (cluster, virtual_host, route), cell in tally.cells.items():
             durations.add(cell.durations, tally.listener, cluster)
             sizes.add(cell.received, tally.listener, "received")
             sizes.add(cell.sent, tally.listener, "sent")
-            for hundred, number in enumerate(cell.classes):
-                if number:
-                    code = f"{hundred}xx" if hundred else "none"
-                    requests.add(number, tally.listener, virtual_host, cluster, code)
+            for code, number in class_names(cell.ends.classes).items():
+                requests.add(number, tally.listener, virtual_host, route, cluster, code)
+        for (cluster, flags), number in tally.errors.items():
+            errors.add(number, cluster, short_names(flags) or OTHER)
     yield requests
+    yield errors
     yield durations
     yield sizes
 
@@ -105,6 +131,18 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
     active = _family("http_requests_in_flight", "gauge", "Requests and sessions under way.", "cluster")
     pending = _family("cluster_pending_requests", "gauge", "Requests that wait for a host.", "cluster")
     retries = _family("cluster_retries_in_flight", "gauge", "Retries under way.", "cluster")
+    retried = _family(
+        "retries_total",
+        "counter",
+        "Requests sent again, to another host or by another connection.",
+        "cluster",
+    )
+    waits = _family(
+        "cluster_wait_seconds",
+        "histogram",
+        "How long requests waited that had to wait for a host, whether they got one or not.",
+        "cluster",
+    )
     ejections = _family(
         "ejections_total", "counter", "How often hosts were left out for failures.", "cluster"
     )
@@ -118,6 +156,8 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
         active.add(cluster.active, name)
         pending.add(cluster.waiting, name)
         retries.add(cluster.retries, name)
+        retried.add(cluster.retried, name)
+        waits.add(cluster.waits, name)
         ejections.add(cluster.ejector.total, name)
         # In plain numbers first: there may be ten thousand, and requests wait for this.
         states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
@@ -143,7 +183,13 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
                 connections.add(number, name, mode)
         streams.add(carried, name)
         agents.add(sorted(known), name)
-    yield from (hosts, active, pending, retries, ejections, connections, streams, agents)
+    yield from (hosts, active, pending, retries, retried, waits, ejections, connections, streams, agents)
+    rtts = _family(
+        "tunnel_rtt_seconds", "histogram", "How long pings to agents took to be answered.", "cluster"
+    )
+    for name, times in parts.agent_index.rtts.items():
+        rtts.add(times, name)
+    yield rtts
     joins = _family("tunnel_joins_total", "counter", "Attempts of agents to join.", "cluster", "result")
     leaves = _family(
         "tunnel_leaves_total", "counter", "Connections of agents that have left.", "cluster", "reason"
@@ -162,16 +208,27 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
     yield from (joins, leaves, handshakes, waiting)
 
 
-def agent_families(parts: Parts) -> Iterator[Family]:
+def dial_families(parts: Parts) -> Iterator[Family]:
     """What is there once for each server that an agent of this process dials."""
     wanted = _family(
         "agent_connections_wanted", "gauge", "Connections that there should be.", "cluster", "server"
     )
     serving = _family("agent_connections_serving", "gauge", "Connections that serve.", "cluster", "server")
+    dials = _family(
+        "agent_dials_total",
+        "counter",
+        "Attempts to connect to a server, and how they ended.",
+        "cluster",
+        "server",
+        "result",
+    )
     for agent in parts.agents:
         config = agent.plan.config
-        for server, number in agent.by_server.items():
-            wanted.add(config.connection_num, config.cluster, server)
-            serving.add(number, config.cluster, server)
+        for server in agent.servers:
+            wanted.add(config.connection_num, config.cluster, server.name)
+            serving.add(server.serving, config.cluster, server.name)
+            for result, number in server.dials.items():
+                dials.add(number, config.cluster, server.name, result)
     yield wanted
     yield serving
+    yield dials

@@ -40,6 +40,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
@@ -208,7 +209,8 @@ class AdminRequest(Request):
 
     def _answer(self, reply: Reply) -> None:
         self._begin(reply.status, reply.content_type, reply.headers)
-        self._twisted.setHeader(b"Content-Length", b"%d" % len(reply.body))
+        if reply.status != 304:
+            self._twisted.setHeader(b"Content-Length", b"%d" % len(reply.body))
         self._twisted.write(reply.body)
         self._twisted.finish()
 

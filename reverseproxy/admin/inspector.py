@@ -15,14 +15,18 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from reverseproxy.admin import lists
+from twisted.internet.interfaces import IReactorTime
+
+from reverseproxy.admin import lists, totals
+from reverseproxy.admin.agent_figures import per_agent_families
 from reverseproxy.admin.agents import AgentIndex
-from reverseproxy.admin.figures import agent_families, cluster_families, listener_families, process_families
+from reverseproxy.admin.figures import cluster_families, dial_families, listener_families, process_families
+from reverseproxy.admin.pulse import Pulse
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Config
 from reverseproxy.listener import Listener
-from reverseproxy.logs import LogObserver
+from reverseproxy.logs import LogFile, LogObserver
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.filter import TunnelServer
@@ -36,10 +40,12 @@ class Parts:
     @ivar tallies: counts of requests, by listener.
     @ivar tunnels: the tunnel servers, by listener.
     @ivar certificates: tells of each certificate: its use, its name and when it expires.
-    @ivar seconds: the clock that is never set.
     @ivar stopping: says whether the process is about to end.
     @ivar leaves: counts hosts of agents that have left, by cluster.
     @ivar agent_index: the agents that have joined.
+    @ivar clock: what tells the time.
+    @ivar pulse: looks at what nobody counts.
+    @ivar access_logs: tells of the files of access logs.
     @ivar observer: writes the log; L{None} if somebody else does.
     """
 
@@ -51,15 +57,22 @@ class Parts:
     tallies: Mapping[str, RequestTally]
     tunnels: Mapping[str, TunnelServer]
     certificates: Callable[[], list[dict[str, Any]]]
-    seconds: Callable[[], float]
+    clock: IReactorTime
     stopping: Callable[[], bool]
     agent_index: AgentIndex
+    access_logs: Callable[[], list[LogFile]]
     observer: LogObserver | None = None
     leaves: TunnelTally = field(default_factory=TunnelTally)
     started: float = field(init=False)
+    pulse: Pulse = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.seconds()
+        self.pulse = Pulse(self.clock, partial(totals.sample, self))
+
+    def seconds(self) -> float:
+        """What the clock says that is never set."""
+        return self.clock.seconds()
 
 
 def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) -> None:
@@ -68,9 +81,17 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
 
     Hosts of other workers are theirs to tell of.
     """
+    identity = host.identity
+    agent = ""
+    if identity is not None:
+        if kind == "join":
+            agent = parts.agent_index.joined(cluster, host)
+        elif kind == "leave":
+            agent = parts.agent_index.left(host)
+        else:
+            agent = parts.agent_index.key_of(host)
     if host.relayed:
         return
-    identity = host.identity
     facts: dict[str, Any] = {"cluster": cluster, "host": host.address}
     if identity is not None:
         facts |= {
@@ -78,11 +99,9 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
             "proved": identity.proved,
             "agent_id": identity.agent_id,
             "claimed_host_name": identity.claim,
+            "agent": agent,
         }
-    if kind == "join" and identity is not None:
-        parts.agent_index.joined(cluster, host)
     if kind == "leave" and identity is not None:
-        parts.agent_index.left(host)
         parts.leaves.left(cluster, reason)
     if kind == "health":
         facts["healthy"] = host.healthy
@@ -99,20 +118,25 @@ class Inspector:
         self._questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "ready": self._ready,
             "metrics": self._metrics,
+            "agent_metrics": self._agent_metrics,
             "log_level": self._log_level,
+            "enable_log": self._enable_log,
             "clusters": partial(lists.clusters, parts),
             "hosts": partial(lists.hosts, parts),
+            "weigh": partial(lists.weigh, parts),
             "listeners": partial(lists.listeners, parts),
             "servers": partial(lists.servers, parts),
             "refused": partial(lists.refused, parts),
             "routes": partial(lists.brought_routes, parts),
             "certificates": lambda arguments: parts.certificates(),
+            "summary": lambda arguments: totals.summary(parts),
+            "by_route": partial(totals.by_route, parts),
             "events": self._events,
             "agents": parts.agent_index.page,
             "agent": parts.agent_index.one,
             "exclude": parts.agent_index.exclude,
             "lift": parts.agent_index.lift,
-            "let_go": parts.agent_index.let_go,
+            "let_go": self._let_go,
         }
         self._origin = uuid4().hex
 
@@ -163,9 +187,12 @@ class Inspector:
             *process_families(parts),
             *listener_families(parts),
             *cluster_families(parts),
-            *agent_families(parts),
+            *dial_families(parts),
         ]
         return [family.to_json() for family in families]
+
+    def _agent_metrics(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [family.to_json() for family in per_agent_families(self.parts)]
 
     def _events(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -177,6 +204,38 @@ class Inspector:
         journal, seen = self.parts.journal, arguments["seen"]
         events = [] if seen is None else journal.since(seen.get(self._origin, 0), arguments["limit"])
         return {"origin": self._origin, "last": journal.last, "events": events}
+
+    def _let_go(self, arguments: Mapping[str, Any]) -> int:
+        """Let go of an agent, and say so to who listens to events."""
+        parts, key = self.parts, arguments["id"]
+        found = parts.agent_index.identity_of(key)
+        count = parts.agent_index.let_go(arguments)
+        if found is not None:
+            kind = "kick" if arguments["at_once"] else "drain"
+            parts.journal.add(
+                kind,
+                agent=key,
+                identity=found.principal,
+                proved=found.proved,
+                claimed_host_name=found.claim,
+                connections=count,
+                reason=arguments["why"],
+            )
+        return count
+
+    def _enable_log(self, arguments: Mapping[str, Any]) -> bool:
+        """
+        Let a log be written, or not, for as long as the process runs.
+
+        @param arguments: C{path}, as the configuration has it, and C{enabled}.
+        @return: whether there is such a log.
+        """
+        observer = self.parts.observer
+        files = [*self.parts.access_logs(), *(() if observer is None else (observer.file,))]
+        found = [file for file in files if file.path == arguments["path"]]
+        for file in found:
+            file.enabled = arguments["enabled"]
+        return bool(found)
 
     def _log_level(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """Say the level of the log, and set it if there is a C{level}."""

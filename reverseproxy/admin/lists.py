@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["brought_routes", "clusters", "hosts", "listeners", "refused", "servers"]
+__all__ = ["brought_routes", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ def clusters(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
                 "joined": cluster.joined,
                 "left": cluster.left,
                 "ejections": cluster.ejector.total,
+                "retries": cluster.retried,
             }
             for cluster in parts.clusters
         ),
@@ -73,6 +74,24 @@ def _host(host: Host) -> dict[str, Any]:
     }
 
 
+def weigh(parts: Parts, arguments: Mapping[str, Any]) -> int | None:
+    """
+    Change the weight of a host.
+
+    @param arguments: C{cluster}, C{address} and C{weight}.
+    @return: what it was before; L{None} if there is no such host.
+    """
+    if arguments["cluster"] not in parts.clusters:
+        return None
+    cluster = parts.clusters.get(arguments["cluster"])
+    host = cluster.hosts.get(arguments["address"])
+    if host is None:
+        return None
+    before = host.weight
+    cluster.weigh(host, arguments["weight"])
+    return before
+
+
 def listeners(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
     """Each listener."""
     return _page(
@@ -97,15 +116,20 @@ def servers(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
     return _page(
         (
             {
-                "name": f"{agent.plan.config.cluster} at {server}",
+                "name": f"{agent.plan.config.cluster} at {server.name}",
                 "cluster": agent.plan.config.cluster,
-                "server": server,
+                "server": server.name,
                 "hosting_listener": agent.plan.config.hosting_listener,
                 "wanted": agent.plan.config.connection_num,
-                "serving": serving,
+                "serving": server.serving,
+                "next_dial_seconds": None if server.next_dial is None else round(server.next_dial, 3),
+                "dials": dict(server.dials),
+                "last_error": None
+                if server.last_error is None
+                else {"time": round(server.last_error[0], 3), "reason": server.last_error[1]},
             }
             for agent in parts.agents
-            for server, serving in agent.by_server.items()
+            for server in agent.servers
         ),
         arguments,
     )

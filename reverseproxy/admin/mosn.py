@@ -7,7 +7,7 @@ is nothing of here, such as plug-ins in Go, there is no such path.
 
 from __future__ import annotations
 
-__all__ = ["MosnPaths"]
+__all__ = ["LOG_CHANGES", "MosnPaths"]
 
 import json
 import os
@@ -24,6 +24,13 @@ from reverseproxy.config.models import LOG_LEVELS, Config
 RUNNING: Final = 6
 STOPPING: Final = 8
 """MOSN's numbers of these states (C{pkg/stagemanager}): running, and in a graceful stop."""
+
+LOG_CHANGES: Final[Mapping[str, str]] = {
+    "update_loglevel": "log level",
+    "enable_log": "enable log",
+    "disable_log": "disable log",
+}
+"""Paths that change something of a log, and what that is called in the audit."""
 
 _MISTAKE: Final = '{\n\t"error": "%s"\n}\n'
 
@@ -61,6 +68,10 @@ class MosnPaths:
                 return await self._log_levels()
             case ("update_loglevel",):
                 return await self._update_log_level(call)
+            case ("enable_log",):
+                return await self._enable_log(call, True)
+            case ("disable_log",):
+                return await self._enable_log(call, False)
         raise Problem(404, "no such path")
 
     # the configuration
@@ -154,3 +165,12 @@ class MosnPaths:
             if any(each.value for each in answers):
                 return Reply.text("update logger success\n")
         return Reply.text(_MISTAKE % "update logger failed", 400)
+
+    async def _enable_log(self, call: Call, enabled: bool) -> Reply:
+        """Write a log, or not; the body is its path, as in MOSN (also that of an access log)."""
+        path = call.body.decode("utf-8", "replace")
+        answers = await self._source.ask("enable_log", {"path": path, "enabled": enabled})
+        what = "enable" if enabled else "disable"
+        if any(each.value for each in answers):
+            return Reply.text(f"{what} logger success\n")
+        return Reply.text(_MISTAKE % f"{what} logger failed", 400)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from reverseproxy import __version__
+from reverseproxy.cluster.host import MAX_WEIGHT
 
 _Schema = dict[str, Any]
 
@@ -20,6 +21,8 @@ class _Operation(NamedTuple):
     What one method of one path does.
 
     @ivar query: its parameters behind the question mark, with their schemas.
+    @ivar missing: whether what is named in the path may not be there.
+    @ivar body: the schema of what the request brings.
     @ivar answer: what it answers with: C{list}, C{object} or C{events}.
     """
 
@@ -28,6 +31,7 @@ class _Operation(NamedTuple):
     answer: str = "list"
     status: int = 200
     missing: bool = False
+    body: _Schema | None = None
 
 
 _PAGE: Final[dict[str, _Schema]] = {
@@ -38,7 +42,15 @@ _LIMIT: Final[dict[str, _Schema]] = {"limit": _PAGE["limit"]}
 
 _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     "agents": {
-        "get": _Operation("The agents that have joined", {**_PAGE, "cluster": _TEXT, "identity": _TEXT})
+        "get": _Operation(
+            "The agents that have joined",
+            {
+                **_PAGE,
+                "cluster": _TEXT,
+                "identity": _TEXT,
+                "ids": {**_TEXT, "description": "Only these, with commas between them; 200 at the most."},
+            },
+        )
     },
     "agents/{id}": {
         "get": _Operation("One agent", answer="object", missing=True),
@@ -62,8 +74,24 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     "agents/{id}/resume": {"post": _Operation("Let an agent in again", answer="object", missing=True)},
     "clusters": {"get": _Operation("The clusters", _PAGE)},
     "clusters/{name}/hosts": {"get": _Operation("The hosts of a cluster", _PAGE, missing=True)},
+    "clusters/{name}/hosts/{address}/weight": {
+        "put": _Operation(
+            "Change the weight of a host, for as long as it is there",
+            answer="object",
+            missing=True,
+            body={
+                "type": "object",
+                "required": ["weight"],
+                "properties": {"weight": {"type": "integer", "minimum": 1, "maximum": MAX_WEIGHT}},
+            },
+        )
+    },
     "listeners": {"get": _Operation("The listeners", _PAGE)},
-    "routes": {"get": _Operation("The rules of all routers, in the order of their places", _PAGE)},
+    "routes": {
+        "get": _Operation(
+            "The rules of all routers, in the order of their places, and what requests they have taken", _PAGE
+        )
+    },
     "routes:explain": {
         "get": _Operation(
             "Which rule would take a request, on each listener",
@@ -80,6 +108,7 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LIMIT)},
     "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},
     "workers": {"get": _Operation("The worker processes")},
+    "summary": {"get": _Operation("The whole in a few numbers, and what the caller may do", answer="object")},
     "events": {
         "get": _Operation(
             "What happens, as it happens",
@@ -136,6 +165,10 @@ def _answer(operation: _Operation) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{operation.answer}"}}}
 
 
+def _body(schema: _Schema) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
 def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "required": False, "schema": schema}
@@ -143,23 +176,25 @@ def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
     ]
     parameters += [
         {"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}
-        for name in ("id", "name")
+        for name in ("id", "name", "address")
         if f"{{{name}}}" in path
     ]
     problems = {401, 403, 405, 413, 421}
-    if operation.query:
+    if operation.query or operation.body is not None:
         problems.add(400)
     if operation.missing:
         problems.add(404)
-    if method != "get":
+    if method in ("post", "delete"):
         problems.add(409)
     if operation.answer == "events":
         problems.add(503)
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
+    body = {} if operation.body is None else {"requestBody": _body(operation.body)}
     return {
         "summary": operation.summary,
         "description": f"Takes the role {'read' if method == 'get' else 'operate'}.",
         "parameters": parameters,
+        **body,
         "responses": {
             str(operation.status): {"description": "The answer", "content": _answer(operation)},
             **{

@@ -19,6 +19,7 @@ from reverseproxy.config.models import (
     VirtualHostConfig,
 )
 from reverseproxy.routing import DirectResponse, RequestFacts, Router, normalize_path
+from reverseproxy.routing.actions import name_of
 
 
 def _plain(model: Any) -> Any:
@@ -41,9 +42,19 @@ class Routes:
                         "router": name,
                         "virtual_host": host.name,
                         "domains": list(host.domains),
+                        "route": name_of(rule, host.name, f"virtual_hosts[{i}].routers[{j}]"),
                         "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
                         "rule": _plain(rule),
                     }
+
+    def routers_of(self, listener: str) -> list[str]:
+        """Name the routers that requests of a listener may go by."""
+        return [
+            proxy.router_config_name
+            for each in self._config.server.listeners
+            if each.name == listener
+            for proxy in _proxies(each)
+        ]
 
     def explain(
         self,

@@ -18,8 +18,9 @@ from reverseproxy.admin.api import PATHS as API_PATHS
 from reverseproxy.admin.api import TunnelApi
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family, merge
-from reverseproxy.admin.http import Call, Problem, Reply, Stream, make_factory
-from reverseproxy.admin.mosn import MosnPaths
+from reverseproxy.admin.http import TEXT, Call, Problem, Reply, Stream, make_factory
+from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
+from reverseproxy.admin.pages import page, wants_page
 from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
@@ -126,6 +127,10 @@ class AdminServer(Service):
         self._check_host(call)
         if call.parts[0] in _PROBES and len(call.parts) == 1:
             return await self._probe(call)
+        if call.parts[0] == "dashboard" and len(call.parts) < 3:
+            return page(call, "".join(call.parts[1:]) or "index.html")
+        if call.parts == ("",) and wants_page(call):
+            return Reply(302, b"", TEXT, {"Location": "dashboard"})
         caller = self._access.judge(call.info, call.headers("authorization"))
         needed = Role.READ if call.method in _SAFE else Role.OPERATE
         if needed is Role.OPERATE:
@@ -183,13 +188,16 @@ class AdminServer(Service):
                 self._only(call, "GET")
                 return await self._metrics(call)
             case ("api", "v1", name):
-                self._only(call, "POST" if name == "update_loglevel" else "GET")
+                self._only(call, "POST" if name in LOG_CHANGES else "GET")
                 reply = await self._mosn.answer(call)
-                if name == "update_loglevel" and reply.status == 200:
-                    self._api.note_log_level(caller, call.body)
+                if name in LOG_CHANGES and reply.status == 200:
+                    self._api.note_log_level(caller, LOG_CHANGES[name], call.body)
                 return reply
             case ("api", "tunnel", "v1", _, *_):
                 return await self._api.answer(call, caller)
+            case ("metrics", "agents"):
+                self._only(call, "GET")
+                return await self._agent_metrics(call)
             case ("",):
                 self._only(call, "GET")
                 return Reply.text("".join(f"{path}\n" for path in PATHS))
@@ -220,11 +228,19 @@ class AdminServer(Service):
         body, content_type = expose(families, call.headers("accept"))
         return Reply(200, body, content_type)
 
+    async def _agent_metrics(self, call: Call) -> Reply:
+        answers = await self._source.ask("agent_metrics", {})
+        families = merge(answer.value for answer in answers if answer.value is not None)
+        body, content_type = expose(families, call.headers("accept"))
+        return Reply(200, body, content_type)
+
 
 PATHS: Final = (
+    "/dashboard",
     "/healthz",
     "/readyz",
     "/metrics",
+    "/metrics/agents",
     "/api/v1/version",
     "/api/v1/config_dump",
     "/api/v1/stats",
@@ -232,6 +248,8 @@ PATHS: Final = (
     "/api/v1/states",
     "/api/v1/get_loglevel",
     "/api/v1/update_loglevel",
+    "/api/v1/enable_log",
+    "/api/v1/disable_log",
     *(f"/api/tunnel/v1/{path}" for path in API_PATHS),
 )
 """What there is."""

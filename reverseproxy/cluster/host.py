@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.config.models import HostConfig
     from reverseproxy.identity import AgentIdentity
+    from reverseproxy.metrics import AgentFigures, Histogram
     from reverseproxy.mux.session import MuxSession
 
 log = Logger()
@@ -131,6 +132,7 @@ class Host(ABC):
         has begun.
     @ivar cluster: the cluster that it is a member of now.
     @ivar identity: who has brought it; L{None} for a host that no agent has.
+    @ivar figures: counts the requests that go to its agent, if anybody may ask.
     @ivar tells: whether its agent says which requests it has not sent on; see
         L{reverseproxy.wire.http.unsent}.
     @ivar well: whether its agent can reach its service, by all that it has said.
@@ -152,6 +154,7 @@ class Host(ABC):
         "cluster",
         "connections",
         "faults",
+        "figures",
         "healthy",
         "healthy_since",
         "hostname",
@@ -203,6 +206,7 @@ class Host(ABC):
         self.retired = False
         self.cluster: Cluster | None = None
         self.identity: AgentIdentity | None = None
+        self.figures: AgentFigures | None = None
         self.tells = False
         self.well = True
         self.kin: Collection[Host] = ()
@@ -230,6 +234,9 @@ class Host(ABC):
     def transport(self) -> Any:
         """The one connection to the host; L{None} if there is no such one."""
         return None
+
+    def measure(self, times: Histogram) -> None:  # noqa: B027 - most hosts have nothing to measure
+        """Count from now on how long it takes to the host and back, where that is known without a request."""
 
     @property
     def unanswered(self) -> float:
@@ -688,6 +695,10 @@ class MuxHost(Host):
     def rtt(self) -> float | None:
         """Seconds that the last ping took, if one has been answered."""
         return self._session.rtt
+
+    def measure(self, times: Histogram) -> None:
+        """Count how long pings take from now on."""
+        self._session.on_rtt = times.note
 
     @property
     def transport(self) -> Any:

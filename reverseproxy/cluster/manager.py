@@ -33,10 +33,11 @@ from reverseproxy.cluster.health.gateways import Gateways
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.health.trouble import Trouble
 from reverseproxy.cluster.health.wellness import Wellness
-from reverseproxy.cluster.host import Fault, Host
+from reverseproxy.cluster.host import Fault, Host, clamp_weight
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from reverseproxy.logs import Throttle, counted, shorten
+from reverseproxy.metrics import Histogram
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
@@ -83,10 +84,11 @@ class IClusterTask(Interface):
 class _Waiter:
     """A request that waits for a host."""
 
-    __slots__ = ("context", "deadline")
+    __slots__ = ("context", "deadline", "since")
 
-    def __init__(self, context: PickContext | None, deadline: float) -> None:
+    def __init__(self, context: PickContext | None, since: float, deadline: float) -> None:
         self.context = context
+        self.since = since
         self.deadline = deadline
 
 
@@ -102,6 +104,8 @@ class Cluster:
     @ivar wellness: leaves members out whose agents can't reach their service.
     @ivar on_connect: called with how it went to connect to a member.
     @ivar retries: retries under way.
+    @ivar retried: how many there have ever been.
+    @ivar waits: how long requests waited that had to wait.
     @ivar active: requests or sessions under way on all members, and on hosts
         that left while they had some.
     @ivar joined: how many hosts have ever joined.
@@ -139,7 +143,8 @@ class Cluster:
         self.active = 0
         self.joined = 0
         self.left = 0
-        self.retries = 0
+        self.retries = self.retried = 0
+        self.waits = Histogram()
         self._clock = clock
         self._tasks: list[IClusterTask] = []
         self._running = False
@@ -412,6 +417,7 @@ class Cluster:
         if self.retries >= self._max_retries:
             return False
         self.retries += 1
+        self.retried += 1
         return True
 
     def end_retry(self) -> None:
@@ -469,9 +475,10 @@ class Cluster:
             self._most_tried = 0
         if context is not None:
             self._most_tried = max(self._most_tried, len(context.tried))
-        deadline = self._clock.seconds() + timeout
+        now = self._clock.seconds()
+        deadline = now + timeout
         waiter: Deferred[Host] = Deferred(self._cancelled)
-        self._waiters[waiter] = _Waiter(context, deadline)
+        self._waiters[waiter] = _Waiter(context, now, deadline)
         self._set_timer(deadline)
         if self.on_wait is not None:
             self.on_wait(context, waiter)
@@ -482,7 +489,15 @@ class Cluster:
         return [(entry.context, waiter) for waiter, entry in self._waiters.items()]
 
     def _cancelled(self, waiter: Deferred[Host]) -> None:
-        self._waiters.pop(waiter, None)
+        self._stop_waiting(waiter)
+
+    def _stop_waiting(self, waiter: Deferred[Host]) -> bool:
+        """Let one wait no longer; whether it has waited."""
+        entry = self._waiters.pop(waiter, None)
+        if entry is None:
+            return False
+        self.waits.note(self._clock.seconds() - entry.since)
+        return True
 
     def _timeout(self) -> QueueTimeout:
         return QueueTimeout(f"no host of cluster {self.name} became free in time")
@@ -501,7 +516,7 @@ class Cluster:
         late = [waiter for waiter, entry in self._waiters.items() if entry.deadline <= now]
         for waiter in late:
             # Unless it was cancelled, or given a host, by what failed before it.
-            if self._waiters.pop(waiter, None) is not None:
+            if self._stop_waiting(waiter):
                 waiter.errback(self._timeout())
         if self._waiters:
             self._set_timer(min(entry.deadline for entry in self._waiters.values()))
@@ -546,7 +561,7 @@ class Cluster:
         return None
 
     def _hand(self, waiter: Deferred[Host], host: Host) -> None:
-        del self._waiters[waiter]
+        self._stop_waiting(waiter)
         self._take(host)
         waiter.callback(host)
 
@@ -690,6 +705,26 @@ class Cluster:
             fewest = min(fewest, subset.healthy)
         return fewest
 
+    def weigh(self, host: Host, weight: int) -> None:
+        """
+        Change the weight of a host.
+
+        Hosts that are not members are ignored.
+
+        @param weight: brought into the range that weights have.
+        """
+        if host.cluster is not self:
+            return
+        if host.healthy:
+            self._count_health(host, -1)
+        self._balancer.remove(host)
+        host.weight = clamp_weight(weight)
+        self._balancer.add(host)
+        if host.healthy:
+            self._count_health(host)
+        if not self._has_room(host):
+            self._suspend(host)
+
     def expect(self, seconds: float, like: Host | None = None) -> None:
         """
         Let requests wait, although there may be no host, because one will come.
@@ -763,7 +798,7 @@ class Cluster:
             return
         hopeless = [waiter for waiter, entry in self._waiters.items() if not self._could_serve(entry.context)]
         for waiter in hopeless:
-            if self._waiters.pop(waiter, None) is not None:
+            if self._stop_waiting(waiter):
                 waiter.errback(self._no_host())
         if self._subsets is not None:
             self._fall_back()
@@ -840,7 +875,8 @@ class Cluster:
             self._timer.cancel()
             self._timer = None
         while self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
+            waiter = next(iter(self._waiters))
+            self._stop_waiting(waiter)
             waiter.errback(self._no_host())
 
 

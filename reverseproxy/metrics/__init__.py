@@ -10,20 +10,27 @@ from __future__ import annotations
 
 __all__ = [
     "DURATION_BOUNDS",
+    "NOWHERE",
     "OTHER",
+    "AgentFigures",
     "Histogram",
+    "IPlace",
     "Journal",
+    "Place",
     "RequestCell",
     "RequestTally",
     "TunnelTally",
 ]
 
+from reverseproxy.metrics.agents import AgentFigures
 from reverseproxy.metrics.counts import (
-    DURATION_BOUNDS,
+    NOWHERE,
     OTHER,
-    Histogram,
+    IPlace,
+    Place,
     RequestCell,
     RequestTally,
     TunnelTally,
 )
 from reverseproxy.metrics.journal import Journal
+from reverseproxy.metrics.latency import DURATION_BOUNDS, Histogram

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 __all__ = [
-    "DURATION_BOUNDS",
     "LEAVE_REASONS",
     "MAX_CELLS",
+    "NOWHERE",
     "OTHER",
-    "Histogram",
+    "IPlace",
+    "Place",
     "RequestCell",
     "RequestTally",
     "TunnelTally",
@@ -16,78 +17,88 @@ __all__ = [
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
 
-DURATION_BOUNDS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-)
-"""Upper bounds of the buckets of times, in seconds."""
+from reverseproxy.metrics.agents import AgentFigures
+from reverseproxy.metrics.latency import FINE_BOUNDS, Ends, Histogram, Recently, coarse
 
 OTHER: Final = "other"
 """What stands for all that there are too many of to tell them apart."""
 
 MAX_CELLS: Final = 1000
-"""How many pairs of cluster and virtual host one listener tells apart."""
+"""How many rules, and clusters that these name, one listener tells apart."""
 
 MAX_REFUSALS: Final = 1000
 """How many joins that were refused are kept."""
 
+MAX_REASON: Final = 300
+"""Characters of a reason that are kept."""
 
-class Histogram:
+
+class IPlace(Protocol):
     """
-    How often something took how long.
+    Where a request went.
 
-    @ivar bounds: the upper bounds of the buckets but the last, in seconds.
-    @ivar counts: how often, by bucket; each is for itself, not for all up to it.
-    @ivar total: all of it together, in seconds.
+    @ivar cluster_name: to which cluster; empty for what was answered here.
+    @ivar virtual_host: by which virtual host.
+    @ivar route: by which of its rules.
     """
 
-    __slots__ = ("bounds", "counts", "total")
+    @property
+    def cluster_name(self) -> str:
+        """See above."""
 
-    def __init__(self, bounds: Sequence[float] = DURATION_BOUNDS) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+    @property
+    def virtual_host(self) -> str:
+        """See above."""
 
-    def note(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
+    @property
+    def route(self) -> str:
+        """See above."""
+
+
+class Place(NamedTuple):
+    """See L{IPlace}."""
+
+    cluster_name: str = ""
+    virtual_host: str = ""
+    route: str = ""
+
+
+NOWHERE: Final = Place()
+"""Of what no rule has taken."""
 
 
 class RequestCell:
     """
-    The requests of one listener to one cluster, by one virtual host.
+    The requests of one listener to one cluster, by one rule.
 
-    @ivar classes: how many had a status of which hundred: C{classes[2]} for 200
-        to 299; C{classes[0]} for none, as the client had gone.
-    @ivar durations: how long they took, from the first byte to the last.
+    @ivar ends: how they ended, and how long they took, from the first byte to the
+        last.
+    @ivar seconds: how long they took together.
     @ivar received: bytes of bodies of requests.
     @ivar sent: bytes of bodies of responses.
+    @ivar recently: says how long they took lately.
     """
 
-    __slots__ = ("classes", "durations", "received", "sent")
+    __slots__ = ("ends", "received", "recently", "seconds", "sent")
 
     def __init__(self) -> None:
-        self.classes = [0] * 10
-        self.durations = Histogram()
+        self.ends = Ends()
+        self.seconds = 0.0
         self.received = 0
         self.sent = 0
+        self.recently = Recently()
+
+    def lately(self, now: float) -> list[int]:
+        """How long they took lately, in fine buckets."""
+        return self.recently.look(now, self.ends)
+
+    @property
+    def durations(self) -> Histogram:
+        """How long they took, in the buckets that Prometheus gets."""
+        return coarse(self.ends.times, self.seconds)
 
 
 class RequestTally:
@@ -95,46 +106,81 @@ class RequestTally:
     Counts the requests of one listener.
 
     @ivar listener: its name.
-    @ivar cells: by cluster and virtual host; bounded by L{MAX_CELLS}, as routes
-        can name clusters by what a request says.
+    @ivar cells: by cluster, virtual host and rule; bounded by L{MAX_CELLS}, as
+        routes can name clusters by what a request says.
+    @ivar errors: requests that had no complete answer of a host, by cluster and
+        the reason; bounded just so.
     """
 
-    __slots__ = ("_cell", "_cluster", "_virtual_host", "cells", "listener")
+    __slots__ = ("_cell", "_last", "_places", "cells", "errors", "listener")
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
         # The last one: most requests go where the one before has gone.
-        self._cluster = self._virtual_host = ""
-        self._cell: RequestCell | None = None
-        self.cells: dict[tuple[str, str], RequestCell] = {}
+        self._last: IPlace | None = None
+        self._cell = RequestCell()
+        self._places: dict[str, Place] = {}
+        self.cells: dict[tuple[str, str, str], RequestCell] = {}
+        self.errors: dict[tuple[str, int], int] = {}
 
     def note(
-        self, cluster: str, virtual_host: str, status: int, seconds: float, received: int, sent: int
+        self,
+        place: IPlace,
+        agent: AgentFigures | None,
+        status: int,
+        seconds: float,
+        received: int,
+        sent: int,
     ) -> None:
         """
         Count a request that has ended, or a session.
 
-        @param cluster: where it went; empty for what was answered here.
+        @param agent: counts those of the agent that has had it, if one had.
         @param status: 0 if there was none.
         """
-        cell = self._cell
-        if cell is None or cluster is not self._cluster or virtual_host is not self._virtual_host:
-            cell = self._find(cluster, virtual_host)
-        cell.classes[status // 100 if status < 1000 else 0] += 1
-        durations = cell.durations
-        durations.counts[bisect_left(DURATION_BOUNDS, seconds)] += 1
-        durations.total += seconds
+        cell = self._cell if place is self._last else self._find(place)
+        end = (status // 100 << 7 if status < 1000 else 0) | bisect_left(FINE_BOUNDS, seconds)
+        cell.ends[end] += 1
+        cell.seconds += seconds
         cell.received += received
         cell.sent += sent
+        if agent is not None:
+            agent.ends[end] += 1
+            agent.sent += sent
+            if received:
+                agent.received += received
 
-    def _find(self, cluster: str, virtual_host: str) -> RequestCell:
-        key = (cluster, virtual_host)
+    def place(self, cluster: str) -> Place:
+        """
+        Say where a session goes that no rule of a router has taken.
+
+        @param cluster: one of the configuration's.
+        """
+        return self._places.get(cluster) or self._places.setdefault(cluster, Place(cluster))
+
+    def fail(self, place: IPlace, agent: AgentFigures | None, flags: int, reason: str, now: float) -> None:
+        """
+        Count a request that has had no complete answer of a host.
+
+        @param flags: why, as a number that stands for it.
+        @param reason: why, for people.
+        @param now: the time, in seconds since 1970.
+        """
+        key = (place.cluster_name, flags)
+        if key not in self.errors and len(self.errors) >= MAX_CELLS:
+            key = (OTHER, flags)
+        self.errors[key] = self.errors.get(key, 0) + 1
+        if agent is not None:
+            agent.last_error = (now, reason[:MAX_REASON])
+
+    def _find(self, place: IPlace) -> RequestCell:
+        key = (place.cluster_name, place.virtual_host, place.route)
         cell = self.cells.get(key)
         if cell is None:
             if len(self.cells) >= MAX_CELLS:
-                key = (OTHER, OTHER)
+                key = (OTHER, OTHER, "")
             cell = self.cells.setdefault(key, RequestCell())
-        self._cluster, self._virtual_host, self._cell = cluster, virtual_host, cell
+        self._last, self._cell = place, cell
         return cell
 
 

@@ -129,6 +129,7 @@ class MuxSession(Protocol):
     @ivar on_lost: called once when the connection is lost, before the streams
         are told.
     @ivar on_going: called once when the peer takes no more streams.
+    @ivar on_rtt: called with how many seconds each ping took to be answered.
     @ivar on_well: called with what the peer says of its service: whether it can be reached.
     """
 
@@ -166,6 +167,7 @@ class MuxSession(Protocol):
         "mux",
         "on_going",
         "on_lost",
+        "on_rtt",
         "on_well",
         "opened",
         "peer_going",
@@ -226,6 +228,7 @@ class MuxSession(Protocol):
         self._accept = accept
         self.on_lost = on_lost
         self.on_going = on_going
+        self.on_rtt: Callable[[float], object] | None = None
         self.on_well: Callable[[bool], object] | None = None
         self._streams: dict[int, MuxStream] = {}
         self._orphans: dict[int, float] = {}  # streams without a protocol, and until when they are borne
@@ -456,6 +459,8 @@ class MuxSession(Protocol):
         elif kind is Pong:
             if event.token == self._token:
                 self.rtt = self._heard - self._pinged
+                if self.on_rtt is not None:
+                    self.on_rtt(self.rtt)
                 self.mux.growth.measured(self.rtt, self._heard)
         elif kind is GoneAway:
             self._peer_goes(event.code)

@@ -8,7 +8,7 @@ finds its cluster is C{ClusterName} in C{pkg/router/base_rule.go}.
 
 from __future__ import annotations
 
-__all__ = ["Level", "compile_action", "compile_headers"]
+__all__ = ["Level", "compile_action", "compile_headers", "name_of"]
 
 from bisect import bisect
 from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ def compile_action(
     @return: a result, or a function that makes one; L{DEAD_END} for nothing.
     """
     filters = _filter_options(config, levels)
-    names = (_name_of(config, virtual_host, path), virtual_host)
+    names = (name_of(config, virtual_host, path), virtual_host)
     if config.direct_response is not None:
         return _direct(config.direct_response, f"{path}.direct_response", notes, filters, names)
     if config.redirect is not None:
@@ -127,7 +127,7 @@ def compile_action(
     return _clusters(route, base, place, draw, notes)
 
 
-def _name_of(config: RouterRuleConfig, virtual_host: str, path: str) -> str:
+def name_of(config: RouterRuleConfig, virtual_host: str, path: str) -> str:
     """What to call a rule in logs: its name, or its virtual host and its number there, from 0."""
     host, _, number = path.rpartition(".routers[")
     return config.name or f"{virtual_host or host}[{number}"

@@ -6,7 +6,7 @@ __all__ = ["ClusterRoute", "DirectResponse", "Mirror", "Redirect", "RouteResult"
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from reverseproxy.routing.hashing import source_ip_key
 from reverseproxy.routing.retries import DEFAULT_RETRY, RetryPolicy
@@ -121,6 +121,7 @@ class DirectResponse:
     @ivar filters: see L{ClusterRoute}.
     @ivar route: see L{ClusterRoute}.
     @ivar virtual_host: see L{ClusterRoute}.
+    @cvar cluster_name: it goes to no cluster.
     """
 
     status: int
@@ -128,6 +129,7 @@ class DirectResponse:
     filters: PerFilterConfig | None = None
     route: str = field(default="", compare=False)
     virtual_host: str = field(default="", compare=False)
+    cluster_name: ClassVar[str] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Redirect:
     @ivar filters: see L{ClusterRoute}.
     @ivar route: see L{ClusterRoute}.
     @ivar virtual_host: see L{ClusterRoute}.
+    @cvar cluster_name: it goes to no cluster.
     """
 
     status: int
@@ -147,6 +150,7 @@ class Redirect:
     filters: PerFilterConfig | None = None
     route: str = field(default="", compare=False)
     virtual_host: str = field(default="", compare=False)
+    cluster_name: ClassVar[str] = ""
 
 
 RouteResult = ClusterRoute | DirectResponse | Redirect

@@ -16,6 +16,7 @@ __all__ = [
     "IReloadable",
     "ServerTls",
     "TlsTransport",
+    "agreed",
     "client_endpoint",
     "gate_of",
     "inspect_factory",
@@ -31,6 +32,7 @@ from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.endpoint import client_endpoint
 from reverseproxy.tls.gate import gate_of
 from reverseproxy.tls.identity import (
+    agreed,
     negotiated_protocol,
     peer_identity,
     peer_subject,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "agreed",
     "certificate_identity",
     "certificate_subject",
     "negotiated_protocol",
@@ -123,6 +124,21 @@ def negotiated_protocol(transport: object) -> str | None:
     tls = _tls_of(transport)
     protocol = None if tls is None else tls.negotiatedProtocol
     return None if protocol is None else protocol.decode("latin-1")
+
+
+def agreed(transport: object) -> dict[str, str] | None:
+    """
+    Tell what a connection is protected by.
+
+    @param transport: what a protocol was connected to.
+    @return: C{version} and C{cipher}, as OpenSSL names them; L{None} without TLS,
+        during the handshake, or when the connection is lost.
+    """
+    tls = _tls_of(transport)
+    connection = None if tls is None or not tls.established else tls.getHandle()
+    if connection is None:
+        return None
+    return {"version": connection.get_protocol_version_name(), "cipher": connection.get_cipher_name() or ""}
 
 
 def too_weak_for_http2(transport: object) -> str:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from reverseproxy.admin.agents import merge_agents
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD
+from reverseproxy.admin.merging import merge_agents, shown
 from reverseproxy.testing import Recorder
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
-from tests.admin.world import PORT, World
+from tests.admin.world import PORT, STATIC, World
 from tests.transport.contract import Building
 from tests.tunnel.logged import capture
 
 API = "/api/tunnel/v1"
 BEARER = f"Bearer {OPERATE}"
-STATIC = {
-    "credential_policy": "static",
-    "validators": {"static": {"tokens": [{"agent": "edge-7", "token": "very secret"}]}},
-}
 
 
 def items(world: World, path: str, **headers: str) -> list[Any]:
@@ -63,10 +59,60 @@ class ReadingTests(AdminTestCase):
         self.assertNotIn("targets", agent)
         self.assertEqual(world.ask(f"{API}/agents/{agent['id']}").json["identity"], "token:edge-7")
         self.assertEqual(world.ask(f"{API}/agents/none").status, 404)
-        self.assertEqual(items(world, "agents?identity=token:edge-7"), [agent])
-        self.assertEqual(items(world, "agents?identity=unproved"), [])
-        self.assertEqual(items(world, "agents?cluster=clientCluster"), [agent])
-        self.assertEqual(items(world, "agents?cluster=other"), [])
+        for query, number in (
+            ("identity=token:edge-7", 1),
+            ("identity=unproved", 0),
+            ("cluster=clientCluster", 1),
+            ("cluster=other", 0),
+            (f"ids=none,{agent['id']},", 1),
+            ("ids=", 0),
+        ):
+            found = [each["id"] for each in items(world, f"agents?{query}")]
+            self.assertEqual(found, [agent["id"]] * number, query)
+        self.assertEqual(world.ask(f"{API}/agents?ids={'x,' * 201}").status, 400)
+
+    def test_what_agents_have_had(self) -> None:
+        world = World()
+        service = world.reactor.listenTCP(4000, Building(Recorder))
+        world.agent(connections=2, backend="127.0.0.1:4000")
+        client = world.connect(2000)
+        client.transport.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789")
+        world.reactor.settle()
+        [agent] = items(world, "agents")
+        self.assertEqual((agent["requests"], agent["in_flight"], agent["p99_seconds"]), (0, 1, None))
+        service.stopListening()
+        for _ in range(2):
+            self.assertIn(world.request().status, (502, 503))
+        [agent] = items(world, "agents")
+        self.assertEqual((agent["requests"], agent["errors"]), (2, 2))
+        self.assertEqual(agent["requests_by_class"], {"5xx": 2})
+        self.assertEqual((agent["most_connections"], agent["tls"], agent["version"]), (2, None, 1))
+        self.assertGreater(agent["bytes"]["sent"], 0)
+
+    def test_summary(self) -> None:
+        world = World()
+        world.agent()
+        for _ in range(3):
+            world.request()
+        for _ in range(12):
+            world.reactor.advance(0.5)
+        found = world.ask(f"{API}/summary").json
+        known = {"agents": 1, "connections": 1, "requests": 3, "errors": 0, "waiting": 0, "workers": 0}
+        self.assertEqual({name: found[name] for name in known}, known)
+        self.assertEqual(found["caller"]["role"], "read")
+        self.assertIsNotNone(found["p99_seconds"])
+        self.assertEqual(found["history"]["requests"], [3])
+        self.assertEqual(found["history"]["clusters"], {"clientCluster": [3]})
+
+    def test_figures_of_routes(self) -> None:
+        world = World()
+        [rule] = items(world, "routes")
+        self.assertEqual(rule["figures"]["requests"], 0)
+        world.agent()
+        world.request()
+        [rule] = items(world, "routes")
+        self.assertEqual(rule["figures"]["requests_by_class"], {"2xx": 1})
+        self.assertEqual(rule["figures"]["bytes"]["sent"], len("answered by the agent"))
 
     def test_pages(self) -> None:
         world = World()
@@ -170,6 +216,7 @@ class DescriptionTests(AdminTestCase):
         self.assertEqual(url, API)
         for path, operations in document["paths"].items():
             target = url + path.replace("{id}", "none").replace("{name}", "clientCluster")
+            target = target.replace("{address}", "none")
             for method in ("get", "post", "delete", "put"):
                 if path == "/events" and method == "get":
                     continue  # which does not end
@@ -186,6 +233,43 @@ class DescriptionTests(AdminTestCase):
 
 
 class ChangingTests(AdminTestCase):
+    def test_weights(self) -> None:
+        """A host's weight counts from now on, for as long as it is there."""
+        world = self.with_tokens(cluster={"lb_type": "LB_WEIGHTED_ROUNDROBIN"})
+        world.agent(connections=2)
+        hosts = items(world, "clusters/clientCluster/hosts", Authorization=BEARER)
+        first, second = (host["address"] for host in hosts)
+        path = f"{API}/clusters/clientCluster/hosts/{first}/weight"
+        for body in (
+            b"",
+            b"5",
+            b"[]",
+            b"{}",
+            b'{"weight": 0}',
+            b'{"weight": 129}',
+            b'{"weight": true}',
+            b'{"weight": "5"}',
+        ):
+            self.assertEqual(world.ask(path, "PUT", body, Authorization=BEARER).status, 400, body)
+        body = b'{"weight": 90}'
+        self.assertEqual(world.ask(path, "PUT", body, Authorization=f"Bearer {READ}").status, 403)
+        for missing in ("clusters/none/hosts/x/weight", "clusters/clientCluster/hosts/none/weight"):
+            self.assertEqual(world.ask(f"{API}/{missing}", "PUT", body, Authorization=BEARER).status, 404)
+        with capture() as events:
+            answer = world.ask(path, "PUT", body, Authorization=BEARER)
+        self.assertEqual((answer.status, answer.json["before"], answer.json["weight"]), (200, 10, 90))
+        told = f"weight of {first} in cluster clientCluster: 10 before, 90 now"
+        self.assertIn(f"audit: ops: weight: {told}", events.text())
+        [entry] = items(world, "audit", Authorization=BEARER)
+        self.assertEqual((entry["what"], entry["told"]), ("weight", told))
+        for _ in range(20):
+            self.assertEqual(world.request().status, 200)
+        picked = {
+            host["address"]: (host["weight"], host["requests"])
+            for host in items(world, "clusters/clientCluster/hosts", Authorization=BEARER)
+        }
+        self.assertEqual(picked, {first: (90, 18), second: (10, 2)})
+
     def change(self, world: World, path: str, method: str = "POST", token: str = OPERATE, **more: str) -> Any:
         return world.ask(f"{API}/{path}", method, Authorization=f"Bearer {token}", **more)
 
@@ -315,6 +399,9 @@ class EventTests(AdminTestCase):
         world.reactor.advance(1)
         world.reactor.advance(PERIOD)
         self.assertEqual([event["kind"] for event in self.events(late)], ["join", "leave"])
+        ids = [event["agent"] for event in self.events(late)]
+        self.assertEqual(ids[0], items(world, "agents")[0]["id"])
+        self.assertNotIn(ids[1], ("", ids[0]))
         self.assertEqual(self.events(late)[1]["reason"], "the agent leaves")
         self.assertEqual(len(self.events(early)), 3)
 
@@ -359,9 +446,18 @@ class MergingTests(AdminTestCase):
         world = World()
         world.agent(connections=2)
         page = world.proxy.inspector.answer("agents", {})
+        world.request()
+        page = world.proxy.inspector.answer("agents", {})
         [agent] = merge_agents([(1, page), (2, page)], 10)
         self.assertEqual((agent["connections"], agent["workers"]), (4, [1, 2]))
         self.assertEqual(len(agent["addresses"]), 2)
+        self.assertEqual((shown(agent)["requests"], agent["ends"]), (2, {"2xx": 2}))
+        # A worker that only makes use of another one's connections.
+        user = {**page["agents"][0], "connections": 0, "healthy": 0, "rtt_seconds": None, "addresses": []}
+        for pages in ([(1, {"agents": [user]}), (2, page)], [(2, page), (1, {"agents": [user]})]):
+            [agent] = merge_agents(pages, 10)
+            self.assertEqual((agent["connections"], agent["workers"]), (2, [2]))
+            self.assertEqual(shown(agent)["requests"], 2)
 
     def test_pages_are_complete(self) -> None:
         world = World()

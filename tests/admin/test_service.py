@@ -9,12 +9,15 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.admin import agents
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import make_observer
+from reverseproxy.metrics import OTHER
 from reverseproxy.testing import Recorder
-from tests.admin.world import ADMIN, PORT, World, parse_answer
+from tests.admin.world import ADMIN, CLIENT, PORT, STATIC, World, parse_answer
 from tests.transport.contract import Building
 from tests.tunnel.logged import capture
 
@@ -205,6 +208,30 @@ class MosnTests(AdminTestCase):
         [entry] = world.ask("/api/tunnel/v1/audit", **token).json["items"]
         self.assertEqual((entry["caller"], entry["what"]), ("ops", "log level"))
 
+    def test_logs_that_are_not_written(self) -> None:
+        world = self.with_tokens()
+        observer = make_observer(self.mktemp(), "INFO")
+        self.addCleanup(observer.close)
+        world.proxy.inspector.parts.observer = observer
+        token = {"Authorization": f"Bearer {OPERATE}"}
+        path = observer.file.path
+        answer = world.ask("/api/v1/disable_log", "POST", b"nowhere", **token)
+        self.assertEqual((answer.status, answer.json), (400, {"error": "disable logger failed"}))
+        self.assertEqual(world.ask("/api/v1/disable_log", Authorization=f"Bearer {READ}").status, 405)
+        self.assertEqual(
+            world.ask("/api/v1/disable_log", "POST", path.encode(), Authorization=f"Bearer {READ}").status,
+            403,
+        )
+        for what, lines in (("disable", 0), ("enable", 1)):
+            answer = world.ask(f"/api/v1/{what}_log", "POST", path.encode(), **token)
+            self.assertEqual((answer.status, answer.body), (200, f"{what} logger success\n".encode()))
+            observer({"log_level": LogLevel.info, "log_namespace": "x", "log_format": "a line"})
+            self.assertEqual(len(Path(path).read_text().splitlines()), lines)
+        entries = world.ask("/api/tunnel/v1/audit", **token).json["items"]
+        self.assertEqual(
+            [(each["what"], each["told"]) for each in entries], [("enable log", path), ("disable log", path)]
+        )
+
     def test_answers(self) -> None:
         world = World()
         self.assertRegex(
@@ -232,9 +259,9 @@ class MosnTests(AdminTestCase):
 
 
 class MetricsTests(AdminTestCase):
-    def metrics(self, world: World) -> dict[tuple[str, frozenset[str]], float]:
+    def metrics(self, world: World, path: str = "/metrics") -> dict[tuple[str, frozenset[str]], float]:
         """The samples, by name and values of labels."""
-        text = world.ask("/metrics").body.decode()
+        text = world.ask(path).body.decode()
         return {
             (sample.name.removeprefix("reverseproxy_"), frozenset(sample.labels.values())): sample.value
             for family in text_string_to_metric_families(text)
@@ -252,7 +279,9 @@ class MetricsTests(AdminTestCase):
             return found[name, frozenset(labels)]
 
         where = ("clientListener", "clientCluster")
-        self.assertEqual(figure("http_requests_total", *where, "client_router_host", "2xx"), 3)
+        self.assertEqual(
+            figure("http_requests_total", *where, "client_router_host", "client_router_host[0]", "2xx"), 3
+        )
         self.assertEqual(figure("http_request_duration_seconds_count", *where), 3)
         self.assertEqual(figure("bytes_total", "clientListener", "sent"), 3 * len("answered by the agent"))
         self.assertEqual(figure("tunnel_joins_total", "clientCluster", "accepted"), 2)
@@ -261,6 +290,68 @@ class MetricsTests(AdminTestCase):
         self.assertEqual(figure("hosts", "clientCluster", "healthy"), 2)
         self.assertEqual(figure("listener_connections_total", "clientListener"), 3)
         self.assertEqual(figure("tunnel_handshake_duration_seconds_count"), 2)
+
+    def test_of_single_agents(self) -> None:
+        """So many have series of their own, for as long as they are there; the others have one together."""
+        self.patch(agents, "MOST_NAMED", 1)
+        world = World()
+        world.agent(connections=2)
+        self.assertEqual(world.request().status, 200)
+        [first] = world.ask("/api/tunnel/v1/agents").json["items"]
+        other = world.agent()
+        for _ in range(3):
+            world.request()
+        found = self.metrics(world, "/metrics/agents")
+
+        def figure(name: str, *labels: str) -> float:
+            return found[f"per_agent_{name}", frozenset(labels)]
+
+        own = (first["id"], "unproved")
+        self.assertEqual(figure("connections", *own), 2)
+        self.assertEqual(figure("connections", OTHER), 1)
+        requests = figure("requests_total", *own, "2xx") + figure("requests_total", OTHER, "2xx")
+        self.assertEqual(requests, 4)
+        size = figure("bytes_total", *own, "sent") + figure("bytes_total", OTHER, "sent")
+        self.assertEqual(size, 4 * len("answered by the agent"))
+        self.assertIn(("per_agent_request_seconds", frozenset((*own, "0.99"))), found)
+        before = figure("requests_total", OTHER, "2xx")
+        other.agents[0].drain()
+        world.reactor.advance(1)
+        found = self.metrics(world, "/metrics/agents")
+        self.assertEqual(figure("requests_total", OTHER, "2xx"), before)
+
+    def test_what_waits_and_what_is_late(self) -> None:
+        world = World()
+        client = world.connect(CLIENT)
+        world.reactor.advance(1.0)
+        agent = world.agent()
+        client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        world.reactor.settle()
+        world.reactor.advance(3.0)
+        found = self.metrics(world)
+        self.assertEqual(found["cluster_wait_seconds_count", frozenset({"clientCluster"})], 0)
+        self.assertGreater(found["reactor_lag_seconds_count", frozenset()], 1)
+        # The clock has gone on by three seconds at once: so late was what is done twice in each.
+        self.assertGreater(found["reactor_lag_seconds_sum", frozenset()], 2)
+        self.assertGreaterEqual(found["tunnel_rtt_seconds_count", frozenset({"clientCluster"})], 1)
+        self.assertEqual(found["retries_total", frozenset({"clientCluster"})], 0)
+        [server] = agent.inspector.answer("servers", {})
+        self.assertEqual((server["dials"], server["last_error"]), ({"accepted": 1}, None))
+
+    def test_dials(self) -> None:
+        """An agent says how its attempts to connect have ended, and when the next one is."""
+        world = World(tunnel_config=STATIC)
+        agent = world.agent()
+        [server] = agent.inspector.answer("servers", {})
+        self.assertEqual((server["serving"], server["wanted"]), (0, 1))
+        self.assertEqual(set(server["dials"]), {"refused"})
+        self.assertIn("credential", server["last_error"]["reason"])
+        self.assertGreater(server["next_dial_seconds"], 0)
+        families = {each["name"]: each for each in agent.inspector.answer("metrics", {})}
+        samples = families["reverseproxy_agent_dials_total"]["samples"]
+        self.assertEqual(
+            samples, [[["clientCluster", "127.0.0.1:3000", "refused"], server["dials"]["refused"]]]
+        )
 
     def test_leaving(self) -> None:
         world = World()

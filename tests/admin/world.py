@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ADMIN", "Answer", "World", "parse_answer"]
+__all__ = ["ADMIN", "CLIENT", "PORT", "STATIC", "TUNNEL", "Answer", "World", "parse_answer"]
 
 import json
 from random import Random
@@ -14,6 +14,10 @@ from reverseproxy.testing import MemoryReactor, Recorder, run
 from tests.integration.configs import quick_agent, server
 
 CLIENT, TUNNEL, PORT = 2000, 3000, 9900
+STATIC = {
+    "credential_policy": "static",
+    "validators": {"static": {"tokens": [{"agent": "edge-7", "token": "very secret"}]}},
+}
 ADMIN = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": PORT}}}
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.metrics import DURATION_BOUNDS, OTHER, Histogram, Journal, RequestTally, TunnelTally
+from reverseproxy.metrics import (
+    DURATION_BOUNDS,
+    NOWHERE,
+    OTHER,
+    AgentFigures,
+    Histogram,
+    Journal,
+    Place,
+    RequestTally,
+    TunnelTally,
+)
 from reverseproxy.metrics.counts import MAX_CELLS, MAX_REFUSALS, leave_reason
 
 
@@ -21,32 +31,56 @@ class HistogramTests(SynchronousTestCase):
 class RequestTallyTests(SynchronousTestCase):
     def test_notes(self) -> None:
         tally = RequestTally("front")
-        tally.note("blue", "all", 200, 0.002, 3, 40)
-        tally.note("blue", "all", 503, 99.0, 1, 2)
-        tally.note("", "", 0, 0.0, 0, 0)
-        cell = tally.cells["blue", "all"]
-        self.assertEqual([cell.classes[2], cell.classes[5], sum(cell.classes)], [1, 1, 2])
+        blue = Place("blue", "all", "all[0]")
+        tally.note(blue, None, 200, 0.002, 3, 40)
+        tally.note(blue, None, 503, 99.0, 1, 2)
+        tally.note(NOWHERE, None, 0, 0.0, 0, 0)
+        cell = tally.cells["blue", "all", "all[0]"]
+        self.assertEqual(cell.ends.classes, {2: 1, 5: 1})
         self.assertEqual((cell.received, cell.sent), (4, 42))
         self.assertEqual(sum(cell.durations.counts), 2)
         self.assertEqual(cell.durations.counts[-1], 1)
         self.assertEqual(cell.durations.counts[DURATION_BOUNDS.index(0.0025)], 1)
-        self.assertEqual(tally.cells["", ""].classes[0], 1)
+        self.assertEqual(tally.cells["", "", ""].ends.classes, {0: 1})
 
     def test_any_status(self) -> None:
         """Three digits are three digits; what a protocol of ours made of more is none."""
         tally = RequestTally("front")
         for status in (999, 100, 100000):
-            tally.note("blue", "", status, 0.0, 0, 0)
-        classes = tally.cells["blue", ""].classes
-        self.assertEqual((classes[9], classes[1], classes[0]), (1, 1, 1))
+            tally.note(tally.place("blue"), None, status, 0.0, 0, 0)
+        self.assertEqual(tally.cells["blue", "", ""].ends.classes, {9: 1, 1: 1, 0: 1})
 
     def test_cells_are_bounded(self) -> None:
         """Routes may name clusters by what requests say."""
         tally = RequestTally("front")
         for number in range(MAX_CELLS + 50):
-            tally.note(f"cluster-{number}", "", 200, 0.0, 0, 0)
+            place = Place(f"cluster-{number}")
+            tally.note(place, None, 200, 0.0, 0, 0)
+            tally.fail(place, None, 1, "a reason", 17.0)
         self.assertEqual(len(tally.cells), MAX_CELLS + 1)
-        self.assertEqual(tally.cells[OTHER, OTHER].classes[2], 50)
+        self.assertEqual(tally.cells[OTHER, OTHER, ""].ends.classes, {2: 50})
+        self.assertEqual((len(tally.errors), tally.errors[OTHER, 1]), (MAX_CELLS + 1, 50))
+
+    def test_equal_places(self) -> None:
+        """Routes that a request names are made anew: they are the same all the same."""
+        tally = RequestTally("front")
+        for cluster in ("blue", "green", "blue"):
+            tally.note(Place(cluster, "all", "all[0]"), None, 200, 0.0, 0, 0)
+        self.assertEqual(tally.cells["blue", "all", "all[0]"].ends.classes, {2: 2})
+
+    def test_agents(self) -> None:
+        """What an agent has had is counted for it as well, whichever rule it came by."""
+        tally, agent = RequestTally("front"), AgentFigures()
+        tally.note(Place("blue"), agent, 200, 0.002, 3, 40)
+        tally.note(Place("green"), agent, 502, 0.004, 0, 2)
+        tally.fail(Place("green"), agent, 2, "it" * 1000, 17.0)
+        self.assertEqual((agent.ends.classes, agent.received, agent.sent), ({2: 1, 5: 1}, 3, 42))
+        assert agent.last_error is not None
+        self.assertEqual((agent.last_error[0], len(agent.last_error[1])), (17.0, 300))
+        other = AgentFigures()
+        other.add(agent)
+        other.add(agent)
+        self.assertEqual((other.ends.classes, other.received), ({2: 2, 5: 2}, 6))
 
 
 class TunnelTallyTests(SynchronousTestCase):

@@ -81,10 +81,16 @@ class AccessLog:
         self._reported = 0
         self._closed = False
 
+    @property
+    def file(self) -> LogFile:
+        """Where the lines go."""
+        return self._file
+
     def write(self, record: AccessRecord) -> None:
         """Log one request or session; it is written in the next turn of the reactor."""
         if self._closed or self._size >= MAX_PENDING:
             self.lost += 1
+            LogFile.dropped += 1
             return
         if not record.start:
             record.start = self._wall() - record.duration

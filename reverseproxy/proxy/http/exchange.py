@@ -32,7 +32,9 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IGate, PickContext
 from reverseproxy.logs import format_time, loss
+from reverseproxy.metrics import NOWHERE
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
 from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags
@@ -1222,12 +1224,12 @@ class Exchange(Attempts):
 
     def account(self, tally: RequestTally) -> None:
         """Count an exchange that has ended."""
-        route = self._route
-        cluster = virtual_host = ""
-        if route is not None:
-            cluster, virtual_host = route.cluster_name, route.virtual_host
+        rule, host = self._rule or NOWHERE, self.host
+        agent = None if host is None else host.figures
         seconds = self._clock.seconds() - self.started
-        tally.note(cluster, virtual_host, self.status, seconds, self.received, self.sent)
+        tally.note(rule, agent, self.status, seconds, self.received, self.sent)
+        if self.flags:
+            note_failure(tally, rule, agent, self.flags, self.flag)
 
     # time
 

@@ -39,8 +39,9 @@ from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.logs import Throttle, loss
-from reverseproxy.metrics import RequestTally
+from reverseproxy.metrics import NOWHERE, RequestTally
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import FailureLog
 from reverseproxy.proxy.farewell import STALL as STALL_TIMEOUT
 from reverseproxy.proxy.farewell import Farewell, LastBytes, Parting, note_loss
@@ -690,9 +691,12 @@ class RpcProxy(Rebindable, Counted):
     def _record(self, exchange: RpcExchange) -> None:
         tally = self.settings.tally
         if tally is not None:
-            cluster = "" if exchange.cluster is None else exchange.cluster.name
+            place, host = exchange.rule or NOWHERE, exchange.host
+            agent = None if host is None else host.figures
             seconds = self._clock.seconds() - exchange.started
-            tally.note(cluster, "", exchange.status, seconds, exchange.size, exchange.sent)
+            tally.note(place, agent, exchange.status, seconds, exchange.size, exchange.sent)
+            if exchange.flags:
+                note_failure(tally, place, agent, exchange.flags, exchange.flag)
         access_log = self.settings.access_log
         if access_log is None:
             return

@@ -34,8 +34,9 @@ from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, Queue
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
 from reverseproxy.logs import Throttle, loss
-from reverseproxy.metrics import RequestTally
+from reverseproxy.metrics import AgentFigures, RequestTally
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.farewell import STALL, Parting
 from reverseproxy.proxy.flags import (
     NO_FLAGS,
@@ -151,6 +152,7 @@ class TcpProxy(RelayEnd, Counted):
         self._waited = self._dialled = 0.0
         self._host_address = ""
         self._agent: AgentIdentity | None = None
+        self._figures: AgentFigures | None = None
 
     # IDrainable
 
@@ -244,6 +246,7 @@ class TcpProxy(RelayEnd, Counted):
         self._host = host
         self._host_address = host.address
         self._agent = host.identity
+        self._figures = host.figures
         # Counted once: a reverse host that fails has left its cluster by the time it has failed.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
@@ -431,8 +434,11 @@ class TcpProxy(RelayEnd, Counted):
         tally = self._settings.tally
         if tally is not None:
             sent = 0 if self._upstream is None else self._upstream.received
-            cluster = "" if self._cluster is None else self._cluster.name
-            tally.note(cluster, "", 0, self._clock.seconds() - self._started, self.received, sent)
+            place = tally.place("" if self._cluster is None else self._cluster.name)
+            seconds = self._clock.seconds() - self._started
+            tally.note(place, self._figures, 0, seconds, self.received, sent)
+            if self._flags:
+                note_failure(tally, place, self._figures, self._flags, self._failure)
         access_log = self._settings.access_log
         if access_log is not None:
             self._account(access_log)

@@ -25,6 +25,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from reverseproxy.clock import wall_time
 from reverseproxy.cluster.endpoints import Building, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
@@ -61,6 +62,9 @@ TELLING_SHARE = 0.5
 Part of the time for draining in which a server has to be told of it; the rest is
 left to the requests under way.
 """
+
+MAX_REASON = 300
+"""Characters that are kept of why an attempt to connect has failed."""
 
 DEFICIT_INTERVAL = 60.0
 """Seconds between two warnings that connections are missing."""
@@ -130,6 +134,8 @@ class Peer:
 
     @ivar target: the address, and the name that it was found under.
     @ivar routes: those that the server has given to us, as far as we know.
+    @ivar dials: how many attempts to connect have ended how.
+    @ivar last_error: when one has failed the last time, in seconds since 1970, and why.
     """
 
     routes = BroughtRoutes()
@@ -146,6 +152,8 @@ class Peer:
         self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
         self._draining: Deferred[None] | None = None
         self._stopped = False
+        self.dials: dict[str, int] = {}
+        self.last_error: tuple[float, str] | None = None
         self._streams = False  # whether connections to this server carry streams, as far as we know
         config = plan.config
         # The name that the certificate must be good for is the one that was configured.
@@ -161,6 +169,7 @@ class Peer:
                 max_attempts=config.connect_retry_times or -1,
                 stable=config.stable_duration,
                 changed=partial(self._slot_changed, number),
+                ended=self._attempt_ended,
             )
             self._cores.append(core)
             self._slots.append(make_slot(core))
@@ -175,6 +184,18 @@ class Peer:
     def serving(self) -> int:
         """How many connections serve."""
         return self._roster.serving
+
+    @property
+    def next_dial(self) -> float | None:
+        """In how many seconds the next attempt to connect begins; L{None} if none waits for that."""
+        now = self._plan.reactor.seconds()
+        waits = [core.timer.getTime() - now for core in self._cores if core.timer is not None]
+        return max(0.0, min(waits)) if waits else None
+
+    def _attempt_ended(self, result: str, reason: str) -> None:
+        self.dials[result] = self.dials.get(result, 0) + 1
+        if reason:
+            self.last_error = (wall_time(), reason[:MAX_REASON])
 
     def _slot_changed(self, number: int, state: SlotState) -> None:
         self._roster.note(number, state)
@@ -466,6 +487,11 @@ class Agent(Service):
     def by_server(self) -> dict[str, int]:
         """How many connections serve, by server."""
         return {peer.name: peer.serving for peer in self._peers.values()}
+
+    @property
+    def servers(self) -> list[Peer]:
+        """The servers that there are now."""
+        return list(self._peers.values())
 
     @property
     def unserved(self) -> list[str]:

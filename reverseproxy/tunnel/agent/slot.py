@@ -7,7 +7,18 @@ so that every path through the machine is tested with a clock and no socket.
 
 from __future__ import annotations
 
-__all__ = ["EndedUnused", "Link", "Slot", "SlotCore", "SlotState", "make_slot"]
+__all__ = [
+    "ACCEPTED",
+    "POSTPONED",
+    "REFUSED",
+    "UNREACHABLE",
+    "EndedUnused",
+    "Link",
+    "Slot",
+    "SlotCore",
+    "SlotState",
+    "make_slot",
+]
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,6 +67,17 @@ Connections that end unused, but not at once, which a slot replaces without a wa
 
 In the long run it replaces two of them in each L{BRIEF} at the most.
 """
+
+
+ACCEPTED: Final = "accepted"
+REFUSED: Final = "refused"
+POSTPONED: Final = "postponed"
+UNREACHABLE: Final = "unreachable"
+"""How an attempt to connect may end; the last of these also if the server does not answer."""
+
+
+def _untold(result: str, reason: str) -> None:
+    """Nobody wants to know how an attempt has ended."""
 
 
 class EndedUnused(ConnectionDone):
@@ -155,6 +177,7 @@ class SlotCore:
     @ivar stable: seconds after which a connection counts as a success, so that
         the backoff begins anew.
     @ivar changed: told of each new state.
+    @ivar ended: told how each attempt has ended (L{ACCEPTED} and so on), and why.
     @ivar at_once: how many brief connections are replaced without a wait.
     @ivar unused: how many are that were not used, but lived for a moment.
     @ivar unreachable: whether it waits because the server could not be reached,
@@ -170,6 +193,7 @@ class SlotCore:
     max_attempts: int
     stable: float
     changed: Callable[[SlotState], None]
+    ended: Callable[[str, str], None] = _untold
     at_once: Throttle = field(init=False)
     unused: Throttle = field(init=False)
     state: SlotState = SlotState.IDLE
@@ -207,6 +231,7 @@ class SlotCore:
         """The listener has the link now."""
         self.pending = None
         self.since = self.clock.seconds()
+        self.ended(ACCEPTED, "")
         self.enter(SlotState.SERVING)
 
     def wait_after_failure(self, slot: Slot, reason: Failure) -> None:
@@ -214,6 +239,7 @@ class SlotCore:
         self.pending = self.link = None
         refusal = reason.value
         self.unreachable = not isinstance(refusal, HandshakeRefused)
+        self.ended(UNREACHABLE if self.unreachable else REFUSED, loss(reason))
         delay = self.backoff.failed(
             lasting=isinstance(refusal, HandshakeRefused) and refusal.status in _LASTING
         )
@@ -246,6 +272,7 @@ class SlotCore:
         """
         self.pending = self.link = None
         self.unreachable = False
+        self.ended(POSTPONED, reason or "the server asks to come back later")
         delay = self.backoff.postponed(seconds)
         write = log.warn if reason else log.info  # what has a reason will not be over by itself
         write(

@@ -1,0 +1,74 @@
+"""
+The metrics of single agents: of so many, and the rest as one.
+
+They are not among the others, as there may be ten thousand agents.  Which agents
+have series of their own is settled when they join, so that what the others have
+had together never becomes less.
+"""
+
+from __future__ import annotations
+
+__all__ = ["per_agent_families"]
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from reverseproxy.admin.families import Family
+from reverseproxy.admin.figures import PREFIX
+from reverseproxy.metrics import OTHER, AgentFigures
+from reverseproxy.metrics.latency import class_names, quantile
+
+if TYPE_CHECKING:
+    from reverseproxy.admin.inspector import Parts
+
+QUANTILES: Final = (0.5, 0.99)
+"""Shares of the requests of which it is said how long they took at the most."""
+
+_WHO: Final = ("agent", "identity")
+
+
+def _family(name: str, kind: str, text: str, *labels: str) -> Family:
+    return Family(f"{PREFIX}per_agent_{name}", kind, text, (*_WHO, *labels))
+
+
+def per_agent_families(parts: Parts) -> Iterator[Family]:
+    """What there is of each agent, and of the others together."""
+    connections = _family("connections", "gauge", "Connections that an agent has brought.")
+    streams = _family("streams", "gauge", "Streams on them.")
+    active = _family("requests_in_flight", "gauge", "Requests and sessions under way.")
+    rtt = _family(
+        "rtt_seconds", "largest", "How long the last ping took, on the connection where it took longest."
+    )
+    requests = _family(
+        "requests_total", "counter", "Requests, and TCP sessions, that have ended.", "code_class"
+    )
+    durations = _family("request_seconds", "largest", "How long most of them took lately.", "quantile")
+    sizes = _family("bytes_total", "counter", "Bytes of bodies and sessions.", "direction")
+
+    now = parts.seconds()
+
+    def count(figures: AgentFigures, *who: str) -> None:
+        for code, number in class_names(figures.ends.classes).items():
+            requests.add(number, *who, code)
+        times = figures.lately(now)
+        for share in QUANTILES:
+            seconds = quantile(times, share)
+            if seconds is not None:
+                durations.add(seconds, *who, f"{share:g}")
+        sizes.add(figures.received, *who, "received")
+        sizes.add(figures.sent, *who, "sent")
+
+    for key, identity, figures, hosts in parts.agent_index.named():
+        who = (key, identity)
+        connections.add(len(hosts), *who)
+        streams.add(sum(getattr(host, "streams", 0) for host in hosts), *who)
+        active.add(sum(host.active for host in hosts), *who)
+        times = [host.rtt for host in hosts if host.rtt is not None]
+        if times:
+            rtt.add(max(times), *who)
+        count(figures, *who)
+    figures, number = parts.agent_index.others()
+    if number or figures.ends:
+        connections.add(number, OTHER, OTHER)
+        count(figures, OTHER, OTHER)
+    yield from (connections, streams, active, rtt, requests, durations, sizes)

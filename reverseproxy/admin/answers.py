@@ -1,0 +1,60 @@
+"""How answers of C{/api/tunnel/v1} look, and what their requests have in common."""
+
+from __future__ import annotations
+
+__all__ = ["MOST", "USUAL", "listed", "only", "page_of", "problems_of"]
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.admin.sources import Answer
+
+MOST: Final = 500
+"""Items of a page."""
+
+USUAL: Final = 100
+"""Items of a page that does not say."""
+
+
+def only(call: Call, *methods: str) -> None:
+    """
+    Let a path have certain methods only.
+
+    @raise Problem: if the request has another one.
+    """
+    allowed = (*methods, "HEAD") if "GET" in methods else methods
+    if call.method not in allowed:
+        raise Problem(405, f"use {' or '.join(methods)}", Allow=", ".join(allowed))
+
+
+def page_of(call: Call) -> tuple[str, int]:
+    """
+    Say which page is wanted.
+
+    @return: after what it begins, and how many items it may have.
+    @raise Problem: if that is no number.
+    """
+    text = call.query.get("limit", str(USUAL))
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST and len(text) < 6):
+        raise Problem(400, f"limit must be a number from 1 to {MOST}")
+    return call.query.get("after", ""), int(text)
+
+
+def problems_of(answers: Iterable[Answer]) -> list[dict[str, Any]]:
+    """Say which workers have not answered, and why."""
+    return [{"worker": each.worker, "problem": each.problem} for each in answers if each.problem]
+
+
+def listed(items: list[Any], limit: int, answers: Iterable[Answer], by: str = "name") -> Reply:
+    """
+    Answer with a page of a list.
+
+    @param items: as many as a page may have, if there may be more.
+    @param by: what the next page begins after.
+    """
+    more = len(items) >= limit
+    items = items[:limit]
+    return Reply.of(
+        {"items": items, "next": items[-1][by] if more else None, "problems": problems_of(answers)}
+    )

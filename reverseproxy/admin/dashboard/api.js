@@ -1,0 +1,93 @@
+// Questions to the API, and the stream of events.
+
+const BASE = "api/tunnel/v1/";
+const KEY = "reverseproxy-token";
+
+let token = sessionStorage.getItem(KEY) ?? "";
+
+export class Refused extends Error {
+  constructor(status, title) {
+    super(title);
+    this.status = status;
+  }
+}
+
+// A token lasts as long as the tab: it is in no cookie, and on no disk.
+export function setToken(text) {
+  token = text;
+  if (text) sessionStorage.setItem(KEY, text);
+  else sessionStorage.removeItem(KEY);
+}
+
+export const hasToken = () => token !== "";
+
+async function send(path, options = {}) {
+  const headers = { ...options.headers };
+  if (token) headers.authorization = `Bearer ${token}`;
+  const answer = await fetch(BASE + path, { ...options, headers, credentials: "same-origin", cache: "no-store" });
+  if (answer.ok) return answer;
+  let title = `${answer.status} ${answer.statusText}`;
+  try {
+    title = (await answer.json()).title ?? title;
+  } catch {
+    // It is no problem of ours, but of something between us.
+  }
+  throw new Refused(answer.status, title);
+}
+
+export async function get(path) {
+  return (await send(path)).json();
+}
+
+export async function change(method, path, body) {
+  const options = { method };
+  if (body !== undefined) Object.assign(options, { body, headers: { "content-type": "application/json" } });
+  return (await send(path, options)).json();
+}
+
+// All pages of a list, one after the other, so that nobody waits for us.
+export async function* pages(path, limit = 100) {
+  let after = "";
+  do {
+    const join = path.includes("?") ? "&" : "?";
+    const page = await get(`${path}${join}limit=${limit}&after=${encodeURIComponent(after ?? "")}`);
+    yield page.items;
+    after = page.next;
+  } while (after !== null);
+}
+
+export async function all(path) {
+  const items = [];
+  for await (const page of pages(path, 200)) items.push(...page);
+  return items;
+}
+
+// Listen to events, for ever; EventSource can't show a token.
+export async function listen(told, state) {
+  let pause = 500;
+  for (;;) {
+    try {
+      const answer = await send("events");
+      state("live");
+      pause = 500;
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const blocks = (rest + value).split("\n\n");
+        rest = blocks.pop();
+        for (const block of blocks) {
+          const data = block.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
+          const kind = block.split("\n").find((line) => line.startsWith("event: "));
+          if (data.length) told({ kind: kind?.slice(7), ...JSON.parse(data.join("\n")) });
+        }
+      }
+      state("lost");
+    } catch (error) {
+      state(error instanceof Refused && error.status === 401 ? "refused" : "lost");
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    pause = Math.min(pause * 2, 8000);
+  }
+}

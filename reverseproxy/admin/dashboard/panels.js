@@ -1,0 +1,189 @@
+// All views but the agents.
+
+import { Refused, all, change, get } from "./api.js";
+import { $, age, ask, clock, count, date, el, fill, rate, seconds, table, toast } from "./dom.js";
+
+const DAY = 86400;
+
+// routes
+
+const before = new Map();
+
+function rates(key, now, total) {
+  const known = before.get(key);
+  if (!known || now - known.at > 500) before.set(key, { at: now, total, rate: known && total >= known.total ? ((total - known.total) * 1000) / (now - known.at) : NaN });
+  return before.get(key).rate;
+}
+
+function matchOf(rule) {
+  const match = rule.match ?? {};
+  const kind = ["path", "prefix", "regex"].find((each) => match[each]);
+  const parts = [kind ? `${kind} ${match[kind]}` : "any path"];
+  for (const header of match.headers ?? []) parts.push(`${header.name}${header.regex ? " like " : ": "}${header.value}`);
+  for (const variable of match.variables ?? []) parts.push(`${variable.name}: ${variable.value ?? variable.regex}`);
+  return parts.join(", ");
+}
+
+function actionOf(rule) {
+  if (rule.direct_response) return `answer ${rule.direct_response.status || 200}`;
+  if (rule.redirect) return "redirect";
+  const route = rule.route ?? {};
+  if (route.cluster_name) return route.cluster_name;
+  const weighted = (route.weighted_clusters ?? []).map((each) => `${each.cluster.name} (${each.cluster.weight})`);
+  return weighted.join(", ") || (route.cluster_header ? `named by ${route.cluster_header}` : "404");
+}
+
+let hits = new Set();
+
+export async function drawRoutes() {
+  const now = performance.now();
+  const rules = await all("routes");
+  fill($("routes"), table(
+    ["Router, virtual host", "Takes", "Goes to", ["Requests/s", "number"], ["Requests", "number"], ["Errors", "number"], ["p50", "number"], ["p99", "number"]],
+    rules.map((item) => {
+      const figures = item.figures ?? {};
+      const share = figures.requests ? figures.errors / figures.requests : 0;
+      return {
+        kind: hits.has(item.place) ? "hit" : undefined,
+        cells: [
+          el("span", {}, item.virtual_host || item.router, el("small", {}, (item.domains ?? []).join(", "))),
+          [matchOf(item.rule), "mono"],
+          actionOf(item.rule),
+          [rate(rates(item.place, now, figures.requests ?? 0)), "number"],
+          [count(figures.requests ?? 0), "number"],
+          [figures.errors ? `${count(figures.errors)} (${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %)` : "0", figures.errors ? "number bad" : "number"],
+          [seconds(figures.p50_seconds), "number"],
+          [seconds(figures.p99_seconds), "number"],
+        ],
+      };
+    }),
+    "There is no route here. An agent that passes on bytes needs none."));
+}
+
+async function explain(event) {
+  event.preventDefault();
+  const query = new URLSearchParams({ method: $("explain-method").value || "GET", host: $("explain-host").value, path: $("explain-path").value || "/" });
+  if ($("explain-header").value) query.append("header", $("explain-header").value);
+  try {
+    const { items } = await get(`routes:explain?${query}`);
+    hits = new Set(items.map((item) => item.place).filter(Boolean));
+    fill($("explained"), items.length ? items.map((item) => el("div", { class: item.outcome === "404" ? "answer bad" : "answer" },
+      el("b", {}, item.listener), " → ", el("b", {}, item.outcome),
+      item.why ? `: ${item.why}` : "",
+      item.rule ? el("span", { class: "soft" }, `, by ${item.virtual_host || "the virtual host"}: ${matchOf(item.rule)}`) : "",
+      item.place ? el("div", { class: "mono soft" }, item.place) : "")) : el("div", { class: "answer bad" }, "No listener here has a router."));
+    await drawRoutes();
+  } catch (error) {
+    fill($("explained"), el("div", { class: "answer bad" }, error.message));
+  }
+}
+
+// the others
+
+export async function drawRefused() {
+  const { items } = await get("joins/refused?limit=200");
+  fill($("view-refused"), table(["When", "Who", "Wanted", "Why", "What to do"], items.map((item) => [
+    [clock(item.time), "number"],
+    el("span", {}, item.certificate ?? item.address, el("small", {}, [item.claimed_host_name && `calls itself “${item.claimed_host_name}”`, item.certificate && item.address].filter(Boolean).join(" · "))),
+    el("span", {}, item.cluster || "–", el("small", {}, item.policy ? `policy ${item.policy}` : "no credential")),
+    el("span", {}, el("span", { class: item.result === "too_many" ? "pill warn" : "pill bad" }, item.result.replaceAll("_", " ")), el("small", {}, item.reason)),
+    item.remedy,
+  ]), "Nobody has been refused."));
+  return items;
+}
+
+export async function drawServers() {
+  const items = await all("servers");
+  fill($("view-servers"), table(["Server", "Cluster", ["Serving", "number"], "Next dial", "Last error"], items.map((item) => [
+    item.server, item.cluster,
+    [`${item.serving} of ${item.wanted}`, item.serving < item.wanted ? "number bad" : "number"],
+    item.next_dial_seconds === null || item.next_dial_seconds === undefined ? "–" : `in ${seconds(item.next_dial_seconds)}`,
+    item.last_error ? el("span", { class: item.serving < item.wanted ? "bad" : "soft" }, `${clock(item.last_error.time)}: ${item.last_error.reason}`) : "none",
+  ]), "This process keeps connections to no server."));
+  return items;
+}
+
+export async function drawCertificates() {
+  const { items } = await get("certificates");
+  const now = Date.now() / 1000;
+  fill($("view-certificates"), table(["Certificate", "Used by", "Valid until", ["Left", "number"]], items.map((item) => {
+    const left = item.not_after - now;
+    return [[item.name, "mono"], [item.use, "mono"], date(item.not_after),
+      [left < 0 ? "expired" : age(left), left < 14 * DAY ? "number bad" : left < 30 * DAY ? "number warn" : "number"]];
+  }), "No certificate is in use."));
+  return items.filter((item) => item.not_after - now < 14 * DAY).length;
+}
+
+export async function drawWorkers() {
+  const { items } = await get("workers");
+  fill($("view-workers"), table(["Worker", ["Process", "number"], "State", ["Started anew", "number"]], items.map((item) => [
+    `worker ${item.worker}`, [String(item.pid ?? "–"), "number"],
+    el("span", { class: item.ready ? "pill good" : "pill bad" }, item.ready ? "ready" : "not ready"),
+    [count(item.restarts), item.restarts ? "number warn" : "number"],
+  ]), "There is one process, without workers."));
+  return items;
+}
+
+const told = [];
+
+export function noteEvent(event) {
+  told.unshift(event);
+  if (told.length > 300) told.pop();
+}
+
+const GOOD = { join: "good", reload: "good", leave: "", health: "warn", drain: "warn", kick: "bad", refusal: "bad", gap: "warn" };
+
+export async function drawEvents() {
+  const { items } = await get("audit?limit=50");
+  fill($("view-events"),
+    table(["When", "What", "Where", "Who", "Why"], told.map((event) => [
+      [clock(event.time ?? Date.now() / 1000), "number"],
+      el("span", { class: `pill ${GOOD[event.kind] ?? ""}` }, event.kind === "health" ? (event.healthy ? "healthy" : "unhealthy") : event.kind),
+      event.cluster ?? "–",
+      event.identity ? el("span", {}, event.identity, el("small", {}, [event.claimed_host_name && `calls itself “${event.claimed_host_name}”`, event.host].filter(Boolean).join(" · "))) : event.host ?? event.address ?? "–",
+      event.reason ?? (event.missed ? `${count(event.missed)} events were too many to tell` : ""),
+    ]), "Nothing has happened since this page was opened."),
+    el("h2", { class: "soft" }, "Changes by operators"),
+    table(["When", "Who", "What", "Agent", "What came of it"], items.map((item) => [
+      [clock(item.time), "number"], item.caller, item.what, item.identity || item.agent || "–", item.told,
+    ]), "Nobody has changed anything."));
+}
+
+// the configuration, if the API has it
+
+function shownProblems(answer) {
+  const list = answer.problems ?? [];
+  return list.length ? el("ul", {}, list.map((each) => el("li", {}, typeof each === "string" ? each : [el("span", { class: "mono" }, each.path ?? ""), ` ${each.message ?? JSON.stringify(each)}`]))) : null;
+}
+
+async function configure(action, output) {
+  if (action === "reload" && (await ask({
+    title: "Reload the configuration?", action: "Reload",
+    text: "The file is read and checked. If it is good, it counts from then on; if it is not, nothing changes.",
+  })) === null) return;
+  try {
+    const answer = await change("POST", `config:${action}`);
+    fill(output, shownProblems(answer), el("pre", {}, typeof answer.text === "string" ? answer.text : JSON.stringify(answer, null, 2)));
+    if (action === "reload") toast("The configuration counts now");
+  } catch (error) {
+    fill(output, el("p", { class: "bad" }, error.message));
+    if (!(error instanceof Refused)) throw error;
+  }
+}
+
+export function drawConfiguration() {
+  const view = $("view-configuration");
+  if (view.childElementCount) return;
+  const output = el("div", { class: "answer", role: "status" }, "What would change is shown here.");
+  fill(view, el("div", { class: "configuration" },
+    el("div", { class: "buttons" },
+      el("button", { type: "button", id: "config-validate", onclick: () => configure("validate", output) }, "Check the file"),
+      el("button", { type: "button", id: "config-diff", onclick: () => configure("diff", output) }, "What would change"),
+      el("button", { type: "button", id: "config-reload", class: "primary", onclick: () => configure("reload", output) }, "Reload…")),
+    output));
+}
+
+export function start() {
+  $("explain").addEventListener("submit", explain);
+}
+

@@ -1,0 +1,94 @@
+"""What several workers know of the same agents and clusters, as one: pure."""
+
+from __future__ import annotations
+
+__all__ = ["merge_agents", "rounded", "shown", "unite"]
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from reverseproxy.admin.agents import MOST_ADDRESSES
+from reverseproxy.metrics.latency import quantile
+
+_ADDED: Final = ("connections", "most_connections", "healthy", "streams", "in_flight")
+_UNITED: Final = ("clusters", "addresses", "workers")
+_OURS: Final = frozenset({"targets", "times", "ends"})
+
+
+def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]], limit: int) -> list[dict[str, Any]]:
+    """
+    Make one of what several workers know.
+
+    Of each worker that has more, all up to its last one are here, so that the
+    first C{limit} of all of them are complete.
+
+    @param answers: by the number of the worker.
+    """
+    agents: dict[str, dict[str, Any]] = {}
+    for worker, answer in answers:
+        for found in answer["agents"]:
+            agent = {**found, "workers": [worker] if worker and found["connections"] else []}
+            known = agents.get(agent["id"])
+            # One that has its connections knows more than one that only makes use of them.
+            agents[agent["id"]] = agent if known is None else _merge(known, agent)
+    return [agents[key] for key in sorted(agents)][:limit]
+
+
+def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    known, other = (other, one) if other["connections"] and not one["connections"] else (one, other)
+    for name in _ADDED:
+        known[name] += other[name]
+    for name in _UNITED:
+        known[name] = sorted({*known[name], *other[name]})[: MOST_ADDRESSES if name == "addresses" else None]
+    for name in ("ends", "bytes"):
+        known[name] = {
+            key: known[name].get(key, 0) + other[name].get(key, 0) for key in {**known[name], **other[name]}
+        }
+    known["times"] = [a + b for a, b in zip(known["times"], other["times"], strict=True)]
+    known["since"] = min(known["since"], other["since"])
+    known["rtt_seconds"] = _of(min, known["rtt_seconds"], other["rtt_seconds"])
+    known["last_seen"] = _of(max, known["last_seen"], other["last_seen"])
+    errors = [each for each in (known["last_error"], other["last_error"]) if each is not None]
+    known["last_error"] = max(errors, key=lambda each: float(each["time"]), default=None)
+    known["mux"] = known["mux"] or other["mux"]
+    known["excluded"] = known["excluded"] or other["excluded"]
+    return known
+
+
+def _of(choose: Any, one: float | None, other: float | None) -> float | None:
+    known = [each for each in (one, other) if each is not None]
+    chosen: float | None = choose(known) if known else None
+    return chosen
+
+
+def shown(agent: Mapping[str, Any]) -> dict[str, Any]:
+    """An agent as the API has it: without what is for us, and with what follows from that."""
+    ends: Mapping[str, int] = agent["ends"]
+    return {
+        **{name: value for name, value in agent.items() if name not in _OURS},
+        "requests": sum(ends.values()),
+        "requests_by_class": dict(sorted(ends.items())),
+        "errors": ends.get("5xx", 0),
+        "p50_seconds": rounded(quantile(agent["times"], 0.5)),
+        "p99_seconds": rounded(quantile(agent["times"], 0.99)),
+    }
+
+
+def rounded(seconds: float | None) -> float | None:
+    """Leave out what is not known of a time."""
+    return None if seconds is None else float(f"{seconds:.3g}")
+
+
+def unite(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Add up the numbers of what has the same name; of the rest, what was said first counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        for item in answer:
+            known = found.get(item["name"])
+            if known is None:
+                found[item["name"]] = dict(item)
+                continue
+            for name, value in item.items():
+                if type(value) is int:
+                    known[name] += value
+    return [found[name] for name in sorted(found)]

@@ -1,0 +1,250 @@
+"""What C{/api/tunnel/v1} has to read, but for events, and for who has changed what."""
+
+from __future__ import annotations
+
+__all__ = ["MOST_IDS", "Reading"]
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from reverseproxy import __version__
+from reverseproxy.admin.access import Caller
+from reverseproxy.admin.answers import MOST, listed, page_of, problems_of
+from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.admin.merging import merge_agents, rounded, shown, unite
+from reverseproxy.admin.routes import Routes
+from reverseproxy.admin.sources import Answer, ISource
+from reverseproxy.config.models import Config
+from reverseproxy.metrics.history import add_histories
+from reverseproxy.metrics.latency import quantile
+
+MOST_IDS: Final = 200
+"""How many agents may be asked for by their ids at once."""
+
+Reader = Callable[[Call], Awaitable[Reply]]
+
+
+class Reading:
+    """
+    Answers to C{GET}.
+
+    @ivar simple: what answers, by the path.
+    """
+
+    def __init__(self, config: Config, source: ISource) -> None:
+        self._source = source
+        self._routes = Routes(config)
+        self.simple: Mapping[str, Reader] = {
+            "clusters": self._listed("clusters"),
+            "listeners": self._listed("listeners"),
+            "servers": self._listed("servers"),
+            "certificates": self._certificates,
+            "agents": self._agents,
+            "routes": self._all_routes,
+            "routes:explain": self._explain,
+            "workers": self._workers,
+        }
+
+    def _listed(self, question: str) -> Reader:
+        """Answer with what all workers have to say of the same things."""
+
+        async def answer(call: Call) -> Reply:
+            after, limit = page_of(call)
+            answers = await self._source.ask(question, {"after": after, "limit": limit})
+            items = unite(each.value or () for each in answers)
+            return listed([item for item in items if item["name"] > after], limit, answers)
+
+        return answer
+
+    # agents
+
+    async def _agents(self, call: Call) -> Reply:
+        after, limit = page_of(call)
+        arguments: dict[str, Any] = {"after": after, "limit": limit}
+        arguments |= {name: call.query[name] for name in ("cluster", "identity") if call.query.get(name)}
+        if "ids" in call.query:
+            ids = [each for each in call.query["ids"].split(",") if each]
+            if len(ids) > MOST_IDS:
+                raise Problem(400, f"ids may be {MOST_IDS} at the most")
+            arguments["ids"], limit = ids, MOST_IDS + 1
+        answers = await self._source.ask("agents", arguments)
+        found = merge_agents(((each.worker, each.value) for each in answers if each.value), limit)
+        body = {
+            # One that has no connection was described by a worker that makes use of another one's.
+            "items": [shown(agent) for agent in found if agent["connections"]],
+            "next": found[-1]["id"] if len(found) >= limit else None,
+            "problems": problems_of(answers),
+        }
+        return Reply.of(body)
+
+    async def agent(self, key: str) -> dict[str, Any]:
+        """
+        Find an agent.
+
+        @return: what L{shown} takes.
+        @raise Problem: if there is none of this id.
+        """
+        answers = await self._source.ask("agent", {"id": key})
+        found = merge_agents(((each.worker, each.value) for each in answers if each.value), 1)
+        if not found or not found[0]["connections"]:
+            raise Problem(404, "there is no such agent, or it has left")
+        return found[0]
+
+    # clusters and listeners
+
+    async def hosts(self, call: Call, cluster: str) -> Reply:
+        """Answer with the hosts of a cluster."""
+        after, limit = page_of(call)
+        answers = await self._source.ask("hosts", {"cluster": cluster, "after": after, "limit": limit})
+        if all(answer.value is None for answer in answers):
+            raise Problem(404, "there is no such cluster")
+        items = _each(answers)
+        items.sort(key=lambda item: (item["address"], item["worker"] or 0))
+        return listed(items, limit, answers, "address")
+
+    async def refused(self, call: Call) -> Reply:
+        """Answer with the joins that were refused."""
+        _, limit = page_of(call)
+        answers = await self._source.ask("refused", {"limit": limit})
+        items = _each(answers)
+        items.sort(key=lambda item: -item["time"])
+        return listed(items[:limit], limit + 1, answers)
+
+    async def _certificates(self, call: Call) -> Reply:
+        answers = await self._source.ask("certificates", {})
+        found = {(item["use"], item["name"]): item for answer in answers for item in answer.value or ()}
+        items = sorted(found.values(), key=lambda item: item["not_after"])
+        return listed(items[:MOST], MOST + 1, answers)
+
+    async def _workers(self, call: Call) -> Reply:
+        workers = self._source.facts()["workers"]
+        return listed(list(workers), len(workers) + 1, ())
+
+    # routes
+
+    async def _all_routes(self, call: Call) -> Reply:
+        after, limit = page_of(call)
+        items = sorted([*self._routes.rules(), *await self._brought()], key=lambda item: item["place"])
+        page = [item for item in items if item["place"] > after][:limit]
+        answers = await self._source.ask("by_route", {})
+        figures = self._figures(answers)
+        for item in page:
+            item["figures"] = _figures_of(_of_rule(figures, item))
+        return listed(page, limit, answers, "place")
+
+    async def _brought(self) -> list[dict[str, Any]]:
+        """The routes that agents have brought."""
+        answers = await self._source.ask("routes", {})
+        return [item for answer in answers for item in answer.value or ()]
+
+    def _figures(self, answers: list[Answer]) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """Add up what was counted of each rule, by router, virtual host and name."""
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for answer in answers:
+            for item in answer.value or ():
+                for router in self._routes.routers_of(item["listener"]):
+                    key = (router, item["virtual_host"], item["route"])
+                    found[key] = _sum(found.get(key), item)
+        return found
+
+    async def _explain(self, call: Call) -> Reply:
+        headers: dict[str, str] = {}
+        for name, value in call.queries:
+            if name == "header":
+                field, colon, text = value.partition(":")
+                if not colon or not field.strip():
+                    raise Problem(400, 'a header is written "Name: value"')
+                headers[field.strip().lower()] = text.strip()
+            elif name not in ("method", "host", "path", "listener"):
+                raise Problem(400, "the parameters are method, host, path, header and listener")
+        path = call.query.get("path", "/")
+        if not path.startswith("/"):
+            raise Problem(400, "the path must begin with a slash")
+        items = self._routes.explain(
+            call.query.get("method", "GET"),
+            call.query.get("host", ""),
+            path,
+            headers,
+            call.query.get("listener", ""),
+            await self._brought(),
+        )
+        return listed(items, len(items) + 1, ())
+
+    # the whole
+
+    async def summary(self, call: Call, caller: Caller, features: list[str]) -> Reply:
+        """
+        Answer with a few numbers, and with what the caller may do.
+
+        @param features: what there is beyond what all processes have.
+        """
+        answers = await self._source.ask("summary", {})
+        known = [answer.value for answer in answers if answer.value is not None]
+        times = [
+            sum(numbers) for numbers in zip(*(each["times"] for each in known if each["times"]), strict=True)
+        ]
+        added = ("connections", "requests", "errors", "in_flight", "waiting", "refused", "servers")
+        return Reply.of(
+            {
+                "version": __version__,
+                "uptime_seconds": max((each["uptime_seconds"] for each in known), default=0.0),
+                "draining": self._source.draining,
+                "workers": len(self._source.facts()["workers"]),
+                "caller": {"name": caller.name, "role": caller.role.name.lower(), "hint": caller.hint},
+                "features": features,
+                # Each worker knows all agents.
+                "agents": max((each["agents"] for each in known), default=0),
+                **{name: sum(each[name] for each in known) for name in added},
+                "p50_seconds": rounded(quantile(times, 0.5)),
+                "p99_seconds": rounded(quantile(times, 0.99)),
+                "history": add_histories(each["history"] for each in known),
+                "problems": problems_of(answers),
+            }
+        )
+
+
+def _each(answers: list[Answer]) -> list[dict[str, Any]]:
+    """What each worker has said, with its number."""
+    return [{**item, "worker": answer.worker or None} for answer in answers for item in answer.value or ()]
+
+
+def _sum(known: dict[str, Any] | None, item: Mapping[str, Any]) -> dict[str, Any]:
+    if known is None:
+        return dict(item)
+    ends = {**known["ends"], **item["ends"]}
+    return {
+        "ends": {name: known["ends"].get(name, 0) + item["ends"].get(name, 0) for name in ends},
+        "times": [a + b for a, b in zip(known["times"], item["times"], strict=True)],
+        "received": known["received"] + item["received"],
+        "sent": known["sent"] + item["sent"],
+    }
+
+
+def _of_rule(
+    figures: Mapping[tuple[str, str, str], dict[str, Any]], item: Mapping[str, Any]
+) -> dict[str, Any]:
+    """
+    Find what was counted of a rule.
+
+    @param item: the rule; if an agent has brought it, it is those of all its domains.
+    """
+    router, host = item["router"], item["virtual_host"]
+    if "route" in item:
+        return figures.get((router, host, item["route"]), {})
+    total: dict[str, Any] = {}
+    for (name, virtual_host, _), each in figures.items():
+        if name == router and virtual_host.startswith(f"{host}: "):
+            total = _sum(total or None, each)
+    return total
+
+
+def _figures_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    ends, times = item.get("ends", {}), item.get("times", ())
+    return {
+        "requests": sum(ends.values()),
+        "requests_by_class": dict(sorted(ends.items())),
+        "errors": ends.get("5xx", 0),
+        "p50_seconds": rounded(quantile(times, 0.5)),
+        "p99_seconds": rounded(quantile(times, 0.99)),
+        "bytes": {"received": item.get("received", 0), "sent": item.get("sent", 0)},
+    }

@@ -1,0 +1,86 @@
+"""What a process has had to do in all, and by rule: added up when somebody asks."""
+
+from __future__ import annotations
+
+__all__ = ["by_route", "sample", "summary"]
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reverseproxy.metrics import RequestTally
+from reverseproxy.metrics.history import Sample
+from reverseproxy.metrics.latency import class_names
+
+if TYPE_CHECKING:
+    from reverseproxy.admin.inspector import Parts
+
+ERRORS = 5
+"""The hundred of statuses that are errors of ours, or of hosts."""
+
+
+def sample(parts: Parts) -> Sample:
+    """Say how much there is at this moment."""
+    found = Sample(agents=len(parts.agent_index))
+    for tally in parts.tallies.values():
+        for (cluster, *_), cell in tally.cells.items():
+            for hundred, number in cell.ends.classes.items():
+                found.requests += number
+                found.clusters[cluster] = found.clusters.get(cluster, 0) + number
+                if hundred == ERRORS:
+                    found.errors += number
+    found.clusters.pop("", None)
+    return found
+
+
+def _add(lists: Iterable[list[int]]) -> list[int]:
+    return [sum(numbers) for numbers in zip(*lists, strict=True)]
+
+
+def _lately(tallies: Iterable[RequestTally], now: float) -> list[int]:
+    return _add([cell.lately(now) for tally in tallies for cell in tally.cells.values()])
+
+
+def summary(parts: Parts) -> dict[str, Any]:
+    """Say in a few numbers how the process is."""
+    now = sample(parts)
+    return {
+        "agents": len(parts.agent_index),
+        "connections": parts.agent_index.connections,
+        "requests": now.requests,
+        "errors": now.errors,
+        "in_flight": sum(cluster.active for cluster in parts.clusters),
+        "waiting": sum(cluster.waiting for cluster in parts.clusters),
+        "refused": sum(len(server.tally.refusals) for server in parts.tunnels.values()),
+        "servers": sum(len(agent.by_server) for agent in parts.agents),
+        "times": _lately(parts.tallies.values(), parts.seconds()),
+        "uptime_seconds": round(parts.seconds() - parts.started, 3),
+        "history": parts.pulse.history.to_json(),
+    }
+
+
+def by_route(parts: Parts, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Say of each rule of each listener's router that has taken requests what these were."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    now = parts.seconds()
+    for tally in parts.tallies.values():
+        for (_, virtual_host, route), cell in tally.cells.items():
+            ends, times = class_names(cell.ends.classes), cell.lately(now)
+            known = found.get((tally.listener, virtual_host, route))
+            if known is None:
+                found[tally.listener, virtual_host, route] = {
+                    "listener": tally.listener,
+                    "virtual_host": virtual_host,
+                    "route": route,
+                    "ends": ends,
+                    "times": times,
+                    "received": cell.received,
+                    "sent": cell.sent,
+                }
+                continue
+            known["ends"] = {
+                name: known["ends"].get(name, 0) + ends.get(name, 0) for name in {**known["ends"], **ends}
+            }
+            known["times"] = _add([known["times"], times])
+            known["received"] += cell.received
+            known["sent"] += cell.sent
+    return list(found.values())

@@ -1,0 +1,31 @@
+"""What is counted of requests that a host has not answered completely."""
+
+from __future__ import annotations
+
+__all__ = ["note_failure"]
+
+from typing import TYPE_CHECKING, Final
+
+from reverseproxy.clock import wall_time
+from reverseproxy.proxy.flags import Flag
+
+if TYPE_CHECKING:
+    from reverseproxy.metrics import AgentFigures, IPlace, RequestTally
+
+_OF_HOSTS: Final = (
+    Flag.UF | Flag.UT | Flag.UC | Flag.UR | Flag.UPE | Flag.URX | Flag.SI | Flag.DF | Flag.UH | Flag.UO
+)
+"""What a host, or its agent, has to do with; not what clients and filters do."""
+
+
+def note_failure(
+    tally: RequestTally, place: IPlace, agent: AgentFigures | None, flags: int, reason: str
+) -> None:
+    """
+    Count a request, or a session.
+
+    @param agent: counts those of the agent that has had it, if one had.
+    @param flags: why; see L{reverseproxy.proxy.flags}.
+    @param reason: the same for people.
+    """
+    tally.fail(place, agent if flags & _OF_HOSTS else None, int(flags), reason, wall_time())
