@@ -21,7 +21,6 @@ from reverseproxy.admin import AdminServer, Inspector, LocalSource
 from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change
 from reverseproxy.assembly.assembly import Assembly
-from reverseproxy.assembly.listeners import is_tunnel
 from reverseproxy.assembly.world import World
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.directory import RUNNING
@@ -31,6 +30,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.listener import bind_all
 from reverseproxy.metrics import Journal
 from reverseproxy.sockets import PeerSweep
+from reverseproxy.stopping import Stopping
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.unfinished import set_limit
 from reverseproxy.workers.worker import Worker
@@ -52,6 +52,7 @@ class ReverseProxy(Service):
     _bound = False
     _stopping = False
     _cut_short = False
+    _stop_order: Stopping | None = None
 
     def __init__(
         self,
@@ -219,12 +220,7 @@ class ReverseProxy(Service):
         """
         Finish what is under way, then stop.
 
-        In this order, so that nothing is cut off that something else still
-        needs: clients' listeners, whose requests may go through the tunnels;
-        agents; tunnel listeners.  A worker waits for the others after the first
-        of these, as their requests may go through its tunnels.  A process without a tunnel server of its own
-        lets its agents go at the same time as its listeners, so that the
-        servers send no more requests here.
+        In the order of L{Stopping}, so that nothing is cut off that something else still needs.
 
         @return: fires when everything is closed.
         """
@@ -232,25 +228,21 @@ class ReverseProxy(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        seconds = self.config.server.graceful_timeout
-        tunnels = [each for each in self.listeners.values() if is_tunnel(each.config)]
-        others = [each for each in self.listeners.values() if each not in tunnels]
-        log.info("stopping: requests under way may take up to {seconds:g} s", seconds=seconds)
-        self._stopping = True
         worker = self._world.worker
-        if worker is not None:
-            worker.stopping()
-        drains = [each.drain(seconds) for each in others]
-        if tunnels:
-            await DeferredList(drains, consumeErrors=True)
-            drains = []
-            if worker is not None:
-                await worker.drained()
-        if not self._cut_short:
-            drains += [agent.drain() for agent in self.agents]
-        await DeferredList(drains, consumeErrors=True)
-        for agent in self.agents:
-            agent.stopService()
+        self._stop_order = Stopping(
+            self._reactor,
+            self.config.server.graceful_timeout,
+            list(self.listeners.values()),
+            [
+                (self.listeners[name], server)
+                for name, server in self._world.tunnels.items()
+                if name in self.listeners
+            ],
+            self.agents,
+            worker,
+        )
+        self._stopping = True
+        await self._stop_order.run()
         await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
         if worker is not None:
             worker.stop()
@@ -269,15 +261,11 @@ class ReverseProxy(Service):
 
     def cut_short(self) -> None:
         """While stopping, wait no longer for what is under way; at any other time, do nothing."""
-        if self._cut_short or not self._stopping:
+        if self._cut_short or self._stop_order is None:
             return
         self._cut_short = True
         log.warn("asked again to stop: what is still under way is cut off")
-        for agent in self.agents:
-            agent.stopService()
-        for listener in self.listeners.values():
-            if not is_tunnel(listener.config):
-                listener.abort()
+        self._stop_order.cut_short()
 
     def _close_access_logs(self) -> None:
         for access_log in self._assembly.access_logs:

@@ -164,6 +164,18 @@ class HandshakePostponed(HandshakeRefused):
         super().__init__(status, f"the server asks to come back in {retry_after:g} s{why}")
 
 
+class ServerLeaves(ReverseProxyError):
+    """
+    A tunnel server is about to leave, and asks for another connection.
+
+    @ivar after: in how many seconds it is to be dialled.
+    """
+
+    def __init__(self, after: float) -> None:
+        self.after = after
+        super().__init__(f"the server is about to leave, and asks for another connection in {after:g} s")
+
+
 class TlsFailed(ReverseProxyError):
     """A TLS handshake could not be completed."""
 

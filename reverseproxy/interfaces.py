@@ -15,6 +15,7 @@ __all__ = [
     "ICredentialPlugin",
     "ICredentialSource",
     "IDrainable",
+    "IEndable",
     "IExpendable",
     "IGate",
     "IHost",
@@ -213,6 +214,25 @@ class IPartable(Interface):
 
     def part() -> None:
         """Close once the next request, or the one under way, is answered, and say so there."""
+
+
+class IEndable(Interface):
+    """A protocol that can end what is under way as its protocol has it, when that has lasted for too long."""
+
+    doing: str = Attribute(
+        "What is under way now, in a word or two for the log, such as C{WebSocket}; empty for nothing."
+    )
+
+    def end(reason: str) -> None:
+        """
+        End what is under way, and close, or let whoever asks close: a response that has not begun is an
+        error, one that has is broken off; a session is told in its own words, if it has any.
+
+        Called after L{IDrainable.drain}.  Whoever asks bears with what is then still to be sent and
+        answered for a moment, and aborts the connection after that.
+
+        @param reason: for the access log, and for the peer where its protocol has room for it.
+        """
 
 
 class IExpendable(Interface):

@@ -39,6 +39,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHandshakeListener,
     IListeningPort,
     IProtocol,
@@ -56,7 +57,8 @@ from reverseproxy.crowd import Crowd, crowd_address
 from reverseproxy.errors import ConfigError, Problem, ReverseProxyError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable, IPartable
 from reverseproxy.limiter import ConnectionLimiter
-from reverseproxy.logs import counted
+from reverseproxy.logs import counted, how_many
+from reverseproxy.proxy.farewell import doing, end_session
 from reverseproxy.sockets import descriptor_of, tune
 from reverseproxy.tls import ServerTls, gate_of, inspect_factory, peer_subject, wrap_server
 
@@ -73,6 +75,12 @@ BACKLOG = 1024
 
 PARTING = 2.0
 """Seconds that clients of a listener that is no more have for another request."""
+
+END_TIME = 2.0
+"""
+Seconds that connections have which are ended at the limit of a drain: to send what is left, and for a
+close frame to be answered.  What is open then is aborted.
+"""
 
 TLS_HANDSHAKE_TIMEOUT = 15.0
 """Seconds for a client's TLS handshake, as MOSN's (spec 1.3.11)."""
@@ -196,6 +204,22 @@ class _Accepted(Handover):
                 self.inner.drain()
             else:
                 self.transport.loseConnection()
+        except Exception:
+            self._failed()
+            self.transport.abortConnection()
+
+    @property
+    def doing(self) -> str:
+        """What is under way, in a word or two."""
+        return doing(self.inner)
+
+    def end(self, reason: str) -> None:
+        """End what is under way as its protocol has it."""
+        try:
+            if self.inner is None:
+                self.transport.loseConnection()
+            else:
+                end_session(self.inner, reason)
         except Exception:
             self._failed()
             self.transport.abortConnection()
@@ -338,6 +362,7 @@ class Listener(Service):
         self._limit()
         self._inspecting: list[_InspectingFactory] = []
         self._waiting: list[Deferred[None]] = []
+        self._aborting: IDelayedCall | None = None
         self.inside = self._factory()
 
     def _limit(self) -> None:
@@ -577,7 +602,8 @@ class Listener(Service):
         """
         Take no more connections, and let those that are open finish.
 
-        @param seconds: after this time, what is still open is aborted.
+        @param seconds: after this time, what is still open is ended as its protocol has it, and aborted
+            L{END_TIME} later.
         @return: fires when no connection is open.
         """
         stopped = self.stop_accepting()
@@ -593,14 +619,36 @@ class Listener(Service):
             count=len(self._connections),
             seconds=seconds,
         )
-        deadline = self._reactor.callLater(seconds, self.abort)
+        deadline = self._reactor.callLater(seconds, self._end, seconds)
 
         def done(_: None) -> Deferred[None]:
-            if deadline.active():
-                deadline.cancel()
+            for call in (deadline, self._aborting):
+                if call is not None and call.active():
+                    call.cancel()
             return stopped
 
         return self._emptied().addCallback(done)
+
+    def _end(self, seconds: float) -> None:
+        """The time for what is under way is over."""
+        log.warn(
+            "listener {listener}: {connections} outlived the {seconds:g} s for what is under way, ended now:"
+            " {doing}",
+            listener=self.name,
+            connections=counted(len(self._connections), "connection"),
+            count=len(self._connections),
+            seconds=seconds,
+            doing=self.doing,
+        )
+        self._aborting = self._reactor.callLater(END_TIME, self.abort)
+        for connection in list(self._connections):
+            connection.end("the server stops")
+        self._abort_silent()
+
+    @property
+    def doing(self) -> str:
+        """What is under way on all connections, for the log: how many of what."""
+        return how_many(connection.doing or "idle connection" for connection in self._connections)
 
     def _emptied(self) -> Deferred[None]:
         if not self._connections:

@@ -27,6 +27,7 @@ __all__ = [
     "LogObserver",
     "Throttle",
     "counted",
+    "how_many",
     "escape",
     "format_time",
     "level_name",
@@ -45,7 +46,8 @@ import re
 import select
 import stat
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -163,6 +165,18 @@ def format_time(seconds: float | None) -> str:
     except (OverflowError, OSError, ValueError):
         return "-"
     return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def how_many(things: Iterable[str], most: int = 8) -> str:
+    """
+    Say how often each of some things is there, the most frequent ones first: C{3 WebSocket, 1 request}.
+
+    @param most: how many kinds are named.
+    """
+    kinds = Counter(things).most_common()
+    named = [f"{number} {kind}" for kind, number in kinds[:most]]
+    rest = sum(number for _, number in kinds[most:])
+    return ", ".join([*named, f"{rest} more"] if rest else named)
 
 
 def counted(number: int, what: str) -> str:

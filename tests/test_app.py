@@ -467,10 +467,13 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(ends.events[2:], ["drain agent"])
         self.assertNoResult(stopped)
         ends.finish("drain agent")
+        self.assertEqual(ends.events[3:], ["stop agent", "drain agents"])
+        self.assertNoResult(stopped)
+        ends.finish("drain agents")
         self.successResultOf(stopped)
         self.assertEqual(
-            ends.events[3:],
-            ["stop agent", "stop clients", "stop agents", "stop hosted", "close clusters"],
+            ends.events[5:],
+            ["stop clients", "stop agents", "stop hosted", "close clusters"],
         )
 
     def test_without_a_tunnel_server_agents_go_at_the_same_time(self) -> None:
@@ -489,6 +492,7 @@ class StopTests(SynchronousTestCase):
         ends = Ends(app)
         stopped = app.stopService()
         ends.pending.pop("drain clients").errback(Failure(ZeroDivisionError()))
+        ends.pending.pop("drain agents").errback(Failure(ZeroDivisionError()))
         self.successResultOf(stopped)
         self.assertEqual(ends.events[-1], "close clusters")
 

@@ -623,7 +623,7 @@ class EndTests(ListenerTestCase):
         self.filter.built[0].busy = True
         with capture() as events:
             await listener.drain(0.02)
-        self.assertIn("listener front aborts 1 connection", events.text())
+        self.assertIn("listener front: 1 connection outlived the 0.02 s for what is under way", events.text())
         await client.closed
 
     async def test_stop_closes_everything_at_once(self) -> None:

@@ -754,6 +754,15 @@ class MuxHost(Host):
         heard = [True]
         self._session.on_well = hear
 
+    def tell_leaving(self, seconds: float) -> bool:
+        """
+        Tell the agent that we are about to leave; requests may be sent to it on.
+
+        @param seconds: after which it is to dial another connection.
+        @return: whether it understands that.
+        """
+        return not self.closed and self._session.tell_leaving(seconds)
+
     def retire(self) -> None:
         """Open no more streams, and close the connection when those that are open have ended."""
         super().retire()

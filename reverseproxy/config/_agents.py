@@ -26,7 +26,7 @@ from reverseproxy.config._values import (
 
 _RECONNECT: Final = 3.0
 _CONNECT_TIMEOUT: Final = 15.0
-_GRACEFUL_WAIT: Final = 15.0
+_GRACEFUL_WAIT: Final = 30.0
 
 
 def _retry_times(value: int) -> int:
@@ -110,7 +110,7 @@ class TunnelAgentConfig(Model):
     )
     graceful_close_max_wait_duration: Annotated[Span, or_default(_GRACEFUL_WAIT)] = key(
         _GRACEFUL_WAIT,
-        "How long requests under way may take when the agent stops. 0 means 15 s.",
+        "How long requests under way may take when the agent stops. 0 means 30 s.",
         spellings=("GracefulCloseMaxWaitDuration",),
         milliseconds=("graceful_close_max_wait_duration_ms", "GracefulCloseMaxWaitDurationMs"),
         nullable=False,

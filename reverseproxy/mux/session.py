@@ -61,6 +61,7 @@ from reverseproxy.wire.yamux.events import (
     Ended,
     GoAwayCode,
     GoneAway,
+    Leaving,
     MuxLimits,
     Opened,
     Pong,
@@ -130,6 +131,8 @@ class MuxSession(Protocol):
         are told.
     @ivar on_going: called once when the peer takes no more streams.
     @ivar on_rtt: called with how many seconds each ping took to be answered.
+    @ivar on_leaving: called with the seconds after which the peer, which is about to leave, wants another
+        connection dialled.
     @ivar on_well: called with what the peer says of its service: whether it can be reached.
     """
 
@@ -166,6 +169,7 @@ class MuxSession(Protocol):
         "lost",
         "mux",
         "on_going",
+        "on_leaving",
         "on_lost",
         "on_rtt",
         "on_well",
@@ -230,6 +234,7 @@ class MuxSession(Protocol):
         self.on_going = on_going
         self.on_rtt: Callable[[float], object] | None = None
         self.on_well: Callable[[bool], object] | None = None
+        self.on_leaving: Callable[[float], object] | None = None
         self._streams: dict[int, MuxStream] = {}
         self._orphans: dict[int, float] = {}  # streams without a protocol, and until when they are borne
         self._attention: list[MuxStream] = []  # may have sent everything, and have something to do then
@@ -334,6 +339,19 @@ class MuxSession(Protocol):
         if not self.lost:
             self.mux.tell(well)
             self.schedule()
+
+    def tell_leaving(self, seconds: float) -> bool:
+        """
+        Say that we are about to leave: the peer dials another connection, and uses this one on.
+
+        @param seconds: after which it is to dial.
+        @return: whether the peer has agreed to do so.
+        """
+        if self.lost or not self.mux.moves:
+            return False
+        self.mux.tell_leaving(round(seconds * 1000))
+        self.schedule()
+        return True
 
     def close(self, reason: str) -> None:
         """
@@ -466,6 +484,8 @@ class MuxSession(Protocol):
             self._peer_goes(event.code)
         elif kind is Well and self.on_well is not None:
             self.on_well(event.well)
+        elif kind is Leaving and self.on_leaving is not None:
+            self.on_leaving(event.after / 1000)
 
     def _opened(self, number: int) -> None:
         self.opened += 1

@@ -36,7 +36,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IPartable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
+from reverseproxy.proxy.farewell import end_session
 from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http1.fields import MAX_METHOD, TOKEN
@@ -120,7 +121,7 @@ class DetectorSettings:
     fallback: Callable[[ConnectionInfo], IProtocol] | None = None
 
 
-@implementer(IDrainable, IExpendable, IPartable)
+@implementer(IDrainable, IEndable, IExpendable, IPartable)
 class Detector(Handover):
     """One connection; see the module's text."""
 
@@ -166,6 +167,21 @@ class Detector(Handover):
             inner.part()
         else:
             _drain(inner)
+
+    # IEndable
+
+    @property
+    def doing(self) -> str:
+        """See L{IEndable}."""
+        inner = IEndable(self.inner, None)
+        return str(inner.doing) if inner is not None else "first bytes" if self.busy else ""
+
+    def end(self, reason: str) -> None:
+        """See L{IEndable}."""
+        if self.inner is None:
+            self._close("")
+        else:
+            end_session(self.inner, reason)
 
     # the connection
 

@@ -10,7 +10,16 @@ over, and to abort a connection destroys that.
 
 from __future__ import annotations
 
-__all__ = ["LINGER", "STALL", "Farewell", "LastBytes", "Parting", "note_loss"]
+__all__ = [
+    "LINGER",
+    "STALL",
+    "Farewell",
+    "LastBytes",
+    "Parting",
+    "doing",
+    "end_session",
+    "note_loss",
+]
 
 from collections.abc import Callable
 from math import ceil, inf
@@ -19,6 +28,7 @@ from typing import Any, Final, NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from reverseproxy.interfaces import IEndable
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.http.deadlines import Pace
 from reverseproxy.transport.backlog import backlog_of
@@ -47,6 +57,20 @@ def note_loss(complaints: Throttle, listener: str, peer: str, reason: str) -> No
             reason=reason,
             suppressed=complaints.suppressed,
         )
+
+
+def doing(protocol: Any) -> str:
+    """What a protocol has under way, in a word or two; see L{IEndable}."""
+    endable = IEndable(protocol, None)
+    return str(endable.doing) if endable is not None else "connection"
+
+
+def end_session(protocol: Any, reason: str) -> None:
+    """End what a protocol has under way, whatever it is; see L{IEndable}."""
+    if IEndable.providedBy(protocol):
+        protocol.end(reason)
+    elif protocol is not None:
+        protocol.transport.loseConnection()
 
 
 class Parting(NamedTuple):

@@ -24,6 +24,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting
 from reverseproxy.transport.backlog import backlog_of
+from reverseproxy.wire.http.websocket import FrameTracker
 
 LONG_BODY = 131072
 """Bytes of an HTTP body that are worth to be passed on without a look at them."""
@@ -59,11 +60,16 @@ class RelayEnd(Rebindable):
     @ivar received: bytes received so far on this end.
     @ivar on_close: called once with the reason when this end's connection is lost.
     @ivar parting: how its connection may end.
+    @ivar frames: where the frames end that come on this end, where they are those of WebSocket.  Somebody
+        has to look at what comes then, so that it is not passed on unseen.
     """
 
     transport: Any
     received = 0
     parting = Parting()
+    frames: FrameTracker | None = None
+    _last_frame = b""
+    _said_last = False
     on_close: Callable[[Failure], None] | None = None
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -105,12 +111,49 @@ class RelayEnd(Rebindable):
     def _join(self, peer: RelayEnd) -> None:
         self._peer = peer
         self._write = peer.transport.write
-        self.rebind(self._forward)
+        self.rebind(self._forward if self.frames is None else self._follow)
         peer.transport.registerProducer(self._producer(), True)
         early, self._early = self._early, []
         if early:
-            self._write(b"".join(early))
-        self.pass_on(peer.transport, sys.maxsize, self._passed_on)
+            self._put(b"".join(early))
+        if self.frames is None:
+            self.pass_on(peer.transport, sys.maxsize, self._passed_on)
+
+    def _follow(self, data: bytes) -> None:
+        """Do as L{_forward} does, and see where frames end."""
+        self.received += len(data)
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        frames = self.frames
+        if frames is None:
+            self._write(data)
+        elif not self._last_frame:
+            frames.feed(data)
+            self._write(data)
+        elif not self._said_last:
+            self._write(data[: frames.feed(data, to_end=True)])
+            self._say_last()
+
+    def say_last(self, frame: bytes) -> bool:
+        """
+        Send a last frame to the other end, as soon as the one that is under way has ended.
+
+        What comes on this end behind it is dropped.
+
+        @return: whether that can be, as this end carries frames, and none of them was the last one.
+        """
+        frames = self.frames
+        if frames is None or frames.closed or self._peer is None or self._read_closed or self._lost:
+            return False
+        self._last_frame = frame
+        self._say_last()
+        return True
+
+    def _say_last(self) -> None:
+        if self.frames is not None and self.frames.between and not self._said_last:
+            self._said_last = True
+            self._write(self._last_frame)
 
     def _producer(self) -> Any:
         """Say whom the other end's transport is to pause."""
@@ -156,6 +199,15 @@ class RelayEnd(Rebindable):
         if not self._lost and self._farewell is None:
             self._farewell = Farewell(self._clock, self.transport, self.parting)
             lose_connection(self.transport)
+
+    def end_sending(self) -> None:
+        """Send no more on this end's connection, and hear to its end what comes, where that can be."""
+        if self._lost or self._write_closed or self._farewell is not None:
+            return
+        if hasattr(self.transport, "loseWriteConnection"):
+            self._finish_writing()
+        else:
+            self.close()
 
     def cut(self) -> None:
         """Close this end's connection; at once if its peer takes nothing of what is buffered for it."""

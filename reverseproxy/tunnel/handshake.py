@@ -166,7 +166,10 @@ class Accepted:
         extra = None
         if self.announcement is not None:
             tells = self.announcement.tells
-            extra = ServerAnnouncement(mux=mux, window=window, tells=tells, routes=routes).to_extra()
+            moves = bool(mux) and self.announcement.moves
+            extra = ServerAnnouncement(
+                mux=mux, window=window, tells=tells, moves=moves, routes=routes
+            ).to_extra()
         return InitResponse(Status.SUCCESS, extra)
 
 
@@ -467,6 +470,11 @@ class Registry(Generic[_H]):
 
     def __contains__(self, connection: object) -> bool:
         return connection in self._connections
+
+    @property
+    def all(self) -> list[HeldConnection[_H]]:
+        """Those that are held now."""
+        return list(self._connections)
 
     @staticmethod
     def _keys(connection: HeldConnection[_H]) -> list[tuple[str, ...]]:

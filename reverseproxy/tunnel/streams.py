@@ -66,12 +66,13 @@ class StreamSettings:
         """
         return min(self.window, offered)
 
-    def limits_with(self, window: int, tells: bool = False) -> MuxLimits:
+    def limits_with(self, window: int, tells: bool = False, moves: bool = False) -> MuxLimits:
         """
         What both ends keep to once they have agreed.
 
         @param window: what the server has chosen; 0 for what yamux says.
         @param tells: whether the server wants to be told of the agent's service.
+        @param moves: whether the server says when it is about to leave.
         """
         first = window or INITIAL_WINDOW
-        return replace(self.limits, first=first, window=first, tells=tells)
+        return replace(self.limits, first=first, window=first, tells=tells, moves=moves)

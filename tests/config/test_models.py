@@ -113,7 +113,7 @@ class DefaultTests(SynchronousTestCase):
             connect_retry_times=0,
             reconnect_base_duration=3.0,
             connect_timeout_duration=15.0,
-            graceful_close_max_wait_duration=15.0,
+            graceful_close_max_wait_duration=30.0,
             tls_context=None,
             host_name="",
             weight=10,

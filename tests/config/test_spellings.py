@@ -51,7 +51,7 @@ class AgentTests(SynchronousTestCase):
         config = agent(document)
         self.assertEqual(config.reconnect_base_duration, 3.5)
         self.assertEqual(config.connect_timeout_duration, 0.25)
-        self.assertEqual(config.graceful_close_max_wait_duration, 15.0)
+        self.assertEqual(config.graceful_close_max_wait_duration, 30.0)
         self.assertEqual(config.dynamic_server_list_config.dynamic_server_lister, "dns")
         self.assertEqual(config.dynamic_server_list_config.config, {"name": "a.example:1"})
 

@@ -153,7 +153,7 @@ class DrainTests(IntegrationTestCase):
         await fetch(backend.port, "/held?key=stuck&n=1")
         self.assertEqual(await edge.stop(), 0)
         answer = await held
-        self.assertEqual(answer.status, 502)
+        self.assertEqual(answer.status, 503)
 
     async def test_server_stops_under_load(self) -> None:
         backend = await self.run_backend()

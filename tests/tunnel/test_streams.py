@@ -46,7 +46,10 @@ class Tunnel:
     A server, its agents, and a service behind each of them.
 
     @ivar services: the connections of each agent to its service.
+    @cvar graceful_timeout: of the server.
     """
+
+    graceful_timeout = "15s"
 
     def __init__(
         self,
@@ -60,7 +63,11 @@ class Tunnel:
         self.reactor = MemoryReactor()
         self.server = run(
             server(
-                client=f"127.0.0.1:{CLIENT}", tunnel=f"127.0.0.1:{TUNNEL}", kind=kind, tunnel_config=tunnel
+                client=f"127.0.0.1:{CLIENT}",
+                tunnel=f"127.0.0.1:{TUNNEL}",
+                kind=kind,
+                tunnel_config=tunnel,
+                graceful_timeout=self.graceful_timeout,
             ),
             self.reactor,
         )

@@ -33,7 +33,7 @@ from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import HttpError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IGate, IPartable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IGate, IPartable
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
@@ -45,7 +45,7 @@ from reverseproxy.proxy.http.discretion import Discretion
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http1_switch import IUpgraded, Switchable, switch
 from reverseproxy.proxy.http.trust import NOBODY, Trust
-from reverseproxy.proxy.http.upgraded import Upgraded
+from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
 from reverseproxy.refused import REFUSED
 from reverseproxy.routing import Router
@@ -210,7 +210,7 @@ def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool
     return request.wants_trailers or head.lookup("trailer") is not None
 
 
-@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPartable, IPushProducer)
+@implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPartable, IPushProducer)
 class Http1Proxy(Switchable, Counted):
     """
     One client connection: the L{IDownstream} of one exchange after the other.
@@ -291,6 +291,26 @@ class Http1Proxy(Switchable, Counted):
         """See L{IPartable}; an agent's connection goes on, as it can't be had anew so easily."""
         if not self.info.reverse:
             self.draining = self._parting = True
+
+    # IEndable
+
+    @property
+    def doing(self) -> str:
+        """See L{IEndable}."""
+        if self._session is not None and self._tunnel is not None:
+            return self._session.doing
+        if self._exchange is not None:
+            return "HTTP/1 response" if self._exchange.response_started else "HTTP/1 request"
+        return "closing connection" if self._closing else "part of a request" if self.busy else ""
+
+    def end(self, reason: str) -> None:
+        """See L{IEndable}."""
+        if self._session is not None and self._tunnel is not None:
+            self._session.end(reason)
+        elif self._exchange is not None:
+            self._exchange.fail(503, reason, Flag.LR)
+        elif not self.info.reverse:
+            self._close(linger=True)
 
     # the connection
 
@@ -629,6 +649,7 @@ class Http1Proxy(Switchable, Counted):
             client.take_rest(),
             self._clock,
             (self._tunnel_closed, exchange.tunnel_closed),
+            is_websocket(exchange),
         )
         if self.relay is not None and client.relay is not None and not self._lost:
             self._session = Upgraded(exchange, self.relay, client.relay, self.settings, self.info)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.wire.http.websocket import FrameTracker
 
 
 class IUpgraded(Protocol):
@@ -100,6 +101,7 @@ def switch(
     early_right: bytes,
     clock: IReactorTime,
     on_close: tuple[Callable[[Failure], None], Callable[[Failure], None]],
+    websocket: bool = False,
 ) -> None:
     """
     Make a relay of two connections that spoke HTTP.
@@ -107,10 +109,13 @@ def switch(
     @param early_left: what was received from the left that is not HTTP any more.
     @param on_close: called with the reason when the left and when the right
         connection is lost.
+    @param websocket: whether it is a WebSocket, of which the left one is the client.
     """
     ends = (left.become_relay(clock, early_left), right.become_relay(clock, early_right))
     for end, call in zip(ends, on_close, strict=True):
         end.on_close = call
+    if websocket:
+        ends[1].frames = FrameTracker()
     couple(*ends)
     left.rebind(ends[0].dataReceived)
     right.rebind(ends[1].dataReceived)

@@ -34,8 +34,8 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Http2Options
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import Http2Error, HttpError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
-from reverseproxy.logs import said
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
+from reverseproxy.logs import counted, said
 from reverseproxy.proxy.farewell import LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
@@ -44,7 +44,7 @@ from reverseproxy.proxy.http.http1_server import Http1Settings
 from reverseproxy.proxy.http.http1_switch import IUpgraded
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
-from reverseproxy.proxy.http.upgraded import Upgraded
+from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset, keep_short
 from reverseproxy.tls import too_weak_for_http2
@@ -335,7 +335,7 @@ class Http2Stream:
             self._proxy.record(exchange)
 
 
-@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
+@implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class Http2Proxy(Http2Protocol):
     """
     One client connection.
@@ -401,6 +401,27 @@ class Http2Proxy(Http2Protocol):
         self._warned_until = self.clock.seconds() + WARNING_TIME
         self._look_at(self._warned_until)
         self.flush()
+
+    # IEndable
+
+    @property
+    def doing(self) -> str:
+        """See L{IEndable}."""
+        sessions = sum(stream.tunnel is not None for stream in self._streams.values())
+        parts = [counted(sessions, "session")] if sessions else []
+        if len(self._streams) > sessions:
+            parts.append(counted(len(self._streams) - sessions, "stream"))
+        return f"HTTP/2 with {' and '.join(parts)}" if parts else ""
+
+    def end(self, reason: str) -> None:
+        """See L{IEndable}; the last stream has been named by now."""
+        if not self.info.reverse:
+            self._name_last_stream()
+        for stream in list(self._streams.values()):
+            if stream.session is not None:
+                stream.session.end(reason)
+            elif stream.exchange is not None:
+                stream.exchange.fail(503, reason, Flag.LR)
 
     def _name_last_stream(self) -> None:
         """The client knows that it should open no more streams: those that came are the last."""
@@ -656,7 +677,7 @@ class Http2Proxy(Http2Protocol):
             self.record(exchange)
 
         stream.deadline = inf
-        tunnel.join(client, closed, exchange.tunnel_closed)
+        tunnel.join(client, closed, exchange.tunnel_closed, is_websocket(exchange))
         if tunnel.other is not None and not tunnel.relay.lost:
             stream.session = Upgraded(exchange, tunnel.relay, tunnel.other, self.settings, self.info)
         early, stream.early = stream.early, []

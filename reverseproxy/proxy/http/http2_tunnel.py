@@ -29,6 +29,7 @@ from reverseproxy.proxy.http.http1_switch import IUpgraded
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.wire.http.websocket import FrameTracker
 from reverseproxy.wire.http1.fields import Headers, status_line
 from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
 from reverseproxy.wire.http2.fields import response_fields
@@ -105,17 +106,24 @@ class Http2Tunnel:
         self.relay.makeConnection(self)  # type: ignore[no-untyped-call]
 
     def join(
-        self, client: IUpgraded, closed: Callable[[Failure], None], client_closed: Callable[[Failure], None]
+        self,
+        client: IUpgraded,
+        closed: Callable[[Failure], None],
+        client_closed: Callable[[Failure], None],
+        websocket: bool = False,
     ) -> None:
         """
         Couple this stream with a host's connection.
 
         @param closed: called when the stream is over.
         @param client_closed: called when the host's connection is.
+        @param websocket: whether it is a WebSocket.
         """
         other = self._other = client.become_relay(self._connection.clock, client.take_rest())
         self.relay.on_close = closed
         other.on_close = client_closed
+        if websocket:
+            other.frames = FrameTracker()
         couple(self.relay, other)
         client.rebind(other.dataReceived)
 

@@ -6,7 +6,7 @@ It lasts for as long as either side wants, and something passes now and then.
 
 from __future__ import annotations
 
-__all__ = ["Upgraded"]
+__all__ = ["Upgraded", "is_websocket"]
 
 from functools import partial
 from math import inf
@@ -20,12 +20,18 @@ from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.proxy.sessions import SessionWatch
+from reverseproxy.wire.http.websocket import GOING_AWAY, close_frame
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.http.exchange import Exchange
     from reverseproxy.proxy.http.http1_server import Http1Settings
 
 log = Logger()
+
+
+def is_websocket(exchange: Exchange) -> bool:
+    """Whether a request that is upgraded becomes a WebSocket."""
+    return exchange.head.upgrade.lower() == b"websocket"
 
 
 class Upgraded:
@@ -76,6 +82,25 @@ class Upgraded:
         self._cut(f"nothing has passed for {format_duration(self._idle)}; see {key}", Flag.SI)
         for end in self._ends:
             end.cut()
+
+    @property
+    def doing(self) -> str:
+        """What it is, in a word."""
+        if is_websocket(self._exchange):
+            return "WebSocket"
+        return f"session of {self._exchange.head.upgrade.decode('ascii', 'replace')[:40]}"
+
+    def end(self, reason: str) -> None:
+        """
+        End it: a WebSocket by a close frame to the client, whose answer goes to the host; any other
+        one by the end of what either end is sent.
+        """
+        self._exchange.flag = self._exchange.flag or reason
+        self._exchange.flags |= Flag.LR
+        client, host = self._ends
+        if not host.say_last(close_frame(GOING_AWAY, reason)):
+            client.end_sending()
+            host.end_sending()
 
     def _lost(self, peer: str, reason: str) -> None:
         self._cut(f"{peer} closes too slowly: {reason}", Flag.LR)

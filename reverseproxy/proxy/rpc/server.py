@@ -37,8 +37,8 @@ from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import RpcHeaderError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
-from reverseproxy.logs import Throttle, loss
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
+from reverseproxy.logs import Throttle, counted, loss
 from reverseproxy.metrics import NOWHERE, RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.counting import note_failure
@@ -147,7 +147,7 @@ class RpcSettings:
         object.__setattr__(self, "failures", FailureLog(self.listener, self.clock))
 
 
-@implementer(IDrainable, IExpendable, IHalfCloseableProtocol, IPushProducer)
+@implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class RpcProxy(Rebindable, Counted):
     """
     One client connection.
@@ -238,6 +238,22 @@ class RpcProxy(Rebindable, Counted):
         self._close_if_done()
         if not self._closing:
             self._drain_timer = self._clock.callLater(DRAIN_GRACE, self._refuse)
+
+    # IEndable
+
+    @property
+    def doing(self) -> str:
+        """See L{IEndable}."""
+        if self._exchanges:
+            return f"{self.protocol.name} with {counted(len(self._exchanges), 'request')}"
+        return f"{self.protocol.name} with something left to send" if self.busy else ""
+
+    def end(self, reason: str) -> None:
+        """See L{IEndable}: each request is answered with an error."""
+        self._refusing = True
+        for exchange in list(self._exchanges):
+            exchange.fail(503, reason, Flag.LR)
+        self._close_if_done()
 
     def _refuse(self) -> None:
         self._drain_timer = None

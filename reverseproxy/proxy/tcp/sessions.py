@@ -32,7 +32,7 @@ from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, PickContext
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import AgentFigures, RequestTally
 from reverseproxy.proxy.access import AccessRecord
@@ -124,7 +124,7 @@ class TcpProxySettings:
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
 
 
-@implementer(IDrainable)
+@implementer(IDrainable, IEndable)
 class TcpProxy(RelayEnd, Counted):
     """The downstream end of one session."""
 
@@ -167,6 +167,24 @@ class TcpProxy(RelayEnd, Counted):
 
     def drain(self) -> None:
         """See L{IDrainable}: a session ends when one of its ends says so."""
+
+    # IEndable
+
+    @property
+    def doing(self) -> str:
+        """See L{IEndable}."""
+        return "TCP session" if self.busy and not self.lost else ""
+
+    def end(self, reason: str) -> None:
+        """See L{IEndable}: both ends are told that no more will come."""
+        self._failure = self._failure or reason
+        self._flags |= Flag.LR
+        upstream = self._upstream
+        if upstream is None or not self.coupled:
+            self.close()
+            return
+        self.end_sending()
+        upstream.end_sending()
 
     # what comes before there is somebody to give it to
 

@@ -30,7 +30,7 @@ from reverseproxy.cluster.endpoints import Building, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
-from reverseproxy.logs import Throttle, counted
+from reverseproxy.logs import Throttle, counted, how_many
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff
 from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
@@ -65,6 +65,9 @@ left to the requests under way.
 
 MAX_REASON = 300
 """Characters that are kept of why an attempt to connect has failed."""
+
+END_TIME = 2.0
+"""Seconds for the answers to what is ended at the limit of a drain; see L{reverseproxy.listener.END_TIME}."""
 
 DEFICIT_INTERVAL = 60.0
 """Seconds between two warnings that connections are missing."""
@@ -213,6 +216,12 @@ class Peer:
                 self._slots[waiting].reachable()
         self._changed()
 
+    @property
+    def doing(self) -> list[str]:
+        """What is under way on its connections, in a word or two for each of it."""
+        links = {core.link for core in self._cores} | self._parting
+        return [each for link in links if isinstance(link, AgentLink) for each in link.doing]
+
     # dialling
 
     def start(self) -> None:
@@ -237,6 +246,7 @@ class Peer:
                         window=0 if streams is None else streams.window,
                         tells=plan.service is not None,
                         routes=route_request(config),
+                        moves=streams is not None,
                     ).to_extra()
                 return ConnectionInit(
                     cluster_name=config.cluster,
@@ -261,7 +271,7 @@ class Peer:
                 link.hosted = self._hosted
                 link.greeted = turn.end
                 link.leaving = self._parting.add
-                link.parted = self._parting.discard
+                link.parted = self._parted
                 link.may_leave = self._may_leave
                 return link
 
@@ -284,6 +294,15 @@ class Peer:
             return take()
         waiting: Deferred[Any] = plan.service.until_well()
         return waiting.addCallback(take)
+
+    def _parted(self, link: AgentLink) -> None:
+        """A link is lost that may have been replaced."""
+        if link not in self._parting:
+            return
+        self._parting.discard(link)
+        if not self._parting:
+            for core, slot in zip(self._cores, self._slots, strict=True):
+                core.come_back(slot)
 
     def _hosted(self, link: AgentLink) -> None:
         """A link serves."""
@@ -361,7 +380,7 @@ class Peer:
                 for link in lent:
                     if not link.gone:
                         link.drain()
-        await self._until_quiet(links, end)
+        await self._until_quiet(links, seconds, end)
         self._stop_slots()
 
     async def _tell_in_time(self, links: list[AgentLink], seconds: float) -> None:
@@ -377,7 +396,7 @@ class Peer:
                     reason=str(error) or type(error).__name__,
                 )
 
-    async def _until_quiet(self, links: list[AgentLink], end: float) -> None:
+    async def _until_quiet(self, links: list[AgentLink], seconds: float, end: float) -> None:
         clock = self._plan.reactor
         quiet_since = {link: clock.seconds() for link in links}
         told = {link for link in links if link.busy}
@@ -398,13 +417,23 @@ class Peer:
             if not quiet_since:
                 return
             await deferLater(clock, DRAIN_POLL)
+        doing = [each for link in quiet_since for each in link.doing]
         log.warn(
-            "agent of cluster {cluster}: {connections} to {server} still busy, closed",
+            "agent of cluster {cluster}: {what} on {connections} to {server} outlived the {seconds:g} s for"
+            " what is under way, ended now: {doing}",
             cluster=self._plan.config.cluster,
             connections=counted(len(quiet_since), "connection"),
-            count=len(quiet_since),
+            count=len(doing),
+            what=counted(len(doing), "session"),
+            seconds=seconds,
             server=self.name,
+            doing=how_many(doing),
         )
+        for link in quiet_since:
+            link.end("the agent stops")
+        end = clock.seconds() + END_TIME
+        while clock.seconds() < end and any(link.busy and not link.gone for link in quiet_since):
+            await deferLater(clock, DRAIN_POLL)
 
     async def _tell(self, links: list[AgentLink]) -> None:
         plan = self._plan
@@ -492,6 +521,11 @@ class Agent(Service):
     def servers(self) -> list[Peer]:
         """The servers that there are now."""
         return list(self._peers.values())
+
+    @property
+    def doing(self) -> str:
+        """What is under way on its connections, for the log: how many of what."""
+        return how_many(each for peer in [*self._peers.values(), *self._leaving] for each in peer.doing)
 
     @property
     def unserved(self) -> list[str]:

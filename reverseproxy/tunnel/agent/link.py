@@ -22,12 +22,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.errors import ConnectionRefusedByPeer, FrameError, HandshakePostponed, HandshakeRefused
+from reverseproxy.errors import (
+    ConnectionRefusedByPeer,
+    FrameError,
+    HandshakePostponed,
+    HandshakeRefused,
+    ServerLeaves,
+)
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.listener import format_address
 from reverseproxy.mux.session import GRACE, MuxSession
 from reverseproxy.mux.stream import MuxStream
-from reverseproxy.proxy.farewell import LINGER, Farewell, Parting
+from reverseproxy.proxy.farewell import LINGER, Farewell, Parting, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune, was_heard
 from reverseproxy.tls import peer_identity
@@ -89,8 +95,9 @@ class AgentLink(Handover):
         understands beyond MOSN may be used.
     @ivar routes: those that the server has given to us, once it has accepted us.
     @ivar session: the connection's streams, if the server has agreed to them.
-    @ivar leaving: called with this link when the server wants no more of it, but
-        requests are under way; the slot is told that it is lost.
+    @ivar leaving: called with this link when the server wants another one in its place,
+        because it is about to leave or wants no more of this one, but requests are
+        under way, or may come; the slot is told that it is lost.
     @ivar may_leave: whether there may be another link in place of one that still
         has something under way.
     @ivar hosted: called once with this link when the hosting listener has it.
@@ -106,6 +113,7 @@ class AgentLink(Handover):
     routes = BroughtRoutes()
     session: MuxSession | None = None
     _end_seen: Side | None = None
+    _moves = False
 
     def __init__(
         self,
@@ -221,6 +229,7 @@ class AgentLink(Handover):
         if announcement is not None:
             self.routes = announcement.routes
             mux, window = announcement.mux, announcement.window
+            self._moves = announcement.moves
         if mux and (self._streams is None or mux not in self._streams.offer):
             self._refuse(
                 ConnectionRefusedByPeer(
@@ -262,14 +271,22 @@ class AgentLink(Handover):
         self.session = MuxSession(
             False,
             self._clock,
-            streams.limits_with(window, info.service is not None),
+            streams.limits_with(window, info.service is not None, self._moves),
             accept,
             streams.ping_interval,
             streams.ping_timeout,
             on_going=self._server_goes,
             jitter=random,
         )
+        self.session.on_leaving = self._server_leaves
         return self.session
+
+    def _server_leaves(self, seconds: float) -> None:
+        """The server is about to leave: this connection serves on, and another one is needed."""
+        going = self.session is not None and self.session.going  # as we leave, too
+        if self._closing is None and not self.gone and not going:
+            self.leaving(self)
+            self._tell_lost(Failure(ServerLeaves(seconds)))
 
     def _tell_of_service(self, info: ConnectionInfo) -> None:
         """Tell the server now, and from now on, whether our service can be reached."""
@@ -370,6 +387,22 @@ class AgentLink(Handover):
                 began = self._quiet_since[stream] = since.get(stream, now)
                 if now - began >= seconds:
                     stream.loseConnection()
+
+    @property
+    def doing(self) -> list[str]:
+        """What is under way, in a word or two for each of it."""
+        return [doing(each) for each in self._busy]
+
+    def end(self, reason: str) -> None:
+        """End what is under way as its protocol has it; for a link that drains."""
+        for each in self._busy:
+            end_session(each, reason)
+
+    @property
+    def _busy(self) -> list[Any]:
+        session = self.session
+        hosted = [self.inner] if session is None else [stream.protocol for stream in session.all]
+        return [each for each in hosted if _is_busy(each)]
 
     def close(self) -> None:
         """Close the connection, once what the hosted protocol wrote is sent."""

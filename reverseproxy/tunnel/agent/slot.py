@@ -33,7 +33,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.errors import HandshakePostponed, HandshakeRefused
+from reverseproxy.errors import HandshakePostponed, HandshakeRefused, ServerLeaves
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.tunnel.agent.backoff import Backoff
 from reverseproxy.wire.mosn.frames import Status
@@ -300,6 +300,9 @@ class SlotCore:
         """
         link, self.link = self.link, None
         self.unreachable = False
+        if isinstance(reason.value, ServerLeaves):
+            self.wait_for_another(slot, reason.value.after)
+            return
         lived = self.clock.seconds() - self.since
         used = link is not None and link.used
         if lived >= self.stable or (used and lived >= BRIEF):
@@ -324,10 +327,37 @@ class SlotCore:
         )
         self.wait(slot, delay)
 
+    def wait_for_another(self, slot: Slot, after: float) -> None:
+        """
+        Dial another connection when the server, which is about to leave, wants us to.
+
+        The one that there is serves on, without this slot.
+        """
+        self.storming = False
+        self.backoff.reset()
+        delay = self.backoff.postponed(after) if after else 0.0
+        log.info(
+            "{slot}: the server is about to leave; another connection is dialled in {delay:.2f} s",
+            slot=self.name,
+            delay=delay,
+        )
+        self.wait(slot, delay)
+
     def wait(self, slot: Slot, delay: float) -> None:
         """Try again after C{delay} seconds."""
         self.enter(SlotState.WAITING)
         self.timer = self.clock.callLater(delay, slot.retry)
+
+    def come_back(self, slot: Slot) -> None:
+        """
+        Dial soon, as after a first failure, if the server could not be reached.
+
+        The last that there was of it is gone, so that what comes in its place may
+        be there soon.
+        """
+        if self.unreachable and self.timer is not None:
+            self.backoff.reset()
+            slot.reachable()
 
     def hurry(self) -> None:
         """

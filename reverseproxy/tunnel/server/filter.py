@@ -30,7 +30,7 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.crowd import Crowd, Descriptors, crowd_address
 from reverseproxy.errors import FrameError
-from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, IExpendable
+from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, IDrainable, IExpendable
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import TunnelTally
 from reverseproxy.mux.session import MuxSession
@@ -48,6 +48,7 @@ from reverseproxy.tunnel.handshake import (
 )
 from reverseproxy.tunnel.server.brought import NO_ROUTES, AgentRoutes
 from reverseproxy.tunnel.server.claims import Claim
+from reverseproxy.tunnel.server.departure import Departure
 from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.guesses import GuessGate
 from reverseproxy.tunnel.server.joins import JoinGate
@@ -90,6 +91,9 @@ LONG_PATIENCE = 10.0
 LONGEST_ABSENCE = 60.0
 """Seconds after which an agent that is kept out is to ask again, as the operator may think better of it."""
 
+SHORTEST_ABSENCE = 0.05
+"""Seconds after which an agent comes back at the earliest that has found a server about to leave."""
+
 _unix_peers = count(1)
 
 
@@ -111,6 +115,7 @@ class TunnelServer:
         a cluster, addresses, and who asks; gives the addresses that were.
         L{None} if there are none.
     @ivar exclusions: whom an operator keeps out.
+    @ivar departure: how it leaves its agents, once it does.
     @ivar tally: counts joins, and keeps those that were refused.
     @ivar routes: those that agents bring; L{None} if they may not.
     @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
@@ -120,6 +125,7 @@ class TunnelServer:
     evict_elsewhere: Callable[[str, Sequence[str], Requester], Deferred[set[str]]] | None = None
     unix_prefix = ""
     routes: AgentRoutes | None = None
+    departure: Departure | None = None
 
     def __init__(
         self,
@@ -254,6 +260,17 @@ class TunnelServer:
             held.host.retire()
         return selection
 
+    def leave(self, after: float) -> Departure:
+        """
+        Begin to leave: agents are told, and none may join any more.
+
+        @param after: seconds after which they are to dial again.
+        """
+        if self.departure is None:
+            self.departure = Departure(self, after)
+            self.departure.tell()
+        return self.departure
+
     def complain(self, message: str, **fields: object) -> None:
         """Log something about a bad peer, but let no flood of them fill the disk."""
         if self._throttle.allow():
@@ -286,7 +303,7 @@ class ServedTunnel:
         return True
 
 
-@implementer(IExpendable)
+@implementer(IDrainable, IExpendable)
 class TunnelConnection(Handover, Counted):
     """
     An accepted connection, from its first byte to its last.
@@ -324,6 +341,25 @@ class TunnelConnection(Handover, Counted):
     def expendable(self) -> bool:
         """Whether nobody is finding out whether it may join, and it has not."""
         return self._held is None and self._judging is None
+
+    # IDrainable
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is a host, and a request is under way on it."""
+        return self._held is not None and bool(self._held.host.active)
+
+    def drain(self) -> None:
+        """See L{IDrainable}: what is under way is finished, and the agent knows that nothing more comes."""
+        held = self._held
+        if held is None and self._deadline is None and not self._over:
+            lose_connection(self.transport)  # it was kept in reserve, and has said nothing
+            return
+        if held is None:
+            self.drop("the server stops", "leaving")
+            return
+        self._server.clusters.get(held.cluster).remove_host(held.host, "the server stops")
+        held.host.retire()
 
     def connectionMade(self) -> None:
         """Wait for the agent to introduce itself."""
@@ -425,6 +461,9 @@ class TunnelConnection(Handover, Counted):
     async def _admit(self, init: ConnectionInit) -> None:
         admission = self._server.admission
         self._init = init
+        if self._server.departure is not None:
+            self._turn_away(init, self._server.departure)
+            return
         checked = admission.check_policy(init)
         if isinstance(checked, Refusal):
             self._refuse(checked)
@@ -453,6 +492,19 @@ class TunnelConnection(Handover, Counted):
             self._refuse(verdict)
         else:
             self._join(verdict)
+
+    def _turn_away(self, init: ConnectionInit, departure: Departure) -> None:
+        """
+        Send an agent away, as the server is about to leave.
+
+        MOSN's would take no for an answer for ever: for it the connection ends without one.
+        """
+        reason = "the server is about to leave"
+        if Announcement.from_extra(init.extra) is None:
+            self.drop(reason, "leaving")
+            return
+        self._result = "leaving"
+        self._refuse(Refusal(Status.UNKNOWN, reason, max(departure.after, SHORTEST_ABSENCE)))
 
     async def _wait_to_be_judged(self) -> None:
         """Wait as long as it takes an address that guesses."""
@@ -573,13 +625,14 @@ class TunnelConnection(Handover, Counted):
             )
         metadata = None if announcement is None else announcement.metadata
         tells = announcement is not None and announcement.tells
+        moves = announcement is not None and announcement.moves
         host: ReverseHost | MuxHost
         if mux:
             assert server.streams is not None
             session = MuxSession(
                 True,
                 server.clock,
-                server.streams.limits_with(window, tells),
+                server.streams.limits_with(window, tells, moves),
                 ping_interval=server.streams.ping_interval,
                 ping_timeout=server.streams.ping_timeout,
                 jitter=random,

@@ -124,6 +124,8 @@ class Announcement:
         if the server agrees; 0 for what the way to carry them has by itself.
     @ivar tells: whether the agent can say which requests it has not sent on, and
         whether its service can be reached; see L{reverseproxy.wire.http.unsent}.
+    @ivar moves: whether the agent dials another connection when the server says that
+        it is about to leave, and serves on this one until then.
     @ivar routes: what it asks for besides: domains, and a port.
     """
 
@@ -134,6 +136,7 @@ class Announcement:
     mux: tuple[str, ...] = ()
     window: int = 0
     tells: bool = False
+    moves: bool = False
     routes: RouteRequest = field(default_factory=RouteRequest)
 
     def __post_init__(self) -> None:
@@ -170,6 +173,8 @@ class Announcement:
             part["window"] = self.window
         if self.tells:
             part["tells"] = True
+        if self.moves:
+            part["moves"] = True
         return {EXTRA_KEY: part | self.routes.to_part()}
 
     @classmethod
@@ -191,6 +196,7 @@ class Announcement:
                 mux=_mux(part.get("mux")),
                 window=_window(part.get("window")),
                 tells=part.get("tells") is True,
+                moves=part.get("moves") is True,
                 routes=RouteRequest.from_part(part),
             )
         except ValueError:
@@ -252,6 +258,8 @@ class ServerAnnouncement:
         by itself.
     @ivar tells: whether the server wants to be told what the agent has offered to
         tell.
+    @ivar moves: whether the server says when it is about to leave, as the agent has
+        offered to dial another connection then.
     @ivar reason: why the server does not accept the connection, for people; no more
         than L{MAX_REASON} characters of it go out and are taken.
     @ivar routes: what of what the agent has asked for it was given: all of it, or
@@ -264,6 +272,7 @@ class ServerAnnouncement:
     window: int = 0
     tells: bool = False
     reason: str = ""
+    moves: bool = False
     routes: BroughtRoutes = field(default_factory=BroughtRoutes)
 
     def __post_init__(self) -> None:
@@ -291,6 +300,8 @@ class ServerAnnouncement:
             part["retry_after"] = self.retry_after
         if self.tells:
             part["tells"] = True
+        if self.moves:
+            part["moves"] = True
         if self.reason:
             part["reason"] = self.reason[:MAX_REASON]
         return {EXTRA_KEY: part | self.routes.to_part()}
@@ -311,6 +322,7 @@ class ServerAnnouncement:
                 part.get("window", 0),
                 part.get("tells") is True,
                 "".join(each if each.isprintable() else "?" for each in _text(part, "reason")[:MAX_REASON]),
+                part.get("moves") is True,
                 BroughtRoutes.from_part(part),
             )
         except ValueError:

@@ -13,6 +13,7 @@ __all__ = [
     "Event",
     "GoAwayCode",
     "GoneAway",
+    "Leaving",
     "MuxLimits",
     "Opened",
     "Pong",
@@ -78,6 +79,8 @@ class MuxLimits:
         ones are refused.
     @ivar tells: whether both ends have agreed to say whether their services can
         be reached, see L{Well}.
+    @ivar moves: whether both ends have agreed that the server says when it is about
+        to leave, see L{Leaving}.
     """
 
     first: int = INITIAL_WINDOW
@@ -91,6 +94,7 @@ class MuxLimits:
     max_pending_control: int = 1000
     max_resets: int = 10_000
     tells: bool = False
+    moves: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -228,5 +232,21 @@ class Well:
         return f"<Well {self.well}>"
 
 
-Event = Opened | Data | Ended | Reset | Credit | Pong | GoneAway | Well
+class Leaving:
+    """
+    The peer is about to leave, and wants another connection dialled.
+
+    @ivar after: in how many milliseconds.
+    """
+
+    __slots__ = ("after",)
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def __repr__(self) -> str:
+        return f"<Leaving {self.after}>"
+
+
+Event = Opened | Data | Ended | Reset | Credit | Pong | GoneAway | Well | Leaving
 """What C{feed} returns."""

@@ -13,6 +13,7 @@ __all__ = [
     "FIN",
     "GO_AWAY",
     "HEADER_SIZE",
+    "LEAVING",
     "MAX_ID",
     "ON_WIRE",
     "PING",
@@ -38,7 +39,7 @@ pack: Final = _HEADER.pack
 """Make a header of a kind, flags, a stream's number, and a length, or what stands in its place."""
 
 unpack: Final = _HEADER.unpack_from
-"""Read a header: a kind, which is over L{WELL} if the version is not 0, and the rest as in L{pack}."""
+"""Read a header: a kind, which is over L{LEAVING} if the version is not 0, and the rest as in L{pack}."""
 
 DATA: Final = 0
 """Data of a stream; the length is theirs."""
@@ -55,6 +56,14 @@ GO_AWAY: Final = 3
 WELL: Final = 4
 """
 Whether our service can be reached: 1 if it can, 0 if not, in place of the length.
+
+Not of yamux; only where both ends have agreed on it.
+"""
+
+LEAVING: Final = 5
+"""
+The server is about to leave, and wants another connection dialled; the milliseconds until then in place
+of the length.  What is open goes on, and streams may still be opened, until there is a L{GO_AWAY}.
 
 Not of yamux; only where both ends have agreed on it.
 """

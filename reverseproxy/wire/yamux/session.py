@@ -57,6 +57,7 @@ __all__ = [
     "Event",
     "GoAwayCode",
     "GoneAway",
+    "Leaving",
     "Mux",
     "MuxLimits",
     "Opened",
@@ -83,6 +84,7 @@ from reverseproxy.wire.yamux.events import (
     Event,
     GoAwayCode,
     GoneAway,
+    Leaving,
     MuxLimits,
     Opened,
     Pong,
@@ -94,6 +96,7 @@ from reverseproxy.wire.yamux.frames import (
     FIN,
     GO_AWAY,
     HEADER_SIZE,
+    LEAVING,
     MAX_ID,
     ON_WIRE,
     PING,
@@ -222,6 +225,11 @@ class Mux(Output):
         if self.failed or self.going or self.gone or self._clogged or self._next > MAX_ID:
             return 0
         return max(0, min(self._limits.max_streams - len(self._streams), (MAX_ID - self._next) // 2 + 1))
+
+    @property
+    def moves(self) -> bool:
+        """Whether a peer that is told that we are about to leave dials another connection."""
+        return self._limits.moves
 
     @property
     def worn(self) -> bool:
@@ -550,6 +558,12 @@ class Mux(Output):
                 raise MuxError("expected stream 0, no flags, and 0 or 1 for the health of a service")
             events.append(Well(bool(code)))
             return
+        if kind == LEAVING and self._limits.moves:
+            if number or flags:
+                raise MuxError("expected stream 0 and no flags for a server that is about to leave")
+            self._waste("announcements of leaving", REPEATED)
+            events.append(Leaving(code))
+            return
         if kind != GO_AWAY:
             raise MuxError("expected version 0 and a type from 0 to 3")
         if number or flags:
@@ -747,6 +761,15 @@ class Mux(Output):
         """Say whether our service can be reached, if both ends have agreed on that."""
         if not self.failed and self._limits.tells:
             self._control.append(pack(WELL, 0, 0, int(well)))
+
+    def tell_leaving(self, after: int) -> None:
+        """
+        Say that we are about to leave, if both ends have agreed on that.
+
+        @param after: in how many milliseconds the peer is to dial another connection.
+        """
+        if not self.failed and self._limits.moves:
+            self._control.append(pack(LEAVING, 0, 0, after))
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
         """Take no more streams, nor open any; those that are open go on."""

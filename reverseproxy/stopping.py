@@ -1,0 +1,159 @@
+"""
+How a process stops, so that nothing that was planned fails.
+
+The order, and why:
+
+1. Tunnel listeners take no more connections, and agents are told at once: they
+   dial whoever takes over, and serve here until they are not needed any more.
+2. Clients' listeners take no more connections, and what is under way on them is
+   finished; it may go through the tunnels.
+3. Agents of this process leave their servers: at the same time, where clients'
+   requests can't need them, or else after them.
+4. What is left of the tunnels is closed.
+
+Each has a limit, and what outlives it is ended as its protocol has it, and
+counted in the log.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Stopping"]
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from reverseproxy.listener import END_TIME, Listener
+from reverseproxy.logs import counted
+from reverseproxy.tunnel.agent.agent import Agent
+from reverseproxy.tunnel.server.departure import AWAY, Departure
+from reverseproxy.tunnel.server.filter import TunnelServer
+
+log = Logger()
+
+LOOK: Final = 0.1
+"""Seconds between two looks for connections of agents that are not needed any more."""
+
+QUIET: Final = 1.0
+"""
+Seconds in which clients may send what they had begun to send before they were
+told; for that, agents that can't be told keep one connection for each cluster.
+"""
+
+TELL: Final = 5.0
+"""Seconds between two lines about what is waited for."""
+
+
+class IWorkerStop(Protocol):
+    """What the worker of several has to do with its stop."""
+
+    def stopping(self) -> None:
+        """This worker stops, for whatever reason."""
+
+    def drained(self) -> Deferred[None]:
+        """Say that this worker's clients are served; fires when the others' are, too."""
+
+
+class Stopping:
+    """One stop of one process."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        seconds: float,
+        listeners: Sequence[Listener],
+        servers: Sequence[tuple[Listener, TunnelServer]],
+        agents: Sequence[Agent],
+        worker: IWorkerStop | None = None,
+        succeeded: bool = False,
+    ) -> None:
+        """
+        @param seconds: for what is under way, to begin with; ends of agents have times of their own.
+        @param listeners: all.
+        @param servers: those of them that are for agents, with their filters.
+        @param succeeded: whether another process has taken this one's place, and listens already.
+        """
+        self._reactor = reactor
+        self._seconds = seconds
+        self._tunnels = [listener for listener, _ in servers]
+        self._clients = [each for each in listeners if each not in self._tunnels]
+        self._servers = [server for _, server in servers]
+        self._agents = agents
+        self._worker = worker
+        self._succeeded = succeeded
+        self._departures: list[Departure] = []
+        self._began = 0.0
+        self._told_at = 0.0
+        self._cut_short = False
+
+    async def run(self) -> None:
+        """Stop everything; what is left then may be aborted."""
+        log.info("stopping: requests under way may take up to {seconds:g} s", seconds=self._seconds)
+        self._began = self._told_at = self._reactor.seconds()
+        worker = self._worker
+        if worker is not None:
+            worker.stopping()
+        for listener in self._tunnels:
+            listener.stop_accepting()
+        after = 0.0 if self._succeeded else AWAY
+        self._departures = [server.leave(after) for server in self._servers]
+        drains = [each.drain(self._seconds) for each in self._clients]
+        watch = LoopingCall(self._look)
+        watch.clock = self._reactor
+        watch.start(LOOK)
+        try:
+            if self._tunnels:
+                await DeferredList(drains, consumeErrors=True)
+                drains = []
+                if worker is not None:
+                    await worker.drained()
+            if not self._cut_short:
+                drains += [agent.drain() for agent in self._agents]
+            await DeferredList(drains, consumeErrors=True)
+        finally:
+            watch.stop()
+        for agent in self._agents:
+            agent.stopService()
+        await DeferredList([each.drain(END_TIME) for each in self._tunnels], consumeErrors=True)
+
+    def cut_short(self) -> None:
+        """Wait no longer for what is under way."""
+        self._cut_short = True
+        for agent in self._agents:
+            agent.stopService()
+        for listener in self._clients:
+            listener.abort()
+
+    def _look(self) -> None:
+        now = self._reactor.seconds()
+        waiting = any(listener.connections for listener in self._clients)
+        keep = int(waiting and now - self._began < QUIET)
+        for departure in self._departures:
+            departure.release(keep)
+        if now - self._told_at >= TELL:
+            self._told_at = now
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        """Say what is waited for."""
+        for listener in self._clients:
+            if listener.connections:
+                log.info(
+                    "stopping: since {seconds:.0f} s listener {listener} waits for {connections}: {doing}",
+                    seconds=now - self._began,
+                    listener=listener.name,
+                    connections=counted(listener.connections, "connection"),
+                    count=listener.connections,
+                    doing=listener.doing,
+                )
+        for agent in self._agents:
+            if agent.draining and agent.doing:
+                log.info(
+                    "stopping: since {seconds:.0f} s the agent of cluster {cluster} waits for {doing}",
+                    seconds=now - self._began,
+                    cluster=agent.plan.config.cluster,
+                    doing=agent.doing,
+                )

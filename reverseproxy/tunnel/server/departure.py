@@ -1,0 +1,88 @@
+"""
+How a tunnel server leaves its agents: told, one after the other, and with nothing lost.
+
+An agent of ours is told that the server is about to leave, and when to dial
+another connection; the one that it has serves on until the server closes it.
+MOSN knows no such message.  All that its agents understand is the end of a
+connection, after which they dial at once: so connections that are idle are
+closed as soon as they are not needed any more, and the others when they become
+idle.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AWAY", "Departure"]
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from twisted.logger import Logger
+
+from reverseproxy.cluster.host import MuxHost
+from reverseproxy.logs import counted
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import ReverseHost
+    from reverseproxy.tunnel.handshake import HeldConnection
+    from reverseproxy.tunnel.server.filter import TunnelServer
+
+log = Logger()
+
+AWAY: Final = 1.0
+"""Seconds after which agents dial again where nobody has taken the server's place: somebody may by then."""
+
+
+class Departure:
+    """
+    One server that leaves.
+
+    @ivar after: seconds after which the first agents dial another connection.
+    """
+
+    def __init__(self, server: TunnelServer, after: float) -> None:
+        self.after = after
+        self._server = server
+        self._told: set[HeldConnection[ReverseHost | MuxHost]] = set()
+
+    def tell(self) -> None:
+        """Tell the agents that understand it, each of them to come at another moment."""
+        server = self._server
+        rate = server.config.max_joins_per_second
+        spread = 1.0 / rate if rate else 0.0
+        for held in server.registry.all:
+            if isinstance(held.host, MuxHost) and held.host.tell_leaving(
+                self.after + spread * len(self._told)
+            ):
+                self._told.add(held)
+        others = len(server.registry) - len(self._told)
+        if self._told or others:
+            log.info(
+                "{listener}: {agents} told that the server is about to leave, {others} without a word for it",
+                listener=server.listener,
+                agents=counted(len(self._told), "connection"),
+                told=len(self._told),
+                others=others,
+            )
+
+    def release(self, keep: int) -> None:
+        """
+        Let go of connections that nothing is under way on, and whose agents can't be told.
+
+        @param keep: how many of them to keep for each cluster.
+        """
+        clusters = self._server.clusters
+        kept: Counter[str] = Counter()
+        for held in self._untold():
+            host = held.host
+            if host.active or host.capacity == 0 or not host.usable():
+                continue
+            cluster = clusters.get(held.cluster)
+            if cluster.waiting:
+                continue  # it is about to be needed
+            kept[held.cluster] += 1
+            if kept[held.cluster] > keep:
+                cluster.remove_host(host, "the server is about to leave")
+
+    def _untold(self) -> Iterable[HeldConnection[ReverseHost | MuxHost]]:
+        return [held for held in self._server.registry.all if held not in self._told]
