@@ -8,8 +8,7 @@ from __future__ import annotations
 
 __all__ = ["ReverseProxy"]
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -17,21 +16,16 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from reverseproxy.admin import AdminServer, Inspector, LocalSource
-from reverseproxy.admin.agents import AgentIndex
-from reverseproxy.admin.inspector import Parts, note_change
-from reverseproxy.assembly.assembly import Assembly
+from reverseproxy.admin import AdminServer, Inspector
+from reverseproxy.assembly.living import Living
 from reverseproxy.assembly.world import World
-from reverseproxy.clock import wall_time
 from reverseproxy.cluster.directory import RUNNING
-from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import bind_all
-from reverseproxy.metrics import Journal
+from reverseproxy.reloading import Report
 from reverseproxy.sockets import PeerSweep
 from reverseproxy.stopping import Stopping
-from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.unfinished import set_limit
 from reverseproxy.workers.worker import Worker
 
@@ -49,8 +43,6 @@ class ReverseProxy(Service):
     @ivar agents: the enabled C{tunnel_agent} entries, in order.
     """
 
-    _bound = False
-    _stopping = False
     _cut_short = False
     _stop_order: Stopping | None = None
 
@@ -79,81 +71,27 @@ class ReverseProxy(Service):
         world = self._world = World(reactor, random, file, dry, worker)
         self.clusters = world.clusters
         self.listeners = world.listeners
-        self.agents: list[Agent] = []
         if worker is not None:
             world.siblings = worker.join(self.clusters)
-        world.watch = self._watch
-        self._assembly = Assembly(world, config)
-        self.inspector = self._inspector()
-        self.admin = self._admin_server() if worker is None else None
-        if self._assembly.problems:
-            self._assembly.discard()
-            raise ConfigError(*self._assembly.problems)
-        self.warnings = self._assembly.findings.warnings
-        self.missing = self._assembly.findings.missing
-        self._take(self._assembly)
-
-    # building
+        living = self.living = Living(world, config)
+        self.warnings = living.assembly.findings.warnings
+        self.missing = living.assembly.findings.missing
+        self.agents = living.agents
 
     @property
     def config(self) -> Config:
         """The configuration that is in use."""
-        return self._assembly.config
+        return self.living.config
 
-    def _take(self, assembly: Assembly) -> None:
-        """Put what was built into use."""
-        if assembly.counts:
-            for cluster in assembly.new_clusters:
-                self._watch(cluster)
-        assembly.commit()
-        self._assembly = assembly
-        self.agents[:] = [parts.agent for parts in assembly.agents.values()]
-        watched = [*assembly.client_contexts, *assembly.server_contexts]
-        if self.admin is not None and self.admin.tls is not None:
-            watched.append(self.admin.tls)
-        self._world.reloader.watch(watched)
+    @property
+    def admin(self) -> AdminServer | None:
+        """The admin API of this process, if it has one."""
+        return self.living.admin
 
-    def _watch(self, cluster: Cluster) -> None:
-        """Keep what happens to the hosts of a cluster, if anybody may ask."""
-        if self._assembly.counts:
-            cluster.on_change = partial(note_change, self.inspector.parts, cluster.name)
-
-    def _inspector(self) -> Inspector:
-        """Make what answers questions about this process."""
-        world = self._world
-        return Inspector(
-            Parts(
-                config=self._assembly.config,
-                clusters=self.clusters,
-                listeners=self.listeners,
-                agents=self.agents,
-                journal=Journal(wall_time),
-                tallies=world.tallies,
-                tunnels=world.tunnels,
-                certificates=self._certificates,
-                clock=self._reactor,
-                access_logs=lambda: [each.file for each in self._assembly.access_logs],
-                stopping=lambda: self._stopping,
-                agent_index=AgentIndex(world.exclusions, wall_time, self._reactor.seconds),
-            )
-        )
-
-    def _certificates(self) -> list[dict[str, Any]]:
-        """What is in use and has an end."""
-        return [
-            {"use": place, "name": item.name, "not_before": item.begins, "not_after": item.ends}
-            for place, item in self._world.reloader.dated
-        ]
-
-    def _admin_server(self) -> AdminServer | None:
-        assembly = self._assembly
-        if not assembly.counts:
-            return None
-        build = partial(AdminServer, assembly.config, self._reactor, LocalSource(self.inspector), self._file)
-        server = assembly.findings.attempt("admin", build)
-        if server is not None and server.tls is not None:
-            assembly.findings.expiring(server.tls)
-        return server
+    @property
+    def inspector(self) -> Inspector:
+        """What answers questions about this process."""
+        return self.living.inspector
 
     def answer(self, question: str, arguments: Mapping[str, Any]) -> Any:
         """Answer a question about this process; see L{Inspector}."""
@@ -168,7 +106,7 @@ class ReverseProxy(Service):
         @raise ConfigError: naming each address that can't be bound.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        self._bound = True
+        self.living.bound = True
         try:
             bind_all(
                 [listener.config for listener in self.listeners.values()],
@@ -178,7 +116,7 @@ class ReverseProxy(Service):
             if self.admin is not None:
                 self.admin.privilegedStartService()
         except ConfigError:
-            self._bound = False
+            self.living.bound = False
             for listener in self.listeners.values():
                 listener.stop_accepting()
             raise
@@ -195,17 +133,18 @@ class ReverseProxy(Service):
         @raise ConfigError: see L{privilegedStartService}.
         @raise RuntimeError: if it has been stopped, and is not to be started again.
         """
-        if self._stopping:
+        if self.living.stopping:
             raise RuntimeError("what has been stopped can't be started again: make another one")
-        if not self._bound:
+        if not self.living.bound:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
+        self.living.running = True
         set_limit(self.config.server.max_unfinished_size)
         if self.admin is not None:
             self.admin.startService()
         self._world.reloader.start()
         self._sweep.start()
-        if self._assembly.counts:
+        if self.living.assembly.counts:
             self.inspector.parts.pulse.start()
         self.clusters.start()
         RUNNING.add(self.clusters)
@@ -229,21 +168,24 @@ class ReverseProxy(Service):
 
     async def _stop(self) -> None:
         worker = self._world.worker
+        living = self.living
+        listeners = [*self.listeners.values(), *living.departing]
         self._stop_order = Stopping(
             self._reactor,
             self.config.server.graceful_timeout,
-            list(self.listeners.values()),
+            listeners,
             [
                 (self.listeners[name], server)
                 for name, server in self._world.tunnels.items()
                 if name in self.listeners
             ],
-            self.agents,
+            [*self.agents, *living.leaving],
             worker,
         )
-        self._stopping = True
+        living.stopping = True
+        living.hurry()
         await self._stop_order.run()
-        await DeferredList([each.stopService() for each in self.listeners.values()], consumeErrors=True)
+        await DeferredList([each.stopService() for each in listeners], consumeErrors=True)
         if worker is not None:
             worker.stop()
         for server in self._world.tunnels.values():
@@ -268,8 +210,31 @@ class ReverseProxy(Service):
         self._stop_order.cut_short()
 
     def _close_access_logs(self) -> None:
-        for access_log in self._assembly.access_logs:
+        for access_log in self.living.assembly.access_logs:
             access_log.close()
+
+    # changing
+
+    def read_from(self, read: Callable[[], Any]) -> None:
+        """
+        Say how the configuration is read, so that it can be read again.
+
+        @param read: gives a L{Loaded<reverseproxy.config.loader.Loaded>}, now or later, or
+            fails with L{ConfigError}.
+        """
+        self.living.reloading.read = read
+
+    def reload(self) -> Deferred[Report]:
+        """
+        Read the configuration again, and certificates, and go on with it if nothing is wrong with it.
+
+        What has not changed is not touched.  What has is built beside the old, takes over
+        in one step, and the old finishes what it has under way.
+
+        @return: what has come of it; never fails.
+        """
+        self.reload_certificates()
+        return self.living.reloading.reload()
 
     def reload_certificates(self) -> None:
         """Look now whether certificates have changed."""
@@ -277,7 +242,7 @@ class ReverseProxy(Service):
 
     def reopen_logs(self) -> None:
         """Open the access logs anew, after something else has moved them away."""
-        for access_log in self._assembly.access_logs:
+        for access_log in self.living.assembly.access_logs:
             try:
                 access_log.reopen()
             except ConfigError as error:

@@ -465,18 +465,25 @@ class Listener(Service):
             return
         self.take_port(self.bind(self.config, self.tls is not None))
 
-    def bind(self, config: ListenerConfig, secure: bool, listen: Listen | None = None) -> BoundPort:
+    def bind(
+        self, config: ListenerConfig, secure: bool, listen: Listen | None = None, mode: int | None = None
+    ) -> BoundPort:
         """
         Bind the address of a configuration, perhaps beside the one that is bound.
 
         @param secure: whether it is going to be for TLS.
         @param listen: takes the place of that, if somebody else has done it.
+        @param mode: the permissions of a Unix socket; the listener's if not given.
         @raise ListenerFailed: if it can't be bound.
         """
         door = _Door(self)
         listen = listen or self._listen
         try:
-            port = self._bind(config, door) if listen is None else listen(door)
+            port = (
+                self._bind(config, door, self._mode if mode is None else mode)
+                if listen is None
+                else listen(door)
+            )
         except (CannotListenError, OSError) as error:
             raise not_bound(config, error) from error
         address = format_address(port.getHost())
@@ -501,13 +508,13 @@ class Listener(Service):
         port, self._port = self._port, None
         return port
 
-    def _bind(self, config: ListenerConfig, factory: IProtocolFactory) -> IListeningPort:
+    def _bind(self, config: ListenerConfig, factory: IProtocolFactory, mode: int) -> IListeningPort:
         address = config.address
         port: IListeningPort
         if config.network == "unix" or is_unix(address):
             path = address.removeprefix("unix:")
             remove_stale_socket(path)
-            port = self._reactor.listenUNIX(path, factory, BACKLOG, self._mode)
+            port = self._reactor.listenUNIX(path, factory, BACKLOG, mode)
             return port
         host, number = split_host_port(address)
         if not host:
@@ -582,10 +589,7 @@ class Listener(Service):
         if adopt is not None and adopt(build):
             return 0
         self._build = build
-        connections = list(self._connections)
-        for connection in connections:
-            connection.part()
-        return len(connections)
+        return self.part()
 
     def leave(self, seconds: float) -> None:
         """
@@ -594,9 +598,19 @@ class Listener(Service):
         @param seconds: after this time, what is still open is aborted.
         """
         self.stop_accepting()
-        for connection in list(self._connections):
-            connection.part()
+        self.part()
         self._reactor.callLater(min(PARTING, seconds), self.drain, seconds)
+
+    def part(self) -> int:
+        """
+        Close the connections that there are, each when nothing of it is lost.
+
+        @return: how many there are.
+        """
+        connections = list(self._connections)
+        for connection in connections:
+            connection.part()
+        return len(connections)
 
     def drain(self, seconds: float) -> Deferred[None]:
         """
@@ -627,7 +641,7 @@ class Listener(Service):
                     call.cancel()
             return stopped
 
-        return self._emptied().addCallback(done)
+        return self.emptied().addCallback(done)
 
     def _end(self, seconds: float) -> None:
         """The time for what is under way is over."""
@@ -650,7 +664,8 @@ class Listener(Service):
         """What is under way on all connections, for the log: how many of what."""
         return how_many(connection.doing or "idle connection" for connection in self._connections)
 
-    def _emptied(self) -> Deferred[None]:
+    def emptied(self) -> Deferred[None]:
+        """Wait until no connection is open."""
         if not self._connections:
             return succeed(None)
         emptied: Deferred[None] = Deferred()
@@ -683,7 +698,7 @@ class Listener(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         stopped = self.stop_accepting()
         self.abort()
-        return self._emptied().addCallback(lambda _: stopped)
+        return self.emptied().addCallback(lambda _: stopped)
 
     def _forget(self, connection: _Accepted) -> None:
         self._connections.discard(connection)

@@ -20,8 +20,8 @@ class ISignalled(Protocol):
     def cut_short(self) -> None:
         """While stopping, wait no longer for what is under way."""
 
-    def reload_certificates(self) -> None:
-        """Look now whether certificates have changed."""
+    def reload(self) -> object:
+        """Go on with the configuration, and the certificates, as they are in their files now."""
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something else has moved them away."""
@@ -52,7 +52,7 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.on(number, self.terminate)
         self.on(signal.SIGUSR1, partial(self._tell, "reopen_logs"))
-        self.on(signal.SIGHUP, partial(self._tell, "reload_certificates"))
+        self.on(signal.SIGHUP, partial(self._tell, "reload"))
 
     def take_sigterm(self) -> None:
         """

@@ -16,14 +16,16 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from random import SystemRandom
 from typing import Any, ClassVar, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, Service
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 from twisted.python.components import Componentized
 from twisted.python.usage import Options as BaseOptions
@@ -36,11 +38,12 @@ from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.app import ReverseProxy
 from reverseproxy.clock import use_monotonic_time
 from reverseproxy.config.loader import Loaded, load
-from reverseproxy.config.models import LOG_LEVELS
+from reverseproxy.config.models import LOG_LEVELS, Config
 from reverseproxy.config.summary import summarize
 from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogObserver, make_observer
+from reverseproxy.reloading import Report
 from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
 from reverseproxy.transport import is_supported, with_streams
@@ -284,7 +287,7 @@ class _Process(Service):
 
     warnings: list[Problem]
     cut_short: Callable[[], None]
-    reload_certificates: Callable[[], None]
+    reload: Callable[[], Deferred[Report]]
 
 
 def _reopen(observer: LogObserver) -> None:
@@ -342,6 +345,19 @@ def _end_with(status: int) -> None:
     atexit.register(end)
 
 
+def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call something that takes its time, while the reactor goes on."""
+    reactor = _reactor()
+    return deferToThreadPool(reactor, reactor.getThreadPool(), call, *arguments)
+
+
+def _take_level(observer: LogObserver, old: Config, new: Config) -> None:
+    """Log as another configuration says, if that is something else than the old one."""
+    level = new.server.default_log_level
+    if level != old.server.default_log_level:
+        observer.level = level
+
+
 def _give_up() -> None:
     _end_with(1)
     _reactor().stop()
@@ -393,6 +409,10 @@ def makeService(options: Options) -> IService:
             supervising.admin = AdminServer(options.loaded.config, _reactor(), gathered, options.file)
         return _ready(supervising, observer, plan, warnings, options)
     service.is_quickstart = bool(options["quickstart"])
+    if options["config"]:
+        service.read_from(partial(_in_thread, load, os.path.abspath(options["config"])))
+    if options["log-level"] is None and not plan.theirs:
+        service.living.taken = partial(_take_level, observer)
     service.inspector.parts.observer = observer
     return _ready(service, observer, plan, warnings, options)
 

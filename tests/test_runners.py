@@ -96,7 +96,7 @@ class Heard:
     def cut_short(self) -> None:
         self.events.append("cut")
 
-    def reload_certificates(self) -> None:
+    def reload(self) -> None:
         self.events.append("reload")
 
     def reopen_logs(self) -> None:

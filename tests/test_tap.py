@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from twisted.application.service import Application, IServiceMaker, MultiService
 from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.utils import getProcessOutputAndValue
@@ -51,6 +52,7 @@ class TapTestCase(SynchronousTestCase):
         self.patch(tap, "_reactor", lambda: self.clock)
         self.signals = Signals(lambda: self.clock)
         self.patch(tap, "_signals", self.signals)
+        self.patch(tap, "_in_thread", maybeDeferred)
 
     def write(self, document: Any, name: str = "config.json") -> str:
         file = self.directory / name
@@ -525,6 +527,34 @@ class ServiceTests(TapTestCase):
         with capture() as events:
             self.handlers[signal.SIGHUP]()
         self.assertIn("new certificates are in use", events.text())
+
+    def test_sighup_reloads_the_configuration(self) -> None:
+        service = self.service(TUNNEL_SERVER)
+        self.start(service)
+        level = service.observer.level
+        self.write(
+            edited(TUNNEL_SERVER, ("servers[0].default_log_level", "DEBUG"), (f"{CLUSTER}.name", "other"))
+        )
+        with capture() as events:
+            self.handlers[signal.SIGHUP]()
+        self.assertIn("is in use, generation 2: clusters: 1 added, 1 removed", events.text())
+        self.assertIn("other", service.clusters)
+        self.assertEqual((level, service.observer.level), ("INFO", "DEBUG"))
+        self.write("{")
+        with capture() as events:
+            self.handlers[signal.SIGHUP]()
+        self.assertIn("is not taken into use, and that of generation 2 stays", events.text())
+        (self.directory / "config.json").unlink()
+        with capture() as events:
+            self.handlers[signal.SIGHUP]()
+        self.assertIn("can't be read", events.text())
+
+    def test_a_level_of_the_command_line_stays(self) -> None:
+        service = self.service(TUNNEL_SERVER, "--log-level", "warn")
+        self.start(service)
+        self.write(edited(TUNNEL_SERVER, ("servers[0].default_log_level", "DEBUG")))
+        self.handlers[signal.SIGHUP]()
+        self.assertEqual(service.observer.level, "WARN")
 
     def test_the_quickstart_says_what_to_try(self) -> None:
         self.patch(sys, "__stdout__", self.out)

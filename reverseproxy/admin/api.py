@@ -84,6 +84,10 @@ class TunnelApi:
             "openapi.json": self._described,
         }
 
+    def describe(self, config: Config) -> None:
+        """Tell of this configuration from now on."""
+        self._reading.describe(config)
+
     async def answer(self, call: Call, caller: Caller) -> Reply | Stream:
         """
         Answer.

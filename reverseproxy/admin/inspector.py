@@ -28,6 +28,7 @@ from reverseproxy.config.models import Config
 from reverseproxy.listener import Listener
 from reverseproxy.logs import LogFile, LogObserver
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
+from reverseproxy.reloading import Reloading
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.filter import TunnelServer
 
@@ -46,6 +47,7 @@ class Parts:
     @ivar clock: what tells the time.
     @ivar pulse: looks at what nobody counts.
     @ivar access_logs: tells of the files of access logs.
+    @ivar reloading: takes configurations into use; L{None} if that is another process's matter.
     @ivar observer: writes the log; L{None} if somebody else does.
     """
 
@@ -61,6 +63,7 @@ class Parts:
     stopping: Callable[[], bool]
     agent_index: AgentIndex
     access_logs: Callable[[], list[LogFile]]
+    reloading: Reloading | None = None
     observer: LogObserver | None = None
     leaves: TunnelTally = field(default_factory=TunnelTally)
     started: float = field(init=False)

@@ -33,7 +33,7 @@ class Reading:
 
     def __init__(self, config: Config, source: ISource) -> None:
         self._source = source
-        self._routes = Routes(config)
+        self.describe(config)
         self.simple: Mapping[str, Reader] = {
             "clusters": self._listed("clusters"),
             "listeners": self._listed("listeners"),
@@ -44,6 +44,10 @@ class Reading:
             "routes:explain": self._explain,
             "workers": self._workers,
         }
+
+    def describe(self, config: Config) -> None:
+        """Tell of this configuration from now on."""
+        self._routes = Routes(config)
 
     def _listed(self, question: str) -> Reader:
         """Answer with what all workers have to say of the same things."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AdminServer"]
 
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.errors import Problem as ConfigProblem
 from reverseproxy.limiter import ConnectionLimiter
-from reverseproxy.listener import Listener, ListenerFailed
+from reverseproxy.listener import BoundPort, Listener, ListenerFailed
 from reverseproxy.logs import Throttle
 from reverseproxy.tls import ServerTls
 
@@ -57,38 +58,60 @@ class AdminServer(Service):
         """
         admin = config.admin
         assert admin is not None
-        self._config = config
-        self._admin: AdminConfig = admin
         self._file = file
         self._complaints = Throttle(reactor, 0.1, 10)
         self._source = source
         self._reactor = reactor
-        try:
-            self._access = Access(admin)
-        except ValueError as error:
-            raise ConfigError(ConfigProblem("", "admin.tokens_file", str(error))) from None
+        self._admin = admin
+        self._access = _access(admin)
         context = admin.tls
         self.tls = None if context is None else ServerTls([context], "admin.tls_context")
         self._mosn = MosnPaths(config, source)
         self._api = TunnelApi(config, source, reactor)
         source.on_new(self._api.replay)
-        self.listener = self._listen(admin)
-        self._local = admin.address is not None and admin.address.pipe is None and not admin.authenticates
-
-    def _listen(self, admin: AdminConfig) -> Listener:
-        bound = admin.bound
-        where = ListenerConfig(
-            name=NAME,
-            address=bound.removeprefix("unix:"),
-            network="unix" if bound.startswith("unix:") else "tcp",
-            bind_port=True,
-            max_connections=MOST_CONNECTIONS,
+        self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
+        self.listener = Listener(
+            _where(admin),
+            self._build,
+            self._reactor,
+            self.tls,
+            None,
+            ConnectionLimiter(self._reactor),
+            _mode(admin),
         )
-        build: Callable[..., Any] = make_factory(self._handle, self._reactor)
-        mode = 0o600
-        if admin.address is not None and admin.address.pipe is not None:
-            mode = admin.address.pipe.mode
-        return Listener(where, build, self._reactor, self.tls, None, ConnectionLimiter(self._reactor), mode)
+        self._local = _is_local(admin)
+
+    # another configuration
+
+    def prepare(self, config: Config) -> AdminChange:
+        """
+        Get ready to go on with another configuration, which has an admin API too.
+
+        Its address is bound, if that is another one; what is kept of agents that are kept
+        out, and of who has changed what, stays, and so do connections.
+
+        @raise ConfigError: if it can't be used.
+        """
+        return AdminChange(self, config)
+
+    def take(self, change: AdminChange) -> None:
+        """Go on with it; see L{prepare}."""
+        admin, before = change.admin, self._admin
+        self._admin, self._access, self.tls = admin, change.access, change.tls
+        self._local = _is_local(admin)
+        self._mosn = MosnPaths(change.config, self._source)
+        self._api.describe(change.config)
+        listener = self.listener
+        if before.tls != admin.tls:
+            listener.part()  # who may do what was found out by what is no more
+        listener.change(_where(admin), self._build, change.tls)
+        if change.port is not None:
+            old = listener.give_port()
+            listener.take_port(change.port)
+            if old is not None:
+                listener.close_port(old)
+        elif _mode(before) != _mode(admin) and admin.bound.startswith("unix:"):
+            os.chmod(admin.bound.removeprefix("unix:"), _mode(admin))
 
     # running
 
@@ -233,6 +256,71 @@ class AdminServer(Service):
         families = merge(answer.value for answer in answers if answer.value is not None)
         body, content_type = expose(families, call.headers("accept"))
         return Reply(200, body, content_type)
+
+
+class AdminChange:
+    """
+    What the admin API will be.
+
+    @ivar port: its new address; L{None} if it stays.
+    """
+
+    def __init__(self, server: AdminServer, config: Config) -> None:
+        admin = config.admin
+        assert admin is not None
+        self.config = config
+        self.admin = admin
+        self.access = _access(admin)
+        old = server._admin
+        self.tls = server.tls
+        if old.tls != admin.tls:
+            self.tls = None if admin.tls is None else ServerTls([admin.tls], "admin.tls_context")
+        self.port: BoundPort | None = None
+        self._server = server
+        if old.bound != admin.bound:
+            try:
+                self.port = server.listener.bind(_where(admin), self.tls is not None, mode=_mode(admin))
+            except ListenerFailed as error:
+                raise ConfigError(ConfigProblem(server._file, "admin.address", str(error))) from None
+
+    def commit(self) -> None:
+        """Go on with it."""
+        self._server.take(self)
+
+    def discard(self) -> None:
+        """It is not wanted."""
+        if self.port is not None:
+            self._server.listener.close_port(self.port)
+
+
+def _access(admin: AdminConfig) -> Access:
+    try:
+        return Access(admin)
+    except ValueError as error:
+        raise ConfigError(ConfigProblem("", "admin.tokens_file", str(error))) from None
+
+
+def _where(admin: AdminConfig) -> ListenerConfig:
+    bound = admin.bound
+    return ListenerConfig(
+        name=NAME,
+        address=bound.removeprefix("unix:"),
+        network="unix" if bound.startswith("unix:") else "tcp",
+        bind_port=True,
+        max_connections=MOST_CONNECTIONS,
+    )
+
+
+def _mode(admin: AdminConfig) -> int:
+    """The permissions of its Unix socket."""
+    if admin.address is not None and admin.address.pipe is not None:
+        return admin.address.pipe.mode
+    return 0o600
+
+
+def _is_local(admin: AdminConfig) -> bool:
+    """Whether everybody on this machine may ask."""
+    return admin.address is not None and admin.address.pipe is None and not admin.authenticates
 
 
 PATHS: Final = (

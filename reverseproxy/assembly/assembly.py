@@ -11,7 +11,7 @@ from __future__ import annotations
 
 __all__ = ["Assembly"]
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.logger import Logger
@@ -22,12 +22,12 @@ from reverseproxy.assembly.clusters import ClusterBuilder, ClusterParts
 from reverseproxy.assembly.listeners import ListenerBuilder, ListenerParts, binding_of, is_tunnel
 from reverseproxy.assembly.routers import Routers
 from reverseproxy.assembly.world import Findings, World
-from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
 from reverseproxy.errors import Problem
 from reverseproxy.listener import BoundPort, ListenerFailed
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.proxy.readiness import sole_dialects
+from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
 
 log = Logger()
@@ -44,15 +44,17 @@ class Assembly:
     @ivar findings: what only building has shown.
     @ivar clusters: by name.
     @ivar listeners: by name.
+    @ivar successions: agents that will end, each with the one that takes its place; and new ones.
     @ivar agents: those that are enabled and have a share for this process, by their
         place among all agents of the configuration.
     """
 
-    def __init__(self, world: World, config: Config, old: Assembly | None = None) -> None:
+    def __init__(self, world: World, config: Config, old: Assembly | None = None, dry: bool = False) -> None:
         """
         Build what is new; nothing is in use, bound or dialled yet.
 
         @param old: what is in use.
+        @param dry: only to see whether it can be built.
         """
         self.config = config
         self.findings = Findings(world.file)
@@ -73,6 +75,7 @@ class Assembly:
             self.findings,
             self.routers.find,
             self.counts,
+            dry or world.dry,
             {each.name: each for each in config.cluster_manager.clusters},
         )
         before = {} if old is None else old.listeners
@@ -89,7 +92,7 @@ class Assembly:
         self._around: Surroundings = around
         self._agent_builder = AgentBuilder(world, self.findings, around)
         self._shares = self._shares_of(config)
-        self._leaving: list[AgentParts] = []
+        self.successions: list[tuple[Agent | None, Agent | None]] = []
         self.agents = self._build_agents()
 
     # what there is
@@ -157,19 +160,20 @@ class Assembly:
         before = [] if self._old is None else list(self._old.agents.values())
         pairing = self._pairing()
         agents: dict[int, AgentParts] = {}
-        kept: set[int] = set()
+        left = dict(enumerate(before))
         places = self._places()
-        numbers = [number for number, share in enumerate(self._shares) if share is not None]
-        for number, place in enumerate(numbers):
-            share = self._shares[place]
-            assert share is not None
+        shares = [(place, share) for place, share in enumerate(self._shares) if share is not None]
+        for number, (place, share) in enumerate(shares):
             same = pairing.same.get(number)
             if same is not None and before[same].raw is self._around.relays(share.hosting_listener):
-                kept.add(same)
+                del left[same]
                 agents[place] = before[same]
-            else:
-                agents[place] = self._agent_builder.build(places[place], share)
-        self._leaving = [parts for number, parts in enumerate(before) if number not in kept]
+                continue
+            agents[place] = self._agent_builder.build(places[place], share)
+            predecessor = pairing.changed.get(number, same)
+            old = None if predecessor is None else left.pop(predecessor).agent
+            self.successions.append((old, agents[place].agent))
+        self.successions += [(parts.agent, None) for parts in left.values()]
         return agents
 
     # addresses
@@ -310,13 +314,16 @@ class Assembly:
                 each.flush()
                 world.reactor.callLater(seconds + LOGS_LINGER, each.close)
 
-    @property
-    def new_clusters(self) -> list[Cluster]:
-        """Those that were not in use before; to be asked for before L{commit}."""
-        before = {} if self._old is None else self._old.clusters
-        return [parts.cluster for name, parts in self.clusters.items() if name not in before]
+    # what is different, as long as it has not been taken into use
 
     @property
-    def leaving(self) -> Sequence[AgentParts]:
-        """Agents that are no more, or that others take the place of."""
-        return self._leaving
+    def new_clusters(self) -> list[str]:
+        """The names of clusters that were not in use before."""
+        before = {} if self._old is None else self._old.clusters
+        return [name for name in self.clusters if name not in before]
+
+    @property
+    def departing(self) -> list[ListenerParts]:
+        """Listeners that will be no more."""
+        before = {} if self._old is None else self._old.listeners
+        return [parts for name, parts in before.items() if name not in self.listeners]

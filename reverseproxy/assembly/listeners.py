@@ -84,13 +84,16 @@ class ListenerBuilder:
         findings: Findings,
         router: Callable[[str], Router],
         counts: bool,
+        dry: bool,
         clusters: Mapping[str, ClusterConfig] | None = None,
     ) -> None:
         """
         @param clusters: the configuration's, by name.
         @param router: finds a router by its name.
         @param counts: whether requests are to be counted.
+        @param dry: whether no log file is to be made.
         """
+        self._dry = dry
         self._world = world
         self._findings = findings
         self._router = router
@@ -177,7 +180,7 @@ class ListenerBuilder:
                     each.log_format,
                     world.reactor,
                     config.name,
-                    world.dry,
+                    self._dry,
                     0 if world.worker is None else world.worker.number + 1,
                 ),
             )

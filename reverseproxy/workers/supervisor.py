@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
@@ -32,7 +32,9 @@ from twisted.python.failure import Failure
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
+from reverseproxy.errors import Problem
 from reverseproxy.listener import bind_all, format_address
+from reverseproxy.reloading import Report
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
 from reverseproxy.workers.links import socket_path
@@ -407,6 +409,18 @@ class Supervisor(Service):
     def reload_certificates(self) -> None:
         """Let workers look now whether certificates have changed."""
         self._tell({"do": "reload"})
+
+    def reload(self) -> Deferred[Report]:
+        """
+        Let workers look for new certificates.
+
+        @return: that the configuration needs a restart where there are workers.
+        """
+        self.reload_certificates()
+        problem = Problem(self._file, "", "needs a restart: workers keep the configuration of the start")
+        report = Report(self._file, 1, (problem,))
+        log.warn("{problem}", problem=str(problem))
+        return succeed(report)
 
     def reopen_logs(self) -> None:
         """Let workers open their logs anew."""

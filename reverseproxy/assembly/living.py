@@ -1,0 +1,302 @@
+"""
+What is in use of a process, and how it goes from one configuration to the next.
+
+That takes two steps.  L{Living.prepare} finds out everything that could go wrong:
+it builds what is new, and binds it.  L{Living.commit} can't fail any more.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Living", "Prepared"]
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from twisted.logger import Logger
+
+from reverseproxy.admin import AdminServer, Inspector, LocalSource
+from reverseproxy.admin.agents import AgentIndex
+from reverseproxy.admin.inspector import Parts, note_change
+from reverseproxy.admin.service import AdminChange
+from reverseproxy.assembly.assembly import Assembly
+from reverseproxy.assembly.changes import Changes, compare
+from reverseproxy.assembly.succession import Succession
+from reverseproxy.assembly.world import World
+from reverseproxy.clock import wall_time
+from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.loader import Loaded
+from reverseproxy.config.models import Config
+from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.listener import Listener
+from reverseproxy.metrics import Journal
+from reverseproxy.reloading import Reloading, Report, Stopping
+from reverseproxy.tunnel.agent.agent import Agent
+from reverseproxy.unfinished import set_limit
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """
+    Another configuration, of which nothing can fail any more.
+
+    @ivar admin: what the admin API will be; L{None} if it stays, or there is none.
+    """
+
+    loaded: Loaded
+    changes: Changes
+    assembly: Assembly
+    admin: AdminServer | AdminChange | None
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What should be known of it."""
+        found = self.assembly.findings
+        return (*self.loaded.warnings, *found.warnings, *found.missing)
+
+    def discard(self) -> None:
+        """It is not wanted: let go of what is new."""
+        self.assembly.discard()
+        if isinstance(self.admin, AdminChange):
+            self.admin.discard()
+        elif self.admin is not None:
+            self.admin.listener.stop_accepting()
+
+    def report(self, file: str, generation: int) -> Report:
+        """Say what will have changed."""
+        return Report(
+            file,
+            generation,
+            warnings=self.warnings,
+            changes=self.changes.to_json() if self.changes else {},
+            restart=self.changes.restart,
+            summary=str(self.changes),
+        )
+
+
+class Living:
+    """
+    What is in use.
+
+    @ivar assembly: the parts of the present configuration.
+    @ivar inspector: answers questions about them.
+    @ivar admin: the admin API of this process; L{None} if there is none.
+    @ivar agents: those that are enabled, in order; always the same list.
+    @ivar bound: whether addresses are, or may be.
+    @ivar running: whether what is new is to be started.
+    @ivar stopping: whether the process is about to end.
+    @ivar taken: called when another configuration has been taken into use, with the old
+        one and the new one.
+    """
+
+    taken: Callable[[Config, Config], object] = staticmethod(lambda old, new: None)
+
+    def __init__(self, world: World, config: Config) -> None:
+        """
+        Build everything; nothing is bound or dialled yet.
+
+        @raise ConfigError: with every problem that only building shows.
+        """
+        self.world = world
+        self.agents: list[Agent] = []
+        self.bound = self.running = self.stopping = False
+        self.reloading = Reloading(world.file, self._unread, self.take)
+        self._departing: dict[Listener, None] = {}
+        self._successions: set[Succession] = set()
+        world.watch = self._watch
+        assembly = self.assembly = Assembly(world, config)
+        self.inspector = self._inspector()
+        self.admin = self._make_admin(assembly) if assembly.counts and world.worker is None else None
+        if assembly.problems:
+            assembly.discard()
+            raise ConfigError(*assembly.problems)
+        self._adopt(assembly)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that is in use."""
+        return self.assembly.config
+
+    def _inspector(self) -> Inspector:
+        """Make what answers questions about this process."""
+        world = self.world
+        parts = Parts(
+            config=self.assembly.config,
+            clusters=world.clusters,
+            listeners=world.listeners,
+            agents=self.agents,
+            journal=Journal(wall_time),
+            tallies=world.tallies,
+            tunnels=world.tunnels,
+            certificates=self._certificates,
+            clock=world.reactor,
+            access_logs=lambda: [each.file for each in self.assembly.access_logs],
+            stopping=lambda: self.stopping,
+            agent_index=AgentIndex(world.exclusions, wall_time, world.reactor.seconds),
+            reloading=self.reloading,
+        )
+        return Inspector(parts)
+
+    def _certificates(self) -> list[dict[str, Any]]:
+        """What is in use and has an end."""
+        return [
+            {"use": place, "name": item.name, "not_before": item.begins, "not_after": item.ends}
+            for place, item in self.world.reloader.dated
+        ]
+
+    def _make_admin(self, assembly: Assembly) -> AdminServer | None:
+        world, findings = self.world, assembly.findings
+        build = partial(AdminServer, assembly.config, world.reactor, LocalSource(self.inspector), world.file)
+        server = findings.attempt("admin", build)
+        if server is not None and server.tls is not None:
+            findings.expiring(server.tls)
+        return server
+
+    # from one configuration to the next
+
+    def _unread(self) -> Loaded:
+        """Read the configuration where there is nothing to read."""
+        raise ConfigError(Problem(self.world.file, "", "it is in no file that could be read again"))
+
+    def prepare(self, loaded: Loaded, dry: bool = False) -> Prepared:
+        """
+        Get ready to go on with another configuration.
+
+        @param dry: only to see whether it can be used.
+        @raise ConfigError: if it can't be; nothing has changed.
+        """
+        world = self.world
+        if self.stopping:
+            raise Stopping(world.file)
+        config = loaded.config
+        changes = compare(self.config, config)
+        assembly = Assembly(world, config, self.assembly, dry)
+        findings = assembly.findings
+        if self.bound and not dry and not findings.problems:
+            assembly.bind()
+        admin: AdminServer | AdminChange | None = None
+        if not findings.problems and not dry and world.worker is None and assembly.counts:
+            if self.admin is None:
+                admin = self._make_admin(assembly)
+                if admin is not None and self.bound:
+                    findings.attempt("admin", admin.privilegedStartService)
+            else:
+                admin = findings.attempt("admin", partial(self.admin.prepare, config))
+        prepared = Prepared(loaded, changes, assembly, admin)
+        if findings.problems:
+            prepared.discard()
+            raise ConfigError(*findings.problems, warnings=(*loaded.warnings, *findings.warnings))
+        return prepared
+
+    def commit(self, prepared: Prepared) -> None:
+        """Go on with another configuration, which has been prepared in this turn of the reactor."""
+        admin = self.admin
+        if isinstance(prepared.admin, AdminChange):
+            prepared.admin.commit()
+        elif prepared.admin is not None:
+            self.admin = prepared.admin
+            if self.running:
+                prepared.admin.startService()
+        elif admin is not None:
+            # Once it has answered who has asked for that.
+            self.admin = None
+            self.world.reactor.callLater(1.0, admin.stopService)
+        assembly, old = prepared.assembly, self.config
+        departing = [each.listener for each in assembly.departing]
+        for listener in departing:
+            self._departing[listener] = None
+        successions = assembly.successions
+        self._adopt(assembly)
+        for listener in departing:
+            listener.emptied().addCallback(partial(self._departed, listener))
+        if self.running:
+            self._start(successions)
+        self.inspector.parts.journal.add("reload", **prepared.changes.to_json())
+        self.taken(old, assembly.config)
+
+    def take(self, loaded: Loaded, generation: int) -> Report:
+        """
+        Go on with another configuration.
+
+        @param generation: its number, if it is another one.
+        @raise ConfigError: if it can't be used; nothing has changed then.
+        """
+        prepared = self.prepare(loaded)
+        self.commit(prepared)
+        number = generation if prepared.changes else self.reloading.generation
+        return prepared.report(self.world.file, number)
+
+    def examine(self, loaded: Loaded) -> Report:
+        """
+        Say what would come of another configuration.
+
+        @raise ConfigError: if it can't be used.
+        """
+        prepared = self.prepare(loaded, dry=True)
+        prepared.discard()
+        return prepared.report(self.world.file, self.reloading.generation)
+
+    def _adopt(self, assembly: Assembly) -> None:
+        """Put what was built into use."""
+        old, world = self.assembly, self.world
+        fresh = assembly.clusters if assembly.counts and not old.counts else assembly.new_clusters
+        clusters = [assembly.clusters[name].cluster for name in fresh]
+        self.assembly = assembly
+        for cluster in clusters:
+            self._watch(cluster)
+        assembly.commit()
+        self.inspector.parts.config = assembly.config
+        self.agents[:] = [parts.agent for parts in assembly.agents.values()]
+        watched = [*assembly.client_contexts, *assembly.server_contexts]
+        if self.admin is not None and self.admin.tls is not None:
+            watched.append(self.admin.tls)
+        world.reloader.watch(watched)
+
+    def _watch(self, cluster: Cluster) -> None:
+        """Keep what happens to the hosts of a cluster, if anybody may ask."""
+        if self.assembly.counts:
+            cluster.on_change = partial(note_change, self.inspector.parts, cluster.name)
+
+    def _start(self, successions: Iterable[tuple[Agent | None, Agent | None]]) -> None:
+        """Start what is new, and let what it takes the place of end."""
+        set_limit(self.config.server.max_unfinished_size)
+        if self.assembly.counts:
+            self.inspector.parts.pulse.start()
+        else:
+            self.inspector.parts.pulse.stop()
+        self.world.clusters.start()
+        for listener in self.world.listeners.values():
+            listener.startService()
+        for old, new in successions:
+            if new is not None:
+                new.startService()
+            if old is not None:
+                succession = Succession(old, new, self.world.reactor)
+                self._successions.add(succession)
+                succession.begin().addCallback(partial(self._succeeded, succession))
+
+    def _departed(self, listener: Listener, _: None) -> None:
+        self._departing.pop(listener, None)
+
+    def _succeeded(self, succession: Succession, _: None) -> None:
+        self._successions.discard(succession)
+
+    # ending
+
+    @property
+    def departing(self) -> Sequence[Listener]:
+        """Listeners that are no more, but have connections."""
+        return list(self._departing)
+
+    @property
+    def leaving(self) -> Sequence[Agent]:
+        """Agents that others take the place of, or nobody, and that are not gone yet."""
+        return [each.old for each in self._successions]
+
+    def hurry(self) -> None:
+        """Wait no longer for agents to take the place of others."""
+        for each in list(self._successions):
+            each.hurry()
