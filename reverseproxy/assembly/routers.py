@@ -64,10 +64,10 @@ class Routers:
                 if name not in wanted:
                     del used[name]
         for name, router in self._new.items():
-            if name in used:
-                used[name].take_over(router)
-            else:
+            if name not in used:
                 used[name] = router
+            elif used[name] is not router:
+                used[name].take_over(router)
 
 
 def _nothing(name: str) -> Router:
