@@ -232,6 +232,10 @@ def _with_transport(transport: str | None) -> Any:
 _signals = Signals(_reactor)
 
 
+on_start: list[Callable[[ReverseProxy, Any], object]] = []
+"""Called with the service of the only process that there is, and its reactor, once it has started."""
+
+
 class _Process(Service):
     """What only the service of a process that twistd or twist runs may do: logs and signals."""
 
@@ -306,6 +310,8 @@ class _Service(_Process, ReverseProxy):
         super().startService()
         if self.is_quickstart:
             quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
+        for begin in on_start:
+            begin(self, _reactor())
 
 
 class _Supervising(_Process, Supervisor):

@@ -8,6 +8,7 @@ a directory with the certificate and the tokens, and run as any other.
 from __future__ import annotations
 
 __all__ = [
+    "Bring",
     "Exposed",
     "InstantProblem",
     "Served",
@@ -40,6 +41,9 @@ from reverseproxy.command.tokens import TokenFile, TokenProblem
 
 SERVER_NAME: Final = "tunnel.reverseproxy.internal"
 """The name in certificates that are made here; who has one pinned need not know where the server is."""
+
+FIRST_AGENT: Final = "first"
+"""Whose the token is that is made at the first start of a server without services."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DAYS: Final = 3650
@@ -108,6 +112,11 @@ class Exposed:
     @ivar server: the tunnel server, C{host:port}.
     @ivar token_file: where the agent's token is.
     @ivar tcp: whether bytes are relayed, rather than requests of HTTP forwarded.
+    @ivar domains: the domains that the server is asked for; if there are none, the
+        subdomain of the name.
+    @ivar port: the server's port that it is asked for with C{tcp}; 0 for any.
+    @ivar admin: the path of a Unix socket for the admin API; empty for none.
+    @ivar log: the file for the log.
     """
 
     name: str
@@ -115,6 +124,17 @@ class Exposed:
     server: str
     token_file: str
     tcp: bool
+    domains: tuple[str, ...] = ()
+    port: int = 0
+    admin: str = ""
+    log: str = "stdout"
+
+    @property
+    def routes(self) -> dict[str, Any]:
+        """What the server is asked for."""
+        if self.tcp:
+            return {"port": self.port}
+        return {"domains": list(self.domains)} if self.domains else {"subdomains": [self.name]}
 
     def __post_init__(self) -> None:
         """
@@ -144,6 +164,7 @@ class Exposed:
             "credential_policy": "static",
             "credential_config": {"file": os.path.abspath(self.token_file)},
             "tls_context": tls,
+            "routes": self.routes,
         }
         listener = {
             "name": "exposed",
@@ -153,10 +174,39 @@ class Exposed:
             "filter_chains": [{"filters": [_tcp("service") if self.tcp else _http("web")]}],
         }
         routers = [] if self.tcp else [_router("web", [_host(self.name, ("*",), "service")])]
-        return {
-            "servers": [{"default_log_path": "stdout", "routers": routers, "listeners": [listener]}],
+        document = {
+            "servers": [{"default_log_path": self.log, "routers": routers, "listeners": [listener]}],
             "extends": [{"type": "tunnel_agent", "config": agent}],
             "cluster_manager": {"clusters": [{"name": "service", "hosts": [{"address": self.target}]}]},
+        }
+        if self.admin:
+            document["admin"] = {"address": {"pipe": {"path": self.admin}}}
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Bring:
+    """
+    What agents may bring to a server.
+
+    @ivar zone: the domain that their services are in.
+    @ivar ports: a range of ports for TCP; empty for none.
+    @ivar address: where those are opened.
+    """
+
+    zone: str
+    ports: str = ""
+    address: str = "127.0.0.1"
+
+    def configuration(self, http_listen: str) -> dict[str, Any]:
+        """The C{agent_routes} of the tunnel filter."""
+        port = http_listen.rpartition(":")[2]
+        return {
+            "router": "web",
+            "zone": self.zone,
+            "url": "http://{domain}/" if port == "80" else f"http://{{domain}}:{port}/",
+            "tcp_address": self.address,
+            "tcp_ports": [self.ports] if self.ports else [],
         }
 
 
@@ -208,6 +258,28 @@ class State:
             raise InstantProblem(str(problem)) from None
         return made
 
+    def first_token(self, zone: str, ports: str) -> str | None:
+        """
+        Make a token for whoever brings services, if nobody has one yet.
+
+        @return: the token; L{None} if there are some.
+        @raise InstantProblem: if it can't be kept.
+        """
+        path = self._path("tokens.json")
+        file = TokenFile(str(path))
+        try:
+            if path.exists() and file.agents():
+                return None
+            more = {"domains": [f"*.{zone}"], "ports": [ports] if ports else []}
+            return file.add(FIRST_AGENT, [], None, False, None, **more, no_cluster=True)
+        except TokenProblem as problem:
+            raise InstantProblem(str(problem)) from None
+
+    @property
+    def tokens(self) -> str:
+        """The file of tokens."""
+        return str(self._path("tokens.json"))
+
     def pin(self, name: str, certificate: x509.Certificate) -> str:
         """Keep the only certificate that a server may show; tell the file."""
         self._write(f"{name}-server.pem", certificate.public_bytes(serialization.Encoding.PEM))
@@ -227,11 +299,12 @@ class State:
         return str(self._path(f"{name}.json"))
 
     def server_configuration(
-        self, listen: str, http_listen: str, services: Sequence[Served]
+        self, listen: str, http_listen: str, services: Sequence[Served], bring: Bring | None = None
     ) -> dict[str, Any]:
         """
         The server's configuration.
 
+        @param bring: what agents may bring; L{None} for nothing.
         @raise InstantProblem: if two services want the same.
         """
         names = [service.name for service in services]
@@ -239,7 +312,7 @@ class State:
         for each in (*names, *wanted):
             if names.count(each) > 1 or wanted.count(each) > 1:
                 raise InstantProblem(f"{each} is wanted by two services")
-        if not services:
+        if not services and bring is None:
             raise InstantProblem("there is no service: say one with --http NAME or --tcp NAME=PORT")
         tls = {
             "status": True,
@@ -247,15 +320,17 @@ class State:
             "private_key": str(self._path("server.key")),
             "min_version": "TLSv1_2",
         }
-        policy = {
+        policy: dict[str, Any] = {
             "credential_policy": "static",
             "validators": {"static": {"file": str(self._path("tokens.json"))}},
         }
+        if bring is not None:
+            policy["agent_routes"] = bring.configuration(http_listen)
         chain = {"tls_context": tls, "filters": [{"type": "tunnel", "config": policy}]}
         listeners = [_listener("tunnels", listen, chain)]
         web = [each for each in services if each.domains]
         routers = []
-        if web:
+        if web or bring is not None:
             hosts = [_host(each.name, each.domains, each.name) for each in web]
             routers = [{**_router("web", hosts), "ignore_host_port": True}]
             listeners.append(_listener("http", http_listen, {"filters": [_http("web")]}))

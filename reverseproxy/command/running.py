@@ -7,6 +7,7 @@ __all__ = ["check_file", "examine_file", "expose", "run_file", "serve"]
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,8 +16,10 @@ from twisted.internet.task import react
 from twisted.scripts import twistd
 
 from reverseproxy.command.doctor import examine
+from reverseproxy.command.exposing import Exposing
 from reverseproxy.command.instant import (
     SERVER_NAME,
+    Bring,
     Exposed,
     InstantProblem,
     Served,
@@ -26,7 +29,7 @@ from reverseproxy.command.instant import (
     same_fingerprint,
 )
 from reverseproxy.command.machine import Finding
-from reverseproxy.tap import Options
+from reverseproxy.tap import Options, on_start
 
 
 def check_file(file: str, strict: bool) -> NoReturn:
@@ -64,14 +67,14 @@ def run_file(file: str | None, options: Mapping[str, str]) -> None:
     twistd.run()
 
 
-def serve(directory: Path, listen: str, http_listen: str, services: Sequence[Served]) -> None:
+def serve(directory: Path, listen: str, http_listen: str, services: Sequence[Served], bring: Bring) -> None:
     """
-    Run a tunnel server for some services.
+    Run a tunnel server, for some services, and for those that agents bring.
 
     @raise InstantProblem: if it can't be set up.
     """
     state = State(directory)
-    document = state.server_configuration(listen, http_listen, services)
+    document = state.server_configuration(listen, http_listen, services, bring)
     fingerprint = fingerprint_of(state.certificate())
     made = state.new_tokens(services)
     file = state.keep("server", document)
@@ -87,13 +90,31 @@ def serve(directory: Path, listen: str, http_listen: str, services: Sequence[Ser
                 f"  reverseproxy expose PORT --as {service.name} --to THIS-HOST:{port} --token-file "
                 f"{service.name}.token --fingerprint {fingerprint}{' --tcp' * bool(service.address)}"
             )
+    first = None if services else state.first_token(bring.zone, bring.ports)
+    if first is not None:
+        where = bring.configuration(http_listen)["url"]
+        click.echo(
+            f"A token, which is not shown again: {first}\n"
+            "Put it into a file first.token beside a service, and there run\n"
+            f"  reverseproxy expose PORT --as NAME --to THIS-HOST:{port} --token-file first.token "
+            f"--fingerprint {fingerprint}\n"
+            f"Clients will go to {where.format(domain=f'NAME.{bring.zone}')}"
+        )
+    click.echo(
+        f"More tokens: reverseproxy token add {state.tokens} AGENT --domain '*.{bring.zone}'"
+        f"{f' --port {bring.ports}' * bool(bring.ports)}"
+    )
     click.echo(f"certificate: {fingerprint}\nconfiguration: {file}\n")
     run_file(file, {})
 
 
-def expose(service: Exposed, directory: Path, fingerprint: str | None, ca: str | None) -> None:
+def expose(
+    service: Exposed, directory: Path, fingerprint: str | None, ca: str | None, files: str = ""
+) -> None:
     """
     Run an agent for a service.
+
+    @param files: the directory that is the service; empty for any other.
 
     @param fingerprint: of the certificate that the server must show; L{None} if that was
         pinned before.
@@ -101,12 +122,21 @@ def expose(service: Exposed, directory: Path, fingerprint: str | None, ca: str |
     @raise InstantProblem: if it can't be set up.
     """
     state = State(directory)
+    exposing = Exposing(service.name, state.directory, service.tcp, files)
+    service = replace(
+        service,
+        admin=exposing.socket("admin"),
+        target=f"unix:{exposing.socket('files')}" if files else service.target,
+        log=str(state.directory / f"{service.name}-agent.log") if exposing.live else "stdout",
+    )
     if ca is not None:
         document = service.configuration("" if ca == "system" else os.path.abspath(ca), "")
     else:
         document = service.configuration(_pin(state, service, fingerprint), SERVER_NAME)
     file = state.keep(f"{service.name}-agent", document)
-    click.echo(f"{service.target} is exposed as {service.name} at {service.server}\nconfiguration: {file}\n")
+    click.echo(f"{files or service.target} is exposed as {service.name} at {service.server}")
+    click.echo(f"configuration: {file}{f', log: {service.log}' * exposing.live}\n")
+    on_start.append(exposing.begin)
     run_file(file, {})
 
 

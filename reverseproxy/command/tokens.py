@@ -49,11 +49,13 @@ class TokenFile:
         output: str | None,
         domains: Sequence[str] = (),
         ports: Sequence[str] = (),
+        no_cluster: bool = False,
     ) -> str:
         """
         Make a token.
 
         @param another: beside the tokens that the agent has; else it must have none.
+        @param no_cluster: whether it may join none but those that it brings, rather than any.
         @param domains: that the agent may bring, as C{ports}.
         @param output: a file to write it to, which must not be there yet; L{None} for none.
         @return: the token.
@@ -74,7 +76,7 @@ class TokenFile:
         else:
             entry["tokens"] = [*_tokens(entry), token]
             entry.pop("token", None)
-        if clusters:
+        if clusters or no_cluster:
             entry["clusters"] = list(clusters)
         if max_weight is not None:
             entry["max_weight"] = max_weight
@@ -109,7 +111,7 @@ class TokenFile:
         for entry in self._read():
             prints = ", ".join(map(_fingerprint, _tokens(entry)))
             clusters = entry.get("clusters")
-            allowed = "any cluster" if clusters is None else ", ".join(clusters) or "no cluster"
+            allowed = "any cluster" if clusters is None else ", ".join(clusters) or "no cluster but its own"
             weight = f", weight up to {entry['max_weight']}" if entry.get("max_weight") is not None else ""
             routes = ", ".join(str(each) for key in ("domains", "ports") for each in entry.get(key) or ())
             routes = f", may bring {routes}" if routes else ""

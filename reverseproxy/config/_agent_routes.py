@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __all__ = ["AgentRoutesConfig", "RouteAllowanceConfig", "RouteRequestConfig"]
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
 from reverseproxy.allowance import Allowance, clean_domain, parse_ports
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import Int, Span, Text, between
+from reverseproxy.config._values import Int, Span, Text, between, quote
+
+MAX_NAME: Final = 253
 
 
 def _domain(text: str) -> str:
@@ -23,6 +25,12 @@ def _pattern(text: str) -> str:
 
 def _ports(text: str) -> str:
     parse_ports(text)
+    return text
+
+
+def _url(text: str) -> str:
+    if text and ("{domain}" not in text or len(text) > MAX_NAME or not text.isprintable()):
+        raise ValueError(f'{quote(text)} must have "{{domain}}" in it, and at most {MAX_NAME} characters')
     return text
 
 
@@ -87,6 +95,11 @@ class AgentRoutesConfig(Model):
     )
     zone: Annotated[Text, AfterValidator(lambda text: text and clean_domain(text))] = key(
         "", "The domain of which agents may ask for subdomains by their names alone.", ours=True
+    )
+    url: Annotated[Text, AfterValidator(_url)] = key(
+        "",
+        'How clients get to a domain, such as "https://{domain}/", for agents to tell people.',
+        ours=True,
     )
     tcp_address: Text = key("127.0.0.1", "The IP address at which the ports of agents are opened.", ours=True)
     tcp_ports: tuple[Ports, ...] = key(

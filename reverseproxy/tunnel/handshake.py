@@ -116,6 +116,7 @@ class Accepted:
     @ivar policy: the credential policy that the agent had to use; empty if none was demanded.
     @ivar used_policy: the one by which its credential was judged; empty without a credential.
     @ivar allowance: which routes its credential lets it bring.
+    @ivar named: whether its credential is for this very cluster.
     """
 
     cluster: str
@@ -126,6 +127,7 @@ class Accepted:
     policy: str = ""
     used_policy: str = ""
     allowance: Allowance = NOTHING
+    named: bool = False
 
     @property
     def request(self) -> RouteRequest:
@@ -267,7 +269,7 @@ class Admission:
         checked = self.check_policy(init)
         if isinstance(checked, Refusal):
             return checked
-        principal = None
+        principal, named = None, False
         weight = effective_weight(init.weight)
         if checked is not None:
             policy = _quote(init.credential_policy)
@@ -275,7 +277,9 @@ class Admission:
                 return Refusal(
                     Status.CREDENTIAL_REJECTED, f"the validator of policy {policy} rejected its credential"
                 )
-            if identity.clusters is not None and init.cluster_name not in identity.clusters:
+            named = identity.clusters is not None and init.cluster_name in identity.clusters
+            # A cluster that it brings is its own, or refused as one of the others.
+            if identity.clusters is not None and not named and not brings_cluster:
                 return Refusal(
                     Status.CREDENTIAL_REJECTED,
                     f"its credential belongs to {_quote(identity.name)}, who may not join cluster "
@@ -295,6 +299,7 @@ class Admission:
             policy=self.demanded_policy(init.cluster_name),
             used_policy="" if checked is None else init.credential_policy,
             allowance=NOTHING if checked is None or identity is None else identity.routes,
+            named=named,
         )
 
     def close_validator(self, proof: CloseProof | None, cluster: str) -> IConnectionValidator | None:

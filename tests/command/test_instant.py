@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.command import running
 from reverseproxy.command.instant import (
     SERVER_NAME,
+    Bring,
     Exposed,
     InstantProblem,
     Served,
@@ -158,3 +159,32 @@ class InstantTests(SynchronousTestCase):
     def test_directory(self) -> None:
         self.assertEqual(state_directory().name, "reverseproxy")
         self.assertRaises(InstantProblem, State, self.token / "below")
+
+    def test_what_agents_bring(self) -> None:
+        """A server without services gives out one token, for what agents bring alone."""
+        bring = Bring("x.example", "2200-2299", "0.0.0.0")
+        token = self.state.first_token(bring.zone, bring.ports)
+        self.assertIsNotNone(token)
+        self.assertIsNone(self.state.first_token(bring.zone, bring.ports))
+        self.state.certificate()
+        document = self.state.server_configuration("0.0.0.0:9999", "127.0.0.1:8080", [], bring)
+        loaded = loads(json.dumps(document), "file")
+        self.assertEqual(loaded.warnings, ())
+        (tunnels,) = [each for each in loaded.config.server.listeners if each.name == "tunnels"]
+        routes = tunnels.filter_chain.filters[0].config.agent_routes
+        self.assertEqual((routes.zone, routes.url), ("x.example", "http://{domain}:8080/"))
+        self.assertEqual(Bring("a").configuration("127.0.0.1:80")["url"], "http://{domain}/")
+        (entry,) = json.loads(Path(self.state.tokens).read_text())
+        self.assertEqual(entry["clusters"], [])
+        self.assertEqual((entry["domains"], entry["ports"]), (["*.x.example"], ["2200-2299"]))
+
+    def test_what_is_asked_for(self) -> None:
+        for more, routes in (
+            ({}, {"subdomains": ["app1"]}),
+            ({"domains": ("a.example",)}, {"domains": ["a.example"]}),
+            ({"tcp": True}, {"port": 0}),
+            ({"tcp": True, "port": 22}, {"port": 22}),
+        ):
+            document = self.exposed(**more).configuration("", "")
+            self.assertEqual(document["extends"][0]["config"]["routes"], routes)
+            self.assertEqual(loads(json.dumps(document), "file").warnings, ())

@@ -318,8 +318,8 @@ class Peer:
                     routes=str(link.routes),
                 )
         if asked and not link.routes:
-            log.warn(
-                "agent of cluster {cluster}: {server} knows nothing of routes that agents ask for",
+            log.info(
+                "agent of cluster {cluster}: {server} has given no routes: what comes is its matter",
                 cluster=self._plan.config.cluster,
                 server=self.name,
             )

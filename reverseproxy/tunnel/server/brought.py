@@ -149,7 +149,7 @@ class AgentRoutes:
 
     def given(self, claim: Claim) -> BroughtRoutes:
         """What an agent is told that it has."""
-        return BroughtRoutes(claim.domains, claim.port)
+        return BroughtRoutes(claim.domains, claim.port, self.claims.rules.url if claim.domains else "")
 
     def describe(self) -> Iterator[dict[str, Any]]:
         """All claims, as JSON has them."""

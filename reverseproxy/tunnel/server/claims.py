@@ -62,6 +62,7 @@ class Rules:
     What the server's configuration says.
 
     @ivar zone: where subdomains are; empty for nowhere.
+    @ivar url: how clients get to a domain, for agents; empty if that is not said.
     @ivar http: whether there is a router to take domains.
     @ivar ports: which ports may be had at all.
     @ivar grace: seconds that a claim stays after its last connection.
@@ -70,6 +71,7 @@ class Rules:
     """
 
     zone: str = ""
+    url: str = ""
     http: bool = True
     ports: Allowance = field(default_factory=Allowance)
     grace: float = 30.0

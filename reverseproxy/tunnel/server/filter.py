@@ -224,6 +224,10 @@ class TunnelServer:
                 )
         return self._others[policy]
 
+    def brought(self, cluster: str) -> bool:
+        """Say whether an agent has brought a cluster."""
+        return self.routes is not None and self.routes.claims.find(cluster) is not None
+
     def brings_cluster(self, init: ConnectionInit) -> bool:
         """Say whether an agent asks for routes, so that its cluster may be made for it."""
         announcement = Announcement.from_extra(init.extra)
@@ -562,7 +566,10 @@ class TunnelConnection(Handover, Counted):
 
     def _take_routes(self, accepted: Accepted) -> Refusal | None:
         """Make the routes that the agent brings, unless it may not have them."""
-        routes = self._server.routes
+        server = self._server
+        routes = server.routes
+        if accepted.named and accepted.cluster in server.clusters and not server.brought(accepted.cluster):
+            return None  # it has its routes by the configuration, and need not bring any
         if routes is None:
             if accepted.request:
                 return Refusal(Status.ROUTE_FORBIDDEN, NO_ROUTES, told=NO_ROUTES)

@@ -151,6 +151,7 @@ def make_agent_routes(
     """Put together what decides about routes of agents, and what makes them."""
     rules = Rules(
         zone=config.zone,
+        url=config.url,
         http=bool(config.router),
         ports=Allowance.of((), config.tcp_ports),
         grace=config.grace,

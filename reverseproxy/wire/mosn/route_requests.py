@@ -93,10 +93,18 @@ class BroughtRoutes:
 
     @ivar domains: all of them, with those of the server's zone in full.
     @ivar port: for TCP; L{None} for none.
+    @ivar url: how clients get to a domain, with C{{domain}} in its place; empty if
+        the server does not say.
     """
 
     domains: tuple[str, ...] = ()
     port: int | None = None
+    url: str = ""
+
+    @property
+    def addresses(self) -> list[str]:
+        """What to tell people: the URLs of the domains, or these themselves."""
+        return [self.url.replace("{domain}", domain) if self.url else domain for domain in self.domains]
 
     def __bool__(self) -> bool:
         return bool(self.domains) or self.port is not None
@@ -109,7 +117,10 @@ class BroughtRoutes:
 
     def to_part(self) -> dict[str, Any]:
         """Make what stands in our part of C{extra}."""
-        return RouteRequest(self.domains, (), self.port).to_part()
+        part = RouteRequest(self.domains, (), self.port).to_part()
+        if part and self.url:
+            part[_KEY]["url"] = self.url
+        return part
 
     @classmethod
     def from_part(cls, part: Mapping[str, Any]) -> BroughtRoutes:
@@ -119,4 +130,7 @@ class BroughtRoutes:
         @raise ValueError: if it is not well-formed.
         """
         asked = RouteRequest.from_part(part)
-        return cls(asked.domains, asked.port)
+        url = part[_KEY].get("url", "") if asked else ""
+        if not isinstance(url, str) or len(url) > MAX_NAME or not url.isprintable():
+            raise ValueError(f"routes.url must have at most {MAX_NAME} printable characters")
+        return cls(asked.domains, asked.port, url)

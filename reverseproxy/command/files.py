@@ -1,0 +1,55 @@
+"""A directory of files as a service: read only, without what is hidden."""
+
+from __future__ import annotations
+
+__all__ = ["Files", "serve_directory"]
+
+import os
+from typing import Any
+
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import File
+
+from reverseproxy.listener import remove_stale_socket
+
+
+class Files(File):
+    """
+    Files of a directory and of those below it.
+
+    Names that begin with a dot are not there, nor is what a link leads to outside.
+    """
+
+    def getChild(self, path: bytes, request: Any) -> Any:  # noqa: N802 - Twisted's name
+        """Find a file of this directory."""
+        if path.startswith(b".") or b"/" in path or b"\0" in path:
+            return self.childNotFound
+        child: Any = super().getChild(path, request)  # type: ignore[no-untyped-call]
+        if isinstance(child, File) and not _within(child, self):
+            return self.childNotFound
+        return child
+
+    def listNames(self) -> list[str]:  # noqa: N802 - Twisted's name
+        """What a listing has."""
+        names = super().listNames()  # type: ignore[no-untyped-call]
+        return [name for name in names if not name.startswith(".")]
+
+
+def _within(child: File, parent: File) -> bool:
+    inside, directory = child.realpath().path, parent.realpath().path
+    return bool(inside == directory or inside.startswith(directory.rstrip(os.sep) + os.sep))
+
+
+def serve_directory(directory: str, socket: str, reactor: Any) -> Any:
+    """
+    Serve a directory at a Unix socket, which its owner alone may connect to.
+
+    @return: the port.
+    """
+    root: Resource = Files(directory)
+    remove_stale_socket(socket)
+    site = Site(root, reactor=reactor)
+    site.noisy = False
+    site.displayTracebacks = False
+    return reactor.listenUNIX(socket, site, mode=0o600)

@@ -1,0 +1,174 @@
+"""
+What is under way, in the last line of a terminal.
+
+The line is made of two looks at the same counters (L{Sample}); what goes wrong is
+told above it, with what can be done (L{remedy}).  Both are pure; L{LiveLine} puts
+them on the terminal.
+"""
+
+from __future__ import annotations
+
+__all__ = ["LiveLine", "Sample", "remedy", "render"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import LogLevel, formatEvent
+
+INTERVAL: Final = 0.5
+"""Seconds between two looks."""
+
+_CLEAR: Final = "\r\x1b[K"
+
+_REMEDIES: Final[Sequence[tuple[str, str]]] = (
+    ("can't be reached; servers are told", "start the service, or say another TARGET"),
+    ("rejected the credential", "see that --token-file has the token that the server has printed for --as"),
+    ("no cluster of this name", "say the name that the server has printed with --as"),
+    (
+        "does not let this agent have",
+        "ask for other routes, or have the token allow these at the server",
+    ),
+    ("given the routes that this agent asks for to somebody else", "say another name with --as"),
+    (
+        "certificate verify failed",
+        "the server has another one: say --fingerprint as it prints it now",
+    ),
+    ("refused", "see that the server runs, and that --to has its port for agents"),
+    ("could not be resolved", "see that the host of --to is spelt right, and that there is DNS"),
+    ("took longer than", "see that a firewall lets this machine connect to --to"),
+    ("timed out", "see that a firewall lets this machine connect to --to"),
+    ("tunnel protocol", "see that --to has the server's port for agents, not that for clients"),
+)
+
+
+def remedy(text: str) -> str:
+    """
+    Say what can be done about what a line of the log says.
+
+    @return: empty if there is no telling.
+    """
+    return next((what for sign, what in _REMEDIES if sign in text), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """
+    One look.
+
+    @ivar time: when that was, in seconds.
+    @ivar serving: how many connections there are.
+    @ivar wanted: how many there should be.
+    @ivar requests: how many requests or sessions have ended so far.
+    @ivar busy: how many are under way.
+    @ivar seconds: how long those that have ended took, all together.
+    """
+
+    time: float
+    serving: int
+    wanted: int
+    requests: int = 0
+    busy: int = 0
+    seconds: float = 0.0
+
+
+def _latency(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def render(name: str, before: Sample, now: Sample, tcp: bool, width: int) -> str:
+    """
+    Make the line.
+
+    @param before: an earlier look, between which and this one rate and latency are taken.
+    @param tcp: whether sessions are counted, which have no latency.
+    @param width: characters that the terminal has in a line.
+    """
+    parts = [name]
+    if now.serving < now.wanted:
+        parts.append(f"{now.serving} of {now.wanted} connections, trying")
+    else:
+        parts.append(f"{now.serving} connection{'s' * (now.serving != 1)}")
+    what = "session" if tcp else "request"
+    parts.append(f"{now.requests} {what}{'s' * (now.requests != 1)}")
+    if now.busy:
+        parts.append(f"{now.busy} under way")
+    ended, passed = now.requests - before.requests, now.time - before.time
+    if ended > 0 and passed > 0:
+        parts.append(f"{ended / passed:.1f}/s")
+        if not tcp:
+            parts.append(_latency((now.seconds - before.seconds) / ended))
+    line = "  ".join(parts)
+    return line if len(line) < width else f"{line[: max(width - 2, 0)]}\N{HORIZONTAL ELLIPSIS}"
+
+
+class LiveLine:
+    """Keeps a line at the bottom of a terminal, and lines of the log above it."""
+
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], Sample],
+        stream: TextIO,
+        clock: IReactorTime,
+        tcp: bool = False,
+        width: Callable[[], int] = lambda: 80,
+        window: int = 20,
+    ) -> None:
+        """
+        @param look: looks at the counters.
+        @param width: characters that the terminal has in a line, at present.
+        @param window: over how many looks rate and latency are taken.
+        """
+        self._name = name
+        self._look = look
+        self._stream = stream
+        self._tcp = tcp
+        self._width = width
+        self._window = window
+        self._samples: list[Sample] = []
+        self._line = ""
+        self._loop = LoopingCall(self.draw)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """Draw from now on."""
+        self._loop.start(INTERVAL)
+
+    def stop(self) -> None:
+        """Leave the line as it is."""
+        if self._loop.running:
+            self._loop.stop()
+            self._put(f"{_CLEAR}{self._line}\n")
+
+    def draw(self) -> None:
+        """Draw the line, if it is another one."""
+        now = self._look()
+        self._samples = [*self._samples[-self._window :], now]
+        line = render(self._name, self._samples[0], now, self._tcp, self._width())
+        if line != self._line:
+            self._line = line
+            self._put(f"{_CLEAR}{line}")
+
+    def say(self, text: str) -> None:
+        """Write something above the line."""
+        self._put(f"{_CLEAR}{text}\n{self._line if self._loop.running else ''}")
+
+    def observe(self, event: dict[str, Any]) -> None:
+        """Tell of what goes wrong, as an observer of the log."""
+        level = event.get("log_level")
+        if level not in (LogLevel.warn, LogLevel.error, LogLevel.critical):
+            return
+        text = " ".join((formatEvent(event) or "").split())
+        advice = remedy(text)
+        self.say(f"{text}\n  -> {advice}" if advice else text)
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            if self._loop.running:  # the terminal is gone
+                self._loop.stop()
