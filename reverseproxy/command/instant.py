@@ -332,6 +332,8 @@ class State:
         routers = []
         if web or bring is not None:
             hosts = [_host(each.name, each.domains, each.name) for each in web]
+            if not any("*" in each.domains for each in web):
+                hosts.append(_nobody())
             routers = [{**_router("web", hosts), "ignore_host_port": True}]
             listeners.append(_listener("http", http_listen, {"filters": [_http("web")]}))
         listeners += [
@@ -436,6 +438,13 @@ def _http(router: str) -> dict[str, Any]:
 
 def _router(name: str, hosts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"router_config_name": name, "virtual_hosts": hosts}
+
+
+def _nobody() -> dict[str, Any]:
+    """What a client gets that asks for a service that there is not."""
+    answer = {"status": 404, "body": "There is no service of this name here.\n"}
+    rule = {"match": {"prefix": "/"}, "direct_response": answer}
+    return {"name": "nobody", "domains": ["*"], "routers": [rule]}
 
 
 def _host(name: str, domains: Sequence[str], cluster: str) -> dict[str, Any]:
