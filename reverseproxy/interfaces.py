@@ -87,6 +87,8 @@ class ConnectionInfo:
         that it is of this project.
     @ivar service: what a tunnel server is told of; L{None} unless it wants to be
         told which requests are not sent on, see L{reverseproxy.wire.http.unsent}.
+    @ivar marked: whether what is sent on it begins with a mark, as a tunnel server
+        has agreed; see L{reverseproxy.wire.mosn.marks}.
     @ivar gate: which requests may come over it; L{None} without TLS.
     """
 
@@ -98,6 +100,7 @@ class ConnectionInfo:
     announced: bool = False
     subject: CertificateSubject | None = None
     service: IService | None = field(default=None, compare=False)
+    marked: bool = False
     gate: IGate | None = field(default=None, compare=False)
 
     @property

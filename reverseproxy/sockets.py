@@ -34,6 +34,7 @@ __all__ = [
     "acknowledged",
     "descriptor_of",
     "is_gone",
+    "has_ended",
     "heed_reset",
     "keep_short",
     "tcp_info",
@@ -420,6 +421,26 @@ def was_heard(transport: Any, since: float) -> bool:
                 return True
     info = tcp_info(transport)
     return info is not None and info.data_age < since * 1000
+
+
+def has_ended(transport: Any) -> bool:
+    """
+    Ask the kernel whether the peer has ended the connection, or is gone, which nobody may have read yet.
+
+    @param transport: of a connection, over TLS or not; of others it is not known.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    get_handle = getattr(transport, "getHandle", None)
+    handle = None if get_handle is None else get_handle()
+    if not isinstance(handle, socket.socket):
+        return False
+    try:
+        return not handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def keep_short(transport: Any, size: int = NOT_SENT) -> None:

@@ -82,6 +82,8 @@ class Rebindable(Protocol):
         @return: whether that is so from now on; see L{reverseproxy.transport.pass_on}.
         """
         if self._handover is not None:
+            if self._handover.looks:
+                return False
             told = self._handover.telling(told)
         return pass_on(self.transport, target, size, told)
 
@@ -100,10 +102,13 @@ class Handover(Rebindable):
 
     @ivar inner: the protocol that has the connection now; L{None} as long as
         it is our own.
+    @ivar looks: whether it has to see what comes next, although another protocol has
+        the connection.
     """
 
     transport: Any
     inner: IProtocol | None = None
+    looks = False
     _half: IHalfCloseableProtocol | None = None
     _lost = False
 

@@ -43,6 +43,8 @@ from reverseproxy.cluster.handover import Handover, IDetachable
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone
 from reverseproxy.interfaces import IHost
 from reverseproxy.logs import loss
+from reverseproxy.mux.session import MuxSession, StreamRefused
+from reverseproxy.wire.mosn.marks import CARRIED, NOT_CARRIED
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.peak_ewma import HostLoad
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from reverseproxy.config.models import HostConfig
     from reverseproxy.identity import AgentIdentity
     from reverseproxy.metrics import AgentFigures, Histogram
-    from reverseproxy.mux.session import MuxSession
 
 log = Logger()
 
@@ -380,6 +381,9 @@ class StaticHost(Host):
         raise ConnectionRefusedByPeer(f"{self.address} was not connected within {timeout:g} s")
 
 
+_UNCARRIED: Final = "its agent has passed nothing on"
+
+
 class HeldConnection(Handover):
     """
     A L{ReverseHost}'s hold on its connection.
@@ -387,6 +391,9 @@ class HeldConnection(Handover):
     Between leases it keeps what arrives, as a server may speak first, and waits
     for the connection to be lost.
     """
+
+    _receive: Callable[[bytes], None] | None = None  # behind the mark, if one is expected
+    _not_carried = False
 
     def __init__(self, host: ReverseHost, max_early_bytes: int) -> None:
         super().__init__()
@@ -397,8 +404,32 @@ class HeldConnection(Handover):
         self._paused = False
         self._used = False
 
+    def rebind(self, receive: Callable[[bytes], None]) -> None:
+        """Give reads to whoever has the connection, but for the mark that may be at their beginning."""
+        if self.looks:
+            self._receive = receive
+            receive = self._look_for_mark
+        super().rebind(receive)
+
+    def _look_for_mark(self, data: bytes) -> None:
+        """See what the agent says of what was sent to it."""
+        receive, self._receive = self._receive, None
+        if receive is not None and data.startswith(CARRIED):
+            self.looks = False
+            self.rebind(receive)
+            if len(data) > 1:
+                receive(data[1:])
+        else:
+            # Not closed: whoever has the connection has to hear why from its loss.
+            self._not_carried = data.startswith(NOT_CARRIED)
+            self._host._leave(_UNCARRIED if self._not_carried else "its agent has not said what it sends")
+            self.transport.abortConnection()
+
     def dataReceived(self, data: bytes) -> None:
         """Keep what arrives before the first lease."""
+        if self.looks and not self._early and not data.startswith(CARRIED):
+            self._look_for_mark(data)
+            return
         if self._used:
             # Nobody asked for this: the next user must not take it for an answer of his.
             self._host.close("data came while the connection was idle")
@@ -434,7 +465,7 @@ class HeldConnection(Handover):
         """The connection is lost, and with it the host."""
         # In this order, so that a user who releases the host does not get it to try again.
         self._host._lost(reason)
-        super().connectionLost(reason)
+        super().connectionLost(Failure(StreamRefused(_UNCARRIED)) if self._not_carried else reason)
         self._early.clear()
         self._host._close_pools()
 
@@ -516,6 +547,10 @@ class ReverseHost(Host):
     def transport(self) -> Any:
         """The connection, if it is here."""
         return self._transport
+
+    def expect_mark(self) -> None:
+        """The agent begins what it sends with a mark; see L{reverseproxy.wire.mosn.marks}."""
+        self._held.looks = True
 
     @property
     def used(self) -> bool:

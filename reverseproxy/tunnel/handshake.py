@@ -167,10 +167,14 @@ class Accepted:
         """
         extra = None
         if self.announcement is not None:
-            tells = self.announcement.tells
-            moves = bool(mux) and self.announcement.moves
+            told = self.announcement
             extra = ServerAnnouncement(
-                mux=mux, window=window, tells=tells, moves=moves, routes=routes
+                mux=mux,
+                window=window,
+                tells=told.tells,
+                moves=bool(mux) and told.moves,
+                marks=told.marks and not mux,
+                routes=routes,
             ).to_extra()
         return InitResponse(Status.SUCCESS, extra)
 

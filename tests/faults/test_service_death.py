@@ -21,9 +21,24 @@ from twisted.python.failure import Failure
 from tests.integration.bolt import BoltClient, BoltService
 from tests.integration.clients import RawPeer, gather
 from tests.integration.harness import IntegrationTestCase, ReverseProxy
+from tests.mosn.http2 import Http2Answerer, Http2Asker
+from tests.mosn.rpc import CODECS, RpcAnswerer, RpcAsker
+from tests.mosn.talk import Asker, Unexpected
 
-PROTOCOLS = ("http1", "http2", "bolt", "tcp")
+SPOKEN = {
+    "http1": "Http1",
+    "http2": "Http2",  # in the tunnel alone; clients and services speak HTTP/1
+    "grpc": "Http2",
+    "upgrade": "Http1",
+    "bolt": "X",
+    "dubbo": "X",
+    "tcp": "",
+}
+"""The protocols, and how configurations name them."""
+
+PROTOCOLS = tuple(SPOKEN)
 BODY = b"x" * 1000
+SWITCH = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
 class _Echo(Protocol):
@@ -41,7 +56,11 @@ class _Echo(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._data += data
         name = self._service.name
-        if self._service.kind == "tcp":
+        kind = self._service.kind
+        if kind == "upgrade" and self._data.endswith(b"\r\n\r\n"):
+            self._data = b""
+            self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + SWITCH + b"\r\n")
+        elif kind in ("tcp", "upgrade"):
             if self._data.endswith(b"\n"):
                 self._data = b""
                 self.transport.write(name + b"\n")
@@ -51,6 +70,76 @@ class _Echo(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._service.connections.discard(self)
+
+
+class _NamedHttp2(Http2Answerer):
+    """Answers with the service's name."""
+
+    name = b""
+
+    def _respond(self, stream: Any) -> None:
+        stream.body = self.name
+        super()._respond(stream)
+
+
+class _NamedRpc(RpcAnswerer):
+    """The same in an RPC protocol."""
+
+    name = b""
+
+    def _respond(self, frame: Any) -> None:
+        super()._respond(frame._replace(body=self.name))
+
+
+class _Talking(Protocol):
+    """A connection whose end is played without one."""
+
+    transport: Any
+
+    def __init__(self, talk: Any, connections: set[Any]) -> None:
+        self.talk = talk
+        self._connections = connections
+        self._waiting: set[Deferred[bytes]] = set()
+
+    def connectionMade(self) -> None:
+        self._connections.add(self)
+        if isinstance(self.talk, Asker):
+            self.talk.begin()
+            self._write()
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            self.talk.feed(data)
+        except Unexpected:
+            self._fail(Failure())
+            self.transport.abortConnection()
+        self._write()
+
+    def _write(self) -> None:
+        for piece in self.talk.take():
+            self.transport.write(piece)
+
+    def _fail(self, reason: Failure) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for each in waiting:
+            each.errback(reason)
+
+    def ask(self, body: bytes) -> Deferred[bytes]:
+        """Ask something, at the end that asks."""
+        answer: Deferred[bytes] = Deferred()
+
+        def answered(body: bytes) -> None:
+            self._waiting.discard(answer)
+            answer.callback(body)
+
+        self._waiting.add(answer)
+        self.talk.ask(body, answered)
+        self._write()
+        return answer
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._connections.discard(self)
+        self._fail(reason)
 
 
 class Service(Factory):
@@ -68,7 +157,13 @@ class Service(Factory):
         test.addCleanup(self.die)
 
     def buildProtocol(self, addr: object) -> Any:
-        return self.bolt.buildProtocol(addr) if self.kind == "bolt" else _Echo(self)
+        if self.kind == "bolt":
+            return self.bolt.buildProtocol(addr)
+        if self.kind not in ("grpc", "dubbo"):
+            return _Echo(self)
+        answerer: Any = _NamedHttp2() if self.kind == "grpc" else _NamedRpc(CODECS[self.kind])
+        answerer.name = self.name
+        return _Talking(answerer, self.connections)
 
     async def live(self) -> None:
         endpoint = TCP4ServerEndpoint(reactor, self.port, interface="127.0.0.1")
@@ -135,20 +230,20 @@ class Asking:
 
 def _listener(name: str, kind: str, cluster: str, bound: bool, upstream: str = "") -> tuple[Any, Any]:
     """A listener, and the router that it needs."""
-    spoken = {"http1": "Http1", "http2": "Http2", "bolt": "X"}.get(kind)
+    spoken = SPOKEN[kind]
     if kind == "http2" and bound:
         spoken = "Http1"
     each: dict[str, Any] = {"type": "tcp_proxy", "config": {"cluster": cluster}}
     if kind != "tcp":
         config: dict[str, Any] = {"downstream_protocol": spoken, "router_config_name": f"{name}_router"}
-        if kind == "bolt":
-            config["extend_config"] = {"sub_protocol": "bolt"}
+        if spoken == "X":
+            config["extend_config"] = {"sub_protocol": kind}
         each = {"type": "proxy", "config": config}
     route: dict[str, Any] = {"cluster_name": cluster}
     if upstream:
         route["upstream_protocol"] = upstream
     rules = [{"match": {"prefix": "/"}, "route": route}]
-    if kind == "bolt":
+    if spoken == "X":
         rules = [{"match": {"headers": [{"name": "service", "value": ".*", "regex": True}]}, "route": route}]
     router = {
         "router_config_name": f"{name}_router",
@@ -252,6 +347,26 @@ class Life(IntegrationTestCase):
         finally:
             peer.transport.abortConnection()
 
+    async def _upgraded(self, port: int) -> bytes:
+        peer = await self.connect(port)
+        try:
+            peer.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n" + SWITCH + b"\r\n")
+            await peer.until(lambda: peer.received.endswith(b"\r\n\r\n") or peer.eof, 10)
+            if b" 101 " in peer.received:
+                peer.transport.write(b"hello\n")
+                await peer.until(lambda: peer.received.endswith((b"one\n", b"two\n")) or peer.eof, 10)
+            head, _, body = peer.received.partition(b"\r\n\r\n")
+            return body.strip() or head
+        finally:
+            peer.transport.abortConnection()
+
+    async def _talk(self, kind: str, port: int) -> _Talking:
+        """A client that keeps its connection."""
+        asker = Http2Asker() if kind == "grpc" else RpcAsker(CODECS[kind])
+        client: _Talking = await self.connect(port, lambda: _Talking(asker, set()))
+        self.addCleanup(client.transport.abortConnection)
+        return client
+
     async def start(self, mux: bool, *options: str) -> ReverseProxy:
         self.ones = {kind: Service(self, kind, b"one") for kind in PROTOCOLS}
         self.twos = {kind: Service(self, kind, b"two") for kind in PROTOCOLS}
@@ -272,7 +387,12 @@ class Life(IntegrationTestCase):
             message = await bolt.ask(b"", {"service": "any"}, timeout=10_000)
             return bytes(message.content) or message.raw.hex().encode()
 
+        talking = {
+            kind: [await self._talk(kind, ports[kind]) for _ in range(4)] for kind in ("grpc", "dubbo")
+        }
         self.clients = {
+            **{kind: [Asking(partial(each.ask, BODY)) for each in talking[kind]] for kind in talking},
+            "upgrade": [Asking(lambda: self._upgraded(ports["upgrade"])) for _ in range(2)],
             "http1": [Asking(lambda: self._post(ports["http1"])) for _ in range(3)],
             "http2": [Asking(lambda: self._post(ports["http2"])) for _ in range(3)],
             "tcp": [Asking(lambda: self._session(ports["tcp"])) for _ in range(2)],
@@ -310,8 +430,6 @@ class Life(IntegrationTestCase):
         await gather([each.rest() for each in everyone])
         for service in self.ones.values():
             await service.die()
-        # A plain connection that carries a session can't say that it has carried nothing.
-        await deferLater(reactor, 0.0 if mux else 0.2)
         for asking in everyone:
             asking.go_on()
         await deferLater(reactor, 1.5)

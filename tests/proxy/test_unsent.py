@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import Fault, MuxHost, ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, TcpProxyConfig
@@ -36,6 +37,7 @@ from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import CountingCluster, Endpoint, Wire, World
 from tests.proxy.test_http1 import Http1TestCase, status_of
 from tests.proxy.test_http2 import HTTP1
+from tests.proxy.test_http2_upstream import HTTP2
 from tests.wire.http1_cases import GOOD, respond
 from tests.wire.http2_frames import POST as POST2
 
@@ -532,3 +534,268 @@ class SessionTests(SynchronousTestCase):
         self.assertIsNotNone(client.reason)
         self.assertEqual(good.wires, [])
         self.check()
+
+
+class PlainSessionTests(SynchronousTestCase):
+    """tcp_proxy over connections of their own, each of which is good for one session."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        config = ClusterConfig.model_validate({"name": "c", "lb_type": "LB_REQUEST_ROUNDROBIN"})
+        self.cluster = CountingCluster(config, make_balancer(config, Random(1), self.clock), self.clock)
+        self.seen: list[TcpProxy] = []
+
+    def settings(self, cluster: CountingCluster) -> TcpProxySettings:
+        return TcpProxySettings(
+            listener="l",
+            router=TcpRouter(TcpProxyConfig(cluster="c")),
+            clusters=ClusterManager([cluster]),
+            clock=self.clock,
+        )
+
+    def agent(self, answer: Any = "connect", marks: bool = True) -> Endpoint:
+        """Let an agent bring a host; what its service does when it is dialled."""
+        service = Endpoint(self.clock)
+        service.answer = answer
+        config = ClusterConfig(name="c")
+        cluster = CountingCluster(config, make_balancer(config, Random(1)), self.clock)
+        cluster.add_host(StaticHost(HostConfig(address="10.1.0.1:80"), service, self.clock))  # type: ignore[arg-type]
+        info = ConnectionInfo(
+            "1.1.1.1:1", "1.1.1.1:2", reverse=True, service=Behind(True) if marks else None, marked=marks
+        )
+        owner = Handover()
+        far = TcpProxy(self.settings(cluster), info)
+        self.seen.append(far)
+        join(self.clock, owner, far)
+        host = ReverseHost(
+            f"agent:{len(self.seen)}",
+            "",
+            1,
+            None,
+            owner.transport,
+            self.cluster.remove_host,
+            clock=self.clock,
+        )
+        host.tells = marks
+        if marks:
+            host.expect_mark()
+        host.attach(owner)
+        self.turn()
+        self.cluster.add_host(host)
+        return service
+
+    turn = SessionTests.turn
+    client = SessionTests.client
+    received = SessionTests.received
+    check = SessionTests.check
+
+    def goes_on(self, client: Recorder, good: Endpoint, sent: bytes) -> None:
+        """A session has found a service, and works in both directions."""
+        self.assertIsNone(client.reason)
+        client.transport.write(b" world")
+        self.turn()
+        self.assertEqual(self.received(good), sent + b" world")
+        good.wires[-1].send(b"\x01answer")
+        good.wires[-1].send(b"\x00more")
+        self.turn()
+        self.assertEqual(client.data, b"\x01answer\x00more")
+        good.wires[-1].end()
+        client.transport.loseConnection()
+        self.turn()
+        self.check()
+
+    def test_a_session(self) -> None:
+        """The mark is seen by nobody, whatever the service sends, and whoever begins."""
+        service = self.agent()
+        self.goes_on(self.client(b"hello"), service, b"hello")
+        service = self.agent()
+        service.wires[0].send(b"\x01banner")
+        self.turn()
+        client = self.client()
+        self.assertEqual(client.data, b"\x01banner")
+        client.transport.write(b"hello")
+        service.wires[0].send(b"!")
+        self.turn()
+        self.assertEqual((client.data, self.received(service)), (b"\x01banner!", b"hello"))
+
+    def test_the_service_ends_it_in_the_same_moment(self) -> None:
+        """Whichever comes first at the agent, as long as the service has had nothing."""
+        for end in ("end", "reset"):
+            for data in (b"", b"hello"):
+                bad = self.agent()
+                client = self.client()
+                good = self.agent()
+                getattr(bad.wires[0], end)()  # has not been heard of by the server
+                if data:
+                    client.transport.write(data)
+                self.turn()
+                self.assertEqual(self.received(bad), b"")
+                self.goes_on(client, good, data)
+
+    def test_the_service_can_not_be_dialled(self) -> None:
+        slow = self.agent("wait")
+        client = self.client(b"hello")
+        good = self.agent()
+        slow.dials[0].fail(Refused())
+        self.turn()
+        self.goes_on(client, good, b"hello")
+
+    def test_the_service_has_had_it(self) -> None:
+        for end in ("end", "reset"):
+            bad = self.agent()
+            client = self.client(b"hello")
+            good = self.agent()
+            self.assertEqual(self.received(bad), b"hello")
+            getattr(bad.wires[0], end)()
+            self.turn()
+            self.assertIsNotNone(client.reason)
+            self.assertEqual(self.received(good), b"")
+            good.wires[0].reset()
+            self.turn()
+
+    def test_the_client_has_had_something(self) -> None:
+        bad = self.agent()
+        client = self.client()
+        good = self.agent()
+        bad.wires[0].send(b"banner")
+        self.turn()
+        bad.wires[0].reset()
+        self.turn()
+        self.assertEqual(client.data, b"banner")
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(self.received(good), b"")
+
+    def test_at_rest(self) -> None:
+        """One whose service has gone is no host any more, at once."""
+        for end in ("end", "reset"):
+            service = self.agent()
+            self.assertEqual(len(self.cluster.hosts), 1)
+            getattr(service.wires[0], end)()
+            self.turn()
+            self.assertEqual(len(self.cluster.hosts), 0)
+
+    def test_nobody_else(self) -> None:
+        """The last one says so, too, and the client is told at last."""
+        service = self.agent()
+        client = self.client(b"")
+        service.wires[0].reset()
+        self.turn()
+        self.assertIsNotNone(client.reason)
+        self.check()
+
+    def test_too_much(self) -> None:
+        slow = self.agent("wait")
+        client = self.client(b"x" * (REPLAY_LIMIT + 1))
+        good = self.agent()
+        slow.dials[0].fail(Refused())
+        self.turn()
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(self.received(good), b"")
+
+    def test_agents_that_do_not_mark(self) -> None:
+        """What they send is passed on as it is, from the first byte on."""
+        service = self.agent(marks=False)
+        client = self.client(b"hello")
+        service.wires[0].send(b"\x00\x01")
+        self.turn()
+        self.assertEqual(client.data, b"\x00\x01")
+        bad = self.agent(marks=False)
+        client = self.client()
+        good = self.agent(marks=False)
+        bad.wires[0].reset()
+        self.turn()
+        self.assertIsNotNone(client.reason)
+        self.assertEqual(self.received(good), b"")
+
+    def test_no_mark(self) -> None:
+        """An agent that has agreed on one, and sends none, is cut off."""
+        for data in (b"\x02", b"HTTP/1.1 200 OK"):
+            self.agent()
+            client = self.client(b"hello")
+            self.seen[-1].transport.write(data)
+            self.turn()
+            self.assertEqual(client.data, b"")
+            self.assertIsNotNone(client.reason)
+
+
+class RelayingAgentTests(SynchronousTestCase):
+    """Agents that relay bytes, for servers that know what these are."""
+
+    def bring(self, world: Any, name: str) -> Wire:
+        """Let an agent bring a connection that begins with a mark."""
+        wire = Wire(world.clock)
+        owner = Handover()
+        wire.connect(owner)
+        host = ReverseHost(name, "", 1, None, wire, world.cluster.remove_host, clock=world.clock)
+        host.tells = True
+        host.expect_mark()
+        host.attach(owner)
+        world.hosts.append(host)
+        world.cluster.add_host(host)
+        return wire
+
+    def test_http1(self) -> None:
+        world = World(hosts=0)
+        wires = [self.bring(world, f"agent:{number}") for number in range(2)]
+        client = world.client()
+        client.send(POST)
+        [first] = [wire for wire in wires if wire.written]
+        first.send(b"\x01")
+        world.turn()
+        self.assertTrue(first.aborted)
+        [second] = [wire for wire in wires if wire is not first]
+        self.assertIn(BODY, second.take())
+        second.send(b"\x00")
+        second.send(OK)
+        self.assertEqual(client.take(), OK)
+        # The mark is for the connection, not for each request.
+        client.send(POST)
+        second.send(OK)
+        self.assertEqual(client.take(), OK)
+        world.check_idle(self.fail)
+
+    def test_http2(self) -> None:
+        world = Http2World(hosts=0, routes=HTTP2)
+        wires = [self.bring(world, f"agent:{number}") for number in range(2)]
+        client = world.connect()
+        numbers = [client.ask(POST2, b"x") for _ in range(2)]
+        for number in numbers:
+            self.assertEqual(client.look().messages.get(number), None)
+        [first] = [wire for wire in wires if wire.written][:1]
+        first.send(b"\x01")
+        world.turn()
+        [second] = [wire for wire in wires if wire is not first]
+        second.send(b"\x00")
+        host = world.peer(second)
+        for stream in sorted(host.look().messages):
+            host.answer(stream)
+        self.assertEqual([client[number].status for number in numbers], [200, 200])
+        world.check_idle(self.fail)
+
+    def test_rpc(self) -> None:
+        for protocol, request in RpcTests().requests():
+            world = rpc_world.World(protocol=protocol)
+            wires = [self.bring(world, f"agent:{number}") for number in range(2)]
+            client = world.client()
+            client.send(request)
+            [first] = [wire for wire in wires if wire.written]
+            first.send(b"\x01")
+            world.turn()
+            [second] = [wire for wire in wires if wire is not first]
+            frame = rpc_world.Peer(second, protocol).one()
+            second.send(b"\x00" + protocol.reply(frame, 200))
+            self.assertEqual(protocol.http_status(client.one()), 200)
+            world.check_idle(self.fail)
+
+    def test_nobody_else(self) -> None:
+        for protocol, request in RpcTests().requests():
+            world = rpc_world.World(protocol=protocol)
+            wire = self.bring(world, "agent:1")
+            client = world.client()
+            client.send(request)
+            wire.send(b"\x01")
+            world.turn()
+            answer = client.one()
+            self.assertNotEqual(protocol.http_status(answer), 200)
+            self.assertIsNone(protocol.unsent(answer))
+            world.check_idle(self.fail)

@@ -45,18 +45,20 @@ def ours(**members: Any) -> dict[str, Any]:
 class AnnouncementTests(SynchronousTestCase):
     def test_what_is_told_of_services(self) -> None:
         """Only what says so plainly counts, and what does not say so is as it was."""
-        for make, read in (
-            (lambda tells: Announcement("a1", tells=tells), Announcement.from_extra),
-            (lambda tells: ServerAnnouncement(tells=tells), ServerAnnouncement.from_extra),
+        for name, make, read in (
+            ("tells", lambda said: Announcement("a1", tells=said), Announcement.from_extra),
+            ("marks", lambda said: Announcement("a1", marks=said), Announcement.from_extra),
+            ("tells", lambda said: ServerAnnouncement(tells=said), ServerAnnouncement.from_extra),
+            ("marks", lambda said: ServerAnnouncement(marks=said), ServerAnnouncement.from_extra),
         ):
-            self.assertNotIn("tells", make(False).to_extra()["reverseproxy"])
-            self.assertIs(make(True).to_extra()["reverseproxy"]["tells"], True)
+            self.assertNotIn(name, make(False).to_extra()["reverseproxy"])
+            self.assertIs(make(True).to_extra()["reverseproxy"][name], True)
             for value in (True, False, 1, "true", None, [True]):
                 extra = make(False).to_extra()
-                extra["reverseproxy"]["tells"] = value
+                extra["reverseproxy"][name] = value
                 found = read(extra)
                 assert found is not None
-                self.assertIs(found.tells, value is True)
+                self.assertIs(getattr(found, name), value is True)
 
     def test_form(self) -> None:
         self.assertEqual(

@@ -26,6 +26,7 @@ from typing import Any, Final, cast
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -36,6 +37,7 @@ from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
 from reverseproxy.logs import counted, said
+from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
@@ -430,6 +432,7 @@ class Http2Client(Http2Protocol):
         self._reserved: set[Http2Call] = set()  # not begun
         self._early_calls: list[Http2Call] = []  # that wait for the host's settings
         self._draining = False
+        self._uncarried = False  # nothing of what was sent has got anywhere
         self._begun = 0
         self._greeted_by = inf
         self._idle_since = 0.0
@@ -660,6 +663,11 @@ class Http2Client(Http2Protocol):
         self.transport = None
         return True
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost, and perhaps nothing of what was sent on it has got anywhere."""
+        self._uncarried = reason.check(StreamRefused) is not None
+        super().connectionLost(reason)
+
     def _ended(self, reason: str) -> None:
         pool = self._pool
         pool.remove(self)
@@ -674,7 +682,8 @@ class Http2Client(Http2Protocol):
             # What has not begun can't have been seen.
             begun = call.number > 0
             terminated = begun and self.http2.established
-            call.lost(reason, not begun, terminated=terminated, flags=self._end_flags)
+            unsent = not begun or self._uncarried
+            call.lost(reason, unsent, terminated=terminated, flags=self._end_flags)
 
     def _stream_drained(self, number: int) -> None:
         call = self._calls.get(number)

@@ -53,6 +53,7 @@ from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
 from reverseproxy.logs import counted, loss
+from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Farewell, Parting
 from reverseproxy.proxy.flags import NO_FLAGS, Flag
 from reverseproxy.proxy.relay import lose_connection
@@ -93,11 +94,12 @@ class IRpcExchange(Protocol):
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
         """The response has come; the exchange is not known any more."""
 
-    def upstream_lost(self, reason: str, flags: int) -> None:
+    def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """
         The connection is lost; there will be no response.
 
         @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
+        @param unsent: whether nothing of the request has got anywhere.
         """
 
 
@@ -135,7 +137,7 @@ class _Heartbeat:
         """The connection is alive."""
         self.upstream_lost("", NO_FLAGS)
 
-    def upstream_lost(self, reason: str, flags: int) -> None:
+    def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """There is nothing to wait for any more."""
         if self._timer.active():
             self._timer.cancel()
@@ -156,7 +158,7 @@ class _Question(_Heartbeat):
         """The connection is alive."""
         self._verdict.callback(None)
 
-    def upstream_lost(self, reason: str, flags: int) -> None:
+    def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """There will be no answer."""
         self._verdict.errback(HostGone(reason or "the connection is closed"))
 
@@ -517,8 +519,9 @@ class RpcClient(Rebindable, Counted):
                 requests=counted(len(waiting), "request"),
                 reason=why,
             )
+        unsent = reason.check(StreamRefused) is not None
         for exchange in waiting.values():
-            exchange.upstream_lost(why, self._end_flags)
+            exchange.upstream_lost(why, self._end_flags, unsent)
         self.active = 0
 
     # heartbeats

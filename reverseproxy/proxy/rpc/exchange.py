@@ -432,16 +432,21 @@ class RpcExchange(Attempts):
     def _was_not_sent(self, frame: Frame) -> bool:
         """See whether an agent says that it has not sent the request on; then go on from there."""
         why = self._downstream.protocol.unsent(frame)
-        host = self.host
-        if why is None or host is None:
+        if why is None:
             return False
+        self._go_on_unsent(why)
+        return True
+
+    def _go_on_unsent(self, why: Unsent) -> None:
+        """Go to another agent, as one has not sent the request on, or say so."""
+        host = self.host
+        assert host is not None
         if self._has_others(host, why) and self._may_try_again(Cause.UNREACHABLE, True, True):
             self._next_attempt(True)
-            return True
+            return
         if not self._doubtful:
             self._unsent = why  # for a server of ours before us
         self.fail(502, "the agent could not send the request on", Flag.UF)
-        return True
 
     @property
     def _max_response(self) -> int:
@@ -481,11 +486,14 @@ class RpcExchange(Attempts):
 
     # failures
 
-    def upstream_lost(self, reason: str, flags: int) -> None:
+    def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
         self._client = None
         if self.try_deadline:
             self._downstream.clear_try_deadline(self)
+        if unsent:
+            self._go_on_unsent(Unsent.REQUEST)
+            return
         self._report(Outcome.RESET)
         if not self._again(Cause.LOST):
             self.fail(TERMINATED, f"the host's connection was lost: {reason}", flags)
@@ -702,7 +710,7 @@ class RpcCopy(Attempts):
         self._client = None
         self._end()
 
-    def upstream_lost(self, reason: str, flags: int) -> None:
+    def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
         self._client = None
         self._end()

@@ -3,6 +3,10 @@ Sessions of C{tcp_proxy} that go to another host, as an agent has passed nothing
 
 What the client has sent so far is kept until the first byte of the host's has
 come, as long as it is little; it is all that another host needs.
+
+An agent says that it has passed nothing on by the way in which it resets a stream,
+and on a connection that is lent as a whole by a mark
+(L{reverseproxy.wire.mosn.marks}).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from zope.interface import implementer
 
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.relay import RelayEnd
+from reverseproxy.wire.mosn.marks import CARRIED, NOT_CARRIED
 
 REPLAY_LIMIT: Final = 65536
 """Bytes of a client that are kept for another host at the most."""
@@ -37,6 +42,15 @@ class IAgain(Protocol):
         The agent has passed nothing on.
 
         @return: whether the session goes on elsewhere.
+        """
+
+    def nothing_passed(self, sure: bool = False) -> bool:
+        """
+        The host is gone.
+
+        @param sure: whether its agent has passed nothing on, either.
+        @return: whether a server was told that nothing has been passed on, and the
+            session is over.
         """
 
 
@@ -60,39 +74,79 @@ class Valve:
 
 
 class SessionEnd(RelayEnd):
-    """The end of a session at a host whose agent says what it has not passed on."""
+    """
+    The end of a session at a host whose agent says what it has not passed on, or of one that we say so of.
+    """
 
-    def __init__(self, clock: IReactorTime, owner: IAgain) -> None:
+    _begun = False
+
+    def __init__(self, clock: IReactorTime, owner: IAgain, marked: bool = False) -> None:
+        """
+        @param marked: whether what the host sends goes out behind a mark.
+        """
         super().__init__(clock)
         self._owner = owner
+        self._marked = marked
+
+    def _begin(self) -> bytes:
+        """Get ready for the host's first bytes: what goes out before them."""
+        self._begun = True
+        self._owner.answered()
+        return CARRIED if self._marked else b""
+
+    def _join(self, peer: RelayEnd) -> None:
+        if self._early:
+            self._early.insert(0, self._begin())
+        super()._join(peer)
 
     def _forward(self, data: bytes) -> None:
-        self._owner.answered()
+        # The first bytes only, which have to be seen.
+        mark = b"" if self._begun else self._begin()
         self.rebind(super()._forward)
-        super()._forward(data)
+        self.received += len(data)
+        self._write(mark + data if mark else data)
+        self._pass_unseen()
+
+    def _pass_unseen(self) -> None:
+        if self._begun:
+            super()._pass_unseen()
 
     def readConnectionLost(self) -> None:
-        """The host sends no more."""
+        """
+        The host sends no more.
+
+        On a connection that has no other use, that is the end of a session in which
+        nothing has happened; elsewhere it may still receive.
+        """
+        if self._marked and self._owner.nothing_passed():
+            self.abort()
+            return
         self._owner.answered()
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The host's connection is lost, and the client's with it, unless the session goes on."""
-        if reason.check(StreamRefused) is not None and not self.closing and self._owner.given_back():
+        refused = reason.check(StreamRefused) is not None and not self._begun
+        if refused and not self.closing and self._owner.given_back():
             self._lost = True
             self._peer = self.on_close = None
-        else:
-            super().connectionLost(reason)
+            return
+        if self._peer is not None and not self.closing:
+            self._owner.nothing_passed(refused)
+        super().connectionLost(reason)
 
 
-def disown(transport: Any) -> bool:
+def disown(transport: Any, marked: bool = False) -> bool:
     """
-    End a stream of a tunnel, and say that nothing of it was passed on.
+    End a stream of a tunnel, or a connection with marks, and say that nothing of it was passed on.
 
-    @return: whether it is one; all other connections are left alone.
+    @param marked: whether what goes out on the connection begins with a mark, and nothing has gone out.
+    @return: whether that could be said; all other connections are left alone.
     """
     say = getattr(transport, "disown", None)
-    if say is None:
-        return False
-    say()
-    return True
+    if say is not None:
+        say()
+        return True
+    if marked:
+        transport.write(NOT_CARRIED)
+    return marked

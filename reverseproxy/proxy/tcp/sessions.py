@@ -50,7 +50,7 @@ from reverseproxy.proxy.flags import (
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
-from reverseproxy.sockets import tune
+from reverseproxy.sockets import has_ended, tune
 from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
 
 log = Logger()
@@ -142,6 +142,8 @@ class TcpProxy(RelayEnd, Counted):
         self._max_attempts = 0
         self._again = 0
         self._kept: list[bytes] | None = None  # for another host
+        # Whether a server is to be told if nothing is passed on, and nothing has been.
+        self._untouched = info.service is not None
         self._watch: SessionWatch | None = None
         self.parting = Parting(
             stall=settings.stall, excused=info.reverse, told=partial(self._cut, info.remote)
@@ -275,24 +277,57 @@ class TcpProxy(RelayEnd, Counted):
 
     def _make_end(self) -> RelayEnd:
         host = self._host
-        if host is not None and host.tells:
-            return SessionEnd(self._clock, self)
+        if self._info.service is not None or (host is not None and host.tells):
+            return SessionEnd(self._clock, self, self._info.marked)
         return RelayEnd(self._clock)
 
     def _producer(self) -> Any:
         return self.transport if self._kept is None else Valve(self.transport)
 
+    def _join(self, peer: RelayEnd) -> None:
+        if self._early:
+            self._untouched = False
+        super()._join(peer)
+
     def _forward(self, data: bytes) -> None:
+        if self._untouched:
+            upstream = self._upstream
+            # Its end may be there, and not read yet.
+            ended = self._info.marked and upstream is not None and has_ended(upstream.transport)
+            if ended and self.nothing_passed():
+                assert upstream is not None
+                upstream.abort()
+                return
+            self._untouched = False
         if self._kept is not None and self.received + len(data) <= REPLAY_LIMIT:
             self._kept.append(data)
-        else:
-            self._kept = None
-            self.rebind(super()._forward)
+            super()._forward(data)
+            return
+        self._kept = None
+        self.rebind(super()._forward)
         super()._forward(data)
+        self._pass_unseen()
+
+    def _pass_unseen(self) -> None:
+        if self._kept is None and not self._untouched:
+            super()._pass_unseen()
 
     def answered(self) -> None:
         """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
         self._kept = None
+        self._untouched = False
+
+    def nothing_passed(self, sure: bool = False) -> bool:
+        """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
+        info = self._info
+        if info.service is None or self.lost or self.closing or not (sure or self._untouched):
+            return False
+        self._untouched = False
+        self._failure = self._failure or "the service has closed a session in which nothing had happened"
+        if not disown(self.transport, info.marked):
+            return False
+        self.close()
+        return True
 
     def given_back(self) -> bool:
         """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
@@ -342,8 +377,10 @@ class TcpProxy(RelayEnd, Counted):
         end.parting = self.parting._replace(excused=returns, told=partial(self._cut, self._host_address))
         end.on_close = self._upstream_closed
         self.count_no_more()
-        if isinstance(end, SessionEnd) and not end.received:
+        if self._host is not None and self._host.tells and not end.received:
             self._kept = list(self._early)
+        if end.lost:
+            self.nothing_passed()
         couple(self, end)
         if end.lost:
             self._release()  # nothing more will be heard of it
@@ -427,8 +464,9 @@ class TcpProxy(RelayEnd, Counted):
                 remedy=f"; {remedy}" if (remedy := what_to_do(flags)) else "",
                 suppressed=complaints.suppressed,
             )
-        if self._info.service is None or self._upstream is not None or not disown(self.transport):
-            self.close()
+        if self._info.service is not None and self._upstream is None:
+            disown(self.transport, self._info.marked)
+        self.close()
 
     def _release(self) -> None:
         host, self._host = self._host, None

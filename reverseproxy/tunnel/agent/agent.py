@@ -104,6 +104,11 @@ class AgentPlan:
     service: HostedService | None = None
     raw: bool = False
 
+    @property
+    def marks(self) -> bool:
+        """Whether what is sent on a connection without streams can begin with a mark."""
+        return self.raw and self.service is not None
+
     def fetch_credential(self) -> Deferred[str]:
         """Ask for the credential of one dial."""
         if self.credentials is None:
@@ -245,6 +250,7 @@ class Peer:
                         mux=() if streams is None else streams.offer,
                         window=0 if streams is None else streams.window,
                         tells=plan.service is not None,
+                        marks=plan.marks,
                         routes=route_request(config),
                         moves=streams is not None,
                     ).to_extra()
@@ -267,6 +273,7 @@ class Peer:
                     config.dead_peer_timeout,
                     streams,
                     plan.service,
+                    plan.marks,
                 )
                 link.hosted = self._hosted
                 link.greeted = turn.end

@@ -125,6 +125,7 @@ class AgentLink(Handover):
         dead_peer_timeout: float = DEAD_PEER_TIMEOUT,
         streams: StreamSettings | None = None,
         service: HostedService | None = None,
+        marks: bool = False,
     ) -> None:
         """
         @param make_init: makes the init frame, given our own address on this
@@ -136,6 +137,8 @@ class AgentLink(Handover):
             frame.
         @param service: what the server is told of, if that was offered in the init
             frame.
+        @param marks: whether the hosting listener can mark what it sends, as offered
+            in the init frame.
         """
         super().__init__()
         self.lost: Callable[[Failure], None] = _ignore
@@ -145,6 +148,7 @@ class AgentLink(Handover):
         self.hosted: Callable[[AgentLink], object] = _stay
         self.greeted: Callable[[], object] = _nothing
         self._service = service
+        self._marks = marks
         self._streams = streams
         self._quiet_since: dict[MuxStream, float] = {}
         self._make_init = make_init
@@ -245,6 +249,7 @@ class AgentLink(Handover):
             reverse=True,
             announced=self.server_announced,
             service=self._service if announcement is not None and announcement.tells else None,
+            marked=announcement is not None and announcement.marks and self._marks and not mux,
         )
         # Concluded first: the hosted protocol may close the connection at once,
         # and a slot must hear of the success before it hears of the loss.

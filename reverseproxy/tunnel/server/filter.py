@@ -660,6 +660,8 @@ class TunnelConnection(Handover, Counted):
         )
         host.identity = accepted.identify(self._info)
         host.tells = tells
+        if isinstance(host, ReverseHost) and announcement is not None and announcement.marks:
+            host.expect_mark()
         if tells and isinstance(host, MuxHost):
             host.listen(partial(self._told, accepted.cluster), server.clock)
         server.registry.add(held)

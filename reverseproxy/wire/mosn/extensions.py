@@ -126,6 +126,8 @@ class Announcement:
         whether its service can be reached; see L{reverseproxy.wire.http.unsent}.
     @ivar moves: whether the agent dials another connection when the server says that
         it is about to leave, and serves on this one until then.
+    @ivar marks: whether the agent can begin what it sends, if the connection is
+        lent as a whole, with a mark; see L{reverseproxy.wire.mosn.marks}.
     @ivar routes: what it asks for besides: domains, and a port.
     """
 
@@ -138,6 +140,7 @@ class Announcement:
     tells: bool = False
     moves: bool = False
     routes: RouteRequest = field(default_factory=RouteRequest)
+    marks: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -175,6 +178,8 @@ class Announcement:
             part["tells"] = True
         if self.moves:
             part["moves"] = True
+        if self.marks:
+            part["marks"] = True
         return {EXTRA_KEY: part | self.routes.to_part()}
 
     @classmethod
@@ -197,6 +202,7 @@ class Announcement:
                 window=_window(part.get("window")),
                 tells=part.get("tells") is True,
                 moves=part.get("moves") is True,
+                marks=part.get("marks") is True,
                 routes=RouteRequest.from_part(part),
             )
         except ValueError:
@@ -260,6 +266,8 @@ class ServerAnnouncement:
         tell.
     @ivar moves: whether the server says when it is about to leave, as the agent has
         offered to dial another connection then.
+    @ivar marks: whether the agent is to begin what it sends with a mark, as it has
+        offered.
     @ivar reason: why the server does not accept the connection, for people; no more
         than L{MAX_REASON} characters of it go out and are taken.
     @ivar routes: what of what the agent has asked for it was given: all of it, or
@@ -274,6 +282,7 @@ class ServerAnnouncement:
     reason: str = ""
     moves: bool = False
     routes: BroughtRoutes = field(default_factory=BroughtRoutes)
+    marks: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -302,6 +311,8 @@ class ServerAnnouncement:
             part["tells"] = True
         if self.moves:
             part["moves"] = True
+        if self.marks:
+            part["marks"] = True
         if self.reason:
             part["reason"] = self.reason[:MAX_REASON]
         return {EXTRA_KEY: part | self.routes.to_part()}
@@ -324,6 +335,7 @@ class ServerAnnouncement:
                 "".join(each if each.isprintable() else "?" for each in _text(part, "reason")[:MAX_REASON]),
                 part.get("moves") is True,
                 BroughtRoutes.from_part(part),
+                part.get("marks") is True,
             )
         except ValueError:
             return None
