@@ -147,6 +147,7 @@ class PickContext:
     @ivar only: the one host that will do; L{None} if others will, too.
     @ivar own: whether only a host will do whose connection this process has,
         rather than another worker.
+    @ivar hurried: whether it should not be kept waiting for long.
     """
 
     tried: set[IHost] = field(default_factory=set)
@@ -157,6 +158,7 @@ class PickContext:
     position: int = -1
     only: IHost | None = None
     own: bool = False
+    hurried: bool = False
 
     def spare(self, hosts: Iterable[IHost]) -> None:
         """Pick these hosts only if there are no others; they have not failed this request."""

@@ -354,9 +354,19 @@ class Cluster:
         return healthy
 
     def has_others(self, context: PickContext) -> bool:
-        """Whether there are healthy hosts for a request that have not failed it, busy or not."""
+        """
+        Whether there are hosts for a request that have not failed it.
+
+        Busy ones count, and one that is expected: connections that a session uses up
+        leave, and agents dial others.  That one is waited for for a moment only.
+        """
         population = self._everyone if self._subsets is None else self._subsets.select(context)
-        return population is not None and self._untried(population, context) > 0
+        if population is None:
+            return False
+        if self._untried(population, context) > 0:
+            return True
+        context.hurried = self._clock.seconds() < population.returns_until
+        return context.hurried
 
     def disown(self, host: Host, context: PickContext) -> None:
         """

@@ -220,6 +220,27 @@ class ServerTests(Http1TestCase):
         self.assertFalse(first.aborted or second.aborted)
         world.check_idle(self.fail)
 
+    def test_others_are_about_to_come_back(self) -> None:
+        """Such as those that were used up by an upgrade; but not for long."""
+        for comes in (True, False):
+            world = World(hosts=0)
+            first, second = world.agent("agent:1"), world.agent("agent:2")
+            agents(world)
+            second.reset()
+            client = self.ask(world, POST)
+            first.send(unsent())
+            world.turn(0.5)
+            self.assertEqual((world.cluster.waiting, client.take()), (1, b""))
+            if comes:
+                third = world.agent("agent:3")
+                self.assertIn(BODY, third.take())
+                third.send(OK)
+                self.assertEqual(client.take(), OK)
+            else:
+                world.turn(0.6)
+                self.assertEqual(status_of(client.take()), 503)
+            world.check_idle(self.fail)
+
 
 class RedialTests(Http1TestCase):
     """Agents whose connections are gone, all at once."""
@@ -675,13 +696,31 @@ class PlainSessionTests(SynchronousTestCase):
             self.assertEqual(len(self.cluster.hosts), 0)
 
     def test_nobody_else(self) -> None:
-        """The last one says so, too, and the client is told at last."""
+        """The last one says so, too: it is waited for as one that was lost, and then the client is told."""
         service = self.agent()
         client = self.client(b"")
         service.wires[0].reset()
         self.turn()
+        self.assertEqual((self.cluster.waiting, client.reason), (1, None))
+        self.clock.advance(self.cluster.config.connect_timeout + 1)
+        self.turn()
         self.assertIsNotNone(client.reason)
         self.check()
+
+    def test_others_are_used_up(self) -> None:
+        """Agents that have lent all their connections dial others: there is something to wait for."""
+        used = self.agent()
+        first = self.client(b"one")
+        self.assertEqual(self.received(used), b"one")
+        used.wires[0].reset()  # the session is over, and the connection with it
+        bad = self.agent()
+        client = self.client()
+        bad.wires[0].reset()
+        client.transport.write(b"hello")
+        self.turn()
+        self.assertEqual((self.cluster.waiting, client.reason), (1, None))
+        self.goes_on(client, self.agent(), b"hello")
+        self.assertIsNotNone(first.reason)
 
     def test_too_much(self) -> None:
         slow = self.agent("wait")
@@ -795,6 +834,7 @@ class RelayingAgentTests(SynchronousTestCase):
             client.send(request)
             wire.send(b"\x01")
             world.turn()
+            world.turn(1.1)  # for one that may come back
             answer = client.one()
             self.assertNotEqual(protocol.http_status(answer), 200)
             self.assertIsNone(protocol.unsent(answer))

@@ -189,7 +189,8 @@ class Attempts:
             return
         self._since = self._clock.seconds()
         timeout = cluster.config.connect_timeout
-        if self._context is not None and self._context.spared:
+        context = self._context
+        if context is not None and (context.spared or context.hurried):
             timeout = min(timeout, SPARED_WAIT)
         pending = self._pending = cluster.wait(self._context, timeout)
         pending.addCallbacks(self._acquired, self._not_acquired)

@@ -239,7 +239,7 @@ class TcpProxy(RelayEnd, Counted):
             self._dial(cluster, host)
             return
         timeout = cluster.config.connect_timeout
-        if self._context.spared:
+        if self._context.spared or self._context.hurried:
             timeout = min(timeout, SPARED_WAIT)
         since = self._clock.seconds()
         waiting = self._pending = cluster.wait(self._context, timeout)
@@ -324,6 +324,7 @@ class TcpProxy(RelayEnd, Counted):
             return False
         self._untouched = False
         self._failure = self._failure or "the service has closed a session in which nothing had happened"
+        self._flags |= Flag.UF
         if not disown(self.transport, info.marked):
             return False
         self.close()
