@@ -100,7 +100,7 @@ class GoldenTests(SynchronousTestCase):
 class StatusTests(SynchronousTestCase):
     def test_values_are_mosns(self) -> None:
         self.assertEqual(
-            [(status.name, int(status)) for status in Status],
+            [(status.name, int(status)) for status in Status if status < 100],
             [
                 ("UNKNOWN", 0),
                 ("SUCCESS", 1),
@@ -110,8 +110,14 @@ class StatusTests(SynchronousTestCase):
             ],
         )
 
+    def test_ours_are_beside_them(self) -> None:
+        self.assertEqual(
+            [(status.name, int(status)) for status in Status if status >= 100],
+            [("ROUTE_FORBIDDEN", 101), ("ROUTE_TAKEN", 102)],
+        )
+
     def test_each_has_a_meaning(self) -> None:
-        self.assertEqual(len({status.meaning for status in Status}), 5)
+        self.assertEqual(len({status.meaning for status in Status}), 7)
         self.assertEqual(len({flag.meaning for flag in Flag}), 3)
 
     def test_undefined_ones_are_carried(self) -> None:
