@@ -2,7 +2,7 @@
 
 import { Refused, get, listen } from "./api.js";
 import * as actions from "./actions.js";
-import { $, age, count, el, fill, plural, rate, seconds, spark } from "./dom.js";
+import { $, age, count, el, fill, plural, rate, seconds, share, spark } from "./dom.js";
 import * as fleet from "./fleet.js";
 import * as panels from "./panels.js";
 
@@ -127,19 +127,19 @@ async function drawSummary() {
   const past = found.history;
   const requests = past.requests.map((each) => each / past.period);
   let perSecond = requests.at(-1) ?? NaN;
-  let share = NaN;
+  let recent = null;
   if (last && passed > 0 && found.requests >= last.found.requests) {
     const more = found.requests - last.found.requests;
     perSecond = more / passed;
-    share = more ? (found.errors - last.found.errors) / more : 0;
+    recent = [Math.max(0, found.errors - last.found.errors), more];
   }
   last = { now, found };
   const lacks = [...fleet.agents.values()].reduce((sum, agent) => sum + fleet.missing(agent), 0);
   fill($("tiles"),
     tile("Agents", count(found.agents), plural(found.connections, "connection"), past.agents),
-    tile("Connections missing", count(lacks), lacks ? "of those that agents have had" : "all are there", null, lacks ? "bad" : ""),
+    tile("Connections missing", count(lacks), lacks ? "agents have had more" : "all are there", null, lacks ? "bad" : ""),
     tile("Requests/s", rate(perSecond), `${count(found.in_flight)} under way`, requests),
-    tile("Errors", Number.isFinite(share) ? `${(share * 100).toFixed(share && share < 0.1 ? 1 : 0)} %` : "–", `${count(found.errors)} in all`, past.errors, share > 0.01 ? "bad" : ""),
+    tile("Errors", recent ? share(...recent) : "–", `${count(found.errors)} in all`, past.errors, recent && recent[0] > 0.01 * recent[1] ? "bad" : ""),
     tile("p99", seconds(found.p99_seconds), `p50 ${seconds(found.p50_seconds)}`),
     tile("Waiting", count(found.waiting), found.waiting ? "requests wait for a host" : "nobody waits", null, found.waiting ? "bad" : ""));
   const who = found.caller.role === "operate" ? "" : " · read only";
@@ -165,14 +165,14 @@ async function drawClusters() {
   const button = (name, label, facts, bad, values) => el("button", {
     type: "button", class: "cluster", "aria-pressed": String(name === chosen), "data-cluster": name,
     onclick: () => { fleet.choose({ cluster: name }); run(drawClusters); },
-  }, el("span", { class: "name" }, label), el("span", { class: `facts ${bad ? "bad" : ""}` }, facts), values ? spark(values) : null);
+  }, el("span", { class: "name" }, label), el("span", { class: "facts" }, facts, bad ? el("span", { class: "bad" }, ` · ${bad}`) : null),
+    values ? spark(values) : null);
   fill($("clusters"),
-    clusters.length > 1 ? button("", "All clusters", plural(clusters.length, "cluster"), false, null) : null,
+    clusters.length > 1 ? button("", "All clusters", plural(clusters.length, "cluster"), "", null) : null,
     clusters.map((each) => button(each.name, each.name,
-      [by.has(each.name) ? plural(by.get(each.name), "agent") : plural(each.hosts, "host"),
-        each.healthy < each.hosts ? `${count(each.hosts - each.healthy)} not healthy` : "",
-        each.waiting ? `${count(each.waiting)} waiting` : `${count(each.in_flight)} under way`].filter(Boolean).join(" · "),
-      each.healthy < each.hosts || each.waiting > 0 || !each.hosts, histories.get(each.name) ?? [])));
+      `${by.has(each.name) ? plural(by.get(each.name), "agent") : plural(each.hosts, "host")} · ${rate((histories.get(each.name) ?? []).at(-1))}/s`,
+      each.waiting ? `${count(each.waiting)} waiting` : each.healthy < each.hosts ? `${count(each.hosts - each.healthy)} down` : each.hosts ? "" : "nobody serves",
+      histories.get(each.name) ?? [])));
   if (focused !== undefined) [...$("clusters").children].find((each) => each.dataset.cluster === focused)?.focus();
 }
 

@@ -11,12 +11,12 @@ export function el(name, attributes = {}, ...children) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else made.setAttribute(key, value === true ? "" : String(value));
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return made;
 }
 
 export function fill(parent, ...children) {
-  parent.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
 }
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -85,6 +85,14 @@ export function bytes(value) {
     value /= 1000;
   }
   return `${value.toFixed(1)} TB`;
+}
+
+// A part of a whole; what is more than nothing is never shown as nothing.
+export function share(part, whole) {
+  if (!whole || !part) return "0 %";
+  const percent = (part / whole) * 100;
+  if (percent < 0.1) return "< 0.1 %";
+  return `${percent.toFixed(percent < 10 ? 1 : 0)} %`;
 }
 
 export const clock = (stamp) => new Date(stamp * 1000).toLocaleTimeString("en-GB");

@@ -107,7 +107,7 @@ export async function refresh() {
 
 const KEYS = {
   name: (agent) => nameOf(agent).toLowerCase(),
-  rate: (agent) => -(Number.isFinite(rateOf(agent.id)) ? rateOf(agent.id) : agent.requests / 1e9),
+  requests: (agent) => -agent.requests,
   p99: (agent) => -(agent.p99_seconds ?? -1),
   rtt: (agent) => -(agent.rtt_seconds ?? -1),
   since: (agent) => -agent.since,
@@ -163,7 +163,7 @@ function drawRow({ row, cells }, agent, index) {
     el("i", {}, `${more}${agent.addresses[0] ?? ""}`));
   fill(cells[1], agent.clusters.join(", "));
   fill(cells[2], el("span", { class: lacks ? "bad" : "" }, lacks ? `${agent.healthy} of ${agent.most_connections}` : count(agent.connections)));
-  fill(cells[3], spark(historyOf(agent.id), PLACES), rate(rateOf(agent.id)));
+  fill(cells[3], spark(historyOf(agent.id), PLACES), el("span", { class: "number" }, rate(rateOf(agent.id))));
   fill(cells[4], seconds(agent.p99_seconds));
   fill(cells[5], seconds(agent.rtt_seconds));
   fill(cells[6], age(Date.now() / 1000 - agent.since));

@@ -1,7 +1,7 @@
 // All views but the agents.
 
 import { Refused, all, change, get } from "./api.js";
-import { $, age, ask, clock, count, date, el, fill, rate, seconds, table, toast } from "./dom.js";
+import { $, age, ask, clock, count, date, el, fill, rate, seconds, share, table, toast } from "./dom.js";
 
 const DAY = 86400;
 
@@ -42,7 +42,6 @@ export async function drawRoutes() {
     ["Router, virtual host", "Takes", "Goes to", ["Requests/s", "number"], ["Requests", "number"], ["Errors", "number"], ["p50", "number"], ["p99", "number"]],
     rules.map((item) => {
       const figures = item.figures ?? {};
-      const share = figures.requests ? figures.errors / figures.requests : 0;
       return {
         kind: hits.has(item.place) ? "hit" : undefined,
         cells: [
@@ -51,7 +50,7 @@ export async function drawRoutes() {
           actionOf(item.rule),
           [rate(rates(item.place, now, figures.requests ?? 0)), "number"],
           [count(figures.requests ?? 0), "number"],
-          [figures.errors ? `${count(figures.errors)} (${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %)` : "0", figures.errors ? "number bad" : "number"],
+          [figures.errors ? `${count(figures.errors)} (${share(figures.errors, figures.requests)})` : "0", figures.errors ? "number bad" : "number"],
           [seconds(figures.p50_seconds), "number"],
           [seconds(figures.p99_seconds), "number"],
         ],

@@ -1,0 +1,212 @@
+"""
+The dashboard in Chromium, of a server with real sockets.
+
+Chromium is no package of Python's: a machine without it has fewer tests, and
+C{.ci/run} says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from tests.admin.world import STATIC
+from tests.dashboard.browser import BROWSER, shared_browser
+from tests.dashboard.world import HOSTILE, READ, TOKEN, Crowd, World, agent_facts
+from tests.integration.clients import fetch
+from tests.tunnel.logged import capture
+
+ROWS = "#rows .row"
+
+
+def from_thread(function: Any, *args: Any) -> None:
+    """Call something in the reactor's thread."""
+    reactor.callFromThread(function, *args)  # type: ignore[attr-defined]
+
+
+class Seen(TestCase):
+    """Base of tests in a browser."""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        self.browser = shared_browser()
+        self.browser.complaints.clear()
+        logged = capture()
+        logged.__enter__()
+        self.addCleanup(logged.__exit__, None, None, None)
+
+    def world(self, **more: Any) -> World:
+        world = World(self.mktemp(), **more)
+        self.addCleanup(lambda: Deferred.fromCoroutine(world.stop()))
+        return world
+
+    async def see(self, world: World | Crowd, look: Any, path: str = "", **options: Any) -> Any:
+        """Look at a page, which must not complain."""
+        result = await self.browser.see(world.url + path, look, **options)
+        self.assertEqual(self.browser.complaints, [])
+        return result
+
+
+if BROWSER is not None:
+
+    class DashboardTests(Seen):
+        async def test_an_agent_joins_and_leaves(self) -> None:
+            """Also one that calls itself something that would be markup: it is nothing but text."""
+            world = self.world()
+
+            def look(page: Any) -> None:
+                page.wait_for_selector("#live[data-state=live]")
+                page.wait_for_selector("#empty:has-text('No agent has joined yet')")
+                from_thread(lambda: world.agent(host_name=HOSTILE, connections=3))
+                row = page.wait_for_selector(f"{ROWS}:has-text('3')")
+                self.assertIn(HOSTILE, row.inner_text())
+                self.assertIn("unproved", row.inner_text())
+                page.wait_for_selector("#tiles .tile:has-text('3 connections')")
+                page.click(ROWS)
+                page.wait_for_selector("#drawer h2")
+                self.assertIn(HOSTILE, page.inner_text("#drawer"))
+                self.assertEqual(page.evaluate("document.querySelectorAll('main img, aside img').length"), 0)
+                page.keyboard.press("Escape")
+                page.click("#tab-events")
+                page.wait_for_selector("#view-events .pill:has-text('join')")
+                self.assertIn(HOSTILE, page.inner_text("#view-events"))
+                page.click("#tab-fleet")
+                from_thread(world.agents[0].agents[0].drain)
+                page.wait_for_selector("#empty:has-text('No agent has joined yet')")
+
+            await self.see(world, look)
+
+        async def test_draining_with_a_token(self) -> None:
+            world = self.world(tokens=True, tunnel_config=STATIC)
+            world.agent(connections=2, credential_policy="static", credential_config={"token": "very secret"})
+
+            def enter(page: Any, token: str) -> None:
+                page.wait_for_selector("#ask[open] input[name=token]")
+                page.fill("#ask input[name=token]", token)
+                with page.expect_navigation():
+                    page.click("#ask button[type=submit]")
+
+            def drain(page: Any) -> None:
+                page.click(f"{ROWS}:has-text('edge-7')")
+                page.wait_for_selector("#drawer-drain")
+                page.keyboard.press("d")
+                page.fill("#ask input[name=seconds]", "120")
+                page.click("#ask button[type=submit]")
+
+            def look(page: Any) -> None:
+                enter(page, "nobody's token")
+                enter(page, READ)
+                page.wait_for_selector("#about:has-text('read only')")
+                drain(page)
+                page.wait_for_selector("#toast:has-text('Not allowed')")
+                page.keyboard.press("Escape")
+                page.click("#token-button")
+                enter(page, TOKEN)
+                page.wait_for_selector("#about:not(:has-text('read only'))")
+                drain(page)
+                page.wait_for_selector("#toast:has-text('edge-7 is drained')")
+                page.wait_for_selector("#empty:not([hidden])")
+                page.keyboard.press("Escape")
+                page.click("#tab-events")
+                page.wait_for_selector("#view-events td:has-text('kept out for 120 s')")
+                page.click("#tab-refused")
+                page.wait_for_selector("#view-refused td:has-text('agents/{id}/resume')")
+
+            await self.see(world, look)
+            self.assertEqual(len(world.proxy.inspector.parts.agent_index), 0)
+
+        async def test_explaining_a_request(self) -> None:
+            world = self.world()
+            world.agent()
+            for _ in range(3):
+                self.assertEqual((await fetch(world.port("clientListener"))).status, 200)
+
+            def look(page: Any) -> None:
+                page.keyboard.press("2")
+                page.wait_for_selector("#routes td:has-text('prefix /')")
+                self.assertIn("clientCluster", page.inner_text("#routes"))
+                self.assertEqual(page.inner_text("#routes td:nth-child(5)"), "3")
+                page.fill("#explain-host", "shop.example")
+                page.fill("#explain-path", "/cart?x=<b>")
+                page.fill("#explain-header", "no header")
+                page.keyboard.press("Enter")
+                page.wait_for_selector("#explained .bad:has-text('a header is written')")
+                page.fill("#explain-header", "X-A: 1")
+                page.click("#explain button")
+                page.wait_for_selector("#explained .answer:has-text('cluster clientCluster')")
+                page.wait_for_selector("#routes tr.hit")
+
+            await self.see(world, look)
+
+        async def test_ten_thousand_agents(self) -> None:
+            """They come in pages, and only those that can be seen are in the page, and asked for again."""
+            crowd = Crowd(map(agent_facts, range(10000)))
+            self.addCleanup(lambda: Deferred.fromCoroutine(crowd.stop()))
+
+            def look(page: Any) -> None:
+                page.wait_for_selector("#count:has-text('10\u202f000 agents')")
+                page.wait_for_selector(f"{ROWS}:has-text('edge-00000')")
+                self.assertLess(page.locator(ROWS).count(), 60)
+                self.assertEqual(page.get_attribute("#grid", "aria-rowcount"), "10001")
+                page.wait_for_selector("#tiles .bad:has-text('104')")
+                page.evaluate("document.getElementById('grid').scrollTop = 1e9")
+                page.wait_for_selector(f"{ROWS}:has-text('edge-09999')")
+                self.assertLess(page.locator(ROWS).count(), 60)
+                page.focus("#grid")
+                for key in ("Home", "PageDown", "j", "k", "ArrowDown"):
+                    page.keyboard.press(key)
+                page.wait_for_selector(f"{ROWS}[aria-selected=true]:has-text('edge-00011')")
+                self.assertEqual(page.get_attribute("#grid", "aria-activedescendant"), f"agent-{11:016x}")
+                page.keyboard.press("/")
+                page.keyboard.type("edge-0777")
+                page.wait_for_selector("#count:has-text('10 of 10\u202f000 agents')")
+                page.fill("#search", "")
+                page.select_option("#state", "missing")
+                page.wait_for_selector("#count:has-text('104 of')")
+                self.assertIn("3 of 4", page.inner_text(f"{ROWS} .bad"))
+                page.select_option("#state", "")
+                page.select_option("#sort", "rtt")
+                page.wait_for_selector(f"{ROWS}:has-text('50.0 ms')")
+
+            await self.see(crowd, look)
+            self.assertGreater(sum(crowd.asked), 10000)
+            self.assertLessEqual(max(crowd.asked), 100)
+
+        async def test_keys_and_themes(self) -> None:
+            world = self.world()
+
+            def look(page: Any) -> None:
+                def theme() -> Any:
+                    return page.get_attribute("html", "data-theme")
+
+                page.wait_for_selector("#live[data-state=live]")
+                self.assertEqual(theme(), "dark")
+                page.keyboard.press("t")
+                self.assertEqual(theme(), "light")
+                background = "getComputedStyle(document.body).backgroundColor"
+                light = page.evaluate(background)
+                page.keyboard.press("t")
+                self.assertEqual(theme(), "dark")
+                self.assertNotEqual(page.evaluate(background), light)
+                page.keyboard.press("?")
+                page.wait_for_selector("#ask[open]:has-text('search agents')")
+                page.keyboard.press("Escape")
+                page.wait_for_selector("#ask:not([open])", state="attached")
+                page.keyboard.press("3")
+                page.wait_for_selector("#view-refused:has-text('Nobody has been refused')")
+                self.assertEqual(page.evaluate("document.activeElement.id"), "tab-refused")
+                page.keyboard.press("ArrowRight")
+                page.wait_for_selector("#view-certificates:has-text('No certificate is in use')")
+                self.assertTrue(page.url.endswith("#certificates"))
+                # Everything that can be pressed can be reached, and has a name.
+                names = page.evaluate(
+                    "[...document.querySelectorAll('button, input, select')].map((each) =>"
+                    " each.ariaLabel || each.textContent.trim() || each.labels?.[0]?.textContent || '')"
+                )
+                self.assertNotIn("", names)
+
+            await self.see(world, look, "dashboard", color_scheme="dark")
