@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from reverseproxy.listener import END_TIME, Listener
+from reverseproxy.listener import END_TIME, PARTING, Listener
 from reverseproxy.logs import counted
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.departure import AWAY, Departure
@@ -49,6 +49,10 @@ TELL: Final = 5.0
 
 class IWorkerStop(Protocol):
     """What the worker of several has to do with its stop."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it stops, and the others do not."""
 
     def stopping(self) -> None:
         """This worker stops, for whatever reason."""
@@ -98,13 +102,16 @@ class Stopping:
             worker.stopping()
         for listener in self._tunnels:
             listener.stop_accepting()
-        after = 0.0 if self._succeeded else AWAY
+        succeeded = self._succeeded or (worker is not None and worker.alone)
+        after = 0.0 if succeeded else AWAY
         self._departures = [server.leave(after) for server in self._servers]
-        drains = [each.drain(self._seconds) for each in self._clients]
         watch = LoopingCall(self._look)
         watch.clock = self._reactor
         watch.start(LOOK)
         try:
+            if succeeded:
+                await self._part()
+            drains = [each.drain(self._seconds) for each in self._clients]
             if self._tunnels:
                 await DeferredList(drains, consumeErrors=True)
                 drains = []
@@ -118,6 +125,24 @@ class Stopping:
         for agent in self._agents:
             agent.stopService()
         await DeferredList([each.drain(END_TIME) for each in self._tunnels], consumeErrors=True)
+
+    async def _part(self) -> None:
+        """
+        Let clients that keep their connections have one more answer, which says that it is the last.
+
+        One that is closed while it is idle may be about to send a request, which
+        would fail for no reason: somebody else is there already who would answer it.
+        """
+        for listener in self._clients:
+            listener.stop_accepting()
+            listener.part()
+        until = self._reactor.seconds() + min(PARTING, self._seconds)
+        while (
+            self._reactor.seconds() < until
+            and not self._cut_short
+            and any(listener.connections for listener in self._clients)
+        ):
+            await deferLater(self._reactor, LOOK)
 
     def cut_short(self) -> None:
         """Wait no longer for what is under way."""

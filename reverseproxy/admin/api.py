@@ -59,6 +59,7 @@ PATHS: Final = (
     "joins/refused",
     "servers",
     "workers",
+    "workers/replace",
     "summary",
     "events",
     "audit",
@@ -122,7 +123,21 @@ class TunnelApi:
             case ("agents", key, "resume"):
                 only(call, "POST")
                 return await self._resume(caller, key)
+            case ("workers", "replace"):
+                only(call, "POST")
+                return self._replace(call, caller)
         raise Problem(404, "no such path")
+
+    def _replace(self, call: Call, caller: Caller) -> Reply:
+        workers = self._source.facts()["workers"]
+        asked = call.query.get("worker", "")
+        if asked and not any(asked == str(each["worker"]) for each in workers):
+            raise Problem(404, "there is no such worker" if workers else "there are no workers")
+        numbers = self._source.replace(int(asked or 0))
+        if not numbers:
+            raise Problem(409, "nothing is replaced: there are no workers, or it is under way")
+        self._write_down(caller, "replace workers", ", ".join(map(str, numbers)))
+        return Reply.of({"workers": numbers}, 202)
 
     def _features(self) -> list[str]:
         """What there is that a page may want to show."""

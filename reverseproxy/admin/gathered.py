@@ -56,3 +56,9 @@ class GatheredSource:
             telling.addErrback(lambda reason: log.failure("a new worker could not be told", reason))
 
         self._supervisor.on_ready = ready
+
+    def replace(self, worker: int) -> list[int]:
+        """See L{reverseproxy.admin.sources.ISource}."""
+        return self._supervisor.replace(
+            [worker] if worker else [slot.name for slot in self._supervisor.slots]
+        )

@@ -108,6 +108,15 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LIMIT)},
     "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},
     "workers": {"get": _Operation("The worker processes")},
+    "workers/replace": {
+        "post": _Operation(
+            "Let workers finish what they do, one after the other, and start others in their places",
+            {"worker": {"type": "integer", "minimum": 1}},
+            "object",
+            202,
+            True,
+        )
+    },
     "summary": {"get": _Operation("The whole in a few numbers, and what the caller may do", answer="object")},
     "events": {
         "get": _Operation(

@@ -54,6 +54,14 @@ class ISource(Protocol):
     def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something each time that a process has been started anew."""
 
+    def replace(self, worker: int) -> list[int]:
+        """
+        Let a worker finish, and start another one in its place.
+
+        @param worker: its number; 0 for all of them, one after the other.
+        @return: those that will be replaced.
+        """
+
 
 class LocalSource:
     """The only process that there is."""
@@ -76,3 +84,7 @@ class LocalSource:
 
     def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """See L{ISource}: it never is."""
+
+    def replace(self, worker: int) -> list[int]:
+        """See L{ISource}: there is none."""
+        return []

@@ -10,12 +10,15 @@ processes nor on a disk.  Then there are messages, both ways:
     {"do": "drain"}                     finish what is under way, and end
     {"do": "cut"}                       wait for it no longer
     {"do": "finish"}                    all others have finished theirs, too
+    {"do": "ping"}                      whether it is there
+    {"do": "replace"}                   drain, alone: another one will take its place
     {"do": "reload"}                    look for new certificates
     {"do": "reopen"}                    open log files anew
     {"do": "answer", "number": 7,       a question, for whoever asks the supervisor
      "question": "metrics",
      "arguments": {}}
                                         {"is": "answer", "number": 7, "value": ...}, or with a "problem"
+                                        {"is": "there"}
                                         {"is": "ready"}
                                         {"is": "draining"}   of itself, as somebody has told it
                                         {"is": "drained"}    waits for "finish"

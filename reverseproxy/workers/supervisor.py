@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -40,6 +40,8 @@ from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
 from reverseproxy.workers.links import socket_path
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.ports import address_of, open_sockets
+from reverseproxy.workers.renewal import Renewal
+from reverseproxy.workers.vigil import Rounds
 
 log = Logger()
 
@@ -57,6 +59,9 @@ STABLE: Final = 60.0
 
 ALONE: Final = 1.0
 """Seconds in which the others finish what they have begun with the agents of a worker that stops alone."""
+
+RELOADING: Final = 60.0
+"""Seconds in which workers that were told to look for something new may be silent."""
 
 STOP_MARGIN: Final = 30.0
 """Seconds that workers have to stop, beyond the times that the configuration gives them."""
@@ -163,6 +168,8 @@ class Supervisor(Service):
         self._stopped: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
         self._inquiry = Inquiry(reactor)
+        self._rounds = Rounds(reactor, self._ask_whether_there, self._hangs)
+        self._renewal = Renewal(self._replace)
 
     @property
     def stopping(self) -> bool:
@@ -217,6 +224,7 @@ class Supervisor(Service):
             raise
         self._begun = True
         log.info("{count} workers are started", count=len(self.slots))
+        self._rounds.start()
         for slot in self.slots:
             self._start(slot)
 
@@ -317,6 +325,7 @@ class Supervisor(Service):
             control = slot.control = Control(partial(self._received, slot), lambda: None)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Building(lambda: control))
         control.transport.write(dump_setup(setup))
+        self._rounds.watch(slot.process, slot.pid)
 
     def _watched_by(self, slot: Slot) -> list[int]:
         """Which sockets a worker accepts from: its own, and those of workers that are away."""
@@ -327,7 +336,58 @@ class Supervisor(Service):
         for slot in self.slots:
             slot.send({"do": "watch", "slots": self._watched_by(slot)})
 
+    # workers that hang
+
+    def _slot_of(self, process: Hashable) -> Slot | None:
+        return next((slot for slot in self.slots if slot.process is process), None)
+
+    def _ask_whether_there(self, process: Hashable) -> None:
+        slot = self._slot_of(process)
+        if slot is not None:
+            slot.send({"do": "ping"})
+
+    def _hangs(self, process: Hashable, seconds: float) -> None:
+        """A worker does not answer: when it is gone, everybody hears of it, and another one is started."""
+        slot = self._slot_of(process)
+        if slot is None:
+            return
+        log.error(
+            "worker {number}, process {pid}, hangs: it has not answered for {seconds:.1f} s, and is killed",
+            number=slot.name,
+            pid=slot.pid,
+            seconds=seconds,
+        )
+        with suppress(ProcessExitedAlready):
+            slot.process.signalProcess("KILL")
+
+    def replace(self, numbers: Iterable[int]) -> list[int]:
+        """
+        Let workers finish what is under way, one after the other, and start others in their places.
+
+        @param numbers: as people count them, from 1; those that there are not are ignored.
+        @return: those that will be replaced.
+        """
+        if self._stopped is not None:
+            return []
+        return self._renewal.add(number for number in numbers if 0 < number <= len(self.slots))
+
+    def _replace(self, number: int) -> bool:
+        """
+        Replace a worker now.
+
+        @return: false if it is not ready.
+        """
+        slot = self.slots[number - 1]
+        if not slot.ready or self._stopped is not None:
+            return False
+        log.info("worker {number}, process {pid}, is to be replaced", number=slot.name, pid=slot.pid)
+        slot.ready = False
+        self._share_out()
+        slot.send({"do": "replace"})
+        return True
+
     def _received(self, slot: Slot, message: Message) -> None:
+        self._rounds.heard(slot.process)
         match message["is"]:
             case "ready":
                 slot.ready = True
@@ -336,6 +396,7 @@ class Supervisor(Service):
                 self._share_out()
                 if self.on_ready is not None:
                     self.on_ready()
+                self._renewal.ready(slot.name)
             case "draining":
                 slot.ready = False
                 self._share_out()
@@ -359,6 +420,7 @@ class Supervisor(Service):
 
     def _ended(self, slot: Slot, reason: Failure) -> None:
         pid = slot.pid
+        self._rounds.forget(slot.process)
         slot.process = slot.control = None
         was_ready, slot.ready = slot.ready, False
         how = _how(reason)
@@ -380,7 +442,7 @@ class Supervisor(Service):
 
         @param how: it has ended; empty if it was told to.
         """
-        slot.failures += 1
+        slot.failures += bool(how) or not self._settled
         if not self._settled and not was_ready and slot.failures >= START_ATTEMPTS:
             log.critical(
                 "worker {number} can't be started: it {how}, {count} times in a row",
@@ -390,7 +452,7 @@ class Supervisor(Service):
             )
             self._give_up()
             return
-        pause = min(FIRST_PAUSE * 2 ** min(slot.failures - 1, 30), LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2 ** min(max(slot.failures - 1, 0), 30), LONGEST_PAUSE)
         write = log.error if how else log.info
         write(
             "worker {number}, process {pid}, {how}; it is started again in {pause:g} s",
@@ -408,6 +470,7 @@ class Supervisor(Service):
 
     def reload_certificates(self) -> None:
         """Let workers look now whether certificates have changed."""
+        self._rounds.excuse(RELOADING)
         self._tell({"do": "reload"})
 
     def reload(self) -> Deferred[Report]:
@@ -480,6 +543,7 @@ class Supervisor(Service):
             return
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
+        self._rounds.stop()
         self._clean_up()
         log.info("all workers have stopped")
         stopped.callback(None)

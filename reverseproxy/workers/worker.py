@@ -102,6 +102,11 @@ class Worker:
                 )
         self._control.send({"is": "ready"})
 
+    @property
+    def alone(self) -> bool:
+        """Whether it stops, and the others do not."""
+        return self._alone
+
     def stopping(self) -> None:
         """This worker stops, for whatever reason."""
         if not self._told:
@@ -146,8 +151,12 @@ class Worker:
         match message["do"]:
             case "watch":
                 self._watch(message["slots"])
+            case "ping":
+                self._control.send({"is": "there"})
             case "drain":
                 self._told = True
+                self._service.terminate()
+            case "replace":
                 self._service.terminate()
             case "cut":
                 self._service.cut_short()

@@ -24,11 +24,13 @@ from reverseproxy.workers.supervisor import (
     CUT_MARGIN,
     FIRST_PAUSE,
     LONGEST_PAUSE,
+    RELOADING,
     STABLE,
     START_ATTEMPTS,
     STOP_MARGIN,
     Supervisor,
 )
+from reverseproxy.workers.vigil import LOOK, STARTING
 from tests.integration.configs import quick_agent, server
 from tests.tunnel.logged import capture
 
@@ -70,7 +72,7 @@ class Process:
         messages = []
         while (message := reader.next()) is not None:
             messages.append(message)
-        return messages
+        return [message for message in messages if message["do"] != "ping"]
 
     def says(self, word: str) -> None:
         self.control.dataReceived(encode({"is": word}))
@@ -232,12 +234,13 @@ class StartTests(SupervisorTestCase):
 
 class RestartTests(SupervisorTestCase):
     def test_pauses(self) -> None:
-        self.run_workers(1)
+        supervisor = self.run_workers(1)
         pauses = []
         with capture() as events:
             for _ in range(12):
                 self.last.end(signal=9)
-                [call] = self.reactor.getDelayedCalls()
+                call = supervisor.slots[0].restart
+                assert call is not None
                 pauses.append(call.getTime() - self.reactor.seconds())
                 self.reactor.advance(pauses[-1])
         self.assertAlmostEqual(pauses[0], FIRST_PAUSE)
@@ -249,7 +252,8 @@ class RestartTests(SupervisorTestCase):
         self.last.says("ready")
         self.reactor.advance(STABLE)
         self.last.end(signal=9)
-        [call] = self.reactor.getDelayedCalls()
+        call = supervisor.slots[0].restart
+        assert call is not None
         self.assertAlmostEqual(call.getTime() - self.reactor.seconds(), FIRST_PAUSE)
 
     def test_the_others_stand_in(self) -> None:
@@ -282,6 +286,73 @@ class RestartTests(SupervisorTestCase):
         two.end()
         self.reactor.advance(1)
         self.assertEqual(self.last.setup.number, 1)
+
+
+class HangTests(SupervisorTestCase):
+    def turn(self, seconds: float, *answering: Process) -> None:
+        for _ in range(round(seconds / LOOK)):
+            self.reactor.advance(LOOK)
+            for process in answering:
+                process.says("there")
+
+    def test_a_worker_that_hangs_is_killed_and_replaced(self) -> None:
+        self.run_workers(2)
+        one, two = self.reactor.processes
+        with capture() as events:
+            self.turn(5, two)
+        self.assertEqual((one.signals, two.signals), (["KILL"], []))
+        self.assertRegex(
+            events.text(), r"worker 1, process 100, hangs: it has not answered for [23]\.\d s, and is"
+        )
+        two.told()
+        one.end(signal=9)
+        self.assertEqual(two.told(), [{"do": "watch", "slots": [0, 1]}])
+        self.turn(1, two)
+        self.assertEqual(len(self.reactor.processes), 3)
+
+    def test_not_while_it_has_much_to_do_that_it_was_told_to(self) -> None:
+        supervisor = self.run_workers(1)
+        supervisor.reload_certificates()
+        self.turn(RELOADING - 1)
+        self.assertEqual(self.last.signals, [])
+
+    def test_one_that_does_not_become_ready(self) -> None:
+        self.run_workers(1, ready=False)
+        self.turn(STARTING - 1)
+        self.assertEqual(self.last.signals, [])
+        self.turn(2)
+        self.assertEqual(self.last.signals, ["KILL"])
+
+
+class ReplaceTests(SupervisorTestCase):
+    def test_in_turn(self) -> None:
+        supervisor = self.run_workers(2)
+        one, two = self.reactor.processes
+        self.assertEqual(supervisor.replace([1, 2, 3]), [1, 2])
+        self.assertEqual(two.told(), [{"do": "watch", "slots": [0, 1]}])
+        self.assertEqual(one.told()[-1], {"do": "replace"})
+        one.says("draining")
+        two.told()
+        one.end()
+        self.reactor.advance(FIRST_PAUSE)
+        self.assertEqual(two.told()[-1], {"do": "watch", "slots": [0, 1]})
+        self.last.says("ready")
+        self.assertEqual([each["do"] for each in two.told()], ["watch", "watch", "replace"])
+
+    def test_as_often_as_one_likes(self) -> None:
+        """What was ordered is no failure, after which there would be a pause."""
+        supervisor = self.run_workers(1)
+        for _ in range(10):
+            self.assertEqual(supervisor.replace([1]), [1])
+            self.last.end()
+            self.reactor.advance(FIRST_PAUSE)
+            self.last.says("ready")
+        self.assertEqual(len(self.reactor.processes), 11)
+
+    def test_not_while_stopping(self) -> None:
+        supervisor = self.run_workers(1)
+        supervisor.stopService()
+        self.assertEqual(supervisor.replace([1]), [])
 
 
 class EndTests(SupervisorTestCase):
