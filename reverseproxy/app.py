@@ -233,8 +233,7 @@ class ReverseProxy(Service):
 
         @return: what has come of it; never fails.
         """
-        self.reload_certificates()
-        return self.living.reloading.reload()
+        return self.living.reload()
 
     def reload_certificates(self) -> None:
         """Look now whether certificates have changed."""

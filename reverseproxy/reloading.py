@@ -84,6 +84,7 @@ class Reloading:
     @ivar generation: the number of the one that is in use; 1 is that of the start.
     @ivar successful: whether the last one that was read is.
     @ivar succeeded: when that was so the last time, in seconds since 1970.
+    @ivar attempts: how often it was tried.
     @ivar last: what has come of the last attempt; L{None} before the first one.
     """
 
@@ -106,6 +107,7 @@ class Reloading:
         self.successful = True
         self.succeeded = wall()
         self.last: Report | None = None
+        self.attempts = 0
         self.read = read
         self._take = take
         self._wall = wall
@@ -149,6 +151,7 @@ class Reloading:
             problem = Problem(self.file, "", f"failed on our side, the log has more: {error!r}")
             report = Report(self.file, self.generation, (problem,))
         self.last = report
+        self.attempts += 1
         self.generation = report.generation
         self.successful = report.successful
         if report.successful:

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import listed, only, page_of, problems_of
+from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
 from reverseproxy.admin.merging import shown
@@ -64,6 +65,7 @@ PATHS: Final = (
     "events",
     "audit",
     "openapi.json",
+    *CONFIG_PATHS,
 )
 """What there is below C{/api/tunnel/v1/}."""
 
@@ -75,6 +77,7 @@ class TunnelApi:
         self._source = source
         self._clock = clock
         self._reading = Reading(config, source)
+        self.configuring: Configuring | None = None
         self._audit: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
         self._streams: set[EventStream] = set()
         self._excluded: dict[tuple[str, ...], tuple[float, str]] = {}
@@ -84,6 +87,25 @@ class TunnelApi:
             "audit": self._audited,
             "openapi.json": self._described,
         }
+
+    def steer(self, steered: ISteered) -> None:
+        """Let the configuration be exchanged by way of this."""
+        self.configuring = Configuring(steered, self._note_configuration)
+
+    def _note_configuration(self, caller: Caller, what: str, told: str) -> None:
+        """Write down who has changed the configuration."""
+        log.info("audit: {caller}: {what} of configuration: {told}", caller=caller.name, what=what, told=told)
+        self._audit.append(
+            {
+                "time": wall_time(),
+                "caller": caller.name,
+                "what": f"{what} the configuration",
+                "agent": None,
+                "identity": "",
+                "targets": {},
+                "told": told,
+            }
+        )
 
     def describe(self, config: Config) -> None:
         """Tell of this configuration from now on."""
@@ -103,6 +125,9 @@ class TunnelApi:
             case ("summary",):
                 only(call, "GET")
                 return await self._reading.summary(call, caller, self._features())
+            case (name,) if name in CONFIG_PATHS and self.configuring is not None:
+                only(call, "GET" if name == "config" else "POST")
+                return await self.configuring.answer(call, caller, name)
             case ("joins", "refused"):
                 only(call, "GET")
                 return await self._reading.refused(call)
@@ -141,7 +166,7 @@ class TunnelApi:
 
     def _features(self) -> list[str]:
         """What there is that a page may want to show."""
-        return ["configuration"] if any(path.startswith("config:") for path in PATHS) else []
+        return [] if self.configuring is None else ["configuration"]
 
     def stop(self) -> None:
         """End what goes on."""

@@ -23,6 +23,7 @@ class _Operation(NamedTuple):
     @ivar query: its parameters behind the question mark, with their schemas.
     @ivar missing: whether what is named in the path may not be there.
     @ivar body: the schema of what the request brings.
+    @ivar refused: whether what it is about may be a configuration that can't be used.
     @ivar answer: what it answers with: C{list}, C{object} or C{events}.
     """
 
@@ -31,6 +32,7 @@ class _Operation(NamedTuple):
     answer: str = "list"
     status: int = 200
     missing: bool = False
+    refused: bool = False
     body: _Schema | None = None
 
 
@@ -126,6 +128,28 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
         )
     },
     "audit": {"get": _Operation("Who has changed what, the last change first", _LIMIT)},
+    "config": {"get": _Operation("The configuration in use, and how the last reload went", answer="object")},
+    "config:validate": {
+        "post": _Operation(
+            "Say whether the configuration file can be used, or the one in the body",
+            answer="object",
+            refused=True,
+        )
+    },
+    "config:diff": {
+        "post": _Operation(
+            "Say what would change with the configuration file, or with the one in the body",
+            answer="object",
+            refused=True,
+        )
+    },
+    "config:reload": {
+        "post": _Operation(
+            "Read the configuration file again, and go on with it if it can be used",
+            answer="object",
+            refused=True,
+        )
+    },
     "openapi.json": {"get": _Operation("This document", answer="object")},
 }
 
@@ -198,6 +222,10 @@ def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
     if operation.answer == "events":
         problems.add(503)
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
+    refused = {}
+    if operation.refused:
+        problems.add(400)
+        refused["422"] = {"description": "The configuration can't be used", "content": _answer(operation)}
     body = {} if operation.body is None else {"requestBody": _body(operation.body)}
     return {
         "summary": operation.summary,
@@ -206,6 +234,7 @@ def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
         **body,
         "responses": {
             str(operation.status): {"description": "The answer", "content": _answer(operation)},
+            **refused,
             **{
                 str(status): {"description": _PROBLEMS[status], "content": problem}
                 for status in sorted(problems)

@@ -17,6 +17,7 @@ from reverseproxy.admin import probes
 from reverseproxy.admin.access import Access, Caller, Role
 from reverseproxy.admin.api import PATHS as API_PATHS
 from reverseproxy.admin.api import TunnelApi
+from reverseproxy.admin.configuring import ISteered, reload_families
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.http import TEXT, Call, Problem, Reply, Stream, make_factory
@@ -39,6 +40,9 @@ NAME: Final = "admin"
 MOST_CONNECTIONS: Final = 256
 """Connections to the admin API at once."""
 
+PARTING: Final = 1.0
+"""Seconds that connections stay that were made with another tls_context."""
+
 _PROBES: Final = frozenset({"healthz", "livez", "readyz"})
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
@@ -50,6 +54,8 @@ class AdminServer(Service):
     @ivar listener: the port.
     @ivar tls: its contexts, to be kept up with their files; L{None} for plaintext.
     """
+
+    _steered: ISteered | None = None
 
     def __init__(self, config: Config, reactor: Any, source: ISource, file: str = "") -> None:
         """
@@ -83,6 +89,11 @@ class AdminServer(Service):
 
     # another configuration
 
+    def steer(self, steered: ISteered) -> None:
+        """Let the configuration be exchanged by way of this API."""
+        self._steered = steered
+        self._api.steer(steered)
+
     def prepare(self, config: Config) -> AdminChange:
         """
         Get ready to go on with another configuration, which has an admin API too.
@@ -103,7 +114,8 @@ class AdminServer(Service):
         self._api.describe(change.config)
         listener = self.listener
         if before.tls != admin.tls:
-            listener.part()  # who may do what was found out by what is no more
+            # Who may do what was found out by what is no more; but whoever has asked for this has its answer.
+            self._reactor.callLater(PARTING, listener.part)
         listener.change(_where(admin), self._build, change.tls)
         if change.port is not None:
             old = listener.give_port()
@@ -248,6 +260,8 @@ class AdminServer(Service):
                 up.add(int(worker["worker"] in good), str(worker["worker"]))
                 restarts.add(worker["restarts"], str(worker["worker"]))
             families += [up, restarts]
+        if self._steered is not None:
+            families += reload_families(self._steered.reloading)
         body, content_type = expose(families, call.headers("accept"))
         return Reply(200, body, content_type)
 

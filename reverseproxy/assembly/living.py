@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from reverseproxy.admin import AdminServer, Inspector, LocalSource
@@ -151,8 +152,10 @@ class Living:
         world, findings = self.world, assembly.findings
         build = partial(AdminServer, assembly.config, world.reactor, LocalSource(self.inspector), world.file)
         server = findings.attempt("admin", build)
-        if server is not None and server.tls is not None:
-            findings.expiring(server.tls)
+        if server is not None:
+            server.steer(self)
+            if server.tls is not None:
+                findings.expiring(server.tls)
         return server
 
     # from one configuration to the next
@@ -228,6 +231,15 @@ class Living:
         self.commit(prepared)
         number = generation if prepared.changes else self.reloading.generation
         return prepared.report(self.world.file, number)
+
+    def reload(self) -> Deferred[Report]:
+        """
+        Read the configuration and certificates again, and go on with them if nothing is wrong.
+
+        @return: what has come of it; never fails.
+        """
+        self.world.reloader.poll()
+        return self.reloading.reload()
 
     def examine(self, loaded: Loaded) -> Report:
         """

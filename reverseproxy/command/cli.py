@@ -6,7 +6,7 @@ __all__ = ["command", "main"]
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.shell_completion import get_completion_class
@@ -68,6 +68,8 @@ def command() -> None:
       reverseproxy check server.json
       reverseproxy explain server.json https://www.example.com/path
       reverseproxy run server.json
+    Go on with what is new in it:
+      reverseproxy reload server.json
     Look a key up:
       reverseproxy reference connection_num
     """
@@ -107,6 +109,75 @@ def run(file: str | None, quickstart: bool, **options: str | None) -> None:
     from reverseproxy.command.running import run_file
 
     run_file(file, {name: value for name, value in options.items() if value is not None})
+
+
+@command.command()
+@click.argument("file", type=FILE)
+@click.option("--admin", metavar="URL", help="Where the admin API is, if not where FILE says.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with a token of the admin API that has the role operate.",
+)
+@click.option("--ca", type=click.Path(dir_okay=False), help="Who has signed the admin API's certificate.")
+@click.option(
+    "--pidfile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Send SIGHUP to the process with the number in this file instead.",
+)
+def reload(
+    file: str, admin: str | None, token_file: Path | None, ca: str | None, pidfile: Path | None
+) -> None:
+    """
+    Let a running process go on with a changed configuration.
+
+    FILE is that configuration, as the process has read it when it was started. It is checked
+    here first. Then the process that runs it is told, by its admin API, or by
+    a signal. It changes in one step what is different, and nothing if anything is wrong. The
+    exit status is 0 if it has, and what has changed is printed.
+    """
+    from reverseproxy.command.reloading import (
+        AdminAddress,
+        ReloadFailed,
+        address_of,
+        reload_by_admin,
+        reload_by_signal,
+    )
+    from reverseproxy.config.loader import load
+
+    try:
+        config = load(file).config
+        address = AdminAddress.parse(admin) if admin else address_of(config.admin)
+        token = token_file.read_text("utf-8").strip() if token_file is not None else None
+        if pidfile is not None:
+            report = reload_by_signal(pidfile, address, token, ca)
+        elif address is None:
+            _fail(f"{file} has no admin API to ask: write --admin URL or --pidfile FILE")
+        else:
+            report = reload_by_admin(address, token, ca)
+    except (ConfigError, ReloadFailed, OSError) as error:
+        _fail(f"{error}\nnot reloaded")
+    if report is None:
+        click.echo("the signal is sent; the log of the process says what has come of it")
+        return
+    _tell_reloaded(report)
+
+
+def _tell_reloaded(report: dict[str, Any]) -> None:
+    """Print what has come of a reload, and end with status 1 if it has failed."""
+    for each in report["warnings"]:
+        click.echo(f"warning: {report['file']}: {each['path']}: {each['message']}", err=True)
+    if not report["successful"]:
+        problems = [f"{report['file']}: {each['path']}: {each['message']}" for each in report["problems"]]
+        _fail("\n".join([*problems, f"not reloaded: generation {report['generation']} stays in use"]))
+    for key, why in report["needs_restart"].items():
+        click.echo(f"needs a restart: {key}: {why}", err=True)
+    for what, delta in report["changes"].items():
+        if isinstance(delta, dict) and what != "needs_restart":
+            for how, names in delta.items():
+                if names:
+                    click.echo(f"{what} {how}: {', '.join(names)}")
+    click.echo(f"generation {report['generation']} is in use")
 
 
 @command.command()

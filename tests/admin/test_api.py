@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.error import ConnectionRefusedError as Refused
+
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD
 from reverseproxy.admin.merging import merge_agents, shown
+from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
-from tests.admin.world import PORT, STATIC, World
+from tests.admin.world import PORT, STATIC, Answer, World
 from tests.transport.contract import Building
 from tests.tunnel.logged import capture
 
@@ -230,6 +233,76 @@ class DescriptionTests(AdminTestCase):
                 name = described["content"][content_type]["schema"]["$ref"].rpartition("/")[2]
                 required = document["components"]["schemas"][name].get("required", [])
                 self.assertEqual([key for key in required if key not in answer.json], [])
+
+
+class ConfigurationTests(AdminTestCase):
+    def post(self, world: World, name: str, document: Any = None) -> Answer:
+        body = b"" if document is None else json.dumps(document).encode()
+        return world.ask(f"{API}/config:{name}", "POST", body, Authorization=BEARER)
+
+    def world(self) -> tuple[World, Any]:
+        """One that has a file, and the document in it."""
+        world = self.with_tokens()
+        document = json.loads(json.dumps(world.document))
+        world.proxy.read_from(lambda: loads(json.dumps(document), "the.json"))
+        return world, document
+
+    def test_reload(self) -> None:
+        world, document = self.world()
+        state = world.ask(f"{API}/config", Authorization=BEARER).json
+        self.assertEqual((state["generation"], state["successful"], state["last"]), (1, True, None))
+        document["cluster_manager"]["clusters"].append({"name": "more"})
+        changes = self.post(world, "diff").json["changes"]
+        self.assertEqual(changes["clusters"], {"added": ["more"], "changed": [], "removed": []})
+        self.assertNotIn("more", world.proxy.clusters)
+        answer = self.post(world, "reload")
+        self.assertEqual((answer.status, answer.json["generation"]), (200, 2))
+        self.assertIn("more", world.proxy.clusters)
+        names = [item["name"] for item in items(world, "clusters", Authorization=BEARER)]
+        self.assertEqual(names, ["clientCluster", "more"])
+        [entry] = items(world, "audit", Authorization=BEARER)
+        self.assertEqual(entry["what"], "reload the configuration")
+        self.assertIn("1 added", entry["told"])
+
+    def test_what_can_t_be_used(self) -> None:
+        world, document = self.world()
+        document["cluster_manager"]["clusters"][0]["lb_type"] = 7
+        for name in ("validate", "diff", "reload"):
+            answer = self.post(world, name)
+            self.assertEqual((answer.status, answer.json["successful"]), (422, False))
+            self.assertIn("lb_type", answer.json["problems"][0]["path"])
+        state = world.ask(f"{API}/config", Authorization=BEARER).json
+        self.assertEqual((state["generation"], state["successful"]), (1, False))
+        metrics = world.ask("/metrics", Authorization=BEARER).body.decode()
+        self.assertIn("reverseproxy_config_generation 1.0", metrics)
+        self.assertIn("reverseproxy_config_last_reload_successful 0.0", metrics)
+
+    def test_a_document_in_the_request(self) -> None:
+        world, document = self.world()
+        document["servers"][0]["processor"] = 4
+        answer = self.post(world, "diff", document)
+        self.assertEqual(list(answer.json["needs_restart"]), ["servers[0].processor"])
+        self.assertEqual(self.post(world, "validate", {}).status, 422)
+        self.assertEqual(self.post(world, "validate", "{").status, 422)
+        self.assertEqual(self.post(world, "reload", document).status, 400)
+
+    def test_another_address(self) -> None:
+        """The answer still comes, and the audit stays."""
+        world, document = self.world()
+        document["admin"]["address"]["socket_address"]["port_value"] = 9901
+        self.assertEqual(self.post(world, "reload").status, 200)
+        self.assertRaises(Refused, world.connect)
+        answer = world.ask(f"{API}/audit", port=9901, Authorization=BEARER)
+        self.assertEqual(len(answer.json["items"]), 1)
+        del document["admin"]
+        report = world.proxy.reload()
+        self.assertTrue(self.successResultOf(report).successful)
+        world.reactor.advance(2)
+        self.assertRaises(Refused, world.connect, 9901)
+        self.assertIsNone(world.proxy.admin)
+        document["admin"] = world.document["admin"]
+        self.assertTrue(self.successResultOf(world.proxy.reload()).successful)
+        self.assertEqual(world.ask("/healthz").status, 200)
 
 
 class ChangingTests(AdminTestCase):

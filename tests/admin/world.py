@@ -47,12 +47,14 @@ class World:
     A server with an admin API.
 
     @ivar proxy: the server.
+    @ivar document: its configuration.
     """
 
     def __init__(self, admin: Any = ADMIN, **more: Any) -> None:
         self.reactor = MemoryReactor()
         document = server(client=f"127.0.0.1:{CLIENT}", tunnel=f"127.0.0.1:{TUNNEL}", **more)
         document["admin"] = admin
+        self.document = document
         config = loads(json.dumps(document), "document").config
         self.proxy = ReverseProxy(config, self.reactor, Random(1))
         self.proxy.startService()

@@ -1,0 +1,135 @@
+"""The configuration, over the admin API: how it is, what another one would change, and reloading it."""
+
+from __future__ import annotations
+
+__all__ = ["CONFIG_PATHS", "Configuring", "ISteered", "reload_families"]
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+
+from reverseproxy.admin.access import Caller
+from reverseproxy.admin.families import Family
+from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.config.loader import Loaded, loads
+from reverseproxy.errors import ConfigError
+from reverseproxy.reloading import Reloading, Report
+
+log = Logger()
+
+CONFIG_PATHS: Final = ("config", "config:validate", "config:diff", "config:reload")
+"""What is here, below C{/api/tunnel/v1/}."""
+
+BODY: Final = "the body of the request"
+"""What a document is called that a request has."""
+
+INVALID: Final = 422
+"""The status for a configuration that can't be used."""
+
+
+class ISteered(Protocol):
+    """Who has a configuration that can be exchanged."""
+
+    @property
+    def reloading(self) -> Reloading:
+        """What reads it again."""
+
+    def examine(self, loaded: Loaded) -> Any:
+        """
+        Say what would come of another configuration.
+
+        @return: a L{Report}, now or later; fails with L{ConfigError} if it can't be used.
+        """
+
+    def reload(self) -> Any:
+        """Read it again and go on with it; fires with a L{Report}, and never fails."""
+
+
+class Configuring:
+    """Answers about the configuration."""
+
+    def __init__(self, steered: ISteered, note: Callable[[Caller, str, str], None]) -> None:
+        """
+        @param note: writes down who has changed what, given what has come of it.
+        """
+        self._steered = steered
+        self._note = note
+
+    async def answer(self, call: Call, caller: Caller, name: str) -> Reply:
+        """
+        Answer at one of L{CONFIG_PATHS}.
+
+        @raise Problem: if the request is wrong.
+        """
+        match name:
+            case "config":
+                return Reply.of(self._state())
+            case "config:reload":
+                if call.body:
+                    raise Problem(400, "what is reloaded is the file; leave the body out")
+                report = await self._steered.reload()
+                self._note(caller, "reload", f"generation {report.generation}: {_told(report)}")
+                return _reply(report)
+            case _:
+                return _reply(await self._examine(call))
+
+    def _state(self) -> dict[str, Any]:
+        reloading = self._steered.reloading
+        last = reloading.last
+        return {
+            "file": reloading.file,
+            "generation": reloading.generation,
+            "attempts": reloading.attempts,
+            "successful": reloading.successful,
+            "last_success": reloading.succeeded,
+            "last": None if last is None else last.to_json(),
+        }
+
+    async def _examine(self, call: Call) -> Report:
+        reloading = self._steered.reloading
+        try:
+            if call.body:
+                text = call.body.decode("utf-8", "replace")
+                loaded: Loaded = loads(text, BODY, "yaml" in call.headers("content-type"))
+            else:
+                loaded = await maybeDeferred(reloading.read)
+            report: Report = await maybeDeferred(self._steered.examine, loaded)
+        except ConfigError as error:
+            return Report(reloading.file, reloading.generation, error.problems, error.warnings)
+        return report
+
+
+def _told(report: Report) -> str:
+    return report.summary if report.successful else f"{len(report.problems)} problems, nothing has changed"
+
+
+def _reply(report: Report) -> Reply:
+    value = report.to_json()
+    if report.successful:
+        return Reply.of(value)
+    title = "; ".join(str(problem) for problem in report.problems)
+    return Reply.of(
+        {"title": f"the configuration can't be used: {title}", "status": INVALID, **value}, INVALID
+    )
+
+
+def reload_families(reloading: Reloading) -> list[Family]:
+    """What is counted of configurations."""
+    prefix = "reverseproxy_config_"
+    generation = Family(
+        f"{prefix}generation", "gauge", "The number of the configuration in use; 1 is that of the start."
+    )
+    generation.add(reloading.generation)
+    successful = Family(
+        f"{prefix}last_reload_successful", "gauge", "Whether the configuration that was read last is in use."
+    )
+    successful.add(int(reloading.successful))
+    at = Family(
+        f"{prefix}last_reload_success_timestamp_seconds",
+        "gauge",
+        "When a configuration was taken into use, or found to be in use, the last time.",
+    )
+    at.add(reloading.succeeded)
+    return [generation, successful, at]
