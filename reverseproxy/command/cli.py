@@ -12,6 +12,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from reverseproxy import __version__
+from reverseproxy.command.asking import agents, drain, status
 from reverseproxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -580,3 +581,7 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(command, {}, "reverseproxy", "_REVERSEPROXY_COMPLETE").source())
+
+
+for _each in (status, agents, drain):
+    command.add_command(_each)

@@ -10,20 +10,18 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogPublisher
 
 from reverseproxy.command.files import serve_directory
+from reverseproxy.command.instant import MAX_SOCKET
 from reverseproxy.command.live import LiveLine, Sample
 
 if TYPE_CHECKING:
     from reverseproxy.app import ReverseProxy
-
-MAX_SOCKET: Final = 100
-"""Characters of the longest path of a Unix socket."""
 
 
 class Exposing:

@@ -46,6 +46,9 @@ FIRST_AGENT: Final = "first"
 """Whose the token is that is made at the first start of a server without services."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MAX_SOCKET: Final = 100
+"""Bytes of the longest path of a Unix socket."""
+
 _DAYS: Final = 3650
 _TIMEOUT: Final = 10.0
 
@@ -341,12 +344,16 @@ class State:
             for each in services
             if each.address
         ]
-        return {
+        document = {
             "servers": [{"default_log_path": "stdout", "routers": routers, "listeners": listeners}],
             "cluster_manager": {
                 "clusters": [{"name": name, "type": "SIMPLE", "lb_type": "LB_RANDOM"} for name in names]
             },
         }
+        socket = str(self._path("server.sock"))
+        if len(socket.encode()) <= MAX_SOCKET:
+            document["admin"] = {"address": {"pipe": {"path": socket}}}
+        return document
 
     def _path(self, name: str) -> Path:
         return self.directory / name

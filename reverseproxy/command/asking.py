@@ -1,0 +1,181 @@
+"""Subcommands that ask a process that runs: C{status}, C{agents} and C{drain}."""
+
+from __future__ import annotations
+
+__all__ = ["agents", "drain", "status"]
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from reverseproxy.command.remote import AdminClient
+
+
+def _failed(problem: Exception) -> SystemExit:
+    """Say what is wrong; the end with status 1."""
+    click.echo(str(problem), err=True)
+    return SystemExit(1)
+
+
+def _admin_options(function: Callable[..., None]) -> Callable[..., None]:
+    """How to find a process that runs, and what to print of it."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print what the admin API has said."),
+        click.option(
+            "--ca", type=click.Path(exists=True, dir_okay=False), help="Who has signed its certificate."
+        ),
+        click.option(
+            "--token-file",
+            type=click.Path(dir_okay=False),
+            help="The file with a token for it.",
+        ),
+        click.option("--config", type=click.Path(dir_okay=False), help="Its configuration, if it runs here."),
+        click.option("--admin", metavar="ADDRESS", help="Its admin API: HOST:PORT, a URL, or a Unix socket."),
+    ):
+        function = option(function)
+    return function
+
+
+def _client(admin: str | None, config: str | None, token_file: str | None, ca: str | None) -> AdminClient:
+    from reverseproxy.command.remote import AdminClient, find_place
+
+    if (admin is None) == (config is None):
+        raise click.UsageError("say where the process is: --admin ADDRESS, or --config FILE")
+    return AdminClient.with_token_file(find_place(admin, config, ca), token_file)
+
+
+@click.command()
+@_admin_options
+def status(
+    admin: str | None, config: str | None, token_file: str | None, ca: str | None, as_json: bool
+) -> None:
+    """
+    Tell how a process is that runs.
+
+    Its listeners, clusters, and the tunnel servers that it is connected to. The status is 1 if it can't be
+    asked, if it is draining, or if there is something that it can't do now, such as a listener that is
+    not bound, or a tunnel server without a connection.
+
+    \b
+      reverseproxy status --config server.json
+      reverseproxy status --admin 127.0.0.1:34901 --token-file operator.token --json
+    """
+    from reverseproxy.command.remote import AdminProblem
+    from reverseproxy.command.tables import status_lines, unwell
+
+    try:
+        client = _client(admin, config, token_file, ca)
+        summary = client.ask("summary")
+        lists = {name: list(client.items(name)) for name in ("clusters", "listeners", "servers")}
+    except AdminProblem as problem:
+        raise _failed(problem) from None
+    reasons = unwell(summary, lists["listeners"], lists["servers"])
+    if as_json:
+        click.echo(json.dumps({"summary": summary, **lists, "unwell": reasons}, indent=2))
+    else:
+        lines = [*status_lines(summary, **lists), *(f"not well: {reason}" for reason in reasons)]
+        click.echo("\n".join(lines))
+    raise SystemExit(1 if reasons else 0)
+
+
+@click.command()
+@_admin_options
+@click.option("--cluster", help="Only those that serve this cluster.")
+@click.option("--identity", help="Only those of this identity, such as token:NAME.")
+def agents(
+    admin: str | None,
+    config: str | None,
+    token_file: str | None,
+    ca: str | None,
+    as_json: bool,
+    cluster: str | None,
+    identity: str | None,
+) -> None:
+    """
+    List the agents that have joined a tunnel server.
+
+    \b
+      reverseproxy agents --config server.json --cluster clientCluster
+    """
+    from reverseproxy.clock import wall_time
+    from reverseproxy.command.remote import AdminProblem
+    from reverseproxy.command.tables import agents_table
+
+    try:
+        found = list(
+            _client(admin, config, token_file, ca).items("agents", cluster=cluster, identity=identity)
+        )
+    except AdminProblem as problem:
+        raise _failed(problem) from None
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        click.echo("\n".join(agents_table(found, wall_time())))
+    else:
+        click.echo("no agent has joined", err=True)
+
+
+@click.command()
+@_admin_options
+@click.argument("agent")
+@click.option("--for", "seconds", type=click.FloatRange(1), help="Seconds to keep it out; else an hour.")
+@click.option("--resume", is_flag=True, help="Let it in again instead.")
+def drain(
+    admin: str | None,
+    config: str | None,
+    token_file: str | None,
+    ca: str | None,
+    as_json: bool,
+    agent: str,
+    seconds: float | None,
+    resume: bool,
+) -> None:
+    """
+    Let an agent go, and keep it out for a while.
+
+    What is under way is finished.
+
+    AGENT is its id in the list of "agents", or how that begins. It takes the role "operate".
+
+    \b
+      reverseproxy drain 0d1c8e6b --config server.json --token-file operator.token --for 600
+      reverseproxy drain 0d1c8e6b --config server.json --token-file operator.token --resume
+    """
+    from reverseproxy.command.remote import AdminProblem, agent_path
+
+    if resume and seconds is not None:
+        raise click.UsageError("--for is for how long to keep it out, and --resume lets it in")
+    try:
+        client = _client(admin, config, token_file, ca)
+        if resume:
+            answer = client.ask(agent_path(agent, "resume"), "POST")
+            told = "may come back" if answer["was_kept_out"] else "was not kept out"
+        else:
+            agent = _one(agent, [each["id"] for each in client.items("agents")])
+            answer = client.ask(agent_path(agent, "drain"), "POST", **{"for": seconds})
+            connections = answer["connections"]
+            kept = answer["kept_out"]["seconds"]
+            told = f"{connections} connection{'s' * (connections != 1)} let go; kept out for {kept:g} s"
+    except AdminProblem as problem:
+        raise _failed(problem) from None
+    click.echo(json.dumps(answer, indent=2) if as_json else f"{agent}: {told}")
+
+
+def _one(begin: str, known: Sequence[str]) -> str:
+    """
+    The only agent whose id begins so.
+
+    @raise AdminProblem: if it is not one.
+    """
+    from reverseproxy.command.remote import AdminProblem
+
+    found = [each for each in known if each.startswith(begin)]
+    if begin in found:
+        return begin
+    if len(found) != 1:
+        what = f"{len(found) or 'no'} agents"
+        raise AdminProblem(f'{what} have an id that begins with {begin}; see "reverseproxy agents"')
+    return found[0]

@@ -1,0 +1,210 @@
+"""Asking a process that runs, by its admin API: a small client, with what is wrong in words."""
+
+from __future__ import annotations
+
+__all__ = ["AdminClient", "AdminProblem", "Place", "agent_path", "find_place"]
+
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from reverseproxy.addresses import host_of
+from reverseproxy.config.loader import load
+from reverseproxy.errors import ConfigError
+
+API: Final = "/api/tunnel/v1/"
+
+TIMEOUT: Final = 10.0
+"""Seconds that an answer may take."""
+
+MAX_ANSWER: Final = 64 * 1024 * 1024
+"""Bytes of the longest answer that is taken."""
+
+_PAGE: Final = 500
+
+
+class AdminProblem(Exception):
+    """The process could not be asked, or would not; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Where an admin API is.
+
+    @ivar address: C{host:port} or C{unix:/path}.
+    @ivar secure: whether it has TLS.
+    @ivar ca: the file of what its certificate is verified by; empty for the system's.
+    """
+
+    address: str
+    secure: bool = False
+    ca: str = ""
+
+
+def find_place(address: str | None, config: str | None, ca: str | None) -> Place:
+    """
+    Find an admin API, by what the command line says.
+
+    @param address: C{host:port}, C{unix:/path}, C{/path}, or a URL.
+    @param config: the file of a process that runs on this machine, instead.
+    @raise AdminProblem: if that does not say where it is.
+    """
+    if config is not None:
+        return _of_file(config, ca or "")
+    if address is None:
+        raise AdminProblem("say where: --admin ADDRESS, or --config FILE of the process")
+    secure = address.startswith("https://")
+    text = address.removeprefix("https://").removeprefix("http://").rstrip("/")
+    if text.startswith("/"):
+        text = f"unix:{text}"
+    elif address.startswith(("unix:", "/")):
+        text = address
+    elif not host_of(text) or not text.rpartition(":")[2].isdecimal():
+        raise AdminProblem(f"--admin {address}: write HOST:PORT, a URL, or the path of a Unix socket")
+    return Place(text, secure or ca is not None, ca or "")
+
+
+def _of_file(file: str, ca: str) -> Place:
+    try:
+        admin = load(file).config.admin
+    except ConfigError as error:
+        raise AdminProblem(str(error)) from None
+    if admin is None or not admin.bound:
+        raise AdminProblem(f"{file} has no admin API: write admin.address")
+    if admin.bound.endswith(":0"):
+        raise AdminProblem(f"{file} lets the system choose the port of the admin API: say it with --admin")
+    return Place(admin.bound, admin.tls is not None, ca)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to it."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(self._path)
+
+
+class AdminClient:
+    """Asks one process."""
+
+    def __init__(self, place: Place, token: str = "") -> None:
+        """
+        @param token: who asks; empty for nobody in particular.
+        """
+        self._place = place
+        self._token = token
+
+    @classmethod
+    def with_token_file(cls, place: Place, file: str | None) -> AdminClient:
+        """
+        Make one whose token is in a file.
+
+        @raise AdminProblem: if there is none.
+        """
+        if file is None:
+            return cls(place)
+        try:
+            with open(file, encoding="utf-8") as opened:
+                token = opened.read(4096).strip()
+        except (OSError, ValueError) as error:
+            raise AdminProblem(f"{file} can't be read: {getattr(error, 'strerror', None) or error}") from None
+        if not token or not token.isprintable() or " " in token:
+            raise AdminProblem(f"{file} has no token: it is to have one line, with nothing else")
+        return cls(place, token)
+
+    def ask(self, path: str, method: str = "GET", **query: Any) -> dict[str, Any]:
+        """
+        Ask.
+
+        @param path: below C{/api/tunnel/v1/}.
+        @raise AdminProblem: without an answer of success.
+        """
+        given = {name: value for name, value in query.items() if value is not None}
+        target = API + path + (f"?{urlencode(given)}" if given else "")
+        connection = self._connection()
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            connection.request(method, target, headers=headers)
+            response = connection.getresponse()
+            body = response.read(MAX_ANSWER)
+        except ssl.SSLCertVerificationError as error:
+            raise AdminProblem(
+                f"the certificate of {self._place.address} is not trusted: {error.verify_message}; say --ca"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise AdminProblem(self._unreachable(error)) from None
+        finally:
+            connection.close()
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise AdminProblem(f"{self._place.address} is no admin API: it answers {response.status}")
+        if response.status >= 300:
+            raise AdminProblem(self._refused(response.status, answer))
+        return answer
+
+    def items(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """
+        Ask for all items of a list, page by page.
+
+        @raise AdminProblem: as L{ask} does.
+        """
+        after = None
+        while True:
+            page = self.ask(path, limit=_PAGE, after=after, **query)
+            yield from page["items"]
+            after = page.get("next")
+            if after is None:
+                return
+
+    def _connection(self) -> http.client.HTTPConnection:
+        place = self._place
+        if place.address.startswith("unix:"):
+            return _UnixConnection(place.address.removeprefix("unix:"))
+        host, port = host_of(place.address), int(place.address.rpartition(":")[2])
+        if not place.secure:
+            return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+        try:
+            context = ssl.create_default_context(cafile=place.ca or None)
+        except (OSError, ssl.SSLError) as error:
+            raise AdminProblem(f"--ca {place.ca} can't be used: {error}") from None
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+
+    def _unreachable(self, error: Exception) -> str:
+        where = self._place.address
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        reason = reason or type(error).__name__
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return f"nobody is at {where} ({reason}): see that the process runs, and has its admin API there"
+        if isinstance(error, PermissionError):
+            return f"{where} lets its owner in alone: be the user of the process"
+        if isinstance(error, http.client.BadStatusLine | ConnectionResetError):
+            return f"{where} does not speak HTTP: if it has TLS, write https://, or --ca FILE"
+        return f"{where} could not be asked: {reason}"
+
+    def _refused(self, status: int, answer: Mapping[str, Any]) -> str:
+        problem = answer.get("detail") or answer.get("title") or answer.get("error") or f"status {status}"
+        hint = ""
+        if status == 401:
+            hint = ": say who you are with --token-file FILE"
+        return f"{problem}{hint}"
+
+
+def agent_path(key: str, action: str = "") -> str:
+    """The path of an agent, and of what can be done to it."""
+    return f"agents/{quote(key, safe='')}{f'/{action}' if action else ''}"

@@ -1,0 +1,140 @@
+"""What commands print of a process that runs: tables for people; pure."""
+
+from __future__ import annotations
+
+__all__ = ["agents_table", "duration", "status_lines", "table", "unwell"]
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table, with numbers at the right of their columns."""
+    cells = [list(head), *([_cell(each) for each in row] for row in rows)]
+    numeric = [
+        len(cells) > 1 and all(row[column].replace(".", "").isdecimal() for row in cells[1:])
+        for column in range(len(head))
+    ]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = []
+    for row in cells:
+        parts = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    text = str(value)
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
+def duration(seconds: float) -> str:
+    """A time that has passed, in its two largest units."""
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    rest = int(seconds)
+    parts: list[str] = []
+    for name, size in units:
+        if rest >= size or (name == "s" and not parts):
+            parts.append(f"{rest // size}{name}")
+            rest %= size
+    return " ".join(parts[:2])
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
+def status_lines(
+    summary: Mapping[str, Any],
+    clusters: Sequence[Mapping[str, Any]],
+    listeners: Sequence[Mapping[str, Any]],
+    servers: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """How a process is, for people."""
+    workers = f", {summary['workers']} workers" if summary["workers"] else ""
+    state = "draining" if summary["draining"] else "running"
+    lines = [
+        f"reverseproxy {summary['version']}, {state} for {duration(summary['uptime_seconds'])}{workers}",
+        f"{summary['agents']} agents, {summary['connections']} connections; "
+        f"{summary['requests']} requests, {summary['errors']} errors, {summary['in_flight']} under way, "
+        f"{summary['waiting']} waiting; p50 {_milliseconds(summary['p50_seconds'])}, "
+        f"p99 {_milliseconds(summary['p99_seconds'])}",
+    ]
+    if listeners:
+        lines += ["", *table(("LISTENER", "ADDRESS", "STATE", "CONNECTIONS"), map(_listener, listeners))]
+    if clusters:
+        head = ["CLUSTER", "HOSTS", "HEALTHY", "UNDER WAY", "WAITING"]
+        keys = ["name", "hosts", "healthy", "in_flight", "waiting"]
+        lines += ["", *table(head, [[each[key] for key in keys] for each in clusters])]
+    if servers:
+        head = ["TUNNEL SERVER", "CLUSTER", "SERVING", "WANTED"]
+        keys = ["server", "cluster", "serving", "wanted"]
+        lines += ["", *table(head, [[each[key] for key in keys] for each in servers])]
+    problems = summary.get("problems") or []
+    return [*lines, *(f"problem: {each}" for each in problems)]
+
+
+def unwell(
+    summary: Mapping[str, Any], listeners: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What a process can't do now; nothing, if all is well."""
+    reasons = ["it is draining"] if summary["draining"] else []
+    reasons += [
+        f"the listener {each['name']} is not bound"
+        for each in listeners
+        if not each["bound"] and not each["fed_by_agents"]
+    ]
+    reasons += [
+        f"no connection to {each['server']} serves {each['cluster']}"
+        for each in servers
+        if each["wanted"] and not each["serving"]
+    ]
+    return reasons
+
+
+def _listener(item: Mapping[str, Any]) -> list[object]:
+    state = "bound" if item["bound"] else "fed by agents" if item["fed_by_agents"] else "not bound"
+    tls = " (TLS)" if item["tls"] else ""
+    return [
+        item["name"],
+        "-" if item["fed_by_agents"] else item["address"],
+        f"{state}{tls}",
+        item["connections"],
+    ]
+
+
+def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
+    """Who has joined, for people."""
+    head = (
+        "ID",
+        "IDENTITY",
+        "CALLS ITSELF",
+        "CLUSTERS",
+        "CONNECTIONS",
+        "HEALTHY",
+        "UNDER WAY",
+        "SINCE",
+        "STATE",
+    )
+    rows = [
+        [
+            each["id"],
+            each["identity"],
+            each["claimed_host_name"],
+            ", ".join(each["clusters"]),
+            each["connections"],
+            each["healthy"],
+            each["in_flight"],
+            duration(max(now - each["since"], 0)),
+            "kept out" if each["excluded"] else "serving",
+        ]
+        for each in agents
+    ]
+    return table(head, rows)

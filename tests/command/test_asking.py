@@ -1,0 +1,124 @@
+"""Tests for what asks a process that runs; a real one is asked in the integration tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.command.cli import command
+from reverseproxy.command.remote import AdminClient, AdminProblem, Place, agent_path, find_place
+from reverseproxy.command.tables import agents_table, duration, table, unwell
+from tests.integration.configs import server
+
+
+class PlaceTests(SynchronousTestCase):
+    def test_addresses(self) -> None:
+        for text, place in {
+            "127.0.0.1:80": Place("127.0.0.1:80"),
+            "[::1]:80": Place("[::1]:80"),
+            "http://a:80/": Place("a:80"),
+            "https://a:443": Place("a:443", True),
+            "/run/x": Place("unix:/run/x"),
+            "unix:/run/x": Place("unix:/run/x"),
+        }.items():
+            self.assertEqual(find_place(text, None, None), place)
+        self.assertEqual(find_place("a:1", None, "ca.pem"), Place("a:1", True, "ca.pem"))
+        for text in ("", "a", "a:b", ":80"):
+            self.assertRaises(AdminProblem, find_place, text, None, None)
+        self.assertRaises(AdminProblem, find_place, None, None, None)
+
+    def test_file(self) -> None:
+        file = Path(self.mktemp())
+        for admin, wanted in (
+            (None, "has no admin API"),
+            ({"address": {"socket_address": {"port_value": 0}}}, "lets the system choose the port"),
+            ({"address": {"socket_address": {"port_value": 99}}}, Place("127.0.0.1:99")),
+            ({"address": {"pipe": {"path": "/run/x"}}}, Place("unix:/run/x")),
+        ):
+            file.write_text(json.dumps({**server(), **({} if admin is None else {"admin": admin})}))
+            if isinstance(wanted, Place):
+                self.assertEqual(find_place(None, str(file), None), wanted)
+            else:
+                error = self.assertRaises(AdminProblem, find_place, None, str(file), None)
+                self.assertIn(wanted, str(error))
+        error = self.assertRaises(AdminProblem, find_place, None, "/none.json", None)
+        self.assertIn("/none.json", str(error))
+
+    def test_token_files(self) -> None:
+        file = Path(self.mktemp())
+        error = self.assertRaises(AdminProblem, AdminClient.with_token_file, Place("a:1"), str(file))
+        self.assertIn("can't be read", str(error))
+        for text in ("", "\n", "two words\n", "a\nb\n"):
+            file.write_text(text)
+            self.assertRaises(AdminProblem, AdminClient.with_token_file, Place("a:1"), str(file))
+
+    def test_paths(self) -> None:
+        self.assertEqual(agent_path("a/../b", "drain"), "agents/a%2F..%2Fb/drain")
+
+
+class TableTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        self.assertEqual(
+            table(("NAME", "COUNT"), [("a", 1), ("longer", 100), ("", 5)]),
+            ["NAME    COUNT", "a           1", "longer    100", "-           5"],
+        )
+        self.assertEqual(table(("A",), []), ["A"])
+        self.assertEqual(table(("A",), [("x\x1b[31m",)]), ["A", "x?[31m"])
+
+    def test_duration(self) -> None:
+        for seconds, text in {0: "0s", 59: "59s", 61: "1m 1s", 3600: "1h", 90061: "1d 1h"}.items():
+            self.assertEqual(duration(seconds), text)
+
+    def test_unwell(self) -> None:
+        bound = {"name": "a", "bound": True, "fed_by_agents": False}
+        dead = {"name": "b", "bound": False, "fed_by_agents": False}
+        fed = {"name": "c", "bound": False, "fed_by_agents": True}
+        lost = {"server": "s:1", "cluster": "c", "wanted": 1, "serving": 0}
+        idle = {"server": "t:1", "cluster": "c", "wanted": 0, "serving": 0}
+        self.assertEqual(unwell({"draining": False}, [bound, fed], [idle]), [])
+        self.assertEqual(
+            unwell({"draining": True}, [bound, dead, fed], [lost, idle]),
+            ["it is draining", "the listener b is not bound", "no connection to s:1 serves c"],
+        )
+
+    def test_agents(self) -> None:
+        agent = {
+            "id": "0d1c",
+            "identity": "token:a",
+            "claimed_host_name": "",
+            "clusters": ["x", "y"],
+            "connections": 2,
+            "healthy": 2,
+            "in_flight": 0,
+            "since": 100.0,
+            "excluded": None,
+        }
+        head, line = agents_table([agent], 161.0)
+        self.assertEqual(head.split()[:2], ["ID", "IDENTITY"])
+        self.assertEqual(
+            line.split(), ["0d1c", "token:a", "-", "x,", "y", "2", "2", "0", "1m", "1s", "serving"]
+        )
+
+
+class CommandTests(SynchronousTestCase):
+    def run_command(self, *arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(command, arguments)
+        return result.exit_code, result.output
+
+    def test_where(self) -> None:
+        for name in ("status", "agents"):
+            code, output = self.run_command(name)
+            self.assertEqual(code, 2)
+            self.assertIn("--admin ADDRESS, or --config FILE", output)
+        code, output = self.run_command("drain", "x", "--admin", "a:1", "--for", "2", "--resume")
+        self.assertEqual(code, 2)
+
+    def test_nobody_there(self) -> None:
+        missing = str(Path(self.mktemp()).absolute())
+        for command_line in (("status",), ("agents",), ("drain", "x"), ("drain", "x", "--resume")):
+            code, output = self.run_command(*command_line, "--admin", missing)
+            self.assertEqual(code, 1)
+            self.assertIn("nobody is at unix:", output)
