@@ -367,17 +367,8 @@ class Life(IntegrationTestCase):
         self.addCleanup(client.transport.abortConnection)
         return client
 
-    async def start(self, mux: bool, *options: str) -> ReverseProxy:
-        self.ones = {kind: Service(self, kind, b"one") for kind in PROTOCOLS}
-        self.twos = {kind: Service(self, kind, b"two") for kind in PROTOCOLS}
-        for each in (*self.ones.values(), *self.twos.values()):
-            await each.live()
-        cloud = self.run_proxy(server_config(mux), "server", *options)
-        port = await cloud.port("tunnelListener")
-        ports = {kind: await cloud.port(kind) for kind in PROTOCOLS}
-        for services in (self.ones, self.twos):
-            self.run_proxy(agent_config(port, services, mux, self.connections), "agent")
-        await cloud.counted(" joined with weight ", 2 * self.connections * len(PROTOCOLS))
+    async def askers(self, ports: dict[str, int]) -> dict[str, list[Callable[[], Any]]]:
+        """What asks once, as often as there are clients of a protocol."""
         # Several, as a worker with an agent of its own prefers that for its clients.
         bolts = [await self.connect(ports["bolt"], BoltClient) for _ in range(6)]
         for each in bolts:
@@ -390,14 +381,28 @@ class Life(IntegrationTestCase):
         talking = {
             kind: [await self._talk(kind, ports[kind]) for _ in range(4)] for kind in ("grpc", "dubbo")
         }
-        self.clients = {
-            **{kind: [Asking(partial(each.ask, BODY)) for each in talking[kind]] for kind in talking},
-            "upgrade": [Asking(lambda: self._upgraded(ports["upgrade"])) for _ in range(2)],
-            "http1": [Asking(lambda: self._post(ports["http1"])) for _ in range(3)],
-            "http2": [Asking(lambda: self._post(ports["http2"])) for _ in range(3)],
-            "tcp": [Asking(lambda: self._session(ports["tcp"])) for _ in range(2)],
-            "bolt": [Asking(partial(call, bolt)) for bolt in bolts],
+        return {
+            **{kind: [partial(each.ask, BODY) for each in talking[kind]] for kind in talking},
+            "upgrade": [partial(self._upgraded, ports["upgrade"])] * 2,
+            "http1": [partial(self._post, ports["http1"])] * 3,
+            "http2": [partial(self._post, ports["http2"])] * 3,
+            "tcp": [partial(self._session, ports["tcp"])] * 2,
+            "bolt": [partial(call, bolt) for bolt in bolts],
         }
+
+    async def start(self, mux: bool, *options: str) -> ReverseProxy:
+        self.ones = {kind: Service(self, kind, b"one") for kind in PROTOCOLS}
+        self.twos = {kind: Service(self, kind, b"two") for kind in PROTOCOLS}
+        for each in (*self.ones.values(), *self.twos.values()):
+            await each.live()
+        cloud = self.run_proxy(server_config(mux), "server", *options)
+        port = await cloud.port("tunnelListener")
+        ports = {kind: await cloud.port(kind) for kind in PROTOCOLS}
+        for services in (self.ones, self.twos):
+            self.run_proxy(agent_config(port, services, mux, self.connections), "agent")
+        await cloud.counted(" joined with weight ", 2 * self.connections * len(PROTOCOLS))
+        asks = await self.askers(ports)
+        self.clients = {kind: [Asking(ask) for ask in asks[kind]] for kind in PROTOCOLS}
         for clients in self.clients.values():
             for asking in clients:
                 self.addCleanup(asking.stop)

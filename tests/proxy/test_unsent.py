@@ -32,7 +32,7 @@ from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.rpc.bolt import Bolt
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame
 from reverseproxy.wire.yamux.events import MuxLimits
-from tests.proxy import rpc_world
+from tests.proxy import rpc_world, test_not_dialled
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import CountingCluster, Endpoint, Wire, World
 from tests.proxy.test_http1 import Http1TestCase, status_of
@@ -489,6 +489,18 @@ class SessionTests(SynchronousTestCase):
             self.turn()
         self.check()
 
+    def test_whatever_is_in_the_way(self) -> None:
+        for way in test_not_dialled.FAILURES.values():
+            self.agent(way)
+        good = self.agent("connect")
+        for _ in range(20):
+            client = self.client(b"hello")
+            self.assertIsNone(client.reason)
+            self.assertEqual(self.received(good), b"hello")
+            client.transport.abortConnection()
+            self.turn()
+        self.assertTrue(all(service.dials for service in self.services))
+
     def test_while_the_client_sends(self) -> None:
         """What comes while an agent still dials is not lost, nor doubled."""
         slow = self.agent("wait")
@@ -660,6 +672,15 @@ class PlainSessionTests(SynchronousTestCase):
         slow.dials[0].fail(Refused())
         self.turn()
         self.goes_on(client, good, b"hello")
+
+    def test_whatever_is_in_the_way(self) -> None:
+        for way in test_not_dialled.FAILURES.values():
+            slow = self.agent("wait")
+            client = self.client(b"hello")
+            good = self.agent()
+            slow.dials[0].fail(way)
+            self.turn()
+            self.goes_on(client, good, b"hello")
 
     def test_the_service_has_had_it(self) -> None:
         for end in ("end", "reset"):

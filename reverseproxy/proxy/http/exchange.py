@@ -1130,7 +1130,7 @@ class Exchange(Attempts):
             self._break(status, reason, remedy)
             return
         self.flag = reason
-        if self._phase == WAITING and status in (502, 503) and not self._doubtful:
+        if self._phase == WAITING and status in (502, 503, 504) and not self._doubtful:
             self.unsent = Unsent.REQUEST
         told = self._tell(status, reason, remedy, False)
         self._answer(status, told.encode("utf-8", "replace") + b"\n")

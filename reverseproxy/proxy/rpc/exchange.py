@@ -539,7 +539,7 @@ class RpcExchange(Attempts):
         if self._phase != DONE:
             self.flag = reason
             self.flags |= flags
-            if self._phase == WAITING and status in (502, 503) and not self._doubtful:
+            if self._phase == WAITING and status in (502, 503, 504) and not self._doubtful:
                 self._unsent = Unsent.REQUEST
             if status >= 500 or flags & Flag.NC:
                 self._note_failure(status, reason, remedy)
