@@ -282,17 +282,7 @@ class RpcExchange(Attempts):
             self.fail(502, reason, Flag.UPE)
             return
         self.retry = route.retry
-        believed = downstream.believed
-        times = timeouts(route, frame.header if believed else None, frame.timeout, believed)
-        total, self._try_timeout = times[:2]
-        if times.asked:
-            self._asks = times
-        if not times.total_asked and total == route.timeout:
-            self._said_by = route
-            if self.size > LARGE:
-                total /= LOOKS  # to see when it is sent
-        if total > 0:
-            downstream.set_deadline(self, total)
+        self._set_limits(route)
         if cluster.config.lb_type in _HASHING:
             key = route.hash_key(facts, downstream.info.remote_ip)
             self._context = PickContext(hash_key=key, metadata=route.metadata)
@@ -315,6 +305,21 @@ class RpcExchange(Attempts):
                 for _ in range(1 if passage is None else passage.request.copies):
                     self._mirror(mirror.cluster_name)
         self._acquire()
+
+    def _set_limits(self, route: ClusterRoute) -> None:
+        """Begin to count the time that the request and its tries may take."""
+        downstream, frame = self._downstream, self.frame
+        believed = downstream.believed
+        times = timeouts(route, frame.header if believed else None, frame.timeout, believed)
+        total, self._try_timeout = times[:2]
+        if times.asked:
+            self._asks = times
+        if not times.total_asked and total == route.timeout:
+            self._said_by = route
+            if self.size > LARGE:
+                total /= LOOKS  # to see when it is sent
+        if total > 0:
+            downstream.set_deadline(self, total)
 
     def _mirror(self, cluster_name: str) -> None:
         """Send a copy to another cluster as well."""

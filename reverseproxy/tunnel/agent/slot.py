@@ -20,11 +20,11 @@ __all__ = [
     "make_slot",
 ]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from automat import TypeMachineBuilder, pep614
 from twisted.internet.defer import Deferred
@@ -396,6 +396,19 @@ def _refused(slot: Slot, reason: Failure) -> None:
         slot.failed(reason)
 
 
+def _discard(slot: Slot, core: SlotCore, link: Link) -> None:
+    link.close()
+
+
+def _ignore(late: Any, states: Iterable[Any]) -> None:
+    """Let an input change nothing in these states; a link that it brings is closed."""
+    for state in states:
+        if late is Slot.dialled:
+            pep614(state.upon(late).loop())(_discard)
+        else:
+            state.upon(late).loop().returns(None)
+
+
 def _build_machine() -> Callable[[SlotCore], Slot]:
     machine = TypeMachineBuilder(Slot, SlotCore)
     idle = machine.state("idle")
@@ -456,26 +469,19 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
             pep614(state.upon(Slot.drain).to(idle))(end)
     draining.upon(Slot.drain).loop().returns(None)
 
-    def discard(slot: Slot, core: SlotCore, link: Link) -> None:
-        link.close()
-
     # What was under way may still report after the slot has turned elsewhere.
-    for state in every:
-        if state is not idle:
-            state.upon(Slot.start).loop().returns(None)
-        if state is not dialling:
-            pep614(state.upon(Slot.dialled).loop())(discard)
-        if state is not greeting:
-            state.upon(Slot.accepted).loop().returns(None)
-            state.upon(Slot.postponed).loop().returns(None)
-        if state not in (dialling, greeting):
-            state.upon(Slot.failed).loop().returns(None)
-        if state not in (serving, draining):
-            state.upon(Slot.lost).loop().returns(None)
-        if state is not waiting:
-            state.upon(Slot.retry).loop().returns(None)
-            state.upon(Slot.give_up).loop().returns(None)
-            state.upon(Slot.reachable).loop().returns(None)
+    for late, expecting in (
+        (Slot.start, (idle,)),
+        (Slot.dialled, (dialling,)),
+        (Slot.accepted, (greeting,)),
+        (Slot.postponed, (greeting,)),
+        (Slot.failed, (dialling, greeting)),
+        (Slot.lost, (serving, draining)),
+        (Slot.retry, (waiting,)),
+        (Slot.give_up, (waiting,)),
+        (Slot.reachable, (waiting,)),
+    ):
+        _ignore(late, set(every) - set(expecting))
     return machine.build()
 
 

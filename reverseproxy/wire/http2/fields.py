@@ -159,49 +159,9 @@ def parse_request(
     @raise Malformed: if it breaks the rules of HTTP/2.
     @raise HttpError: if it is a request that we don't take.
     """
-    known = _PSEUDO_WITH_OURS if upgrades else _REQUEST_PSEUDO
-    pseudo: dict[bytes, bytes] = {}
-    headers: Headers = []
-    cookies: list[bytes] = []
-    host: bytes | None = None
-    length = -1
-    marks = NOTHING
-    expect = False
-    for field in fields:
-        name, value = field
-        if name[:1] == b":":
-            if headers or cookies:
-                raise Malformed("a pseudo-header behind other fields")
-            if name not in known or name in pseudo:
-                raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
-            pseudo[name] = value
-            continue
-        mark = _check(name, value)
-        if mark:
-            marks |= mark
-            if mark & foreign:
-                continue
-        if name == b"cookie":
-            cookies.append(value)
-            continue
-        if name == b"host":
-            if host is not None and host != value:
-                raise Malformed("more than one host")
-            host = value
-            continue
-        if name == b"content-length":
-            if length >= 0:
-                _length(value, length)
-                continue
-            length = _length(value, length)
-        elif name == b"te":
-            if value.lower() != b"trailers":
-                raise Malformed(f"te is {value[:40]!r}")
-        elif name == b"expect":
-            expect = value.lower() == b"100-continue"
-        headers.append((name, value))
-    if cookies:
-        headers.append((b"cookie", b"; ".join(cookies)))
+    pseudo, host, length, expect, marks, headers = _read_request_fields(
+        fields, _PSEUDO_WITH_OURS if upgrades else _REQUEST_PSEUDO, foreign
+    )
     method, path, authority, offer = _read_pseudo(pseudo)
     if authority is None:
         authority = host or b""
@@ -248,6 +208,59 @@ def parse_request(
         mosn,
         dropped,
     )
+
+
+def _read_request_fields(
+    fields: Iterable[tuple[bytes, bytes]], known: frozenset[bytes], foreign: int
+) -> tuple[dict[bytes, bytes], bytes | None, int, bool, int, Headers]:
+    """
+    Check the fields of a request one by one.
+
+    @param known: the pseudo-headers that there may be.
+    @return: the pseudo-headers; Host; the length, or -1; whether the client waits for
+        a 100; the marks of all fields; and those that are neither of these.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    headers: Headers = []
+    cookies: list[bytes] = []
+    host: bytes | None = None
+    length = -1
+    marks = NOTHING
+    expect = False
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            if headers or cookies:
+                raise Malformed("a pseudo-header behind other fields")
+            if name not in known or name in pseudo:
+                raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
+            pseudo[name] = value
+            continue
+        mark = _check(name, value)
+        if mark:
+            marks |= mark
+            if mark & foreign:
+                continue
+        if name == b"cookie":
+            cookies.append(value)
+            continue
+        if name == b"host":
+            if host is not None and host != value:
+                raise Malformed("more than one host")
+            host = value
+            continue
+        if name == b"content-length":
+            before, length = length, _length(value, length)
+            if before >= 0:
+                continue
+        elif name == b"te" and value.lower() != b"trailers":
+            raise Malformed(f"te is {value[:40]!r}")
+        elif name == b"expect":
+            expect = value.lower() == b"100-continue"
+        headers.append((name, value))
+    if cookies:
+        headers.append((b"cookie", b"; ".join(cookies)))
+    return pseudo, host, length, expect, marks, headers
 
 
 def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None, Offer | None]:
@@ -309,6 +322,49 @@ def parse_response(
     @return: in that way, an upgrade that is accepted has the status 101.
     @raise Malformed: if it breaks the rules of HTTP/2.
     """
+    status, upgrade, length, headers = _read_response_fields(fields, upgrades)
+    if length >= 0 and is_grpc(headers):
+        # Messages of gRPC have their own lengths, and the frames say where they end.
+        headers = [field for field in headers if field[0] != b"content-length"]
+        length = -1
+    if not status:
+        raise Malformed("a response without :status")
+    if len(headers) > max_fields:
+        raise Malformed(f"more than {max_fields} header fields (max_response_headers_count)")
+    if upgrade:
+        _check(b"upgraded", upgrade)
+        headers.append((b"upgrade", upgrade))
+        if status == 200:
+            return ResponseHead(status_line(101), 101, True, 0, False, _UPGRADE, False, headers)
+        if status != UPGRADE_REQUIRED:
+            raise Malformed(f":upgrade in an answer with status {status}")
+    if status < 200 and (ended or status == 101):
+        raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
+    if status < 200 or head_request or status in _NO_BODY:
+        length = 0
+    elif tunnel and status < 300:
+        length = CHUNKED
+    elif ended:
+        if length > 0:
+            raise Malformed("no data, which is less than content-length says")
+        if length < 0:
+            # A client of HTTP/1 would wait for a body that ends with the connection.
+            headers.append((b"content-length", b"0"))
+        length = 0
+    elif length < 0:
+        length = CHUNKED
+    return ResponseHead(status_line(status), status, True, length, True, _NONE, False, headers)
+
+
+def _read_response_fields(
+    fields: Iterable[tuple[bytes, bytes]], upgrades: bool
+) -> tuple[int, bytes, int, Headers]:
+    """
+    Check the fields of a response one by one.
+
+    @return: the status, or 0; what was switched to, in our own way; the length, or
+        -1; and the fields that are not pseudo-headers.
+    """
     status = 0
     upgrade = b""
     headers: Headers = []
@@ -335,39 +391,7 @@ def parse_response(
         elif name == b"te":
             continue
         headers.append((name, value))
-    if length >= 0 and is_grpc(headers):
-        # Messages of gRPC have their own lengths, and the frames say where they end.
-        headers = [field for field in headers if field[0] != b"content-length"]
-        length = -1
-    if not status:
-        raise Malformed("a response without :status")
-    if len(headers) > max_fields:
-        raise Malformed(f"more than {max_fields} header fields (max_response_headers_count)")
-    if upgrade:
-        _check(b"upgraded", upgrade)
-        headers.append((b"upgrade", upgrade))
-        if status == 200:
-            return ResponseHead(status_line(101), 101, True, 0, False, _UPGRADE, False, headers)
-        if status != UPGRADE_REQUIRED:
-            raise Malformed(f":upgrade in an answer with status {status}")
-    if status < 200:
-        if ended or status == 101:
-            raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
-        length = 0
-    elif head_request or status in _NO_BODY:
-        length = 0
-    elif tunnel and status < 300:
-        length = CHUNKED
-    elif ended:
-        if length > 0:
-            raise Malformed("no data, which is less than content-length says")
-        if length < 0:
-            # A client of HTTP/1 would wait for a body that ends with the connection.
-            headers.append((b"content-length", b"0"))
-        length = 0
-    elif length < 0:
-        length = CHUNKED
-    return ResponseHead(status_line(status), status, True, length, True, _NONE, False, headers)
+    return status, upgrade, length, headers
 
 
 def parse_trailers(

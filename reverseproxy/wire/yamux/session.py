@@ -341,18 +341,7 @@ class Mux(Output):
                         self._current_flags = flags
                         return
                 else:
-                    if kind == UPDATE:
-                        stream = get(number)
-                        if flags or stream is None:
-                            self._on_update(number, flags, length, stream, events)
-                        elif length:
-                            self._on_credit(stream, length, events)
-                        else:
-                            self._waste("grants of no credit")
-                    elif kind == PING:
-                        self._on_ping(number, flags, length, events)
-                    else:
-                        self._on_session(kind, number, flags, length, events)
+                    self._on_control(kind, flags, number, length, events)
                     offset += HEADER_SIZE
         except MuxError as error:
             raise _violation(str(error), data, offset, error.code) from None
@@ -362,6 +351,21 @@ class Mux(Output):
             self._useless.earn()
         if offset < end:
             self._keep(data[offset:])
+
+    def _on_control(self, kind: int, flags: int, number: int, length: int, events: list[Event]) -> None:
+        """Take a frame that is no more than its header."""
+        if kind == UPDATE:
+            stream = self._streams.get(number)
+            if flags or stream is None:
+                self._on_update(number, flags, length, stream, events)
+            elif length:
+                self._on_credit(stream, length, events)
+            else:
+                self._waste("grants of no credit")
+        elif kind == PING:
+            self._on_ping(number, flags, length, events)
+        else:
+            self._on_session(kind, number, flags, length, events)
 
     def _keep(self, rest: bytes) -> None:
         """Keep the beginning of a header, unless it is none."""
