@@ -21,7 +21,7 @@ from reverseproxy.metrics.latency import class_names, quantile
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
-QUANTILES: Final = (0.5, 0.99)
+QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
 """Shares of the requests of which it is said how long they took at the most."""
 
 _WHO: Final = ("agent", "identity")
@@ -42,7 +42,12 @@ def per_agent_families(parts: Parts) -> Iterator[Family]:
     requests = _family(
         "requests_total", "counter", "Requests, and TCP sessions, that have ended.", "code_class"
     )
-    durations = _family("request_seconds", "largest", "How long most of them took lately.", "quantile")
+    durations = {
+        share: _family(
+            f"request_{name}_seconds", "largest", "How long that share of them took lately at the most."
+        )
+        for name, share in QUANTILES.items()
+    }
     sizes = _family("bytes_total", "counter", "Bytes of bodies and sessions.", "direction")
 
     now = parts.seconds()
@@ -51,10 +56,10 @@ def per_agent_families(parts: Parts) -> Iterator[Family]:
         for code, number in class_names(figures.ends.classes).items():
             requests.add(number, *who, code)
         times = figures.lately(now)
-        for share in QUANTILES:
+        for share, family in durations.items():
             seconds = quantile(times, share)
             if seconds is not None:
-                durations.add(seconds, *who, f"{share:g}")
+                family.add(seconds, *who)
         sizes.add(figures.received, *who, "received")
         sizes.add(figures.sent, *who, "sent")
 
@@ -71,4 +76,4 @@ def per_agent_families(parts: Parts) -> Iterator[Family]:
     if number or figures.ends:
         connections.add(number, OTHER, OTHER)
         count(figures, OTHER, OTHER)
-    yield from (connections, streams, active, rtt, requests, durations, sizes)
+    yield from (connections, streams, active, rtt, requests, *durations.values(), sizes)

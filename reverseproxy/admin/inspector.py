@@ -12,7 +12,7 @@ __all__ = ["Inspector", "Parts"]
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from twisted.internet.interfaces import IReactorTime
@@ -26,11 +26,17 @@ from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Config
 from reverseproxy.listener import Listener
-from reverseproxy.logs import LogFile, LogObserver
+from reverseproxy.logs import LogFile, LogObserver, Throttle
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
 from reverseproxy.reloading import Reloading
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.filter import TunnelServer
+
+REFUSALS_RATE: Final = 1.0
+"""Events of joins that were refused, in each second."""
+
+REFUSALS_BURST: Final = 100
+"""How many of them may come at once."""
 
 
 @dataclass
@@ -45,6 +51,7 @@ class Parts:
     @ivar leaves: counts hosts of agents that have left, by cluster.
     @ivar agent_index: the agents that have joined.
     @ivar clock: what tells the time.
+    @ivar refusals: bounds the events of joins that were refused.
     @ivar pulse: looks at what nobody counts.
     @ivar access_logs: tells of the files of access logs.
     @ivar reloading: takes configurations into use; L{None} if that is another process's matter.
@@ -68,9 +75,11 @@ class Parts:
     leaves: TunnelTally = field(default_factory=TunnelTally)
     started: float = field(init=False)
     pulse: Pulse = field(init=False)
+    refusals: Throttle = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.seconds()
+        self.refusals = Throttle(self.clock, REFUSALS_RATE, REFUSALS_BURST)
         self.pulse = Pulse(self.clock, partial(totals.sample, self))
 
     def seconds(self) -> float:
@@ -111,6 +120,17 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
     if reason:
         facts["reason"] = reason
     parts.journal.add(kind, **facts)
+
+
+def note_refused(parts: Parts, facts: Mapping[str, Any]) -> None:
+    """
+    Tell who listens to events of a join that was refused; for C{on_refusal} of L{TunnelTally}.
+
+    Strangers can cause as many as they like, which must not push all else out.
+    """
+    if parts.refusals.allow():
+        told = {name: value for name, value in facts.items() if name != "time"}
+        parts.journal.add("refusal", **told, suppressed=int(parts.refusals.suppressed))
 
 
 class Inspector:

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from reverseproxy.admin import AdminServer, Inspector, LocalSource
 from reverseproxy.admin.agents import AgentIndex
-from reverseproxy.admin.inspector import Parts, note_change
+from reverseproxy.admin.inspector import Parts, note_change, note_refused
 from reverseproxy.admin.service import AdminChange
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
@@ -260,7 +260,10 @@ class Living:
         for cluster in clusters:
             self._watch(cluster)
         assembly.commit()
-        self.inspector.parts.config = assembly.config
+        parts = self.inspector.parts
+        parts.config = assembly.config
+        for server in world.tunnels.values():
+            server.tally.on_refusal = partial(note_refused, parts) if assembly.counts else None
         self.agents[:] = [parts.agent for parts in assembly.agents.values()]
         watched = [*assembly.client_contexts, *assembly.server_contexts]
         if self.admin is not None and self.admin.tls is not None:

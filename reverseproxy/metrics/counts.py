@@ -17,7 +17,7 @@ __all__ = [
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from reverseproxy.metrics.agents import AgentFigures
@@ -212,6 +212,7 @@ class TunnelTally:
     @ivar leaves: how many, by cluster and reason (L{leave_reason}).
     @ivar handshakes: how long they took, from the first byte to the answer.
     @ivar refusals: the last joins that were refused, oldest first.
+    @ivar on_refusal: called with each of them.
     """
 
     def __init__(self) -> None:
@@ -219,11 +220,18 @@ class TunnelTally:
         self.leaves: dict[tuple[str, str], int] = {}
         self.handshakes = Histogram()
         self.refusals: deque[dict[str, Any]] = deque(maxlen=MAX_REFUSALS)
+        self.on_refusal: Callable[[dict[str, Any]], object] | None = None
 
     def joined(self, cluster: str, result: str = "accepted") -> None:
         """Count an attempt to join."""
         key = (cluster, result)
         self.joins[key] = self.joins.get(key, 0) + 1
+
+    def refused(self, facts: dict[str, Any]) -> None:
+        """Keep what is known of a join that was refused."""
+        self.refusals.append(facts)
+        if self.on_refusal is not None:
+            self.on_refusal(facts)
 
     def left(self, cluster: str, reason: str) -> None:
         """Count a host that an agent had brought, and that has left."""

@@ -478,6 +478,22 @@ class EventTests(AdminTestCase):
         self.assertEqual(self.events(late)[1]["reason"], "the agent leaves")
         self.assertEqual(len(self.events(early)), 3)
 
+    def test_refusals(self) -> None:
+        """They are told, but not as many as strangers may like."""
+        world = World(tunnel_config=STATIC)
+        client = self.listen(world)
+        world.agent(host_name="boss")
+        world.reactor.advance(PERIOD)
+        event = self.events(client)[0]
+        self.assertEqual(
+            (event["kind"], event["result"], event["claimed_host_name"], event["suppressed"]),
+            ("refusal", "credential_rejected", "boss", 0),
+        )
+        tally = world.proxy.inspector.parts.tunnels["tunnelListener"].tally
+        for _ in range(5000):
+            tally.refused({"time": 0.0, "result": "failed"})
+        self.assertLess(world.proxy.inspector.parts.journal.last, 200)
+
     def test_heartbeats_and_the_end(self) -> None:
         world = World()
         client = self.listen(world)

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.admin.exposition import expose
+from reverseproxy.admin.families import Family
 from tests.admin.world import World
 
 MONITORING = Path(__file__).resolve().parent.parent.parent / "docs" / "monitoring"
 WORKERS = {"reverseproxy_worker_up", "reverseproxy_worker_restarts_total"}
+DOCUMENTED = re.compile(r"``(reverseproxy_\w+)(?:\{([^}]*)\})?``")
 LABELS = re.compile(r"\b(?:by|on) \(([^)]*)\)")
+
+
+def metrics() -> list[str]:
+    """What a server says that has an agent, and what that says."""
+    world = World()
+    agent = world.agent()
+    world.request()
+    texts = [world.ask(path).body.decode() for path in ("/metrics", "/metrics/agents")]
+    families = map(Family.from_json, agent.inspector.answer("metrics", {}))
+    text, _ = expose(families, "")
+    return [*texts, text.decode()]
 
 
 class MonitoringTests(SynchronousTestCase):
     def setUp(self) -> None:
-        world = World()
-        world.agent()
-        world.request()
-        text = world.ask("/metrics").body.decode()
+        self.text = "".join(metrics())
         self.known = set(WORKERS)
-        self.labels = {"worker", "le", "reason", "server", "name", "use"}
-        for family in text_string_to_metric_families(text):
+        self.labels = {"worker", "le", "reason", "server", "name", "use", "instance", "result"}
+        for family in text_string_to_metric_families(self.text):
             self.known |= {f"{family.name}{suffix}" for suffix in ("", "_total", "_bucket", "_sum", "_count")}
             self.labels |= {label for sample in family.samples for label in sample.labels}
 
@@ -48,3 +61,44 @@ class MonitoringTests(SynchronousTestCase):
         targets = [target for panel in document["panels"] for target in panel["targets"]]
         self.assertGreater(len(targets), 10)
         self.check([target["expr"] for target in targets])
+        self.assertEqual(len({panel["id"] for panel in document["panels"]}), len(document["panels"]))
+
+    def test_the_documentation(self) -> None:
+        """It names every metric, with all its labels, and no other."""
+        documented: dict[str, set[str]] = {}
+        for name, labels in DOCUMENTED.findall((MONITORING.parent / "admin.rst").read_text()):
+            documented.setdefault(name, set()).update(each.strip() for each in labels.split(",") if each)
+        per_agent = {name for name in documented if name.startswith("reverseproxy_per_agent")}
+        there: dict[str, set[str]] = {name: {"worker"} for name in WORKERS}
+        for line in self.text.splitlines():
+            if line.startswith("# TYPE") and not line.split()[2].startswith("reverseproxy_per_agent"):
+                there.setdefault(line.split()[2], set())
+        for family in text_string_to_metric_families(self.text):
+            for sample in family.samples:
+                base = family.name + ("_total" if family.type == "counter" else "")
+                there.get(base, set()).update(set(sample.labels) - {"le"})
+        self.assertEqual({*documented} - per_agent - {*there}, set())
+        self.assertEqual({*there} - {*documented}, set())
+        unsaid = {
+            name: labels - documented[name] for name, labels in there.items() if labels - documented[name]
+        }
+        self.assertEqual(unsaid, {})
+
+
+if shutil.which("promtool"):
+
+    class PromtoolTests(SynchronousTestCase):
+        """Prometheus' own tool, where it is installed: C{.ci/run} says where it is not."""
+
+        def run_tool(self, *arguments: str, text: str = "") -> None:
+            done = subprocess.run(
+                ["promtool", *arguments], input=text, capture_output=True, text=True, timeout=60, check=False
+            )
+            self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+
+        def test_metrics(self) -> None:
+            for text in metrics():
+                self.run_tool("check", "metrics", text=text)
+
+        def test_rules(self) -> None:
+            self.run_tool("check", "rules", str(MONITORING / "alerts.yaml"))

@@ -48,7 +48,7 @@ def note_refusal(
     """
     cluster = "" if init is None else init.cluster_name
     tally.joined(cluster if cluster in known else "", result)
-    tally.refusals.append(
+    tally.refused(
         {
             "time": wall_time(),
             "listener": listener,
