@@ -131,7 +131,9 @@ class TunnelAgentConfig(Model):
     )
     reconnect_max_duration: Interval = key(
         60.0,
-        "The longest wait before trying again. A longer reconnect_base_duration takes its place.",
+        "The longest wait before trying again. If it is not given, that for a server which can't be reached is"
+        " 10 s, and 4 s more for each further one of connection_num, but not more. A longer"
+        " reconnect_base_duration takes its place.",
         ours=True,
     )
     stable_duration: Span = key(

@@ -32,7 +32,7 @@ from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
 from reverseproxy.logs import Throttle, counted, how_many
 from reverseproxy.tls import ClientTls
-from reverseproxy.tunnel.agent.backoff import Backoff
+from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
 from reverseproxy.tunnel.agent.discovery import Target
 from reverseproxy.tunnel.agent.link import AgentLink
@@ -173,7 +173,7 @@ class Peer:
                 name=f"{config.cluster} via {self.name} #{number + 1}",
                 dial=self._dial,
                 clock=plan.reactor,
-                backoff=Backoff(config.reconnect_base_duration, config.reconnect_max_duration, plan.random),
+                backoff=self._backoff(),
                 max_attempts=config.connect_retry_times or -1,
                 stable=config.stable_duration,
                 changed=partial(self._slot_changed, number),
@@ -181,6 +181,14 @@ class Peer:
             )
             self._cores.append(core)
             self._slots.append(make_slot(core))
+
+    def _backoff(self) -> Backoff:
+        config = self._plan.config
+        # Whoever says how long waits may be means all of them.
+        said = "reconnect_max_duration" in config.model_fields_set
+        reach = None if said else reach_cap(config.connection_num)
+        longest = config.reconnect_max_duration
+        return Backoff(config.reconnect_base_duration, longest, self._plan.random, reach)
 
     @property
     def name(self) -> str:

