@@ -131,8 +131,8 @@ class TunnelAgentConfig(Model):
     )
     reconnect_max_duration: Interval = key(
         60.0,
-        "The longest wait before trying again. If it is not given, that for a server which can't be reached is"
-        " 10 s, and 4 s more for each further one of connection_num, but not more. A longer"
+        "The longest wait before trying again. If it is not given, that for a server that can't be"
+        " reached is 10 s, and 4 s more for each further one of connection_num, but not more. A longer"
         " reconnect_base_duration takes its place.",
         ours=True,
     )
