@@ -31,12 +31,12 @@ from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
-from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IGate, IPartable
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.flags import Flag, who_ended
@@ -52,7 +52,7 @@ from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import keep_back
 from reverseproxy.transport.backlog import Backlog, backlog_of
-from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
+from reverseproxy.unfinished import Account, Counted
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
 from reverseproxy.wire.http1.fields import ForwardedBy, last_chunk, response_head_bytes, status_line
 from reverseproxy.wire.http1.requests import END, End, Event, RequestHead, RequestParser, ResponseHead
@@ -360,20 +360,11 @@ class Http1Proxy(Switchable, Counted):
 
     def open_account(self) -> Account:
         """See L{Counted}."""
-        books = KNOWN if self.info.reverse else STRANGERS
-        return books.account(crowd_address(self.info.remote_ip), self._made_room)
+        return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
-        complaints = self.settings.complaints
-        if complaints.allow():
-            log.warn(
-                "{listener}: {peer} is cut off: {reason}{suppressed}",
-                listener=self.settings.listener,
-                peer=self.info.remote,
-                reason=reason,
-                suppressed=complaints.suppressed,
-            )
+        say_cut_off(self.settings, self.info, reason)
         self._cancel(reason, Flag.OM)
         self.transport.abortConnection()
 

@@ -32,10 +32,10 @@ from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Http2Options
-from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
 from reverseproxy.logs import counted, said
+from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.farewell import LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
@@ -50,7 +50,7 @@ from reverseproxy.sockets import heed_reset, keep_short
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.transport.backlog import Backlog
 from reverseproxy.transport.memory import WINDOWS
-from reverseproxy.unfinished import KNOWN, STRANGERS, Account
+from reverseproxy.unfinished import Account
 from reverseproxy.wire.http.border import NOTHING
 from reverseproxy.wire.http.grpc import error_fields, error_trailers, is_grpc
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
@@ -464,20 +464,11 @@ class Http2Proxy(Http2Protocol):
 
     def open_account(self) -> Account:
         """See L{reverseproxy.unfinished.Counted}."""
-        books = KNOWN if self.info.reverse else STRANGERS
-        return books.account(crowd_address(self.info.remote_ip), self._made_room)
+        return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
-        complaints = self.settings.complaints
-        if complaints.allow():
-            log.warn(
-                "{listener}: {peer} is cut off: {reason}{suppressed}",
-                listener=self.settings.listener,
-                peer=self.info.remote,
-                reason=reason,
-                suppressed=complaints.suppressed,
-            )
+        say_cut_off(self.settings, self.info, reason)
         self._end_flags = Flag.OM
         self._abort(reason)
 

@@ -17,7 +17,8 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.wire.http1.requests import END, End, Event, ResponseHead
+from reverseproxy.proxy.http.unread import UnreadAnswer
+from reverseproxy.wire.http1.requests import End, Event, ResponseHead
 
 PATIENCE: Final = 3.0
 """Seconds in which the answer must have come."""
@@ -36,7 +37,7 @@ class IKept(Protocol):
         """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
 
 
-class Leftover:
+class Leftover(UnreadAnswer):
     """Takes the place of an exchange, until the answer is over."""
 
     def __init__(self, client: IKept, clock: IReactorTime, release: Callable[[], None]) -> None:
@@ -73,21 +74,6 @@ class Leftover:
                 return
         if self._size > MAX_BYTES:
             self._give_up("the answer that nobody waits for is long")
-
-    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
-        self.upstream_events([head, END])
-
-    def response_sink(self) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
-
-    @property
-    def response_waiting(self) -> int:
-        """See L{reverseproxy.proxy.pools.IExchange}: nothing is kept of it."""
-        return 0
-
-    def response_passed(self, size: int) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
 
     def upstream_lost(
         self,

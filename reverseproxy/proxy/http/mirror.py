@@ -20,8 +20,9 @@ from twisted.logger import Logger
 
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.attempts import Attempts, Phase
+from reverseproxy.proxy.http.unread import UnreadAnswer
 from reverseproxy.wire.http1.fields import ForwardedBy
-from reverseproxy.wire.http1.requests import END, End, Event, RequestHead, ResponseHead
+from reverseproxy.wire.http1.requests import End, Event, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -36,7 +37,7 @@ TIMEOUT: Final = 60.0
 """Seconds that a copy may take once all of the request has come."""
 
 
-class Mirrored(Attempts):
+class Mirrored(UnreadAnswer, Attempts):
     """One copy."""
 
     __slots__ = (
@@ -169,21 +170,6 @@ class Mirrored(Attempts):
             elif type(event) is not bytes:
                 self.fail(502, str(event), Flag.UPE)
                 return
-
-    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
-        self.upstream_events([head, END])
-
-    def response_sink(self) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
-
-    @property
-    def response_waiting(self) -> int:
-        """See L{reverseproxy.proxy.pools.IExchange}: nothing is kept of it."""
-        return 0
-
-    def response_passed(self, size: int) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
 
     def upstream_lost(
         self,

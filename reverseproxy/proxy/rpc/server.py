@@ -35,12 +35,12 @@ from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
-from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
 from reverseproxy.logs import Throttle, counted, loss
 from reverseproxy.metrics import NOWHERE, RequestTally
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import FailureLog
 from reverseproxy.proxy.farewell import STALL as STALL_TIMEOUT
@@ -342,7 +342,7 @@ class RpcProxy(Rebindable, Counted):
 
     def open_account(self) -> Account:
         """See L{Counted}."""
-        return self._books.account(crowd_address(self.info.remote_ip), self._made_room)
+        return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
@@ -538,15 +538,7 @@ class RpcProxy(Rebindable, Counted):
         self._cut_off(reason, "the client reads too slowly", Flag.SI)
 
     def _cut_off(self, reason: str, flag: str, flags: int) -> None:
-        complaints = self.settings.complaints
-        if complaints.allow():
-            log.warn(
-                "{listener}: {peer} is cut off: {reason}{suppressed}",
-                listener=self.settings.listener,
-                peer=self.info.remote,
-                reason=reason,
-                suppressed=complaints.suppressed,
-            )
+        say_cut_off(self.settings, self.info, reason)
         self._abort(flag, flags)
 
     # time

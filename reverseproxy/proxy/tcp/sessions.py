@@ -29,13 +29,13 @@ from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Cluster, ClusterManager
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
-from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import AgentFigures, RequestTally
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.clients import account_of
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.farewell import STALL, Parting
 from reverseproxy.proxy.flags import (
@@ -51,7 +51,7 @@ from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
 from reverseproxy.sockets import has_ended, tune
-from reverseproxy.unfinished import KNOWN, STRANGERS, Account, Counted
+from reverseproxy.unfinished import Account, Counted
 
 log = Logger()
 
@@ -198,8 +198,7 @@ class TcpProxy(RelayEnd, Counted):
 
     def open_account(self) -> Account:
         """See L{Counted}."""
-        books = KNOWN if self._info.reverse else STRANGERS
-        return books.account(crowd_address(self._info.remote_ip), self._made_room)
+        return account_of(self._info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""

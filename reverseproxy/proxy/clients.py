@@ -1,0 +1,52 @@
+"""What connections of clients have in common: an account, and an end for the sake of others."""
+
+from __future__ import annotations
+
+__all__ = ["account_of", "say_cut_off"]
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from reverseproxy.crowd import crowd_address
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.logs import Throttle
+from reverseproxy.unfinished import KNOWN, STRANGERS, Account
+
+log = Logger()
+
+
+class ISettings(Protocol):
+    """What of a listener's settings counts here."""
+
+    @property
+    def listener(self) -> str:
+        """The listener's name."""
+
+    @property
+    def complaints(self) -> Throttle:
+        """Bounds the lines about its clients."""
+
+
+def account_of(info: ConnectionInfo, end: Callable[[str], object]) -> Account:
+    """
+    Open the account of a client's connection, or of an agent's.
+
+    @param end: called with the reason if the connection has to go for others.
+    """
+    books = KNOWN if info.reverse else STRANGERS
+    return books.account(crowd_address(info.remote_ip), end)
+
+
+def say_cut_off(settings: ISettings, info: ConnectionInfo, reason: str) -> None:
+    """Log that a client is cut off, as long as there are not too many such lines."""
+    complaints = settings.complaints
+    if complaints.allow():
+        log.warn(
+            "{listener}: {peer} is cut off: {reason}{suppressed}",
+            listener=settings.listener,
+            peer=info.remote,
+            reason=reason,
+            suppressed=complaints.suppressed,
+        )
