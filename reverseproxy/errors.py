@@ -22,6 +22,7 @@ __all__ = [
     "HttpError",
     "MuxError",
     "NoHealthyHost",
+    "NoHostCame",
     "NoMoreStreams",
     "PickFailed",
     "Problem",
@@ -222,6 +223,10 @@ class QueueTimeout(PickFailed):
     """All hosts stayed busy for as long as a request may wait."""
 
     status = 503
+
+
+class NoHostCame(QueueTimeout):
+    """The cluster has no host, and none came for as long as a request may wait."""
 
 
 class ClusterUnknown(PickFailed):

@@ -677,10 +677,14 @@ class Listener(Service):
             inspecting.abort()
 
     def abort(self) -> None:
-        """Close all connections now."""
+        """Close all connections now, and warn of it, as something may be under way on them."""
+        self._abort(log.warn, "aborts")
+
+    def _abort(self, write: Callable[..., None], what: str) -> None:
         if self._connections:
-            log.warn(
-                "listener {listener} aborts {connections}",
+            write(
+                "listener {listener} {what} {connections}",
+                what=what,
                 listener=self.name,
                 connections=counted(len(self._connections), "connection"),
                 count=len(self._connections),
@@ -697,7 +701,7 @@ class Listener(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         stopped = self.stop_accepting()
-        self.abort()
+        self._abort(log.info, "closes")
         return self.emptied().addCallback(lambda _: stopped)
 
     def _forget(self, connection: _Accepted) -> None:

@@ -21,7 +21,9 @@ no throttle is for, L{reverseproxy.flood.LogBounds} bounds.
 from __future__ import annotations
 
 __all__ = [
+    "DEBUGGING",
     "DEFAULT_LEVEL",
+    "Debugging",
     "LeftOut",
     "LogFile",
     "LogObserver",
@@ -125,6 +127,9 @@ _SECRET: Final = re.compile(
 _REDACTED: Final = "[redacted]"
 
 _ECHO: Final = re.compile(r"listener .* starting on .*|\((?:TCP|UNIX) Port .* Closed\)", re.DOTALL)
+
+_RUNNERS: Final = frozenset({"twisted.scripts._twistd_unix.UnixAppLogger", "twisted.internet.base"})
+"""Namespaces of what runs us, whose lines about a normal start and end say no more than ours."""
 
 # What twisted.python.log puts into its events beside the caller's fields.
 _LEGACY_KEYS: Final = frozenset(
@@ -454,6 +459,35 @@ class LogFile:
             os.close(fd)
 
 
+class Debugging:
+    """
+    Tells whether lines of C{DEBUG} are written in this process.
+
+    For whoever would have to do something for them that costs time.
+
+    @ivar on: whether they are.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self._watchers: list[Callable[[bool], object]] = []
+
+    def watch(self, changed: Callable[[bool], object]) -> None:
+        """Call something now, and whenever it has changed, with what C{on} is."""
+        self._watchers.append(changed)
+        changed(self.on)
+
+    def set(self, on: bool) -> None:
+        """Say what it is from now on."""
+        if on is not self.on:
+            self.on = on
+            for changed in self._watchers:
+                changed(on)
+
+
+DEBUGGING: Final = Debugging()
+"""Of this process, which has one log."""
+
 _LOST: Final = "{lost} lines of this log could not be written: {reason}"
 _LEFT_OUT: Final = "{count} lines like the next one were left out, as a log has its bounds"
 
@@ -493,7 +527,9 @@ class LogObserver:
     def level(self, name: str) -> None:
         self._level = name if name in _LEVELS else DEFAULT_LEVEL
         self._predicate = LogLevelFilterPredicate(parse_level(name))
-        self._leaves_out_echoes = parse_level(name) is not LogLevel.debug
+        debug = parse_level(name) is LogLevel.debug
+        self._leaves_out_echoes = not debug
+        DEBUGGING.set(debug)
 
     def __call__(self, event: LogEvent) -> None:
         """Take an event, as L{ILogObserver} has it."""
@@ -567,7 +603,9 @@ def make_observer(
 
 
 def _is_echo(event: LogEvent) -> bool:
-    """Whether Twisted says of a port what its listener says as well, with more detail."""
+    """Whether Twisted says of a port, or of the process, what we say as well, with more detail."""
+    if event.get("log_namespace") in _RUNNERS:
+        return event.get("log_level") is LogLevel.info
     if event.get("log_namespace") != "log_legacy" or event.get("isError"):
         return False
     message = event.get("message")

@@ -14,7 +14,7 @@ import pwd
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -39,6 +39,7 @@ from reverseproxy.app import ReverseProxy
 from reverseproxy.clock import use_monotonic_time
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS, Config
+from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
 from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem
@@ -243,6 +244,7 @@ class _Process(Service):
     beside: Once | None = None  # our observer, where whoever runs us has a log of its own
     foreign = False  # whether that is so
     notes: tuple[Problem, ...] = ()
+    summary: Sequence[str] = ()  # what has been started
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         # twistd begins logging after this, with the observer that the application names.
@@ -271,6 +273,10 @@ class _Process(Service):
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         _signals.take_sigterm()
+        for number, line in enumerate(self.summary):
+            # Known only now: twistd forks before this.
+            who = "" if number else f"reverseproxy {__version__}, process {os.getpid()}; "
+            log.info("{who}{line}", who=who, line=line)
 
     def stopService(self) -> Any:
         stopped = maybeDeferred(super().stopService)
@@ -435,6 +441,7 @@ def _ready(
         note = f"does not count for the log that twist writes, at the level {plan.level}: it has --log-level"
         service.warnings.append(Problem(options.file, "servers[0].default_log_level", note))
     service.notes = options.loaded.notes
+    service.summary = startup_lines(options.loaded.config)
     return service
 
 

@@ -34,7 +34,7 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.health.trouble import Trouble
 from reverseproxy.cluster.health.wellness import Wellness
 from reverseproxy.cluster.host import Fault, Host, clamp_weight
-from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
+from reverseproxy.errors import ClusterUnknown, NoHealthyHost, NoHostCame, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from reverseproxy.logs import Throttle, counted, shorten
 from reverseproxy.metrics import Histogram
@@ -510,6 +510,8 @@ class Cluster:
         return True
 
     def _timeout(self) -> QueueTimeout:
+        if not self.hosts:
+            return NoHostCame(f"cluster {self.name} has no host, and none came in time")
         return QueueTimeout(f"no host of cluster {self.name} became free in time")
 
     def _set_timer(self, deadline: float) -> None:
@@ -615,7 +617,8 @@ class Cluster:
             self._count_health(host)
         elif not host.faults:
             host.faults = Fault.ORDERED
-        log.info(
+        write = log.info if host.returns else log.debug  # those of the configuration come with it
+        write(
             "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
             cluster=self.name,
             host=host.address,
@@ -686,7 +689,8 @@ class Cluster:
         self.trouble.forget(host)
         for task in self._tasks:
             task.left(host)
-        log.info(
+        write = log.info if host.returns else log.debug  # those of the configuration come with it
+        write(
             "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
             cluster=self.name,
             host=host.address,

@@ -538,7 +538,7 @@ class MuxSession(Protocol):
         if self.reason:
             reason = Failure(ConnectionLost(self.reason))
         elif reason.check(ConnectionDone) and self._streams:
-            reason = Failure(ConnectionLost("the connection that carries the streams was closed"))
+            reason = Failure(ConnectionLost("the other end closed the connection, which carried streams"))
         if self.on_lost is not None:
             self.on_lost(reason)
         for stream in list(self._streams.values()):

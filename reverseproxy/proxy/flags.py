@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 from twisted.internet.error import ConnectionAborted, ConnectionDone, DNSLookupError
 from twisted.python.failure import Failure
 
-from reverseproxy.errors import ClusterUnknown, NoHealthyHost, QueueFull, QueueTimeout
+from reverseproxy.errors import ClusterUnknown, NoHealthyHost, NoHostCame, QueueFull, QueueTimeout
 
 NO_FLAGS: Final = 0
 """What a request has that a host has answered completely."""
@@ -151,7 +151,7 @@ def what_to_do(flags: int) -> str:
 
 def flag_of(error: BaseException | None) -> int:
     """Say what stands for an error that kept a request from a host; nothing for one that we don't know."""
-    if isinstance(error, NoHealthyHost):
+    if isinstance(error, NoHealthyHost | NoHostCame):
         return Flag.UH
     if isinstance(error, QueueFull | QueueTimeout):
         return Flag.UO

@@ -979,6 +979,8 @@ class CostTests(SynchronousTestCase):
             def info(self, message: str, **fields: object) -> None:
                 pass
 
+            debug = info
+
         self.patch(manager, "log", Silent())
 
     def steps(self, size: int) -> float:

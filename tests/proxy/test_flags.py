@@ -6,7 +6,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
+from reverseproxy.errors import ClusterUnknown, NoHealthyHost, NoHostCame, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.proxy.flags import (
     NO_FLAGS,
     Flag,
@@ -45,6 +45,7 @@ class FlagTests(SynchronousTestCase):
     def test_errors(self) -> None:
         for error, flags in (
             (NoHealthyHost(), Flag.UH),
+            (NoHostCame(), Flag.UH),
             (QueueFull(), Flag.UO),
             (QueueTimeout(), Flag.UO),
             (ClusterUnknown(), Flag.NC),

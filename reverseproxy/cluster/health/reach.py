@@ -123,8 +123,9 @@ class Reach:
         self._plan()
 
     def stop(self) -> None:
-        """Ask no more; see L{IClusterTask}."""
+        """Ask no more; see L{IClusterTask}.  That hosts leave then is nothing to tell of."""
         self._running = False
+        self._watchers = []
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()

@@ -363,7 +363,7 @@ class Attempts:
         """Give up: no host, or no other one, can be had."""
         reason, flags = str(error), flag_of(error)
         if self._trouble is not None:
-            reason = f"{self._trouble[0]}, and {reason}"
+            reason = f"{self._trouble[0]}, and no other host is left for it"
             flags |= self._trouble[1]
         self.fail(status, reason, flags)
 

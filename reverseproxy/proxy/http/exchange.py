@@ -930,7 +930,8 @@ class Exchange(Attempts):
         else:
             client.abort("its agent has not sent the request on")
         reason = b"".join([event for event in events if type(event) is bytes]).decode("utf-8", "replace")
-        self.fail(head.status, reason.strip() or "the agent could not send the request on", Flag.UF)
+        text = reason.strip()
+        self.fail(head.status, f"the agent could not send the request on{text and f': {text}'}", Flag.UF)
         return True
 
     def _interim(self, events: list[Event], index: int) -> None:

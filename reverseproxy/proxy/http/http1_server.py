@@ -41,6 +41,7 @@ from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS
+from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.discretion import Discretion
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http1_switch import IUpgraded, Switchable, switch
@@ -330,7 +331,7 @@ class Http1Proxy(Switchable, Counted):
             found = [self._parser_failed()]
         if type(found) is RequestHead:
             if self._exchange is None and not (self._events or self.full or self._running):
-                exchange = self._exchange = Exchange(self, found, self._clock.seconds())
+                exchange = self._exchange = exchange_class.kind(self, found, self._clock.seconds())
                 exchange.begin_whole()
                 if not self._reading or self._parser.held:
                     self.update_reading()
@@ -386,7 +387,7 @@ class Http1Proxy(Switchable, Counted):
                 elif kind is RequestHead:
                     if exchange is not None or self.full:
                         break
-                    self._exchange = Exchange(self, event, self._clock.seconds())  # type: ignore[arg-type]
+                    self._exchange = exchange_class.kind(self, event, self._clock.seconds())  # type: ignore[arg-type]
                 else:
                     if exchange is not None and exchange.request_complete:
                         break
@@ -466,7 +467,7 @@ class Http1Proxy(Switchable, Counted):
             exchange.fail(error.status, str(error), Flag.DPE)
             return
         head = RequestHead(b"", b"", b"", b"", True, 0, False, frozenset(), b"", False, False)
-        exchange = self._exchange = Exchange(self, head, self._clock.seconds())
+        exchange = self._exchange = exchange_class.kind(self, head, self._clock.seconds())
         exchange.fail(error.status, str(error), Flag.DPE)
 
     # what an exchange tells us

@@ -39,6 +39,7 @@ from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.farewell import LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
+from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http1_server import Http1Settings
 from reverseproxy.proxy.http.http1_switch import IUpgraded
@@ -506,7 +507,7 @@ class Http2Proxy(Http2Protocol):
         stream = self._streams[number] = Http2Stream(self, number)
         if head.upgrade and not head.options:
             head = websocket_request(head)
-        exchange = stream.exchange = Exchange(stream, head, self.clock.seconds())
+        exchange = stream.exchange = exchange_class.kind(stream, head, self.clock.seconds())
         stream.grpc = (b"te", b"trailers") in head.headers and is_grpc(head.headers)
         if head.upgrade:
             if head.length:

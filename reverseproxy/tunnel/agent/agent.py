@@ -36,6 +36,7 @@ from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
 from reverseproxy.tunnel.agent.discovery import Target
 from reverseproxy.tunnel.agent.link import AgentLink
+from reverseproxy.tunnel.agent.outage import Outage
 from reverseproxy.tunnel.agent.roster import Roster
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.agent.slot import Link, Slot, SlotCore, SlotState, make_slot
@@ -155,6 +156,7 @@ class Peer:
         self._turns = DialTurns()
         self._roster = Roster()
         self._told = Throttle(plan.reactor, TOLD_RATE, TOLD_BURST)
+        self._outage = Outage(f"agent of cluster {plan.config.cluster}: {self.name}", plan.reactor.seconds)
         self._cores: list[SlotCore] = []
         self._slots: list[Slot] = []
         self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
@@ -178,6 +180,7 @@ class Peer:
                 stable=config.stable_duration,
                 changed=partial(self._slot_changed, number),
                 ended=self._attempt_ended,
+                outage=self._outage,
             )
             self._cores.append(core)
             self._slots.append(make_slot(core))
@@ -217,13 +220,16 @@ class Peer:
         self._roster.note(number, state)
         if state is SlotState.SERVING:
             serving, wanted = self.serving, len(self._cores)
-            if serving == wanted or self._told.allow():
+            again = self._outage.over()
+            if again or serving == wanted or self._told.allow():
                 log.info(
-                    "agent of cluster {cluster}: serving {server} over {serving} of {wanted} connections",
+                    "agent of cluster {cluster}: serving {server} over {serving} of {wanted} connections"
+                    "{again}",
                     cluster=self._plan.config.cluster,
                     server=self.name,
                     serving=serving,
                     wanted=wanted,
+                    again=again,
                 )
             for waiting in self._roster.take_waiting():
                 self._slots[waiting].reachable()

@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from reverseproxy.errors import HandshakePostponed, HandshakeRefused, ServerLeaves
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.tunnel.agent.backoff import Backoff
+from reverseproxy.tunnel.agent.outage import Outage
 from reverseproxy.wire.mosn.frames import Status
 
 log = Logger()
@@ -178,6 +179,8 @@ class SlotCore:
         the backoff begins anew.
     @ivar changed: told of each new state.
     @ivar ended: told how each attempt has ended (L{ACCEPTED} and so on), and why.
+    @ivar outage: what is said of attempts that fail; all connections to a server share
+        one.  Absent, it has its own.
     @ivar at_once: how many brief connections are replaced without a wait.
     @ivar unused: how many are that were not used, but lived for a moment.
     @ivar dialled: when the last attempt began.
@@ -195,6 +198,7 @@ class SlotCore:
     stable: float
     changed: Callable[[SlotState], None]
     ended: Callable[[str, str], None] = _untold
+    outage: Outage = None  # type: ignore[assignment]  # made below
     at_once: Throttle = field(init=False)
     unused: Throttle = field(init=False)
     state: SlotState = SlotState.IDLE
@@ -207,6 +211,8 @@ class SlotCore:
     storming: bool = False
 
     def __post_init__(self) -> None:
+        if self.outage is None:
+            self.outage = Outage(self.name, self.clock.seconds)
         self.at_once = Throttle(self.clock, REDIAL_RATE, REDIAL_BURST)
         self.unused = Throttle(self.clock, 1 / BRIEF, SILENT_BURST)
 
@@ -258,13 +264,10 @@ class SlotCore:
             self.enter(SlotState.EXHAUSTED)
             slot.give_up()
             return
-        log.warn(
-            "{slot}: {reason}; failure {failures}, next attempt in {delay:.2f} s",
-            slot=self.name,
-            reason=loss(reason),
-            failures=failures,
-            delay=delay,
-        )
+        why = loss(reason)
+        if isinstance(refusal, HandshakeRefused):
+            why = f"{why} (the server's log says more)"
+        self.outage.failed(self.name, why, delay)
         self.wait(slot, delay)
 
     def wait_as_told(self, slot: Slot, seconds: float, reason: str) -> None:

@@ -53,7 +53,7 @@ from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.guesses import GuessGate
 from reverseproxy.tunnel.server.joins import JoinGate
 from reverseproxy.tunnel.server.quotas import NOBODY, Quotas
-from reverseproxy.tunnel.server.refusals import note_refusal
+from reverseproxy.tunnel.server.refusals import REMEDIES, note_refusal
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
@@ -758,7 +758,12 @@ class TunnelConnection(Handover, Counted):
         REFUSED["tunnel"] += 1
         server = self._server
         note_refusal(server.tally, server.clusters, server.listener, self._info, self._init, result, reason)
-        self._server.complain("{listener}: {peer} closed: {reason}", peer=self._info.remote, reason=reason)
+        self._server.complain(
+            "{listener}: {peer} closed: {reason}{remedy}",
+            peer=self._info.remote,
+            reason=reason,
+            remedy=f"; {remedy}" if (remedy := REMEDIES.get(result, "")) else "",
+        )
         self.transport.resumeProducing()
         self._closing = self._server.clock.callLater(LINGER, self.transport.abortConnection)
         lose_connection(self.transport)

@@ -20,7 +20,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "credential_rejected": "give the agent a credential of the policy that is demanded, for this cluster",
     "validator_missing": "add the agent's policy to validators of the tunnel filter, or let it use another",
     "cluster_unknown": "add the cluster to cluster_manager.clusters, or mend cluster in the tunnel_agent",
-    "too_many": "none: the agent comes back; limits of the tunnel filter allow for more",
+    "too_many": "nothing: the agent comes back; limits of the tunnel filter allow for more",
     "route_forbidden": "give its token domains and ports, or see agent_routes of the tunnel filter",
     "route_taken": "let the agent ask for other routes, or those have them end that have these",
     "banned": "wait, or POST /api/tunnel/v1/agents/{id}/resume",
