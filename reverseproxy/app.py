@@ -54,6 +54,7 @@ class ReverseProxy(Service):
         file: str = "",
         dry: bool = False,
         worker: Worker | None = None,
+        counts: bool = False,
     ) -> None:
         """
         Build everything; nothing is bound or dialled yet.
@@ -62,6 +63,7 @@ class ReverseProxy(Service):
         @param dry: only to see whether it can be built: no log file is made.
         @param worker: which one of several workers this is; L{None} for the
             only process that there is.
+        @param counts: whether to count requests and changes without an admin API, too.
         @raise ConfigError: with every problem that only building shows, such as
             a certificate that does not load.
         """
@@ -69,6 +71,7 @@ class ReverseProxy(Service):
         self._reactor = reactor
         self._sweep = PeerSweep(reactor)
         world = self._world = World(reactor, random, file, dry, worker)
+        world.counted = counts
         self.clusters = world.clusters
         self.listeners = world.listeners
         if worker is not None:

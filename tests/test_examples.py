@@ -38,6 +38,13 @@ class ExampleTests(SynchronousTestCase):
             self.assertEqual([str(warning) for warning in loaded.warnings], [], file)
             self.assertEqual(len(loaded.config.agents), file.stem == "agent", file)
 
+    def test_testing(self) -> None:
+        """The example of the tutorial on tests passes."""
+        file = str(ROOT / "examples" / "testing" / "test_tunnel.py")
+        command = [sys.executable, "-m", "twisted.trial", "--temp-directory", self.mktemp(), file]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
     def test_quickstart(self) -> None:
         loaded = load(str(Path(reverseproxy.__file__).with_name("quickstart.json")))
         self.assertEqual([str(warning) for warning in loaded.warnings], [])

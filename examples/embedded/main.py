@@ -1,26 +1,28 @@
 """
 A program of its own with reverse tunnels inside.
 
-Run it with the names of configuration files, one for each application:
+Run it with the names of configuration files, one for each proxy:
 
     python examples/embedded/main.py examples/plain/server.json
 
-Several applications in one process have nothing in common but its memory, its
+Several proxies in one process have nothing in common but its memory, its
 descriptors, and whatever their files name twice.
 """
 
 import sys
-from random import SystemRandom
 
-from twisted.application.service import MultiService
 from twisted.internet import reactor
-from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
-from reverseproxy.app import ReverseProxy
+from reverseproxy import ConfigError, Proxy, fast_reactor
 from reverseproxy.clock import use_monotonic_time
-from reverseproxy.config.loader import load
-from reverseproxy.errors import ConfigError
-from reverseproxy.transport import is_supported, with_streams
+
+log = Logger()
+
+
+def tell(event):
+    """Say who comes and goes."""
+    log.info("{event.kind}: {event.identity} at {event.host} for {event.cluster}", event=event)
 
 
 def main(files):
@@ -28,17 +30,15 @@ def main(files):
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
     # Set or not, the wall clock is no matter then.
     use_monotonic_time(reactor)
-    fast = with_streams(reactor) if is_supported(reactor) else reactor
-    services = MultiService()
     try:
         for file in files:
-            ReverseProxy(load(file).config, fast, SystemRandom(), file).setServiceParent(services)
-        # Binds the ports.  With privileges to give up, call privilegedStartService first, which does that.
-        services.startService()
+            proxy = Proxy.from_file(file, fast_reactor(reactor))
+            proxy.on_event(tell)
+            proxy.start()
+            # Requests under way are finished.
+            reactor.addSystemEventTrigger("before", "shutdown", proxy.stop)
     except ConfigError as error:
         sys.exit(str(error))
-    # Requests under way are finished.
-    reactor.addSystemEventTrigger("before", "shutdown", services.stopService)
     reactor.run()
 
 

@@ -62,7 +62,8 @@ class Assembly:
         self._old = old
         self._steps: list[Callable[[], object]] = []
         self._ports: dict[str, BoundPort] = {}
-        self.counts = config.admin is not None and bool(config.admin.bound)
+        self.has_admin = config.admin is not None and bool(config.admin.bound)
+        self.counts = self.has_admin or world.counted
         self._cluster_builder = ClusterBuilder(
             world, self.findings, any(is_tunnel(each) for each in config.server.listeners)
         )

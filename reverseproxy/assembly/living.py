@@ -110,7 +110,7 @@ class Living:
         world.watch = self._watch
         assembly = self.assembly = Assembly(world, config)
         self.inspector = self._inspector()
-        self.admin = self._make_admin(assembly) if assembly.counts and world.worker is None else None
+        self.admin = self._make_admin(assembly) if assembly.has_admin and world.worker is None else None
         if assembly.problems:
             assembly.discard()
             raise ConfigError(*assembly.problems)
@@ -181,7 +181,7 @@ class Living:
         if self.bound and not dry and not findings.problems:
             assembly.bind()
         admin: AdminServer | AdminChange | None = None
-        if not findings.problems and not dry and world.worker is None and assembly.counts:
+        if not findings.problems and not dry and world.worker is None and assembly.has_admin:
             if self.admin is None:
                 admin = self._make_admin(assembly)
                 if admin is not None and self.bound:

@@ -45,11 +45,13 @@ class World:
     @ivar exclusions: whom an operator keeps out.
     @ivar reloader: keeps up with the files of certificates.
     @ivar limiter: decides about accepted connections.
+    @ivar counted: whether requests and changes are counted, whether or not there is an admin API.
     @ivar siblings: the other workers; L{None} without any.
     @ivar watch: told of each cluster that comes while the process runs.
     """
 
     siblings: Siblings | None = None
+    counted = False
 
     def __init__(self, reactor: Any, random: Random, file: str, dry: bool, worker: Worker | None) -> None:
         self.reactor = reactor

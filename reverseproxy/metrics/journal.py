@@ -29,6 +29,9 @@ class Journal:
         self._events: deque[dict[str, Any]] = deque(maxlen=most)
         self.last = 0
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     def add(self, kind: str, **facts: Any) -> None:
         """
         Note that something has happened.
