@@ -141,7 +141,7 @@ class ReverseProxy(Service):
         if not self.living.bound:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        self.living.running = True
+        self.living.start()
         set_limit(self.config.server.max_unfinished_size)
         if self.admin is not None:
             self.admin.startService()
@@ -197,6 +197,7 @@ class ReverseProxy(Service):
         RUNNING.remove(self.clusters)
         self.clusters.close("stopping")
         self._world.reloader.stop()
+        self.living.stop()
         self._sweep.stop()
         self.inspector.parts.pulse.stop()
         self._close_access_logs()

@@ -21,6 +21,7 @@ __all__ = [
     "IHost",
     "ILoadBalancer",
     "IPartable",
+    "IRevoking",
     "IServerLister",
     "IServerListerPlugin",
     "IService",
@@ -370,6 +371,26 @@ class IConnectionValidator(Interface):
         Judge a credential.
 
         @return: whose it is, or L{None} to reject it, now or later.
+        """
+
+
+class IRevoking(IConnectionValidator):
+    """A validator that knows when what it has found good may not be good any more."""
+
+    def look() -> bool:
+        """
+        Say whether that may be so since it was asked the last time.
+
+        Asked about once a second; it must not take long.
+        """
+
+    def judge_again(
+        credential: str, host_name: str, cluster_name: str
+    ) -> Identity | Deferred[Identity | None] | None:
+        """
+        Judge a credential that was good once.
+
+        For that, nobody can try to guess one; else see L{IConnectionValidator.validate}.
         """
 
 

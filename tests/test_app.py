@@ -502,7 +502,7 @@ class StopTests(SynchronousTestCase):
         app.privilegedStartService()
         self.assertEqual([port for port, *_ in clock.tcpServers], [2045, 9999])
         app.startService()
-        self.assertEqual(len(clock.getDelayedCalls()), 2)  # to look for certificates, and for dead peers
+        self.assertEqual(len(clock.getDelayedCalls()), 3)  # for certificates, revocations and dead peers
         with capture() as events:
             self.successResultOf(app.stopService())
         self.assertIn("stopping: requests under way may take up to 3 s\n", events.text())

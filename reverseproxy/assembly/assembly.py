@@ -289,6 +289,7 @@ class Assembly:
             build = parts.listener.build
             if isinstance(build, ServedTunnel):
                 servers[name] = build.server
+                build.server.serve_with(parts.tls, parts.config.inspector)
         world.tunnels.clear()
         world.tunnels.update(servers)
         if world.siblings is not None:
@@ -304,7 +305,12 @@ class Assembly:
         for name, listener in old.listeners.items():
             if name not in self.listeners:
                 world.tallies.pop(name, None)
+                if isinstance(listener.listener.build, ServedTunnel):
+                    listener.listener.build.server.revocations.revoke_all("its listener is no more")
                 listener.listener.leave(seconds)
+            elif isinstance(listener.listener.build, ServedTunnel):
+                changed = self.listeners[name] is not listener
+                listener.listener.build.server.revocations.review(credentials=changed)
         for name, cluster in old.clusters.items():
             if name not in self.clusters:
                 self._cluster_builder.remove(cluster)

@@ -24,6 +24,7 @@ from reverseproxy.admin.service import AdminChange
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
 from reverseproxy.assembly.succession import Succession
+from reverseproxy.assembly.watching import DoorWatch
 from reverseproxy.assembly.world import World
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.manager import Cluster
@@ -105,6 +106,7 @@ class Living:
         self.agents: list[Agent] = []
         self.bound = self.running = self.stopping = False
         self.reloading = Reloading(world.file, self._unread, self.take)
+        self._doors = DoorWatch(world, lambda: self.assembly.server_contexts)
         self._departing: dict[Listener, None] = {}
         self._successions: set[Succession] = set()
         world.watch = self._watch
@@ -292,6 +294,15 @@ class Living:
                 succession = Succession(old, new, self.world.reactor)
                 self._successions.add(succession)
                 succession.begin().addCallback(partial(self._succeeded, succession))
+
+    def start(self) -> None:
+        """What is in use begins to serve, and what is new will from now on."""
+        self.running = True
+        self._doors.start()
+
+    def stop(self) -> None:
+        """Look at nothing any more."""
+        self._doors.stop()
 
     def _departed(self, listener: Listener, _: None) -> None:
         self._departing.pop(listener, None)

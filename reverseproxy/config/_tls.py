@@ -113,7 +113,7 @@ class TlsContextConfig(Model):
         "",
         "Lists of revoked certificates: a path or PEM text, with the list of each authority in a peer's "
         "chain, or none of its certificates is taken. On a server it needs verify_client. Read again when "
-        "the file changes; connections that are open stay.",
+        "the file changes: agents that are on it lose their connections, others that are open stay.",
         ours=True,
         protects=True,
     )

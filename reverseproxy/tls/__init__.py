@@ -24,6 +24,7 @@ __all__ = [
     "peer_identity",
     "peer_subject",
     "too_weak_for_http2",
+    "verify_again",
     "wrap_client",
     "wrap_server",
 ]
@@ -40,4 +41,5 @@ from reverseproxy.tls.identity import (
 )
 from reverseproxy.tls.inspector import inspect_factory
 from reverseproxy.tls.reload import CertificateReloader, IReloadable
+from reverseproxy.tls.standing import verify_again
 from reverseproxy.tls.transport import TlsTransport, wrap_client, wrap_server

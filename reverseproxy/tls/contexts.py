@@ -76,6 +76,7 @@ class Loaded:
     @ivar alpn: the protocols that it can speak.
     @ivar verify: how it verifies, for a connection that changes over to it.
     @ivar demands: what it demands of clients.
+    @ivar trust: the same for the same authorities and revocation lists; empty if nobody is verified by them.
     """
 
     context: SSL.Context
@@ -84,6 +85,7 @@ class Loaded:
     alpn: tuple[str, ...]
     verify: Verify
     demands: Demands = NO_DEMANDS
+    trust: bytes = b""
 
 
 class TlsContext:
@@ -228,6 +230,9 @@ class ServerTls:
     and cipher suites of the chosen one.
     """
 
+    version: int
+    """How often files have changed."""
+
     def __init__(
         self,
         contexts: Sequence[TlsContextConfig],
@@ -245,6 +250,7 @@ class ServerTls:
             raise ValueError("no tls_context: that is plaintext, not TLS")
         self._switchable: WeakSet[SSL.Connection] = WeakSet()
         self._several = len(contexts) > 1
+        self.version = 0
         self._contexts: list[TlsContext] = []
         problems: list[Problem] = []
         for index, config in enumerate(contexts):
@@ -290,7 +296,8 @@ class ServerTls:
         level = verifies + (verifies and config.require_client_cert)
         demands = Demands(level, config.ca_cert, config.crl) if level else NO_DEMANDS
         names = _names(material.chain[0], config.server_name)
-        loaded = Loaded(context, verifies, names, config.alpn, verify, demands)
+        trust = material.trust if verifies else b""
+        loaded = Loaded(context, verifies, names, config.alpn, verify, demands, trust)
         context.set_app_data(loaded)
         return loaded
 
@@ -360,6 +367,7 @@ class ServerTls:
         changed = [context.reload_if_changed() for context in self._contexts]
         if any(changed):
             self._index()
+            self.version += 1
         return any(changed)
 
     def expiring(self) -> list[tuple[Problem, bool]]:

@@ -168,6 +168,17 @@ def too_weak_for_http2(transport: object) -> str:
     return "" if ephemeral and authenticated else cipher
 
 
+def connection_of(transport: object) -> Any:
+    """
+    Find OpenSSL's own connection.
+
+    @param transport: what a protocol was connected to.
+    @return: L{None} without TLS, or during the handshake.
+    """
+    tls = _tls_of(transport)
+    return None if tls is None or not tls.established else tls.getHandle()
+
+
 def loaded_of(transport: object) -> Loaded | None:
     """
     Find what a connection was given of the configuration.

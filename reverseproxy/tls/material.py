@@ -25,12 +25,13 @@ __all__ = ["PEM", "Material", "Verifier", "Verify", "openssl_text"]
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger
@@ -231,6 +232,18 @@ class Material:
             log.warn(
                 "{where}.ecdh_curves: OpenSSL's own choice is used, which prefers x25519", where=self._where
             )
+
+    @property
+    def trust(self) -> bytes:
+        """The same for the same authorities and revocation lists; empty for those of the system."""
+        if self.authorities is None:
+            return b""
+        digest = sha256()
+        for certificate in self.authorities:
+            digest.update(certificate.public_bytes(Encoding.DER))
+        for revocations in self.revocations:
+            digest.update(revocations.public_bytes(Encoding.DER))
+        return digest.digest()
 
     def context(self, method: int, verify: Verify, verifies: bool) -> SSL.Context:
         """

@@ -222,6 +222,11 @@ class Admission:
                     f"there are validators for: {known}"
                 )
 
+    @property
+    def validators(self) -> Iterable[IConnectionValidator]:
+        """Those that are configured."""
+        return self._validators.values()
+
     def demanded_policy(self, cluster: str) -> str:
         """The policy that an agent has to use to join a cluster; empty if any will do, or none."""
         return self._cluster_policies.get(cluster, self._policy)

@@ -34,16 +34,20 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
 
 
 class Service(Recorder):
-    """Answers each request with its name."""
+    """Answers each request with its name, or when it is told to."""
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, answers: bool) -> None:
         super().__init__()
         self.name = name
+        self.answers = answers
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
-        for _ in range(data.count(b"\r\n\r\n")):
-            self.transport.write(ANSWER % (len(self.name), self.name))
+        for _ in range(data.count(b"\r\n\r\n") if self.answers else 0):
+            self.answer()
+
+    def answer(self) -> None:
+        self.transport.write(ANSWER % (len(self.name), self.name))
 
 
 class Services:
@@ -51,10 +55,11 @@ class Services:
 
     def __init__(self, name: bytes) -> None:
         self.name = name
+        self.answers = True
         self.connections: list[Service] = []
 
     def buildProtocol(self, addr: Any) -> Service:
-        self.connections.append(Service(self.name))
+        self.connections.append(Service(self.name, self.answers))
         return self.connections[-1]
 
     def doStart(self) -> None:

@@ -142,6 +142,19 @@ class AgentRoutes:
         self.claims.hold(verdict)
         return verdict
 
+    def judge_again(self, accepted: Accepted, info: ConnectionInfo) -> str:
+        """
+        Find out whether a connection that holds a claim would still get it.
+
+        @return: why not; empty if it would.
+        """
+        if self.claims.find(accepted.cluster) is None:
+            return ""
+        identity = accepted.identify(info)
+        allowance = accepted.allowance | self._of_certificate(identity)
+        verdict = self.claims.judge(owner_of(identity), accepted.cluster, accepted.request, allowance)
+        return verdict.reason if isinstance(verdict, Denied) else ""
+
     def let_go(self, claim: Claim) -> None:
         """A connection that held a claim is gone."""
         if self.claims.let_go(claim, self._clock.seconds()):

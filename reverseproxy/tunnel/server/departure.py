@@ -71,14 +71,13 @@ class Departure:
 
         @param keep: how many of them to keep for each cluster.
         """
-        clusters = self._server.clusters
         kept: Counter[str] = Counter()
         for held in self._untold():
             host = held.host
             if host.active or host.capacity == 0 or not host.usable():
                 continue
-            cluster = clusters.get(held.cluster)
-            if cluster.waiting:
+            cluster = host.cluster
+            if cluster is None or cluster.waiting:
                 continue  # it is about to be needed
             kept[held.cluster] += 1
             if kept[held.cluster] > keep:

@@ -15,7 +15,7 @@ from itertools import count
 from random import random
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
@@ -30,13 +30,21 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.crowd import Crowd, Descriptors, crowd_address
 from reverseproxy.errors import FrameError
-from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, IDrainable, IExpendable
+from reverseproxy.interfaces import (
+    ConnectionInfo,
+    IConnectionValidator,
+    Identity,
+    IDrainable,
+    IExpendable,
+    IRevoking,
+)
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import TunnelTally
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import tune
+from reverseproxy.tls import ServerTls, verify_again
 from reverseproxy.tunnel.handshake import (
     Accepted,
     Admission,
@@ -54,6 +62,7 @@ from reverseproxy.tunnel.server.guesses import GuessGate
 from reverseproxy.tunnel.server.joins import JoinGate
 from reverseproxy.tunnel.server.quotas import NOBODY, Quotas
 from reverseproxy.tunnel.server.refusals import REMEDIES, note_refusal
+from reverseproxy.tunnel.server.revocation import Revocations
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
@@ -115,6 +124,10 @@ class TunnelServer:
         a cluster, addresses, and who asks; gives the addresses that were.
         L{None} if there are none.
     @ivar exclusions: whom an operator keeps out.
+    @ivar joined: the connections that have joined.
+    @ivar revocations: judges them again.
+    @ivar tls: that of the listener; L{None} for plaintext.
+    @ivar takes_plaintext: whether it takes plaintext as well.
     @ivar departure: how it leaves its agents, once it does.
     @ivar tally: counts joins, and keeps those that were refused.
     @ivar routes: those that agents bring; L{None} if they may not.
@@ -126,6 +139,8 @@ class TunnelServer:
     unix_prefix = ""
     routes: AgentRoutes | None = None
     departure: Departure | None = None
+    tls: ServerTls | None = None
+    takes_plaintext = False
 
     def __init__(
         self,
@@ -171,6 +186,14 @@ class TunnelServer:
             min(config.max_pending_connections, descriptors // PENDING_PART)
         )
         self.quotas = Quotas.of(config, max(int(descriptors * OWNER_SHARE), 1))
+        self.joined: dict[TunnelConnection, None] = {}
+        self._seen: tuple[ServerTls, int] | None = None
+        self.revocations = Revocations(
+            listener,
+            lambda: self.joined,
+            lambda: [*self.admission.validators, *filter(None, self._others.values())],
+            clock,
+        )
         self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
         self.gate = JoinGate(config.max_joins_per_second)
         self.guesses = GuessGate()
@@ -198,6 +221,7 @@ class TunnelServer:
         self.quotas.take_over(newer.quotas)
         self.pending.most = newer.pending.most
         self.longest_wait = newer.longest_wait
+        self._others = newer._others
 
     def _find_other(self, policy: str) -> IConnectionValidator | None:
         """Make the validator of a policy that is not configured, at its first use."""
@@ -227,6 +251,36 @@ class TunnelServer:
     def brought(self, cluster: str) -> bool:
         """Say whether an agent has brought a cluster."""
         return self.routes is not None and self.routes.claims.find(cluster) is not None
+
+    def look(self) -> None:
+        """See whether anything has changed by which agents may not stay, and if so, let go of them."""
+        tls = self.tls
+        seen = None if tls is None else (tls, tls.version)
+        changed, self._seen = seen != self._seen, seen
+        if changed:
+            for connection in list(self.pending):
+                reason = connection.stands()
+                if reason:
+                    connection.drop(reason)
+        self.revocations.look(changed)
+
+    def serve_with(self, tls: ServerTls | None, takes_plaintext: bool) -> None:
+        """Say what the listener demands of connections from now on."""
+        self.tls = tls
+        self.takes_plaintext = takes_plaintext
+
+    def transport_stands(self, info: ConnectionInfo, transport: object) -> str:
+        """
+        Find out whether a connection may be as it is.
+
+        @return: why not; empty if it may.
+        """
+        tls = self.tls
+        if tls is None or tls.plaintext:
+            return ""
+        if info.secure:
+            return verify_again(transport, tls)
+        return "" if self.takes_plaintext else "it is not encrypted, and has to be now"
 
     def brings_cluster(self, init: ConnectionInit) -> bool:
         """Say whether an agent asks for routes, so that its cluster may be made for it."""
@@ -336,6 +390,8 @@ class TunnelConnection(Handover, Counted):
         self._publishing: IDelayedCall | None = None
         self._futile = 0
         self._began = 0.0
+        self._reviews = 0
+        self._accepted: Accepted | None = None
         self._init: ConnectionInit | None = None
         self._result = ""
 
@@ -362,7 +418,8 @@ class TunnelConnection(Handover, Counted):
         if held is None:
             self.drop("the server stops", "leaving")
             return
-        self._server.clusters.get(held.cluster).remove_host(held.host, "the server stops")
+        if held.host.cluster is not None:
+            held.host.cluster.remove_host(held.host, "the server stops")
         held.host.retire()
 
     def connectionMade(self) -> None:
@@ -465,6 +522,7 @@ class TunnelConnection(Handover, Counted):
     async def _admit(self, init: ConnectionInit) -> None:
         admission = self._server.admission
         self._init = init
+        self._reviews = self._server.revocations.reviews
         if self._server.departure is not None:
             self._turn_away(init, self._server.departure)
             return
@@ -655,6 +713,7 @@ class TunnelConnection(Handover, Counted):
                 self._gone,
                 clock=server.clock,
             )
+        self._accepted = accepted
         held = self._held = HeldConnection(
             host, accepted.cluster, self._info, accepted.principal, announcement, accepted.policy
         )
@@ -665,6 +724,9 @@ class TunnelConnection(Handover, Counted):
         if tells and isinstance(host, MuxHost):
             host.listen(partial(self._told, accepted.cluster), server.clock)
         server.registry.add(held)
+        server.joined[self] = None
+        if server.revocations.reviews != self._reviews:
+            server.revocations.review_one(self)
         host.kin = server.registry.kin(held)
         decoder, self._decoder = self._decoder, None  # there is nothing left for it to do
         assert decoder is not None
@@ -698,6 +760,7 @@ class TunnelConnection(Handover, Counted):
         self._leave_place()
         if held is not None:
             self._server.registry.remove(held)
+            self._server.joined.pop(self, None)
             if host.cluster is not None:
                 host.cluster.remove_host(host, reason)
             if isinstance(host, ReverseHost) and host.used:
@@ -708,6 +771,70 @@ class TunnelConnection(Handover, Counted):
         if self._publishing is not None:
             self._publishing.cancel()
             self._publishing = None
+
+    # whether it would be let in again
+
+    async def _judge_again(self, credentials: bool) -> str:
+        init, server, before = self._init, self._server, self._accepted
+        if init is None or before is None or self._held is None:
+            return ""
+        reason = self.stands()
+        if reason:
+            return reason
+        checked = server.admission.check_policy(init)
+        if isinstance(checked, Refusal):
+            return checked.reason
+        identity = None
+        if checked is not None:
+            revoking = IRevoking(checked, None)
+            if revoking is None and not credentials:
+                return "" if before.cluster in server.clusters else f"there is no cluster {before.cluster}"
+            judge = checked.validate if revoking is None else revoking.judge_again
+            judging: Deferred[Any] = maybeDeferred(judge, init.credential, init.host_name, init.cluster_name)
+            identity = await judging
+        verdict = server.admission.conclude(init, identity, server.brings_cluster(init))
+        if isinstance(verdict, Refusal):
+            return verdict.reason
+        if verdict.principal != before.principal:
+            return "its credential is another one's now"
+        if self._claim is not None and server.routes is not None:
+            reason = server.routes.judge_again(verdict, self._info)
+        host = None if self._held is None else self._held.host
+        if host is not None and verdict.weight != before.weight:
+            self._accepted = verdict
+            if host.cluster is not None:
+                host.cluster.weigh(host, verdict.weight)
+        return reason
+
+    def stands(self) -> str:
+        """See L{TunnelServer.transport_stands}."""
+        return self._server.transport_stands(self._info, self.transport)
+
+    def judge_again(self, credentials: bool) -> Deferred[str]:
+        """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
+        return Deferred.fromCoroutine(self._judge_again(credentials))
+
+    def revoke(self, reason: str, grace: float) -> None:
+        """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
+        held, server = self._held, self._server
+        if held is None:
+            return
+        host = held.host
+        log.warn(
+            "{listener}: {peer} of {identity} is let go, at the latest in {seconds:g} s: {reason}",
+            listener=server.listener,
+            peer=self._info.remote,
+            identity=str(host.identity),
+            seconds=grace,
+            reason=reason,
+        )
+        self._cancel_publishing()
+        if host.cluster is not None:
+            host.cluster.remove_host(host, reason)
+        else:
+            host.retire()
+        if not host.closed:
+            server.clock.callLater(grace, host.close, reason)
 
     # a graceful close, of other connections than this one
 

@@ -1,0 +1,43 @@
+"""Whether who was let in would be let in again, as authorities and revocation lists are now."""
+
+from __future__ import annotations
+
+__all__ = ["verify_again"]
+
+from OpenSSL.crypto import X509StoreContext, X509StoreContextError
+
+from reverseproxy.tls.contexts import Loaded, ServerTls
+from reverseproxy.tls.identity import connection_of, loaded_of, negotiated_protocol, server_name
+
+
+def verify_again(transport: object, tls: ServerTls) -> str:
+    """
+    Judge the certificate of a connection's peer anew, by what is demanded now.
+
+    @param transport: what a protocol was connected to; over TLS, after the handshake.
+    @param tls: that of the listener, as it is now.
+    @return: why the peer would not be let in; empty if it would.
+    """
+    before, connection = loaded_of(transport), connection_of(transport)
+    if before is None or connection is None or tls.plaintext:
+        return ""
+    protocol = negotiated_protocol(transport)
+    now = tls.select(server_name(transport), () if protocol is None else (protocol,))
+    if now is before or not now.demands.level or _is_as_strict(before, now):
+        return ""
+    certificate = connection.get_peer_certificate()
+    if certificate is None:
+        return "it has shown no certificate, and one is demanded now" if now.demands.level > 1 else ""
+    store = now.context.get_cert_store()
+    if store is None:
+        return ""
+    try:
+        X509StoreContext(store, certificate, connection.get_peer_cert_chain() or None).verify_certificate()
+    except X509StoreContextError as error:
+        return f"its certificate is not good any more: {error}"
+    return ""
+
+
+def _is_as_strict(before: Loaded, now: Loaded) -> bool:
+    """Whether who has met what was demanded then has met what is demanded now."""
+    return bool(now.trust) and before.trust == now.trust and before.demands.level >= now.demands.level

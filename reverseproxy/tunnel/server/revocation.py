@@ -1,0 +1,141 @@
+"""
+Agents that have joined, and would not be let in any more.
+
+A token that is taken out of its file, a certificate that is revoked, an authority
+that is trusted no longer, a list of clusters that has become shorter: what was found
+out when a connection joined is found out again when any of that may have changed.
+A connection that does not qualify any more gets no further request, and is closed
+when what is under way on it is finished, in L{GRACE} seconds at the latest.
+"""
+
+from __future__ import annotations
+
+__all__ = ["GRACE", "LOOK", "IJoined", "Revocations"]
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.interfaces import IConnectionValidator, IRevoking
+from reverseproxy.logs import counted
+
+log = Logger()
+
+LOOK: Final = 1.0
+"""Seconds between two looks at what may have changed."""
+
+GRACE: Final = 2.5
+"""Seconds for what is under way on a connection that has to go."""
+
+AT_ONCE: Final = 50
+"""Connections that are judged in one turn of the reactor."""
+
+
+class IJoined(Protocol):
+    """A connection that has joined."""
+
+    def judge_again(self, credentials: bool) -> Deferred[str] | str:
+        """
+        Find out whether it would be let in now.
+
+        @param credentials: whether to ask validators that can't say what has changed, too.
+        @return: why not; empty if it would.
+        """
+
+    def revoke(self, reason: str, grace: float) -> None:
+        """Let it go."""
+
+
+class Revocations:
+    """
+    Judges the connections of one listener again.
+
+    @ivar reviews: how often something has changed by which a connection may not qualify
+        any more; one that was let in before, and joins after, has to be judged again.
+    """
+
+    def __init__(
+        self,
+        listener: str,
+        joined: Callable[[], Iterable[IJoined]],
+        validators: Callable[[], Iterable[IConnectionValidator]],
+        clock: IReactorTime,
+    ) -> None:
+        """
+        @param joined: the connections that have joined.
+        @param validators: those that judge credentials now.
+        """
+        self.reviews = 0
+        self._listener = listener
+        self._joined = joined
+        self._validators = validators
+        self._clock = clock
+        self._left: list[IJoined] = []
+        self._credentials = False
+        self._running = False
+
+    def look(self, changed: bool = False) -> None:
+        """
+        See whether anything has changed, and judge all connections again if so.
+
+        @param changed: whether something else has, such as certificates.
+        """
+        for validator in self._validators():
+            revoking = IRevoking(validator, None)
+            if revoking is not None and revoking.look():
+                changed = True
+        if changed:
+            self.review(False)
+
+    def review(self, credentials: bool) -> None:
+        """
+        Judge all connections again.
+
+        @param credentials: see L{IJoined.judge_again}.
+        """
+        self.reviews += 1
+        self._left = list(self._joined())
+        self._credentials = credentials or (self._credentials and self._running)
+        if not self._running and self._left:
+            self._running = True
+            self._go_on()
+
+    def _go_on(self) -> None:
+        part, self._left = self._left[-AT_ONCE:], self._left[:-AT_ONCE]
+        judged = [self.review_one(each, self._credentials) for each in part]
+        DeferredList(judged).addCallback(self._next)
+
+    def _next(self, _: Any) -> None:
+        if self._left:
+            self._clock.callLater(0, self._go_on)
+        else:
+            self._running = self._credentials = False
+
+    def review_one(self, connection: IJoined, credentials: bool = True) -> Deferred[None]:
+        """Judge one connection again."""
+        judging = maybeDeferred(connection.judge_again, credentials)
+        return judging.addCallbacks(self._judged, self._failed, (connection,))
+
+    def _judged(self, reason: str, connection: IJoined) -> None:
+        if reason:
+            connection.revoke(reason, GRACE)
+
+    def _failed(self, reason: Failure) -> None:
+        log.failure("{listener}: a connection could not be judged again", reason, listener=self._listener)
+
+    def revoke_all(self, reason: str) -> None:
+        """Let all connections go."""
+        joined = list(self._joined())
+        if joined:
+            log.info(
+                "{listener}: {connections} let go: {reason}",
+                listener=self._listener,
+                connections=counted(len(joined), "connection"),
+                reason=reason,
+            )
+        for each in joined:
+            each.revoke(reason, GRACE)
