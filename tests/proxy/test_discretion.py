@@ -125,7 +125,7 @@ class AnswerTests(SynchronousTestCase):
             endpoint.answer = ConnectError()
         status, line = self.check(world)
         self.assertEqual(status, 502)
-        self.assertIn("cluster c has 3 hosts", line)
+        self.assertIn("(cluster c, host 10.1.0.", line)
 
     def test_hosts_that_misbehave(self) -> None:
         for answer in (b"nonsense\r\n\r\n", b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"):

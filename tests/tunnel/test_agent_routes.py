@@ -12,7 +12,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.allowance import Allowance
 from reverseproxy.app import ReverseProxy
-from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import CertificateSubject
@@ -185,16 +184,17 @@ class DomainTests(World):
 
     def use(self, document: dict[str, Any]) -> list[Any]:
         """Let the server have another configuration; what is wrong with it."""
-        config = loads(json.dumps(document), "file").config
-        assembly = Assembly(self.server._world, config, self.server._assembly)
-        if not assembly.problems:
-            self.server._take(assembly)
-        return assembly.problems
+        try:
+            prepared = self.server.living.prepare(loads(json.dumps(document), "file"))
+        except ConfigError as error:
+            return list(error.problems)
+        self.server.living.commit(prepared)
+        return []
 
     def test_another_configuration(self) -> None:
         """What agents have stays theirs, unless the configuration has it."""
         self.start(agent("one", "app", domains=["one.example"]))
-        tunnels = self.server._world.tunnels["tunnels"]
+        tunnels = self.server.living.world.tunnels["tunnels"]
         assert tunnels.routes is not None
         document = server(self.tokens)
         virtual_hosts = document["servers"][0]["routers"][0]["virtual_hosts"]
