@@ -83,7 +83,7 @@ close frame to be answered.  What is open then is aborted.
 """
 
 TLS_HANDSHAKE_TIMEOUT = 15.0
-"""Seconds for a client's TLS handshake, as MOSN's (spec 1.3.11)."""
+"""Seconds for a client's TLS handshake, as MOSN's (docs/mosn.rst 1.3.11)."""
 
 
 NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})

@@ -59,7 +59,7 @@ class Signals:
         Take SIGTERM from the reactor, which has a handler of its own once it has started.
 
         With that one twistd would end by SIGTERM itself; this is a normal end,
-        with status 0 (spec 7).
+        with status 0 (docs/mosn.rst 7).
         """
         self._reactor().addSystemEventTrigger("after", "startup", self.on, signal.SIGTERM, self.terminate)
 

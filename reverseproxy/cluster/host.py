@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 MAX_WEIGHT: Final = 128
-"""The largest weight of a host; the smallest is 1 (spec 5)."""
+"""The largest weight of a host; the smallest is 1 (docs/mosn.rst 5)."""
 
 
 WELL_PAUSE: Final = 0.25

@@ -8,7 +8,7 @@ at least text gets its answer from HTTP/1, if that is one of the protocols: whoe
 has mistyped a request wants to know.
 
 The first bytes are an HTTP method, whatever it is, HTTP/2's preface, and what RPC
-protocols begin with, which MOSN goes by, too (spec 4.3).  A client that has agreed on HTTP/2
+protocols begin with, which MOSN goes by, too (docs/mosn.rst 4.3).  A client that has agreed on HTTP/2
 over TLS is taken at its word.
 """
 

@@ -48,7 +48,7 @@ BuildProtocol = Callable[[ConnectionInfo], IProtocol]
 """What a filter is to its listener: one protocol for each connection."""
 
 IDLE_TIMEOUT: Final = 90.0
-"""Seconds after which an idle client connection is closed by default (spec 3.4)."""
+"""Seconds after which an idle client connection is closed by default (docs/mosn.rst 3.4)."""
 
 SESSION_IDLE: Final = 3600.0
 """Seconds without a byte after which what joins two connections is closed by default."""
@@ -93,7 +93,7 @@ def with_idle_timeout(
     Give client connections an idle timeout by default, and reverse ones none.
 
     An idle reverse connection is what a tunnel is for; MOSN closes and redials
-    it every 90 s (spec 3.4).
+    it every 90 s (docs/mosn.rst 3.4).
 
     @param kind: see L{Served}, as for C{parts} and C{own}.
     @param settings: with an C{idle_timeout}; L{None} if the listener does not

@@ -95,7 +95,7 @@ def inspect_factory(plain_factory: IProtocolFactory, tls_factory: IProtocolFacto
 
     A connection may stay silent for ever, and costs next to nothing while it
     does: the aside connection of a MOSN agent sends its first byte when the
-    agent stops (spec 2.6).  The deadline of a TLS handshake begins at its first
+    agent stops (docs/mosn.rst 2.6).  The deadline of a TLS handshake begins at its first
     byte; it is C{tls_factory}'s, see L{reverseproxy.tls.wrap_server}.
 
     @param tls_factory: from L{reverseproxy.tls.wrap_server}.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
 
 DECAY: Final = 5 / 30
-"""What is 30 s old counts C{exp(-5)} of what is new (spec 5): the exponent for one second."""
+"""What is 30 s old counts C{exp(-5)} of what is new (docs/mosn.rst 5): the exponent for one second."""
 
 _SHARE: Final = 1 - exp(-DECAY)
 """What one event adds to a rate, as MOSN has it: with one event each second the rate is 1."""
@@ -37,7 +37,7 @@ _FARTHEST: Final = 100.0
 """A host's turn is put off no more than this many times what is usual, nor brought nearer."""
 
 _LOWEST_SUCCESS: Final = 0.1
-"""A score is not raised more than tenfold for errors (spec 5)."""
+"""A score is not raised more than tenfold for errors (docs/mosn.rst 5)."""
 
 
 class HostLoad:
@@ -83,7 +83,7 @@ class LoadMeter:
     """
     Keeps the scores of a cluster's hosts.
 
-    MOSN's formula (spec 5), with a mean as the average.  What is known of a host
+    MOSN's formula (docs/mosn.rst 5), with a mean as the average.  What is known of a host
     that has nothing to do counts less and less, and after a minute nothing is
     known of it: so a host that was slow is tried again after a while, with one
     request at first, and keeps its share if it has become quick.  What counts

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 _YOUNGEST: Final = 1.0
-"""A younger host counts as one of this age in seconds, as in MOSN (spec 5)."""
+"""A younger host counts as one of this age in seconds, as in MOSN (docs/mosn.rst 5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlowStart:
     """
-    How the weight of a host grows with its age (spec 5).
+    How the weight of a host grows with its age (docs/mosn.rst 5).
 
     The age is the time since the host joined, or became healthy again after
     that.  MOSN counts from the last health check that was passed, so that slow

@@ -2,7 +2,7 @@
 Active health checks: hosts are asked now and then whether they are well.
 
 What to ask is a checker's matter (L{IHealthChecker}); when to ask, and what to
-make of the answers, is decided here, as MOSN does (spec 4.6).  The state of a
+make of the answers, is decided here, as MOSN does (docs/mosn.rst 4.6).  The state of a
 host's check is kept with the host (C{Host.check}).
 """
 

@@ -79,7 +79,7 @@ SWITCHED: Final = 101
 """The status of an exchange whose two sides speak another protocol from now on."""
 
 TERMINATED: Final = 500
-"""The status of a request whose connection to a host of HTTP/2 was lost (spec 4.5)."""
+"""The status of a request whose connection to a host of HTTP/2 was lost (docs/mosn.rst 4.5)."""
 
 STALLED: Final = 499
 """What takes the place of a status if a client has not taken its answer."""

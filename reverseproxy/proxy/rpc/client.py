@@ -1,13 +1,13 @@
 """
 The upstream side of RPC protocols: one connection to a host carries many requests.
 
-An L{RpcClient} numbers the requests that it sends, from 1 as MOSN does (spec
+An L{RpcClient} numbers the requests that it sends, from 1 as MOSN does (docs/mosn.rst
 6.5), and knows by its number which exchange a response is for.  What it does
 not know, such as the response to a request whose time was over, it drops.
 
 It also finds out whether the connection is alive: when nothing has come for a
 while it sends a heartbeat, and closes after several that nobody has answered
-(spec 3.4).
+(docs/mosn.rst 3.4).
 
 What is written while a read is handled goes out in one piece at the end of it:
 whoever reads hands a list around, on which connections put themselves that are
@@ -68,10 +68,10 @@ CAPACITY: Final = 65536
 """Requests that may be under way on one connection."""
 
 HEARTBEAT_IDLE: Final = 15.0
-"""Seconds in which nothing has come, after which a heartbeat is sent (spec 3.4)."""
+"""Seconds in which nothing has come, after which a heartbeat is sent (docs/mosn.rst 3.4)."""
 
 HEARTBEAT_FAILURES: Final = 6
-"""Heartbeats without an answer, one after the other, after which a connection is closed (spec 3.4)."""
+"""Heartbeats in a row without an answer, after which a connection is closed (docs/mosn.rst 3.4)."""
 
 
 class IFlushed(Protocol):

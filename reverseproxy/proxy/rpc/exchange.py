@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.server import RpcSettings
 
 UNDECODABLE: Final = 0
-"""The status of a request whose headers can't be read (spec 4.5)."""
+"""The status of a request whose headers can't be read (docs/mosn.rst 4.5)."""
 
 TERMINATED: Final = 500
-"""The status of a request whose connection was lost (spec 4.5)."""
+"""The status of a request whose connection was lost (docs/mosn.rst 4.5)."""
 
 TOO_LATE: Final = 504
 

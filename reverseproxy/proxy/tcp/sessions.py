@@ -2,7 +2,7 @@
 C{tcp_proxy}: a connection is joined to one host of a cluster, byte for byte.
 
 A reverse connection of a plain peer carries one session, exclusively, and is
-used up by it; the agent dials a new one (spec 3.3).
+used up by it; the agent dials a new one (docs/mosn.rst 3.3).
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ from reverseproxy.unfinished import Account, Counted
 log = Logger()
 
 MAX_ATTEMPTS = 3
-"""Hosts tried for one session at the most, as MOSN does (spec 4.3)."""
+"""Hosts tried for one session at the most, as MOSN does (docs/mosn.rst 4.3)."""
 
 
 class TcpRouter:
     """
-    Which cluster a connection goes to (spec 4.3).
+    Which cluster a connection goes to (docs/mosn.rst 4.3).
 
     C{cluster} wins outright; else the first route whose four lists all hold the
     connection, where an empty list holds none.

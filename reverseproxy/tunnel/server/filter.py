@@ -643,7 +643,7 @@ class TunnelConnection(Handover, Counted):
         Wait until another connection may join, if that is soon.
 
         Agents of ours are told when to come back, if it is not.  MOSN's would
-        take no for an answer for ever (spec 8.1): they are kept waiting, and
+        take no for an answer for ever (docs/mosn.rst 8.1): they are kept waiting, and
         if that would take too long, the connection ends without an answer, after
         which they dial again.
         """
@@ -734,7 +734,7 @@ class TunnelConnection(Handover, Counted):
         if self._judging is not None:
             self.transport.resumeProducing()  # before it changes hands
         if isinstance(host, ReverseHost):
-            # A MOSN agent loses what arrives in one read with the response (spec 1.3.9).
+            # A MOSN agent loses what arrives in one read with the response (docs/mosn.rst 1.3.9).
             self._publishing = server.clock.callLater(
                 server.config.publish_delay, self._publish, accepted.cluster, host
             )

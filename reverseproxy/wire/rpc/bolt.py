@@ -110,7 +110,7 @@ _GATEWAY: Final[dict[int, int]] = {
     Status.TIMEOUT: 504,
     Status.CONNECTION_CLOSED: 502,
 }
-"""What a MOSN agent answers with by itself; then without class, headers and content (spec 6.6)."""
+"""What a MOSN agent answers with by itself; then without class, headers and content (docs/mosn.rst 6.6)."""
 
 
 class BoltFrame(Frame):

@@ -194,7 +194,7 @@ class XProtocol(ABC):
 
         @param frame: the request; its id is that of the response.
         @param status: in terms of HTTP; besides, as MOSN has it, 0 for a request
-            that can't be decoded and 2 for an unknown error (spec 4.5).
+            that can't be decoded and 2 for an unknown error (docs/mosn.rst 4.5).
         """
 
     def reply_unsent(self, frame: Frame, why: Unsent) -> bytes:
