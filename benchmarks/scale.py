@@ -228,6 +228,7 @@ class _Child:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
+        self.pid = self._process.pid
         self.last: dict[str, Any] = {}
 
     def tell(self, command: str) -> None:

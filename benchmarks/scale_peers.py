@@ -1,12 +1,13 @@
 """
 The other ends for L{benchmarks.scale}: programs of their own, told what to do on standard input.
 
-C{scale_peers.py swarm PORT}: connections that say hello and then stay idle, with
-as little of their own as possible, so that what is measured is the server.
-Commands are C{join COUNT AGENTS} and C{leave COUNT}.
+C{scale_peers.py swarm PORT}: connections that say hello, answer a request if one
+comes, and else stay idle, with as little of their own as possible, so that what
+is measured is the server.  Commands are C{join COUNT AGENTS}, C{leave COUNT} and
+C{count}.
 
-C{scale_peers.py agents PORT}: agents as they are, but for a listener that does
-nothing.  The command is C{start AGENTS CONNECTIONS}; then there is a line each
+C{scale_peers.py agents PORT}: agents as they are, but for a listener that
+answers everything in the same way.  The command is C{start AGENTS CONNECTIONS}; then there is a line each
 quarter of a second.
 
 Answers are lines of JSON on standard output.  Both end with their input.
@@ -37,6 +38,7 @@ if __name__ == "__main__":
 
 from reverseproxy.wire.mosn.extensions import YAMUX, Announcement, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, FrameDecoder, InitResponse, Status, encode
+from reverseproxy.wire.yamux.events import Data, Ended
 from reverseproxy.wire.yamux.session import Mux
 
 LOOPBACK = "127.0.0.1"
@@ -47,6 +49,9 @@ WINDOW = 128
 
 TICK = 0.25
 """Seconds between two lines of the agents."""
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nserved"
+"""What a request gets."""
 
 _CHUNK = 65536
 
@@ -184,11 +189,21 @@ class Swarm:
             ours = ServerAnnouncement.from_extra(answer.extra)
             if ours is not None and ours.mux:
                 each.mux = Mux(False)
-        if each.mux is not None:
-            each.mux.feed(data, time.monotonic())
-            if each.mux.has_output:
-                with suppress(BlockingIOError):
-                    each.socket.send(each.mux.take())
+        if each.mux is None:
+            if data.endswith(b"\r\n\r\n"):
+                each.socket.send(ANSWER)
+            return
+        now = time.monotonic()
+        for event in each.mux.feed(data, now):
+            if isinstance(event, Data):
+                each.mux.consumed(event.stream, len(event.data), now)
+                if event.data.endswith(b"\r\n\r\n"):
+                    each.mux.send(event.stream, ANSWER)
+            elif isinstance(event, Ended):
+                each.mux.end(event.stream)
+        if each.mux.has_output:
+            with suppress(BlockingIOError):
+                each.socket.send(each.mux.take())
 
 
 def _swarm(port: int, mux: bool) -> None:
@@ -203,6 +218,8 @@ def _swarm(port: int, mux: bool) -> None:
             if command[0] == "join":
                 began = time.monotonic()
                 swarm.join(int(command[1]), int(command[2]))
+            elif command[0] == "count":
+                say(held=swarm.held, failed=swarm.failed)
             else:
                 swarm.leave(int(command[1]))
                 say(held=swarm.held)
@@ -234,11 +251,17 @@ def _agents(port: int, mux: bool) -> None:
             dials += 1
             return super().connectTCP(*args, **kwargs)
 
+    class Answering(Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            assert self.transport is not None
+            if data.endswith(b"\r\n\r\n"):
+                self.transport.write(ANSWER)
+
     class Idle:
         name = "idle"
 
         def build_protocol(self, info: object) -> Protocol:
-            return Protocol()
+            return Answering()
 
     reactor: Any = Counting(stock)
     config = TunnelAgentConfig(

@@ -47,7 +47,7 @@ from reverseproxy.logs import LogObserver, make_observer
 from reverseproxy.reloading import Report
 from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
-from reverseproxy.transport import is_supported, with_streams
+from reverseproxy.transport import is_supported, with_bounds, with_streams
 from reverseproxy.transport.allocator import keep_memory
 from reverseproxy.workers.control import CONTROL_FD, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
@@ -225,7 +225,7 @@ def _with_transport(transport: str | None) -> Any:
         Descriptors.raise_limit()
     use_monotonic_time(reactor)
     if transport == "stock" or not is_supported(reactor):
-        return reactor
+        return with_bounds(reactor)
     keep_memory()
     return with_streams(reactor)
 

@@ -31,6 +31,7 @@ import reverseproxy
 from reverseproxy import __version__, quickstart, tap
 from reverseproxy.signals import Signals
 from reverseproxy.tap import Options, makeService
+from reverseproxy.transport.ports import BoundedReactor
 from reverseproxy.transport.reactor import StreamReactor
 from tests.certs import Certificates
 from tests.config.documents import AGENT, CHAIN, CLUSTER, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
@@ -406,7 +407,7 @@ class ServiceTests(TapTestCase):
         for arguments, expected in (
             ((), StreamReactor),
             (("--transport", "fast"), StreamReactor),
-            (("--transport", "stock"), type(reactor)),
+            (("--transport", "stock"), BoundedReactor),
         ):
             self.assertIs(type(self.service(TUNNEL_SERVER, *arguments)._reactor), expected)
 

@@ -49,6 +49,7 @@ from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer, MuxError, NoMoreStreams
 from reverseproxy.mux.progress import Journey
+from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
 from reverseproxy.mux.stream import MuxStream
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import SLOW_WAYS, keep_short, was_heard
@@ -142,6 +143,7 @@ class MuxSession(Protocol):
         "_accept",
         "_asked",
         "_asking",
+        "_asking_since",
         "_at_turn_end",
         "_attention",
         "_clock",
@@ -158,6 +160,7 @@ class MuxSession(Protocol):
         "_ping_interval",
         "_ping_timeout",
         "_pinged",
+        "_rests",
         "_seconds",
         "_streams",
         "_timer",
@@ -243,11 +246,12 @@ class MuxSession(Protocol):
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._heard = 0.0
-        self._pinged = self._asked = 0.0
+        self._pinged = self._asked = self._asking_since = 0.0
         self._asking = False  # nothing has come since
         self._journey: Journey | None = None  # of the question, if something was before it
         self._jitter = jitter
         self._pause = ping_interval  # from the last byte to the next question
+        self._rests = False  # it is longer, as nobody uses the connection
         self._last_look = False
         self._token = 0
         self._timer: IDelayedCall | None = None
@@ -285,7 +289,7 @@ class MuxSession(Protocol):
     @property
     def unanswered(self) -> float:
         """For how many seconds the peer has not answered a ping, and sent nothing else either."""
-        return self._seconds() - self._asked if self._asking else 0.0
+        return self._seconds() - self._asking_since if self._asking else 0.0
 
     def open(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -311,6 +315,8 @@ class MuxSession(Protocol):
             return fail(error)
         factory.doStart()
         stream = self._streams[number] = MuxStream(self, number, protocol, factory)
+        if self._rests:
+            self._wake()
         if not self.scheduled:
             self.schedule()
         try:
@@ -414,6 +420,7 @@ class MuxSession(Protocol):
         transport.registerProducer(self, True)
         keep_short(transport)
         self._heard = self._seconds()
+        SESSIONS.count += 1
         self._ping()
         self._timer = self._clock.callLater(min(self._pause, self._ping_timeout), self._look)
 
@@ -499,6 +506,8 @@ class MuxSession(Protocol):
             self.mux.refuse(number)
             return
         stream = self._streams[number] = MuxStream(self, number, protocol)
+        if self._rests:
+            self._wake()
         try:
             protocol.makeConnection(stream)
         except Exception:
@@ -531,6 +540,7 @@ class MuxSession(Protocol):
         if self.lost:
             return
         self.lost = True
+        SESSIONS.count -= 1
         self.mux.close()
         for call in (self._timer, self._closing):
             if call is not None and call.active():
@@ -656,14 +666,34 @@ class MuxSession(Protocol):
     def _ping(self) -> None:
         self._token = (self._token + 1) & 0xFFFFFFFF
         self._pinged = self._asked = self._seconds()
-        self._asking = True
+        if not self._asking:
+            self._asking = True
+            self._asking_since = self._asked
         self._last_look = False
+        pause = self._ping_interval if self._streams else SESSIONS.stretch(self._ping_interval)
+        self._rests = pause > self._ping_interval
         if self._jitter is not None:
-            self._pause = self._ping_interval * (1.0 - MAX_JITTER * self._jitter())
+            pause *= 1.0 - MAX_JITTER * self._jitter()
+        self._pause = pause
         journey = Journey(self.transport)
         self._journey = journey if journey.under_way else None
         self.mux.ping(self._token)
         self.schedule()
+
+    def _wake(self) -> None:
+        """Somebody uses the connection, and wants to know soon if nobody is there."""
+        self._rests = False
+        self._pause = self._ping_interval
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(max(self._heard + self._pause - self._seconds(), GRACE))
+
+    def _bears(self, now: float) -> bool:
+        """Whether an answer may come later: nobody waits for it, and the peer's kernel is there."""
+        return (
+            not self._streams
+            and now - self._asking_since < PATIENCE * self._ping_timeout
+            and has_taken_all(self.transport)
+        )
 
     def _look(self) -> None:
         """See whether the peer has been silent for too long."""
@@ -674,10 +704,14 @@ class MuxSession(Protocol):
             wait = self._wait_for_answer(now)
             if wait <= 0:
                 # If it was us who were busy, what has come waits to be read.
-                if self._last_look and not was_heard(self.transport, now - self._asked):
+                if not self._last_look or was_heard(self.transport, now - self._asked):
+                    self._last_look = True
+                elif self._bears(now):
+                    self._ping()
+                    wait = self._ping_timeout
+                else:
                     self._give_up(now)
                     return
-                self._last_look = True
         elif wait <= 0 or self.mux.growth.due(now):
             self._ping()
             # If the answer comes at once, there is another question to be asked before it would be due.
@@ -690,7 +724,7 @@ class MuxSession(Protocol):
         """Say how long to wait further for the answer to a question, unless that is over."""
         journey = self._journey
         if journey is not None and journey.moves():
-            self._asked = now
+            self._asked = self._asking_since = now
             self._last_look = False
         if journey is not None and not journey.under_way:
             self._journey = journey = None

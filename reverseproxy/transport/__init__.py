@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["batching_of", "is_supported", "keep_back", "pass_on", "turn_end_of", "with_streams"]
+__all__ = [
+    "batching_of",
+    "is_supported",
+    "keep_back",
+    "pass_on",
+    "turn_end_of",
+    "with_bounds",
+    "with_streams",
+]
 
 import sys
 from collections.abc import Callable
@@ -34,6 +42,16 @@ def batching_of(clock: Any) -> Callable[[Callable[[], object]], object] | None:
     """
     at_turn_end: Callable[[Callable[[], object]], object] | None = getattr(clock, "call_at_turn_end", None)
     return at_turn_end
+
+
+def with_bounds(reactor: Any) -> Any:
+    """Bound how many connections ports of a reactor accept in one turn, if it is known how."""
+    if not isinstance(reactor, PosixReactorBase):
+        return reactor
+    # Importing it is of no use elsewhere: there are no Unix sockets.
+    from reverseproxy.transport.ports import BoundedReactor
+
+    return BoundedReactor(reactor)
 
 
 def turn_end_of(clock: Any) -> Callable[[Callable[[], object]], object]:

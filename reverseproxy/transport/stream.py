@@ -58,10 +58,10 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer_only
 
-from reverseproxy.crowd import Descriptors
 from reverseproxy.transport.backlog import NOTHING, Backlog, waiting_in
 from reverseproxy.transport.pipe import Pipe
 from reverseproxy.transport.portions import LARGEST, PORTIONS
+from reverseproxy.transport.ports import Accepting
 
 READ_SIZE: Final = LARGEST
 """Bytes that one read takes at the most."""
@@ -469,32 +469,13 @@ for _kind in (_Server, _Client, _UnixServer, _UnixClient):
     _prepare(_kind)
 
 
-class _Accepting:
-    """
-    A port that takes no more in one turn than there are descriptors for before somebody can close one.
-
-    Twisted's adapts to how many come at once, with no bound.
-    """
-
-    _number_accepts = 0
-
-    @property
-    def numberAccepts(self) -> int:  # noqa: N802 - Twisted's name
-        """How many connections to accept in one turn."""
-        return self._number_accepts
-
-    @numberAccepts.setter
-    def numberAccepts(self, number: int) -> None:  # noqa: N802 - Twisted's name
-        self._number_accepts = min(number, max(Descriptors.current().reserve // 8, 1))
-
-
-class StreamPort(_Accepting, tcp.Port):
+class StreamPort(Accepting, tcp.Port):
     """A TCP port."""
 
     transport = _Server
 
 
-class UnixStreamPort(_Accepting, unix.Port):
+class UnixStreamPort(Accepting, unix.Port):
     """A Unix socket that is listened on."""
 
     transport = _UnixServer

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionRefusedByPeer
 from reverseproxy.mux import session as session_module
+from reverseproxy.mux.rest import MANY, PATIENCE, Sessions
 from reverseproxy.mux.session import (
     GRACE,
     ORPHAN_TIMEOUT,
@@ -776,6 +777,59 @@ class PingTests(SynchronousTestCase):
         unread["first"] = False
         pair.pass_time(0.3)
         self.assertTrue(pair.first.lost and pair.second.lost)
+
+    def silent_process(self, has_taken_all: bool) -> Pair:
+        """A pair whose second end says nothing any more; its kernel may."""
+        pair = Pair()
+        pair.pass_time(1.0)
+        pair.first.transport.silent = True
+        self.patch(session_module, "has_taken_all", lambda transport: has_taken_all)
+        return pair
+
+    def test_a_process_that_is_late_where_nobody_waits_for_it(self) -> None:
+        pair = self.silent_process(True)
+        pair.pass_time(self.longest + 0.3)
+        self.assertFalse(pair.first.lost)
+        self.assertGreater(pair.first.unanswered, PING_TIMEOUT)  # so that it is picked last
+        pair.first.transport.silent = False
+        pair.pass_time(PING_TIMEOUT + 0.3)
+        self.assertFalse(pair.first.lost)
+        self.assertLess(pair.first.unanswered, PING_TIMEOUT)
+
+    def test_a_process_that_hangs_where_nobody_waits_for_it(self) -> None:
+        pair = self.silent_process(True)
+        pair.pass_time(PING_INTERVAL + (PATIENCE + 1) * PING_TIMEOUT + 1)
+        self.assertTrue(pair.first.lost)
+
+    def test_a_process_that_hangs_where_somebody_waits(self) -> None:
+        pair = self.silent_process(True)
+        pair.pass_time(self.longest + 0.3)
+        ours = pair.open(Half)
+        pair.pass_time(PING_TIMEOUT + 0.3)
+        self.assertTrue(pair.first.lost and ours.reason.check(ConnectionLost))
+
+    def test_a_kernel_that_does_not_answer(self) -> None:
+        pair = self.silent_process(False)
+        pair.pass_time(self.longest + 0.3)
+        self.assertTrue(pair.first.lost)
+
+    def test_thousands_are_asked_more_rarely(self) -> None:
+        sessions = Sessions()
+        self.patch(session_module, "SESSIONS", sessions)
+        pair = Pair()
+        self.assertEqual(sessions.count, 2)
+        sessions.count = 10 * MANY
+        pair.pass_time(PING_INTERVAL + 1)  # from now on each knows of the others
+        writes = Writes(pair.first.transport)
+        pair.pass_time(10 * PING_INTERVAL * 4)
+        self.assertLessEqual(len(writes.sizes), 2 * 4 + 2)
+        # One that is used is asked as ever, from then on.
+        ours, _ = pair.both(Half)
+        for session in (pair.first, pair.second):
+            session.transport.silent = True
+        pair.pass_time(self.longest + 0.3)
+        self.assertTrue(pair.first.lost and pair.second.lost and ours.reason)
+        self.assertEqual(sessions.count, 10 * MANY - 2)
 
 
 class RandomTests(SynchronousTestCase):

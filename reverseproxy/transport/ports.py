@@ -1,0 +1,109 @@
+"""
+Ports that take a bounded number of connections in one turn of the reactor.
+
+Twisted's adapt to how many come at once, by twenty in each turn and with no bound:
+whoever connects often enough decides how long everybody else waits, and uses
+descriptors up before anybody who has too many of them can be closed.
+
+L{reverseproxy.transport.stream} has them with connections of its own;
+L{BoundedReactor} has them with Twisted's.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Accepting", "BoundedReactor"]
+
+import os
+import socket
+from typing import Any, Final
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from zope.interface import directlyProvides, providedBy
+
+from reverseproxy.crowd import Descriptors
+
+MOST: Final = 128
+"""Connections in one turn; to accept one takes a tenth of a millisecond."""
+
+
+class Accepting:
+    """A port that takes no more in one turn than L{MOST}, and than there are descriptors in reserve for."""
+
+    _number_accepts = 0
+
+    @property
+    def numberAccepts(self) -> int:  # noqa: N802 - Twisted's name
+        """How many connections to accept in one turn."""
+        return self._number_accepts
+
+    @numberAccepts.setter
+    def numberAccepts(self, number: int) -> None:  # noqa: N802 - Twisted's name
+        self._number_accepts = min(number, MOST, max(Descriptors.current().reserve // 8, 1))
+
+
+class _Port(Accepting, tcp.Port):
+    """A TCP port with Twisted's connections."""
+
+
+class _UnixPort(Accepting, unix.Port):
+    """A Unix socket that is listened on, with Twisted's connections."""
+
+
+class BoundedReactor:
+    """
+    Stands for one of Twisted's reactors, whose ports it bounds.
+
+    Give it to whatever takes a reactor; it provides what the reactor provides.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        directlyProvides(self, providedBy(reactor))
+        # What is called for every request is not looked up twice.
+        self.callLater = reactor.callLater
+        self.seconds = reactor.seconds
+
+    def __repr__(self) -> str:
+        return f"<BoundedReactor of {self._reactor!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(  # noqa: N802 - Twisted's names
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """See L{twisted.internet.interfaces.IReactorTCP}."""
+        return _listen(_Port(port, factory, backlog, interface, self._reactor))
+
+    def listenUNIX(  # noqa: N802
+        self,
+        address: str,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,  # noqa: N803
+    ) -> IListeningPort:
+        """See L{twisted.internet.interfaces.IReactorUNIX}."""
+        return _listen(_UnixPort(os.fsencode(address), factory, backlog, mode, self._reactor, wantPID))
+
+    def adoptStreamPort(  # noqa: N802
+        self,
+        fileDescriptor: int,  # noqa: N803
+        addressFamily: int,  # noqa: N803
+        factory: IProtocolFactory,
+    ) -> IListeningPort:
+        """See L{twisted.internet.interfaces.IReactorSocket}."""
+        tcp_port: Any = _Port
+        unix_port: Any = _UnixPort
+        if addressFamily == socket.AF_UNIX:
+            return _listen(unix_port._fromListeningDescriptor(self._reactor, fileDescriptor, factory))
+        return _listen(
+            tcp_port._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory)
+        )
+
+
+def _listen(port: Any) -> IListeningPort:
+    port.startListening()
+    listening: IListeningPort = port
+    return listening
