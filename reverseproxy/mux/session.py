@@ -703,9 +703,14 @@ class MuxSession(Protocol):
         if self._asking:
             wait = self._wait_for_answer(now)
             if wait <= 0:
-                # If it was us who were busy, what has come waits to be read.
-                if not self._last_look or was_heard(self.transport, now - self._asked):
+                if not self._last_look:
                     self._last_look = True
+                elif was_heard(self.transport, now - self._asked):
+                    # It is us who are late: what has come waits to be read, behind that of
+                    # thousands perhaps, so that to look often would make it later still.
+                    self._asked = self._asking_since = now
+                    self._last_look = False
+                    wait = self._ping_timeout
                 elif self._bears(now):
                     self._ping()
                     wait = self._ping_timeout

@@ -29,7 +29,7 @@ SMALLEST: Final = 16 * 1024
 MOST: Final = 1024
 """Connections."""
 
-FEWEST: Final = 32
+FEWEST: Final = 64
 """Connections; with less, turns themselves are what takes the time."""
 
 LONG: Final = 0.01

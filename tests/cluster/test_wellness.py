@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
-from reverseproxy.cluster.health.wellness import DOUBT
+from reverseproxy.cluster.health.wellness import DOUBT, MANY, TOGETHER, Wellness
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import ClusterConfig
@@ -150,3 +150,56 @@ class DoubtTests(WellnessCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.cluster.add_host(self.hosts[0])
         self.assertIn("h0", self.picks())
+
+
+class ThousandsTests(WellnessCase):
+    """Each change of thousands looks at few of them."""
+
+    count = 4 * MANY
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.looks = 0
+        settle = Wellness._settle
+
+        def counted(wellness: Wellness) -> None:
+            self.looks += len(wellness._let_in) + 1
+            settle(wellness)
+
+        self.patch(Wellness, "_settle", counted)
+        for number in range(3, self.count):
+            self.hosts.append(FakeHost(f"h{number}"))
+            self.cluster.add_host(self.hosts[-1])
+
+    def faulty(self) -> int:
+        return sum(host.faults == Fault.SERVICE for host in self.hosts)
+
+    def test_one_after_the_other(self) -> None:
+        self.say(False, *range(self.count))
+        self.say(True, *range(self.count))
+        self.assertLess(self.looks, 20 * self.count)
+        self.assertEqual((self.faulty(), self.cluster.wellness.unwell), (0, {}))
+        self.clock.advance(TOGETHER)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_none_is_well_until_one_joins(self) -> None:
+        self.say(False, *range(self.count))
+        self.clock.advance(TOGETHER)
+        self.assertEqual(self.faulty(), 0)
+        new = FakeHost("new")
+        self.cluster.add_host(new)
+        self.clock.advance(TOGETHER)
+        self.assertEqual((self.faulty(), self.picks()), (self.count, {"new"}))
+        # The last one that is well leaves: nobody waits for that.
+        self.cluster.remove_host(new)
+        self.assertEqual(self.faulty(), 0)
+
+    def test_all_of_one_agent_stall(self) -> None:
+        self.cluster.wellness.stall_all(self.hosts, "nothing comes")
+        for host in self.hosts:
+            self.cluster.wellness.stall(host, "nothing comes")
+        self.assertLess(self.looks, 5 * self.count)
+        self.assertEqual(len(self.cluster.wellness.stalled), self.count)
+        for host in self.hosts:
+            self.cluster.remove_host(host)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

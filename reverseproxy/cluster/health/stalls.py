@@ -33,6 +33,9 @@ LOOKS: Final = 0.25
 HEARD: Final = 1.0
 """Seconds in which something must have come from a host at rest, if it is to be let in again."""
 
+BORNE: Final = 2.0
+"""Seconds for which a host at rest has not answered, as nobody waits for it; somebody shall not have to."""
+
 AT_ONCE: Final = 500
 """Hosts that are looked at in one look."""
 
@@ -43,7 +46,7 @@ class Stalls:
     Watches the connections of one cluster's agents, as long as there are any.
 
     Looked at are those with requests under way, as the others have nothing that
-    could wait, and those that are left out.
+    could wait, those that are left out, and those that have been asked in vain.
     """
 
     def __init__(self, cluster: Cluster, clock: IReactorTime) -> None:
@@ -88,7 +91,9 @@ class Stalls:
         if not self._round:
             stalled = self._cluster.wellness.stalled
             self._round = [
-                host for host in self._hosts if host.active or host in self._waits or host in stalled
+                host
+                for host in self._hosts
+                if host.active or host in self._waits or host in stalled or host.unanswered >= BORNE
             ]
         part = self._round[-AT_ONCE:]
         del self._round[-AT_ONCE:]
@@ -123,6 +128,5 @@ class Stalls:
 
     def _suspect_kin(self, host: Host) -> None:
         """Leave those out, too, that are at rest on the same way."""
-        for each in list(host.kin):
-            if each is not host and not each.active and each in self._hosts:
-                self._cluster.wellness.stall(each, "nothing comes from its agent")
+        kin = [each for each in host.kin if each is not host and not each.active and each in self._hosts]
+        self._cluster.wellness.stall_all(kin, "nothing comes from its agent")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 __all__ = ["DOUBT", "Wellness"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +33,12 @@ It is asked again then, with a request that goes elsewhere if that was too soon.
 MOST_KIN: Final = 1024
 """Hosts of one agent that are left out together."""
 
+MANY: Final = 256
+"""Hosts that are unwell and not left out, as none is well, from which on they are seen to together."""
+
+TOGETHER: Final = 0.1
+"""Seconds after which they are: each change of thousands would otherwise look at thousands."""
+
 
 class Wellness:
     """
@@ -50,6 +56,9 @@ class Wellness:
         self._cluster = cluster
         self._clock = clock
         self._doubts: dict[Host, IDelayedCall] = {}
+        self._left_out: set[Host] = set()
+        self._let_in: dict[Host, None] = {}  # unwell all the same
+        self._later: IDelayedCall | None = None
         self._settling = False
         self.unwell: dict[Host, str] = {}
         self.stalled: dict[Host, str] = {}
@@ -64,17 +73,31 @@ class Wellness:
 
         @param reason: empty if it does.
         """
-        if host.cluster is not self._cluster or bool(reason) is (host in self.stalled):
-            return
         if reason:
-            self.stalled[host] = reason
-            self.unwell[host] = reason
-            self.settle()
-        else:
+            self.stall_all([host], reason)
+        elif host.cluster is self._cluster and host in self.stalled:
             del self.stalled[host]
             self._recover(host, "something comes from it again")
+            if self.on_said is not None:
+                self.on_said(host)
+
+    def stall_all(self, hosts: Iterable[Host], reason: str) -> None:
+        """Nothing comes from any of these."""
+        stalled = [host for host in hosts if host.cluster is self._cluster and host not in self.stalled]
+        for host in stalled:
+            self.stalled[host] = reason
+            self._note(host, reason)
+        if stalled:
+            self.settle()
         if self.on_said is not None:
-            self.on_said(host)
+            for host in stalled:
+                self.on_said(host)
+
+    def _note(self, host: Host, reason: str) -> None:
+        """A host is unwell; what follows from that is L{settle}'s."""
+        self.unwell[host] = reason
+        if host not in self._left_out:
+            self._let_in[host] = None
 
     def said(self, host: Host, well: bool, reason: str = "its agent can't reach its service") -> None:
         """
@@ -90,7 +113,7 @@ class Wellness:
         if well:
             self._recover(host, "its agent can reach its service again")
         else:
-            self.unwell[host] = reason
+            self._note(host, reason)
             self.settle()
         if changed and self.on_said is not None:
             self.on_said(host)
@@ -100,7 +123,7 @@ class Wellness:
         for each in list(islice(host.kin, MOST_KIN)) or [host]:
             if each.cluster is self._cluster and each.well and each not in self._doubts:
                 self._doubts[each] = self._clock.callLater(DOUBT, self._try_again, each)
-                self.unwell[each] = "its agent could not reach its service"
+                self._note(each, "its agent could not reach its service")
         self.settle()
 
     def _try_again(self, host: Host) -> None:
@@ -116,13 +139,15 @@ class Wellness:
         if host in self.stalled or not host.well or host in self._doubts:
             return
         if self.unwell.pop(host, None) is not None:
+            self._left_out.discard(host)
+            self._let_in.pop(host, None)
             self._cluster.set_health(host, True, reason, Fault.SERVICE)
             self.settle()
 
     def joined(self, host: Host) -> None:
         """A host has become a member."""
         if not host.well:
-            self.unwell[host] = "its agent can't reach its service"
+            self._note(host, "its agent can't reach its service")
         if self.unwell:
             self.settle()
 
@@ -131,29 +156,48 @@ class Wellness:
         self._end_doubt(host)
         self.stalled.pop(host, None)
         if self.unwell.pop(host, None) is not None:
+            self._left_out.discard(host)
+            self._let_in.pop(host, None)
             host.faults &= ~Fault.SERVICE
             host.healthy = not host.faults  # it may be taken in again
+        if self._later is not None and not self.unwell:
+            self._later.cancel()
+            self._later = None
 
     def settle(self) -> None:
         """Leave those that are unwell out if others are well, and let them in if none is."""
         if not self.unwell or self._settling:
             return
+        if len(self._let_in) <= MANY:
+            self._settle()
+        elif self._later is None:
+            self._later = self._clock.callLater(TOGETHER, self._settle_later)
+
+    def _settle_later(self) -> None:
+        self._later = None
+        self._settle()
+
+    def _settle(self) -> None:
         self._settling = True
         try:
             # What is done here may wake requests, which may find out more.
             for _ in range(4):
                 cluster = self._cluster
-                others = cluster.healthy > sum(host.healthy for host in self.unwell)
-                changed = [
-                    (host, reason)
-                    for host, reason in self.unwell.items()
-                    if bool(host.faults & Fault.SERVICE) is not others
-                ]
+                others = cluster.healthy > sum(host.healthy for host in self._let_in)
+                changed = list(self._let_in if others else self._left_out)
                 if not changed:
                     return
-                for host, reason in changed:
-                    if host in self.unwell:
-                        reason = reason if others else f"{reason}, but no other host is well"
-                        cluster.set_health(host, not others, reason, Fault.SERVICE)
+                for host in changed:
+                    reason = self.unwell.get(host)
+                    if reason is None:
+                        continue
+                    if others:
+                        self._left_out.add(host)
+                        self._let_in.pop(host, None)
+                    else:
+                        self._left_out.discard(host)
+                        self._let_in[host] = None
+                        reason = f"{reason}, but no other host is well"
+                    cluster.set_health(host, not others, reason, Fault.SERVICE)
         finally:
             self._settling = False
