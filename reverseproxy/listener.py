@@ -53,11 +53,13 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
+from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
 from reverseproxy.crowd import Crowd, crowd_address
 from reverseproxy.errors import ConfigError, Problem, ReverseProxyError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable, IPartable
 from reverseproxy.limiter import ConnectionLimiter
-from reverseproxy.logs import counted, how_many
+from reverseproxy.logs import Throttle, counted, how_many
+from reverseproxy.proxied import Proxied, proxied_factory
 from reverseproxy.proxy.farewell import doing, end_session
 from reverseproxy.sockets import descriptor_of, tune
 from reverseproxy.tls import ServerTls, gate_of, inspect_factory, peer_subject, wrap_server
@@ -69,6 +71,12 @@ BuildProtocol = Callable[[ConnectionInfo], IProtocol]
 
 Listen = Callable[[IProtocolFactory], IListeningPort]
 """Listens in a way of its own."""
+
+LOG_RATE = 1.0
+"""Lines a second about connections without the header that they should have."""
+
+LOG_BURST = 20
+"""How many of them may come at once."""
 
 BACKLOG = 1024
 """Connections that the kernel may hold for us to accept."""
@@ -120,15 +128,19 @@ class _Accepted(Handover):
     @ivar vouched_for: whether somebody else counts it.
     """
 
-    def __init__(self, listener: Listener, secure: bool) -> None:
+    def __init__(self, listener: Listener, secure: bool, proxied: Proxied | None = None) -> None:
+        """
+        @param proxied: who is at the ends, if somebody before us says so.
+        """
         super().__init__()
         self._listener = listener
+        self._proxied = proxied
         self._secure = secure
         self.address = ""
         self.vouched_for = False
 
     def connectionMade(self) -> None:
-        self.address = crowd_address(getattr(self.transport.getPeer(), "host", ""))
+        self.address = crowd_address(getattr(self._peer, "host", ""))
         if not self._listener.admit(self):
             self.transport.abortConnection()
             return
@@ -163,11 +175,21 @@ class _Accepted(Handover):
     def handshakeCompleted(self) -> None:
         self._begin()
 
+    @property
+    def _peer(self) -> Any:
+        """Where the client is."""
+        return self.transport.getPeer() if self._proxied is None else self._proxied.source
+
+    @property
+    def _host(self) -> Any:
+        """Where it has connected to."""
+        return self.transport.getHost() if self._proxied is None else self._proxied.destination
+
     def _begin(self) -> None:
         subject = peer_subject(self.transport) if self._secure else None
         info = ConnectionInfo(
-            remote=format_address(self.transport.getPeer()),
-            local=format_address(self.transport.getHost()),
+            remote=format_address(self._peer),
+            local=format_address(self._host),
             secure=self._secure,
             identity=None if subject is None else subject.key,
             subject=subject,
@@ -244,7 +266,7 @@ class _AcceptedFactory(ServerFactory):
         return f"listener {self._listener.name}"
 
     def buildProtocol(self, addr: IAddress | None) -> _Accepted:
-        return _Accepted(self._listener, self._secure)
+        return _Accepted(self._listener, self._secure, addr if isinstance(addr, Proxied) else None)
 
 
 class _Door(ServerFactory):
@@ -359,6 +381,7 @@ class Listener(Service):
         self._mode = mode
         self._limiter = limiter or ConnectionLimiter(reactor)
         self._crowds: list[Crowd[Any]] = []
+        self._complaints = Throttle(reactor, LOG_RATE, LOG_BURST)
         self._limit()
         self._inspecting: list[_InspectingFactory] = []
         self._waiting: list[Deferred[None]] = []
@@ -439,6 +462,33 @@ class Listener(Service):
         super().startService()  # type: ignore[no-untyped-call]
 
     def _factory(self) -> IProtocolFactory:
+        """Make what builds the protocols of connections, from the first byte on."""
+        factory = self._factory_inside()
+        headers = self.config.proxy_protocol
+        if headers is None:
+            return factory
+        networks = networks_of(each for each in headers.trusted_proxies if each != EVERYBODY)
+        everybody = EVERYBODY in headers.trusted_proxies
+
+        def trusts(peer: IAddress) -> bool:
+            host = getattr(peer, "host", None)
+            # Who may connect to a Unix socket, the file system says.
+            return everybody or host is None or any(unmapped(host) in network for network in networks)
+
+        return proxied_factory(factory, trusts, self._reactor, self._no_header)
+
+    def _no_header(self, peer: IAddress, reason: str) -> None:
+        if self._complaints.allow():
+            log.warn(
+                "listener {listener}: {peer} closed: {reason}; see trusted_proxies of its proxy_protocol "
+                "({suppressed} such lines left out before)",
+                listener=self.name,
+                peer=format_address(peer),
+                reason=reason,
+                suppressed=self._complaints.suppressed,
+            )
+
+    def _factory_inside(self) -> IProtocolFactory:
         plain = _AcceptedFactory(self, secure=False)
         if self.tls is None:
             return plain

@@ -222,6 +222,7 @@ class ListenerBuilder:
                     idle_timeout=session_idle(tcp.idle_timeout, listener.connection_idle_timeout),
                     access_log=shared.access_log,
                     tally=self._tally(listener.name),
+                    proxy_protocol=tcp.proxy_protocol,
                 )
                 return Served("tcp", TcpProxy, settings, settings)
             case TunnelConfig() as tunnel:

@@ -57,6 +57,7 @@ from reverseproxy.config._values import (
     quote,
 )
 from reverseproxy.config.networks import EVERYBODY, IpRange
+from reverseproxy.wire.proxy_protocol import PROXY_VERSIONS
 
 _HEADER_SIZE: Final = 8192
 _FRAME_SIZE: Final = 16 * 1024 * 1024
@@ -442,6 +443,13 @@ class TcpProxyConfig(Model):
         why="not acted on, as in MOSN; up to 3 hosts are tried",
     )
     routes: tuple[TcpRouteConfig, ...] = key((), "Clusters by addresses and ports; the first match decides.")
+    proxy_protocol: Literal["", "v1", "v2"] = key(
+        "",
+        "The version of the PROXY protocol header with which each session to a host begins, so that the "
+        "service knows who the client is; through a tunnel, the service behind the agent. Empty means none.",
+        choices=PROXY_VERSIONS,
+        ours=True,
+    )
 
 
 class TunnelConfig(Model):
@@ -625,6 +633,27 @@ def _network(value: Any) -> Any:
     return kind
 
 
+def _somebody(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError('is empty, so that nobody would be believed; write addresses, or "*"')
+    return values
+
+
+class ProxyProtocolConfig(Model):
+    """Headers of PROXY protocol, version 1 or 2, by which load balancers say who the client is."""
+
+    strict_keys = True
+
+    trusted_proxies: Annotated[tuple[Believed, ...], AfterValidator(_somebody)] = key(
+        (),
+        "The addresses of load balancers, and ranges of them. Their connections have to begin with a header, "
+        "and the client that it names counts as the one that has connected. Connections of others are taken "
+        'as they are. Unix sockets are trusted anyhow; "*" is everybody.',
+        required=True,
+        ours=True,
+    )
+
+
 class ListenerConfig(Model):
     """
     Something that takes connections: at an address, or from a tunnel agent.
@@ -655,6 +684,13 @@ class ListenerConfig(Model):
         why=f"there is no transparent proxying: {_NOT_THE_ONE_MEANT}",
     )
     access_logs: tuple[AccessLogConfig, ...] = key((), "Access logs.")
+    proxy_protocol: ProxyProtocolConfig | None = key(
+        None,
+        "Whether load balancers in front of this listener say who the client is. It is for clients and for "
+        "tunnel agents alike, and comes before TLS.",
+        ours=True,
+        protects=True,
+    )
     listener_filters: Free = key(
         None,
         "Filters of accepted sockets.",

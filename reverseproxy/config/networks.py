@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["EVERYBODY", "IpRange", "networks_of"]
+__all__ = ["EVERYBODY", "IpRange", "networks_of", "unmapped"]
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -33,6 +33,17 @@ IpRange = Annotated[Text, AfterValidator(_ip_range)]
 def networks_of(ranges: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
     """Read ranges of addresses; those of IPv4 that are written as IPv6 are IPv4."""
     return tuple(_unmapped(ip_network(text, strict=False)) for text in ranges)
+
+
+def unmapped(host: str) -> IPv4Address | IPv6Address:
+    """
+    Read an address; one of IPv4 that is written as IPv6 is IPv4.
+
+    @raise ValueError: if it is none.
+    """
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:

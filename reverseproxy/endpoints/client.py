@@ -50,7 +50,7 @@ class _OneConnection(LentFactory):
         """Build it."""
         made: LentConnection | None = super().buildProtocol(addr)
         self.refused = made is None
-        self.built = None if made is None else made.wrappedProtocol
+        self.built = None if made is None else made.inner
         return made
 
     def give_back(self) -> None:

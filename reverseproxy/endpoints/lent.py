@@ -1,33 +1,86 @@
 """
 Connections that are lent to protocols that know nothing of this project.
 
-Half of what such a protocol does is its own matter; the other half is ours to
-know: whether it has a connection still, and when it has lost it.  Twisted's
-L{ProtocolWrapper<twisted.protocols.policies.ProtocolWrapper>} stands between,
-as it does elsewhere; it lacks half-closing.
+What such a protocol does with a connection is its own matter; ours is to know
+whether it has one still, and when it has lost it.  So two objects stand between:
+to the connection, L{LentConnection} is the protocol; to the protocol,
+L{LentTransport} is the transport.  One object for both, as
+L{ProtocolWrapper<twisted.protocols.policies.ProtocolWrapper>} is, would provide the
+interfaces of a protocol to whoever looks at the transport, and wrappers of
+Twisted's own do.
 """
 
 from __future__ import annotations
 
-__all__ = ["LentConnection", "LentFactory"]
+__all__ = ["LentConnection", "LentFactory", "LentTransport"]
 
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocol, IProtocolFactory
-from twisted.internet.protocol import connectionDone
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer, providedBy
 
 from reverseproxy.interfaces import IDrainable
 
 
-@implementer(IHalfCloseableProtocol, IDrainable)
-class LentConnection(ProtocolWrapper):
-    """One connection, as the transport of a protocol."""
+class LentTransport:
+    """A connection as the protocol sees it, that it is lent to."""
 
-    factory: LentFactory
+    def __init__(self, connection: LentConnection, transport: Any) -> None:
+        self._connection = connection
+        self._transport = transport
+        directlyProvides(self, providedBy(transport))
+
+    @property
+    def protocol(self) -> Any:
+        """Who has the connection; whoever has it may give it to another protocol by this, as with TCP."""
+        return self._connection.inner
+
+    @protocol.setter
+    def protocol(self, inner: Any) -> None:
+        self._connection.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the connection's."""
+        return getattr(self._transport, name)
+
+
+@implementer(IHalfCloseableProtocol, IDrainable)
+class LentConnection(Protocol):
+    """
+    One connection that is lent.
+
+    @ivar inner: who has it; L{None} once it is lost.
+    """
+
+    def __init__(self, factory: LentFactory, inner: IProtocol) -> None:
+        self.factory = factory
+        self.inner: Any = inner
+
+    def logPrefix(self) -> str:
+        """Whose lines of the log are of this connection."""
+        return type(self.inner).__name__
+
+    # IProtocol
+
+    def connectionMade(self) -> None:
+        """Give it to the protocol."""
+        self.inner.makeConnection(LentTransport(self, self.transport))
+
+    def dataReceived(self, data: bytes) -> None:
+        """See L{IProtocol}."""
+        self.inner.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the protocol, and then whoever has lent the connection."""
+        self.connected = 0
+        inner, self.inner = self.inner, None
+        try:
+            inner.connectionLost(reason)
+        finally:
+            self.factory.returned(self)
 
     # IDrainable
 
@@ -38,12 +91,12 @@ class LentConnection(ProtocolWrapper):
 
         A protocol that can't say so is taken to be busy as long as it is connected.
         """
-        inner = IDrainable(self.wrappedProtocol, None)
+        inner = IDrainable(self.inner, None)
         return bool(self.connected) if inner is None else bool(inner.busy)
 
     def drain(self) -> None:
         """See L{IDrainable}: who can't be told goes on until either end has finished."""
-        inner = IDrainable(self.wrappedProtocol, None)
+        inner = IDrainable(self.inner, None)
         if inner is not None:
             inner.drain()
 
@@ -51,48 +104,48 @@ class LentConnection(ProtocolWrapper):
 
     def readConnectionLost(self) -> None:
         """The peer sends no more: as with TCP, the connection closes unless the protocol can half-close."""
-        inner = IHalfCloseableProtocol(self.wrappedProtocol, None)
+        inner = IHalfCloseableProtocol(self.inner, None)
         if inner is None:
-            self.loseConnection()
+            assert self.transport is not None
+            self.transport.loseConnection()
         else:
             inner.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
         """We send no more, as the protocol wanted."""
-        inner = IHalfCloseableProtocol(self.wrappedProtocol, None)
+        inner = IHalfCloseableProtocol(self.inner, None)
         if inner is not None:
             inner.writeConnectionLost()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the protocol, and then whoever has lent the connection."""
-        self.connected = 0
-        try:
-            super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        finally:
-            self.factory.returned(self)
 
-
-class LentFactory(WrappingFactory[LentConnection]):
+class LentFactory(Factory):
     """
-    Builds what the wrapped factory does.
+    Lends connections to what another factory builds.
 
     @ivar returned: called with each connection that is lost.
     """
 
-    protocol = LentConnection
     noisy = False
 
     def __init__(
         self, factory: IProtocolFactory, returned: Callable[[LentConnection], object] = lambda _: None
     ) -> None:
-        super().__init__(factory)  # type: ignore[no-untyped-call]
+        self._factory = factory
         self.returned = returned
+
+    def doStart(self) -> None:
+        """See L{IProtocolFactory}."""
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        """See L{IProtocolFactory}."""
+        self._factory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
-        Build one.
+        Build a protocol.
 
-        @return: L{None} if the wrapped factory wants no connection.
+        @return: L{None} if the other factory wants no connection.
         """
-        inner: IProtocol | None = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else self.protocol(self, inner)
+        inner: IProtocol | None = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        return None if inner is None else LentConnection(self, inner)

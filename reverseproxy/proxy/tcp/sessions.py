@@ -52,6 +52,7 @@ from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
 from reverseproxy.sockets import has_ended, tune
 from reverseproxy.unfinished import Account, Counted
+from reverseproxy.wire.proxy_protocol import encode_header
 
 log = Logger()
 
@@ -107,6 +108,7 @@ class TcpProxySettings:
         a session is closed; L{None} for never.
     @ivar stall: seconds in which a peer must take something of what is left for
         it when a session has ended.
+    @ivar proxy_protocol: the version of the header with which sessions to hosts begin; empty for none.
     @ivar complaints: bounds the lines about sessions that could not be served.
     """
 
@@ -118,6 +120,7 @@ class TcpProxySettings:
     access_log: Callable[[AccessRecord], None] | None = None
     tally: RequestTally | None = None
     stall: float = STALL
+    proxy_protocol: str = ""
     complaints: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -379,6 +382,9 @@ class TcpProxy(RelayEnd, Counted):
         self.count_no_more()
         if self._host is not None and self._host.tells and not end.received:
             self._kept = list(self._early)
+        version = self._settings.proxy_protocol
+        if version and not end.lost:
+            end.transport.write(encode_header(version, self._info.remote, self._info.local))
         if end.lost:
             self.nothing_passed()
         couple(self, end)

@@ -1,0 +1,276 @@
+"""
+Connections that come by way of a load balancer, which says first who the client is.
+
+A header of PROXY protocol is taken off a connection before anything else looks
+at it.  Only who is trusted may send one, and has to: the specification forbids
+to guess.  What others send is theirs, whatever it looks like.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HeaderReader", "Proxied", "ProxyHeaderError", "proxied_factory"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IProtocolFactory
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
+from twisted.protocols.haproxy._v1parser import V1Parser
+from twisted.protocols.haproxy._v2parser import V2Parser
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from reverseproxy.wire.proxy_protocol import SIGNATURE
+
+HEADER_TIMEOUT: Final = 10.0
+"""Seconds that a trusted peer has for its header."""
+
+MAX_LINE: Final = 107
+"""Bytes of the longest header of version 1, with its end, by the specification."""
+
+MAX_HEADER: Final = 4096
+"""Bytes of the longest header of version 2 that is taken; it may have any number of further facts."""
+
+_LINE: Final = b"PROXY "
+
+
+class ProxyHeaderError(Exception):
+    """What a trusted peer has sent is no header; the message says why."""
+
+
+@implementer(IAddress)
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """
+    Who is at the ends of a connection, as a load balancer says.
+
+    @ivar source: the client.
+    @ivar destination: where it has connected to.
+    @ivar by: the load balancer.
+    """
+
+    source: IPv4Address | IPv6Address | UNIXAddress
+    destination: IPv4Address | IPv6Address | UNIXAddress
+    by: Any
+
+
+class HeaderReader:
+    """Takes a header off the beginning of what comes; pure."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def feed(self, data: bytes) -> tuple[Any, Any, bytes] | None:
+        """
+        Take in what has come.
+
+        @return: once the header is complete: the client, where it has connected to, and what comes
+            behind the header; L{None} for both if the header does not say.  Until then, L{None}.
+        @raise ProxyHeaderError: if it is none.
+        """
+        self._data += data
+        start = self._data[: len(SIGNATURE)]
+        if SIGNATURE.startswith(start):
+            size = self._binary_size()
+        elif start.startswith(_LINE[: len(start)]):
+            size = self._line_size()
+        else:
+            raise ProxyHeaderError("it does not begin with a PROXY protocol header")
+        if size is None:
+            return None
+        header, rest = self._data[:size], self._data[size:]
+        self._data = b""
+        source, destination = _parse(header)
+        return source, destination, rest
+
+    def _binary_size(self) -> int | None:
+        """Of a header of version 2; L{None} as long as not all of it is there."""
+        if len(self._data) < 16:
+            return None
+        size = 16 + int.from_bytes(self._data[14:16], "big")
+        if size > MAX_HEADER:
+            raise ProxyHeaderError(f"its PROXY protocol header has {size} bytes, more than {MAX_HEADER}")
+        return size if len(self._data) >= size else None
+
+    def _line_size(self) -> int | None:
+        """Of a header of version 1."""
+        end = self._data.find(b"\r\n", 0, MAX_LINE)
+        if end < 0 and len(self._data) >= MAX_LINE:
+            raise ProxyHeaderError("its PROXY protocol header has no end")
+        return None if end < 0 else end + 2
+
+
+def _parse(header: bytes) -> tuple[Any, Any]:
+    """
+    Take a complete header apart.
+
+    @raise ProxyHeaderError: if it makes no sense.
+    """
+    try:
+        if header.startswith(SIGNATURE):
+            info = V2Parser.parse(header)
+        else:
+            line = header[:-2]
+            if line == b"PROXY UNKNOWN":
+                return None, None
+            info = V1Parser.parse(line)
+            if info.source is not None and len(line.split(b" ")) != 6:
+                raise ValueError("too many words")
+        if info.source is None or info.destination is None:
+            return None, None
+        source, destination = _checked(info.source), _checked(info.destination)
+    except (InvalidProxyHeader, ValueError, KeyError, UnicodeDecodeError) as error:
+        why = str(error) or type(error).__name__
+        raise ProxyHeaderError(f"its PROXY protocol header can't be read: {why}") from None
+    return source, destination
+
+
+def _checked(end: Any) -> Any:
+    """
+    See that an address is one, which Twisted's parser of version 1 does not, and write it as all others.
+
+    @raise ValueError: if it is none.
+    """
+    if isinstance(end, UNIXAddress):
+        return end
+    if end.type != "TCP":
+        raise ValueError(f"it is of {end.type}")
+    if not 0 <= end.port <= 65535:
+        raise ValueError(f"there is no port {end.port}")
+    version = 6 if isinstance(end, IPv6Address) else 4
+    address = ip_address(end.host)
+    if address.version != version:
+        raise ValueError(f"{end.host} is no address of IPv{version}")
+    return type(end)("TCP", str(address), end.port)
+
+
+class _Waiting(Protocol):
+    """A connection whose header has not come yet; later, at most a relay to its protocol."""
+
+    transport: Any
+    _inner: Any = None
+    _deadline: IDelayedCall | None = None
+
+    def __init__(self, factory: _ProxiedFactory, address: IAddress | None) -> None:
+        self._factory = factory
+        self._address = address
+        self._reader = HeaderReader()
+
+    def connectionMade(self) -> None:
+        """See whether a header may come."""
+        factory = self._factory
+        if factory.trusts(self.transport.getPeer()):
+            self._deadline = factory.clock.callLater(HEADER_TIMEOUT, self._late)
+        else:
+            self._begin(self._address, b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take in a part of the header."""
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+            return
+        try:
+            found = self._reader.feed(data)
+        except ProxyHeaderError as error:
+            self._refuse(str(error))
+            return
+        if found is not None:
+            source, destination, rest = found
+            address = self._address
+            if source is not None:
+                address = Proxied(source, destination, self.transport.getPeer())
+            self._begin(address, rest)
+
+    def _late(self) -> None:
+        self._deadline = None
+        self._refuse(f"no PROXY protocol header has come within {HEADER_TIMEOUT:g} s")
+
+    def _refuse(self, reason: str) -> None:
+        self._stop_waiting()
+        self._factory.refused(self.transport.getPeer(), reason)
+        self.transport.abortConnection()
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _begin(self, address: IAddress | None, rest: bytes) -> None:
+        """Give the connection to whom it is for."""
+        self._stop_waiting()
+        transport = self.transport
+        inner: Any = self._factory.wrapped.buildProtocol(address)  # type: ignore[arg-type]
+        if inner is None:
+            transport.abortConnection()
+            return
+        self._inner = inner
+        if IHalfCloseableProtocol.providedBy(inner):
+            alsoProvides(self, IHalfCloseableProtocol)
+        if getattr(transport, "protocol", None) is self:
+            # From now on the transport calls the protocol itself.
+            transport.protocol = inner
+        inner.makeConnection(transport)
+        if rest and not getattr(transport, "disconnecting", False):
+            inner.dataReceived(rest)
+
+    def readConnectionLost(self) -> None:
+        """Only once there is somebody to tell."""
+        self._inner.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        """Only once there is somebody to tell."""
+        self._inner.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell whoever has the connection, if anybody has."""
+        self._stop_waiting()
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.connectionLost(reason)
+
+
+class _ProxiedFactory(ServerFactory):
+    noisy = False
+
+    def __init__(
+        self,
+        wrapped: IProtocolFactory,
+        trusts: Callable[[IAddress], bool],
+        clock: Any,
+        refused: Callable[[IAddress, str], object],
+    ) -> None:
+        self.wrapped = wrapped
+        self.trusts = trusts
+        self.clock = clock
+        self.refused = refused
+
+    def doStart(self) -> None:
+        super().doStart()  # type: ignore[no-untyped-call]
+        self.wrapped.doStart()
+
+    def doStop(self) -> None:
+        super().doStop()  # type: ignore[no-untyped-call]
+        self.wrapped.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> _Waiting:
+        return _Waiting(self, addr)
+
+
+def proxied_factory(
+    wrapped: IProtocolFactory,
+    trusts: Callable[[IAddress], bool],
+    clock: Any,
+    refused: Callable[[IAddress, str], object],
+) -> IProtocolFactory:
+    """
+    Take the headers off connections before a factory gets them.
+
+    @param wrapped: its C{buildProtocol} is given a L{Proxied} if there was a header that names the client.
+    @param trusts: says of a peer whether it sends headers.
+    @param refused: told of a peer that is trusted, and has sent none, and why.
+    """
+    return _ProxiedFactory(wrapped, trusts, clock, refused)
