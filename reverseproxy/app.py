@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from reverseproxy.admin import AdminServer, Inspector
@@ -145,6 +146,8 @@ class ReverseProxy(Service):
         set_limit(self.config.server.max_unfinished_size)
         if self.admin is not None:
             self.admin.startService()
+        if self._world.tracing is not None:
+            self._world.tracing.start()
         self._world.reloader.start()
         self._sweep.start()
         if self.living.assembly.counts:
@@ -201,6 +204,9 @@ class ReverseProxy(Service):
         self._sweep.stop()
         self.inspector.parts.pulse.stop()
         self._close_access_logs()
+        tracing = self._world.tracing
+        if tracing is not None:
+            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), tracing.stop)
         if self.admin is not None:
             await self.admin.stopService()
         log.info("stopped")

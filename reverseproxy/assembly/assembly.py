@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = ["Assembly"]
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.logger import Logger
@@ -21,6 +22,7 @@ from reverseproxy.assembly.changes import Pairing, pair_agents
 from reverseproxy.assembly.clusters import ClusterBuilder, ClusterParts
 from reverseproxy.assembly.listeners import ListenerBuilder, ListenerParts, binding_of, is_tunnel
 from reverseproxy.assembly.routers import Routers
+from reverseproxy.assembly.tracing import build_tracing
 from reverseproxy.assembly.world import Findings, World
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
 from reverseproxy.errors import Problem
@@ -64,6 +66,11 @@ class Assembly:
         self._ports: dict[str, BoundPort] = {}
         self.has_admin = config.admin is not None and bool(config.admin.bound)
         self.counts = self.has_admin or world.counted
+        options = None if config.tracing is None else config.tracing.options
+        if old is None and options is not None:
+            world.tracing = self.findings.attempt(
+                "tracing.driver", partial(build_tracing, options, world.reactor)
+            )
         self._cluster_builder = ClusterBuilder(
             world, self.findings, any(is_tunnel(each) for each in config.server.listeners)
         )

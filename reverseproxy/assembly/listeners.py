@@ -245,6 +245,7 @@ class ListenerBuilder:
             access_log=shared.access_log,
             random=world.random.random,
             tally=self._tally(listener.name),
+            tracing=world.tracing,
         )
         return build_proxy(plan, fallback)
 

@@ -15,6 +15,7 @@ from reverseproxy.listener import Listener
 from reverseproxy.metrics import RequestTally
 from reverseproxy.routing import Router
 from reverseproxy.tls import CertificateReloader
+from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.filter import TunnelServer
 
@@ -47,11 +48,14 @@ class World:
     @ivar limiter: decides about accepted connections.
     @ivar counted: whether requests and changes are counted, whether or not there is an admin API.
     @ivar siblings: the other workers; L{None} without any.
+    @ivar tracing: makes traces; L{None} without any.  It is the first configuration that
+        says so.
     @ivar watch: told of each cluster that comes while the process runs.
     """
 
     siblings: Siblings | None = None
     counted = False
+    tracing: ITracing | None = None
 
     def __init__(self, reactor: Any, random: Random, file: str, dry: bool, worker: Worker | None) -> None:
         self.reactor = reactor

@@ -47,6 +47,7 @@ from reverseproxy.config._tls import (
     TLS_VERSIONS,
     TlsContextConfig,
 )
+from reverseproxy.config._tracing import check_tracing
 from reverseproxy.config._tree import Location, Node, Tree, purpose, unsupported
 from reverseproxy.config._values import compile_regex, quote, split_address
 from reverseproxy.config.durations import WRITE
@@ -147,6 +148,7 @@ class _Checker:
             if extension.config is not None:
                 self._agent(("extends", index, "config"), extension.config)
         check_admin(self._config.admin, self._tree, self._findings)
+        check_tracing(self._config.tracing, self._tree, self._findings)
         if self._config.admin is not None and self._config.admin.tls_context is not None:
             self._server_tls(("admin", "tls_context"), self._config.admin.tls_context)
         self._tls_without_status()

@@ -83,6 +83,8 @@ __all__ = [
     "TcpProxyConfig",
     "TcpRouteConfig",
     "TlsContextConfig",
+    "TracingConfig",
+    "TracingOptions",
     "TunnelAgentConfig",
     "TunnelConfig",
     "VariableMatcherConfig",
@@ -180,6 +182,7 @@ from reverseproxy.config._routers import (
     WeightedClusterConfig,
 )
 from reverseproxy.config._tls import TlsContextConfig
+from reverseproxy.config._tracing import TracingConfig, TracingOptions
 from reverseproxy.config._values import Bool, Free, Int, Kind, Span, Text, between, describe
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
@@ -259,11 +262,8 @@ class Config(Model):
         acted=False,
         why="not acted on: there is no hot upgrade, so that a process has its own file alone",
     )
-    tracing: Free = key(
-        None,
-        "Distributed tracing.",
-        acted=False,
-        why="not acted on: there is no tracing; headers of traces are passed on as they come",
+    tracing: TracingConfig | None = key(
+        None, "Distributed tracing. Without it, header fields of traces are passed on as they come."
     )
     metrics: Free = key(
         None,

@@ -43,6 +43,7 @@ from reverseproxy.proxy.rpc.protocols import dialect_of, xprotocol_names
 from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
 from reverseproxy.proxy.served import Served
 from reverseproxy.routing import Router
+from reverseproxy.tracing.interfaces import ITracing
 
 BuildProtocol = Callable[[ConnectionInfo], IProtocol]
 """What a filter is to its listener: one protocol for each connection."""
@@ -67,6 +68,7 @@ class ProxyPlan:
     @ivar idle_timeout: the listener's; L{None} if it does not say.
     @ivar access_log: called at the end of each request.
     @ivar tally: counts the requests; L{None} if nobody asks.
+    @ivar tracing: makes spans of them; L{None} if they are not traced.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     """
 
@@ -80,6 +82,7 @@ class ProxyPlan:
     access_log: Callable[[AccessRecord], None] | None
     random: Callable[[], float]
     tally: RequestTally | None = None
+    tracing: ITracing | None = None
 
 
 def with_idle_timeout(
@@ -128,6 +131,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
         tally=plan.tally,
+        tracing=plan.tracing,
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
         stream_idle=plan.config.stream_idle_timeout or inf,
@@ -167,6 +171,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         idle_timeout=plan.idle_timeout,
         access_log=plan.access_log,
         tally=plan.tally,
+        tracing=plan.tracing,
         abort_on_half_close=plan.config.abort_on_half_close,
         random=plan.random,
         stream_idle=plan.config.stream_idle_timeout or inf,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.pools import IUpstreamPool
+    from reverseproxy.tracing.interfaces import IRequestTrace
 
 MOST_FORGIVEN: Final = 16
 """Attempts of a request that don't count, at the most."""
@@ -90,6 +91,7 @@ class Attempts:
         "_phase",
         "_retrying",
         "_since",
+        "_trace",
         "_trouble",
         "cluster",
         "dialled",
@@ -112,10 +114,9 @@ class Attempts:
     _fresh: bool  # an idle connection will not do
     _pause: IDelayedCall | None  # between two attempts
     _retrying: bool  # this attempt counts as a retry of the cluster
+    _trace: IRequestTrace | None
     _since: float  # when it began to wait, for a host or for a connection
-    _trouble: (
-        tuple[str, int] | None
-    )  # what the last attempt failed by, before anything was sent; and its flags
+    _trouble: tuple[str, int] | None  # what the last attempt failed by, if nothing was sent, and its flags
 
     def __init__(self, clock: IReactorTime, protocol: str) -> None:
         # One after the other, and not with their types: this runs for every request.
@@ -125,9 +126,8 @@ class Attempts:
         self._attempts = self._forgiven = self.flags = 0
         self.waited = self.dialled = 0.0
         self._since = _NEVER
-        self.cluster = self.host = self._lease = self._pending = self._context = self._pause = (
-            self._trouble
-        ) = None
+        self.cluster = self.host = self._lease = self._pending = self._context = self._pause = None
+        self._trouble = self._trace = None
         self._fresh = self._retrying = False
         self.retry = DEFAULT_RETRY
 
@@ -162,12 +162,18 @@ class Attempts:
     def _stop_waiting(self) -> None:
         """Note how long it has waited, for a host or for a connection to the one that it has."""
         since, self._since = self._since, _NEVER
-        if since != _NEVER:
-            seconds = self._clock.seconds() - since
-            if self._lease is None:
-                self.waited += seconds
-            else:
-                self.dialled += seconds
+        if since == _NEVER:
+            return
+        now = self._clock.seconds()
+        trace = self._trace
+        if self._lease is None:
+            self.waited += now - since
+            if trace is not None:
+                trace.waited(since, now)
+        else:
+            self.dialled += now - since
+            if trace is not None:
+                trace.dialled(since, now)
 
     def _acquire(self) -> None:
         """Take a host, now or when one has become free."""
@@ -278,6 +284,8 @@ class Attempts:
             self._retrying = False
             assert self.cluster is not None
             self.cluster.end_retry()
+        if self._trace is not None:
+            self._trace.attempt_over(self._clock.seconds())
         lease, self._lease = self._lease, None
         if lease is not None:
             assert self.cluster is not None
@@ -335,6 +343,30 @@ class Attempts:
         if self._since != _NEVER:
             self._stop_waiting()
         self._release()
+
+    # traces
+
+    def _begin_attempt(self, trace: IRequestTrace) -> list[tuple[bytes, bytes]]:
+        """
+        Tell the trace that the request is sent to the host now.
+
+        @return: what the host is to get in place of all other fields of traces.
+        """
+        host, cluster = self.host, self.cluster
+        assert host is not None
+        assert cluster is not None
+        attributes: dict[str, str | int | float | bool] = {
+            "server.address": host.address,
+            "reverseproxy.cluster": cluster.name,
+        }
+        if host.identity is not None:
+            attributes["reverseproxy.agent"] = host.identity.principal
+        return trace.attempt(self._clock.seconds(), host.returns, attributes)
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that spans are made for; empty if there is none."""
+        return "" if self._trace is None else self._trace.trace_id
 
     # on the way
 

@@ -37,7 +37,7 @@ from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
-from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags
+from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags, short_names
 from reverseproxy.proxy.http.attempts import Attempts, Phase
 from reverseproxy.proxy.http.deadlines import LOOKS, Clock, Limits, Stage, State, Watch
 from reverseproxy.proxy.http.discretion import is_inside
@@ -59,6 +59,7 @@ from reverseproxy.routing import (
     shown,
     timeouts,
 )
+from reverseproxy.tracing.context import TRACE_FIELDS
 from reverseproxy.transport.backlog import NOTHING, Backlog
 from reverseproxy.wire.http.border import FORWARDED, LOOKALIKE
 from reverseproxy.wire.http.unsent import UNSENT_FIELD, UNSENT_HEADER, Unsent
@@ -69,6 +70,7 @@ from reverseproxy.wire.http1.requests import CHUNKED, END, End, Event, RequestHe
 if TYPE_CHECKING:
     from reverseproxy.metrics import RequestTally
     from reverseproxy.proxy.http.http1_server import Http1Settings
+    from reverseproxy.tracing.interfaces import IRequestTrace, ITracing
 
 log = Logger()
 
@@ -428,6 +430,8 @@ class Exchange(Attempts):
         if limit and head.length > limit:
             self.fail(413, f"request body larger than {limit} bytes", Flag.DPE)
             return
+        if settings.tracing is not None:
+            self._begin_trace(settings.tracing)
         if head.dropped:
             self._note_dropped(head.dropped)
         gate = downstream.gate
@@ -449,6 +453,58 @@ class Exchange(Attempts):
             self._follow(result, facts)
         else:
             self._answer_for(result, facts or self._gather_facts())
+
+    def _begin_trace(self, tracing: ITracing) -> None:
+        """Make spans of what becomes of the request."""
+        downstream, head = self._downstream, self.head
+        info = downstream.info
+        method = head.method.decode("ascii", "replace")
+        self._trace = tracing.begin(
+            head.lookup,
+            downstream.settings.trust.believes(info),
+            self.started,
+            self._clock.seconds(),
+            method,
+            {
+                "http.request.method": method,
+                "url.path": head.target.partition(b"?")[0].decode("ascii", "replace"),
+                "url.scheme": "https" if info.secure else "http",
+                "server.address": head.host.decode("ascii", "replace"),
+                "client.address": info.remote_ip,
+                "network.protocol.name": "http",
+                "network.protocol.version": "2" if downstream.protocol == "Http2" else "1.1",
+                "reverseproxy.listener": downstream.settings.listener,
+            },
+        )
+
+    def _with_trace(self, trace: IRequestTrace, head: RequestHead) -> RequestHead:
+        """Have the host go on with the trace."""
+        fields = [field for field in head.headers if field[0].lower() not in TRACE_FIELDS]
+        return head.rewritten(head.target, head.host, fields + self._begin_attempt(trace), TRACE_FIELDS)
+
+    def end_trace(self) -> None:
+        """The exchange is over."""
+        trace, rule = self._trace, self._rule
+        if trace is None:
+            return
+        flags = short_names(self.flags)
+        error = self.flag if self.flags or self.status >= 500 else ""
+        attributes: dict[str, str | int | float | bool] = {
+            "reverseproxy.bytes_received": self.received,
+            "reverseproxy.bytes_sent": self.sent,
+        }
+        name = self.head.method.decode("ascii", "replace")
+        if self.status:
+            attributes["http.response.status_code"] = self.status
+        if rule is not None:
+            attributes["http.route"] = rule.route
+            name = f"{name} {rule.route}"
+        if flags:
+            attributes["reverseproxy.flags"] = flags
+            attributes["error.type"] = flags
+        if self.status >= 500:
+            error = error or f"status {self.status}"
+        trace.end(self._clock.seconds(), name, error, attributes)
 
     def _note_dropped(self, marks: int) -> None:
         """Say that the client is not believed, which may be a proxy that should be."""
@@ -727,6 +783,8 @@ class Exchange(Attempts):
         head = self._outgoing
         if self._route is not None and self._route.auto_host_rewrite:
             head = self._with_hostname(head)
+        if self._trace is not None:
+            head = self._with_trace(self._trace, head)
         out, self._out = self._out, []
         if self._sent is not None:
             self._keep(out)
@@ -814,6 +872,7 @@ class Exchange(Attempts):
         status = head.status
         if (
             self._facts is not None
+            or self._trace is not None
             or self._try_timer is not None
             or status >= 500
             or self.retry.status_codes
@@ -862,6 +921,8 @@ class Exchange(Attempts):
         @return: whether the answer is to be forgotten, as the request is sent again.
         """
         self._stop_try_timer()
+        if self._trace is not None:
+            self._trace.answered(status)
         cluster, host = self.cluster, self.host
         if cluster is None or host is None:
             return False
@@ -1151,6 +1212,7 @@ class Exchange(Attempts):
             remedy,
             "",
             head.lookup("x-request-id"),
+            self.trace_id,
             broken=broken,
         )
 
@@ -1217,6 +1279,7 @@ class Exchange(Attempts):
             attempts=self.attempts,
             waited=self.waited,
             dialled=self.dialled,
+            trace_id=self.trace_id,
             request_received=None if self.request_sent_at is None else self.request_sent_at - started,
             response_received=None if self.response_at is None else self.response_at - started,
             request_headers=head.lookup,

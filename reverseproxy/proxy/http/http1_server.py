@@ -51,6 +51,7 @@ from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connecti
 from reverseproxy.refused import REFUSED
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
+from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.transport import keep_back
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.unfinished import Account, Counted
@@ -131,6 +132,8 @@ class Http1Settings:
         closed; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
     @ivar tally: counts the exchanges; L{None} if nobody asks.
+    @ivar tracing: makes spans of them; L{None} if they are not traced.
+    @ivar observed: whether something is to be told of exchanges that have ended.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar head_timeout: seconds for the head of a request to come.
     @ivar linger: seconds that a closing connection may take once the client has
@@ -164,6 +167,7 @@ class Http1Settings:
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
     tally: RequestTally | None = None
+    tracing: ITracing | None = None
     abort_on_half_close: bool = False
     head_timeout: float = HEAD_TIMEOUT
     linger: float = LINGER
@@ -179,6 +183,7 @@ class Http1Settings:
     look_period: float = field(init=False, compare=False)
     misses: Throttle = field(init=False, compare=False)
     strips: Throttle = field(init=False, compare=False)
+    observed: bool = field(init=False, compare=False)
     discretion: Discretion = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -186,6 +191,8 @@ class Http1Settings:
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
         object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
         object.__setattr__(self, "strips", Throttle(self.clock, STRIP_RATE))
+        observers = (self.access_log, self.tally, self.tracing)
+        object.__setattr__(self, "observed", any(each is not None for each in observers))
         discretion = Discretion(self.listener, self.clock, self.random, self.error_details)
         object.__setattr__(self, "discretion", discretion)
 
@@ -582,7 +589,7 @@ class Http1Proxy(Switchable, Counted):
         if self._counted is not None:
             self._count(b"")
         settings = self.settings
-        if settings.access_log is not None or settings.tally is not None:
+        if settings.observed:
             self._record(exchange)
         if not keep_alive or self.draining:
             # A client that asked for the close, and has sent everything, sends no more.
@@ -661,6 +668,8 @@ class Http1Proxy(Switchable, Counted):
 
     def _record(self, exchange: Exchange) -> None:
         settings = self.settings
+        if settings.tracing is not None:
+            exchange.end_trace()
         if settings.tally is not None:
             exchange.account(settings.tally)
         if settings.access_log is not None:

@@ -640,6 +640,8 @@ class Http2Proxy(Http2Protocol):
     def record(self, exchange: Exchange) -> None:
         """Write an exchange that has ended to the access log."""
         settings = self.settings
+        if settings.tracing is not None:
+            exchange.end_trace()
         if settings.tally is not None:
             exchange.account(settings.tally)
         if settings.access_log is not None:

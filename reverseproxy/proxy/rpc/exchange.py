@@ -23,7 +23,7 @@ from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import FilteredRequest, Passage
-from reverseproxy.proxy.flags import NO_FLAGS, Flag
+from reverseproxy.proxy.flags import NO_FLAGS, Flag, short_names
 from reverseproxy.proxy.http.attempts import Attempts, Phase
 from reverseproxy.proxy.http.deadlines import LOOKS, Clock, FrameWatch, Limits, Stage, State
 from reverseproxy.proxy.rpc.client import Batch, IRpcDownstream, RpcClient, RpcPool, make_rpc_pool
@@ -37,6 +37,7 @@ from reverseproxy.routing import (
     Timeouts,
     timeouts,
 )
+from reverseproxy.tracing.context import TRACE_FIELDS
 from reverseproxy.transport.backlog import NOTHING
 from reverseproxy.wire.http.border import FORWARDED, MOSN, mark_of, without
 from reverseproxy.wire.http.unsent import Unsent
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.rpc.server import RpcSettings
+    from reverseproxy.tracing.interfaces import IRequestTrace, ITracing
 
 UNDECODABLE: Final = 0
 """The status of a request whose headers can't be read (docs/mosn.rst 4.5)."""
@@ -200,6 +202,8 @@ class RpcExchange(Attempts):
             except RpcHeaderError as error:
                 self.fail(UNDECODABLE, str(error), Flag.DPE)
                 return
+        if settings.tracing is not None:
+            self._begin_trace(settings.tracing)
         facts = RequestFacts.of_rpc(self.frame.header, self.protocol, self._variable)
         if settings.filters is not None:
             request = FilteredRequest(facts, "", downstream.info, self.frame.body_size)
@@ -215,6 +219,64 @@ class RpcExchange(Attempts):
             self.fail(UNDECODABLE, str(error), Flag.DPE)
             return
         self._answer_for(result)
+
+    def _begin_trace(self, tracing: ITracing) -> None:
+        """Make spans of what becomes of the request."""
+        downstream = self._downstream
+        self._trace = tracing.begin(
+            self._header,
+            downstream.believed,
+            self.started,
+            self._clock.seconds(),
+            downstream.protocol.name,
+            {
+                "rpc.system": downstream.protocol.name,
+                "client.address": downstream.info.remote_ip,
+                "reverseproxy.listener": downstream.settings.listener,
+            },
+        )
+
+    def _header(self, name: str) -> str | None:
+        """Find a header of the request; of one that can't be read there is none."""
+        try:
+            return self.frame.header(name)
+        except RpcHeaderError:
+            return None
+
+    def _with_trace(self, trace: IRequestTrace) -> None:
+        """Have the host go on with the trace, where the protocol has headers for that."""
+        added = self._begin_attempt(trace)
+        try:
+            fields = self.frame.fields()
+        except RpcHeaderError:
+            return
+        if fields is not None:
+            kept = [field for field in fields if field[0].lower() not in TRACE_FIELDS]
+            self.frame.set_fields(kept + added)
+
+    def end_trace(self) -> None:
+        """The exchange is over."""
+        trace, rule, frame = self._trace, self.rule, self.frame
+        if trace is None:
+            return
+        attributes: dict[str, str | int | float | bool] = {"reverseproxy.bytes_sent": self.sent}
+        name = self._downstream.protocol.name
+        try:
+            if frame.service:
+                attributes["rpc.service"] = name = frame.service
+            if frame.method:
+                attributes["rpc.method"] = frame.method
+                name = f"{name}/{frame.method}"
+        except RpcHeaderError:
+            pass
+        if self.status:
+            attributes["http.response.status_code"] = self.status
+        if rule is not None:
+            attributes["http.route"] = rule.route
+        if self.flags:
+            attributes["reverseproxy.flags"] = attributes["error.type"] = short_names(self.flags)
+        error = self.flag or (f"status {self.status}" if self.status >= 500 else "")
+        trace.end(self._clock.seconds(), name, error, attributes)
 
     def _pass_filters(self) -> None:
         """Go through the filters of requests, as far as they let it."""
@@ -369,6 +431,8 @@ class RpcExchange(Attempts):
             self.upstream_local = client.local_address
         if cluster.watches_answers:
             self._sent_at = self._clock.seconds()
+        if self._trace is not None:
+            self._with_trace(self._trace)
         oneway = self.frame.kind is Kind.ONEWAY
         self._client = client
         self._number = client.send(None if oneway else self, self.frame, downstream.batch)
@@ -419,8 +483,10 @@ class RpcExchange(Attempts):
             self._change(frame)
             self.sent = len(frame.data)
         self.response = frame
-        if downstream.settings.access_log is not None:
+        if downstream.settings.access_log is not None or self._trace is not None:
             self.status = status or downstream.protocol.http_status(frame)
+            if self._trace is not None:
+                self._trace.answered(self.status)
         downstream.respond(frame.data, batch, client)
         self._finish()
 
@@ -567,6 +633,7 @@ class RpcExchange(Attempts):
                 "" if host is None else host.address,
                 remedy,
                 request_id=str(self.id),
+                trace_id=self.trace_id,
             )
         )
 

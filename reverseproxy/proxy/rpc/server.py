@@ -55,6 +55,7 @@ from reverseproxy.proxy.rpc.exchange import RpcExchange
 from reverseproxy.refused import REFUSED
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
+from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.unfinished import FREE, KNOWN, STRANGERS, Account, Counted
 from reverseproxy.wire.rpc.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
@@ -109,6 +110,7 @@ class RpcSettings:
         closed, if no request is under way; L{None} for never.
     @ivar access_log: called with each exchange that has ended.
     @ivar tally: counts the exchanges; L{None} if nobody asks.
+    @ivar tracing: makes spans of them; L{None} if they are not traced.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
     @ivar request_time: seconds for all of a frame to come; infinity for any time.
@@ -133,6 +135,7 @@ class RpcSettings:
     idle_timeout: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
     tally: RequestTally | None = None
+    tracing: ITracing | None = None
     abort_on_half_close: bool = False
     random: Callable[[], float] = random
     stream_idle: float = STALL_TIMEOUT
@@ -697,6 +700,8 @@ class RpcProxy(Rebindable, Counted):
     # logs
 
     def _record(self, exchange: RpcExchange) -> None:
+        if self.settings.tracing is not None:
+            exchange.end_trace()
         tally = self.settings.tally
         if tally is not None:
             place, host = exchange.rule or NOWHERE, exchange.host
@@ -739,6 +744,7 @@ class RpcProxy(Rebindable, Counted):
                 attempts=exchange.attempts,
                 waited=exchange.waited,
                 dialled=exchange.dialled,
+                trace_id=exchange.trace_id,
                 request_received=_since(started, exchange.request_sent_at),
                 response_received=_since(started, exchange.response_at),
                 request_headers=lookup,
