@@ -54,6 +54,11 @@ class RouteRequestConfig(Model):
         None, "For TCP: the port of the server for clients. 0 means any that is free.", ours=True
     )
 
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self.domains or self.subdomains) or self.port is not None
+
 
 class RouteAllowanceConfig(Model):
     """Routes that agents with a certain certificate may bring."""

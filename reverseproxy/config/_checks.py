@@ -693,6 +693,13 @@ class _Checker:
             self._warn(
                 (*location, "credential_policy"), "the credential is sent in the clear, because TLS is off"
             )
+        if agent.credential_config and not agent.credential_policy:
+            self._warn(
+                (*location, "credential_config"),
+                'has no effect without credential_policy, such as "static": no credential is sent',
+            )
+        if agent.routes.asks and not agent.announce:
+            self._warn((*location, "routes"), "has no effect, because announce is false")
         if agent.tls_context is not None:
             self._client_tls((*location, "tls_context"), agent.tls_context)
         no_streams = "" if agent.mux else "mux is false"

@@ -39,7 +39,7 @@ class BuiltInTests(SynchronousTestCase):
         with self.assertRaises(ValueError) as caught:
             find_xprotocol("tars")
         self.assertIn("there is no protocol 'tars'", str(caught.exception))
-        self.assertIn("known are: bolt, boltv2, dubbo", str(caught.exception))
+        self.assertIn("known are: Auto, Http1, Http2, bolt, boltv2, dubbo", str(caught.exception))
 
 
 @implementer(IPlugin, IXProtocolPlugin)

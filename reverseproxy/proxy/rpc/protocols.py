@@ -87,5 +87,5 @@ def find_xprotocol(name: str, options: Mapping[str, Any] | None = None) -> XProt
             if not isinstance(protocol, XProtocol) or protocol.name != name:
                 raise ValueError(f"the plug-in for the protocol {name!r} does not make one of this name")
             return protocol
-    known = ", ".join(xprotocol_names())
+    known = ", ".join(["Auto", "Http1", "Http2", *xprotocol_names()])
     raise ValueError(f"there is no protocol {name!r}, neither built in nor of a plug-in; known are: {known}")
