@@ -115,7 +115,7 @@ class ProtocolsTests(SynchronousTestCase):
             self.assertIs(build(ACCEPTED)._settings.fallback, wanted)
 
     def test_unknown(self) -> None:
-        known = "neither built in nor of a plug-in; known are: bolt, boltv2, dubbo, plugged"
+        known = "neither built in nor of a plug-in; known are: Auto, Http1, Http2, bolt, boltv2, dubbo, plugged"
         self.assertEqual(
             self.problems("magic,Http1,tragic"),
             [
