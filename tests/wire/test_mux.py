@@ -930,12 +930,42 @@ class TurnTests(SynchronousTestCase):
             order += [f.stream for f in taken(mux, 1)]
         self.assertEqual(order, [1, 3, 5] * 4)
 
-    def test_the_more_streams_the_shorter_their_turns(self) -> None:
+    def test_however_many_streams_their_frames_are_large(self) -> None:
         mux = accepted(100)
         for i in range(100):
             mux.send(2 * i + 1, bytes(40_000))
-        sizes = {f.length for f in taken(mux, 100_000)}
-        self.assertEqual(sizes, {4096})
+        found = []
+        while mux.has_output:
+            found += [f.length for f in frames(mux.take(100_000))]
+        self.assertEqual(found, [32768] * 100 + [40_000 - 32768] * 100)
+
+    def test_a_message_does_not_wait_for_all_others(self) -> None:
+        mux = accepted(101)
+        for i in range(100):
+            mux.send(2 * i + 1, bytes(40_000))
+        mux.take()
+        mux.send(201, b"message")
+        self.assertEqual(next(f.stream for f in frames(mux.take())), 201)
+
+    def test_messages_leave_room_for_others(self) -> None:
+        """Half of what is sent at once, however many messages there are."""
+        mux = accepted(101)
+        mux.send(201, bytes(200_000))
+        for i in range(100):
+            mux.send(2 * i + 1, bytes(4000))
+        sent = frames(mux.take())
+        self.assertGreaterEqual(sum(f.length for f in sent if f.stream == 201), 30_000)
+        self.assertGreaterEqual(sum(f.length for f in sent if f.stream != 201), 30_000)
+
+    def test_a_message_that_grows(self) -> None:
+        """What becomes much waits with what is much, and in its order."""
+        mux = accepted(2)
+        mux.send(1, bytes(100_000))
+        for i in range(10):
+            mux.send(3, bytes([i]) * 1000)
+        sent = [f for f in taken(mux) if f.stream == 3]
+        self.assertEqual(b"".join(f.data for f in sent), b"".join(bytes([i]) * 1000 for i in range(10)))
+        self.assertEqual(mux.pending(3), 0)
 
     def test_who_comes_late_is_not_last(self) -> None:
         mux = accepted(2)
@@ -1353,7 +1383,9 @@ class BoundTests(SynchronousTestCase):
             mux.feed(frame(DATA, SYN, number, b"x"))
             mux.send(number, bytes(TURN))
             mux.feed(frame(UPDATE, RST, number))
-        self.assertEqual(mux.streams + len(mux._ready) + len(mux._unacknowledged) + mux._held, 0)
+        self.assertEqual(
+            mux.streams + len(mux._ready) + len(mux._brief) + len(mux._unacknowledged) + mux._held, 0
+        )
         self.assertLess(len(mux.take()), TURN * 2)
 
 

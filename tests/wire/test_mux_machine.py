@@ -365,6 +365,7 @@ class MuxMachine(RuleBasedStateMachine):
             assert not mux.streams
             assert (mux._held, mux.growth.grown) == (0, 0)
             assert not mux._ready
+            assert not mux._brief
             assert not mux._unacknowledged
         assert (self.reserve.taken, self.reserve.streams) == (0, 0)
 

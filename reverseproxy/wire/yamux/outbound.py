@@ -3,11 +3,15 @@ The sending half of a multiplexed connection.
 
 What is written to a stream goes out at once, as long as the peer's credit lasts
 and nobody waits; else it waits in its stream, and the streams take turns.
+
+Streams with little to send, such as a request or a message, don't wait for all
+those with much: they have a queue of their own, which is first in half of what is
+sent.  So frames of bulk can be large, however many streams there are.
 """
 
 from __future__ import annotations
 
-__all__ = ["ACK_AFTER", "TURN", "Output", "Stream"]
+__all__ = ["ACK_AFTER", "BRIEF", "TURN", "Output", "Stream"]
 
 from collections import OrderedDict, deque
 from typing import Final
@@ -22,11 +26,8 @@ TURN: Final = 65536
 ACK_AFTER: Final = 64
 """Streams that wait for their ACK to ride on something, before it is sent alone."""
 
-_ROUND: Final = 131072
-"""Bytes that all streams together send in a round, if each is to get its turn soon."""
-
-_MIN_FRAME: Final = 4096
-"""Bytes that a stream may send in its turn, however many streams there are."""
+BRIEF: Final = 4096
+"""Bytes up to which what waits in a stream is little."""
 
 
 class Stream:
@@ -101,6 +102,7 @@ class Output:
 
     __slots__ = (
         "_acknowledge_now",
+        "_brief",
         "_control",
         "_extra",
         "_first",
@@ -136,7 +138,9 @@ class Output:
         self._opening: deque[Stream] = deque()  # ours that the peer does not know of, in their order
         self._unacknowledged: dict[int, Stream] = {}
         self._acknowledge_now = False
-        self._ready: OrderedDict[int, Stream] = OrderedDict()  # may send and wait for a turn
+        # These may send and wait for a turn, those with little apart.
+        self._ready: OrderedDict[int, Stream] = OrderedDict()
+        self._brief: OrderedDict[int, Stream] = OrderedDict()
 
     def _finish(self, stream: Stream) -> None:
         """Forget a stream if nothing more is to be done with it."""
@@ -163,6 +167,7 @@ class Output:
             and size <= stream.send_window
             and size <= self._room
             and not self._ready
+            and not self._brief
         ):
             flags = self._first_flags(stream) if stream.flags else 0
             stream.send_window -= size
@@ -178,9 +183,28 @@ class Output:
             if stream.queue is None:
                 stream.queue = deque()
             stream.queue.append(data)
-            if not stream.pending and stream.send_window:
-                self._ready[number] = stream
+            before = stream.pending
             stream.pending += size
+            if stream.send_window and before <= BRIEF and number not in self._ready:
+                self._queue(stream, before)
+
+    def _queue(self, stream: Stream, before: int = 0) -> None:
+        """
+        Let a stream that may send wait for its turn.
+
+        @param before: bytes of it that waited already, L{BRIEF} at the most.
+        """
+        if stream.pending <= BRIEF:
+            self._brief[stream.id] = stream
+        else:
+            if before:
+                self._brief.pop(stream.id, None)
+            self._ready[stream.id] = stream
+
+    def _leave_queue(self, number: int) -> None:
+        """A stream has nothing to send any more."""
+        self._brief.pop(number, None)
+        self._ready.pop(number, None)
 
     def _first_flags(self, stream: Stream) -> int:
         """Take what the first frame of a stream has to carry."""
@@ -259,6 +283,7 @@ class Output:
             self._out
             or self._control
             or self._ready
+            or self._brief
             or self._opening
             or self._acknowledge_now
             or len(self._unacknowledged) >= ACK_AFTER
@@ -282,8 +307,11 @@ class Output:
         if self._control:
             out = [*self._control, *out]
             self._control.clear()
+        room = limit - TURN + self._room
+        if self._brief:
+            room -= self._send_in_turns(self._brief, out, room if not self._ready else room // 2)
         if self._ready:
-            self._send_in_turns(out, limit - TURN + self._room)
+            self._send_in_turns(self._ready, out, room)
         if not out:
             return b""
         self._out = []
@@ -292,25 +320,32 @@ class Output:
         self._tail = 0
         return b"".join(out)
 
-    def _send_in_turns(self, out: list[bytes | memoryview], limit: int) -> None:
-        """Send a frame of each stream that can, again and again."""
-        ready = self._ready
-        turn = min(self._max_frame, max(_MIN_FRAME, _ROUND // len(ready)))
-        while ready and limit > 0:
+    def _send_in_turns(
+        self, ready: OrderedDict[int, Stream], out: list[bytes | memoryview], limit: int
+    ) -> int:
+        """
+        Send a frame of each stream that can, again and again.
+
+        @return: how many bytes that were.
+        """
+        most = self._max_frame
+        room = limit
+        while ready and room > 0:
             number, stream = ready.popitem(last=False)
-            size = min(turn, stream.send_window, stream.pending)
+            size = min(most, stream.send_window, stream.pending)
             flags = self._first_flags(stream) if stream.flags else 0
             if stream.ending and size == stream.pending:
                 flags |= FIN
             out.append(pack(DATA, flags, number, size))
             self._take_pending(stream, size, out)
-            limit -= size + 12
+            room -= size + 12
             if not stream.pending:
                 self.drained.append(number)
                 if flags & FIN:
                     self._local_end(stream)
             elif stream.send_window:
                 ready[number] = stream
+        return limit - room
 
     def _take_pending(self, stream: Stream, size: int, out: list[bytes | memoryview]) -> None:
         queue = stream.queue

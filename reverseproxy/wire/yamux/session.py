@@ -284,6 +284,7 @@ class Mux(Output):
         self._unacknowledged.clear()
         self._acknowledge_now = False
         self._ready.clear()
+        self._brief.clear()
         self._pings.clear()
         self._held = 0
         self.growth.close()
@@ -535,7 +536,7 @@ class Mux(Output):
         stream.send_window = window
         if not before and length:
             if stream.pending:
-                self._ready[stream.id] = stream
+                self._queue(stream)
             else:
                 events.append(Credit(stream.id))
 
@@ -601,7 +602,7 @@ class Mux(Output):
         if stream.flags & ACK:
             del self._unacknowledged[number]
         if stream.pending:
-            self._ready.pop(number, None)
+            self._leave_queue(number)
             stream.queue = None
             stream.pending = 0
         self._held -= stream.held
