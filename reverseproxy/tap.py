@@ -36,6 +36,7 @@ from reverseproxy import __version__, quickstart
 from reverseproxy.admin import AdminServer
 from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.app import ReverseProxy
+from reverseproxy.assembly.supervised import Supervised
 from reverseproxy.clock import use_monotonic_time
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS, Config
@@ -324,6 +325,11 @@ class _Supervising(_Process, Supervisor):
     """The service of a process that has workers."""
 
     warnings: list[Problem]
+    steered: Supervised
+
+    def reload(self) -> Deferred[Report]:
+        """Let all workers go on with the configuration as it is in its file now, or none."""
+        return self.steered.reload()
 
 
 class _Working(ReverseProxy):
@@ -403,6 +409,7 @@ def makeService(options: Options) -> IService:
             "transport": options["transport"],
             "log": (plan.path, plan.level, plan.format, per_hour),
             "quickstart": bool(options["quickstart"]),
+            "follows_level": options["log-level"] is None and not plan.theirs,
             "reactor": type(_reactor()).__module__,
             "user": {key: twistd.get(key) for key in ("uid", "gid", "euid")},
         }
@@ -416,9 +423,15 @@ def makeService(options: Options) -> IService:
             _give_up,
             _owner(settings["user"]),
         )
+        if settings["follows_level"]:
+            service.living.taken = partial(_take_level, observer)
+        steered = supervising.steered = Supervised(supervising, service.living, _reactor(), options.file)
+        if options["config"]:
+            service.read_from(partial(_in_thread, load, os.path.abspath(options["config"])))
         if service.admin is not None:
             gathered = GatheredSource(supervising)
             supervising.admin = AdminServer(options.loaded.config, _reactor(), gathered, options.file)
+            supervising.admin.steer(steered)
         return _ready(supervising, observer, plan, warnings, options)
     service.is_quickstart = bool(options["quickstart"])
     if options["config"]:
@@ -483,6 +496,8 @@ def work() -> None:
     except ConfigError as error:
         _exit(sys.stderr, f"worker {worker}: {error}\n", 1)
     service.inspector.parts.observer = service.observer
+    if settings["follows_level"]:
+        service.living.taken = partial(_take_level, service.observer)
     globalLogBeginner.beginLoggingTo([service.observer])
     _signals.on(signal.SIGUSR1, service.reopen_logs)
     _signals.on(signal.SIGHUP, service.reload_certificates)

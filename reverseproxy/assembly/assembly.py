@@ -199,8 +199,10 @@ class Assembly:
             owner = owners.get(wanted)
             if wanted is None or owner == name or self._gives_away(owner, wanted):
                 continue
+            worker = self._world.worker
+            listen = None if worker is None else worker.listen_for(name)
             try:
-                self._ports[name] = parts.listener.bind(parts.config, parts.tls is not None)
+                self._ports[name] = parts.listener.bind(parts.config, parts.tls is not None, listen)
             except ListenerFailed as error:
                 path = f"servers[0].listeners[{index}].address"
                 self.problems.append(Problem(self.findings.file, path, str(error)))

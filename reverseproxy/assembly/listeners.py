@@ -67,12 +67,15 @@ def is_tunnel(config: ListenerConfig) -> bool:
     return any(isinstance(each.config, TunnelConfig) for each in config.filter_chain.filters)
 
 
-def binding_of(config: ListenerConfig) -> tuple[bool, str, bool] | None:
+def binding_of(config: ListenerConfig) -> tuple[bool, str, bool, str] | None:
     """Say what a listener binds: the same for the same; L{None} for nothing."""
     if not config.bind_port:
         return None
     unix = config.network == "unix" or is_unix(config.address)
-    return unix, config.address.removeprefix("unix:") if unix else config.address, config.reuseport
+    address = config.address.removeprefix("unix:") if unix else config.address
+    # Where the kernel chooses a port, each listener has another one.
+    own = config.name if not unix and address.endswith(":0") else ""
+    return unix, address, config.reuseport, own
 
 
 class ListenerBuilder:

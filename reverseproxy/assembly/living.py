@@ -166,11 +166,12 @@ class Living:
         """Read the configuration where there is nothing to read."""
         raise ConfigError(Problem(self.world.file, "", "it is in no file that could be read again"))
 
-    def prepare(self, loaded: Loaded, dry: bool = False) -> Prepared:
+    def prepare(self, loaded: Loaded, dry: bool = False, bind: bool = True) -> Prepared:
         """
         Get ready to go on with another configuration.
 
         @param dry: only to see whether it can be used.
+        @param bind: whether to bind what is not bound; else that is to be done, and can't fail.
         @raise ConfigError: if it can't be; nothing has changed.
         """
         world = self.world
@@ -180,7 +181,7 @@ class Living:
         changes = compare(self.config, config)
         assembly = Assembly(world, config, self.assembly, dry)
         findings = assembly.findings
-        if self.bound and not dry and not findings.problems:
+        if self.bound and bind and not dry and not findings.problems:
             assembly.bind()
         admin: AdminServer | AdminChange | None = None
         if not findings.problems and not dry and world.worker is None and assembly.has_admin:

@@ -13,6 +13,12 @@ processes nor on a disk.  Then there are messages, both ways:
     {"do": "ping"}                      whether it is there
     {"do": "replace"}                   drain, alone: another one will take its place
     {"do": "reload"}                    look for new certificates
+    {"do": "prepare", "turn": 3,        get ready for the configuration that has been handed over,
+     "descriptors": 2}                  with so many descriptors
+                                        {"is": "prepared", "turn": 3}, or with "problems"
+    {"do": "commit", "turn": 3}         go on with it
+                                        {"is": "committed", "turn": 3}
+    {"do": "discard", "turn": 3}        forget it
     {"do": "reopen"}                    open log files anew
     {"do": "answer", "number": 7,       a question, for whoever asks the supervisor
      "question": "metrics",
@@ -66,6 +72,8 @@ class Setup:
     @ivar link: the descriptor of the socket for siblings.
     @ivar directory: where the siblings' sockets are.
     @ivar watch: which sockets to accept from, to begin with.
+    @ivar handover: the descriptor of the socket for what comes while the worker runs; see
+        L{reverseproxy.workers.handover}.
     @ivar settings: what the entry of the process wants to know; see
         L{reverseproxy.tap}.
     """
@@ -79,6 +87,7 @@ class Setup:
     directory: str
     watch: tuple[int, ...]
     settings: Mapping[str, Any]
+    handover: int = -1
 
 
 def dump_setup(setup: Setup) -> bytes:

@@ -207,7 +207,7 @@ class Siblings:
 
     def _leave(self, link: Link, message: Message) -> None:
         host = link.hosts.get((message["cluster"], message["leave"]))
-        if host is not None:
+        if host is not None and message["cluster"] in self._clusters:
             cluster = self._clusters.get(message["cluster"])
             self._forget(link, cluster, host)
             if host.cluster is None:
@@ -222,7 +222,7 @@ class Siblings:
 
     def _well(self, link: Link, message: Message) -> None:
         host = link.hosts.get((message["cluster"], message["well"]))
-        if host is not None:
+        if host is not None and message["cluster"] in self._clusters:
             self._clusters.get(message["cluster"]).wellness.said(host, message["is"])
 
     def _gone(self, link: Link, cluster: Cluster, host: Host, reason: str) -> None:

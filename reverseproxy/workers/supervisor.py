@@ -19,10 +19,11 @@ import tempfile
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
@@ -32,15 +33,15 @@ from twisted.python.failure import Failure
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.errors import Problem
 from reverseproxy.listener import bind_all, format_address
-from reverseproxy.reloading import Report
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
+from reverseproxy.workers.handover import Handed, send
 from reverseproxy.workers.links import socket_path
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.ports import address_of, open_sockets
 from reverseproxy.workers.renewal import Renewal
+from reverseproxy.workers.turns import Turn
 from reverseproxy.workers.vigil import Rounds
 
 log = Logger()
@@ -92,6 +93,8 @@ class Slot:
     @ivar drained: whether it waits for the others to finish.
     @ivar failures: how often it has ended soon, in a row.
     @ivar restarts: how often it was started anew.
+    @ivar handover: carries configurations and sockets to it.
+    @ivar loaded: the configuration that it has been started with, or has been told to go on with.
     """
 
     def __init__(self, number: int) -> None:
@@ -105,11 +108,19 @@ class Slot:
         self.restarts = 0
         self.started = 0.0
         self.restart: IDelayedCall | None = None
+        self.handover: socket.socket | None = None
+        self.loaded: Loaded | None = None
 
     @property
     def name(self) -> int:
         """Its number for people, who begin with 1."""
         return self.number + 1
+
+    def close_handover(self) -> None:
+        """Hand nothing over any more."""
+        handover, self.handover = self.handover, None
+        if handover is not None:
+            handover.close()
 
     def send(self, message: Message) -> None:
         """Tell the worker something, if there is one."""
@@ -168,6 +179,8 @@ class Supervisor(Service):
         self._stopped: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
         self._inquiry = Inquiry(reactor)
+        self._turn: Turn | None = None
+        self._turns = count(1)
         self._rounds = Rounds(reactor, self._ask_whether_there, self._hangs)
         self._renewal = Renewal(self._replace)
 
@@ -257,14 +270,18 @@ class Supervisor(Service):
 
     def _close(self) -> None:
         """Listen no more."""
-        for name, sockets in self._sockets.items():
+        self._drop(self._sockets)
+        self._sockets = {}
+
+    def _drop(self, dropped: Mapping[str, list[socket.socket]]) -> None:
+        """Close sockets of listeners."""
+        for name, sockets in dropped.items():
             if sockets[0].family == socket.AF_UNIX:
                 with suppress(OSError):
                     os.unlink(sockets[0].getsockname())
             log.info("listener {listener} no longer listening", listener=name)
             for each in sockets:
                 each.close()
-        self._sockets = {}
 
     def _clean_up(self) -> None:
         for each in self._links:
@@ -292,8 +309,12 @@ class Supervisor(Service):
         @raise OSError: if that can't be done.
         """
         ours, theirs = socket.socketpair()
-        with ours, theirs:
+        slot.close_handover()
+        slot.handover, handed = socket.socketpair()
+        with ours, theirs, handed:
             ours.setblocking(False)
+            slot.handover.setblocking(False)
+            handed.setblocking(False)
             descriptors = {0: 0, 1: 1, 2: 2, CONTROL_FD: theirs.fileno()}
 
             def inherit(inherited: socket.socket) -> int:
@@ -313,7 +334,9 @@ class Supervisor(Service):
                 directory=self._directory,
                 watch=tuple(self._watched_by(slot)),
                 settings=self._settings,
+                handover=inherit(handed),
             )
+            slot.loaded = self.loaded
             slot.process = self._reactor.spawnProcess(
                 _Process(partial(self._ended, slot)),
                 self._command[0],
@@ -391,12 +414,17 @@ class Supervisor(Service):
         match message["is"]:
             case "ready":
                 slot.ready = True
+                if slot.loaded is not self.loaded and self._turn is None:
+                    self._reactor.callLater(0, self.replace, [slot.name])
                 log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.pid)
                 self._settled = self._settled or all(each.ready for each in self.slots)
                 self._share_out()
                 if self.on_ready is not None:
                     self.on_ready()
                 self._renewal.ready(slot.name)
+            case "prepared" | "committed":
+                if self._turn is not None:
+                    self._turn.prepared(slot.name, message)
             case "draining":
                 slot.ready = False
                 self._share_out()
@@ -425,6 +453,9 @@ class Supervisor(Service):
         was_ready, slot.ready = slot.ready, False
         how = _how(reason)
         self._inquiry.gone(slot.name)
+        slot.close_handover()
+        if self._turn is not None:
+            self._turn.gone(slot.name)
         if self._stopped is not None:
             if how:
                 log.error("worker {number}, process {pid}, {how}", number=slot.name, pid=pid, how=how)
@@ -473,17 +504,69 @@ class Supervisor(Service):
         self._rounds.excuse(RELOADING)
         self._tell({"do": "reload"})
 
-    def reload(self) -> Deferred[Report]:
-        """
-        Let workers look for new certificates.
+    # another configuration
 
-        @return: that the configuration needs a restart where there are workers.
+    def prepare(self, handed: Handed, opened: list[socket.socket]) -> Deferred[list[tuple[str, str]]]:
         """
-        self.reload_certificates()
-        problem = Problem(self._file, "", "needs a restart: workers keep the configuration of the start")
-        report = Report(self._file, 1, (problem,))
-        log.warn("{problem}", problem=str(problem))
-        return succeed(report)
+        Let all workers that are ready get ready to go on with another configuration.
+
+        @param opened: the new sockets.
+        @return: what is wrong with it, each with its place in the document.
+        """
+        number = next(self._turns)
+        there = [slot for slot in self.slots if slot.ready and slot.handover is not None]
+        turn = self._turn = Turn(number, [slot.name for slot in there], self._reactor)
+        self._rounds.excuse(RELOADING)
+        for slot in there:
+            assert slot.handover is not None
+            try:
+                descriptors = send(slot.handover, handed, opened)
+            except OSError as error:
+                turn.prepared(slot.name, {"turn": number, "problems": [("", f"worker {slot.name}: {error}")]})
+            else:
+                slot.send({"do": "prepare", "turn": number, "descriptors": descriptors})
+        return turn.wait()
+
+    def discard(self) -> None:
+        """The configuration that workers are ready for is not wanted."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            self._tell({"do": "discard", "turn": turn.number})
+
+    def commit(
+        self, loaded: Loaded, moved: Mapping[str, str], opened: Mapping[str, list[socket.socket]]
+    ) -> Deferred[list[tuple[str, str]]]:
+        """
+        Let workers go on with the configuration that they are ready for.
+
+        Those that were not asked are replaced.
+
+        @return: fires when all of them have gone on with it, with nothing; else with those that have not.
+        """
+        prepared = self._turn
+        assert prepared is not None
+        turn = self._turn = Turn(prepared.number, prepared.ready, self._reactor)
+        old, self._sockets = self._sockets, {}
+        for config in loaded.config.server.listeners:
+            sockets = opened.get(config.name) or old.get(moved.get(config.name, config.name))
+            if config.bind_port and sockets is not None:
+                self._sockets[config.name] = list(sockets)
+        kept = {id(each) for sockets in self._sockets.values() for each in sockets}
+        self._tell({"do": "commit", "turn": turn.number})
+        self._drop({name: sockets for name, sockets in old.items() if id(sockets[0]) not in kept})
+        before, self.loaded = self.loaded, loaded
+        for slot in self.slots:
+            if slot.name in prepared.ready:
+                slot.loaded = loaded
+        late = [slot.name for slot in self.slots if slot.loaded is before and slot.ready]
+        if late:
+            self.replace(late)
+        return turn.wait().addBoth(self._committed, turn)
+
+    def _committed(self, result: Any, turn: Turn) -> Any:
+        if self._turn is turn:
+            self._turn = None
+        return result
 
     def reopen_logs(self) -> None:
         """Let workers open their logs anew."""

@@ -7,6 +7,7 @@ __all__ = ["Worker"]
 import os
 import shutil
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -15,14 +16,31 @@ from twisted.logger import Logger
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelAgentConfig
+from reverseproxy.errors import ConfigError
 from reverseproxy.listener import Listen
 from reverseproxy.workers.control import Control, Setup
 from reverseproxy.workers.counts import share_of
+from reverseproxy.workers.handover import Handed, receive
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.ports import SharedPort
 from reverseproxy.workers.siblings import Siblings
 
 log = Logger()
+
+
+@dataclass
+class Waiting:
+    """
+    A configuration that a worker is ready for.
+
+    @ivar sockets: the new ones.
+    @ivar prepared: what goes on with it; L{None} if that could not be had.
+    """
+
+    turn: int
+    handed: Handed
+    sockets: list[socket.socket]
+    prepared: Any = None
 
 
 class Worker:
@@ -54,6 +72,12 @@ class Worker:
         self._told = False
         self._parent = os.getppid()
         self._alone = False  # it stops, and the others do not
+        self._watched: Any = setup.watch
+        self._waiting: Waiting | None = None
+        self._handover: Any = None
+        if setup.handover >= 0:
+            self._handover = socket.socket(fileno=setup.handover)
+            self._handover.setblocking(False)
         self._ports: dict[str, SharedPort] = {}
         for name, descriptors in setup.listening.items():
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
@@ -88,7 +112,7 @@ class Worker:
         Link to the siblings, and do what the supervisor says.
 
         @param service: has C{terminate}, C{cut_short}, C{reload_certificates},
-            C{reopen_logs} and C{answer}.
+            C{reopen_logs}, C{answer} and C{living}.
         """
         self._service = service
         self._watch(self._setup.watch)
@@ -144,6 +168,7 @@ class Worker:
             finish.callback(None)
 
     def _watch(self, numbers: Any) -> None:
+        self._watched = numbers
         for port in self._ports.values():
             port.watch(numbers)
 
@@ -163,12 +188,72 @@ class Worker:
                 self.let_finish()
             case "finish":
                 self.let_finish()
+            case "prepare":
+                self._prepare(message["turn"], message["descriptors"])
+            case "commit":
+                self._commit(message["turn"])
+            case "discard":
+                self._discard(message["turn"])
             case "reload":
                 self._service.reload_certificates()
             case "reopen":
                 self._service.reopen_logs()
             case "answer":
                 self._answer(message)
+
+    # another configuration
+
+    def _prepare(self, turn: int, descriptors: int) -> None:
+        """Get ready for what has been handed over, and say so, or what is wrong with it."""
+        problems: list[tuple[str, str]] = []
+        try:
+            handed, sockets = receive(self._handover, descriptors)
+            waiting = self._waiting = Waiting(turn, handed, sockets)
+            waiting.prepared = self._service.living.prepare(handed.loaded, bind=False)
+        except ConfigError as error:
+            problems = [(problem.path, problem.message) for problem in error.problems]
+        except Exception as error:
+            log.failure("this worker can't get ready for another configuration")
+            problems = [("", f"worker {self.number + 1} failed: {error!r}"[:500])]
+        if problems:
+            self._discard(turn)
+        self._control.send({"is": "prepared", "turn": turn, "problems": problems})
+
+    def _discard(self, turn: int) -> None:
+        waiting = self._waiting
+        if waiting is None or waiting.turn != turn:
+            return
+        self._waiting = None
+        if waiting.prepared is not None:
+            waiting.prepared.discard()
+        for each in waiting.sockets:
+            each.close()
+
+    def _commit(self, turn: int) -> None:
+        """Go on with it."""
+        waiting = self._waiting
+        if waiting is None or waiting.turn != turn or waiting.prepared is None:
+            return
+        self._waiting = None
+        handed, old = waiting.handed, self._ports
+        left = iter(waiting.sockets)
+        opened = {
+            name: SharedPort([next(left) for _ in range(number)], self.number, self._reactor)
+            for name, number in handed.opened.items()
+        }
+        self._ports = {
+            each.name: port
+            for each in handed.loaded.config.server.listeners
+            if each.bind_port
+            and (port := opened.get(each.name) or old.get(handed.moved.get(each.name, each.name))) is not None
+        }
+        prepared = waiting.prepared
+        prepared.assembly.bind()
+        for problem in prepared.assembly.problems:
+            log.error("{problem}", problem=str(problem))
+        self._service.living.commit(prepared)
+        self._watch(self._watched)
+        self._control.send({"is": "committed", "turn": turn})
 
     def _answer(self, message: Message) -> None:
         """Answer a question; one that can't be answered costs nothing but an answer."""

@@ -156,7 +156,15 @@ class StartTests(SupervisorTestCase):
         self.assertEqual(setup.loaded, supervisor.loaded)
         self.assertEqual(setup.settings, {"a": 1})
         self.assertEqual(os.stat(setup.directory).st_mode & 0o777, 0o700)
-        numbers = [0, 1, 2, CONTROL_FD, *(n for each in setup.listening.values() for n in each), setup.link]
+        numbers = [
+            0,
+            1,
+            2,
+            CONTROL_FD,
+            *(n for each in setup.listening.values() for n in each),
+            setup.link,
+            setup.handover,
+        ]
         self.assertEqual(sorted(process.descriptors), numbers)
         self.assertEqual(
             {name: len(each) for name, each in setup.listening.items()},

@@ -1,0 +1,166 @@
+"""Another configuration for a supervisor and all of its workers."""
+
+from __future__ import annotations
+
+__all__ = ["Supervised"]
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from reverseproxy.admin.gathered import GatheredSource
+from reverseproxy.admin.service import AdminChange, AdminServer
+from reverseproxy.assembly.listeners import binding_of
+from reverseproxy.assembly.living import Living, Prepared
+from reverseproxy.config.loader import Loaded
+from reverseproxy.config.models import Config
+from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.listener import ListenerFailed
+from reverseproxy.reloading import Reloading, Report, Stopping
+from reverseproxy.workers.handover import Handed
+from reverseproxy.workers.ports import open_sockets
+from reverseproxy.workers.supervisor import Supervisor
+
+log = Logger()
+
+Sockets = dict[str, list[socket.socket]]
+
+
+class Supervised:
+    """
+    Changes the configuration of workers.
+
+    The supervisor has built what they run, without running it: with that it finds out
+    what is wrong with another configuration before any of them is told of it.
+    """
+
+    def __init__(self, supervisor: Supervisor, built: Living, reactor: Any, file: str) -> None:
+        self.reloading = Reloading(file, lambda: built.reloading.read(), self.take)
+        self._supervisor = supervisor
+        self._built = built
+        self._reactor = reactor
+        self._file = file
+
+    def reload(self) -> Deferred[Report]:
+        """See L{reverseproxy.admin.configuring.ISteered}."""
+        self._supervisor.reload_certificates()
+        return self.reloading.reload()
+
+    def examine(self, loaded: Loaded) -> Report:
+        """See L{reverseproxy.admin.configuring.ISteered}."""
+        return self._built.prepare(loaded, dry=True).report(self._file, self.reloading.generation)
+
+    def take(self, loaded: Loaded, generation: int) -> Deferred[Report]:
+        """
+        Let all workers go on with another configuration, or none.
+
+        @return: fails with L{ConfigError}; nothing has changed then.
+        """
+        return Deferred.fromCoroutine(self._take(loaded, generation))
+
+    async def _take(self, loaded: Loaded, generation: int) -> Report:
+        supervisor = self._supervisor
+        if supervisor.stopping:
+            raise Stopping(self._file)
+        prepared = self._built.prepare(loaded, dry=True)
+        if not prepared.changes:
+            return prepared.report(self._file, self.reloading.generation)
+        old = supervisor.loaded.config
+        moved, opened = self._open(old, loaded.config)
+        admin: AdminChange | AdminServer | None = None
+        try:
+            admin = self._prepare_admin(loaded.config)
+            problems = await supervisor.prepare(Handed(loaded, moved, _counts(opened)), _flat(opened))
+            if supervisor.stopping:
+                raise Stopping(self._file)
+            if problems:
+                raise ConfigError(*(Problem(self._file, path, text) for path, text in problems))
+        except BaseException:
+            supervisor.discard()
+            prepared.discard()
+            _close(opened)
+            if isinstance(admin, AdminChange):
+                admin.discard()
+            elif admin is not None:
+                admin.listener.stop_accepting()
+            raise
+        committing = supervisor.commit(loaded, moved, opened)
+        self._commit_admin(admin, prepared)
+        self._built.commit(prepared)
+        for path, text in await committing:
+            log.error("{problem}", problem=str(Problem(self._file, path, text)))
+        return prepared.report(self._file, generation)
+
+    def _open(self, old: Config, new: Config) -> tuple[dict[str, str], Sockets]:
+        """
+        Bind the addresses that are not bound yet.
+
+        @return: the listeners that have those of others from now on, and the new sockets by listener.
+        @raise ConfigError: naming each address that can't be bound.
+        """
+        before = {each.name: binding_of(each) for each in old.server.listeners}
+        after = {each.name: binding_of(each) for each in new.server.listeners}
+        owners = {binding: name for name, binding in before.items() if binding is not None}
+        moved: dict[str, str] = {}
+        opened: Sockets = {}
+        problems: list[Problem] = []
+        for index, config in enumerate(new.server.listeners):
+            binding = after[config.name]
+            if binding is None or before.get(config.name) == binding:
+                continue
+            owner = owners.get(binding)
+            if owner is not None and after.get(owner) != binding:
+                moved[config.name] = owner
+                continue
+            try:
+                opened[config.name] = open_sockets(config, len(self._supervisor.slots))
+            except ListenerFailed as error:
+                problems.append(Problem(self._file, f"servers[0].listeners[{index}].address", str(error)))
+        if problems:
+            _close(opened)
+            raise ConfigError(*problems)
+        return moved, opened
+
+    def _prepare_admin(self, config: Config) -> AdminChange | AdminServer | None:
+        supervisor = self._supervisor
+        if config.admin is None or not config.admin.bound:
+            return None
+        if supervisor.admin is not None:
+            change: AdminChange = supervisor.admin.prepare(config)
+            return change
+        server = AdminServer(config, self._reactor, GatheredSource(supervisor), self._file)
+        server.steer(self)
+        server.privilegedStartService()
+        return server
+
+    def _commit_admin(self, admin: AdminChange | AdminServer | None, prepared: Prepared) -> None:
+        supervisor = self._supervisor
+        if isinstance(admin, AdminChange):
+            admin.commit()
+        elif admin is not None:
+            supervisor.admin = admin
+            admin.startService()
+        elif supervisor.admin is not None:
+            gone, supervisor.admin = supervisor.admin, None
+            self._reactor.callLater(1.0, gone.stopService)
+
+
+def _close(opened: Sockets) -> None:
+    """Give up what has been bound."""
+    for each in _flat(opened):
+        if each.family == socket.AF_UNIX:
+            with suppress(OSError):
+                os.unlink(each.getsockname())
+        each.close()
+
+
+def _flat(opened: Sockets) -> list[socket.socket]:
+    return [each for sockets in opened.values() for each in sockets]
+
+
+def _counts(opened: Sockets) -> dict[str, int]:
+    return {name: len(sockets) for name, sockets in opened.items()}

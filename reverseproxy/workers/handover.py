@@ -1,0 +1,82 @@
+"""
+A configuration, and sockets, from the supervisor to workers that run.
+
+They go through a pair of connected sockets of their own, as what carries messages
+carries no descriptors.  The configuration is in a file in memory, so that neither
+its size nor a disk matters.  Who is sent something is told so by a message, which
+comes when all of it is there.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Handed", "receive", "send"]
+
+import os
+import pickle
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from reverseproxy.config.loader import Loaded
+from reverseproxy.errors import WireError
+
+_AT_ONCE: Final = 64
+"""Descriptors in one go, of which the kernel takes 253."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """
+    What goes over.
+
+    @ivar moved: listeners that have the sockets of another one from now on, by name.
+    @ivar opened: how many new sockets a listener has, by name, in the order in which they come.
+    """
+
+    loaded: Loaded
+    moved: Mapping[str, str]
+    opened: Mapping[str, int]
+
+
+def send(channel: socket.socket, handed: Handed, sockets: Sequence[socket.socket]) -> int:
+    """
+    Hand a configuration over.
+
+    @param sockets: the new ones.
+    @return: how many descriptors have been sent, which L{receive} wants to know.
+    @raise OSError: if the worker is gone, or does not take them.
+    """
+    file = os.memfd_create("configuration", os.MFD_CLOEXEC)
+    try:
+        with open(file, "wb", closefd=False) as stream:
+            pickle.dump(handed, stream)
+        descriptors = [file, *(each.fileno() for each in sockets)]
+        for start in range(0, len(descriptors), _AT_ONCE):
+            socket.send_fds(channel, [b"-"], descriptors[start : start + _AT_ONCE])
+    finally:
+        os.close(file)
+    return len(descriptors)
+
+
+def receive(channel: socket.socket, count: int) -> tuple[Handed, list[socket.socket]]:
+    """
+    Take what was sent.
+
+    @param count: how many descriptors there are.
+    @raise WireError: if they are not there.
+    """
+    descriptors: list[int] = []
+    while len(descriptors) < count:
+        try:
+            data, more, _, _ = socket.recv_fds(channel, 1, _AT_ONCE)
+        except OSError as error:
+            raise WireError(f"the supervisor has not handed over what it said: {error}") from None
+        if not data:
+            raise WireError("the supervisor is gone")
+        descriptors += more
+    with open(descriptors[0], "rb") as stream:
+        stream.seek(0)
+        handed = pickle.load(stream)  # noqa: S301 - from the process that has started us
+    assert isinstance(handed, Handed)
+    return handed, [socket.socket(fileno=each) for each in descriptors[1:]]
