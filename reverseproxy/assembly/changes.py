@@ -23,6 +23,7 @@ RESTART: Final[Mapping[str, str]] = {
     "servers[0].processor": "how many workers there are is settled when the process starts",
     "servers[0].default_log_path": "the log is opened before the process gives up its privileges",
     "servers[0].max_log_size_per_hour": "the log has its share of this since it was opened",
+    "tracing": "spans that were begun are still to be sent to where the process sends them",
 }
 """The keys that are known to take effect with a restart only, and why."""
 
