@@ -134,6 +134,28 @@ class Options(BaseOptions):
 
     def postOptions(self) -> None:
         """Read the configuration."""
+        self._check_options()
+        built: tuple[Problem, ...] = ()
+        try:
+            self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
+            if self["check"]:
+                built = self._build()
+            if self["workers"] is None:
+                self.workers = self._processor()
+        except ConfigError as error:
+            # An unknown key may be why another one is missing.
+            warnings = "".join(f"warning: {warning}\n" for warning in error.warnings)
+            _exit(sys.stderr, f"{error}\n{warnings}", 1)
+        self._check_log_options()
+        if self["check"]:
+            self._report([*self.loaded.warnings, *built])
+
+    def _check_options(self) -> None:
+        """
+        See whether the options are what they may be, and go together.
+
+        @raise UsageError: if they are not.
+        """
         if bool(self["config"]) == bool(self["quickstart"]):
             raise UsageError("name a configuration with --config FILE, or try --quickstart")
         if self["strict"] and not self["check"]:
@@ -153,19 +175,13 @@ class Options(BaseOptions):
                 self.workers = parse_workers(str(self["workers"]))
             except ValueError as error:
                 raise UsageError(f"--workers: {error}") from None
-        try:
-            self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
-            if self["check"]:
-                # Certificates, tokens and plug-ins are looked at when the service is built.
-                built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
-                if built.missing:
-                    raise ConfigError(*built.missing, warnings=(*self.loaded.warnings, *built.warnings))
-            if self["workers"] is None:
-                self.workers = self._processor()
-        except ConfigError as error:
-            # An unknown key may be why another one is missing.
-            warnings = "".join(f"warning: {warning}\n" for warning in error.warnings)
-            _exit(sys.stderr, f"{error}\n{warnings}", 1)
+
+    def _check_log_options(self) -> None:
+        """
+        See whether options about the log make a difference.
+
+        @raise UsageError: if one doesn't.
+        """
         if self.log_plan.theirs:
             for option in ("log-format", "log-level"):
                 if self[option] is not None:
@@ -173,14 +189,27 @@ class Options(BaseOptions):
                         f"--{option} makes no difference here, where twist writes the log: "
                         f"say twist --{option}=... reverseproxy"
                     )
-        if self["check"]:
-            found = [*self.loaded.warnings, *built.warnings]
-            _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in found))
-            _write(sys.stderr, "".join(f"note: {note}\n" for note in self.loaded.notes))
-            strict = bool(self["strict"] and found)
-            if strict:
-                _write(sys.stderr, "with --strict, a warning is an error\n")
-            _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", int(strict))
+
+    def _build(self) -> tuple[Problem, ...]:
+        """
+        Build the service without running it: only so certificates, tokens and plug-ins are looked at.
+
+        @return: warnings.
+        @raise ConfigError: if something is wrong, or missing.
+        """
+        built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
+        if built.missing:
+            raise ConfigError(*built.missing, warnings=(*self.loaded.warnings, *built.warnings))
+        return tuple(built.warnings)
+
+    def _report(self, found: Sequence[Problem]) -> NoReturn:
+        """Say what C{--check} has found, and exit."""
+        _write(sys.stderr, "".join(f"warning: {warning}\n" for warning in found))
+        _write(sys.stderr, "".join(f"note: {note}\n" for note in self.loaded.notes))
+        strict = bool(self["strict"] and found)
+        if strict:
+            _write(sys.stderr, "with --strict, a warning is an error\n")
+        _exit(sys.stdout, f"{summarize(self.loaded.config)}\n", int(strict))
 
     @property
     def log_plan(self) -> LogPlan:

@@ -115,7 +115,8 @@ class ProtocolsTests(SynchronousTestCase):
             self.assertIs(build(ACCEPTED)._settings.fallback, wanted)
 
     def test_unknown(self) -> None:
-        known = "neither built in nor of a plug-in; known are: Auto, Http1, Http2, bolt, boltv2, dubbo, plugged"
+        names = "Auto, Http1, Http2, bolt, boltv2, dubbo, plugged"
+        known = f"neither built in nor of a plug-in; known are: {names}"
         self.assertEqual(
             self.problems("magic,Http1,tragic"),
             [
