@@ -284,6 +284,8 @@ class TunnelApi:
             weight = body["weight"]
         except (ValueError, TypeError, KeyError, RecursionError):
             weight = None
+        if type(weight) is float and weight.is_integer():
+            weight = int(weight)  # JSON has one kind of numbers
         if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
             raise Problem(400, f'the body must be {{"weight": a number from 1 to {MAX_WEIGHT}}}')
         arguments = {"cluster": cluster, "address": address, "weight": weight}

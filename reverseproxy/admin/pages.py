@@ -34,6 +34,7 @@ FILES: Final = (
     "app.js",
     "actions.js",
     "api.js",
+    "configuration.js",
     "dom.js",
     "fleet.js",
     "panels.js",

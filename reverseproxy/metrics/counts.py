@@ -142,8 +142,9 @@ class RequestTally:
         end = (status // 100 << 7 if status < 1000 else 0) | bisect_left(FINE_BOUNDS, seconds)
         cell.ends[end] += 1
         cell.seconds += seconds
-        cell.received += received
         cell.sent += sent
+        if received:
+            cell.received += received
         if agent is not None:
             agent.ends[end] += 1
             agent.sent += sent

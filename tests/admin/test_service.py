@@ -202,6 +202,7 @@ class MosnTests(AdminTestCase):
         body = json.dumps({"log_path": observer.file.path, "log_level": "debug"}).encode()
         with capture() as events:
             self.assertEqual(world.ask(path, "POST", body, **token).status, 200)
+        self.addCleanup(setattr, observer, "level", "INFO")  # which the whole process knows of
         self.assertEqual(observer.level, "DEBUG")
         self.assertIn(f"audit: ops: log level: {body.decode()}", events.text())
         self.assertEqual(world.ask("/api/v1/get_loglevel", **token).json, {observer.file.path: "DEBUG"})

@@ -6,9 +6,10 @@ const KEY = "reverseproxy-token";
 let token = sessionStorage.getItem(KEY) ?? "";
 
 export class Refused extends Error {
-  constructor(status, title) {
+  constructor(status, title, body = {}) {
     super(title);
     this.status = status;
+    this.body = body;
   }
 }
 
@@ -26,22 +27,22 @@ async function send(path, options = {}) {
   if (token) headers.authorization = `Bearer ${token}`;
   const answer = await fetch(BASE + path, { ...options, headers, credentials: "same-origin", cache: "no-store" });
   if (answer.ok) return answer;
-  let title = `${answer.status} ${answer.statusText}`;
+  let body = {};
   try {
-    title = (await answer.json()).title ?? title;
+    body = await answer.json();
   } catch {
     // It is no problem of ours, but of something between us.
   }
-  throw new Refused(answer.status, title);
+  throw new Refused(answer.status, body.title ?? `${answer.status} ${answer.statusText}`, body);
 }
 
 export async function get(path) {
   return (await send(path)).json();
 }
 
-export async function change(method, path, body) {
+export async function change(method, path, body, type = "application/json") {
   const options = { method };
-  if (body !== undefined) Object.assign(options, { body, headers: { "content-type": "application/json" } });
+  if (body) Object.assign(options, { body, headers: { "content-type": type } });
   return (await send(path, options)).json();
 }
 

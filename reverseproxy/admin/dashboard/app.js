@@ -2,6 +2,7 @@
 
 import { Refused, get, listen } from "./api.js";
 import * as actions from "./actions.js";
+import * as configuration from "./configuration.js";
 import { $, age, count, el, fill, plural, rate, seconds, share, spark } from "./dom.js";
 import * as fleet from "./fleet.js";
 import * as panels from "./panels.js";
@@ -67,7 +68,7 @@ const DRAW = {
   servers: panels.drawServers,
   certificates: panels.drawCertificates,
   workers: panels.drawWorkers,
-  configuration: async () => panels.drawConfiguration(),
+  configuration: configuration.draw,
   events: panels.drawEvents,
 };
 

@@ -1,7 +1,7 @@
 // All views but the agents.
 
-import { Refused, all, change, get } from "./api.js";
-import { $, age, ask, clock, count, date, el, fill, rate, seconds, share, table, toast } from "./dom.js";
+import { all, get } from "./api.js";
+import { $, age, clock, count, date, el, fill, rate, seconds, share, table } from "./dom.js";
 
 const DAY = 86400;
 
@@ -146,40 +146,6 @@ export async function drawEvents() {
     table(["When", "Who", "What", "Agent", "What came of it"], items.map((item) => [
       [clock(item.time), "number"], item.caller, item.what, item.identity || item.agent || "–", item.told,
     ]), "Nobody has changed anything."));
-}
-
-// the configuration, if the API has it
-
-function shownProblems(answer) {
-  const list = answer.problems ?? [];
-  return list.length ? el("ul", {}, list.map((each) => el("li", {}, typeof each === "string" ? each : [el("span", { class: "mono" }, each.path ?? ""), ` ${each.message ?? JSON.stringify(each)}`]))) : null;
-}
-
-async function configure(action, output) {
-  if (action === "reload" && (await ask({
-    title: "Reload the configuration?", action: "Reload",
-    text: "The file is read and checked. If it is good, it counts from then on; if it is not, nothing changes.",
-  })) === null) return;
-  try {
-    const answer = await change("POST", `config:${action}`);
-    fill(output, shownProblems(answer), el("pre", {}, typeof answer.text === "string" ? answer.text : JSON.stringify(answer, null, 2)));
-    if (action === "reload") toast("The configuration counts now");
-  } catch (error) {
-    fill(output, el("p", { class: "bad" }, error.message));
-    if (!(error instanceof Refused)) throw error;
-  }
-}
-
-export function drawConfiguration() {
-  const view = $("view-configuration");
-  if (view.childElementCount) return;
-  const output = el("div", { class: "answer", role: "status" }, "What would change is shown here.");
-  fill(view, el("div", { class: "configuration" },
-    el("div", { class: "buttons" },
-      el("button", { type: "button", id: "config-validate", onclick: () => configure("validate", output) }, "Check the file"),
-      el("button", { type: "button", id: "config-diff", onclick: () => configure("diff", output) }, "What would change"),
-      el("button", { type: "button", id: "config-reload", class: "primary", onclick: () => configure("reload", output) }, "Reload…")),
-    output));
 }
 
 export function start() {

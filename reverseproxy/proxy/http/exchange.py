@@ -1286,12 +1286,15 @@ class Exchange(Attempts):
             response_headers=None if response is None else response.lookup,
         )
 
-    def account(self, tally: RequestTally) -> None:
-        """Count an exchange that has ended."""
+    def account(self, tally: RequestTally, now: float) -> None:
+        """
+        Count an exchange that has ended.
+
+        @param now: the time.
+        """
         rule, host = self._rule or NOWHERE, self.host
         agent = None if host is None else host.figures
-        seconds = self._clock.seconds() - self.started
-        tally.note(rule, agent, self.status, seconds, self.received, self.sent)
+        tally.note(rule, agent, self.status, now - self.started, self.received, self.sent)
         if self.flags:
             note_failure(tally, rule, agent, self.flags, self.flag)
 

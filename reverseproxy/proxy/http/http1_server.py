@@ -589,8 +589,9 @@ class Http1Proxy(Switchable, Counted):
         if self._counted is not None:
             self._count(b"")
         settings = self.settings
+        now = self._clock.seconds()
         if settings.observed:
-            self._record(exchange)
+            self._record(exchange, now)
         if not keep_alive or self.draining:
             # A client that asked for the close, and has sent everything, sends no more.
             self._close(linger=exchange.head.keep_alive or not exchange.request_complete)
@@ -599,7 +600,6 @@ class Http1Proxy(Switchable, Counted):
             if not self._running:
                 self._run()
             return
-        now = self._clock.seconds()
         if self._parser.in_head:
             self._set_deadline(now + self.settings.head_timeout, _HEAD)
         else:
@@ -666,12 +666,12 @@ class Http1Proxy(Switchable, Counted):
         exchange.sent += 0 if client.relay is None else client.relay.received
         self._record(exchange)
 
-    def _record(self, exchange: Exchange) -> None:
+    def _record(self, exchange: Exchange, now: float | None = None) -> None:
         settings = self.settings
         if settings.tracing is not None:
             exchange.end_trace()
         if settings.tally is not None:
-            exchange.account(settings.tally)
+            exchange.account(settings.tally, self._clock.seconds() if now is None else now)
         if settings.access_log is not None:
             settings.access_log(exchange.record())
 
