@@ -24,6 +24,7 @@ from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import bind_all
+from reverseproxy.ports import Bequest
 from reverseproxy.reloading import Report
 from reverseproxy.sockets import PeerSweep
 from reverseproxy.stopping import Stopping
@@ -42,8 +43,10 @@ class ReverseProxy(Service):
     @ivar clusters: who can serve.
     @ivar listeners: by name.
     @ivar agents: the enabled C{tunnel_agent} entries, in order.
+    @ivar succeeded: whether another process has taken the place of this one.
     """
 
+    succeeded = False
     _cut_short = False
     _stop_order: Stopping | None = None
 
@@ -187,6 +190,7 @@ class ReverseProxy(Service):
             ],
             [*self.agents, *living.leaving],
             worker,
+            self.succeeded,
         )
         living.stopping = True
         living.hurry()
@@ -210,6 +214,20 @@ class ReverseProxy(Service):
         if self.admin is not None:
             await self.admin.stopService()
         log.info("stopped")
+
+    def bequeath(self) -> list[Bequest]:
+        """Give the sockets that are listened on to the process that takes the place of this one."""
+        listeners = [*self.listeners.values(), *([] if self.admin is None else [self.admin.listener])]
+        given = [listener.bequeath() for listener in listeners]
+        return [bequest for bequest in given if bequest is not None]
+
+    def succeed(self) -> None:
+        """Another process serves at the same addresses: agents dial it at once when this one stops."""
+        self.succeeded = True
+        for listener in self.listeners.values():
+            listener.leave_address()
+        if self.admin is not None:
+            self.admin.listener.leave_address()
 
     def cut_short(self) -> None:
         """While stopping, wait no longer for what is under way; at any other time, do nothing."""

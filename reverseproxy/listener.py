@@ -21,13 +21,10 @@ __all__ = [
     "remove_stale_socket",
 ]
 
-import errno
 import os
 import socket
-import stat
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address as IPv6
 from typing import Any
@@ -55,10 +52,21 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
 from reverseproxy.crowd import Crowd, crowd_address
-from reverseproxy.errors import ConfigError, Problem, ReverseProxyError
+from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable, IPartable
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.logs import Throttle, counted, how_many
+from reverseproxy.ports import (
+    BACKLOG,
+    INHERITED,
+    NO_IPV6,
+    Bequest,
+    ListenerFailed,
+    SharedPort,
+    not_bound,
+    open_sockets,
+    remove_stale_socket,
+)
 from reverseproxy.proxied import Proxied, proxied_factory
 from reverseproxy.proxy.farewell import doing, end_session
 from reverseproxy.sockets import descriptor_of, tune
@@ -78,9 +86,6 @@ LOG_RATE = 1.0
 LOG_BURST = 20
 """How many of them may come at once."""
 
-BACKLOG = 1024
-"""Connections that the kernel may hold for us to accept."""
-
 PARTING = 2.0
 """Seconds that clients of a listener that is no more have for another request."""
 
@@ -92,14 +97,6 @@ close frame to be answered.  What is open then is aborted.
 
 TLS_HANDSHAKE_TIMEOUT = 15.0
 """Seconds for a client's TLS handshake, as MOSN's (docs/mosn.rst 1.3.11)."""
-
-
-NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})
-"""What the kernel says where there is no IPv6."""
-
-
-class ListenerFailed(ReverseProxyError):
-    """A listener could not bind its address."""
 
 
 def format_address(address: IAddress) -> str:
@@ -561,6 +558,9 @@ class Listener(Service):
     def _bind(self, config: ListenerConfig, factory: IProtocolFactory, mode: int) -> IListeningPort:
         address = config.address
         port: IListeningPort
+        if INHERITED.keeps:
+            # Twisted's own ports can't be given away: they shut their sockets down when they are closed.
+            return SharedPort(open_sockets(config, 1, mode), 0, self._reactor, 1, True).listen(factory)
         if config.network == "unix" or is_unix(address):
             path = address.removeprefix("unix:")
             remove_stale_socket(path)
@@ -602,6 +602,21 @@ class Listener(Service):
             shared.listen(BACKLOG)
             port: IListeningPort = self._reactor.adoptStreamPort(shared.fileno(), family, factory)
             return port
+
+    # leaving it to somebody else
+
+    def bequeath(self) -> Bequest | None:
+        """Give the sockets to the process that takes the place of this one; L{None} if there are none."""
+        port = None if self._port is None else self._port.port
+        if not isinstance(port, SharedPort):
+            return None
+        return Bequest(self.name, self.config.address, port.bequeath())
+
+    def leave_address(self) -> None:
+        """Another process listens at the address from now on."""
+        port = None if self._port is None else self._port.port
+        if isinstance(port, SharedPort):
+            port.leave()
 
     # ending
 
@@ -763,35 +778,6 @@ class Listener(Service):
                 emptied.callback(None)
 
 
-def remove_stale_socket(path: str) -> None:
-    """
-    Remove the socket of a process that was killed.
-
-    @raise OSError: if somebody listens there, or it is no socket at all.
-    """
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise OSError(errno.EEXIST, "there is a file of this name, and it is no socket")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            probe.connect(path)
-    except ConnectionRefusedError:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        return
-    except FileNotFoundError:
-        return
-    except BlockingIOError:
-        pass  # so many want to connect that we would have to wait
-    raise OSError(errno.EADDRINUSE, "another process listens there")
-
-
-def not_bound(config: ListenerConfig, error: CannotListenError | OSError) -> ListenerFailed:
-    """Say why a listener can't bind its address, and what to do."""
-    reason = error.socketError if isinstance(error, CannotListenError) else error
-    return ListenerFailed(f"listener {config.name} can't listen on {config.address}: {_explain(reason)}")
-
-
 def bind_all(configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig], object], file: str) -> None:
     """
     Bind all listeners of a configuration.
@@ -808,20 +794,3 @@ def bind_all(configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig],
             problems.append(Problem(file, f"servers[0].listeners[{index}].address", str(error)))
     if problems:
         raise ConfigError(*problems)
-
-
-_ADVICE = {
-    errno.EADDRINUSE: "stop the process that has it, or choose another address",
-    errno.EACCES: "choose a port from 1024 on or a place that we may write to, or run with more privileges",
-    errno.EPERM: "choose another address, or run with more privileges",
-    errno.EADDRNOTAVAIL: "this machine does not have this IP address; 0.0.0.0 means all that it has",
-    errno.EEXIST: "move it away, or choose another path",
-    errno.ENOENT: "create the directory",
-}
-
-
-def _explain(error: Any) -> str:
-    """Say why an address can't be bound, and what to do."""
-    number = getattr(error, "errno", None)
-    reason = str(getattr(error, "strerror", None) or error)
-    return f"{reason}; {_ADVICE[number]}" if number in _ADVICE else reason

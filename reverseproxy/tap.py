@@ -44,7 +44,9 @@ from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
 from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.lifecycle import Lifecycle
 from reverseproxy.logs import LogObserver, make_observer
+from reverseproxy.ports import Bequest
 from reverseproxy.reloading import Report
 from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
@@ -103,6 +105,13 @@ class Options(BaseOptions):
             None,
             "How many processes share the work: a number, or auto for one for each core. "
             "Overrides the file's processor; 1 if neither says.",
+        ],
+        [
+            "takeover",
+            None,
+            None,
+            "A path for a Unix socket: take the place of the process that was started with the same one, "
+            "if there is one, and let another one take ours.",
         ],
     ]
 
@@ -273,6 +282,8 @@ class _Process(Service):
     observer: LogObserver
     beside: Once | None = None  # our observer, where whoever runs us has a log of its own
     foreign = False  # whether that is so
+    lifecycle: Lifecycle
+    holding = False
     notes: tuple[Problem, ...] = ()
     summary: Sequence[str] = ()  # what has been started
 
@@ -294,7 +305,10 @@ class _Process(Service):
         for note in self.notes:
             log.info("{problem}", problem=str(note))
         try:
+            self.lifecycle.begin()
+            self.holding = self.lifecycle.takes_over
             super().privilegedStartService()  # type: ignore[no-untyped-call]
+            self.lifecycle.bound()
         except ConfigError as error:
             # Before logging has begun, Twisted writes what is critical to standard error.
             log.critical("{reason}", reason=str(error))
@@ -308,12 +322,36 @@ class _Process(Service):
             who = "" if number else f"reverseproxy {__version__}, process {os.getpid()}; "
             log.info("{who}{line}", who=who, line=line)
 
+        _signals.on(signal.SIGUSR2, self.lifecycle.upgrade)
+
+    def serves(self) -> None:
+        """Everything has been started."""
+        self.lifecycle.serves(self.status)
+
+    @property
+    def status(self) -> str:
+        """What it is, for people."""
+        return self.summary[0] if self.summary else ""
+
+    def reload(self) -> Deferred[Report]:
+        """Go on with the configuration as it is in its file now."""
+        self.lifecycle.reloading()
+        done: Deferred[Report] = super().reload()  # type: ignore[misc]
+
+        def reloaded(report: Any) -> Any:
+            self.lifecycle.reloaded(self.status)
+            return report
+
+        return done.addBoth(reloaded)
+
     def stopService(self) -> Any:
+        self.lifecycle.stopping()
         stopped = maybeDeferred(super().stopService)
         return stopped.addBoth(self._over)
 
     def _over(self, result: Any) -> Any:
         _signals.remove(self)
+        self.lifecycle.over()
         if self.beside is not None:
             globalLogPublisher.removeObserver(self.beside)
         return result
@@ -327,7 +365,8 @@ class _Process(Service):
 
     warnings: list[Problem]
     cut_short: Callable[[], None]
-    reload: Callable[[], Deferred[Report]]
+    bequeath: Callable[[], list[Bequest]]
+    succeed: Callable[[], None]
 
 
 def _reopen(observer: LogObserver) -> None:
@@ -348,6 +387,7 @@ class _Service(_Process, ReverseProxy):
             quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
         for begin in on_start:
             begin(self, _reactor())
+        _reactor().callWhenRunning(self.serves)
 
 
 class _Supervising(_Process, Supervisor):
@@ -359,6 +399,10 @@ class _Supervising(_Process, Supervisor):
     def reload(self) -> Deferred[Report]:
         """Let all workers go on with the configuration as it is in its file now, or none."""
         return self.steered.reload()
+
+    def startService(self) -> None:
+        self.on_settled = self.serves
+        super().startService()
 
 
 class _Working(ReverseProxy):
@@ -475,6 +519,7 @@ def _ready(
     service: _Process, observer: LogObserver, plan: LogPlan, warnings: list[Problem], options: Options
 ) -> IService:
     service.observer = observer
+    service.lifecycle = Lifecycle(_reactor(), service, str(options["takeover"] or ""))
     service.foreign = plan.beside or plan.theirs
     if plan.beside:
         service.beside = Once(observer)
@@ -530,6 +575,8 @@ def work() -> None:
     globalLogBeginner.beginLoggingTo([service.observer])
     _signals.on(signal.SIGUSR1, service.reopen_logs)
     _signals.on(signal.SIGHUP, service.reload_certificates)
+    # Somebody may signal to all processes of a unit; it is the supervisor's business, too.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     service.privilegedStartService()
     owner = _owner(settings["user"])
     if owner is not None and os.geteuid() == 0:

@@ -34,12 +34,12 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.listener import bind_all, format_address
+from reverseproxy.ports import Bequest, address_of, open_sockets
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
 from reverseproxy.workers.handover import Handed, send
 from reverseproxy.workers.links import socket_path
 from reverseproxy.workers.messages import Message
-from reverseproxy.workers.ports import address_of, open_sockets
 from reverseproxy.workers.renewal import Renewal
 from reverseproxy.workers.turns import Turn
 from reverseproxy.workers.vigil import Rounds
@@ -135,10 +135,17 @@ class Supervisor(Service):
     @ivar slots: their places.
     @ivar admin: a service that answers for all of them, bound with their ports, and
         stopped when they are; L{None} if there is none.
+    @ivar on_settled: called once all workers have been ready.
+    @ivar holding: whether nothing is accepted before all workers are ready, as another
+        process does so meanwhile, which has the agents.
+    @ivar succeeded: whether another process has taken the place of this one.
     @ivar on_ready: called each time that a worker accepts connections, once it does.
     """
 
     on_ready: Callable[[], object] | None = None
+    on_settled: Callable[[], object] | None = None
+    succeeded = False
+    holding = False
     admin: Any = None
 
     def __init__(
@@ -268,6 +275,22 @@ class Supervisor(Service):
         if self._owner is not None:
             os.chown(self._directory, *self._owner)
 
+    def bequeath(self) -> list[Bequest]:
+        """Give the sockets that are listened on to the process that takes the place of this one."""
+        addresses = {config.name: config.address for config in self.loaded.config.server.listeners}
+        given = [
+            Bequest(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
+            for name, sockets in self._sockets.items()
+        ]
+        admin = None if self.admin is None else self.admin.listener.bequeath()
+        return given if admin is None else [*given, admin]
+
+    def succeed(self) -> None:
+        """Another process serves at the same addresses: agents dial it at once when this one stops."""
+        self.succeeded = True
+        if self.admin is not None:
+            self.admin.listener.leave_address()
+
     def _close(self) -> None:
         """Listen no more."""
         self._drop(self._sockets)
@@ -276,7 +299,7 @@ class Supervisor(Service):
     def _drop(self, dropped: Mapping[str, list[socket.socket]]) -> None:
         """Close sockets of listeners."""
         for name, sockets in dropped.items():
-            if sockets[0].family == socket.AF_UNIX:
+            if sockets[0].family == socket.AF_UNIX and not self.succeeded:
                 with suppress(OSError):
                     os.unlink(sockets[0].getsockname())
             log.info("listener {listener} no longer listening", listener=name)
@@ -352,6 +375,8 @@ class Supervisor(Service):
 
     def _watched_by(self, slot: Slot) -> list[int]:
         """Which sockets a worker accepts from: its own, and those of workers that are away."""
+        if self.holding:
+            return []
         return [each.number for each in self.slots if each is slot or not each.ready]
 
     def _share_out(self) -> None:
@@ -417,7 +442,7 @@ class Supervisor(Service):
                 if slot.loaded is not self.loaded and self._turn is None:
                     self._reactor.callLater(0, self.replace, [slot.name])
                 log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.pid)
-                self._settled = self._settled or all(each.ready for each in self.slots)
+                self._settle()
                 self._share_out()
                 if self.on_ready is not None:
                     self.on_ready()
@@ -436,6 +461,14 @@ class Supervisor(Service):
                 if self._stopped is None:
                     # If all are asked to stop at once, we may be the last to hear of it.
                     self._reactor.callLater(ALONE, self._finish_alone, slot, slot.control)
+
+    def _settle(self) -> None:
+        """See whether all workers have been ready once."""
+        if not self._settled and all(each.ready for each in self.slots):
+            self._settled = True
+            self.holding = False
+            if self.on_settled is not None:
+                self.on_settled()
 
     def _finish_alone(self, slot: Slot, control: Control | None) -> None:
         if self._stopped is None and slot.control is control:
@@ -589,7 +622,7 @@ class Supervisor(Service):
                 slot.restart.cancel()
                 slot.restart = None
         self._close()
-        self._tell({"do": "drain"})
+        self._tell({"do": "drain", "succeeded": True} if self.succeeded else {"do": "drain"})
         config = self.loaded.config
         times = [agent.graceful_close_max_wait_duration for agent in config.agents]
         self._set_deadline(config.server.graceful_timeout + max(times, default=0.0) + STOP_MARGIN)

@@ -81,7 +81,7 @@ class Worker:
         self._ports: dict[str, SharedPort] = {}
         for name, descriptors in setup.listening.items():
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-            self._ports[name] = SharedPort(sockets, self.number, reactor)
+            self._ports[name] = SharedPort(sockets, self.number, reactor, self.workers)
 
     # the worker's part of things
 
@@ -180,6 +180,7 @@ class Worker:
                 self._control.send({"is": "there"})
             case "drain":
                 self._told = True
+                self._service.succeeded = bool(message.get("succeeded"))
                 self._service.terminate()
             case "replace":
                 self._service.terminate()
@@ -238,7 +239,7 @@ class Worker:
         handed, old = waiting.handed, self._ports
         left = iter(waiting.sockets)
         opened = {
-            name: SharedPort([next(left) for _ in range(number)], self.number, self._reactor)
+            name: SharedPort([next(left) for _ in range(number)], self.number, self._reactor, self.workers)
             for name, number in handed.opened.items()
         }
         self._ports = {

@@ -198,3 +198,19 @@ class WorkerTests(SynchronousTestCase):
             worker._parent = 0  # it is gone, and we have another
             worker.stop()
             self.assertFalse(directory.exists())
+
+
+class InheritedPortTests(SynchronousTestCase):
+    """Sockets of a process that had another number of workers."""
+
+    def test_each_socket_is_somebody_s(self) -> None:
+        for sockets in range(1, 8):
+            for workers in range(1, 8):
+                made = [socket.socket() for _ in range(sockets)]
+                for each in made:
+                    self.addCleanup(each.close)
+                shares = [SharedPort(made, own, None, workers)._of_workers([own]) for own in range(workers)]
+                self.assertTrue(all(shares))
+                self.assertEqual(set().union(*shares), set(range(sockets)))
+                if workers == sockets:
+                    self.assertEqual(shares, [{own} for own in range(workers)])

@@ -424,3 +424,36 @@ class EndTests(SupervisorTestCase):
         supervisor.reload_certificates()
         supervisor.reopen_logs()
         self.assertEqual(self.last.told(), [{"do": "reload"}, {"do": "reopen"}])
+
+
+class SuccessionTests(SupervisorTestCase):
+    def test_nothing_is_accepted_before_all_are_ready(self) -> None:
+        """Requests would wait for agents that are still at the process before this one."""
+        supervisor = self.make(2)
+        supervisor.holding = True
+        settled: list[int] = []
+        supervisor.on_settled = lambda: settled.append(1)
+        supervisor.privilegedStartService()
+        supervisor.startService()
+        self.addCleanup(self.end, supervisor)
+        one, two = self.reactor.processes
+        self.assertEqual([each.setup.watch for each in (one, two)], [(), ()])
+        one.says("ready")
+        self.assertEqual(one.told(), [{"do": "watch", "slots": []}])
+        self.assertEqual(settled, [])
+        two.says("ready")
+        self.assertEqual(settled, [1])
+        self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
+        self.assertEqual(two.told()[-1], {"do": "watch", "slots": [1]})
+
+    def test_another_process_serves(self) -> None:
+        supervisor = self.run_workers(2)
+        bequests = supervisor.bequeath()
+        self.assertEqual([len(each.sockets) for each in bequests], [2, 2])
+        supervisor.succeed()
+        supervisor.stopService()
+        self.assertEqual(self.last.told(), [{"do": "drain", "succeeded": True}])
+        for bequest in bequests:
+            for each in bequest.sockets:
+                with each, socket.create_connection(each.getsockname(), 5):
+                    pass

@@ -1,0 +1,494 @@
+"""
+Ports that several processes share: workers, or one process and the one that takes its place.
+
+The supervisor binds them, and holds them for as long as it runs, so that none
+is lost when a worker is.
+
+Of a TCP port there is a socket for each worker, and the kernel shares
+connections out among these by their addresses (SO_REUSEPORT).  If all workers
+watched one socket, then whoever is quickest would take nearly all connections.
+Of a worker that is away, the others watch the socket meanwhile.  Where the
+kernel does not share connections out, and of Unix sockets, there is one for all.
+
+Sockets that somebody else has bound, the process before this one or systemd, are
+in L{INHERITED} until a listener of the configuration takes them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BACKLOG",
+    "INHERITED",
+    "NO_IPV6",
+    "Acceptor",
+    "Bequest",
+    "Inheritance",
+    "ListenerFailed",
+    "SharedPort",
+    "address_of",
+    "not_bound",
+    "open_sockets",
+    "remove_stale_socket",
+]
+
+import errno
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    ILoggingContext,
+    IProtocolFactory,
+    IReadDescriptor,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.addresses import is_unix, split_host_port
+from reverseproxy.config.models import ListenerConfig
+from reverseproxy.errors import ReverseProxyError
+
+log = Logger()
+
+BACKLOG = 1024
+"""Connections that the kernel may hold for us to accept."""
+
+NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})
+"""What the kernel says where there is no IPv6."""
+
+
+SHARES_OUT: Final = sys.platform == "linux"
+"""Whether the kernel shares connections out among several sockets of one port."""
+
+_AT_ONCE: Final = 16
+"""Connections that are accepted in one go."""
+
+_PAUSE: Final = 1.0
+"""Seconds to wait when there are no descriptors left."""
+
+
+class ListenerFailed(ReverseProxyError):
+    """A listener could not bind its address."""
+
+
+def open_sockets(config: ListenerConfig, workers: int, mode: int = 0o666) -> list[socket.socket]:
+    """
+    Bind a listener's address.
+
+    @param mode: the permissions of a Unix socket.
+    @return: a listening socket for each worker, or one for all; or as many as were inherited.
+    @raise ListenerFailed: if it can't be bound.
+    """
+    address = config.address
+    inherited = INHERITED.take(config)
+    if inherited:
+        return inherited
+    try:
+        if config.network == "unix" or is_unix(address):
+            return [_open_unix(address.removeprefix("unix:"), mode)]
+        return _open_tcp(config, workers if SHARES_OUT else 1)
+    except OSError as error:
+        raise not_bound(config, error) from error
+
+
+def _open_unix(path: str, mode: int) -> socket.socket:
+    remove_stale_socket(path)
+    with ExitStack() as opening:
+        opened = opening.enter_context(socket.socket(socket.AF_UNIX))
+        opened.setblocking(False)
+        opened.bind(path)
+        os.chmod(path, mode)
+        opened.listen(BACKLOG)
+        opening.pop_all()
+    return opened
+
+
+def _open_tcp(config: ListenerConfig, count: int) -> list[socket.socket]:
+    host, number = split_host_port(config.address)
+    if host:
+        found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name of both kinds is IPv4's, as with Twisted.
+        family, _, _, _, name = min(found, key=lambda each: each[0] != socket.AF_INET)
+        return _open_family(config, count, family, name)
+    try:
+        # As in Go: all addresses, of IPv6 and of IPv4.
+        return _open_family(config, count, socket.AF_INET6, ("::", number), both=True)
+    except OSError as error:
+        if error.errno not in NO_IPV6:
+            raise
+    return _open_family(config, count, socket.AF_INET, ("0.0.0.0", number))  # noqa: S104
+
+
+def _open_family(
+    config: ListenerConfig, count: int, family: int, name: Any, both: bool = False
+) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    with ExitStack() as opening:
+        for index in range(count):
+            opened = opening.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            opened.setblocking(False)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if both:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            # Our first one does not share the port with what is there already, unless it may.
+            if index or config.reuseport:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            opened.bind(name)
+            if count > 1:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            name = opened.getsockname()  # with the number that the kernel has picked
+            sockets.append(opened)
+        for opened in sockets:
+            opened.listen(BACKLOG)
+        opening.pop_all()
+    return sockets
+
+
+@dataclass(frozen=True, slots=True)
+class Bequest:
+    """
+    Listening sockets of one listener, from whoever has bound them.
+
+    @ivar name: the listener's name there.
+    @ivar address: what its configuration says there; empty if there is none.
+    @ivar sockets: one, or one for each worker.
+    """
+
+    name: str
+    address: str
+    sockets: tuple[socket.socket, ...]
+
+
+class Inheritance:
+    """
+    What this process has inherited, and nobody has taken yet.
+
+    @ivar keeps: whether this process is to be able to bequeath its own sockets,
+        so that they must be such that can be given away.
+    """
+
+    def __init__(self) -> None:
+        self.keeps = False
+        self._bequests: list[Bequest] = []
+
+    def add(self, bequests: Iterable[Bequest]) -> None:
+        """Keep sockets until somebody takes them."""
+        self._bequests += bequests
+
+    def take(self, config: ListenerConfig) -> list[socket.socket]:
+        """
+        Take the sockets of a listener: of the one that has its name and its address, or else of the
+        one that has its address.
+
+        @return: empty if there are none.
+        """
+        for suits in (_of_name, _of_address):
+            for bequest in self._bequests:
+                if suits(bequest, config):
+                    self._bequests.remove(bequest)
+                    return list(bequest.sockets)
+        return []
+
+    def close(self) -> list[str]:
+        """
+        Close what nobody has taken.
+
+        @return: the names of the listeners.
+        """
+        left, self._bequests = self._bequests, []
+        for bequest in left:
+            for each in bequest.sockets:
+                each.close()
+        return [bequest.name for bequest in left]
+
+
+INHERITED: Final = Inheritance()
+"""What this process has inherited."""
+
+
+def _of_name(bequest: Bequest, config: ListenerConfig) -> bool:
+    # What has a name and no address comes from somebody who knows only our names.
+    return bequest.name == config.name and bequest.address in ("", config.address)
+
+
+def _of_address(bequest: Bequest, config: ListenerConfig) -> bool:
+    first = bequest.sockets[0]
+    name = first.getsockname()
+    if first.family == socket.AF_UNIX:
+        return is_unix(config.address) and name == config.address.removeprefix("unix:")
+    if config.network == "unix" or is_unix(config.address):
+        return False
+    host, number = split_host_port(config.address)
+    if not number or name[1] != number:
+        return False
+    if not host:
+        return name[0] in ("::", "0.0.0.0")  # noqa: S104 - as a comparison
+    with suppress(ValueError):
+        return ip_address(host.strip("[]")) == ip_address(name[0])
+    with suppress(OSError):
+        return any(found[4][0] == name[0] for found in socket.getaddrinfo(host, number))
+    return False
+
+
+@implementer(IReadDescriptor, ILoggingContext)
+class Acceptor:
+    """
+    Accepts connections on a socket that others accept on, too.
+
+    For Unix sockets: Twisted's own port would remove the file when it is closed.
+    """
+
+    def __init__(self, listening: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
+        """
+        @param listening: is ours from now on.
+        """
+        self._socket = listening
+        self._factory = factory
+        self._reactor = reactor
+        self._closed = False
+
+    def fileno(self) -> int:
+        """See L{IReadDescriptor}."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """See L{ILoggingContext}."""
+        return "acceptor"
+
+    def startReading(self) -> None:  # noqa: N802 - as Twisted's ports have it
+        """Accept."""
+        if not self._closed:
+            self._reactor.addReader(self)
+
+    def stopReading(self) -> None:  # noqa: N802
+        """Accept no more for now."""
+        self._reactor.removeReader(self)
+
+    def doRead(self) -> None:  # noqa: N802
+        """Accept connections."""
+        for _ in range(_AT_ONCE):
+            if self._closed:
+                return
+            try:
+                accepted, _ = self._socket.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    log.error(
+                        "no connection can be accepted, so that none is for {pause:g} s: {reason}; if it is "
+                        "descriptors that there are too few of, raise the hard limit of open files "
+                        "(ulimit -n, or LimitNOFILE= of a unit)",
+                        pause=_PAUSE,
+                        reason=str(error),
+                    )
+                    self.stopReading()
+                    self._reactor.callLater(_PAUSE, self.startReading)
+                return
+            with accepted:
+                accepted.setblocking(False)
+                self._reactor.adoptStreamConnection(accepted.fileno(), self._socket.family, self._factory)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See L{IReadDescriptor}."""
+        self.close()
+
+    def close(self) -> None:
+        """Accept no more."""
+        if not self._closed:
+            self.stopReading()
+            self._closed = True
+            self._socket.close()
+
+
+@implementer(IListeningPort)
+class SharedPort:
+    """
+    A worker's part in a port.
+
+    It watches its own socket, and those of workers that are away.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        own: int,
+        reactor: Any,
+        workers: int = 0,
+        unlink: bool = False,
+    ) -> None:
+        """
+        @param sockets: one for each worker, or one for all; or any number, if they were inherited.
+        @param own: this worker's number.
+        @param workers: how many there are; as many as sockets, if not given.
+        @param unlink: whether the file of a Unix socket is ours, and goes with the port.
+        """
+        self._count = len(sockets)
+        self._workers = workers or self._count
+        self._unlink = unlink
+        self._sockets: dict[int, socket.socket] = dict(enumerate(sockets))
+        self._ports: dict[int, Any] = {}  # those of the sockets that were ever watched
+        self._watched = self._of_workers([own])
+        self._reactor = reactor
+        self._factory: IProtocolFactory | None = None
+        self._family = sockets[0].family
+        self._name = sockets[0].getsockname()
+
+    def listen(self, factory: IProtocolFactory) -> IListeningPort:
+        """Begin to accept."""
+        self._factory = factory
+        for index in self._watched:
+            self._start(index)
+        return self
+
+    def _start(self, index: int) -> None:
+        if index in self._ports:
+            self._ports[index].startReading()
+            return
+        listening = self._sockets.pop(index)
+        assert self._factory is not None
+        if self._family == socket.AF_UNIX:
+            port = self._ports[index] = Acceptor(listening, self._factory, self._reactor)
+            port.startReading()
+        else:
+            with listening:
+                self._ports[index] = self._reactor.adoptStreamPort(
+                    listening.fileno(), self._family, self._factory
+                )
+
+    def watch(self, numbers: Iterable[int]) -> None:
+        """
+        Accept from certain sockets only.
+
+        @param numbers: of workers, whose sockets these are.
+        """
+        if self._factory is None:
+            return
+        wanted = self._of_workers(numbers)
+        for index in self._watched - wanted:
+            self._ports[index].stopReading()
+        for index in wanted - self._watched:
+            self._start(index)
+        self._watched = wanted
+
+    def _of_workers(self, numbers: Iterable[int]) -> set[int]:
+        """Which sockets are those of some workers: each has one at least, and each is somebody's."""
+        wanted: set[int] = set()
+        for number in numbers:
+            wanted.add(number % self._count)
+            wanted.update(range(number, self._count, self._workers))
+        return wanted
+
+    def leave(self) -> None:
+        """Somebody else has the sockets as well: leave the file of a Unix socket where it is."""
+        self._unlink = False
+
+    def bequeath(self) -> tuple[socket.socket, ...]:
+        """
+        Give the sockets to somebody else, in whose hands they stay when this port is closed.
+
+        @return: others for the same sockets, to be closed by the caller.
+        """
+        listening = {**self._sockets, **self._ports}
+        return tuple(socket.socket(fileno=os.dup(listening[index].fileno())) for index in sorted(listening))
+
+    def stopReading(self) -> None:  # noqa: N802 - as Twisted's ports have it
+        """Accept nothing for now; what comes meanwhile waits in the kernel."""
+        for index in self._watched & self._ports.keys():
+            self._ports[index].stopReading()
+
+    def startReading(self) -> None:  # noqa: N802
+        """Accept again."""
+        for index in self._watched & self._ports.keys():
+            self._ports[index].startReading()
+
+    # IListeningPort
+
+    def startListening(self) -> None:  # noqa: N802 - Twisted's name
+        """See L{IListeningPort}."""
+
+    def stopListening(self) -> Deferred[None]:  # noqa: N802
+        """Accept no more; see L{IListeningPort}."""
+        self._factory = None
+        if self._unlink and self._family == socket.AF_UNIX:
+            with suppress(OSError):
+                os.unlink(self._name)
+        ports, self._ports = self._ports, {}
+        for each in self._sockets.values():
+            each.close()
+        self._sockets = {}
+        stopping: list[Deferred[Any]] = []
+        for port in ports.values():
+            if isinstance(port, Acceptor):
+                port.close()
+            else:
+                stopping.append(maybeDeferred(port.stopListening))
+        return gatherResults(stopping).addCallback(lambda _: None)
+
+    def getHost(self) -> IAddress:
+        """The address; see L{IListeningPort}."""
+        return address_of(self._family, self._name)
+
+
+def address_of(family: int, name: Any) -> IAddress:
+    """Make an address of what the C{socket} module calls it."""
+    if family == socket.AF_UNIX:
+        return UNIXAddress(os.fsencode(name))
+    kind = IPv6Address if family == socket.AF_INET6 else IPv4Address
+    return kind("TCP", name[0], name[1])
+
+
+def remove_stale_socket(path: str) -> None:
+    """
+    Remove the socket of a process that was killed.
+
+    @raise OSError: if somebody listens there, or it is no socket at all.
+    """
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file of this name, and it is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return
+    except FileNotFoundError:
+        return
+    except BlockingIOError:
+        pass  # so many want to connect that we would have to wait
+    raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def not_bound(config: ListenerConfig, error: CannotListenError | OSError) -> ListenerFailed:
+    """Say why a listener can't bind its address, and what to do."""
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    return ListenerFailed(f"listener {config.name} can't listen on {config.address}: {_explain(reason)}")
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "stop the process that has it, or choose another address",
+    errno.EACCES: "choose a port from 1024 on or a place that we may write to, or run with more privileges",
+    errno.EPERM: "choose another address, or run with more privileges",
+    errno.EADDRNOTAVAIL: "this machine does not have this IP address; 0.0.0.0 means all that it has",
+    errno.EEXIST: "move it away, or choose another path",
+    errno.ENOENT: "create the directory",
+}
+
+
+def _explain(error: Any) -> str:
+    """Say why an address can't be bound, and what to do."""
+    number = getattr(error, "errno", None)
+    reason = str(getattr(error, "strerror", None) or error)
+    return f"{reason}; {_ADVICE[number]}" if number in _ADVICE else reason

@@ -1,0 +1,303 @@
+"""
+A process takes the place of another one, at the same addresses, and nothing is lost.
+
+Both are started with the same path, of a Unix socket.  The first one listens
+there.  The next one connects, and is given the listening sockets themselves
+(SCM_RIGHTS), not only their addresses: connections that wait in the kernel to be
+accepted wait for whoever accepts first, so that none of them is lost, as it
+would be if either of the two closed a socket of its own.  When the new one
+serves it says so; the old one then takes no more, tells its agents, drains and
+ends, while the new one listens at the path for the one after it.
+
+What goes over the socket: four bytes with the length of a JSON list of
+C{[name, address, number of sockets]}, that list, and the sockets in the order of
+the list, beside the bytes of the list and behind it, no more than L{_AT_ONCE} with one
+byte.  In the other direction C{serving} and an end of line; anything else, and the
+end of the connection, means that the new one could not be started.
+
+Only root and the user of the old process may ask.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Successor", "Taken", "Testator", "take_over"]
+
+import array
+import errno
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, Final
+
+from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.errors import ReverseProxyError
+from reverseproxy.ports import Bequest
+
+log = Logger()
+
+TIMEOUT: Final = 10.0
+"""Seconds that the old process has to give its sockets."""
+
+MOST_SOCKETS: Final = 4096
+"""Sockets that are taken."""
+
+MAX_LIST: Final = 1 << 20
+"""Bytes that the list of them may have."""
+
+_AT_ONCE: Final = 200
+_SERVING: Final = b"serving\n"
+_LENGTH: Final = struct.Struct(">L")
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class Taken(ReverseProxyError):
+    """The sockets of another process could not be taken."""
+
+
+# the new process
+
+
+class Successor:
+    """
+    The new process, as long as the old one is there.
+
+    @ivar bequests: what it was given.
+    """
+
+    def __init__(self, connection: socket.socket, bequests: Sequence[Bequest]) -> None:
+        self.bequests = bequests
+        self._connection = connection
+
+    def serves(self) -> None:
+        """Tell the old process that it is not needed any more."""
+        with self._connection, suppress(OSError):
+            self._connection.sendall(_SERVING)
+
+
+def take_over(path: str) -> Successor | None:
+    """
+    Take the sockets of the process that listens at a path.
+
+    @return: L{None} if there is no such process.
+    @raise Taken: if there is one, and it does not give them.
+    """
+    with ExitStack() as closing:
+        connection = closing.enter_context(socket.socket(socket.AF_UNIX))
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.connect(path)
+            bequests = _receive(connection)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except (OSError, TypeError, ValueError) as error:
+            raise Taken(f"the process at {path} gives no sockets: {error}") from error
+        closing.pop_all()
+        return Successor(connection, bequests)
+
+
+def _receive(connection: socket.socket) -> list[Bequest]:
+    received, descriptors = bytearray(), array.array("i")
+    try:
+        wanted = _LENGTH.size
+        while len(received) < wanted or len(descriptors) < _announced(received):
+            data, ancillary, _, _ = connection.recvmsg(
+                65536, socket.CMSG_SPACE(_AT_ONCE * descriptors.itemsize)
+            )
+            for level, kind, content in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "it ended before it had given all of them")
+            received += data
+            if len(received) >= _LENGTH.size:
+                (size,) = _LENGTH.unpack_from(received)
+                if size > MAX_LIST:
+                    raise ValueError(f"its list has {size} bytes")
+                wanted = _LENGTH.size + size
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+    bequests = []
+    for name, address, count in _listed(received):
+        mine, sockets = sockets[:count], sockets[count:]
+        for each in mine:
+            each.setblocking(False)
+        bequests.append(Bequest(name, address, tuple(mine)))
+    return [bequest for bequest in bequests if bequest.sockets]
+
+
+def _listed(received: bytearray) -> list[tuple[str, str, int]]:
+    (size,) = _LENGTH.unpack_from(received)
+    return [(str(n), str(a), int(c)) for n, a, c in json.loads(received[_LENGTH.size : _LENGTH.size + size])]
+
+
+def _announced(received: bytearray) -> int:
+    """How many sockets there will be; as many as one can think of, as long as that is not known."""
+    total = sum(count for *_, count in _listed(received))
+    if total > MOST_SOCKETS:
+        raise ValueError(f"it has {total} sockets")
+    return total
+
+
+# the old process
+
+
+@implementer(IReadDescriptor, ILoggingContext)
+class _Watched:
+    """A socket that something is done about when there is something to read."""
+
+    def __init__(
+        self, watched: socket.socket, reactor: Any, readable: Callable[[socket.socket], object]
+    ) -> None:
+        self.socket = watched
+        self._reactor = reactor
+        self._readable = readable
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """See L{IReadDescriptor}."""
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        """See L{ILoggingContext}."""
+        return "takeover"
+
+    def doRead(self) -> None:  # noqa: N802 - Twisted's name
+        """See L{IReadDescriptor}."""
+        self._readable(self.socket)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See L{IReadDescriptor}."""
+        self.close()
+
+    def close(self) -> None:
+        """Watch it no more."""
+        self._reactor.removeReader(self)
+        self.socket.close()
+
+
+class Testator:
+    """
+    The old process: gives its sockets to whoever may have them and asks.
+
+    @ivar path: where it listens.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        reactor: Any,
+        bequeath: Callable[[], Iterable[Bequest]],
+        succeeded: Callable[[], object],
+    ) -> None:
+        """
+        @param bequeath: makes the sockets that are given, which are closed here afterwards.
+        @param succeeded: called once another process serves.
+        """
+        self.path = path
+        self._reactor = reactor
+        self._bequeath = bequeath
+        self._succeeded = succeeded
+        self._listening: _Watched | None = None
+        self._heirs: set[_Watched] = set()
+        self._over = False
+
+    def start(self) -> None:
+        """
+        Listen at the path, whoever has listened there before.
+
+        @raise OSError: if that can't be done.
+        """
+        beside = f"{self.path}.{os.getpid()}"
+        with ExitStack() as closing:
+            listening = closing.enter_context(socket.socket(socket.AF_UNIX))
+            listening.setblocking(False)
+            before = os.umask(0o177)
+            try:
+                listening.bind(beside)
+            finally:
+                os.umask(before)
+            listening.listen(4)
+            os.replace(beside, self.path)
+            closing.pop_all()
+        self._listening = _Watched(listening, self._reactor, self._accept)
+
+    def stop(self) -> None:
+        """Listen no more; the path is left to whoever has it now."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.close()
+            if not self._over:
+                with suppress(OSError):
+                    os.unlink(self.path)
+        for heir in list(self._heirs):
+            heir.close()
+        self._heirs.clear()
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        pid, uid, _ = _CREDENTIALS.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        if uid not in (0, os.geteuid()):
+            log.warn("a process of user {uid} wants our sockets, and gets none", uid=uid)
+            connection.close()
+            return
+        try:
+            _give(connection, list(self._bequeath()))
+        except OSError as error:
+            log.error("process {pid} could not be given our sockets: {reason}", pid=pid, reason=str(error))
+            connection.close()
+            return
+        log.info("process {pid} is given our sockets, to take our place", pid=pid)
+        heir = _Watched(connection, self._reactor, lambda _: self._hear(heir, pid))
+        self._heirs.add(heir)
+
+    def _hear(self, heir: _Watched, pid: int) -> None:
+        try:
+            said = heir.socket.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        heir.close()
+        self._heirs.discard(heir)
+        if said != _SERVING:
+            log.error("process {pid} has not taken our place: it ended before, and this one goes on", pid=pid)
+        elif not self._over:
+            self._over = True
+            log.info("process {pid} serves in our place, so this one drains and ends", pid=pid)
+            self._succeeded()
+
+
+def _give(connection: socket.socket, bequests: Sequence[Bequest]) -> None:
+    """
+    Send sockets; nobody is waited for.
+
+    @raise OSError: if the connection does not take them.
+    """
+    with ExitStack() as closing:
+        sockets = [closing.enter_context(each) for bequest in bequests for each in bequest.sockets]
+        listed = json.dumps([[each.name, each.address, len(each.sockets)] for each in bequests]).encode()
+        message = _LENGTH.pack(len(listed)) + listed
+        # The first ones go beside the list, the others beside blanks behind it.
+        parts = [sockets[begin : begin + _AT_ONCE] for begin in range(0, len(sockets), _AT_ONCE)] or [[]]
+        for index, part in enumerate(parts):
+            rights = array.array("i", [each.fileno() for each in part])
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if part else []
+            data = message if index == 0 else b" "
+            if connection.sendmsg([data], ancillary) < len(data):
+                raise BlockingIOError(errno.EAGAIN, "it does not take all of the list")

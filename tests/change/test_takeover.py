@@ -1,0 +1,171 @@
+"""How the sockets of one process come to another one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from reverseproxy.config.models import ListenerConfig
+from reverseproxy.ports import Bequest, Inheritance
+from reverseproxy.takeover import Taken, Testator, take_over
+from tests.tunnel.logged import capture
+
+
+def listening() -> socket.socket:
+    made = socket.create_server(("127.0.0.1", 0))
+    made.setblocking(False)
+    return made
+
+
+class TakeOverTests(TestCase):
+    def setUp(self) -> None:
+        self.path = str(Path(self.mktemp()).resolve())[-90:]
+        self.path = os.path.join("/tmp", f"rp-{os.getpid()}-{id(self)}")
+        self.bequests: list[Bequest] = []
+        self.succeeded: list[int] = []
+        self.testator = Testator(self.path, reactor, self.bequeath, lambda: self.succeeded.append(1))
+        self.testator.start()
+        self.addCleanup(self.testator.stop)
+
+    def bequeath(self) -> list[Bequest]:
+        return [
+            Bequest(each.name, each.address, tuple(one.dup() for one in each.sockets))
+            for each in self.bequests
+        ]
+
+    def has(self, name: str, address: str, count: int) -> list[socket.socket]:
+        sockets = [listening() for _ in range(count)]
+        for each in sockets:
+            self.addCleanup(each.close)
+        self.bequests.append(Bequest(name, address, tuple(sockets)))
+        return sockets
+
+    async def take(self) -> Any:
+        successor = await deferToThread(take_over, self.path)
+        assert successor is not None
+        for bequest in successor.bequests:
+            for each in bequest.sockets:
+                self.addCleanup(each.close)
+        return successor
+
+    async def test_the_very_sockets(self) -> None:
+        """What waits to be accepted is accepted by whoever is first."""
+        [given] = self.has("one", "127.0.0.1:0", 1)
+        with socket.create_connection(given.getsockname()):
+            successor = await self.take()
+            [bequest] = successor.bequests
+            self.assertEqual((bequest.name, bequest.address), ("one", "127.0.0.1:0"))
+            [taken] = bequest.sockets
+            given.close()
+            accepted, _ = taken.accept()
+            accepted.close()
+
+    async def test_many(self) -> None:
+        for number in range(3):
+            self.has(f"listener {number}", "127.0.0.1:0", 150)
+        successor = await self.take()
+        self.assertEqual([len(each.sockets) for each in successor.bequests], [150] * 3)
+        for given, taken in zip(self.bequests, successor.bequests, strict=True):
+            self.assertEqual(
+                [each.getsockname() for each in given.sockets], [each.getsockname() for each in taken.sockets]
+            )
+
+    async def test_none(self) -> None:
+        self.assertEqual(list((await self.take()).bequests), [])
+
+    async def test_it_serves(self) -> None:
+        successor = await self.take()
+        self.assertEqual(self.succeeded, [])
+        successor.serves()
+        while not self.succeeded:
+            await deferToThread(lambda: None)
+        # The next one listens at the same path before this one stops.
+        other = Testator(self.path, reactor, self.bequeath, lambda: None)
+        other.start()
+        self.testator.stop()
+        self.assertTrue(os.path.exists(self.path))
+        other.stop()
+        self.assertFalse(os.path.exists(self.path))
+
+    async def test_it_could_not_be_started(self) -> None:
+        with capture() as logged:
+            successor = await self.take()
+            successor._connection.close()
+            while "has not taken our place" not in logged.text():
+                await deferToThread(lambda: None)
+        self.assertEqual(self.succeeded, [])
+        (await self.take()).serves()
+        while not self.succeeded:
+            await deferToThread(lambda: None)
+
+    def test_nobody_else_may(self) -> None:
+        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
+
+
+class NobodyTests(TestCase):
+    def test_nobody_is_there(self) -> None:
+        self.assertIsNone(take_over(self.mktemp()))
+
+    def answer(self, data: bytes) -> str:
+        path = os.path.join("/tmp", f"rp-{os.getpid()}-{id(self)}")
+        self.addCleanup(os.unlink, path)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+
+            def serve() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(data)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            error = self.assertRaises(Taken, take_over, path)
+            thread.join()
+        return str(error)
+
+    def test_it_breaks_off(self) -> None:
+        self.assertIn("it ended before it had given all", self.answer(b"\0\0\0\x40["))
+
+    def test_it_has_too_much_to_say(self) -> None:
+        self.assertIn("its list has 4294967295 bytes", self.answer(b"\xff\xff\xff\xff"))
+
+    def test_it_is_somebody_else(self) -> None:
+        self.assertIn("gives no sockets", self.answer(b"\0\0\0\x03[1]"))
+
+
+class InheritanceTests(TestCase):
+    def take(self, bequest: Bequest, **config: Any) -> bool:
+        inheritance = Inheritance()
+        inheritance.add([bequest])
+        return bool(inheritance.take(ListenerConfig(bind_port=True, **config)))
+
+    def test_who_gets_what(self) -> None:
+        with listening() as made:
+            port = made.getsockname()[1]
+            ours = Bequest("web", "127.0.0.1:0", (made,))
+            self.assertTrue(self.take(ours, name="web", address="127.0.0.1:0"))
+            self.assertTrue(self.take(ours, name="other", address=f"127.0.0.1:{port}"))
+            self.assertTrue(self.take(ours, name="other", address=f"localhost:{port}"))
+            self.assertFalse(self.take(ours, name="other", address="127.0.0.1:0"))
+            self.assertFalse(self.take(ours, name="web", address="127.0.0.2:0"))
+            self.assertFalse(self.take(ours, name="other", address=f"127.0.0.2:{port}"))
+            self.assertFalse(self.take(ours, name="other", address=f":{port}"))
+            self.assertFalse(self.take(ours, name="other", address="unix:/web"))
+            named = Bequest("web", "", (made,))
+            self.assertTrue(self.take(named, name="web", address="127.0.0.1:1"))
+
+    def test_what_nobody_wants(self) -> None:
+        inheritance = Inheritance()
+        made = listening()
+        inheritance.add([Bequest("web", "", (made,))])
+        self.assertEqual(inheritance.close(), ["web"])
+        self.assertEqual(made.fileno(), -1)
+        self.assertEqual(inheritance.close(), [])

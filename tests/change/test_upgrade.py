@@ -1,0 +1,110 @@
+"""A new process takes the place of an old one, with real processes, under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.integration.clients import Load, fetch, threaded
+from tests.integration.configs import quick_agent, server
+from tests.integration.harness import JOINED, IntegrationTestCase, ReverseProxy
+
+OVER = r"process \d+ serves in our place, so this one drains and ends"
+READY = r"^worker \d+ is ready, process "
+
+
+class UpgradeTests(IntegrationTestCase):
+    workers = "1"
+    mux = True
+
+    async def start(self) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="takeover-"))  # paths of Unix sockets have 107 bytes
+        self.addCleanup(shutil.rmtree, directory, True)
+        self.options = ("--takeover", str(directory / "socket"), "--workers", self.workers)
+        self.backend = await self.run_backend()
+        self.document = self.directory / "upgraded.json"
+        self.document.write_text(json.dumps(server()))
+        self.old = self.run_server("old")
+        self.client = await self.old.port("clientListener")
+        agent = quick_agent(
+            await self.old.port("tunnelListener"), self.backend.address, connections=2, mux=self.mux
+        )
+        self.agent = self.run_proxy(agent, "agent")
+        await self.old.counted(JOINED, 2)
+
+    def run_server(self, name: str) -> ReverseProxy:
+        return self.run_proxy(self.document, name, *self.options)
+
+    async def check(self, load: Load) -> None:
+        await load.stop()
+        self.assertEqual(load.failures, [])
+
+
+class ByHandTests(UpgradeTests):
+    async def test_nothing_is_lost(self) -> None:
+        await self.start()
+        load = Load(self.client, clients=6).start()
+        held = fetch(self.client, "/hold?key=long", "POST", b"not to be sent twice")
+        await fetch(self.backend.port, "/held?key=long&n=1")
+        await load.answers(20)
+        # One that can't be started changes nothing.
+        broken = json.loads(self.document.read_text())
+        broken["servers"][0]["listeners"].append(
+            {"name": "third", "address": "192.0.2.1:1", "bind_port": True, "filter_chains": [{"filters": []}]}
+        )
+        good = self.document.read_text()
+        self.document.write_text(json.dumps(broken))
+        self.expected_errors += ["has not taken our place", "third can't listen on"]
+        failing = self.run_server("failing")
+        self.assertEqual(await failing.ended(), 1)
+        await self.old.logged("has not taken our place")
+        await load.answers(20)
+        self.document.write_text(good)
+        mark = self.old.mark()
+        new = self.run_server("new")
+        await new.counted(JOINED, 2)
+        await self.old.logged(OVER, mark)
+        await load.answers(20)
+        self.assertIsNone(self.old.status)  # as one request is under way
+        await fetch(self.backend.port, "/release?key=long")
+        self.assertEqual((await held).status, 200)
+        self.assertEqual(await self.old.ended(), 0)
+        await load.answers(20)
+        await self.check(load)
+        self.assertEqual([each for each in self.agent.entries() if "can't" in each["message"]], [])
+
+
+class BySignalTests(UpgradeTests):
+    """With workers, and agents that can't be told."""
+
+    workers = "2"
+    mux = False
+
+    async def test_nothing_is_lost(self) -> None:
+        await self.start()
+        await self.old.counted(READY, 2)
+        load = Load(self.client, clients=6).start()
+        await load.answers(20)
+        self.old.signal("USR2")
+        over = await self.old.logged(OVER)
+        [pid] = re.findall(r"\d+", over["message"])
+        self.addCleanup(threaded, _end, int(pid))
+        # Its output is the new one's, too, so that it does not end with it.
+        await self.old.logged("all workers have stopped")
+        await load.answers(50)
+        await self.check(load)
+
+
+def _end(pid: int) -> Any:
+    """End a process that is nobody's child here, and wait for it."""
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 25
+    while os.path.exists(f"/proc/{pid}/status") and time.monotonic() < deadline:
+        time.sleep(0.05)
