@@ -28,6 +28,7 @@ from reverseproxy.ports import Bequest
 from reverseproxy.reloading import Report
 from reverseproxy.sockets import PeerSweep
 from reverseproxy.stopping import Stopping
+from reverseproxy.tls.turns import set_share
 from reverseproxy.unfinished import set_limit
 from reverseproxy.workers.worker import Worker
 
@@ -147,6 +148,7 @@ class ReverseProxy(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self.living.start()
         set_limit(self.config.server.max_unfinished_size)
+        set_share(self.config.server.tls_handshake_share)
         if self.admin is not None:
             self.admin.startService()
         if self._world.tracing is not None:

@@ -15,6 +15,7 @@ REASONS: Final = {
     "connection_refused": "a connection that was not taken, as there were too many",
     "unfinished": "a connection that was closed as too much was kept for those that do not finish",
     "tls": "a TLS handshake that failed",
+    "tls_waiting": "a TLS handshake that was broken off, as too many waited for their turn",
     "protocol": "a connection that spoke none of its listener's protocols",
     "fields": "a request that has lost fields which its client may not set, and went on",
     "misdirected": "a request for another host than the TLS handshake of its connection",

@@ -151,7 +151,15 @@ def compare(old: Config, new: Config) -> Changes:
     )
 
 
-_LIVE: Final = frozenset({"mosn_server_name", "default_log_level", "max_unfinished_size", "graceful_timeout"})
+_LIVE: Final = frozenset(
+    {
+        "mosn_server_name",
+        "default_log_level",
+        "max_unfinished_size",
+        "tls_handshake_share",
+        "graceful_timeout",
+    }
+)
 """Keys of the server that are looked at whenever they matter, or are told to whom they concern."""
 
 

@@ -34,6 +34,7 @@ from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
 from reverseproxy.reloading import Reloading, Report, Stopping
+from reverseproxy.tls.turns import set_share
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.unfinished import set_limit
 
@@ -281,6 +282,7 @@ class Living:
     def _start(self, successions: Iterable[tuple[Agent | None, Agent | None]]) -> None:
         """Start what is new, and let what it takes the place of end."""
         set_limit(self.config.server.max_unfinished_size)
+        set_share(self.config.server.tls_handshake_share)
         if self.assembly.counts:
             self.inspector.parts.pulse.start()
         else:

@@ -223,6 +223,12 @@ class ServerConfig(Model):
         "servers and hosts it is four times as much. 0 means any number.",
         ours=True,
     )
+    tls_handshake_share: Annotated[Int, between(1, 100)] = key(
+        50,
+        "How many percent of the time of each process clients' TLS handshakes may take. Those beyond it "
+        "wait, and addresses have their turns one after the other.",
+        ours=True,
+    )
     global_log_roller: Free = key(
         None,
         "When to rotate logs.",

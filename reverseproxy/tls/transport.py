@@ -64,10 +64,14 @@ from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.material import openssl_text
 from reverseproxy.tls.openssl import serves
 from reverseproxy.tls.records import BLOCK, Records, records_of
+from reverseproxy.tls.turns import Waiting, turns_of
 from reverseproxy.tls.wire import SocketWire
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 
 log = Logger()
+
+MOST_EARLY: Final = 65536
+"""Bytes that a client may send while its handshake waits for its turn; a message is all that is expected."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """
@@ -117,6 +121,8 @@ class TlsTransport(ProtocolWrapper, Counted):
         self._wants_socket = False
         self._hello: ClientHelloReader | None = None
         self._held: list[bytes] = []  # received, until the hello is complete
+        self._early: list[bytes] = []  # received, until it is this handshake's turn
+        self._waits: Waiting | None = None  # for that
         self._said = 0  # bytes of a client's handshake
         self._pending: list[bytes] = []  # written, until the handshake is complete
         self._producer: Any = None
@@ -256,18 +262,15 @@ class TlsTransport(ProtocolWrapper, Counted):
             self.count(self._said)
             if self._aborted:
                 return
-        if self._hello is not None:
-            data = self._choose(data)
-            if not data:
-                return
+            self._early.append(data)
+            if self._waits is None:
+                self._take_turn()
+            elif sum(map(len, self._early)) > MOST_EARLY:
+                self._made_room("it sends on and on while its handshake waits for its turn")
+            return
         records = self._records
         if not self.established:
-            records.feed(data)
-            self._shake_hands()
-            if self.established:
-                self._deliver()
-                if self._wants_socket:
-                    self._take_socket()
+            self._step(data)
         elif self.paused or self._delivering:
             records.feed(data)
             self._more = True
@@ -280,6 +283,36 @@ class TlsTransport(ProtocolWrapper, Counted):
                 self._delivering = False
             if self._more:
                 self._deliver()
+            if self._wants_socket:
+                self._take_socket()
+
+    def _take_turn(self) -> None:
+        """Go on with a client's handshake, as soon as there is time for it."""
+        turns = self.factory.turns
+        if turns is None:
+            self._go_on()
+            return
+        host = getattr(self.transport.getPeer(), "host", "")
+        # What it sends meanwhile is read: those that leave shall not have a turn.
+        self._waits = turns.ask(crowd_address(host), self._go_on, self._made_room)
+
+    def _go_on(self) -> None:
+        """It is this handshake's turn."""
+        data, self._early = b"".join(self._early), []
+        self._waits = None
+        if self._over or self._aborted:
+            return
+        if self._hello is not None:
+            data = self._choose(data)
+        if data:
+            self._step(data)
+
+    def _step(self, data: bytes) -> None:
+        """Take a step of the handshake; behind it there may be what the wrapped protocol gets."""
+        self._records.feed(data)
+        self._shake_hands()
+        if self.established:
+            self._deliver()
             if self._wants_socket:
                 self._take_socket()
 
@@ -598,6 +631,9 @@ class TlsTransport(ProtocolWrapper, Counted):
         """The TCP connection is gone."""
         self._cancel_timers()
         self.count_no_more()
+        if self._waits is not None:
+            self._waits.cancel()
+            self._waits = None
         if self.established and not (self._over or self.disconnecting or self._read_closed):
             # What a paused protocol has not been given yet is delivered now or never.
             self.paused = False
@@ -621,7 +657,7 @@ class TlsTransport(ProtocolWrapper, Counted):
             self.factory.handshake_failed(self, reason)
         # These references make cycles.
         wrapped, self.wrappedProtocol, self._producer = self.wrappedProtocol, None, None
-        self._pending, self._held = [], []
+        self._pending, self._held, self._early = [], [], []
         if self._wire is not None:
             self._wire.forget()
         self._connection = self._wire = None
@@ -665,6 +701,7 @@ class TlsFactory(_WrappingFactory):
     @ivar server: L{None} on the client's side.
     @ivar clock: L{None} if there are no deadlines.
     @ivar handshake_timeout: seconds for the handshake; L{None} for any time.
+    @ivar turns: paces the handshakes of clients; L{None} if nothing does.
     @ivar plaintext: builds the protocols while a server can't use TLS.
     """
 
@@ -684,6 +721,7 @@ class TlsFactory(_WrappingFactory):
         self.plaintext = plaintext or factory
         self.clock = clock
         self.handshake_timeout = handshake_timeout
+        self.turns = None if clock is None or self.server is None else turns_of(clock)
         self.new_connection: Callable[[TlsTransport], SSL.Connection] = (
             tls.serverConnectionForTLS if isinstance(tls, ServerTls) else tls.clientConnectionForTLS
         )

@@ -8,6 +8,7 @@ are put together by hand, or with codecs that are pure.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -22,8 +23,8 @@ from reverseproxy.wire.rpc.bolt import Bolt, encode_request
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
-def connect(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), 5)
+def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), 5, (source, 0))
     connection.settimeout(0.5)
     return connection
 
@@ -37,7 +38,9 @@ def pour(connection: socket.socket, data: bytes) -> None:
                 pass
 
 
-def crowd(port: int, count: int, first: bytes, more: bytes = b"", times: int = 0) -> None:
+def crowd(
+    port: int, count: int, first: bytes, more: bytes = b"", times: int = 0, source: str = "127.0.0.1"
+) -> None:
     """Hold many connections, all of which have begun something, and go on with it, but never to its end."""
     left: dict[socket.socket, int] = {}
     held: list[socket.socket] = []
@@ -45,7 +48,7 @@ def crowd(port: int, count: int, first: bytes, more: bytes = b"", times: int = 0
     while time.monotonic() < end:
         if len(held) < count:
             with suppress(OSError):
-                connection = connect(port)
+                connection = connect(port, source)
                 connection.setblocking(False)
                 held.append(connection)
                 connection.send(first)
@@ -143,6 +146,35 @@ def bad_heads(port: int) -> None:
         connection.recv(1 << 16)
 
 
+# TLS
+
+ELSEWHERE = "127.0.0.2"
+"""Whose handshakes these are: others at the same address would wait behind them."""
+
+
+def tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def handshake(port: int) -> None:
+    """A whole handshake, for nothing."""
+    with connect(port, ELSEWHERE) as connection:
+        connection.settimeout(5)
+        with tls_context().wrap_socket(connection):
+            pass
+
+
+def hellos(port: int, count: int = 100) -> None:
+    """The first message of handshakes, which the server has to sign an answer to, and nobody takes."""
+    outgoing = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        tls_context().wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    crowd(port, count, outgoing.read(), source=ELSEWHERE)
+
+
 FRAME = encode_request(1, content=b"x" * (15 << 20))
 BEAT = Bolt().heartbeat(1)
 BLOCK = PREFACE + h2(4, 0, 0) + h2(1, 0, 1, b"\x00" * 16384) + h2(9, 0, 1, b"\x00" * 16384) * 8
@@ -175,13 +207,22 @@ ATTACKS: dict[str, Callable[[int, int, int], object]] = {
     "one byte at a time": lambda web, rpc, tunnel: http2(web, h2(0, 0, 1, b"x") * 5000, 1),
 }
 
+TLS_ATTACKS: dict[str, Callable[[int, int], object]] = {
+    "whole TLS handshakes": lambda web, tunnel: (handshake(web), handshake(tunnel)),
+    "beginnings of TLS handshakes": lambda web, tunnel: (hellos(web), hellos(tunnel)),
+}
+"""The same, against listeners with TLS for the web and for tunnels."""
+
 
 def main() -> None:
-    attack, ports = ATTACKS[sys.argv[1]], [int(port) for port in sys.argv[2:]]
+    kind, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
     print("begun", flush=True)  # noqa: T201
     while True:
         with suppress(OSError, AssertionError):
-            attack(*ports)
+            if kind in TLS_ATTACKS:
+                TLS_ATTACKS[kind](*ports[3:])
+            else:
+                ATTACKS[kind](*ports[:3])
 
 
 if __name__ == "__main__":

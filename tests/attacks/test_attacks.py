@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import statistics
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.attacks.attackers import ATTACKS
+from tests.attacks.attackers import ATTACKS, TLS_ATTACKS, tls_context
+from tests.certs import Certificates
 from tests.integration import configs
 from tests.integration.clients import threaded
 from tests.integration.harness import JOINED, Child, IntegrationTestCase, ReverseProxy
@@ -41,9 +43,10 @@ class Client(threading.Thread):
     @ivar failures: what went wrong.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(daemon=True)
         self.port = port
+        self.tls = tls
         self.times: list[float] = []
         self.failures: list[str] = []
         self.over = threading.Event()
@@ -57,6 +60,8 @@ class Client(threading.Thread):
             try:
                 connection = kept or socket.create_connection(("127.0.0.1", self.port), 10)
                 connection.settimeout(10)
+                if self.tls is not None and kept is None:
+                    connection = self.tls.wrap_socket(connection)
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 answer = b""
                 while not answer.endswith(b"served"):
@@ -103,9 +108,21 @@ class AttackTests(IntegrationTestCase):
             ],
         }
         config["listeners"].append(rpc)
+        pair = Certificates(self.directory / "certificates").server
+        tls = {"status": True, "cert_chain": pair.chain, "private_key": pair.key}
+        for listener in [each for each in config["listeners"] if each is not rpc]:
+            [chain] = listener["filter_chains"]
+            secure = {
+                **listener,
+                "name": f"{listener['name']}Secure",
+                "filter_chains": [{**chain, "tls_context": tls}],
+            }
+            config["listeners"].append(secure)
         document["cluster_manager"]["clusters"].append({"name": "other", "type": "SIMPLE"})
         server = self.run_proxy(document, "server")
-        ports = [await server.port(f"{name}Listener") for name in ("client", "rpc", "tunnel")]
+        names = [f"{name}Listener" for name in ("client", "rpc", "tunnel")]
+        names += ["clientListenerSecure", "tunnelListenerSecure"]
+        ports = [await server.port(name) for name in names]
         self.run_proxy(configs.quick_agent(ports[2], answer="served", connections=2), "agent")
         await server.counted(JOINED, 2)
         return server, ports
@@ -116,6 +133,8 @@ class AttackTests(IntegrationTestCase):
         mark = server.mark()
         before = most = memory(pid)
         client = Client(ports[0])
+        if kind in TLS_ATTACKS:
+            client = Client(ports[3], tls_context())
         attackers = [Child(f"attacker {number}") for number in range(ATTACKERS)]
         for attacker in attackers:
             self.spawn(attacker, "-m", "tests.attacks.attackers", kind, *map(str, ports))
@@ -155,4 +174,4 @@ class AttackTests(IntegrationTestCase):
         self.assertEqual(wrong, [])
 
     async def test_attacks(self) -> None:
-        await self.attacks(*ATTACKS)
+        await self.attacks(*ATTACKS, *TLS_ATTACKS)

@@ -15,8 +15,10 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.errors import TlsFailed
 from reverseproxy.tls import ClientTls, ServerTls, TlsTransport, transport, wrap_client, wrap_server
+from reverseproxy.tls import turns as turns_module
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
-from reverseproxy.tls.transport import CLOSE_TIMEOUT
+from reverseproxy.tls.transport import CLOSE_TIMEOUT, MOST_EARLY
+from reverseproxy.tls.turns import SHARE, turns_of
 from reverseproxy.unfinished import UnfinishedBytes
 from tests.certs import Certificates
 from tests.tls.wire import HalfRecorder, Recorder, TlsPair, Wire, factory_of
@@ -103,6 +105,56 @@ class TransportTestCase(SynchronousTestCase):
         pair.far.reason.trap(far)
         self.assertFalse(pair.client.connected or pair.server.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class TurnTests(TransportTestCase):
+    """A client's handshake waits for its turn, if others have used up the time for handshakes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        turns = turns_of(self.clock)
+        # Handshakes have had a second of work.
+        turns.ask("others", lambda: setattr(self.clock, "rightNow", self.clock.rightNow + 1.0), self.fail)
+        self.turns = turns
+
+    def test_it_waits(self) -> None:
+        pair = self.pair()
+        self.assertEqual((pair.far.events, len(self.turns)), (["made"], 1))
+        pair.near.transport.write(b"early")
+        self.clock.advance(1.0 / SHARE * 100)
+        pair.pump()
+        self.assertEqual((pair.far.events[:2], pair.far.received), (["made", "handshake"], b"early"))
+        self.assertEqual(len(self.turns), 0)
+
+    def test_it_is_too_late(self) -> None:
+        pair = self.pair(timeout=0.5)
+        self.clock.advance(0.6)
+        pair.pump()
+        assert pair.far.reason is not None
+        pair.far.reason.trap(TlsFailed)
+        self.assertEqual((len(self.turns), self.clock.getDelayedCalls()), (0, []))
+
+    def test_it_leaves(self) -> None:
+        pair = self.pair()
+        pair.near.transport.abortConnection()
+        pair.pump()
+        self.assertEqual((len(self.turns), self.clock.getDelayedCalls()), (0, []))
+
+    def test_it_sends_on_and_on(self) -> None:
+        pair = self.pair()
+        for _ in range(MOST_EARLY // 8192 + 1):
+            pair.client.out += bytes(8192)
+            pair.pump()
+        assert pair.far.reason is not None
+        pair.far.reason.trap(TlsFailed)
+        self.assertEqual(len(self.turns), 0)
+
+    def test_too_many_wait(self) -> None:
+        self.patch(turns_module, "MOST", 1)
+        first, second = self.pair(), self.pair()
+        self.assertIsNone(first.far.reason)
+        assert second.far.reason is not None
+        self.assertIn("too many TLS handshakes wait", second.far.reason.getErrorMessage())
 
 
 class ConnectionTests(TransportTestCase):

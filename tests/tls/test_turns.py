@@ -1,0 +1,112 @@
+"""Tests for L{reverseproxy.tls.turns}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.refused import REFUSED
+from reverseproxy.tls import turns as turns_module
+from reverseproxy.tls.turns import AT_ONCE, HandshakeTurns, Waiting, set_share, turns_of
+
+STEP = 0.002
+"""Seconds that a step takes."""
+
+
+class TurnsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.turns = HandshakeTurns(self.clock, 0.5)
+        self.taken: list[str] = []
+        self.dropped: list[str] = []
+
+    def work(self, name: str) -> None:
+        """Take a step, which takes its time; timers wait meanwhile."""
+        self.taken.append(name)
+        self.clock.rightNow += STEP
+
+    def ask(self, address: str, name: str, work: Callable[[], object] | None = None) -> Waiting | None:
+        return self.turns.ask(
+            address, work or partial(self.work, name), lambda reason: self.dropped.append(name)
+        )
+
+    def test_at_once_while_there_is_time(self) -> None:
+        for number in range(10):
+            self.assertIsNone(self.ask("a", str(number)))
+            self.clock.advance(2 * STEP)
+        self.assertEqual((len(self.taken), self.clock.getDelayedCalls()), (10, []))
+
+    def test_no_more_than_their_share(self) -> None:
+        for number in range(1000):
+            self.ask("a", str(number))
+        self.assertLessEqual(len(self.taken), AT_ONCE / STEP / 0.5 + 1)
+        before, began = len(self.taken), self.clock.seconds()
+        longest = 0.0
+        while self.clock.seconds() < began + 1.0:
+            at = self.clock.seconds()
+            self.clock.advance(0.0005)
+            longest = max(longest, self.clock.seconds() - at)
+        worked = (len(self.taken) - before) * STEP
+        self.assertApproximates(worked, 0.5, 0.02)
+        # One step at a time, with something else to do in between.
+        self.assertLess(longest, 2 * STEP)
+        self.assertEqual(self.taken, [str(number) for number in range(len(self.taken))])
+
+    def test_addresses_take_turns(self) -> None:
+        for number in range(100):
+            self.ask("many", f"many {number}")
+        self.ask("one", "one")
+        self.assertNotIn("one", self.taken)
+        before = len(self.taken)
+        while "one" not in self.taken:
+            self.clock.advance(0.0005)
+        self.assertLessEqual(len(self.taken) - before, 2)
+
+    def test_who_leaves_has_no_turn(self) -> None:
+        for number in range(5):
+            self.ask("a", str(number))
+        waiting = self.ask("b", "gone")
+        assert waiting is not None
+        waiting.cancel()
+        waiting.cancel()
+        self.clock.pump([0.001] * 100)
+        self.assertNotIn("gone", self.taken)
+        waiting.cancel()
+        self.assertEqual((len(self.turns), self.clock.getDelayedCalls()), (0, []))
+
+    def test_the_last_of_whoever_has_most_goes(self) -> None:
+        self.patch(turns_module, "MOST", 10)
+        before = REFUSED["tls_waiting"]
+        for number in range(30):
+            self.ask("many", f"many {number}")
+        most = len(self.turns)
+        self.assertEqual(most, 10)
+        self.assertIsNotNone(self.ask("one", "one"))
+        self.assertEqual(len(self.turns), 10)
+        self.assertEqual(len(self.taken) + len(self.dropped) + 10, 31)
+        self.assertEqual(REFUSED["tls_waiting"] - before, len(self.dropped))
+        self.assertNotIn("one", self.dropped)
+        self.clock.pump([0.001] * 200)
+        self.assertIn("one", self.taken)
+        # Whoever came first is served first: nobody waits for ever.
+        self.assertEqual(self.taken[:5], [f"many {number}" for number in range(5)])
+
+    def test_a_protocol_that_fails_keeps_nobody_else_waiting(self) -> None:
+        for number in range(5):
+            self.ask("a", str(number))
+        self.ask("a", "bad", lambda: 1 / 0)
+        self.ask("a", "good")
+        self.clock.pump([0.001] * 100)
+        self.assertEqual((self.dropped, self.taken[-1]), (["bad"], "good"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_one_for_each_reactor(self) -> None:
+        self.addCleanup(set_share, turns_module.SHARE)
+        turns = turns_of(self.clock)
+        self.assertIs(turns_of(self.clock), turns)
+        self.assertIsNot(turns_of(Clock()), turns)
+        set_share(10)
+        self.assertEqual((turns.share, turns_of(Clock()).share), (0.1, 0.1))
