@@ -20,6 +20,7 @@ _SUITE = "it runs what this is a part of"
 _ADMIN = "the paths are asked in tests.admin; the ports and tokens are somebody's"
 _PROCESS = "run in tests.integration.test_process and test_runners, with other files"
 _ASKED = "run in tests.integration.test_asking, with an agent that is there"
+_TAKEOVER = "run in tests.change.test_upgrade, with another path"
 _EXPOSED = "run in tests.integration.test_exposing, with a fingerprint that is one"
 
 _CLONE = "python3 -m venv .venv && .venv/bin/pip install"
@@ -31,6 +32,7 @@ ELSEWHERE = {
     ".venv/bin/pip install --config-settings editable_mode=compat -e '.[test]'": _PACKAGE,
     ".ci/run": _SUITE,
     "twistd reverseproxy --check --config FILE": _PROCESS,
+    "twistd -n --pidfile= reverseproxy --config server.json --takeover /run/reverseproxy/takeover": _TAKEOVER,
 }
 
 BEGINNINGS = {
