@@ -63,10 +63,11 @@ class _Echo(Protocol):
         elif kind in ("tcp", "upgrade"):
             if self._data.endswith(b"\n"):
                 self._data = b""
-                self.transport.write(name + b"\n")
+                self._service.answer(lambda: self.transport.write(name + b"\n"))
         elif self._data.endswith(BODY):
             self._data = b""
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name))
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name)
+            self._service.answer(lambda: self.transport.write(answer))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._service.connections.discard(self)
@@ -115,9 +116,15 @@ class _Talking(Protocol):
             self.transport.abortConnection()
         self._write()
 
+    def say(self, what: Callable[[], None]) -> None:
+        """Let the end say something, and write it."""
+        what()
+        self._write()
+
     def _write(self) -> None:
         for piece in self.talk.take():
-            self.transport.write(piece)
+            if self.transport is not None:
+                self.transport.write(piece)
 
     def _fail(self, reason: Failure) -> None:
         waiting, self._waiting = self._waiting, set()
@@ -143,9 +150,16 @@ class _Talking(Protocol):
 
 
 class Service(Factory):
-    """A service that can die, and come back on the same port."""
+    """
+    A service that can die, and come back on the same port.
+
+    @ivar delay: seconds that it takes to answer.
+    @ivar had: how many requests it has had.
+    """
 
     noisy = False
+    delay = 0.0
+    had = 0
 
     def __init__(self, test: Any, kind: str, name: bytes) -> None:
         self.kind = kind
@@ -153,8 +167,19 @@ class Service(Factory):
         self.port = test.reserve_port()
         self.connections: set[Any] = set()
         self.bolt = BoltService(name)
+        self.bolt.take = lambda connection, message: self.answer(  # type: ignore[method-assign]
+            partial(self.bolt.answer, connection, message)
+        )
         self._listening: Any = None
         test.addCleanup(self.die)
+
+    def answer(self, write: Callable[[], object]) -> None:
+        """Answer a request, in its time."""
+        self.had += 1
+        if self.delay:
+            reactor.callLater(self.delay, write)
+        else:
+            write()
 
     def buildProtocol(self, addr: object) -> Any:
         if self.kind == "bolt":
@@ -163,7 +188,9 @@ class Service(Factory):
             return _Echo(self)
         answerer: Any = _NamedHttp2() if self.kind == "grpc" else _NamedRpc(CODECS[self.kind])
         answerer.name = self.name
-        return _Talking(answerer, self.connections)
+        talking = _Talking(answerer, self.connections)
+        answerer.answer = lambda respond: self.answer(lambda: talking.say(respond))
+        return talking
 
     async def live(self) -> None:
         endpoint = TCP4ServerEndpoint(reactor, self.port, interface="127.0.0.1")
@@ -360,12 +387,20 @@ class Life(IntegrationTestCase):
         finally:
             peer.transport.abortConnection()
 
-    async def _talk(self, kind: str, port: int) -> _Talking:
-        """A client that keeps its connection."""
-        asker = Http2Asker() if kind == "grpc" else RpcAsker(CODECS[kind])
-        client: _Talking = await self.connect(port, lambda: _Talking(asker, set()))
-        self.addCleanup(client.transport.abortConnection)
-        return client
+    def _talk(self, kind: str, port: int) -> Callable[[], Any]:
+        """A client that keeps its connection, for as long as it is good."""
+        open_: set[Any] = set()
+
+        async def ask() -> bytes:
+            if not open_:
+                asker = Http2Asker() if kind == "grpc" else RpcAsker(CODECS[kind])
+                client = await self.connect(port, lambda: _Talking(asker, open_))
+                self.addCleanup(client.transport.abortConnection)
+            client = next(iter(open_))
+            answer: bytes = await client.ask(BODY).addTimeout(10, reactor)
+            return answer
+
+        return ask
 
     async def askers(self, ports: dict[str, int]) -> dict[str, list[Callable[[], Any]]]:
         """What asks once, as often as there are clients of a protocol."""
@@ -378,11 +413,8 @@ class Life(IntegrationTestCase):
             message = await bolt.ask(b"", {"service": "any"}, timeout=10_000)
             return bytes(message.content) or message.raw.hex().encode()
 
-        talking = {
-            kind: [await self._talk(kind, ports[kind]) for _ in range(4)] for kind in ("grpc", "dubbo")
-        }
         return {
-            **{kind: [partial(each.ask, BODY) for each in talking[kind]] for kind in talking},
+            **{kind: [self._talk(kind, ports[kind]) for _ in range(4)] for kind in ("grpc", "dubbo")},
             "upgrade": [partial(self._upgraded, ports["upgrade"])] * 2,
             "http1": [partial(self._post, ports["http1"])] * 3,
             "http2": [partial(self._post, ports["http2"])] * 3,
@@ -398,8 +430,10 @@ class Life(IntegrationTestCase):
         cloud = self.run_proxy(server_config(mux), "server", *options)
         port = await cloud.port("tunnelListener")
         ports = {kind: await cloud.port(kind) for kind in PROTOCOLS}
-        for services in (self.ones, self.twos):
+        self.agents = [
             self.run_proxy(agent_config(port, services, mux, self.connections), "agent")
+            for services in (self.ones, self.twos)
+        ]
         await cloud.counted(" joined with weight ", 2 * self.connections * len(PROTOCOLS))
         asks = await self.askers(ports)
         self.clients = {kind: [Asking(ask) for ask in asks[kind]] for kind in PROTOCOLS}
