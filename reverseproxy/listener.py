@@ -650,6 +650,8 @@ class Listener(Service):
         if tls is not self.tls or inspects is not config.inspector:
             self.tls = tls
             self.inside = self._factory()
+        if build is self._build:
+            return 0
         adopt = getattr(self._build, "take_over", None)
         if adopt is not None and adopt(build):
             return 0

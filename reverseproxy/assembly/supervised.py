@@ -22,7 +22,6 @@ from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.listener import ListenerFailed
 from reverseproxy.reloading import Reloading, Report, Stopping
 from reverseproxy.workers.handover import Handed
-from reverseproxy.workers.ports import open_sockets
 from reverseproxy.workers.supervisor import Supervisor
 
 log = Logger()
@@ -117,7 +116,7 @@ class Supervised:
                 moved[config.name] = owner
                 continue
             try:
-                opened[config.name] = open_sockets(config, len(self._supervisor.slots))
+                opened[config.name] = self._supervisor.open(config)
             except ListenerFailed as error:
                 problems.append(Problem(self._file, f"servers[0].listeners[{index}].address", str(error)))
         if problems:

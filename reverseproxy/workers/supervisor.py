@@ -251,7 +251,15 @@ class Supervisor(Service):
     def _bind(self, config: ListenerConfig) -> None:
         if not config.bind_port:
             return
-        sockets = self._sockets[config.name] = open_sockets(config, len(self.slots))
+        self._sockets[config.name] = self.open(config)
+
+    def open(self, config: ListenerConfig) -> list[socket.socket]:
+        """
+        Bind the address of a listener.
+
+        @raise ListenerFailed: if it can't be bound.
+        """
+        sockets = open_sockets(config, len(self.slots))
         first = sockets[0]
         log.info(
             "listener {listener} listening on {address}{tls}",
@@ -259,6 +267,7 @@ class Supervisor(Service):
             address=format_address(address_of(first.family, first.getsockname())),
             tls=" (TLS)" if config.filter_chain.tls_contexts else "",
         )
+        return sockets
 
     def _make_directory(self) -> None:
         """Make the sockets by which workers reach one another, where nobody else does."""

@@ -277,6 +277,20 @@ class ConfigurationTests(AdminTestCase):
         self.assertIn("reverseproxy_config_generation 1.0", metrics)
         self.assertIn("reverseproxy_config_last_reload_successful 0.0", metrics)
 
+    def test_whoever_asks_is_not_cut_off(self) -> None:
+        """Connections to the admin API stay, unless it has other certificates."""
+        world, document = self.world()
+        document["cluster_manager"]["clusters"].append({"name": "more"})
+        client = world.connect()
+        head = f"POST {API}/config:reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: {BEARER}\r\n"
+        for _ in range(2):
+            client.data = b""
+            client.transport.write(f"{head}Content-Length: 0\r\n\r\n".encode())
+            world.reactor.settle()
+            self.assertIn(b" 200 OK", client.data)
+        world.reactor.advance(5)
+        self.assertIsNone(client.reason)
+
     def test_a_document_in_the_request(self) -> None:
         world, document = self.world()
         document["servers"][0]["processor"] = 4
