@@ -68,6 +68,15 @@ class Backoff:
         """Choose a delay as after a first failure, without counting one."""
         return self._random.uniform(0.0, self._base)
 
+    def another(self, after: float) -> float:
+        """
+        Choose the delay before another connection is dialled in place of one that still serves.
+
+        @param after: when the server wants that, in seconds, with somebody else's place in between.
+        @return: seconds; no more than C{cap}.
+        """
+        return min(after * self._random.uniform(1.0, 1.1), self._cap)
+
     def postponed(self, seconds: float) -> float:
         """
         Choose the delay before the next attempt at a time that the server chose.

@@ -342,7 +342,7 @@ class SlotCore:
         """
         self.storming = False
         self.backoff.reset()
-        delay = self.backoff.postponed(after) if after else 0.0
+        delay = self.backoff.another(after)
         log.info(
             "{slot}: the server is about to leave; another connection is dialled in {delay:.2f} s",
             slot=self.name,
