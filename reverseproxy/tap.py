@@ -390,15 +390,24 @@ class _Service(_Process, ReverseProxy):
         _reactor().callWhenRunning(self.serves)
 
 
-class _Supervising(_Process, Supervisor):
-    """The service of a process that has workers."""
+class _Steered(Supervisor):
+    """
+    A supervisor whose workers can go on with another configuration.
 
-    warnings: list[Problem]
+    @ivar steered: sees to that.
+    """
+
     steered: Supervised
 
     def reload(self) -> Deferred[Report]:
         """Let all workers go on with the configuration as it is in its file now, or none."""
         return self.steered.reload()
+
+
+class _Supervising(_Process, _Steered):
+    """The service of a process that has workers."""
+
+    warnings: list[Problem]
 
     def startService(self) -> None:
         self.on_settled = self.serves

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -635,6 +636,17 @@ class WorkersTests(TapTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(self.signals, "on", lambda *_: None)
+
+    def test_a_service_manager_hears_of_reloads(self) -> None:
+        """With workers as without."""
+        for arguments in ((), ("--workers", "2")):
+            events: list[str] = []
+            service: Any = makeService(self.options("--config", self.write(TUNNEL_SERVER), *arguments))
+            self.addCleanup(service.observer.close)
+            self.patch(service.lifecycle, "reloading", partial(events.append, "reloading"))
+            self.patch(service.lifecycle, "reloaded", lambda status, to=events: to.append("reloaded"))
+            self.assertTrue(self.successResultOf(service.reload()).successful)
+            self.assertEqual(events, ["reloading", "reloaded"])
 
     def workers(self, *arguments: str, processor: object = None) -> int:
         document = TUNNEL_SERVER if processor is None else edited(TUNNEL_SERVER, (PROCESSOR, processor))
