@@ -78,7 +78,7 @@ class Lifecycle:
 
         @raise ConfigError: if there is somebody who should give, and does not.
         """
-        handed = handed_over(os.environ, os.getpid())
+        handed = handed_over()
         INHERITED.add(handed)
         INHERITED.keeps = bool(handed or self.path)
         if not self.path:

@@ -17,42 +17,36 @@ from collections.abc import MutableMapping
 from typing import Any, Final
 
 from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
+from twisted.internet.endpoints import _SystemdParser
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.systemd import ListenFDs
 
 from reverseproxy.ports import Bequest
 
 log = Logger()
 
-FIRST_DESCRIPTOR: Final = 3
-"""The first one of those that systemd hands over (C{SD_LISTEN_FDS_START})."""
-
 _PARTS: Final = 2
 """As often as that is a watchdog fed in its time."""
 
 
-def handed_over(environ: MutableMapping[str, str], pid: int, first: int = FIRST_DESCRIPTOR) -> list[Bequest]:
+def handed_over(listening: ListenFDs | None = None) -> list[Bequest]:
     """
     Take the sockets that systemd has bound for this process.
 
-    The variables that say so are removed, as they are for nobody else.
-
-    @param pid: ours.
-    @param first: the number of the first one.
+    @param listening: what systemd has said of them; what Twisted has found, if not given.
     @return: one for each; empty if there are none, or they are for another process.
     """
-    count, whose = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
-    names = environ.pop("LISTEN_FDNAMES", "").split(":")
-    environ.pop("LISTEN_PIDFDID", None)
-    if not count.isdecimal() or whose != str(pid):
-        return []
+    if listening is None:
+        # Whoever imports Twisted's endpoints, as twistd does, reads the variables, and removes them.
+        listening = _SystemdParser._sddaemon
+    names = {descriptor: name for name, descriptor in listening.inheritedNamedDescriptors().items()}
     bequests = []
-    for index in range(int(count)):
-        os.set_inheritable(first + index, False)
-        inherited = socket.socket(fileno=first + index)
+    for descriptor in listening.inheritedDescriptors():
+        os.set_inheritable(descriptor, False)
+        inherited = socket.socket(fileno=descriptor)
         inherited.setblocking(False)
-        name = names[index] if index < len(names) else ""
-        bequests.append(Bequest(name, "", (inherited,)))
+        bequests.append(Bequest(names.get(descriptor, ""), "", (inherited,)))
     return bequests
 
 

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from twisted.internet.task import Clock
+from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.service_manager import ServiceManager, handed_over
@@ -81,17 +82,16 @@ class HandedOverTests(SynchronousTestCase):
         for index, each in enumerate(made):
             os.dup2(each.fileno(), first + index)
             each.close()
-        environ = {"LISTEN_FDS": "2", "LISTEN_PID": "7", "LISTEN_FDNAMES": "web:agents", "PATH": "x"}
-        bequests = handed_over(environ, 7, first)
+        environ = {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "web:agents"}
+        bequests = handed_over(ListenFDs.fromEnvironment(environ, first))
         self.assertEqual([each.name for each in bequests], ["web", "agents"])
-        self.assertEqual(environ, {"PATH": "x"})
         for each in bequests:
             self.assertFalse(os.get_inheritable(each.sockets[0].fileno()))
             each.sockets[0].close()
 
     def test_for_somebody_else(self) -> None:
-        self.assertEqual(handed_over({"LISTEN_FDS": "2", "LISTEN_PID": "8"}, 7), [])
+        environ = {"LISTEN_FDS": "2", "LISTEN_PID": "1", "LISTEN_FDNAMES": "web:agents"}
+        self.assertEqual(handed_over(ListenFDs.fromEnvironment(environ)), [])
 
     def test_none(self) -> None:
-        self.assertEqual(handed_over({}, 7), [])
-        self.assertEqual(handed_over({"LISTEN_FDS": "x", "LISTEN_PID": "7"}, 7), [])
+        self.assertEqual(handed_over(), [])
