@@ -27,6 +27,14 @@ def from_thread(function: Any, *args: Any) -> None:
     reactor.callFromThread(function, *args)  # type: ignore[attr-defined]
 
 
+def enter(page: Any, token: str) -> None:
+    """Enter a token, for which the page has asked."""
+    page.wait_for_selector("#ask[open] input[name=token]")
+    page.fill("#ask input[name=token]", token)
+    with page.expect_navigation():
+        page.click("#ask button[type=submit]")
+
+
 class Seen(TestCase):
     """Base of tests in a browser."""
 
@@ -84,12 +92,6 @@ if BROWSER is not None:
             world = self.world(tokens=True, tunnel_config=STATIC)
             world.agent(connections=2, credential_policy="static", credential_config={"token": "very secret"})
 
-            def enter(page: Any, token: str) -> None:
-                page.wait_for_selector("#ask[open] input[name=token]")
-                page.fill("#ask input[name=token]", token)
-                with page.expect_navigation():
-                    page.click("#ask button[type=submit]")
-
             def drain(page: Any) -> None:
                 page.click(f"{ROWS}:has-text('edge-7')")
                 page.wait_for_selector("#drawer-drain")
@@ -141,6 +143,38 @@ if BROWSER is not None:
                 page.wait_for_selector("#routes tr.hit")
 
             await self.see(world, look)
+
+        async def test_reloading(self) -> None:
+            """What is different in the file is shown, and what is wrong with it; and it is taken into use."""
+            world = self.world(tokens=True)
+
+            def change(document: Any) -> None:
+                world.document = document
+
+            def look(page: Any) -> None:
+                enter(page, TOKEN)
+                page.click("#tab-configuration")
+                page.wait_for_selector("#config-state:has-text('generation 1')")
+                page.click("#config-diff")
+                page.wait_for_selector("#config-answer:has-text('Nothing is different')")
+                clusters = {**world.document["cluster_manager"]}
+                clusters["clusters"] = [*clusters["clusters"], {"name": HOSTILE[:30], "lb_type": "LB_RANDOM"}]
+                change({**world.document, "cluster_manager": clusters})
+                page.click("#config-diff")
+                page.wait_for_selector(f"#config-answer li:has-text('+ cluster {HOSTILE[:30]} added')")
+                page.click("summary")
+                page.fill("#config-text", '{"servers": 5}')
+                page.click("#config-validate")
+                page.wait_for_selector(
+                    "#config-answer.bad:has-text('It can\\'t be used') >> li:has-text('servers')"
+                )
+                page.click("#config-reload")
+                page.click("#ask button[type=submit]")
+                page.wait_for_selector("#config-answer:has-text('It counts now')")
+                page.wait_for_selector("#config-state:has-text('generation 2')")
+
+            await self.see(world, look)
+            self.assertEqual(len(world.proxy.clusters), 2)
 
         async def test_ten_thousand_agents(self) -> None:
             """They come in pages, and only those that can be seen are in the page, and asked for again."""

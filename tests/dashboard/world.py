@@ -37,6 +37,7 @@ class World:
     A server and its agents.
 
     @ivar url: where the dashboard is.
+    @ivar document: the configuration, as it is read again.
     """
 
     def __init__(self, directory: str, tokens: bool = False, **more: Any) -> None:
@@ -50,7 +51,9 @@ class World:
             path.mkdir()
             (path / "tokens.json").write_text(json.dumps(TOKENS))
             document["admin"]["tokens_file"] = str(path / "tokens.json")
+        self.document = document
         self.proxy = make(document)
+        self.proxy.read_from(lambda: loads(json.dumps(self.document), "document"))
         self.proxy.startService()
         self.agents: list[ReverseProxy] = []
         assert self.proxy.admin is not None

@@ -100,6 +100,20 @@ class AdminTests(IntegrationTestCase):
             'reverseproxy_bytes_total{direction="sent",listener="clientListener"} 126.0',
         ):
             self.assertIn(f"{line}\n", text)
+        # Whichever worker a client has come to, and whichever has the agent's connection.
+        api = "/api/tunnel/v1"
+        [agent] = (await threaded(ask, f"{api}/agents")).json["items"]
+        self.assertEqual((agent["connections"], agent["requests_by_class"]), (3, {"2xx": 6}))
+        self.assertEqual(agent["bytes"]["sent"], 126)
+        summary = (await threaded(ask, f"{api}/summary")).json
+        figures = [summary[name] for name in ("agents", "connections", "requests", "errors", "workers")]
+        self.assertEqual(figures, [1, 3, 6, 0, 2])
+        [rule] = (await threaded(ask, f"{api}/routes")).json["items"]
+        self.assertEqual(rule["figures"]["requests"], 6)
+        text = (await threaded(ask, "/metrics/agents")).body.decode()
+        label = f'agent="{agent["id"]}",code_class="2xx",identity="unproved"'
+        self.assertIn(f"reverseproxy_per_agent_requests_total{{{label}}} 6.0\n", text)
+        self.assertEqual((await threaded(ask, "/dashboard")).status, 200)
 
     async def test_a_ban_that_outlives_a_worker(self) -> None:
         """An agent of several workers is one; who is banned by all is banned by one that is started anew."""
