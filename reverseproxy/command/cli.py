@@ -98,6 +98,9 @@ def check(file: str, strict: bool) -> None:
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How to write the log.")
 @click.option("--log-level", metavar="LEVEL", help="Overrides default_log_level of the file.")
 @click.option("--transport", type=click.Choice(["fast", "stock"]), help="Our connections, or Twisted's own.")
+@click.option(
+    "--takeover", metavar="PATH", help="Take the place of the process that was started with this path."
+)
 def run(file: str | None, quickstart: bool, **options: str | None) -> None:
     """
     Run a configuration in the foreground, until Ctrl-C.

@@ -575,6 +575,34 @@ class DrainTests(Http2TestCase):
         self.assertEqual([client[n].ended for n in (first, second)], [True, True])
         self.assertTrue(client.wire.write_closed)
 
+    def test_the_time_is_over(self) -> None:
+        """What has not begun is an error, what has is broken off, and the client knows which was the last."""
+        world = self.world()
+        client = world.connect()
+        waiting, _ = self.ask(world, client)
+        begun, host = self.ask(world, client)
+        host.send(respond(b"Content-Length: 100", body=b"some"))
+        protocol = client.wire.protocol
+        protocol.drain()
+        self.assertEqual(protocol.doing, "HTTP/2 with 2 streams")
+        protocol.end("the server stops")
+        first, *others = [g.last_stream_id for g in client.look().goaways]
+        self.assertEqual((first, set(others)), (MAX_STREAM_ID, {begun}))
+        self.assertEqual(client[waiting].status, 503)
+        self.assertEqual(client[begun].reset, ErrorCode.INTERNAL_ERROR)
+        self.assertEqual(protocol.doing, "")
+        self.assertTrue(client.wire.write_closed)
+
+    def test_the_time_is_over_at_an_agent(self) -> None:
+        """Whose server sees to the connection."""
+        world = self.world()
+        client = world.connect(reverse=True)
+        number, _ = self.ask(world, client)
+        client.wire.protocol.end("the agent stops")
+        self.assertEqual(client[number].status, 503)
+        self.assertEqual(client.look().goaways, [])
+        self.assertFalse(client.wire.write_closed)
+
     def test_client_that_answers_no_ping(self) -> None:
         world = self.world()
         client = world.connect()

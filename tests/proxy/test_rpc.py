@@ -453,6 +453,17 @@ class DrainTests(RpcTestCase):
         self.world.turn(0.2)
         self.assertTrue(client.wire.write_closed)
 
+    def test_the_time_is_over(self) -> None:
+        client, _host = self.set_up()
+        client.send(request(5), request(6))
+        proxy = self.proxy(client)
+        proxy.drain()
+        self.assertEqual(proxy.doing, "bolt with 2 requests")
+        proxy.end("the server stops")
+        self.assertEqual([number for number, status in client.answers() if status], [5, 6])
+        self.assertEqual(proxy.doing, "bolt with something left to send")  # until the client closes, too
+        self.assertTrue(client.wire.write_closed)
+
     def test_goaway_and_many_short_requests(self) -> None:
         client, host = self.set_up(protocol=Bolt(enable_goaway=True), idle_timeout=None)
         self.proxy(client).drain()
