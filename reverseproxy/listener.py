@@ -16,22 +16,18 @@ __all__ = [
     "Listener",
     "ListenerFailed",
     "bind_all",
-    "format_address",
     "not_bound",
     "remove_stale_socket",
 ]
 
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address as IPv6
 from typing import Any
 from weakref import WeakSet
 
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
@@ -69,7 +65,7 @@ from reverseproxy.ports import (
 )
 from reverseproxy.proxied import Proxied, proxied_factory
 from reverseproxy.proxy.farewell import doing, end_session
-from reverseproxy.sockets import descriptor_of, tune
+from reverseproxy.sockets import descriptor_of, format_address, tune
 from reverseproxy.tls import ServerTls, gate_of, inspect_factory, peer_subject, wrap_server
 
 log = Logger()
@@ -97,20 +93,6 @@ close frame to be answered.  What is open then is aborted.
 
 TLS_HANDSHAKE_TIMEOUT = 15.0
 """Seconds for a client's TLS handshake, as MOSN's (docs/mosn.rst 1.3.11)."""
-
-
-def format_address(address: IAddress) -> str:
-    """Write an address as MOSN does: C{10.0.0.7:80}, C{[::1]:80}, C{unix:/path}."""
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
-    if isinstance(address, IPv6Address):
-        # What comes by IPv4 to a socket for both is written as IPv4, as Go has it.
-        mapped = IPv6(address.host).ipv4_mapped
-        return f"{mapped}:{address.port}" if mapped else f"[{address.host}]:{address.port}"
-    if isinstance(address, UNIXAddress):
-        name = address.name
-        return f"unix:{os.fsdecode(name) if name is not None else ''}"
-    return str(address)
 
 
 @implementer(IHandshakeListener)

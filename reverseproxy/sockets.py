@@ -24,6 +24,7 @@ intervals, up to C{TCP_RTO_MAX_MS} apart, which kernels know since 6.15.
 from __future__ import annotations
 
 __all__ = [
+    "format_address",
     "DEAD_PEER_TIMEOUT",
     "INFO_SIZE",
     "NOT_SENT",
@@ -43,20 +44,21 @@ __all__ = [
 ]
 
 import math
+import os
 import socket
 import sys
 from contextlib import suppress
 from fcntl import ioctl
+from ipaddress import IPv6Address as IPv6
 from struct import Struct
 from termios import FIONREAD
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
-
-from reverseproxy.addresses import join_host_port
 
 log = Logger()
 
@@ -331,9 +333,18 @@ def _tcp_socket(transport: Any) -> tuple[Any, socket.socket | None]:
     return transport, None
 
 
-def _name(address: Any) -> str:
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    return str(address) if host is None or port is None else join_host_port(host, port)
+def format_address(address: IAddress) -> str:
+    """Write an address as MOSN does: C{10.0.0.7:80}, C{[::1]:80}, C{unix:/path}."""
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv6Address):
+        # What comes by IPv4 to a socket for both is written as IPv4, as Go has it.
+        mapped = IPv6(address.host).ipv4_mapped
+        return f"{mapped}:{address.port}" if mapped else f"[{address.host}]:{address.port}"
+    if isinstance(address, UNIXAddress):
+        name = address.name
+        return f"unix:{os.fsdecode(name) if name is not None else ''}"
+    return str(address)
 
 
 class SlowWays:
@@ -545,7 +556,7 @@ class PeerSweep:
         log.warn(
             "{peer} is gone: {waiting} without an answer, nothing heard of it for {silence:.1f} s; "
             "the connection is aborted",
-            peer=_name(transport.getPeer()),
+            peer=format_address(transport.getPeer()),
             waiting=f"{info.unacked} segments" if info.unacked else f"{info.probes} probes",
             silence=info.silence,
         )

@@ -36,7 +36,8 @@ from reverseproxy.config.models import ListenerConfig
 from reverseproxy.crowd import Descriptors
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable
 from reverseproxy.limiter import PAUSE, ConnectionLimiter
-from reverseproxy.listener import Listener, ListenerFailed, format_address
+from reverseproxy.listener import Listener, ListenerFailed
+from reverseproxy.sockets import format_address
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint
 from tests.certs import Certificates
 from tests.test_sockets import expected, tuning

@@ -31,6 +31,7 @@ from reverseproxy.config.models import (
     RouterRuleConfig,
     TcpProxyConfig,
 )
+from reverseproxy.logs import loss
 from reverseproxy.proxy.rpc.client import make_rpc_pool
 from reverseproxy.proxy.rpc.protocols import Dialect, dialect_of, key_of, xprotocol_names
 
@@ -66,7 +67,7 @@ class Readiness:
         """See L{IClusterTask}."""
 
     def _failed(self, reason: Failure, host: Host) -> None:
-        log.debug("{host} can't be prepared: {reason}", host=host.address, reason=reason.getErrorMessage())
+        log.debug("{host} can't be prepared: {reason}", host=host.address, reason=loss(reason))
 
 
 def sole_dialects(config: Config) -> dict[str, Dialect]:

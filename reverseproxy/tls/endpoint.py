@@ -13,8 +13,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.logs import loss
 from reverseproxy.tls.contexts import ClientTls
 from reverseproxy.tls.transport import TlsFactory, TlsTransport
+from reverseproxy.tls.wording import explain
 
 log = Logger()
 
@@ -94,7 +96,7 @@ class _TlsEndpoint:
             log.warn(
                 "TLS with {name} failed, connecting in plaintext as fall_back is set: {reason}",
                 name=self._tls.name,
-                reason=reason.getErrorMessage(),
+                reason=explain(loss(reason)),
             )
             return self._endpoint.connect(factory)
 

@@ -58,7 +58,9 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import TlsFailed
+from reverseproxy.logs import loss
 from reverseproxy.refused import REFUSED
+from reverseproxy.sockets import format_address
 from reverseproxy.tls.client_hello import ClientHelloReader
 from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.material import openssl_text
@@ -66,6 +68,7 @@ from reverseproxy.tls.openssl import serves
 from reverseproxy.tls.records import BLOCK, Records, records_of
 from reverseproxy.tls.turns import Waiting, turns_of
 from reverseproxy.tls.wire import SocketWire
+from reverseproxy.tls.wording import explain
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 
 log = Logger()
@@ -746,8 +749,8 @@ class TlsFactory(_WrappingFactory):
                 REFUSED["tls"] += 1
             log.info(
                 "TLS handshake with {peer} failed: {reason}",
-                peer=transport.transport.getPeer(),
-                reason=reason.getErrorMessage(),
+                peer=format_address(transport.transport.getPeer()),
+                reason=explain(loss(reason)),
             )
 
 

@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.errors import WireError
+from reverseproxy.logs import loss
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.wire.yamux.events import SMALL_WINDOW, MuxLimits
 from reverseproxy.workers.messages import Message, MessageReader, encode
@@ -363,7 +364,7 @@ class Links:
                 log.info(
                     "the link to worker {number} is lost: {reason}",
                     number=link.number + 1,
-                    reason=reason.getErrorMessage(),
+                    reason=loss(reason),
                 )
             self._went(link, f"worker {link.number + 1} is gone")
 

@@ -33,8 +33,9 @@ from twisted.python.failure import Failure
 from reverseproxy.cluster.endpoints import Building
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.listener import bind_all, format_address
+from reverseproxy.listener import bind_all
 from reverseproxy.ports import Bequest, address_of, open_sockets
+from reverseproxy.sockets import format_address
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
 from reverseproxy.workers.handover import Handed, send

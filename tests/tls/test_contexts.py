@@ -879,4 +879,6 @@ class FailureTests(ContextTestCase):
         assert recorder.reason is not None
         recorder.reason.trap(TlsFailed)
         self.assertEqual(events[-1]["log_level"], LogLevel.info)
-        self.assertRegex(formatEvent(events[-1]), r"TLS handshake with .*50000.* failed: http request")
+        self.assertRegex(
+            formatEvent(events[-1]), r"with 127.0.0.1:50000 failed: it speaks plain HTTP \(http request\)"
+        )

@@ -20,6 +20,7 @@ from zope.interface import Interface, implementer
 
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
+from reverseproxy.logs import loss
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -205,7 +206,7 @@ class HealthMonitor:
     def _take_in(self, result: object, host: Host, check: HostCheck) -> None:
         if isinstance(result, Failure):
             self.failed += 1
-            reason = f"a health check has failed: {result.getErrorMessage()}"
+            reason = f"a health check has failed: {loss(result)}"
         else:
             self.passed += 1
             reason = "a health check has passed"

@@ -26,6 +26,7 @@ from reverseproxy.cluster.endpoints import Building
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
+from reverseproxy.logs import loss
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -187,7 +188,7 @@ class Reach:
         if self._probes.pop(host, None) is not None and not (
             reason.check(CancelledError) and not self._running
         ):
-            self._note(host, False, reason.getErrorMessage())
+            self._note(host, False, loss(reason))
 
     def _noted(self, host: Host, outcome: Outcome) -> None:
         """A request had to connect to a host."""

@@ -31,6 +31,7 @@ from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import HttpError
+from reverseproxy.logs import loss
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.leftover import Leftover
@@ -311,7 +312,7 @@ class Http1Client(Switchable):
         self._pool.remove(self)
         self.parser.close()
         if exchange is not None:
-            exchange.upstream_lost(reason.getErrorMessage(), reason.check(StreamRefused) is not None)
+            exchange.upstream_lost(loss(reason), reason.check(StreamRefused) is not None)
 
     # IPushProducer: we are the producer of what the host is to receive
 

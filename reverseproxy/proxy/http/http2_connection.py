@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.logs import loss
 from reverseproxy.proxy.farewell import LastBytes, Parting
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.transport import batching_of
@@ -362,7 +363,7 @@ class Http2Protocol(Rebindable, Counted):
         self._stop_timer()
         if not self.ending:
             self.ending = True
-            self._ended(f"the connection was lost: {reason.getErrorMessage()}")
+            self._ended(f"the connection was lost: {loss(reason)}")
         self.http2.close_windows()
         if self._held:
             self._report_held()

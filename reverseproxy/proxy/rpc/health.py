@@ -24,6 +24,7 @@ from reverseproxy.cluster.health.checks import IHealthChecker
 from reverseproxy.cluster.host import Host
 from reverseproxy.config.models import HealthCheckConfig
 from reverseproxy.errors import HostGone, RpcFrameError
+from reverseproxy.logs import loss
 from reverseproxy.proxy.rpc.client import RpcClient, make_rpc_pool
 from reverseproxy.proxy.rpc.protocols import find_xprotocol
 from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol
@@ -67,7 +68,7 @@ class _Probe(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Without an answer, if it has not come yet."""
-        self._end(HostGone(f"no answer to a heartbeat: {reason.getErrorMessage()}"))
+        self._end(HostGone(f"no answer to a heartbeat: {loss(reason)}"))
 
     def _end(self, error: HostGone | RpcFrameError | None) -> None:
         if self._over:

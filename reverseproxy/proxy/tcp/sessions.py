@@ -262,7 +262,7 @@ class TcpProxy(RelayEnd, Counted):
         if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.lift():
             self._acquire(cluster)
         else:
-            self._refuse(reason.getErrorMessage(), flag_of(reason.value) | self._trouble)
+            self._refuse(loss(reason), flag_of(reason.value) | self._trouble)
 
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host

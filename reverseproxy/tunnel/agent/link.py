@@ -30,13 +30,14 @@ from reverseproxy.errors import (
     ServerLeaves,
 )
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
-from reverseproxy.listener import format_address
+from reverseproxy.logs import loss
 from reverseproxy.mux.session import GRACE, MuxSession
 from reverseproxy.mux.stream import MuxStream
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
-from reverseproxy.sockets import DEAD_PEER_TIMEOUT, tune, was_heard
+from reverseproxy.sockets import DEAD_PEER_TIMEOUT, format_address, tune, was_heard
 from reverseproxy.tls import peer_identity
+from reverseproxy.tls.wording import explain
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.agent.slot import EndedUnused
 from reverseproxy.tunnel.streams import StreamSettings
@@ -481,7 +482,7 @@ class AgentLink(Handover):
         except Exception:
             self._hosted_failed()  # which must not keep the slot from hearing of the loss
         self._conclude(
-            Failure(ConnectionRefusedByPeer(f"lost during the handshake: {reason.getErrorMessage()}"))
+            Failure(ConnectionRefusedByPeer(f"lost during the handshake: {explain(loss(reason))}"))
         )
         if self._hosted:
             self._tell_lost(self._explain(reason))
