@@ -136,7 +136,7 @@ class TcpTests(IntegrationTestCase):
             quick_agent(tunnel, f"127.0.0.1:{later}", kind="tcp", reconnect_max_duration="300ms", mux=False),
             "agent",
         )
-        await edge.logged("Connection refused")
+        await edge.logged("connection refused")
         peer = await connect_raw(self, port)
         peer.transport.write(b"anybody?")
         self.assertEqual(await peer.closed(), b"")

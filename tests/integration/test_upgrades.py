@@ -281,7 +281,8 @@ class BehaviourTests(UpgradeTestCase):
         await threaded(session, port, "docker", 2560)
 
         def found(line: str) -> Any:
-            return json.loads(line) if '"path":"/session"' in line.replace(" ", "") else None
+            entry = json.loads(line)
+            return entry if entry.get("path") == "/session" and "status" in entry else None
 
         entry = await self.cloud.wait_for(found, mark)
         received = len(JSON) + len(b"early ") + 2560
