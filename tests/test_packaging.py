@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).resolve().parent.parent
 
 PLUGIN = "twisted/plugins/reverseproxy_plugin.py"
+ENDPOINTS = "twisted/plugins/reverseproxy_endpoints.py"
 
 # where an interpreter finds the plugin, asked from a directory that is not the checkout
 WHERE = """
@@ -83,7 +84,8 @@ class DistributionTests(SynchronousTestCase):
         run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=top)
         python = environment / "bin" / "python"
         pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
-        run(*pip, "install", "--quiet", "--only-binary=:all:", wheel, cwd=top)
+        # No compiler is needed: all has wheels, but for one that is a single file of Python.
+        run(*pip, "install", "--quiet", "--only-binary=:all:", "--no-binary=sdnotify", wheel, cwd=top)
         run(*pip, "check", cwd=top)
         self.check_installed(top, environment)
 
@@ -96,7 +98,7 @@ class DistributionTests(SynchronousTestCase):
             for path in (source / "reverseproxy").rglob("*")
             if path.suffix in (".py", ".json", ".typed", ".html", ".css", ".js") and path.is_file()
         }
-        self.assertEqual(names, package | {PLUGIN})
+        self.assertEqual(names, package | {PLUGIN, ENDPOINTS})
 
     def check_sdist(self, sdist: Path) -> None:
         """What a packager needs beside the package."""
@@ -104,6 +106,7 @@ class DistributionTests(SynchronousTestCase):
             names = {name.partition("/")[2] for name in archive.getnames()}
         for name in (
             PLUGIN,
+            ENDPOINTS,
             "setup.cfg",
             "pyproject.toml",
             "README.md",
@@ -136,6 +139,12 @@ class DistributionTests(SynchronousTestCase):
         self.assertIn("reverseproxy", run(command, "--version", cwd=top))
         self.assertIn("Try it out", run(python, "-m", "reverseproxy", "--help", cwd=top))
         self.assertIn("clientCluster", run(command, "check", "--strict", example, cwd=top))
+        code = (
+            "from twisted.internet import endpoints, reactor;"
+            "print(endpoints.serverFromString(reactor, 'tunnel:127.0.0.1:1:cluster=c').address)"
+        )
+        self.assertIn("cluster c at 127.0.0.1:1", run(python, "-c", code, cwd=top))
+        run(python, "-c", "from reverseproxy import Proxy", cwd=top)
         run(python, "-c", "import treq, service_identity, OpenSSL, zope.interface", cwd=top)
 
 
@@ -163,9 +172,12 @@ class MetadataTests(SynchronousTestCase):
 
     def test_imported_packages_are_required(self) -> None:
         """Each distribution that the package imports is named, not only come with another one."""
+        # What an extra brings is imported by what takes that extra alone.
+        extras = self.setup["options.extras_require"]
+        optional = "\n".join(value for name, value in extras.items() if name != "test")
         required = {
             re.split(r"[\[<>=]", line)[0].lower()
-            for line in self.setup["options"]["install_requires"].split()
+            for line in f"{self.setup['options']['install_requires']}\n{optional}".splitlines()
         }
         imported = set()
         for path in (ROOT / "reverseproxy").rglob("*.py"):
@@ -184,9 +196,11 @@ class MetadataTests(SynchronousTestCase):
             "hpack": "hpack",
             "httptools": "httptools",
             "idna": "idna",
+            "opentelemetry": "opentelemetry-sdk",
             "prometheus_client": "prometheus-client",
             "pydantic": "pydantic",
             "re2": "google-re2",
+            "sdnotify": "sdnotify",
             "service_identity": "service-identity",
             "treq": "treq",
             "twisted": "twisted",
