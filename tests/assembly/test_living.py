@@ -397,6 +397,30 @@ class AgentTests(SynchronousTestCase):
         self.assertIn(b"first", self.sites.ask(self.sites.client()))
         self.assertEqual(self.edge.joined, 1)
 
+    def test_routes_of_plain_connections(self) -> None:
+        """Those that carry one request at a time go on, with what is new."""
+        router = TUNNEL_SERVER["servers"][0]["routers"][0]
+        proxy = {"downstream_protocol": "Http1", "router_config_name": "web"}
+        sites = Sites(
+            self,
+            agent=edited(
+                AGENT,
+                (f"{CONFIG}.mux", False),
+                (FILTER, {"type": "proxy", "config": proxy}),
+                ("servers[0].routers", [router]),
+                (f"{RULE}.route.cluster_name", "service"),
+            ),
+        )
+        edge = sites.apps["server"].clusters.get("edge")
+        client = sites.client()
+        self.assertIn(b"first", sites.ask(client))
+        sites.change("agent", (f"{RULE}.route", GONE), (f"{RULE}.direct_response", {"status": 418}))
+        self.assertIn(b" 418 ", sites.ask(client))
+        denied = [{"type": "ip_access", "config": {"default_action": "deny"}}]
+        sites.change("agent", (f"{LISTENER}.stream_filters", denied))
+        self.assertIn(b" 403 ", sites.ask(client))
+        self.assertEqual(edge.joined, 1)
+
     def test_what_a_tunnel_is_made_with(self) -> None:
         """The new one is there before the old one goes."""
         [before] = self.edge.hosts.values()
