@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["AgentBuilder", "AgentParts"]
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from reverseproxy.addresses import host_of
@@ -157,6 +157,21 @@ class AgentBuilder:
             )
 
         return discover
+
+    def relist(self, index: int, config: TunnelAgentConfig, old: AgentParts) -> AgentParts | None:
+        """
+        Get ready to give an agent other servers, if nothing else of it has changed.
+
+        @param index: its place in the document.
+        @return: what it will be after L{Agent.relist}; L{None} if it has to be another one.
+        """
+        if config.model_copy(update={"server_list": old.config.server_list}) != old.config:
+            return None
+        client_tls = old.agent.plan.client_tls
+        if client_tls is not None:
+            for server in config.server_list:
+                self._findings.attempt(f"extends[{index}].config.tls_context", partial(client_tls, server))
+        return replace(old, config=config)
 
     def follow(self, parts: Sequence[AgentParts]) -> None:
         """Let agents follow whether what they make reachable can be reached, if that can be known."""

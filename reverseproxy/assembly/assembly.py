@@ -177,6 +177,14 @@ class Assembly:
                 del left[same]
                 agents[place] = before[same]
                 continue
+            changed = pairing.changed.get(number)
+            if changed is not None and before[changed].raw is self._around.relays(share.hosting_listener):
+                kept = self._agent_builder.relist(places[place], share, before[changed])
+                if kept is not None:
+                    del left[changed]
+                    agents[place] = kept
+                    self._steps.append(partial(kept.agent.relist, share))
+                    continue
             agents[place] = self._agent_builder.build(places[place], share)
             predecessor = pairing.changed.get(number, same)
             old = None if predecessor is None else left.pop(predecessor).agent

@@ -434,6 +434,24 @@ class AgentTests(SynchronousTestCase):
         self.assertEqual(len(self.agent.agents), 1)
         self.assertIn(b"first", self.sites.ask(client))
 
+    def test_other_servers(self) -> None:
+        """Connections to those that stay go on."""
+        [before] = self.edge.hosts.values()
+        tunnel = self.sites.documents["server"]["servers"][0]["listeners"][1]
+        more = {**tunnel, "name": "more", "address": "127.0.0.1:9998"}
+        self.sites.change("server", ("servers[0].listeners[2]", more))
+        [agent] = self.agent.agents
+        self.sites.change("agent", (f"{CONFIG}.server_list[1]", "127.0.0.1:9998"))
+        self.sites.advance(1)
+        self.assertEqual(self.agent.agents, [agent])
+        self.assertEqual(len(self.edge.hosts), 2)
+        self.sites.change("agent", (f"{CONFIG}.server_list[1]", GONE))
+        self.sites.advance(3)
+        self.assertEqual(list(self.edge.hosts.values()), [before])
+        self.assertEqual(self.edge.joined, 2)
+        self.assertFalse(before.closed)
+        self.assertEqual(agent.plan.config.server_list, ("127.0.0.1:9999",))
+
     def test_an_agent_comes_and_goes(self) -> None:
         [before] = self.edge.hosts.values()
         more = {**self.sites.documents["agent"]["extends"][0]["config"], "host_name": "more"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 __all__ = ["Agent", "AgentPlan", "Peer", "new_agent_id"]
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from secrets import token_hex
@@ -559,6 +559,15 @@ class Agent(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._watcher.start()
         self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
+
+    def relist(self, config: TunnelAgentConfig) -> None:
+        """
+        Have other servers; connections to those that stay go on.
+
+        @param config: what is different in it is C{server_list} alone.
+        """
+        self.plan = replace(self.plan, config=config)
+        self._watcher.relist(config.server_list)
 
     def _changed(self) -> None:
         """A slot has a new state; the gauges are computed when asked for."""

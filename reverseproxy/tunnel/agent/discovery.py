@@ -211,6 +211,13 @@ class Discovery:
             except Exception:
                 log.failure("agent of cluster {cluster}: the server lister failed", cluster=self._cluster)
 
+    def relist(self, servers: Iterable[str]) -> None:
+        """Have other servers in the configuration; what is known of names that stay goes on to be."""
+        self._entries = tuple(servers)
+        if self._running:
+            self._static = _parse_servers(self._entries, "server_list", self._cluster)
+            self._follow()
+
     def stop(self) -> None:
         """End, and forget what was found; nothing is reported any more."""
         if not self._running:
