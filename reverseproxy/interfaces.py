@@ -146,8 +146,6 @@ class PickContext:
     @ivar position: where a balancer that goes through the hosts in order has
         got to with this request; its own to set.
     @ivar only: the one host that will do; L{None} if others will, too.
-    @ivar own: whether only a host will do whose connection this process has,
-        rather than another worker.
     @ivar hurried: whether it should not be kept waiting for long.
     """
 
@@ -158,7 +156,6 @@ class PickContext:
     last: IHost | None = None
     position: int = -1
     only: IHost | None = None
-    own: bool = False
     hurried: bool = False
 
     def spare(self, hosts: Iterable[IHost]) -> None:
@@ -266,6 +263,9 @@ class IHost(IStreamClientEndpoint):
     connections: int = Attribute("Connections to it that are open, or being made.")
     healthy_since: float = Attribute("When it joined, or became healthy after that: reactor's seconds.")
     relayed: bool = Attribute("Whether another worker has its connection.")
+    single: bool = Attribute(
+        "Whether it has but one connection, which is leased, and may come from another worker."
+    )
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect a protocol, as L{IStreamClientEndpoint} has it."""

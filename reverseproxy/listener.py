@@ -234,6 +234,18 @@ class _Accepted(Handover):
         self._listener._forget(self)
 
 
+class _Adopted(_Accepted):
+    """A connection that another worker has accepted, and knows who it comes from."""
+
+    def __init__(self, listener: Listener, protocol: IProtocol) -> None:
+        super().__init__(listener, secure=False)
+        self._protocol = protocol
+
+    def connectionMade(self) -> None:
+        self._listener._connections.add(self)
+        self.hand_over(self._protocol)
+
+
 class _AcceptedFactory(ServerFactory):
     noisy = False
 
@@ -394,6 +406,15 @@ class Listener(Service):
     def listening(self) -> bool:
         """Whether it takes connections at its address now."""
         return self._port is not None
+
+    def adopt(self, protocol: IProtocol) -> IProtocol:
+        """
+        Take in a connection that another worker has accepted on this listener.
+
+        @param protocol: what it has become there.
+        @return: what is to be connected.
+        """
+        return _Adopted(self, protocol)
 
     # who may stay
 

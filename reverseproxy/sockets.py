@@ -40,6 +40,7 @@ __all__ = [
     "keep_short",
     "tcp_info",
     "waits_since",
+    "watch_over",
     "was_heard",
 ]
 
@@ -281,6 +282,20 @@ def tune(transport: Any, dead_peer_timeout: float = DEAD_PEER_TIMEOUT) -> None:
         # It may be reset already, which the transport will find out by itself; or too old a kernel's.
         with suppress(OSError):
             connection.setsockopt(*each)
+
+
+def watch_over(transport: Any, dead_peer_timeout: float = DEAD_PEER_TIMEOUT) -> None:
+    """
+    Notice a peer that is gone, on a connection that another process has tuned.
+
+    What L{tune} sets stays with the socket; only L{PeerSweep} has to know of it.
+
+    @param transport: as for L{tune}.
+    @param dead_peer_timeout: as for L{tune}.
+    """
+    transport, connection = _tcp_socket(transport)
+    if connection is not None and _INFO is not None:
+        _register(transport, connection, dead_peer_timeout)
 
 
 def _register(transport: Any, connection: socket.socket, timeout: float) -> None:

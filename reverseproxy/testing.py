@@ -21,7 +21,7 @@ IP addresses.
 
 from __future__ import annotations
 
-__all__ = ["MemoryReactor", "MemoryTransport", "Recorder", "join", "mux_pair", "run"]
+__all__ = ["MemoryReactor", "MemoryTransport", "Recorder", "join", "make_pair", "mux_pair", "run"]
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -56,6 +56,7 @@ from zope.interface import implementer
 
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
+from reverseproxy.errors import ConnectionRefusedByPeer
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.transport.backlog import NOTHING, Backlog
 
@@ -212,7 +213,39 @@ class MemoryTransport:
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
-        self.protocol.connectionLost(reason)
+        if self.protocol is not None:
+            self.protocol.connectionLost(reason)
+
+    # see reverseproxy.transport.handing
+
+    def take_out(self) -> MemoryTransport | None:
+        """Give this end of the connection to another transport, which has no protocol yet."""
+        if not self.connected or self.disconnecting or self._unsent or self._half_closing or self._aborted:
+            return None
+        taken = MemoryTransport(self._clock, self._host, self._peer)
+        taken._other, taken._arrived, taken._ended = self._other, self._arrived, self._ended
+        taken._reading = False
+        self._other._other = taken
+        self._other = self
+        self._arrived = bytearray()
+        self._reading = False
+        self.connected = False
+        self.disconnected = True
+        return taken
+
+    def put_in(self, protocol: Any) -> None:
+        """Give a protocol to this end."""
+        if self.disconnected:
+            raise ConnectionRefusedByPeer("the connection is lost")
+        self.protocol = protocol
+        self._reading = True
+        protocol.makeConnection(self)
+        self._soon()
+
+    def discard(self) -> None:
+        """Close this end, which has no protocol."""
+        self.protocol = Protocol()
+        self.abortConnection()
 
     # ITransport
 
@@ -314,6 +347,16 @@ class MemoryTransport:
     def stopProducing(self) -> None:
         """See L{IPushProducer}."""
         self.loseConnection()
+
+
+def make_pair(clock: Clock) -> tuple[MemoryTransport, MemoryTransport]:
+    """Make a connection whose ends have no protocols yet; see L{MemoryTransport.put_in}."""
+    address = UNIXAddress(None)
+    ends = MemoryTransport(clock, address, address), MemoryTransport(clock, address, address)
+    ends[0]._other, ends[1]._other = ends[1], ends[0]
+    for end in ends:
+        end._reading = False
+    return ends
 
 
 def join(
@@ -435,6 +478,10 @@ class MemoryReactor(Clock):
         if factory.failed is not None:
             factory.failed.raiseException()
         return protocol
+
+    def make_pair(self) -> tuple[MemoryTransport, MemoryTransport]:
+        """See L{reverseproxy.transport.handing.make_pair}."""
+        return make_pair(self)
 
     def next_address(self, peer: Any) -> Any:
         """Think of an address for who dials."""

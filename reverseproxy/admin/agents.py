@@ -142,6 +142,21 @@ class AgentIndex:
             self._forget(agent.figures)
         return key
 
+    def moved(self, cluster: str, host: Host) -> None:
+        """A connection has gone to another worker, or has come from there, which its agent does not know."""
+        agent = self._agents.get(self._keys.get(host, ""))
+        if agent is None:
+            return
+        if host.relayed and host in agent.hosts:
+            del agent.hosts[host]
+            agent.relayed[host] = cluster
+            self.connections -= 1
+        elif not host.relayed and host in agent.relayed:
+            del agent.relayed[host]
+            agent.hosts[host] = (cluster, self._wall())
+            agent.most = max(agent.most, len(agent.hosts))
+            self.connections += 1
+
     def _forget(self, figures: AgentFigures) -> None:
         if figures.named:
             self._named -= 1

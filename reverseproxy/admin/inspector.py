@@ -100,9 +100,11 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
             agent = parts.agent_index.joined(cluster, host)
         elif kind == "leave":
             agent = parts.agent_index.left(host)
+        elif kind == "move":
+            parts.agent_index.moved(cluster, host)
         else:
             agent = parts.agent_index.key_of(host)
-    if host.relayed:
+    if host.relayed or kind == "move":
         return
     facts: dict[str, Any] = {"cluster": cluster, "host": host.address}
     if identity is not None:

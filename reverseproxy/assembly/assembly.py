@@ -307,6 +307,7 @@ class Assembly:
             if isinstance(build, ServedTunnel):
                 servers[name] = build.server
                 build.server.serve_with(parts.tls, parts.config.inspector)
+                build.server.adopt = parts.listener.adopt
         world.tunnels.clear()
         world.tunnels.update(servers)
         if world.siblings is not None:

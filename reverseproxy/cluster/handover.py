@@ -168,15 +168,18 @@ class Handover(Rebindable):
         detachable = IDetachable(self.inner, None)
         if detachable is None or not detachable.detach():
             return False
-        if self.inner is None:
-            return True  # what it did to let go has led here as well
+        if self.inner is not None:  # else what it did to let go has led here as well
+            self.let_go()
+        return True
+
+    def let_go(self) -> None:
+        """Have the connection again; the protocol that has had it hears nothing more of it."""
         if isinstance(self.inner, Rebindable):
             self.inner._handover = None
         self.inner = self._half = None
         del self.dataReceived
         if self._handover is not None:
             self._handover.rebind(self.dataReceived)
-        return True
 
     def readConnectionLost(self) -> None:
         """The peer sends no more: a protocol that can't half-close closes."""

@@ -143,7 +143,8 @@ class Host(ABC):
         after it is gone.
     @cvar single: whether this kind of host has but one connection, which it
         leases to one protocol at a time, and is gone with.
-    @cvar relayed: whether another worker has its connection.
+    @ivar reserved: whether it is given no request for now, such as while another
+        worker has its connection; the cluster's to change.
     """
 
     __slots__ = (
@@ -167,6 +168,7 @@ class Host(ABC):
         "picked",
         "pools",
         "record",
+        "reserved",
         "retired",
         "spoken",
         "tells",
@@ -176,7 +178,6 @@ class Host(ABC):
 
     returns = False
     single = False
-    relayed = False
 
     def __init__(
         self,
@@ -205,6 +206,7 @@ class Host(ABC):
         self.spoken = ""
         self.closed = False
         self.retired = False
+        self.reserved = False
         self.cluster: Cluster | None = None
         self.identity: AgentIdentity | None = None
         self.figures: AgentFigures | None = None
@@ -214,6 +216,11 @@ class Host(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address} {self.state}>"
+
+    @property
+    def relayed(self) -> bool:
+        """Whether another worker has its connection."""
+        return False
 
     @property
     def state(self) -> str:
@@ -283,17 +290,6 @@ class Host(ABC):
     def usable(self) -> bool:
         """Look whether the host can take another request."""
         return not self.closed and not self.retired
-
-    def fit(self, capacity: int | None) -> int | None:
-        """Say how many requests the host is to carry at once, if a protocol could do with so many."""
-        return capacity
-
-    def spared(self) -> None:  # noqa: B027 - most hosts need not know
-        """
-        Hear that nobody uses the host, and that nobody will for now.
-
-        Called when its last request ends and its C{capacity} is 0.
-        """
 
     def renew(self) -> None:
         """Begin new connections for further requests, as their settings have changed; finish the old ones."""
@@ -477,10 +473,13 @@ class ReverseHost(Host):
     Make one when the agent has been accepted, and L{attach} it, with which it
     takes the connection over.  From then on the host belongs to its cluster.
 
-    @ivar bound: a bound for C{capacity}, while the right to use the connection
-        is another worker's, or about to be; L{None} for none.
-    @ivar room: C{capacity} without that.
-    @ivar on_spared: called once when L{Host.spared} is.
+    With several workers the connection may move to another process, and come
+    back: L{depart} and L{arrive}.
+
+    @ivar away: whether another worker has the connection, or is being given it.
+    @ivar fetch: asks for the connection when the host is to be connected, if it
+        is away; fires when L{arrive} was called.  L{None} where nobody may pick
+        a host that is away.
     """
 
     __slots__ = (
@@ -492,9 +491,8 @@ class ReverseHost(Host):
         "_left",
         "_on_gone",
         "_transport",
-        "bound",
-        "on_spared",
-        "room",
+        "away",
+        "fetch",
     )
 
     returns = True
@@ -525,9 +523,8 @@ class ReverseHost(Host):
         """
         super().__init__(address, hostname, weight, metadata, capacity)
         self.connections = 1
-        self.on_spared: Callable[[], object] | None = None
-        self.bound: int | None = None
-        self.room = capacity
+        self.away = False
+        self.fetch: Callable[[ReverseHost], Deferred[None]] | None = None
         self._transport = transport
         self._on_gone = on_gone
         self._clock = clock
@@ -538,9 +535,16 @@ class ReverseHost(Host):
         self._held = HeldConnection(self, max_early_bytes)
 
     @property
+    def relayed(self) -> bool:
+        """Whether another worker has the connection."""
+        return self.away
+
+    @property
     def state(self) -> str:
-        """As for any host; leased, if a protocol has the connection and is idle."""
+        """As for any host; leased, if an idle protocol has the connection; away, if another worker has."""
         state = super().state
+        if self.away and state == "idle":
+            return "away"
         return "leased" if state == "idle" and self._held.inner is not None else state
 
     @property
@@ -551,6 +555,11 @@ class ReverseHost(Host):
     def expect_mark(self) -> None:
         """The agent begins what it sends with a mark; see L{reverseproxy.wire.mosn.marks}."""
         self._held.looks = True
+
+    @property
+    def marked(self) -> bool:
+        """Whether what the agent sends begins with a mark that has not been taken yet."""
+        return self._held.looks
 
     @property
     def used(self) -> bool:
@@ -565,6 +574,58 @@ class ReverseHost(Host):
         """
         owner.hand_over(self._held, surplus)
 
+    # from worker to worker
+
+    @property
+    def holder(self) -> Handover | None:
+        """The protocol that the host has its connection from."""
+        return self._held._handover
+
+    @property
+    def early(self) -> bytes:
+        """What has come before the first lease."""
+        return b"".join(self._held._early)
+
+    def depart(self, on_gone: Callable[[ReverseHost, str], object]) -> None:
+        """
+        Let go of the connection, which somebody else has from now on.
+
+        Nobody may have it: see L{take_back}.
+
+        @param on_gone: takes the place of the one that was given before.
+        """
+        self.away = True
+        self.kin = ()
+        self._on_gone = on_gone
+        self._transport = None
+        self._held = HeldConnection(self, self._held._max_early)
+
+    def arrive(
+        self,
+        owner: Handover,
+        on_gone: Callable[[ReverseHost, str], object],
+        surplus: bytes = b"",
+        used: bool = False,
+        marked: bool = False,
+    ) -> None:
+        """
+        Take the connection, if the host has none.
+
+        @param owner: the protocol that has it.
+        @param on_gone: as for a new host.
+        @param surplus: bytes that have come before the first lease.
+        @param used: whether there was one, so that nothing may come before the next.
+        @param marked: see L{marked}.
+        @raise ConnectionRefusedByPeer: if the connection is lost already.
+        """
+        self.away = False
+        self._transport = owner.transport
+        self._on_gone = on_gone
+        self._held = HeldConnection(self, self._held._max_early)
+        self._held._used = used
+        self._held.looks = marked
+        self.attach(owner, surplus)
+
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Lease the connection to a protocol, until it is lost.
@@ -572,10 +633,12 @@ class ReverseHost(Host):
         A protocol that has it already, but is idle and L{IDetachable}, is made
         to give it up.
 
-        @return: fires at once; fails with L{HostGone} if the host can't be used
-            any more, or is in use.
+        @return: fires at once, unless another worker has the connection; fails
+            with L{HostGone} if the host can't be used any more, or is in use.
         """
         held = self._held
+        if self.away and self.fetch is not None and not self.closed:
+            return self.fetch(self).addCallback(lambda _: self.connect(factory))
         if self.closed or self._left or held.transport is None:
             return fail(HostGone(f"{self.address} is gone"))
         if held.inner is not None and not self._take_back():
@@ -608,19 +671,6 @@ class ReverseHost(Host):
 
     def connection_closed(self) -> None:
         """The lease is over; the connection is still there, or the host is gone with it."""
-
-    def fit(self, capacity: int | None) -> int | None:
-        """As for any host, but for no more than C{bound}; C{room} is what there is without it."""
-        self.room = capacity
-        if self.bound is None:
-            return capacity
-        return self.bound if capacity is None else min(capacity, self.bound)
-
-    def spared(self) -> None:
-        """Tell whoever has asked for it, once."""
-        on_spared, self.on_spared = self.on_spared, None
-        if on_spared is not None:
-            on_spared()
 
     def take_back(self) -> bool:
         """
@@ -669,6 +719,8 @@ class ReverseHost(Host):
         self.closed = True
         self._leave(reason)
         self._close_pools()
+        if self.away:
+            return
         if idle:
             self._transport.loseConnection()
             if not self._held._lost:

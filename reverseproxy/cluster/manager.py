@@ -14,13 +14,22 @@ that fail are left out for a while.
 
 from __future__ import annotations
 
-__all__ = ["LOG_BURST", "LOG_RATE", "SPARED_WAIT", "Cluster", "ClusterManager", "IClusterTask"]
+__all__ = [
+    "LOG_BURST",
+    "LOG_RATE",
+    "SPARED_WAIT",
+    "Cluster",
+    "ClusterManager",
+    "IClusterTask",
+    "Labels",
+    "Want",
+]
 
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -59,6 +68,9 @@ LOG_RATE: Final = 10.0
 LOG_BURST: Final = 50
 """How many of them may come at once."""
 
+MOST_WANTS: Final = 256
+"""Requests that wait of which L{Cluster.wants} knows what they could do with, at the most."""
+
 _OF_CONNECTS: Final = frozenset({Outcome.CONNECTED, Outcome.UNREACHABLE})
 
 TIMER_GRAIN: Final = 0.01
@@ -92,6 +104,24 @@ class _Waiter:
         self.deadline = deadline
 
 
+Labels = tuple[tuple[str, str], ...]
+"""What requests demand of a host's metadata, in an order."""
+
+
+class Want(NamedTuple):
+    """
+    Requests that wait for hosts.
+
+    @ivar labels: what they demand of a host's metadata.
+    @ivar number: how many they are.
+    @ivar since: when the oldest of them began to wait.
+    """
+
+    labels: Labels
+    number: int
+    since: float
+
+
 class Cluster:
     """
     Hosts that can serve the same requests.
@@ -110,9 +140,13 @@ class Cluster:
         that left while they had some.
     @ivar joined: how many hosts have ever joined.
     @ivar left: how many hosts have ever left.
-    @ivar on_wait: called with each request that has begun to wait, and what it
-        waits with.
-    @ivar on_change: called with C{"join"}, C{"leave"} or C{"health"}, the host, and why.
+    @ivar on_wait: called when a request has begun to wait.
+    @ivar on_free: asked about each host that becomes free and carries one request at
+        a time: whether it is wanted elsewhere, and has been reserved for that.
+    @ivar on_idle: called with each host that is reserved and has nothing under way any
+        more.
+    @ivar on_change: called with C{"join"}, C{"leave"}, C{"health"} or C{"move"} (from worker
+        to worker), the host, and why.
     @ivar complaints: bounds the lines about hosts that fail requests.
     @ivar trouble: which hosts can't be reached.
     @ivar watches_answers: whether answers are to be reported, rather than
@@ -122,8 +156,9 @@ class Cluster:
     """
 
     first_host_until = 0.0
-
-    on_wait: Callable[[PickContext | None, Deferred[Host]], object] | None = None
+    on_wait: Callable[[], object] | None = None
+    on_free: Callable[[Host], bool] | None = None
+    on_idle: Callable[[Host], object] | None = None
     on_connect: Callable[[Host, Outcome], object] | None = None
     on_change: Callable[[str, Host, str], object] | None = None
 
@@ -288,13 +323,16 @@ class Cluster:
         self.active -= 1
         capacity = host.capacity
         if host.cluster is self:
-            if capacity is not None and host.usable() and active + 1 == capacity and host.healthy:
-                if self._waiters:
+            if host.reserved:
+                if not active and self.on_idle is not None:
+                    self.on_idle(host)
+            elif capacity is not None and host.usable() and active + 1 == capacity and host.healthy:
+                if self.on_free is not None and self.on_free(host):
+                    pass
+                elif self._waiters:
                     self._offer(host)
                 else:
                     self._resume(host)
-            elif capacity == 0 and not active:
-                host.spared()
         elif host.retired and not active:
             host.retire()
         if self._waiters and self._max_requests != sys.maxsize:
@@ -310,12 +348,32 @@ class Cluster:
         capacity = host.capacity
         if (
             host.cluster is not self
+            or host.reserved
             or not host.usable()
             or (capacity is not None and host.active >= capacity)
         ):
             return False
         self._take(host)
         return True
+
+    def reserve(self, host: Host) -> None:
+        """
+        Give a host no further request, until L{unreserve}.
+
+        Requests may still hope for it, as for one that is busy.
+        """
+        if not host.reserved:
+            had_room = self._has_room(host)
+            host.reserved = True
+            if had_room:
+                self._suspend(host)
+
+    def unreserve(self, host: Host) -> None:
+        """Give a host requests again."""
+        if host.reserved:
+            host.reserved = False
+            if self._has_room(host):
+                self._offer(host)
 
     def shun(self, host: Host, context: PickContext) -> None:
         """
@@ -405,11 +463,10 @@ class Cluster:
         it wait for their turn then.  Hosts that are not members are changed,
         too.
 
-        @param capacity: L{None} for any number; 0 for none until it is set again,
-            see L{Host.spared}.
+        @param capacity: L{None} for any number.
         """
-        before, host.capacity = host.capacity, host.fit(capacity)
-        if host.cluster is not self or not host.healthy:
+        before, host.capacity = host.capacity, capacity
+        if host.cluster is not self or not host.healthy or host.reserved:
             return
         had_room = before is None or host.active < before
         if self._has_room(host) and not had_room:
@@ -491,12 +548,37 @@ class Cluster:
         self._waiters[waiter] = _Waiter(context, now, deadline)
         self._set_timer(deadline)
         if self.on_wait is not None:
-            self.on_wait(context, waiter)
+            self.on_wait()
         return waiter
 
-    def waiting_requests(self) -> list[tuple[PickContext | None, Deferred[Host]]]:
-        """Those who wait, in their order, as C{on_wait} had them."""
-        return [(entry.context, waiter) for waiter, entry in self._waiters.items()]
+    def wants(self) -> list[Want]:
+        """
+        Say which hosts the requests that wait could do with.
+
+        Those that wait for a certain host, or only because the cluster has as many
+        requests as it may have, have no use for another one.
+        """
+        found: dict[Labels, Want] = {}
+        if self.active >= self._max_requests:
+            return []
+        for entry in islice(self._waiters.values(), MOST_WANTS):
+            context = entry.context
+            labels: Labels = ()
+            if context is not None:
+                if context.only is not None:
+                    continue
+                if self._subsets is not None and context.metadata:
+                    labels = tuple(sorted(context.metadata.items()))
+            known = found.get(labels)
+            found[labels] = (
+                Want(labels, 1, entry.since) if known is None else known._replace(number=known.number + 1)
+            )
+        return list(found.values())
+
+    def would_take(self, host: Host, labels: Labels) -> bool:
+        """Whether a host would do for requests that wait elsewhere, given what they demand."""
+        subsets = self._subsets
+        return subsets is None or subsets.accepts(host, PickContext(metadata=dict(labels)))
 
     def _cancelled(self, waiter: Deferred[Host]) -> None:
         self._stop_waiting(waiter)
@@ -561,7 +643,12 @@ class Cluster:
 
     def _has_room(self, host: Host) -> bool:
         capacity = host.capacity
-        return host.cluster is self and host.healthy and (capacity is None or host.active < capacity)
+        return (
+            host.cluster is self
+            and host.healthy
+            and not host.reserved
+            and (capacity is None or host.active < capacity)
+        )
 
     def _next_waiter(self, host: Host) -> Deferred[Host] | None:
         subsets = self._subsets
@@ -910,11 +997,7 @@ def _told_of(host: Host) -> dict[str, str]:
 
 def _suits(host: Host, context: PickContext) -> bool:
     """Whether a request may be given to a host that has become free."""
-    return (
-        host not in context.tried
-        and (context.only is None or context.only is host)
-        and not (context.own and host.relayed)
-    )
+    return host not in context.tried and (context.only is None or context.only is host)
 
 
 class ClusterManager:

@@ -3,57 +3,52 @@ Connections between workers.
 
 Each worker listens on a Unix socket in a directory that is the supervisor's.
 Of any two workers the one with the lower number dials, again and again, so that
-a worker that was started anew is linked again.  Such a link carries streams
-(L{reverseproxy.mux.session}).  The first one is for messages, and opens with
-who is there; see L{reverseproxy.workers.streams}.
+a worker that was started anew is linked again.  What it dials is the channel
+(L{reverseproxy.workers.channel}); with its first message goes one end of a pair
+of sockets, over which streams go (L{reverseproxy.mux.session}).
 """
 
 from __future__ import annotations
 
-__all__ = ["Link", "Links", "socket_path"]
+__all__ = ["KIND", "Link", "Links", "socket_path"]
 
+import errno
 import os
 import socket
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
-from twisted.application.internet import ClientService, backoffPolicy
-from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, ILoggingContext, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import Building
-from reverseproxy.errors import WireError
+from reverseproxy.errors import ConnectionRefusedByPeer, WireError
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import MuxSession
+from reverseproxy.transport.handing import discard, make_pair, put_in
 from reverseproxy.wire.yamux.events import SMALL_WINDOW, MuxLimits
-from reverseproxy.workers.messages import Message, MessageReader, encode
-from reverseproxy.workers.ports import Acceptor
-from reverseproxy.workers.streams import VERSION, Incoming
-
-if TYPE_CHECKING:
-    from reverseproxy.cluster.host import Host
-    from reverseproxy.workers.borrowing import Lease
-    from reverseproxy.workers.lending import Loan
+from reverseproxy.workers.channel import Channel, IChannel
+from reverseproxy.workers.messages import Message
+from reverseproxy.workers.relaying import Incoming
 
 log = Logger()
 
-MAX_QUEUED: Final = 200_000
-"""Messages that wait for a sibling which does not read; more of them, and the link is given up."""
+KIND: Final = socket.SOCK_SEQPACKET
+"""The kind of the sockets by which workers reach one another."""
 
-MAX_WANTS: Final = 64
-"""Requests of one cluster for which one sibling is asked at the same time."""
-
-MAX_RECALLED: Final = 4096
-"""Loans that are remembered as recalled before they are known."""
+VERSION: Final = 2
+"""The version of what workers say to one another; they are restarted together, if it changes."""
 
 HELLO_TIMEOUT: Final = 10.0
 """Seconds for a sibling to say who it is, once it can."""
+
+FIRST_PAUSE: Final = 0.05
+"""Seconds before a sibling is dialled again, which grow as long as it does not answer."""
+
+LONGEST_PAUSE: Final = 2.0
+"""The most that they come to."""
 
 LIMITS: Final = MuxLimits(
     SMALL_WINDOW,
@@ -75,63 +70,20 @@ def socket_path(directory: str, number: int) -> str:
     return os.path.join(directory, f"{number}.sock")
 
 
-@implementer(IPushProducer)
-class _Messages(Protocol):
-    """The stream of messages, at either end."""
+class IBusiness(Protocol):
+    """What workers have to do with each other."""
 
-    transport: Any
+    def received(self, link: Link, message: Message, handle: Any) -> None:
+        """Take a message of a sibling, and the socket that came with it, if any."""
 
-    def __init__(self, link: Link, received: bytes = b"") -> None:
-        self._link = link
-        self._reader = MessageReader()
-        self._reader.feed(received)
-        self._queue: deque[bytes] = deque()
-        self._full = False
+    def opened(self, link: Link, stream: Incoming, message: Message) -> None:
+        """Take over a stream of a sibling."""
 
-    def connectionMade(self) -> None:
-        self.transport.registerProducer(self, True)
-        self._link._messages_made(self)
+    def came(self, link: Link) -> None:
+        """A link can be used from now on."""
 
-    def send(self, message: Message) -> None:
-        """Send a message now, or when the sibling has read what came before."""
-        if not self._full:
-            self.transport.write(encode(message))
-            return
-        self._queue.append(encode(message))
-        if len(self._queue) > MAX_QUEUED:
-            self._link.abort("it does not read messages")
-
-    def dataReceived(self, data: bytes) -> None:
-        self._reader.feed(data)
-        self.take()
-
-    def take(self) -> None:
-        """Handle the messages that have come."""
-        try:
-            while (message := self._reader.next()) is not None:
-                self._link._received(message)
-        except WireError as error:
-            self._link.abort(str(error))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            log.failure("worker {number} sent a message that makes no sense", number=self._link.number)
-            self._link.abort("a message that makes no sense")
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._queue.clear()
-        self._link.abort(reason.getErrorMessage())
-
-    # IPushProducer
-
-    def pauseProducing(self) -> None:
-        self._full = True
-
-    def resumeProducing(self) -> None:
-        self._full = False
-        while self._queue and not self._full:
-            self.transport.write(self._queue.popleft())
-
-    def stopProducing(self) -> None:
-        pass
+    def went(self, link: Link, reason: str) -> None:
+        """A link can't be used any more."""
 
 
 class Link:
@@ -139,14 +91,9 @@ class Link:
     A connection to a sibling.
 
     @ivar number: the sibling's; -1 until it has said it.
-    @ivar session: the connection.
-    @ivar loans: what this worker lends to the sibling, or is asked to, by number.
-    @ivar leases: what the sibling lends to us, by number.
-    @ivar recalled: what it wants back of that, although we do not know yet that
-        we have it.
-    @ivar hosts: what the sibling has announced, by cluster and address.
-    @ivar wanted: for how many requests we have asked the sibling, by cluster.
+    @ivar session: its streams.
     @ivar up: whether both have said hello.
+    @ivar draining: whether the sibling is about to end.
     """
 
     def __init__(self, links: Links, dialled: int | None) -> None:
@@ -154,86 +101,65 @@ class Link:
         @param dialled: whom we have dialled, if it was us.
         """
         self.number = -1 if dialled is None else dialled
-        self.session: MuxSession = _Session(
-            self,
+        self.session = MuxSession(
             client=dialled is not None,
             clock=links.clock,
             limits=LIMITS,
             accept=lambda: Incoming(self._opened),
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_TIMEOUT,
-            on_lost=self._lost,
+            on_lost=self._session_lost,
         )
-        self.loans: dict[int, Loan] = {}
-        self.leases: dict[int, Lease] = {}
-        self.recalled: OrderedDict[int, None] = OrderedDict()
-        self.hosts: dict[tuple[str, str], Host] = {}
-        self.wanted: dict[str, int] = {}
         self.up = False
-        self._single: dict[str, int] = {}  # plain hosts, by cluster
+        self.draining = False
         self._links = links
         self._dialled = dialled is not None
-        self._messages: _Messages | None = None
+        self._channel: IChannel | None = None
         self._deadline: IDelayedCall | None = None
+        self._over = False
 
     def __repr__(self) -> str:
         return f"<Link to worker {self.number}>"
 
-    def begin(self) -> None:
-        """Say hello, if it is us who have dialled."""
+    def begin(self, channel: IChannel) -> None:
+        """Take the channel, and say hello, if it is us who have dialled."""
+        self._channel = channel
         self._links.all.add(self)
+        self._deadline = self._links.clock.callLater(HELLO_TIMEOUT, self.abort, "no hello")
         if self._dialled:
-            self.session.open(Building(lambda: _Messages(self)))
-        else:
-            self._deadline = self._links.clock.callLater(HELLO_TIMEOUT, self.abort, "no hello")
+            ours, theirs = make_pair(self._links.clock)
+            put_in(ours, self.session, self._links.clock)
+            self._hello(theirs)
 
-    # bookkeeping of what the sibling has
+    def _hello(self, handle: Any = None) -> None:
+        self.send({"hello": VERSION, "worker": self._links.number}, handle)
 
-    def count(self, cluster: str, host: Host, change: int) -> None:
-        """Note how many hosts the sibling has that it can lend."""
-        if host.single:
-            self._single[cluster] = self._single.get(cluster, 0) + change
+    def send(self, message: Message, handle: Any = None) -> None:
+        """
+        Send a message; it is dropped if the link is lost.
 
-    def can_lend(self, cluster: str) -> bool:
-        """Whether to ask the sibling for one more host of a cluster."""
-        return self._single.get(cluster, 0) > 0 and self.wanted.get(cluster, 0) < MAX_WANTS
+        @param handle: see L{IChannel.send}.
+        """
+        if self._channel is not None and not self._over:
+            try:
+                self._channel.send(message, handle)
+            except WireError as error:
+                log.error("{reason}: {kind}", reason=str(error), kind=next(iter(message)))
+        elif handle is not None:
+            discard(handle)
 
-    def early_recall(self, number: int) -> None:
-        """Remember what the sibling wants back before we know that we have it."""
-        self.recalled[number] = None
-        if len(self.recalled) > MAX_RECALLED:
-            self.recalled.popitem(last=False)
+    def received(self, message: Message, handle: Any = None) -> None:
+        """Take a message of the channel; one that makes no sense ends the link."""
+        try:
+            if self.up:
+                self._links.business.received(self, message, handle)
+            else:
+                self._greeted(message, handle)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            log.failure("worker {number} sent a message that makes no sense", number=self.number + 1)
+            self.abort("a message that makes no sense")
 
-    # messages
-
-    def send(self, message: Message) -> None:
-        """Send a message; it is dropped if the link is lost."""
-        if self._messages is not None and not self.session.lost:
-            self._messages.send(message)
-
-    def abort(self, reason: str) -> None:
-        """Give the link up."""
-        self.session.abort(reason)
-
-    def _opened(self, stream: Incoming, message: Message) -> None:
-        if "hello" in message and self._messages is None and not self._dialled:
-            messages = _Messages(self, stream.rest())
-            stream.hand_over(messages)
-            self._received(message)
-            messages.take()
-        elif self.up:
-            self._links.opened(self, stream, message)
-        else:
-            stream.refuse("say hello first")
-
-    def _messages_made(self, messages: _Messages) -> None:
-        self._messages = messages
-        messages.send({"hello": VERSION, "worker": self._links.number})
-
-    def _received(self, message: Message) -> None:
-        if self.up:
-            self._links.received(self, message)
-            return
+    def _greeted(self, message: Message, handle: Any) -> None:
         version, number = message["hello"], message["worker"]
         if version != VERSION:
             log.error(
@@ -242,37 +168,119 @@ class Link:
                 theirs=version,
                 ours=VERSION,
             )
+            if handle is not None:
+                discard(handle)
             self.abort("another version")
             return
         self._cancel_deadline()
         self.number = number
+        if not self._dialled:
+            try:
+                put_in(handle, self.session, self._links.clock)
+            except ConnectionRefusedByPeer as error:
+                self.abort(str(error))
+                return
+            self._hello()
         self.up = True
         self._links.came(self)
+
+    def _opened(self, stream: Incoming, message: Message) -> None:
+        if self.up:
+            self._links.business.opened(self, stream, message)
+        else:
+            stream.refuse()
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
 
-    def _lost(self, reason: Failure) -> None:
+    def abort(self, reason: str) -> None:
+        """Give the link up."""
+        if self._over:
+            return
+        self._over = True
         self._cancel_deadline()
+        if self._channel is not None:
+            self._channel.close()
         self._links.all.discard(self)
+        if self.session.transport is not None:
+            self.session.abort(reason)
         if self.up:
             self.up = False
             self._links.went(self, reason)
+        if self._dialled:
+            self._links.dial_again(self)
+
+    def _session_lost(self, reason: Failure) -> None:
+        self.abort(loss(reason))
 
 
-class _Session(MuxSession):
-    """The connection of a link."""
+@implementer(IReadDescriptor, ILoggingContext)
+class _Acceptor:
+    """Takes the channels that siblings dial."""
 
-    def __init__(self, link: Link, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._link = link
+    def __init__(self, listening: socket.socket, accepted: Callable[[socket.socket], object]) -> None:
+        self._socket = listening
+        self._accepted = accepted
 
-    def connectionMade(self) -> None:
-        """Say hello."""
-        super().connectionMade()
-        self._link.begin()
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "links"
+
+    def doRead(self) -> None:  # noqa: N802
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            return  # who has dialled is gone, or there is no descriptor: he dials again
+        self._accepted(connection)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._socket.close()
+
+
+class _Dialler:
+    """Keeps a channel to one sibling."""
+
+    def __init__(self, path: str, connected: Callable[[socket.socket], object], clock: Any) -> None:
+        self._path = path
+        self._connected = connected
+        self._clock = clock
+        self._pause = FIRST_PAUSE
+        self._timer: IDelayedCall | None = None
+        self._stopped = False
+
+    def dial(self) -> None:
+        """Reach the sibling, now or later."""
+        self._timer = None
+        connection = socket.socket(socket.AF_UNIX, KIND)
+        connection.setblocking(False)
+        try:
+            connection.connect(self._path)  # which is done at once, or not at all
+        except OSError as error:
+            connection.close()
+            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN):
+                log.warn("{path} can't be reached: {reason}", path=self._path, reason=str(error))
+            self.again()
+            return
+        self._connected(connection)
+
+    def again(self) -> None:
+        """Dial again after a while."""
+        if not self._stopped and self._timer is None:
+            self._timer = self._clock.callLater(self._pause, self.dial)
+            self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
+
+    def succeeded(self) -> None:
+        """The sibling has said hello."""
+        self._pause = FIRST_PAUSE
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Links:
@@ -280,40 +288,26 @@ class Links:
     This worker's connections to its siblings.
 
     @ivar number: this worker's number, from 0.
+    @ivar count: how many workers there are.
     @ivar clock: the reactor.
+    @ivar business: what they are for.
     @ivar all: all links, those too that have not said hello.
     @ivar up: those that have, by the sibling's number.
     """
 
-    def __init__(
-        self,
-        number: int,
-        count: int,
-        clock: Any,
-        opened: Callable[[Link, Incoming, Message], object],
-        received: Callable[[Link, Message], object],
-        came: Callable[[Link], object],
-        went: Callable[[Link, str], object],
-    ) -> None:
-        """
-        @param count: how many workers there are.
-        @param opened: takes over a stream of a sibling.
-        @param received: takes a message of a sibling.
-        @param came: is told of a link that can be used from now on.
-        @param went: is told of one that can't any more, and why.
-        """
+    def __init__(self, number: int, count: int, clock: Any, business: IBusiness) -> None:
         self.number = number
         self.count = count
         self.clock = clock
-        self.opened = opened
-        self.received = received
+        self.business = business
         self.all: set[Link] = set()
         self.up: dict[int, Link] = {}
-        self._came = came
-        self._went = went
-        self._services: list[ClientService] = []
+        self._diallers: dict[int, _Dialler] = {}
         self._stopped = False
-        self._acceptor: Acceptor | None = None
+        self._acceptor: _Acceptor | None = None
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(list(self.up.values()))
 
     def start(self, directory: str, listening: socket.socket) -> None:
         """
@@ -322,58 +316,62 @@ class Links:
         @param directory: where their sockets are.
         @param listening: our own.
         """
-        self._acceptor = Acceptor(listening, Building(lambda: self.make(None).session), self.clock)
-        self._acceptor.startReading()
+        self._acceptor = _Acceptor(listening, partial(self._open, None))
+        self.clock.addReader(self._acceptor)
         for other in range(self.number + 1, self.count):
-            endpoint = UNIXClientEndpoint(self.clock, socket_path(directory, other))
-            factory = Building(partial(self._dialled, other))
-            policy = backoffPolicy(initialDelay=0.05, maxDelay=2.0, factor=1.5)
-            service = ClientService(endpoint, factory, retryPolicy=policy, clock=self.clock)
-            self._services.append(service)
-            service.startService()
+            dialler = _Dialler(socket_path(directory, other), partial(self._open, other), self.clock)
+            self._diallers[other] = dialler
+            dialler.dial()
 
-    def make(self, dialled: int | None) -> Link:
-        """
-        Make a link; its C{session} is the protocol of a connection.
-
-        @param dialled: whom we have dialled, if it was us.
-        """
-        return Link(self, dialled)
-
-    def _dialled(self, other: int) -> IProtocol:
-        return self.make(other).session
+    def _open(self, dialled: int | None, connection: socket.socket) -> None:
+        link = Link(self, dialled)
+        channel = Channel(connection, link.received, link.abort, self.clock)
+        link.begin(channel)
+        channel.start()
 
     def came(self, link: Link) -> None:
         """A link can be used from now on; it takes the place of an older one."""
         if not 0 <= link.number < self.count or link.number == self.number or self._stopped:
+            link.up = False
             link.abort("there is no such worker")
             return
         older = self.up.pop(link.number, None)
         if older is not None:
-            older.abort("there is a new connection")
             self._went(older, "it was started again")
+            older.up = False
+            older.abort("there is a new connection")
         self.up[link.number] = link
+        if link.number in self._diallers:
+            self._diallers[link.number].succeeded()
         log.debug("linked to worker {number}", number=link.number + 1)
-        self._came(link)
+        self.business.came(link)
 
-    def went(self, link: Link, reason: Failure) -> None:
-        """A link is lost."""
+    def went(self, link: Link, reason: str) -> None:
+        """A link that was up is lost."""
         if self.up.get(link.number) is link:
             del self.up[link.number]
             if not self._stopped:
                 log.info(
-                    "the link to worker {number} is lost: {reason}",
-                    number=link.number + 1,
-                    reason=loss(reason),
+                    "the link to worker {number} is lost: {reason}", number=link.number + 1, reason=reason
                 )
             self._went(link, f"worker {link.number + 1} is gone")
+
+    def _went(self, link: Link, reason: str) -> None:
+        self.business.went(link, reason)
+
+    def dial_again(self, link: Link) -> None:
+        """A link that we have dialled is over."""
+        dialler = self._diallers.get(link.number)
+        if dialler is not None:
+            dialler.again()
 
     def stop(self) -> None:
         """Give up all links."""
         self._stopped = True
-        for service in self._services:
-            service.stopService()
+        for dialler in self._diallers.values():
+            dialler.stop()
         if self._acceptor is not None:
-            self._acceptor.close()
+            self.clock.removeReader(self._acceptor)
+            self._acceptor.connectionLost(Failure(ConnectionRefusedByPeer("stopping")))
         for link in list(self.all):
             link.abort("stopping")

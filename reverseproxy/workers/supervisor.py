@@ -39,7 +39,7 @@ from reverseproxy.sockets import format_address
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
 from reverseproxy.workers.handover import Handed, send
-from reverseproxy.workers.links import socket_path
+from reverseproxy.workers.links import KIND, socket_path
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.renewal import Renewal
 from reverseproxy.workers.turns import Turn
@@ -275,7 +275,7 @@ class Supervisor(Service):
         self._directory = tempfile.mkdtemp(prefix="reverseproxy-")
         for slot in self.slots:
             path = socket_path(self._directory, slot.number)
-            listening = socket.socket(socket.AF_UNIX)
+            listening = socket.socket(socket.AF_UNIX, KIND)
             self._links.append(listening)
             listening.setblocking(False)
             listening.bind(path)

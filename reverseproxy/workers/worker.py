@@ -136,6 +136,8 @@ class Worker:
         if not self._told:
             self._told = self._alone = True
             self._control.send({"is": "draining"})
+            if self.siblings is not None:
+                self.siblings.drain()
 
     def drained(self) -> Deferred[None]:
         """

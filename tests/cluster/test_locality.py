@@ -15,7 +15,20 @@ from tests.cluster.fakes import FakeHost
 
 
 class FarHost(FakeHost):
-    relayed = True
+    @property
+    def relayed(self) -> bool:
+        return True
+
+
+class MovingHost(FakeHost):
+    """A plain connection, which another worker has to begin with."""
+
+    single = True
+    away = True
+
+    @property
+    def relayed(self) -> bool:
+        return self.away
 
 
 class NearestTests(SynchronousTestCase):
@@ -64,12 +77,17 @@ class NearestTests(SynchronousTestCase):
         self.assertIs(balancer.pick(None), ours[1])
         self.assertIn(balancer.pick(PickContext(tried={ours[1]})), [None, *theirs])
 
-    def test_own_hosts_only(self) -> None:
-        balancer, ours, _ = self.make(1, 9)
-        own = PickContext(own=True)
-        self.assertEqual({balancer.pick(own) for _ in range(20)}, set(ours))
+    def test_plain_connections_of_others_are_not_far(self) -> None:
+        """They come here, and stay where the balancer has put them."""
+        balancer, ours, theirs = self.make(1, 1)
+        moving = MovingHost("10.9.9.9:1")
+        balancer.add(moving)
+        self.assertEqual(balancer.share, 1)
+        moving.away = False
         balancer.suspend(ours[0])
-        self.assertIsNone(balancer.pick(own))
+        self.assertIs(balancer.pick(None), moving)
+        balancer.remove(moving)
+        self.assertIs(balancer.pick(None), theirs[0])
 
     def test_hosts_that_leave(self) -> None:
         balancer, ours, theirs = self.make(1, 3)

@@ -26,7 +26,7 @@ from reverseproxy.cluster import manager
 from reverseproxy.cluster.balancers import round_robin
 from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import Fault, Host
-from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
+from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask, Want
 from reverseproxy.config.models import CircuitBreakerConfig, ClusterConfig, SlowStartConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import PickContext
@@ -770,6 +770,73 @@ class SlowStartTests(SynchronousTestCase):
         self.assertApproximates(shares[-1], 500, 2)
 
 
+class ReservationTests(ClusterCase):
+    """Hosts that other workers have, or are about to be given."""
+
+    def test_it_gets_nothing_but_there_is_hope(self) -> None:
+        (host,) = self.returning("a")
+        self.cluster.reserve(host)
+        self.cluster.reserve(host)
+        waiter = self.cluster.wait(None, 5)
+        self.assertNoResult(waiter)
+        self.assertFalse(self.cluster.borrow(host))
+        self.cluster.unreserve(host)
+        self.assertIs(self.successResultOf(waiter), host)
+        self.cluster.unreserve(host)
+        self.assertEqual(host.active, 1)
+
+    def test_what_is_under_way_goes_on(self) -> None:
+        idle: list[Host] = []
+        self.cluster.on_idle = idle.append
+        host = FakeHost("a", capacity=3)
+        self.cluster.add_host(host)
+        self.take(host)
+        self.take(host)
+        self.cluster.reserve(host)
+        self.assertIsNone(self.cluster.acquire())
+        self.cluster.release(host)
+        self.assertEqual(idle, [])
+        self.cluster.release(host)
+        self.assertEqual(idle, [host])
+        self.cluster.set_capacity(host, 10)
+        self.assertIsNone(self.cluster.acquire())
+        self.cluster.unreserve(host)
+        self.take(host)
+
+    def test_who_gets_a_host_that_is_free(self) -> None:
+        host, other = self.returning("a", "b")
+        self.take(host, other)
+        waiter = self.cluster.wait(None, 5)
+
+        def wanted(free: Host) -> bool:
+            if free is not host:
+                return False
+            self.cluster.reserve(free)
+            return True
+
+        self.cluster.on_free = wanted
+        self.cluster.release(host)
+        self.assertNoResult(waiter)
+        self.cluster.release(other)
+        self.assertIs(self.successResultOf(waiter), other)
+        self.assertTrue(host.reserved)
+
+    def test_wants(self) -> None:
+        told: list[int] = []
+        self.cluster.on_wait = lambda: told.append(self.cluster.waiting)
+        (host,) = self.returning("a")
+        self.take(host)
+        self.assertEqual(self.cluster.wants(), [])
+        began = self.clock.seconds()
+        self.cluster.wait(None, 5)
+        self.clock.advance(1)
+        self.cluster.wait(PickContext(metadata={"zone": "a"}), 5)  # which no subset goes by
+        self.cluster.wait(PickContext(only=host), 5)
+        self.assertEqual(self.cluster.wants(), [Want((), 2, began)])
+        self.assertEqual(told, [1, 2, 3])
+        self.assertTrue(self.cluster.would_take(host, (("zone", "b"),)))
+
+
 class LimitTests(ClusterCase):
     def limited(self, **limits: int) -> Cluster:
         config = ClusterConfig.model_validate({"name": "edge", "circuit_breakers": [limits]})
@@ -1087,11 +1154,21 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def borrow(self, data: st.DataObject) -> None:
         host = data.draw(st.sampled_from(self.hosts))
-        room = host.capacity is None or host.active < host.capacity
+        room = not host.reserved and (host.capacity is None or host.active < host.capacity)
         assert self.cluster.borrow(host) == room
         if room:
             self.taken.append(host)
             self.borrowed += 1
+
+    @precondition(lambda self: self.hosts)
+    @rule(data=st.data(), reserved=st.booleans())
+    def reserve(self, data: st.DataObject, reserved: bool) -> None:
+        host = data.draw(st.sampled_from(self.hosts))
+        if reserved:
+            self.cluster.reserve(host)
+        else:
+            self.cluster.unreserve(host)
+        assert host.reserved is reserved
 
     def tried(self, data: st.DataObject) -> set[Any]:
         return data.draw(st.sets(st.sampled_from(self.hosts), max_size=2)) if self.hosts else set()
@@ -1102,6 +1179,7 @@ class ClusterMachine(RuleBasedStateMachine):
             for host in self.hosts
             if host.healthy
             and host not in tried
+            and not host.reserved
             and (host.capacity is None or host.active < host.capacity)
             and self.cluster.active < self.max_requests
         }

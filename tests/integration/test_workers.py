@@ -24,7 +24,10 @@ from tests.integration.harness import (
     SERVING,
     IntegrationTestCase,
     ReverseProxy,
+    certificates,
 )
+from tests.integration.http2_configs import spoken
+from tests.integration.test_tls import client_context, server_context
 
 READY = r"^worker \d+ is ready, process "
 
@@ -119,6 +122,35 @@ class OneConnectionTests(WorkersTestCase):
             body = os.urandom(1_000_000)
             answers = await gather([fetch(client, "/echo", "POST", body) for _ in range(6)])
             self.assertEqual([answer.body == body for answer in answers], [True] * 6)
+
+    async def test_tls_and_http2_and_four_workers(self) -> None:
+        ca = certificates(self.directory)
+        context = server_context(ca.issue("127.0.0.1"))
+        backend = await self.run_backend()
+        for tls, upstream in ((context, ""), (None, "Http2"), (context, "Http2")):
+            document = spoken(server(client_listener=LOGGED, tls=tls), "Http1", upstream)
+            cloud = self.run_proxy(document, "server", "--workers", "4")
+            await cloud.counted(READY, 4)
+            client, tunnel = await cloud.port("clientListener"), await cloud.port("tunnelListener")
+            secure = {} if tls is None else {"tls": client_context(ca.ca_file)}
+            hosted = quick_agent(tunnel, backend.address, mux=False, **secure)
+            self.run_proxy(spoken(hosted, upstream or "Http1", "Http1"), "agent")
+            await cloud.counted(JOINED, 4)
+            connections = await self.connect(cloud, client, 4)
+            answers = await gather([threaded(ask, each) for each in connections.values()])
+            self.assertEqual([answer.status for answer in answers], [200] * 4)
+            if upstream:
+                # Nobody waits for what takes long.
+                held = fetch(client, "/hold?key=long", headers={"x-id": "long"})
+                await fetch(backend.port, "/held?key=long&n=1")
+                answers = await gather([threaded(ask, each) for each in connections.values()])
+                self.assertEqual([answer.status for answer in answers], [200] * 4)
+                await fetch(backend.port, "/release?key=long")
+                self.assertEqual((await held).body, b"long")
+            load = Load(client, 8, limit=200).start()
+            await load.finished()
+            self.assertEqual((load.failures, load.answered), ([], 200))
+            self.assertEqual(await cloud.stop(), 0)
 
     async def test_tcp(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as service:
@@ -318,15 +350,13 @@ class AgentTests(WorkersTestCase):
         self.assertEqual([line for line in cloud.lines if "graceful close from" in line], [])
 
     async def test_an_agent_stops_under_load(self) -> None:
-        # What has gone into a stream through another worker may not be sent again if it is a POST, and
-        # nobody can tell whether the agent had closed its end by then.
-        for mux, method in ((True, "GET"), (False, "POST")):
+        for mux in (True, False):
             one, two = await self.run_backend("one"), await self.run_backend("two")
             cloud, client, tunnel = await self.run_workers(2)
             first = self.run_proxy(quick_agent(tunnel, one.address, mux=mux, connections=4), "first")
             self.run_proxy(quick_agent(tunnel, two.address, mux=mux, connections=4), "second")
             await cloud.counted(JOINED, 16)
-            load = Load(client, 16, method=method).start()
+            load = Load(client, 16).start()
             await load.answers(200)
             self.assertEqual(await first.stop(), 0)
             await load.answers(200)

@@ -14,7 +14,7 @@ from reverseproxy.testing import Recorder
 from reverseproxy.tunnel.handshake import Principal, Requester
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from reverseproxy.wire.rpc.bolt import encode_request, encode_response
-from reverseproxy.workers.borrowing import BorrowedHost, RelayedHost
+from reverseproxy.workers.relaying import RelayedHost
 from tests.integration.configs import http_filter
 from tests.tunnel.logged import capture
 from tests.workers.world import CLUSTER, REQUEST, TUNNEL, World
@@ -33,7 +33,7 @@ class AnnouncementTests(SynchronousTestCase):
         kinds = [sorted(type(host).__name__ for host in world.hosts(number)) for number in range(3)]
         self.assertEqual(
             kinds,
-            [["BorrowedHost", "MuxHost"], ["RelayedHost", "ReverseHost"], ["BorrowedHost", "RelayedHost"]],
+            [["MuxHost", "ReverseHost"], ["RelayedHost", "ReverseHost"], ["RelayedHost", "ReverseHost"]],
         )
         [relayed] = [host for host in world.hosts(2) if isinstance(host, RelayedHost)]
         self.assertEqual((relayed.weight, relayed.hostname, relayed.metadata), (7, "edge", {"zone": "a"}))
@@ -84,16 +84,19 @@ class AnnouncementTests(SynchronousTestCase):
         link = world.links(0)[1]
         siblings = world.workers[0].siblings
         facts = {
+            "id": "1.0.1",
             "cluster": CLUSTER,
             "address": own.address,
             "hostname": "",
             "weight": 1,
             "metadata": {},
-            "single": False,
-            "spoken": "",
+            "kind": "streams",
             "identity": AgentIdentity("edge", "static", claim="box").to_json(),
+            "tells": False,
+            "well": True,
+            "moves": 0,
         }
-        siblings._received(link, {"join": facts})
+        siblings.received(link, {"join": facts}, None)
         self.assertEqual(world.hosts(0), [own])
         own.close("the test says so")
         world.turn()
@@ -101,15 +104,17 @@ class AnnouncementTests(SynchronousTestCase):
         self.assertIsInstance(uncovered, RelayedHost)
         self.assertEqual(uncovered.identity, AgentIdentity("edge", "static", claim="box"))
         self.assertTrue(theirs.closed or theirs.retired)
-        siblings._received(link, {"leave": own.address, "cluster": CLUSTER})
+        siblings.received(link, {"leave": "1.0.1"}, None)
         self.assertEqual(world.hosts(0), [])
 
     def test_clusters_that_a_sibling_does_not_know(self) -> None:
         world = World(2)
         link = world.links(0)[1]
         with capture() as events:
-            world.links(1)[0].send({"join": {"cluster": "nobody's"}})
-            world.links(1)[0].send({"leave": "10.0.0.1:1", "cluster": "nobody's"})
+            world.links(1)[0].send({"join": {"id": "1.0.1", "cluster": "nobody's"}})
+            world.links(1)[0].send({"leave": "1.0.1"})
+            world.links(1)[0].send({"want": "nobody's", "hosts": []})
+            world.links(1)[0].send({"fetch": "1.0.1", "for": 1})
             world.turn()
         self.assertEqual(events.text(), "")
         self.assertTrue(link.up)
@@ -134,7 +139,8 @@ class StreamsTests(SynchronousTestCase):
         self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(30)])
         self.assertEqual([host.active for number in range(3) for host in world.hosts(number)], [0, 0, 0])
 
-    def test_streams_are_kept_for_the_next_request(self) -> None:
+    def test_each_request_has_a_stream_of_its_own(self) -> None:
+        """One that was kept might be closed by the agent just as it is to be used again."""
         world = World(2)
         world.agent(0)
         client = world.client(1)
@@ -143,7 +149,8 @@ class StreamsTests(SynchronousTestCase):
             world.turn()
             world.answer_all()
         self.assertEqual(bodies(client), [b"/%d" % n for n in range(5)])
-        self.assertEqual(world.hosts(0)[0].streams, 1)
+        self.assertEqual(world.hosts(0)[0].streams, 0)
+        self.assertEqual(world.links(0)[1].session.streams, 0)
 
     def test_large_bodies_both_ways_with_back_pressure(self) -> None:
         world = World(2, kind="tcp")
@@ -218,11 +225,12 @@ class StreamsTests(SynchronousTestCase):
         self.assertGreater(min(counts), 8)
 
 
-class LoanTests(SynchronousTestCase):
-    """Plain connections, which carry one request at a time."""
+class PlainTests(SynchronousTestCase):
+    """Plain connections, which carry one request at a time, and go to whoever needs them."""
 
-    def loans(self, world: World, worker: int = 0) -> int:
-        return sum(len(link.loans) for link in world.links(worker).values())
+    def away(self, world: World, worker: int = 0) -> int:
+        """How many connections others have, of those that a worker knows of."""
+        return sum(host.relayed for host in world.hosts(worker))
 
     def test_every_worker_uses_it(self) -> None:
         world = World(3)
@@ -232,15 +240,23 @@ class LoanTests(SynchronousTestCase):
         self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(30)])
         self.assertEqual(len(world.services[0]), 1)
 
-    def test_nobody_waits_longer_than_who_came_later(self) -> None:
-        """One queue for all."""
+    def test_nobody_starves(self) -> None:
+        """One worker has the only connection, and clients that never stop."""
         world = World(2)
         world.agent(0, mux=False)
-        clients = [world.client(number % 2, REQUEST % b"/%d" % number) for number in range(10)]
-        order: list[bytes] = []
-        while world.answer_all():
-            order += [body for client in clients for body in bodies(client) if body not in order]
-        self.assertEqual(order, [b"/%d" % n for n in range(10)])
+        busy = [world.client(0, REQUEST % b"/busy") for _ in range(8)]
+        waiting = [world.client(1, REQUEST % b"/%d" % number) for number in range(8)]
+        for _ in range(200):
+            world.answer_all()
+            world.turn()
+            world.reactor.advance(0.001)
+            for client in busy:
+                if client.data:
+                    client.data = b""
+                    client.transport.write(REQUEST % b"/busy")
+            if all(client.data for client in waiting):
+                break
+        self.assertEqual([bodies(client) for client in waiting], [[b"/%d" % n] for n in range(8)])
 
     def test_it_is_kept_for_as_long_as_nobody_wants_it(self) -> None:
         world = World(2)
@@ -251,13 +267,11 @@ class LoanTests(SynchronousTestCase):
             world.turn()
             world.answer_all()
         self.assertEqual(bodies(client), [b"/%d" % n for n in range(5)])
-        [link] = world.links(0).values()
-        self.assertEqual(list(link.loans), [1])
+        self.assertEqual((self.away(world, 0), self.away(world, 1)), (1, 0))
         # Then the owner does.
         mine = world.client(0, REQUEST % b"/mine")
         world.answer_until_done()
         self.assertEqual(bodies(mine), [b"/mine"])
-        self.assertEqual(link.loans, {})
         self.assertEqual(world.hosts(1)[0].state, "away")
         self.assertEqual(world.hosts(0)[0].active, 0)
 
@@ -277,12 +291,11 @@ class LoanTests(SynchronousTestCase):
         world.agent(1, mux=False)
         busy = [world.client(number, REQUEST % b"/busy") for number in (0, 1)]
         waiting = world.client(2, REQUEST % b"/waiting")
-        self.assertEqual([self.loans(world, number) for number in (0, 1)], [1, 1])
+        self.assertNotIn(b"/waiting", world.services[0][0].data + world.services[1][0].data)
+        world.turn(0.05)
         world.services[1][0].answer(b"/busy")
         world.turn()
         self.assertIn(b"/waiting", world.services[1][0].data)
-        # What was asked of the other one is not wanted any more.
-        self.assertEqual([self.loans(world, number) for number in (0, 1)], [0, 1])
         world.services[1][0].answer(b"/waiting")
         world.services[0][0].answer(b"/busy")
         world.turn()
@@ -295,7 +308,7 @@ class LoanTests(SynchronousTestCase):
                 world = World(workers)
                 world.agent(0, mux=False, connections=2)
                 clients = [world.client(workers - 1, REQUEST % b"/of-%d" % number) for number in range(2)]
-                self.assertEqual(self.loans(world), 2)
+                self.assertEqual(self.away(world), 2)
                 [service] = [each for each in world.services[0] if b"/of-%d" % idle in each.data]
                 service.answer(b"/done")
                 world.turn()
@@ -314,7 +327,7 @@ class LoanTests(SynchronousTestCase):
         world.agent(0, mux=False, connections=3)
         clients = [world.client(1, REQUEST % b"/of-%d" % number) for number in range(3)]
         mine = world.client(0, REQUEST % b"/mine")
-        self.assertEqual(self.loans(world), 3)
+        self.assertEqual(self.away(world), 3)
         [service] = [each for each in world.services[0] if b"/of-2" in each.data]
         service.answer(b"/done")
         world.turn()
@@ -330,7 +343,7 @@ class LoanTests(SynchronousTestCase):
         waiting = world.client(1, REQUEST % b"/waiting")
         world.turn(2.5)
         self.assertIn(b"503 Service Unavailable", waiting.data)
-        self.assertEqual(self.loans(world), 0)
+        self.assertEqual(world.cluster(1).waiting, 0)
         self.assertEqual(world.cluster(0).waiting, 0)
 
     def test_a_client_that_goes_while_it_waits(self) -> None:
@@ -338,10 +351,10 @@ class LoanTests(SynchronousTestCase):
         world.agent(0, mux=False)
         world.client(0, REQUEST % b"/busy")
         waiting = world.client(1, REQUEST % b"/waiting")
-        self.assertEqual(world.cluster(0).waiting, 1)
+        self.assertEqual(world.cluster(1).waiting, 1)
         waiting.transport.abortConnection()
         world.turn()
-        self.assertEqual((world.cluster(0).waiting, self.loans(world)), (0, 0))
+        self.assertEqual((world.cluster(0).waiting, world.cluster(1).waiting), (0, 0))
         world.answer_until_done()
         self.assertEqual(world.hosts(0)[0].active, 0)
 
@@ -375,33 +388,17 @@ class LoanTests(SynchronousTestCase):
         service.transport.loseConnection()
         world.turn(0.3)
         self.assertEqual((len(world.services[0]), len(world.hosts(0)), len(world.hosts(1))), (2, 1, 1))
-        self.assertEqual(self.loans(world), 0)
-
-    def test_a_protocol_that_finds_room_while_it_is_wanted_back(self) -> None:
-        world = World(2)
-        world.agent(0, mux=False)
-        clients = [world.client(number, REQUEST % b"/%d" % number) for number in (1, 0)]
-        [theirs] = world.hosts(1)
-        self.assertEqual((theirs.active, theirs.capacity), (1, 0))
-        world.cluster(1).set_capacity(theirs, 100)
-        self.assertEqual(theirs.capacity, 0)
-        world.answer_until_done()
-        self.assertEqual([bodies(client) for client in clients], [[b"/1"], [b"/0"]])
-        self.assertEqual((theirs.state, theirs.room), ("away", 100))
-        client = world.client(1, REQUEST % b"/again")
-        self.assertEqual((theirs.active, theirs.capacity), (1, 100))
-        world.answer_until_done()
-        self.assertEqual(bodies(client), [b"/again"])
+        self.assertEqual(world.cluster(1).waiting, 0)
 
     def test_unsolicited_data_ends_it(self) -> None:
         world = World(2)
         world.agent(0, mux=False)
-        [host] = world.hosts(0)
         client = world.client(1, REQUEST % b"/")
         world.answer_until_done()
         self.assertEqual(bodies(client), [b"/"])
         # The sibling has it, idle.
-        host._transport._other.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        [host] = world.hosts(1)
+        host.transport._other.write(b"HTTP/1.1 200 OK\r\n\r\n")
         world.turn()
         self.assertTrue(host.closed)
 
@@ -409,7 +406,7 @@ class LoanTests(SynchronousTestCase):
         world = World(2)
         world.agent(0, mux=False)
         client = world.client(1, REQUEST % b"/")
-        world.hosts(0)[0]._transport._other.abortConnection()
+        world.hosts(1)[0].transport._other.abortConnection()
         world.turn(0.05)
         # It may have been closed before the request came, which is sent again.
         world.turn(0.5)
@@ -552,17 +549,39 @@ class SettledTests(SynchronousTestCase):
 
 
 class WithdrawalTests(SynchronousTestCase):
+    """A worker that stops alone."""
+
     def test_what_was_begun_is_finished(self) -> None:
-        """A worker that stops alone."""
-        for mux in (True, False):
-            world = World(2)
-            world.agent(0, mux=mux)
-            client = world.client(1, REQUEST % b"/")
-            world.workers[0].siblings.withdraw()
-            world.turn()
-            self.assertEqual(world.hosts(1), [])
-            world.answer_until_done()
-            self.assertEqual(bodies(client), [b"/"])
+        world = World(2)
+        world.agent(0)
+        client = world.client(1, REQUEST % b"/")
+        world.workers[0].siblings.withdraw()
+        world.turn()
+        self.assertEqual(world.hosts(1), [])
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/"])
+
+    def test_plain_connections_go_to_those_who_stay(self) -> None:
+        world = World(3)
+        world.agent(0, mux=False, connections=5)
+        world.agent(1, mux=False)
+        client = world.client(0, REQUEST % b"/")
+        world.workers[1].siblings.drain()
+        world.turn()
+        world.workers[0].siblings.drain()
+        world.turn()
+        here = [sum(not host.relayed for host in world.hosts(number)) for number in range(3)]
+        # One is in use, and those who go themselves are given none.
+        self.assertEqual(sum(here), 6)
+        self.assertEqual((here[0], here[1]), (1, 0))
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/"])
+        here = [sum(not host.relayed for host in world.hosts(number)) for number in range(3)]
+        self.assertEqual(here, [0, 0, 6])
+        # Whoever goes may still need one.
+        client = world.client(0, REQUEST % b"/last")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/last"])
 
 
 class EvictionTests(SynchronousTestCase):
@@ -617,5 +636,6 @@ class KindTests(SynchronousTestCase):
         world.agent(0, mux=False)
         [own], [theirs] = world.hosts(0), world.hosts(1)
         self.assertIs(type(own), ReverseHost)
-        self.assertIs(type(theirs), BorrowedHost)
+        self.assertIs(type(theirs), ReverseHost)
         self.assertEqual((own.state, theirs.state), ("idle", "away"))
+        self.assertEqual((own.relayed, theirs.relayed), (False, True))

@@ -11,8 +11,12 @@ from typing import Any
 from reverseproxy.app import ReverseProxy
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.loader import loads
-from reverseproxy.testing import MemoryReactor, Recorder, join, run
+from reverseproxy.errors import WireError
+from reverseproxy.testing import MemoryReactor, Recorder, run
+from reverseproxy.transport.handing import discard
+from reverseproxy.workers.channel import decode, encode
 from reverseproxy.workers.links import Link
+from reverseproxy.workers.moving import LEAST_GAP
 from reverseproxy.workers.siblings import Siblings
 from tests.integration.configs import quick_agent, server
 from tests.transport.contract import Building
@@ -27,6 +31,54 @@ class Service(Recorder):
 
     def answer(self, body: bytes) -> None:
         self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+
+class MemoryChannel:
+    """
+    A channel without sockets; see L{reverseproxy.workers.channel}.
+
+    @ivar sent: the messages, as they were sent.
+    """
+
+    def __init__(self, reactor: MemoryReactor, link: Any) -> None:
+        self.sent: list[Any] = []
+        self._reactor = reactor
+        self._link = link
+        self._other = self
+        self._closed = False
+
+    @classmethod
+    def pair(cls, reactor: MemoryReactor, one: Any, other: Any) -> tuple[MemoryChannel, MemoryChannel]:
+        """Two ends, for two links."""
+        ends = cls(reactor, one), cls(reactor, other)
+        ends[0]._other, ends[1]._other = ends[1], ends[0]
+        return ends
+
+    def send(self, message: Any, handle: Any = None) -> None:
+        try:
+            packet = encode(message)
+        except WireError:
+            if handle is not None:
+                discard(handle)
+            raise
+        self.sent.append(message)
+        self._reactor.callLater(0, self._other._receive, packet, handle)
+
+    def _receive(self, packet: bytes, handle: Any) -> None:
+        if not self._closed:
+            self._link.received(decode(packet), handle)
+        elif handle is not None:
+            discard(handle)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._reactor.callLater(0, self._other._lost)
+
+    def _lost(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._link.abort("the other end is closed")
 
 
 class FakeWorker:
@@ -90,9 +142,11 @@ class World:
 
     def link(self, one: int, other: int) -> None:
         """Connect two workers."""
-        dialled: Link = self.workers[one].siblings.links.make(other)
-        accepted: Link = self.workers[other].siblings.links.make(None)
-        join(self.reactor, dialled.session, accepted.session)
+        dialled = Link(self.workers[one].siblings.links, other)
+        accepted = Link(self.workers[other].siblings.links, None)
+        ends = MemoryChannel.pair(self.reactor, dialled, accepted)
+        accepted.begin(ends[1])
+        dialled.begin(ends[0])
         self.turn()
 
     def links(self, worker: int) -> dict[int, Link]:
@@ -124,7 +178,7 @@ class World:
     def client(self, worker: int, data: bytes = b"") -> Any:
         client = self.reactor.dial("127.0.0.1", CLIENT + worker, Recorder())
         client.transport.write(data)
-        self.reactor.settle()
+        self.turn()
         return client
 
     def answer_all(self) -> int:
@@ -149,6 +203,8 @@ class World:
         return count
 
     def turn(self, seconds: float = 0.0) -> None:
+        self.reactor.settle()
+        self.reactor.advance(LEAST_GAP)  # which workers leave between two messages
         self.reactor.settle()
         for _ in range(round(seconds / 0.05)):
             self.reactor.advance(0.05)

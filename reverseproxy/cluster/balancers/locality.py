@@ -49,13 +49,13 @@ class NearestBalancer:
 
     def add(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
-        (self._far_hosts if host.relayed else self._near_hosts).add(host)
+        (self._far_hosts if self._is_far(host) else self._near_hosts).add(host)
         self._side(host).add(host)
         self._count()
 
     def remove(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
-        (self._far_hosts if host.relayed else self._near_hosts).discard(host)
+        (self._far_hosts if self._is_far(host) else self._near_hosts).discard(host)
         self._side(host).remove(host)
         self._count()
 
@@ -64,7 +64,12 @@ class NearestBalancer:
         self.share = min(1.0, self._workers * near / (near + far)) if far else 1.0
 
     def _side(self, host: IHost) -> ILoadBalancer:
-        return self._far if host.relayed else self._near
+        return self._far if self._is_far(host) else self._near
+
+    @staticmethod
+    def _is_far(host: IHost) -> bool:
+        """Whether requests to a host pass through another worker; a plain connection comes here instead."""
+        return host.relayed and not host.single
 
     def suspend(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
@@ -76,7 +81,7 @@ class NearestBalancer:
 
     def pick(self, context: PickContext | None) -> IHost | None:
         """See L{ILoadBalancer}."""
-        if not self._far_hosts or (context is not None and context.own):
+        if not self._far_hosts:
             return self._near.pick(context)
         if self.share < 1.0 and self._random() >= self.share:
             return self._far.pick(context) or self._near.pick(context)

@@ -183,7 +183,7 @@ class HttpChecker:
         """See L{IHealthChecker}."""
         if not host.returns:
             return True
-        if self._other_port or (host.single and host.relayed):
+        if self._other_port or (host.relayed and (host.single or host.spoken)):
             return False  # another worker has its only connection
         return not host.single or not host.pools or _HTTP1 in host.pools
 

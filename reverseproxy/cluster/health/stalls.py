@@ -71,8 +71,8 @@ class Stalls:
             timer.cancel()
 
     def joined(self, host: Host) -> None:
-        """See L{IClusterTask}; the connections of other workers are theirs to watch."""
-        if host.returns and not host.relayed:
+        """See L{IClusterTask}; the connections of other workers are theirs to watch, until they come here."""
+        if host.returns and (host.single or not host.relayed):
             self._hosts[host] = None
             self._plan()
 
@@ -98,7 +98,7 @@ class Stalls:
         part = self._round[-AT_ONCE:]
         del self._round[-AT_ONCE:]
         for host in part:
-            if host in self._hosts:
+            if host in self._hosts and not host.relayed:
                 self._judge(host, now)
         self._plan()
 

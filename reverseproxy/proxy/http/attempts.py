@@ -183,7 +183,7 @@ class Attempts:
         self._attempts += 1
         try:
             while (host := cluster.acquire(self._context)) is not None:
-                if not host.single or self._suits(host):
+                if not (host.single or host.spoken) or self._suits(host):
                     self._connect(host)
                     return
                 self._pass(host)
@@ -209,7 +209,7 @@ class Attempts:
         as it lives: the listener that hosts it has decided on one by then.
         """
         if not host.single:
-            return True
+            return host.spoken in ("", self.protocol)
         return (not host.pools or self.protocol in host.pools) and host.spoken in ("", self.protocol)
 
     def _pass(self, host: Host) -> None:

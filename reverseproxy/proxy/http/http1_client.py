@@ -356,7 +356,10 @@ class Http1Pool:
         self.exclusive = host.single
         self.max_requests = 0
         cluster = host.cluster
-        if cluster is not None and not self.exclusive:
+        if host.relayed and not self.exclusive:
+            # Its stream goes through another worker, where it might be closed just as it is to be used again.
+            self.max_requests = 1
+        elif cluster is not None and not self.exclusive:
             self.max_requests = cluster.config.requests_per_connection
             if host.max_connections:
                 # Each request takes a connection: those beyond wait, or go elsewhere.

@@ -103,7 +103,7 @@ class RpcChecker:
         A reverse host that speaks something else can't be asked, nor one whose
         only connection another worker has.
         """
-        if not host.single:
+        if not host.single and not host.spoken:
             return True
         if host.relayed:
             return False

@@ -74,7 +74,7 @@ class Departure:
         kept: Counter[str] = Counter()
         for held in self._untold():
             host = held.host
-            if host.active or host.capacity == 0 or not host.usable():
+            if host.active or host.reserved or not host.usable():
                 continue
             cluster = host.cluster
             if cluster is None or cluster.waiting:

@@ -15,8 +15,8 @@ from itertools import count
 from random import random
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -36,7 +36,6 @@ from reverseproxy.interfaces import (
     Identity,
     IDrainable,
     IExpendable,
-    IRevoking,
 )
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import TunnelTally
@@ -48,7 +47,6 @@ from reverseproxy.tls import ServerTls, verify_again
 from reverseproxy.tunnel.handshake import (
     Accepted,
     Admission,
-    HeldConnection,
     Refusal,
     Registry,
     Requester,
@@ -59,10 +57,11 @@ from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.departure import Departure
 from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.guesses import GuessGate
+from reverseproxy.tunnel.server.holding import Holding, Papers
 from reverseproxy.tunnel.server.joins import JoinGate
 from reverseproxy.tunnel.server.quotas import NOBODY, Quotas
 from reverseproxy.tunnel.server.refusals import REMEDIES, note_refusal
-from reverseproxy.tunnel.server.revocation import Revocations
+from reverseproxy.tunnel.server.revocation import IJoined, Revocations
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
@@ -120,6 +119,8 @@ class TunnelServer:
         waiting for that, in seconds.
     @ivar registry: the connections that are hosts now.  Those of this listener
         only: another one may have other authorities, and other names for agents.
+    @ivar adopt: takes a protocol for a connection that another worker has accepted into
+        those of the listener, and gives what is to be connected.
     @ivar evict_elsewhere: lets other workers close what is not held here, given
         a cluster, addresses, and who asks; gives the addresses that were.
         L{None} if there are none.
@@ -136,6 +137,7 @@ class TunnelServer:
     """
 
     evict_elsewhere: Callable[[str, Sequence[str], Requester], Deferred[set[str]]] | None = None
+    adopt: Callable[[IProtocol], IProtocol] = staticmethod(lambda connection: connection)
     unix_prefix = ""
     routes: AgentRoutes | None = None
     departure: Departure | None = None
@@ -186,7 +188,7 @@ class TunnelServer:
             min(config.max_pending_connections, descriptors // PENDING_PART)
         )
         self.quotas = Quotas.of(config, max(int(descriptors * OWNER_SHARE), 1))
-        self.joined: dict[TunnelConnection, None] = {}
+        self.joined: dict[IJoined, None] = {}
         self._seen: tuple[ServerTls, int] | None = None
         self.revocations = Revocations(
             listener,
@@ -370,9 +372,11 @@ class TunnelConnection(Handover, Counted):
     connection in reserve.  Once it has sent a byte, the handshake has a deadline.
 
     @ivar crowd: whom it is counted with, until it has joined.
+    @ivar holding: what is known of the host that it is, once it is one.
     """
 
     transport: Any
+    holding: Holding | None = None
 
     def __init__(self, server: TunnelServer, info: ConnectionInfo) -> None:
         super().__init__()
@@ -384,14 +388,12 @@ class TunnelConnection(Handover, Counted):
         self._judging: Deferred[None] | None = None
         self._surplus: list[bytes] = []
         self._closing: IDelayedCall | None = None
-        self._held: HeldConnection[ReverseHost | MuxHost] | None = None
         self._place = NOBODY
         self._claim: Claim | None = None
         self._publishing: IDelayedCall | None = None
         self._futile = 0
         self._began = 0.0
         self._reviews = 0
-        self._accepted: Accepted | None = None
         self._init: ConnectionInit | None = None
         self._result = ""
 
@@ -400,27 +402,23 @@ class TunnelConnection(Handover, Counted):
     @property
     def expendable(self) -> bool:
         """Whether nobody is finding out whether it may join, and it has not."""
-        return self._held is None and self._judging is None
+        return self.holding is None and self._judging is None
 
     # IDrainable
 
     @property
     def busy(self) -> bool:
         """Whether it is a host, and a request is under way on it."""
-        return self._held is not None and bool(self._held.host.active)
+        return self.holding is not None and self.holding.busy
 
     def drain(self) -> None:
         """See L{IDrainable}: what is under way is finished, and the agent knows that nothing more comes."""
-        held = self._held
-        if held is None and self._deadline is None and not self._over:
+        if self.holding is not None:
+            self.holding.drain()
+        elif self._deadline is None and not self._over:
             lose_connection(self.transport)  # it was kept in reserve, and has said nothing
-            return
-        if held is None:
+        else:
             self.drop("the server stops", "leaving")
-            return
-        if held.host.cluster is not None:
-            held.host.cluster.remove_host(held.host, "the server stops")
-        held.host.retire()
 
     def connectionMade(self) -> None:
         """Wait for the agent to introduce itself."""
@@ -713,21 +711,19 @@ class TunnelConnection(Handover, Counted):
                 self._gone,
                 clock=server.clock,
             )
-        self._accepted = accepted
-        held = self._held = HeldConnection(
-            host, accepted.cluster, self._info, accepted.principal, announcement, accepted.policy
-        )
+        place, self._place = self._place, NOBODY
+        assert self._init is not None
+        papers = Papers(server.listener, self._init, accepted, self._info)
+        claimed = self._claim is not None
+        self.holding = Holding(server, papers, host, self, place, claimed=claimed)
         host.identity = accepted.identify(self._info)
         host.tells = tells
         if isinstance(host, ReverseHost) and announcement is not None and announcement.marks:
             host.expect_mark()
         if tells and isinstance(host, MuxHost):
             host.listen(partial(self._told, accepted.cluster), server.clock)
-        server.registry.add(held)
-        server.joined[self] = None
         if server.revocations.reviews != self._reviews:
-            server.revocations.review_one(self)
-        host.kin = server.registry.kin(held)
+            server.revocations.review_one(self.holding)
         decoder, self._decoder = self._decoder, None  # there is nothing left for it to do
         assert decoder is not None
         surplus = decoder.take_surplus() + self._surplus_so_far()
@@ -756,15 +752,9 @@ class TunnelConnection(Handover, Counted):
             self._server.clusters.get(cluster).wellness.said(host, well)
 
     def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
-        held, self._held = self._held, None
         self._leave_place()
-        if held is not None:
-            self._server.registry.remove(held)
-            self._server.joined.pop(self, None)
-            if host.cluster is not None:
-                host.cluster.remove_host(host, reason)
-            if isinstance(host, ReverseHost) and host.used:
-                self._server.gate.credit()
+        if self.holding is not None:
+            self.holding.gone(host, reason)
         self._cancel_publishing()
 
     def _cancel_publishing(self) -> None:
@@ -772,69 +762,9 @@ class TunnelConnection(Handover, Counted):
             self._publishing.cancel()
             self._publishing = None
 
-    # whether it would be let in again
-
-    async def _judge_again(self, credentials: bool) -> str:
-        init, server, before = self._init, self._server, self._accepted
-        if init is None or before is None or self._held is None:
-            return ""
-        reason = self.stands()
-        if reason:
-            return reason
-        checked = server.admission.check_policy(init)
-        if isinstance(checked, Refusal):
-            return checked.reason
-        identity = None
-        if checked is not None:
-            revoking = IRevoking(checked, None)
-            if revoking is None and not credentials:
-                return "" if before.cluster in server.clusters else f"there is no cluster {before.cluster}"
-            judge = checked.validate if revoking is None else revoking.judge_again
-            judging: Deferred[Any] = maybeDeferred(judge, init.credential, init.host_name, init.cluster_name)
-            identity = await judging
-        verdict = server.admission.conclude(init, identity, server.brings_cluster(init))
-        if isinstance(verdict, Refusal):
-            return verdict.reason
-        if verdict.principal != before.principal:
-            return "its credential is another one's now"
-        if self._claim is not None and server.routes is not None:
-            reason = server.routes.judge_again(verdict, self._info)
-        host = None if self._held is None else self._held.host
-        if host is not None and verdict.weight != before.weight:
-            self._accepted = verdict
-            if host.cluster is not None:
-                host.cluster.weigh(host, verdict.weight)
-        return reason
-
     def stands(self) -> str:
         """See L{TunnelServer.transport_stands}."""
         return self._server.transport_stands(self._info, self.transport)
-
-    def judge_again(self, credentials: bool) -> Deferred[str]:
-        """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
-        return Deferred.fromCoroutine(self._judge_again(credentials))
-
-    def revoke(self, reason: str, grace: float) -> None:
-        """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
-        held, server = self._held, self._server
-        if held is None:
-            return
-        host = held.host
-        log.warn(
-            "{listener}: {peer} of {identity} is let go, at the latest in {seconds:g} s: {reason}",
-            listener=server.listener,
-            peer=self._info.remote,
-            identity=str(host.identity),
-            seconds=grace,
-            reason=reason,
-        )
-        self._cancel_publishing()
-        if host.cluster is not None:
-            host.cluster.remove_host(host, reason)
-        else:
-            host.retire()
-        if not host.closed:
-            server.clock.callLater(grace, host.close, reason)
 
     # a graceful close, of other connections than this one
 
@@ -910,6 +840,8 @@ class TunnelConnection(Handover, Counted):
         """Let go of the handshake, or of the host."""
         self._settle()
         self._leave_place()
+        if self.holding is not None:
+            self.holding.leave_place()
         self._cancel_publishing()
         if self._closing is not None and self._closing.active():
             self._closing.cancel()

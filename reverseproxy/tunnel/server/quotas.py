@@ -108,6 +108,10 @@ class Quotas:
         self._counts.update(place.owners)
         return ""
 
+    def count(self, place: Place) -> None:
+        """Take a place in any case, for a connection that has had one at another worker."""
+        self._counts.update(place.owners)
+
     def give_back(self, place: Place) -> None:
         """Give back a place that was taken."""
         for owner in place.owners:

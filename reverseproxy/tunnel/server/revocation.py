@@ -31,6 +31,9 @@ LOOK: Final = 1.0
 GRACE: Final = 2.5
 """Seconds for what is under way on a connection that has to go."""
 
+LATE: Final = 5 * LOOK
+"""Seconds after which every worker has seen what one of them has."""
+
 AT_ONCE: Final = 50
 """Connections that are judged in one turn of the reactor."""
 
@@ -70,6 +73,7 @@ class Revocations:
         @param validators: those that judge credentials now.
         """
         self.reviews = 0
+        self._reviewed = float("-inf")
         self._listener = listener
         self._joined = joined
         self._validators = validators
@@ -98,11 +102,21 @@ class Revocations:
         @param credentials: see L{IJoined.judge_again}.
         """
         self.reviews += 1
+        self._reviewed = self._clock.seconds()
         self._left = list(self._joined())
         self._credentials = credentials or (self._credentials and self._running)
         if not self._running and self._left:
             self._running = True
             self._go_on()
+
+    def arrived(self, connection: IJoined) -> None:
+        """
+        A connection has come from another worker, which may not have seen yet what we have.
+
+        If we see it later, it is judged with the others.
+        """
+        if self._clock.seconds() - self._reviewed < LATE:
+            self.review_one(connection, False)
 
     def _go_on(self) -> None:
         part, self._left = self._left[-AT_ONCE:], self._left[:-AT_ONCE]

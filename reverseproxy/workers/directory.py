@@ -1,0 +1,504 @@
+"""
+Who has what: each worker knows of the hosts of all of them.
+
+A host gets a number from the worker that its agent has joined, and keeps it
+wherever it goes.  That worker tells the others of it, and these put it into their
+own clusters: as a L{RelayedHost} if its connection carries streams, and else as a
+L{ReverseHost} without a connection, which may come
+(L{reverseproxy.workers.moving}).  Whoever gives a connection away tells all others
+who has it now; as these messages may overtake one another, each says how often it has
+moved by then.
+
+    {"join": facts}                                     a host is here
+    {"leave": "0.c2b1.7"}                               it is gone
+    {"moved": "0.c2b1.7", "to": 2, "moves": 5}          another worker has it
+    {"well": "0.c2b1.7", "is": false}                   what its agent says of its service
+    {"evict": 9, ...}, {"evicted": 9, "addresses": []}  a graceful close, and what it has closed
+
+An agent's graceful close may reach another worker than its connections.  That
+worker has found out who asks, as for its own connections, and tells the others
+that; each of them judges by its own registry what may be taken away.  Whoever has
+given connections away a moment ago asks those who have them in turn: that question
+goes behind the connection, over the same channel, so that nothing is missed.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Directory", "Entry"]
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import count
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.cluster.balancers.weighted import is_settled
+from reverseproxy.cluster.host import Host, ReverseHost
+from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
+from reverseproxy.identity import AgentIdentity
+from reverseproxy.tunnel.handshake import Principal, Requester
+from reverseproxy.workers.links import Link, Links
+from reverseproxy.workers.messages import Message
+from reverseproxy.workers.relaying import RelayedHost
+from reverseproxy.workers.requests import PROTOCOL, is_committed
+
+if TYPE_CHECKING:
+    from reverseproxy.tunnel.server.filter import TunnelServer
+
+log = Logger()
+
+EVICT_TIMEOUT: Final = 5.0
+"""Seconds that a sibling has to say which connections it has let go."""
+
+TOMBSTONE: Final = 10.0
+"""Seconds for which it is remembered to whom connections were given."""
+
+MOST_HOPS: Final = 2
+"""How often a graceful close is passed on to follow a connection."""
+
+
+class Entry:
+    """
+    A host of one of the workers.
+
+    @ivar number: what all workers call it.
+    @ivar cluster: whose host it is.
+    @ivar host: what it is here.
+    @ivar at: the number of the worker that has its connection.
+    @ivar moves: how often the connection has gone from worker to worker.
+    @ivar committed: whether others know that it can't do so any more.
+    """
+
+    __slots__ = ("at", "cluster", "committed", "host", "moves", "number")
+
+    def __init__(self, number: str, cluster: Cluster, host: Host, at: int, moves: int = 0) -> None:
+        self.number = number
+        self.cluster = cluster
+        self.host = host
+        self.at = at
+        self.moves = moves
+        self.committed = False
+
+    def facts(self) -> Message:
+        """What others have to know of it."""
+        host = self.host
+        committed = is_committed(host)
+        return {
+            "id": self.number,
+            "cluster": self.cluster.name,
+            "address": host.address,
+            "hostname": host.hostname,
+            "weight": host.weight,
+            "metadata": dict(host.metadata),
+            "kind": PROTOCOL if committed else ("plain" if host.single else "streams"),
+            "identity": None if host.identity is None else host.identity.to_json(),
+            "tells": host.tells,
+            "well": self.cluster.wellness.is_well(host),
+            "moves": self.moves,
+        }
+
+
+@implementer(IClusterTask)
+class _Announcer:
+    """Tells siblings which hosts one cluster has, and has no more."""
+
+    def __init__(self, directory: Directory, cluster: Cluster) -> None:
+        self._directory = directory
+        self._cluster = cluster
+
+    def start(self) -> None:
+        """See L{IClusterTask}."""
+
+    def stop(self) -> None:
+        """See L{IClusterTask}."""
+
+    def joined(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+        if host.returns and not host.relayed:
+            self._directory.announce(self._cluster, host)
+
+    def left(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+        if host.returns:
+            self._directory.left(host)
+
+
+class Directory:
+    """
+    The hosts of all workers, as one of them knows them.
+
+    @ivar links: the connections to the others.
+    @ivar clusters: where the hosts are.
+    @ivar servers: this worker's tunnel servers, by listener.
+    @ivar entries: the hosts, by number.
+    @ivar by_host: the same, by host.
+    @ivar fetch: asks for the connection of a host that is away.
+    @ivar on_drop: called with each host that is gone.
+    """
+
+    fetch: Callable[[ReverseHost], Deferred[None]] | None = None
+    on_drop: Callable[[Host], object] | None = None
+
+    def __init__(self, links: Links, clusters: ClusterManager, clock: Any) -> None:
+        self.links = links
+        self.clusters = clusters
+        self.servers: dict[str, TunnelServer] = {}
+        self.entries: dict[str, Entry] = {}
+        self.by_host: dict[Host, Entry] = {}
+        self._hidden: dict[tuple[str, str], list[Entry]] = {}
+        self._plain: Counter[tuple[str, int]] = Counter()
+        self._clock = clock
+        self._evictions: dict[int, Deferred[list[str]]] = {}
+        self._given: dict[tuple[str, int], float] = {}
+        self._questions = count(1)
+        self._hosts = count(1)
+        self._prefix = f"{links.number}.{token_hex(4)}."
+
+    def share(self, cluster: Cluster) -> None:
+        """Let the siblings know of a cluster's hosts, and hear of theirs."""
+        cluster.add_task(_Announcer(self, cluster))
+        cluster.wellness.on_said = self._said
+        self.tell({"list": cluster.name})
+
+    def listed(self, link: Link, message: Message) -> None:
+        """A sibling has a cluster that it did not have before."""
+        self._list(link, message["list"])
+
+    def _list(self, link: Link, cluster: str = "") -> None:
+        for entry in list(self.entries.values()):
+            name = entry.cluster.name
+            if self.is_here(entry) and entry.host.cluster is not None and cluster in ("", name):
+                link.send({"join": entry.facts()})
+
+    def settle(self, cluster: Cluster) -> None:
+        """The load balancer decides on certain hosts now: let it have those that are away, too."""
+        for host in list(cluster.hosts.values()):
+            if host.single and host.relayed:
+                cluster.unreserve(host)
+
+    def stop(self) -> None:
+        """Wait for nobody any more."""
+        for eviction in list(self._evictions.values()):
+            eviction.cancel()
+
+    def tell(self, message: Message, but: int = -1) -> None:
+        """
+        Send a message to all siblings.
+
+        @param but: the number of one that need not hear it.
+        """
+        for link in self.links:
+            if link.number != but:
+                link.send(message)
+
+    # what is where
+
+    def is_here(self, entry: Entry) -> bool:
+        """Whether this worker has the connection."""
+        return entry.at == self.links.number
+
+    def here(self, cluster: Cluster) -> Iterator[Entry]:
+        """The hosts of a cluster whose connections this worker has, and could give away."""
+        for host in cluster.hosts.values():
+            entry = self.by_host.get(host) if host.single and not host.relayed else None
+            if entry is not None:
+                yield entry
+
+    def find(self, number: str) -> Host | None:
+        """Find a host whose connection this worker has."""
+        entry = self.entries.get(number)
+        return entry.host if entry is not None and self.is_here(entry) else None
+
+    def has_plain(self, link: Link, cluster: Cluster) -> bool:
+        """Whether a sibling has connections of a cluster that could come here."""
+        return self._plain[cluster.name, link.number] > 0
+
+    def count_here(self, cluster: Cluster) -> int:
+        """How many connections of a cluster this worker has that could go elsewhere."""
+        return self._plain[cluster.name, self.links.number]
+
+    def _count(self, entry: Entry, change: int) -> None:
+        if entry.host.single:
+            self._plain[entry.cluster.name, entry.at] += change
+
+    def _add(self, entry: Entry) -> None:
+        self.entries[entry.number] = entry
+        self.by_host[entry.host] = entry
+        self._count(entry, 1)
+
+    def _drop(self, entry: Entry) -> None:
+        if self.entries.get(entry.number) is entry:
+            del self.entries[entry.number]
+            self._count(entry, -1)
+        if self._hidden:
+            key = entry.cluster.name, entry.host.address
+            hidden = [each for each in self._hidden.pop(key, ()) if each is not entry]
+            if hidden:
+                self._hidden[key] = hidden
+        self.by_host.pop(entry.host, None)
+        if self.on_drop is not None:
+            self.on_drop(entry.host)
+
+    def place(self, entry: Entry, at: int) -> None:
+        """Note who has a connection now."""
+        self._count(entry, -1)
+        entry.at = at
+        self._count(entry, 1)
+
+    def given(self, entry: Entry, to: int) -> None:
+        """A connection that was here is another worker's from now on: remember that, and tell the others."""
+        entry.moves += 1
+        self.place(entry, to)
+        now = self._clock.seconds()
+        for key, until in list(self._given.items()):
+            if until < now:
+                del self._given[key]
+        self._given[entry.cluster.name, to] = now + TOMBSTONE
+        self.tell({"moved": entry.number, "to": to, "moves": entry.moves}, but=to)
+
+    # hosts of this worker
+
+    def announce(self, cluster: Cluster, host: Host) -> None:
+        """A host has joined here."""
+        entry = Entry(f"{self._prefix}{next(self._hosts)}", cluster, host, self.links.number)
+        self._add(entry)
+        self.tell({"join": entry.facts()})
+
+    def commit(self, entry: Entry) -> None:
+        """Tell siblings of a host that it can't leave any more, as HTTP/2 has been spoken."""
+        if not entry.committed:
+            entry.committed = True
+            self.tell({"join": entry.facts()})
+
+    def left(self, host: Host) -> None:
+        """A host has left its cluster."""
+        entry = self.by_host.get(host)
+        if entry is not None:
+            here = self.is_here(entry)
+            self._drop(entry)
+            if here:
+                self.tell({"leave": entry.number})
+                self._uncover(entry)
+
+    def withdraw(self, entry: Entry) -> None:
+        """Let siblings begin nothing more with a host that is here."""
+        self.tell({"leave": entry.number})
+
+    def _said(self, host: Host) -> None:
+        """An agent has said whether it can reach its service."""
+        entry = self.by_host.get(host)
+        if entry is not None and self.is_here(entry):
+            self.tell({"well": entry.number, "is": entry.cluster.wellness.is_well(host)})
+
+    # hosts of siblings
+
+    def came(self, link: Link) -> None:
+        """Tell a sibling of all that is here."""
+        self._list(link)
+
+    def went(self, link: Link, reason: str) -> None:
+        """A sibling is gone, with all that it had."""
+        for entry in [each for each in self.entries.values() if each.at == link.number]:
+            entry.host.close(reason)
+            self._drop(entry)
+
+    def joined(self, link: Link, message: Message) -> None:
+        """A sibling has a host."""
+        facts = message["join"]
+        number, name = facts["id"], facts["cluster"]
+        if name not in self.clusters:
+            return
+        cluster = self.clusters.get(name)
+        entry = self.entries.get(number)
+        if entry is not None:
+            if facts["moves"] < entry.moves or self.is_here(entry):
+                return
+            entry.moves = facts["moves"]
+            self.place(entry, link.number)
+            if entry.host.single is (facts["kind"] == "plain"):
+                return
+            # HTTP/2 has been spoken to it, so that it does not come any more.
+            old = entry.host
+            self._drop(entry)
+            old.close("it can't leave its worker any more")
+        self.make(link.number, cluster, facts)
+
+    def make(self, at: int, cluster: Cluster, facts: Message) -> Entry:
+        """
+        Make a host of a sibling's, and put it into its cluster.
+
+        @param at: who has its connection.
+        @param facts: see L{Entry.facts}.
+        """
+        host: Host
+        if facts["kind"] == "plain":
+            host = away = ReverseHost(
+                facts["address"],
+                facts["hostname"],
+                facts["weight"],
+                facts["metadata"],
+                None,
+                self.gone,
+                clock=self._clock,
+            )
+            away.away = True
+            away.fetch = self.fetch
+            away.reserved = not is_settled(cluster.config)
+            host.tells = facts["tells"]
+        else:
+            protocol = facts["kind"] if facts["kind"] == PROTOCOL else ""
+            host = RelayedHost(self.links.up[at], facts, self.gone, protocol)
+        host.well = facts["well"]
+        if facts["identity"] is not None:
+            host.identity = AgentIdentity.from_json(facts["identity"])
+        entry = Entry(facts["id"], cluster, host, at, facts["moves"])
+        self._add(entry)
+        self._enter(entry)
+        return entry
+
+    def _enter(self, entry: Entry) -> None:
+        """Put a host into its cluster, unless there is one of this worker's with the same address."""
+        known = entry.cluster.hosts.get(entry.host.address)
+        if known is None or known.relayed:
+            entry.cluster.add_host(entry.host)
+        else:
+            self._hidden.setdefault((entry.cluster.name, entry.host.address), []).append(entry)
+
+    def _uncover(self, left: Entry) -> None:
+        """A host of this worker's has left, behind which there may be a sibling's with the same address."""
+        for entry in self._hidden.pop((left.cluster.name, left.host.address), ()):
+            self._clock.callLater(0, self._enter_uncovered, entry)
+
+    def _enter_uncovered(self, entry: Entry) -> None:
+        if self.entries.get(entry.number) is entry and entry.host.cluster is None and not entry.host.closed:
+            self._enter(entry)
+
+    def gone(self, host: Host, reason: str) -> None:
+        """A host of a sibling's can take no further request."""
+        entry = self.by_host.get(host)
+        if entry is not None:
+            self._drop(entry)
+            entry.cluster.remove_host(host, reason)
+
+    def leave(self, link: Link, message: Message) -> None:
+        """A sibling has lost a host."""
+        entry = self.entries.get(message["leave"])
+        if entry is None or self.is_here(entry):
+            return
+        host = entry.host
+        self._drop(entry)
+        if host.cluster is None:
+            host.close("its worker has lost it")
+        else:
+            entry.cluster.remove_host(host, f"worker {link.number + 1} has lost it")
+
+    def moved(self, link: Link, message: Message) -> None:
+        """A sibling has given a connection to another one."""
+        entry = self.entries.get(message["moved"])
+        if entry is None or message["moves"] <= entry.moves or self.is_here(entry):
+            return
+        entry.moves = message["moves"]
+        self.place(entry, message["to"])
+        if entry.at not in self.links.up:
+            # It is gone, or has been started anew, and tells us of what it has.
+            entry.host.close(f"worker {entry.at + 1} is gone")
+            self._drop(entry)
+
+    def well(self, link: Link, message: Message) -> None:
+        """An agent has said whether it can reach its service."""
+        entry = self.entries.get(message["well"])
+        if entry is not None:
+            entry.cluster.wellness.said(entry.host, message["is"])
+
+    # graceful closes
+
+    def evict(
+        self, listener: str, cluster: str, addresses: Sequence[str], requester: Requester
+    ) -> Deferred[set[str]]:
+        """
+        Let siblings close connections that are not this worker's.
+
+        @param requester: who asks, as far as that is proven.
+        @return: the addresses of those that were; never fails.
+        """
+        by = {
+            "remote_ip": requester.remote_ip,
+            "identity": requester.identity,
+            "agent": requester.agent,
+            "policy": requester.policy,
+        }
+        if requester.principal is not None:
+            by["principal"] = [requester.principal.policy, requester.principal.name]  # type: ignore[assignment]
+        question = {
+            "listener": listener,
+            "cluster": cluster,
+            "addresses": list(addresses),
+            "by": by,
+            "hops": 0,
+        }
+        return self._ask(list(self.links), question)
+
+    def _ask(self, links: Sequence[Link], question: Message) -> Deferred[set[str]]:
+        answers: list[Deferred[Any]] = []
+        for link in links:
+            number = next(self._questions)
+            answer: Deferred[Any] = Deferred()
+            self._evictions[number] = answer
+            answer.addTimeout(EVICT_TIMEOUT, self._clock)
+            answer.addBoth(self._answered, number)
+            answers.append(answer)
+            link.send({"evict": number, **question})
+        gathered: Any = DeferredList(answers, consumeErrors=True)
+        return gathered.addCallback(  # type: ignore[no-any-return]
+            lambda results: {address for good, found in results if good for address in found}
+        )
+
+    def _answered(self, result: Any, number: int) -> Any:
+        self._evictions.pop(number, None)
+        return result
+
+    def evicting(self, link: Link, message: Message) -> None:
+        """A sibling has been asked for a graceful close."""
+        by: Mapping[str, Any] = message["by"]
+        principal = by.get("principal")
+        requester = Requester(
+            by["remote_ip"],
+            by["identity"],
+            None if principal is None else Principal(*principal),
+            by["agent"],
+            by["policy"],
+        )
+        server = self.servers.get(message["listener"])
+        addresses = message["addresses"]
+        refused: list[str] = list(addresses)
+        if server is not None:
+            selection = server.evict(message["cluster"], addresses, requester)
+            refused = [each.address for each in selection.refused]
+        evicted = set(addresses) - set(refused)
+        now = self._clock.seconds()
+        followed = [
+            each
+            for each in self.links
+            if each is not link and self._given.get((message["cluster"], each.number), 0.0) > now
+        ]
+        hops = message["hops"]
+        if not refused or not followed or hops >= MOST_HOPS:
+            link.send({"evicted": message["evict"], "addresses": sorted(evicted)})
+            return
+        question = {name: value for name, value in message.items() if name != "evict"}
+        asking = self._ask(followed, {**question, "addresses": refused, "hops": hops + 1})
+        asking.addCallback(partial(self._followed, link, message["evict"], evicted))
+
+    def _followed(self, link: Link, number: int, evicted: set[str], elsewhere: set[str]) -> None:
+        link.send({"evicted": number, "addresses": sorted(evicted | elsewhere)})
+
+    def evicted(self, link: Link, message: Message) -> None:
+        """A sibling has said what it has closed."""
+        answer = self._evictions.get(message["evicted"])
+        if answer is not None and not answer.called:
+            answer.callback(message["addresses"])

@@ -1,0 +1,61 @@
+"""
+Which worker a plain connection goes to: pure.
+
+Each worker whose requests wait says so, and how long the oldest has waited.  One
+that has connections compares that with its own.  Nothing is held back meanwhile,
+nothing is asked back, and nobody counts who has given how many: whoever has given
+too much waits himself soon, and says so.
+
+One connection at a time would be too slow for a worker that has none, and all of
+them at once would make the connections go to and fro: so what is owed is a part of
+what there is, by how much longer the other one has waited.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MARGIN", "TELL_EVERY", "to_give", "to_owe"]
+
+from typing import Final
+
+TELL_EVERY: Final = 0.01
+"""Seconds between two messages of a worker whose requests wait."""
+
+MARGIN: Final = 0.005
+"""Seconds that a request of another worker must have waited longer, at the least."""
+
+_RATIO: Final = 1.5
+"""How many times as long, besides."""
+
+_SPARE: Final = 8
+"""Connections of which one has to be free, before any is given that nobody uses."""
+
+_PART: Final = 4
+"""If another worker's requests wait for ever and ours do not, it is owed one in so many of what we have."""
+
+
+def to_give(free: int, waiting: int, connections: int) -> int:
+    """
+    Say how many connections to give at once that nobody uses here.
+
+    None where hardly any are free: under load there always is one for a moment, and
+    it would go to and fro.
+
+    @param free: how many there are.
+    @param waiting: how many requests of another worker wait.
+    @param connections: how many connections there are here, free or not.
+    """
+    return min(waiting, (free + 1) // 2) if free * _SPARE > connections else 0
+
+
+def to_owe(age: float, own: float, waiting: int, connections: int) -> int:
+    """
+    Say how many of the connections that become free next are another worker's.
+
+    @param age: seconds that its oldest request has waited.
+    @param own: seconds that ours has; 0 if none waits.
+    @param waiting: how many of its requests wait.
+    @param connections: how many connections there are here.
+    """
+    if age <= _RATIO * own + MARGIN or not waiting or not connections:
+        return 0
+    return max(1, min(waiting, int(connections * (age - own) / (age + own) / _PART)))

@@ -1,0 +1,217 @@
+"""
+Hosts that can't come here: each turn with one of them is a stream through its worker.
+
+That is an agent's connection which carries many streams, and one on which HTTP/2
+has been spoken, which nobody else can go on with.  A stream to the worker that has
+it opens with a message, and what is meant for the host follows at once::
+
+    worker that asks                                  worker that has the connection
+    {"turn": "0.c2b1.7"}, then bytes            -->   the agent's stream, byte for byte
+    {"turn": ..., "protocol": "Http2"}, bytes   -->   requests of HTTP/2, which join its own
+
+A stream serves one request, if its protocol allows for that, so that none is there
+that the agent might close just as it is to be used.  As long as nothing has been
+passed on to the agent, the stream ends with the remark that it was not
+(L{reverseproxy.mux.stream.MuxStream.disown}), and what was wanted can be tried with
+another host, even if it is a POST.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Incoming", "RelayedHost", "Turns"]
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.handover import Handover
+from reverseproxy.cluster.host import Host, MuxHost
+from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, WireError
+from reverseproxy.mux.session import StreamRefused
+from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.proxy.tcp.again import disown
+from reverseproxy.workers.messages import Message, MessageReader, encode
+from reverseproxy.workers.requests import PROTOCOL, is_committed, serve_requests
+
+if TYPE_CHECKING:
+    from reverseproxy.workers.links import Link
+
+log = Logger()
+
+_PARTING = Parting(excused=True)
+"""How connections end here: who is behind them, and how slow, is for others to judge."""
+
+
+class Incoming(Handover):
+    """A stream that a sibling has opened, until it has said what for."""
+
+    transport: Any
+
+    def __init__(self, opened: Callable[[Incoming, Message], object]) -> None:
+        """
+        @param opened: takes the stream over, given its first message; for the
+            bytes behind it, see L{rest}.
+        """
+        super().__init__()
+        self._opened = opened
+        self._reader = MessageReader()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Wait for the first message."""
+        self._reader.feed(data)
+        message = self._reader.next()
+        if message is not None:
+            self._opened(self, message)
+
+    def rest(self) -> bytes:
+        """Take what has come behind the first message."""
+        return self._reader.rest()
+
+    def refuse(self) -> None:
+        """End the stream, of which nothing was passed on."""
+        self.transport.disown()
+
+
+class _Turn(Handover):
+    """A stream, at the end that asks for it."""
+
+    def __init__(self, question: bytes, inner: IProtocol) -> None:
+        super().__init__()
+        self._question = question
+        self._inner = inner
+
+    def connectionMade(self) -> None:
+        """Say what it is for, and give it to who wants it."""
+        self.transport.write(self._question)
+        self.hand_over(self._inner)
+
+
+class RelayedHost(Host):
+    """
+    A host of a sibling that can't come here.
+
+    @ivar link: where the sibling is.
+    """
+
+    __slots__ = ("_left", "_on_gone", "_question", "link")
+
+    returns = True
+
+    def __init__(
+        self, link: Link, facts: Message, on_gone: Callable[[Host, str], object], protocol: str = ""
+    ) -> None:
+        """
+        @param facts: what the sibling has announced.
+        @param on_gone: called once with this host and a reason, as soon as it
+            can take no further request.
+        @param protocol: the only one that can be spoken; empty for any.
+        """
+        super().__init__(facts["address"], facts["hostname"], facts["weight"], facts["metadata"])
+        self.link = link
+        self.spoken = protocol
+        self.tells = bool(protocol) or facts["tells"]
+        self._question = encode(
+            {"turn": facts["id"], "protocol": protocol} if protocol else {"turn": facts["id"]}
+        )
+        self._on_gone = on_gone
+        self._left = False
+
+    @property
+    def relayed(self) -> bool:
+        """Another worker has it, for as long as it lives."""
+        return True
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Open a stream to it.
+
+        @return: fires at once; fails with L{HostGone} if the host, or its worker, is gone.
+        """
+        if self.closed or not self.link.session.usable:
+            return fail(HostGone(f"{self.address} is gone"))
+        peer = self.link.session.getPeer()
+        try:
+            factory.doStart()
+            protocol = factory.buildProtocol(peer)
+        except Exception:
+            return fail()
+        if protocol is None:
+            return fail(HostGone(f"no protocol wants {self.address}"))
+        opening = self.link.session.open(Building(lambda: _Turn(self._question, protocol)))
+        return opening.addCallback(lambda _: protocol)
+
+    def usable(self) -> bool:
+        """Look whether another stream can be opened."""
+        return super().usable() and self.link.session.usable
+
+    def close(self, reason: str) -> None:
+        """Close all streams to it."""
+        if not self.closed:
+            super().close(reason)
+            if not self._left:
+                self._left = True
+                self._on_gone(self, reason)
+
+
+class _Passing(RelayEnd):
+    """An end of what passes between a sibling and an agent."""
+
+    parting = _PARTING
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The other end is told if the agent has passed nothing on."""
+        if self._peer is not None and not self._peer.lost and reason.check(StreamRefused):
+            disown(self._peer.transport)
+        super().connectionLost(reason)
+
+
+class Turns:
+    """Lets siblings have turns with this worker's hosts."""
+
+    def __init__(self, find: Callable[[str], Host | None], clock: IReactorTime) -> None:
+        """
+        @param find: finds a host that is here, by its number.
+        """
+        self._find = find
+        self._clock = clock
+
+    def opened(self, stream: Incoming, message: Message) -> None:
+        """
+        Take over a stream that asks for a turn.
+
+        @raise WireError: if it makes no sense.
+        """
+        try:
+            number, protocol = message["turn"], message.get("protocol", "")
+        except KeyError as error:
+            raise WireError(f"a stream of another worker is for nothing: {message}") from error
+        host = self._find(number)
+        if host is None or not host.usable():
+            stream.refuse()
+        elif protocol == PROTOCOL and is_committed(host):
+            stream.hand_over(serve_requests(host, self._clock), stream.rest())
+        elif not protocol and isinstance(host, MuxHost):
+            self._relay(host, stream)
+        else:
+            stream.refuse()
+
+    def _relay(self, host: MuxHost, stream: Incoming) -> None:
+        connecting = host.connect(Building(partial(_Passing, self._clock)))
+        connecting.addCallbacks(partial(self._joined, stream), lambda reason: self._failed(stream, reason))
+
+    def _joined(self, stream: Incoming, far: Any) -> None:
+        near = _Passing(self._clock)
+        stream.hand_over(near, stream.rest())
+        couple(near, far)
+
+    def _failed(self, stream: Incoming, reason: Failure) -> None:
+        reason.trap(HostGone, ConnectionRefusedByPeer)
+        stream.refuse()

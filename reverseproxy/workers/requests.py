@@ -1,0 +1,165 @@
+"""
+Requests of siblings for a host whose connection is in the midst of HTTP/2.
+
+Towards a sibling we are what an agent is towards a server: the sibling speaks
+HTTP/2 to us over a stream, and each of its requests goes on as one of the host's,
+in its turn among our own.  Nothing is decided about it here, nor added to it: that
+has been done.  A request that was not sent on is answered with a remark that says
+so (L{reverseproxy.wire.http.unsent}).
+"""
+
+from __future__ import annotations
+
+__all__ = ["PROTOCOL", "is_committed", "serve_requests"]
+
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from zope.interface import implementer
+
+from reverseproxy.config.models import Http2Options, RouterConfig
+from reverseproxy.errors import ClusterUnknown, NoHealthyHost
+from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
+from reverseproxy.proxy.http.http1_server import Http1Settings
+from reverseproxy.proxy.http.http2_server import Http2Proxy
+from reverseproxy.routing import Router
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+    from reverseproxy.cluster.manager import Cluster
+
+PROTOCOL: Final = "Http2"
+"""What nobody else can go on with once it has been spoken."""
+
+_NAME: Final = "workers"
+
+_ROUTER: Final = {
+    "router_config_name": _NAME,
+    "virtual_hosts": [
+        {
+            "name": _NAME,
+            "domains": ["*"],
+            # The worker that has the request has said how long it may take.
+            "routers": [
+                {
+                    "match": {"prefix": "/"},
+                    "route": {
+                        "cluster_name": _NAME,
+                        "timeout": "-1s",
+                        "idle_timeout": "0s",
+                        "upstream_protocol": PROTOCOL,
+                    },
+                }
+            ],
+        }
+    ],
+}
+
+_OPTIONS: Final = {
+    "max_concurrent_streams": 10_000,
+    "max_header_list_size": 1024 * 1024,
+    "max_resets": 1_000_000,
+    "max_control_frames": 10_000_000,
+    "x_forwarded": "off",
+    "via": "",
+}
+
+
+def is_committed(host: Host) -> bool:
+    """Whether HTTP/2 has been spoken to a plain host, so that its connection has to stay."""
+    return host.single and (host.spoken == PROTOCOL or PROTOCOL in host.pools)
+
+
+class _Only:
+    """A cluster of which one host will do."""
+
+    def __init__(self, cluster: Cluster, host: Host) -> None:
+        self._cluster = cluster
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
+
+    def _narrow(self, context: PickContext | None) -> PickContext:
+        host = self._host
+        if host.cluster is not self._cluster or not host.usable():
+            raise NoHealthyHost(f"{host.address} is gone")
+        if context is not None and host in context.tried:
+            raise NoHealthyHost(f"{host.address} has failed")
+        return PickContext(only=host)
+
+    def acquire(self, context: PickContext | None = None) -> Host | None:
+        """See L{Cluster.acquire}."""
+        return self._cluster.acquire(self._narrow(context))
+
+    def wait(self, context: PickContext | None, timeout: float) -> Deferred[Host]:
+        """See L{Cluster.wait}."""
+        try:
+            return self._cluster.wait(self._narrow(context), timeout)
+        except NoHealthyHost:
+            return fail()
+
+    def has_others(self, context: PickContext) -> bool:
+        """There are none."""
+        return False
+
+
+class _Clusters:
+    """All clusters that there are for such requests."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def get(self, name: str) -> _Only:
+        """Find the one, if its host is in it still."""
+        cluster = self._host.cluster
+        if cluster is None:
+            raise ClusterUnknown(f"{self._host.address} is gone")
+        return _Only(cluster, self._host)
+
+
+@implementer(IService)
+class _Service:
+    """What a sibling is told of: that its request was not sent on says nothing of the agent's service."""
+
+    well = True
+
+
+def serve_requests(host: Host, clock: IReactorTime) -> IProtocol:
+    """
+    Make the protocol of a stream over which a sibling sends requests.
+
+    @param host: where they go; one that L{is_committed}.
+    """
+    settings = Http1Settings(
+        listener=_NAME,
+        router=_router(),
+        clusters=_Clusters(host),  # type: ignore[arg-type]
+        clock=clock,
+        http2=_options(),
+        stream_idle=inf,
+        error_details=True,
+    )
+    info = ConnectionInfo("unix:", "unix:", reverse=True, announced=True, service=_Service())
+    return Http2Proxy(settings, info)
+
+
+class _Made:
+    """What is made of the configuration above, once."""
+
+    router: Router | None = None
+    options: Http2Options | None = None
+
+
+def _router() -> Router:
+    if _Made.router is None:
+        _Made.router = Router(RouterConfig.model_validate(_ROUTER))
+    return _Made.router
+
+
+def _options() -> Http2Options:
+    if _Made.options is None:
+        _Made.options = Http2Options.model_validate(_OPTIONS)
+    return _Made.options

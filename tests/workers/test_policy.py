@@ -1,0 +1,62 @@
+"""Which worker a connection goes to."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.workers.policy import MARGIN, to_give, to_owe
+
+ages = st.floats(0, 600)
+numbers = st.integers(0, 10_000)
+
+
+class GiveTests(SynchronousTestCase):
+    def test_half_and_no_more_than_wait(self) -> None:
+        cases = ((0, 5), (1, 5), (7, 5), (8, 5), (100, 5), (9, 0))
+        self.assertEqual([to_give(free, waiting, free) for free, waiting in cases], [0, 1, 4, 4, 5, 0])
+
+    def test_not_if_hardly_any_is_free(self) -> None:
+        self.assertEqual([to_give(free, 100, 32) for free in (1, 4, 5, 16)], [0, 0, 3, 8])
+
+    @given(numbers, numbers, numbers)
+    def test_bounds(self, free: int, waiting: int, busy: int) -> None:
+        self.assertTrue(0 <= to_give(free, waiting, free + busy) <= min(free, waiting))
+
+    @given(numbers, numbers)
+    def test_the_only_one_goes_as_well(self, free: int, waiting: int) -> None:
+        """Or it would never."""
+        self.assertEqual(to_give(free, waiting, free) > 0, free > 0 and waiting > 0)
+
+
+class OweTests(SynchronousTestCase):
+    def test_by_how_much_longer_it_has_waited(self) -> None:
+        self.assertEqual(to_owe(0.1, 0.0, 100, 64), 16)
+        self.assertEqual(to_owe(0.1, 0.05, 100, 64), 5)
+        self.assertEqual(to_owe(0.1, 0.0, 3, 64), 3)
+
+    def test_at_least_one(self) -> None:
+        self.assertEqual(to_owe(0.1, 0.0, 10, 1), 1)
+
+    def test_not_for_a_little(self) -> None:
+        self.assertEqual(to_owe(MARGIN, 0.0, 10, 10), 0)
+        self.assertEqual(to_owe(0.1, 0.07, 10, 10), 0)
+
+    @given(ages, ages, numbers, numbers)
+    def test_bounds(self, age: float, own: float, waiting: int, connections: int) -> None:
+        number = to_owe(age, own, waiting, connections)
+        self.assertTrue(0 <= number <= min(waiting, connections))
+
+    @given(ages, ages, numbers, numbers)
+    def test_never_both_ways(self, one: float, other: float, waiting: int, connections: int) -> None:
+        """Connections don't go to and fro between two that wait for them."""
+        both = to_owe(one, other, waiting, connections), to_owe(other, one, waiting, connections)
+        self.assertIn(0, both)
+
+    @given(ages, ages, ages, numbers, numbers)
+    def test_who_waits_longer_is_owed_no_less(
+        self, age: float, more: float, own: float, waiting: int, connections: int
+    ) -> None:
+        less = to_owe(age, own, waiting, connections)
+        self.assertGreaterEqual(to_owe(age + more, own, waiting, connections), less)
