@@ -51,7 +51,7 @@ from reverseproxy.reloading import Report
 from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
 from reverseproxy.transport import is_supported, with_bounds, with_streams
-from reverseproxy.transport.allocator import keep_memory
+from reverseproxy.transport.allocator import keep_memory, leave_alone
 from reverseproxy.workers.control import CONTROL_FD, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
 from reverseproxy.workers.supervisor import Supervisor
@@ -257,12 +257,13 @@ def _reactor() -> Any:
 def _with_transport(transport: str | None) -> Any:
     """
     Prepare the process, whose reactor this is: a clock that nobody sets, as many descriptors as
-    there may be, and the connections that were asked for.
+    there may be, no garbage among what is started, and the connections that were asked for.
     """
     reactor = _reactor()
     if not isinstance(reactor, SelectReactor):  # which can't watch more than the usual 1024
         Descriptors.raise_limit()
     use_monotonic_time(reactor)
+    reactor.callWhenRunning(leave_alone)
     if transport == "stock" or not is_supported(reactor):
         return with_bounds(reactor)
     keep_memory()

@@ -32,6 +32,7 @@ import reverseproxy
 from reverseproxy import __version__, quickstart, tap
 from reverseproxy.signals import Signals
 from reverseproxy.tap import Options, makeService
+from reverseproxy.transport.allocator import leave_alone
 from reverseproxy.transport.ports import BoundedReactor
 from reverseproxy.transport.reactor import StreamReactor
 from tests.certs import Certificates
@@ -404,6 +405,8 @@ class ServiceTests(TapTestCase):
 
     def test_connections_are_ours_unless_it_is_said_otherwise(self) -> None:
         self.assertIs(self.service(TUNNEL_SERVER)._reactor, self.clock)
+        self.assertIn(leave_alone, [call for call, *_ in self.clock.whenRunningHooks])
+        self.patch(tap, "leave_alone", lambda: None)
         self.patch(tap, "_reactor", lambda: reactor)
         for arguments, expected in (
             ((), StreamReactor),

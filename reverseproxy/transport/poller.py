@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.transport.portions import PORTIONS, SHORT
+from reverseproxy.transport.portions import LONG, PORTIONS, SHORT
 
 log = Logger()
 
@@ -57,6 +57,7 @@ class Poller:
         # Descriptors added since events were last asked for: an event for such a
         # number belongs to a connection that was closed in the meantime.
         self._fresh: set[int] = set()
+        self._left: list[tuple[int, int]] = []  # events that the last turn had no time for
         self._in_turn = False
         self._last: list[Callable[[], object]] = []
 
@@ -138,17 +139,21 @@ class Poller:
 
     def doRead(self) -> None:  # noqa: N802
         """
-        Tell descriptors of the events that there are now, of no more than a turn may take.
+        Tell descriptors of the events that there are now, for no longer than a turn may take.
 
         The kernel puts those that it tells of behind the others, so that these come first
         next time.
         """
         descriptors, interests, fresh = self._descriptors, self._interests, self._fresh
-        fresh.clear()
-        events = self._epoll.poll(0, PORTIONS.events)
+        events, self._left = self._left, []
+        if not events:
+            fresh.clear()
+            events = self._epoll.poll(0, PORTIONS.events)
         begun = monotonic()
+        end = begun + LONG
         self._in_turn = True
-        for fd, event in events:
+        rest = iter(events)
+        for fd, event in rest:
             interest = interests.get(fd)
             if interest is None or fd in fresh:
                 continue
@@ -176,6 +181,10 @@ class Poller:
                     self._disconnect(descriptor, why, reading)
             except BaseException as error:  # whatever it is, it must not end the other connections
                 self._failed(descriptor, error)
+            if monotonic() >= end:
+                # They come first in the next turn, which is at once: the kernel has them still.
+                self._left = list(rest)
+                break
         self._in_turn = False
         if self._last:
             self._end_turn()

@@ -23,7 +23,7 @@ from zope.interface import directlyProvides, providedBy
 
 from reverseproxy.crowd import Descriptors
 
-MOST: Final = 128
+MOST: Final = 32
 """Connections in one turn; to accept one takes a tenth of a millisecond."""
 
 

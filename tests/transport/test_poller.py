@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -22,7 +23,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.transport import poller as poller_module
 from reverseproxy.transport.poller import Poller
-from reverseproxy.transport.portions import FEWEST, Portions
+from reverseproxy.transport.portions import FEWEST, LONG, Portions
 
 
 class Reactor:
@@ -152,6 +153,28 @@ class PollerTests(SynchronousTestCase):
         self.poller.doRead()
         self.assertEqual(sum(len(each.told) for each in all_), 3 * FEWEST)
         self.assertEqual(min(len(each.told) for each in all_), 1)
+
+    def test_a_long_turn_goes_on_in_the_next_one(self) -> None:
+        ticks = count()
+        self.patch(poller_module, "monotonic", lambda: next(ticks) * LONG / 2.5)  # for each event
+        all_ = [self.readable() for _ in range(11)]
+        gone, replaced = all_[-1], all_[-2]
+        self.poller.doRead()
+        self.assertEqual([len(each.told) for each in all_], [1] * 3 + [0] * 8)
+        # What happens in between counts.
+        self.poller.removeReader(gone)
+        self.poller.removeReader(replaced)
+        successor = Descriptor(replaced.fd)
+        self.poller.addReader(successor)
+        for _ in range(2):
+            self.poller.doRead()
+        self.assertEqual([len(each.told) for each in all_], [1] * 9 + [0, 0])
+        self.assertEqual(successor.told, [])  # what there was to tell was of another one
+        for _ in range(4):
+            self.poller.doRead()
+        self.assertEqual([len(each.told) for each in all_[:9]], [2] * 9)
+        self.poller.doRead()
+        self.assertEqual(successor.told, ["read"])
 
     def test_what_is_watched(self) -> None:
         first, _ = self.pair()
