@@ -14,6 +14,9 @@ from reverseproxy.proxy.http.decisions import ToldExchange, exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import World
+from tests.proxy.rpc_world import World as RpcWorld
+from tests.proxy.rpc_world import request
+from tests.proxy.test_tcp import World as TcpWorld
 from tests.tunnel.logged import capture
 from tests.wire.http1_cases import get, respond
 from tests.wire.http2_frames import GET
@@ -82,6 +85,52 @@ class DecisionTests(SynchronousTestCase):
         world = World(routes=[])
         self.assertEqual(self.told(world, lambda: self.ask(world))[0], "no route takes it")
 
+    def lines(self, act: Callable[[], object]) -> list[str]:
+        with capture() as events:
+            act()
+        return [formatEvent(event) for event in events if event["log_level"] is LogLevel.debug]
+
+    def test_rpc(self) -> None:
+        world = RpcWorld(1)
+
+        def act() -> None:
+            world.client().send(request(7))
+            world.turn()
+            world.host().echo()
+            world.client().send(request(8, "direct"))
+
+        begin = "test: bolt request {} for {} of 10.9.9.9:1234: "
+        first, second = begin.format(7, "echo"), begin.format(8, "direct")
+        self.assertEqual(
+            self.lines(act),
+            [
+                first + "route all[10] leads to cluster c, timeout 1m0s, 3 retries at the most",
+                first + "attempt 1 goes to host 10.1.0.0:80",
+                first + "sent over the connection from 10.0.0.1:1",
+                first + "ended with 200 after 0.000 s",
+                second + "route all[0] answers it",
+                second + "ended after 0.000 s",
+            ],
+        )
+
+    def test_tcp(self) -> None:
+        world = TcpWorld()
+
+        def act() -> None:
+            world.client()
+            world.clients[0].end()
+            world.turn()
+            world.backend.end()
+            world.turn(1.5)
+
+        self.assertEqual(
+            self.lines(act),
+            [
+                "front: session of 10.9.9.9:1234: attempt 1 goes to host 10.1.0.0:80 of cluster c",
+                "front: session of 10.9.9.9:1234: ended after 0.250 s: the other end closed the connection",
+            ],
+        )
+
     def test_the_level_may_change(self) -> None:
         """Nothing of it is there where it is not asked for."""
         self.assertIs(exchange_class.kind, ToldExchange)
@@ -93,3 +142,5 @@ class DecisionTests(SynchronousTestCase):
         observer.level = "WARN"
         world = World()
         self.assertEqual(self.told(world, lambda: self.ask(world)), [])
+        tcp = TcpWorld()
+        self.assertEqual(self.lines(tcp.client), [])

@@ -9,9 +9,9 @@ costs nothing where it is another one.
 
 from __future__ import annotations
 
-__all__ = ["ToldExchange", "exchange_class"]
+__all__ = ["Choice", "ToldExchange", "exchange_class", "told_end", "told_host", "told_outcome", "told_route"]
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from twisted.logger import Logger
 
@@ -22,9 +22,43 @@ from reverseproxy.proxy.http.exchange import Exchange, IUpstream
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
+    from reverseproxy.proxy.http.attempts import Attempts
     from reverseproxy.routing import Cause, ClusterRoute, RequestFacts, RouteResult
 
 log = Logger()
+
+_T = TypeVar("_T")
+
+
+def told_route(route: ClusterRoute) -> str:
+    """Say where a route leads."""
+    text = f"route {route.route or '(unnamed)'} leads to cluster {route.cluster_name}"
+    if route.timeout:
+        text += f", timeout {format_duration(route.timeout)}"
+    if route.retry.try_timeout:
+        text += f", {format_duration(route.retry.try_timeout)} for an attempt"
+    return f"{text}, {route.retry.retries} retries at the most"
+
+
+def told_host(attempts: Attempts, host: Host) -> str:
+    """Say which host an attempt goes to."""
+    agent = "" if host.identity is None else f" of {host.identity}"
+    waited = f", after a wait of {attempts.waited:.3f} s" if attempts.waited else ""
+    return f"attempt {attempts.attempts} goes to host {host.address}{agent}{waited}"
+
+
+def told_outcome(attempts: Attempts, outcome: Cause | int, again: bool) -> str:
+    """Say what an attempt has failed by, and whether there is another one."""
+    name = f"status {outcome}" if isinstance(outcome, int) else outcome.name.lower()
+    then = "another one" if again else "no other one"
+    return f"attempt {attempts.attempts} has failed ({name}): {then}"
+
+
+def told_end(status: int, seconds: float, flags: int, reason: str) -> str:
+    """Say how a request has ended."""
+    text = f" with {status}" if status else ""
+    why = f", {short_names(flags)}: {reason}" if flags else ""
+    return f"ended{text} after {seconds:.3f} s{why}"
 
 
 class ToldExchange(Exchange):
@@ -44,12 +78,7 @@ class ToldExchange(Exchange):
         )
 
     def _follow(self, route: ClusterRoute, facts: RequestFacts | None) -> None:
-        text = f"route {route.route or '(unnamed)'} leads to cluster {route.cluster_name}"
-        if route.timeout:
-            text += f", timeout {format_duration(route.timeout)}"
-        if route.retry.try_timeout:
-            text += f", {format_duration(route.retry.try_timeout)} for an attempt"
-        self._say(f"{text}, {route.retry.retries} retries at the most")
+        self._say(told_route(route))
         super()._follow(route, facts)
 
     def _answer_for(self, result: RouteResult | None, facts: RequestFacts) -> None:
@@ -60,9 +89,7 @@ class ToldExchange(Exchange):
         super()._answer_for(result, facts)
 
     def _connect(self, host: Host) -> None:
-        agent = "" if host.identity is None else f" of {host.identity}"
-        waited = f", after a wait of {self.waited:.3f} s" if self.waited else ""
-        self._say(f"attempt {self.attempts} goes to host {host.address}{agent}{waited}")
+        self._say(told_host(self, host))
         super()._connect(host)
 
     def _send(self, client: IUpstream) -> None:
@@ -73,16 +100,11 @@ class ToldExchange(Exchange):
 
     def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
         again = super()._may_try_again(outcome, unsent, idempotent)
-        name = f"status {outcome}" if isinstance(outcome, int) else outcome.name.lower()
-        self._say(
-            f"attempt {self.attempts} has failed ({name}): {'another one' if again else 'no other one'}"
-        )
+        self._say(told_outcome(self, outcome, again))
         return again
 
     def _end_told(self) -> None:
-        seconds = self._clock.seconds() - self.started
-        flags = f", {short_names(self.flags)}: {self.flag}" if self.flags else ""
-        self._say(f"ended{(self.status and f' with {self.status}') or ''} after {seconds:.3f} s{flags}")
+        self._say(told_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))
 
     def _finish(self) -> None:
         self._end_told()
@@ -97,22 +119,26 @@ class ToldExchange(Exchange):
         self._say(f"gets {status}")
 
 
-class _Choice:
+class Choice(Generic[_T]):
     """
     Which kind of exchange is made for a request.
 
     @ivar kind: the class.
     """
 
-    __slots__ = ("kind",)
+    __slots__ = ("_plain", "_told", "kind")
 
-    def __init__(self) -> None:
-        self.kind: type[Exchange] = Exchange
+    def __init__(self, plain: type[_T], told: type[_T]) -> None:
+        """
+        @param told: what says what it decides.
+        """
+        self._plain, self._told = plain, told
+        self.kind = plain
         DEBUGGING.watch(self._changed)
 
     def _changed(self, on: bool) -> None:
-        self.kind = ToldExchange if on else Exchange
+        self.kind = self._told if on else self._plain
 
 
-exchange_class = _Choice()
+exchange_class: Final[Choice[Exchange]] = Choice(Exchange, ToldExchange)
 """Which kind of exchange is made now."""

@@ -51,6 +51,7 @@ from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.proxy.rpc.client import Batch, RpcClient
 from reverseproxy.proxy.rpc.deadlines import Deadlines
+from reverseproxy.proxy.rpc.decisions import rpc_exchange_class
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 from reverseproxy.refused import REFUSED
 from reverseproxy.routing import Router
@@ -306,7 +307,7 @@ class RpcProxy(Rebindable, Counted):
                 if self._closing:
                     break
                 if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
-                    exchange = RpcExchange(self, frame, now)
+                    exchange = rpc_exchange_class.kind(self, frame, now)
                     self._exchanges.add(exchange)
                     self._held += exchange.size
                     if self._refusing:

@@ -32,7 +32,7 @@ from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
-from reverseproxy.logs import Throttle, loss
+from reverseproxy.logs import DEBUGGING, Throttle, loss
 from reverseproxy.metrics import AgentFigures, RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of
@@ -272,6 +272,11 @@ class TcpProxy(RelayEnd, Counted):
         # Counted once: a reverse host that fails has left its cluster by the time it has failed.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
+        if DEBUGGING.on:
+            agent = "" if host.identity is None else f" of {host.identity}"
+            self._say(
+                f"attempt {self._attempts} goes to host {host.address}{agent} of cluster {cluster.name}"
+            )
         host.connection_opened()
         dialling = self._pending = host.connect(Building(self._make_end))
         dialling.addBoth(self._dialled_since, self._clock.seconds())
@@ -474,6 +479,15 @@ class TcpProxy(RelayEnd, Counted):
             disown(self.transport, self._info.marked)
         self.close()
 
+    def _say(self, what: str) -> None:
+        """Write a line of C{DEBUG}: only to be called if there are such."""
+        log.debug(
+            "{listener}: session of {peer}: {what}",
+            listener=self._settings.listener,
+            peer=self._info.remote,
+            what=what,
+        )
+
     def _release(self) -> None:
         host, self._host = self._host, None
         if host is not None and self._cluster is not None:
@@ -482,6 +496,8 @@ class TcpProxy(RelayEnd, Counted):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the session and account for it."""
+        if DEBUGGING.on:
+            self._say(f"ended after {self._clock.seconds() - self._started:.3f} s: {loss(reason)}")
         if self._upstream is None and not self._failure:
             self._failure = "the client has gone before there was a host for it"
             self._flags |= who_ended(reason)

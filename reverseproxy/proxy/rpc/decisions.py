@@ -1,0 +1,80 @@
+"""What becomes of each RPC request, in lines of C{DEBUG}; see L{reverseproxy.proxy.http.decisions}."""
+
+from __future__ import annotations
+
+__all__ = ["ToldRpcExchange", "rpc_exchange_class"]
+
+from typing import TYPE_CHECKING, Final
+
+from twisted.logger import Logger
+
+from reverseproxy.errors import RpcHeaderError
+from reverseproxy.proxy.http.decisions import Choice, told_end, told_host, told_outcome, told_route
+from reverseproxy.proxy.rpc.exchange import RpcExchange
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+    from reverseproxy.proxy.rpc.client import RpcClient
+    from reverseproxy.routing import Cause, ClusterRoute, RequestFacts, RouteResult
+
+log = Logger()
+
+
+class ToldRpcExchange(RpcExchange):
+    """An exchange that says what it decides."""
+
+    __slots__ = ()
+
+    def _say(self, what: str) -> None:
+        downstream, frame = self._downstream, self.frame
+        try:
+            request = ".".join(part for part in (frame.service, frame.method) if part)
+        except RpcHeaderError:
+            request = ""
+        log.debug(
+            "{listener}: {protocol} request {id}{request} of {peer}: {what}",
+            listener=downstream.settings.listener,
+            protocol=downstream.protocol.name,
+            id=self.id,
+            request=f" for {request}" if request else "",
+            peer=downstream.info.remote,
+            what=what,
+        )
+
+    def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
+        self._say(told_route(route))
+        super()._follow(route, facts)
+
+    def _answer_for(self, result: RouteResult | None) -> None:
+        self._say(
+            "no route takes it" if result is None else f"route {result.route or '(unnamed)'} answers it"
+        )
+        super()._answer_for(result)
+
+    def _connect(self, host: Host) -> None:
+        self._say(told_host(self, host))
+        super()._connect(host)
+
+    def _send(self, client: RpcClient) -> None:
+        self._say(f"sent over the connection from {client.local_address}")
+        super()._send(client)
+
+    def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
+        again = super()._may_try_again(outcome, unsent, idempotent)
+        self._say(told_outcome(self, outcome, again))
+        return again
+
+    def _end_told(self) -> None:
+        self._say(told_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))
+
+    def _finish(self) -> None:
+        super()._finish()
+        self._end_told()
+
+    def _end(self) -> None:
+        super()._end()
+        self._end_told()
+
+
+rpc_exchange_class: Final[Choice[RpcExchange]] = Choice(RpcExchange, ToldRpcExchange)
+"""Which kind of exchange is made now."""
