@@ -149,6 +149,20 @@ class TokenTests(RevocationCase):
         self.sites.advance(20)
         self.assertIn(b"HTTP/1.1 50", client.data)
 
+    def test_one_that_is_about_to_join(self) -> None:
+        """Its token was good when it was looked at, and is not any more when it is its turn."""
+        self.sites.stop()
+        server = edited(
+            self.sites.documents["server"], (f"{FILTER}.max_joins_per_second", 1), (f"{CLUSTER}.name", "edge")
+        )
+        self.sites = Sites(self, server, self.sites.documents["agent"])
+        [first] = self.hosts()
+        late = {"keeper": "loser", "loser": "keeper"}[first]
+        self.entries = [entry for entry in self.entries if entry["agent"] != late]
+        self.write()
+        self.sites.advance(ENOUGH)
+        self.assertEqual(list(self.hosts()), [first])
+
     def test_tokens_in_the_configuration(self) -> None:
         def reload() -> None:
             tokens = {"tokens": self.entries[:1]}

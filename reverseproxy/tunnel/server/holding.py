@@ -257,9 +257,8 @@ class Holding:
         if self._over:
             return
         host, server = self.host, self.server
-        log.warn(
+        server.complain(
             "{listener}: {peer} of {identity} is let go, at the latest in {seconds:g} s: {reason}",
-            listener=server.listener,
             peer=self.papers.info.remote,
             identity=str(host.identity),
             seconds=grace,

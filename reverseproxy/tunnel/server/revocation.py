@@ -81,6 +81,7 @@ class Revocations:
         self._left: list[IJoined] = []
         self._credentials = False
         self._running = False
+        self._let_go = 0
 
     def look(self, changed: bool = False) -> None:
         """
@@ -128,6 +129,14 @@ class Revocations:
             self._clock.callLater(0, self._go_on)
         else:
             self._running = self._credentials = False
+            count, self._let_go = self._let_go, 0
+            if count:
+                log.warn(
+                    "{listener}: {connections} of agents let go that would not be let in now",
+                    listener=self._listener,
+                    connections=counted(count, "connection"),
+                    count=count,
+                )
 
     def review_one(self, connection: IJoined, credentials: bool = True) -> Deferred[None]:
         """Judge one connection again."""
@@ -136,6 +145,7 @@ class Revocations:
 
     def _judged(self, reason: str, connection: IJoined) -> None:
         if reason:
+            self._let_go += 1
             connection.revoke(reason, GRACE)
 
     def _failed(self, reason: Failure) -> None:
