@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,8 +33,6 @@ from reverseproxy.wire.mosn.frames import ConnectionInit
 
 if TYPE_CHECKING:
     from reverseproxy.tunnel.server.filter import TunnelServer
-
-log = Logger(__package__)
 
 
 @dataclass(frozen=True, slots=True)
