@@ -16,6 +16,8 @@ from tests.commands.play import SCENES
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 
 _PACKAGE = "what it installs is tested by tests.test_packaging"
+_BY_HAND = "it takes a minute and an index of packages, and was tried by hand"
+_IMAGES = "there is nothing to build images with"
 _SUITE = "it runs what this is a part of"
 _ADMIN = "the paths are asked in tests.admin; the ports and tokens are somebody's"
 _PROCESS = "run in tests.integration.test_process and test_runners, with other files"
@@ -31,6 +33,8 @@ ELSEWHERE = {
     "python3 benchmarks/run.py": "it takes twelve minutes; its parts are tested in tests.benchmarks",
     ".venv/bin/pip install --config-settings editable_mode=compat -e '.[test]'": _PACKAGE,
     ".ci/run": _SUITE,
+    "pipx install .": _BY_HAND,
+    "sh examples/debian/build.sh": _BY_HAND,
     "twistd reverseproxy --check --config FILE": _PROCESS,
     "twistd -n --pidfile= reverseproxy --config server.json --takeover /run/reverseproxy/takeover": _TAKEOVER,
 }
@@ -43,6 +47,7 @@ BEGINNINGS = {
     "reverseproxy expose ": _EXPOSED,
     ".venv/bin/python -m twisted.trial tests.": _SUITE,
     ".venv/bin/python -m tests.": _SUITE,
+    "podman ": _IMAGES,
 }
 """How lines begin of which there are several."""
 
