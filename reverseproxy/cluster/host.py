@@ -287,6 +287,9 @@ class Host(ABC):
         """
         self.connections -= 1
 
+    def note_wait(self, waits: bool) -> None:  # noqa: B027
+        """Something that was sent to it has not been acknowledged for a moment, or all has been."""
+
     def usable(self) -> bool:
         """Look whether the host can take another request."""
         return not self.closed and not self.retired
@@ -813,6 +816,10 @@ class MuxHost(Host):
         if not self._session.usable:
             return fail(HostGone(f"{self.address} is gone"))
         return self._session.open(factory)
+
+    def note_wait(self, waits: bool) -> None:
+        """See L{Host.note_wait}."""
+        self._session.note_wait(waits)
 
     def usable(self) -> bool:
         """Look whether the connection can carry another stream."""

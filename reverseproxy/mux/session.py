@@ -55,6 +55,7 @@ from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import SLOW_WAYS, keep_short, was_heard
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.backlog import backlog_of
+from reverseproxy.transport.departures import Departures
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
 from reverseproxy.wire.window import Reserve
 from reverseproxy.wire.yamux.events import (
@@ -148,12 +149,14 @@ class MuxSession(Protocol):
         "_attention",
         "_clock",
         "_closing",
+        "_departures",
         "_heard",
         "_host",
         "_jitter",
         "_journey",
         "_last_look",
         "_later",
+        "_newest",
         "_orphans",
         "_pause",
         "_peer",
@@ -239,6 +242,8 @@ class MuxSession(Protocol):
         self.on_well: Callable[[bool], object] | None = None
         self.on_leaving: Callable[[float], object] | None = None
         self._streams: dict[int, MuxStream] = {}
+        self._newest = 0  # of those that we have opened
+        self._departures: Departures | None = None
         self._orphans: dict[int, float] = {}  # streams without a protocol, and until when they are borne
         self._attention: list[MuxStream] = []  # may have sent everything, and have something to do then
         self._waiting: dict[int, MuxStream] = {}  # have not
@@ -314,6 +319,7 @@ class MuxSession(Protocol):
         except Exception as error:
             return fail(error)
         factory.doStart()
+        self._newest = number
         stream = self._streams[number] = MuxStream(self, number, protocol, factory)
         if self._rests:
             self._wake()
@@ -325,6 +331,25 @@ class MuxSession(Protocol):
             stream.failed()
             return fail(error)
         return succeed(protocol)
+
+    def note_wait(self, waits: bool) -> None:
+        """
+        Remember how far the connection has got, as the peer has acknowledged nothing for a while.
+
+        If it turns out to be lost, streams of which nothing has ever left are told so
+        (L{StreamRefused}).
+
+        @param waits: whether that is still so.
+        """
+        departures = self._departures
+        if self.lost or (departures is None and not waits):
+            return
+        if departures is None:
+            departures = self._departures = Departures(self.transport)
+        if waits:
+            departures.note(self._newest)
+        else:
+            departures.forget()
 
     def go_away(self) -> None:
         """
@@ -551,9 +576,14 @@ class MuxSession(Protocol):
             reason = Failure(ConnectionLost("the other end closed the connection, which carried streams"))
         if self.on_lost is not None:
             self.on_lost(reason)
+        stayed = None if self._departures is None else self._departures.stayed
+        self._departures = None
         for stream in list(self._streams.values()):
             if not stream.complete and self.forget(stream):
-                stream.lost(reason)
+                if stayed is not None and stream.number > stayed and not (stream.number ^ self._newest) & 1:
+                    stream.lost(Failure(StreamRefused("the connection was lost before it had left")))
+                else:
+                    stream.lost(reason)
 
     # called by streams
 

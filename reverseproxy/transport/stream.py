@@ -142,9 +142,12 @@ class StreamTransport(tcp.Connection):
     What is new, to be mixed into Twisted's connections.
 
     @ivar unsent: bytes that were written and that the kernel has not taken.
+    @ivar before_close: called once with why the connection is lost, as long as the
+        socket is there.
     """
 
     unsent = 0
+    before_close: Callable[[Failure], object] | None = None
     _pieces: deque[bytes]  # what is unsent, if anything is
     _offset = 0  # bytes of the first piece that are sent
     _reset = False  # write has met an error, which is for doRead or doWrite to report
@@ -369,6 +372,9 @@ class StreamTransport(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """Drop what is unsent; see L{IReadDescriptor}."""
+        before_close, self.before_close = self.before_close, None
+        if before_close is not None:
+            before_close(reason)
         self._onward = None
         if self.unsent:
             self.unsent = 0

@@ -29,6 +29,13 @@ class AgentHost(FakeHost):
     found: TcpInfo | None = QUIET
     silent = 0.0
 
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.noted: list[bool] = []
+
+    def note_wait(self, waits: bool) -> None:
+        self.noted.append(waits)
+
     @property
     def transport(self) -> Any:
         return self
@@ -81,6 +88,20 @@ class StallTests(SynchronousTestCase):
         self.hosts[0].found = QUIET._replace(ack_age=10)
         self.pass_time(2 * LOOKS)
         self.assertEqual(self.well(), [True] * 3)
+
+    def test_how_far_it_has_got(self) -> None:
+        """That is noted as long as something waits, and forgotten when nothing does."""
+        self.use(0)
+        self.pass_time(2 * LOOKS)
+        self.assertEqual(self.hosts[0].noted, [])
+        self.hosts[0].found = UNACKED
+        self.pass_time(3 * LOOKS)
+        self.hosts[0].found = QUIET
+        self.pass_time(3 * LOOKS)
+        self.assertIn(len(self.hosts[0].noted), (3, 4, 5))
+        self.assertEqual(set(self.hosts[0].noted[:-1]), {True})
+        self.assertFalse(self.hosts[0].noted[-1])
+        self.assertEqual(self.hosts[1].noted, [])
 
     def test_something_comes_now_and_then(self) -> None:
         self.use(0)

@@ -34,6 +34,7 @@ from reverseproxy.mux.session import (
 )
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.testing import MemoryReactor, MemoryTransport, Recorder, join, mux_pair
+from reverseproxy.transport.departures import Departures
 from reverseproxy.transport.memory import HeldBytes
 from reverseproxy.wire.window import PROBE_EVERY, Reserve
 from reverseproxy.wire.yamux.events import INITIAL_WINDOW, MuxLimits
@@ -670,6 +671,34 @@ class GoingTests(SynchronousTestCase):
         ours = pair.open()
         pair.clock.settle()
         self.assertTrue(ours.reason.check(StreamRefused))
+
+    def test_what_has_never_left(self) -> None:
+        """When a connection is lost, streams are told that certainly were not seen."""
+
+        class Known(Departures):
+            def note(self, mark: int) -> None:
+                self.stayed = mark  # nothing has been sent since
+
+        self.patch(session_module, "Departures", Known)
+        pair = Pair(Half)
+        early = [pair.open() for _ in range(2)]
+        pair.clock.settle()
+        pair.first.note_wait(True)
+        late = [pair.open() for _ in range(2)]
+        pair.first.transport.abortConnection()
+        pair.clock.settle()
+        refused = [bool(each.reason.check(StreamRefused)) for each in (*early, *late)]
+        self.assertEqual(refused, [False, False, True, True])
+
+    def test_where_nothing_waits(self) -> None:
+        pair = Pair(Half)
+        pair.first.note_wait(False)
+        ours = pair.open()
+        pair.first.note_wait(True)
+        pair.first.note_wait(False)
+        pair.first.transport.abortConnection()
+        pair.clock.settle()
+        self.assertFalse(ours.reason.check(StreamRefused))
 
 
 class PingTests(SynchronousTestCase):

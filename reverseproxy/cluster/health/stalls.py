@@ -105,10 +105,11 @@ class Stalls:
     def _judge(self, host: Host, now: float) -> None:
         info = tcp_info(host.transport)
         since = None if info is None else waits_since(info, self._waits.get(host), now)
-        if since is None:
-            self._waits.pop(host, None)
-        else:
+        if since is not None:
             self._waits[host] = since
+            host.note_wait(True)
+        elif self._waits.pop(host, None) is not None:
+            host.note_wait(False)
         waited = max(0.0 if since is None else now - since, host.unanswered)
         wellness = self._cluster.wellness
         if waited >= STALL:
