@@ -25,6 +25,7 @@ _CLEAR: Final = "\r\x1b[K"
 
 _REMEDIES: Final[Sequence[tuple[str, str]]] = (
     ("can't be reached; servers are told", "start the service, or say another TARGET"),
+    ("can't be reached: ", "start the service, or say another TARGET"),
     ("rejected the credential", "see that --token-file has the token that the server has printed for --as"),
     ("no cluster of this name", "say the name that the server has printed with --as"),
     (
@@ -39,6 +40,7 @@ _REMEDIES: Final[Sequence[tuple[str, str]]] = (
     ("refused", "see that the server runs, and that --to has its port for agents"),
     ("could not be resolved", "see that the host of --to is spelt right, and that there is DNS"),
     ("took longer than", "see that a firewall lets this machine connect to --to"),
+    ("no answer in time", "see that a firewall lets this machine connect to --to"),
     ("timed out", "see that a firewall lets this machine connect to --to"),
     ("tunnel protocol", "see that --to has the server's port for agents, not that for clients"),
 )

@@ -39,12 +39,15 @@ class RenderTests(SynchronousTestCase):
 
     def test_remedies(self) -> None:
         for text in (
-            "app via h:1 #1: the server rejected the credential; failure 1, next attempt in 3.0 s",
-            "app via h:1 #1: Connection was refused by other side: 111: refused.; failure 1",
+            "agent of cluster app: h:1: the server rejected the credential (the server's log says more)",
+            "agent of cluster app: h:1: nothing listens there (connection refused); next attempt in 1.00 s",
+            "agent of cluster app: h:1: no answer in time; next attempt in 1.00 s",
             "the service behind exposed can't be reached; servers are told",
             "app: the server does not let this agent have the routes that it asks for: its identity may not",
         ):
             self.assertTrue(remedy(text), text)
+        service = "cluster c: host 127.0.0.1:80 can't be reached: nothing listens there (connection refused)"
+        self.assertEqual(remedy(service), "start the service, or say another TARGET")
         self.assertEqual(remedy("something else"), "")
 
 
