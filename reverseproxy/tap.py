@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from random import SystemRandom
-from typing import Any, ClassVar, NoReturn, TextIO
+from typing import Any, ClassVar, Final, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -62,6 +62,12 @@ log = Logger()
 LOG_FORMATS = ("text", "json")
 
 TRANSPORTS = ("fast", "stock")
+
+AGENTS_TIME: Final = 10.0
+"""Seconds in which agents that take the place of others should have reached their servers."""
+
+AGENTS_LOOK: Final = 0.05
+"""Seconds between two looks whether they have."""
 
 _TEACHING = """
 Try it out, in the foreground:     twistd -n reverseproxy --quickstart
@@ -388,7 +394,21 @@ class _Service(_Process, ReverseProxy):
             quickstart.announce(self, _reactor(), sys.__stdout__ or sys.stdout)
         for begin in on_start:
             begin(self, _reactor())
-        _reactor().callWhenRunning(self.serves)
+        until = _reactor().seconds() + AGENTS_TIME
+        _reactor().callWhenRunning(self._when_agents_serve, until)
+
+    def _when_agents_serve(self, until: float) -> None:
+        """
+        Serve, once the agents here do if they take the place of others.
+
+        Those would leave their servers before anybody else is there.
+        """
+        reactor = _reactor()
+        waits = self.lifecycle.takes_over and any(agent.unserved for agent in self.agents)
+        if waits and self.running and reactor.seconds() < until:
+            reactor.callLater(AGENTS_LOOK, self._when_agents_serve, until)
+        elif self.running:
+            self.serves()
 
 
 class _Steered(Supervisor):

@@ -81,6 +81,32 @@ class ByHandTests(UpgradeTests):
         self.assertEqual([each for each in self.agent.entries() if "can't" in each["message"]], [])
 
 
+class AgentTests(UpgradeTests):
+    async def test_nothing_is_lost(self) -> None:
+        """The new agent is there before the old one leaves, so that the cluster is never empty."""
+        await self.start()
+        document = self.directory / "agent.json"
+        tunnel = await self.old.port("tunnelListener")
+        document.write_text(json.dumps(quick_agent(tunnel, self.backend.address, connections=2)))
+        options = ("--takeover", f"{self.options[1]}-agent")
+        first = self.run_proxy(document, "first", *options)
+        await self.old.counted(JOINED, 4)
+        self.assertEqual(await self.agent.stop(), 0)
+        load = Load(self.client, clients=6).start()
+        await load.answers(20)
+        mark = self.old.mark()
+        second = self.run_proxy(document, "second", *options)
+        await first.logged(OVER)
+        self.assertEqual(await first.ended(), 0)
+        await load.answers(20)
+        await self.check(load)
+        moves = [
+            each["message"] for each in self.old.entries(mark) if "clientCluster: host" in each["message"]
+        ]
+        self.assertEqual([each for each in moves if "0 hosts now" in each], [])
+        self.assertEqual(await second.stop(), 0)
+
+
 class BySignalTests(UpgradeTests):
     """With workers, and agents that can't be told."""
 
