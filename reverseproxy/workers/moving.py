@@ -354,6 +354,8 @@ class Mover:
 
     def _free(self, cluster: Cluster) -> list[Entry]:
         found: list[Entry] = []
+        if cluster.waiting and cluster.subsets is None:
+            return found  # whoever waits would have it
         if self._directory.count_here(cluster):
             for entry in islice(self._directory.here(cluster), MOST_LOOKED_AT):
                 host = entry.host
@@ -400,10 +402,13 @@ class Mover:
 
     def _on_free(self, cluster: Cluster, host: Host) -> bool:
         """Take a host that has become free, if it is owed to somebody; see L{Cluster.on_free}."""
+        owed = self._owed.get(cluster)
+        if not owed and cluster.waiting:
+            return False  # as nearly always under load, where this is called for every request
         entry = self._directory.by_host.get(host)
         if entry is None or not host.single or not host.usable() or is_committed(host):
             return False
-        owed = self._owed.get(cluster, {})
+        owed = {} if owed is None else owed
         here = self._directory.count_here(cluster)
         spare = not cluster.waiting and to_give(here - cluster.active, 1, here)
         # Unless somebody is owed it, or nobody needs it here, it is ours.
@@ -532,6 +537,8 @@ class Mover:
                 self._directory.gone(entry.host, "nobody can use it here")
             return
         host.spoken = message["spoken"]
+        if host.weight != papers.accepted.weight:
+            host.cluster.weigh(host, papers.accepted.weight)  # it has changed since the host was announced
         state = Condition.from_json(message["state"])
         relay = self._relays.get(entry.number)
         if relay is not None:

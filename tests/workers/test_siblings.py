@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -390,6 +391,18 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual((len(world.services[0]), len(world.hosts(0)), len(world.hosts(1))), (2, 1, 1))
         self.assertEqual(world.cluster(1).waiting, 0)
 
+    def test_what_its_credential_allows_now_goes_along(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        [host] = world.hosts(0)
+        holding = host.holder.holding
+        holding.papers = replace(holding.papers, accepted=replace(holding.papers.accepted, weight=3))
+        client = world.client(1, REQUEST % b"/")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/"])
+        [theirs] = world.hosts(1)
+        self.assertEqual((theirs.weight, theirs.holder.holding.papers), (3, holding.papers))
+
     def test_unsolicited_data_ends_it(self) -> None:
         world = World(2)
         world.agent(0, mux=False)
@@ -605,6 +618,37 @@ class EvictionTests(SynchronousTestCase):
         self.assertEqual(self.evict(world, Requester(owner), one, "10.1.1.1:1"), {one})
         self.assertEqual([host.address for host in world.hosts(0)], [two])
         self.assertEqual([host.address for host in world.hosts(2)], [two])
+
+    def test_a_connection_that_has_just_been_given_away_is_followed(self) -> None:
+        world = World(3)
+        world.agent(0, announce=False, mux=False)
+        [host] = world.hosts(0)
+        siblings = world.workers[0].siblings
+        siblings.mover._give(host, world.links(0)[1])
+        # The third worker has asked the first two: the second one before it had the connection.
+        link = world.links(0)[2]
+        asked = {
+            "evict": 7,
+            "listener": "tunnelListener",
+            "cluster": CLUSTER,
+            "addresses": [host.address, "10.1.1.1:1"],
+            "by": {"remote_ip": "127.0.0.1", "identity": None, "agent": None, "policy": ""},
+            "hops": 0,
+        }
+        answers: list[Any] = []
+        self.patch(world.workers[2].siblings.directory, "evicted", None)
+        world.workers[2].siblings._handlers["evicted"] = lambda link, message: answers.append(message)
+        siblings.received(link, asked, None)
+        world.turn()
+        self.assertEqual(answers, [{"evicted": 7, "addresses": [host.address]}])
+        world.turn(1)
+        self.assertEqual(
+            [
+                len([each for each in world.hosts(worker) if each.address == host.address])
+                for worker in range(3)
+            ],
+            [0, 0, 0],
+        )
 
     def test_what_is_known_of_who_asks_goes_along(self) -> None:
         world = World(2)
