@@ -11,7 +11,7 @@ from typing import Any, Final
 REDACTED: Final = "[redacted]"
 
 _SECRET: Final = re.compile(
-    r"password|passwd|passphrase|secret|token|credential_config|authorization|cookie|private_?key|api_?key",
+    r"password|passwd|passphrase|secret|token|credential_config|authorization|cookie|private[_-]?key|api[_-]?key",
     re.IGNORECASE,
 )
 _HARMLESS: Final = re.compile(r"_?(?:file|path|policy|policies)$", re.IGNORECASE)
@@ -40,4 +40,6 @@ def _of_key(name: str, value: Any) -> Any:
     if _SECRET.search(name) and not _HARMLESS.search(name):
         is_path = name == "private_key" and isinstance(value, str) and "-----BEGIN" not in value
         return value if is_path or value in (None, "", (), [], {}) else REDACTED
+    if name == "headers" and isinstance(value, Mapping):
+        return dict.fromkeys(value, REDACTED)  # what a receiver of traces is to be shown
     return redact(value)

@@ -87,6 +87,8 @@ class RedactionTests(SynchronousTestCase):
             "url": "https://me:abc@example.com/abd",
             "Password": "abc",
             "api_key": "abc",
+            "x-api-key": "abc",
+            "tracing": {"config": {"headers": {"x-honeycomb-team": "abc"}}},
             "token": "",
             "cert_chain": "-----BEGIN CERTIFICATE-----",
             "number": 5,
