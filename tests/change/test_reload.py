@@ -74,6 +74,7 @@ def server_document() -> dict[str, Any]:
         "servers": [
             {
                 "default_log_path": "stdout",
+                "max_log_size_per_hour": 0,  # each reload is looked for in it
                 "graceful_timeout": "15s",
                 "routers": [_router(kind) for kind in KINDS],
                 "listeners": [*(_listener(kind, _filter(kind)) for kind in KINDS), tunnel],
@@ -89,6 +90,7 @@ def agent_document(tunnel: int, hosts: dict[str, str]) -> dict[str, Any]:
         "servers": [
             {
                 "default_log_path": "stdout",
+                "max_log_size_per_hour": 0,
                 "listeners": [
                     _listener(kind, {"type": "tcp_proxy", "config": {"cluster": kind}}, bind_port=False)
                     for kind in KINDS
