@@ -12,18 +12,22 @@ __all__ = ["ISucceeded", "Lifecycle"]
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.ports import INHERITED, Bequest
+from reverseproxy.ports import AGENTS_PORT, INHERITED, Bequest
 from reverseproxy.service_manager import ServiceManager, handed_over
 from reverseproxy.takeover import Successor, Taken, Testator, take_over
 
 log = Logger()
+
+
+AGENTS_WAIT: Final = 30.0
+"""Seconds for which ports that agents have brought are kept until they bring them again."""
 
 
 class ISucceeded(Protocol):
@@ -96,8 +100,13 @@ class Lifecycle:
             )
 
     def bound(self) -> None:
-        """All listeners have what they need."""
-        for name in INHERITED.close():
+        """All listeners of the configuration have what they need; agents may bring others, as before."""
+        self._close(AGENTS_PORT)
+        if self._successor is not None:
+            self._reactor.callLater(AGENTS_WAIT, self._close)
+
+    def _close(self, keep: str = "") -> None:
+        for name in INHERITED.close(keep):
             log.info("nobody listens any more where {listener} did", listener=name or "systemd")
 
     def serves(self, status: str) -> None:

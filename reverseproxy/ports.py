@@ -17,6 +17,7 @@ in L{INHERITED} until a listener of the configuration takes them.
 from __future__ import annotations
 
 __all__ = [
+    "AGENTS_PORT",
     "BACKLOG",
     "INHERITED",
     "NO_IPV6",
@@ -201,18 +202,23 @@ class Inheritance:
                     return list(bequest.sockets)
         return []
 
-    def close(self) -> list[str]:
+    def close(self, keep: str = "") -> list[str]:
         """
         Close what nobody has taken.
 
-        @return: the names of the listeners.
+        @param keep: how names of listeners begin that somebody may want later; empty for none.
+        @return: the names of the listeners whose sockets are closed.
         """
-        left, self._bequests = self._bequests, []
+        kept = [each for each in self._bequests if keep and each.name.startswith(keep)]
+        left, self._bequests = [each for each in self._bequests if each not in kept], kept
         for bequest in left:
             for each in bequest.sockets:
                 each.close()
         return [bequest.name for bequest in left]
 
+
+AGENTS_PORT: Final = "agents' port"
+"""How the names of listeners begin that agents bring."""
 
 INHERITED: Final = Inheritance()
 """What this process has inherited."""

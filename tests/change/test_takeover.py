@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.ports import Bequest, Inheritance
+from reverseproxy.ports import AGENTS_PORT, Bequest, Inheritance
 from reverseproxy.takeover import Taken, Testator, take_over
 from tests.tunnel.logged import capture
 
@@ -161,6 +161,18 @@ class InheritanceTests(TestCase):
             self.assertFalse(self.take(ours, name="other", address="unix:/web"))
             named = Bequest("web", "", (made,))
             self.assertTrue(self.take(named, name="web", address="127.0.0.1:1"))
+
+    def test_what_somebody_may_want_later(self) -> None:
+        """A port that an agent has brought, which is about to join again."""
+        inheritance = Inheritance()
+        with listening() as web, listening() as brought:
+            inheritance.add(
+                [Bequest("web", "", (web,)), Bequest(f"{AGENTS_PORT} 7", "127.0.0.1:7", (brought,))]
+            )
+            self.assertEqual(inheritance.close(AGENTS_PORT), ["web"])
+            wanted = ListenerConfig(name=f"{AGENTS_PORT} 7", address="127.0.0.1:7", bind_port=True)
+            self.assertEqual(inheritance.take(wanted), [brought])
+            self.assertEqual(inheritance.close(), [])
 
     def test_what_nobody_wants(self) -> None:
         inheritance = Inheritance()

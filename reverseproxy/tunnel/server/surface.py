@@ -26,6 +26,7 @@ from reverseproxy.config.models import (
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import Listener, ListenerFailed
 from reverseproxy.metrics import RequestTally
+from reverseproxy.ports import AGENTS_PORT
 from reverseproxy.proxy.protocols import session_idle
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
@@ -142,7 +143,7 @@ class RouteSurface:
 
 
 def _listener_name(port: int) -> str:
-    return f"agents' port {port}"
+    return f"{AGENTS_PORT} {port}"
 
 
 def make_agent_routes(
