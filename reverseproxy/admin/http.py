@@ -22,8 +22,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
+from zope.interface import implementer
 
-from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.interfaces import ConnectionInfo, IExpendable
 
 log = Logger()
 
@@ -31,7 +32,10 @@ MAX_BODY: Final = 65536
 """Bytes of a request's body."""
 
 IDLE: Final = 60.0
-"""Seconds without a request after which a connection is closed."""
+"""
+Seconds in which a request has to come whole, from when its connection was made or the
+last answer was given; the connection is closed otherwise, however slowly something comes.
+"""
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -134,6 +138,7 @@ class AdminRequest(Request):
         self._body = BytesIO()
         self._left = MAX_BODY
         self._wants = True
+        self.asked = False  # all of it has come
         self._on_gone: Callable[[], object] | None = None
 
     @property
@@ -156,6 +161,7 @@ class AdminRequest(Request):
 
     def process(self) -> None:
         """Answer."""
+        self.asked = True
         self.notifyFinish().addBoth(self._ended)
         Deferred.fromCoroutine(self._respond()).addErrback(self._failed)
 
@@ -251,6 +257,19 @@ class AdminRequest(Request):
             self._answer(Problem(500, "the request failed on our side; the log says why").reply())
 
 
+@implementer(IExpendable)
+class AdminChannel(HTTPChannel):
+    """A connection; it goes for another one if there are too many, unless it has asked for something."""
+
+    @property
+    def expendable(self) -> bool:
+        """Whether no request has come whole that is not answered; see L{IExpendable}."""
+        return not any(request.asked for request in self.requests)
+
+    def resetTimeout(self) -> None:  # noqa: N802 - Twisted's name
+        """Bytes alone give nobody more time; an answer does."""
+
+
 class _NoLog:
     """What a channel tells of each request; those that change something are in the audit."""
 
@@ -263,7 +282,8 @@ def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[Connectio
     factory = _NoLog()
 
     def build(info: ConnectionInfo) -> HTTPChannel:
-        channel: Any = HTTPChannel()
+        kind: Any = AdminChannel
+        channel = kind()
         channel.factory = factory
         channel.timeOut = IDLE
         channel.callLater = reactor.callLater

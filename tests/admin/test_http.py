@@ -1,0 +1,93 @@
+"""Tests for L{reverseproxy.admin.http}: what one connection may do, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from reverseproxy.admin.http import IDLE, Call, Reply, make_factory
+from reverseproxy.interfaces import ConnectionInfo, IExpendable
+
+HEAD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class ChannelTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.asked: list[Deferred[Reply]] = []
+        build = make_factory(self.handle, self.clock)
+        self.channel: Any = build(ConnectionInfo(remote="127.0.0.1:1", local="127.0.0.1:2", secure=False))
+        self.transport: Any = StringTransportWithDisconnection()
+        self.transport.protocol = self.channel
+        self.transport.abortConnection = self.transport.loseConnection
+        self.channel.makeConnection(self.transport)
+
+    async def handle(self, call: Call) -> Reply:
+        self.asked.append(Deferred())
+        return await self.asked[-1]
+
+    def pass_time(self, seconds: float, data: bytes = b"") -> None:
+        """Let time pass, with something that comes each second."""
+        for _ in range(int(seconds)):
+            if data and self.transport.connected:
+                self.channel.dataReceived(data)
+            self.clock.advance(1.0)
+
+    def test_who_has_asked_for_nothing_is_expendable(self) -> None:
+        verifyObject(IExpendable, self.channel)
+        parts = (b"", HEAD, b"Content-Length: 2\r\n\r\n", b"x")
+        for part in parts:
+            self.channel.dataReceived(part)
+            self.assertTrue(self.channel.expendable, part)
+        self.channel.dataReceived(b"y")
+        self.assertEqual((len(self.asked), self.channel.expendable), (1, False))
+        self.asked[0].callback(Reply.text("served"))
+        self.assertTrue(self.channel.expendable)
+        self.assertIn(b"served", self.transport.value())
+
+    def test_silent(self) -> None:
+        self.pass_time(IDLE - 1)
+        self.assertTrue(self.transport.connected)
+        self.pass_time(2)
+        self.assertFalse(self.transport.connected)
+        self.pass_time(60)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_head_that_comes_slowly(self) -> None:
+        self.channel.dataReceived(HEAD)
+        self.pass_time(IDLE - 1, b"X: y\r\n")
+        self.assertTrue(self.transport.connected)
+        self.pass_time(2, b"X: y\r\n")
+        self.assertFalse(self.transport.connected)
+
+    def test_a_body_that_comes_slowly(self) -> None:
+        self.channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+        self.pass_time(IDLE + 1, b"x")
+        self.assertFalse(self.transport.connected)
+
+    def test_an_answer_that_takes_its_time(self) -> None:
+        self.channel.dataReceived(HEAD + b"\r\n")
+        self.pass_time(3 * IDLE)
+        self.assertTrue(self.transport.connected)
+        self.asked[0].callback(Reply.text("served"))
+        # From then on there is time for another one.
+        self.pass_time(IDLE - 1)
+        self.channel.dataReceived(HEAD + b"\r\n")
+        self.assertEqual(len(self.asked), 2)
+        self.asked[1].callback(Reply.text("again"))
+        self.assertIn(b"again", self.transport.value())
+
+    def test_heads_that_are_too_large(self) -> None:
+        for much in (b"X: " + b"y" * 70_000 + b"\r\n", b"X: y\r\n" * 1000):
+            self.setUp()
+            self.channel.dataReceived(HEAD)
+            for line in much.splitlines(keepends=True):
+                if self.transport.connected:
+                    self.channel.dataReceived(line)
+            self.assertFalse(self.transport.connected)
+            self.assertEqual(self.asked, [])
