@@ -19,12 +19,16 @@ from urllib.parse import parse_qsl, unquote
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from zope.interface import implementer
 
+from reverseproxy.addresses import host_of
+from reverseproxy.crowd import crowd_address
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
+from reverseproxy.tls.turns import HandshakeTurns, Waiting
 
 log = Logger()
 
@@ -36,6 +40,12 @@ IDLE: Final = 60.0
 Seconds in which a request has to come whole, from when its connection was made or the
 last answer was given; the connection is closed otherwise, however slowly something comes.
 """
+
+SHARE: Final = 0.3
+"""Which part of the process's time requests to the admin API may take; others wait for their turn."""
+
+MOST_EARLY: Final = 4 * MAX_BODY
+"""Bytes that are kept of what waits for its turn, and that are read of a body that is too large."""
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -154,6 +164,9 @@ class AdminRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """A part of the body has come."""
         if self._left < 0:
+            self._left -= len(data)
+            if self._left < -MOST_EARLY and self.channel is not None:
+                self.channel.loseConnection()
             return
         self._left -= len(data)
         if self._left >= 0:
@@ -163,7 +176,12 @@ class AdminRequest(Request):
         """Answer."""
         self.asked = True
         self.notifyFinish().addBoth(self._ended)
-        Deferred.fromCoroutine(self._respond()).addErrback(self._failed)
+        channel: Any = self.channel
+        channel.take_turn(self._begin_answer)
+
+    def _begin_answer(self) -> None:
+        if not self._disconnected:
+            Deferred.fromCoroutine(self._respond()).addErrback(self._failed)
 
     def _ended(self, _: Any) -> None:
         gone, self._on_gone = self._on_gone, None
@@ -259,7 +277,54 @@ class AdminRequest(Request):
 
 @implementer(IExpendable)
 class AdminChannel(HTTPChannel):
-    """A connection; it goes for another one if there are too many, unless it has asked for something."""
+    """
+    A connection; it goes for another one if there are too many, unless it has asked for something.
+
+    What it brings about has a share of the time, and addresses take turns.
+    """
+
+    def __init__(self, turns: HandshakeTurns, address: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._turns = turns
+        self._address = address
+        self._waits: set[Waiting] = set()
+        self._early: list[bytes] = []  # received, and waits for its turn
+
+    def take_turn(self, call: Callable[[], object]) -> None:
+        """Call something as soon as there is time for it, unless the connection is lost before."""
+        waiting: Waiting | None = None
+
+        def go() -> None:
+            if waiting is not None:
+                self._waits.discard(waiting)
+            call()
+
+        waiting = self._turns.ask(self._address, go, lambda reason: self._abort())
+        if waiting is not None:
+            self._waits.add(waiting)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take part of a request."""
+        self._early.append(data)
+        if len(self._early) == 1:
+            self.take_turn(self._receive)
+        elif sum(map(len, self._early)) > MOST_EARLY:
+            self._abort()
+
+    def _receive(self) -> None:
+        data, self._early = b"".join(self._early), []
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is lost."""
+        for waiting in self._waits:
+            waiting.cancel()
+        self._waits.clear()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     @property
     def expendable(self) -> bool:
@@ -280,10 +345,10 @@ class _NoLog:
 def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[ConnectionInfo], HTTPChannel]:
     """Make what makes the protocol of one connection."""
     factory = _NoLog()
+    turns = HandshakeTurns(reactor, SHARE)
 
     def build(info: ConnectionInfo) -> HTTPChannel:
-        kind: Any = AdminChannel
-        channel = kind()
+        channel: Any = AdminChannel(turns, crowd_address(host_of(info.remote)))
         channel.factory = factory
         channel.timeOut = IDLE
         channel.callLater = reactor.callLater

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,10 +11,19 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.admin.http import IDLE, Call, Reply, make_factory
+from reverseproxy.admin.http import IDLE, MOST_EARLY, SHARE, Call, Reply, make_factory
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
 
 HEAD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def work_of(clock: Clock) -> Callable[[], None]:
+    """A second of it."""
+
+    def work() -> None:
+        clock.rightNow += 1.0
+
+    return work
 
 
 class ChannelTests(SynchronousTestCase):
@@ -81,6 +91,35 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 2)
         self.asked[1].callback(Reply.text("again"))
         self.assertIn(b"again", self.transport.value())
+
+    def test_requests_wait_for_their_share_of_the_time(self) -> None:
+        # A request that takes a second, and more of them behind it.
+        self.channel.dataReceived(HEAD + b"\r\n")
+
+        def work(reply: Reply) -> Reply:
+            self.clock.rightNow += 1.0
+            return reply
+
+        self.asked[0].addCallback(work)
+        self.channel.take_turn(lambda: self.asked[0].callback(Reply.text("first")))
+        self.channel.dataReceived((HEAD + b"\r\n") * 3)
+        self.assertEqual(len(self.asked), 1)
+        self.clock.advance(1.0 / SHARE)
+        self.assertEqual(len(self.asked), 2)
+        # What waits is bounded, and is forgotten with the connection.
+        self.channel.take_turn(work_of(self.clock))
+        for _ in range(5):
+            self.channel.dataReceived(bytes(MOST_EARLY // 4))
+        self.assertFalse(self.transport.connected)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_body_that_is_too_large_is_not_read_to_its_end(self) -> None:
+        self.channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
+        for _ in range(MOST_EARLY // 16384 + 2):
+            if self.transport.connected:
+                self.channel.dataReceived(bytes(16384))
+        self.assertFalse(self.transport.connected)
+        self.assertEqual(self.asked, [])
 
     def test_heads_that_are_too_large(self) -> None:
         for much in (b"X: " + b"y" * 70_000 + b"\r\n", b"X: y\r\n" * 1000):

@@ -60,6 +60,13 @@ def crowd(
                 left[connection] -= connection.send(more) == len(more)
 
 
+def bad_fields(port: int) -> None:
+    """Fields that are larger than any."""
+    with connect(port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"y" * (1 << 20))
+        connection.recv(1 << 16)
+
+
 # HTTP/2
 
 
@@ -207,6 +214,24 @@ ATTACKS: dict[str, Callable[[int, int, int], object]] = {
     "one byte at a time": lambda web, rpc, tunnel: http2(web, h2(0, 0, 1, b"x") * 5000, 1),
 }
 
+ADMIN_HEAD = b"POST /api/tunnel/v1/hosts HTTP/1.1\r\nHost: localhost\r\n"
+
+ADMIN_ATTACKS: dict[str, Callable[[int], object]] = {
+    "silent connections to the admin API": lambda admin: crowd(admin, 150, b""),
+    "heads of the admin API that never end": lambda admin: crowd(admin, 150, ADMIN_HEAD, b"X: y\r\n", 400),
+    "bodies of the admin API that never end": lambda admin: crowd(
+        admin, 150, ADMIN_HEAD + b"Content-Length: 1000000000\r\n\r\n", bytes(65536), 100
+    ),
+    "large fields for the admin API": lambda admin: bad_fields(admin),
+    "answers of the admin API that nobody takes": lambda admin: crowd(
+        admin, 150, b"GET /api/v1/config_dump HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
+    ),
+    "events that nobody takes": lambda admin: crowd(
+        admin, 100, b"GET /api/tunnel/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    ),
+}
+"""The same, against the admin API."""
+
 TLS_ATTACKS: dict[str, Callable[[int, int], object]] = {
     "whole TLS handshakes": lambda web, tunnel: (handshake(web), handshake(tunnel)),
     "beginnings of TLS handshakes": lambda web, tunnel: (hellos(web), hellos(tunnel)),
@@ -220,7 +245,9 @@ def main() -> None:
     while True:
         with suppress(OSError, AssertionError):
             if kind in TLS_ATTACKS:
-                TLS_ATTACKS[kind](*ports[3:])
+                TLS_ATTACKS[kind](*ports[3:5])
+            elif kind in ADMIN_ATTACKS:
+                ADMIN_ATTACKS[kind](ports[5])
             else:
                 ATTACKS[kind](*ports[:3])
 

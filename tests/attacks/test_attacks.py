@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.attacks.attackers import ATTACKS, TLS_ATTACKS, tls_context
+from tests.attacks.attackers import ADMIN_ATTACKS, ATTACKS, TLS_ATTACKS, tls_context
 from tests.certs import Certificates
 from tests.integration import configs
-from tests.integration.clients import threaded
+from tests.integration.clients import fetch, threaded
 from tests.integration.harness import JOINED, Child, IntegrationTestCase, ReverseProxy
 
 SECONDS = 1.0
@@ -119,9 +119,10 @@ class AttackTests(IntegrationTestCase):
             }
             config["listeners"].append(secure)
         document["cluster_manager"]["clusters"].append({"name": "other", "type": "SIMPLE"})
+        document["admin"] = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
         server = self.run_proxy(document, "server")
         names = [f"{name}Listener" for name in ("client", "rpc", "tunnel")]
-        names += ["clientListenerSecure", "tunnelListenerSecure"]
+        names += ["clientListenerSecure", "tunnelListenerSecure", "admin"]
         ports = [await server.port(name) for name in names]
         self.run_proxy(configs.quick_agent(ports[2], answer="served", connections=2), "agent")
         await server.counted(JOINED, 2)
@@ -158,6 +159,9 @@ class AttackTests(IntegrationTestCase):
             f"memory {(most - before) / 1024:+6.1f} MiB, log {log / 1000:6.1f} kB"
         )
         wrong = [f"{kind}: {failure}" for failure in client.failures[:3]]
+        ready = await fetch(ports[5], "/readyz")
+        if ready.status != 200:
+            wrong.append(f"{kind}: the admin API answers {ready.status}")
         if most - before > MAX_GROWTH:
             wrong.append(f"{kind}: {most - before} KiB more memory")
         if log > MAX_LOG:
@@ -174,4 +178,4 @@ class AttackTests(IntegrationTestCase):
         self.assertEqual(wrong, [])
 
     async def test_attacks(self) -> None:
-        await self.attacks(*ATTACKS, *TLS_ATTACKS)
+        await self.attacks(*ATTACKS, *TLS_ATTACKS, *ADMIN_ATTACKS)
