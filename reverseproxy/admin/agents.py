@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["MOST_NAMED", "AgentIndex", "agent_key"]
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -190,9 +191,8 @@ class AgentIndex:
         after, limit = arguments.get("after", ""), arguments.get("limit", 100)
         cluster, identity = arguments.get("cluster"), arguments.get("identity")
         found: list[dict[str, Any]] = []
-        for key in self._sorted:
-            if key <= after:
-                continue
+        for index in range(bisect_right(self._sorted, after), len(self._sorted)):
+            key = self._sorted[index]
             agent = self._agents[key]
             if cluster and cluster not in _clusters(agent):
                 continue
