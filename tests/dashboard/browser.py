@@ -35,11 +35,20 @@ class Browser:
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
+        self._broken: BaseException | None = None
         self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._play()
+        except BaseException as error:
+            self._broken = error
+            while (work := self._work.get()) is not None:
+                work()
+
+    def _play(self) -> None:
         from playwright.sync_api import sync_playwright
 
         # In a container, which runs us as root, Chromium has no sandbox, and hardly any shared memory.
@@ -71,6 +80,8 @@ class Browser:
 
         def work() -> None:
             try:
+                if self._broken is not None:
+                    raise self._broken
                 context = self._chromium.new_context(viewport={"width": 1280, "height": 720}, **options)
                 context.set_default_timeout(PATIENCE)
                 page = context.new_page()
