@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["BROWSER", "Browser", "shared_browser"]
 
+import atexit
 import functools
 import os
 import shutil
@@ -115,7 +116,12 @@ class Browser:
 
 @functools.cache
 def shared_browser() -> Browser:
-    """The browser of all tests of this process: it takes a second to begin, and ends with the reactor."""
+    """
+    The browser of all tests of this process: it takes a second to begin.
+
+    It ends with the process.  A worker of trial's tells its reactor of a shutdown after
+    each test.
+    """
     browser = Browser()
-    reactor.addSystemEventTrigger("during", "shutdown", browser.stop)  # type: ignore[attr-defined]
+    atexit.register(browser.stop)
     return browser
