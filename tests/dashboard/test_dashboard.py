@@ -2,13 +2,11 @@
 The dashboard in Chromium, of a server with real sockets.
 
 Chromium is no package of Python's: a machine without it has fewer tests, and
-C{.ci/run} says so.  They are there where C{IN_BROWSER} is set, as they take a
-process for themselves: Playwright's threads and those of C{trial -j} don't get on.
+C{.ci/run} says so.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from twisted.internet import reactor
@@ -61,7 +59,7 @@ class Seen(TestCase):
         return result
 
 
-if BROWSER is not None and os.environ.get("IN_BROWSER"):
+if BROWSER is not None:
 
     class DashboardTests(Seen):
         async def test_an_agent_joins_and_leaves(self) -> None:
