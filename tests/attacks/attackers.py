@@ -153,6 +153,18 @@ def bad_heads(port: int) -> None:
         connection.recv(1 << 16)
 
 
+# what only agents may say
+
+LIMITS = ((b"x-mosn-try-timeout", b"1"), (b"x-mosn-global-timeout", b"1"), (b"x-mosn-retry", b"9"))
+"""Fields by which a request would be over before any host could answer it, which is the host's fault then."""
+
+
+def limits(port: int) -> None:
+    """Requests that want to be over at once."""
+    fields = b"".join(b"%b: %b\r\n" % field for field in LIMITS)
+    pour(connect(port), (b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n") * 20)
+
+
 # TLS
 
 ELSEWHERE = "127.0.0.2"
@@ -211,6 +223,7 @@ ATTACKS: dict[str, Callable[[int, int, int], object]] = {
     "credit of HTTP/2": lambda web, rpc, tunnel: http2(web, h2(8, 0, 1, b"\0\0\0\1") * 5000, 1),
     "rapid resets": lambda web, rpc, tunnel: rapid_reset(web),
     "heartbeats": lambda web, rpc, tunnel: pour(connect(rpc), BEAT * 5000),
+    "limits that only agents may set": lambda web, rpc, tunnel: limits(web),
     "one byte at a time": lambda web, rpc, tunnel: http2(web, h2(0, 0, 1, b"x") * 5000, 1),
 }
 
