@@ -269,7 +269,8 @@ def _with_transport(transport: str | None) -> Any:
     if not isinstance(reactor, SelectReactor):  # which can't watch more than the usual 1024
         Descriptors.raise_limit()
     use_monotonic_time(reactor)
-    reactor.callWhenRunning(leave_alone)
+    # In the first turn: it takes its time, in which SIGTERM would still be the reactor's.
+    reactor.callWhenRunning(reactor.callLater, 0, leave_alone)
     if transport == "stock" or not is_supported(reactor):
         return with_bounds(reactor)
     keep_memory()

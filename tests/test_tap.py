@@ -405,7 +405,7 @@ class ServiceTests(TapTestCase):
 
     def test_connections_are_ours_unless_it_is_said_otherwise(self) -> None:
         self.assertIs(self.service(TUNNEL_SERVER)._reactor, self.clock)
-        self.assertIn(leave_alone, [call for call, *_ in self.clock.whenRunningHooks])
+        self.assertIn((0, leave_alone), [arguments for _, arguments, *_ in self.clock.whenRunningHooks])
         self.patch(tap, "leave_alone", lambda: None)
         self.patch(tap, "_reactor", lambda: reactor)
         for arguments, expected in (
