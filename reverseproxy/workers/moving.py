@@ -357,7 +357,7 @@ class Mover:
         if cluster.waiting and cluster.subsets is None:
             return found  # whoever waits would have it
         if self._directory.count_here(cluster):
-            for entry in islice(self._directory.here(cluster), MOST_LOOKED_AT):
+            for entry in list(islice(self._directory.here(cluster), MOST_LOOKED_AT)):
                 host = entry.host
                 if not host.active and not host.reserved and host.healthy and host.usable():
                     if is_committed(host):
@@ -386,7 +386,8 @@ class Mover:
         if link in self._leaving.values():
             return
         best: Entry | None = None
-        for entry in islice(self._directory.here(cluster), MOST_LOOKED_AT):
+        # In one go: a look whether a host is usable may be what makes it leave.
+        for entry in list(islice(self._directory.here(cluster), MOST_LOOKED_AT)):
             host = entry.host
             if is_committed(host):
                 self._directory.commit(entry)
