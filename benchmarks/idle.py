@@ -98,6 +98,9 @@ class _Scripts:
         """Let all join."""
         self._swarms.join(self._plan.connections)
 
+    def keep_up(self) -> None:
+        """Scripts say nothing that they are not asked for."""
+
     def deaths(self) -> int:
         """How many are lost."""
         self._child.tell("count")
@@ -135,6 +138,11 @@ class _Agents:
             pass
         return self._child.last
 
+    def keep_up(self) -> None:
+        """Take what they have said: who is not listened to has to wait, and can't do anything else."""
+        while self._child.has_said:
+            self._child.hear()
+
     def deaths(self) -> int:
         """How many were dialled again, or are missing."""
         last, wanted = self._hear(), self._plan.connections // self._plan.own * self._plan.own
@@ -156,7 +164,7 @@ def stay(plan: Plan) -> Found:
             found.joined = round(time.monotonic() - began, 1)
             found.bytes_per_connection = (server.memory - before) // plan.connections
             cpu, others, began = server.cpu, sum(cpu_seconds(peers.pid)), time.monotonic()
-            _ask(server, plan, found, began)
+            _ask(server, peers, plan, found, began)
             found.seconds = time.monotonic() - began
             found.server = round((server.cpu - cpu) / found.seconds * 100, 1)
             found.peers = round((sum(cpu_seconds(peers.pid)) - others) / found.seconds * 100, 1)
@@ -167,11 +175,12 @@ def stay(plan: Plan) -> Found:
     return found
 
 
-def _ask(server: Server, plan: Plan, found: Found, began: float) -> None:
+def _ask(server: Server, peers: _Scripts | _Agents, plan: Plan, found: Found, began: float) -> None:
     """Send requests, evenly."""
     client = http.client.HTTPConnection(LOOPBACK, server.client, timeout=10)
     while time.monotonic() < began + plan.seconds:
         found.requests += 1
+        peers.keep_up()
         sent = time.monotonic()
         try:
             client.request("GET", "/")

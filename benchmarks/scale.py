@@ -237,6 +237,11 @@ class _Child:
         self._process.stdin.write(f"{command}\n".encode())
         self._process.stdin.flush()
 
+    @property
+    def has_said(self) -> bool:
+        """Whether there is a line that nobody has read yet."""
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
     def hear(self) -> dict[str, Any]:
         """
         Wait for its next line.
