@@ -83,6 +83,7 @@ class EndpointTests(IntegrationTestCase):
         self.assertIsNone(server.status)
         client.transport.write(b"quit\r\n")
         await client.closed()
+        client.transport.loseConnection()
         self.assertEqual(await server.ended(), 0)
 
     async def test_a_string_that_is_wrong(self) -> None:
