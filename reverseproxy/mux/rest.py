@@ -4,15 +4,15 @@ How often connections are asked that carry nothing.
 Whether a machine or the network is gone, the kernel finds out by itself
 (L{reverseproxy.sockets}), for a hundredth of what a question takes here.  A
 question finds out whether the I{process} at the other end is there.  Nobody
-waits for that on a connection without streams, so that two things can be given
-to it there:
+waits for that on a connection without streams, so that, with more than L{MANY}
+connections in this process, two things are given to it there:
 
-  - Time.  A process that is busy, or waits for a processor, answers late; if it
-    is ended for that, it has more to do.  As long as its kernel takes what it is
-    asked, it may be silent for L{PATIENCE} times as long; meanwhile it is picked
-    last (L{reverseproxy.cluster.health.stalls}).
-  - Rest.  With more than L{MANY} connections in this process, each is asked more
-    rarely, so that all together are asked as often as L{MANY} would be.
+  - Time.  A process that has as many to do with, or waits for a processor, answers
+    late; if connections are ended for that, it has more to do.  As long as its
+    kernel takes what it is asked, it may be silent for L{PATIENCE} times as long;
+    meanwhile it is picked last (L{reverseproxy.cluster.health.stalls}).
+  - Rest.  Each is asked more rarely, so that all together are asked as often as
+    L{MANY} would be.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE: Final = 6.0
 """How long a process may be silent whose kernel is there, as a multiple of C{mux_ping_timeout}."""
 
 MANY: Final = 1000
-"""Connections with streams in this process, up to which all are asked equally often."""
+"""Connections with streams in this process, up to which all are asked equally often, and soon given up."""
 
 
 class Sessions:
@@ -43,9 +43,14 @@ class Sessions:
     def __init__(self) -> None:
         self.count = 0
 
+    @property
+    def many(self) -> bool:
+        """Whether these are so many that some may be late."""
+        return self.count > MANY
+
     def stretch(self, pause: float) -> float:
         """Say how long the pause between questions is on a connection that carries nothing."""
-        return pause * self.count / MANY if self.count > MANY else pause
+        return pause * self.count / MANY if self.many else pause
 
 
 SESSIONS: Final = Sessions()

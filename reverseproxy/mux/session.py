@@ -718,9 +718,10 @@ class MuxSession(Protocol):
             self._timer.reset(max(self._heard + self._pause - self._seconds(), GRACE))
 
     def _bears(self, now: float) -> bool:
-        """Whether an answer may come later: nobody waits for it, and the peer's kernel is there."""
+        """Whether an answer may come later: there are many, nobody waits for it, and the peer's kernel is there."""
         return (
-            not self._streams
+            SESSIONS.many
+            and not self._streams
             and now - self._asking_since < PATIENCE * self._ping_timeout
             and has_taken_all(self.transport)
         )

@@ -808,10 +808,13 @@ class PingTests(SynchronousTestCase):
         pair.pass_time(PING_TIMEOUT + 0.3)
         self.assertTrue(pair.first.lost and pair.second.lost)
 
-    def silent_process(self, has_taken_all: bool) -> Pair:
-        """A pair whose second end says nothing any more; its kernel may."""
+    def silent_process(self, has_taken_all: bool, others: int = MANY) -> Pair:
+        """A pair of many whose second end says nothing any more; its kernel may."""
         pair = Pair()
         pair.pass_time(1.0)
+        sessions = Sessions()
+        sessions.count = 2 + others
+        self.patch(session_module, "SESSIONS", sessions)
         pair.first.transport.silent = True
         self.patch(session_module, "has_taken_all", lambda transport: has_taken_all)
         return pair
@@ -837,6 +840,11 @@ class PingTests(SynchronousTestCase):
         ours = pair.open(Half)
         pair.pass_time(PING_TIMEOUT + 0.3)
         self.assertTrue(pair.first.lost and ours.reason.check(ConnectionLost))
+
+    def test_a_process_that_hangs_where_there_are_few(self) -> None:
+        pair = self.silent_process(True, others=0)
+        pair.pass_time(self.longest + 0.3)
+        self.assertTrue(pair.first.lost)
 
     def test_a_kernel_that_does_not_answer(self) -> None:
         pair = self.silent_process(False)

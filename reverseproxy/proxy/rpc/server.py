@@ -172,7 +172,7 @@ class RpcProxy(Rebindable, Counted):
         self._decoder = FrameDecoder(
             settings.protocol, settings.max_frame + (HEAD_ROOM if info.reverse else 0)
         )
-        self._exchanges: set[RpcExchange] = set()
+        self._exchanges: dict[RpcExchange, None] = {}  # in their order
         self._held = 0
         self._books = KNOWN if info.reverse else STRANGERS
         self._deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.timed_out)
@@ -308,7 +308,7 @@ class RpcProxy(Rebindable, Counted):
                     break
                 if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
                     exchange = rpc_exchange_class.kind(self, frame, now)
-                    self._exchanges.add(exchange)
+                    self._exchanges[exchange] = None
                     self._held += exchange.size
                     if self._refusing:
                         exchange.fail(503, "the proxy is stopping", Flag.LR)
@@ -422,7 +422,7 @@ class RpcProxy(Rebindable, Counted):
 
     def exchange_done(self, exchange: RpcExchange) -> None:
         """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
-        self._exchanges.discard(exchange)
+        self._exchanges.pop(exchange, None)
         self._held -= exchange.size
         if exchange.deadline:
             self._deadlines.discard(exchange, exchange.deadline)
@@ -673,7 +673,7 @@ class RpcProxy(Rebindable, Counted):
         self._cancel_all(f"the client's connection was lost: {loss(reason)}", who_ended(reason))
 
     def _cancel_all(self, reason: str, flags: int) -> None:
-        exchanges, self._exchanges = self._exchanges, set()
+        exchanges, self._exchanges = self._exchanges, {}
         for exchange in exchanges:
             exchange.cancel(reason, flags)
             self._record(exchange)
