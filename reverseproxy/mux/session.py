@@ -718,7 +718,7 @@ class MuxSession(Protocol):
             self._timer.reset(max(self._heard + self._pause - self._seconds(), GRACE))
 
     def _bears(self, now: float) -> bool:
-        """Whether an answer may come later: there are many, nobody waits for it, and the peer's kernel is there."""
+        """Whether an answer may be late: there are many, nobody waits for it, and the peer's kernel is there."""
         return (
             SESSIONS.many
             and not self._streams
