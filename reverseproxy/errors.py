@@ -12,7 +12,7 @@ __all__ = [
     "CertificateRejected",
     "ClusterUnknown",
     "ConfigError",
-    "ConnectionRefusedByPeer",
+    "ConnectionUnavailable",
     "CredentialMissing",
     "FrameError",
     "FrameTooLarge",
@@ -185,7 +185,7 @@ class CertificateRejected(TlsFailed):
     """A TLS peer's certificate is not trusted, or not for the name that we wanted to reach."""
 
 
-class ConnectionRefusedByPeer(ReverseProxyError):
+class ConnectionUnavailable(ReverseProxyError):
     """A connection ended before it could be used."""
 
 

@@ -263,7 +263,7 @@ class IHost(IStreamClientEndpoint):
     connections: int = Attribute("Connections to it that are open, or being made.")
     healthy_since: float = Attribute("When it joined, or became healthy after that: reactor's seconds.")
     relayed: bool = Attribute("Whether another worker has its connection.")
-    single: bool = Attribute(
+    exclusive: bool = Attribute(
         "Whether it has but one connection, which is leased, and may come from another worker."
     )
 

@@ -16,7 +16,7 @@ __all__ = [
     "RETRY_BASE",
     "RETRY_MAX",
     "IAnswerReceiver",
-    "NameFollower",
+    "ReresolvingName",
 ]
 
 from collections.abc import Callable
@@ -127,7 +127,7 @@ class _Lookup:
         return True
 
 
-class NameFollower:
+class ReresolvingName:
     """
     One host name, looked up again and again.
 

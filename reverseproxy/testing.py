@@ -56,7 +56,7 @@ from zope.interface import implementer
 
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
-from reverseproxy.errors import ConnectionRefusedByPeer
+from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.transport.backlog import NOTHING, Backlog
 
@@ -236,7 +236,7 @@ class MemoryTransport:
     def put_in(self, protocol: Any) -> None:
         """Give a protocol to this end."""
         if self.disconnected:
-            raise ConnectionRefusedByPeer("the connection is lost")
+            raise ConnectionUnavailable("the connection is lost")
         self.protocol = protocol
         self._reading = True
         protocol.makeConnection(self)

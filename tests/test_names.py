@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.names import IAnswerReceiver, NameFollower
+from reverseproxy.names import IAnswerReceiver, ReresolvingName
 from tests.tunnel.logged import capture
 
 
@@ -27,11 +27,11 @@ class LifetimeTests(SynchronousTestCase):
         self.asked: list[IResolutionReceiver] = []
         self.changes = 0
 
-    def follow(self, respect: bool, refresh: float = 5.0) -> NameFollower:
+    def follow(self, respect: bool, refresh: float = 5.0) -> ReresolvingName:
         def resolve(receiver: IResolutionReceiver, host: str) -> None:
             self.asked.append(receiver)
 
-        name = NameFollower(
+        name = ReresolvingName(
             "x.example",
             resolve,
             self.clock,

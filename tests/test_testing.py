@@ -24,7 +24,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.errors import ConfigError
 from reverseproxy.testing import MemoryReactor, Recorder, join, run
 from tests.integration.configs import quick_agent, server
-from tests.transport.contract import Building
+from tests.transport.contract import CallableFactory
 
 
 @implementer(IHalfCloseableProtocol)
@@ -147,13 +147,13 @@ class ReactorTests(SynchronousTestCase):
             accepted.append(Recorder())
             return accepted[-1]
 
-        port = reactor.listenTCP(0, Building(accept), interface="127.0.0.1").getHost().port
-        reactor.listenUNIX("/socket", Building(accept))
+        port = reactor.listenTCP(0, CallableFactory(accept), interface="127.0.0.1").getHost().port
+        reactor.listenUNIX("/socket", CallableFactory(accept))
         for endpoint in (
             TCP4ClientEndpoint(reactor, "127.0.0.1", port),
             UNIXClientEndpoint(reactor, "/socket"),
         ):
-            connecting = endpoint.connect(Building(Recorder))
+            connecting = endpoint.connect(CallableFactory(Recorder))
             reactor.settle()
             protocol: Any = self.successResultOf(connecting)
             protocol.transport.write(b"hello")
@@ -165,16 +165,16 @@ class ReactorTests(SynchronousTestCase):
     def test_nobody_listens(self) -> None:
         reactor = MemoryReactor()
         self.assertRaises(Refused, reactor.dial, "127.0.0.1", 80, Recorder())
-        port = reactor.listenTCP(80, Building(Recorder))
-        self.assertRaises(CannotListenError, reactor.listenTCP, 80, Building(Recorder))
+        port = reactor.listenTCP(80, CallableFactory(Recorder))
+        self.assertRaises(CannotListenError, reactor.listenTCP, 80, CallableFactory(Recorder))
         reactor.dial("127.0.0.1", 80, Recorder())
         port.stopListening()
         self.assertRaises(Refused, reactor.dial, "127.0.0.1", 80, Recorder())
 
     def test_cancelling(self) -> None:
         reactor = MemoryReactor()
-        reactor.listenTCP(80, Building(Recorder))
-        connecting = TCP4ClientEndpoint(reactor, "127.0.0.1", 80).connect(Building(Recorder))
+        reactor.listenTCP(80, CallableFactory(Recorder))
+        connecting = TCP4ClientEndpoint(reactor, "127.0.0.1", 80).connect(CallableFactory(Recorder))
         connecting.cancel()
         self.failureResultOf(connecting)
         reactor.settle()

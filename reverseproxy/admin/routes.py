@@ -18,7 +18,7 @@ from reverseproxy.config.models import (
     RouterRuleConfig,
     VirtualHostConfig,
 )
-from reverseproxy.routing import DirectResponse, RequestFacts, Router, normalize_path
+from reverseproxy.routing import DirectResponse, RouteInput, Router, normalize_path
 from reverseproxy.routing.actions import name_of
 
 
@@ -74,7 +74,7 @@ class Routes:
         @param brought: routes that agents have brought, as C{admin.lists.brought_routes} has them.
         """
         path, _, query = target.partition("?")
-        facts = RequestFacts(method, normalize_path(path), query, host, headers.get)
+        facts = RouteInput(method, normalize_path(path), query, host, headers.get)
         return [
             {"listener": each.name, **self._explain(proxy.router_config_name, facts, brought)}
             for each in self._config.server.listeners
@@ -82,9 +82,7 @@ class Routes:
             for proxy in _proxies(each)
         ]
 
-    def _explain(
-        self, name: str, facts: RequestFacts, brought: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def _explain(self, name: str, facts: RouteInput, brought: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found = self._config.routers.get(name)
         if found is None:
             return {"router": name, "outcome": "404", "why": "there is no router of this name"}

@@ -126,7 +126,7 @@ class ClusterChange:
                 cluster.forget_checks()
         if self._renew:
             for host in cluster.hosts.values():
-                if host.returns and not host.single:
+                if host.is_reverse and not host.exclusive:
                     host.renew()
 
     def _change_hosts(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Building", "make_endpoint"]
+__all__ = ["CallableFactory", "make_endpoint"]
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.tls import ClientTls, client_endpoint
 
 
-class Building(Factory):
+class CallableFactory(Factory):
     """A factory for one purpose: it builds what it is told to, and logs nothing of itself."""
 
     noisy = False

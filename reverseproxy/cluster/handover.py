@@ -14,7 +14,7 @@ while it is connected must tell the handovers in front of it, which is what
 L{Rebindable.rebind} is for.
 
 Some bytes come to no protocol at all: the transport gives them to another
-connection by itself.  A protocol asks for that with L{Rebindable.pass_on}, so
+connection by itself.  A protocol asks for that with L{Rebindable.splice_to}, so
 that the handovers in front of it hear of such bytes too.  These two are all the
 ways to receive there are, whatever the transport.
 """
@@ -31,8 +31,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from reverseproxy.errors import ConnectionRefusedByPeer
-from reverseproxy.transport import pass_on
+from reverseproxy.errors import ConnectionUnavailable
+from reverseproxy.transport import splice_to
 
 
 class IDetachable(Interface):
@@ -72,20 +72,20 @@ class Rebindable(Protocol):
         if self._handover is not None:
             self._handover.vouched()
 
-    def pass_on(self, target: Any, size: int, told: Callable[[int], object]) -> bool:
+    def splice_to(self, target: Any, size: int, told: Callable[[int], object]) -> bool:
         """
         Let what comes go to another connection without a look at it, where that can be.
 
         @param target: the other connection's transport.
         @param size: how many bytes; those behind them are received as ever.
         @param told: called with the size of each part that has gone on.
-        @return: whether that is so from now on; see L{reverseproxy.transport.pass_on}.
+        @return: whether that is so from now on; see L{reverseproxy.transport.splice_to}.
         """
         if self._handover is not None:
             if self._handover.looks:
                 return False
             told = self._handover.telling(told)
-        return pass_on(self.transport, target, size, told)
+        return splice_to(self.transport, target, size, told)
 
 
 def _ignore(data: bytes) -> None:
@@ -135,7 +135,7 @@ class Handover(Rebindable):
         @raise ValueError: if another protocol has the connection.
         """
         if self._lost:
-            raise ConnectionRefusedByPeer("the connection was lost before it could be handed over")
+            raise ConnectionUnavailable("the connection was lost before it could be handed over")
         if self.inner is not None:
             raise ValueError(f"{self.inner!r} has the connection already")
         self.inner = inner

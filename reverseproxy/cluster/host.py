@@ -40,7 +40,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from reverseproxy.cluster.handover import Handover, IDetachable
-from reverseproxy.errors import ConnectionRefusedByPeer, HostGone
+from reverseproxy.errors import ConnectionUnavailable, HostGone
 from reverseproxy.interfaces import IHost
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import MuxSession, StreamRefused
@@ -126,7 +126,7 @@ class Host(ABC):
     @ivar record: how often it has failed in a row, if at all.
     @ivar check: its active health check.
     @ivar pools: the connection pools of protocols, by the protocol's name.
-    @ivar spoken: the protocol that its connection is committed to, if it has but
+    @ivar committed_protocol: the protocol that its connection is committed to, if it has but
         one and that is known otherwise than by C{pools}; else empty.
     @ivar closed: whether it can't be used any more.
     @ivar retired: whether it has left its cluster, and only finishes what it
@@ -137,11 +137,11 @@ class Host(ABC):
     @ivar tells: whether its agent says which requests it has not sent on; see
         L{reverseproxy.wire.http.unsent}.
     @ivar well: whether its agent can reach its service, by all that it has said.
-    @ivar kin: hosts of the same agent, itself among them, where that is known:
+    @ivar same_agent: hosts of the same agent, itself among them, where that is known:
         what ends one of them may well end the others.
-    @cvar returns: whether this kind of host tends to come back by itself soon
+    @cvar is_reverse: whether this kind of host tends to come back by itself soon
         after it is gone.
-    @cvar single: whether this kind of host has but one connection, which it
+    @cvar exclusive: whether this kind of host has but one connection, which it
         leases to one protocol at a time, and is gone with.
     @ivar reserved: whether it is given no request for now, such as while another
         worker has its connection; the cluster's to change.
@@ -154,6 +154,7 @@ class Host(ABC):
         "check",
         "closed",
         "cluster",
+        "committed_protocol",
         "connections",
         "faults",
         "figures",
@@ -161,7 +162,6 @@ class Host(ABC):
         "healthy_since",
         "hostname",
         "identity",
-        "kin",
         "load",
         "max_connections",
         "metadata",
@@ -170,14 +170,14 @@ class Host(ABC):
         "record",
         "reserved",
         "retired",
-        "spoken",
+        "same_agent",
         "tells",
         "weight",
         "well",
     )
 
-    returns = False
-    single = False
+    is_reverse = False
+    exclusive = False
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class Host(ABC):
         self.record: FailureRecord | None = None
         self.check: HostCheck | None = None
         self.pools: dict[str, IHostPool] = {}
-        self.spoken = ""
+        self.committed_protocol = ""
         self.closed = False
         self.retired = False
         self.reserved = False
@@ -212,7 +212,7 @@ class Host(ABC):
         self.figures: AgentFigures | None = None
         self.tells = False
         self.well = True
-        self.kin: Collection[Host] = ()
+        self.same_agent: Collection[Host] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address} {self.state}>"
@@ -361,7 +361,7 @@ class StaticHost(Host):
         """
         Dial.
 
-        @return: fails with L{ConnectionRefusedByPeer} at the deadline, with
+        @return: fails with L{ConnectionUnavailable} at the deadline, with
             L{HostGone} if the host was closed, or with the endpoint's error.
         """
         return self._dial(self._endpoint, factory)
@@ -377,7 +377,7 @@ class StaticHost(Host):
         return dial.addTimeout(self._connect_timeout, self._clock, self._too_late)
 
     def _too_late(self, result: IProtocol | Failure, timeout: float) -> IProtocol | Failure:
-        raise ConnectionRefusedByPeer(f"{self.address} was not connected within {timeout:g} s")
+        raise ConnectionUnavailable(f"{self.address} was not connected within {timeout:g} s")
 
 
 _UNCARRIED: Final = "its agent has passed nothing on"
@@ -498,8 +498,8 @@ class ReverseHost(Host):
         "fetch",
     )
 
-    returns = True
-    single = True
+    is_reverse = True
+    exclusive = True
 
     def __init__(
         self,
@@ -598,7 +598,7 @@ class ReverseHost(Host):
         @param on_gone: takes the place of the one that was given before.
         """
         self.away = True
-        self.kin = ()
+        self.same_agent = ()
         self._on_gone = on_gone
         self._transport = None
         self._held = HeldConnection(self, self._held._max_early)
@@ -757,7 +757,7 @@ class MuxHost(Host):
 
     __slots__ = ("_left", "_on_gone", "_session", "_settling")
 
-    returns = True
+    is_reverse = True
 
     def __init__(
         self,
@@ -810,7 +810,7 @@ class MuxHost(Host):
         Open a stream.
 
         @return: fires at once; fails with L{HostGone} if the host can't be used
-            any more, or with L{ConnectionRefusedByPeer} if it has as many
+            any more, or with L{ConnectionUnavailable} if it has as many
             streams as it may have.
         """
         if not self._session.usable:

@@ -49,7 +49,7 @@ from reverseproxy.logs import Throttle, counted, shorten
 from reverseproxy.metrics import Histogram
 
 if TYPE_CHECKING:
-    from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+    from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
     from reverseproxy.config.models import ClusterConfig
 
 log = Logger()
@@ -167,7 +167,7 @@ class Cluster:
         config: ClusterConfig,
         balancer: ILoadBalancer,
         clock: IReactorTime,
-        meter: LoadMeter | None = None,
+        meter: EwmaTracker | None = None,
     ) -> None:
         """
         @param meter: what the balancer goes by, if it goes by how quickly hosts
@@ -198,7 +198,7 @@ class Cluster:
         self.gateways = Gateways(self)
         self._configure(config)
 
-    def _install(self, balancer: ILoadBalancer, meter: LoadMeter | None) -> None:
+    def _install(self, balancer: ILoadBalancer, meter: EwmaTracker | None) -> None:
         """Let a balancer choose from now on."""
         self._balancer = balancer
         self._subsets = balancer if isinstance(balancer, SubsetBalancer) else None
@@ -223,7 +223,7 @@ class Cluster:
         self,
         config: ClusterConfig,
         balancer: ILoadBalancer | None = None,
-        meter: LoadMeter | None = None,
+        meter: EwmaTracker | None = None,
     ) -> None:
         """
         Go on with another configuration.
@@ -379,14 +379,14 @@ class Cluster:
         """
         Pick a host no more for a request that it has failed.
 
-        Nor those of the same agent (L{Host.kin}), as long as others have some:
+        Nor those of the same agent (L{Host.same_agent}), as long as others have some:
         when an agent is gone, one of its connections is the first to show it.
         If it comes to nothing, L{PickContext.lift} takes that back.
         """
         context.tried.add(host)
-        kin = host.kin
-        if kin and self.healthy > len(kin):
-            context.spare(islice(kin, MAX_SPARED))
+        same_agent = host.same_agent
+        if same_agent and self.healthy > len(same_agent):
+            context.spare(islice(same_agent, MAX_SPARED))
 
     def _could_serve(self, context: PickContext | None) -> bool:
         """Whether a request may hope for a host: a busy one, or one that is expected back."""
@@ -433,7 +433,7 @@ class Cluster:
         Nor others of the same agent, which would do no better.
         """
         context.tried.add(host)
-        context.tried.update(islice(host.kin, MAX_SPARED))
+        context.tried.update(islice(host.same_agent, MAX_SPARED))
 
     def _no_host(self) -> NoHealthyHost:
         if self._ended:
@@ -704,7 +704,7 @@ class Cluster:
             self._count_health(host)
         elif not host.faults:
             host.faults = Fault.ORDERED
-        write = log.info if host.returns else log.debug  # those of the configuration come with it
+        write = log.info if host.is_reverse else log.debug  # those of the configuration come with it
         write(
             "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
             cluster=self.name,
@@ -767,7 +767,7 @@ class Cluster:
         host.cluster = None
         self.left += 1
         healthy = self._count_health(host, -1) if host.healthy else sys.maxsize
-        if host.returns and not self._ended:
+        if host.is_reverse and not self._ended:
             self.expect(self.config.connect_timeout, host)
         self._balancer.remove(host)
         self.ejector.forget(host)
@@ -776,7 +776,7 @@ class Cluster:
         self.trouble.forget(host)
         for task in self._tasks:
             task.left(host)
-        write = log.info if host.returns else log.debug  # those of the configuration come with it
+        write = log.info if host.is_reverse else log.debug  # those of the configuration come with it
         write(
             "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
             cluster=self.name,

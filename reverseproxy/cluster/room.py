@@ -37,4 +37,4 @@ def response_limits(host: Host) -> tuple[int, int]:
     size, fields = _RESPONSE_HEAD, _RESPONSE_FIELDS
     if cluster is not None:
         size, fields = cluster.config.max_response_header_size, cluster.config.max_response_headers_count
-    return (size + HEAD_ROOM, fields + FIELD_ROOM) if host.returns else (size, fields)
+    return (size + HEAD_ROOM, fields + FIELD_ROOM) if host.is_reverse else (size, fields)

@@ -32,7 +32,7 @@ from reverseproxy.routing import (
     ClusterRoute,
     DirectResponse,
     Redirect,
-    RequestFacts,
+    RouteInput,
     Router,
     normalize_path,
 )
@@ -49,7 +49,7 @@ class BadRequest(Exception):
 class _Request:
     """A request that nobody sends."""
 
-    facts: RequestFacts
+    facts: RouteInput
     port: int
 
 
@@ -103,9 +103,7 @@ def _request(url: str, method: str, headers: Sequence[str]) -> _Request:
         # As fields of the same name are joined, with a comma.
         fields[name] = f"{fields[name]},{value.strip()}" if name in fields else value.strip()
     host = fields.setdefault("host", parts.netloc.rpartition("@")[2])
-    facts = RequestFacts(
-        method, normalize_path(parts.path or "/"), parts.query, host, fields.get, parts.scheme
-    )
+    facts = RouteInput(method, normalize_path(parts.path or "/"), parts.query, host, fields.get, parts.scheme)
     return _Request(facts, _PORTS[parts.scheme] if port is None else port)
 
 
@@ -142,7 +140,7 @@ def _where(listener: ListenerConfig) -> str:
     return f" at {listener.address}" if listener.bind_port else ", fed by tunnel agents"
 
 
-def _listener(listener: ListenerConfig, config: Config, facts: RequestFacts) -> tuple[list[str], bool]:
+def _listener(listener: ListenerConfig, config: Config, facts: RouteInput) -> tuple[list[str], bool]:
     """What a listener does with a request, and whether it takes it."""
     notes = []
     tls = bool(listener.filter_chain.tls_contexts)
@@ -190,7 +188,7 @@ def _marked(config: RouterConfig) -> RouterConfig:
     return config.model_copy(update={"virtual_hosts": tuple(hosts)})
 
 
-def _route(place: str, router: RouterConfig, config: Config, facts: RequestFacts) -> tuple[list[str], bool]:
+def _route(place: str, router: RouterConfig, config: Config, facts: RouteInput) -> tuple[list[str], bool]:
     lines = [f"router {router.router_config_name} ({place})"]
     marked = Router(_marked(router))
     found = marked.match(facts)

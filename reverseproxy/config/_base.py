@@ -13,7 +13,7 @@ __all__ = [
     "IGNORE_UNSUPPORTED",
     "KeyInfo",
     "Model",
-    "Shape",
+    "HeadTemplate",
     "Spelling",
     "key",
     "key_info",
@@ -187,7 +187,7 @@ def spellings_of(model: type[Model]) -> Mapping[str, Spelling]:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class HeadTemplate:
     """
     Where models are nested in a field.
 
@@ -199,14 +199,14 @@ class Shape:
     many: bool = False
 
 
-def shape_of(annotation: Any) -> Shape:
+def shape_of(annotation: Any) -> HeadTemplate:
     """Find the model in a field's type: C{M}, C{M | None} or C{tuple[M, ...]}."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         found = [shape for part in get_args(annotation) if (shape := shape_of(part)).model is not None]
-        return found[0] if len(found) == 1 else Shape()
+        return found[0] if len(found) == 1 else HeadTemplate()
     if origin is tuple:
-        return Shape(shape_of(get_args(annotation)[0]).model, many=True)
+        return HeadTemplate(shape_of(get_args(annotation)[0]).model, many=True)
     if isinstance(annotation, type) and issubclass(annotation, Model):
-        return Shape(annotation)
-    return Shape()
+        return HeadTemplate(annotation)
+    return HeadTemplate()

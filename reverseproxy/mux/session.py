@@ -47,7 +47,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.errors import ConnectionRefusedByPeer, MuxError, NoMoreStreams
+from reverseproxy.errors import ConnectionUnavailable, MuxError, NoMoreStreams
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
 from reverseproxy.mux.stream import MuxStream
@@ -302,20 +302,20 @@ class MuxSession(Protocol):
 
         It may be written to at once.
 
-        @return: fires at once; fails with L{ConnectionRefusedByPeer} if no
+        @return: fires at once; fails with L{ConnectionUnavailable} if no
             stream can be opened.
         """
         if not self.usable:
-            return fail(ConnectionRefusedByPeer("the connection takes no more streams"))
+            return fail(ConnectionUnavailable("the connection takes no more streams"))
         try:
             protocol = factory.buildProtocol(self.getPeer())
             if protocol is None:
-                return fail(ConnectionRefusedByPeer("no protocol wants a stream"))
+                return fail(ConnectionUnavailable("no protocol wants a stream"))
             number = self.mux.open()
             if self.mux.worn:
                 self.go_away()
         except NoMoreStreams as error:
-            return fail(ConnectionRefusedByPeer(str(error)))
+            return fail(ConnectionUnavailable(str(error)))
         except Exception as error:
             return fail(error)
         factory.doStart()
@@ -718,7 +718,7 @@ class MuxSession(Protocol):
             self._timer.reset(max(self._heard + self._pause - self._seconds(), GRACE))
 
     def _bears(self, now: float) -> bool:
-        """Whether an answer may be late: there are many, nobody waits for it, and the peer's kernel is there."""
+        """Whether an answer may be late: of many, nobody waits for it, and the peer's kernel is there."""
         return (
             SESSIONS.many
             and not self._streams

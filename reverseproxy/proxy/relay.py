@@ -121,7 +121,7 @@ class RelayEnd(Rebindable):
     def _pass_unseen(self) -> None:
         """Let what comes go to the other end without a look at it, where that can be."""
         if self.frames is None and self._peer is not None and not self._lost:
-            self.pass_on(self._peer.transport, sys.maxsize, self._passed_on)
+            self.splice_to(self._peer.transport, sys.maxsize, self._passed_on)
 
     def _follow(self, data: bytes) -> None:
         """Do as L{_forward} does, and see where frames end."""

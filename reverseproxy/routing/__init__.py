@@ -2,7 +2,7 @@
 From what is known of a request to what shall happen with it.  Pure.
 
 A L{Router} is built once from its configuration (C{table}); its L{Router.match}
-takes L{RequestFacts} (C{facts}) and gives a L{RouteResult} (C{results}).  A
+takes L{RouteInput} (C{facts}) and gives a L{RouteResult} (C{results}).  A
 L{ClusterRoute} carries what else the route says, for whoever forwards the
 request: C{timeouts}, C{retries}, C{mutation} of headers, path and Host, what
 consistent C{hashing} goes by.  C{matching} has the tests of rules, C{patterns}
@@ -16,7 +16,7 @@ from __future__ import annotations
 __all__ = [
     "DEFAULT_RETRY",
     "DEFAULT_TIMEOUT",
-    "PROTECTED",
+    "IMMUTABLE_FIELDS",
     "RETRY_PAUSE",
     "Cause",
     "ClusterRoute",
@@ -26,7 +26,7 @@ __all__ = [
     "Lookup",
     "Mirror",
     "Redirect",
-    "RequestFacts",
+    "RouteInput",
     "RequestMutation",
     "RetryPolicy",
     "Rewritten",
@@ -42,10 +42,10 @@ __all__ = [
     "timeouts",
 ]
 
-from reverseproxy.routing.facts import Headers, Lookup, RequestFacts, normalize_path, split_host
+from reverseproxy.routing.facts import Headers, Lookup, RouteInput, normalize_path, split_host
 from reverseproxy.routing.header_tests import header_test
 from reverseproxy.routing.hosts import shown
-from reverseproxy.routing.mutation import PROTECTED, HeaderMutation, RequestMutation, Rewritten
+from reverseproxy.routing.mutation import IMMUTABLE_FIELDS, HeaderMutation, RequestMutation, Rewritten
 from reverseproxy.routing.results import ClusterRoute, DirectResponse, Mirror, Redirect, RouteResult
 from reverseproxy.routing.retries import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 from reverseproxy.routing.table import Router

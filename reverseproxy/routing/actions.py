@@ -23,7 +23,7 @@ from reverseproxy.config.models import PerFilterConfig
 from reverseproxy.routing.hashing import HashKey, cookie_key, header_key, source_ip_key
 from reverseproxy.routing.matching import DEAD_END, Action
 from reverseproxy.routing.mutation import (
-    PROTECTED,
+    IMMUTABLE_FIELDS,
     HeaderMutation,
     HeaderStep,
     PathRewrite,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         RouterRuleConfig,
         VirtualHostConfig,
     )
-    from reverseproxy.routing.facts import RequestFacts
+    from reverseproxy.routing.facts import RouteInput
     from reverseproxy.routing.notes import Notes
 
 Draw = Callable[[], float]
@@ -199,20 +199,20 @@ def _weighted(choices: Sequence[ClusterRoute], weights: Sequence[int], draw: Dra
     ends = list(accumulate(weight for _, weight in kept))
     total = ends.pop()
 
-    def choose(facts: RequestFacts) -> RouteResult:
+    def choose(facts: RouteInput) -> RouteResult:
         return results[bisect(ends, draw() * total)]
 
     return choose
 
 
-def _named_by(getter: Callable[[RequestFacts], str | None], base: ClusterRoute) -> Action:
+def _named_by(getter: Callable[[RouteInput], str | None], base: ClusterRoute) -> Action:
     """Let a variable name the cluster."""
 
     @lru_cache(maxsize=_CLUSTERS_KEPT)
     def route_to(name: str) -> ClusterRoute:
         return replace(base, cluster_name=name)
 
-    def choose(facts: RequestFacts) -> RouteResult | None:
+    def choose(facts: RouteInput) -> RouteResult | None:
         name = getter(facts)
         return route_to(name) if name else None
 
@@ -259,7 +259,7 @@ def compile_headers(levels: Sequence[Level], what: str, notes: Notes) -> HeaderM
 def _header(name: str, path: str, notes: Notes) -> list[bytes]:
     """A header's name in lower case; nothing if it is not to be changed."""
     lower = name.lower().encode("utf-8", "replace")
-    if lower not in PROTECTED:
+    if lower not in IMMUTABLE_FIELDS:
         return [lower]
     hint = "; write host_rewrite instead" if lower == b"host" else ""
     notes.warn(path, f"{name!r} is left as it is, because it is the proxy's own{hint}")
@@ -269,7 +269,7 @@ def _header(name: str, path: str, notes: Notes) -> list[bytes]:
 def _addition(entry: HeaderToAddConfig, path: str, notes: Notes) -> list[HeaderStep]:
     """The step for a header to add."""
     text = entry.header.value
-    value: bytes | Callable[[RequestFacts], str | None] = field_value(text)
+    value: bytes | Callable[[RouteInput], str | None] = field_value(text)
     if len(text) > 2 and text[0] == text[-1] == "%":
         getter = find_variable(text.strip("%"), late=True)
         if getter is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Headers", "Lookup", "RequestFacts", "normalize_path", "split_host"]
+__all__ = ["Headers", "Lookup", "RouteInput", "normalize_path", "split_host"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Lookup = Callable[[str], str | None]
 
 
 @dataclass(slots=True)
-class RequestFacts:
+class RouteInput:
     """
     What a router may look at.
 
@@ -49,7 +49,7 @@ class RequestFacts:
     variables: Lookup | None = None
 
     @classmethod
-    def of_rpc(cls, headers: Lookup, protocol: str, variables: Lookup | None = None) -> RequestFacts:
+    def of_rpc(cls, headers: Lookup, protocol: str, variables: Lookup | None = None) -> RouteInput:
         """
         The facts of a request that has headers only.
 
@@ -71,7 +71,7 @@ def normalize_path(target: str) -> str:
     empty string stay as they are.
 
     @param target: the path, without query and fragment, as the client sent it.
-    @return: the path to put into L{RequestFacts.path}.
+    @return: the path to put into L{RouteInput.path}.
     """
     if "%" in target:
         raw = target.encode("utf-8", "surrogateescape")

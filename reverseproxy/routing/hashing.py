@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reverseproxy.routing.facts import RequestFacts
+    from reverseproxy.routing.facts import RouteInput
 
-HashKey = Callable[["RequestFacts", str], bytes | None]
+HashKey = Callable[["RouteInput", str], bytes | None]
 """Given a request and the client's IP address, the key."""
 
 
-def source_ip_key(facts: RequestFacts, remote_ip: str) -> bytes | None:
+def source_ip_key(facts: RouteInput, remote_ip: str) -> bytes | None:
     """The client's address; one of IPv4 is the same whether or not it is written as IPv6."""
     return remote_ip.removeprefix("::ffff:").encode("utf-8", "surrogateescape") or None
 
@@ -31,7 +31,7 @@ def header_key(name: str) -> HashKey:
     """Go by a header."""
     lower = name.lower()
 
-    def key(facts: RequestFacts, remote_ip: str) -> bytes | None:
+    def key(facts: RouteInput, remote_ip: str) -> bytes | None:
         value = facts.headers(lower)
         return None if value is None else f"{name}:{value}".encode("utf-8", "surrogateescape")
 
@@ -41,14 +41,14 @@ def header_key(name: str) -> HashKey:
 def cookie_key(name: str) -> HashKey:
     """Go by a cookie; none is made for a client that has none, as in MOSN."""
 
-    def key(facts: RequestFacts, remote_ip: str) -> bytes | None:
+    def key(facts: RouteInput, remote_ip: str) -> bytes | None:
         value = find_cookie(facts, name)
         return None if value is None else f"{name}={value}".encode("utf-8", "surrogateescape")
 
     return key
 
 
-def find_cookie(facts: RequestFacts, name: str) -> str | None:
+def find_cookie(facts: RouteInput, name: str) -> str | None:
     """Find a cookie's value; of several with the name, the first one's."""
     cookies = facts.headers("cookie")
     if cookies is None:

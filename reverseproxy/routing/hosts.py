@@ -16,7 +16,7 @@ __all__ = ["Domains", "shown"]
 from functools import lru_cache
 from typing import Final
 
-from reverseproxy.routing.facts import RequestFacts, split_host
+from reverseproxy.routing.facts import RouteInput, split_host
 from reverseproxy.routing.matching import Matcher, nothing
 from reverseproxy.routing.results import RouteResult
 
@@ -152,7 +152,7 @@ class Domains:
         # What hosts are asked for is up to clients, so that not all of them are remembered.
         remembered = lru_cache(_HOSTS_KEPT)(self._rules_for)
 
-        def match(facts: RequestFacts) -> RouteResult | None:
+        def match(facts: RouteInput) -> RouteResult | None:
             return remembered(facts.host)(facts)
 
         return match

@@ -29,18 +29,18 @@ __all__ = [
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from reverseproxy.routing.facts import RequestFacts
+from reverseproxy.routing.facts import RouteInput
 from reverseproxy.routing.patterns import Search
 from reverseproxy.routing.results import DirectResponse, RouteResult
 from reverseproxy.routing.variables import Getter
 
-Matcher = Callable[[RequestFacts], RouteResult | None]
+Matcher = Callable[[RouteInput], RouteResult | None]
 """Gives the result for a request."""
 
-Action = Callable[[RequestFacts], RouteResult | None]
+Action = Callable[[RouteInput], RouteResult | None]
 """Makes the result of a rule that has matched."""
 
-Test = Callable[[RequestFacts], bool]
+Test = Callable[[RouteInput], bool]
 """Whether a rule takes a request."""
 
 HeaderTest = Callable[[str], bool]
@@ -67,7 +67,7 @@ def _fold(text: str) -> str:
 # Tests: each is True for a request that its rule matches.
 
 
-def rooted(facts: RequestFacts) -> bool:
+def rooted(facts: RouteInput) -> bool:
     """The path begins with a slash, as all do but those of RPC and of C{OPTIONS *}."""
     return facts.path[:1] == "/"
 
@@ -77,7 +77,7 @@ def prefix_test(prefix: str) -> Test:
     if prefix == "/":
         return rooted
 
-    def test(facts: RequestFacts) -> bool:
+    def test(facts: RouteInput) -> bool:
         return facts.path.startswith(prefix)
 
     return test
@@ -87,7 +87,7 @@ def path_test(path: str) -> Test:
     """The path is a text, in any case."""
     folded = _fold(path)
 
-    def test(facts: RequestFacts) -> bool:
+    def test(facts: RouteInput) -> bool:
         return facts.path == path or _fold(facts.path) == folded
 
     return test
@@ -96,7 +96,7 @@ def path_test(path: str) -> Test:
 def regex_test(search: Search) -> Test:
     """There is a path in which a pattern is found."""
 
-    def test(facts: RequestFacts) -> bool:
+    def test(facts: RouteInput) -> bool:
         return facts.path != "" and search(facts.path)
 
     return test
@@ -105,7 +105,7 @@ def regex_test(search: Search) -> Test:
 def service_test(value: str) -> Test:
     """The compatible fast match: the only pattern it knows is C{.*}, whatever the regex flag says."""
 
-    def test(facts: RequestFacts) -> bool:
+    def test(facts: RouteInput) -> bool:
         service = facts.headers("service")
         return bool(service) and (value == ".*" or service == value)
 
@@ -131,7 +131,7 @@ def variables_test(alternatives: Sequence[Sequence[Demand]]) -> Test:
     A variable without a value counts as empty, as in MOSN.
     """
 
-    def test(facts: RequestFacts) -> bool:
+    def test(facts: RouteInput) -> bool:
         for demands in alternatives:
             for getter, matches in demands:
                 if not matches(getter(facts) or ""):
@@ -143,7 +143,7 @@ def variables_test(alternatives: Sequence[Sequence[Demand]]) -> Test:
     return test
 
 
-def _always(facts: RequestFacts) -> bool:
+def _always(facts: RouteInput) -> bool:
     return True
 
 
@@ -152,7 +152,7 @@ def with_headers(test: Test | None, method: str | None, headers: list[tuple[str,
     if method is None and not headers:
         return test or _always
 
-    def every(facts: RequestFacts) -> bool:
+    def every(facts: RouteInput) -> bool:
         if method is not None and facts.method != method:
             return False
         if test is not None and not test(facts):
@@ -169,7 +169,7 @@ def with_headers(test: Test | None, method: str | None, headers: list[tuple[str,
 # Matchers: each gives the result for a request, or None.
 
 
-def nothing(facts: RequestFacts) -> RouteResult | None:
+def nothing(facts: RouteInput) -> RouteResult | None:
     """There is no rule."""
     return None
 
@@ -181,7 +181,7 @@ def first_of(rules: Sequence[Rule]) -> Matcher:
     if len(rules) == 1:
         return _only(*rules[0])
 
-    def first(facts: RequestFacts) -> RouteResult | None:
+    def first(facts: RouteInput) -> RouteResult | None:
         for test, outcome in rules:
             if test(facts):
                 if callable(outcome):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 __all__ = [
     "ORIGINAL_PATH",
-    "PROTECTED",
+    "IMMUTABLE_FIELDS",
     "HeaderMutation",
     "HeaderStep",
     "PathRewrite",
@@ -35,13 +35,13 @@ from reverseproxy.routing.patterns import Replace
 from reverseproxy.routing.urls import quote_path
 
 if TYPE_CHECKING:
-    from reverseproxy.routing.facts import Headers, RequestFacts
+    from reverseproxy.routing.facts import Headers, RouteInput
     from reverseproxy.routing.variables import Getter
 
 ORIGINAL_PATH: Final = b"x-mosn-original-path"
 """The header that says what a path was before it was rewritten."""
 
-PROTECTED: Final = frozenset(
+IMMUTABLE_FIELDS: Final = frozenset(
     {
         b"connection",
         b"content-length",
@@ -115,7 +115,7 @@ class HeaderMutation:
         self._steps = [(step.name, step.value, step.append) for step in steps]
         self.names = frozenset(step.name for step in steps)
 
-    def apply(self, headers: Headers, facts: RequestFacts) -> Headers:
+    def apply(self, headers: Headers, facts: RouteInput) -> Headers:
         """
         Make the changes.
 
@@ -221,7 +221,7 @@ class RequestMutation:
         if path is not None:
             self.names |= {ORIGINAL_PATH}
 
-    def apply(self, facts: RequestFacts, target: bytes, host: bytes, headers: Headers) -> Rewritten:
+    def apply(self, facts: RouteInput, target: bytes, host: bytes, headers: Headers) -> Rewritten:
         """
         Make the changes.
 

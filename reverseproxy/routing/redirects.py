@@ -12,7 +12,7 @@ from reverseproxy.routing.urls import quote_host, quote_path, quote_query
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import PerFilterConfig, RedirectConfig
-    from reverseproxy.routing.facts import RequestFacts
+    from reverseproxy.routing.facts import RouteInput
     from reverseproxy.routing.matching import Action
     from reverseproxy.routing.notes import Notes
 
@@ -51,7 +51,7 @@ def _redirection(
     What is empty is taken from the request; the query always is.
     """
 
-    def redirect(facts: RequestFacts) -> Redirect:
+    def redirect(facts: RouteInput) -> Redirect:
         new_scheme = scheme or facts.scheme
         new_host = host or facts.host
         if new_scheme != facts.scheme:

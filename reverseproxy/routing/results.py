@@ -14,7 +14,7 @@ from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT, Timeouts, timeouts
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import PerFilterConfig
-    from reverseproxy.routing.facts import RequestFacts
+    from reverseproxy.routing.facts import RouteInput
     from reverseproxy.routing.mutation import HeaderMutation, RequestMutation
 
 
@@ -74,7 +74,7 @@ class ClusterRoute:
     @ivar filters: the options of filters of requests that the route has; L{None}
         if they have the listener's.
     @ivar route: the name of the rule, for logs.
-    @ivar plain: whether nothing but the cluster, timeouts and C{retry} is said.
+    @ivar has_no_transforms: whether nothing but the cluster, timeouts and C{retry} is said.
     @ivar times: what L{reverseproxy.routing.timeouts.timeouts} says if the
         request does not.
     """
@@ -85,7 +85,7 @@ class ClusterRoute:
     upstream_protocol: str = ""
     retry: RetryPolicy = DEFAULT_RETRY
     metadata: Mapping[str, str] | None = None
-    hash_key: Callable[[RequestFacts, str], bytes | None] = source_ip_key
+    hash_key: Callable[[RouteInput, str], bytes | None] = source_ip_key
     request_mutation: RequestMutation | None = None
     response_mutation: HeaderMutation | None = None
     auto_host_rewrite: bool = False
@@ -95,11 +95,11 @@ class ClusterRoute:
     idle_timeout: float | None = None
     filters: PerFilterConfig | None = None
     route: str = field(default="", compare=False)
-    plain: bool = field(init=False, compare=False, repr=False)
+    has_no_transforms: bool = field(init=False, compare=False, repr=False)
     times: Timeouts = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        plain = (
+        has_no_transforms = (
             not self.upstream_protocol
             and self.metadata is None
             and self.request_mutation is None
@@ -107,7 +107,7 @@ class ClusterRoute:
             and not self.auto_host_rewrite
             and not self.mirrors
         )
-        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "has_no_transforms", has_no_transforms)
         object.__setattr__(self, "times", timeouts(self, None))
 
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.routing.actions import Level, compile_action
-from reverseproxy.routing.facts import RequestFacts
+from reverseproxy.routing.facts import RouteInput
 from reverseproxy.routing.hosts import Domains
 from reverseproxy.routing.matching import (
     DEAD_END,
@@ -69,7 +69,7 @@ class Router:
     The routing table of one C{router_config_name}.
 
     @ivar name: the C{router_config_name}.
-    @ivar only: what every request is given whose target begins with a slash, if
+    @ivar unconditional_route: what every request is given whose target begins with a slash, if
         nothing else of it counts: such a request need not be looked at.
     @ivar warnings: parts of the configuration that have no effect; the caller
         logs them.
@@ -100,7 +100,7 @@ class Router:
         self.name = config.router_config_name
         compiler = _Compiler(config, notes, draw)
         self._match = compiler.table()
-        self.only: RouteResult | None = compiler.only
+        self.unconditional_route: RouteResult | None = compiler.unconditional_route
         self._domains = compiler.domains
         self._unconditional = compiler.unconditional
         self._bare = config.model_copy(update={"virtual_hosts": ()})
@@ -118,7 +118,7 @@ class Router:
         """
         self.name = other.name
         self._match = other._match
-        self.only = other.only
+        self.unconditional_route = other.unconditional_route
         self._domains = other._domains
         self._unconditional = other._unconditional
         self._bare = other._bare
@@ -130,7 +130,7 @@ class Router:
             except ValueError:
                 self._added[host.name] = host, ()  # the configuration has it now
 
-    def match(self, facts: RequestFacts) -> RouteResult | None:
+    def match(self, facts: RouteInput) -> RouteResult | None:
         """
         Find what to do with a request.
 
@@ -178,13 +178,13 @@ class Router:
 
     def _changed(self) -> None:
         self._match = self._domains.matcher()
-        self.only = None if self._domains.by_name else self._unconditional
+        self.unconditional_route = None if self._domains.by_name else self._unconditional
 
     def explain(self, host: str) -> str:
         """
         Say why a request had no match, as far as its Host is to blame.
 
-        @param host: its L{RequestFacts.host}.
+        @param host: its L{RouteInput.host}.
         @return: a sentence for the log; empty if a virtual host takes the
             request, but has no rule for it.
         """
@@ -200,7 +200,7 @@ class _Compiler:
         self._draw = draw
         self._first: dict[Matcher, Rule] = {}
         self.domains = Domains(config.ignore_host_port)
-        self.only: RouteResult | None = None
+        self.unconditional_route: RouteResult | None = None
         self.unconditional: RouteResult | None = None
 
     # Virtual hosts
@@ -225,7 +225,7 @@ class _Compiler:
         if test is rooted and not callable(outcome) and outcome is not DEAD_END:
             self.unconditional = outcome
         if not domains.by_name:
-            self.only = self.unconditional
+            self.unconditional_route = self.unconditional
         return domains.matcher()
 
     def virtual_host(self, host: VirtualHostConfig, path: str) -> Matcher:

@@ -2,7 +2,7 @@
 MOSN's variables: values of a request and its exchange, by their names.
 
 Most of what they say is known from the request alone.  The rest is asked of
-L{RequestFacts.variables}: what concerns the connection, and for the headers of
+L{RouteInput.variables}: what concerns the connection, and for the headers of
 a response also what became of the exchange.
 
 The names are those of C{pkg/types/variable.go}; the getters are in
@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_plus
 
-from reverseproxy.routing.facts import RequestFacts
+from reverseproxy.routing.facts import RouteInput
 from reverseproxy.routing.hashing import find_cookie
 
-Getter = Callable[[RequestFacts], str | None]
+Getter = Callable[[RouteInput], str | None]
 """Finds a value; L{None} if the request has none."""
 
 EXCHANGE_VARIABLES: Final = frozenset(
@@ -34,7 +34,7 @@ EXCHANGE_VARIABLES: Final = frozenset(
     }
 )
 """
-What L{RequestFacts.variables} is asked for, at any time.
+What L{RouteInput.variables} is asked for, at any time.
 
 C{x-mosn-path-original} is the path as it came, without the query.
 """
@@ -64,34 +64,34 @@ RESPONSE_HEADER: Final = "response_header_"
 """What the names of late variables begin with that are headers of the response."""
 
 
-def _method(facts: RequestFacts) -> str | None:
+def _method(facts: RouteInput) -> str | None:
     return facts.method or None
 
 
-def _path(facts: RequestFacts) -> str | None:
+def _path(facts: RouteInput) -> str | None:
     return facts.path or None
 
 
-def _query(facts: RequestFacts) -> str | None:
+def _query(facts: RouteInput) -> str | None:
     return facts.query or None
 
 
-def _host(facts: RequestFacts) -> str | None:
+def _host(facts: RouteInput) -> str | None:
     return facts.host or None
 
 
-def _scheme(facts: RequestFacts) -> str | None:
+def _scheme(facts: RouteInput) -> str | None:
     return facts.scheme or None
 
 
-def _protocol(facts: RequestFacts) -> str | None:
+def _protocol(facts: RouteInput) -> str | None:
     return facts.protocol
 
 
 def _asked(name: str) -> Getter:
     """Ask the exchange."""
 
-    def get(facts: RequestFacts) -> str | None:
+    def get(facts: RouteInput) -> str | None:
         return None if facts.variables is None else facts.variables(name)
 
     return get
@@ -100,7 +100,7 @@ def _asked(name: str) -> Getter:
 _original_path: Final = _asked("x-mosn-path-original")
 
 
-def _uri(facts: RequestFacts) -> str | None:
+def _uri(facts: RouteInput) -> str | None:
     path = _original_path(facts) or facts.path
     return f"{path}?{facts.query}" if facts.query else path or None
 
@@ -108,14 +108,14 @@ def _uri(facts: RequestFacts) -> str | None:
 def _header(name: str) -> Getter:
     lower = name.lower()
 
-    def get(facts: RequestFacts) -> str | None:
+    def get(facts: RouteInput) -> str | None:
         return facts.headers(lower)
 
     return get
 
 
 def _cookie(name: str) -> Getter:
-    def get(facts: RequestFacts) -> str | None:
+    def get(facts: RouteInput) -> str | None:
         return find_cookie(facts, name)
 
     return get
@@ -124,7 +124,7 @@ def _cookie(name: str) -> Getter:
 def _argument(name: str) -> Getter:
     """An argument of the query, the first of its name."""
 
-    def get(facts: RequestFacts) -> str | None:
+    def get(facts: RouteInput) -> str | None:
         for pair in facts.query.split("&"):
             found, _, value = pair.partition("=")
             if unquote_plus(found, errors="surrogateescape") == name:
@@ -170,7 +170,7 @@ def _prefixed(name: str, prefix: str) -> Getter | None:
 
 
 def _guarded(protocol: str, getter: Getter) -> Getter:
-    def get(facts: RequestFacts) -> str | None:
+    def get(facts: RouteInput) -> str | None:
         return getter(facts) if facts.protocol == protocol else None
 
     return get

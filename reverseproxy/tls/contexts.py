@@ -27,7 +27,7 @@ from zope.interface import implementer
 from reverseproxy.clock import wall_time
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.tls.material import PEM, Material, Verify, openssl_text
+from reverseproxy.tls.material import PEM, KeyMaterial, Verify, openssl_text
 from reverseproxy.tls.reload import IReloadable
 from reverseproxy.tls.validity import Dated, Expiry
 from reverseproxy.tls.verification import ServerName, accept_all, verify_chain
@@ -100,7 +100,7 @@ class TlsContext:
         self,
         config: TlsContextConfig,
         where: str,
-        assemble: Callable[[Material], Loaded],
+        assemble: Callable[[KeyMaterial], Loaded],
         is_server: bool,
         wall: Callable[[], float],
     ) -> None:
@@ -142,7 +142,7 @@ class TlsContext:
         return tuple(_stamp(path) for path in self._paths)
 
     def _load(self, first: bool = False) -> Loaded:
-        material = Material(self._config, self._where, self._is_server)
+        material = KeyMaterial(self._config, self._where, self._is_server)
         expiry = Expiry(material.dated)
         if first:
             material.warn()
@@ -160,7 +160,7 @@ class TlsContext:
                 )
         raise ConfigError(*material.problems)
 
-    def _compare_dates(self, material: Material, items: tuple[Dated, ...]) -> None:
+    def _compare_dates(self, material: KeyMaterial, items: tuple[Dated, ...]) -> None:
         """Object to what is not valid at present where there is something valid to keep."""
         now = self._wall()
         for key in sorted({item.key for item in items}):
@@ -275,7 +275,7 @@ class ServerTls:
             for protocol in loaded.alpn:
                 self._by_alpn.setdefault(protocol.lower(), loaded)
 
-    def _assemble(self, material: Material) -> Loaded:
+    def _assemble(self, material: KeyMaterial) -> Loaded:
         config = material.config
         verifies = config.verify_client
         verify: Verify = (SSL.VERIFY_NONE, None)
@@ -469,7 +469,7 @@ class ClientTls:
                 message = f"server_name: {error}; set one, or insecure_skip"
                 raise ConfigError(Problem("", f"{self._where}.server_name", message)) from error
 
-    def _assemble(self, material: Material) -> Loaded:
+    def _assemble(self, material: KeyMaterial) -> Loaded:
         config = material.config
         verifies = not config.insecure_skip
         # Each connection adds the name, in clientConnectionForTLS.

@@ -20,7 +20,7 @@ replaced counts from the next connection on.
 
 from __future__ import annotations
 
-__all__ = ["PEM", "Material", "Verifier", "Verify", "openssl_text"]
+__all__ = ["PEM", "KeyMaterial", "Verifier", "Verify", "openssl_text"]
 
 import re
 from collections.abc import Callable
@@ -78,7 +78,7 @@ _OLD_CIPHERS: Final = f"{_CIPHERS}:ECDHE+AES:AES128-SHA:AES256-SHA"
 """The same where TLS 1.0 or 1.1 is configured, which know none of those."""
 
 
-class Material:
+class KeyMaterial:
     """
     The contents of one C{tls_context}, checked piece by piece.
 

@@ -159,7 +159,7 @@ class TlsTransport(ProtocolWrapper, Counted):
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
         self._wants_socket = (
-            hasattr(transport, "interpose") and serves(self._connection) and self._has_to_itself(transport)
+            hasattr(transport, "set_filter") and serves(self._connection) and self._has_to_itself(transport)
         )
         self.factory.registerProtocol(self)  # type: ignore[no-untyped-call]
         clock, timeout = self.factory.clock, self.factory.handshake_timeout

@@ -69,7 +69,7 @@ class SocketWire:
         self._starved = False  # and the other way around
         self._dead = False
         attach(connection, transport.socket)
-        transport.interpose(self)
+        transport.set_filter(self)
 
     # This and send run for every message, hence no helpers.
 

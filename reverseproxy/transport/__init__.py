@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = [
     "batching_of",
     "is_supported",
-    "keep_back",
-    "pass_on",
+    "stop_splice",
+    "splice_to",
     "turn_end_of",
     "with_bounds",
     "with_streams",
@@ -64,7 +64,7 @@ def turn_end_of(clock: Any) -> Callable[[Callable[[], object]], object]:
     return batching_of(clock) or partial(clock.callLater, 0)
 
 
-def pass_on(source: Any, target: Any, size: int, told: Callable[[int], object]) -> bool:
+def splice_to(source: Any, target: Any, size: int, told: Callable[[int], object]) -> bool:
     """
     Let what comes on one connection go to another without a look at it, if these are sockets of ours.
 
@@ -72,7 +72,7 @@ def pass_on(source: Any, target: Any, size: int, told: Callable[[int], object]) 
     @param size: how many bytes; what comes behind them is the protocol's again.
     @param told: called with the size of each part that has gone on.
     @return: whether that is so from now on; else the protocol hears of
-        everything, as ever.  L{keep_back} ends it.
+        everything, as ever.  L{stop_splice} ends it.
     """
     if sys.platform != "linux":
         return False
@@ -80,10 +80,10 @@ def pass_on(source: Any, target: Any, size: int, told: Callable[[int], object]) 
 
     if not isinstance(source, StreamTransport) or not isinstance(target, StreamTransport):
         return False
-    source.pass_on(target, size, told)
+    source.splice_to(target, size, told)
     return True
 
 
-def keep_back(source: Any) -> None:
-    """Pass on nothing more of what comes on a connection for which L{pass_on} was true."""
-    source.keep_back()
+def stop_splice(source: Any) -> None:
+    """Pass on nothing more of what comes on a connection for which L{splice_to} was true."""
+    source.stop_splice()

@@ -22,7 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
-from reverseproxy.errors import ConnectionRefusedByPeer
+from reverseproxy.errors import ConnectionUnavailable
 
 
 class _Giving(Factory):
@@ -95,7 +95,7 @@ def put_in(handle: Any, protocol: IProtocol, reactor: Any) -> None:
         try:
             reactor.adoptStreamConnection(handle.fileno(), handle.family, _Giving(protocol))
         except OSError as error:
-            raise ConnectionRefusedByPeer(f"the connection is lost: {error}") from error
+            raise ConnectionUnavailable(f"the connection is lost: {error}") from error
 
 
 def discard(handle: Any) -> None:

@@ -67,7 +67,7 @@ READ_SIZE: Final = LARGEST
 """Bytes that one read takes at the most."""
 
 BULK: Final = 32768
-"""Bytes of one read from which on L{StreamTransport.pass_on} lets the kernel move them."""
+"""Bytes of one read from which on L{StreamTransport.splice_to} lets the kernel move them."""
 
 _PIECES: Final = 64
 """How many writes that had to wait are sent by one system call at the most."""
@@ -157,7 +157,7 @@ class StreamTransport(tcp.Connection):
     _onward_told: Callable[[int], object]
     _in_bulk = False  # much came with the last read
 
-    def interpose(self, wire: Wire) -> None:
+    def set_filter(self, wire: Wire) -> None:
         """Let all further data go through C{wire}; nothing may be unsent."""
         self._wire = wire
         self.doRead = wire.doRead  # type: ignore[method-assign]
@@ -199,7 +199,7 @@ class StreamTransport(tcp.Connection):
         if sent < len(data):
             self._keep(data, sent)
 
-    def pass_on(self, target: StreamTransport, size: int, told: Callable[[int], object]) -> None:
+    def splice_to(self, target: StreamTransport, size: int, told: Callable[[int], object]) -> None:
         """
         Send what comes from now on to another connection, instead of telling the protocol of it.
 
@@ -215,7 +215,7 @@ class StreamTransport(tcp.Connection):
         self._onward_told = told
         self._in_bulk = False
 
-    def keep_back(self) -> None:
+    def stop_splice(self) -> None:
         """Pass nothing on any more."""
         self._onward = None
 

@@ -509,7 +509,7 @@ class Registry(Generic[_H]):
         ip = connection.info.remote_ip
         return None if ip.startswith("unix:") else ("address", ip)
 
-    def kin(self, connection: HeldConnection[_H]) -> Collection[_H]:
+    def same_agent(self, connection: HeldConnection[_H]) -> Collection[_H]:
         """
         Hosts of the same agent, as far as that can be told; of MOSN's agents, all at one address.
 
@@ -539,9 +539,9 @@ class Registry(Generic[_H]):
         self._connections.remove(connection)
         agent = self._agent(connection)
         if agent is not None:
-            kin = self._kin.get(agent, {})
-            kin.pop(connection.host, None)
-            if not kin:
+            same_agent = self._kin.get(agent, {})
+            same_agent.pop(connection.host, None)
+            if not same_agent:
                 self._kin.pop(agent, None)
         for key in self._keys(connection):
             entry = self._index[key]

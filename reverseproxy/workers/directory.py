@@ -95,7 +95,7 @@ class Entry:
             "hostname": host.hostname,
             "weight": host.weight,
             "metadata": dict(host.metadata),
-            "kind": PROTOCOL if committed else ("plain" if host.single else "streams"),
+            "kind": PROTOCOL if committed else ("plain" if host.exclusive else "streams"),
             "identity": None if host.identity is None else host.identity.to_json(),
             "tells": host.tells,
             "well": self.cluster.wellness.is_well(host),
@@ -119,12 +119,12 @@ class _Announcer:
 
     def joined(self, host: Host) -> None:
         """See L{IClusterTask}."""
-        if host.returns and not host.relayed:
+        if host.is_reverse and not host.relayed:
             self._directory.announce(self._cluster, host)
 
     def left(self, host: Host) -> None:
         """See L{IClusterTask}."""
-        if host.returns:
+        if host.is_reverse:
             self._directory.left(host)
 
 
@@ -178,7 +178,7 @@ class Directory:
     def settle(self, cluster: Cluster) -> None:
         """The load balancer decides on certain hosts now: let it have those that are away, too."""
         for host in list(cluster.hosts.values()):
-            if host.single and host.relayed:
+            if host.exclusive and host.relayed:
                 cluster.unreserve(host)
 
     def stop(self) -> None:
@@ -205,7 +205,7 @@ class Directory:
     def here(self, cluster: Cluster) -> Iterator[Entry]:
         """The hosts of a cluster whose connections this worker has, and could give away."""
         for host in cluster.hosts.values():
-            entry = self.by_host.get(host) if host.single and not host.relayed else None
+            entry = self.by_host.get(host) if host.exclusive and not host.relayed else None
             if entry is not None:
                 yield entry
 
@@ -223,7 +223,7 @@ class Directory:
         return self._plain[cluster.name, self.links.number]
 
     def _count(self, entry: Entry, change: int) -> None:
-        if entry.host.single:
+        if entry.host.exclusive:
             self._plain[entry.cluster.name, entry.at] += change
 
     def _add(self, entry: Entry) -> None:
@@ -320,7 +320,7 @@ class Directory:
                 return
             entry.moves = facts["moves"]
             self.place(entry, link.number)
-            if entry.host.single is (facts["kind"] == "plain"):
+            if entry.host.exclusive is (facts["kind"] == "plain"):
                 return
             # HTTP/2 has been spoken to it, so that it does not come any more.
             old = entry.host

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.errors import ConnectionRefusedByPeer, WireError
+from reverseproxy.errors import ConnectionUnavailable, WireError
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.transport.handing import discard, make_pair, put_in
@@ -177,7 +177,7 @@ class Link:
         if not self._dialled:
             try:
                 put_in(handle, self.session, self._links.clock)
-            except ConnectionRefusedByPeer as error:
+            except ConnectionUnavailable as error:
                 self.abort(str(error))
                 return
             self._hello()
@@ -372,6 +372,6 @@ class Links:
             dialler.stop()
         if self._acceptor is not None:
             self.clock.removeReader(self._acceptor)
-            self._acceptor.connectionLost(Failure(ConnectionRefusedByPeer("stopping")))
+            self._acceptor.connectionLost(Failure(ConnectionUnavailable("stopping")))
         for link in list(self.all):
             link.abort("stopping")

@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 from reverseproxy.cluster.balancers.weighted import is_settled
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, Want
-from reverseproxy.errors import ConnectionRefusedByPeer, HostGone
+from reverseproxy.errors import ConnectionUnavailable, HostGone
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.transport.handing import discard, is_socket, lose, make_pair, put_in, take_out
@@ -192,7 +192,7 @@ class _Relay:
         self.state = state
         try:
             put_in(handle, _Rest(self), self._clock)
-        except ConnectionRefusedByPeer:
+        except ConnectionUnavailable:
             self.lost()
 
     def all_sent(self) -> None:
@@ -407,7 +407,7 @@ class Mover:
         if not owed and cluster.waiting:
             return False  # as nearly always under load, where this is called for every request
         entry = self._directory.by_host.get(host)
-        if entry is None or not host.single or not host.usable() or is_committed(host):
+        if entry is None or not host.exclusive or not host.usable() or is_committed(host):
             return False
         owed = {} if owed is None else owed
         here = self._directory.count_here(cluster)
@@ -487,7 +487,7 @@ class Mover:
         message: dict[str, Any] = {
             "papers": holding.papers.to_json(),
             "state": state.to_json(),
-            "spoken": host.spoken or next(iter(host.pools), ""),
+            "committed_protocol": host.committed_protocol or next(iter(host.pools), ""),
         }
         if is_socket(transport):
             protocol = transport.protocol
@@ -537,7 +537,7 @@ class Mover:
             if entry is not None:
                 self._directory.gone(entry.host, "nobody can use it here")
             return
-        host.spoken = message["spoken"]
+        host.committed_protocol = message["committed_protocol"]
         if host.weight != papers.accepted.weight:
             host.cluster.weigh(host, papers.accepted.weight)  # it has changed since the host was announced
         state = Condition.from_json(message["state"])
@@ -548,7 +548,7 @@ class Mover:
         connection = MovedConnection(server, papers, host, state, message["counted"])
         try:
             put_in(handle, server.adopt(connection), self._clock)
-        except ConnectionRefusedByPeer as error:
+        except ConnectionUnavailable as error:
             self._directory.place(entry, self._links.number)
             host.close(str(error))
             return

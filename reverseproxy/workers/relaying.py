@@ -30,10 +30,10 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import Host, MuxHost
-from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, WireError
+from reverseproxy.errors import ConnectionUnavailable, HostGone, WireError
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
@@ -103,7 +103,7 @@ class RelayedHost(Host):
 
     __slots__ = ("_left", "_on_gone", "_question", "link")
 
-    returns = True
+    is_reverse = True
 
     def __init__(
         self, link: Link, facts: Message, on_gone: Callable[[Host, str], object], protocol: str = ""
@@ -116,7 +116,7 @@ class RelayedHost(Host):
         """
         super().__init__(facts["address"], facts["hostname"], facts["weight"], facts["metadata"])
         self.link = link
-        self.spoken = protocol
+        self.committed_protocol = protocol
         self.tells = bool(protocol) or facts["tells"]
         self._question = encode(
             {"turn": facts["id"], "protocol": protocol} if protocol else {"turn": facts["id"]}
@@ -145,7 +145,7 @@ class RelayedHost(Host):
             return fail()
         if protocol is None:
             return fail(HostGone(f"no protocol wants {self.address}"))
-        opening = self.link.session.open(Building(lambda: _Turn(self._question, protocol)))
+        opening = self.link.session.open(CallableFactory(lambda: _Turn(self._question, protocol)))
         return opening.addCallback(lambda _: protocol)
 
     def usable(self) -> bool:
@@ -204,7 +204,7 @@ class Turns:
             stream.refuse()
 
     def _relay(self, host: MuxHost, stream: Incoming) -> None:
-        connecting = host.connect(Building(partial(_Passing, self._clock)))
+        connecting = host.connect(CallableFactory(partial(_Passing, self._clock)))
         connecting.addCallbacks(partial(self._joined, stream), lambda reason: self._failed(stream, reason))
 
     def _joined(self, stream: Incoming, far: Any) -> None:
@@ -213,5 +213,5 @@ class Turns:
         couple(near, far)
 
     def _failed(self, stream: Incoming, reason: Failure) -> None:
-        reason.trap(HostGone, ConnectionRefusedByPeer)
+        reason.trap(HostGone, ConnectionUnavailable)
         stream.refuse()

@@ -69,7 +69,7 @@ _OPTIONS: Final = {
 
 def is_committed(host: Host) -> bool:
     """Whether HTTP/2 has been spoken to a plain host, so that its connection has to stay."""
-    return host.single and (host.spoken == PROTOCOL or PROTOCOL in host.pools)
+    return host.exclusive and (host.committed_protocol == PROTOCOL or PROTOCOL in host.pools)
 
 
 class _Only:

@@ -30,7 +30,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.listener import bind_all
@@ -379,7 +379,9 @@ class Supervisor(Service):
             )
             slot.pid = slot.process.pid
             control = slot.control = Control(partial(self._received, slot), lambda: None)
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Building(lambda: control))
+            self._reactor.adoptStreamConnection(
+                ours.fileno(), socket.AF_UNIX, CallableFactory(lambda: control)
+            )
         control.transport.write(dump_setup(setup))
         self._rounds.watch(slot.process, slot.pid)
 

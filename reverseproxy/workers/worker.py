@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConfigError
@@ -122,7 +122,7 @@ class Worker:
         if channel is not None:
             with channel:
                 self._reactor.adoptStreamConnection(
-                    channel.fileno(), socket.AF_UNIX, Building(lambda: self._control)
+                    channel.fileno(), socket.AF_UNIX, CallableFactory(lambda: self._control)
                 )
         self._control.send({"is": "ready"})
 

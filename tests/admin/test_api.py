@@ -14,7 +14,7 @@ from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
 from tests.admin.world import PORT, STATIC, Answer, World
-from tests.transport.contract import Building
+from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 
 API = "/api/tunnel/v1"
@@ -76,7 +76,7 @@ class ReadingTests(AdminTestCase):
 
     def test_what_agents_have_had(self) -> None:
         world = World()
-        service = world.reactor.listenTCP(4000, Building(Recorder))
+        service = world.reactor.listenTCP(4000, CallableFactory(Recorder))
         world.agent(connections=2, backend="127.0.0.1:4000")
         client = world.connect(2000)
         client.transport.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789")
@@ -377,7 +377,7 @@ class ChangingTests(AdminTestCase):
             def connectionMade(self) -> None:
                 service.append(self)
 
-        world.reactor.listenTCP(4000, Building(Slow))
+        world.reactor.listenTCP(4000, CallableFactory(Slow))
         world.agent(backend="127.0.0.1:4000")
         client = world.connect(2000)
         client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")

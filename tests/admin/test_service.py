@@ -18,7 +18,7 @@ from reverseproxy.logs import make_observer
 from reverseproxy.metrics import OTHER
 from reverseproxy.testing import Recorder
 from tests.admin.world import ADMIN, CLIENT, PORT, STATIC, World, parse_answer
-from tests.transport.contract import Building
+from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 
 READ, OPERATE = "r" * 16, "o" * 16
@@ -43,7 +43,7 @@ class ServiceTests(AdminTestCase):
 
     def test_readiness(self) -> None:
         world = self.with_tokens(cluster={"hosts": [{"address": "127.0.0.1:4000"}]})
-        world.reactor.listenTCP(4000, Building(Recorder))  # which never answers
+        world.reactor.listenTCP(4000, CallableFactory(Recorder))  # which never answers
         self.assertEqual(world.ask("/readyz")[0::2], (200, b"ready\n"))
         self.proxy_stops(world)
         self.assertEqual(world.ask("/readyz")[0::2], (503, b"not ready\n"))

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.errors import ConnectionRefusedByPeer, HandshakePostponed
+from reverseproxy.errors import ConnectionUnavailable, HandshakePostponed
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.slot import Slot, SlotCore, SlotState, make_slot
 from reverseproxy.tunnel.server.filter import PATIENCE
@@ -93,7 +93,7 @@ class World:
         heard = [again for again in RETRANSMITTED if now + again >= self.up]
         if heard:
             return self.later(heard[0], Link(self))
-        return self.later(TIMEOUT, Failure(ConnectionRefusedByPeer("it took longer than 15 s")))
+        return self.later(TIMEOUT, Failure(ConnectionUnavailable("it took longer than 15 s")))
 
     def greet(self) -> Deferred[None]:
         wait = self.gate.ask(self.clock.seconds(), PATIENCE)

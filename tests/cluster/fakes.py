@@ -158,7 +158,7 @@ class FakeHost(Host):
 class ReturningHost(FakeHost):
     """A host of capacity 1 that is expected back when it is gone, like an agent's."""
 
-    returns = True
+    is_reverse = True
 
     def __init__(self, address: str, weight: int = 1, metadata: dict[str, str] | None = None) -> None:
         super().__init__(address, weight, capacity=1, metadata=metadata)

@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.balancers import round_robin
-from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
 from reverseproxy.cluster.balancers.weighted import (
     LeastConnectionBalancer,
     LeastRequestBalancer,
@@ -31,7 +31,7 @@ from reverseproxy.cluster.balancers.weighted import (
     RandomBalancer,
     RequestRoundRobinBalancer,
     RoundRobinBalancer,
-    ScaledTurnsBalancer,
+    ScaledWeightedRoundRobinBalancer,
     SubsetBalancer,
     WeightedRoundRobinBalancer,
     make_balancer,
@@ -47,10 +47,10 @@ MAKERS: dict[str, Callable[[], ILoadBalancer]] = {
     "random": lambda: RandomBalancer(Random(1)),
     "round robin": RoundRobinBalancer,
     "weighted": WeightedRoundRobinBalancer,
-    "scaled": lambda: ScaledTurnsBalancer(lambda host: 0.5 + host.active),
+    "scaled": lambda: ScaledWeightedRoundRobinBalancer(lambda host: 0.5 + host.active),
     "least request": lambda: LeastRequestBalancer(Random(1)),
     "least connection": lambda: LeastConnectionBalancer(Random(1)),
-    "peak ewma": lambda: PeakEwmaBalancer(Random(1), LoadMeter(Clock())),
+    "peak ewma": lambda: PeakEwmaBalancer(Random(1), EwmaTracker(Clock())),
     "maglev": MaglevBalancer,
     "request round robin": RequestRoundRobinBalancer,
     "subsets": lambda: SubsetBalancer(lambda: RandomBalancer(Random(1)), Clock().seconds, [["zone"]]),
@@ -161,7 +161,7 @@ class MakeTests(SynchronousTestCase):
             ClusterConfig(name="c", lb_type="LB_LEAST_REQUEST", lbconfig=options), Random(1)
         )
         assert isinstance(balancer, LeastRequestBalancer)
-        assert isinstance(balancer._turns, round_robin.BusyTurnsBalancer)
+        assert isinstance(balancer._turns, round_robin.LoadScaledRoundRobinBalancer)
         self.assertEqual((balancer._choices, balancer._turns._bias), (5, 0.5))
         balancer = make_balancer(
             ClusterConfig(name="c", lb_type="LB_LEAST_CONNECTION", lbconfig=options), Random(1)
@@ -201,7 +201,7 @@ class MakeTests(SynchronousTestCase):
             clock = Clock()
             config = ClusterConfig(name="c", lb_type=lb_type, slow_start=warm_up)
             balancer = make_balancer(config, Random(1), clock, make_meter(config, clock))
-            self.assertIs(type(balancer), ScaledTurnsBalancer)
+            self.assertIs(type(balancer), ScaledWeightedRoundRobinBalancer)
             one, two = hosts_of(1, 1)
             clock.advance(1000)
             two.healthy_since = clock.seconds() - 50

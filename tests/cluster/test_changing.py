@@ -86,7 +86,7 @@ class HostTests(ChangingCase):
         """All hosts are others then, and the ones of agents begin new connections."""
         self.make(hosts=HOSTS)
         brought = FakeHost("agent")
-        brought.returns = True  # type: ignore[misc]
+        brought.is_reverse = True  # type: ignore[misc]
         self.cluster.add_host(brought)
         renewed: list[object] = []
         self.patch(FakeHost, "renew", lambda host: renewed.append(host))

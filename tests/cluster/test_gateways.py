@@ -69,7 +69,7 @@ class GatewayTests(SynchronousTestCase):
         self.assertTrue(self.answer(502, 502, 502, 502))
 
     def test_all_connections_of_an_agent(self) -> None:
-        self.hosts[0].kin = self.hosts[1].kin = self.hosts[:2]
+        self.hosts[0].same_agent = self.hosts[1].same_agent = self.hosts[:2]
         for number in range(5):
             self.answer(502, host=number % 2)
         self.assertEqual([host.healthy for host in self.hosts], [False, False, True, True])

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster import handover as handover_module
 from reverseproxy.cluster.handover import Handover, Rebindable
-from reverseproxy.errors import ConnectionRefusedByPeer
+from reverseproxy.errors import ConnectionUnavailable
 from tests.cluster.fakes import HalfUser, IdleUser, User, Wire
 
 
@@ -133,7 +133,7 @@ class HandOverTests(SynchronousTestCase):
         """A lost connection can't be handed over."""
         self.wire.lose()
         user = User()
-        self.assertRaises(ConnectionRefusedByPeer, self.outer.hand_over, user)
+        self.assertRaises(ConnectionUnavailable, self.outer.hand_over, user)
         self.assertEqual(user.events, [])
 
     def test_twice(self) -> None:
@@ -256,7 +256,7 @@ class PassingOnTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.asked: list[Any] = []
-        self.patch(handover_module, "pass_on", self.transport_passes_on)
+        self.patch(handover_module, "splice_to", self.transport_passes_on)
 
     def transport_passes_on(self, *arguments: Any) -> bool:
         self.asked.append(arguments)
@@ -266,7 +266,7 @@ class PassingOnTests(SynchronousTestCase):
         turner = Turner()
         wire = Wire(turner)
         target, told = object(), [].append
-        self.assertTrue(turner.pass_on(target, 7, told))
+        self.assertTrue(turner.splice_to(target, 7, told))
         self.assertEqual(self.asked, [(wire, target, 7, told)])
 
     def test_handovers_in_front_hear_of_them(self) -> None:
@@ -289,7 +289,7 @@ class PassingOnTests(SynchronousTestCase):
         outer.hand_over(middle)
         middle.hand_over(inner)
         inner.hand_over(turner)
-        turner.pass_on(object(), 7, lambda size: heard.append(("turner", size)))
+        turner.splice_to(object(), 7, lambda size: heard.append(("turner", size)))
         [(_, _, _, told)] = self.asked
         told(3)
         self.assertEqual(heard, [("outer", 3), ("inner", 3), ("turner", 3)])

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import Host, ReverseHost, StaticHost, clamp_weight
 from reverseproxy.config.models import HostConfig
-from reverseproxy.errors import ConnectionRefusedByPeer, HostGone
+from reverseproxy.errors import ConnectionUnavailable, HostGone
 from reverseproxy.interfaces import IHost
 from tests.cluster.fakes import (
     FakeHost,
@@ -112,8 +112,8 @@ class StaticHostTests(SynchronousTestCase):
             ("10.0.0.1:80", "one", 128, {"zone": "a"}),
         )
         self.assertIsNone(self.host.capacity)
-        self.assertFalse(self.host.returns)
-        self.assertFalse(self.host.single)
+        self.assertFalse(self.host.is_reverse)
+        self.assertFalse(self.host.exclusive)
         self.assertEqual(repr(self.host), "<StaticHost 10.0.0.1:80 idle>")
 
     def test_connected(self) -> None:
@@ -136,7 +136,7 @@ class StaticHostTests(SynchronousTestCase):
         self.clock.advance(2.9)
         self.assertNoResult(dial)
         self.clock.advance(0.2)
-        error = self.failureResultOf(dial, ConnectionRefusedByPeer).value
+        error = self.failureResultOf(dial, ConnectionUnavailable).value
         self.assertEqual(str(error), "10.0.0.1:80 was not connected within 3 s")
         self.assertEqual(self.endpoint.cancelled, 1)
 
@@ -197,8 +197,8 @@ class LeaseTests(ReverseHostCase):
             ("10.0.0.7:50000", "edge", 10, {"zone": "a"}),
         )
         self.assertEqual(host.capacity, 1)
-        self.assertTrue(host.returns)
-        self.assertTrue(host.single)
+        self.assertTrue(host.is_reverse)
+        self.assertTrue(host.exclusive)
         self.assertEqual(host.state, "idle")
         self.assertEqual(self.make(capacity=None)[0].capacity, None)
 

@@ -15,7 +15,7 @@ from reverseproxy.cluster.balancers.load import (
     LeastRequestBalancer,
     PeakEwmaBalancer,
 )
-from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
 from reverseproxy.cluster.health.outcome import Outcome
 from tests import most
 from tests.cluster.fakes import FakeHost, hosts_of, picks
@@ -123,7 +123,7 @@ class LeastConnectionTests(SynchronousTestCase):
 class PeakEwmaTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.meter = LoadMeter(self.clock)
+        self.meter = EwmaTracker(self.clock)
 
     def balancer_of(self, *weights: int) -> tuple[PeakEwmaBalancer, list[FakeHost]]:
         balancer = PeakEwmaBalancer(Random(1), self.meter)

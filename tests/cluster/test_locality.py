@@ -23,7 +23,7 @@ class FarHost(FakeHost):
 class MovingHost(FakeHost):
     """A plain connection, which another worker has to begin with."""
 
-    single = True
+    exclusive = True
     away = True
 
     @property
@@ -61,8 +61,8 @@ class NearestTests(SynchronousTestCase):
             for _ in range(8000):
                 host = balancer.pick(None)
                 assert host is not None
-                single = host in (ours if near == 1 else theirs)
-                counts["the one" if single else "the seven"] += 1
+                exclusive = host in (ours if near == 1 else theirs)
+                counts["the one" if exclusive else "the seven"] += 1
         self.assertLess(abs(counts["the seven"] / 7 / counts["the one"] - 1), 0.25)
 
     def test_the_others_when_ours_are_busy(self) -> None:

@@ -157,7 +157,7 @@ class AcquireTests(ClusterCase):
         """What ended one connection of an agent may have ended the others, so that others' come first."""
         hosts = self.returning("a", "b", "c", "d")
         gone, sibling, another, last = hosts
-        gone.kin = sibling.kin = {gone: None, sibling: None}.keys()
+        gone.same_agent = sibling.same_agent = {gone: None, sibling: None}.keys()
         context = PickContext()
         self.take(gone)
         self.cluster.shun(gone, context)
@@ -174,7 +174,7 @@ class AcquireTests(ClusterCase):
     def test_nobody_but_kin(self) -> None:
         """They are better than nothing."""
         gone, sibling = self.returning("a", "b")
-        gone.kin = {gone: None, sibling: None}.keys()
+        gone.same_agent = {gone: None, sibling: None}.keys()
         context = PickContext()
         self.take(gone, sibling)
         self.cluster.release(sibling)
@@ -184,11 +184,11 @@ class AcquireTests(ClusterCase):
 
     def test_not_too_many_kin(self) -> None:
         hosts = self.returning(*map(str, range(200)))
-        kin = dict.fromkeys(hosts).keys()
+        same_agent = dict.fromkeys(hosts).keys()
         context = PickContext()
         self.returning(*(f"other {number}" for number in range(200)))
         for host in hosts[:3]:
-            host.kin = kin
+            host.same_agent = same_agent
             self.cluster.shun(host, context)
         self.assertEqual((len(context.tried), len(context.spared or ())), (64, 63))
 
@@ -1114,9 +1114,9 @@ class ClusterMachine(RuleBasedStateMachine):
         self.max_waiting = pending or 1024
 
     @precondition(lambda self: len(self.hosts) < 6)
-    @rule(weight=st.integers(1, 3), capacity=st.sampled_from([1, 1, 1, 2, None]), returns=st.booleans())
-    def join(self, weight: int, capacity: int | None, returns: bool) -> None:
-        host = (ReturningHost if returns else FakeHost)(f"h{self.made}", weight)
+    @rule(weight=st.integers(1, 3), capacity=st.sampled_from([1, 1, 1, 2, None]), is_reverse=st.booleans())
+    def join(self, weight: int, capacity: int | None, is_reverse: bool) -> None:
+        host = (ReturningHost if is_reverse else FakeHost)(f"h{self.made}", weight)
         host.capacity = capacity
         self.made += 1
         self.hosts.append(host)

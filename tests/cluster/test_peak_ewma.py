@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.balancers.peak_ewma import DECAY, LoadMeter
+from reverseproxy.cluster.balancers.peak_ewma import DECAY, EwmaTracker
 from reverseproxy.cluster.health.outcome import Outcome
 from tests.cluster.fakes import FakeHost
 
@@ -35,10 +35,10 @@ class OutcomeTests(SynchronousTestCase):
 class LoadMeterTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.meter = LoadMeter(self.clock, 7.0)
+        self.meter = EwmaTracker(self.clock, 7.0)
         self.host = FakeHost("a")
 
-    def busy(self, meter: LoadMeter, outcome: Outcome = Outcome.SUCCESS, seconds: float = 1.0) -> float:
+    def busy(self, meter: EwmaTracker, outcome: Outcome = Outcome.SUCCESS, seconds: float = 1.0) -> float:
         """The score of a host with a request under way, for each of the two that it would have."""
         host = FakeHost("busy")
         host.active = 1
@@ -50,7 +50,7 @@ class LoadMeterTests(SynchronousTestCase):
         self.assertEqual(self.meter.score(self.host), 0.0)
         self.host.active = 1
         self.assertEqual(self.meter.score(self.host), 14.0)
-        self.assertEqual(LoadMeter(self.clock, 0.0).score(self.host), 20.0)
+        self.assertEqual(EwmaTracker(self.clock, 0.0).score(self.host), 20.0)
         self.meter.note(FakeHost("b"), Outcome.SUCCESS, 0.2)
         self.assertEqual(self.meter.score(self.host), 0.4)
 
@@ -87,7 +87,7 @@ class LoadMeterTests(SynchronousTestCase):
     def test_active(self) -> None:
         """Requests under way count by their bias."""
         for bias, score in ((1.0, 3.0), (2.0, 9.0), (0.0, 1.0), (-1.0, 1.0)):
-            meter = LoadMeter(self.clock, active_bias=bias)
+            meter = EwmaTracker(self.clock, active_bias=bias)
             host = FakeHost("a")
             meter.note(host, Outcome.SUCCESS, 1.0)
             self.assertEqual(meter.score(host), 1.0)
@@ -118,7 +118,7 @@ class LoadMeterTests(SynchronousTestCase):
         """Client errors count by their bias, against one more request than there were."""
         self.meter.note(self.host, Outcome.CLIENT_ERROR, 1.0)
         self.assertAlmostEqual(self.meter.score(self.host), 1 / (1 - ONE / (ONE + 1)))
-        meter = LoadMeter(self.clock, client_error_bias=0.0)
+        meter = EwmaTracker(self.clock, client_error_bias=0.0)
         self.assertEqual(meter.score(self.host), 1.0)
         self.assertAlmostEqual(self.busy(self.meter, Outcome.CLIENT_ERROR), self.meter.score(self.host))
 
@@ -126,7 +126,7 @@ class LoadMeterTests(SynchronousTestCase):
         """So do all other failures; those without an answer tell nothing of its time."""
         for outcome in (Outcome.SERVER_ERROR, Outcome.RESET, Outcome.UNREACHABLE):
             host = FakeHost("a")
-            meter = LoadMeter(self.clock, 1.0, server_error_bias=2.0)
+            meter = EwmaTracker(self.clock, 1.0, server_error_bias=2.0)
             meter.note(host, outcome, 1.0)
             self.assertAlmostEqual(meter.score(host), 1 / (1 - ONE / (ONE + 1)) ** 2)
             assert host.load is not None
@@ -165,7 +165,7 @@ class LoadMeterTests(SynchronousTestCase):
     def test_sane(self, history: list[tuple[Outcome, float, float]], active: int) -> None:
         """Whatever is reported, scores are numbers above 0, and do not grow as time goes by."""
         clock = Clock()
-        meter = LoadMeter(clock)
+        meter = EwmaTracker(clock)
         host = FakeHost("a")
         host.active = active
         for outcome, seconds, pause in history:

@@ -236,7 +236,7 @@ class ReverseHttpTests(SynchronousTestCase):
 
     def test_spoken(self) -> None:
         """The connection is one of HTTP/1 from then on."""
-        self.assertEqual(self.host.spoken, "Http1")
+        self.assertEqual(self.host.committed_protocol, "Http1")
 
     def test_other_protocol(self) -> None:
         """A connection that speaks another protocol can't be asked, nor another port."""

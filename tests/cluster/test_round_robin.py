@@ -12,7 +12,7 @@ from reverseproxy.cluster.balancers import round_robin
 from reverseproxy.cluster.balancers.round_robin import (
     RequestRoundRobinBalancer,
     RoundRobinBalancer,
-    ScaledTurnsBalancer,
+    ScaledWeightedRoundRobinBalancer,
     WeightedRoundRobinBalancer,
 )
 from reverseproxy.interfaces import PickContext
@@ -131,7 +131,7 @@ class ScaledTurnsTests(SynchronousTestCase):
     def test_scales(self) -> None:
         """Every scale counts, at the moment of each turn."""
         slow, busy = {"h0": 2.0}, {"h0": 2.0}
-        balancer = ScaledTurnsBalancer(
+        balancer = ScaledWeightedRoundRobinBalancer(
             lambda host: slow.get(host.address, 1.0), lambda host: busy.get(host.address, 1.0)
         )
         for host in hosts_of(4, 1):
@@ -144,7 +144,7 @@ class ScaledTurnsTests(SynchronousTestCase):
 
     def test_newcomer(self) -> None:
         """The first turn of a host is as far away as its scale says."""
-        balancer = ScaledTurnsBalancer(lambda host: 10.0 if host.address == "new" else 1.0)
+        balancer = ScaledWeightedRoundRobinBalancer(lambda host: 10.0 if host.address == "new" else 1.0)
         balancer.add(FakeHost("old"))
         balancer.add(FakeHost("new"))
         self.assertEqual(picks(balancer, 10), ["old"] * 9 + ["new"])

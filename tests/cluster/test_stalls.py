@@ -25,7 +25,7 @@ HEARD = TcpInfo(0, 3, 5000, 10)
 class AgentHost(FakeHost):
     """A host of an agent, and what the kernel says of its connection."""
 
-    returns = True
+    is_reverse = True
     found: TcpInfo | None = QUIET
     silent = 0.0
 
@@ -140,7 +140,7 @@ class StallTests(SynchronousTestCase):
 
     def test_others_of_the_same_agent(self) -> None:
         """Those at rest have nothing to show; they are let in again when something comes."""
-        self.hosts[0].kin = self.hosts[1].kin = self.hosts[:2]
+        self.hosts[0].same_agent = self.hosts[1].same_agent = self.hosts[:2]
         self.use(0)
         self.hosts[0].found = UNACKED
         self.pass_time(STALL + 2 * LOOKS)

@@ -230,9 +230,9 @@ class SubsetMachine(RuleBasedStateMachine):
         self.cluster = Cluster(ClusterConfig(name="edge"), self.subsets, self.clock)
 
     @precondition(lambda self: len(self.hosts) < 7)
-    @rule(metadata=VALUES, returns=st.booleans(), healthy=st.booleans())
-    def join(self, metadata: dict[str, str], returns: bool, healthy: bool) -> None:
-        host = (ReturningHost if returns else FakeHost)(f"h{self.made}", metadata=metadata)
+    @rule(metadata=VALUES, is_reverse=st.booleans(), healthy=st.booleans())
+    def join(self, metadata: dict[str, str], is_reverse: bool, healthy: bool) -> None:
+        host = (ReturningHost if is_reverse else FakeHost)(f"h{self.made}", metadata=metadata)
         host.healthy = healthy
         self.made += 1
         self.hosts.append(host)

@@ -128,7 +128,7 @@ class DoubtTests(WellnessCase):
         self.assertEqual(self.picks(), {"h0", "h1", "h2"})
 
     def test_all_of_the_same_agent(self) -> None:
-        self.hosts[0].kin = self.hosts[1].kin = self.hosts[:2]
+        self.hosts[0].same_agent = self.hosts[1].same_agent = self.hosts[:2]
         self.cluster.wellness.doubt(self.hosts[0])
         self.assertEqual(self.picks(), {"h2"})
         self.clock.advance(DOUBT)

@@ -16,7 +16,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from tests.faults import test_service_death
 from tests.faults.test_service_death import PROTOCOLS, Service, agent_config, server_config
 from tests.integration.clients import gather
@@ -125,7 +125,7 @@ class UnreachableTests(test_service_death.Life):
         self.good = {kind: Service(self, kind, b"one") for kind in PROTOCOLS}
         for at_once in (False, True):
             seen: list[bytes] = []
-            closing = Building(partial(_Closing, seen, at_once))
+            closing = CallableFactory(partial(_Closing, seen, at_once))
             listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(closing)
             cluster = {"hosts": [{"address": f"127.0.0.1:{listening.getHost().port}"}]}
             cloud = self.run_proxy(server_config(True), "server")

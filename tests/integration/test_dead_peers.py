@@ -67,12 +67,12 @@ class DeadPeerTests(TestCase):
     def cut_off(self, server: ReverseProxy, agent: ReverseProxy) -> list[Any]:
         """Let all packets between them be dropped; returns the server's hosts."""
         [cluster] = server.clusters
-        [kin] = {
-            tuple(host.kin)
+        [same_agent] = {
+            tuple(host.same_agent)
             for host in cluster.hosts.values()
             if host.hostname == agent.agents[0].plan.config.host_name
         }
-        addresses = {host.address for host in kin}
+        addresses = {host.address for host in same_agent}
         ends = [
             entry.connection
             for entry in sockets._tuned.values()
@@ -81,7 +81,7 @@ class DeadPeerTests(TestCase):
         ]
         self.assertEqual(len(ends), 2 * len(addresses))
         blackhole(*ends)
-        return list(kin)
+        return list(same_agent)
 
     async def vanish(self, mux: bool) -> None:
         server = self.start(configs.server(cluster={"lb_type": "LB_ROUNDROBIN"}))

@@ -984,20 +984,20 @@ class RetryTests(Http1TestCase):
         self.assertEqual(client.take(), OK)
         world.check_idle(self.fail)
 
-    def kin(self, world: World, *names: str) -> dict[Wire, Host]:
+    def same_agent(self, world: World, *names: str) -> dict[Wire, Host]:
         """Let one agent bring several hosts."""
         wires = {world.agent(name): world.hosts[-1] for name in names}
-        kin = dict.fromkeys(wires.values())
-        for host in kin:
-            host.kin = kin.keys()
-        self.lose = kin.pop  # as the tunnel server does it
+        same_agent = dict.fromkeys(wires.values())
+        for host in same_agent:
+            host.same_agent = same_agent.keys()
+        self.lose = same_agent.pop  # as the tunnel server does it
         return wires
 
     def test_agent_that_is_gone(self) -> None:
         """Of its connections, none of which has shown it but the first, no other one is tried."""
         for _ in range(8):
             world = World(hosts=0)
-            dying = self.kin(world, *(f"agent:{number}" for number in range(7)))
+            dying = self.same_agent(world, *(f"agent:{number}" for number in range(7)))
             other = world.agent("other:1")
             client = self.ask(world)
             used = [wire for wire in dying if wire.take()]
@@ -1016,14 +1016,14 @@ class RetryTests(Http1TestCase):
 
         @return: the agent's second connection, and the other agent's.
         """
-        kin = self.kin(world, "agent:1", "agent:2")
-        one, two = kin
+        same_agent = self.same_agent(world, "agent:1", "agent:2")
+        one, two = same_agent
         other = world.agent("other:1")
         for _ in range(3):
             self.ask(world)
         two.send(OK)
         self.assertTrue(all(wire.take() for wire in (one, two, other)))
-        self.lose(kin[one])
+        self.lose(same_agent[one])
         one.reset()
         return two, other
 

@@ -216,8 +216,8 @@ class SpokenTests(Http1Case):
         """A reverse connection on which a health check has spoken another protocol is left alone."""
         self.make(0)
         other, agent = self.world.agent("agent:1"), self.world.agent("agent:2")
-        self.world.hosts[0].spoken = "bolt"
-        self.world.hosts[1].spoken = "Http1"
+        self.world.hosts[0].committed_protocol = "bolt"
+        self.world.hosts[1].committed_protocol = "Http1"
         for _ in range(3):
             self.ask()
             self.answer(agent)

@@ -139,9 +139,9 @@ class HeldTests(CheckerTestCase):
         self.world.agent()
         [host] = self.world.hosts
         self.assertTrue(self.checker.wants(host))
-        host.spoken = "Http1"
+        host.committed_protocol = "Http1"
         self.assertFalse(self.checker.wants(host))
-        host.spoken = ""
+        host.committed_protocol = ""
         pools: dict[str, IHostPool] = host.pools
         pools["Http1"] = self.world.pool if "bolt" in pools else None  # type: ignore[assignment]
         self.assertFalse(self.checker.wants(host))

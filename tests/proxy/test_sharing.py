@@ -10,7 +10,7 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.interfaces import IXProtocolPlugin
 from reverseproxy.proxy.pools import register_pool
@@ -238,7 +238,7 @@ class ProcessTests(SynchronousTestCase):
 
     def start(self, *filters: dict[str, Any]) -> MemoryReactor:
         reactor = MemoryReactor()
-        reactor.listenTCP(9, Building(Service), 50, "127.0.0.1")
+        reactor.listenTCP(9, CallableFactory(Service), 50, "127.0.0.1")
         run(_document(*filters), reactor)
         return reactor
 

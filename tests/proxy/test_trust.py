@@ -75,7 +75,7 @@ class TrustTests(SynchronousTestCase):
 
 
 class HttpTests(SynchronousTestCase):
-    def pass_on(
+    def splice_to(
         self, trust: Trust = NOBODY, client: dict[str, Any] | None = None, **more: Any
     ) -> list[bytes]:
         """What a host sees of a request that claims much."""
@@ -90,7 +90,7 @@ class HttpTests(SynchronousTestCase):
         ]
 
     def test_strangers(self) -> None:
-        self.assertEqual(self.pass_on(), [])
+        self.assertEqual(self.splice_to(), [])
 
     def test_believed(self) -> None:
         for more in (
@@ -98,17 +98,17 @@ class HttpTests(SynchronousTestCase):
             {"client": {"reverse": True}},
             {"client": {"remote": "unix:/run/a"}},
         ):
-            self.assertEqual(self.pass_on(**more), list(TOLD))
+            self.assertEqual(self.splice_to(**more), list(TOLD))
 
     def test_everybody(self) -> None:
-        self.assertEqual(self.pass_on(Trust(["*"])), list(CLAIMS))
+        self.assertEqual(self.splice_to(Trust(["*"])), list(CLAIMS))
 
     def test_own_fields(self) -> None:
         """Whatever is added, it is added to nothing that a stranger claims."""
         ours = [b"X-Forwarded-For: 10.9.9.9", b"X-Forwarded-Proto: http", b"X-Forwarded-Host: a"]
         for mode in ("append", "replace"):
-            self.assertEqual(self.pass_on(options={"x_forwarded": mode}), ours)
-        believed = self.pass_on(Trust(["10.0.0.0/8"]), options={"x_forwarded": "append"})
+            self.assertEqual(self.splice_to(options={"x_forwarded": mode}), ours)
+        believed = self.splice_to(Trust(["10.0.0.0/8"]), options={"x_forwarded": "append"})
         self.assertIn(b"X-Forwarded-For: 1.2.3.4, 10.9.9.9", believed)
         self.assertIn(b"X-Forwarded-Proto: https", believed)
 

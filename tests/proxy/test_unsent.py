@@ -197,7 +197,7 @@ class ServerTests(Http1TestCase):
         world = World(hosts=4)
         hosts = agents(world)
         for host in hosts[:3]:
-            host.kin = hosts[:3]
+            host.same_agent = hosts[:3]
         client = self.ask(world, POST)
         [first] = self.wires(world)
         first.send(unsent(b"service"))

@@ -15,7 +15,7 @@ from reverseproxy.config.models import (
     RouterRuleConfig,
     VirtualHostConfig,
 )
-from reverseproxy.routing import ClusterRoute, RequestFacts, Router, RouteResult
+from reverseproxy.routing import ClusterRoute, RouteInput, Router, RouteResult
 
 
 def facts(
@@ -25,10 +25,10 @@ def facts(
     query: str = "",
     scheme: str = "http",
     **headers: str,
-) -> RequestFacts:
+) -> RouteInput:
     """A request; header names are written with underscores."""
     table = {name.replace("_", "-"): value for name, value in headers.items()}
-    return RequestFacts(method, path, query, host, table.get, scheme)
+    return RouteInput(method, path, query, host, table.get, scheme)
 
 
 def rule(cluster: str = "c", *, headers: Sequence[dict[str, Any]] = (), **match: str) -> RouterRuleConfig:

@@ -23,7 +23,7 @@ from reverseproxy.config.models import (
     VirtualHostConfig,
 )
 from reverseproxy.errors import ConfigError
-from reverseproxy.routing import Cause, ClusterRoute, Headers, Mirror, RequestFacts, RetryPolicy, Router
+from reverseproxy.routing import Cause, ClusterRoute, Headers, Mirror, RetryPolicy, RouteInput, Router
 from reverseproxy.routing.hashing import source_ip_key
 from tests import most
 from tests.routing.build import cluster, facts
@@ -52,7 +52,7 @@ def router(
     return Router(config) if draw is None else Router(config, draw=draw)
 
 
-def found(table: Router, request: RequestFacts | None = None) -> ClusterRoute:
+def found(table: Router, request: RouteInput | None = None) -> ClusterRoute:
     """The route of a request."""
     result = table.match(request or facts())
     assert isinstance(result, ClusterRoute), result
@@ -318,14 +318,14 @@ class ClusterVariableTests(SynchronousTestCase):
 class HeaderTests(SynchronousTestCase):
     """Changes to headers."""
 
-    def request(self, table: Router, headers: Headers, request: RequestFacts | None = None) -> Headers:
+    def request(self, table: Router, headers: Headers, request: RouteInput | None = None) -> Headers:
         """A request's headers after the changes."""
         request = request or facts("/a")
         mutation = found(table, request).request_mutation
         assert mutation is not None
         return mutation.apply(request, b"/a", b"h", headers).headers
 
-    def response(self, table: Router, headers: Headers, request: RequestFacts | None = None) -> Headers:
+    def response(self, table: Router, headers: Headers, request: RouteInput | None = None) -> Headers:
         """A response's headers after the changes."""
         request = request or facts("/a")
         mutation = found(table, request).response_mutation
@@ -368,7 +368,7 @@ class HeaderTests(SynchronousTestCase):
 
     def test_variables(self) -> None:
         """A value in percent signs is a variable; one that does not exist is a text."""
-        request = RequestFacts(
+        request = RouteInput(
             "GET", "/a", "", "h", {"x": "y"}.get, variables={"upstream_host": "10.0.0.1:80"}.get
         )
         for value, expected, known in [

@@ -6,20 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.routing.facts import RequestFacts, normalize_path, split_host
+from reverseproxy.routing.facts import RouteInput, normalize_path, split_host
 
 
 class RpcTests(SynchronousTestCase):
-    """L{RequestFacts.of_rpc}."""
+    """L{RouteInput.of_rpc}."""
 
     def test_headersOnly(self) -> None:
         """There is nothing but headers and variables."""
         headers, variables = {"service": "a"}.get, {"b": "c"}.get
         self.assertEqual(
-            RequestFacts.of_rpc(headers, "bolt", variables),
-            RequestFacts("", "", "", "", headers, "", "bolt", variables),
+            RouteInput.of_rpc(headers, "bolt", variables),
+            RouteInput("", "", "", "", headers, "", "bolt", variables),
         )
-        self.assertIsNone(RequestFacts.of_rpc(headers, "bolt").variables)
+        self.assertIsNone(RouteInput.of_rpc(headers, "bolt").variables)
 
 
 class SplitHostTests(SynchronousTestCase):

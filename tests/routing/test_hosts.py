@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import ConfigError
-from reverseproxy.routing import ClusterRoute, RequestFacts, Router, RouteResult
+from reverseproxy.routing import ClusterRoute, RouteInput, Router, RouteResult
 from reverseproxy.routing.hosts import Domains, shown
 from tests.routing.build import config, facts, rule, virtual_host
 
@@ -20,7 +20,7 @@ def domains(*names: str, ignore_port: bool = False) -> Domains:
     found = Domains(ignore_port)
     for name in names:
 
-        def rules(facts: RequestFacts, name: str = name) -> RouteResult | None:
+        def rules(facts: RouteInput, name: str = name) -> RouteResult | None:
             return result(name)
 
         assert not found.add(name, rules)

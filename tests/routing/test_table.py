@@ -24,7 +24,7 @@ from reverseproxy.routing import (
     ClusterRoute,
     DirectResponse,
     Redirect,
-    RequestFacts,
+    RouteInput,
     Router,
     RouteResult,
 )
@@ -205,7 +205,7 @@ class DomainTests(SynchronousTestCase):
 class RuleTests(SynchronousTestCase):
     """The kinds of rules."""
 
-    def matches(self, table: RouterRuleConfig, request: RequestFacts, expected: bool) -> None:
+    def matches(self, table: RouterRuleConfig, request: RouteInput, expected: bool) -> None:
         """Check one rule, alone and among others."""
         for each in [rules(table), rules(rule("other", prefix="/never"), table)]:
             self.assertEqual(cluster(each.match(request)), "c" if expected else None, (table, request))
@@ -314,7 +314,7 @@ class RuleTests(SynchronousTestCase):
         def never(name: str) -> str | None:
             raise AssertionError(name)
 
-        request = RequestFacts("GET", "/b", "", "h", never)
+        request = RouteInput("GET", "/b", "", "h", never)
         table = rules(rule("1", prefix="/a", headers=[{"name": "x", "value": "1"}]), rule("2", prefix="/"))
         self.assertEqual(cluster(table.match(request)), "2")
 
@@ -324,7 +324,7 @@ class RuleTests(SynchronousTestCase):
             get = rule(headers=[{"name": "method", "value": "GET"}], **kind)
             self.matches(get, facts(method="GET"), True)
             self.matches(get, facts(method="get"), False)
-            self.matches(get, RequestFacts("POST", "/", "", "h", {"method": "GET"}.get), False)
+            self.matches(get, RouteInput("POST", "/", "", "h", {"method": "GET"}.get), False)
             # regex has no meaning there
             any_method = rule(headers=[{"name": "method", "value": ".*", "regex": True}], **kind)
             self.matches(any_method, facts(method="GET"), False)
@@ -341,7 +341,7 @@ class RuleTests(SynchronousTestCase):
         """In a header-only rule, "method" is a header like any other."""
         header = rule(headers=[{"name": "method", "value": "GET"}])
         self.matches(header, facts(method="GET"), False)
-        request = RequestFacts("POST", "/", "", "h", {"method": "GET"}.get)
+        request = RouteInput("POST", "/", "", "h", {"method": "GET"}.get)
         self.matches(header, request, True)
 
     def test_headerOnly(self) -> None:
@@ -478,7 +478,7 @@ class RuleTests(SynchronousTestCase):
 
     def test_rpc(self) -> None:
         """Requests that have headers only are taken by rules that look at nothing else."""
-        request = RequestFacts.of_rpc({"service": "a", "x": "1"}.get, "bolt")
+        request = RouteInput.of_rpc({"service": "a", "x": "1"}.get, "bolt")
         for match, expected in [
             ({"prefix": "/"}, False),
             ({"path": "/"}, False),
@@ -558,8 +558,8 @@ class OnlyTests(SynchronousTestCase):
 
     def test_everything_to_one_cluster(self) -> None:
         for table in (rules(rule("a", prefix="/")), rules(rule("a", prefix="/"), rule("b", prefix="/b"))):
-            self.assertEqual(cluster(table.only), "a")
-            self.assertIs(table.match(facts("/b")), table.only)
+            self.assertEqual(cluster(table.unconditional_route), "a")
+            self.assertIs(table.match(facts("/b")), table.unconditional_route)
             self.assertIsNone(table.match(facts("*")))
 
     def test_anything_else_counts(self) -> None:
@@ -575,36 +575,36 @@ class OnlyTests(SynchronousTestCase):
             by_domain("*:80"),
             by_domain("*.example.com", "*"),
         ):
-            self.assertIsNone(table.only)
+            self.assertIsNone(table.unconditional_route)
 
     def test_weights_are_drawn(self) -> None:
         route = RouteActionConfig.model_validate(
             {"weighted_clusters": [{"cluster": {"name": name, "weight": 1}} for name in "ab"]}
         )
         table = rules(RouterRuleConfig(match=MatchConfig(prefix="/"), route=route))
-        self.assertIsNone(table.only)
+        self.assertIsNone(table.unconditional_route)
 
     def test_other_results(self) -> None:
         table = rules(
             RouterRuleConfig(match=MatchConfig(prefix="/"), direct_response=DirectResponseConfig(status=418))
         )
-        self.assertEqual(table.only, DirectResponse(418))
+        self.assertEqual(table.unconditional_route, DirectResponse(418))
 
     def test_plain(self) -> None:
-        self.assertTrue(ClusterRoute("a", 3.0).plain)
+        self.assertTrue(ClusterRoute("a", 3.0).has_no_transforms)
         for options in (
             {"upstream_protocol": "Http2"},
             {"metadata": {"a": "b"}},
             {"auto_host_rewrite": True},
             {"mirrors": (Mirror("m", 100),)},
         ):
-            self.assertFalse(ClusterRoute("a", **options).plain, options)
+            self.assertFalse(ClusterRoute("a", **options).has_no_transforms, options)
 
 
 class OutcomeTests(SynchronousTestCase):
     """What a matched rule does."""
 
-    def outcome(self, request: RequestFacts | None = None, **actions: Any) -> RouteResult | None:
+    def outcome(self, request: RouteInput | None = None, **actions: Any) -> RouteResult | None:
         """The result of a rule that matches; alone and among others it is the same."""
         this = RouterRuleConfig(match=MatchConfig(prefix="/"), **actions)
         request = request or facts("/a", host="h")

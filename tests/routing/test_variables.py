@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.routing import RequestFacts
+from reverseproxy.routing import RouteInput
 from reverseproxy.routing.variables import EXCHANGE_VARIABLES, LATE_VARIABLES, find_variable
 from tests.routing.build import facts
 
@@ -17,10 +17,10 @@ REQUEST = replace(
     facts("/a b", "h:80", "GET", "x=1&y=%20+2&x=3&z", "https", x_user="u", cookie="id=7"),
     variables={"x-mosn-path-original": "/a%20b", "listener_name": "l", "response_header_a": "b"}.get,
 )
-RPC = RequestFacts.of_rpc({"service": "s"}.get, "bolt", {"x-mosn-rpc-service": "s"}.get)
+RPC = RouteInput.of_rpc({"service": "s"}.get, "bolt", {"x-mosn-rpc-service": "s"}.get)
 
 
-def value(name: str, request: RequestFacts = REQUEST, late: bool = False) -> str | None:
+def value(name: str, request: RouteInput = REQUEST, late: bool = False) -> str | None:
     """A variable's value."""
     getter = find_variable(name, late)
     assert getter is not None, name

@@ -87,7 +87,7 @@ class Answerer(Speaker):
         self.say(bytes(self.received)[::-1])
 
 
-class Building(Factory):
+class CallableFactory(Factory):
     noisy = False
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -103,7 +103,7 @@ class SocketTestCase(TestCase):
     def setUp(self) -> None:
         self.certs = Certificates(Path(self.mktemp()))
         self.server_tls = ServerTls([self.certs.server_context()])
-        self.answerers = Building(Answerer)
+        self.answerers = CallableFactory(Answerer)
         self.timeout = TIMEOUT
 
     def listen(self, factory: IProtocolFactory) -> int:
@@ -120,7 +120,7 @@ class SocketTestCase(TestCase):
     async def converse(self, port: int) -> None:
         """Say a megabyte and half-close, hear another one, and see the connection close."""
         endpoint = client_endpoint(TCP4ClientEndpoint(reactor, "127.0.0.1", port), self.client_tls())
-        speaker = await endpoint.connect(Building(Speaker))
+        speaker = await endpoint.connect(CallableFactory(Speaker))
         assert isinstance(speaker, Speaker)
         speaker.say(MEGABYTE)
         self.assertEqual(await speaker.heard, MEGABYTE[::-1])
@@ -135,11 +135,11 @@ class ConversationTests(SocketTestCase):
         self.assertIsInstance(reason, ConnectionDone)
 
     async def test_through_the_inspector(self) -> None:
-        plain = Building(Answerer)
+        plain = CallableFactory(Answerer)
         port = self.listen(inspect_factory(plain, self.secure(self.answerers)))
         await self.converse(port)
         await self.answerers.built[0].lost
-        speaker = await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(Building(Speaker))
+        speaker = await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(CallableFactory(Speaker))
         assert isinstance(speaker, Speaker)
         speaker.say(MEGABYTE)
         self.assertEqual(await speaker.heard, MEGABYTE[::-1])
@@ -154,14 +154,14 @@ class ConversationTests(SocketTestCase):
             def connectionMade(self) -> None:
                 ends.append(self)
                 dialled = TCP4ClientEndpoint(reactor, "127.0.0.1", backend).connect(
-                    Building(lambda: RelayEnd(reactor))  # type: ignore[arg-type]
+                    CallableFactory(lambda: RelayEnd(reactor))  # type: ignore[arg-type]
                 )
                 dialled.addCallback(lambda end: couple(self, end))
 
         lost: Deferred[object] = Deferred()
         front = Front(reactor)  # type: ignore[arg-type]
         front.on_close = lambda reason: lost.callback(reason.value)
-        await self.converse(self.listen(self.secure(Building(lambda: front))))
+        await self.converse(self.listen(self.secure(CallableFactory(lambda: front))))
         await gatherResults([lost, self.answerers.built[0].lost])
         self.assertEqual(front.received, len(MEGABYTE))
 
@@ -169,7 +169,7 @@ class ConversationTests(SocketTestCase):
         port = self.listen(self.secure(self.answerers))
         tls = ClientTls(self.certs.client_context(), "localhost")
         speaker = await client_endpoint(HostnameEndpoint(reactor, "localhost", port), tls).connect(
-            Building(Speaker)
+            CallableFactory(Speaker)
         )
         assert isinstance(speaker, Speaker)
         speaker.say(b"abc")
@@ -182,7 +182,7 @@ class ConversationTests(SocketTestCase):
             TCP4ClientEndpoint(reactor, "127.0.0.1", port), self.client_tls(ca_cert=self.certs.wrong_ca)
         )
         with self.assertRaises(CertificateRejected):
-            await endpoint.connect(Building(Speaker))
+            await endpoint.connect(CallableFactory(Speaker))
         await self.answerers.built[0].lost
 
 
@@ -202,7 +202,7 @@ class OtherPeersTests(SocketTestCase):
                     self.transport.write(bytes(self.received)[::-1])
                     self.transport.loseConnection()
 
-        servers = Building(Server)
+        servers = CallableFactory(Server)
         port = self.listen(self.secure(servers))
 
         def run() -> bytes:
@@ -272,7 +272,7 @@ class OtherPeersTests(SocketTestCase):
         endpoint = client_endpoint(
             TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getsockname()[1]), self.client_tls()
         )
-        speaker = await endpoint.connect(Building(Speaker))
+        speaker = await endpoint.connect(CallableFactory(Speaker))
         assert isinstance(speaker, Speaker)
         speaker.say(MEGABYTE)
         self.assertEqual(await speaker.heard, MEGABYTE)
@@ -290,7 +290,7 @@ class OtherPeersTests(SocketTestCase):
                     self.transport.write(b"heard: " + bytes(self.received))
                     self.transport.loseConnection()
 
-        servers = Building(Server)
+        servers = CallableFactory(Server)
         port = self.listen(self.secure(servers))
         program = shutil.which("openssl")
         if program is None:

@@ -198,11 +198,11 @@ class DatesOfContextsTests(ContextTestCase):
             context._expiry = Expiry((good,))
             objections: list[str] = []
 
-            class Material:
+            class KeyMaterial:
                 def report(self, key: str, message: str) -> None:
                     objections.append(message)  # noqa: B023
 
-            context._compare_dates(Material(), new)  # type: ignore[arg-type]
+            context._compare_dates(KeyMaterial(), new)  # type: ignore[arg-type]
             self.assertEqual(len(objections), objection)
 
 

@@ -13,7 +13,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from reverseproxy.errors import TlsFailed
 from reverseproxy.tls import inspect_factory, openssl, wire, wrap_server
-from tests.transport.contract import Building, HalfRecorder, Recorder, reset
+from tests.transport.contract import CallableFactory, HalfRecorder, Recorder, reset
 from tests.transport.secure import Secure, SecureSocket
 from tests.transport.test_contract import BIG
 
@@ -339,7 +339,7 @@ class WireTests(Secure):
 
     async def test_not_behind_a_protocol_that_looks_at_data(self) -> None:
         protocol = Recorder()
-        secure = wrap_server(Building(lambda: protocol), self.server_tls, clock=self.reactor)
+        secure = wrap_server(CallableFactory(lambda: protocol), self.server_tls, clock=self.reactor)
 
         class Between(Protocol):
             def connectionMade(self) -> None:
@@ -352,19 +352,19 @@ class WireTests(Secure):
             def connectionLost(self, reason: Any = None) -> None:
                 self.inner.connectionLost(reason)
 
-        await self.converse(protocol, Building(Between), False)
+        await self.converse(protocol, CallableFactory(Between), False)
 
     async def test_not_in_a_wrapper(self) -> None:
         protocol = Recorder()
-        secure = wrap_server(Building(lambda: protocol), self.server_tls, clock=self.reactor)
+        secure = wrap_server(CallableFactory(lambda: protocol), self.server_tls, clock=self.reactor)
         wrapping: Any = WrappingFactory(secure)
         wrapping.protocol = ProtocolWrapper
         await self.converse(protocol, wrapping, False)
 
     async def test_behind_the_inspector(self) -> None:
         protocol = Recorder()
-        secure = wrap_server(Building(lambda: protocol), self.server_tls, clock=self.reactor)
-        await self.converse(protocol, inspect_factory(Building(lambda: None), secure), True)
+        secure = wrap_server(CallableFactory(lambda: protocol), self.server_tls, clock=self.reactor)
+        await self.converse(protocol, inspect_factory(CallableFactory(lambda: None), secure), True)
 
     async def converse(self, protocol: Any, factory: Any, bound: bool) -> None:
         self.protocols.append(protocol)

@@ -7,7 +7,7 @@ things happen: what arrives while the reactor does not run, and when it is read.
 
 from __future__ import annotations
 
-__all__ = ["Building", "Contract", "HalfRecorder", "Recorder", "read_now", "reset"]
+__all__ = ["CallableFactory", "Contract", "HalfRecorder", "Recorder", "read_now", "reset"]
 
 import shutil
 import socket
@@ -85,7 +85,7 @@ class HalfRecorder(Recorder):
         self.on_write_lost()
 
 
-class Building(Factory):
+class CallableFactory(Factory):
     """Builds protocols with a function."""
 
     noisy = False
@@ -196,9 +196,9 @@ class Contract(TestCase):
         """Listen with the reactor; return where."""
         if self.family == "UNIX":
             where: Any = self.path()
-            port = self.reactor.listenUNIX(where, Building(build))
+            port = self.reactor.listenUNIX(where, CallableFactory(build))
         else:
-            port = self.reactor.listenTCP(0, Building(build), interface=_LOOPBACK[self.family])
+            port = self.reactor.listenTCP(0, CallableFactory(build), interface=_LOOPBACK[self.family])
             where = (port.getHost().host, port.getHost().port)
         self.ports.append(port)
         return where

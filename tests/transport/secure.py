@@ -18,7 +18,7 @@ from OpenSSL import SSL
 
 from reverseproxy.tls import ClientTls, ServerTls, transport, wrap_client, wrap_server
 from tests.certs import Certificates
-from tests.transport.contract import Building, Contract, Recorder
+from tests.transport.contract import CallableFactory, Contract, Recorder
 
 
 class SecureSocket:
@@ -96,7 +96,7 @@ class Secure(Contract):
 
     def listen(self, build: Any) -> Any:
         """Listen with the reactor; return where."""
-        return self.listen_with(wrap_server(Building(build), self.server_tls, clock=self.reactor))
+        return self.listen_with(wrap_server(CallableFactory(build), self.server_tls, clock=self.reactor))
 
     def listen_with(self, factory: Any) -> Any:
         return super().listen(lambda: factory.buildProtocol(None))
@@ -116,7 +116,7 @@ class Secure(Contract):
             listening = self.listening_socket()
             if small:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            factory = wrap_client(Building(lambda: protocol), self.client_tls)
+            factory = wrap_client(CallableFactory(lambda: protocol), self.client_tls)
             self.dial(listening.getsockname(), lambda: factory.buildProtocol(None))
             await self.until(lambda: protocol.events)
             plain.close()

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.wire.yamux.events import MuxLimits
-from tests.transport.contract import Building, Contract, Recorder
+from tests.transport.contract import CallableFactory, Contract, Recorder
 
 
 @implementer(IHalfCloseableProtocol)
@@ -162,6 +162,6 @@ class Streams(Contract):
             peer.room = 4096
         opener, accepter = (peer, protocol) if self.server else (protocol, peer)
         self.next.append(accepter)
-        self.sessions[self.server].open(Building(lambda: opener)).addErrback(lambda _: None)
+        self.sessions[self.server].open(CallableFactory(lambda: opener)).addErrback(lambda _: None)
         await self.until(lambda: peer.connected and protocol.events)
         return protocol, peer

@@ -33,7 +33,7 @@ from twisted.internet.interfaces import (
 from zope.interface.verify import verifyObject
 
 from reverseproxy.transport.backlog import Backlog, backlog_of
-from tests.transport.contract import Building, Contract, HalfRecorder, Recorder, read_now, reset
+from tests.transport.contract import CallableFactory, Contract, HalfRecorder, Recorder, read_now, reset
 from tests.transport.secure import Secure
 from tests.transport.streams import Streams, StreamSocket
 
@@ -947,7 +947,7 @@ class _TcpContract(_Contract):
         protocol = Recorder()
         self.protocols.append(protocol)
         listening = self.listening_socket()
-        factory = Building(lambda: protocol)
+        factory = CallableFactory(lambda: protocol)
         port = self.reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
         self.ports.append(port)
         peer = self.socket()
@@ -1039,7 +1039,7 @@ class _StreamContract(Streams, _TcpContract):
     async def test_no_protocol(self) -> None:
         await self.join()
         peer = StreamSocket()
-        await self.sessions[1].open(Building(lambda: peer))
+        await self.sessions[1].open(CallableFactory(lambda: peer))
         await self.is_reset(peer)  # type: ignore[arg-type]
 
     async def test_closing_after_a_write_that_fails(self) -> None:

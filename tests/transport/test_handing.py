@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from reverseproxy.errors import ConnectionRefusedByPeer
+from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.testing import MemoryReactor
 from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.transport.handing import discard, is_socket, lose, make_pair, put_in, take_out
@@ -82,7 +82,7 @@ class HandingTests(TestCase):
             first.transport.loseConnection()
             first.transport.abortConnection()
             first.transport.write(b"nobody hears that")
-            lose(first, ConnectionRefusedByPeer("it is another one's"))
+            lose(first, ConnectionUnavailable("it is another one's"))
             second = Noting()
             put_in(taken, second, self.clock)
             yield self.until(lambda second=second: second.data == b"two")
@@ -178,4 +178,4 @@ class MemoryTests(TestCase):
         end = make_pair(clock)[0]
         discard(end)
         clock.settle()
-        self.assertRaises(ConnectionRefusedByPeer, put_in, end, Noting(), clock)
+        self.assertRaises(ConnectionUnavailable, put_in, end, Noting(), clock)

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.errors import ConnectionRefusedByPeer
+from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.mux import session as session_module
 from reverseproxy.mux.rest import MANY, PATIENCE, Sessions
 from reverseproxy.mux.session import (
@@ -39,13 +39,13 @@ from reverseproxy.transport.memory import HeldBytes
 from reverseproxy.wire.window import PROBE_EVERY, Reserve
 from reverseproxy.wire.yamux.events import INITIAL_WINDOW, MuxLimits
 from tests import most
-from tests.transport.contract import Building
+from tests.transport.contract import CallableFactory
 
 BIG = random.Random(5).randbytes(1_500_000)
 
 
 def building(protocol: Any) -> Factory:
-    return Building(lambda: protocol)
+    return CallableFactory(lambda: protocol)
 
 
 class Echo(Recorder):
@@ -249,12 +249,12 @@ class StreamTests(SynchronousTestCase):
 
     def test_no_protocol_and_a_factory_that_fails(self) -> None:
         pair = Pair()
-        self.failureResultOf(pair.first.open(building(None)), ConnectionRefusedByPeer)
+        self.failureResultOf(pair.first.open(building(None)), ConnectionUnavailable)
 
         def fail() -> Any:
             raise ZeroDivisionError
 
-        self.failureResultOf(pair.first.open(Building(fail)), ZeroDivisionError)
+        self.failureResultOf(pair.first.open(CallableFactory(fail)), ZeroDivisionError)
         self.assertEqual(pair.first.streams, 0)
 
     def test_factories_are_told(self) -> None:
@@ -283,7 +283,7 @@ class StreamTests(SynchronousTestCase):
     def test_too_many_streams(self) -> None:
         pair = Pair(limits=MuxLimits(max_streams=3))
         streams = [pair.open() for _ in range(3)]
-        self.failureResultOf(pair.first.open(building(Recorder())), ConnectionRefusedByPeer)
+        self.failureResultOf(pair.first.open(building(Recorder())), ConnectionUnavailable)
         streams[0].transport.loseConnection()
         pair.clock.settle()
         pair.open()
@@ -537,7 +537,7 @@ class ClosingTests(SynchronousTestCase):
         for each in streams + pair.accepted:
             self.assertTrue(each.reason.check(ConnectionLost, ConnectionAborted))
         self.assertFalse(pair.first.usable)
-        self.failureResultOf(pair.first.open(building(Recorder())), ConnectionRefusedByPeer)
+        self.failureResultOf(pair.first.open(building(Recorder())), ConnectionUnavailable)
         for each in streams:
             each.transport.write(b"x")
             each.transport.loseConnection()
@@ -616,7 +616,7 @@ class GoingTests(SynchronousTestCase):
         pair.clock.settle()
         self.assertEqual(pair.went, ["second"])
         self.assertFalse(pair.first.usable)
-        self.failureResultOf(pair.first.open(building(Recorder())), ConnectionRefusedByPeer)
+        self.failureResultOf(pair.first.open(building(Recorder())), ConnectionUnavailable)
         ours.transport.write(b"still here")
         pair.clock.settle()
         self.assertEqual(ours.data, b"still here")

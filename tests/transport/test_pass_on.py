@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.transport.stream.StreamTransport.pass_on} and L{reverseproxy.transport.pipe}."""
+"""Tests for L{reverseproxy.transport.stream.StreamTransport.splice_to} and L{reverseproxy.transport.pipe}."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unittest.mock import patch
 from twisted.internet import reactor as stock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.transport import keep_back, pass_on, stream
+from reverseproxy.transport import splice_to, stop_splice, stream
 from reverseproxy.transport.pipe import PIPE_SIZE, Pipe
 from reverseproxy.transport.stream import READ_SIZE
 from tests.transport.contract import Contract, HalfRecorder, Recorder, read_now, reset
@@ -50,7 +50,7 @@ class PassOnTestCase(Contract):
         source, sender = await self.connect(kind)
         target, receiver = await self.connect(kind, small=small)
         target.transport.registerProducer(source.transport, True)
-        self.assertTrue(pass_on(source.transport, target.transport, size, self.tell))
+        self.assertTrue(splice_to(source.transport, target.transport, size, self.tell))
         return source, sender, target, receiver
 
     async def flow(self, sender: socket.socket, data: bytes, receiver: socket.socket) -> bytes:
@@ -102,7 +102,7 @@ class PassOnTests(PassOnTestCase):
     async def test_kept_back(self) -> None:
         source, sender, _, receiver = await self.join()
         self.assertEqual(await self.flow(sender, b"x" * 2**20, receiver), b"x" * 2**20)
-        keep_back(source.transport)
+        stop_splice(source.transport)
         await self.send(sender, b"y" * 100_000)
         await self.until(lambda: len(source.data) == 100_000)
         self.assertEqual(read_now(receiver), b"")
@@ -209,7 +209,7 @@ class PassOnTests(PassOnTestCase):
             if self.passed > 2**20:
                 source.transport.abortConnection()
 
-        pass_on(source.transport, target.transport, MANY, told)
+        splice_to(source.transport, target.transport, MANY, told)
         view = memoryview(bytes(2**23))
         while "lost" not in source.events:
             with contextlib.suppress(OSError):
@@ -223,7 +223,7 @@ class PassOnTests(PassOnTestCase):
         """It ends the connection that it happened on, and no other."""
         source, sender = await self.connect()
         target, receiver = await self.connect()
-        pass_on(source.transport, target.transport, MANY, lambda size: 1 // 0)
+        splice_to(source.transport, target.transport, MANY, lambda size: 1 // 0)
         await self.send(sender, b"x")
         await self.lost(source, ZeroDivisionError)
         self.assertEqual(await self.receive(receiver, 1), b"x")
@@ -285,12 +285,12 @@ class OthersTests(Contract):
 
     async def test_others(self) -> None:
         ours, _ = await self.connect()
-        self.assertFalse(pass_on(ours.transport, object(), 1, print))
-        self.assertFalse(pass_on(object(), ours.transport, 1, print))
+        self.assertFalse(splice_to(ours.transport, object(), 1, print))
+        self.assertFalse(splice_to(object(), ours.transport, 1, print))
         self.reactor = stock
         other, _ = await self.connect()
-        self.assertFalse(pass_on(ours.transport, other.transport, 1, print))
-        self.assertFalse(pass_on(other.transport, ours.transport, 1, print))
+        self.assertFalse(splice_to(ours.transport, other.transport, 1, print))
+        self.assertFalse(splice_to(other.transport, ours.transport, 1, print))
 
 
 class PipeTests(SynchronousTestCase):

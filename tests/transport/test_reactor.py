@@ -31,7 +31,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.transport import is_supported, turn_end_of, with_streams
 from reverseproxy.transport.stream import StreamTransport
-from tests.transport.contract import Building, Contract, Recorder
+from tests.transport.contract import CallableFactory, Contract, Recorder
 
 
 class ReactorTests(Contract):
@@ -43,9 +43,9 @@ class ReactorTests(Contract):
         """
         accepted = Recorder()
         self.protocols.append(accepted)
-        port = await server.listen(Building(lambda: accepted))
+        port = await server.listen(CallableFactory(lambda: accepted))
         self.ports.append(port)
-        dialled: Any = await client(getattr(port.getHost(), "port", 0)).connect(Building(Recorder))
+        dialled: Any = await client(getattr(port.getHost(), "port", 0)).connect(CallableFactory(Recorder))
         self.protocols.append(dialled)
         await self.until(lambda: accepted.events)
         for each in (accepted, dialled):
@@ -77,9 +77,9 @@ class ReactorTests(Contract):
         bound.bind(("127.0.0.1", 0))
         endpoint = TCP4ClientEndpoint(self.reactor, *bound.getsockname())
         with self.assertRaises(ConnectionRefusedError):
-            await endpoint.connect(Building(Recorder))
+            await endpoint.connect(CallableFactory(Recorder))
         with self.assertRaises(ConnectError):
-            await UNIXClientEndpoint(self.reactor, self.path()).connect(Building(Recorder))
+            await UNIXClientEndpoint(self.reactor, self.path()).connect(CallableFactory(Recorder))
 
     async def test_nobody_accepts(self) -> None:
         full = self.listening_socket()
@@ -89,7 +89,7 @@ class ReactorTests(Contract):
             each.connect_ex(full.getsockname())
         endpoint = TCP4ClientEndpoint(self.reactor, *full.getsockname(), timeout=0.05)  # type: ignore[arg-type]
         with self.assertRaises(TooLate):
-            await endpoint.connect(Building(Recorder))
+            await endpoint.connect(CallableFactory(Recorder))
 
     async def test_a_port_that_is_taken(self) -> None:
         taken = self.listening_socket()
@@ -97,7 +97,7 @@ class ReactorTests(Contract):
             CannotListenError,
             self.reactor.listenTCP,
             taken.getsockname()[1],
-            Building(Recorder),
+            CallableFactory(Recorder),
             interface="127.0.0.1",
         )
 
@@ -106,7 +106,9 @@ class ReactorTests(Contract):
         listening = self.listening_socket()
         protocol = Recorder()
         self.protocols.append(protocol)
-        port = self.reactor.adoptStreamPort(listening.fileno(), socket.AF_UNIX, Building(lambda: protocol))
+        port = self.reactor.adoptStreamPort(
+            listening.fileno(), socket.AF_UNIX, CallableFactory(lambda: protocol)
+        )
         self.ports.append(port)
         peer = self.socket()
         peer.connect_ex(listening.getsockname())

@@ -381,13 +381,13 @@ class RegistryTests(SynchronousTestCase):
         one, two, other = held(agent="a"), held("2.2.2.2:5", agent="a", local="x"), held(agent="b")
         plain, same, far = held("1.1.1.1:8"), held("1.1.1.1:9"), held("3.3.3.3:9")
         registry = self.registry(one, two, other, plain, same, far)
-        kin = registry.kin(one)
-        self.assertEqual(set(kin), {one.host, two.host})
-        self.assertEqual(set(registry.kin(other)), {other.host})
-        self.assertEqual(set(registry.kin(plain)), {plain.host, same.host})
-        self.assertEqual(set(registry.kin(far)), {far.host})
+        same_agent = registry.same_agent(one)
+        self.assertEqual(set(same_agent), {one.host, two.host})
+        self.assertEqual(set(registry.same_agent(other)), {other.host})
+        self.assertEqual(set(registry.same_agent(plain)), {plain.host, same.host})
+        self.assertEqual(set(registry.same_agent(far)), {far.host})
         registry.remove(one)
-        self.assertEqual((set(kin), set(registry.kin(two))), ({two.host}, {two.host}))
+        self.assertEqual((set(same_agent), set(registry.same_agent(two))), ({two.host}, {two.host}))
         for each in (two, other, plain, same, far):
             registry.remove(each)
         self.assertEqual(registry._kin, {})
@@ -395,7 +395,9 @@ class RegistryTests(SynchronousTestCase):
     def test_kin_over_a_unix_socket(self) -> None:
         plain, ours = held("unix:"), held("unix:", agent="a")
         registry = self.registry(plain, ours)
-        self.assertEqual((list(registry.kin(plain)), list(registry.kin(ours))), ([], [ours.host]))
+        self.assertEqual(
+            (list(registry.same_agent(plain)), list(registry.same_agent(ours))), ([], [ours.host])
+        )
 
     def test_another_cluster(self) -> None:
         registry = self.registry(held(agent="a"))

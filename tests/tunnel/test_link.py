@@ -21,7 +21,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.errors import (
-    ConnectionRefusedByPeer,
+    ConnectionUnavailable,
     FrameError,
     FrameTooLarge,
     HandshakePostponed,
@@ -258,7 +258,7 @@ class GreetingTests(SynchronousTestCase):
         self.bench.clock.advance(14.9)
         self.assertNoResult(greeting)
         self.bench.clock.advance(0.2)
-        self.assertIn("15 s", self.refused(self.bench, greeting, ConnectionRefusedByPeer))
+        self.assertIn("15 s", self.refused(self.bench, greeting, ConnectionUnavailable))
 
     def test_an_answer_that_has_come_and_is_not_read(self) -> None:
         # We are late, not the server: thousands of others had their turn first.
@@ -285,7 +285,7 @@ class GreetingTests(SynchronousTestCase):
     def test_lost_while_greeting(self) -> None:
         greeting = self.bench.greet()
         self.bench.wire.reset(ConnectionLost("cable"))
-        reason = self.failureResultOf(greeting, ConnectionRefusedByPeer).getErrorMessage()
+        reason = self.failureResultOf(greeting, ConnectionUnavailable).getErrorMessage()
         self.assertIn("cable", reason)
         self.assertEqual(self.bench.told, [])
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
@@ -293,7 +293,7 @@ class GreetingTests(SynchronousTestCase):
     def test_lost_before_the_greeting(self) -> None:
         self.bench.wire.reset()
         self.assertTrue(self.bench.link.gone)
-        self.failureResultOf(self.bench.greet(), ConnectionRefusedByPeer)
+        self.failureResultOf(self.bench.greet(), ConnectionUnavailable)
         self.bench.link.close()  # harmless
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
 

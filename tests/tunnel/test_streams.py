@@ -25,7 +25,7 @@ from reverseproxy.wire.mosn.frames import (
 )
 from reverseproxy.wire.yamux.events import MuxLimits
 from tests.integration.configs import quick_agent, server
-from tests.transport.contract import Building
+from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 from tests.tunnel.wires import INIT, SUCCESS
 
@@ -82,7 +82,7 @@ class Tunnel:
                 services.append(Service())
                 return services[-1]
 
-            self.reactor.listenTCP(port, Building(build))
+            self.reactor.listenTCP(port, CallableFactory(build))
             document = quick_agent(
                 TUNNEL, f"127.0.0.1:{port}", kind=agent_kind, connections=connections, **agent
             )
@@ -273,7 +273,7 @@ class AgreeingTests(SynchronousTestCase):
     def test_streams_that_were_not_offered(self) -> None:
         reactor = MemoryReactor()
         wire = Recorder()
-        reactor.listenTCP(TUNNEL, Building(lambda: wire))
+        reactor.listenTCP(TUNNEL, CallableFactory(lambda: wire))
         with capture() as logged:
             run(quick_agent(TUNNEL, mux=False), reactor)
             wire.transport.write(
@@ -287,7 +287,7 @@ class AgreeingTests(SynchronousTestCase):
         """The first stream may come right behind the answer."""
         reactor = MemoryReactor()
         wire = Recorder()
-        reactor.listenTCP(TUNNEL, Building(lambda: wire))
+        reactor.listenTCP(TUNNEL, CallableFactory(lambda: wire))
         run(quick_agent(TUNNEL), reactor)
         request = REQUEST % b"/"
         wire.transport.write(
@@ -444,7 +444,7 @@ class LeavingTests(SynchronousTestCase):
         self.assertTrue(host.closed)
         for each in (client, second):
             self.assertIn(b"done", each.data)
-        self.failureResultOf(host.connect(Building(Recorder)), HostGone)
+        self.failureResultOf(host.connect(CallableFactory(Recorder)), HostGone)
         self.assertFalse(host.usable())
         stopped = self.drain(tunnel)
         tunnel.turn(0.1)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.wire.http.border import ANY, FORWARDED, LOOKALIKE, MOSN, NOTHING, mark_of
 from reverseproxy.wire.http1.fields import dropped_by, forbidden_in_trailers
-from reverseproxy.wire.http1.requests import SHAPE_AFTER, RequestHead, RequestParser
+from reverseproxy.wire.http1.requests import TEMPLATE_AFTER, RequestHead, RequestParser
 from reverseproxy.wire.http2.fields import parse_request
 from tests.wire.http1_cases import get
 
@@ -88,7 +88,7 @@ class ParserTests(SynchronousTestCase):
                     dropped = bool(mark & foreign)
                     self.assertEqual(name not in names(head), dropped, (name, foreign))
                     self.assertEqual(head.dropped, mark & foreign)
-                    self.assertEqual(head.clean, not dropped)
+                    self.assertEqual(head.forwardable_verbatim, not dropped)
                     self.assertEqual(head.mosn, mark == MOSN and not dropped)
                     forwarded = head.forward(None, b"")
                     self.assertEqual(forwarded == data, not dropped)
@@ -136,7 +136,7 @@ class ParserTests(SynchronousTestCase):
         """A parser that knows the requests before drops what one does that knows none."""
         parser = RequestParser(foreign=foreign)
         if warm:
-            for number in range(SHAPE_AFTER + 1):
+            for number in range(TEMPLATE_AFTER + 1):
                 parser.feed(get(*[name + b": %d" % number for name in requests[0]]))
         for number, fields in enumerate(requests):
             data = get(*[name + b": %d" % number for name in fields])
@@ -144,4 +144,7 @@ class ParserTests(SynchronousTestCase):
             assert isinstance(head, RequestHead)
             assert isinstance(other, RequestHead)
             self.assertEqual(head.headers, other.headers)
-            self.assertEqual((head.clean, head.dropped, head.mosn), (other.clean, other.dropped, other.mosn))
+            self.assertEqual(
+                (head.forwardable_verbatim, head.dropped, head.mosn),
+                (other.forwardable_verbatim, other.dropped, other.mosn),
+            )

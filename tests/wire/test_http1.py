@@ -27,7 +27,7 @@ from reverseproxy.wire.http1.requests import (
     END,
     MAX_INTERIM,
     MAX_KNOWN,
-    SHAPE_AFTER,
+    TEMPLATE_AFTER,
     UNTIL_CLOSE,
     End,
     RequestHead,
@@ -35,7 +35,7 @@ from reverseproxy.wire.http1.requests import (
     ResponseHead,
     ResponseParser,
 )
-from reverseproxy.wire.http1.templates import MATTERING, request_shape, response_shape
+from reverseproxy.wire.http1.templates import SIGNIFICANT_FIELDS, request_shape, response_shape
 from tests import most
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
 
@@ -187,7 +187,9 @@ class HeadTests(SynchronousTestCase):
                         events = parse(*pieces(data + GOOD, size))
                         head = events[0]
                         self.assertIsInstance(head, RequestHead, head)
-                        self.assertEqual((head.method, head.target, head.clean), (method, b"/a", True))
+                        self.assertEqual(
+                            (head.method, head.target, head.forwardable_verbatim), (method, b"/a", True)
+                        )
                         self.assertEqual(data[: len(head.raw)], head.raw)
                         self.assertEqual(simplify(events[1:]), [*body, ("end", []), *simplify(parse(GOOD))])
 
@@ -500,11 +502,11 @@ class ForwardRequestTests(SynchronousTestCase):
         """What others may read in another way does not go on as it came."""
         for fields, plain in (*ODD_FRAMING, ([b"X: Content-Length: 3", b"Content-Length: 03"], PLAIN_LENGTH)):
             with self.subTest(fields):
-                self.assertFalse(parse(get(*fields))[0].clean)
+                self.assertFalse(parse(get(*fields))[0].forwardable_verbatim)
                 forwarded = self.forward(get(*fields))
                 self.assertIn(b"\r\n" + plain + b"\r\n", forwarded)
                 self.assertEqual(forwarded.lower().count(b"\r\n" + plain[:8].lower()), 1)
-                self.assertTrue(parse(forwarded)[0].clean)
+                self.assertTrue(parse(forwarded)[0].forwardable_verbatim)
         self.assertEqual(parse(get(b"Content-Length: %d" % MAX_LENGTH))[0].length, MAX_LENGTH)
 
     def test_hop_by_hop(self) -> None:
@@ -881,7 +883,15 @@ class RepeatTests(SynchronousTestCase):
         (other, _) = parser.feed(second)
         self.assertIs(parser.feed_one(second), other)
         self.assertEqual((other.method, other.target, other.raw), (b"PUT", b"/other?q", second))
-        for name in ("host", "length", "keep_alive", "options", "expect_continue", "clean", "mosn"):
+        for name in (
+            "host",
+            "length",
+            "keep_alive",
+            "options",
+            "expect_continue",
+            "forwardable_verbatim",
+            "mosn",
+        ):
             self.assertEqual(getattr(other, name), getattr(one, name), name)
         parser._llhttp = llhttp
         self.assertFalse(parser.feed(GOOD)[0].mosn)
@@ -920,7 +930,7 @@ class RepeatTests(SynchronousTestCase):
         """With a parser that knows nothing of the requests before, everything is the same."""
         parser, forgetful = RequestParser(400), RequestParser(400)
         if warm:
-            for number in range(SHAPE_AFTER + 1):
+            for number in range(TEMPLATE_AFTER + 1):
                 parser.feed(b"GET / HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\n" % number)
             self.assertIsNotNone(parser._shape)
         for data in reads:
@@ -961,7 +971,7 @@ class RepeatTests(SynchronousTestCase):
         """In one piece or in two, with or without a memory."""
         parser, forgetful, cutting = ResponseParser(), ResponseParser(), ResponseParser()
         if warm:
-            for number in range(SHAPE_AFTER):
+            for number in range(TEMPLATE_AFTER):
                 parser.expect(False)
                 parser.feed(respond(b"Content-Length: %d" % (number + 9), body=bytes(number + 9)))
             self.assertIsNotNone(parser._shape)
@@ -1002,7 +1012,7 @@ class ShapeTests(SynchronousTestCase):
     def test_requests(self) -> None:
         """They are not parsed, but compared."""
         parser = RequestParser()
-        for number in range(SHAPE_AFTER + 1):
+        for number in range(TEMPLATE_AFTER + 1):
             parser.feed(self.request(number))
         parser._llhttp = None
         for number in (1000, 1001, 1000):
@@ -1015,11 +1025,11 @@ class ShapeTests(SynchronousTestCase):
 
     def test_another_shape_is_found(self) -> None:
         parser = RequestParser()
-        for number in range(SHAPE_AFTER + 1):
+        for number in range(TEMPLATE_AFTER + 1):
             parser.feed(self.request(number))
         first = parser._shape
         self.assertIsNotNone(first)
-        for number in range(2 * SHAPE_AFTER):
+        for number in range(2 * TEMPLATE_AFTER):
             parser.feed(self.request(number, b"Y: z"))
         assert parser._shape is not None
         self.assertIsNot(parser._shape, first)
@@ -1033,7 +1043,7 @@ class ShapeTests(SynchronousTestCase):
 
     def test_responses(self) -> None:
         parser = ResponseParser()
-        for number in range(SHAPE_AFTER):
+        for number in range(TEMPLATE_AFTER):
             parser.expect(False)
             parser.feed(respond(b"Content-Length: 3", b"ETag: %d" % number, body=b"abc"))
         for body in (b"x", b"y" * 100_000):
@@ -1042,14 +1052,16 @@ class ShapeTests(SynchronousTestCase):
             data = respond(b"Content-Length: %d" % len(body), b"ETag: new", body=body)
             head = parser.feed_one(data)
             assert isinstance(head, ResponseHead)
-            self.assertEqual((head.length, head.raw + body, head.clean), (len(body), data, True))
+            self.assertEqual(
+                (head.length, head.raw + body, head.forwardable_verbatim), (len(body), data, True)
+            )
             parser._llhttp = llhttp
             parser.expect(False)
             self.assertEqual(parser.feed(data[:-1])[-1:], [body[:-1]] if body[:-1] else parser._events)
             self.assertIs(parser.feed(data[-1:])[-1], END)
 
     def test_all_that_matters(self) -> None:
-        self.assertEqual(MATTERING, set(KINDS))
+        self.assertEqual(SIGNIFICANT_FIELDS, set(KINDS))
 
     def test_what_is_not_said_plainly(self) -> None:
         for fields in (
@@ -1061,7 +1073,10 @@ class ShapeTests(SynchronousTestCase):
             self.assertIsNone(response_shape(respond(*fields)))
 
     def facts(self, head: Any) -> Any:
-        return [getattr(head, name) for name in ("host", "length", "keep_alive", "options", "clean", "mosn")]
+        return [
+            getattr(head, name)
+            for name in ("host", "length", "keep_alive", "options", "forwardable_verbatim", "mosn")
+        ]
 
     @settings(deadline=None, max_examples=most(300))
     @given(st.data())
@@ -1127,7 +1142,7 @@ class ShapeTests(SynchronousTestCase):
             if match is not None:
                 (head, *_) = parse_response(other)
                 self.assertEqual((head.length, head.raw), (int(match[1]), match[0]))
-                for name in ("status", "http11", "keep_alive", "options", "clean"):
+                for name in ("status", "http11", "keep_alive", "options", "forwardable_verbatim"):
                     self.assertEqual(getattr(head, name), getattr(found[0], name), name)
 
 

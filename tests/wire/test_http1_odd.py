@@ -17,7 +17,14 @@ from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.codings import MAX_INFLATED, Inflater
 from reverseproxy.wire.http1.fields import chunk, last_chunk, response_head_bytes
 from reverseproxy.wire.http1.lenient import normalise
-from reverseproxy.wire.http1.requests import CHUNK_EXCESS, END, SHAPE_AFTER, End, ResponseHead, ResponseParser
+from reverseproxy.wire.http1.requests import (
+    CHUNK_EXCESS,
+    END,
+    TEMPLATE_AFTER,
+    End,
+    ResponseHead,
+    ResponseParser,
+)
 from reverseproxy.wire.http1.response_chunked import MAX_LINE, ResponseChunks
 from tests import most
 from tests.wire.http1_cases import BAD_BODIES, ODD_RESPONSES, ODD_UNTIL_CLOSE, respond
@@ -124,7 +131,7 @@ class OddResponseTests(SynchronousTestCase):
             events = parse(*pieces(data, size))
             heads = [event for event in events if isinstance(event, ResponseHead)]
             self.assertEqual([head.status for head in heads], [100, 103, 200])
-            self.assertEqual([head.clean for head in heads], [False, False, True])
+            self.assertEqual([head.forwardable_verbatim for head in heads], [False, False, True])
             self.assertEqual(
                 response_head_bytes(heads[1], b"", False), b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
             )
@@ -209,12 +216,12 @@ class OddResponseTests(SynchronousTestCase):
         """What is as the last one was goes on unseen; but not what was not as it should be."""
         odd = b"HTTP/1.1 200 OK\r\nX: %d\r\nContent-Length: 3\n\r\nabc"
         parser = ResponseParser()
-        for number in range(3 * SHAPE_AFTER):
+        for number in range(3 * TEMPLATE_AFTER):
             parser.expect(False)
             self.assertIs(type(parser.feed_one(odd % (number // 2))), list)
             self.assertIsNone(parser._known)
             self.assertIsNone(parser._shape)
-        for number in range(SHAPE_AFTER + 1):
+        for number in range(TEMPLATE_AFTER + 1):
             parser.expect(False)
             parser.feed_one(respond(b"X: %d" % number, b"Content-Length: 3", body=b"abc"))
         self.assertIsNotNone(parser._shape)

@@ -19,7 +19,7 @@ from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.workers import links as module
 from reverseproxy.workers.links import HELLO_TIMEOUT, KIND, VERSION, Link, Links, socket_path
 from reverseproxy.workers.messages import MessageReader, encode
-from tests.transport.contract import Building
+from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 from tests.workers.world import MemoryChannel
 
@@ -169,7 +169,7 @@ class LinkTests(SynchronousTestCase):
     def test_streams(self) -> None:
         dialled, _ = self.join()
         asking = Asking()
-        dialled.session.open(Building(lambda: asking))
+        dialled.session.open(CallableFactory(lambda: asking))
         self.reactor.settle()
         [_, (kind, stream, message)] = self.two.events
         self.assertEqual((kind, message, stream.rest()), ("opened", {"turn": "a"}, b"and more"))
@@ -182,7 +182,7 @@ class LinkTests(SynchronousTestCase):
         dialled, accepted = self.begin()
         accepted.up = False
         asking = Asking()
-        dialled.session.open(Building(lambda: asking))
+        dialled.session.open(CallableFactory(lambda: asking))
         self.patch(self.two, "came", lambda link: setattr(link, "up", False))
         self.reactor.settle()
         assert asking.reason is not None
@@ -264,7 +264,7 @@ class RendezvousTests(TestCase):
         lost: Deferred[None] = Deferred()
         asking = Asking()
         asking.connectionLost = lambda reason: lost.errback(reason)  # type: ignore[method-assign,assignment]
-        links[1].up[0].session.open(Building(lambda: asking))
+        links[1].up[0].session.open(CallableFactory(lambda: asking))
         yield self.until(lambda: len(links[0].events) == 2)
         links[0].events[1][1].refuse()
         yield self.assertFailure(lost, StreamRefused)

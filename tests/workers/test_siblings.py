@@ -494,7 +494,7 @@ class RpcTests(SynchronousTestCase):
         agent.answer()
         world.turn()
         self.assertIn(b"answer mine", other.data)
-        self.assertEqual(world.hosts(0)[0].spoken, "bolt")
+        self.assertEqual(world.hosts(0)[0].committed_protocol, "bolt")
 
 
 class RawAgent:

@@ -19,7 +19,7 @@ from reverseproxy.workers.links import Link
 from reverseproxy.workers.moving import LEAST_GAP
 from reverseproxy.workers.siblings import Siblings
 from tests.integration.configs import quick_agent, server
-from tests.transport.contract import Building
+from tests.transport.contract import CallableFactory
 
 CLUSTER = "clientCluster"
 REQUEST = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -162,7 +162,7 @@ class World:
             services.append(Service())
             return services[-1]
 
-        self.reactor.listenTCP(port, Building(build))
+        self.reactor.listenTCP(port, CallableFactory(build))
         more.setdefault("kind", "http")
         agent = run(quick_agent(TUNNEL + worker, f"127.0.0.1:{port}", **more), self.reactor)
         self.agents.append(agent)

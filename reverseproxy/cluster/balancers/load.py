@@ -16,9 +16,12 @@ from operator import attrgetter
 
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
 from reverseproxy.cluster.balancers.random_choice import RandomBalancer
-from reverseproxy.cluster.balancers.round_robin import BusyTurnsBalancer, ScaledTurnsBalancer
+from reverseproxy.cluster.balancers.round_robin import (
+    LoadScaledRoundRobinBalancer,
+    ScaledWeightedRoundRobinBalancer,
+)
 from reverseproxy.cluster.host import clamp_weight
 from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
 
@@ -89,7 +92,7 @@ class LeastRequestBalancer(_DrawsOrTurns):
         @param choices: hosts drawn at random; at least one.
         @param bias: how much requests under way count; 0 for not at all.
         """
-        super().__init__(random, choices, BusyTurnsBalancer(max(0.0, bias)))
+        super().__init__(random, choices, LoadScaledRoundRobinBalancer(max(0.0, bias)))
 
     def pick(self, context: PickContext | None) -> IHost | None:
         """See L{ILoadBalancer}."""
@@ -142,7 +145,7 @@ class LeastConnectionBalancer(_DrawsOrTurns):
         @param choices: hosts drawn at random; at least one.
         @param bias: how much connections count; 0 for not at all.
         """
-        super().__init__(random, choices, ScaledTurnsBalancer(connection_load(bias)))
+        super().__init__(random, choices, ScaledWeightedRoundRobinBalancer(connection_load(bias)))
         self._cost: Callable[[IHost], float] = attrgetter("connections")
 
     def pick(self, context: PickContext | None) -> IHost | None:
@@ -159,15 +162,15 @@ class PeakEwmaBalancer(_DrawsOrTurns):
 
     If all weights are equal: the one with the lowest score of C{choices} hosts
     drawn at random.  Else turns by weight, where a host's weight is divided by
-    its score at each turn.  See L{LoadMeter.score} and L{LoadMeter.scale}.
+    its score at each turn.  See L{EwmaTracker.score} and L{EwmaTracker.scale}.
     """
 
-    def __init__(self, random: random.Random, meter: LoadMeter, choices: int = 2) -> None:
+    def __init__(self, random: random.Random, meter: EwmaTracker, choices: int = 2) -> None:
         """
         @param meter: keeps the scores; someone must tell it how requests went.
         @param choices: hosts drawn at random; at least one.
         """
-        super().__init__(random, choices, ScaledTurnsBalancer(meter.scale))
+        super().__init__(random, choices, ScaledWeightedRoundRobinBalancer(meter.scale))
         self._cost = meter.score
 
     def pick(self, context: PickContext | None) -> IHost | None:

@@ -6,7 +6,7 @@ Each host carries its own numbers (C{Host.load}), which are gone with it.
 
 from __future__ import annotations
 
-__all__ = ["DECAY", "HostLoad", "LoadMeter"]
+__all__ = ["DECAY", "HostLoad", "EwmaTracker"]
 
 from math import exp
 from typing import TYPE_CHECKING, Any, Final
@@ -79,7 +79,7 @@ class HostLoad:
                 self.duration = seconds + (self.duration - seconds) * min(kept, _MOST_KEPT)
 
 
-class LoadMeter:
+class EwmaTracker:
     """
     Keeps the scores of a cluster's hosts.
 

@@ -8,10 +8,10 @@ nothing to skip.
 from __future__ import annotations
 
 __all__ = [
-    "BusyTurnsBalancer",
+    "LoadScaledRoundRobinBalancer",
     "RequestRoundRobinBalancer",
     "RoundRobinBalancer",
-    "ScaledTurnsBalancer",
+    "ScaledWeightedRoundRobinBalancer",
     "WeightedRoundRobinBalancer",
 ]
 
@@ -166,7 +166,7 @@ class RoundRobinBalancer(WeightedRoundRobinBalancer):
         return 1.0
 
 
-class BusyTurnsBalancer(WeightedRoundRobinBalancer):
+class LoadScaledRoundRobinBalancer(WeightedRoundRobinBalancer):
     """Turns by weight, but a host's weight shrinks with the requests under way on it."""
 
     def __init__(self, bias: float) -> None:
@@ -181,7 +181,7 @@ class BusyTurnsBalancer(WeightedRoundRobinBalancer):
         return stride
 
 
-class ScaledTurnsBalancer(WeightedRoundRobinBalancer):
+class ScaledWeightedRoundRobinBalancer(WeightedRoundRobinBalancer):
     """
     Turns by weight, where more than the weight counts.
 

@@ -17,7 +17,7 @@ Here is which of them a configuration means:
     LB_REQUEST_ROUNDROBIN: L{RequestRoundRobinBalancer}
 
 With slow start, those that know weights always take turns by weight
-(L{ScaledTurnsBalancer}), as in MOSN.  With subsets, each has its own one.  With
+(L{ScaledWeightedRoundRobinBalancer}), as in MOSN.  With subsets, each has its own one.  With
 several workers, each balancer is a L{NearestBalancer} of two, but for
 LB_MAGLEV and LB_REQUEST_ROUNDROBIN, which leave no choice.
 """
@@ -33,7 +33,7 @@ __all__ = [
     "RandomBalancer",
     "RequestRoundRobinBalancer",
     "RoundRobinBalancer",
-    "ScaledTurnsBalancer",
+    "ScaledWeightedRoundRobinBalancer",
     "SubsetBalancer",
     "WeightedRoundRobinBalancer",
     "is_settled",
@@ -58,12 +58,12 @@ from reverseproxy.cluster.balancers.load import (
     request_load,
 )
 from reverseproxy.cluster.balancers.locality import NearestBalancer
-from reverseproxy.cluster.balancers.peak_ewma import LoadMeter
+from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
 from reverseproxy.cluster.balancers.random_choice import RandomBalancer
 from reverseproxy.cluster.balancers.round_robin import (
     RequestRoundRobinBalancer,
     RoundRobinBalancer,
-    ScaledTurnsBalancer,
+    ScaledWeightedRoundRobinBalancer,
     WeightedRoundRobinBalancer,
 )
 from reverseproxy.cluster.balancers.slow_start import SlowStart
@@ -78,12 +78,12 @@ log = Logger()
 _T = TypeVar("_T")
 
 
-def make_meter(config: ClusterConfig, clock: IReactorTime) -> LoadMeter | None:
+def make_meter(config: ClusterConfig, clock: IReactorTime) -> EwmaTracker | None:
     """Make what keeps the scores of a cluster's hosts, if its C{lb_type} goes by them."""
     if config.lb_type != "LB_PEAK_EWMA":
         return None
     options = config.lbconfig
-    return LoadMeter(
+    return EwmaTracker(
         clock,
         config.connect_timeout + (config.idle_timeout or 0.0),
         options.active_request_bias,
@@ -96,7 +96,7 @@ def make_balancer(
     config: ClusterConfig,
     random: random.Random,
     clock: IReactorTime | None = None,
-    meter: LoadMeter | None = None,
+    meter: EwmaTracker | None = None,
     workers: int = 1,
 ) -> ILoadBalancer:
     """
@@ -131,7 +131,7 @@ def is_settled(config: ClusterConfig) -> bool:
 
 
 def _make_one(
-    config: ClusterConfig, random: random.Random, clock: IReactorTime | None, meter: LoadMeter | None
+    config: ClusterConfig, random: random.Random, clock: IReactorTime | None, meter: EwmaTracker | None
 ) -> ILoadBalancer:
     kind, options = config.lb_type, config.lbconfig
     choices, bias = options.choice_count, options.active_request_bias
@@ -140,19 +140,21 @@ def _make_one(
         case "LB_RANDOM":
             return RandomBalancer(random)
         case "LB_WEIGHTED_ROUNDROBIN":
-            return WeightedRoundRobinBalancer() if warm_up is None else ScaledTurnsBalancer(warm_up)
+            return (
+                WeightedRoundRobinBalancer() if warm_up is None else ScaledWeightedRoundRobinBalancer(warm_up)
+            )
         case "LB_LEAST_REQUEST":
             if warm_up is not None:
-                return ScaledTurnsBalancer(warm_up, request_load(bias))
+                return ScaledWeightedRoundRobinBalancer(warm_up, request_load(bias))
             return LeastRequestBalancer(random, choices, bias)
         case "LB_LEAST_CONNECTION":
             if warm_up is not None:
-                return ScaledTurnsBalancer(warm_up, connection_load(bias))
+                return ScaledWeightedRoundRobinBalancer(warm_up, connection_load(bias))
             return LeastConnectionBalancer(random, choices, bias)
         case "LB_PEAK_EWMA":
             meter = _needed(meter, config)
             if warm_up is not None:
-                return ScaledTurnsBalancer(warm_up, meter.scale)
+                return ScaledWeightedRoundRobinBalancer(warm_up, meter.scale)
             return PeakEwmaBalancer(random, meter, choices)
         case "LB_MAGLEV":
             return MaglevBalancer()

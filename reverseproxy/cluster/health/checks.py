@@ -179,7 +179,7 @@ class HealthMonitor:
 
     def _begin(self, host: Host, check: HostCheck) -> None:
         check.next = None
-        lent = host.single
+        lent = host.exclusive
         if not self._checker.wants(host) or (lent and not self._cluster.borrow(host)):
             # It may be busy; the requests on it will show how it is.
             self._again(host, check)

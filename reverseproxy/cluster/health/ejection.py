@@ -113,7 +113,7 @@ class Ejector:
 
     def note(self, host: Host, outcome: Outcome) -> None:
         """Take in how it went with a member."""
-        if outcome is Outcome.UNREACHABLE and host.returns:
+        if outcome is Outcome.UNREACHABLE and host.is_reverse:
             return  # nobody has dialled: it was busy, or is gone
         record = host.record
         if record is None:

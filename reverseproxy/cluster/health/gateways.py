@@ -59,7 +59,7 @@ class Gateways:
         cluster, limit = self._cluster, self._limit
         if not limit or host.cluster is not cluster or host in cluster.ejector.ejected:
             return
-        first = next(iter(host.kin), host)
+        first = next(iter(host.same_agent), host)
         if status not in _STATUSES:
             self.rows.pop(first, None)
         else:
@@ -67,7 +67,7 @@ class Gateways:
             if row >= limit:
                 row = limit - 1  # when it is let in again, one is enough
                 reason = f"{limit} answers in a row were {status} or the like"
-                for each in list(islice(host.kin, _MOST_KIN)) or [host]:
+                for each in list(islice(host.same_agent, _MOST_KIN)) or [host]:
                     cluster.ejector.rest(each, FIRST_REST, reason)
             if row:
                 self.rows[first] = row

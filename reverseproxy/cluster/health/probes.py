@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.health.checks import IHealthChecker
 from reverseproxy.cluster.host import Host, ReverseHost
@@ -50,12 +50,12 @@ class TcpChecker:
 
     def wants(self, host: Host) -> bool:
         """See L{IHealthChecker}."""
-        return not host.returns
+        return not host.is_reverse
 
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
         probe = Protocol()
-        return host.connect_check(Building(lambda: probe)).addCallback(self._connected, probe)
+        return host.connect_check(CallableFactory(lambda: probe)).addCallback(self._connected, probe)
 
     def _connected(self, _: IProtocol, probe: Protocol) -> None:
         transport: Any = probe.transport
@@ -181,23 +181,23 @@ class HttpChecker:
 
     def wants(self, host: Host) -> bool:
         """See L{IHealthChecker}."""
-        if not host.returns:
+        if not host.is_reverse:
             return True
-        if self._other_port or (host.relayed and (host.single or host.spoken)):
+        if self._other_port or (host.relayed and (host.exclusive or host.committed_protocol)):
             return False  # another worker has its only connection
-        return not host.single or not host.pools or _HTTP1 in host.pools
+        return not host.exclusive or not host.pools or _HTTP1 in host.pools
 
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
-        keep = host.single
+        keep = host.exclusive
         probe = _HttpProbe(
             self._request(host, keep), self._head_request, self._is_good, keep, response_limits(host)
         )
-        asked: Deferred[Any] = host.connect_check(Building(lambda: probe))
+        asked: Deferred[Any] = host.connect_check(CallableFactory(lambda: probe))
         asked.addCallback(lambda _: probe.verdict)
         if isinstance(host, ReverseHost):
             # The listener at the other end has taken its first request for what it speaks.
-            host.spoken = _HTTP1
+            host.committed_protocol = _HTTP1
             asked.addBoth(self._give_back, host)
         return asked
 

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
@@ -163,7 +163,9 @@ class Reach:
     def _due(self, now: float) -> list[Host]:
         """Hosts that are to be asked now."""
         due = [host for host in self._down if now - self._heard.get(host, 0.0) >= AGAIN * 0.9]
-        hosts = [host for host in self._cluster.hosts.values() if not host.returns and host not in self._down]
+        hosts = [
+            host for host in self._cluster.hosts.values() if not host.is_reverse and host not in self._down
+        ]
         patience = self._interval * (_LOOKS - 1) / _LOOKS * 0.99
         if self._interval and not any(
             host.connections or now - self._heard.get(host, 0.0) < patience for host in hosts
@@ -175,7 +177,7 @@ class Reach:
     def _probe(self, host: Host) -> None:
         if host in self._probes:
             return
-        connecting: Deferred[Any] = host.connect(Building(_Probe))
+        connecting: Deferred[Any] = host.connect(CallableFactory(_Probe))
         connecting.addTimeout(PROBE_TIMEOUT, self._clock)
         self._probes[host] = connecting
         connecting.addCallbacks(partial(self._reached, host), partial(self._not_reached, host))
@@ -192,7 +194,7 @@ class Reach:
 
     def _noted(self, host: Host, outcome: Outcome) -> None:
         """A request had to connect to a host."""
-        if host.returns:
+        if host.is_reverse:
             return
         reached = outcome is Outcome.CONNECTED
         fresh = not reached and host not in self._down

@@ -72,7 +72,7 @@ class Stalls:
 
     def joined(self, host: Host) -> None:
         """See L{IClusterTask}; the connections of other workers are theirs to watch, until they come here."""
-        if host.returns and (host.single or not host.relayed):
+        if host.is_reverse and (host.exclusive or not host.relayed):
             self._hosts[host] = None
             self._plan()
 
@@ -125,9 +125,11 @@ class Stalls:
             return False
         if info is not None:
             return info.silence > HEARD
-        return any(each in self._waits for each in host.kin)
+        return any(each in self._waits for each in host.same_agent)
 
     def _suspect_kin(self, host: Host) -> None:
         """Leave those out, too, that are at rest on the same way."""
-        kin = [each for each in host.kin if each is not host and not each.active and each in self._hosts]
-        self._cluster.wellness.stall_all(kin, "nothing comes from its agent")
+        same_agent = [
+            each for each in host.same_agent if each is not host and not each.active and each in self._hosts
+        ]
+        self._cluster.wellness.stall_all(same_agent, "nothing comes from its agent")

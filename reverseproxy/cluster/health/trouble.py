@@ -40,7 +40,7 @@ class Trouble:
 
         Of an agent's, nothing is said: what ends it is told when it leaves.
         """
-        if host.returns:
+        if host.is_reverse:
             log.debug(
                 "cluster {cluster}: host {host} takes no request: {reason}",
                 cluster=self._cluster,

@@ -120,7 +120,7 @@ class Wellness:
 
     def doubt(self, host: Host) -> None:
         """A request was not sent on, as the agent can't reach its service: its hosts rest for L{DOUBT}."""
-        for each in list(islice(host.kin, MOST_KIN)) or [host]:
+        for each in list(islice(host.same_agent, MOST_KIN)) or [host]:
             if each.cluster is self._cluster and each.well and each not in self._doubts:
                 self._doubts[each] = self._clock.callLater(DOUBT, self._try_again, each)
                 self._note(each, "its agent could not reach its service")

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import join_host_port
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
-from reverseproxy.names import NameFollower
+from reverseproxy.names import ReresolvingName
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -72,7 +72,7 @@ class StrictDns:
         self._clock = clock
         self._random = random
         self._stopped = stopped
-        self._names: dict[str, NameFollower] = {}
+        self._names: dict[str, ReresolvingName] = {}
         self._known: dict[str, tuple[str, ...]] = {}
         self._hosts: dict[str, tuple[object, Host]] = {}
         """The hosts that we have added, by address, each with its kind."""
@@ -93,7 +93,7 @@ class StrictDns:
         self._cluster.expect(config.connect_timeout)
         for entry in self._entries:
             if entry.name not in self._names:
-                self._names[entry.name] = NameFollower(
+                self._names[entry.name] = ReresolvingName(
                     entry.name,
                     self._resolve,
                     self._clock,

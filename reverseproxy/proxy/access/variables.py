@@ -23,7 +23,7 @@ from reverseproxy.identity import AgentIdentity
 from reverseproxy.logs import escape, format_time
 from reverseproxy.proxy.access.record import AccessRecord
 from reverseproxy.proxy.flags import long_names, short_names
-from reverseproxy.routing import RequestFacts
+from reverseproxy.routing import RouteInput
 from reverseproxy.routing.variables import find_variable
 from reverseproxy.tracing.context import trace_id_of
 
@@ -186,12 +186,12 @@ def _no_headers(name: str) -> None:
     """Stand for the headers of what has none."""
 
 
-def _by_facts(find: Callable[[RequestFacts], str | None]) -> Getter:
+def _by_facts(find: Callable[[RouteInput], str | None]) -> Getter:
     """Ask for what rules of routes may ask for as well."""
 
     def get(record: AccessRecord) -> str:
         headers = record.request_headers or _no_headers
-        facts = RequestFacts(
+        facts = RouteInput(
             record.method,
             record.path,
             record.query,

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.flags import NO_FLAGS
-from reverseproxy.routing import RequestFacts, Router, RouteResult
+from reverseproxy.routing import RouteInput, Router, RouteResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class FilteredRequest:
     @ivar flags: what was done to it on the way, as codes.
     """
 
-    facts: RequestFacts
+    facts: RouteInput
     target: str
     info: ConnectionInfo
     size: int

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from reverseproxy.config.models import FaultConfig
 from reverseproxy.proxy.filters.chain import FilteredRequest, Refusal, Step
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.routing import ClusterRoute, RequestFacts, header_test
+from reverseproxy.routing import ClusterRoute, RouteInput, header_test
 
 Draw = Callable[[], float]
 """Gives random numbers from 0 to 1, less than 1."""
@@ -20,7 +20,7 @@ class _Plan:
 
     def __init__(self, config: FaultConfig) -> None:
         self.config = config  # kept, as it is known by its identity
-        self._matches: Callable[[RequestFacts], bool] = header_test(config.headers)
+        self._matches: Callable[[RouteInput], bool] = header_test(config.headers)
 
     def is_for(self, request: FilteredRequest) -> bool:
         """Whether a request is one of those that the options are for."""

@@ -183,7 +183,7 @@ class Attempts:
         self._attempts += 1
         try:
             while (host := cluster.acquire(self._context)) is not None:
-                if not (host.single or host.spoken) or self._suits(host):
+                if not (host.exclusive or host.committed_protocol) or self._suits(host):
                     self._connect(host)
                     return
                 self._pass(host)
@@ -208,9 +208,12 @@ class Attempts:
         A reverse connection speaks the protocol of its first request for as long
         as it lives: the listener that hosts it has decided on one by then.
         """
-        if not host.single:
-            return host.spoken in ("", self.protocol)
-        return (not host.pools or self.protocol in host.pools) and host.spoken in ("", self.protocol)
+        if not host.exclusive:
+            return host.committed_protocol in ("", self.protocol)
+        return (not host.pools or self.protocol in host.pools) and host.committed_protocol in (
+            "",
+            self.protocol,
+        )
 
     def _pass(self, host: Host) -> None:
         """Give back a host that speaks another protocol, and ask for it no more."""
@@ -361,7 +364,7 @@ class Attempts:
         }
         if host.identity is not None:
             attributes["reverseproxy.agent"] = host.identity.principal
-        return trace.attempt(self._clock.seconds(), host.returns, attributes)
+        return trace.attempt(self._clock.seconds(), host.is_reverse, attributes)
 
     @property
     def trace_id(self) -> str:
@@ -453,7 +456,7 @@ class Attempts:
         cluster.trouble.unreachable(host, reason)
         cluster.report(host, Outcome.UNREACHABLE)
         self._shun(host)
-        if host.returns:
+        if host.is_reverse:
             self._forgive()
         if self._may_try_again(Cause.UNREACHABLE, True, True):
             self._next_attempt(True)

@@ -23,7 +23,7 @@ from reverseproxy.proxy.http.exchange import Exchange, IUpstream
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.proxy.http.attempts import Attempts
-    from reverseproxy.routing import Cause, ClusterRoute, RequestFacts, RouteResult
+    from reverseproxy.routing import Cause, ClusterRoute, RouteInput, RouteResult
 
 log = Logger()
 
@@ -77,11 +77,11 @@ class ToldExchange(Exchange):
             what=what,
         )
 
-    def _follow(self, route: ClusterRoute, facts: RequestFacts | None) -> None:
+    def _follow(self, route: ClusterRoute, facts: RouteInput | None) -> None:
         self._say(told_route(route))
         super()._follow(route, facts)
 
-    def _answer_for(self, result: RouteResult | None, facts: RequestFacts) -> None:
+    def _answer_for(self, result: RouteResult | None, facts: RouteInput) -> None:
         if result is None:
             self._say("no route takes it")
         else:

@@ -46,12 +46,12 @@ from reverseproxy.proxy.http.mirror import Mirrored
 from reverseproxy.proxy.pools import IExchange, is_pooled
 from reverseproxy.refused import REFUSED
 from reverseproxy.routing import (
-    PROTECTED,
+    IMMUTABLE_FIELDS,
     Cause,
     ClusterRoute,
     DirectResponse,
     Redirect,
-    RequestFacts,
+    RouteInput,
     RouteResult,
     Timeouts,
     normalize_path,
@@ -299,7 +299,7 @@ class Exchange(Attempts):
     _client: IUpstream | None
     _route: ClusterRoute | None
     _rule: RouteResult | None  # the same, or what answers without a host
-    _facts: RequestFacts | None  # kept where the response is to be changed
+    _facts: RouteInput | None  # kept where the response is to be changed
     _outgoing: RequestHead  # the request as it goes on
     _mirrors: Sequence[Mirrored]
     _passage: Passage | None  # through the listener's filters of requests
@@ -444,8 +444,8 @@ class Exchange(Attempts):
             self._passage = settings.filters.passage(self._filtered(), router)
             self._pass_filters()
             return
-        facts: RequestFacts | None = None
-        result = router.only
+        facts: RouteInput | None = None
+        result = router.unconditional_route
         if result is None or head.target[:1] != b"/":
             facts = self._gather_facts()
             result = router.match(facts)
@@ -524,7 +524,7 @@ class Exchange(Attempts):
                 suppressed=settings.strips.suppressed,
             )
 
-    def _answer_for(self, result: RouteResult | None, facts: RequestFacts) -> None:
+    def _answer_for(self, result: RouteResult | None, facts: RouteInput) -> None:
         """Answer a request that goes to no host."""
         self._rule = result
         if isinstance(result, DirectResponse):
@@ -592,12 +592,12 @@ class Exchange(Attempts):
 
     def _remove_headers(self, names: set[str]) -> None:
         """Send a request on without some of its headers."""
-        removed = frozenset(name.encode("ascii") for name in names) - PROTECTED
+        removed = frozenset(name.encode("ascii") for name in names) - IMMUTABLE_FIELDS
         head = self.head
         headers = [field for field in head.headers if field[0].lower() not in removed]
         self.head = self._outgoing = head.rewritten(head.target, head.host, headers, removed)
 
-    def _no_route(self, facts: RequestFacts) -> None:
+    def _no_route(self, facts: RouteInput) -> None:
         """Answer with 404; the client is told which Host is at fault, the log also what would not be."""
         downstream = self._downstream
         settings = downstream.settings
@@ -619,10 +619,10 @@ class Exchange(Attempts):
                 )
         self._answer(404, body)
 
-    def _gather_facts(self) -> RequestFacts:
+    def _gather_facts(self) -> RouteInput:
         downstream, head = self._downstream, self.head
         path, _, query = head.target.decode("ascii").partition("?")
-        return RequestFacts(
+        return RouteInput(
             head.method.decode("ascii"),
             normalize_path(path),
             query,
@@ -633,7 +633,7 @@ class Exchange(Attempts):
             self._variable,
         )
 
-    def _follow(self, route: ClusterRoute, facts: RequestFacts | None) -> None:
+    def _follow(self, route: ClusterRoute, facts: RouteInput | None) -> None:
         """
         Do what a route says.
 
@@ -669,7 +669,7 @@ class Exchange(Attempts):
         begun = self.started if passage is None else passage.over_at
         downstream.set_look(begun + (timeout if timeout < period else period))
         lb_type = cluster.config.lb_type
-        if not route.plain or lb_type in _REMEMBERING:
+        if not route.has_no_transforms or lb_type in _REMEMBERING:
             self._prepare(route, facts or self._gather_facts(), lb_type)
         if passage is not None and passage.request.labels:
             if self._context is None:
@@ -677,7 +677,7 @@ class Exchange(Attempts):
             self._context.metadata = {**(route.metadata or {}), **passage.request.labels}
         self._acquire()
 
-    def _prepare(self, route: ClusterRoute, facts: RequestFacts, lb_type: str) -> None:
+    def _prepare(self, route: ClusterRoute, facts: RouteInput, lb_type: str) -> None:
         """Do what few routes, and few balancers, demand."""
         downstream = self._downstream
         head = self.head
@@ -719,7 +719,7 @@ class Exchange(Attempts):
         self._mirrors = (*self._mirrors, mirrored)
 
     def _variable(self, name: str) -> str | None:
-        """Find what a variable of MOSN's is at present; see L{RequestFacts.variables}."""
+        """Find what a variable of MOSN's is at present; see L{RouteInput.variables}."""
         downstream = self._downstream
         info = downstream.info
         response = self._response_head
@@ -931,7 +931,7 @@ class Exchange(Attempts):
         ):
             if cluster.watches_answers:
                 cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
-            if host.returns:
+            if host.is_reverse:
                 cluster.gateways.note(host, status)
         if (status < 500 and not self.retry.status_codes) or not self.retry.wants(status):
             return False
@@ -1118,7 +1118,10 @@ class Exchange(Attempts):
             # Where one idle connection was closed, others will be.
             self._fresh = True
         if host is not None and (
-            host.single or host.closed or (unsent and host.returns) or not (unsent or cause is Cause.STALE)
+            host.exclusive
+            or host.closed
+            or (unsent and host.is_reverse)
+            or not (unsent or cause is Cause.STALE)
         ):
             # One that has a single connection is gone with it, and an agent that has refused a stream will
             # refuse the next; others can be connected to again.
@@ -1163,7 +1166,7 @@ class Exchange(Attempts):
     def _leave(self, client: IUpstream) -> None:
         """Let go of a connection, as the request has not given the host more time: that is not its fault."""
         lease, cluster = self._lease, self.cluster
-        if lease is not None and cluster is not None and lease.single and self.request_complete:
+        if lease is not None and cluster is not None and lease.exclusive and self.request_complete:
             self._client = None
             if client.leave(partial(cluster.release, lease)):
                 self._lease = None
@@ -1346,7 +1349,7 @@ class Exchange(Attempts):
         waits = downstream.backlog()
         # What has no body is as good as sent.
         unsent = client.backlog() if client is not None and self.received else NOTHING
-        returns = host is not None and host.returns
+        is_reverse = host is not None and host.is_reverse
         interims = self._watched().interims
         stage, asked_at = Stage.RESPONSE, inf
         if self.request_complete:
@@ -1363,7 +1366,7 @@ class Exchange(Attempts):
             (interims, unsent.mark),
             interims > 0 or unsent.size > 0,
             (stage is Stage.REQUEST and self._phase == WAITING)
-            or (returns and (self._full or unsent.size > 0))
+            or (is_reverse and (self._full or unsent.size > 0))
             or (downstream.info.reverse and (downstream.full or waits.size > 0)),
             self._phase == WAITING or self._full or unsent.size > 0,
         )

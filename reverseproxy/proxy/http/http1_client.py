@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
@@ -80,7 +80,7 @@ class Http1Client(Switchable):
     counted = False
 
     def __init__(self, pool: Http1Pool) -> None:
-        self.reused = pool.host.returns
+        self.reused = pool.host.is_reverse
         self.full = False
         self.closed = False
         self.parser = ResponseParser(*response_limits(pool.host))
@@ -124,7 +124,11 @@ class Http1Client(Switchable):
         """See L{reverseproxy.proxy.http.exchange.IUpstream}: one write for all of it."""
         self._exchange = exchange
         self.parser.expect(head.method == b"HEAD")
-        data = head.raw if forwarded_by is None and head.clean else head.forward(forwarded_by, default_host)
+        data = (
+            head.raw
+            if forwarded_by is None and head.forwardable_verbatim
+            else head.forward(forwarded_by, default_host)
+        )
         if head.length == 0:
             self.transport.write(data)
         else:
@@ -282,8 +286,8 @@ class Http1Client(Switchable):
         """Have most of a long body sent to the client without a look at it."""
         sink = exchange.response_sink() if self._exchange is exchange else None
         size = self.parser.left - BODY_TAIL
-        if sink is not None and self.pass_on(sink, size, exchange.response_passed):
-            self.parser.leave_out(size)
+        if sink is not None and self.splice_to(sink, size, exchange.response_passed):
+            self.parser.skip_body(size)
 
     def request_sink(self) -> Any:
         """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
@@ -353,7 +357,7 @@ class Http1Pool:
         """
         self.host = host
         self.clock = clock
-        self.exclusive = host.single
+        self.exclusive = host.exclusive
         self.max_requests = 0
         cluster = host.cluster
         if host.relayed and not self.exclusive:
@@ -373,7 +377,7 @@ class Http1Pool:
         self._trimming: IDelayedCall | None = None
         self._draining = host.retired or host.closed
         self._timer: IDelayedCall | None = None
-        self._factory = Building(lambda: Http1Client(self))
+        self._factory = CallableFactory(lambda: Http1Client(self))
 
     @property
     def idle(self) -> int:

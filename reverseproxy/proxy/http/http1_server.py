@@ -52,7 +52,7 @@ from reverseproxy.refused import REFUSED
 from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
 from reverseproxy.tracing.interfaces import ITracing
-from reverseproxy.transport import keep_back
+from reverseproxy.transport import stop_splice
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.unfinished import Account, Counted
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
@@ -422,8 +422,8 @@ class Http1Proxy(Switchable, Counted):
             return
         sink = exchange.request_sink()
         size = self._parser.left - BODY_TAIL
-        if sink is not None and self.pass_on(sink, size, exchange.request_passed):
-            self._parser.leave_out(size)
+        if sink is not None and self.splice_to(sink, size, exchange.request_passed):
+            self._parser.skip_body(size)
             self._passing = True
 
     def response_sink(self) -> Any:
@@ -510,7 +510,7 @@ class Http1Proxy(Switchable, Counted):
         """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
         request = exchange.head
         if (
-            head.clean
+            head.forwardable_verbatim
             and request.http11
             and request.keep_alive
             and exchange.request_complete
@@ -792,7 +792,7 @@ class Http1Proxy(Switchable, Counted):
         self.count_no_more()
         transport = self.transport
         if self._passing:
-            keep_back(transport)
+            stop_splice(transport)
         self._begin_end()
         transport.unregisterProducer()
         if not self._reading:

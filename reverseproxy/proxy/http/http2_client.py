@@ -31,11 +31,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
-from reverseproxy.errors import ConnectionRefusedByPeer, HostGone, Http2Error, HttpError, QueueFull
+from reverseproxy.errors import ConnectionUnavailable, HostGone, Http2Error, HttpError, QueueFull
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Parting
@@ -83,7 +83,7 @@ A cluster's configuration says how large windows are.
 def _limits_of(host: Host) -> Http2Limits:
     """What a host may do."""
     size, fields = response_limits(host)
-    if host.returns:
+    if host.is_reverse:
         size += 32 * fields  # which an agent that has it in HTTP/1 does not count
     limits = replace(LIMITS, max_header_list_size=size, max_fields=fields)
     if host.cluster is None:
@@ -423,9 +423,9 @@ class Http2Client(Http2Protocol):
     def __init__(self, pool: Http2Pool) -> None:
         # A plain reverse connection may be MOSN's.
         http2 = ClientConnection(pool.limits, mosn=pool.exclusive, reserve=WINDOWS)
-        super().__init__(http2, pool.clock, Parting(excused=pool.host.returns))
+        super().__init__(http2, pool.clock, Parting(excused=pool.host.is_reverse))
         self._end_flags = int(Flag.UC)  # why what is under way fails when the connection ends
-        self.reused = pool.host.returns
+        self.reused = pool.host.is_reverse
         self.scheme = b"http"
         self._pool = pool
         self._calls: dict[int, Http2Call] = {}
@@ -762,13 +762,13 @@ class Http2Pool:
         self.host = host
         self.limits = _limits_of(host)
         self.clock = clock
-        self.exclusive = host.single
+        self.exclusive = host.exclusive
         self.idle_timeout = None if self.exclusive else idle_timeout or None
         self.keepalive = HttpKeepalive()
         self.max_requests = 0
         cluster = host.cluster
         if cluster is not None:
-            if not host.returns:
+            if not host.is_reverse:
                 self.max_requests = cluster.config.requests_per_connection
             keepalive = cluster.config.keepalive
             self.keepalive = HttpKeepalive(keepalive.interval, keepalive.timeout)
@@ -778,7 +778,7 @@ class Http2Pool:
         self._dialling = False
         self._dial: Deferred[Any] | None = None
         self._ended = host.retired or host.closed
-        self._factory = Building(lambda: Http2Client(self))
+        self._factory = CallableFactory(lambda: Http2Client(self))
         self._set_capacity(MAX_STREAMS)
 
     @property
@@ -833,7 +833,7 @@ class Http2Pool:
             return
         client = cast(Http2Client, result)
         if client.ending:
-            self._fail_waiting(Failure(ConnectionRefusedByPeer("the connection was lost at once")))
+            self._fail_waiting(Failure(ConnectionUnavailable("the connection was lost at once")))
             return
         for waiter in list(self._waiting):
             if not client.has_room:

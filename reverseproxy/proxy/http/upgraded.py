@@ -57,11 +57,11 @@ class Upgraded:
         self._settings = settings
         self._info = info
         chosen = exchange.host
-        returns = chosen is not None and chosen.returns
+        is_reverse = chosen is not None and chosen.is_reverse
         parting = Parting(stall=settings.stream_idle)
         address = "the host" if chosen is None else chosen.address
         client.parting = parting._replace(excused=info.reverse, told=partial(self._lost, info.remote))
-        host.parting = parting._replace(excused=returns, told=partial(self._lost, address))
+        host.parting = parting._replace(excused=is_reverse, told=partial(self._lost, address))
         idle = exchange.idle_timeout
         self._idle = (settings.session_idle or inf) if idle is None else idle
         self._watch: SessionWatch | None = None
@@ -71,7 +71,7 @@ class Upgraded:
                 self._ends,
                 self._idle,
                 self._expired,
-                partial(_excused, info.reverse, returns),
+                partial(_excused, info.reverse, is_reverse),
             )
 
     def _expired(self) -> None:
@@ -124,6 +124,6 @@ class Upgraded:
             self._watch.stop()
 
 
-def _excused(reverse: bool, returns: bool, client_waits: bool, host_waits: bool) -> bool:
+def _excused(reverse: bool, is_reverse: bool, client_waits: bool, host_waits: bool) -> bool:
     """What waits in a tunnel waits for somebody beyond it, of whom others judge."""
-    return (reverse and client_waits) or (returns and host_waits)
+    return (reverse and client_waits) or (is_reverse and host_waits)

@@ -48,7 +48,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
@@ -448,7 +448,7 @@ class RpcClient(Rebindable, Counted):
             return
         self.flush()
         self._end()
-        self._farewell = Farewell(self._clock, self.transport, Parting(excused=self._pool.host.returns))
+        self._farewell = Farewell(self._clock, self.transport, Parting(excused=self._pool.host.is_reverse))
         lose_connection(self.transport)
 
     def abort(self, reason: str) -> None:
@@ -648,7 +648,7 @@ class RpcPool:
         self.max_frame = LEAST_MAX_FRAME
         self.host = host
         self.clock = clock
-        self.exclusive = host.single
+        self.exclusive = host.exclusive
         self.capacity = min(CAPACITY, protocol.max_id // 2)
         self.heartbeats = bool(protocol.heartbeat(1))
         self.idle_timeout = None if self.exclusive else idle_timeout or None
@@ -657,7 +657,7 @@ class RpcPool:
         self._size = 1
         cluster = host.cluster
         if cluster is not None:
-            if not host.returns:
+            if not host.is_reverse:
                 self.max_requests = cluster.config.requests_per_connection
             config = cluster.config.keepalive
             self.keepalive = Keepalive(config.interval, config.timeout)
@@ -672,7 +672,7 @@ class RpcPool:
         self._dials: set[Deferred[Any]] = set()
         self._waiting: dict[Deferred[RpcClient], None] = {}
         self._ended = False
-        self._factory = Building(lambda: RpcClient(self))
+        self._factory = CallableFactory(lambda: RpcClient(self))
 
     @property
     def connections(self) -> int:

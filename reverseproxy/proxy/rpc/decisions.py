@@ -15,7 +15,7 @@ from reverseproxy.proxy.rpc.exchange import RpcExchange
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.proxy.rpc.client import RpcClient
-    from reverseproxy.routing import Cause, ClusterRoute, RequestFacts, RouteResult
+    from reverseproxy.routing import Cause, ClusterRoute, RouteInput, RouteResult
 
 log = Logger()
 
@@ -41,7 +41,7 @@ class ToldRpcExchange(RpcExchange):
             what=what,
         )
 
-    def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
+    def _follow(self, route: ClusterRoute, facts: RouteInput) -> None:
         self._say(told_route(route))
         super()._follow(route, facts)
 

@@ -32,7 +32,7 @@ from reverseproxy.routing import (
     ClusterRoute,
     DirectResponse,
     Redirect,
-    RequestFacts,
+    RouteInput,
     RouteResult,
     Timeouts,
     timeouts,
@@ -183,7 +183,7 @@ class RpcExchange(Attempts):
         self.rule: RouteResult | None = None
         self._passage: Passage | None = None  # through the listener's filters of requests
         self._route: ClusterRoute | None = None
-        self._facts: RequestFacts | None = None  # kept where the response is to be changed
+        self._facts: RouteInput | None = None  # kept where the response is to be changed
         self._try_timeout = 0.0
         self._sent_at = 0.0
         self._said_by: ClusterRoute | None = None  # how long it may take; L{None}: by the request itself
@@ -204,7 +204,7 @@ class RpcExchange(Attempts):
                 return
         if settings.tracing is not None:
             self._begin_trace(settings.tracing)
-        facts = RequestFacts.of_rpc(self.frame.header, self.protocol, self._variable)
+        facts = RouteInput.of_rpc(self.frame.header, self.protocol, self._variable)
         if settings.filters is not None:
             request = FilteredRequest(facts, "", downstream.info, self.frame.body_size)
             self._passage = settings.filters.passage(request, settings.router)
@@ -329,7 +329,7 @@ class RpcExchange(Attempts):
         else:
             self.fail(404, "no route", Flag.NR)
 
-    def _follow(self, route: ClusterRoute, facts: RequestFacts) -> None:
+    def _follow(self, route: ClusterRoute, facts: RouteInput) -> None:
         downstream = self._downstream
         settings = downstream.settings
         frame = self.frame
@@ -396,7 +396,7 @@ class RpcExchange(Attempts):
         RpcCopy(downstream.settings, cluster, copy)
 
     def _variable(self, name: str) -> str | None:
-        """Find what MOSN's variable of this name is at present; see L{RequestFacts.variables}."""
+        """Find what MOSN's variable of this name is at present; see L{RouteInput.variables}."""
         match name:
             case "x-mosn-rpc-service":
                 return self.frame.service or None
@@ -461,7 +461,7 @@ class RpcExchange(Attempts):
                     downstream.protocol.disclaim(frame)
             elif self._was_not_sent(frame):
                 return
-            if host.returns:
+            if host.is_reverse:
                 self._judge(host, frame)
         self.sent = size = len(frame.data)
         if size > downstream.settings.max_frame and size > self._max_response:
@@ -523,7 +523,7 @@ class RpcExchange(Attempts):
     def _max_response(self) -> int:
         """The most bytes of a response; an agent's may have been lengthened by it."""
         limit = self._downstream.settings.max_frame
-        return limit + HEAD_ROOM if self.host is not None and self.host.returns else limit
+        return limit + HEAD_ROOM if self.host is not None and self.host.is_reverse else limit
 
     def _too_large(self, size: int) -> None:
         """Refuse a response that others, on the same connection, would take."""
@@ -671,7 +671,7 @@ class RpcExchange(Attempts):
             arriving,
             unsent.mark,
             unsent.size > 0,
-            unsent.size > 0 and host is not None and host.returns,
+            unsent.size > 0 and host is not None and host.is_reverse,
         )
 
     def timed_out(self) -> None:

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.checks import IHealthChecker
 from reverseproxy.cluster.host import Host
 from reverseproxy.config.models import HealthCheckConfig
@@ -103,19 +103,19 @@ class RpcChecker:
         A reverse host that speaks something else can't be asked, nor one whose
         only connection another worker has.
         """
-        if not host.single and not host.spoken:
+        if not host.exclusive and not host.committed_protocol:
             return True
         if host.relayed:
             return False
         name = self._protocol.name
-        return (not host.pools or name in host.pools) and host.spoken in ("", name)
+        return (not host.pools or name in host.pools) and host.committed_protocol in ("", name)
 
     def check(self, host: Host) -> Deferred[None]:
         """See L{IHealthChecker}."""
         asked: Deferred[Any]
-        if not host.single:
+        if not host.exclusive:
             probe = _Probe(self._protocol)
-            asked = host.connect_check(Building(lambda: probe))
+            asked = host.connect_check(CallableFactory(lambda: probe))
             return asked.addCallback(partial(_verdict, probe))
         pool = make_rpc_pool(self._protocol.name, self._protocol, host, self._clock, None)
         client = pool.take()

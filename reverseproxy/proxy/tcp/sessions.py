@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.addresses import host_of, is_unix
-from reverseproxy.cluster.endpoints import Building
+from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Cluster, ClusterManager
@@ -278,7 +278,7 @@ class TcpProxy(RelayEnd, Counted):
                 f"attempt {self._attempts} goes to host {host.address}{agent} of cluster {cluster.name}"
             )
         host.connection_opened()
-        dialling = self._pending = host.connect(Building(self._make_end))
+        dialling = self._pending = host.connect(CallableFactory(self._make_end))
         dialling.addBoth(self._dialled_since, self._clock.seconds())
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
@@ -376,13 +376,13 @@ class TcpProxy(RelayEnd, Counted):
         self._pending = None
         self._upstream = end
         if (
-            self._host is not None and not self._host.returns
+            self._host is not None and not self._host.is_reverse
         ):  # whose tunnel has its own idea of how to tune it
             tune(end.transport)
         if self._cluster is not None and self._host is not None:
             self._cluster.report(self._host, Outcome.CONNECTED)
-        returns = self._host is not None and self._host.returns
-        end.parting = self.parting._replace(excused=returns, told=partial(self._cut, self._host_address))
+        is_reverse = self._host is not None and self._host.is_reverse
+        end.parting = self.parting._replace(excused=is_reverse, told=partial(self._cut, self._host_address))
         end.on_close = self._upstream_closed
         self.count_no_more()
         if self._host is not None and self._host.tells and not end.received:
@@ -399,7 +399,7 @@ class TcpProxy(RelayEnd, Counted):
         idle = self._settings.idle_timeout
         if idle is not None and not self.lost:
             self._watch = SessionWatch(
-                self._clock, (self, end), idle, self._expired, partial(self._excused, returns)
+                self._clock, (self, end), idle, self._expired, partial(self._excused, is_reverse)
             )
 
     def _upstream_closed(self, reason: Failure) -> None:
@@ -418,16 +418,16 @@ class TcpProxy(RelayEnd, Counted):
             whose = "host" if lost == Flag.UC else "client"
             self._failure = f"the {whose}'s connection was lost: {loss(reason)}"
 
-    def _excused(self, returns: bool, client_waits: bool, host_waits: bool) -> bool:
+    def _excused(self, is_reverse: bool, client_waits: bool, host_waits: bool) -> bool:
         """
         Say whether it is somebody else's to judge that nothing moves.
 
         What waits in a tunnel waits for somebody beyond it.  And a reverse
         connection on which nothing has come yet is no session.
 
-        @param returns: whether the host's connection is one of a tunnel.
+        @param is_reverse: whether the host's connection is one of a tunnel.
         """
-        return (returns and host_waits) or (self._info.reverse and (client_waits or not self.received))
+        return (is_reverse and host_waits) or (self._info.reverse and (client_waits or not self.received))
 
     def _expired(self) -> None:
         """Nothing has moved for too long."""

@@ -26,9 +26,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.clock import wall_time
-from reverseproxy.cluster.endpoints import Building, make_endpoint
+from reverseproxy.cluster.endpoints import CallableFactory, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
-from reverseproxy.errors import ConnectionRefusedByPeer, ReverseProxyError
+from reverseproxy.errors import ConnectionUnavailable, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
 from reverseproxy.logs import Throttle, counted, how_many
 from reverseproxy.tls import ClientTls
@@ -296,7 +296,7 @@ class Peer:
                 link.may_leave = self._may_leave
                 return link
 
-            connecting: Deferred[IProtocol] = self._endpoint.connect(Building(make))
+            connecting: Deferred[IProtocol] = self._endpoint.connect(CallableFactory(make))
             return connecting
 
         def dial(turn: Turn) -> Deferred[Any]:
@@ -469,7 +469,7 @@ class Peer:
         frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
         for frame in frames:
             # One frame a connection: MOSN decodes a second one only when more bytes follow it.
-            connecting: Deferred[Any] = self._endpoint.connect(Building(_Aside))
+            connecting: Deferred[Any] = self._endpoint.connect(CallableFactory(_Aside))
             aside = await connecting
             await aside.tell(frame)
 
@@ -494,7 +494,7 @@ def route_request(config: TunnelAgentConfig) -> RouteRequest:
 
 
 def _too_late(result: Any, seconds: float) -> Any:
-    raise ConnectionRefusedByPeer(f"it took longer than {seconds:g} s")
+    raise ConnectionUnavailable(f"it took longer than {seconds:g} s")
 
 
 class Agent(Service):

@@ -27,7 +27,7 @@ from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of, is_unix, join_host_port
 from reverseproxy.interfaces import IServerLister
-from reverseproxy.names import REFRESH, NameFollower
+from reverseproxy.names import REFRESH, ReresolvingName
 
 log = Logger()
 
@@ -193,7 +193,7 @@ class Discovery:
         self._listed_last: tuple[str, ...] | None = None
         self._static: dict[str, Server] = {}
         self._dynamic: dict[str, Server] = {}
-        self._names: dict[str, NameFollower] = {}
+        self._names: dict[str, ReresolvingName] = {}
         self._running = False
         self._holding = False
 
@@ -264,7 +264,7 @@ class Discovery:
         for host in [host for host in self._names if host not in wanted]:
             self._names.pop(host).stop()
         for host in sorted(wanted - self._names.keys()):
-            name = self._names[host] = NameFollower(
+            name = self._names[host] = ReresolvingName(
                 host, self._resolve, self.clock, self.changed, self.refresh, self.random
             )
             name.look_up()

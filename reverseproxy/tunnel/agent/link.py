@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import (
-    ConnectionRefusedByPeer,
+    ConnectionUnavailable,
     FrameError,
     HandshakePostponed,
     HandshakeRefused,
@@ -184,7 +184,7 @@ class AgentLink(Handover):
         """Send the init frame; see L{reverseproxy.tunnel.agent.slot.Link.greet}."""
         greeting: Deferred[None] = Deferred(lambda _: self._abandon())
         if self.gone:
-            greeting.errback(Failure(ConnectionRefusedByPeer("connection lost before the handshake")))
+            greeting.errback(Failure(ConnectionUnavailable("connection lost before the handshake")))
             return greeting
         self._greeting = greeting
         self._deadline = self._clock.callLater(self._timeout, self._too_late)
@@ -208,7 +208,7 @@ class AgentLink(Handover):
             # It is us who are late: the answer waits to be read.
             self._deadline = self._clock.callLater(GRACE, self._too_late)
             return
-        self._refuse(ConnectionRefusedByPeer(f"no answer to the handshake within {self._timeout:g} s"))
+        self._refuse(ConnectionUnavailable(f"no answer to the handshake within {self._timeout:g} s"))
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the answer; the hosted protocol takes over after it."""
@@ -237,7 +237,7 @@ class AgentLink(Handover):
             self._moves = announcement.moves
         if mux and (self._streams is None or mux not in self._streams.offer):
             self._refuse(
-                ConnectionRefusedByPeer(
+                ConnectionUnavailable(
                     f"the server wants to carry streams in a way that was not offered: {mux!r}"
                 )
             )
@@ -481,9 +481,7 @@ class AgentLink(Handover):
             super().connectionLost(reason)
         except Exception:
             self._hosted_failed()  # which must not keep the slot from hearing of the loss
-        self._conclude(
-            Failure(ConnectionRefusedByPeer(f"lost during the handshake: {explain(loss(reason))}"))
-        )
+        self._conclude(Failure(ConnectionUnavailable(f"lost during the handshake: {explain(loss(reason))}")))
         if self._hosted:
             self._tell_lost(self._explain(reason))
         else:

@@ -183,7 +183,7 @@ class Holding:
         server.joined[self] = None
         self._relayed = relayed
         self._claimed = claimed
-        host.kin = server.registry.kin(self._held)
+        host.same_agent = server.registry.same_agent(self._held)
 
     @property
     def busy(self) -> bool:

@@ -282,7 +282,7 @@ class RequestHead:
         L{reverseproxy.wire.http.upgrades}); empty if it does not.
     @ivar expect_continue: whether it waits for a 100 before it sends the body.
     @ivar raw: the head as it came.
-    @ivar clean: whether it can be forwarded so.
+    @ivar forwardable_verbatim: whether it can be forwarded so.
     @ivar asked_host: the authority that the client asked for.
     @ivar mosn: whether it may have headers by which MOSN's proxies talk to each other (C{x-mosn-...}).
     @ivar dropped: the marks of fields that it had, but that its sender may not set: they are in C{raw}
@@ -292,9 +292,9 @@ class RequestHead:
     __slots__ = (
         "_headers",
         "asked_host",
-        "clean",
         "dropped",
         "expect_continue",
+        "forwardable_verbatim",
         "host",
         "http11",
         "keep_alive",
@@ -319,7 +319,7 @@ class RequestHead:
         options: frozenset[bytes],
         upgrade: bytes,
         expect_continue: bool,
-        clean: bool,
+        forwardable_verbatim: bool,
         headers: Headers | None = None,
         mosn: bool = True,
         dropped: int = NOTHING,
@@ -340,7 +340,7 @@ class RequestHead:
         self.options = options
         self.upgrade = upgrade
         self.expect_continue = expect_continue
-        self.clean = clean
+        self.forwardable_verbatim = forwardable_verbatim
         self.asked_host = host
         self._headers = headers
 
@@ -388,7 +388,7 @@ class RequestHead:
             return prefix in self.raw.lower()
         return any(name.lower().startswith(prefix) for name, _ in self._headers)
 
-    def again(self, raw: bytes, method: bytes, target: bytes) -> RequestHead:
+    def with_request_line(self, raw: bytes, method: bytes, target: bytes) -> RequestHead:
         """
         Make the head of a request that differs in its first line only.
 
@@ -405,7 +405,7 @@ class RequestHead:
             self.options,
             self.upgrade,
             self.expect_continue,
-            self.clean,
+            self.forwardable_verbatim,
             None,
             self.mosn,
             self.dropped,
@@ -443,7 +443,7 @@ class RequestHead:
         @param default_host: the Host of a request of HTTP/1.0 that has none.  In
             later versions an empty one means that there is none (RFC 9112 3.2).
         """
-        if by is None and self.clean:
+        if by is None and self.forwardable_verbatim:
             return self.raw
         headers = self.headers if by is None else by.rewrite(self)
         host = self.host
@@ -490,11 +490,20 @@ class ResponseHead:
     @ivar keep_alive: whether the sender takes another request on this connection.
     @ivar options: the options of the Connection fields.
     @ivar raw: the head as it came.
-    @ivar clean: whether it can be forwarded so to a client of HTTP/1.1 whose
+    @ivar forwardable_verbatim: whether it can be forwarded so to a client of HTTP/1.1 whose
         connection stays open.
     """
 
-    __slots__ = ("_headers", "clean", "http11", "keep_alive", "length", "options", "raw", "status")
+    __slots__ = (
+        "_headers",
+        "forwardable_verbatim",
+        "http11",
+        "keep_alive",
+        "length",
+        "options",
+        "raw",
+        "status",
+    )
 
     def __init__(
         self,
@@ -504,7 +513,7 @@ class ResponseHead:
         length: int,
         keep_alive: bool,
         options: frozenset[bytes],
-        clean: bool,
+        forwardable_verbatim: bool,
         headers: Headers | None = None,
     ) -> None:
         """
@@ -517,7 +526,7 @@ class ResponseHead:
         self.length = length
         self.keep_alive = keep_alive
         self.options = options
-        self.clean = clean
+        self.forwardable_verbatim = forwardable_verbatim
         self._headers = headers
 
     def __repr__(self) -> str:
@@ -540,9 +549,11 @@ class ResponseHead:
         """The reason phrase; may be empty."""
         return self.raw[: self.raw.index(b"\r\n")][13:]
 
-    def again(self, raw: bytes, length: int) -> ResponseHead:
+    def with_length(self, raw: bytes, length: int) -> ResponseHead:
         """Make the head of a response that differs in its length and in what does not matter."""
-        return ResponseHead(raw, self.status, self.http11, length, self.keep_alive, self.options, self.clean)
+        return ResponseHead(
+            raw, self.status, self.http11, length, self.keep_alive, self.options, self.forwardable_verbatim
+        )
 
     def rewritten(self, headers: Headers, names: frozenset[bytes]) -> ResponseHead:
         """Make the head of a response that goes on changed; see L{RequestHead.rewritten}."""
@@ -569,7 +580,7 @@ def response_head_bytes(head: ResponseHead, connection: bytes, chunked: bool) ->
     @param connection: the value of the Connection field; empty for none.
     @param chunked: whether the body will be sent chunked.
     """
-    if not connection and head.clean:
+    if not connection and head.forwardable_verbatim:
         return head.raw
     lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
     upgrades = b""

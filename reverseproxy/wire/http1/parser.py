@@ -23,7 +23,7 @@ __all__ = [
     "OTHER_HOP",
     "PLAIN_CODING",
     "REQUEST_FIELDS",
-    "SHAPE_AFTER",
+    "TEMPLATE_AFTER",
     "SHORTEST",
     "UPGRADE",
     "End",
@@ -46,7 +46,7 @@ from reverseproxy.wire.http1.response_chunked import ResponseChunks
 MAX_KNOWN: Final = 4096
 """Bytes of the largest head that is kept, so that the next one on its connection can be compared with it."""
 
-SHAPE_AFTER: Final = 32
+TEMPLATE_AFTER: Final = 32
 """Heads in a row that are not of the shape that is known, after which another one is looked for."""
 
 
@@ -187,7 +187,7 @@ class Parser:
         """How many bytes of a body of known length are still to come; 0 or less for any other."""
         return self._left
 
-    def leave_out(self, size: int) -> None:
+    def skip_body(self, size: int) -> None:
         """
         Be told that the next bytes of a body of known length go another way.
 

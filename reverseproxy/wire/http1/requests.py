@@ -25,7 +25,7 @@ __all__ = [
     "MAX_INTERIM",
     "MAX_KNOWN",
     "MAX_RESPONSE_HEAD",
-    "SHAPE_AFTER",
+    "TEMPLATE_AFTER",
     "UNTIL_CLOSE",
     "End",
     "Event",
@@ -69,7 +69,7 @@ from reverseproxy.wire.http1.parser import (
     ONLY_KEEP_ALIVE,
     PLAIN_CODING,
     REQUEST_FIELDS,
-    SHAPE_AFTER,
+    TEMPLATE_AFTER,
     UPGRADE,
     End,
     Event,
@@ -77,7 +77,7 @@ from reverseproxy.wire.http1.parser import (
     is_plain_length,
 )
 from reverseproxy.wire.http1.responses import MAX_INTERIM, MAX_RESPONSE_HEAD, ResponseParser
-from reverseproxy.wire.http1.templates import REQUEST_LINE, Shape, request_shape
+from reverseproxy.wire.http1.templates import REQUEST_LINE, HeadTemplate, request_shape
 
 # A request line that is in order, whatever comes behind it.  What else is in order is for llhttp to say.
 _REQUEST_LINE: Final = re.compile(REQUEST_LINE + rb"(?=\r\n)")
@@ -164,7 +164,7 @@ class RequestParser(Parser):
         self._found: list[tuple[bytes, bytes, bytes, bytes]] = []
         self._host_line = b""
         # What many requests have in common, one of them, and how many others have come in a row.
-        self._shape: Shape | None = None
+        self._shape: HeadTemplate | None = None
         self._shaped: RequestHead | None = None
         self._others = 0
         super().__init__(max_head, max_fields)
@@ -201,14 +201,14 @@ class RequestParser(Parser):
                     self._others = 0
                     known = self._shaped
                     assert known is not None
-                    return known.again(data, line[1], line[2])
+                    return known.with_request_line(data, line[1], line[2])
             line = _REQUEST_LINE.match(data)
             if line is not None and size <= self._max_head:
                 method, target = line.groups()
                 begin = line.end()
                 if begin + len(fields) == size and data.endswith(fields):
                     # llhttp has seen these fields, and so have we.
-                    known = known.again(data, method, target)
+                    known = known.with_request_line(data, method, target)
                     if size <= MAX_KNOWN:
                         self._known = known
                     return known
@@ -225,12 +225,12 @@ class RequestParser(Parser):
                         self._events = []
                         self._fail(self.fault, str(error))
                         return self._events
-                    known = known.again(data, method, target)
+                    known = known.with_request_line(data, method, target)
                     if size <= MAX_KNOWN:
                         self._known = known
                         self._fields = data[begin:]
                         self._others += 1
-                        if self._others == SHAPE_AFTER:
+                        if self._others == TEMPLATE_AFTER:
                             self._others = 0
                             self._shape = None if self._shape is not None else request_shape(data)
                             self._shaped = known
@@ -330,20 +330,22 @@ class RequestParser(Parser):
             raise HttpError(431, f"more than {self._max_fields} header fields (max_headers_count)")
         lower = raw.lower()
         found = REQUEST_FIELDS.findall(lower)
-        host, length, options, expect, upgrade, clean, marks = self._read_fields(raw, lower, found, http11)
+        host, length, options, expect, upgrade, forwardable_verbatim, marks = self._read_fields(
+            raw, lower, found, http11
+        )
         counted = length is not None
         length = length or 0
         keep_alive = http11
         if options:
             if options != ONLY_KEEP_ALIVE:
-                clean = False
+                forwardable_verbatim = False
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
         own_host = True
         if target[:1] != b"/" or b"#" in target:
             target, authority = self._read_target(method, target)
             if authority is not None:
                 host = authority
-                clean = own_host = False
+                forwardable_verbatim = own_host = False
         if host != self._good_host:
             if not _AUTHORITY.fullmatch(host):
                 raise HttpError(400, "Host is not an authority")
@@ -368,7 +370,7 @@ class RequestParser(Parser):
             options,
             switch,
             expect,
-            clean and not marks & self._foreign,
+            forwardable_verbatim and not marks & self._foreign,
             None,
             bool(marks & MOSN & ~self._foreign),
             marks & self._foreign,
@@ -408,7 +410,7 @@ class RequestParser(Parser):
         options = NO_OPTIONS
         expect = upgrade = False
         marks = NOTHING
-        clean = http11
+        forwardable_verbatim = http11
         for name, gap, value, marked in found:
             kind = KINDS.get(name)
             if kind is None:
@@ -422,16 +424,16 @@ class RequestParser(Parser):
                 host = self._host_line[7:].strip(b" \t\r\n")
             elif kind == LENGTH:
                 length = _read_length(value, length)
-                clean = clean and is_plain_length(gap, value)
+                forwardable_verbatim = forwardable_verbatim and is_plain_length(gap, value)
             elif kind == CODING:
                 coding = _read_coding(value, coding, http11)
-                clean = clean and PLAIN_CODING.search(raw) is not None
+                forwardable_verbatim = forwardable_verbatim and PLAIN_CODING.search(raw) is not None
             elif kind == CONNECTION:
                 options |= connection_options(value)
             elif kind == EXPECT:
                 expect = expect or (http11 and value.rstrip(b" \t") == b"100-continue")
             else:
-                clean = False
+                forwardable_verbatim = False
                 upgrade |= kind == UPGRADE
         if coding is not None:
             if length is not None:
@@ -441,7 +443,7 @@ class RequestParser(Parser):
             if http11:
                 raise HttpError(400, "no Host")
             host = b""
-        return host, length, options, expect, upgrade, clean, marks
+        return host, length, options, expect, upgrade, forwardable_verbatim, marks
 
     def _read_target(self, method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
         """

@@ -34,7 +34,7 @@ from reverseproxy.wire.http1.parser import (
     ONLY_KEEP_ALIVE,
     OTHER_HOP,
     PLAIN_CODING,
-    SHAPE_AFTER,
+    TEMPLATE_AFTER,
     UPGRADE,
     End,
     Event,
@@ -42,7 +42,7 @@ from reverseproxy.wire.http1.parser import (
     is_plain_length,
 )
 from reverseproxy.wire.http1.response_chunked import ResponseChunks
-from reverseproxy.wire.http1.templates import Shape, response_shape
+from reverseproxy.wire.http1.templates import HeadTemplate, response_shape
 
 MAX_RESPONSE_HEAD: Final = 65536
 """Bytes of a response head.  Requests have a limit of their own, which is configured."""
@@ -96,7 +96,7 @@ class ResponseParser(Parser):
         self._known: ResponseHead | None = None
         self._known_size = 0
         # As for requests.
-        self._shape: Shape | None = None
+        self._shape: HeadTemplate | None = None
         self._shaped: ResponseHead | None = None
         self._others = 0
         self._odd = False  # the last head was not as it should be
@@ -163,7 +163,7 @@ class ResponseParser(Parser):
                     self._others = 0
                     known = self._shaped
                     assert known is not None
-                    return known.again(data[:end], len(data) - end)
+                    return known.with_length(data[:end], len(data) - end)
         return self._feed_first(data)
 
     def _feed_first(self, data: bytes) -> ResponseHead | list[Event]:
@@ -183,7 +183,7 @@ class ResponseParser(Parser):
                     if len(head.raw) <= MAX_KNOWN:
                         self._known, self._known_size = head, len(data)
                         self._others += 1
-                        if self._others == SHAPE_AFTER:
+                        if self._others == TEMPLATE_AFTER:
                             self._others = 0
                             self._shape = None if self._shape is not None else response_shape(head.raw)
                             self._shaped = head
@@ -303,19 +303,19 @@ class ResponseParser(Parser):
                 f"more than {self._max_fields} header fields in the response (max_response_headers_count)",
             )
 
-        length, options, clean = self._read_fields(raw, http11, http11 and plain)
+        length, options, forwardable_verbatim = self._read_fields(raw, http11, http11 and plain)
         keep_alive = http11
         if options:
             if options != ONLY_KEEP_ALIVE:
-                clean = False
+                forwardable_verbatim = False
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
         body, forwarded = self._body_of(status, length)
-        clean = clean and forwarded
+        forwardable_verbatim = forwardable_verbatim and forwarded
         if body == UNTIL_CLOSE:
             keep_alive = False
         if odd is not None and not odd.certain:
             keep_alive = False
-        head = ResponseHead(raw, status, http11, body, keep_alive, options, clean)
+        head = ResponseHead(raw, status, http11, body, keep_alive, options, forwardable_verbatim)
         if status < 200:
             self._take_interim(head)
             return
@@ -360,7 +360,7 @@ class ResponseParser(Parser):
         self._events.append(head)
 
     def _read_fields(
-        self, raw: bytes, http11: bool, clean: bool
+        self, raw: bytes, http11: bool, forwardable_verbatim: bool
     ) -> tuple[int | None, frozenset[bytes], bool]:
         """
         See what the fields that matter say.
@@ -377,19 +377,19 @@ class ResponseParser(Parser):
                 length = content_length(value.rstrip(b" \t"))
                 if length is None:
                     raise HttpError(502, "Content-Length of the response is not one number")
-                clean = clean and is_plain_length(gap, value)
+                forwardable_verbatim = forwardable_verbatim and is_plain_length(gap, value)
                 continue
             kind = KINDS.get(name)
             if kind == CODING:
                 if length is not None or not http11 or value.rstrip(b" \t") != b"chunked":
                     raise HttpError(502, "transfer coding of the response is not understood")
                 length = CHUNKED
-                clean = clean and PLAIN_CODING.search(raw) is not None
+                forwardable_verbatim = forwardable_verbatim and PLAIN_CODING.search(raw) is not None
             elif kind == CONNECTION:
                 options |= connection_options(value)
             elif kind in (UPGRADE, OTHER_HOP):
-                clean = False
-        return length, options, clean
+                forwardable_verbatim = False
+        return length, options, forwardable_verbatim
 
     def _take_data(self, chunks: ChunkDecoder | ResponseChunks) -> None:
         data = chunks.take_data()

@@ -13,7 +13,7 @@ makes one to see that it is worth it.
 
 from __future__ import annotations
 
-__all__ = ["MATTERING", "REQUEST_LINE", "Shape", "request_shape", "response_shape"]
+__all__ = ["SIGNIFICANT_FIELDS", "REQUEST_LINE", "HeadTemplate", "request_shape", "response_shape"]
 
 import re
 from functools import lru_cache
@@ -21,7 +21,7 @@ from typing import Final
 
 from reverseproxy.wire.http1.fields import MAX_METHOD, NO_METHODS, TOKEN
 
-MATTERING: Final = frozenset(
+SIGNIFICANT_FIELDS: Final = frozenset(
     {
         b"connection",
         b"content-length",
@@ -51,11 +51,11 @@ _LENGTH: Final = rb"([1-9][0-9]{0,14})"
 _KEPT: Final = 128
 """Shapes that are kept for other connections."""
 
-Shape = re.Pattern[bytes]
+HeadTemplate = re.Pattern[bytes]
 """Something that heads match."""
 
 
-def request_shape(head: bytes) -> Shape:
+def request_shape(head: bytes) -> HeadTemplate:
     """
     Make the shape of requests.
 
@@ -66,7 +66,7 @@ def request_shape(head: bytes) -> Shape:
     return _compiled(b"".join([REQUEST_LINE, rb"\r\n", *map(_line, lines[1:]), rb"\r\n"]))
 
 
-def response_shape(head: bytes) -> Shape | None:
+def response_shape(head: bytes) -> HeadTemplate | None:
     """
     Make the shape of responses.
 
@@ -91,11 +91,11 @@ def response_shape(head: bytes) -> Shape | None:
 def _line(line: bytes) -> bytes:
     name, _, _ = line.partition(b":")
     lower = name.lower()
-    if lower in MATTERING or lower.startswith(b"x-mosn-"):
+    if lower in SIGNIFICANT_FIELDS or lower.startswith(b"x-mosn-"):
         return re.escape(line) + rb"\r\n"
     return re.escape(name) + b":" + _VALUE + rb"\r\n"
 
 
 @lru_cache(_KEPT)
-def _compiled(pattern: bytes) -> Shape:
+def _compiled(pattern: bytes) -> HeadTemplate:
     return re.compile(pattern)
