@@ -165,6 +165,17 @@ def limits(port: int) -> None:
     pour(connect(port), (b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n") * 20)
 
 
+def http2_limits(port: int) -> None:
+    """The same in HTTP/2."""
+    fields = b"".join(bytes([0, len(name)]) + name + bytes([len(value)]) + value for name, value in LIMITS)
+    connection = connect(port)
+    connection.sendall(PREFACE + h2(4, 0, 0))
+    for first in range(1, 1 << 30, 40):
+        block = b"\x82\x84\x86\x41\x01a" + fields
+        connection.sendall(b"".join(h2(1, 5, number, block) for number in range(first, first + 40, 2)))
+        connection.recv(1 << 20)
+
+
 # TLS
 
 ELSEWHERE = "127.0.0.2"
@@ -224,6 +235,7 @@ ATTACKS: dict[str, Callable[[int, int, int], object]] = {
     "rapid resets": lambda web, rpc, tunnel: rapid_reset(web),
     "heartbeats": lambda web, rpc, tunnel: pour(connect(rpc), BEAT * 5000),
     "limits that only agents may set": lambda web, rpc, tunnel: limits(web),
+    "the same limits in HTTP/2": lambda web, rpc, tunnel: http2_limits(web),
     "one byte at a time": lambda web, rpc, tunnel: http2(web, h2(0, 0, 1, b"x") * 5000, 1),
 }
 

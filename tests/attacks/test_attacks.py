@@ -126,15 +126,19 @@ class AttackTests(IntegrationTestCase):
         names = [f"{name}Listener" for name in ("client", "rpc", "tunnel")]
         names += ["clientListenerSecure", "tunnelListenerSecure", "admin"]
         ports = [await server.port(name) for name in names]
-        self.run_proxy(configs.quick_agent(ports[2], answer="served", connections=2), "agent")
+        document = configs.quick_agent(ports[2], answer="served", connections=2)
+        self.speaks_all(document)
+        self.run_proxy(document, "agent")
         await server.counted(JOINED, 2)
         return server, ports
 
+    def speaks_all(self, document: dict[str, Any]) -> None:
+        """Let an agent take whatever protocol its servers were spoken to in."""
+        [listener] = document["servers"][0]["listeners"]
+        listener["filter_chains"][0]["filters"][0]["config"]["downstream_protocol"] = "Auto"
+
     async def attack(self, server: ReverseProxy, ports: list[int], kind: str) -> list[str]:
         """Let three attackers do one thing; what is wrong with what others noticed."""
-        pid = int(server.transport.pid)
-        mark = server.mark()
-        before = most = memory(pid)
         client = Client(ports[0])
         if kind in TLS_ATTACKS:
             client = Client(ports[3], tls_context())
@@ -144,15 +148,26 @@ class AttackTests(IntegrationTestCase):
         for attacker in attackers:
             await attacker.wait_for("begun")
         client.start()
-        for _ in range(int(SECONDS * 20)):
+        wrong = await self.watch(server, client, kind, SECONDS)
+        for attacker in attackers:
+            await attacker.kill()
+        self.children = [child for child in self.children if child not in attackers]
+        ready = await fetch(ports[5], "/readyz")
+        if ready.status != 200:
+            wrong.append(f"{kind}: the admin API answers {ready.status}")
+        return wrong
+
+    async def watch(self, process: ReverseProxy, client: Client, kind: str, seconds: float) -> list[str]:
+        """See for some time how a process bears an attack; what is wrong with what others noticed."""
+        pid = int(process.transport.pid)
+        mark = process.mark()
+        before = most = memory(pid)
+        for _ in range(int(seconds * 20)):
             await threaded(time.sleep, 0.05)
             most = max(most, memory(pid))
         client.over.set()
         await threaded(client.join)
-        for attacker in attackers:
-            await attacker.kill()
-        self.children = [child for child in self.children if child not in attackers]
-        log = sum(len(line) for line in server.lines[mark:])
+        log = sum(len(line) for line in process.lines[mark:])
         times = sorted(client.times)
         slow = times[len(times) * 99 // 100]
         print(  # noqa: T201
@@ -161,14 +176,37 @@ class AttackTests(IntegrationTestCase):
             f"memory {(most - before) / 1024:+6.1f} MiB, log {log / 1000:6.1f} kB"
         )
         wrong = [f"{kind}: {failure}" for failure in client.failures[:3]]
-        ready = await fetch(ports[5], "/readyz")
-        if ready.status != 200:
-            wrong.append(f"{kind}: the admin API answers {ready.status}")
         if most - before > MAX_GROWTH:
             wrong.append(f"{kind}: {most - before} KiB more memory")
         if log > MAX_LOG:
             wrong.append(f"{kind}: {log} bytes of log")
         return wrong
+
+    async def test_of_an_agent(self) -> None:
+        """
+        Servers that mean no good, each in its own way and all at once, and one that does.
+
+        What clients of that one ask for comes from the same agent.
+        """
+        print()  # noqa: T201
+        server = self.run_proxy(configs.server(), "server")
+        client_port, tunnel = await server.port("clientListener"), await server.port("tunnelListener")
+        evil = Child("evil")
+        self.spawn(evil, "-m", "tests.attacks.servers")
+        others = (await evil.wait_for(lambda line: line.startswith("begun") and line)).split()[1:]
+        document = configs.quick_agent(tunnel, answer="served", connections=2, reconnect_max_duration="200ms")
+        document["servers"][0]["default_log_level"] = "INFO"
+        self.speaks_all(document)
+        [extension] = document["extends"]
+        extension["config"]["server_list"] += [f"127.0.0.1:{port}" for port in others]
+        agent = self.run_proxy(document, "agent")
+        await server.counted(JOINED, 2)
+        client = Client(client_port)
+        client.start()
+        wrong = await self.watch(agent, client, "servers that attack an agent", 3 * SECONDS)
+        await evil.kill()
+        self.children.remove(evil)
+        self.assertEqual(wrong, [])
 
     async def attacks(self, *kinds: str) -> None:
         print()  # noqa: T201
