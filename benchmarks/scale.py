@@ -57,6 +57,9 @@ from benchmarks.scale_peers import CLUSTER, LOOPBACK, raise_limit
 
 ROOT = Path(__file__).resolve().parent.parent
 
+ATTEMPTS = 3
+"""How often to look for ports that nobody takes before the server does."""
+
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 BALANCERS = (
@@ -301,13 +304,26 @@ def _split(count: int, parts: int) -> list[int]:
     return [(count + number) // parts for number in range(parts)]
 
 
+def _started(directory: Path, limits: Limits, joins_per_second: int | None) -> Server:
+    """Start a server, on other ports if somebody was faster to take these."""
+    for _ in range(ATTEMPTS):
+        server = Server(directory, limits, joins_per_second)
+        try:
+            server.start()
+        except RuntimeError as error:
+            if "Address already in use" not in str(error):
+                raise
+        else:
+            return server
+    raise RuntimeError(f"{ATTEMPTS} times somebody else had taken the ports")
+
+
 @contextmanager
 def running(limits: Limits, joins_per_second: int | None) -> Iterator[Server]:
     """A server that runs."""
     raise_limit(limits.files)
     with tempfile.TemporaryDirectory() as directory:
-        server = Server(Path(directory), limits, joins_per_second)
-        server.start()
+        server = _started(Path(directory), limits, joins_per_second)
         try:
             yield server
         finally:

@@ -65,6 +65,11 @@ class _Far(RelayEnd):
 
     parting = _PARTING
 
+    @property
+    def intact(self) -> bool:
+        """Whether both directions of the connection are open."""
+        return not (self._lost or self._read_closed or self._write_closed or self.closing)
+
     def uncouple(self) -> None:
         """Have nothing more to do with the other end, and receive nothing for now."""
         self._peer = None
@@ -97,7 +102,7 @@ class _Near(RelayEnd):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The other worker is gone, or we have parted."""
         super().connectionLost(reason)
-        self._relay.lost()
+        self._relay.near_lost()
 
 
 class _Rest(Protocol):
@@ -197,25 +202,36 @@ class _Relay:
 
     def all_sent(self) -> None:
         """Everything has gone to the agent that was meant for it."""
-        if not self._parted and not self._far.lost and not self._far.closing:
+        if self._parted or self._over:
+            return
+        if self._far.intact:
             self._parted = True
             self._far.uncouple()
             self._near.part()
+        else:
+            # The agent has closed it, and the worker that has given it back has not heard of that.
+            self._near.close()
+            self.lost()
 
     def all_here(self, rest: bytes) -> None:
         """Everything has come back that the agent has sent."""
         if self._over:
             return
-        if not self._parted or self._far.lost or self._far.closing:
+        if not self._parted or not self._far.intact:
             self.lost()
             return
         self._over = True
         self.connection.let_go()
         self._mover.home(self, rest)
 
-    def lost(self) -> None:
+    def near_lost(self) -> None:
         """The pair of sockets is closed, or the connection is."""
-        if not self._over and not self._parted:
+        if not self._parted:
+            self.lost()
+
+    def lost(self) -> None:
+        """The connection is nobody's any more."""
+        if not self._over:
             self._over = True
             self._far.abort()
             self._mover.lost(self)
@@ -549,10 +565,15 @@ class Mover:
         try:
             put_in(handle, server.adopt(connection), self._clock)
         except ConnectionUnavailable as error:
-            self._directory.place(entry, self._links.number)
-            host.close(str(error))
+            self._lost_on_its_way(entry, str(error))
             return
         self._here(entry, host)
+
+    def _lost_on_its_way(self, entry: Entry, reason: str) -> None:
+        """Nobody has a connection any more that was given to this worker, and so nobody else says so."""
+        self._directory.place(entry, self._links.number)
+        self._directory.tell({"leave": entry.number})
+        entry.host.close(reason)
 
     def _here(self, entry: Entry, host: ReverseHost) -> None:
         """A connection has come."""
@@ -596,8 +617,7 @@ class Mover:
         relay.server.joined.pop(relay, None)
         relay.server.quotas.give_back(relay.place)
         if relay.returned:
-            self._directory.place(relay.entry, self._links.number)
-            relay.entry.host.close("it was lost on its way")
+            self._lost_on_its_way(relay.entry, "it was lost on its way")
 
     def recall(self, relay: _Relay) -> None:
         """Let the worker that has a connection close it when it is idle."""

@@ -58,4 +58,6 @@ def to_owe(age: float, own: float, waiting: int, connections: int) -> int:
     """
     if age <= _RATIO * own + MARGIN or not waiting or not connections:
         return 0
-    return max(1, min(waiting, int(connections * (age - own) / (age + own) / _PART)))
+    # Rounded, as otherwise the last bit of a number decided whether it is one more.
+    part = round(connections * (age - own) / (age + own) / _PART, 6)
+    return max(1, min(waiting, int(part)))
