@@ -102,6 +102,27 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual((self.states(world), self.relays(world)), ([], [0, 0, 0]))
         self.assertFalse(quota._counts)
 
+    def test_the_agent_goes_while_it_comes_home(self) -> None:
+        """At whatever moment that is, nobody keeps a host without a connection."""
+        for steps in range(12):
+            world = self.world(kind="tcp")
+            [host] = world.hosts(0)
+            world.workers[0].siblings.mover._give(host, world.links(0)[1])
+            world.turn()
+            self.assertEqual(self.states(world), ["away", "idle", "away"])
+            [host] = world.hosts(1)
+            for agent in world.agents[0].living.agents:
+                agent.stopService()  # it does not dial again
+            world.services[0][0].transport.loseConnection()
+            for _ in range(steps):
+                world.reactor.advance(0)
+            if host.cluster is not None and not host.closed:
+                world.workers[1].siblings.mover._give(host, world.links(1)[0])
+            world.turn(3)
+            self.assertEqual((self.states(world), self.relays(world)), ([], [0, 0, 0]), steps)
+            for worker in world.workers:
+                self.assertEqual(worker.siblings.directory.entries, {}, steps)
+
     def test_a_worker_dies_that_has_it(self) -> None:
         world = self.world()
         client = world.client(2, REQUEST % b"/")
