@@ -8,6 +8,7 @@ others wait is printed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
@@ -152,10 +153,17 @@ class AttackTests(IntegrationTestCase):
         for attacker in attackers:
             await attacker.kill()
         self.children = [child for child in self.children if child not in attackers]
-        ready = await fetch(ports[5], "/readyz")
-        if ready.status != 200:
-            wrong.append(f"{kind}: the admin API answers {ready.status}")
+        if not await self.is_ready(ports[5]):
+            wrong.append(f"{kind}: the admin API does not answer any more")
         return wrong
+
+    async def is_ready(self, port: int) -> bool:
+        """Whether the admin API answers, as soon as it has heard that its attackers have gone."""
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                return (await fetch(port, "/readyz")).status == 200
+            await threaded(time.sleep, 0.1)
+        return False
 
     async def watch(self, process: ReverseProxy, client: Client, kind: str, seconds: float) -> list[str]:
         """See for some time how a process bears an attack; what is wrong with what others noticed."""

@@ -27,7 +27,7 @@ class RunTests(SynchronousTestCase):
         self.assertGreater(found["joins_per_second"], 0)
 
     def test_recovery(self) -> None:
-        found = recovery(FEW, down=0.3, watch=60.0)
+        found = recovery(FEW, down=0.3, watch=100.0)
         self.assertEqual(set(found["back"]), {"50 %", "90 %", "99 %", "100 %"})
         self.assertEqual(found["curve"][-1]["serving"], 1.0)
 
