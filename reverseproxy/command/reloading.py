@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from reverseproxy.command.remote import UnixConnection
 from reverseproxy.config.models import AdminConfig
 
 PATH: Final = "/api/tunnel/v1/config"
@@ -84,20 +84,9 @@ def address_of(admin: AdminConfig | None) -> AdminAddress | None:
     return AdminAddress(host, int(port), admin.tls is not None)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT)
-        self.sock.connect(self._path)
-
-
 def _connect(address: AdminAddress, ca: str | None) -> http.client.HTTPConnection:
     if not address.port:
-        return _UnixConnection(address.host)
+        return UnixConnection(address.host, TIMEOUT)
     if address.secure:
         context = ssl.create_default_context(cafile=ca)
         return http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT, context=context)

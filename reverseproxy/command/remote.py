@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AdminClient", "AdminProblem", "Place", "agent_path", "find_place"]
+__all__ = ["AdminClient", "AdminProblem", "Place", "UnixConnection", "agent_path", "find_place"]
 
 import http.client
 import json
@@ -83,17 +83,20 @@ def _of_file(file: str, ca: str) -> Place:
     return Place(admin.bound, admin.tls is not None, ca)
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
+    def __init__(self, path: str, seconds: float) -> None:
+        """
+        @param seconds: that anything may take.
+        """
+        super().__init__("localhost", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
         """Connect to it."""
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
@@ -175,7 +178,7 @@ class AdminClient:
     def _connection(self) -> http.client.HTTPConnection:
         place = self._place
         if place.address.startswith("unix:"):
-            return _UnixConnection(place.address.removeprefix("unix:"))
+            return UnixConnection(place.address.removeprefix("unix:"), TIMEOUT)
         host, port = host_of(place.address), int(place.address.rpartition(":")[2])
         if not place.secure:
             return http.client.HTTPConnection(host, port, timeout=TIMEOUT)

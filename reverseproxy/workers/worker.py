@@ -18,11 +18,11 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import Listen
+from reverseproxy.ports import SharedPort
 from reverseproxy.workers.control import Control, Setup
 from reverseproxy.workers.counts import share_of
 from reverseproxy.workers.handover import Handed, receive
 from reverseproxy.workers.messages import Message
-from reverseproxy.workers.ports import SharedPort
 from reverseproxy.workers.siblings import Siblings
 
 log = Logger()

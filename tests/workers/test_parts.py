@@ -20,11 +20,11 @@ from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import WireError
 from reverseproxy.listener import ListenerFailed
+from reverseproxy.ports import SharedPort, open_sockets
 from reverseproxy.transport import with_streams
 from reverseproxy.workers.control import Setup, dump_setup, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers, share_of
 from reverseproxy.workers.messages import MAX_MESSAGE, MessageReader, encode
-from reverseproxy.workers.ports import SharedPort, open_sockets
 from reverseproxy.workers.worker import Worker
 from tests.config.documents import TUNNEL_SERVER
 
