@@ -1,0 +1,1 @@
+"""A fleet of servers: who has which agents, so that any server reaches any agent."""
