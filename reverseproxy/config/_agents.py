@@ -27,6 +27,7 @@ from reverseproxy.config._values import (
 _RECONNECT: Final = 3.0
 _CONNECT_TIMEOUT: Final = 15.0
 _GRACEFUL_WAIT: Final = 30.0
+_MOST_CONNECTIONS: Final = 65536
 
 
 def _retry_times(value: int) -> int:
@@ -38,6 +39,8 @@ def _retry_times(value: int) -> int:
 def _connection_num(value: int) -> int:
     if value < 0:
         raise ValueError(f"{value} is not a number of connections; write 1 or more")
+    if value > _MOST_CONNECTIONS:
+        raise ValueError(f"{value} is more than {_MOST_CONNECTIONS} connections to each address of a server")
     return value
 
 

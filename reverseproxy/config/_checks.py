@@ -725,6 +725,10 @@ class _Checker:
     def _server_tls(self, location: Location, context: TlsContextConfig) -> None:
         if not context.status:
             return
+        if context.fingerprint:
+            self._error(
+                (*location, "fingerprint"), "is for clients; here, ca_cert says whose certificates are good"
+            )
         self._tls(location, context, certificate_may_fail=context.fall_back)
         if not context.cert_chain and not context.private_key:
             if context.fall_back:
@@ -744,6 +748,20 @@ class _Checker:
         if context.insecure_skip:
             self._warn(
                 (*location, "insecure_skip"), "the server is not verified: anyone on the way can be it"
+            )
+        if context.fingerprint:
+            self._pinned(location, context)
+
+    def _pinned(self, location: Location, context: TlsContextConfig) -> None:
+        if context.insecure_skip:
+            self._error(
+                (*location, "fingerprint"),
+                "has no effect with insecure_skip, by which no certificate is verified",
+            )
+        if context.crl and not context.ca_cert:
+            self._error(
+                (*location, "crl"),
+                "has no effect with fingerprint, unless there is ca_cert to verify more by",
             )
 
     def _tls(self, location: Location, context: TlsContextConfig, certificate_may_fail: bool) -> None:

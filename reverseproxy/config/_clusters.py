@@ -210,8 +210,8 @@ class SubsetConfig(Model):
 class StatusRangeConfig(Model):
     """HTTP statuses from one to another."""
 
-    start: Int = key(0, "The first status.", name="Start")
-    end: Int = key(0, "The last status.", name="End")
+    start: Annotated[Int, between(0, 999)] = key(0, "The first status.", name="Start")
+    end: Annotated[Int, between(0, 999)] = key(0, "The last status.", name="End")
 
 
 class HttpCheckConfig(Model):

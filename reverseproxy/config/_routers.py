@@ -37,7 +37,19 @@ from pydantic import AfterValidator
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._filters import PerFilterConfig
 from reverseproxy.config._headers import HeaderMatcherConfig, HeaderName
-from reverseproxy.config._values import Bool, Duration, Free, Int, Regex, Span, Text, UInt, between, quote
+from reverseproxy.config._values import (
+    Bool,
+    Duration,
+    Free,
+    Int,
+    Limit,
+    Regex,
+    Span,
+    Text,
+    UInt,
+    between,
+    quote,
+)
 
 REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
 
@@ -239,10 +251,10 @@ class RetryPolicyConfig(Model):
         "Whether to send a request again also after an attempt that took too long, a lost connection, or an "
         "answer with a status of 500 or above.",
     )
-    retry_timeout: Duration = key(
+    retry_timeout: Limit = key(
         0.0,
         "How long the response to one attempt may take to begin, if that is shorter than the route's "
-        "timeout. 0 and less mean no limit.",
+        "timeout. 0 and -1s mean no limit.",
         nullable=False,
     )
     num_retries: UInt = key(0, "How often a request may be sent again; less than 3 means 3, as in MOSN.")
@@ -296,10 +308,10 @@ class RouteActionConfig(_HeaderRules):
     metadata_match: Mapping[str, Text] = key(
         {}, 'Labels that hosts must have, as {"filter_metadata": {"mosn.lb": {"name": "value"}}}.'
     )
-    timeout: Duration = key(
+    timeout: Limit = key(
         0.0,
-        "How long the response may take to begin, once the whole request has been sent. 0 means 60 s, a "
-        "negative one no limit. Requests may say otherwise, in milliseconds, with the header "
+        "How long the response may take to begin, once the whole request has been sent. 0 means 60 s, "
+        "-1s no limit. Requests may say otherwise, in milliseconds, with the header "
         "x-mosn-global-timeout, as in MOSN.",
         nullable=False,
     )

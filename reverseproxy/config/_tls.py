@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import Bool, Free, Kind, Text
+from reverseproxy.config._values import Bool, Free, Kind, Text, quote
 
 TLS_VERSIONS: Final = ("TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
 """Oldest first, after C{TLS_AUTO}, which leaves the choice to the default."""
@@ -76,6 +76,26 @@ def _version(value: str) -> str:
     return known.get(value.lower(), value) or TLS_VERSIONS[0]
 
 
+_HEX: Final = frozenset("0123456789abcdef")
+_DIGITS: Final = 64
+"""Hexadecimal digits of a SHA-256."""
+
+
+def _fingerprints(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Bring fingerprints into one form: 64 digits."""
+    return tuple(map(_fingerprint, values))
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.strip().lower().removeprefix("sha256:").replace(":", "")
+    if len(digits) != _DIGITS or not _HEX.issuperset(digits):
+        raise ValueError(
+            f'{quote(text)} is not the fingerprint of a certificate; write "sha256:" and {_DIGITS} '
+            "hexadecimal digits, of the SHA-256 of its DER form"
+        )
+    return digits
+
+
 CommaList = Annotated[tuple[Text, ...], BeforeValidator(_comma_list), Kind("text")]
 Version = Annotated[Text, AfterValidator(_version)]
 
@@ -107,6 +127,14 @@ class TlsContextConfig(Model):
         "",
         "Certificates that peers are verified against: a path relative to the working directory, or PEM "
         "text. On a client, empty means the system's certificates.",
+        protects=True,
+    )
+    fingerprint: Annotated[CommaList, AfterValidator(_fingerprints)] = key(
+        (),
+        'On a client: which certificate the server must show, as "sha256:" and the 64 digits of its SHA-256, '
+        "or several, separated by commas, to change it without a gap. Then it counts for nothing who has "
+        "signed it, how long it is valid and which name it has; but with ca_cert, all of that counts too.",
+        ours=True,
         protects=True,
     )
     crl: Text = key(

@@ -17,6 +17,7 @@ __all__ = [
     "Int",
     "Interval",
     "Kind",
+    "Limit",
     "Nanoseconds",
     "Number",
     "Regex",
@@ -125,16 +126,37 @@ def _nanoseconds(value: Any, info: ValidationInfo) -> Any:
     return _duration(value, info)
 
 
+_LONGEST_DURATION: Final = 100 * 8766 * 3600.0
+"""Seconds of a century: whoever waits for longer has mistaken the unit."""
+
+_MINUS_ONE: Final = frozenset(parse_duration(f"-1{unit}") for unit in ("ns", "us", "ms", "s", "m", "h"))
+
+
+def _not_too_long(seconds: float) -> float:
+    if seconds > _LONGEST_DURATION:
+        raise ValueError(f"{format_duration(seconds)} is more than a century; write a shorter duration")
+    return seconds
+
+
 def _not_negative(seconds: float) -> float:
     if seconds < 0:
         raise ValueError(f"{format_duration(seconds)} is negative; write 0 or a longer duration")
-    return seconds
+    return _not_too_long(seconds)
 
 
 def _above_zero(seconds: float) -> float:
     if seconds <= 0:
         raise ValueError(f"{format_duration(seconds)} is too short; write a duration above 0")
-    return seconds
+    return _not_too_long(seconds)
+
+
+def _limit(seconds: float) -> float:
+    """Take what means no limit for MOSN only where it is plain that it is meant."""
+    if seconds < 0 and seconds not in _MINUS_ONE:
+        raise ValueError(
+            f'{format_duration(seconds)} is negative; write 0 or a longer duration, or "-1s" for no limit'
+        )
+    return _not_too_long(seconds)
 
 
 def or_default(default: float) -> AfterValidator:
@@ -150,6 +172,9 @@ Span = Annotated[Duration, AfterValidator(_not_negative)]
 
 Interval = Annotated[Duration, AfterValidator(_above_zero)]
 """A duration above 0."""
+
+Limit = Annotated[Duration, AfterValidator(_limit)]
+"""A duration from 0 on, or minus one of any unit, which means no limit."""
 
 Nanoseconds = Annotated[
     float,

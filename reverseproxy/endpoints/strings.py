@@ -28,6 +28,7 @@ _NUMBERS: Final[Mapping[str, str]] = {"weight": "weight", "connections": "connec
 _TLS: Final[Mapping[str, str]] = {
     "caCert": "ca_cert",
     "serverName": "server_name",
+    "fingerprint": "fingerprint",
     "certificate": "cert_chain",
     "privateKey": "private_key",
 }

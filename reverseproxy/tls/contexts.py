@@ -27,10 +27,10 @@ from zope.interface import implementer
 from reverseproxy.clock import wall_time
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.tls.material import PEM, KeyMaterial, Verify, openssl_text
+from reverseproxy.tls.material import PEM, KeyMaterial, Verifier, Verify, openssl_text
 from reverseproxy.tls.reload import IReloadable
 from reverseproxy.tls.validity import Dated, Expiry
-from reverseproxy.tls.verification import ServerName, accept_all, verify_chain
+from reverseproxy.tls.verification import Pins, ServerName, accept_all, verify_chain
 
 log = Logger()
 
@@ -420,6 +420,9 @@ class ClientTls:
     name, where C{*} stands for one leading label.  The common name counts for
     nothing.  This is checked before our own certificate is shown.
 
+    With C{fingerprint}, the server's certificate must be a certain one; what is said
+    above is demanded of it besides if there is C{ca_cert}, and else not.
+
     @ivar name: the name that is verified: C{server_name}, else the host that is
         dialled.
     @ivar fall_back: whether the configuration asks for plaintext when the
@@ -442,6 +445,8 @@ class ClientTls:
         self._config = config
         self._where = where
         self.fall_back = config.fall_back
+        self._pins = Pins(config.fingerprint) if config.fingerprint else None
+        self._by_name = not config.insecure_skip and (self._pins is None or bool(config.ca_cert))
         self._take_name(default_name)
         self._context = TlsContext(config, where, self._assemble, False, wall)
 
@@ -465,7 +470,7 @@ class ClientTls:
         try:
             self._server = ServerName(self.name)
         except ValueError as error:
-            if not self._config.insecure_skip:
+            if self._by_name:
                 message = f"server_name: {error}; set one, or insecure_skip"
                 raise ConfigError(Problem("", f"{self._where}.server_name", message)) from error
 
@@ -475,7 +480,9 @@ class ClientTls:
         # Each connection adds the name, in clientConnectionForTLS.
         flags = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         verify: Verify = (flags, verify_chain) if verifies else (SSL.VERIFY_NONE, None)
-        context = material.context(SSL.TLS_CLIENT_METHOD, verify, verifies)
+        if verifies and self._pins is not None:
+            verify = (flags, self._pins.beside(verify_chain) if self._by_name else self._pins.verify)
+        context = material.context(SSL.TLS_CLIENT_METHOD, verify, self._by_name)
         if config.alpn:
             context.set_alpn_protos([protocol.encode() for protocol in config.alpn])
         loaded = Loaded(context, verifies, frozenset(), config.alpn, verify)
@@ -492,8 +499,11 @@ class ClientTls:
         if self._server is not None:
             if self._server.host:
                 connection.set_tlsext_host_name(self._server.host.encode("ascii"))
-            if loaded.verifies:
-                connection.set_verify(loaded.verify[0], self._server.verify)
+            if self._by_name:
+                verify: Verifier = self._server.verify
+                if self._pins is not None:
+                    verify = self._pins.beside(verify)
+                connection.set_verify(loaded.verify[0], verify)
         return connection
 
     def reload_if_changed(self) -> bool:

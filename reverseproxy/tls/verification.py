@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["ServerName", "accept_all", "verify_chain"]
+__all__ = ["Pins", "ServerName", "accept_all", "verify_chain"]
 
 import re
+from collections.abc import Callable, Iterable
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Final
 
 import idna
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import CertificateRejected
+
+_Callback = Callable[[SSL.Connection, X509, int, int, int], bool]
 
 _VERIFY_ERRORS: Final = {
     getattr(SSL.X509VerificationCodes, name): name.removeprefix("ERR_").lower().replace("_", " ")
@@ -102,6 +107,42 @@ class ServerName:
             _refuse(connection, rejected)
             return False
         return True
+
+
+class Pins:
+    """The certificates that a server may have, by their fingerprints."""
+
+    def __init__(self, fingerprints: Iterable[str]) -> None:
+        """
+        @param fingerprints: SHA-256 of their DER forms, as hexadecimal digits in lower case.
+        """
+        self._fingerprints = frozenset(fingerprints)
+
+    def verify(self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
+        """
+        Judge one certificate of a server's chain, as OpenSSL's verification callback.
+
+        Only the server's own counts: that it has its key, the handshake proves.
+        """
+        if depth > 0:
+            return True
+        shown = sha256(certificate.to_cryptography().public_bytes(Encoding.DER)).hexdigest()
+        if shown in self._fingerprints:
+            return True
+        _refuse(
+            connection,
+            CertificateRejected(
+                f"certificate verify failed: the certificate has the fingerprint sha256:{shown}, which is "
+                "not the one that is wanted"
+            ),
+        )
+        return False
+
+    def beside(self, other: _Callback) -> _Callback:
+        """Make a callback that demands what another one demands, too."""
+        return lambda *arguments: (
+            other(*arguments) and (not arguments[4] or arguments[3] > 0 or self.verify(*arguments))
+        )
 
 
 def _ascii_host(name: str) -> str:

@@ -82,6 +82,20 @@ SERVERS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     ((*RULE, "route"), {"weighted_clusters": []}, "requests that match are answered with 404"),
     ((*RULE, "route", "timeout"), "5", 'write "5s" if it counts seconds'),
     ((*RULE, "route", "timeout"), 5, "5 has no unit"),
+    (
+        (*RULE, "route", "timeout"),
+        "-5s",
+        'timeout: -5s is negative; write 0 or a longer duration, or "-1s" for no limit',
+    ),
+    ((*RULE, "route", "timeout"), "1000000h", "is more than a century; write a shorter duration"),
+    ((*RULE, "route", "idle_timeout"), "-5s", "idle_timeout: -5s is negative; write 0 or a longer duration"),
+    (
+        (*RULE, "route", "retry_policy"),
+        {"retry_timeout": "-2ms"},
+        "retry_policy.retry_timeout: -2ms is negative",
+    ),
+    ((*SERVER, "graceful_timeout"), "4000000000s", "is more than a century; write a shorter duration"),
+    ((*LISTENER, "max_connections"), -1, "max_connections: -1 is out of range"),
     ((*CLUSTER, "name"), GONE, "name: missing key: the name that routes and tunnel agents refer to"),
     ((*CLUSTER, "lb_type"), "LB_BEST", "LB_ROUNDROBIN is used instead"),
     ((*CLUSTER, "type"), "ORIGINAL_DST", "there is no transparent proxying"),
@@ -100,6 +114,7 @@ SERVERS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     (TUNNEL, {"agent_routes": {}}, "agents can bring nothing"),
     (TLS, {"status": True}, "has no certificate; write cert_chain and private_key"),
     (TLS, {"status": True, "cert_chain": "/none", "private_key": "/none"}, '"/none" can\'t be read'),
+    (TLS, {"status": True, "fingerprint": "00" * 32}, "fingerprint: is for clients"),
     (TLS, {"stauts": True}, 'unknown key, ignored; did you mean "status"?'),
 )
 
@@ -112,6 +127,18 @@ AGENTS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     ((*AGENT, "server_list"), "a:1", 'server_list: expected a list, got the text "a:1"'),
     ((*AGENT, "connection_num"), 0, "is 0: this agent holds no connections"),
     ((*AGENT, "connection_num"), -1, "-1 is not a number of connections"),
+    ((*AGENT, "connection_num"), 2**40, "is more than 65536 connections to each address of a server"),
+    ((*AGENT, "dead_peer_timeout"), "-1s", "-1s is too short; write a duration above 0"),
+    (
+        (*AGENT, "tls_context"),
+        {"status": True, "fingerprint": "sha256:ab"},
+        '"sha256:ab" is not the fingerprint of a certificate; write "sha256:" and 64 hexadecimal digits',
+    ),
+    (
+        (*AGENT, "tls_context"),
+        {"status": True, "fingerprint": "ab" * 32, "insecure_skip": True},
+        "fingerprint: has no effect with insecure_skip",
+    ),
     ((*AGENT, "connection_num"), "4", 'expected a whole number, got the text "4"'),
     ((*AGENT, "weight"), 129, "write a number from 1 to 128"),
     ((*AGENT, "enable"), "yes", 'expected true or false, got the text "yes"'),

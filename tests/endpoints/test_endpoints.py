@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError, ConnectError
@@ -319,6 +321,17 @@ class SecureTests(World):
         talker.transport.write(b"hello")
         self.pass_time(1)
         self.assertEqual(talker.heard, b"hello")
+
+    def test_a_certificate_that_is_known_by_itself(self) -> None:
+        """And by another one's fingerprint, not."""
+        (certificate,) = x509.load_pem_x509_certificates((self.directory / "chain").read_bytes())
+        shown = certificate.fingerprint(SHA256()).hex()
+        string = f"{HERE}:credentialFile={self.directory / 'token'}:fingerprint="
+        port = self.successResultOf(serverFromString(self.reactor, string + "0" * 64).listen(self.factory))
+        self.ports.append(port)
+        self.pass_time(3)
+        self.assertEqual(port.serving, 0)
+        self.listen(self.factory, f"{string}sha256\\:{shown}")
 
     def test_without_the_token(self) -> None:
         port = self.successResultOf(serverFromString(self.reactor, self.string).listen(self.factory))

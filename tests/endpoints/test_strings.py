@@ -71,6 +71,7 @@ class ServerSettingsTests(SynchronousTestCase):
             "tls=yes": {"status": True},
             "caCert=/a": {"status": True, "ca_cert": "/a"},
             "caCert=system": {"status": True},
+            "fingerprint=ab12": {"status": True, "fingerprint": "ab12"},
             "tls=no": None,
         }.items():
             made = server_settings(

@@ -4,6 +4,7 @@ import contextlib
 import os
 import ssl
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,67 @@ class ServerNameTests(ContextTestCase):
         self.assert_rejected(second, self.server(), "example.com")
         with self.assertRaises(ConfigError):
             first.named("")
+
+
+def fingerprint_of(pair: KeyPair) -> str:
+    certificate = x509.load_pem_x509_certificates(pair.chain_pem.encode())[0]
+    return sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+
+
+class FingerprintTests(ContextTestCase):
+    """Servers whose certificate is known by itself."""
+
+    def pinned(self, *pairs: KeyPair, name: str = "localhost", **more: Any) -> ClientTls:
+        pins = tuple(map(fingerprint_of, pairs))
+        return ClientTls(TlsContextConfig(status=True, fingerprint=pins, **more), name)
+
+    def assert_other(self, client: ClientTls, shown: KeyPair) -> None:
+        pair = self.refused(client, self.server(**shown.options))
+        assert pair.near.reason is not None
+        pair.near.reason.trap(CertificateRejected)
+        self.assertIn(
+            f"the fingerprint sha256:{fingerprint_of(shown)}, which is not the one", message_of(pair.near)
+        )
+
+    def test_nothing_else_counts(self) -> None:
+        """Neither who has signed it, nor its name, nor its dates."""
+        expired = self.certs.issue("old", "x.example", not_after=datetime.now(UTC) - timedelta(days=1))
+        alone = self.certs.self_signed("alone", "localhost")
+        for pair in (self.certs.server, self.certs.untrusted, self.certs.wrong_name, expired, alone):
+            self.connect(self.pinned(pair), self.server(**pair.options))
+            self.connect(self.pinned(pair, name=""), self.server(**pair.options))
+
+    def test_another_one(self) -> None:
+        """One of the same name and authority is another one, and so is one of whose chain it is a part."""
+        twin = self.certs.issue("twin", "localhost")
+        self.assert_other(self.pinned(self.certs.server), twin)
+        self.assert_other(self.pinned(KeyPair(self.certs.ca, "")), self.certs.server)
+        self.assert_other(self.pinned(self.certs.server), self.certs.self_signed("alone", "localhost"))
+
+    def test_several(self) -> None:
+        client = self.pinned(self.certs.server, self.certs.untrusted)
+        for pair in (self.certs.server, self.certs.untrusted):
+            self.connect(client, self.server(**pair.options))
+        self.assert_other(client, self.certs.wrong_name)
+
+    def test_with_tls_1_2(self) -> None:
+        old = {"max_version": "TLSv1_2"}
+        self.connect(self.pinned(self.certs.server, **old), self.server())
+        self.refused(self.pinned(self.certs.wrong_name, **old), self.server())
+
+    def test_beside_an_authority(self) -> None:
+        """Then all of it has to be right."""
+        trusted = {"ca_cert": self.certs.ca}
+        self.connect(self.pinned(self.certs.server, **trusted), self.server())
+        self.assert_other(self.pinned(self.certs.wrong_name, **trusted), self.certs.server)
+        self.refused(self.pinned(self.certs.server, name="example.com", **trusted), self.server())
+        other = self.server(**self.certs.untrusted.options)
+        self.refused(self.pinned(self.certs.untrusted, **trusted), other)
+
+    def test_the_client_certificate_is_not_shown_to_another_server(self) -> None:
+        server = self.server(ca_cert=self.certs.ca, require_client_cert=True)
+        pair = self.refused(self.pinned(self.certs.wrong_name, **self.certs.client.options), server)
+        self.assertFalse(pair.far_tls.established)
 
 
 class VersionTests(ContextTestCase):
