@@ -35,7 +35,7 @@ from reverseproxy.transport.backlog import backlog_of
 
 log = Logger()
 
-LINGER: Final = 15.0
+LINGER: Final = 5.0
 """Seconds that a peer has to close a connection, once it has taken everything."""
 
 STALL: Final = 300.0

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
-from reverseproxy.proxy.farewell import STALL
+from reverseproxy.proxy.farewell import LINGER, STALL
 from reverseproxy.proxy.http.http1_server import LOG_BURST
 from reverseproxy.proxy.http.http2_server import WARNING_TIME
 from reverseproxy.routing import Router
@@ -441,7 +441,7 @@ class ConnectionTests(Http2TestCase):
         world = self.world()
         client = world.connect()
         client.send(raw(6, 0, 0, b"short"))
-        world.turn(14)
+        world.turn(LINGER - 1)
         self.assertFalse(client.wire.aborted)
         world.turn(2)
         self.assertTrue(client.wire.aborted)

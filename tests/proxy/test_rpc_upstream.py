@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
+from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc.client import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
@@ -365,7 +366,7 @@ class StaticTests(UpstreamTestCase):
         self.assertTrue(host.wire.disconnecting)
         self.assertFalse(host.wire.lost)
         host.wire.receive(10)
-        self.world.run(310)
+        self.world.run(STALL)
         self.assertFalse(host.wire.lost)
         self.world.run(10)
         self.assertTrue(host.wire.lost)

@@ -36,6 +36,7 @@ from reverseproxy.config.models import (
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from tests import most
@@ -311,11 +312,11 @@ class SessionTests(TcpTestCase):
         # The host is free at once, whatever the client does.
         self.assertEqual(world.cluster.active, 0)
         for _ in range(2):
-            for _ in range(19):
+            for _ in range(int(STALL / LINGER) - 1):
                 world.turn(LINGER)
             client.receive(1)
             self.assertFalse(client.lost)
-        for _ in range(21):
+        for _ in range(int(STALL / LINGER) + 1):
             world.turn(LINGER)
         self.assertTrue(client.aborted)
         self.assert_over(world, HOST_BROKE)

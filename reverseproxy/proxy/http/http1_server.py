@@ -309,7 +309,7 @@ class Http1Proxy(Switchable, Counted):
             return self._session.doing
         if self._exchange is not None:
             return "HTTP/1 response" if self._exchange.response_started else "HTTP/1 request"
-        return "closing connection" if self._closing else "part of a request" if self.busy else ""
+        return "closing" if self._closing else "part of a request" if self.busy else ""
 
     def end(self, reason: str) -> None:
         """See L{IEndable}."""
