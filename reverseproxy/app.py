@@ -113,7 +113,7 @@ class ReverseProxy(Service):
 
         @raise ConfigError: naming each address that can't be bound.
         """
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        Service.privilegedStartService(self)
         self.living.bound = True
         try:
             bind_all(
@@ -145,7 +145,7 @@ class ReverseProxy(Service):
             raise RuntimeError("what has been stopped can't be started again: make another one")
         if not self.living.bound:
             self.privilegedStartService()
-        super().startService()  # type: ignore[no-untyped-call]
+        Service.startService(self)
         self.living.start()
         set_limit(self.config.server.max_unfinished_size)
         set_share(self.config.server.tls_handshake_share)
@@ -174,7 +174,7 @@ class ReverseProxy(Service):
 
         @return: fires when everything is closed.
         """
-        super().stopService()  # type: ignore[no-untyped-call]
+        Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

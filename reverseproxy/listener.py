@@ -67,6 +67,7 @@ from reverseproxy.proxied import Proxied, proxied_factory
 from reverseproxy.proxy.farewell import doing, end_session
 from reverseproxy.sockets import descriptor_of, format_address, tune
 from reverseproxy.tls import ServerTls, gate_of, inspect_factory, peer_subject, wrap_server
+from reverseproxy.transport.fronts import build_protocol
 
 log = Logger()
 
@@ -276,7 +277,7 @@ class _Door(ServerFactory):
         return f"listener {self.listener.name}"
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self.listener.inside.buildProtocol(addr)  # type: ignore[arg-type]
+        return build_protocol(self.listener.inside, addr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +307,7 @@ class _InspectingFactory(ServerFactory):
         self.silent: WeakSet[Any] = WeakSet()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol: Any = self._inspecting.buildProtocol(addr)  # type: ignore[arg-type]
+        protocol = build_protocol(self._inspecting, addr)
         self.silent.add(protocol)
         return protocol
 
@@ -459,7 +460,7 @@ class Listener(Service):
         @raise ListenerFailed: see L{privilegedStartService}.
         """
         self.privilegedStartService()
-        super().startService()  # type: ignore[no-untyped-call]
+        Service.startService(self)
 
     def _factory(self) -> IProtocolFactory:
         """Make what builds the protocols of connections, from the first byte on."""
@@ -769,7 +770,7 @@ class Listener(Service):
 
         @return: fires when no connection is open.
         """
-        super().stopService()  # type: ignore[no-untyped-call]
+        Service.stopService(self)
         stopped = self.stop_accepting()
         self._abort(log.info, "closes")
         return self.emptied().addCallback(lambda _: stopped)

@@ -16,14 +16,15 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IProtocolFactory
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
 from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
+from reverseproxy.transport.fronts import FirstBytes, Front
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 
 HEADER_TIMEOUT: Final = 10.0
@@ -148,11 +149,9 @@ def _checked(end: Any) -> Any:
     return type(end)("TCP", str(address), end.port)
 
 
-class _Waiting(Protocol):
-    """A connection whose header has not come yet; later, at most a relay to its protocol."""
+class _Waiting(FirstBytes):
+    """A connection whose header has not come yet."""
 
-    transport: Any
-    _inner: Any = None
     _deadline: IDelayedCall | None = None
 
     def __init__(self, factory: _ProxiedFactory, address: IAddress | None) -> None:
@@ -166,13 +165,10 @@ class _Waiting(Protocol):
         if factory.trusts(self.transport.getPeer()):
             self._deadline = factory.clock.callLater(HEADER_TIMEOUT, self._late)
         else:
-            self._begin(self._address, b"")
+            self.begin(factory.wrapped, self._address, b"")
 
-    def dataReceived(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Take in a part of the header."""
-        if self._inner is not None:
-            self._inner.dataReceived(data)
-            return
         try:
             found = self._reader.feed(data)
         except ProxyHeaderError as error:
@@ -183,7 +179,8 @@ class _Waiting(Protocol):
             address = self._address
             if source is not None:
                 address = Proxied(source, destination, self.transport.getPeer())
-            self._begin(address, rest)
+            self._stop_waiting()
+            self.begin(self._factory.wrapped, address, rest)
 
     def _late(self) -> None:
         self._deadline = None
@@ -199,43 +196,13 @@ class _Waiting(Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _begin(self, address: IAddress | None, rest: bytes) -> None:
-        """Give the connection to whom it is for."""
-        self._stop_waiting()
-        transport = self.transport
-        inner: Any = self._factory.wrapped.buildProtocol(address)  # type: ignore[arg-type]
-        if inner is None:
-            transport.abortConnection()
-            return
-        self._inner = inner
-        if IHalfCloseableProtocol.providedBy(inner):
-            alsoProvides(self, IHalfCloseableProtocol)
-        if getattr(transport, "protocol", None) is self:
-            # From now on the transport calls the protocol itself.
-            transport.protocol = inner
-        inner.makeConnection(transport)
-        if rest and not getattr(transport, "disconnecting", False):
-            inner.dataReceived(rest)
-
-    def readConnectionLost(self) -> None:
-        """Only once there is somebody to tell."""
-        self._inner.readConnectionLost()
-
-    def writeConnectionLost(self) -> None:
-        """Only once there is somebody to tell."""
-        self._inner.writeConnectionLost()
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell whoever has the connection, if anybody has."""
         self._stop_waiting()
-        inner, self._inner = self._inner, None
-        if inner is not None:
-            inner.connectionLost(reason)
+        super().connectionLost(reason)
 
 
-class _ProxiedFactory(ServerFactory):
-    noisy = False
-
+class _ProxiedFactory(Front):
     def __init__(
         self,
         wrapped: IProtocolFactory,
@@ -243,18 +210,11 @@ class _ProxiedFactory(ServerFactory):
         clock: Any,
         refused: Callable[[IAddress, str], object],
     ) -> None:
+        super().__init__(wrapped)
         self.wrapped = wrapped
         self.trusts = trusts
         self.clock = clock
         self.refused = refused
-
-    def doStart(self) -> None:
-        super().doStart()  # type: ignore[no-untyped-call]
-        self.wrapped.doStart()
-
-    def doStop(self) -> None:
-        super().doStop()  # type: ignore[no-untyped-call]
-        self.wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> _Waiting:
         return _Waiting(self, addr)

@@ -16,7 +16,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
+from sdnotify import SystemdNotifier
 from twisted.internet.endpoints import _SystemdParser
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from random import SystemRandom
-from typing import Any, ClassVar, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -124,6 +124,9 @@ class Options(BaseOptions):
     loaded: Loaded
     workers: int
 
+    def __init__(self) -> None:
+        BaseOptions.__init__(self)
+
     @property
     def file(self) -> str:
         """What to call the configuration in messages."""
@@ -141,7 +144,7 @@ class Options(BaseOptions):
         Of a wrong one, twistd would say so under a page of its own options.
         """
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]
+            BaseOptions.parseOptions(self, options)
         except UsageError as error:
             if self.parent is None or is_foreign(self.parent):
                 raise
@@ -284,7 +287,27 @@ on_start: list[Callable[[ReverseProxy, Any], object]] = []
 """Called with the service of the only process that there is, and its reactor, once it has started."""
 
 
-class _Process(Service):
+if TYPE_CHECKING:
+
+    class _Served(Service):
+        """What a L{_Process} is mixed into: a L{ReverseProxy}, or a L{Supervisor}."""
+
+        warnings: list[Problem]
+        cut_short: Callable[[], None]
+        bequeath: Callable[[], list[Bequest]]
+        succeed: Callable[[], None]
+
+        def reload(self) -> Deferred[Report]: ...
+        def reopen_logs(self) -> None: ...
+        def setServiceParent(self, parent: IServiceCollection) -> None: ...
+        def privilegedStartService(self) -> None: ...
+        def startService(self) -> None: ...
+
+else:
+    _Served = Service
+
+
+class _Process(_Served):
     """What only the service of a process that twistd or twist runs may do: logs and signals."""
 
     observer: LogObserver
@@ -298,8 +321,8 @@ class _Process(Service):
     def setServiceParent(self, parent: IServiceCollection) -> None:
         # twistd begins logging after this, with the observer that the application names.
         if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+            Componentized.setComponent(parent, ILogObserver, self.observer)
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         # Before anything is bound: whoever can see that we run may also signal to us.
@@ -315,7 +338,7 @@ class _Process(Service):
         try:
             self.lifecycle.begin()
             self.holding = self.lifecycle.takes_over
-            super().privilegedStartService()  # type: ignore[no-untyped-call]
+            super().privilegedStartService()
             self.lifecycle.bound()
         except ConfigError as error:
             # Before logging has begun, Twisted writes what is critical to standard error.
@@ -323,7 +346,7 @@ class _Process(Service):
             _exit(sys.stderr, "" if self.foreign else f"{error}\n", 1)
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         _signals.take_sigterm()
         for number, line in enumerate(self.summary):
             # Known only now: twistd forks before this.
@@ -344,7 +367,7 @@ class _Process(Service):
     def reload(self) -> Deferred[Report]:
         """Go on with the configuration as it is in its file now."""
         self.lifecycle.reloading()
-        done: Deferred[Report] = super().reload()  # type: ignore[misc]
+        done = super().reload()
 
         def reloaded(report: Any) -> Any:
             self.lifecycle.reloaded(self.status)
@@ -367,14 +390,7 @@ class _Process(Service):
     def reopen_logs(self) -> None:
         """Open the log files anew, after something else has moved them away."""
         _reopen(self.observer)
-        super().reopen_logs()  # type: ignore[misc]
-
-    # what is mixed in
-
-    warnings: list[Problem]
-    cut_short: Callable[[], None]
-    bequeath: Callable[[], list[Bequest]]
-    succeed: Callable[[], None]
+        super().reopen_logs()
 
 
 def _reopen(observer: LogObserver) -> None:

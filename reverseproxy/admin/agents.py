@@ -196,7 +196,7 @@ class AgentIndex:
             agent = self._agents[key]
             if cluster and cluster not in _clusters(agent):
                 continue
-            if identity and agent.first.identity.principal != identity:  # type: ignore[union-attr]
+            if identity and _principal(agent) != identity:
                 continue
             found.append(self._describe(key, agent))
             if len(found) == limit:
@@ -304,6 +304,13 @@ class AgentIndex:
             elif host.cluster is not None:
                 host.cluster.remove_host(host, arguments["why"])
         return len(hosts)
+
+
+def _principal(agent: _Agent) -> str:
+    """Who has brought an agent's connections, as a policy has proved it."""
+    identity = agent.first.identity
+    assert identity is not None, "hosts that no agent has are not in the index"
+    return identity.principal
 
 
 def _clusters(agent: _Agent) -> set[str]:

@@ -284,7 +284,7 @@ class AdminChannel(HTTPChannel):
     """
 
     def __init__(self, turns: HandshakeTurns, address: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        HTTPChannel.__init__(self)
         self._turns = turns
         self._address = address
         self._waits: set[Waiting] = set()
@@ -313,7 +313,7 @@ class AdminChannel(HTTPChannel):
 
     def _receive(self) -> None:
         data, self._early = b"".join(self._early), []
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        HTTPChannel.dataReceived(self, data)
 
     def _abort(self) -> None:
         transport: Any = self.transport
@@ -324,7 +324,7 @@ class AdminChannel(HTTPChannel):
         for waiting in self._waits:
             waiting.cancel()
         self._waits.clear()
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        HTTPChannel.connectionLost(self, reason)
 
     @property
     def expendable(self) -> bool:

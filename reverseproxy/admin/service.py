@@ -133,7 +133,7 @@ class AdminServer(Service):
 
         @raise ConfigError: if that can't be done.
         """
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        Service.privilegedStartService(self)
         try:
             self.listener.privilegedStartService()
         except ListenerFailed as error:
@@ -142,12 +142,12 @@ class AdminServer(Service):
     def startService(self) -> None:
         """Bind, if that has not been done."""
         self.privilegedStartService()
-        super().startService()  # type: ignore[no-untyped-call]
+        Service.startService(self)
         self.listener.startService()
 
     def stopService(self) -> Deferred[None]:
         """Close all connections."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        Service.stopService(self)
         self._api.stop()
         return self.listener.stopService()
 

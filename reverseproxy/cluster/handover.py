@@ -52,6 +52,11 @@ class IDetachable(Interface):
         """
 
 
+def _receive_with(protocol: Any, receive: Callable[[bytes], None]) -> None:
+    """Give reads to what takes the place of the class's method, which to type checkers nothing may."""
+    protocol.dataReceived = receive
+
+
 class Rebindable(Protocol):
     """A protocol that may receive with another method than C{dataReceived}."""
 
@@ -63,7 +68,7 @@ class Rebindable(Protocol):
 
         @param receive: takes the place of C{dataReceived}.
         """
-        self.dataReceived = receive  # type: ignore[assignment, method-assign]
+        _receive_with(self, receive)
         if self._handover is not None:
             self._handover.rebind(receive)
 
@@ -120,7 +125,7 @@ class Handover(Rebindable):
         self.transport = None
         self.inner = self._half = self._handover = None
         self._lost = False
-        self.dataReceived = _ignore  # type: ignore[method-assign]
+        _receive_with(self, _ignore)
         del self.dataReceived
 
     def hand_over(self, inner: IProtocol, surplus: bytes = b"") -> None:
@@ -201,7 +206,7 @@ class Handover(Rebindable):
         self.connected = 0
         # These references make cycles, which are many when agents come and go.
         inner, self.inner, self._half, self._handover = self.inner, None, None, None
-        self.dataReceived = _ignore  # type: ignore[method-assign]
+        _receive_with(self, _ignore)
         if inner is not None:
             if isinstance(inner, Rebindable):
                 inner._handover = None

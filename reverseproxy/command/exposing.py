@@ -10,11 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from twisted.internet.task import LoopingCall
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
 
 from reverseproxy.command.files import serve_directory
 from reverseproxy.command.instant import MAX_SOCKET
@@ -75,7 +75,8 @@ class Exposing:
             )
             line.start()
             say = line.say
-            globalLogPublisher.addObserver(line.observe)  # type: ignore[arg-type]
+            # Any callable is one, which Twisted's types don't say.
+            globalLogPublisher.addObserver(cast(ILogObserver, line.observe))
             clock.addSystemEventTrigger("before", "shutdown", line.stop)
         self._announce(service, clock, say)
 

@@ -25,14 +25,14 @@ class Files(File):
         """Find a file of this directory."""
         if path.startswith(b".") or b"/" in path or b"\0" in path:
             return self.childNotFound
-        child: Any = super().getChild(path, request)  # type: ignore[no-untyped-call]
+        child: Any = File.getChild(self, path, request)
         if isinstance(child, File) and not _within(child, self):
             return self.childNotFound
         return child
 
     def listNames(self) -> list[str]:  # noqa: N802 - Twisted's name
         """What a listing has."""
-        names = super().listNames()  # type: ignore[no-untyped-call]
+        names = File.listNames(self)
         return [name for name in names if not name.startswith(".")]
 
 

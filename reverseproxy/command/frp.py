@@ -131,10 +131,14 @@ def _parse(text: str, file: str) -> Mapping[str, Any]:
     return document
 
 
+class _CaseSensitive(configparser.RawConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 def _legacy(text: str) -> dict[str, Any]:
     """Read an INI file as what it would be today."""
-    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = _CaseSensitive(strict=False, inline_comment_prefixes=None)
     parser.read_string(text)
     document: dict[str, Any] = {"proxies": []}
     for name in parser.sections():

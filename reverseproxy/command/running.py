@@ -34,7 +34,7 @@ from reverseproxy.tap import Options, on_start
 
 def check_file(file: str, strict: bool) -> NoReturn:
     """Check a configuration, print what there is to say, and end the process."""
-    options = Options()  # type: ignore[no-untyped-call]
+    options = Options()
     options.parseOptions(["--check", *["--strict"] * strict, "--config", file])
     raise AssertionError("a check ends the process")
 

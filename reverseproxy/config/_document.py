@@ -12,7 +12,7 @@ __all__ = ["NO_VARIABLES", "Object", "SyntaxProblem", "parse_json", "parse_yaml"
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -136,10 +136,13 @@ def _at(text: str, position: int, problem: str) -> SyntaxProblem:
     return _place(text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position), problem)
 
 
-_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    from yaml import SafeLoader as _BaseLoader
+else:
+    _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_BaseLoader):  # type: ignore[misc]
+class _Loader(_BaseLoader):
     """
     YAML as MOSN reads it: by way of JSON.
 

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 from reverseproxy.interfaces import IDrainable
+from reverseproxy.transport.fronts import build_protocol
 
 
 class LentTransport:
@@ -147,5 +148,5 @@ class LentFactory(Factory):
 
         @return: L{None} if the other factory wants no connection.
         """
-        inner: IProtocol | None = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        inner = build_protocol(self._factory, addr)
         return None if inner is None else LentConnection(self, inner)

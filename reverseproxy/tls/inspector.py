@@ -9,77 +9,32 @@ from __future__ import annotations
 
 __all__ = ["inspect_factory"]
 
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolFactory
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.python.failure import Failure
-from zope.interface import alsoProvides
+from twisted.internet.interfaces import IAddress, IProtocolFactory
+
+from reverseproxy.transport.fronts import FirstBytes, Front
 
 _HANDSHAKE: Final = b"\x16"
 
 
-class _Inspector(Protocol):
-    """A connection that has sent nothing yet; later, at most a relay to its protocol."""
-
-    transport: Any
-    _inner: Any = None
+class _Inspector(FirstBytes):
+    """A connection that has sent nothing yet."""
 
     def __init__(self, factory: _InspectorFactory, address: IAddress | None) -> None:
         self._factory = factory
-        self._address: Any = address
+        self._address = address
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._inner is None:
-            self._decide(data)
-        else:
-            self._inner.dataReceived(data)
-
-    def _decide(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         factory = self._factory.secure if data[:1] == _HANDSHAKE else self._factory.plain
-        transport = self.transport
-        inner = factory.buildProtocol(self._address)
-        if inner is None:
-            transport.abortConnection()
-            return
-        self._inner = inner
-        if IHalfCloseableProtocol.providedBy(inner):
-            alsoProvides(self, IHalfCloseableProtocol)
-        if getattr(transport, "protocol", None) is self:
-            # From now on the transport calls the protocol itself.
-            transport.protocol = inner
-        inner.makeConnection(transport)
-        if not getattr(transport, "disconnecting", False):
-            inner.dataReceived(data)
-
-    def readConnectionLost(self) -> None:
-        self._inner.readConnectionLost()
-
-    def writeConnectionLost(self) -> None:
-        self._inner.writeConnectionLost()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        inner, self._inner = self._inner, None
-        if inner is not None:
-            inner.connectionLost(reason)
+        self.begin(factory, self._address, data)
 
 
-class _InspectorFactory(ServerFactory):
-    noisy = False
-
+class _InspectorFactory(Front):
     def __init__(self, plain: IProtocolFactory, secure: IProtocolFactory) -> None:
+        super().__init__(plain, secure)
         self.plain = plain
         self.secure = secure
-
-    def doStart(self) -> None:
-        super().doStart()  # type: ignore[no-untyped-call]
-        self.plain.doStart()
-        self.secure.doStart()
-
-    def doStop(self) -> None:
-        super().doStop()  # type: ignore[no-untyped-call]
-        self.plain.doStop()
-        self.secure.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> _Inspector:
         return _Inspector(self, addr)

@@ -69,6 +69,7 @@ from reverseproxy.tls.records import BLOCK, Records, records_of
 from reverseproxy.tls.turns import Waiting, turns_of
 from reverseproxy.tls.wire import SocketWire
 from reverseproxy.tls.wording import explain
+from reverseproxy.transport.fronts import build_protocol
 from reverseproxy.unfinished import STRANGERS, Account, Counted
 
 log = Logger()
@@ -161,7 +162,6 @@ class TlsTransport(ProtocolWrapper, Counted):
         self._wants_socket = (
             hasattr(transport, "set_filter") and serves(self._connection) and self._has_to_itself(transport)
         )
-        self.factory.registerProtocol(self)  # type: ignore[no-untyped-call]
         clock, timeout = self.factory.clock, self.factory.handshake_timeout
         if clock is not None and timeout is not None:
             self._deadline = clock.callLater(timeout, self._too_late, timeout)
@@ -652,7 +652,6 @@ class TlsTransport(ProtocolWrapper, Counted):
             self._note_truncation()
         self._over = True
         self.connected = False
-        self.factory.unregisterProtocol(self)  # type: ignore[no-untyped-call]
         reason, self._reason = self._reason or reason, None
         if self._producer is not None and not self._passed_down:
             self._producer.stopProducing()
@@ -719,7 +718,8 @@ class TlsFactory(_WrappingFactory):
         handshake_timeout: float | None = None,
         plaintext: IProtocolFactory | None = None,
     ) -> None:
-        super().__init__(factory)  # type: ignore[no-untyped-call]
+        initialize: Callable[[IProtocolFactory], None] = super().__init__
+        initialize(factory)
         self.server = tls if isinstance(tls, ServerTls) else None
         self.plaintext = plaintext or factory
         self.clock = clock
@@ -732,7 +732,7 @@ class TlsFactory(_WrappingFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make the protocol for a connection; it has no TLS if C{fall_back} means plaintext at present."""
         if self.server is not None and self.server.plaintext:
-            return self.plaintext.buildProtocol(addr)  # type: ignore[arg-type]
+            return build_protocol(self.plaintext, addr)
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else TlsTransport(self, wrapped)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 __all__ = ["QUEUE", "OtelTracing", "make_exporter"]
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from opentelemetry.context import Context, get_value, set_value
@@ -179,10 +179,10 @@ class OtelTracing:
     ) -> OtelRequest:
         """See L{ITracing<reverseproxy.tracing.interfaces.ITracing>}."""
         context = Context()
-        formats: Sequence[str] = self._formats
+        formats: Collection[str] = self._formats
         if self._accept == "all" or (believed and self._accept == "trusted"):
             incoming = extract(lookup)
-            formats = {*formats, *incoming.formats}  # type: ignore[assignment]
+            formats = {*formats, *incoming.formats}
             parent, wanted = incoming.context, incoming.wanted
             if parent is not None:
                 context = set_span_in_context(NonRecordingSpan(self._parent(parent)), context)
@@ -220,7 +220,7 @@ class OtelRequest:
 
     __slots__ = ("_attempt", "_attempts", "_context", "_formats", "_offset", "_span", "_tracer", "trace_id")
 
-    def __init__(self, tracer: Any, span: Span, formats: Sequence[str], offset: float) -> None:
+    def __init__(self, tracer: Any, span: Span, formats: Collection[str], offset: float) -> None:
         """
         @param offset: what to add to times of the reactor's clock.
         """

@@ -6,6 +6,7 @@ __all__ = ["StreamReactor"]
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
@@ -63,9 +64,8 @@ class StreamReactor(Poller):
         checkPID: bool = False,  # noqa: N803
     ) -> IConnector:
         """See L{twisted.internet.interfaces.IReactorUNIX}."""
-        connector: Any = UnixStreamConnector(  # type: ignore[no-untyped-call]
-            address, factory, timeout, self, checkPID
-        )
+        make: Callable[..., UnixStreamConnector] = UnixStreamConnector
+        connector = make(address, factory, timeout, self, checkPID)
         connector.connect()
         connecting: IConnector = connector
         return connecting
@@ -94,16 +94,11 @@ class StreamReactor(Poller):
         factory: IProtocolFactory,
     ) -> IListeningPort:
         """See L{twisted.internet.interfaces.IReactorSocket}."""
-        port: Any
         if addressFamily == socket.AF_UNIX:
-            port = UnixStreamPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
-                self, fileDescriptor, factory
-            )
-        else:
-            port = StreamPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
-                self, fileDescriptor, addressFamily, factory
-            )
-        return self._listen(port)
+            unix: Callable[..., Any] = UnixStreamPort._fromListeningDescriptor
+            return self._listen(unix(self, fileDescriptor, factory))
+        tcp: Callable[..., Any] = StreamPort._fromListeningDescriptor
+        return self._listen(tcp(self, fileDescriptor, addressFamily, factory))
 
     def adoptStreamConnection(
         self,

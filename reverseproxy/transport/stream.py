@@ -155,6 +155,7 @@ class StreamTransport(tcp.Connection):
     _onward: StreamTransport | None = None  # where what comes is passed on to
     _onward_left = 0  # how much of it, bytes
     _onward_told: Callable[[int], object]
+    producer: Any  # pushes, or pulls; Twisted says only that it is one of these
     _in_bulk = False  # much came with the last read
 
     def set_filter(self, wire: Wire) -> None:
@@ -309,7 +310,7 @@ class StreamTransport(tcp.Connection):
         self.unsent += len(data) - sent
         if self.producer is not None and self.streamingProducer and self.unsent > self.bufferSize:
             self.producerPaused = True
-            self.producer.pauseProducing()  # type: ignore[attr-defined]
+            self.producer.pauseProducing()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Send, or keep what can't be sent now; see L{ITransport}."""
@@ -343,7 +344,7 @@ class StreamTransport(tcp.Connection):
             self._wire.drained()
         if self.producer is not None and (self.producerPaused or not self.streamingProducer):
             self.producerPaused = False
-            self.producer.resumeProducing()  # type: ignore[attr-defined]
+            self.producer.resumeProducing()
         elif self.disconnecting:
             return CONNECTION_DONE
         elif self._writeDisconnecting:
@@ -368,7 +369,7 @@ class StreamTransport(tcp.Connection):
     def loseWriteConnection(self) -> None:
         """Send an end-of-file after everything else; see L{IHalfCloseableDescriptor}."""
         if self.connected:
-            super().loseWriteConnection()  # type: ignore[no-untyped-call]
+            tcp.Connection.loseWriteConnection(self)
 
     def connectionLost(self, reason: Failure) -> None:
         """Drop what is unsent; see L{IReadDescriptor}."""
@@ -444,9 +445,11 @@ def adopt_connection(descriptor: int, family: int, factory: IProtocolFactory, re
     @param descriptor: the connection's; it is not closed, but duplicated.
     """
     if family == socket.AF_UNIX:
-        _UnixServer._fromConnectedSocket(descriptor, factory, reactor)  # type: ignore[no-untyped-call]
+        adopt: Callable[..., object] = _UnixServer._fromConnectedSocket
+        adopt(descriptor, factory, reactor)
     else:
-        _Server._fromConnectedSocket(descriptor, family, factory, reactor)  # type: ignore[no-untyped-call]
+        adopt_tcp: Callable[..., object] = _Server._fromConnectedSocket
+        adopt_tcp(descriptor, family, factory, reactor)
 
 
 def _prepare(kind: type[StreamTransport]) -> None:
@@ -491,15 +494,13 @@ class StreamConnector(tcp.Connector):
     """An attempt to connect by TCP, and the connection."""
 
     def _makeTransport(self) -> _Client:  # noqa: N802 - Twisted's name
-        return _Client(  # type: ignore[no-untyped-call]
-            self.host, self.port, self.bindAddress, self, self.reactor
-        )
+        make: Callable[..., _Client] = _Client
+        return make(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 class UnixStreamConnector(unix.Connector):
     """An attempt to connect to a Unix socket, and the connection."""
 
     def _makeTransport(self) -> Any:  # noqa: N802 - Twisted's name
-        return _UnixClient(  # type: ignore[no-untyped-call]
-            self.address, self, self.reactor, self.checkPID
-        )
+        make: Callable[..., _UnixClient] = _UnixClient
+        return make(self.address, self, self.reactor, self.checkPID)

@@ -182,7 +182,7 @@ class _Datagrams(dns.DNSDatagramProtocol):
     """
 
     def __init__(self, reactor: Any) -> None:
-        super().__init__(_Controller(), reactor=reactor)  # type: ignore[no-untyped-call]
+        dns.DNSDatagramProtocol.__init__(self, _Controller(), reactor=reactor)
         self._asked: dict[int, tuple[str, int]] = {}
 
     def writeMessage(self, message: dns.Message, address: tuple[str, int]) -> None:  # noqa: N802 - Twisted's name

@@ -556,7 +556,7 @@ class Agent(Service):
 
     def startService(self) -> None:
         """Find the servers and dial them."""
-        super().startService()  # type: ignore[no-untyped-call]
+        Service.startService(self)
         self._watcher.start()
         self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
 
@@ -647,7 +647,7 @@ class Agent(Service):
 
     def stopService(self) -> None:
         """Close everything at once."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        Service.stopService(self)
         self._quit()
         for peer in [*self._peers.values(), *self._leaving]:
             peer.stop()

@@ -198,7 +198,7 @@ class SlotCore:
     stable: float
     changed: Callable[[SlotState], None]
     ended: Callable[[str, str], None] = _untold
-    outage: Outage = None  # type: ignore[assignment]  # made below
+    outage: Outage | None = None
     at_once: Throttle = field(init=False)
     unused: Throttle = field(init=False)
     state: SlotState = SlotState.IDLE
@@ -267,6 +267,7 @@ class SlotCore:
         why = loss(reason)
         if isinstance(refusal, HandshakeRefused):
             why = f"{why} (the server's log says more)"
+        assert self.outage is not None
         self.outage.failed(self.name, why, delay)
         self.wait(slot, delay)
 

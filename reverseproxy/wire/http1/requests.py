@@ -180,7 +180,7 @@ class RequestParser(Parser):
             behind the end of a request without L{RequestHead.keep_alive}.
         """
         found = self.feed_one(data)
-        return found if type(found) is list else [found, END]  # type: ignore[list-item]
+        return found if isinstance(found, list) else [found, END]
 
     def feed_one(self, data: bytes) -> RequestHead | list[Event]:
         """

@@ -335,9 +335,9 @@ class Bolt(XProtocol):
             checked = ver1 == 2 and bool(switch & 1)
         begin = size + class_
         end = begin + block
-        total = end + content + (_CRC_SIZE if checked else 0)
+        total: int = end + content + (_CRC_SIZE if checked else 0)
         if there < total:
-            return total  # type: ignore[no-any-return]
+            return total
         data = buffer[start : start + total]
         if checked:
             _check(data)

@@ -236,9 +236,9 @@ class Dubbo(XProtocol):
         magic, flag, status, id_, length = _HEADER.unpack_from(buffer, start)
         if magic != _MAGIC:
             raise _not_dubbo(buffer, start)
-        total = _HEADER.size + length
+        total: int = _HEADER.size + length
         if there < total:
-            return total  # type: ignore[no-any-return]
+            return total
         data = buffer[start : start + total]
         return DubboFrame(data, _kind(flag, data), id_, flag, status)
 

@@ -338,15 +338,15 @@ class FrameDecoder:
         try:
             while position < size:
                 frame = decode(buffer, position)
-                if type(frame) is int:
+                if isinstance(frame, int):
                     needed = frame
                     break
-                length = len(frame.data)  # type: ignore[union-attr]
+                length = len(frame.data)
                 if length > self.max_frame:
                     needed = length
                     break
                 position += length
-                frames.append(frame)  # type: ignore[arg-type]
+                frames.append(frame)
             if needed > self.max_frame:
                 raise RpcFrameError(f"a frame of {needed} bytes or more, where {self.max_frame} are allowed")
         except RpcFrameError as error:
