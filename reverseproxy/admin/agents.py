@@ -97,10 +97,16 @@ class AgentIndex:
     def __len__(self) -> int:
         return len(self._agents)
 
-    def joined(self, cluster: str, host: Host) -> str:
+    def found(self, cluster: str, host: Host) -> None:
+        """A host is there, since before anybody asked; only those of agents are kept."""
+        if host.identity is not None and host not in self._keys:
+            self.joined(cluster, host, max(0.0, self._seconds() - host.healthy_since))
+
+    def joined(self, cluster: str, host: Host, age: float = 0.0) -> str:
         """
         A connection has joined.
 
+        @param age: how many seconds ago.
         @return: the agent's id.
         """
         assert host.identity is not None
@@ -115,7 +121,7 @@ class AgentIndex:
         if host.relayed:
             agent.relayed[host] = cluster
         else:
-            agent.hosts[host] = (cluster, self._wall())
+            agent.hosts[host] = (cluster, self._wall() - age)
             self.connections += 1
             agent.most = max(agent.most, len(agent.hosts))
             rtts = self.rtts.get(cluster) or self.rtts.setdefault(cluster, Histogram())

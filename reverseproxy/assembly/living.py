@@ -208,8 +208,9 @@ class Living:
             if self.running:
                 prepared.admin.startService()
         elif admin is not None:
-            # Once it has answered who has asked for that.
+            # Its address is free at once; connections go once it has answered who has asked for that.
             self.admin = None
+            admin.listener.stop_accepting()
             self.world.reactor.callLater(1.0, admin.stopService)
         assembly, old = prepared.assembly, self.config
         departing = [each.listener for each in assembly.departing]
@@ -258,12 +259,14 @@ class Living:
     def _adopt(self, assembly: Assembly) -> None:
         """Put what was built into use."""
         old, world = self.assembly, self.world
-        fresh = assembly.clusters if assembly.counts and not old.counts else assembly.new_clusters
-        clusters = [assembly.clusters[name].cluster for name in fresh]
+        new = [assembly.clusters[name].cluster for name in assembly.new_clusters]
         self.assembly = assembly
-        for cluster in clusters:
+        for cluster in new:
             self._watch(cluster)
         assembly.commit()
+        if assembly.counts != old.counts:
+            for cluster in world.clusters:  # those that agents have brought, too
+                self._watch(cluster)
         parts = self.inspector.parts
         parts.config = assembly.config
         for server in world.tunnels.values():
@@ -275,9 +278,14 @@ class Living:
         world.reloader.watch(watched)
 
     def _watch(self, cluster: Cluster) -> None:
-        """Keep what happens to the hosts of a cluster, if anybody may ask."""
-        if self.assembly.counts:
-            cluster.on_change = partial(note_change, self.inspector.parts, cluster.name)
+        """Keep what happens to the hosts of a cluster, if anybody may ask, from those on that are there."""
+        parts = self.inspector.parts
+        cluster.on_change = partial(note_change, parts, cluster.name) if self.assembly.counts else None
+        for host in cluster.hosts.values():
+            if self.assembly.counts:
+                parts.agent_index.found(cluster.name, host)
+            else:
+                parts.agent_index.left(host)
 
     def _start(self, successions: Iterable[tuple[Agent | None, Agent | None]]) -> None:
         """Start what is new, and let what it takes the place of end."""

@@ -145,6 +145,7 @@ class Supervised:
             admin.startService()
         elif supervisor.admin is not None:
             gone, supervisor.admin = supervisor.admin, None
+            gone.listener.stop_accepting()  # its address is free at once
             self._reactor.callLater(1.0, gone.stopService)
 
 

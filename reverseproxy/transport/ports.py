@@ -11,7 +11,7 @@ L{BoundedReactor} has them with Twisted's.
 
 from __future__ import annotations
 
-__all__ = ["Accepting", "BoundedReactor"]
+__all__ = ["Accepting", "AcceptingAtFile", "BoundedReactor"]
 
 import os
 import socket
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
 from reverseproxy.crowd import Descriptors
@@ -42,11 +43,43 @@ class Accepting:
         self._number_accepts = min(number, MOST, max(Descriptors.current().reserve // 8, 1))
 
 
+class AcceptingAtFile(Accepting, unix.Port):
+    """
+    A Unix socket that is listened on, whose file may have been removed, or taken by somebody else.
+
+    Twisted's then leaves the socket open for ever, or removes what is not its own.
+    """
+
+    _file: tuple[int, int] | None = None
+
+    def startListening(self) -> None:  # noqa: N802 - Twisted's name
+        """Listen, and remember which file that is."""
+        super().startListening()  # type: ignore[no-untyped-call]
+        self._file = _identify(self._bindPath)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close, and remove the file if it is still ours."""
+        if self._file is not None and _identify(self._bindPath) == self._file:
+            os.unlink(self._bindPath)
+        if self.lockFile is not None:
+            self.lockFile.unlock()
+        tcp.Port.connectionLost(self, reason)
+
+
+def _identify(path: bytes) -> tuple[int, int] | None:
+    """Tell the file of a Unix socket from others; L{None} if there is none, as of an abstract name."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 class _Port(Accepting, tcp.Port):
     """A TCP port with Twisted's connections."""
 
 
-class _UnixPort(Accepting, unix.Port):
+class _UnixPort(AcceptingAtFile):
     """A Unix socket that is listened on, with Twisted's connections."""
 
 

@@ -61,7 +61,7 @@ from zope.interface import implementer_only
 from reverseproxy.transport.backlog import NOTHING, Backlog, waiting_in
 from reverseproxy.transport.pipe import Pipe
 from reverseproxy.transport.portions import LARGEST, PORTIONS
-from reverseproxy.transport.ports import Accepting
+from reverseproxy.transport.ports import Accepting, AcceptingAtFile
 
 READ_SIZE: Final = LARGEST
 """Bytes that one read takes at the most."""
@@ -484,7 +484,7 @@ class StreamPort(Accepting, tcp.Port):
     transport = _Server
 
 
-class UnixStreamPort(Accepting, unix.Port):
+class UnixStreamPort(AcceptingAtFile):
     """A Unix socket that is listened on."""
 
     transport = _UnixServer

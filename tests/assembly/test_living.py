@@ -10,9 +10,11 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.app import ReverseProxy
+from reverseproxy.clock import wall_time
 from reverseproxy.config.loader import loads
 from reverseproxy.reloading import Report
 from reverseproxy.testing import MemoryReactor, Recorder, run
+from tests.admin.world import parse_answer
 from tests.config.documents import (
     AGENT,
     CHAIN,
@@ -30,6 +32,13 @@ from tests.tunnel.logged import capture
 TUNNEL = "servers[0].listeners[1]"
 SERVICE = 8080
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def admin(port: int) -> Any:
+    """An admin API on a port."""
+    return {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+
+
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
 
 
@@ -471,6 +480,75 @@ class AgentTests(SynchronousTestCase):
         self.sites.advance(3)
         self.assertEqual(self.edge.joined, 2)
         self.assertEqual(len(self.edge.hosts), 2)
+
+
+class AdminTests(SynchronousTestCase):
+    """The admin API is switched on, moved and switched off while everything runs."""
+
+    def setUp(self) -> None:
+        self.sites = Sites(self)
+
+    def assertAnswers(self, port: int, path: str) -> Any:
+        client = self.sites.client(port)
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        self.sites.ask(client, head.encode())
+        answer = parse_answer(client.data)
+        self.assertEqual(answer.status, 200, path)
+        return answer
+
+    def agents(self, port: int) -> Any:
+        return self.assertAnswers(port, "/api/tunnel/v1/agents").json["items"]
+
+    def test_on_a_server(self) -> None:
+        """Agents that had joined before are there, since when they came, and are counted from now on."""
+        self.sites.advance(3)
+        self.assertTrue(self.sites.change("server", ("admin", admin(9901))).successful)
+        client = self.sites.client()
+        self.assertIn(b"first", self.sites.ask(client))
+        [agent] = self.agents(9901)
+        self.assertEqual((agent["connections"], agent["requests_by_class"]), (1, {"2xx": 1}))
+        self.assertApproximates(wall_time() - agent["since"], 3.7, 0.5)
+        metrics = self.assertAnswers(9901, "/metrics").body.decode()
+        self.assertIn('reverseproxy_tunnel_agents{cluster="edge"} 1.0\n', metrics)
+
+    def test_moved(self) -> None:
+        self.sites.change("server", ("admin", admin(9901)))
+        [agent] = self.agents(9901)
+        self.sites.change("server", ("admin", admin(9902)))
+        self.assertEqual(self.agents(9902)[0]["since"], agent["since"])
+        self.assertRaises(Refused, self.sites.client, 9901)
+
+    def test_off_and_on_again(self) -> None:
+        """What comes and goes meanwhile is not kept, and is found all the same."""
+        self.sites.change("server", ("admin", admin(9901)))
+        [before] = self.agents(9901)
+        self.sites.change("server", ("admin", GONE))
+        self.assertRaises(Refused, self.sites.client, 9901)
+        self.assertTrue(self.sites.change("server", ("admin", admin(9901))).successful, "at once")
+        self.assertApproximates(self.agents(9901)[0]["since"], before["since"], 1)
+        self.sites.change("server", ("admin", GONE))
+        host = next(iter(self.sites.apps["server"].clusters.get("edge").hosts.values()))
+        more = {**self.sites.documents["agent"]["extends"][0]["config"], "connection_num": 2}
+        self.sites.change("agent", ("extends[0].config", more))
+        self.sites.advance(3)
+        self.assertTrue(host.closed)
+        self.sites.change("server", ("admin", admin(9901)))
+        [after] = self.agents(9901)
+        self.assertEqual((before["connections"], after["connections"]), (1, 2))
+
+    def test_on_an_agent(self) -> None:
+        self.sites.change("agent", ("admin", admin(9903)))
+        [server] = self.assertAnswers(9903, "/api/tunnel/v1/servers").json["items"]
+        self.assertEqual((server["serving"], server["wanted"]), (1, 1))
+        self.assertIn(b"first", self.sites.ask(self.sites.client()))
+        metrics = self.assertAnswers(9903, "/metrics").body.decode()
+        self.assertIn('reverseproxy_http_requests_in_flight{cluster="service"} 1.0\n', metrics)
+        self.sites.change("agent", ("admin", admin(9904)))
+        self.assertAnswers(9904, "/readyz")
+        self.sites.change("agent", ("admin", GONE))
+        self.sites.advance(1.5)
+        self.assertRaises(Refused, self.sites.client, 9904)
+        self.assertIn(b"first", self.sites.ask(self.sites.client()))
 
 
 class ReloadingTests(SynchronousTestCase):

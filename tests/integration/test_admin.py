@@ -17,7 +17,7 @@ from reverseproxy.admin.access import SHORTEST_TOKEN
 from tests.admin.world import parse_answer
 from tests.integration.clients import fetch, threaded
 from tests.integration.configs import quick_agent, server
-from tests.integration.harness import DEADLINE, JOINED, IntegrationTestCase, certificates
+from tests.integration.harness import DEADLINE, JOINED, IntegrationTestCase, ReverseProxy, certificates
 
 READ, OPERATE = "r" * SHORTEST_TOKEN, "o" * SHORTEST_TOKEN
 
@@ -76,7 +76,9 @@ class AdminTests(IntegrationTestCase):
         path = self.socket()
         document = server(cluster={"required": True})
         document["admin"] = {"address": {"pipe": {"path": str(path)}}}
-        cloud = self.run_proxy(document, "server", "--workers", "2")
+        file = self.directory / "server.json"
+        file.write_text(json.dumps(document))
+        cloud = self.run_proxy(file, "server", "--workers", "2")
         await cloud.counted("^worker . is ready", 2)
         answer = await threaded(partial(request, path), "/readyz")
         self.assertEqual(answer.status, 503)
@@ -114,6 +116,23 @@ class AdminTests(IntegrationTestCase):
         label = f'agent="{agent["id"]}",code_class="2xx",identity="unproved"'
         self.assertIn(f"reverseproxy_per_agent_requests_total{{{label}}} 6.0\n", text)
         self.assertEqual((await threaded(ask, "/dashboard")).status, 200)
+        await self.switched(cloud, file, path)
+
+    async def switched(self, cloud: ReverseProxy, file: Path, path: Path) -> None:
+        """The API is switched off, and on again at another socket: agents that were there are there."""
+        document = json.loads(file.read_text())
+        other = path.with_name("moved.sock")
+        for place in (None, {"pipe": {"path": str(other)}}):
+            document.pop("admin")
+            if place is not None:
+                document["admin"] = {"address": place}
+            mark = cloud.mark()
+            file.write_text(json.dumps(document))
+            cloud.signal("HUP")
+            await cloud.logged("is in use, generation .: admin", mark)
+            document["admin"] = None
+        [agent] = (await threaded(request, other, "/api/tunnel/v1/agents")).json["items"]
+        self.assertEqual((agent["connections"], sorted(agent["workers"])), (3, agent["workers"]))
 
     async def test_a_ban_that_outlives_a_worker(self) -> None:
         """An agent of several workers is one; who is banned by all is banned by one that is started anew."""

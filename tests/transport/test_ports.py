@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -55,6 +57,25 @@ class PortsTests(Contract):
     async def test_unix(self) -> None:
         path = self.path()
         await self.check(self.reactor.listenUNIX(path, Factory.forProtocol(self.build), 1024), "UNIX", path)
+
+    async def test_a_file_that_is_gone(self) -> None:
+        """The port is closed all the same, and what somebody else has put in its place stays."""
+        for successor in (False, True):
+            path = self.path()
+            port: Any = self.reactor.listenUNIX(path, Factory.forProtocol(self.build), 16)
+            os.unlink(path)
+            if successor:
+                Path(path).write_text("theirs")
+            fileno = port.fileno()
+            await port.stopListening()
+            self.assertRaises(OSError, os.fstat, fileno)
+            self.assertEqual(os.path.exists(path), successor)
+
+    async def test_a_file_that_is_there(self) -> None:
+        path = self.path()
+        port = self.reactor.listenUNIX(path, Factory.forProtocol(self.build), 16)
+        await port.stopListening()
+        self.assertFalse(os.path.exists(path))
 
     async def test_a_port_that_somebody_else_has_bound(self) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as bound:
