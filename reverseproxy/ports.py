@@ -27,6 +27,7 @@ __all__ = [
     "ListenerFailed",
     "SharedPort",
     "address_of",
+    "name_of_port",
     "not_bound",
     "open_sockets",
     "remove_stale_socket",
@@ -219,6 +220,12 @@ class Inheritance:
 
 AGENTS_PORT: Final = "agents' port"
 """How the names of listeners begin that agents bring."""
+
+
+def name_of_port(port: int) -> str:
+    """Name the listener of a port that an agent has brought."""
+    return f"{AGENTS_PORT} {port}"
+
 
 INHERITED: Final = Inheritance()
 """What this process has inherited."""

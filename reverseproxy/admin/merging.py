@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["merge_agents", "rounded", "shown", "unite"]
+__all__ = ["merge_agents", "rounded", "shown", "unite", "unite_brought"]
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -92,3 +92,17 @@ def unite(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]
                 if type(value) is int:
                     known[name] += value
     return [found[name] for name in sorted(found)]
+
+
+def unite_brought(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Make one of what several workers know of the same routes of agents, of which all of them have all."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for answer in answers:
+        for item in answer:
+            known = found.get((item["listener"], item["cluster"]))
+            if known is None:
+                found[item["listener"], item["cluster"]] = dict(item)
+                continue
+            known["connections"] += item["connections"]
+            known["ends_in"] = None if known["connections"] else _of(max, known["ends_in"], item["ends_in"])
+    return list(found.values())

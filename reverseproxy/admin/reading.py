@@ -11,7 +11,7 @@ from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import MOST, listed, page_of, problems_of
 from reverseproxy.admin.http import Call, Problem, Reply
-from reverseproxy.admin.merging import merge_agents, rounded, shown, unite
+from reverseproxy.admin.merging import merge_agents, rounded, shown, unite, unite_brought
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.sources import Answer, ISource
 from reverseproxy.config.models import Config
@@ -139,7 +139,7 @@ class Reading:
     async def _brought(self) -> list[dict[str, Any]]:
         """The routes that agents have brought."""
         answers = await self._source.ask("routes", {})
-        return [item for answer in answers for item in answer.value or ()]
+        return unite_brought(answer.value or () for answer in answers)
 
     def _figures(self, answers: list[Answer]) -> dict[tuple[str, str, str], dict[str, Any]]:
         """Add up what was counted of each rule, by router, virtual host and name."""

@@ -21,6 +21,7 @@ from reverseproxy.tunnel.server.surface import RouteSurface, make_agent_routes
 
 def build_agent_routes(
     world: World,
+    listener: str,
     config: AgentRoutesConfig,
     router: Callable[[str], Router],
     template: ClusterConfig,
@@ -30,11 +31,9 @@ def build_agent_routes(
     Make it.
 
     @param router: finds a router by its name.
+    @param listener: where agents bring them.
     @param template: what the clusters of agents are like.
-    @raise ValueError: if there are workers, of which each would have its own.
     """
-    if world.workers > 1:
-        raise ValueError("agent_routes takes one process: leave out --workers")
     surface = RouteSurface(
         config,
         world.reactor,
@@ -46,11 +45,17 @@ def build_agent_routes(
         world.limiter,
         tally,
     )
-    return make_agent_routes(config, surface, world.clusters, world.reactor)
+    routes = make_agent_routes(config, surface, world.clusters, world.reactor)
+    if world.worker is not None:
+        routes.desk = world.worker.clerk
+        routes.listener = listener
+    return routes
 
 
 def _make_cluster(world: World, config: ClusterConfig) -> Cluster:
-    cluster = make_cluster(config, world.reactor, world.random, rpc_checkers(world.reactor))
+    cluster = make_cluster(config, world.reactor, world.random, rpc_checkers(world.reactor), world.workers)
     cluster.add_task(Stalls(cluster, world.reactor))
+    if world.siblings is not None:
+        world.siblings.share(cluster)
     world.watch(cluster)
     return cluster

@@ -266,7 +266,7 @@ class ListenerBuilder:
         routes = config.agent_routes
         if routes is not None:
             template = self._clusters.get(routes.cluster_template, ClusterConfig(name="agents"))
-            server.routes = build_agent_routes(world, routes, self._router, template, self._tally)
+            server.routes = build_agent_routes(world, listener, routes, self._router, template, self._tally)
         if world.worker is not None and world.siblings is not None:
             server.unix_prefix = f"{world.worker.number + 1}."
             server.evict_elsewhere = partial(world.siblings.evict, listener)

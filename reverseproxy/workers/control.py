@@ -24,6 +24,10 @@ processes nor on a disk.  Then there are messages, both ways:
      "question": "metrics",
      "arguments": {}}
                                         {"is": "answer", "number": 7, "value": ...}, or with a "problem"
+    {"do": "bring"}, {"do": "take_away"},
+    {"do": "claimed"}                   routes that agents bring, see
+                                        L{reverseproxy.workers.route_desk}
+                                        {"is": "claim"}, {"is": "brought"}, {"is": "held"}
                                         {"is": "there"}
                                         {"is": "ready"}
                                         {"is": "draining"}   of itself, as somebody has told it
@@ -140,6 +144,10 @@ class Control(Protocol):
         """Send a message, if the other end is still there."""
         if self.connected:
             self.transport.write(encode(message))
+
+    def mute(self) -> None:
+        """Take no more messages: they would be of a process that is gone."""
+        self._take = lambda message: None
 
     def dataReceived(self, data: bytes) -> None:
         """Take messages."""

@@ -9,7 +9,7 @@ comes when all of it is there.
 
 from __future__ import annotations
 
-__all__ = ["Handed", "receive", "send"]
+__all__ = ["Handed", "receive", "receive_sockets", "send", "send_sockets"]
 
 import os
 import pickle
@@ -52,11 +52,34 @@ def send(channel: socket.socket, handed: Handed, sockets: Sequence[socket.socket
         with open(file, "wb", closefd=False) as stream:
             pickle.dump(handed, stream)
         descriptors = [file, *(each.fileno() for each in sockets)]
-        for start in range(0, len(descriptors), _AT_ONCE):
-            socket.send_fds(channel, [b"-"], descriptors[start : start + _AT_ONCE])
+        _send(channel, descriptors)
     finally:
         os.close(file)
     return len(descriptors)
+
+
+def _send(channel: socket.socket, descriptors: Sequence[int]) -> None:
+    for start in range(0, len(descriptors), _AT_ONCE):
+        socket.send_fds(channel, [b"-"], descriptors[start : start + _AT_ONCE])
+
+
+def send_sockets(channel: socket.socket, sockets: Sequence[socket.socket]) -> None:
+    """
+    Hand sockets over, and nothing else.
+
+    @raise OSError: if the worker is gone, or does not take them.
+    """
+    _send(channel, [each.fileno() for each in sockets])
+
+
+def receive_sockets(channel: socket.socket, count: int) -> list[socket.socket]:
+    """
+    Take what L{send_sockets} has sent.
+
+    @param count: how many there are.
+    @raise WireError: if they are not there.
+    """
+    return [socket.socket(fileno=each) for each in _receive(channel, count)]
 
 
 def receive(channel: socket.socket, count: int) -> tuple[Handed, list[socket.socket]]:
@@ -66,6 +89,15 @@ def receive(channel: socket.socket, count: int) -> tuple[Handed, list[socket.soc
     @param count: how many descriptors there are.
     @raise WireError: if they are not there.
     """
+    descriptors = _receive(channel, count)
+    with open(descriptors[0], "rb") as stream:
+        stream.seek(0)
+        handed = pickle.load(stream)  # noqa: S301 - from the process that has started us
+    assert isinstance(handed, Handed)
+    return handed, [socket.socket(fileno=each) for each in descriptors[1:]]
+
+
+def _receive(channel: socket.socket, count: int) -> list[int]:
     descriptors: list[int] = []
     while len(descriptors) < count:
         try:
@@ -75,8 +107,4 @@ def receive(channel: socket.socket, count: int) -> tuple[Handed, list[socket.soc
         if not data:
             raise WireError("the supervisor is gone")
         descriptors += more
-    with open(descriptors[0], "rb") as stream:
-        stream.seek(0)
-        handed = pickle.load(stream)  # noqa: S301 - from the process that has started us
-    assert isinstance(handed, Handed)
-    return handed, [socket.socket(fileno=each) for each in descriptors[1:]]
+    return descriptors

@@ -136,6 +136,7 @@ class _Relay:
     @ivar papers: who has brought it.
     @ivar server: what it has joined.
     @ivar place: what it takes of the quotas.
+    @ivar claimed: whether it has brought routes.
     @ivar state: what has happened on it, once it has come back.
     @ivar returned: whether the other worker has given it back.
     """
@@ -149,6 +150,7 @@ class _Relay:
         self.papers = holding.papers
         self.server = holding.server
         self.place = holding.take_place()
+        self.claimed = holding.claimed
         self._mover = mover
         self._far = _Far(clock)
         self._near = _Near(clock, self)
@@ -605,7 +607,9 @@ class Mover:
         if not isinstance(host, ReverseHost) or host.cluster is None or host.closed:
             relay.connection.transport.abortConnection()
             return
-        holding = Holding(relay.server, relay.papers, host, relay.connection, relay.place)
+        holding = Holding(
+            relay.server, relay.papers, host, relay.connection, relay.place, claimed=relay.claimed
+        )
         relay.connection.holding = holding  # type: ignore[attr-defined]
         relay.state.restore(host, relay.connection, holding, surplus)
         relay.connection.transport.resumeProducing()

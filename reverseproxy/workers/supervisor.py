@@ -42,6 +42,7 @@ from reverseproxy.workers.handover import Handed, send
 from reverseproxy.workers.links import KIND, socket_path
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.renewal import Renewal
+from reverseproxy.workers.route_desk import RouteDesk
 from reverseproxy.workers.turns import Turn
 from reverseproxy.workers.vigil import Rounds
 
@@ -191,6 +192,7 @@ class Supervisor(Service):
         self._turns = count(1)
         self._rounds = Rounds(reactor, self._ask_whether_there, self._hangs)
         self._renewal = Renewal(self._replace)
+        self._desk = RouteDesk(self.slots, reactor)
 
     @property
     def stopping(self) -> bool:
@@ -292,6 +294,7 @@ class Supervisor(Service):
             Bequest(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
             for name, sockets in self._sockets.items()
         ]
+        given += self._desk.bequeath()
         admin = None if self.admin is None else self.admin.listener.bequeath()
         return given if admin is None else [*given, admin]
 
@@ -303,6 +306,7 @@ class Supervisor(Service):
 
     def _close(self) -> None:
         """Listen no more."""
+        self._desk.stop()
         self._drop(self._sockets)
         self._sockets = {}
 
@@ -365,7 +369,8 @@ class Supervisor(Service):
                 },
                 link=inherit(self._links[slot.number]),
                 directory=self._directory,
-                watch=tuple(self._watched_by(slot)),
+                # Where agents have brought routes, it has to know these first.
+                watch=() if len(self._desk) else tuple(self._watched_by(slot)),
                 settings=self._settings,
                 handover=inherit(handed),
             )
@@ -455,6 +460,7 @@ class Supervisor(Service):
                     self._reactor.callLater(0, self.replace, [slot.name])
                 log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.pid)
                 self._settle()
+                self._desk.ready(slot)
                 self._share_out()
                 if self.on_ready is not None:
                     self.on_ready()
@@ -465,6 +471,8 @@ class Supervisor(Service):
             case "draining":
                 slot.ready = False
                 self._share_out()
+            case "claim" | "brought" | "held":
+                self._desk.received(slot, message)
             case "answer":
                 self._inquiry.answered(slot.name, message)
             case "drained":
@@ -494,11 +502,14 @@ class Supervisor(Service):
     def _ended(self, slot: Slot, reason: Failure) -> None:
         pid = slot.pid
         self._rounds.forget(slot.process)
+        if slot.control is not None:
+            slot.control.mute()
         slot.process = slot.control = None
         was_ready, slot.ready = slot.ready, False
         how = _how(reason)
         self._inquiry.gone(slot.name)
         slot.close_handover()
+        self._desk.gone(slot)
         if self._turn is not None:
             self._turn.gone(slot.name)
         if self._stopped is not None:

@@ -23,6 +23,7 @@ from reverseproxy.workers.control import Control, Setup
 from reverseproxy.workers.counts import share_of
 from reverseproxy.workers.handover import Handed, receive
 from reverseproxy.workers.messages import Message
+from reverseproxy.workers.route_clerk import RouteClerk
 from reverseproxy.workers.siblings import Siblings
 
 log = Logger()
@@ -52,6 +53,7 @@ class Worker:
     @ivar number: its number, from 0.
     @ivar workers: how many there are.
     @ivar siblings: the others; L{None} before L{join}.
+    @ivar clerk: sees to routes that agents bring.
     """
 
     siblings: Siblings | None = None
@@ -78,6 +80,8 @@ class Worker:
         if setup.handover >= 0:
             self._handover = socket.socket(fileno=setup.handover)
             self._handover.setblocking(False)
+        handover = self._handover
+        self.clerk = RouteClerk(self._control.send, self.number, self.workers, handover, reactor)
         self._ports: dict[str, SharedPort] = {}
         for name, descriptors in setup.listening.items():
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
@@ -103,6 +107,7 @@ class Worker:
     def join(self, clusters: ClusterManager) -> Siblings:
         """Let the siblings use what these clusters have, and the other way round."""
         self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
+        self.clerk.servers = self.siblings.servers
         return self.siblings
 
     # running
@@ -173,6 +178,7 @@ class Worker:
         self._watched = numbers
         for port in self._ports.values():
             port.watch(numbers)
+        self.clerk.watch(numbers)
 
     def _received(self, message: Message) -> None:
         match message["do"]:
@@ -197,6 +203,8 @@ class Worker:
                 self._commit(message["turn"])
             case "discard":
                 self._discard(message["turn"])
+            case "bring" | "claimed" | "take_away":
+                self.clerk.received(message)
             case "reload":
                 self._service.reload_certificates()
             case "reopen":
@@ -276,4 +284,5 @@ class Worker:
             # At once, and not when what is under way is done: whoever starts it again needs the ports.
             for port in self._ports.values():
                 port.stopListening()
+            self.clerk.stop_accepting()
             self._service.terminate()

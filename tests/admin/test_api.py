@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD
-from reverseproxy.admin.merging import merge_agents, shown
+from reverseproxy.admin.merging import merge_agents, shown, unite_brought
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
@@ -177,8 +177,11 @@ class ReadingTests(AdminTestCase):
             "router": "client_router",
             "virtual_host": "agent of app",
             "place": "agents.app",
+            "listener": "tunnelListener",
             "cluster": "app",
             "domains": ["app.example"],
+            "connections": 1,
+            "ends_in": None,
         }
         questions = world.proxy.inspector._questions
         questions["routes"] = lambda arguments: [claim]
@@ -187,6 +190,18 @@ class ReadingTests(AdminTestCase):
         self.assertEqual((found["place"], found["outcome"]), ("agents.app", "cluster app"))
         [found] = items(world, "routes:explain?host=other.example")
         self.assertNotEqual(found["place"], "agents.app")
+
+    def test_routes_of_agents_of_several_workers(self) -> None:
+        """All know all of them, and each its own connections."""
+
+        def said(cluster: str, connections: int, ends_in: float | None) -> dict[str, Any]:
+            return {"listener": "t", "cluster": cluster, "connections": connections, "ends_in": ends_in}
+
+        one = [said("a", 1, None), said("b", 0, 20.0), said("c", 1, None)]
+        other = [said("a", 1, None), said("b", 0, 25.0), said("c", 0, 10.0)]
+        self.assertEqual(
+            unite_brought([one, other]), [said("a", 2, None), said("b", 0, 25.0), said("c", 1, None)]
+        )
 
     def test_refused(self) -> None:
         world = World(tunnel_config=STATIC)

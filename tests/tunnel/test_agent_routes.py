@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory
 from twisted.protocols.wire import Echo
@@ -366,7 +367,7 @@ class CertificateTests(SynchronousTestCase):
         asked = Announcement("agent", routes=RouteRequest(domains))
         accepted = Accepted("app", "", 1, None, asked)
         info = ConnectionInfo("1.2.3.4:5", "1.2.3.4:6", True, None, subject=subject)
-        verdict = routes.ask(accepted, info)
+        verdict = self.successResultOf(Deferred.fromCoroutine(routes.ask(accepted, info)))
         return made if isinstance(verdict, Claim) else verdict.status
 
     def test_allowed(self) -> None:

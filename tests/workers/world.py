@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["CLUSTER", "REQUEST", "Service", "World"]
 
 import json
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from reverseproxy.transport.handing import discard
 from reverseproxy.workers.channel import decode, encode
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.moving import LEAST_GAP
+from reverseproxy.workers.route_clerk import RouteClerk
 from reverseproxy.workers.siblings import Siblings
 from tests.integration.configs import quick_agent, server
 from tests.transport.contract import CallableFactory
@@ -90,9 +92,13 @@ class FakeWorker:
         self.number = number
         self.workers = workers
         self._reactor = reactor
+        self.told: list[Any] = []  # what it has said to its supervisor
+        self.tell: Callable[[Any], object] = self.told.append
+        self.clerk = RouteClerk(lambda message: self.tell(message), number, workers, None, reactor)
 
     def join(self, clusters: Any) -> Siblings:
         self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
+        self.clerk.servers = self.siblings.servers
         return self.siblings
 
     def listen_for(self, listener: str) -> None:

@@ -4,21 +4,28 @@ Routes that agents bring: what is decided in L{reverseproxy.tunnel.server.claims
 Everything that a claim needs is made before the agent is accepted, and taken
 away when the claim has ended, so that nobody is ever sent to a cluster that is
 not there.
+
+Where several workers serve, all of them have all claims, and a desk decides in
+which order: it lets each of them make what a claim needs (L{AgentRoutes.bring}) and
+take it away again, and knows how many connections hold it in all.
 """
 
 from __future__ import annotations
 
-__all__ = ["NO_ROUTES", "AgentRoutes", "IRouteSurface", "owner_of"]
+__all__ = ["NO_ROUTES", "AgentRoutes", "IRouteDesk", "IRouteSurface", "Wanted", "owner_of"]
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.allowance import Allowance
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.listener import Listen
 from reverseproxy.tunnel.handshake import Accepted, Refusal
 from reverseproxy.tunnel.server.claims import Claim, Claims, Denied
 from reverseproxy.wire.mosn.frames import Status
@@ -57,15 +64,53 @@ class IRouteSurface(Protocol):
     def remove_domain(self, domain: str) -> None:
         """Do that no more."""
 
-    def open_port(self, port: int, cluster: str) -> None:
+    def address_of(self, port: int) -> str:
+        """Say where a port would be opened."""
+
+    def open_port(self, port: int, cluster: str, listen: Listen | None = None) -> None:
         """
         Send a port's sessions to a cluster.
 
+        @param listen: takes the place of binding it, if somebody else has done so.
         @raise ValueError: if the port can't be had.
         """
 
     def close_port(self, port: int) -> None:
         """Take no more sessions; those that are open go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """
+    A claim that one worker would grant.
+
+    @ivar claim: it has no port yet if it is to have one of several.
+    @ivar shown: whose it is, for people.
+    @ivar ports: those that would do, each with its address; empty if it wants none.
+    """
+
+    claim: Claim
+    shown: str
+    ports: tuple[tuple[int, str], ...]
+
+
+class IRouteDesk(Protocol):
+    """Decides for several workers, one after the other."""
+
+    def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
+        """
+        Ask for a claim.
+
+        @return: why it can't be had; or nothing, once all workers have it, or another one of the
+            same cluster.
+        """
+
+    def count(self, claim: Claim, change: int, grace: float) -> None:
+        """
+        One connection more, or less, holds a claim here.
+
+        @param grace: seconds that it stays when there is none anywhere.
+        """
 
 
 def owner_of(identity: AgentIdentity) -> str:
@@ -84,7 +129,12 @@ class AgentRoutes:
     @ivar claims: whose they are.
     @ivar router: the name of the router that has the domains; empty if there is none.
     @ivar closed: whether agents may bring no more than they have.
+    @ivar desk: who decides, if there are several workers.
+    @ivar listener: what the desk calls this.
     """
+
+    desk: IRouteDesk | None = None
+    listener = ""
 
     def __init__(
         self,
@@ -124,7 +174,7 @@ class AgentRoutes:
         """Say whether L{ask} has to be asked."""
         return bool(accepted.request) or self.claims.find(accepted.cluster) is not None
 
-    def ask(self, accepted: Accepted, info: ConnectionInfo) -> Claim | Refusal:
+    async def ask(self, accepted: Accepted, info: ConnectionInfo) -> Claim | Refusal:
         """
         Decide about a connection that may join otherwise, and make what it needs.
 
@@ -134,13 +184,39 @@ class AgentRoutes:
             return Refusal(Status.ROUTE_FORBIDDEN, NO_ROUTES, told=NO_ROUTES)
         identity = accepted.identify(info)
         allowance = accepted.allowance | self._of_certificate(identity)
-        verdict = self.claims.judge(owner_of(identity), accepted.cluster, accepted.request, allowance)
+        verdict = self._judge(accepted, identity, allowance)
         if isinstance(verdict, Claim) and self.claims.find(accepted.cluster) is None:
-            verdict = self._open(verdict, allowance, identity)
+            if self.desk is None:
+                verdict = self._open(verdict, allowance, identity)
+            else:
+                denied = await self.desk.ask(self.listener, self._wanted(verdict, allowance, identity))
+                verdict = denied or self._judge(accepted, identity, allowance)
+                if isinstance(verdict, Claim) and self.claims.find(accepted.cluster) is None:
+                    verdict = Denied(Status.ROUTE_TAKEN, "its routes have just been taken away")
         if isinstance(verdict, Denied):
             return Refusal(verdict.status, verdict.reason, told=verdict.reason)
-        self.claims.hold(verdict)
+        self._hold(verdict)
         return verdict
+
+    def _judge(self, accepted: Accepted, identity: AgentIdentity, allowance: Allowance) -> Claim | Denied:
+        return self.claims.judge(owner_of(identity), accepted.cluster, accepted.request, allowance)
+
+    def _wanted(self, claim: Claim, allowance: Allowance, identity: AgentIdentity) -> Wanted:
+        ports: list[int] = [] if claim.port is None else self.claims.candidates(claim, allowance)
+        addresses = tuple((port, self._surface.address_of(port)) for port in ports)
+        return Wanted(claim, identity.principal, addresses)
+
+    def hold(self, cluster: str) -> Claim | None:
+        """A connection that another worker has accepted holds its cluster's claim here, if there is one."""
+        claim = self.claims.find(cluster)
+        if claim is not None:
+            self._hold(claim)
+        return claim
+
+    def _hold(self, claim: Claim) -> None:
+        self.claims.hold(claim)
+        if self.desk is not None:
+            self.desk.count(claim, 1, self.claims.rules.grace)
 
     def judge_again(self, accepted: Accepted, info: ConnectionInfo) -> str:
         """
@@ -152,13 +228,51 @@ class AgentRoutes:
             return ""
         identity = accepted.identify(info)
         allowance = accepted.allowance | self._of_certificate(identity)
-        verdict = self.claims.judge(owner_of(identity), accepted.cluster, accepted.request, allowance)
+        verdict = self._judge(accepted, identity, allowance)
         return verdict.reason if isinstance(verdict, Denied) else ""
 
     def let_go(self, claim: Claim) -> None:
         """A connection that held a claim is gone."""
-        if self.claims.let_go(claim, self._clock.seconds()):
+        last = self.claims.let_go(claim, self._clock.seconds())
+        if self.desk is not None:
+            self.desk.count(claim, -1, self.claims.rules.grace)
+        elif last:
             self._set_timer()
+
+    # what the desk says
+
+    def bring(self, claim: Claim, shown: str, listen: Listen | None, again: bool) -> Denied | None:
+        """
+        Make what a claim needs that has been made for all workers.
+
+        @param shown: whose it is, for people.
+        @param listen: listens at its port, if it has one.
+        @param again: whether it has been decided before, and this worker is new.
+        @return: why that can't be.
+        """
+        denied = None if again else self.claims.find_problem(claim)
+        if self.closed and not again:
+            denied = Denied(Status.ROUTE_FORBIDDEN, NO_ROUTES)
+        if denied is None:
+            undo: list[Any] = []
+            try:
+                self._make(claim, undo)
+                if claim.port is not None:
+                    self._surface.open_port(claim.port, claim.cluster, listen)
+                    undo.append((self._surface.close_port, claim.port))
+                self.claims.open(claim)
+            except ValueError as error:
+                denied = self._undo(undo, error)
+            else:
+                self._shown[claim.cluster] = shown
+        return denied
+
+    def take_away(self, cluster: str, serial: int) -> None:
+        """A claim has ended everywhere, or could not be made everywhere."""
+        claim = self.claims.find(cluster)
+        if claim is not None and claim.serial == serial:
+            self.claims.remove(claim)
+            self._unmake(claim)
 
     def given(self, claim: Claim) -> BroughtRoutes:
         """What an agent is told that it has."""
@@ -195,20 +309,13 @@ class AgentRoutes:
 
     def _open(self, claim: Claim, allowance: Allowance, identity: AgentIdentity) -> Claim | Denied:
         """Make everything that a claim needs, or nothing."""
-        surface = self._surface
         undo: list[Any] = []
         try:
-            surface.add_cluster(claim.cluster)
-            undo.append((surface.remove_cluster, claim.cluster))
-            for domain in claim.domains:
-                surface.add_domain(domain, claim.cluster)
-                undo.append((surface.remove_domain, domain))
+            self._make(claim, undo)
             if claim.port is not None:
                 claim.port = self._open_port(claim, self.claims.candidates(claim, allowance))
         except ValueError as error:
-            for step, what in reversed(undo):
-                step(what)
-            return Denied(Status.ROUTE_TAKEN, str(error))
+            return self._undo(undo, error)
         self.claims.open(claim)
         self._shown[claim.cluster] = identity.principal
         log.info(
@@ -218,6 +325,33 @@ class AgentRoutes:
             routes=str(self.given(claim)),
         )
         return claim
+
+    def _make(self, claim: Claim, undo: list[Any]) -> None:
+        """
+        Make a cluster and what leads to it, apart from a port.
+
+        @param undo: gets what takes each of it away.
+        @raise ValueError: if something of it can't be had.
+        """
+        surface = self._surface
+        surface.add_cluster(claim.cluster)
+        undo.append((surface.remove_cluster, claim.cluster))
+        for domain in claim.domains:
+            surface.add_domain(domain, claim.cluster)
+            undo.append((surface.remove_domain, domain))
+
+    def _undo(self, undo: list[Any], error: ValueError) -> Denied:
+        for step, what in reversed(undo):
+            step(what)
+        return Denied(Status.ROUTE_TAKEN, str(error))
+
+    def _unmake(self, claim: Claim) -> None:
+        del self._shown[claim.cluster]
+        if claim.port is not None:
+            self._surface.close_port(claim.port)
+        for domain in claim.domains:
+            self._surface.remove_domain(domain)
+        self._surface.remove_cluster(claim.cluster)
 
     def _open_port(self, claim: Claim, candidates: Iterable[int]) -> int:
         """
@@ -248,10 +382,5 @@ class AgentRoutes:
                 cluster=claim.cluster,
                 routes=str(self.given(claim)),
             )
-            del self._shown[claim.cluster]
-            if claim.port is not None:
-                self._surface.close_port(claim.port)
-            for domain in claim.domains:
-                self._surface.remove_domain(domain)
-            self._surface.remove_cluster(claim.cluster)
+            self._unmake(claim)
         self._set_timer()

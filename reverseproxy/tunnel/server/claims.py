@@ -46,6 +46,7 @@ class Claim:
     @ivar port: from which port sessions go to it; 0 while any would do, L{None} for none.
     @ivar connections: how many connections hold it.
     @ivar until: when it ends, unless somebody takes it up again; L{None} while it is held.
+    @ivar serial: what it is called by whoever decides for several workers; 0 without any.
     """
 
     cluster: str
@@ -54,6 +55,7 @@ class Claim:
     port: int | None = None
     connections: int = 0
     until: float | None = None
+    serial: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,23 @@ class Claims:
             )
         return None
 
+    def find_problem(self, claim: Claim) -> Denied | None:
+        """
+        Judge again what another worker has judged, with all that has been claimed by now.
+
+        @return: why it can't be had after all.
+        """
+        if claim.cluster in self._claims:
+            return Denied(Status.ROUTE_TAKEN, f"the cluster {claim.cluster} is another agent's")
+        if self._configured_cluster(claim.cluster):
+            return _forbidden(
+                f"the cluster {claim.cluster} is the configuration's, which alone gives it routes"
+            )
+        everything = Allowance.of(("*",), ())
+        return self._judge_domains(claim.domains, claim.cluster, everything) or self._judge_number(
+            claim.owner, len(claim.domains) + (claim.port is not None)
+        )
+
     def open(self, claim: Claim) -> None:
         """
         Keep a claim that L{judge} has made, now that everything of it is there.
@@ -262,12 +281,16 @@ class Claims:
         """Take out the claims that have ended."""
         ended = [each for each in self._claims.values() if each.until is not None and each.until <= now]
         for claim in ended:
-            del self._claims[claim.cluster]
-            for domain in claim.domains:
-                del self._domains[domain]
-            if claim.port is not None:
-                del self._ports[claim.port]
+            self.remove(claim)
         return ended
+
+    def remove(self, claim: Claim) -> None:
+        """Take out a claim."""
+        del self._claims[claim.cluster]
+        for domain in claim.domains:
+            del self._domains[domain]
+        if claim.port is not None:
+            del self._ports[claim.port]
 
     @property
     def next_end(self) -> float | None:

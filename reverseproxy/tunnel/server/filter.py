@@ -544,7 +544,7 @@ class TunnelConnection(Handover, Counted):
             if refusal is None and not self._over:
                 refusal = await self._turn(verdict)
             if refusal is None and not self._over:
-                refusal = self._take_routes(verdict)
+                refusal = await self._take_routes(verdict)
             if self._over:
                 return
             verdict = refusal or verdict
@@ -620,7 +620,7 @@ class TunnelConnection(Handover, Counted):
             assert self._server.routes is not None
             self._server.routes.let_go(claim)
 
-    def _take_routes(self, accepted: Accepted) -> Refusal | None:
+    async def _take_routes(self, accepted: Accepted) -> Refusal | None:
         """Make the routes that the agent brings, unless it may not have them."""
         server = self._server
         routes = server.routes
@@ -630,7 +630,7 @@ class TunnelConnection(Handover, Counted):
             if accepted.request:
                 return Refusal(Status.ROUTE_FORBIDDEN, NO_ROUTES, told=NO_ROUTES)
         elif routes.concerns(accepted):
-            verdict = routes.ask(accepted, self._info)
+            verdict = await routes.ask(accepted, self._info)
             if isinstance(verdict, Refusal):
                 return verdict
             self._claim = verdict

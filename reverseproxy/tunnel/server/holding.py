@@ -27,6 +27,7 @@ from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IRevoking
 from reverseproxy.sockets import watch_over
 from reverseproxy.tunnel.handshake import Accepted, HeldConnection, Principal, Refusal
+from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.quotas import NOBODY, Place
 from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.wire.mosn.frames import ConnectionInit
@@ -152,6 +153,7 @@ class Holding:
     @ivar host: what it is.
     @ivar connection: the protocol that has it, and that the host has it from.
     @ivar server: what it has joined.
+    @ivar claimed: whether it has brought routes.
     """
 
     def __init__(
@@ -182,7 +184,7 @@ class Holding:
         server.registry.add(self._held)
         server.joined[self] = None
         self._relayed = relayed
-        self._claimed = claimed
+        self.claimed = claimed
         host.same_agent = server.registry.same_agent(self._held)
 
     @property
@@ -241,7 +243,7 @@ class Holding:
             return verdict.reason
         if verdict.principal != before.principal:
             return "its credential is another one's now"
-        if self._claimed and server.routes is not None:
+        if self.claimed and server.routes is not None:
             reason = server.routes.judge_again(verdict, info)
         if verdict.weight != before.weight and not self._over:
             self.papers = replace(papers, accepted=verdict)
@@ -302,6 +304,7 @@ class MovedConnection(Handover):
         self._papers = papers
         self._host = host
         self._state = state
+        self._claim: Claim | None = None
         self.counted = counted
 
     def connectionMade(self) -> None:
@@ -313,7 +316,9 @@ class MovedConnection(Handover):
             place = server.quotas.place(papers.accepted, papers.info, crowd_address(papers.info.remote_ip))
             server.quotas.count(place)
         relayed = papers.info.secure  # or else the socket itself would not have come
-        self.holding = Holding(server, papers, self._host, self, place, relayed)
+        if server.routes is not None:
+            self._claim = server.routes.hold(papers.accepted.cluster)
+        self.holding = Holding(server, papers, self._host, self, place, relayed, self._claim is not None)
         server.revocations.arrived(self.holding)
         self._state.restore(self._host, self, self.holding)
 
@@ -331,6 +336,9 @@ class MovedConnection(Handover):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go of it."""
+        claim, self._claim = self._claim, None
+        if claim is not None and self._server.routes is not None:
+            self._server.routes.let_go(claim)
         if self.holding is not None:
             self.holding.leave_place()
         super().connectionLost(reason)

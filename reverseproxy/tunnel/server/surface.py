@@ -24,9 +24,9 @@ from reverseproxy.config.models import (
     VirtualHostConfig,
 )
 from reverseproxy.limiter import ConnectionLimiter
-from reverseproxy.listener import Listener, ListenerFailed
+from reverseproxy.listener import Listen, Listener, ListenerFailed
 from reverseproxy.metrics import RequestTally
-from reverseproxy.ports import AGENTS_PORT
+from reverseproxy.ports import name_of_port
 from reverseproxy.proxy.protocols import session_idle
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
@@ -107,13 +107,17 @@ class RouteSurface:
         router, host = self._hosts.pop(domain)
         router.remove_host(host)
 
-    def open_port(self, port: int, cluster: str) -> None:
+    def address_of(self, port: int) -> str:
+        """See L{IRouteSurface}."""
+        return join_host_port(self._config.tcp_address, port)
+
+    def open_port(self, port: int, cluster: str, listen: Listen | None = None) -> None:
         """See L{IRouteSurface}."""
         tcp = TcpProxyConfig(cluster=cluster)
         chain = FilterChainConfig(filters=(FilterConfig(type="tcp_proxy", config=tcp),))
         config = ListenerConfig(
-            name=_listener_name(port),
-            address=join_host_port(self._config.tcp_address, port),
+            name=name_of_port(port),
+            address=self.address_of(port),
             bind_port=True,
             filter_chains=(chain,),
         )
@@ -127,7 +131,7 @@ class RouteSurface:
             idle_timeout=session_idle(tcp.idle_timeout, config.connection_idle_timeout),
             tally=self._tally(config.name),
         )
-        listener = Listener(config, partial(TcpProxy, settings), self._reactor, limiter=self._limiter)
+        listener = Listener(config, partial(TcpProxy, settings), self._reactor, None, listen, self._limiter)
         try:
             listener.startService()
         except ListenerFailed as error:
@@ -136,14 +140,10 @@ class RouteSurface:
 
     def close_port(self, port: int) -> None:
         """See L{IRouteSurface}."""
-        name = _listener_name(port)
+        name = name_of_port(port)
         listener = self._listeners[name]
         # What is still open goes on through the hosts that it has, if these are there.
         listener.stopService().addCallback(lambda _: self._listeners.pop(name, None))
-
-
-def _listener_name(port: int) -> str:
-    return f"{AGENTS_PORT} {port}"
 
 
 def make_agent_routes(

@@ -1,0 +1,391 @@
+"""
+Routes that agents bring, where several workers serve: the supervisor decides, one claim after the other.
+
+A worker that would grant a claim asks.  If there is none of that cluster yet, all workers
+make what it needs, and only when the last of them has done so is the agent accepted,
+so that no client ever meets a worker that does not know.  If one of them can't, as somebody
+else was first, all of them take it away again.  Ports are bound here, where they stay
+bound whatever happens to a worker.
+
+    worker                                supervisor
+    {"is": "claim", "number": 7, ...}
+                                          {"do": "bring", "serial": 3, ...}      to all of them
+    {"is": "brought", "serial": 3}        from each
+                                          {"do": "claimed", "number": 7}         or with a "problem"
+    {"is": "held", "serial": 3, "change": 1, "grace": 30.0}
+                                          {"do": "take_away", "serial": 3, ...}  to all of them
+
+A worker that is started anew is told of all claims before it accepts anything.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RouteDesk"]
+
+import socket
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.config.models import ListenerConfig
+from reverseproxy.errors import ReverseProxyError
+from reverseproxy.ports import Bequest, ListenerFailed, name_of_port, open_sockets
+from reverseproxy.wire.mosn.frames import Status
+from reverseproxy.workers.handover import send_sockets
+from reverseproxy.workers.messages import Message
+
+log = Logger()
+
+TURN_TIMEOUT: Final = 8.0
+"""Seconds that workers have to make what a claim needs; one that hangs is killed before that."""
+
+SHORTEST_GRACE: Final = 1.0
+"""Seconds that a claim stays at the least, as a connection may be on its way from one worker to another."""
+
+MOST_WAITING: Final = 10_000
+"""Claims that may wait for their turn."""
+
+
+class Place(Protocol):
+    """
+    A worker's place.
+
+    @ivar number: from 0.
+    @ivar ready: whether it accepts connections.
+    @ivar control: the channel to it, another one for each process.
+    @ivar handover: carries sockets to it.
+    """
+
+    number: int
+    ready: bool
+    control: Any
+    handover: socket.socket | None
+
+    def send(self, message: Message) -> None:
+        """Tell it something."""
+
+
+@dataclass(eq=False, slots=True)
+class _Brought:
+    """
+    A claim that all workers have, or are about to.
+
+    @ivar facts: what workers have to know of it.
+    @ivar sockets: those of its port, one for each worker; empty without a port.
+    @ivar grace: seconds that it stays without a connection.
+    @ivar told: the workers that have been told of it.
+    @ivar holders: how many connections hold it, by worker.
+    @ivar ending: when it ends, while there is none.
+    """
+
+    serial: int
+    facts: dict[str, Any]
+    grace: float
+    sockets: list[socket.socket] = field(default_factory=list)
+    told: set[int] = field(default_factory=set)
+    holders: Counter[int] = field(default_factory=Counter)
+    ending: IDelayedCall | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The listener and the cluster."""
+        return self.facts["listener"], self.facts["cluster"]
+
+    def close(self) -> None:
+        """Nothing more comes of it."""
+        _cancel(self.ending)
+        self.ending = None
+        for each in self.sockets:
+            each.close()
+        self.sockets.clear()
+
+
+@dataclass(eq=False, slots=True)
+class _Turn:
+    """
+    What is being decided.
+
+    @ivar place: who has asked.
+    @ivar control: its channel then.
+    @ivar number: of the question.
+    @ivar waiting: the workers that have not said yet whether they can.
+    @ivar problem: what was said against it first, with a status.
+    """
+
+    place: Place
+    control: Any
+    number: int
+    brought: _Brought
+    waiting: set[int] = field(default_factory=set)
+    problem: tuple[int, str] | None = None
+    timer: IDelayedCall | None = None
+
+
+class RouteDesk:
+    """Decides about claims, and keeps those that there are."""
+
+    def __init__(self, places: Sequence[Place], clock: IReactorTime) -> None:
+        """
+        @param places: those of all workers.
+        """
+        self._places = places
+        self._clock = clock
+        self._claims: dict[tuple[str, str], _Brought] = {}
+        self._by_serial: dict[int, _Brought] = {}
+        self._serials = count(1)
+        self._waiting: deque[tuple[Place, Any, Message]] = deque()
+        self._turn: _Turn | None = None
+        self._stopped = False
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def bequeath(self) -> Iterator[Bequest]:
+        """Give the sockets to the process that takes the place of this one."""
+        for brought in self._claims.values():
+            if brought.sockets:
+                name = name_of_port(brought.facts["port"])
+                yield Bequest(name, brought.facts["address"], tuple(each.dup() for each in brought.sockets))
+
+    def stop(self) -> None:
+        """Decide nothing more, and listen no more."""
+        self._stopped = True
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            _cancel(turn.timer)
+            turn.brought.close()
+        self._waiting.clear()
+        for brought in self._claims.values():
+            brought.close()
+        self._claims.clear()
+        self._by_serial.clear()
+
+    # what workers say
+
+    def received(self, place: Place, message: Message) -> None:
+        """Take a message of a worker's."""
+        match message["is"]:
+            case "claim":
+                self.claim(place, message)
+            case "brought":
+                self.brought(place, message)
+            case "held":
+                self.held(place, message)
+
+    def claim(self, place: Place, message: Message) -> None:
+        """A worker would grant a claim."""
+        if self._stopped or len(self._waiting) >= MOST_WAITING:
+            problem = "the server stops" if self._stopped else "too many agents bring routes at once"
+            self._answer(place, message["number"], (Status.ROUTE_TAKEN.value, problem))
+            return
+        self._waiting.append((place, place.control, message))
+        self._next()
+
+    def brought(self, place: Place, message: Message) -> None:
+        """A worker has made what a claim needs, or could not."""
+        problem = message.get("problem", "")
+        turn = self._turn
+        if turn is None or message["serial"] != turn.brought.serial:
+            if problem:
+                log.error(
+                    "worker {number} does not take up what an agent has brought: {reason}",
+                    number=place.number + 1,
+                    reason=problem,
+                )
+            return
+        if problem and turn.problem is None:
+            turn.problem = message["status"], problem
+        self._done(turn, place.number)
+
+    def held(self, place: Place, message: Message) -> None:
+        """A worker has one connection more, or less, that holds a claim."""
+        brought = self._by_serial.get(message["serial"])
+        if brought is None:
+            return
+        brought.grace = message["grace"]
+        brought.holders[place.number] += message["change"]
+        self._look(brought)
+
+    # workers that come and go
+
+    def ready(self, place: Place) -> None:
+        """A worker that is new is about to accept connections: tell it what there is."""
+        for brought in self._claims.values():
+            if place.number not in brought.told:
+                self._tell(place, brought, again=True)
+
+    def gone(self, place: Place) -> None:
+        """A worker has ended, with its connections."""
+        for brought in list(self._claims.values()):
+            brought.told.discard(place.number)
+            del brought.holders[place.number]
+            self._look(brought)
+        turn = self._turn
+        if turn is not None:
+            turn.brought.told.discard(place.number)
+            self._done(turn, place.number)
+
+    # one claim after the other
+
+    def _next(self) -> None:
+        while self._turn is None and self._waiting:
+            place, control, message = self._waiting.popleft()
+            if place.control is control:
+                self._begin(place, message)
+
+    def _begin(self, place: Place, message: Message) -> None:
+        number = message["number"]
+        if (message["listener"], message["cluster"]) in self._claims:
+            self._answer(place, number, None)  # it knows it by now, and judges by that
+            return
+        facts = {name: message[name] for name in ("listener", "cluster", "owner", "shown", "domains")} | {
+            "port": None,
+            "address": "",
+        }
+        brought = _Brought(next(self._serials), facts, message["grace"])
+        try:
+            self._open(brought, message["ports"])
+        except ReverseProxyError as error:
+            self._answer(place, number, (Status.ROUTE_TAKEN.value, str(error)))
+            return
+        turn = self._turn = _Turn(place, place.control, number, brought)
+        self._by_serial[brought.serial] = brought  # as some may hold it before all have it
+        turn.waiting = {each.number for each in self._places if each.ready}
+        turn.timer = self._clock.callLater(TURN_TIMEOUT, self._late, turn)
+        for each in self._places:
+            if each.ready:
+                self._tell(each, brought)
+        if self._turn is turn and not turn.waiting:
+            self._finish(turn)
+
+    def _open(self, brought: _Brought, ports: Sequence[tuple[int, str]]) -> None:
+        """
+        Bind the first port that can be had.
+
+        @raise ListenerFailed: if there is none.
+        """
+        problem: ListenerFailed | None = None
+        for port, address in ports:
+            config = ListenerConfig(name=name_of_port(port), address=address, bind_port=True)
+            try:
+                brought.sockets = open_sockets(config, len(self._places))
+            except ListenerFailed as error:
+                problem = error
+            else:
+                brought.facts |= {"port": port, "address": address}
+                return
+        if problem is not None:
+            raise problem
+
+    def _tell(self, place: Place, brought: _Brought, again: bool = False) -> None:
+        brought.told.add(place.number)
+        message = {
+            "do": "bring",
+            "serial": brought.serial,
+            **brought.facts,
+            "again": again,
+            "descriptors": len(brought.sockets),
+        }
+        try:
+            if brought.sockets:
+                if place.handover is None:
+                    raise OSError("it has no channel for sockets")
+                send_sockets(place.handover, brought.sockets)
+        except OSError as error:
+            self.brought(
+                place,
+                {
+                    "serial": brought.serial,
+                    "status": Status.ROUTE_TAKEN.value,
+                    "problem": f"a worker can't be given its port: {error}",
+                },
+            )
+        else:
+            place.send(message)
+
+    def _done(self, turn: _Turn, number: int) -> None:
+        turn.waiting.discard(number)
+        if not turn.waiting and self._turn is turn:
+            self._finish(turn)
+
+    def _late(self, turn: _Turn) -> None:
+        turn.timer = None
+        turn.problem = turn.problem or (
+            Status.ROUTE_TAKEN.value,
+            "not all workers of the server have answered",
+        )
+        self._finish(turn)
+
+    def _finish(self, turn: _Turn) -> None:
+        """All have answered, or will not."""
+        self._turn = None
+        _cancel(turn.timer)
+        brought = turn.brought
+        if turn.problem is not None:
+            del self._by_serial[brought.serial]
+            self._take_away(brought)
+        else:
+            self._claims[brought.key] = brought
+            routes = [
+                *brought.facts["domains"],
+                *(f"port {each}" for each in [brought.facts["port"]] if each),
+            ]
+            log.info(
+                "{owner} has brought the cluster {cluster} with {routes}",
+                owner=brought.facts["shown"],
+                cluster=brought.facts["cluster"],
+                routes=", ".join(routes),
+            )
+            for each in self._places:
+                if each.ready and each.number not in brought.told:
+                    self._tell(each, brought, again=True)
+            self._look(brought)
+        if turn.place.control is turn.control:
+            self._answer(turn.place, turn.number, turn.problem)
+        self._next()
+
+    def _answer(self, place: Place, number: int, problem: tuple[int, str] | None) -> None:
+        message: dict[str, Any] = {"do": "claimed", "number": number}
+        if problem is not None:
+            message |= {"status": problem[0], "problem": problem[1]}
+        place.send(message)
+
+    # ending
+
+    def _look(self, brought: _Brought) -> None:
+        """See whether anybody holds a claim that all have."""
+        if self._claims.get(brought.key) is not brought:
+            return
+        if brought.holders.total() > 0:
+            _cancel(brought.ending)
+            brought.ending = None
+        elif brought.ending is None:
+            brought.ending = self._clock.callLater(max(brought.grace, SHORTEST_GRACE), self._expire, brought)
+
+    def _expire(self, brought: _Brought) -> None:
+        brought.ending = None
+        del self._claims[brought.key], self._by_serial[brought.serial]
+        log.info(
+            "the cluster {cluster} is gone with its routes: no connection of its agent has come back",
+            cluster=brought.facts["cluster"],
+        )
+        self._take_away(brought)
+
+    def _take_away(self, brought: _Brought) -> None:
+        listener, cluster = brought.key
+        for each in self._places:
+            if each.number in brought.told:
+                each.send(
+                    {"do": "take_away", "serial": brought.serial, "listener": listener, "cluster": cluster}
+                )
+        brought.close()
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    if call is not None and call.active():
+        call.cancel()
