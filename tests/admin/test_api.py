@@ -185,7 +185,8 @@ class ReadingTests(AdminTestCase):
         }
         questions = world.proxy.inspector._questions
         questions["routes"] = lambda arguments: [claim]
-        self.assertIn(claim, items(world, "routes"))
+        (brought,) = [each for each in items(world, "routes") if each["place"] == "agents.app"]
+        self.assertEqual({name: brought[name] for name in claim}, claim)
         [found] = items(world, "routes:explain?host=app.example:80")
         self.assertEqual((found["place"], found["outcome"]), ("agents.app", "cluster app"))
         [found] = items(world, "routes:explain?host=other.example")
