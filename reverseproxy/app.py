@@ -82,7 +82,7 @@ class ReverseProxy(Service):
         if worker is not None:
             world.siblings = worker.join(self.clusters)
         living = self.living = Living(world, config)
-        self.warnings = living.assembly.findings.warnings
+        self.warnings = list(living.assembly.findings.warnings)
         self.missing = living.assembly.findings.missing
         self.agents = living.agents
 

@@ -35,31 +35,11 @@ __all__ = [
     "WireError",
 ]
 
-from dataclasses import dataclass
+from reverseproxy.problems import Problem
 
 
 class ReverseProxyError(Exception):
     """Base of all errors raised by this project."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """
-    One thing wrong with a configuration.
-
-    @ivar file: the configuration file, as the user named it.
-    @ivar path: the place in the document, such as
-        ``servers[0].listeners[1].address``; empty for the whole document.
-    @ivar message: what is wrong with which value, and what is allowed.
-    """
-
-    file: str
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        """Format as ``file: path.in.document: message``."""
-        return ": ".join(part for part in (self.file, self.path, self.message) if part)
 
 
 class ConfigError(ReverseProxyError):

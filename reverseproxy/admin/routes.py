@@ -18,6 +18,7 @@ from reverseproxy.config.models import (
     RouterRuleConfig,
     VirtualHostConfig,
 )
+from reverseproxy.problems import Place
 from reverseproxy.routing import DirectResponse, RouteInput, Router, normalize_path
 from reverseproxy.routing.actions import name_of
 
@@ -42,7 +43,7 @@ class Routes:
                         "router": name,
                         "virtual_host": host.name,
                         "domains": list(host.domains),
-                        "route": name_of(rule, host.name, f"virtual_hosts[{i}].routers[{j}]"),
+                        "route": name_of(rule, host.name, Place(None, ("virtual_hosts", i, "routers", j))),
                         "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
                         "rule": _plain(rule),
                     }

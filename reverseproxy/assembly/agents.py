@@ -7,15 +7,18 @@ __all__ = ["AgentBuilder", "AgentParts"]
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Final
 
 from reverseproxy.addresses import host_of
-from reverseproxy.assembly.world import Findings, World
+from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.health.reach import Reach
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import Config, ListenerConfig, TcpProxyConfig, TunnelAgentConfig
-from reverseproxy.errors import CredentialMissing, Problem
+from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.errors import CredentialMissing
 from reverseproxy.interfaces import ICredentialCheck, ICredentialSource
 from reverseproxy.listener import Listener
+from reverseproxy.problems import Place
 from reverseproxy.proxy.readiness import destinations
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.agent import Agent, AgentPlan, new_agent_id
@@ -71,10 +74,13 @@ def _relays(config: ListenerConfig) -> bool:
     return all(isinstance(each.config, TcpProxyConfig) for each in config.filter_chain.filters)
 
 
+_AGENTS: Final = Place("", ("extends",))
+
+
 class AgentBuilder:
     """Builds the agents of one configuration."""
 
-    def __init__(self, world: World, findings: Findings, around: Surroundings) -> None:
+    def __init__(self, world: World, findings: Diagnostics, around: Surroundings) -> None:
         self._world = world
         self._findings = findings
         self._around = around
@@ -86,17 +92,17 @@ class AgentBuilder:
         @param index: its place in the document.
         """
         world, findings = self._world, self._findings
-        path = f"extends[{index}].config"
+        path = _AGENTS / index / "config"
         credentials = None
         if config.credential_policy:
             credentials = findings.attempt(
-                f"{path}.credential_config",
+                path / "credential_config",
                 partial(find_credential_source, config.credential_policy, config.credential_config),
             )
-            self._look_for_credential(credentials, f"{path}.credential_config")
+            self._look_for_credential(credentials, path / "credential_config")
         agent_id = new_agent_id()
         # Bounds of what is announced are a matter of the configuration, not of each dial.
-        findings.attempt(f"{path}.metadata", partial(Announcement, agent_id, metadata=config.metadata))
+        findings.attempt(path / "metadata", partial(Announcement, agent_id, metadata=config.metadata))
         contexts: dict[str, ClientTls] = {}
 
         def client_tls(server: str) -> ClientTls:
@@ -108,14 +114,14 @@ class AgentBuilder:
                 if one is not None:
                     contexts[name] = one.named(name)
                 else:
-                    contexts[name] = ClientTls(config.tls_context, name, f"{path}.tls_context")
-                    findings.expiring(contexts[name])
+                    contexts[name] = ClientTls(config.tls_context, name, path / "tls_context")
+                    tell_of_expiry(findings, contexts[name])
             return contexts[name]
 
         if config.tls_context is not None:
             # Servers that a lister finds are not known yet, but the files are.
             for server in config.server_list or ("localhost:0",):
-                findings.attempt(f"{path}.tls_context", partial(client_tls, server))
+                findings.attempt(path / "tls_context", partial(client_tls, server))
         raw = self._around.relays(config.hosting_listener)
         plan = AgentPlan(
             config=config,
@@ -132,7 +138,7 @@ class AgentBuilder:
         return AgentParts(config, agent, tuple(contexts.values())[:1], raw)
 
     def _discover(
-        self, config: TunnelAgentConfig, path: str
+        self, config: TunnelAgentConfig, path: Place
     ) -> Callable[[Callable[[Sequence[Target]], None]], Discovery]:
         """Make what finds an agent's servers, given whom to tell of them."""
         reactor, random = self._world.reactor, self._world.random
@@ -142,7 +148,7 @@ class AgentBuilder:
             find = partial(
                 find_lister, dynamic.dynamic_server_lister, config.cluster, dynamic.config, reactor
             )
-            lister = self._findings.attempt(f"{path}.dynamic_server_list_config", find)
+            lister = self._findings.attempt(path / "dynamic_server_list_config", find)
 
         def discover(update: Callable[[Sequence[Target]], None]) -> Discovery:
             return Discovery(
@@ -170,7 +176,9 @@ class AgentBuilder:
         client_tls = old.agent.plan.client_tls
         if client_tls is not None:
             for server in config.server_list:
-                self._findings.attempt(f"extends[{index}].config.tls_context", partial(client_tls, server))
+                self._findings.attempt(
+                    _AGENTS / index / "config" / "tls_context", partial(client_tls, server)
+                )
         return replace(old, config=config)
 
     def follow(self, parts: Sequence[AgentParts]) -> None:
@@ -196,11 +204,11 @@ class AgentBuilder:
                 names = around.clusters_of(each.config.hosting_listener)
                 service.follow([around.reaches[name] for name in names])
 
-    def _look_for_credential(self, source: ICredentialSource | None, path: str) -> None:
+    def _look_for_credential(self, source: ICredentialSource | None, path: Place) -> None:
         """Note a credential that isn't there now; it may come, as each dial looks for it anew."""
         check = None if source is None else ICredentialCheck(source, None)
         if check is not None:
             try:
                 check.check()
             except CredentialMissing as error:
-                self._findings.missing.append(Problem(self._world.file, path, str(error)))
+                self._findings.miss(path, str(error))

@@ -20,13 +20,15 @@ from twisted.logger import Logger
 from reverseproxy.assembly.agents import AgentBuilder, AgentParts, Surroundings
 from reverseproxy.assembly.changes import Pairing, pair_agents
 from reverseproxy.assembly.clusters import ClusterBuilder, ClusterParts
-from reverseproxy.assembly.listeners import ListenerBuilder, ListenerParts, binding_of, is_tunnel
+from reverseproxy.assembly.listeners import LISTENERS, ListenerBuilder, ListenerParts, binding_of, is_tunnel
 from reverseproxy.assembly.routers import Routers
 from reverseproxy.assembly.tracing import build_tracing
-from reverseproxy.assembly.world import Findings, World
+from reverseproxy.assembly.world import World
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
+from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import Problem
 from reverseproxy.listener import BoundPort, ListenerFailed
+from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.proxy.readiness import sole_dialects
 from reverseproxy.tunnel.agent.agent import Agent
@@ -59,7 +61,7 @@ class Assembly:
         @param dry: only to see whether it can be built.
         """
         self.config = config
-        self.findings = Findings(world.file)
+        self.findings = Diagnostics(world.file)
         self._world = world
         self._old = old
         self._steps: list[Callable[[], object]] = []
@@ -69,7 +71,7 @@ class Assembly:
         options = None if config.tracing is None else config.tracing.options
         if old is None and options is not None:
             world.tracing = self.findings.attempt(
-                "tracing.driver", partial(build_tracing, options, world.reactor)
+                Place("") / "tracing" / "driver", partial(build_tracing, options, world.reactor)
             )
         self._cluster_builder = ClusterBuilder(
             world, self.findings, any(is_tunnel(each) for each in config.server.listeners)
@@ -106,9 +108,9 @@ class Assembly:
     # what there is
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> tuple[Problem, ...]:
         """What is wrong."""
-        return self.findings.problems
+        return self.findings.errors
 
     @property
     def access_logs(self) -> Iterator[AccessLog]:
@@ -135,9 +137,9 @@ class Assembly:
         old = None if self._old is None else self._old.clusters.get(config.name)
         if old is None:
             if config.name in self._world.clusters:
-                path = f"cluster_manager.clusters[{index}].name"
+                place = Place("") / "cluster_manager" / "clusters" / index / "name"
                 problem = "an agent has brought a cluster of this name: take another, or end that first"
-                self.problems.append(Problem(self.findings.file, path, problem))
+                self.findings.add(Problem.at(place, problem))
             return self._cluster_builder.build(index, config)
         parts, change = self._cluster_builder.change(index, config, old)
         self._steps.append(change)
@@ -212,8 +214,7 @@ class Assembly:
             try:
                 self._ports[name] = parts.listener.bind(parts.config, parts.tls is not None, listen)
             except ListenerFailed as error:
-                path = f"servers[0].listeners[{index}].address"
-                self.problems.append(Problem(self.findings.file, path, str(error)))
+                self.findings.add(Problem.at(LISTENERS / index / "address", str(error)))
 
     def _gives_away(self, owner: str | None, address: object) -> bool:
         """Whether a listener has an address that it will not have any more, so that another one can."""

@@ -7,11 +7,12 @@ __all__ = ["ClusterBuilder", "ClusterParts"]
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of
-from reverseproxy.assembly.world import Findings, World
+from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.building import StaticHosts, add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.changing import ClusterChange, HostMaker
 from reverseproxy.cluster.first_host import FirstHost
@@ -19,6 +20,8 @@ from reverseproxy.cluster.health.stalls import Stalls
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import ClusterConfig, HostConfig, TlsContextConfig
+from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.problems import Place
 from reverseproxy.proxy.readiness import Readiness
 from reverseproxy.proxy.rpc.health import rpc_checkers
 from reverseproxy.proxy.rpc.protocols import Dialect
@@ -43,10 +46,14 @@ class ClusterParts:
     tls: ClientTls | None = None
 
 
+_MANAGER: Final = Place("", ("cluster_manager",))
+_CLUSTERS: Final = _MANAGER / "clusters"
+
+
 class ClusterBuilder:
     """Builds the clusters of one configuration, or what has changed of them."""
 
-    def __init__(self, world: World, findings: Findings, tunnels: bool) -> None:
+    def __init__(self, world: World, findings: Diagnostics, tunnels: bool) -> None:
         """
         @param tunnels: whether agents may bring hosts.
         """
@@ -64,7 +71,7 @@ class ClusterBuilder:
         @param index: its place in the document.
         """
         world = self._world
-        path = f"cluster_manager.clusters[{index}]"
+        path = _CLUSTERS / index
         cluster = make_cluster(config, world.reactor, world.random, self._checkers, world.workers)
         if self._tunnels:
             cluster.add_task(Stalls(cluster, world.reactor))
@@ -88,7 +95,7 @@ class ClusterBuilder:
             old.cluster.add_task(Stalls(old.cluster, world.reactor))
         if config == old.config:
             return old, lambda: None
-        path = f"cluster_manager.clusters[{index}]"
+        path = _CLUSTERS / index
         hosts = self._hosts(config, path, old)
         prepare = partial(
             ClusterChange,
@@ -114,34 +121,34 @@ class ClusterBuilder:
         entry = self._shared.get(id(context))
         return None if entry is None else entry[1]
 
-    def _hosts(self, config: ClusterConfig, path: str, old: ClusterParts | None) -> list[HostMaker]:
+    def _hosts(self, config: ClusterConfig, path: Place, old: ClusterParts | None) -> list[HostMaker]:
         hosts = []
         for number, host in enumerate(config.hosts):
             make = self._findings.attempt(
-                f"{path}.hosts[{number}]", partial(self._host_maker, config, host, path, old)
+                path / "hosts" / number, partial(self._host_maker, config, host, path, old)
             )
             if make is not None:
                 hosts.append((host, make))
         return hosts
 
     def _host_maker(
-        self, cluster: ClusterConfig, config: HostConfig, path: str, old: ClusterParts | None
+        self, cluster: ClusterConfig, config: HostConfig, path: Place, old: ClusterParts | None
     ) -> Callable[[str], StaticHost]:
         tls = None
         if cluster.tls_context is not None and not config.tls_disable:
-            owner = "cluster_manager" if cluster.cluster_manager_tls else path
+            owner = _MANAGER if cluster.cluster_manager_tls else path
             known = self._tls_of(cluster, old)
             if known is not None:
                 tls = known.named(host_of(config.address))
             else:
-                tls = self._client_tls(cluster.tls_context, host_of(config.address), f"{owner}.tls_context")
+                tls = self._client_tls(cluster.tls_context, host_of(config.address), owner / "tls_context")
         return host_maker(cluster, config, self._world.reactor, tls)
 
-    def _client_tls(self, context: TlsContextConfig, name: str, path: str) -> ClientTls:
+    def _client_tls(self, context: TlsContextConfig, name: str, path: Place) -> ClientTls:
         # The hosts of a cluster share one: the system's authorities take a megabyte each time.
         tls = ClientTls(context, name, path)
         self._shared[id(context)] = context, tls
-        self._findings.expiring(tls)
+        tell_of_expiry(self._findings, tls)
         return tls
 
     def prepare(self, parts: ClusterParts, dialect: Dialect | None) -> None:

@@ -7,10 +7,11 @@ __all__ = ["ListenerBuilder", "ListenerParts", "binding_of", "is_tunnel"]
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from reverseproxy.addresses import is_unix
 from reverseproxy.assembly.agent_routes import build_agent_routes
-from reverseproxy.assembly.world import Findings, World
+from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.config.models import (
     AccessLogConfig,
     ClusterConfig,
@@ -21,8 +22,10 @@ from reverseproxy.config.models import (
     TlsContextConfig,
     TunnelConfig,
 )
+from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.listener import BuildProtocol, Listener
 from reverseproxy.metrics import RequestTally
+from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
@@ -78,13 +81,17 @@ def binding_of(config: ListenerConfig) -> tuple[bool, str, bool, str] | None:
     return unix, address, config.reuseport, own
 
 
+LISTENERS: Final = Place("", ("servers", 0, "listeners"))
+"""Where listeners stand in a document."""
+
+
 class ListenerBuilder:
     """Builds the listeners of one configuration, or what has changed of them."""
 
     def __init__(
         self,
         world: World,
-        findings: Findings,
+        findings: Diagnostics,
         router: Callable[[str], Router],
         counts: bool,
         dry: bool,
@@ -115,12 +122,12 @@ class ListenerBuilder:
         if old is not None and old.config == config and old.counts == self._counts:
             return old
         world = self._world
-        path = f"servers[0].listeners[{index}]"
+        path = LISTENERS / index
         tls = self._tls(config, path, old)
         filters = build_chain(config.stream_filters, world.reactor, world.random.random, world.workers)
         logs = self._logs(config, path, old)
         shared = _Shared(_write_all([log for _, log in logs]), filters)
-        build = self._first_filter(config, f"{path}.filter_chains[0]", shared, 0)
+        build = self._first_filter(config, path / "filter_chains" / 0, shared, 0)
         if old is not None:
             listener = old.listener
         else:
@@ -128,24 +135,24 @@ class ListenerBuilder:
             listener = Listener(config, build, world.reactor, tls, listen, world.limiter)
         return ListenerParts(config, listener, build, tls, logs, self._counts)
 
-    def _tls(self, config: ListenerConfig, path: str, old: ListenerParts | None) -> ServerTls | None:
+    def _tls(self, config: ListenerConfig, path: Place, old: ListenerParts | None) -> ServerTls | None:
         contexts = config.filter_chain.tls_contexts
         if not contexts:
             return None
         if old is not None and old.config.filter_chain.tls_contexts == contexts:
             return old.tls
-        place = f"{path}.filter_chains[0].tls_context"
+        place = path / "filter_chains" / 0 / "tls_context"
         return self._findings.attempt(place, partial(self._server_tls, contexts, place))
 
-    def _server_tls(self, contexts: Sequence[TlsContextConfig], path: str) -> ServerTls:
+    def _server_tls(self, contexts: Sequence[TlsContextConfig], path: Place) -> ServerTls:
         tls = ServerTls(contexts, path)
-        self._findings.expiring(tls)
+        tell_of_expiry(self._findings, tls)
         return tls
 
     def _first_filter(
         self,
         config: ListenerConfig,
-        path: str,
+        path: Place,
         shared: _Shared,
         start: int,
     ) -> BuildProtocol | None:
@@ -155,14 +162,14 @@ class ListenerBuilder:
             if isinstance(each.config, ProxyConfig) and each.config.falls_back:
                 fallback = self._first_filter(config, path, shared, number + 1)
             build = self._findings.attempt(
-                f"{path}.filters[{number}]", partial(self._filter, config, each, shared, fallback)
+                path / "filters" / number, partial(self._filter, config, each, shared, fallback)
             )
             if build is not None:
                 return build
         return None
 
     def _logs(
-        self, config: ListenerConfig, path: str, old: ListenerParts | None
+        self, config: ListenerConfig, path: Place, old: ListenerParts | None
     ) -> tuple[tuple[AccessLogConfig, AccessLog], ...]:
         """Open the access logs of a listener; those that are open stay so."""
         world = self._world
@@ -174,7 +181,7 @@ class ListenerBuilder:
                 known.remove(found)
                 logs.append(found)
                 continue
-            place = f"{path}.access_logs[{index}]"
+            place = path / "access_logs" / index
             access_log = self._findings.attempt(
                 place,
                 partial(
@@ -188,9 +195,8 @@ class ListenerBuilder:
                 ),
             )
             if access_log is not None:
-                self._findings.warnings += [
-                    self._findings.placed(place, warning) for warning in access_log.warnings
-                ]
+                for warning in access_log.warnings:
+                    self._findings.add_warning(warning.within(place))
                 self.opened.append(access_log)
                 logs.append((each, access_log))
         return tuple(logs)

@@ -25,7 +25,7 @@ from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
 from reverseproxy.assembly.succession import Succession
 from reverseproxy.assembly.watching import DoorWatch
-from reverseproxy.assembly.world import World
+from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.loader import Loaded
@@ -33,6 +33,7 @@ from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
+from reverseproxy.problems import Place
 from reverseproxy.reloading import Reloading, Report, Stopping
 from reverseproxy.tls.turns import set_share
 from reverseproxy.tunnel.agent.agent import Agent
@@ -154,11 +155,11 @@ class Living:
     def _make_admin(self, assembly: Assembly) -> AdminServer | None:
         world, findings = self.world, assembly.findings
         build = partial(AdminServer, assembly.config, world.reactor, LocalSource(self.inspector), world.file)
-        server = findings.attempt("admin", build)
+        server = findings.attempt(Place("") / "admin", build)
         if server is not None:
             server.steer(self)
             if server.tls is not None:
-                findings.expiring(server.tls)
+                tell_of_expiry(findings, server.tls)
         return server
 
     # from one configuration to the next
@@ -182,20 +183,20 @@ class Living:
         changes = compare(self.config, config)
         assembly = Assembly(world, config, self.assembly, dry)
         findings = assembly.findings
-        if self.bound and bind and not dry and not findings.problems:
+        if self.bound and bind and not dry and not findings.errors:
             assembly.bind()
         admin: AdminServer | AdminChange | None = None
-        if not findings.problems and not dry and world.worker is None and assembly.has_admin:
+        if not findings.errors and not dry and world.worker is None and assembly.has_admin:
             if self.admin is None:
                 admin = self._make_admin(assembly)
                 if admin is not None and self.bound:
-                    findings.attempt("admin", admin.privilegedStartService)
+                    findings.attempt(Place("") / "admin", admin.privilegedStartService)
             else:
-                admin = findings.attempt("admin", partial(self.admin.prepare, config))
+                admin = findings.attempt(Place("") / "admin", partial(self.admin.prepare, config))
         prepared = Prepared(loaded, changes, assembly, admin)
-        if findings.problems:
+        if findings.errors:
             prepared.discard()
-            raise ConfigError(*findings.problems, warnings=(*loaded.warnings, *findings.warnings))
+            raise ConfigError(*findings.errors, warnings=(*loaded.warnings, *findings.warnings))
         return prepared
 
     def commit(self, prepared: Prepared) -> None:

@@ -7,8 +7,10 @@ __all__ = ["Routers"]
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from reverseproxy.assembly.world import Findings, World
+from reverseproxy.assembly.world import World
 from reverseproxy.config.models import RouterConfig
+from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.problems import Place
 from reverseproxy.routing import Router
 
 
@@ -22,7 +24,7 @@ class Routers:
     def __init__(
         self,
         world: World,
-        findings: Findings,
+        findings: Diagnostics,
         configs: Mapping[str, tuple[str, RouterConfig]],
         old: Routers | None = None,
     ) -> None:
@@ -37,10 +39,13 @@ class Routers:
             if old is not None and old.configs.get(name) == config:
                 self._new[name] = world.routers[name]
                 continue
-            router = findings.attempt(place, partial(Router, config, world.file, place, world.random.random))
+            router = findings.attempt(
+                Place.of(place, ""), partial(Router, config, world.file, place, world.random.random)
+            )
             if router is not None:
                 self._new[name] = router
-                findings.warnings += router.warnings
+                for warning in router.warnings:
+                    findings.add_warning(warning)
 
     def find(self, name: str) -> Router:
         """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Findings", "World"]
+__all__ = ["World", "tell_of_expiry"]
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from reverseproxy.cluster.manager import Cluster, ClusterManager
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import RequestTally
@@ -22,11 +22,6 @@ from reverseproxy.tunnel.server.filter import TunnelServer
 if TYPE_CHECKING:
     from reverseproxy.workers.siblings import Siblings
     from reverseproxy.workers.worker import Worker
-
-_T = TypeVar("_T")
-
-_DOCUMENT = ("servers[", "cluster_manager.", "extends[")
-"""How a place in the whole document begins."""
 
 
 class World:
@@ -79,49 +74,7 @@ class World:
         return 1 if self.worker is None else self.worker.workers
 
 
-class Findings:
-    """
-    What only building shows: problems, and what is worth a warning.
-
-    @ivar warnings: what has no effect as it is configured.
-    @ivar missing: what isn't there yet, and without which a part will not work.
-    """
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
-        self.missing: list[Problem] = []
-
-    def attempt(self, path: str, build: Callable[[], _T]) -> _T | None:
-        """Build something; a failure is noted under its place in the document."""
-        problems: tuple[Problem, ...] = ()
-        try:
-            return build()
-        except ConfigError as error:
-            problems = error.problems
-        except ValueError as error:
-            problems = (Problem("", "", str(error)),)
-        for problem in problems:
-            placed = self.placed(path, problem)
-            # What several hosts or servers share is wrong once.
-            if placed not in self.problems:
-                self.problems.append(placed)
-        return None
-
-    def placed(self, path: str, problem: Problem) -> Problem:
-        """
-        Put a problem in its place in the document.
-
-        @param path: where the part stands that has it, unless the problem tells
-            itself, by a path in that part or in the whole document.
-        """
-        if not problem.path.startswith(_DOCUMENT):
-            path = f"{path}.{problem.path}" if problem.path else path
-        else:
-            path = problem.path
-        return Problem(self.file, path, problem.message)
-
-    def expiring(self, tls: Any) -> None:
-        """Warn of the certificates of a TLS context that are about to expire."""
-        self.warnings += [self.placed("", problem) for problem, _ in tls.expiring()]
+def tell_of_expiry(findings: Diagnostics, tls: Any) -> None:
+    """Warn of the certificates of a TLS context that are about to expire."""
+    for problem, _ in tls.expiring():
+        findings.add_warning(problem)

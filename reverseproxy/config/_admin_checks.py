@@ -8,16 +8,16 @@ from typing import Final
 
 from reverseproxy.addresses import is_loopback
 from reverseproxy.config._admin import AdminConfig
-from reverseproxy.config._findings import Findings
 from reverseproxy.config._tree import Location, Node, Tree
 from reverseproxy.config._values import quote
+from reverseproxy.diagnostics import Diagnostics
 
 _PLACE: Final[Location] = ("admin",)
 _ADDRESS: Final[Location] = ("admin", "address")
 _OURS: Final = ("tls_context", "tokens_file", "certificates")
 
 
-def check_admin(admin: AdminConfig | None, tree: Tree, findings: Findings) -> None:
+def check_admin(admin: AdminConfig | None, tree: Tree, findings: Diagnostics) -> None:
     """
     See to it that nobody is let in who should not be.
 
@@ -29,10 +29,10 @@ def check_admin(admin: AdminConfig | None, tree: Tree, findings: Findings) -> No
         return
 
     def error(location: Location, message: str) -> None:
-        findings.error(*tree.locate(location), message)
+        findings.error(tree.locate(location), message)
 
     def warn(location: Location, message: str) -> None:
-        findings.warn(*tree.locate(location), message)
+        findings.warn(tree.locate(location), message)
 
     where = admin.address
     if where is None or (where.socket_address is None and where.pipe is None):

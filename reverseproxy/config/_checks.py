@@ -19,7 +19,6 @@ from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._base import Model
 from reverseproxy.config._clusters import ClusterConfig
 from reverseproxy.config._filter_checks import check_filters
-from reverseproxy.config._findings import Findings
 from reverseproxy.config._listeners import (
     UPSTREAM_PROTOCOLS,
     UPSTREAM_UNUSED,
@@ -52,6 +51,7 @@ from reverseproxy.config._tree import Location, Node, Tree, purpose, unsupported
 from reverseproxy.config._values import compile_regex, quote, split_address
 from reverseproxy.config.durations import WRITE
 from reverseproxy.config.models import Config
+from reverseproxy.diagnostics import Diagnostics
 
 _PROTOCOLS: Final = ("Http1", "Http2", "bolt", "boltv2", "dubbo", "Auto")
 _PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
@@ -94,7 +94,7 @@ _STREAMS: Final = ("mux", "mux_ping_interval", "mux_ping_timeout", "mux_max_wind
 """The keys that are for connections that carry many streams."""
 
 
-def check(config: Config, tree: Tree, findings: Findings) -> None:
+def check(config: Config, tree: Tree, findings: Diagnostics) -> None:
     """
     Look at a whole configuration.
 
@@ -108,7 +108,7 @@ def check(config: Config, tree: Tree, findings: Findings) -> None:
 class _Checker:
     """All checks, with what they share: names that others refer to."""
 
-    def __init__(self, config: Config, tree: Tree, findings: Findings) -> None:
+    def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
         self._config = config
         self._tree = tree
         self._findings = findings
@@ -157,15 +157,15 @@ class _Checker:
     # helpers
 
     def _error(self, location: Location, message: str) -> None:
-        self._findings.error(*self._tree.locate(location), message)
+        self._findings.error(self._tree.locate(location), message)
 
     def _warn(self, location: Location, message: str) -> None:
-        self._findings.warn(*self._tree.locate(location), message)
+        self._findings.warn(self._tree.locate(location), message)
 
     def _shown(self, location: Location) -> str:
         """A place for messages about another one; with its file if that is not the main one."""
-        file, path = self._tree.locate(location)
-        return path if file == self._tree.root.file else f"{file}: {path}"
+        place = self._tree.locate(location)
+        return place.path if place.file == self._tree.root.place.file else f"{place.file}: {place.path}"
 
     def _given(self, location: Location) -> bool:
         """Whether the document has something there, even if it is wrong."""
@@ -711,7 +711,7 @@ class _Checker:
         """Warn of TLS contexts that were perhaps meant to be on."""
         for node in self._nodes(self._tree.root):
             if node.model is TlsContextConfig and node and "status" not in node and not node.lost:
-                self._findings.warn(node.file, node.path, "TLS is off, because status is not true")
+                self._findings.warn(node.place, "TLS is off, because status is not true")
 
     def _nodes(self, here: object) -> Iterator[Node]:
         if isinstance(here, Node):

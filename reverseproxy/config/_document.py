@@ -22,7 +22,17 @@ _DEPTH: Final = "is nested too deeply"
 
 
 class SyntaxProblem(Exception):
-    """A text is not JSON or YAML; the message says where and why."""
+    """
+    A text is not JSON or YAML.
+
+    @ivar line: where it is wrong, from 1; 0 if that is no certain line.
+    @ivar column: likewise.
+    """
+
+    def __init__(self, reason: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(reason)
+        self.line = line
+        self.column = column
 
 
 class Object(dict[str, Any]):
@@ -57,7 +67,7 @@ _LITERALS: Final = {"True": "true", "False": "false", "None": "null", "nil": "nu
 
 
 def _place(line: int, column: int, problem: str) -> SyntaxProblem:
-    return SyntaxProblem(f"line {line}, column {column}: {problem}")
+    return SyntaxProblem(problem, line, column)
 
 
 def parse_json(text: str) -> Any:

@@ -17,12 +17,12 @@ from reverseproxy.config._filters import (
     PerFilterConfig,
     StreamFilterConfig,
 )
-from reverseproxy.config._findings import Findings
 from reverseproxy.config._headers import HeaderMatcherConfig
 from reverseproxy.config._listeners import ListenerConfig, ProxyConfig, TcpProxyConfig, TunnelConfig
 from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import compile_regex
 from reverseproxy.config.models import Config
+from reverseproxy.diagnostics import Diagnostics
 
 _PROTECTING: Final = (IpAccessConfig, PayloadLimitConfig, FlowControlConfig)
 _WITHOUT_REQUESTS: Final = (TcpProxyConfig, TunnelConfig)
@@ -31,7 +31,7 @@ _MEMORY_ADAPTIVE: Final = 2
 _WARM_UP: Final = 1
 
 
-def check_filters(config: Config, tree: Tree, findings: Findings) -> None:
+def check_filters(config: Config, tree: Tree, findings: Diagnostics) -> None:
     """
     Look at all filters of requests, and at their options in routes.
 
@@ -45,7 +45,7 @@ def check_filters(config: Config, tree: Tree, findings: Findings) -> None:
 class _FilterChecker:
     """All checks, with what they share: which filters the requests of a router go through."""
 
-    def __init__(self, config: Config, tree: Tree, findings: Findings) -> None:
+    def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
         self._config = config
         self._tree = tree
         self._findings = findings
@@ -71,10 +71,10 @@ class _FilterChecker:
                     self._of_routes(where, rule.per_filter_config, passed)
 
     def _error(self, location: Location, message: str) -> None:
-        self._findings.error(*self._tree.locate(location), message)
+        self._findings.error(self._tree.locate(location), message)
 
     def _warn(self, location: Location, message: str) -> None:
-        self._findings.warn(*self._tree.locate(location), message)
+        self._findings.warn(self._tree.locate(location), message)
 
     # at listeners
 

@@ -17,7 +17,6 @@ from reverseproxy.addresses import is_loopback
 from reverseproxy.config._admin import AdminConfig
 from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._filters import IpAccessConfig
-from reverseproxy.config._findings import Findings
 from reverseproxy.config._listeners import (
     FilterChainConfig,
     ListenerConfig,
@@ -29,6 +28,8 @@ from reverseproxy.config._tree import Location, Node, Tree
 from reverseproxy.config._values import quote, split_address
 from reverseproxy.config.models import Config
 from reverseproxy.config.networks import EVERYBODY, networks_of
+from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.problems import Place
 
 _LISTENERS: Final[Location] = ("servers", 0, "listeners")
 _PEM: Final = "-----BEGIN"
@@ -37,7 +38,7 @@ _LONGEST_PATH: Final = 4096  # a file that is to be changed must be shown whole 
 _EXECUTE: Final = stat.S_IXGRP | stat.S_IXOTH
 
 
-def check_openness(config: Config, tree: Tree, findings: Findings) -> None:
+def check_openness(config: Config, tree: Tree, findings: Diagnostics) -> None:
     """
     Look for what is open.
 
@@ -78,7 +79,7 @@ def _has_secret(value: object) -> bool:
 
 
 class _Checker:
-    def __init__(self, config: Config, tree: Tree, findings: Findings) -> None:
+    def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
         self._config = config
         self._tree = tree
         self._findings = findings
@@ -96,7 +97,7 @@ class _Checker:
         self._files()
 
     def _warn(self, location: Location, message: str) -> None:
-        self._findings.warn(*self._tree.locate(location), message)
+        self._findings.warn(self._tree.locate(location), message)
 
     # listeners
 
@@ -222,25 +223,27 @@ class _Checker:
         """Warn of files with secrets that others may read."""
         for node in self._nodes(self._tree.root):
             if node.model is TlsContextConfig and node.get("status") is True:
-                self._secret(node, "private_key", node.get("private_key"), "private key")
+                self._secret(node, node.place / "private_key", node.get("private_key"), "private key")
             elif node.model is TunnelConfig:
                 validators = node.get("validators")
                 for policy, options in validators.items() if isinstance(validators, Mapping) else ():
-                    self._options(node, f"validators.{policy}", options)
+                    self._options(node, node.place / "validators" / policy, options)
             elif node.model is AdminConfig:
-                self._secret(node, "tokens_file", node.get("tokens_file"), "tokens")
+                self._secret(node, node.place / "tokens_file", node.get("tokens_file"), "tokens")
             elif node.model is TunnelAgentConfig:
-                self._options(node, "credential_config", node.get("credential_config"))
+                self._options(node, node.place / "credential_config", node.get("credential_config"))
 
-    def _options(self, node: Node, path: str, options: Any) -> None:
+    def _options(self, node: Node, place: Place, options: Any) -> None:
         """Look at the options of a credential policy."""
         if not isinstance(options, Mapping):
             return
-        self._secret(node, f"{path}.file", options.get("file"), "credentials")
+        self._secret(node, place / "file", options.get("file"), "credentials")
         if _has_secret(options):
-            self._readable(node, path, node.file, "the file of this configuration, which holds credentials,")
+            self._readable(
+                place, node.place.file or "", "the file of this configuration, which holds credentials,"
+            )
 
-    def _secret(self, node: Node, path: str, value: object, what: str) -> None:
+    def _secret(self, node: Node, place: Place, value: object, what: str) -> None:
         """
         Look at what holds a secret.
 
@@ -250,11 +253,11 @@ class _Checker:
             return
         if _PEM in value:
             what = f"the file of this configuration, which holds a {what},"
-            self._readable(node, path, node.file, what)
+            self._readable(place, node.place.file or "", what)
         else:
-            self._readable(node, path, value, quote(value, _LONGEST_PATH))
+            self._readable(place, value, quote(value, _LONGEST_PATH))
 
-    def _readable(self, node: Node, path: str, file: str, shown: str) -> None:
+    def _readable(self, place: Place, file: str, shown: str) -> None:
         try:
             mode = os.stat(file).st_mode
         except (OSError, ValueError):
@@ -264,8 +267,7 @@ class _Checker:
             who = "everybody" if access & stat.S_IRWXO else "its group"
             can = "read" if access & (stat.S_IRGRP | stat.S_IROTH) else "write"
             self._findings.warn(
-                node.file,
-                f"{node.path}.{path}",
+                place,
                 f"{who} on this machine can {can} {shown} (mode {stat.S_IMODE(mode):04o}): chmod 600",
             )
 

@@ -8,14 +8,14 @@ from collections.abc import Container, Iterator
 
 from reverseproxy.addresses import is_ip
 from reverseproxy.config._agent_routes import AgentRoutesConfig
-from reverseproxy.config._findings import Findings
 from reverseproxy.config._listeners import FilterChainConfig, TunnelConfig
 from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import quote
 from reverseproxy.config.models import Config
+from reverseproxy.diagnostics import Diagnostics
 
 
-def check_agent_routes(config: Config, tree: Tree, findings: Findings, routers: Container[str]) -> None:
+def check_agent_routes(config: Config, tree: Tree, findings: Diagnostics, routers: Container[str]) -> None:
     """
     See whether what agents may bring can be made.
 
@@ -31,7 +31,7 @@ def check_agent_routes(config: Config, tree: Tree, findings: Findings, routers: 
             continue
 
         def error(key: str, message: str, place: Location = place) -> None:
-            findings.error(*tree.locate((*place, "agent_routes", *([key] if key else []))), message)
+            findings.error(tree.locate((*place, "agent_routes", *([key] if key else []))), message)
 
         if routes.router and routes.router not in routers:
             error("router", f"there is no router {quote(routes.router)}")

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._findings import Findings
 from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import Bool, Free, Number, Text, describe, quote, split_address
+from reverseproxy.diagnostics import Diagnostics
 
 DRIVER: Final = "otel"
 """The one driver of MOSN's that there is here."""
@@ -122,7 +122,7 @@ class TracingConfig(Model):
         return self.config if self.enable and self.driver.lower() == DRIVER else None
 
 
-def check_tracing(tracing: TracingConfig | None, tree: Tree, findings: Findings) -> None:
+def check_tracing(tracing: TracingConfig | None, tree: Tree, findings: Diagnostics) -> None:
     """
     Look for what can't be done.
 
@@ -134,7 +134,7 @@ def check_tracing(tracing: TracingConfig | None, tree: Tree, findings: Findings)
         return
     if tracing.options is None:
         findings.warn(
-            *tree.locate((*_PLACE, "driver")),
+            tree.locate((*_PLACE, "driver")),
             f"{quote(tracing.driver)} is not supported, so that nothing is traced; write {DRIVER}, which "
             "sends spans by OTLP over HTTP, and takes W3C's and B3's header fields",
         )
@@ -146,4 +146,4 @@ def check_tracing(tracing: TracingConfig | None, tree: Tree, findings: Findings)
         elif urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname:
             raise ValueError(f"{quote(endpoint)} is no URL of http or https")
     except ValueError as error:
-        findings.error(*tree.locate((*_PLACE, "config", "endpoint")), str(error))
+        findings.error(tree.locate((*_PLACE, "config", "endpoint")), str(error))

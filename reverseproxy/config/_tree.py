@@ -28,7 +28,6 @@ from reverseproxy.config._base import (
 )
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import NO_VARIABLES, Object
-from reverseproxy.config._findings import Findings, below
 from reverseproxy.config._listeners import (
     BoltOptions,
     Http1Options,
@@ -41,6 +40,8 @@ from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
 from reverseproxy.config._spellings import same_value
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import describe, quote
+from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.problems import Place
 
 Location = tuple[str | int, ...]
 """Where a value is, by the models' field names: C{("servers", 0, "listeners", 1)}."""
@@ -70,7 +71,7 @@ _MAX_GUESSES: Final = 1000
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
-_TEMPLATES: Final = (".substitution", ".body")
+_TEMPLATES: Final = ("substitution", "body")
 """Keys where this is nothing unusual."""
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
@@ -81,18 +82,16 @@ class Node(dict[str, Any]):
     """
     An object of the document, with the field names of its model as keys.
 
-    @ivar file: the file that it is in.
-    @ivar path: its place in that file.
+    @ivar place: where it is.
     @ivar model: the model that it is for.
     @ivar lenient: whether what protects, but is not supported, is no error here.
     @ivar lost: fields whose values had to be left out because they are wrong.
     @ivar unknown: keys that are in the document, and in no model.
     """
 
-    def __init__(self, file: str, path: str, model: type[Model], lenient: bool = False) -> None:
+    def __init__(self, place: Place, model: type[Model], lenient: bool = False) -> None:
         super().__init__()
-        self.file = file
-        self.path = path
+        self.place = place
         self.model = model
         self.lenient = lenient
         self.lost: set[str] = set()
@@ -104,34 +103,32 @@ class Node(dict[str, Any]):
         self[field] = value
         self._spelling[field] = written
 
-    def place(self, field: str) -> str:
-        """The path of a field, whether it is there or not."""
+    def place_of(self, field: str) -> Place:
+        """The place of a field, whether it is there or not."""
         if field in self._spelling:
-            return below(self.path, self._spelling[field])
+            return self.place / self._spelling[field]
         names = {name: written for written, name in names_of(self.model).items()}
-        return below(self.path, names.get(field, field))
+        return self.place / names.get(field, field)
 
 
 class Items(list[Any]):
     """
     A list of the document.
 
-    @ivar file: the file that it is in.
-    @ivar path: its place in that file.
+    @ivar place: where it is.
     @ivar numbers: the index of each item in the document.
     @ivar lost: whether items had to be left out because they are wrong.
     """
 
-    def __init__(self, file: str, path: str, values: list[Any]) -> None:
+    def __init__(self, place: Place, values: list[Any]) -> None:
         super().__init__(values)
-        self.file = file
-        self.path = path
+        self.place = place
         self.numbers = list(range(len(values)))
         self.lost = False
 
-    def place(self, index: int) -> str:
-        """The path of an item."""
-        return below(self.path, self.numbers[index])
+    def place_of(self, index: int) -> Place:
+        """The place of an item."""
+        return self.place / self.numbers[index]
 
 
 ReadDirectory = Callable[[str], tuple[list[tuple[str, Object]], bool]]
@@ -149,7 +146,7 @@ class Tree:
     """
 
     def __init__(
-        self, model: type[Model], document: Object, file: str, findings: Findings, directory: ReadDirectory
+        self, model: type[Model], document: Object, file: str, findings: Diagnostics, directory: ReadDirectory
     ) -> None:
         """
         @param directory: called for each directory that the document names, to
@@ -158,31 +155,31 @@ class Tree:
         self._findings = findings
         self._directory = directory
         self._guesses: dict[tuple[type[Model], str], str | None] = {}
-        self.root = self._object(model, document, file, "")
+        self.root = self._object(model, document, Place(file))
 
     # places
 
-    def locate(self, location: Location) -> tuple[str, str]:
+    def locate(self, location: Location) -> Place:
         """
-        Translate a location to the file and the path as the document has it.
+        Translate a location to the place as the document has it.
 
         What is not in the document is placed as far down as it can be.
         """
         here: Any = self.root
-        file, path = self.root.file, self.root.path
+        place: Place = self.root.place
         for part in location:
             if isinstance(here, Node):
-                path = here.place(str(part))
+                place = here.place_of(str(part))
             elif isinstance(here, Items) and isinstance(part, int) and part < len(here):
-                path = here.place(part)
+                place = here.place_of(part)
             elif here is None or isinstance(here, dict | list):
-                path = below(path, part)
+                place = place / part
             else:
                 break
             here = _step(here, part)
             if isinstance(here, Node):
-                file, path = here.file, here.path
-        return file, path
+                place = here.place
+        return place
 
     def get(self, location: Location) -> Any:
         """What the document has there; L{None} if nothing."""
@@ -257,18 +254,18 @@ class Tree:
             here = _step(here, part)
             if isinstance(here, Node):
                 lenient = here.lenient
-        self._unsupported(*self.locate(location), message, lenient)
+        self._unsupported(self.locate(location), message, lenient)
 
-    def _unsupported(self, file: str, path: str, message: str, lenient: bool) -> None:
+    def _unsupported(self, place: Place, message: str, lenient: bool) -> None:
         if lenient:
-            self._findings.warn(file, path, f"{message}; ignored, as {IGNORE_UNSUPPORTED} is true")
+            self._findings.warn(place, f"{message}; ignored, as {IGNORE_UNSUPPORTED} is true")
         else:
             hint = f"write {quote(IGNORE_UNSUPPORTED)}: true beside it to run without"
-            self._findings.error(file, path, f"{message}; {hint}")
+            self._findings.error(place, f"{message}; {hint}")
 
     # reading
 
-    def _object(self, model: type[Model], document: Any, file: str, path: str, lenient: bool = False) -> Any:
+    def _object(self, model: type[Model], document: Any, place: Place, lenient: bool = False) -> Any:
         """
         Match an object with its model; anything else is for the model to refuse.
 
@@ -276,24 +273,23 @@ class Tree:
         """
         if document is None:
             document = Object(())
-        self._findings.seen(file, path)
+        self._findings.seen(place)
         if not isinstance(document, Object):
             return document
-        node = Node(file, path, model, self._leniency(document, file, path, lenient))
+        node = Node(place, model, self._leniency(document, place, lenient))
         self._keys(node, document)
         self._required(node)
-        self._findings.done(file, path)
+        self._findings.done(place)
         return node
 
-    def _leniency(self, document: Object, file: str, path: str, around: bool) -> bool:
+    def _leniency(self, document: Object, place: Place, around: bool) -> bool:
         """Read C{ignore_unsupported}, which every object may have."""
         for written, value in document.items():
             if written.lower() == IGNORE_UNSUPPORTED and value is not None:
                 if isinstance(value, bool):
                     return value
-                place = below(path, written)
-                self._findings.seen(file, place)
-                self._findings.error(file, place, f"expected true or false, got {describe(value)}")
+                self._findings.seen(place / written)
+                self._findings.error(place / written, f"expected true or false, got {describe(value)}")
         return around
 
     def _keys(self, node: Node, document: Object) -> None:
@@ -305,10 +301,10 @@ class Tree:
             if isinstance(document[written], str):
                 node.put(field, written, document[written])
         for written, value in document.items():
-            self._findings.seen(node.file, below(node.path, written))
+            self._findings.seen(node.place / written)
             spelling = spellings.get(written.lower())
             if spelling is None and (
-                written.lower() == IGNORE_UNSUPPORTED or (written == _SCHEMA and not node.path)
+                written.lower() == IGNORE_UNSUPPORTED or (written == _SCHEMA and not node.place.keys)
             ):
                 continue
             if spelling is None:
@@ -317,7 +313,7 @@ class Tree:
                 self._spelt(node, spelling, written, value)
         model = self._config_model(node)
         if model is not None and "config" not in node:
-            node["config"] = self._object(model, None, node.file, node.place("config"), node.lenient)
+            node["config"] = self._object(model, None, node.place_of("config"), node.lenient)
         for field, _, info in keys_of(node.model):
             if info.directory_of and isinstance(node.get(field), str):
                 self._files(node, field, info.directory_of)
@@ -350,12 +346,12 @@ class Tree:
             value = document[written]
             first = chosen[spelling.field]
             if value is not None and not same_value(document[other], first, value, spelling):
-                self._findings.seen(node.file, below(node.path, written))
-                place = below(node.path, other)
+                place = node.place / written
+                self._findings.seen(place)
                 self._findings.error(
-                    node.file,
-                    below(node.path, written),
-                    f"is another name of {quote(first.name)}, which says something else at {place}; "
+                    place,
+                    f"is another name of {quote(first.name)}, which says something else at "
+                    f"{(node.place / other).path}; "
                     "write one of them",
                 )
         return counting
@@ -364,9 +360,8 @@ class Tree:
         """Take in one key's value, whichever of its names the key has."""
         if spelling.milliseconds and value is not None:
             if isinstance(value, bool) or not isinstance(value, int):
-                place = below(node.path, written)
                 problem = f"expected a whole number of milliseconds, got {describe(value)}"
-                self._findings.error(node.file, place, problem)
+                self._findings.error(node.place / written, problem)
                 node.pop(spelling.field, None)
                 node.lost.add(spelling.field)
                 return
@@ -378,37 +373,33 @@ class Tree:
     def _field(self, node: Node, field: str, written: str, value: Any) -> None:
         """Take in one key's value."""
         info = _info(node.model, field)
-        path = below(node.path, written)
+        place = node.place / written
         if value is None and info.nullable:
             node.pop(field, None)
             return
         shape = shape_of(node.model.model_fields[field].annotation)
         model = self._config_model(node) if field == "config" and node.model.config_by_type else shape.model
         if not info.acted:
-            value = self._free(value, node.file, path)
+            value = self._free(value, place)
             if value not in _NOTHING and value not in info.harmless:
-                self._not_acted_on(node, path, info)
+                self._not_acted_on(node, place, info)
         elif info.choices:
-            value = self._choice(node, path, info, value)
+            value = self._choice(node, place, info, value)
         elif _LABELS.get(node.model) == field:
-            value = self._metadata(node, value, path)
+            value = self._metadata(node, value, place)
         elif node.model is ProxyConfig and field == "extend_config":
-            value = self._protocol_options(node, value, path)
+            value = self._protocol_options(node, value, place)
         elif isinstance(value, list) and shape.many and model is not None:
             value = Items(
-                node.file,
-                path,
-                [
-                    self._object(model, item, node.file, below(path, index), node.lenient)
-                    for index, item in enumerate(value)
-                ],
+                place,
+                [self._object(model, item, place / index, node.lenient) for index, item in enumerate(value)],
             )
         elif isinstance(value, list):
-            value = Items(node.file, path, self._free(value, node.file, path))
+            value = Items(place, self._free(value, place))
         elif model is not None and not shape.many:
-            value = self._object(model, value, node.file, path, node.lenient)
+            value = self._object(model, value, place, node.lenient)
         else:
-            value = self._free(value, node.file, path)
+            value = self._free(value, place)
         node.put(field, written, value)
 
     def _config_model(self, node: Node) -> type[Model] | None:
@@ -416,31 +407,31 @@ class Tree:
         kind = node.get("type")
         return node.model.config_by_type.get(kind) if isinstance(kind, str) else None
 
-    def _not_acted_on(self, node: Node, path: str, info: KeyInfo) -> None:
+    def _not_acted_on(self, node: Node, place: Place, info: KeyInfo) -> None:
         """Say of a key that nothing is done with it."""
         if info.protects and node.model is TlsContextConfig:
             pass  # nothing in it counts unless it is on, which is looked at later
         elif info.protects:
-            self._unsupported(node.file, path, info.why, node.lenient)
+            self._unsupported(place, info.why, node.lenient)
         elif info.quiet:
-            self._findings.note(node.file, path, info.why)
+            self._findings.note(place, info.why)
         else:
-            self._findings.warn(node.file, path, info.why)
+            self._findings.warn(place, info.why)
 
     def _unknown(self, node: Node, written: str) -> None:
         """Warn of a key that no field is for; refuse one that was probably meant to protect something."""
-        path = below(node.path, written)
+        place = node.place / written
         names = names_of(node.model)
         meant = self._meant(node.model, written)
         node.unknown.append(written)
         hint = "" if meant is None else f"; did you mean {quote(meant)}?"
         if node.model.strict_keys:
-            self._unsupported(node.file, path, f"unknown key{hint}", node.lenient)
+            self._unsupported(place, f"unknown key{hint}", node.lenient)
         elif meant is not None and _info(node.model, names[meant]).protects:
             problem = f"unknown key; did you mean {quote(meant)}, which protects something?"
-            self._unsupported(node.file, path, problem, node.lenient)
+            self._unsupported(place, problem, node.lenient)
         else:
-            self._findings.warn(node.file, path, f"{node.model.unknown_key}{hint}")
+            self._findings.warn(place, f"{node.model.unknown_key}{hint}")
 
     def _meant(self, model: type[Model], written: str) -> str | None:
         """Guess which key an unknown one was meant to be."""
@@ -453,7 +444,7 @@ class Tree:
         return self._guesses[model, written]
 
     def _repeated(self, node: Node, written: str) -> None:
-        self._findings.warn(node.file, below(node.path, written), _REPEATED)
+        self._findings.warn(node.place / written, _REPEATED)
 
     def _required(self, node: Node) -> None:
         """Demand the keys that must be there."""
@@ -466,9 +457,9 @@ class Tree:
                     message += (
                         f"; there is an unknown key {quote(meant[0])}, which was probably meant to be it"
                     )
-                self._findings.error(node.file, node.place(field), message)
+                self._findings.error(node.place_of(field), message)
 
-    def _choice(self, node: Node, path: str, info: KeyInfo, value: Any) -> Any:
+    def _choice(self, node: Node, place: Place, info: KeyInfo, value: Any) -> Any:
         """Put something in place of a value that is not acted on."""
         if not isinstance(value, str) or value in info.choices:
             return value
@@ -477,25 +468,25 @@ class Tree:
         if not value:
             return info.fallback
         if value in info.skipped:
-            self._findings.warn(node.file, path, f"{quote(value)} is skipped: {info.skipped[value]}")
+            self._findings.warn(place, f"{quote(value)} is skipped: {info.skipped[value]}")
             return value
         choices = ", ".join(info.choices)
         if info.strict:
             problem = f"{quote(value)} is not supported, and may protect something (choices: {choices})"
-            self._unsupported(node.file, path, problem, node.lenient)
+            self._unsupported(place, problem, node.lenient)
             return value
         known = f"is not acted on: {info.later[value]}" if value in info.later else "is not known"
         instead = f"{info.fallback} is used instead" if info.fallback else "it is skipped"
-        self._findings.warn(node.file, path, f"{quote(value)} {known}; {instead} (choices: {choices})")
+        self._findings.warn(place, f"{quote(value)} {known}; {instead} (choices: {choices})")
         return info.fallback or value
 
     def _files(self, node: Node, field: str, target: str) -> None:
         """Make a list of all files of a directory."""
-        directory, path = node[field], node.place(field)
+        directory, place = node[field], node.place_of(field)
         if not directory:
             return
         if node.get(target):
-            self._findings.error(node.file, path, f"can't be used together with {target}; write one of them")
+            self._findings.error(place, f"can't be used together with {target}; write one of them")
             return
         model = shape_of(node.model.model_fields[target].annotation).model
         assert model is not None
@@ -503,18 +494,17 @@ class Tree:
             documents, complete = self._directory(directory)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            self._findings.error(node.file, path, f"{quote(directory)} can't be read: {reason}")
+            self._findings.error(place, f"{quote(directory)} can't be read: {reason}")
             node.lost.add(target)
             return
         items = Items(
-            node.file,
-            path,
-            [self._object(model, document, file, "", node.lenient) for file, document in documents],
+            place,
+            [self._object(model, document, Place(file), node.lenient) for file, document in documents],
         )
         items.lost = not complete
         node.put(target, field, items)
 
-    def _protocol_options(self, node: Node, value: Any, path: str) -> Any:
+    def _protocol_options(self, node: Node, value: Any, place: Place) -> Any:
         """Take both forms of C{extend_config}: by protocol, and for the only protocol."""
         if isinstance(value, Object):
             protocol, bare, keyed = str(node.get("downstream_protocol")), Object(()), Object(())
@@ -526,13 +516,13 @@ class Tree:
                 if protocol == "X" and name.lower() == "sub_protocol":
                     protocol = str(option)
             if bare and protocol in _UNKEYED and all(name.lower() == "sub_protocol" for name in keyed):
-                options = self._object(ProtocolOptions, keyed, node.file, path, node.lenient)
+                options = self._object(ProtocolOptions, keyed, place, node.lenient)
                 field, model = _UNKEYED[protocol]
-                options.put(field, protocol, self._object(model, bare, node.file, path, node.lenient))
+                options.put(field, protocol, self._object(model, bare, place, node.lenient))
                 return options
-        return self._object(ProtocolOptions, value, node.file, path, node.lenient)
+        return self._object(ProtocolOptions, value, place, node.lenient)
 
-    def _metadata(self, node: Node, value: Any, path: str) -> Any:
+    def _metadata(self, node: Node, value: Any, place: Place) -> Any:
         """Reach into C{{"filter_metadata": {"mosn.lb": {...}}}}, MOSN's wrapping of labels."""
         for wanted in ("filter_metadata", "mosn.lb"):
             if not isinstance(value, Object):
@@ -542,37 +532,36 @@ class Tree:
                 if name.lower() == wanted:
                     found = name
                 else:
-                    place = below(path, name)
-                    self._findings.seen(node.file, place)
-                    self._findings.warn(node.file, place, f"unknown key, ignored; labels are in {_WRAPPING}")
+                    self._findings.seen(place / name)
+                    self._findings.warn(place / name, f"unknown key, ignored; labels are in {_WRAPPING}")
             value = Object(()) if found is None or value[found] is None else value[found]
-            path = below(path, found or wanted)
+            place = place / (found or wanted)
         if not isinstance(value, Object):
             return value
-        labels = Node(node.file, path, Model)
+        labels = Node(place, Model)
         for name, label in value.items():
-            self._findings.seen(node.file, below(path, name))
-            labels.put(name, name, self._free(label, node.file, below(path, name)))
-        self._findings.done(node.file, path)
+            self._findings.seen(place / name)
+            labels.put(name, name, self._free(label, place / name))
+        self._findings.done(place)
         return labels
 
-    def _free(self, value: Any, file: str, path: str) -> Any:
+    def _free(self, value: Any, place: Place) -> Any:
         """Take a value that no model describes, with its repeated keys noted."""
-        self._findings.seen(file, path)
+        self._findings.seen(place)
         if isinstance(value, str):
-            self._verbatim(value, file, path)
+            self._verbatim(value, place)
         if isinstance(value, Object):
             for name in value.repeated:
-                self._findings.warn(file, below(path, name), _REPEATED)
-            return {name: self._free(item, file, below(path, name)) for name, item in value.items()}
+                self._findings.warn(place / name, _REPEATED)
+            return {name: self._free(item, place / name) for name, item in value.items()}
         if isinstance(value, list):
-            return [self._free(item, file, below(path, index)) for index, item in enumerate(value)]
+            return [self._free(item, place / index) for index, item in enumerate(value)]
         return value
 
-    def _verbatim(self, text: str, file: str, path: str) -> None:
+    def _verbatim(self, text: str, place: Place) -> None:
         """Warn of what looks like a variable that somebody puts a value in place of."""
-        if "${" in text and (found := _VARIABLE.search(text)) and not path.endswith(_TEMPLATES):
-            self._findings.warn(file, path, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
+        if "${" in text and (found := _VARIABLE.search(text)) and place.name not in _TEMPLATES:
+            self._findings.warn(place, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
 
 
 def _step(here: Any, part: str | int) -> Any:

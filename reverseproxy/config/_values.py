@@ -32,7 +32,6 @@ __all__ = [
     "split_address",
 ]
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -40,6 +39,7 @@ import re2
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, StrictBool, StrictStr, ValidationInfo
 
 from reverseproxy.config.durations import WRITE, format_duration, parse_duration, without_unit
+from reverseproxy.problems import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +71,6 @@ UInt = Annotated[int, Strict(), between(0, 2**32 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Free = Any
 """A value that is kept as it is in the document."""
-
-_LONGEST: Final = 80
-
-
-def quote(text: str, longest: int = _LONGEST) -> str:
-    """
-    Show a text of a document as JSON would, shortened if it is long.
-
-    @param longest: how many characters are shown; what is usual is enough to find it in the document.
-    """
-    shown = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return json.dumps(shown, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def describe(value: Any) -> str:

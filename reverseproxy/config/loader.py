@@ -20,12 +20,13 @@ from pydantic import ValidationError
 
 from reverseproxy.config._checks import check
 from reverseproxy.config._document import Object, SyntaxProblem, parse_json, parse_yaml
-from reverseproxy.config._findings import Findings
 from reverseproxy.config._messages import explain
 from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import describe
 from reverseproxy.config.models import Config
+from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.problems import Place
 
 MAX_SIZE: Final = 64 * 1024 * 1024
 """The largest file in bytes."""
@@ -77,9 +78,13 @@ def loads(text: str, file: str, yaml: bool = False) -> Loaded:
         with _without_collecting():
             return _load(_parse(text, yaml), file)
     except SyntaxProblem as problem:
-        raise ConfigError(Problem(file, "", str(problem))) from None
+        raise ConfigError(_syntax(file, problem)) from None
     except RecursionError:
         raise ConfigError(Problem(file, "", "is nested too deeply")) from None
+
+
+def _syntax(file: str, problem: SyntaxProblem) -> Problem:
+    return Problem.at(Place(file, line=problem.line, column=problem.column), str(problem))
 
 
 @contextmanager
@@ -105,7 +110,7 @@ def _load(document: Object, file: str) -> Loaded:
 
     @raise ConfigError: with everything that is wrong.
     """
-    findings = Findings()
+    findings = Diagnostics()
     tree = Tree(Config, document, file, findings, _Directory(findings).read)
     config = _validate(tree, findings)
     check(config, tree, findings)
@@ -147,7 +152,7 @@ def _read(path: str) -> str:
 class _Directory:
     """Reads the directories that take the place of a list."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Diagnostics) -> None:
         self._findings = findings
 
     def read(self, directory: str) -> tuple[list[tuple[str, Any]], bool]:
@@ -163,20 +168,23 @@ class _Directory:
             file = str(path)
             if path.suffix != ".json":
                 if path.is_file() and not path.name.startswith("."):
-                    self._findings.warn(file, "", "ignored, because its name does not end in .json")
+                    self._findings.warn(Place(file), "ignored, because its name does not end in .json")
                 continue
             try:
                 documents.append((file, _parse(_read(file), yaml=False)))
             except OSError as error:
-                self._findings.error(file, "", f"can't be read: {error.strerror}")
+                self._findings.error(Place(file), f"can't be read: {error.strerror}")
                 complete = False
-            except (SyntaxProblem, ValueError) as problem:
-                self._findings.error(file, "", str(problem))
+            except SyntaxProblem as problem:
+                self._findings.add(_syntax(file, problem))
+                complete = False
+            except ValueError as error:
+                self._findings.error(Place(file), str(error))
                 complete = False
         return documents, complete
 
 
-def _validate(tree: Tree, findings: Findings) -> Config:
+def _validate(tree: Tree, findings: Diagnostics) -> Config:
     """
     Make the models.
 
@@ -190,7 +198,7 @@ def _validate(tree: Tree, findings: Findings) -> Config:
             wrong: set[Location] = set()
             for entry in error.errors(include_url=False):
                 location: Location = entry["loc"]
-                findings.error(*tree.locate(location), explain(entry, tree.is_secret(location)))
+                findings.error(tree.locate(location), explain(entry, tree.is_secret(location)))
                 wrong.add(location)
             # From the end, so that indices before it stay true.
             for location in sorted(wrong, key=_backwards, reverse=True):

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.error import CannotListenError
@@ -31,10 +31,11 @@ from reverseproxy.endpoints.addresses import TunnelAddress
 from reverseproxy.endpoints.lent import LentFactory
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink
+from reverseproxy.problems import Place
 
 log = Logger()
 
-_PLACE = "extends[0].config"
+_PLACE: Final = ("extends", 0, "config")
 """Where an agent's settings stand in the document that is made of them."""
 
 _LISTENER = "tunnel endpoint"
@@ -210,8 +211,9 @@ def _document(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(problem: Problem) -> Problem:
     """A problem by its place in the settings."""
-    path = problem.path.removeprefix(_PLACE).removeprefix(".")
-    return Problem("", path, problem.message)
+    keys = problem.place.keys
+    within = keys[len(_PLACE) :] if keys[: len(_PLACE)] == _PLACE else keys
+    return Problem.at(Place(None, within), problem.reason)
 
 
 def _placed(error: ConfigError) -> ConfigError:

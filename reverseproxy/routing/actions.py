@@ -53,8 +53,9 @@ if TYPE_CHECKING:
         RouterRuleConfig,
         VirtualHostConfig,
     )
+    from reverseproxy.diagnostics import Diagnostics
     from reverseproxy.routing.facts import RouteInput
-    from reverseproxy.routing.notes import Notes
+from reverseproxy.problems import Place
 
 Draw = Callable[[], float]
 """Gives random numbers from 0 to 1, less than 1."""
@@ -71,40 +72,41 @@ class Level:
     A router, virtual host or route that may change headers.
 
     @ivar config: its configuration.
-    @ivar path: its place below the router.
+    @ivar place: its place.
     """
 
     config: RouterConfig | VirtualHostConfig | RouteActionConfig
-    path: str
-
-    def place(self, key: str) -> str:
-        """The place of one of its keys."""
-        return f"{self.path}.{key}" if self.path else key
+    place: Place
 
 
 def compile_action(
-    config: RouterRuleConfig, virtual_host: str, levels: Sequence[Level], path: str, draw: Draw, notes: Notes
+    config: RouterRuleConfig,
+    virtual_host: str,
+    levels: Sequence[Level],
+    path: Place,
+    draw: Draw,
+    notes: Diagnostics,
 ) -> RouteResult | Action:
     """
     Find out what a matched rule does.
 
     @param levels: what may change headers beside the route, the virtual host
         first.
-    @param path: the rule's place below the router.
+    @param path: the rule's place.
     @param draw: what weighted clusters are drawn by.
     @return: a result, or a function that makes one; L{DEAD_END} for nothing.
     """
     filters = _filter_options(config, levels)
     names = (name_of(config, virtual_host, path), virtual_host)
     if config.direct_response is not None:
-        return _direct(config.direct_response, f"{path}.direct_response", notes, filters, names)
+        return _direct(config.direct_response, path / "direct_response", notes, filters, names)
     if config.redirect is not None:
-        return compile_redirect(config.redirect, f"{path}.redirect", notes, filters, names)
+        return compile_redirect(config.redirect, path / "redirect", notes, filters, names)
     if config.route is None:
-        notes.warn(f"{path}.route", "names no cluster, so requests that match get status 404")
+        notes.warn(path / "route", "names no cluster, so requests that match get status 404")
         return DEAD_END
     route = config.route
-    place = f"{path}.route"
+    place = path / "route"
     mirror = config.request_mirror_policies
     base = ClusterRoute(
         route.cluster_name,
@@ -113,7 +115,7 @@ def compile_action(
         route.upstream_protocol,
         DEFAULT_RETRY if route.retry_policy is None else RetryPolicy.of_config(route.retry_policy),
         _labels(route.metadata_match),
-        _hash_key(route.hash_policy, f"{place}.hash_policy", notes),
+        _hash_key(route.hash_policy, place / "hash_policy", notes),
         _request_mutation(config.match, route, place, [Level(route, place), *levels], notes),
         compile_headers([Level(route, place), *levels], "response", notes),
         route.auto_host_rewrite and not (route.host_rewrite or route.auto_host_rewrite_header),
@@ -127,10 +129,10 @@ def compile_action(
     return _clusters(route, base, place, draw, notes)
 
 
-def name_of(config: RouterRuleConfig, virtual_host: str, path: str) -> str:
+def name_of(config: RouterRuleConfig, virtual_host: str, path: Place) -> str:
     """What to call a rule in logs: its name, or its virtual host and its number there, from 0."""
-    host, _, number = path.rpartition(".routers[")
-    return config.name or f"{virtual_host or host}[{number}"
+    host, number = Place("", path.keys[-4:-2]), path.keys[-1]
+    return config.name or f"{virtual_host or host.path}[{number}]"
 
 
 def _filter_options(config: RouterRuleConfig, levels: Sequence[Level]) -> PerFilterConfig | None:
@@ -145,15 +147,15 @@ def _filter_options(config: RouterRuleConfig, levels: Sequence[Level]) -> PerFil
 
 def _direct(
     config: DirectResponseConfig,
-    path: str,
-    notes: Notes,
+    path: Place,
+    notes: Diagnostics,
     filters: PerFilterConfig | None,
     names: tuple[str, str],
 ) -> DirectResponse:
     """The result for C{direct_response}; status 0 means 200, as in MOSN's HTTP/1."""
     status = config.status or 200
     if not 200 <= status <= 599:
-        notes.error(f"{path}.status", f"{status} is not a final HTTP status")
+        notes.error(path / "status", f"{status} is not a final HTTP status")
     return DirectResponse(status, config.body.encode("utf-8", "replace"), filters, *names)
 
 
@@ -161,13 +163,13 @@ def _direct(
 
 
 def _clusters(
-    route: RouteActionConfig, base: ClusterRoute, path: str, draw: Draw, notes: Notes
+    route: RouteActionConfig, base: ClusterRoute, path: Place, draw: Draw, notes: Diagnostics
 ) -> RouteResult | Action:
     """The result or the function for the clusters of a route."""
     if route.weighted_clusters:
         weights = [entry.cluster.weight for entry in route.weighted_clusters]
         if not sum(weights):
-            notes.error(f"{path}.weighted_clusters", "the weights are all 0")
+            notes.error(path / "weighted_clusters", "the weights are all 0")
             return DEAD_END
         choices = [
             replace(base, cluster_name=entry.cluster.name, metadata=_labels(entry.cluster.metadata_match))
@@ -181,7 +183,7 @@ def _clusters(
         getter = find_variable(variable)
         if getter is None:
             notes.warn(
-                f"{path}.cluster_variable",
+                path / "cluster_variable",
                 f"there is no variable {route.cluster_variable!r}, so requests that match get status 404",
             )
             return DEAD_END
@@ -223,12 +225,12 @@ def _labels(labels: Mapping[str, str]) -> Mapping[str, str] | None:
     return MappingProxyType(dict(labels)) if labels else None
 
 
-def _hash_key(policies: Sequence[HashPolicyConfig], path: str, notes: Notes) -> HashKey:
+def _hash_key(policies: Sequence[HashPolicyConfig], path: Place, notes: Diagnostics) -> HashKey:
     """What hashing goes by: the first policy."""
     if not policies:
         return source_ip_key
     if len(policies) > 1:
-        notes.warn(f"{path}[1]", "does not count: only the first one does, as in MOSN")
+        notes.warn(path / 1, "does not count: only the first one does, as in MOSN")
     policy = policies[0]
     if policy.cookie is not None:
         return cookie_key(policy.cookie.name)
@@ -238,7 +240,7 @@ def _hash_key(policies: Sequence[HashPolicyConfig], path: str, notes: Notes) -> 
 # Changes
 
 
-def compile_headers(levels: Sequence[Level], what: str, notes: Notes) -> HeaderMutation | None:
+def compile_headers(levels: Sequence[Level], what: str, notes: Diagnostics) -> HeaderMutation | None:
     """
     Make the changes to headers.
 
@@ -249,14 +251,14 @@ def compile_headers(levels: Sequence[Level], what: str, notes: Notes) -> HeaderM
     steps: list[HeaderStep] = []
     for level in levels:
         for i, entry in enumerate(getattr(level.config, f"{what}_headers_to_add")):
-            steps += _addition(entry, level.place(f"{what}_headers_to_add[{i}].header"), notes)
+            steps += _addition(entry, level.place / f"{what}_headers_to_add" / i / "header", notes)
         for i, name in enumerate(getattr(level.config, f"{what}_headers_to_remove")):
-            place = level.place(f"{what}_headers_to_remove[{i}]")
+            place = level.place / f"{what}_headers_to_remove" / i
             steps += [HeaderStep(each) for each in _header(name, place, notes)]
     return HeaderMutation(steps) if steps else None
 
 
-def _header(name: str, path: str, notes: Notes) -> list[bytes]:
+def _header(name: str, path: Place, notes: Diagnostics) -> list[bytes]:
     """A header's name in lower case; nothing if it is not to be changed."""
     lower = name.lower().encode("utf-8", "replace")
     if lower not in IMMUTABLE_FIELDS:
@@ -266,23 +268,21 @@ def _header(name: str, path: str, notes: Notes) -> list[bytes]:
     return []
 
 
-def _addition(entry: HeaderToAddConfig, path: str, notes: Notes) -> list[HeaderStep]:
+def _addition(entry: HeaderToAddConfig, path: Place, notes: Diagnostics) -> list[HeaderStep]:
     """The step for a header to add."""
     text = entry.header.value
     value: bytes | Callable[[RouteInput], str | None] = field_value(text)
     if len(text) > 2 and text[0] == text[-1] == "%":
         getter = find_variable(text.strip("%"), late=True)
         if getter is None:
-            notes.warn(f"{path}.value", f"there is no variable {text}, so this very text is sent")
+            notes.warn(path / "value", f"there is no variable {text}, so this very text is sent")
         else:
             value = getter
-    return [
-        HeaderStep(name, value, entry.append) for name in _header(entry.header.name, f"{path}.key", notes)
-    ]
+    return [HeaderStep(name, value, entry.append) for name in _header(entry.header.name, path / "key", notes)]
 
 
 def _request_mutation(
-    match: MatchConfig, route: RouteActionConfig, path: str, levels: Sequence[Level], notes: Notes
+    match: MatchConfig, route: RouteActionConfig, path: Place, levels: Sequence[Level], notes: Diagnostics
 ) -> RequestMutation | None:
     """All changes to requests; L{None} if there are none."""
     headers = compile_headers(levels, "request", notes)
@@ -295,12 +295,12 @@ def _request_mutation(
 
 
 def _path_rewrite(
-    match: MatchConfig, route: RouteActionConfig, path: str, notes: Notes
+    match: MatchConfig, route: RouteActionConfig, path: Place, notes: Diagnostics
 ) -> PathRewrite | None:
     """The change to paths; L{None} if there is none."""
     regex = match.regex if not (match.prefix or match.path) else ""
     pattern = "" if route.regex_rewrite is None else route.regex_rewrite.pattern.regex
-    key = f"{path}.prefix_rewrite" if route.prefix_rewrite else f"{path}.regex_rewrite"
+    key = path / "prefix_rewrite" if route.prefix_rewrite else path / "regex_rewrite"
     if not route.prefix_rewrite and not pattern:
         return None
     if not (match.prefix or match.path or regex):
@@ -318,10 +318,8 @@ def _path_rewrite(
     try:
         replacement, missing = compile_replacement(pattern, route.regex_rewrite.substitution)
     except PatternError as error:
-        notes.error(f"{key}.pattern.regex", f"{pattern!r} is not RE2: {error}")
+        notes.error(key / "pattern" / "regex", f"{pattern!r} is not RE2: {error}")
         return None
     for name in missing:
-        notes.warn(
-            f"{key}.substitution", f"the pattern has no group {name!r}, so nothing is put in its place"
-        )
+        notes.warn(key / "substitution", f"the pattern has no group {name!r}, so nothing is put in its place")
     return replace_pattern(replacement)

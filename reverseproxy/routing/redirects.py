@@ -12,9 +12,10 @@ from reverseproxy.routing.urls import quote_host, quote_path, quote_query
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import PerFilterConfig, RedirectConfig
+    from reverseproxy.diagnostics import Diagnostics
     from reverseproxy.routing.facts import RouteInput
     from reverseproxy.routing.matching import Action
-    from reverseproxy.routing.notes import Notes
+from reverseproxy.problems import Place
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9.+-]*")
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
@@ -22,8 +23,8 @@ _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 
 def compile_redirect(
     config: RedirectConfig,
-    path: str,
-    notes: Notes,
+    path: Place,
+    notes: Diagnostics,
     filters: PerFilterConfig | None = None,
     names: tuple[str, str] = ("", ""),
 ) -> Action:
@@ -35,10 +36,10 @@ def compile_redirect(
     status = config.response_code or 301
     if status not in _STATUSES:
         allowed = ", ".join(str(code) for code in sorted(_STATUSES))
-        notes.error(f"{path}.response_code", f"{status} is none of {allowed} or 0 for 301")
+        notes.error(path / "response_code", f"{status} is none of {allowed} or 0 for 301")
     scheme = config.scheme_redirect.lower()
     if scheme and not _SCHEME.fullmatch(scheme):
-        notes.error(f"{path}.scheme_redirect", f"{scheme!r} is not a URL scheme")
+        notes.error(path / "scheme_redirect", f"{scheme!r} is not a URL scheme")
     return _redirection(status, scheme, config.host_redirect, config.path_redirect, (filters, *names))
 
 

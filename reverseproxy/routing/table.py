@@ -27,7 +27,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.problems import Place
 from reverseproxy.routing.actions import Level, compile_action
 from reverseproxy.routing.facts import RouteInput
 from reverseproxy.routing.hosts import Domains
@@ -48,7 +50,6 @@ from reverseproxy.routing.matching import (
     variables_test,
     with_headers,
 )
-from reverseproxy.routing.notes import Notes
 from reverseproxy.routing.patterns import PatternError, compile_search
 from reverseproxy.routing.results import RouteResult
 from reverseproxy.routing.variables import find_variable
@@ -96,9 +97,9 @@ class Router:
             impossible scheme or status; and for what makes it crash: clusters
             whose weights are all 0.
         """
-        notes = Notes(file, where)
+        notes = Diagnostics()
         self.name = config.router_config_name
-        compiler = _Compiler(config, notes, draw)
+        compiler = _Compiler(config, Place.of(where, file), notes, draw)
         self._match = compiler.table()
         self.unconditional_route: RouteResult | None = compiler.unconditional_route
         self._domains = compiler.domains
@@ -108,7 +109,7 @@ class Router:
         self._added: dict[str, tuple[VirtualHostConfig, tuple[str, ...]]] = {}
         if notes.errors:
             raise ConfigError(*notes.errors)
-        self.warnings: tuple[Problem, ...] = tuple(notes.warnings)
+        self.warnings: tuple[Problem, ...] = notes.warnings
 
     def take_over(self, other: Router) -> None:
         """
@@ -153,10 +154,12 @@ class Router:
         @raise ValueError: if one of its domains is none, or there already.
         @raise ConfigError: for what is wrong with its rules.
         """
-        notes = Notes("", f"virtual host {host.name}")
-        rules = _Compiler(self._bare, notes, self._draw).virtual_host(host, "")
+        notes = Diagnostics()
+        rules = _Compiler(self._bare, Place(), notes, self._draw).virtual_host(host, Place())
         if notes.errors:
-            raise ConfigError(*notes.errors)
+            raise ConfigError(
+                *(Problem("", "", f"virtual host {host.name}: {problem}") for problem in notes.errors)
+            )
         added: list[str] = []
         for domain in host.domains:
             problem = f"{domain!r} occurs twice" if self._domains.has(domain) else ""
@@ -194,8 +197,11 @@ class Router:
 class _Compiler:
     """Turns configuration into functions."""
 
-    def __init__(self, config: RouterConfig, notes: Notes, draw: Callable[[], float]) -> None:
+    def __init__(
+        self, config: RouterConfig, place: Place, notes: Diagnostics, draw: Callable[[], float]
+    ) -> None:
         self._config = config
+        self._place = place
         self._notes = notes
         self._draw = draw
         self._first: dict[Matcher, Rule] = {}
@@ -210,17 +216,17 @@ class _Compiler:
         notes = self._notes
         hosts = self._config.virtual_hosts
         if not hosts:
-            notes.warn("virtual_hosts", "there is none, so nothing will match")
+            notes.warn(self._place / "virtual_hosts", "there is none, so nothing will match")
         domains = self.domains
         for i, host in enumerate(hosts):
-            path = f"virtual_hosts[{i}]"
+            path = self._place / "virtual_hosts" / i
             rules = self.virtual_host(host, path)
             if not host.domains:
-                notes.warn(f"{path}.domains", "is empty, so it will never match")
+                notes.warn(path / "domains", "is empty, so it will never match")
             for j, domain in enumerate(host.domains):
                 problem = domains.add(domain, rules)
                 if problem:
-                    notes.error(f"{path}.domains[{j}]", problem)
+                    notes.error(path / "domains" / j, problem)
         test, outcome = self._first.get(domains.default or nothing, (None, DEAD_END))
         if test is rooted and not callable(outcome) and outcome is not DEAD_END:
             self.unconditional = outcome
@@ -228,13 +234,13 @@ class _Compiler:
             self.unconditional_route = self.unconditional
         return domains.matcher()
 
-    def virtual_host(self, host: VirtualHostConfig, path: str) -> Matcher:
+    def virtual_host(self, host: VirtualHostConfig, path: Place) -> Matcher:
         """The rules of one virtual host as one function."""
-        levels = [Level(host, path), Level(self._config, "")]
+        levels = [Level(host, path), Level(self._config, self._place)]
         rules = [
             rule
             for i, config in enumerate(host.routers)
-            if (rule := self._rule(config, host.name, levels, f"{path}.routers[{i}]")) is not None
+            if (rule := self._rule(config, host.name, levels, path / "routers" / i)) is not None
         ]
         matcher = first_of(rules)
         if rules:
@@ -244,14 +250,14 @@ class _Compiler:
     # Rules
 
     def _rule(
-        self, config: RouterRuleConfig, virtual_host: str, levels: Sequence[Level], path: str
+        self, config: RouterRuleConfig, virtual_host: str, levels: Sequence[Level], path: Place
     ) -> Rule | None:
         """A rule; L{None} if it can never match."""
         outcome = compile_action(config, virtual_host, levels, path, self._draw, self._notes)
-        test = self._test(config.match, f"{path}.match")
+        test = self._test(config.match, path / "match")
         return None if test is None else (test, outcome)
 
-    def _test(self, match: MatchConfig, place: str) -> Test | None:
+    def _test(self, match: MatchConfig, place: Place) -> Test | None:
         """The test of a rule; L{None} if it can never match."""
         test: Test
         if match.prefix:
@@ -262,13 +268,13 @@ class _Compiler:
             try:
                 test = regex_test(compile_search(match.regex))
             except PatternError as error:
-                self._notes.error(f"{place}.regex", f"{match.regex!r} is not RE2: {error}")
+                self._notes.error(place / "regex", f"{match.regex!r} is not RE2: {error}")
                 return None
         elif match.variables:
-            return self._variables_test(match.variables, f"{place}.variables")
+            return self._variables_test(match.variables, place / "variables")
         elif match.dsl_expressions:
             # Falling through to a header rule would make it match everything.
-            self._notes.warn(f"{place}.dsl_expressions", "is not supported, so this rule will never match")
+            self._notes.warn(place / "dsl_expressions", "is not supported, so this rule will never match")
             return None
         else:
             return self._rpc_test(match.headers, place)
@@ -278,19 +284,19 @@ class _Compiler:
             if header.name == "method":
                 method = header.value
             else:
-                headers += self._header_test(header, f"{place}.headers[{i}]")
+                headers += self._header_test(header, place / "headers" / i)
         return with_headers(test, method, headers)
 
-    def _rpc_test(self, matchers: Sequence[HeaderMatcherConfig], place: str) -> Test:
+    def _rpc_test(self, matchers: Sequence[HeaderMatcherConfig], place: Place) -> Test:
         """The test of a rule that looks at headers alone."""
         if len(matchers) == 1 and matchers[0].name == "service" and matchers[0].value:
             return service_test(matchers[0].value)
         headers: list[tuple[str, HeaderTest]] = []
         for i, header in enumerate(matchers):
-            headers += self._header_test(header, f"{place}.headers[{i}]")
+            headers += self._header_test(header, place / "headers" / i)
         return with_headers(None, None, headers)
 
-    def _header_test(self, config: HeaderMatcherConfig, path: str) -> Iterator[tuple[str, HeaderTest]]:
+    def _header_test(self, config: HeaderMatcherConfig, path: Place) -> Iterator[tuple[str, HeaderTest]]:
         """Name and value test of one matcher; none if it is to be ignored."""
         name = config.name.lower()
         if not config.regex:
@@ -301,15 +307,15 @@ class _Compiler:
         except PatternError as error:
             # MOSN drops it too, which makes the rule match more than was meant.
             self._notes.warn(
-                f"{path}.value", f"{config.value!r} is not RE2 ({error}), so this condition is ignored"
+                path / "value", f"{config.value!r} is not RE2 ({error}), so this condition is ignored"
             )
 
-    def _variables_test(self, matchers: Sequence[VariableMatcherConfig], place: str) -> Test | None:
+    def _variables_test(self, matchers: Sequence[VariableMatcherConfig], place: Place) -> Test | None:
         """The test of a rule that looks at variables; L{None} if none of it can hold."""
         alternatives: list[list[Demand]] = []
         demands: list[Demand] | None = []
         for i, matcher in enumerate(matchers):
-            demand = self._demand(matcher, f"{place}[{i}]")
+            demand = self._demand(matcher, place / i)
             if demand is None or demands is None:
                 demands = None  # all of this alternative must hold, which is impossible now
             else:
@@ -320,12 +326,12 @@ class _Compiler:
                 demands = []
         return variables_test(alternatives) if alternatives else None
 
-    def _demand(self, matcher: VariableMatcherConfig, path: str) -> Demand | None:
+    def _demand(self, matcher: VariableMatcherConfig, path: Place) -> Demand | None:
         """What is demanded of a variable; L{None} if that can never hold."""
         getter = find_variable(matcher.name)
         if getter is None:
             self._notes.warn(
-                f"{path}.name", f"there is no variable {matcher.name!r}, so this condition never holds"
+                path / "name", f"there is no variable {matcher.name!r}, so this condition never holds"
             )
             return None
         if not matcher.regex:
@@ -336,5 +342,5 @@ class _Compiler:
         try:
             return Demand(getter, compile_search(matcher.regex))
         except PatternError as error:
-            self._notes.error(f"{path}.regex", f"{matcher.regex!r} is not RE2: {error}")
+            self._notes.error(path / "regex", f"{matcher.regex!r} is not RE2: {error}")
             return None

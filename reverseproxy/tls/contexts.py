@@ -27,6 +27,7 @@ from zope.interface import implementer
 from reverseproxy.clock import wall_time
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.problems import Place
 from reverseproxy.tls.material import PEM, KeyMaterial, Verifier, Verify, openssl_text
 from reverseproxy.tls.reload import IReloadable
 from reverseproxy.tls.validity import Dated, Expiry
@@ -88,6 +89,11 @@ class Loaded:
     trust: bytes = b""
 
 
+def _placed(where: Place | str) -> Place:
+    """The place of a context in the document, which somebody else knows the name of."""
+    return where if isinstance(where, Place) else Place.of(where, "")
+
+
 class TlsContext:
     """
     One C{tls_context}, and the OpenSSL context last made from it.
@@ -99,7 +105,7 @@ class TlsContext:
     def __init__(
         self,
         config: TlsContextConfig,
-        where: str,
+        where: Place,
         assemble: Callable[[KeyMaterial], Loaded],
         is_server: bool,
         wall: Callable[[], float],
@@ -129,12 +135,12 @@ class TlsContext:
         try:
             self.loaded = self._load(first=True)
         except ConfigError as error:
-            keys = {problem.path.rpartition(".")[2] for problem in error.problems}
+            keys = {problem.place.name for problem in error.problems}
             if not (is_server and config.fall_back and keys <= _CERTIFICATE_KEYS):
                 raise
             log.warn(
                 "{where}: no TLS, because fall_back is set and the certificate can't be used: {reason}",
-                where=where,
+                where=where.path,
                 reason=str(error),
             )
 
@@ -177,14 +183,14 @@ class TlsContext:
         """
         now = self._wall()
         return [
-            (Problem("", f"{self._where}.{item.key}", item.text(now)), urgent)
+            (Problem.at(self._where / item.key, item.text(now)), urgent)
             for item, urgent in self._expiry.due(now)
         ]
 
     @property
     def dated(self) -> list[tuple[str, Dated]]:
         """What is in use and has an end, each with the key that names it."""
-        return [(f"{self._where}.{item.key}", item) for item in self._expiry.items]
+        return [((self._where / item.key).path, item) for item in self._expiry.items]
 
     def reload_if_changed(self) -> bool:
         """
@@ -205,13 +211,13 @@ class TlsContext:
                 self._failed = stamps
                 log.warn(
                     "{where}: the changed certificate files can't be used, {state}: {reason}",
-                    where=self._where,
+                    where=self._where.path,
                     state="the old certificates stay" if self.loaded is not None else "TLS stays off",
                     reason=str(error),
                 )
             return False
         self.loaded, self._stamps, self._failed = loaded, stamps, None
-        log.info("{where}: new certificates are in use", where=self._where)
+        log.info("{where}: new certificates are in use", where=self._where.path)
         return True
 
 
@@ -236,7 +242,7 @@ class ServerTls:
     def __init__(
         self,
         contexts: Sequence[TlsContextConfig],
-        where: str = "tls_context",
+        where: Place | str = "tls_context",
         wall: Callable[[], float] = wall_time,
     ) -> None:
         """
@@ -254,7 +260,9 @@ class ServerTls:
         self._contexts: list[TlsContext] = []
         problems: list[Problem] = []
         for index, config in enumerate(contexts):
-            place = f"{where}_set[{index}]" if self._several else where
+            place = _placed(where)
+            if self._several:
+                place = Place(place.file, place.keys[:-1]) / f"{place.name}_set" / index
             try:
                 self._contexts.append(TlsContext(config, place, self._assemble, True, wall))
             except ConfigError as error:
@@ -433,7 +441,7 @@ class ClientTls:
         self,
         config: TlsContextConfig,
         default_name: str,
-        where: str = "tls_context",
+        where: Place | str = "tls_context",
         wall: Callable[[], float] = wall_time,
     ) -> None:
         """
@@ -443,12 +451,12 @@ class ClientTls:
         @raise ConfigError: with everything that is wrong.
         """
         self._config = config
-        self._where = where
+        self._where = _placed(where)
         self.fall_back = config.fall_back
         self._pins = Pins(config.fingerprint) if config.fingerprint else None
         self._by_name = not config.insecure_skip and (self._pins is None or bool(config.ca_cert))
         self._take_name(default_name)
-        self._context = TlsContext(config, where, self._assemble, False, wall)
+        self._context = TlsContext(config, self._where, self._assemble, False, wall)
 
     def named(self, default_name: str) -> ClientTls:
         """
@@ -472,7 +480,7 @@ class ClientTls:
         except ValueError as error:
             if self._by_name:
                 message = f"server_name: {error}; set one, or insecure_skip"
-                raise ConfigError(Problem("", f"{self._where}.server_name", message)) from error
+                raise ConfigError(Problem.at(self._where / "server_name", message)) from error
 
     def _assemble(self, material: KeyMaterial) -> Loaded:
         config = material.config

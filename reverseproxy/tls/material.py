@@ -38,6 +38,7 @@ from twisted.logger import Logger
 
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import Problem
+from reverseproxy.problems import Place
 from reverseproxy.tls.validity import Dated, of_certificate, of_revocation_list
 
 log = Logger()
@@ -87,7 +88,7 @@ class KeyMaterial:
     @ivar revocations: the lists of what these have revoked.
     """
 
-    def __init__(self, config: TlsContextConfig, where: str, is_server: bool) -> None:
+    def __init__(self, config: TlsContextConfig, where: Place, is_server: bool) -> None:
         """
         @param where: the place in the configuration, for messages.
         @param is_server: whether a missing certificate is a mistake.
@@ -105,7 +106,7 @@ class KeyMaterial:
     def report(self, key: str, message: str) -> None:
         """Note that something is wrong with the value of a key."""
         label = f"{key} {_describe(getattr(self.config, key))}".rstrip()
-        self.problems.append(Problem("", f"{self._where}.{key}", f"{label}: {message}"))
+        self.problems.append(Problem.at(self._where / key, f"{label}: {message}"))
 
     def _read(self, key: str) -> bytes | None:
         """A file, or the PEM text itself; L{None} after a report."""
@@ -225,12 +226,13 @@ class KeyMaterial:
         if len(curves) > 1 and usable:
             log.warn(
                 "{where}.ecdh_curves: only one curve can be set: {curve} is used alone",
-                where=self._where,
+                where=self._where.path,
                 curve=usable[0],
             )
         elif curves and not usable:
             log.warn(
-                "{where}.ecdh_curves: OpenSSL's own choice is used, which prefers x25519", where=self._where
+                "{where}.ecdh_curves: OpenSSL's own choice is used, which prefers x25519",
+                where=self._where.path,
             )
 
     @property

@@ -1,0 +1,161 @@
+"""
+What is wrong with a configuration, and where.
+
+Whoever finds something names its L{Place}.  A part that is looked at by itself has
+places within it, and whoever knows where that part stands puts them there.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Key", "Place", "Problem", "quote"]
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+Key = str | int
+"""A key of an object, as the document writes it, or the index of an item of a list."""
+
+_LONGEST: Final = 80
+"""How many characters of a text of a document are shown."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+_PART: Final = re.compile(r'\.?(?P<name>[A-Za-z0-9_-]+)|\[(?P<index>\d+)\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]')
+
+
+def quote(text: str, longest: int = _LONGEST) -> str:
+    """
+    Show a text of a document as JSON would, shortened if it is long.
+
+    @param longest: how many characters are shown; what is usual is enough to find it in the document.
+    """
+    shown = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return json.dumps(shown, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
+class Place(NamedTuple):
+    """
+    A place in a document.
+
+    @ivar file: the file, as the user named it; empty for a document that has no name, or
+        none that is known here; L{None} for a place within a part that is looked at by itself.
+    @ivar keys: the way down from the whole document, or from that part.
+    @ivar line: where the text is that can't be read, from 1; 0 for everything else.
+    @ivar column: likewise.
+    """
+
+    file: str | None = None
+    keys: tuple[Key, ...] = ()
+    line: int = 0
+    column: int = 0
+
+    @classmethod
+    def of(cls, path: str, file: str | None = None) -> Place:
+        """
+        Read a path, as C{path} writes them.
+
+        @raise ValueError: if it is none.
+        """
+        keys: list[Key] = []
+        position = 0
+        while position < len(path):
+            part = _PART.match(path, position)
+            if part is None or (part["name"] and (path[position] == ".") != bool(keys)):
+                raise ValueError(f"{path!r} is no path in a document")
+            if part["index"]:
+                keys.append(int(part["index"]))
+            else:
+                keys.append(part["name"] or json.loads(part["quoted"]))
+            position = part.end()
+        return cls(file, tuple(keys))
+
+    @property
+    def path(self) -> str:
+        """As messages name it: C{servers[0].listeners[1].address}; empty for the whole document."""
+        path = ""
+        for key in self.keys:
+            if isinstance(key, int):
+                path += f"[{key}]"
+            elif not _PLAIN.fullmatch(key):
+                path += f"[{quote(key)}]"
+            else:
+                path += f".{key}" if path else key
+        return path
+
+    @property
+    def around(self) -> Iterator[Place]:
+        """What it is in, from the outside; not the document as a whole."""
+        for end in range(1, len(self.keys)):
+            yield Place(self.file, self.keys[:end])
+
+    @property
+    def name(self) -> str:
+        """The last key on the way down; empty for an item of a list, and for the whole document."""
+        last = self.keys[-1] if self.keys else ""
+        return last if isinstance(last, str) else ""
+
+    def __truediv__(self, key: Key) -> Place:
+        """The place of something in what is here."""
+        return Place(self.file, (*self.keys, key))
+
+    def within(self, part: Place) -> Place:
+        """Where it is, given where the part stands that it is in, unless it is one of the whole document."""
+        if self.file is None:
+            return self._replace(file=part.file, keys=(*part.keys, *self.keys))
+        return self._replace(file=self.file or part.file)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Problem:
+    """
+    One thing wrong with a configuration.
+
+    @ivar place: where.
+    @ivar reason: what is wrong with which value, and what is allowed.
+    """
+
+    place: Place
+    reason: str
+
+    def __init__(self, file: str, path: str, message: str) -> None:
+        """
+        @param file: the configuration file, as the user named it; empty for a problem of a part
+            that is looked at by itself.
+        @param path: the place in it, such as C{servers[0].listeners[1].address}; empty for the whole of it.
+        @param message: what is wrong with which value, and what is allowed.
+        """
+        object.__setattr__(self, "place", Place.of(path, file or None))
+        object.__setattr__(self, "reason", message)
+
+    @classmethod
+    def at(cls, place: Place, reason: str) -> Problem:
+        """Name a problem by its place."""
+        problem = cls("", "", reason)
+        object.__setattr__(problem, "place", place)
+        return problem
+
+    @property
+    def file(self) -> str:
+        """The configuration file, as the user named it."""
+        return self.place.file or ""
+
+    @property
+    def path(self) -> str:
+        """The place in the document, such as C{servers[0].listeners[1].address}; empty for all of it."""
+        return self.place.path
+
+    @property
+    def message(self) -> str:
+        """What is wrong with which value, and what is allowed; with the line, where there is only text."""
+        place = self.place
+        return f"line {place.line}, column {place.column}: {self.reason}" if place.line else self.reason
+
+    def within(self, part: Place) -> Problem:
+        """The same, placed by whoever knows where the part stands that has it."""
+        return Problem.at(self.place.within(part), self.reason)
+
+    def __str__(self) -> str:
+        """Format as C{file: path.in.document: message}."""
+        return ": ".join(part for part in (self.file, self.path, self.message) if part)
