@@ -14,6 +14,7 @@ __all__ = [
     "ConfigError",
     "ConnectionUnavailable",
     "CredentialMissing",
+    "ForeignAnswer",
     "FrameError",
     "FrameTooLarge",
     "HandshakeRefused",
@@ -86,6 +87,10 @@ class HttpError(WireError):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
+
+
+class ForeignAnswer(HttpError):
+    """What a host has answered is no HTTP/1 at all: it can't have understood the request either."""
 
 
 class Http2Error(WireError):

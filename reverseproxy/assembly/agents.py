@@ -13,7 +13,13 @@ from reverseproxy.addresses import host_of
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.health.reach import Reach
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.config.models import Config, ListenerConfig, TcpProxyConfig, TunnelAgentConfig
+from reverseproxy.config.models import (
+    Config,
+    ListenerConfig,
+    ProxyConfig,
+    TcpProxyConfig,
+    TunnelAgentConfig,
+)
 from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import CredentialMissing
 from reverseproxy.interfaces import ICredentialCheck, ICredentialSource
@@ -36,12 +42,14 @@ class AgentParts:
     @ivar config: its part of that, with this process's share of its connections.
     @ivar tls: towards its servers.
     @ivar raw: whether its listener relays bytes, whatever they are.
+    @ivar speaks: what protocols its listener takes; empty if it takes any.
     """
 
     config: TunnelAgentConfig
     agent: Agent
     tls: tuple[ClientTls, ...] = ()
     raw: bool = False
+    speaks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -62,6 +70,21 @@ class Surroundings:
         """Whether a listener relays bytes, whatever they are."""
         [config] = [each for each in self.config.server.listeners if each.name == listener]
         return _relays(config)
+
+    def speaks(self, listener: str) -> tuple[str, ...]:
+        """The only protocols that a listener takes; empty if it takes any, or that is not known."""
+        [config] = [each for each in self.config.server.listeners if each.name == listener]
+        filters = [each.config for each in config.filter_chain.filters]
+        found: set[str] = set()
+        for each in filters:
+            if not isinstance(each, ProxyConfig) or "Auto" in each.protocols or each.falls_back:
+                return ()
+            found.update(each.protocols)
+        return tuple(sorted(found))
+
+    def hosts_alike(self, parts: AgentParts, listener: str) -> bool:
+        """Whether an agent tells its servers the same of a listener as a new one would."""
+        return parts.raw is self.relays(listener) and parts.speaks == self.speaks(listener)
 
     def clusters_of(self, listener: str) -> list[str]:
         """The clusters that a listener leads to, if of all of them it can be known whether they are there."""
@@ -123,6 +146,7 @@ class AgentBuilder:
             for server in config.server_list or ("localhost:0",):
                 findings.attempt(path / "tls_context", partial(client_tls, server))
         raw = self._around.relays(config.hosting_listener)
+        speaks = self._around.speaks(config.hosting_listener)
         plan = AgentPlan(
             config=config,
             sink=self._around.listeners[config.hosting_listener],
@@ -133,9 +157,10 @@ class AgentBuilder:
             agent_id=agent_id,
             service=HostedService(config.hosting_listener) if config.announce else None,
             raw=raw,
+            speaks=speaks,
         )
         agent = Agent(plan, self._discover(config, path))
-        return AgentParts(config, agent, tuple(contexts.values())[:1], raw)
+        return AgentParts(config, agent, tuple(contexts.values())[:1], raw, speaks)
 
     def _discover(
         self, config: TunnelAgentConfig, path: Place

@@ -175,12 +175,12 @@ class Assembly:
         shares = [(place, share) for place, share in enumerate(self._shares) if share is not None]
         for number, (place, share) in enumerate(shares):
             same = pairing.same.get(number)
-            if same is not None and before[same].raw is self._around.relays(share.hosting_listener):
+            if same is not None and self._around.hosts_alike(before[same], share.hosting_listener):
                 del left[same]
                 agents[place] = before[same]
                 continue
             changed = pairing.changed.get(number)
-            if changed is not None and before[changed].raw is self._around.relays(share.hosting_listener):
+            if changed is not None and self._around.hosts_alike(before[changed], share.hosting_listener):
                 kept = self._agent_builder.relist(places[place], share, before[changed])
                 if kept is not None:
                     del left[changed]

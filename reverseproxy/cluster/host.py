@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.health.checks import HostCheck
     from reverseproxy.cluster.health.ejection import FailureRecord
     from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.cluster.tongues import Tongue
     from reverseproxy.config.models import HostConfig
     from reverseproxy.identity import AgentIdentity
     from reverseproxy.metrics import AgentFigures, Histogram
@@ -136,6 +137,9 @@ class Host(ABC):
     @ivar figures: counts the requests that go to its agent, if anybody may ask.
     @ivar tells: whether its agent says which requests it has not sent on; see
         L{reverseproxy.wire.http.unsent}.
+    @ivar announced: the protocols that it speaks, and no others, if its agent has said so.
+    @ivar tongue: what protocols it speaks, if it is known not to speak all; see
+        L{reverseproxy.cluster.tongues}.
     @ivar well: whether its agent can reach its service, by all that it has said.
     @ivar same_agent: hosts of the same agent, itself among them, where that is known:
         what ends one of them may well end the others.
@@ -150,6 +154,7 @@ class Host(ABC):
     __slots__ = (
         "active",
         "address",
+        "announced",
         "capacity",
         "check",
         "closed",
@@ -172,6 +177,7 @@ class Host(ABC):
         "retired",
         "same_agent",
         "tells",
+        "tongue",
         "weight",
         "well",
     )
@@ -212,6 +218,8 @@ class Host(ABC):
         self.figures: AgentFigures | None = None
         self.tells = False
         self.well = True
+        self.announced: frozenset[str] | None = None
+        self.tongue: Tongue | None = None
         self.same_agent: Collection[Host] = ()
 
     def __repr__(self) -> str:

@@ -43,6 +43,7 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.health.trouble import Trouble
 from reverseproxy.cluster.health.wellness import Wellness
 from reverseproxy.cluster.host import Fault, Host, clamp_weight
+from reverseproxy.cluster.tongues import Tongues
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, NoHostCame, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from reverseproxy.logs import Throttle, counted, shorten
@@ -147,6 +148,7 @@ class Cluster:
         more.
     @ivar on_change: called with C{"join"}, C{"leave"}, C{"health"} or C{"move"} (from worker
         to worker), the host, and why.
+    @ivar tongues: what protocols its members speak.
     @ivar complaints: bounds the lines about hosts that fail requests.
     @ivar trouble: which hosts can't be reached.
     @ivar watches_answers: whether answers are to be reported, rather than
@@ -193,6 +195,7 @@ class Cluster:
         self.trouble = Trouble(config.name, clock.seconds)
         self.ejector = Ejector(self, config.outlier_detection, clock)
         self.wellness = Wellness(self, clock)
+        self.tongues = Tongues(clock.seconds)
         self._install(balancer, meter)
         self.watches_answers = False
         self.gateways = Gateways(self)
@@ -715,6 +718,7 @@ class Cluster:
             **_told_of(host),
         )
         self.wellness.joined(host)
+        self.tongues.joined(host)
         if self.on_change is not None:
             self.on_change("join", host, "")
         for task in self._tasks:

@@ -138,6 +138,7 @@ def _http(plan: ProxyPlan) -> Http1Settings:
         request_time=plan.config.request_timeout or inf,
         session_idle=session_idle(plan.config.upgrade_idle_timeout, plan.idle_timeout),
         timeout_to_end=plan.config.timeout_includes_response,
+        protocols_differ=plan.config.detects,
         trust=Trust(plan.config.trusted_proxies),
         sni_check=plan.config.sni_check,
         error_details=plan.config.error_details,
@@ -177,6 +178,7 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
         stream_idle=plan.config.stream_idle_timeout or inf,
         request_time=plan.config.request_timeout or inf,
         timeout_to_end=plan.config.timeout_includes_response,
+        protocols_differ=plan.config.detects,
         trust=Trust(plan.config.trusted_proxies),
     )
     return Candidate(name, protocol.detect, with_idle_timeout(dialect.key, settings, RpcProxy))

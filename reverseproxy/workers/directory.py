@@ -98,6 +98,7 @@ class Entry:
             "kind": PROTOCOL if committed else ("plain" if host.exclusive else "streams"),
             "identity": None if host.identity is None else host.identity.to_json(),
             "tells": host.tells,
+            "speaks": None if host.announced is None else sorted(host.announced),
             "well": self.cluster.wellness.is_well(host),
             "moves": self.moves,
         }
@@ -353,6 +354,8 @@ class Directory:
         else:
             protocol = facts["kind"] if facts["kind"] == PROTOCOL else ""
             host = RelayedHost(self.links.up[at], facts, self.gone, protocol)
+        if facts["speaks"] is not None and facts["kind"] != PROTOCOL:
+            host.announced = frozenset(facts["speaks"])
         host.well = facts["well"]
         if facts["identity"] is not None:
             host.identity = AgentIdentity.from_json(facts["identity"])

@@ -128,7 +128,6 @@ class AttackTests(IntegrationTestCase):
         names += ["clientListenerSecure", "tunnelListenerSecure", "admin"]
         ports = [await server.port(name) for name in names]
         document = configs.quick_agent(ports[2], answer="served", connections=2)
-        self.speaks_all(document)
         self.run_proxy(document, "agent")
         await server.counted(JOINED, 2)
         return server, ports

@@ -60,6 +60,20 @@ class AnnouncementTests(SynchronousTestCase):
                 assert found is not None
                 self.assertIs(getattr(found, name), value is True)
 
+    def test_what_is_spoken(self) -> None:
+        """What is not understood as a whole is as good as nothing: then anything may be tried."""
+        self.assertNotIn("speaks", Announcement("a1").to_extra()["reverseproxy"])
+        extra = Announcement("a1", speaks=("Http1", "bolt")).to_extra()
+        found = Announcement.from_extra(extra)
+        assert found is not None
+        self.assertEqual(found.speaks, ("Http1", "bolt"))
+        for value in (None, True, "Http1", {}, [1], ["Http1", None], [""], ["x" * 257], ["\n"], ["a"] * 17):
+            found = Announcement.from_extra(ours(version=1, agent="a1", speaks=value))
+            assert found is not None, value
+            self.assertEqual(found.speaks, ())
+        for names in (("a",) * 17, ("",), ("x" * 257,)):
+            self.assertRaises(ValueError, Announcement, "a1", speaks=names)
+
     def test_form(self) -> None:
         self.assertEqual(
             Announcement("a1", "10.0.0.1:5", {"zone": "b"}).to_extra(),

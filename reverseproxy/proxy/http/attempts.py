@@ -19,6 +19,7 @@ from __future__ import annotations
 
 __all__ = ["Attempts", "Phase"]
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +46,12 @@ if TYPE_CHECKING:
 MOST_FORGIVEN: Final = 16
 """Attempts of a request that don't count, at the most."""
 
+
+MOST_PASSED: Final = 256
+"""Hosts of a cluster that are passed over, as they speak something else, before a request gives up."""
+
+_DEAF: Final = 8
+"""Of these, a host that does not speak the protocol at all counts for as many, as others will not either."""
 
 _NEVER: Final = -1.0
 
@@ -86,6 +93,7 @@ class Attempts:
         "_forgiven",
         "_fresh",
         "_lease",
+        "_passed",
         "_pause",
         "_pending",
         "_phase",
@@ -111,6 +119,7 @@ class Attempts:
     _context: PickContext | None
     _attempts: int
     _forgiven: int  # attempts that don't count
+    _passed: int  # hosts that speak something else; see MOST_PASSED
     _fresh: bool  # an idle connection will not do
     _pause: IDelayedCall | None  # between two attempts
     _retrying: bool  # this attempt counts as a retry of the cluster
@@ -123,7 +132,7 @@ class Attempts:
         self.protocol = protocol
         self._clock = clock
         self._phase = NEW
-        self._attempts = self._forgiven = self.flags = 0
+        self._attempts = self._forgiven = self._passed = self.flags = 0
         self.waited = self.dialled = 0.0
         self._since = _NEVER
         self.cluster = self.host = self._lease = self._pending = self._context = self._pause = None
@@ -183,10 +192,15 @@ class Attempts:
         self._attempts += 1
         try:
             while (host := cluster.acquire(self._context)) is not None:
-                if not (host.exclusive or host.committed_protocol) or self._suits(host):
+                if (host.tongue is None and not (host.exclusive or host.committed_protocol)) or self._suits(
+                    host
+                ):
                     self._connect(host)
                     return
                 self._pass(host)
+                if self._passed >= MOST_PASSED:
+                    self._no_host(502, None)
+                    return
         except PickFailed as error:
             if self._lift(error):
                 self._acquire()
@@ -203,21 +217,63 @@ class Attempts:
 
     def _suits(self, host: Host) -> bool:
         """
-        Look whether a host speaks our protocol.
+        Look whether a host speaks our protocol, or one that the request can be turned into.
 
         A reverse connection speaks the protocol of its first request for as long
         as it lives: the listener that hosts it has decided on one by then.
         """
-        if not host.exclusive:
-            return host.committed_protocol in ("", self.protocol)
-        return (not host.pools or self.protocol in host.pools) and host.committed_protocol in (
-            "",
-            self.protocol,
-        )
+        tongue = host.tongue
+        if self._is_free(host, self.protocol) and (tongue is None or tongue.may_try(self._language)):
+            return True
+        fitting = [each for each in self._alternatives() if self._is_free(host, each)]
+        if tongue is not None:
+            # What it is known to speak is no experiment.
+            fitting = [each for each in fitting if tongue.speaks(each)] or [
+                each for each in fitting if tongue.may_try(each)
+            ][:1]
+        if not fitting:
+            return False
+        self.protocol = fitting[0]
+        return True
+
+    def _is_free(self, host: Host, protocol: str) -> bool:
+        """Whether a host's connection, if it has but one, can carry a protocol."""
+        if host.exclusive and host.pools and protocol not in host.pools:
+            return False
+        return host.committed_protocol in ("", protocol)
+
+    def _alternatives(self) -> Sequence[str]:
+        """Say which other protocols the request can be turned into, the keys of their pools."""
+        return ()
+
+    @property
+    def _language(self) -> str:
+        """What is spoken to hosts, as agents announce it."""
+        return self.protocol
+
+    @property
+    def _chosen(self) -> bool:
+        """Whether what is spoken to hosts is what the client happens to speak, of several."""
+        return False
+
+    def _is_foreign(self) -> bool:
+        """
+        See whether a host that has not answered does not speak what the client has chosen.
+
+        Then that is no fault of the host's, and the cluster knows it from now on.
+        """
+        host, cluster = self.host, self.cluster
+        if host is None or cluster is None or not self._chosen:
+            return False
+        return cluster.tongues.unheard(host, self._language)
 
     def _pass(self, host: Host) -> None:
         """Give back a host that speaks another protocol, and ask for it no more."""
         self._avoid(host)
+        tongue = host.tongue
+        deaf = tongue is not None and not tongue.speaks(self._language)
+        self._passed += _DEAF if deaf else 1
+        self._trouble = f"host {host.address} does not speak {self._language}", Flag.UPE
         assert self.cluster is not None
         self.cluster.release(host)
 
@@ -381,7 +437,10 @@ class Attempts:
         elif self._phase == WAITING:
             self._pass(host)
             self._attempts -= 1
-            self._acquire()
+            if self._passed < MOST_PASSED:
+                self._acquire()
+            else:
+                self._no_host(502, None)
         elif self.cluster is not None:
             self.cluster.release(host)
 

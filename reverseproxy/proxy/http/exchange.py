@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.durations import format_duration
-from reverseproxy.errors import ClusterUnknown, HttpError
+from reverseproxy.errors import ClusterUnknown, ForeignAnswer, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IGate, PickContext
 from reverseproxy.logs import format_time, loss
 from reverseproxy.metrics import NOWHERE
@@ -62,6 +62,7 @@ from reverseproxy.routing import (
 from reverseproxy.tracing.context import TRACE_FIELDS
 from reverseproxy.transport.backlog import NOTHING, Backlog
 from reverseproxy.wire.http.border import FORWARDED, LOOKALIKE
+from reverseproxy.wire.http.grpc import is_grpc
 from reverseproxy.wire.http.unsent import UNSENT_FIELD, UNSENT_HEADER, Unsent
 from reverseproxy.wire.http.upgrades import agrees
 from reverseproxy.wire.http1.fields import ForwardedBy
@@ -619,6 +620,19 @@ class Exchange(Attempts):
                 )
         self._answer(404, body)
 
+    @property
+    def _chosen(self) -> bool:
+        route = self._route
+        return (
+            self._downstream.settings.protocols_differ and route is not None and not route.upstream_protocol
+        )
+
+    def _alternatives(self) -> Sequence[str]:
+        route = self._route
+        if route is None or route.upstream_protocol:
+            return ()
+        return ("Http2",) if is_grpc(self.head.headers) else ("Http1", "Http2")
+
     def _gather_facts(self) -> RouteInput:
         downstream, head = self._downstream, self.head
         path, _, query = head.target.decode("ascii").partition("?")
@@ -715,6 +729,8 @@ class Exchange(Attempts):
             self._outgoing,
             list(self._out),
             (downstream.forwarded_by, downstream.default_host),
+            self._chosen,
+            self._alternatives(),
         )
         self._mirrors = (*self._mirrors, mirrored)
 
@@ -858,6 +874,8 @@ class Exchange(Attempts):
                 complete = True
             else:
                 assert isinstance(event, HttpError)
+                if isinstance(event, ForeignAnswer) and self._heed_foreign():
+                    return
                 if index:
                     self._downstream.send(self, events[:index])
                 self.fail(event.status, str(event), Flag.UPE)
@@ -995,6 +1013,20 @@ class Exchange(Attempts):
         self.fail(head.status, f"the agent could not send the request on{text and f': {text}'}", Flag.UF)
         return True
 
+    def _heed_foreign(self) -> bool:
+        """
+        See whether a host has not even taken the request for one, as it speaks another protocol.
+
+        @return: whether the request is sent again, in another protocol or elsewhere.
+        """
+        client = self._client
+        if client is None or not self._is_foreign():
+            return False
+        self._stop_try_timer()
+        self._client = None
+        client.abort("it does not speak HTTP/1")
+        return self._again(Cause.STALE, True)
+
     def _interim(self, events: list[Event], index: int) -> None:
         """Pass a 1xx response on, if the client can do something with it, and go on behind it."""
         head = events[index]
@@ -1088,9 +1120,12 @@ class Exchange(Attempts):
             return
         self._stop_try_timer()
         cluster, host = self.cluster, self.host
-        if cluster is not None and host is not None and cluster.watches_answers:
+        foreign = not self._answered and self._is_foreign()
+        if not foreign and cluster is not None and host is not None and cluster.watches_answers:
             cluster.report(host, Outcome.RESET)
-        cause = Cause.STALE if client.reused and not self._answered else Cause.LOST
+        cause = Cause.STALE if (client.reused or foreign) and not self._answered else Cause.LOST
+        if foreign and flags & Flag.UPE:
+            unsent = True  # it has taken the request for something else
         begun = self.response_started or (self._answered and not unsent)
         if begun or not self._again(cause, unsent):
             self.reset_code = code
@@ -1164,14 +1199,14 @@ class Exchange(Attempts):
             self.fail(504, reason, Flag.UT, key)
 
     def _leave(self, client: IUpstream) -> None:
-        """Let go of a connection, as the request has not given the host more time: that is not its fault."""
+        """Let go of a connection, as the client wants no answer any more: that is not the host's fault."""
         lease, cluster = self._lease, self.cluster
         if lease is not None and cluster is not None and lease.exclusive and self.request_complete:
             self._client = None
             if client.leave(partial(cluster.release, lease)):
                 self._lease = None
                 return
-        client.abort("the request has no more time")
+        client.abort("nobody waits for the answer")
 
     def _stop_try_timer(self) -> None:
         timer, self._try_timer = self._try_timer, None
@@ -1428,6 +1463,10 @@ class Exchange(Attempts):
         if self._phase != DONE:
             self.flag = reason
             self.flags |= flags
+            client = self._client
+            if client is not None and not self.response_started:
+                self._client = None
+                self._leave(client)
             self._end()
 
     def _end(self) -> None:

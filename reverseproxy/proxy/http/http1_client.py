@@ -30,7 +30,7 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
-from reverseproxy.errors import HttpError
+from reverseproxy.errors import ForeignAnswer, HttpError
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.http.http1_switch import Switchable
@@ -92,6 +92,7 @@ class Http1Client(Switchable):
         self._deadline: IDelayedCall | None = None
         self._local_address: str | None = None
         self._served = 0
+        self._heard = False  # the host has answered in HTTP/1
 
     def connectionMade(self) -> None:
         """Join the pool, busy until told otherwise."""
@@ -271,6 +272,8 @@ class Http1Client(Switchable):
                 log.failure("what {host} sent can't be parsed", host=self._pool.host.address)
                 self.parser.close()
                 found = [HttpError(502, "the response can't be parsed")]
+            if not self._heard:
+                found = self._hear(data, found)
             if type(found) is ResponseHead:
                 exchange.upstream_response(found, data)
             else:
@@ -281,6 +284,15 @@ class Http1Client(Switchable):
             # Whatever this is, nobody asked for it: it must not become an answer.
             log.warn("{host} sent data without being asked", host=self._pool.host.address)
             self.abort("data came while the connection was idle")
+
+    def _hear(self, data: bytes, found: Any) -> Any:
+        """Look at the first that has ever come, which may be no HTTP/1 at all."""
+        if type(found) is list and found and isinstance(found[0], HttpError):
+            return found if data.startswith(b"HTTP/") else [ForeignAnswer(502, str(found[0]))]
+        if found:
+            self._heard = True
+            self._pool.heard()
+        return found
 
     def _pass_on(self, exchange: IExchange) -> None:
         """Have most of a long body sent to the client without a look at it."""
@@ -407,6 +419,12 @@ class Http1Pool:
         return reason
 
     # called by clients
+
+    def heard(self) -> None:
+        """The host has answered on a connection for the first time."""
+        cluster = self.host.cluster
+        if cluster is not None:
+            cluster.tongues.heard(self.host, POOL)
 
     def add(self, client: Http1Client) -> None:
         """A connection is made."""

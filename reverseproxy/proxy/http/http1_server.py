@@ -143,6 +143,8 @@ class Http1Settings:
     @ivar session_idle: the same for what an upgraded request carries; L{None} for
         never.
     @ivar request_time: seconds for all of a request to come; infinity for any time.
+    @ivar protocols_differ: whether it is one of several protocols that clients may speak,
+        so that each client chooses what hosts are spoken to in.
     @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
         the route does not say.
     @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
@@ -176,6 +178,7 @@ class Http1Settings:
     request_time: float = inf
     session_idle: float | None = None
     timeout_to_end: bool = False
+    protocols_differ: bool = False
     trust: Trust = NOBODY
     sni_check: str = "demands"
     error_details: bool = False

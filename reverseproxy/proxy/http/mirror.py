@@ -42,12 +42,14 @@ class Mirrored(UnreadAnswer, Attempts):
 
     __slots__ = (
         "_backlog",
+        "_by_client",
         "_client",
         "_deadline",
         "_forwarding",
         "_full",
         "_head",
         "_keep_alive",
+        "_others",
         "_out",
         "_whole",
     )
@@ -60,13 +62,19 @@ class Mirrored(UnreadAnswer, Attempts):
         head: RequestHead,
         events: Sequence[Event],
         forwarding: tuple[ForwardedBy | None, bytes],
+        chosen: bool = False,
+        others: Sequence[str] = (),
     ) -> None:
         """
         @param events: what has come behind the head so far.
         @param forwarding: what to tell the host about the client, and the
             authority of a request that names none.
+        @param chosen: whether it is the client who has chosen the protocol.
+        @param others: those that the request can be turned into.
         """
         super().__init__(clock, protocol)
+        self._by_client = chosen
+        self._others = others
         self.cluster = cluster
         self._head = head
         self._forwarding = forwarding
@@ -112,6 +120,13 @@ class Mirrored(UnreadAnswer, Attempts):
             client.send(out)
 
     # Attempts
+
+    @property
+    def _chosen(self) -> bool:
+        return self._by_client
+
+    def _alternatives(self) -> Sequence[str]:
+        return self._others
 
     def fail(self, status: int, reason: str, flags: int) -> None:
         """Give the copy up; nobody waits for it."""
@@ -181,4 +196,5 @@ class Mirrored(UnreadAnswer, Attempts):
     ) -> None:
         """See L{reverseproxy.proxy.pools.IExchange}."""
         self._client = None
+        self._is_foreign()
         self.fail(502, reason, flags)

@@ -190,6 +190,7 @@ class RpcClient(Rebindable, Counted):
         self.exhausted = False
         self.written = 0
         self._sent = 0
+        self._heard = False  # the host has answered in our protocol
         self._beat_mark: Hashable = None
         self._pool = pool
         self._clock = pool.clock
@@ -366,6 +367,9 @@ class RpcClient(Rebindable, Counted):
         self._last_read = self._clock.seconds()
         self._failures = 0
         frames = self._decoder.feed(data)
+        if frames and not self._heard:
+            self._heard = True
+            self._pool.heard()
         batch: Batch = []
         waiting = self._waiting
         try:
@@ -756,6 +760,12 @@ class RpcPool:
         self._clients.append(client)
         if self._ended:
             client.drain()
+
+    def heard(self) -> None:
+        """The host has answered on a connection for the first time."""
+        cluster = self.host.cluster
+        if cluster is not None:
+            cluster.tongues.heard(self.host, self.protocol.name)
 
     def forget(self, client: RpcClient) -> None:
         """A connection takes no more requests, and so does not count any more."""

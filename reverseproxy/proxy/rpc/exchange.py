@@ -419,6 +419,14 @@ class RpcExchange(Attempts):
     def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
         return make_rpc_pool(self.protocol, self._downstream.protocol, host, self._clock, idle_timeout)
 
+    @property
+    def _language(self) -> str:
+        return self._downstream.protocol.name
+
+    @property
+    def _chosen(self) -> bool:
+        return self._downstream.settings.protocols_differ
+
     def _send(self, client: RpcClient) -> None:
         self._phase = ACTIVE
         downstream = self._downstream
@@ -565,7 +573,8 @@ class RpcExchange(Attempts):
         if unsent:
             self._go_on_unsent(Unsent.REQUEST)
             return
-        self._report(Outcome.RESET)
+        if not self._is_foreign():
+            self._report(Outcome.RESET)
         if not self._again(Cause.LOST):
             self.fail(TERMINATED, f"the host's connection was lost: {reason}", flags)
 
@@ -763,6 +772,14 @@ class RpcCopy(Attempts):
     def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
         return make_rpc_pool(self.protocol, self._settings.protocol, host, self._clock, idle_timeout)
 
+    @property
+    def _language(self) -> str:
+        return self._settings.protocol.name
+
+    @property
+    def _chosen(self) -> bool:
+        return self._settings.protocols_differ
+
     def _send(self, client: RpcClient) -> None:
         self._phase = ACTIVE
         if client.max_frame < self._settings.max_frame:
@@ -785,6 +802,8 @@ class RpcCopy(Attempts):
     def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """See L{reverseproxy.proxy.rpc.client.IRpcExchange}."""
         self._client = None
+        if not unsent:
+            self._is_foreign()
         self._end()
 
     def fail(self, status: int, reason: str, flags: int) -> None:

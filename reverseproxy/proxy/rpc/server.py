@@ -118,6 +118,8 @@ class RpcSettings:
     @ivar stream_idle: seconds without a byte in which nothing of a frame has come,
         or a client has taken nothing of what waits for it, after which it is cut
         off; infinity for any time.
+    @ivar protocols_differ: whether it is one of several protocols that clients may speak,
+        so that each client chooses what hosts are spoken to in.
     @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
         the route does not say.
     @ivar trust: whom to believe what requests say of themselves.
@@ -142,6 +144,7 @@ class RpcSettings:
     stream_idle: float = STALL_TIMEOUT
     request_time: float = inf
     timeout_to_end: bool = False
+    protocols_differ: bool = False
     trust: Trust = NOBODY
     complaints: Throttle = field(init=False, compare=False)
     failures: FailureLog = field(init=False, compare=False)

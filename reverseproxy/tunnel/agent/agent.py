@@ -93,6 +93,7 @@ class AgentPlan:
     @ivar service: what servers are told of; L{None} if they are told nothing.
     @ivar raw: whether the hosting listener relays bytes, so that a connection
         that carries no streams is of use only while the service can be reached.
+    @ivar speaks: the protocols that the hosting listener takes; empty if it takes any.
     """
 
     config: TunnelAgentConfig
@@ -104,6 +105,7 @@ class AgentPlan:
     agent_id: str
     service: HostedService | None = None
     raw: bool = False
+    speaks: tuple[str, ...] = ()
 
     @property
     def marks(self) -> bool:
@@ -267,6 +269,7 @@ class Peer:
                         marks=plan.marks,
                         routes=route_request(config),
                         moves=streams is not None,
+                        speaks=plan.speaks,
                     ).to_extra()
                 return ConnectionInit(
                     cluster_name=config.cluster,

@@ -718,6 +718,8 @@ class TunnelConnection(Handover, Counted):
         self.holding = Holding(server, papers, host, self, place, claimed=claimed)
         host.identity = accepted.identify(self._info)
         host.tells = tells
+        if announcement is not None and announcement.speaks:
+            host.announced = frozenset(announcement.speaks)
         if isinstance(host, ReverseHost) and announcement is not None and announcement.marks:
             host.expect_mark()
         if tells and isinstance(host, MuxHost):

@@ -14,6 +14,7 @@ __all__ = [
     "EXTRA_KEY",
     "MAX_AGENT_LENGTH",
     "MAX_METADATA_ENTRIES",
+    "MAX_PROTOCOLS",
     "MAX_REASON",
     "MAX_RETRY_AFTER",
     "MAX_MUX_ENTRIES",
@@ -50,6 +51,9 @@ MAX_METADATA_ENTRIES = 32
 
 MAX_MUX_ENTRIES = 8
 """How many ways to carry many streams an agent may offer."""
+
+MAX_PROTOCOLS = 16
+"""How many protocols an agent may say that it speaks."""
 
 MIN_MUX_WINDOW = 4096
 MAX_MUX_WINDOW = 262144
@@ -129,6 +133,8 @@ class Announcement:
     @ivar marks: whether the agent can begin what it sends, if the connection is
         lent as a whole, with a mark; see L{reverseproxy.wire.mosn.marks}.
     @ivar routes: what it asks for besides: domains, and a port.
+    @ivar speaks: the protocols that the agent takes on this connection, as
+        C{downstream_protocol} names them; empty if it takes others, too, or does not say.
     """
 
     agent: str
@@ -141,6 +147,7 @@ class Announcement:
     moves: bool = False
     routes: RouteRequest = field(default_factory=RouteRequest)
     marks: bool = False
+    speaks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """
@@ -161,6 +168,10 @@ class Announcement:
         for name in self.mux:
             _check_mux(name)
         _check_window(self.window)
+        if len(self.speaks) > MAX_PROTOCOLS:
+            raise ValueError(f"there may be {MAX_PROTOCOLS} protocols, not {len(self.speaks)}")
+        for name in self.speaks:
+            _check_text("the name of a protocol", name, MAX_TEXT_LENGTH, 1)
 
     def to_extra(self) -> dict[str, Any]:
         """Build the C{extra} of an init frame."""
@@ -180,6 +191,8 @@ class Announcement:
             part["moves"] = True
         if self.marks:
             part["marks"] = True
+        if self.speaks:
+            part["speaks"] = list(self.speaks)
         return {EXTRA_KEY: part | self.routes.to_part()}
 
     @classmethod
@@ -204,6 +217,7 @@ class Announcement:
                 moves=part.get("moves") is True,
                 marks=part.get("marks") is True,
                 routes=RouteRequest.from_part(part),
+                speaks=_speaks(part.get("speaks")),
             )
         except ValueError:
             return None
@@ -219,6 +233,20 @@ def _mux(value: object) -> tuple[str, ...]:
             except ValueError:
                 continue
     return tuple(good)
+
+
+def _speaks(value: object) -> tuple[str, ...]:
+    """Take the protocols, if all of them are well-formed; else nothing is known of them."""
+    if not isinstance(value, list) or len(value) > MAX_PROTOCOLS:
+        return ()
+    try:
+        for name in value:
+            if not isinstance(name, str):
+                return ()
+            _check_text("the name of a protocol", name, MAX_TEXT_LENGTH, 1)
+    except ValueError:
+        return ()
+    return tuple(value)
 
 
 def _window(value: object) -> int:

@@ -1,0 +1,161 @@
+"""
+Which protocols hosts speak, where it is clients that choose one.
+
+A listener that tells several protocols apart speaks to hosts as its client does,
+unless the route says otherwise.  So a stranger can have hosts spoken to in what
+they have never heard of, and what they make of that, such as to close the
+connection, must not count as their fault, nor be done to them again and again.
+
+An agent of ours says what its listener speaks when it joins.  Of others it is
+found out: who has answered in a protocol speaks it; who has never done so and
+ends a connection without an answer is left alone with that protocol, for longer
+each time.  What is found out of one connection holds for all of an agent.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MOST_AGENTS", "Tongue", "Tongues"]
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+
+FIRST_REST: Final = 1.0
+"""Seconds for which a protocol is not tried again that a host does not seem to speak."""
+
+LONGEST_REST: Final = 60.0
+"""The same after many times; it doubles with each."""
+
+MOST_AGENTS: Final = 8192
+"""Agents of one cluster that something is known of; who was heard of longest ago is forgotten."""
+
+
+class _Silence:
+    """
+    That a host has not answered in a protocol.
+
+    @ivar until: when it may be tried once more.
+    @ivar rest: for how long it was left alone the last time, in seconds.
+    """
+
+    __slots__ = ("rest", "until")
+
+    def __init__(self) -> None:
+        self.until = self.rest = 0.0
+
+
+class Tongue:
+    """
+    What one agent, or a host without one, speaks, as far as that is known.
+
+    @ivar announced: all that it speaks, if it has said so.
+    """
+
+    __slots__ = ("_heard", "_seconds", "_silences", "announced")
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.announced: frozenset[str] | None = None
+        self._seconds = seconds
+        self._heard: set[str] = set()
+        self._silences: dict[str, _Silence] = {}
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything that it does not speak."""
+        return self.announced is not None or bool(self._silences)
+
+    def speaks(self, protocol: str) -> bool:
+        """Whether it has answered in this protocol, or said that it speaks it."""
+        return protocol in self._heard or (self.announced is not None and protocol in self.announced)
+
+    def may_try(self, protocol: str) -> bool:
+        """
+        Whether a request may be sent in this protocol.
+
+        Where it did not seem to be spoken, one request at a time is to find out
+        whether that has changed.
+        """
+        if self.announced is not None and protocol not in self.announced:
+            return False
+        silence = self._silences.get(protocol)
+        if silence is None:
+            return True
+        now = self._seconds()
+        if now < silence.until:
+            return False
+        silence.until = now + FIRST_REST
+        return True
+
+    def heard(self, protocol: str) -> None:
+        """An answer has come in this protocol."""
+        self._heard.add(protocol)
+        self._silences.pop(protocol, None)
+
+    def unheard(self, protocol: str) -> bool:
+        """
+        Take in that a connection was over before there was an answer.
+
+        @return: whether that is because the protocol is not spoken, as far as is known.
+        """
+        if self.speaks(protocol):
+            return False
+        silence = self._silences.setdefault(protocol, _Silence())
+        now = self._seconds()
+        if silence.rest and now < silence.until - FIRST_REST:
+            return True  # it was sent before
+        silence.rest = min(LONGEST_REST, 2 * silence.rest) or FIRST_REST
+        silence.until = now + silence.rest
+        return True
+
+
+class Tongues:
+    """What the hosts of one cluster speak."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        """
+        @param seconds: tells the time.
+        """
+        self._seconds = seconds
+        self._known: OrderedDict[Hashable, Tongue] = OrderedDict()
+
+    def joined(self, host: Host) -> None:
+        """Have a host that joins know what is known of its agent, or has been said by it."""
+        key = _key(host)
+        known = self._known.get(key) if host.announced is None else self._of(key)
+        if known is not None:
+            known.announced = host.announced
+            host.tongue = known if known.limited else None
+
+    def heard(self, host: Host, protocol: str) -> None:
+        """A host has answered in this protocol."""
+        self._of(_key(host)).heard(protocol)
+
+    def unheard(self, host: Host, protocol: str) -> bool:
+        """See L{Tongue.unheard}."""
+        tongue = self._of(_key(host))
+        found = tongue.unheard(protocol)
+        if found:
+            host.tongue = tongue
+            for each in host.same_agent:
+                each.tongue = tongue
+        return found
+
+    def _of(self, key: Hashable) -> Tongue:
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = Tongue(self._seconds)
+            if len(self._known) > MOST_AGENTS:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return known
+
+
+def _key(host: Host) -> Hashable:
+    """Tell an agent from others, or a host without one; all of an agent's connections are alike."""
+    if host.identity is None:
+        return host.address
+    return host.identity, host.address.rpartition(":")[0]
