@@ -20,6 +20,7 @@ __all__ = [
     "HostRecord",
     "ServerRecord",
     "agent_key",
+    "fit",
     "is_server_id",
 ]
 
@@ -36,7 +37,7 @@ from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent
 RECORD_VERSION: Final = 1
 """Which version of records this is; a record that is of a later one may have fields that are left alone."""
 
-MAX_RECORD: Final = 32 * 1024
+MAX_RECORD: Final = 128 * 1024
 """Bytes of a record at the most."""
 
 MAX_SERVER_ID: Final = 64
@@ -72,6 +73,11 @@ class HostKey(NamedTuple):
     cluster: str
     agent: str
     server: str
+
+
+def fit(text: str) -> str:
+    """Make text that others have written fit for a record: printable, and not too long."""
+    return "".join(each if each.isprintable() else "?" for each in text[:MAX_TEXT])
 
 
 def is_server_id(text: str) -> bool:

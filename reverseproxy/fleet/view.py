@@ -220,7 +220,8 @@ class View:
         for name in gone:
             if isinstance(name, str):
                 self._server_gone(name, name in lapsed)
-        for record in records:
+        # A server's record is the last one of what it publishes anew, in the same step as well.
+        for record in sorted(records, key=lambda record: isinstance(record, ServerRecord)):
             self._put(record)
 
     def _lapses(self, name: str) -> bool:

@@ -1,0 +1,396 @@
+"""
+The directory of a fleet: what this server publishes, and what the others have published.
+
+While etcd can't be reached, what is known stays known, and what this server has to say
+waits.  When it is back, a watch goes on where it was, and a lease that has ended
+meanwhile is taken up again.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Figures", "FleetDirectory", "Settings"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from secrets import token_hex
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.fleet.etcd import Etcd
+from reverseproxy.fleet.follower import Follower
+from reverseproxy.fleet.interfaces import IDirectory, IDirectoryListener
+from reverseproxy.fleet.keys import host_path, server_path
+from reverseproxy.fleet.outbox import Outbox
+from reverseproxy.fleet.publisher import Publisher
+from reverseproxy.fleet.records import BadRecord, HostKey, HostRecord, ServerRecord
+from reverseproxy.fleet.view import Notice, View
+from reverseproxy.logs import Throttle, counted
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    What this server is in the fleet.
+
+    @ivar server_id: what it is called.
+    @ivar address: where its peers dial it.
+    @ivar prefix: of all keys of the fleet; ends with C{/}.
+    @ivar ttl: seconds after which it is gone for others when it does not say that it is there.
+    @ivar version: of the software.
+    """
+
+    server_id: str
+    address: str
+    prefix: str
+    ttl: int
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """
+    How the directory is doing, in numbers; those that only grow begin with the process.
+
+    @ivar up: whether the store is reached.
+    @ivar servers: other servers that are known.
+    @ivar held: those of them that the store does not have.
+    @ivar hosts: agents at other servers.
+    @ivar published: agents that this server publishes.
+    @ivar waiting: records that are still to be written.
+    @ivar revision: of the store, as far as it is known.
+    """
+
+    up: bool
+    servers: int
+    held: int
+    hosts: int
+    published: int
+    waiting: int
+    revision: int
+    leases: int
+    puts: int
+    deletes: int
+    events: int
+    resyncs: int
+    requests: int
+    failures: int
+    bad_records: int
+
+
+class _Standing:
+    """Says once that etcd is away, and once that it is back."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._troubles: dict[str, str] = {}
+        self._since: float | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self._troubles
+
+    def note(self, who: str, reason: str) -> None:
+        """Somebody can't reach it, or can, if there is no reason."""
+        if reason:
+            self._troubles[who] = reason
+            if self._since is None:
+                self._since = self._clock.seconds()
+                log.warn(
+                    "fleet: etcd is away ({reason}); servers and hosts that are known stay in use, and "
+                    "what changes here is published when it is back",
+                    reason=reason,
+                )
+        elif self._troubles:
+            self._troubles.pop(who, None)
+            if not self._troubles and self._since is not None:
+                seconds = self._clock.seconds() - self._since
+                self._since = None
+                log.info("fleet: etcd is back after {seconds:.1f} s", seconds=seconds)
+
+
+@implementer(IDirectory)
+class FleetDirectory:
+    """See L{IDirectory}."""
+
+    def __init__(
+        self, reactor: Any, etcd: Etcd, settings: Settings, random: Random, publishes: bool = True
+    ) -> None:
+        """
+        @param publishes: whether this process publishes for the server: one of several workers does.
+        """
+        self._reactor = reactor
+        self._publishes = publishes
+        self._process = token_hex(8)
+        self._listeners: list[IDirectoryListener] = []
+        self._published: dict[tuple[str, str], HostRecord] = {}
+        self._reached: Callable[[str], bool] = lambda server: False
+        self._draining = False
+        self._started = False
+        self._bad = 0
+        self._complaints = Throttle(reactor, 1.0, 5)
+        self._standing = _Standing(reactor)
+        self._requests = self._failures = 0
+        self.settings = settings
+        self._own = server_path(settings.server_id)
+        self._outbox = Outbox(self._own)
+        self._view = View(settings.server_id, self._is_reached, float(settings.ttl), self._note_bad)
+        prefix = settings.prefix
+        self._publisher = Publisher(reactor, etcd, prefix, settings.ttl, self._outbox, self._renew, random)
+        self._follower = Follower(reactor, etcd, prefix, self._view, self._told, random)
+        self._publisher.on_written = self._follower.expect
+        self._publisher.on_lost = self._follower.resync
+        self._publisher.on_trouble = lambda reason: self._standing.note("publisher", reason)
+        self._follower.on_trouble = lambda reason: self._standing.note("follower", reason)
+        self._follower.on_own = self._lost_own
+        self._follower.on_read = self._compare
+        self._renew()
+
+    # what is known
+
+    @property
+    def server_id(self) -> str:
+        """What this server is called."""
+        return self.settings.server_id
+
+    @property
+    def servers(self) -> Mapping[str, ServerRecord]:
+        """The other servers."""
+        return self._view.servers
+
+    @property
+    def hosts(self) -> Mapping[HostKey, HostRecord]:
+        """Their hosts."""
+        return self._view.hosts
+
+    @property
+    def up(self) -> bool:
+        """Whether the store is reached."""
+        return self._started and self._follower.up and self._standing.well
+
+    @property
+    def held(self) -> list[str]:
+        """The servers that are known although the store does not have them."""
+        return self._view.held
+
+    @property
+    def figures(self) -> Figures:
+        """How it is doing."""
+        publisher, follower, etcd = self._publisher, self._follower, self._publisher.etcd
+        return Figures(
+            self.up,
+            len(self._view.servers),
+            len(self._view.held),
+            len(self._view.hosts),
+            len(self._published),
+            len(self._outbox),
+            self._view.revision,
+            publisher.leases,
+            publisher.puts,
+            publisher.deletes,
+            follower.events,
+            follower.resyncs,
+            etcd.requests + self._requests,
+            etcd.failures + self._failures,
+            self._bad,
+        )
+
+    def listen(self, listener: IDirectoryListener) -> None:
+        """See L{IDirectory.listen}."""
+        self._listeners.append(listener)
+        for notice in self._view.replay():
+            self._tell(listener, notice)
+
+    def unlisten(self, listener: IDirectoryListener) -> None:
+        """See L{IDirectory.unlisten}."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def judge(self, reached: Callable[[str], bool]) -> None:
+        """See L{IDirectory.judge}."""
+        self._reached = reached
+
+    def _is_reached(self, server: str) -> bool:
+        return self._reached(server)
+
+    def lost(self, server: str) -> None:
+        """See L{IDirectory.lost}."""
+        self._told(self._view.lost(server, self._reactor.seconds()))
+        self._follower.settle()
+
+    # what is published
+
+    def publish(self, host: HostRecord) -> None:
+        """See L{IDirectory.publish}."""
+        host = replace(host, server=self.server_id)
+        self._published[host.cluster, host.agent] = host
+        self._put(host)
+
+    def _put(self, host: HostRecord) -> None:
+        self._outbox.put(host_path(host.key), host.encode())
+        self._publisher.wake()
+
+    def withdraw(self, key: HostKey) -> None:
+        """See L{IDirectory.withdraw}."""
+        if self._published.pop((key.cluster, key.agent), None) is not None:
+            self._outbox.drop(host_path(key._replace(server=self.server_id)))
+            self._publisher.wake()
+
+    def drain(self) -> None:
+        """See L{IDirectory.drain}."""
+        if not self._draining:
+            self._draining = True
+            self._renew()
+            self._publisher.wake()
+
+    @property
+    def record(self) -> ServerRecord:
+        """This server's own record."""
+        settings = self.settings
+        return ServerRecord(
+            settings.server_id,
+            settings.address,
+            settings.version,
+            f"{self._process}.{self._publisher.leases}",
+            self._process,
+            self._draining,
+        )
+
+    def _renew(self) -> None:
+        self._outbox.put(self._own, self.record.encode())
+
+    # beginning, changing, ending
+
+    def start(self) -> None:
+        """See L{IDirectory.start}."""
+        self._started = True
+        self._follower.start()
+        if self._publishes:
+            self._publisher.start(lambda: list(self._view.own))
+
+    def stop(self) -> Deferred[None]:
+        """See L{IDirectory.stop}."""
+        self.drain()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._started = False
+        self._follower.stop()
+        await self._publisher.stop()
+        await self._publisher.etcd.close()
+
+    def change(self, settings: Settings, etcd: Etcd | None = None) -> None:
+        """
+        Go on with another address, another time to live, or another etcd.
+
+        What is known stays; a lease that the other etcd does not know is taken there anew.
+
+        @param settings: with the same C{server_id} and C{prefix}.
+        @param etcd: L{None} to go on with the one that there is.
+        """
+        ttl = settings.ttl != self.settings.ttl
+        self.settings = settings
+        if etcd is not None:
+            old = self._publisher.etcd
+            self._requests += old.requests
+            self._failures += old.failures
+            self._publisher.etcd = self._follower.etcd = etcd
+            self._follower.resync()
+            old.close()
+        if ttl:
+            self._publisher.change_ttl(settings.ttl)
+        self._renew()
+        self._publisher.wake()
+
+    # what comes
+
+    def _told(self, notices: list[Notice]) -> None:
+        for notice in notices:
+            self._log(notice)
+            for listener in list(self._listeners):
+                self._tell(listener, notice)
+        self._look_at_own()
+
+    def _tell(self, listener: IDirectoryListener, notice: Notice) -> None:
+        try:
+            getattr(listener, notice.method)(*notice.arguments)
+        except Exception:
+            log.failure("fleet: {listener!r} failed when it was told", listener=listener)
+
+    def _log(self, notice: Notice) -> None:
+        server, *rest = notice.arguments
+        if not isinstance(server, ServerRecord):
+            return
+        if notice.method == "server_came":
+            log.info(
+                "fleet: server {server} at {address} has joined, {servers} now beside this one",
+                server=server.id,
+                address=server.address,
+                servers=counted(len(self._view.servers), "server"),
+            )
+        elif notice.method == "server_left":
+            log.info(
+                "fleet: server {server} at {address} has left: {reason}",
+                server=server.id,
+                address=server.address,
+                reason=rest[0],
+            )
+        elif server.draining:
+            log.info("fleet: server {server} is about to leave", server=server.id)
+
+    def _note_bad(self, path: str, problem: str) -> None:
+        self._bad += 1
+        if self._complaints.allow():
+            log.warn(
+                "fleet: a bad record is left alone: {path}: {problem}{suppressed}",
+                path="".join(each if each.isprintable() else "?" for each in path[:200]),
+                problem=problem,
+                suppressed=self._complaints.suppressed,
+            )
+
+    def _lost_own(self, paths: list[str], revision: int) -> None:
+        """The store has lost some of what is published here."""
+        if self._outbox.missing(paths, revision):
+            self._publisher.wake()
+        self._look_at_own()
+
+    def _compare(self) -> None:
+        if self._outbox.compare(self._view.own, self._view.revision):
+            self._publisher.wake()
+        self._look_at_own()
+
+    def _look_at_own(self) -> None:
+        """See whether another process is this server now; the last one to come is."""
+        value = self._view.own.get(self._own)
+        silent = False
+        if value is not None:
+            try:
+                found = ServerRecord.decode(self.server_id, value)
+            except BadRecord:
+                return
+            if found.process == self._process:
+                silent = False
+            else:
+                written = self._outbox.written.get(self._own)
+                later = written is not None and written <= self._view.revision
+                silent = self._publisher.silent or later
+                if later and not self._publisher.silent:
+                    self._say_silent(found)
+        self._publisher.silence(silent)
+
+    def _say_silent(self, found: ServerRecord) -> None:
+        if found.address == self.settings.address:
+            log.info("fleet: another process is server {server} now", server=self.server_id)
+        else:
+            log.error(
+                "fleet: the process at {address} calls itself {server}, too: while it does, this one "
+                "publishes nothing; give each server an id of its own",
+                address=found.address,
+                server=self.server_id,
+            )

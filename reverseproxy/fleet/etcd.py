@@ -1,0 +1,497 @@
+"""
+A client of etcd, by way of its JSON gateway, with Twisted's own HTTP client.
+
+Why not a client library: those that there are for Python (etcd3, etcd3-py, aetcd,
+python-etcd) speak gRPC by C extensions with threads or event loops of their own, or
+version 2, and have had no release for years; the gateway is a part of every etcd since
+3.3, and what is needed of it are six requests and one stream.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Etcd", "Watch"]
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as TooLate
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.addresses import host_of
+from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.fleet.gateway import (
+    MAX_LINE,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    EtcdError,
+    KeyValue,
+    LineReader,
+    WatchMessage,
+    error_of,
+    number_of,
+    range_body,
+    read_json,
+    read_range,
+    read_watch,
+    revision_of,
+    transaction_body,
+    watch_body,
+)
+from reverseproxy.logs import loss
+from reverseproxy.sockets import tune
+from reverseproxy.tls import ClientTls
+
+log = Logger()
+
+TIMEOUT: Final = 3.0
+"""Seconds for one request to one of the endpoints, and its answer."""
+
+PAGE: Final = 1000
+"""Keys that are asked for at once."""
+
+DEAD_PEER: Final = 8.0
+"""Seconds after which an endpoint is given up that does not even acknowledge."""
+
+KEPT: Final = 20.0
+"""Seconds for which idle connections are kept."""
+
+_STALE: Final = (
+    "invalid auth token",
+    "auth token is not provided",
+    "user name is empty",
+    "auth store is old",
+)
+"""What is said of a token that is not good any more, with various codes."""
+
+
+@implementer(IStreamClientEndpoint)
+class _Tuned:
+    """Dials, and notices when the other end is gone."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """See L{IStreamClientEndpoint}."""
+        return self._endpoint.connect(factory).addCallback(self._connected)
+
+    def _connected(self, protocol: Any) -> Any:
+        tune(protocol.transport, DEAD_PEER)
+        return protocol
+
+
+class _Endpoints:
+    """Dials what URLs name, for L{twisted.web.client.Agent}."""
+
+    def __init__(self, reactor: Any, timeout: float, tls: ClientTls | None) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+        self._tls = tls
+
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:  # noqa: N802
+        """See C{IAgentEndpointFactory}."""
+        address = uri.netloc.decode("ascii")
+        tls = None if self._tls is None else self._tls.named(host_of(address))
+        return _Tuned(make_endpoint(self._reactor, address, self._timeout, tls))
+
+
+class _Body(Protocol):
+    """Takes the body of an answer, up to a limit."""
+
+    def __init__(self, took: Callable[[bytes], object]) -> None:
+        self.done: Deferred[None] = Deferred(self._cancelled)
+        self._took = took
+        self._ended = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Some of it has come."""
+        if self._ended:
+            return
+        try:
+            self._took(data)
+        except Exception:
+            self._end(Failure())
+            self._abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """That was all, or the connection is lost."""
+        from twisted.web.client import ResponseDone
+        from twisted.web.http import PotentialDataLoss
+
+        whole = reason.check(ResponseDone, PotentialDataLoss) is not None
+        self._end(None if whole else reason)
+
+    def _end(self, result: Any) -> None:
+        if not self._ended:
+            self._ended = True
+            self.done.callback(result)
+
+    def _cancelled(self, _: Deferred[None]) -> None:
+        self._ended = True
+        self._abort()
+
+    def _abort(self) -> None:
+        # The gateway has no other way to be told that nobody listens any more.
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+class Watch:
+    """
+    One watch, on one endpoint.
+
+    @ivar ended: fails with an L{EtcdError} when it tells nothing any more; with
+        L{CancelledError} if it is stopped.
+    @ivar began: whether it has been created.
+    """
+
+    def __init__(self, told: Callable[[WatchMessage], object]) -> None:
+        self.began = False
+        self.ended: Deferred[None] = Deferred()
+        self._told = told
+        self._lines = LineReader()
+
+    def took(self, data: bytes) -> None:
+        """
+        Take in some of the stream.
+
+        @raise EtcdError: if the watch is over.
+        """
+        for line in self._lines.feed(data):
+            message = read_watch(line)
+            self.began = self.began or message.created
+            self._told(message)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self.ended.cancel()
+
+
+class Etcd:
+    """
+    Endpoints of one etcd, of which one is asked, and the next one if it does not answer.
+
+    Every request has a deadline.  What is asked for may have been done although no
+    answer came; so all of it may be asked for twice.
+
+    @ivar endpoint: which one is asked at present.
+    @ivar requests: how many have been sent.
+    @ivar failures: how many endpoints have not answered, or could not.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoints: Sequence[str],
+        *,
+        tls: ClientTls | None = None,
+        user: str = "",
+        password: Callable[[], str] = lambda: "",
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """
+        @param endpoints: each C{host:port}.
+        @param tls: for all of them; L{None} for plaintext.
+        @param password: asked for whenever a token is needed; raises what is to be logged.
+        """
+        self._reactor = reactor
+        self._endpoints = list(endpoints)
+        self._tls = tls
+        self._user = user
+        self._password = password
+        self._timeout = timeout
+        self._tokens: dict[str, str] = {}
+        self._place = 0
+        self._agent: Any = None
+        self._pool: Any = None
+        self.requests = 0
+        self.failures = 0
+
+    @property
+    def endpoint(self) -> str:
+        """Which one is asked at present."""
+        return self._endpoints[self._place]
+
+    def next_endpoint(self) -> None:
+        """Ask another one from now on."""
+        self._place = (self._place + 1) % len(self._endpoints)
+
+    def close(self) -> Deferred[None]:
+        """Close idle connections."""
+        if self._pool is None:
+            return Deferred.fromCoroutine(_nothing())
+        pool, self._pool, self._agent = self._pool, None, None
+        return pool.closeCachedConnections()  # type: ignore[no-any-return]
+
+    # requests
+
+    async def range(self, prefix: str) -> tuple[list[KeyValue], int]:
+        """
+        Read all keys with a prefix, as they are at one revision.
+
+        @return: and that revision.
+        @raise EtcdError: if they can't be had.
+        """
+        found: list[KeyValue] = []
+        revision = 0
+        after = ""
+        while True:
+            body = range_body(prefix, PAGE, after, revision)
+            page, more, now = read_range(await self.call("kv/range", body))
+            found += page
+            revision = revision or now
+            if not more or not page:
+                return found, revision
+            after = page[-1].key
+
+    async def revision(self, prefix: str) -> int:
+        """Ask which revision the store has: all of its members, not only the endpoint."""
+        return read_range(await self.call("kv/range", range_body(prefix, 1)))[2]
+
+    async def change(
+        self,
+        puts: Iterable[tuple[str, bytes]],
+        deletes: Iterable[str] = (),
+        lease: int = 0,
+        absent: Iterable[str] = (),
+    ) -> tuple[bool, int]:
+        """
+        Change keys at once; see L{transaction_body}.
+
+        @return: whether that has been done, which it has unless keys are there that should
+            be absent; and the store's revision.
+        @raise EtcdError: with C{NOT_FOUND} if there is no such lease.
+        """
+        answer = await self.call("kv/txn", transaction_body(puts, deletes, lease, absent))
+        return answer.get("succeeded") is True, revision_of(answer)
+
+    async def grant(self, ttl: int) -> int:
+        """
+        Get a lease.
+
+        @param ttl: seconds that it lasts without L{keep}.
+        """
+        answer = await self.call("lease/grant", {"TTL": str(ttl), "ID": "0"})
+        lease = number_of(answer, "ID")
+        if not lease:
+            raise EtcdError("etcd has given no lease")
+        return lease
+
+    async def keep(self, lease: int) -> float:
+        """
+        Let a lease go on.
+
+        @return: for how many seconds; 0 if there is none any more.
+        """
+        answer = await self.call("lease/keepalive", {"ID": str(lease)})
+        result = answer.get("result")
+        return float(number_of(result, "TTL")) if isinstance(result, dict) else 0.0
+
+    async def revoke(self, lease: int) -> None:
+        """End a lease, and all keys that go with it."""
+        try:
+            await self.call("lease/revoke", {"ID": str(lease)})
+        except EtcdError as error:
+            if error.code != NOT_FOUND:
+                raise
+
+    async def call(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """
+        Send a request, to another endpoint if one does not answer.
+
+        @raise EtcdError: with the last reason if none does.
+        """
+        problem = EtcdError("there is no endpoint")
+        # An idle connection may be closed at the moment that it is used: so one endpoint is asked twice.
+        for _ in range(max(2, len(self._endpoints))):
+            endpoint = self.endpoint
+            try:
+                return await self._authenticated(endpoint, path, body)
+            except EtcdError as error:
+                if error.code not in (0, 4, UNAVAILABLE):
+                    raise
+                problem = error
+            self.failures += 1
+            if endpoint == self.endpoint:
+                self.next_endpoint()
+        raise problem
+
+    async def _authenticated(self, endpoint: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self._user and endpoint not in self._tokens:
+            await self._log_in(endpoint)
+        try:
+            return await self._within(self._ask(endpoint, path, body))
+        except EtcdError as error:
+            if not self._is_stale(error):
+                raise
+        self._tokens.pop(endpoint, None)
+        await self._log_in(endpoint)
+        return await self._within(self._ask(endpoint, path, body))
+
+    def _is_stale(self, error: EtcdError) -> bool:
+        stale = error.code == UNAUTHENTICATED or any(each in str(error) for each in _STALE)
+        return bool(self._user) and stale
+
+    async def _log_in(self, endpoint: str) -> None:
+        try:
+            password = self._password()
+        except (OSError, ValueError) as error:
+            raise EtcdError(f"the password of {self._user} can't be had: {error}", UNAUTHENTICATED) from None
+        body = {"name": self._user, "password": password}
+        answer = await self._within(self._ask(endpoint, "auth/authenticate", body))
+        token = answer.get("token")
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise EtcdError("etcd has given no token", UNAUTHENTICATED)
+        self._tokens[endpoint] = token
+
+    async def _within(self, asking: Any) -> Mapping[str, Any]:
+        waiting: Deferred[Mapping[str, Any]] = Deferred.fromCoroutine(asking)
+        try:
+            return await waiting.addTimeout(self._timeout, self._reactor)
+        except TooLate:
+            raise EtcdError(f"no answer within {self._timeout:g} s") from None
+
+    async def _ask(self, endpoint: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        response = await self._send(endpoint, path, body)
+        found = bytearray()
+
+        def took(data: bytes) -> None:
+            found.extend(data)
+            if len(found) > MAX_LINE:
+                raise EtcdError(f"etcd sends an answer of more than {MAX_LINE} bytes")
+
+        await _deliver(response, took)
+        return _checked(response.code, bytes(found))
+
+    async def _send(self, endpoint: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Send a request; what keeps it from being answered is an L{EtcdError}."""
+        self.requests += 1
+        headers = {"Content-Type": "application/json"}
+        token = self._tokens.get(endpoint)
+        if token is not None:
+            headers["Authorization"] = token
+        if path == "watch":
+            # A member that has lost the others then says so, rather than nothing.
+            headers["Grpc-Metadata-Hasleader"] = "true"
+        scheme = "http" if self._tls is None else "https"
+        data = json.dumps(body, separators=(",", ":")).encode("ascii")
+        try:
+            return await self._client().post(
+                f"{scheme}://{endpoint}/v3/{path}", data=data, headers=headers, unbuffered=True
+            )
+        except CancelledError:
+            raise
+        except Exception:
+            raise EtcdError(_why(Failure())) from None
+
+    def _client(self) -> Any:
+        if self._agent is None:
+            # These bring all of Twisted's web client with them: only a fleet pays for it.
+            from treq.client import HTTPClient
+            from twisted.web.client import Agent, HTTPConnectionPool
+
+            self._pool = HTTPConnectionPool(self._reactor, persistent=True)
+            self._pool.cachedConnectionTimeout = KEPT
+            self._pool.maxPersistentPerHost = 2
+            endpoints = _Endpoints(self._reactor, self._timeout, self._tls)
+            agent = Agent.usingEndpointFactory(self._reactor, endpoints, pool=self._pool)
+            self._agent = HTTPClient(agent)
+        return self._agent
+
+    # watching
+
+    def watch(self, prefix: str, start: int, told: Callable[[WatchMessage], object]) -> Watch:
+        """
+        Be told of changes, by the endpoint that is asked at present.
+
+        It ends by itself if it can't be had in time, or the connection is lost; and with
+        what C{told} raises.
+
+        @param start: the first revision to be told of.
+        """
+        watch = Watch(told)
+        endpoint = self.endpoint
+        watch.ended = Deferred.fromCoroutine(self._stream(endpoint, prefix, start, watch))
+
+        def over(reason: Failure) -> Failure:
+            if not watch.began and not reason.check(CancelledError):
+                self.failures += 1
+                if endpoint == self.endpoint:
+                    self.next_endpoint()
+            return reason
+
+        watch.ended.addErrback(over)
+        return watch
+
+    async def _stream(self, endpoint: str, prefix: str, start: int, watch: Watch) -> None:
+        if self._user and endpoint not in self._tokens:
+            await self._log_in(endpoint)
+        sending = Deferred.fromCoroutine(self._send(endpoint, "watch", watch_body(prefix, start)))
+        try:
+            response = await sending.addTimeout(self._timeout, self._reactor)
+        except TooLate:
+            raise EtcdError(f"no answer within {self._timeout:g} s") from None
+        if response.code != 200:
+            found = bytearray()
+            reading = Deferred.fromCoroutine(_deliver(response, found.extend))
+            await reading.addTimeout(self._timeout, self._reactor)
+            _checked(response.code, bytes(found))
+        try:
+            await _deliver(response, watch.took)
+        except EtcdError as error:
+            if self._is_stale(error):
+                self._tokens.pop(endpoint, None)
+            raise
+        raise EtcdError("etcd has ended the watch")
+
+
+async def _nothing() -> None:
+    """Do nothing."""
+
+
+async def _deliver(response: Any, took: Callable[[bytes], object]) -> None:
+    """Take in the body of an answer."""
+    body = _Body(took)
+    response.deliverBody(body)
+    try:
+        await body.done
+    except (CancelledError, EtcdError):
+        raise
+    except Exception:
+        raise EtcdError(_why(Failure())) from None
+
+
+def _checked(status: int, body: bytes) -> Mapping[str, Any]:
+    """
+    Read an answer.
+
+    @raise EtcdError: if it is that something is wrong.
+    """
+    try:
+        # A stream may say more than once; what is asked for here says so once.
+        answer = read_json(body.partition(b"\n")[0])
+    except EtcdError:
+        if status != 200:
+            raise EtcdError(f"etcd answers with status {status}") from None
+        raise
+    error = error_of(answer)
+    if error is not None:
+        raise error
+    if status != 200:
+        raise EtcdError(f"etcd answers with status {status}", UNAVAILABLE if status >= 500 else 3)
+    return answer
+
+
+def _why(failure: Failure) -> str:
+    """Say what was in the way of a request, which Twisted may have wrapped."""
+    reasons = getattr(failure.value, "reasons", None)
+    if reasons:
+        failure = reasons[0]
+    return loss(failure)
