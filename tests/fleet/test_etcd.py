@@ -1,0 +1,216 @@
+"""The directory over a real etcd, where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from tempfile import mkdtemp
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from reverseproxy.fleet import follower, publisher
+from reverseproxy.fleet.directory import FleetDirectory, Settings
+from reverseproxy.fleet.etcd import Etcd
+from reverseproxy.fleet.gateway import EtcdError, WatchMessage
+from tests.fleet.real_etcd import ETCD, RealEtcd
+from tests.fleet.test_view import Mirror, host
+
+reactor: Any = global_reactor
+
+DEADLINE = 20.0
+TTL = 2
+
+
+async def until(condition: Callable[[], object], what: str = "") -> float:
+    """Wait until something is so; the seconds that it took."""
+    began = reactor.seconds()
+    while not condition():
+        if reactor.seconds() - began > DEADLINE:
+            raise AssertionError(f"not within {DEADLINE} s: {what or condition}")
+        await deferLater(reactor, 0.01)
+    return float(reactor.seconds() - began)
+
+
+class _Tests(TestCase):
+    """One etcd for all tests of a class, started when it is needed first."""
+
+    etcd: RealEtcd
+
+    async def setUp(self) -> None:
+        self.etcd = RealEtcd(mkdtemp(prefix="etcd"))
+        self.addCleanup(self.etcd.stop)
+        await self.etcd.start()
+
+    def client(self, *endpoints: str, **facts: Any) -> Etcd:
+        """Make a client."""
+        facts.setdefault("timeout", 1.0)
+        found = Etcd(reactor, endpoints or (self.etcd.endpoint,), **facts)
+        self.addCleanup(found.close)
+        return found
+
+    def server(self, name: str, **facts: Any) -> FleetDirectory:
+        """Make a server."""
+        settings = Settings(name, "127.0.0.1:7000", "/fleet/", TTL)
+        found = FleetDirectory(reactor, self.client(**facts), settings, Random(1))
+        self.addCleanup(found.stop)
+        return found
+
+
+class RealClientTests(_Tests):
+    """The client by itself."""
+
+    async def test_requests(self) -> None:
+        """Everything that a fleet asks for, at an endpoint behind one where nobody listens."""
+        client = self.client("127.0.0.1:1", self.etcd.endpoint)
+        lease = await client.grant(TTL)
+        self.assertEqual(await client.keep(lease), TTL)
+        puts = [(f"/t/ü{n:04}", b"\x00\xff" * 10) for n in range(1200)]
+        for start in range(0, 1200, 100):
+            done, revision = await client.change(puts[start : start + 100], (), lease)
+        self.assertTrue(done)
+        found, now = await client.range("/t/")
+        self.assertEqual([(each.key, each.value) for each in found], puts)
+        self.assertEqual(now, revision)
+        self.assertEqual({each.lease for each in found}, {lease})
+        messages: list[WatchMessage] = []
+        watch = client.watch("/t/", revision + 1, messages.append)
+        await until(lambda: messages and messages[0].created)
+        await client.change([("/other", b"")], [puts[0][0]])
+        self.assertEqual((await client.change([("/t/x", b"")], (), 0, ["/t/ü0001"]))[0], False)
+        await client.revoke(lease)
+        await client.revoke(lease)
+        await until(lambda: sum(len(each.events) for each in messages) == 1200)
+        self.assertEqual({each.value for message in messages for each in message.events}, {None})
+        watch.stop()
+        watch.ended.addErrback(lambda _: None)
+        self.assertEqual(await client.keep(lease), 0)
+        await self.assertFailure(_deferred(client.change([("/t/x", b"")], (), lease)), EtcdError)
+        self.assertEqual(client.endpoint, self.etcd.endpoint)
+        self.assertEqual(client.failures, 1)
+
+        # what has been compacted can't be watched
+        await client.call("kv/compaction", {"revision": str(await client.revision("/"))})
+        old: list[WatchMessage] = []
+        watch = client.watch("/t/", 2, old.append)
+        await until(lambda: old and old[-1].compacted)
+        watch.stop()
+        watch.ended.addErrback(lambda _: None)
+
+    async def test_user(self) -> None:
+        """With a user and a password; a token that is not known any more is replaced."""
+        root = self.client()
+        for path, body in [
+            ("auth/user/add", {"name": "root", "password": "secret"}),
+            ("auth/role/add", {"name": "root"}),
+            ("auth/user/grant", {"user": "root", "role": "root"}),
+            ("auth/enable", {}),
+        ]:
+            await root.call(path, body)
+        await self.assertFailure(_deferred(root.range("/t/")), EtcdError)
+        client = self.client(user="root", password=lambda: "secret")
+        self.assertEqual((await client.range("/t/"))[0], [])
+        client._tokens = dict.fromkeys(client._tokens, "forgotten")
+        self.assertEqual((await client.range("/t/"))[0], [])
+        client._tokens = dict.fromkeys(client._tokens, "forgotten")
+        messages: list[WatchMessage] = []
+        for _ in range(2):
+            watch = client.watch("/t/", 1, messages.append)
+            watch.ended.addErrback(lambda _: None)
+            await deferLater(reactor, 0.1)
+        self.assertTrue(messages[0].created)
+        watch.stop()
+        wrong = self.client(user="root", password=lambda: "other")
+        error = await self.assertFailure(_deferred(wrong.range("/t/")), EtcdError)
+        self.assertNotIn("other", str(error))
+
+
+class RealDirectoryTests(_Tests):
+    """Two servers, with links that are up, or not."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.patch(follower, "LONGEST", 0.5)
+        self.patch(publisher, "LONGEST", 0.5)
+        self.alpha = self.server("alpha")
+        self.beta = self.server("beta")
+        self.reached = {"alpha", "beta"}
+        self.heard = Mirror()
+        self.left: list[Any] = []
+        for each in (self.alpha, self.beta):
+            each.judge(self.reached.__contains__)
+        listener: Any = self.heard
+        self.beta.listen(listener)
+        self.agent = host("alpha")
+        self.alpha.publish(self.agent)
+        self.alpha.start()
+        self.beta.start()
+        await until(lambda: self.agent.key in self.heard.hosts and "beta" in self.alpha.servers)
+
+    async def test_faults(self) -> None:
+        """One after the other, of one etcd: killed, paused, cut off, compacted, emptied."""
+        left: list[Any] = []
+        tell = self.heard.host_left
+        self.patch(self.heard, "host_left", lambda *what: (left.append(what), tell(*what)))
+        number = iter(range(1, 1000))
+
+        async def known_within(seconds: float) -> None:
+            """What is published now is known soon."""
+            other = host("alpha", agent=f"{next(number):032x}")
+            self.alpha.publish(other)
+            took = await until(lambda: other.key in self.heard.hosts, "a new host")
+            self.assertLess(took, seconds)
+
+        await known_within(1)
+        # killed for longer than a lease lasts
+        self.etcd.kill()
+        await deferLater(reactor, TTL + 0.5)
+        self.assertFalse(self.beta.up)
+        await self.etcd.start()
+        await known_within(5)
+        # connections that stay, and carry nothing
+        self.etcd.relay.hold(True)
+        await until(lambda: not self.alpha.up)
+        self.etcd.relay.hold(False)
+        await known_within(8)
+        # everything deleted by hand
+        client = self.client()
+        found, _ = await client.range("/fleet/")
+        await client.change([], [each.key for each in found])
+        await until(lambda: not self.beta.held)
+        await known_within(2)
+        # compacted while a watch is lost
+        self.etcd.relay.cut()
+        await client.call("kv/compaction", {"revision": str(await client.revision("/"))})
+        await known_within(2)
+        # another one, with nothing in it
+        self.etcd.kill()
+        self.etcd.wipe()
+        await self.etcd.start()
+        await known_within(8)
+        self.assertEqual(left, [])
+        self.assertEqual(self.beta.held, [])
+        await self.alpha.stop()
+        await until(lambda: not self.beta.servers)
+
+    async def test_dead_server(self) -> None:
+        """Its lease ends, and with it its hosts; nobody is left behind in the store."""
+        self.reached.clear()
+        self.alpha._publisher.etcd._endpoints[:] = ["127.0.0.1:1"]
+        took = await until(lambda: not self.heard.servers)
+        self.assertLess(took, TTL + 2)
+        self.assertEqual(self.heard.hosts, {})
+        found, _ = await self.client().range("/fleet/")
+        self.assertEqual([each.key for each in found], ["/fleet/servers/beta"])
+
+
+if ETCD is None:
+    del RealClientTests, RealDirectoryTests
+
+
+def _deferred(coroutine: Any) -> Any:
+    from twisted.internet.defer import Deferred
+
+    return Deferred.fromCoroutine(coroutine)
