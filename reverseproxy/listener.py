@@ -62,9 +62,10 @@ from reverseproxy.ports import (
     not_bound,
     open_sockets,
     remove_stale_socket,
+    stop_taking,
 )
 from reverseproxy.proxied import Proxied, proxied_factory
-from reverseproxy.proxy.farewell import doing, end_session
+from reverseproxy.proxy.farewell import QUIET, doing, end_session
 from reverseproxy.sockets import descriptor_of, format_address, tune
 from reverseproxy.tls import ServerTls, gate_of, inspect_factory, peer_subject, wrap_server
 from reverseproxy.transport.fronts import build_protocol
@@ -116,6 +117,7 @@ class _Accepted(Handover):
         self._listener = listener
         self._proxied = proxied
         self._secure = secure
+        self._leaves: Callable[[], None] | None = None  # what to do as soon as it has begun
         self.address = ""
         self.vouched_for = False
 
@@ -180,6 +182,9 @@ class _Accepted(Handover):
         except Exception:
             self._failed()
             self.transport.abortConnection()
+        else:
+            if self._leaves is not None:
+                self._leaves()
 
     def _failed(self) -> None:
         log.failure(
@@ -194,13 +199,28 @@ class _Accepted(Handover):
 
         As nothing is closed at an arbitrary moment, no request is lost that is on its way.
         """
-        if IPartable.providedBy(self.inner):
+        if self.inner is None:
+            self._leave_later(self.part)
+        elif IPartable.providedBy(self.inner):
             self.inner.part()
         else:
             self.drain()
 
+    def _leave_later(self, leave: Callable[[], None]) -> None:
+        """Its TLS handshake is under way, behind which there is a request: it has a moment for that."""
+        if self._leaves is None:
+            self._listener._reactor.callLater(QUIET, self._too_late)
+        self._leaves = leave
+
+    def _too_late(self) -> None:
+        if self.inner is None:
+            self.transport.loseConnection()
+
     def drain(self) -> None:
         """Let what is under way finish; a protocol that can't drain is closed."""
+        if self.inner is None:
+            self._leave_later(self.drain)
+            return
         try:
             if IDrainable.providedBy(self.inner):
                 self.inner.drain()
@@ -624,16 +644,26 @@ class Listener(Service):
 
     # ending
 
-    def stop_accepting(self) -> Deferred[None]:
-        """Take no more connections; those that are open go on."""
-        port, self._port = self._port, None
-        return succeed(None) if port is None else self.close_port(port)
+    def stop_accepting(self, take: bool = False) -> Deferred[None]:
+        """
+        Take no more connections; those that are open go on.
 
-    def close_port(self, bound: BoundPort) -> Deferred[None]:
-        """Listen no more at an address."""
+        @param take: see L{close_port}.
+        """
+        port, self._port = self._port, None
+        return succeed(None) if port is None else self.close_port(port, take)
+
+    def close_port(self, bound: BoundPort, take: bool = False) -> Deferred[None]:
+        """
+        Listen no more at an address.
+
+        @param take: whether to accept the connections that wait there, as nobody else will.
+        """
         log.info(
             "listener {listener} no longer listening on {address}", listener=self.name, address=bound.address
         )
+        if take:
+            return stop_taking(bound.port)
         return maybeDeferred(bound.port.stopListening).addCallback(lambda _: None)
 
     # changing
@@ -668,7 +698,7 @@ class Listener(Service):
 
         @param seconds: after this time, what is still open is aborted.
         """
-        self.stop_accepting()
+        self.stop_accepting(take=True)
         self.part()
         self._reactor.callLater(min(PARTING, seconds), self.drain, seconds)
 

@@ -31,6 +31,7 @@ __all__ = [
     "not_bound",
     "open_sockets",
     "remove_stale_socket",
+    "stop_taking",
 ]
 
 import errno
@@ -45,7 +46,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
@@ -61,6 +62,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
+from reverseproxy.transport.ports import readable
 
 log = Logger()
 
@@ -316,6 +318,14 @@ class Acceptor:
         """See L{IReadDescriptor}."""
         self.close()
 
+    def stop_taking(self) -> None:
+        """Accept what waits, and then no more."""
+        for _ in range(BACKLOG // _AT_ONCE):
+            if self._closed or not readable(self._socket.fileno()):
+                break
+            self.doRead()
+        self.close()
+
     def close(self) -> None:
         """Accept no more."""
         if not self._closed:
@@ -425,6 +435,20 @@ class SharedPort:
         for index in self._watched & self._ports.keys():
             self._ports[index].startReading()
 
+    def stop_taking(self) -> None:
+        """
+        Accept what waits, on the sockets of all workers, and then no more.
+
+        Each worker does so when all stop, so that whoever closes a socket last has looked at it.
+        """
+        if self._factory is not None:
+            for index in list(self._sockets):
+                self._start(index)
+            ports, self._ports = self._ports, {}
+            for port in ports.values():
+                stop_taking(port)
+        self.stopListening()
+
     # IListeningPort
 
     def startListening(self) -> None:  # noqa: N802 - Twisted's name
@@ -451,6 +475,19 @@ class SharedPort:
     def getHost(self) -> IAddress:
         """The address; see L{IListeningPort}."""
         return address_of(self._family, self._name)
+
+
+def stop_taking(port: Any) -> Deferred[None]:
+    """
+    Listen no more, as soon as what waits in the kernel is accepted, which would be reset else.
+
+    @param port: one of a kind that is not ours is only closed.
+    @return: fires when it is closed.
+    """
+    if not hasattr(port, "stop_taking"):
+        return maybeDeferred(port.stopListening).addCallback(lambda _: None)
+    port.stop_taking()
+    return succeed(None)
 
 
 def address_of(family: int, name: Any) -> IAddress:

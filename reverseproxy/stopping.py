@@ -100,9 +100,12 @@ class Stopping:
         worker = self._worker
         if worker is not None:
             worker.stopping()
+        succeeded = self._succeeded or (worker is not None and worker.alone)
         for listener in self._tunnels:
             listener.stop_accepting()
-        succeeded = self._succeeded or (worker is not None and worker.alone)
+        if not succeeded:
+            for listener in self._clients:
+                listener.stop_accepting(take=True)
         after = 0.0 if succeeded else AWAY
         self._departures = [server.leave(after) for server in self._servers]
         watch = LoopingCall(self._look)

@@ -37,7 +37,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
-from reverseproxy.proxy.farewell import end_session
+from reverseproxy.proxy.farewell import FRESH, QUIET, end_session
 from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http1.fields import MAX_METHOD, TOKEN
@@ -131,6 +131,7 @@ class Detector(Handover):
         self._data = b""
         self._timer: IDelayedCall | None = None
         self._draining = False
+        self._began = 0.0
 
     # IDrainable
 
@@ -155,6 +156,9 @@ class Detector(Handover):
             _drain(inner)
         elif self._data or self._info.reverse:
             self._draining = True
+        elif self._settings.clock.seconds() - self._began < FRESH:
+            self._draining = True
+            self._set_timer(QUIET, "")
         else:
             self._close("")
 
@@ -187,6 +191,7 @@ class Detector(Handover):
 
     def connectionMade(self) -> None:
         """Wait for the first byte."""
+        self._began = self._settings.clock.seconds()
         timeout = self._settings.idle_timeout
         if timeout is not None:
             self._set_timer(timeout, "")

@@ -11,7 +11,9 @@ over, and to abort a connection destroys that.
 from __future__ import annotations
 
 __all__ = [
+    "FRESH",
     "LINGER",
+    "QUIET",
     "STALL",
     "Farewell",
     "LastBytes",
@@ -40,6 +42,18 @@ LINGER: Final = 5.0
 
 STALL: Final = 300.0
 """Seconds in which a peer must take something of what is left for it."""
+
+
+FRESH: Final = 2.0
+"""A client that has connected, or asked for something, so few seconds ago may be about to ask for more."""
+
+QUIET: Final = 1.0
+"""
+Seconds that such a client has for that, where its connection is not needed any more.
+
+Else a request that is on its way when the connection is closed would fail for no
+reason that its client knows of.
+"""
 
 
 def note_loss(complaints: Throttle, listener: str, peer: str, reason: str) -> None:

@@ -11,14 +11,16 @@ L{BoundedReactor} has them with Twisted's.
 
 from __future__ import annotations
 
-__all__ = ["Accepting", "AcceptingAtFile", "BoundedReactor"]
+__all__ = ["Accepting", "AcceptingAtFile", "BoundedReactor", "readable"]
 
 import os
+import select
 import socket
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
@@ -28,10 +30,15 @@ MOST: Final = 32
 """Connections in one turn; to accept one takes a tenth of a millisecond."""
 
 
+LAST: Final = 1024
+"""Connections that are accepted at the last moment; there can't be more of them in the backlog."""
+
+
 class Accepting:
     """A port that takes no more in one turn than L{MOST}, and than there are descriptors in reserve for."""
 
     _number_accepts = 0
+    _takes = False  # what waits is accepted before it is closed
 
     @property
     def numberAccepts(self) -> int:  # noqa: N802 - Twisted's name
@@ -41,6 +48,34 @@ class Accepting:
     @numberAccepts.setter
     def numberAccepts(self, number: int) -> None:  # noqa: N802 - Twisted's name
         self._number_accepts = min(number, MOST, max(Descriptors.current().reserve // 8, 1))
+
+    def stop_taking(self) -> None:
+        """
+        Listen no more from now on, not from the next turn on, and accept first what waits.
+
+        Whoever waits in the kernel is reset when the socket is closed.
+        """
+        self._takes = True
+        port: Any = self
+        port.stopReading()
+        port.connectionLost(Failure(CONNECTION_DONE))
+
+    def _closeSocket(self, orderly: bool) -> None:  # noqa: N802 - Twisted's name
+        port: Any = self
+        if self._takes:
+            self._takes = False
+            for _ in range(LAST // MOST):
+                if not readable(port.fileno()):
+                    break
+                port.doRead()
+        super()._closeSocket(orderly)  # type: ignore[misc]
+
+
+def readable(descriptor: int) -> bool:
+    """Whether there is something to read, or to accept, at once."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class AcceptingAtFile(Accepting, unix.Port):

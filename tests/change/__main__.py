@@ -1,4 +1,10 @@
-"""C{python -m tests.change --seconds 600}: the tests of reloads for as long as one likes."""
+"""
+The tests of changes under load, for as long as one likes.
+
+C{python -m tests.change --seconds 600}: reloads, and nothing else.
+C{python -m tests.change rolling --times 5}: servers and agents are restarted in turn.
+C{python -m tests.change upgrade --times 3}: other processes take the place of a server's.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +14,30 @@ import sys
 
 from twisted.scripts.trial import run
 
+TESTS = {
+    "reload": (
+        "test_reload.ServerTests.test_everything_changes",
+        "test_reload.WorkersTests.test_everything_changes",
+    ),
+    "rolling": ("test_rolling",),
+    "upgrade": ("test_upgrade_of_all",),
+}
+
 
 def main() -> None:
     """Run them, with trial."""
     parser = argparse.ArgumentParser(prog="python -m tests.change", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long each test goes on")
-    seconds = parser.parse_args().seconds
-    os.environ["REVERSEPROXY_CHANGE_SECONDS"] = str(seconds)
-    names = ("ServerTests.test_everything_changes", "WorkersTests.test_everything_changes")
+    parser.add_argument("what", nargs="?", choices=list(TESTS), default="reload")
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long each test of reloads goes on")
+    parser.add_argument("--times", type=int, default=3, help="how often all is restarted, or upgraded")
+    options = parser.parse_args()
+    # Before they are imported, as they read these once.
+    os.environ["REVERSEPROXY_CHANGE_SECONDS"] = str(options.seconds)
+    os.environ["REVERSEPROXY_ROLLINGS"] = os.environ["REVERSEPROXY_UPGRADES"] = str(options.times)
     from tests.change import test_reload
 
-    test_reload.ReloadCase.timeout = int(seconds + 120)
-    sys.argv[1:] = [f"tests.change.test_reload.{name}" for name in names]
+    test_reload.ReloadCase.timeout = int(options.seconds + 120)
+    sys.argv[1:] = [f"tests.change.{name}" for name in TESTS[options.what]]
     run()  # type: ignore[no-untyped-call]
 
 

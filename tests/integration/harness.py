@@ -354,6 +354,7 @@ class IntegrationTestCase(TestCase):
         """
         holder = socket.socket()
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as workers have several
         holder.bind(("127.0.0.1", 0))
         self.addCleanup(holder.close)
         port: int = holder.getsockname()[1]

@@ -37,8 +37,7 @@ class Reverse(Protocol):
 
     @property
     def address(self) -> str:
-        peer = self.transport.getPeer()
-        return f"{peer.host}:{peer.port}"
+        return _address(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self.talk is not None:
@@ -146,11 +145,16 @@ class Pool:
 
     def _serve(self) -> None:
         while self._waiting:
-            usable = [talk for talk in self.talks if talk.usable]
+            usable = [talk for talk in self.talks if talk.usable and _address(talk) not in self.left]
             if not usable:
                 return
             self._turn += 1
             self._waiting.popleft().callback(usable[self._turn % len(usable)])
+
+
+def _address(connection: Any) -> str:
+    peer = connection.transport.getPeer()
+    return f"{peer.host}:{peer.port}"
 
 
 class FakeServer(Factory):

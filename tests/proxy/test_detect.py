@@ -18,6 +18,7 @@ from reverseproxy.proxy.detect import (
     detect_http1,
     detect_http2,
 )
+from reverseproxy.proxy.farewell import FRESH, QUIET
 from reverseproxy.wire.rpc.bolt import Bolt
 from reverseproxy.wire.rpc.dubbo import Dubbo
 from tests.cluster.fakes import HalfUser, User
@@ -260,7 +261,18 @@ class DrainTests(DetectorTestCase):
     def test_before_the_first_byte(self) -> None:
         wire = self.connect()
         self.assertFalse(wire.protocol.busy)
+        self.clock.advance(FRESH)
         wire.protocol.drain()
+        self.clock.advance(0)
+        self.assertTrue(wire.lost)
+
+    def test_a_fresh_one(self) -> None:
+        """The first byte may be on its way."""
+        wire = self.connect()
+        wire.protocol.drain()
+        self.clock.advance(QUIET - 0.1)
+        self.assertFalse(wire.lost)
+        self.clock.advance(0.1)
         self.clock.advance(0)
         self.assertTrue(wire.lost)
 

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
-from reverseproxy.proxy.farewell import LINGER, STALL
+from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
 from reverseproxy.proxy.http.exchange import REQUEST_BUFFER
 from reverseproxy.proxy.http.http1_server import HELD_LIMIT, LINGER_BYTES, LOG_BURST, LOG_RATE, Http1Proxy
 from reverseproxy.wire.http1.fields import chunk
@@ -1414,11 +1414,43 @@ class DrainTests(Http1TestCase):
     def test_idle(self) -> None:
         world = World()
         client = world.client()
+        world.clock.advance(FRESH)
         self.assertFalse(client.protocol.busy)
         client.protocol.drain()
         self.assertTrue(client.write_closed)
         self.assert_closed(world, client)
         client.protocol.drain()
+
+    def test_fresh(self) -> None:
+        """A request may be on its way."""
+        for asked in (False, True):
+            world = World()
+            client = world.client()
+            if asked:
+                self.ask(world, client=client)
+                world.host().send(OK)
+                client.take()
+            client.protocol.drain()
+            client.protocol.drain()
+            world.clock.advance(QUIET - 0.1)
+            self.assertFalse(client.write_closed)
+            if asked:
+                self.ask(world, client=client)
+                world.host().send(OK)
+                self.assertIn(b"Connection: close", client.take())
+            else:
+                world.clock.advance(0.1)
+            self.assertTrue(client.write_closed)
+            self.assert_closed(world, client)
+
+    def test_fresh_without_a_limit_for_idle_ones(self) -> None:
+        world = World(idle_timeout=None)
+        client = world.client()
+        world.clock.advance(1000)
+        client.protocol.drain()
+        self.assertFalse(client.write_closed)
+        world.clock.advance(QUIET)
+        self.assertTrue(client.write_closed)
 
     def test_idle_reverse(self) -> None:
         world = World()

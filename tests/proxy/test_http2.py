@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
-from reverseproxy.proxy.farewell import LINGER, STALL
+from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
 from reverseproxy.proxy.http.http1_server import LOG_BURST
 from reverseproxy.proxy.http.http2_server import WARNING_TIME
 from reverseproxy.routing import Router
@@ -618,7 +618,24 @@ class DrainTests(Http2TestCase):
     def test_client_that_has_not_begun(self) -> None:
         world = self.world()
         client = world.connect(greet=False)
+        world.clock.advance(FRESH)
         client.wire.protocol.drain()
+        self.assertTrue(client.wire.write_closed)
+
+    def test_client_that_has_just_connected(self) -> None:
+        """Its first request may be on its way."""
+        world = self.world()
+        silent, client = world.connect(greet=False), world.connect(greet=False)
+        for each in (silent, client):
+            each.wire.protocol.drain()
+            self.assertFalse(each.wire.write_closed)
+        client.send(PREFACE, client.settings())
+        stream, host = self.ask(world, client)
+        world.clock.advance(QUIET)
+        self.assertTrue(silent.wire.write_closed)
+        self.assertFalse(client.wire.write_closed)
+        host.send(respond(b"Content-Length: 0"))
+        self.assertEqual(client.look().goaways[-1].last_stream_id, stream)
         self.assertTrue(client.wire.write_closed)
 
     def test_reverse_connection_is_left_open(self) -> None:

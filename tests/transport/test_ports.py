@@ -77,6 +77,23 @@ class PortsTests(Contract):
         await port.stopListening()
         self.assertFalse(os.path.exists(path))
 
+    async def test_what_waits_at_the_end(self) -> None:
+        """It would be reset; nobody who comes later waits."""
+        path = self.path()
+        factory = Factory.forProtocol(self.build)
+        tcp = self.reactor.listenTCP(0, factory, 1024, "127.0.0.1")
+        where: tuple[tuple[Any, Family, Any], ...] = (
+            (tcp, "TCP4", ("127.0.0.1", tcp.getHost().port)),
+            (self.reactor.listenUNIX(path, factory, 1024), "UNIX", path),
+        )
+        for port, family, address in where:
+            before = len(self.protocols)
+            self.crowd(family, address, 3 * MOST + 1)
+            port.stop_taking()
+            self.assertEqual(len(self.protocols), before + 3 * MOST + 1)
+            self.family = family
+            self.assertNotEqual(self.socket().connect_ex(address), 0)
+
     async def test_a_port_that_somebody_else_has_bound(self) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as bound:
             bound.setblocking(False)

@@ -37,7 +37,7 @@ from reverseproxy.logs import Throttle, loss
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.farewell import STALL, LastBytes, Parting, note_loss
+from reverseproxy.proxy.farewell import FRESH, QUIET, STALL, LastBytes, Parting, note_loss
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS
@@ -296,7 +296,18 @@ class Http1Proxy(Switchable, Counted):
             self.draining = self._parting = True
         elif not self.info.reverse:
             self.draining = self._parting = True
-            self._close(linger=True)
+            now = self._clock.seconds()
+            if self._fresh(now):
+                self._set_deadline(min(self._deadline, now + QUIET), _IDLE)
+            else:
+                self._close(linger=True)
+
+    def _fresh(self, now: float) -> bool:
+        """Whether the client has just connected, or got its last answer, as far as one knows."""
+        timeout = self.settings.idle_timeout
+        if timeout is None or self._deadline <= now + QUIET:
+            return True
+        return now - (self._deadline - timeout) < FRESH
 
     def part(self) -> None:
         """See L{IPartable}; an agent's connection goes on, as it can't be had anew so easily."""
@@ -739,7 +750,7 @@ class Http1Proxy(Switchable, Counted):
             self._set_deadline(now + again, _IDLE)
             return
         self._last = None
-        if again:
+        if again and not self.draining:
             self._set_idle_deadline(now)  # that was the end of it
         elif last.left:
             self._abandon()

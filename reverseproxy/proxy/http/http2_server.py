@@ -36,7 +36,7 @@ from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
 from reverseproxy.logs import counted, said
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.farewell import LastBytes, Parting, note_loss
+from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.http.decisions import exchange_class
@@ -394,12 +394,13 @@ class Http2Proxy(Http2Protocol):
         if self.draining or self.info.reverse:
             return
         self.draining = True
-        if not self.http2.established:
+        now = self.clock.seconds()
+        if not self.http2.established and now - self._idle_since >= FRESH:
             self._finish(ErrorCode.NO_ERROR, "", linger=True)
             return
         self.http2.warn()
         self.http2.ping(_WARNED)
-        self._warned_until = self.clock.seconds() + WARNING_TIME
+        self._warned_until = now + (WARNING_TIME if self.http2.established else QUIET)
         self._look_at(self._warned_until)
         self.flush()
 
