@@ -60,6 +60,7 @@ class ReverseProxy(Service):
         dry: bool = False,
         worker: Worker | None = None,
         counts: bool = False,
+        make_directory: Any = None,
     ) -> None:
         """
         Build everything; nothing is bound or dialled yet.
@@ -69,6 +70,8 @@ class ReverseProxy(Service):
         @param worker: which one of several workers this is; L{None} for the
             only process that there is.
         @param counts: whether to count requests and changes without an admin API, too.
+        @param make_directory: makes what keeps the directory of a fleet, in place of what the
+            configuration says; see L{reverseproxy.assembly.fleet}.
         @raise ConfigError: with every problem that only building shows, such as
             a certificate that does not load.
         """
@@ -77,6 +80,7 @@ class ReverseProxy(Service):
         self._sweep = PeerSweep(reactor)
         world = self._world = World(reactor, random, file, dry, worker)
         world.counted = counts
+        world.make_directory = make_directory
         self.clusters = world.clusters
         self.listeners = world.listeners
         if worker is not None:
@@ -161,6 +165,8 @@ class ReverseProxy(Service):
         RUNNING.add(self.clusters)
         for listener in self.listeners.values():
             listener.startService()
+        if self._world.fleet is not None:
+            self._world.fleet.start()
         for agent in self.agents:
             agent.startService()
         if self._world.worker is not None:
@@ -195,9 +201,14 @@ class ReverseProxy(Service):
             self.succeeded,
         )
         living.stopping = True
+        fleet = self._world.fleet
+        if fleet is not None:
+            fleet.drain()
         living.hurry()
         await self._stop_order.run()
         await DeferredList([each.stopService() for each in listeners], consumeErrors=True)
+        if fleet is not None:
+            await fleet.stop()
         if worker is not None:
             worker.stop()
         for server in self._world.tunnels.values():

@@ -53,9 +53,12 @@ def build_agent_routes(
 
 
 def _make_cluster(world: World, config: ClusterConfig) -> Cluster:
-    cluster = make_cluster(config, world.reactor, world.random, rpc_checkers(world.reactor), world.workers)
+    checkers = rpc_checkers(world.reactor)
+    cluster = make_cluster(config, world.reactor, world.random, checkers, world.workers, world.fleet_view)
     cluster.add_task(Stalls(cluster, world.reactor))
     if world.siblings is not None:
         world.siblings.share(cluster)
     world.watch(cluster)
+    if world.fleet is not None:
+        world.reactor.callLater(0, world.fleet.share, cluster)  # once it is one of all clusters
     return cluster

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from reverseproxy.assembly.agents import AgentBuilder, AgentParts, Surroundings
 from reverseproxy.assembly.changes import Pairing, pair_agents
 from reverseproxy.assembly.clusters import ClusterBuilder, ClusterParts
+from reverseproxy.assembly.fleet import build_fleet
 from reverseproxy.assembly.listeners import LISTENERS, ListenerBuilder, ListenerParts, binding_of, is_tunnel
 from reverseproxy.assembly.routers import Routers
 from reverseproxy.assembly.tracing import build_tracing
@@ -73,6 +74,12 @@ class Assembly:
             world.tracing = self.findings.attempt(
                 Place("") / "tracing" / "driver", partial(build_tracing, options, world.reactor)
             )
+        if old is None and config.fleet is not None:
+            world.fleet = self.findings.attempt(
+                Place("") / "fleet",
+                partial(build_fleet, world, self.findings, config.fleet, world.make_directory),
+            )
+            world.fleet_view = None if world.fleet is None else world.fleet.view
         self._cluster_builder = ClusterBuilder(
             world, self.findings, any(is_tunnel(each) for each in config.server.listeners)
         )
@@ -118,11 +125,12 @@ class Assembly:
         for parts in self.listeners.values():
             for _, each in parts.logs:
                 yield each
+        yield from self._world.fleet_logs
 
     @property
     def client_contexts(self) -> list[Any]:
         """What hosts and servers are dialled with."""
-        found = [parts.tls for parts in self.clusters.values() if parts.tls is not None]
+        found: list[Any] = [parts.tls for parts in self.clusters.values() if parts.tls is not None]
         found += [tls for parts in self.agents.values() for tls in parts.tls]
         return list(dict.fromkeys(found))
 
@@ -263,6 +271,8 @@ class Assembly:
                 if world.siblings is not None:
                     world.siblings.share(cluster.cluster)
                 world.clusters.add(cluster.cluster)
+                if world.fleet is not None:
+                    world.fleet.share(cluster.cluster)
         for step in self._steps:
             step()
         names = [

@@ -72,7 +72,9 @@ class ClusterBuilder:
         """
         world = self._world
         path = _CLUSTERS / index
-        cluster = make_cluster(config, world.reactor, world.random, self._checkers, world.workers)
+        cluster = make_cluster(
+            config, world.reactor, world.random, self._checkers, world.workers, world.fleet_view
+        )
         if self._tunnels:
             cluster.add_task(Stalls(cluster, world.reactor))
             if not config.hosts:
@@ -107,6 +109,7 @@ class ClusterBuilder:
             world.random,
             self._checkers,
             world.workers,
+            world.fleet_view,
         )
         change = self._findings.attempt(path, prepare)
         parts = replace(old, config=config, tls=self._tls_of(config, old))

@@ -13,13 +13,16 @@ from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import RequestTally
+from reverseproxy.proxy.access import AccessLog
 from reverseproxy.routing import Router
-from reverseproxy.tls import CertificateReloader
+from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.filter import TunnelServer
 
 if TYPE_CHECKING:
+    from reverseproxy.cluster.balancers.fleet import FleetView
+    from reverseproxy.fleet.fleet import Fleet
     from reverseproxy.workers.siblings import Siblings
     from reverseproxy.workers.worker import Worker
 
@@ -43,6 +46,11 @@ class World:
     @ivar limiter: decides about accepted connections.
     @ivar counted: whether requests and changes are counted, whether or not there is an admin API.
     @ivar siblings: the other workers; L{None} without any.
+    @ivar fleet: the other servers; L{None} where there are none.
+    @ivar make_directory: makes what keeps the directory of a fleet; L{None} for what the configuration says.
+    @ivar fleet_view: what load balancers have to know of them.
+    @ivar fleet_tls: for links from them, and to them; L{None} for plaintext.
+    @ivar fleet_logs: access logs of what they forward.
     @ivar tracing: makes traces; L{None} without any.  It is the first configuration that
         says so.
     @ivar watch: told of each cluster that comes while the process runs.
@@ -50,6 +58,10 @@ class World:
 
     siblings: Siblings | None = None
     counted = False
+    fleet: Fleet | None = None
+    make_directory: Any = None
+    fleet_view: FleetView | None = None
+    fleet_tls: tuple[ServerTls, ClientTls] | None = None
     tracing: ITracing | None = None
 
     def __init__(self, reactor: Any, random: Random, file: str, dry: bool, worker: Worker | None) -> None:
@@ -66,6 +78,7 @@ class World:
         self.exclusions = Exclusions(reactor.seconds)
         self.reloader = CertificateReloader(reactor)
         self.limiter = ConnectionLimiter(reactor)
+        self.fleet_logs: list[AccessLog] = []
         self.watch: Callable[[Cluster], object] = lambda cluster: None
 
     @property

@@ -23,6 +23,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 
 from reverseproxy.addresses import host_of, is_unix, join_host_port
+from reverseproxy.cluster.balancers.fleet import FleetView
 from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
@@ -56,15 +57,17 @@ def make_cluster(
     random: Random,
     checkers: Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]] = CHECKERS,
     workers: int = 1,
+    fleet: FleetView | None = None,
 ) -> Cluster:
     """
     Make a cluster without hosts.
 
     @param checkers: makes health checkers by protocol.
     @param workers: how many workers share its agents.
+    @param fleet: the fleet that this server belongs to; L{None} for none.
     """
     meter = make_meter(config, reactor)
-    cluster = Cluster(config, make_balancer(config, random, reactor, meter, workers), reactor, meter)
+    cluster = Cluster(config, make_balancer(config, random, reactor, meter, workers, fleet), reactor, meter)
     check = config.health_check
     if check.enabled:
         checker = make_checker(check, checkers)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from reverseproxy.cluster.balancers.fleet import FleetView
 from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
 from reverseproxy.cluster.building import OF_CONNECTIONS, StaticHosts, host_kind, is_named, make_names
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
@@ -65,6 +66,7 @@ class ClusterChange:
         random: Random,
         checkers: Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]] = CHECKERS,
         workers: int = 1,
+        fleet: FleetView | None = None,
     ) -> None:
         """
         Get ready; nothing changes yet.
@@ -80,7 +82,7 @@ class ClusterChange:
         self._balancer = self._meter = None
         if _differs(_OF_BALANCERS, old, config):
             self._meter = make_meter(config, reactor)
-            self._balancer = make_balancer(config, random, reactor, self._meter, workers)
+            self._balancer = make_balancer(config, random, reactor, self._meter, workers, fleet)
         self._monitor: HealthMonitor | None = None
         self._checks_differ = old.health_check != config.health_check
         if self._checks_differ and config.health_check.enabled:

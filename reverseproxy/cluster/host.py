@@ -147,6 +147,7 @@ class Host(ABC):
         after it is gone.
     @cvar exclusive: whether this kind of host has but one connection, which it
         leases to one protocol at a time, and is gone with.
+    @cvar server: the id of the server of the fleet that has its agent; empty for this one.
     @ivar reserved: whether it is given no request for now, such as while another
         worker has its connection; the cluster's to change.
     """
@@ -184,6 +185,7 @@ class Host(ABC):
 
     is_reverse = False
     exclusive = False
+    server = ""
 
     def __init__(
         self,
@@ -227,8 +229,16 @@ class Host(ABC):
 
     @property
     def relayed(self) -> bool:
-        """Whether another worker has its connection."""
+        """Whether another worker, or another server, has its connection."""
         return False
+
+    def on_behalf(self, client: str, trace: str) -> None:  # noqa: B027 - most hosts need not know
+        """
+        Say who the next connection is made for, right before L{connect}.
+
+        @param client: the address of who has sent the request, or has the session.
+        @param trace: the id of its trace; empty without one.
+        """
 
     @property
     def state(self) -> str:

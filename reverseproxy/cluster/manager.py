@@ -149,6 +149,7 @@ class Cluster:
     @ivar on_change: called with C{"join"}, C{"leave"}, C{"health"} or C{"move"} (from worker
         to worker), the host, and why.
     @ivar tongues: what protocols its members speak.
+    @ivar on_health: called with each host that has become healthy, or is not any more.
     @ivar complaints: bounds the lines about hosts that fail requests.
     @ivar trouble: which hosts can't be reached.
     @ivar watches_answers: whether answers are to be reported, rather than
@@ -163,6 +164,7 @@ class Cluster:
     on_idle: Callable[[Host], object] | None = None
     on_connect: Callable[[Host, Outcome], object] | None = None
     on_change: Callable[[str, Host, str], object] | None = None
+    on_health: Callable[[Host], object] | None = None
 
     def __init__(
         self,
@@ -707,7 +709,8 @@ class Cluster:
             self._count_health(host)
         elif not host.faults:
             host.faults = Fault.ORDERED
-        write = log.info if host.is_reverse else log.debug  # those of the configuration come with it
+        # Those of the configuration come with it, and those of another server are told of there.
+        write = log.info if host.is_reverse and not host.server else log.debug
         write(
             "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
             cluster=self.name,
@@ -780,7 +783,8 @@ class Cluster:
         self.trouble.forget(host)
         for task in self._tasks:
             task.left(host)
-        write = log.info if host.is_reverse else log.debug  # those of the configuration come with it
+        # Those of the configuration come with it, and those of another server are told of there.
+        write = log.info if host.is_reverse and not host.server else log.debug
         write(
             "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
             cluster=self.name,
@@ -871,6 +875,8 @@ class Cluster:
         )
         if self.on_change is not None:
             self.on_change("health", host, reason)
+        if self.on_health is not None:
+            self.on_health(host)
         if not healthy:
             left = self._count_health(host, -1)
             self._suspend(host)

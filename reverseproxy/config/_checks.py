@@ -19,6 +19,7 @@ from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._base import Model
 from reverseproxy.config._clusters import ClusterConfig
 from reverseproxy.config._filter_checks import check_filters
+from reverseproxy.config._fleet import check_fleet
 from reverseproxy.config._listeners import (
     UPSTREAM_PROTOCOLS,
     UPSTREAM_UNUSED,
@@ -148,6 +149,7 @@ class _Checker:
             if extension.config is not None:
                 self._agent(("extends", index, "config"), extension.config)
         check_admin(self._config.admin, self._tree, self._findings)
+        check_fleet(self._config.fleet, self._tree, self._findings)
         check_tracing(self._config.tracing, self._tree, self._findings)
         if self._config.admin is not None and self._config.admin.tls_context is not None:
             self._server_tls(("admin", "tls_context"), self._config.admin.tls_context)

@@ -8,6 +8,8 @@ is in its description, which the generated reference shows as well.
 from __future__ import annotations
 
 __all__ = [
+    "FleetConfig",
+    "FleetPeerConfig",
     "AccessLogConfig",
     "AdminAddressConfig",
     "AdminCertificateConfig",
@@ -141,6 +143,7 @@ from reverseproxy.config._filters import (
     PerFilterConfig,
     StreamFilterConfig,
 )
+from reverseproxy.config._fleet import FleetConfig, FleetPeerConfig
 from reverseproxy.config._headers import HeaderMatcherConfig
 from reverseproxy.config._listeners import (
     AccessLogConfig,
@@ -267,6 +270,9 @@ class Config(Model):
         "Take over the configuration of an old process.",
         acted=False,
         why="not acted on: there is no hot upgrade, so that a process has its own file alone",
+    )
+    fleet: FleetConfig | None = key(
+        None, "Several servers, each of which reaches the agents of all of them.", ours=True
     )
     tracing: TracingConfig | None = key(
         None, "Distributed tracing. Without it, header fields of traces are passed on as they come."

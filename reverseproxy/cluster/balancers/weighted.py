@@ -19,7 +19,8 @@ Here is which of them a configuration means:
 With slow start, those that know weights always take turns by weight
 (L{ScaledWeightedRoundRobinBalancer}), as in MOSN.  With subsets, each has its own one.  With
 several workers, each balancer is a L{NearestBalancer} of two, but for
-LB_MAGLEV and LB_REQUEST_ROUNDROBIN, which leave no choice.
+LB_MAGLEV and LB_REQUEST_ROUNDROBIN, which leave no choice.  In a fleet, it is the near one
+of two again (L{FleetBalancer}), and LB_MAGLEV is an L{AgentRing}.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = [
     "ScaledWeightedRoundRobinBalancer",
     "SubsetBalancer",
     "WeightedRoundRobinBalancer",
+    "goes_by_weight",
     "is_settled",
     "make_balancer",
     "make_meter",
@@ -44,12 +46,13 @@ __all__ = [
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.cluster.balancers.consistent import MaglevBalancer
+from reverseproxy.cluster.balancers.fleet import AgentRing, FleetBalancer, FleetView
 from reverseproxy.cluster.balancers.load import (
     LeastConnectionBalancer,
     LeastRequestBalancer,
@@ -77,6 +80,8 @@ log = Logger()
 
 _T = TypeVar("_T")
 
+_BY_LOAD: Final = frozenset({"LB_LEAST_REQUEST", "LB_LEAST_CONNECTION", "LB_PEAK_EWMA"})
+
 
 def make_meter(config: ClusterConfig, clock: IReactorTime) -> EwmaTracker | None:
     """Make what keeps the scores of a cluster's hosts, if its C{lb_type} goes by them."""
@@ -98,6 +103,7 @@ def make_balancer(
     clock: IReactorTime | None = None,
     meter: EwmaTracker | None = None,
     workers: int = 1,
+    fleet: FleetView | None = None,
 ) -> ILoadBalancer:
     """
     Make the balancer that a cluster's C{lb_type} names, with its slow start and subsets.
@@ -107,12 +113,15 @@ def make_balancer(
     @param clock: tells the age of hosts, and how long subsets have been empty.
     @param meter: as L{make_meter} makes it.
     @param workers: how many workers share the cluster's agents.
+    @param fleet: the fleet that this server belongs to; L{None} for none.
     @raise ValueError: if the configuration needs a clock or a meter, and there
         is none.
     """
     make: Callable[[], ILoadBalancer] = partial(_make_one, config, random, clock, meter)
     if workers > 1 and not is_settled(config):
         make = partial(NearestBalancer, make, random.random, workers)
+    if fleet is not None:
+        make = partial(_for_fleet, config, make, random, fleet)
     subsets = config.lb_subset_config
     if not subsets.subset_selectors:
         return make()
@@ -122,6 +131,40 @@ def make_balancer(
         subsets.subset_selectors,
         subsets.fall_back_policy,
         subsets.default_subset,
+    )
+
+
+def _for_fleet(
+    config: ClusterConfig, make: Callable[[], ILoadBalancer], random: random.Random, fleet: FleetView
+) -> ILoadBalancer:
+    """
+    Make a balancer that knows hosts of other servers, too.
+
+    @param make: makes what chooses among this server's.
+    """
+    weigh = _weight if goes_by_weight(config) else _turns_of
+    if config.lb_type == "LB_MAGLEV":
+        near: ILoadBalancer = RoundRobinBalancer()
+    else:
+        near = make()
+    # A host of another server stands for all connections that its agent has there.
+    far = make if config.lb_type in _BY_LOAD else WeightedRoundRobinBalancer
+    both = FleetBalancer(near, far, random.random, fleet.servers, weigh)
+    return AgentRing(both, fleet.name_of) if config.lb_type == "LB_MAGLEV" else both
+
+
+def _weight(host: IHost) -> int:
+    return host.weight
+
+
+def _turns_of(host: IHost) -> int:
+    return host.weight if host.server else 1
+
+
+def goes_by_weight(config: ClusterConfig) -> bool:
+    """Whether hosts of different weights get differently many requests."""
+    return (
+        config.slow_start.enabled or config.lb_type == "LB_WEIGHTED_ROUNDROBIN" or config.lb_type in _BY_LOAD
     )
 
 

@@ -157,7 +157,8 @@ class HealthMonitor:
 
     def joined(self, host: Host) -> None:
         """Begin to check a host; see L{IClusterTask}."""
-        if self._running and self._checker.wants(host):
+        # The agents of other servers are for these to judge.
+        if self._running and not host.server and self._checker.wants(host):
             config = self._config
             state = CheckState(config.healthy_threshold, config.unhealthy_threshold)
             # What other checks have found of it holds until these have found something else.

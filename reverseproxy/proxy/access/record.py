@@ -37,6 +37,8 @@ class AccessRecord:
     @ivar remote: the client's address.
     @ivar local: our address towards the client.
     @ivar upstream_host: the host: its name if it has one, else its address.
+    @ivar upstream_server: the server of the fleet that has the host; empty for this one.
+    @ivar forwarded_by: the server of the fleet that has forwarded it to this one; empty for none.
     @ivar upstream_local: our address towards the host.
     @ivar cluster: the cluster of the route.
     @ivar agent: who has brought the host; L{None} if no agent has.
@@ -76,6 +78,8 @@ class AccessRecord:
     local: str = ""
     upstream_host: str = ""
     upstream_local: str = ""
+    upstream_server: str = ""
+    forwarded_by: str = ""
     cluster: str = ""
     agent: AgentIdentity | None = None
     flag: str = ""

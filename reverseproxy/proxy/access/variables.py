@@ -130,6 +130,8 @@ _VARIABLES: Final[dict[str, Getter]] = {
     "downstream_remote_address": lambda record: quoted(record.remote),
     "downstream_local_address": lambda record: quoted(record.local),
     "upstream_host": lambda record: quoted(record.upstream_host),
+    "upstream_server": lambda record: quoted(record.upstream_server),
+    "forwarded_by": lambda record: quoted(record.forwarded_by),
     "upstream_local_address": lambda record: quoted(record.upstream_local),
     "upstream_cluster": lambda record: quoted(record.cluster),
     "agent": _of_agent(lambda agent: agent.principal),

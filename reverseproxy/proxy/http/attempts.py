@@ -154,6 +154,11 @@ class Attempts:
         """Use a connection; the phase is the subclass's to change."""
         raise NotImplementedError
 
+    @property
+    def client_address(self) -> str:
+        """Where the client is, for another server that forwards to an agent; empty if these are many."""
+        return ""
+
     def _connecting(self) -> None:
         """A connection is being made, which takes time."""
 
@@ -420,6 +425,8 @@ class Attempts:
         }
         if host.identity is not None:
             attributes["reverseproxy.agent"] = host.identity.principal
+        if host.server:
+            attributes["reverseproxy.server"] = host.server
         return trace.attempt(self._clock.seconds(), host.is_reverse, attributes)
 
     @property
@@ -466,6 +473,8 @@ class Attempts:
         cluster = self.cluster
         assert cluster is not None
         pool: Any = host.pools.get(self.protocol) or self._make_pool(host, cluster.config.idle_timeout)
+        if host.server:
+            host.on_behalf(self.client_address, self.trace_id)
         client = None if self._fresh else pool.take()
         if client is not None:
             self._send(client)

@@ -332,6 +332,11 @@ class Exchange(Attempts):
         self._asks = None
 
     @property
+    def client_address(self) -> str:
+        """See L{Attempts.client_address}: connections of HTTP/2 are shared."""
+        return self._downstream.info.remote if self.protocol == "Http1" else ""
+
+    @property
     def response_started(self) -> bool:
         """Whether the head of the final response has been sent."""
         return self.status != 0
@@ -1307,6 +1312,7 @@ class Exchange(Attempts):
             remote=info.remote,
             local=info.local,
             upstream_host="" if host is None else host.address,
+            upstream_server="" if host is None else host.server,
             upstream_local=self.upstream_local,
             cluster="" if cluster is None else cluster.name,
             agent=None if host is None else host.identity,

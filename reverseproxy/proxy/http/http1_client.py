@@ -78,6 +78,7 @@ class Http1Client(Switchable):
     """
 
     counted = False
+    speaks = "Http1"
 
     def __init__(self, pool: Http1Pool) -> None:
         self.reused = pool.host.is_reverse

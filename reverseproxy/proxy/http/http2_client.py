@@ -419,6 +419,7 @@ class Http2Client(Http2Protocol):
     """
 
     http2: ClientConnection
+    speaks = "Http2"
 
     def __init__(self, pool: Http2Pool) -> None:
         # A plain reverse connection may be MOSN's.

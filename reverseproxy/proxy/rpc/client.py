@@ -261,6 +261,12 @@ class RpcClient(Rebindable, Counted):
                 self.close("it has carried as many requests as it may")
         return number
 
+    @property
+    def speaks(self) -> str:
+        """What is spoken on the connection, with options that count, as pools are called."""
+        pool = self._pool
+        return next((key for key, each in pool.host.pools.items() if each is pool), self._protocol.name)
+
     def admit(self, max_frame: int) -> None:
         """
         Take frames of this size from now on, if that is more than before.

@@ -738,6 +738,7 @@ class RpcProxy(Rebindable, Counted):
                 remote=self.info.remote,
                 local=self.info.local,
                 upstream_host="" if host is None else host.address,
+                upstream_server="" if host is None else host.server,
                 upstream_local=exchange.upstream_local,
                 cluster="" if exchange.cluster is None else exchange.cluster.name,
                 agent=None if host is None else host.identity,

@@ -155,7 +155,7 @@ class TcpProxy(RelayEnd, Counted):
         self._failure = ""
         self._flags = self._trouble = NO_FLAGS
         self._waited = self._dialled = 0.0
-        self._host_address = ""
+        self._host_address = self._server = ""
         self._agent: AgentIdentity | None = None
         self._figures: AgentFigures | None = None
 
@@ -267,6 +267,7 @@ class TcpProxy(RelayEnd, Counted):
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
         self._host_address = host.address
+        self._server = host.server
         self._agent = host.identity
         self._figures = host.figures
         # Counted once: a reverse host that fails has left its cluster by the time it has failed.
@@ -277,6 +278,8 @@ class TcpProxy(RelayEnd, Counted):
             self._say(
                 f"attempt {self._attempts} goes to host {host.address}{agent} of cluster {cluster.name}"
             )
+        if host.server:
+            host.on_behalf(self._info.remote, "")
         host.connection_opened()
         dialling = self._pending = host.connect(CallableFactory(self._make_end))
         dialling.addBoth(self._dialled_since, self._clock.seconds())
@@ -532,6 +535,7 @@ class TcpProxy(RelayEnd, Counted):
                 remote=self._info.remote,
                 local=self._info.local,
                 upstream_host=self._host_address,
+                upstream_server=self._server,
                 cluster="" if self._cluster is None else self._cluster.name,
                 agent=self._agent,
                 flag=self._failure,

@@ -1,0 +1,128 @@
+"""From the C{fleet} of a configuration to this server's part in it."""
+
+from __future__ import annotations
+
+__all__ = ["LISTENER", "build_fleet"]
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from reverseproxy import __version__
+from reverseproxy.assembly.world import World, tell_of_expiry
+from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.config.models import FleetConfig, ListenerConfig
+from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.fleet.fleet import Fleet, FleetParts
+from reverseproxy.fleet.interfaces import IDirectory
+from reverseproxy.fleet.links import DIAL_TIMEOUT
+from reverseproxy.fleet.proof import PeerTls, peer_context, who_is
+from reverseproxy.fleet.records import HostRecord, ServerRecord
+from reverseproxy.listener import Listener
+from reverseproxy.problems import Place
+from reverseproxy.proxy.access import AccessLog
+from reverseproxy.tls import ServerTls
+
+_PLACE: Final = Place("") / "fleet"
+
+LISTENER: Final = "fleet"
+"""What the listener is called that other servers link to."""
+
+MakeDirectory = Callable[[FleetConfig, Callable[[], ServerRecord], World, bool], IDirectory]
+"""
+Makes what keeps the directory: given the configuration, what says who this server is once it
+is bound, the world, and whether this process publishes.
+"""
+
+
+def build_fleet(
+    world: World, findings: Diagnostics, config: FleetConfig, make_directory: MakeDirectory | None
+) -> Fleet:
+    """
+    Make this server's part in a fleet; nothing is bound, dialled or published yet.
+
+    @raise ConfigError: if that can't be.
+    """
+    if make_directory is None:
+        raise ValueError("there is nothing that would keep the directory of the fleet")
+    plaintext = config.tls_context is None or not config.tls_context.status
+    server_tls: ServerTls | None = None
+    client_tls: PeerTls | None = None
+    if config.tls_context is not None and not plaintext:
+        context = peer_context(config.tls_context)
+        server_tls = ServerTls([context], _PLACE / "tls_context")
+        client_tls = PeerTls(context, "", _PLACE / "tls_context")
+        tell_of_expiry(findings, server_tls)
+        world.fleet_tls = (server_tls, client_tls)
+    prove = partial(_prove, config.pins, plaintext)
+    number = 0 if world.worker is None else world.worker.number + 1
+    logs = [
+        AccessLog(each.log_path, each.log_format, world.reactor, LISTENER, world.dry, number)
+        for each in config.access_logs
+    ]
+    world.fleet_logs = logs
+
+    def write(record: Any) -> None:
+        for each in logs:
+            each.write(record)
+
+    def endpoint(address: str) -> Any:
+        tls = None if client_tls is None else client_tls.named(address)
+        return make_endpoint(world.reactor, address, DIAL_TIMEOUT, tls)
+
+    publishes = world.worker is None or world.worker.number == 0
+    fleet = Fleet(
+        FleetParts(
+            server_id=config.server_id,
+            clusters=world.clusters,
+            reactor=world.reactor,
+            random=world.random,
+            endpoint=endpoint,
+            prove=prove,
+            objection=partial(_objection, world),
+            objects=lambda: len(world.exclusions) > 0,
+            access_log=write if logs else None,
+            publishes=publishes,
+        )
+    )
+    listener = Listener(
+        ListenerConfig(
+            name=LISTENER, address=config.address, bind_port=True, reuseport=world.worker is not None
+        ),
+        fleet.entrance,
+        world.reactor,
+        server_tls,
+        None,
+        world.limiter,
+    )
+    if LISTENER in world.listeners:
+        raise ValueError(
+            f"a listener is called {LISTENER}, as the one for other servers is: call it differently"
+        )
+    world.listeners[LISTENER] = listener
+
+    def who() -> ServerRecord:
+        return ServerRecord(config.server_id, _address(config, listener), __version__)
+
+    fleet.use(make_directory(config, who, world, publishes))
+    return fleet
+
+
+def _address(config: FleetConfig, listener: Listener) -> str:
+    """Where others dial: with the port that was found, where the configuration leaves it open."""
+    host, _, port = config.dialled.rpartition(":")
+    if port == "0" and listener.bound is not None:
+        port = listener.bound.rpartition(":")[2]
+    return f"{host}:{port}"
+
+
+def _prove(pins: dict[str, str], plaintext: bool, transport: Any, claimed: str) -> str:
+    return who_is(transport, claimed, pins, plaintext)
+
+
+def _objection(world: World, record: HostRecord) -> str:
+    """What an operator of this server, or its configuration, has against an agent of another one."""
+    if record.identity is None:
+        return ""
+    found = world.exclusions.find(record.identity, "")
+    return "" if found is None else f"{found[1]}; it is kept out for {found[0]:.0f} s more"

@@ -1,0 +1,307 @@
+"""
+The end of links that other servers dial: what they forward to our agents comes in here.
+
+See L{reverseproxy.fleet.links} for what is said.  Who comes has to prove that it is a
+server of the fleet, before anything that it asks for is looked at.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Entrance", "IncomingLink", "IncomingStream"]
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.handover import Handover
+from reverseproxy.errors import WireError
+from reverseproxy.fleet.header import LINK_VERSION, FrameReader, StreamHeader, frame
+from reverseproxy.fleet.links import HELLO_TIMEOUT, LIMITS
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable
+from reverseproxy.logs import Throttle, loss
+from reverseproxy.mux.session import MuxSession
+from reverseproxy.sockets import tune
+
+log = Logger()
+
+NOTICE: Final = 1.5
+"""Seconds for which a server that is about to leave still takes requests of those that it has told so."""
+
+MOST_UNREAD: Final = 262144
+"""Bytes of what is said to a peer that may wait for it: one that reads nothing is dropped."""
+
+_LOG_RATE: Final = 1.0
+_LOG_BURST: Final = 20
+
+
+class IncomingStream(Handover):
+    """
+    A stream that another server has opened, until it has said what for.
+
+    @ivar link: whose it is.
+    """
+
+    transport: Any
+
+    def __init__(self, link: IncomingLink) -> None:
+        super().__init__()
+        self.link = link
+        self._reader = FrameReader()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Wait for the first object."""
+        try:
+            self._reader.feed(data)
+            message = self._reader.next()
+            if message is not None:
+                self.link.opened(self, message)
+        except WireError as error:
+            self.link.complain(str(error))
+            self.transport.abortConnection()
+
+    def rest(self) -> bytes:
+        """Take what has come behind the first object."""
+        return self._reader.rest()
+
+    def refuse(self) -> None:
+        """End the stream, of which nothing was passed on."""
+        self.transport.disown()
+
+
+class _Talk(Protocol):
+    """The stream of a link that stays, at the end that was dialled: nothing more is expected from it."""
+
+    transport: Any
+
+    def __init__(self, link: IncomingLink) -> None:
+        self._link = link
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take no notice: later versions may have something to say."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The peer does not listen any more, so that it can't be told of anything."""
+        self._link.unheard(loss(reason))
+
+
+@implementer(IDrainable, IEndable)
+class IncomingLink(Handover):
+    """
+    A connection that another server has dialled.
+
+    @ivar server: its id, once it has said and proved it; empty before.
+    @ivar session: its streams.
+    """
+
+    transport: Any
+
+    def __init__(self, entrance: Entrance, info: ConnectionInfo) -> None:
+        super().__init__()
+        self.server = ""
+        self.info = info
+        self.session = MuxSession(
+            client=False,
+            clock=entrance.clock,
+            limits=LIMITS,
+            accept=lambda: IncomingStream(self),
+        )
+        self.leaving = False
+        self._entrance = entrance
+        self._talk: _Talk | None = None
+        self._timer: IDelayedCall | None = None
+
+    def __repr__(self) -> str:
+        return f"<IncomingLink of {self.server or self.info.remote}>"
+
+    def connectionMade(self) -> None:
+        """Wait for its first words."""
+        self._entrance.links.add(self)
+        tune(self.transport)
+        self._timer = self._entrance.clock.callLater(HELLO_TIMEOUT, self._no_hello)
+        self.hand_over(self.session)
+
+    def _no_hello(self) -> None:
+        self._timer = None
+        self.complain("it does not say who it is")
+        self.session.abort("it does not say who it is")
+
+    def opened(self, stream: IncomingStream, message: Mapping[str, Any]) -> None:
+        """
+        A stream has said what it is for.
+
+        @raise WireError: if that makes no sense.
+        """
+        if not self.server:
+            self._greet(stream, message)
+        elif "hello" in message:
+            raise WireError("it says hello once more")
+        else:
+            self._entrance.opened(self, stream, StreamHeader.decode(message))
+
+    def _greet(self, stream: IncomingStream, message: Mapping[str, Any]) -> None:
+        claimed = message.get("hello")
+        if not isinstance(claimed, str):
+            raise WireError("it does not begin with a hello")
+        if message.get("v") != LINK_VERSION:
+            reason = f"version {message.get('v')!r:.20} is not spoken here"
+        elif claimed == self._entrance.id:
+            reason = f"there are two servers that are called {claimed}"
+        else:
+            reason = self._entrance.prove(self.transport, claimed)
+        talk = _Talk(self)
+        if reason:
+            stream.hand_over(talk)
+            talk.transport.write(frame({"v": LINK_VERSION, "refused": reason[:256]}))
+            self.complain(reason)
+            self.session.close(reason)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.server = claimed
+        self._talk = talk
+        self.vouched()
+        stream.hand_over(talk)
+        self.say({"v": LINK_VERSION, "hello": self._entrance.id})
+        log.info(
+            "fleet: server {server} has linked to this one from {remote}",
+            server=claimed,
+            remote=self.info.remote,
+        )
+        self._entrance.came(self)
+        if self.leaving:
+            self.say({"leaving": True})
+
+    def complain(self, reason: str) -> None:
+        """Write a line about a peer that does what it should not."""
+        self._entrance.complain(self.server or self.info.remote, reason)
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Tell the peer something, if it has said hello."""
+        talk = self._talk
+        if talk is None or talk.transport is None:
+            return
+        if self.session.mux.pending(talk.transport.number) > MOST_UNREAD:
+            self.session.abort("it does not read what it is told")
+            return
+        talk.transport.write(frame(message))
+
+    def unheard(self, reason: str) -> None:
+        """Nothing can be told to the peer any more."""
+        if self._talk is not None:
+            self._talk = None
+            if not (self.session.lost or self.session.peer_going or self.session.going):
+                self.session.abort(f"it does not listen any more: {reason}")
+
+    # IDrainable and IEndable
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+        return self.session.streams > (self._talk is not None)
+
+    @property
+    def doing(self) -> str:
+        """See L{IEndable}."""
+        return "forwarded requests" if self.busy else ""
+
+    def drain(self) -> None:
+        """
+        Say that this server is about to leave; a moment later, take no more requests.
+
+        Until agents have dialled other servers, this is the only one that reaches them.
+        """
+        if not self.leaving:
+            self.leaving = True
+            self.say({"leaving": True})
+            self._timer = self._entrance.clock.callLater(NOTICE, self._go_away)
+
+    def _go_away(self) -> None:
+        self._timer = None
+        self.session.go_away()
+
+    def end(self, reason: str) -> None:
+        """See L{IEndable}."""
+        self.session.close(reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The peer is gone."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._talk = None
+        self._entrance.links.discard(self)
+        super().connectionLost(reason)
+        if self.server:
+            log.info(
+                "fleet: the link of server {server} has ended: {reason}",
+                server=self.server,
+                reason=loss(reason),
+            )
+            self._entrance.went(self)
+
+
+class Entrance:
+    """
+    All connections that other servers have dialled.
+
+    @ivar id: what this server is called.
+    @ivar links: those connections.
+    @ivar forward: takes over a stream, given its link, itself and its header.
+    @ivar greet: called with each link that has said hello.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        clock: IReactorTime,
+        prove: Callable[[Any, str], str],
+        forward: Callable[[IncomingLink, IncomingStream, StreamHeader], object],
+        greet: Callable[[IncomingLink], object],
+    ) -> None:
+        self.id = server_id
+        self.clock = clock
+        self.prove = prove
+        self.links: set[IncomingLink] = set()
+        self._forward = forward
+        self._greet = greet
+        self._complaints = Throttle(clock, _LOG_RATE, _LOG_BURST)
+
+    def __call__(self, info: ConnectionInfo) -> IProtocol:
+        """Build the protocol of a connection, as filters of listeners do."""
+        return IncomingLink(self, info)
+
+    def opened(self, link: IncomingLink, stream: IncomingStream, header: StreamHeader) -> None:
+        """A stream is for a request or session."""
+        self._forward(link, stream, header)
+
+    def came(self, link: IncomingLink) -> None:
+        """A server has linked."""
+        self._greet(link)
+
+    def went(self, link: IncomingLink) -> None:
+        """A server's link has ended."""
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Tell all servers something."""
+        for link in list(self.links):
+            link.say(message)
+
+    def complain(self, who: str, reason: str) -> None:
+        """Write a line about a peer that does what it should not."""
+        if self._complaints.allow():
+            log.warn(
+                "fleet: the link of {who} is refused, or ended: {reason}{suppressed}",
+                who=who,
+                reason=reason,
+                suppressed=self._complaints.suppressed,
+            )
+
+    def close(self, reason: str) -> None:
+        """End all of them now."""
+        for link in list(self.links):
+            link.session.abort(reason)

@@ -1,0 +1,249 @@
+"""This server's part in a fleet: what it knows of the others, its links, and what it does for them."""
+
+from __future__ import annotations
+
+__all__ = ["Fleet", "FleetParts"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from reverseproxy.cluster.balancers.fleet import FleetView
+from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.fleet.entrance import Entrance, IncomingLink
+from reverseproxy.fleet.forwarding import AccessLog, Forwarder
+from reverseproxy.fleet.interfaces import IDirectory
+from reverseproxy.fleet.links import OutgoingLink, PeerLinks
+from reverseproxy.fleet.own import OwnHosts, mode_of, name_of
+from reverseproxy.fleet.records import HostKey, HostRecord
+from reverseproxy.fleet.remote import RemoteHosts
+from reverseproxy.fleet.traffic import Traffic
+
+log = Logger()
+
+REVIEW: Final = 1.0
+"""Seconds between two looks at whom an operator of this server keeps out."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetParts:
+    """
+    What a fleet is made of that is not its own.
+
+    @ivar server_id: what this server is called.
+    @ivar clusters: who can serve.
+    @ivar endpoint: makes what dials another server at an address; may raise L{ValueError}.
+    @ivar prove: says why the peer of a connection is not a certain server; empty if it is.
+    @ivar objection: says why nothing is to be sent to an agent of another server; empty if something may be.
+    @ivar objects: whether anything is to be said against anybody.
+    @ivar access_log: called at the end of what others have forwarded.
+    @ivar publishes: whether this process tells the others of this server's agents; one of several workers
+        does.
+    """
+
+    server_id: str
+    clusters: ClusterManager
+    reactor: Any
+    random: Random
+    endpoint: Callable[[str], IStreamClientEndpoint]
+    prove: Callable[[Any, str], str]
+    objection: Callable[[HostRecord], str] = field(default=lambda record: "")
+    objects: Callable[[], bool] = field(default=lambda: False)
+    access_log: AccessLog | None = None
+    publishes: bool = True
+
+
+class Fleet:
+    """
+    This server, as one of a fleet.
+
+    @ivar id: what it is called.
+    @ivar view: what load balancers have to know.
+    @ivar own: its agents.
+    @ivar links: to the other servers.
+    @ivar remote: hosts of agents that are theirs.
+    @ivar entrance: where the others come in.
+    @ivar traffic: what has been forwarded.
+    @ivar directory: who is in the fleet; L{None} until it has been given.
+    """
+
+    def __init__(self, parts: FleetParts) -> None:
+        self.id = parts.server_id
+        self.own = OwnHosts()
+        self.traffic = Traffic()
+        self.view = FleetView(lambda: 1 + len(self.links.all), name_of)  # type: ignore[arg-type]
+        self.remote = RemoteHosts(parts.clusters, parts.reactor, self.traffic, parts.objection)
+        self.links = PeerLinks(self.id, parts.reactor, parts.random, self, parts.endpoint, parts.prove)
+        self.remote.links = self.links
+        self.forwarder = Forwarder(
+            self.own, parts.clusters, parts.reactor, parts.random.random, self.traffic, parts.access_log
+        )
+        self.entrance = Entrance(self.id, parts.reactor, parts.prove, self.forwarder, self._greet)
+        self.directory: IDirectory | None = None
+        self._clusters = parts.clusters
+        self._publishes = parts.publishes
+        self._told: dict[tuple[str, str], bool] = {}
+        self._review = LoopingCall(lambda: self.remote.review(parts.objects()))
+        self._review.clock = parts.reactor
+        self.own.listeners.append(self)
+
+    # beginning and ending
+
+    def use(self, directory: IDirectory) -> None:
+        """Take the directory; nothing is read or published yet."""
+        self.directory = directory
+        directory.judge(self.links.reaches)
+        directory.listen(self.remote)
+
+    def start(self) -> None:
+        """Link to the others, and let them know of our agents."""
+        self.links.start()
+        if self.directory is not None:
+            self.directory.start()
+        self._review.start(REVIEW, now=False)
+
+    def drain(self) -> None:
+        """This server is about to leave: let the directory say so; the links do by themselves."""
+        if self.directory is not None:
+            self.directory.drain()
+
+    def stop(self) -> Deferred[None]:
+        """
+        End: nothing of this server stays known, and nothing is forwarded any more.
+
+        @return: fires when that is so; never fails.
+        """
+        if self._review.running:
+            self._review.stop()
+        self.remote.stop()
+        self.links.stop()
+        self.entrance.close("stopping")
+        if self.directory is None:
+            return succeed(None)
+        stopping: Deferred[Any] = maybeDeferred(self.directory.stop)
+        return stopping.addErrback(lambda reason: log.failure("while leaving the fleet", reason)).addCallback(
+            lambda _: None
+        )
+
+    def share(self, cluster: Cluster) -> None:
+        """
+        Let the others use a cluster's hosts, and the other way round.
+
+        @param cluster: one that is among all clusters already.
+        """
+        self.own.share(cluster)
+        self.remote.share(cluster)
+
+    # ILinkUser
+
+    def link_up(self, link: OutgoingLink) -> None:
+        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        self.remote.link_up(link)
+
+    def link_down(self, link: OutgoingLink, reason: str) -> None:
+        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        self.remote.link_down(link, reason)
+        if self.directory is not None and self.links.all.get(link.server) is link:
+            self.directory.lost(link.server)
+
+    def link_told(self, link: OutgoingLink, message: Any) -> None:
+        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        self.remote.link_told(link, message)
+
+    # IOwnListener: what others have to know of our agents
+
+    def agent_came(self, cluster: Cluster, agent: str) -> None:
+        """See L{IOwnListener<reverseproxy.fleet.own.IOwnListener>}."""
+        self._tell(cluster.name, agent, self.own.is_well(cluster.name, agent))
+        self._publish(cluster.name, agent)
+
+    def agent_changed(self, cluster: Cluster, agent: str) -> None:
+        """See L{IOwnListener<reverseproxy.fleet.own.IOwnListener>}."""
+        well = self.own.is_well(cluster.name, agent)
+        if self._told.get((cluster.name, agent)) is not well:
+            self._tell(cluster.name, agent, well)
+        self._publish(cluster.name, agent)
+
+    def agent_left(self, cluster: Cluster, agent: str) -> None:
+        """See L{IOwnListener<reverseproxy.fleet.own.IOwnListener>}."""
+        self._told.pop((cluster.name, agent), None)
+        self.entrance.say({"gone": True, "cluster": cluster.name, "agent": agent})
+        if self.directory is not None and self._publishes:
+            self.directory.withdraw(HostKey(cluster.name, agent, self.id))
+
+    def _tell(self, cluster: str, agent: str, well: bool) -> None:
+        self._told[cluster, agent] = well
+        self.entrance.say({"well": well, "cluster": cluster, "agent": agent})
+
+    def _greet(self, link: IncomingLink) -> None:
+        """Tell a server that has linked what it would not expect."""
+        for (cluster, agent), well in self._told.items():
+            if not well:
+                link.say({"well": False, "cluster": cluster, "agent": agent})
+
+    def record(self, cluster: str, agent: str) -> HostRecord | None:
+        """What others have to know of one of our agents; L{None} if it is gone."""
+        hosts = self.own.find(cluster, agent)
+        if not hosts:
+            return None
+        first = hosts[0]
+        return HostRecord(
+            cluster,
+            agent,
+            self.id,
+            hostname=first.hostname[:256],
+            weight=first.weight,
+            connections=len(hosts),
+            metadata=first.metadata,
+            identity=first.identity,
+            mode=mode_of(first),
+            tells=all(host.tells for host in hosts),
+            well=any(host.healthy for host in hosts),
+        )
+
+    def _publish(self, cluster: str, agent: str) -> None:
+        if self.directory is None or not self._publishes:
+            return
+        record = self.record(cluster, agent)
+        if record is not None:
+            self.directory.publish(record)
+
+    # what there is, for the admin API
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Each other server, by id."""
+        incoming: dict[str, int] = {}
+        for each in self.entrance.links:
+            if each.server:
+                incoming[each.server] = incoming.get(each.server, 0) + 1
+        counts: dict[str, int] = {}
+        for key in self.remote.hosts:
+            counts[key.server] = counts.get(key.server, 0) + 1
+        found = []
+        for link in sorted(self.links, key=lambda link: link.server):
+            traffic = self.traffic.of(link.server)
+            found.append(
+                {
+                    "server": link.server,
+                    "address": link.record.address,
+                    "version": link.record.version,
+                    "state": link.phase.value,
+                    "problem": link.problem,
+                    "leaving": link.leaving or link.record.draining,
+                    "rtt_seconds": link.rtt,
+                    "losses": link.losses,
+                    "incoming_links": incoming.get(link.server, 0),
+                    "hosts": counts.get(link.server, 0),
+                    "forwarded": traffic.sent,
+                    "received": traffic.received,
+                    "refused": traffic.refused,
+                    "in_flight": traffic.active,
+                }
+            )
+        return found

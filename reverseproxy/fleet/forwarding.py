@@ -1,0 +1,406 @@
+"""
+What other servers forward to the agents of this one.
+
+A stream says which agent it is for.  Only connections that this server has itself come
+into question, and only such as are members of the cluster that is meant: what an agent
+was let into, and for how much it counts, is what this server has found out when it
+joined, whatever stands in the directory.  Nothing is ever forwarded again.
+
+Where the agent's connection carries streams, bytes are joined to one of its streams,
+whatever protocol they are.  A connection that carries one request or session at a time
+can't be joined like that, as somebody has to know where a request ends: there this
+server speaks the protocol to the other one as an agent does, and to the agent as a
+server does.  As it does for an agent that does not say what it has not sent on.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Forwarder"]
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.cluster.endpoints import CallableFactory
+from reverseproxy.cluster.host import Host
+from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.config.models import ProxyConfig, RouterConfig
+from reverseproxy.errors import ConfigError, HostGone, NoHealthyHost, PickFailed
+from reverseproxy.fleet.entrance import IncomingLink, IncomingStream
+from reverseproxy.fleet.header import StreamHeader
+from reverseproxy.fleet.own import OwnHosts
+from reverseproxy.fleet.traffic import PeerTraffic, Traffic
+from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
+from reverseproxy.logs import loss
+from reverseproxy.mux.session import StreamRefused
+from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.protocols import ProxyPlan, build_proxy
+from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.proxy.tcp.again import disown
+from reverseproxy.routing import Router
+
+log = Logger()
+
+AccessLog = Callable[[AccessRecord], None]
+
+_PARTING: Final = Parting(excused=True)
+"""How connections end here: who is behind them, and how slow, is for others to judge."""
+
+_NAME: Final = "fleet"
+
+_MOST_KEPT: Final = 1000
+"""Agents whose protocols are kept ready to be built, at the most."""
+
+
+@implementer(IService)
+class _Service:
+    """What another server is told of: a request that was not sent on says nothing of the agent's service."""
+
+    well = True
+
+
+class _AgentHosts:
+    """A cluster of which the connections of one agent will do, and only those that this server has."""
+
+    def __init__(self, cluster: Cluster, find: Callable[[], list[Host]]) -> None:
+        self._cluster = cluster
+        self._find = find
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
+
+    def _left(self, context: PickContext | None) -> list[Host]:
+        """Those that may be used for a request, the ones with least to do first."""
+        tried = () if context is None else context.tried
+        found = [
+            host
+            for host in self._find()
+            if host.cluster is self._cluster and host.usable() and host.healthy and host not in tried
+        ]
+        return sorted(found, key=lambda host: (host.active, host.relayed))
+
+    def _only(self, host: Host, context: PickContext | None) -> PickContext:
+        return PickContext(tried=set() if context is None else context.tried, only=host)
+
+    def acquire(self, context: PickContext | None = None) -> Host | None:
+        """See L{Cluster.acquire}."""
+        hosts = self._left(context)
+        if not hosts:
+            raise NoHealthyHost("the agent is gone, or not well")
+        for host in hosts:
+            if not host.reserved and (host.capacity is None or host.active < host.capacity):
+                found = self._cluster.acquire(self._only(host, context))
+                if found is not None:
+                    return found
+        return None
+
+    def wait(self, context: PickContext | None, timeout: float) -> Deferred[Host]:
+        """See L{Cluster.wait}."""
+        hosts = self._left(context)
+        if not hosts:
+            return fail(NoHealthyHost("the agent is gone, or not well"))
+        return self._cluster.wait(self._only(hosts[0], context), timeout)
+
+    def has_others(self, context: PickContext) -> bool:
+        """See L{Cluster.has_others}."""
+        return bool(self._left(context))
+
+
+class _Clusters:
+    """All clusters that there are for such requests: one."""
+
+    def __init__(self, hosts: _AgentHosts) -> None:
+        self._hosts = hosts
+
+    def get(self, name: str) -> _AgentHosts:
+        """Find it."""
+        return self._hosts
+
+
+class _Passing(RelayEnd):
+    """An end of what passes between another server and an agent."""
+
+    parting = _PARTING
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The other end is told if the agent has passed nothing on."""
+        if self._peer is not None and not self._peer.lost and reason.check(StreamRefused):
+            disown(self._peer.transport)
+        super().connectionLost(reason)
+
+
+class _Session:
+    """
+    A stream that is joined to an agent's connection, to be accounted for when it ends.
+
+    The host is given back exactly once.
+    """
+
+    def __init__(
+        self, cluster: Cluster, host: Host, counts: PeerTraffic, ended: Callable[[_Session], object]
+    ) -> None:
+        self.cluster = cluster
+        self.host: Host = host
+        self.near: RelayEnd | None = None
+        self.far: RelayEnd | None = None
+        self.failure = ""
+        self._counts = counts
+        self._ended = ended
+        self._over = False
+        counts.active += 1
+
+    def over(self, reason: object = None) -> None:
+        """It has ended."""
+        if self._over:
+            return
+        self._over = True
+        self._counts.active -= 1
+        self.host.connection_closed()
+        self.cluster.release(self.host)
+        self._ended(self)
+
+
+class Forwarder:
+    """Serves the streams that other servers open."""
+
+    def __init__(
+        self,
+        own: OwnHosts,
+        clusters: ClusterManager,
+        clock: IReactorTime,
+        random: Callable[[], float],
+        traffic: Traffic,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        """
+        @param own: this server's agents.
+        @param random: numbers from 0 to 1.
+        @param access_log: called at the end of each request or session.
+        """
+        self._own = own
+        self._clusters = clusters
+        self._clock = clock
+        self._random = random
+        self._traffic = traffic
+        self._access_log = access_log
+        self._built: dict[tuple[str, str, str, str], Callable[[ConnectionInfo], IProtocol]] = {}
+
+    def __call__(self, link: IncomingLink, stream: IncomingStream, header: StreamHeader) -> None:
+        """Take over a stream that says what it is for."""
+        counts = self._traffic.of(link.server)
+        counts.received += 1
+        reason = self._serve(link, stream, header, counts)
+        if reason:
+            counts.refused += 1
+            log.debug(
+                "fleet: what {server} forwards to agent {agent} of cluster {cluster} is refused: {reason}",
+                server=link.server,
+                agent=header.agent,
+                cluster=header.cluster,
+                reason=reason,
+            )
+            stream.refuse()
+
+    def _serve(
+        self, link: IncomingLink, stream: IncomingStream, header: StreamHeader, counts: PeerTraffic
+    ) -> str:
+        """
+        Serve a stream.
+
+        @return: why that can't be; empty if it is.
+        """
+        if not header.may_be_served:
+            return "it has been forwarded before"
+        if header.cluster not in self._clusters:
+            return "there is no such cluster"
+        cluster = self._clusters.get(header.cluster)
+        hosts = self._own.find(header.cluster, header.agent)
+        if not hosts:
+            return "there is no such agent"
+        if header.protocol and not all(_carries_streams(host) for host in hosts):
+            return self._speak(cluster, link, stream, header)
+        chosen = _AgentHosts(cluster, lambda: hosts)
+        try:
+            host = chosen.acquire()
+        except PickFailed as error:
+            return str(error)
+        if host is not None:
+            self._join(link, stream, header, counts, cluster, host)
+            return ""
+        waiting = chosen.wait(None, cluster.config.connect_timeout)
+        waiting.addCallbacks(
+            lambda found: self._join(link, stream, header, counts, cluster, found),
+            lambda reason: self._not_served(stream, counts, reason),
+        )
+        return ""
+
+    @staticmethod
+    def _not_served(stream: IncomingStream, counts: PeerTraffic, reason: Failure) -> None:
+        reason.trap(PickFailed)
+        counts.refused += 1
+        stream.refuse()
+
+    # bytes
+
+    def _join(
+        self,
+        link: IncomingLink,
+        stream: IncomingStream,
+        header: StreamHeader,
+        counts: PeerTraffic,
+        cluster: Cluster,
+        host: Host,
+    ) -> None:
+        began = self._clock.seconds()
+        session = _Session(cluster, host, counts, partial(self._account, link, header, began))
+        host.connection_opened()
+        if stream.transport.disconnected:
+            session.over()
+            return
+        connecting = host.connect(CallableFactory(partial(_Passing, self._clock)))
+        connecting.addCallbacks(
+            partial(self._joined, session, stream), partial(self._not_joined, session, stream)
+        )
+
+    def _joined(self, session: _Session, stream: IncomingStream, far: Any) -> None:
+        near = _Passing(self._clock)
+        session.near, session.far = near, far
+        far.on_close = session.over
+        if stream.transport.disconnected:
+            far.abort()
+            return
+        stream.hand_over(near, stream.rest())
+        couple(near, far)
+        if far.lost:
+            session.over()
+
+    def _not_joined(self, session: _Session, stream: IncomingStream, reason: Failure) -> None:
+        session.failure = loss(reason)
+        session.over()
+        stream.refuse()
+        if reason.check(HostGone) is None:
+            log.debug(
+                "fleet: {host} can't be connected: {reason}", host=session.host.address, reason=loss(reason)
+            )
+
+    def _account(self, link: IncomingLink, header: StreamHeader, began: float, session: _Session) -> None:
+        access_log = self._access_log
+        if access_log is None:
+            return
+        near, far, host = session.near, session.far, session.host
+        duration = self._clock.seconds() - began
+        access_log(
+            AccessRecord(
+                protocol=header.protocol or "tcp",
+                duration=duration,
+                bytes_received=0 if near is None else near.received,
+                bytes_sent=0 if far is None else far.received,
+                remote=header.client,
+                local=link.info.local,
+                upstream_host=host.hostname or host.address,
+                cluster=session.cluster.name,
+                agent=host.identity,
+                flag=session.failure,
+                trace_id=header.trace,
+                forwarded_by=link.server,
+            )
+        )
+
+    # requests
+
+    def _speak(
+        self, cluster: Cluster, link: IncomingLink, stream: IncomingStream, header: StreamHeader
+    ) -> str:
+        """Take requests from another server, and give them to an agent."""
+        key = link.server, header.cluster, header.agent, header.protocol
+        build = self._built.get(key)
+        if build is None:
+            try:
+                build = self._build(cluster, link.server, header)
+            except (ConfigError, ValueError) as error:
+                return f"{header.protocol:.64} can't be spoken: {error}"
+            if len(self._built) >= _MOST_KEPT:
+                self._built.clear()
+            self._built[key] = build
+        info = ConnectionInfo(
+            header.client or link.info.remote,
+            link.info.local,
+            reverse=True,
+            announced=True,
+            service=_Service(),
+        )
+        stream.hand_over(build(info), stream.rest())
+        return ""
+
+    def _build(
+        self, cluster: Cluster, server: str, header: StreamHeader
+    ) -> Callable[[ConnectionInfo], IProtocol]:
+        hosts = _AgentHosts(cluster, partial(self._own.find, header.cluster, header.agent))
+        plan = ProxyPlan(
+            listener=_NAME,
+            config=_proxy_config(header.protocol),
+            router=_router(header.protocol),
+            clusters=_Clusters(hosts),  # type: ignore[arg-type]
+            clock=self._clock,
+            filters=None,
+            idle_timeout=0.0,
+            access_log=None if self._access_log is None else partial(_say_from, self._access_log, server),
+            random=self._random,
+        )
+        return build_proxy(plan)
+
+    def changed(self, cluster: str) -> None:
+        """A cluster is another one now, or is no more."""
+        for key in [key for key in self._built if key[1] == cluster]:
+            del self._built[key]
+
+
+def _say_from(access_log: AccessLog, server: str, record: AccessRecord) -> None:
+    record.forwarded_by = server
+    access_log(record)
+
+
+def _carries_streams(host: Host) -> bool:
+    """Whether bytes can be joined to a host: it carries streams, and says which it has not passed on."""
+    return not host.exclusive and not host.committed_protocol and host.tells
+
+
+def _proxy_config(protocol: str) -> ProxyConfig:
+    name, _, options = protocol.partition(" ")
+    found: dict[str, Any] = {
+        "downstream_protocol": name,
+        "router_config_name": _NAME,
+        "stream_idle_timeout": "0s",
+        "error_details": True,
+    }
+    if name not in ("Http1", "Http2"):
+        extend = {"sub_protocol": name}
+        if options:
+            extend["xprotocols"] = {name: json.loads(options)}  # type: ignore[assignment]
+        found |= {"downstream_protocol": "X", "extend_config": extend}
+    return ProxyConfig.model_validate(found)
+
+
+def _router(protocol: str) -> Router:
+    name = protocol.partition(" ")[0]
+    route: dict[str, Any] = {"cluster_name": _NAME, "timeout": "-1s", "idle_timeout": "0s"}
+    if name in ("Http1", "Http2"):
+        route["upstream_protocol"] = name
+        match: dict[str, Any] = {"prefix": "/"}
+    else:
+        match = {"headers": [{"name": "service", "value": ".*", "regex": True}]}
+    document = {
+        "router_config_name": _NAME,
+        # The server that forwards it has said how long it may take.
+        "virtual_hosts": [{"name": _NAME, "domains": ["*"], "routers": [{"match": match, "route": route}]}],
+    }
+    return Router(RouterConfig.model_validate(document))

@@ -1,0 +1,134 @@
+"""
+This server's own agents, by the names that the fleet has for them.
+
+Each cluster tells of its hosts as they join and leave.  Those of the same agent, at
+whichever worker, are one host to the other servers.
+"""
+
+from __future__ import annotations
+
+__all__ = ["IOwnListener", "OwnHosts", "name_of"]
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Protocol
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.addresses import host_of
+from reverseproxy.cluster.host import Host
+from reverseproxy.cluster.manager import Cluster, IClusterTask
+from reverseproxy.fleet.records import agent_key
+
+log = Logger()
+
+
+def mode_of(host: Host) -> str:
+    """Whether a host's connection carries one request or session at a time, or many."""
+    return "plain" if host.exclusive or host.committed_protocol else "streams"
+
+
+def name_of(host: Host) -> str:
+    """Name the agent of a host; a host that no agent has brought is named by its address."""
+    if host.server:
+        return host.address.rpartition("/")[2]
+    if not host.is_reverse:
+        return host.address
+    ip = host_of(host.address) or host.address
+    return agent_key(host.identity, host.hostname, ip, host.weight, host.metadata, mode_of(host))
+
+
+class IOwnListener(Protocol):
+    """Who has to know of this server's agents."""
+
+    def agent_came(self, cluster: Cluster, agent: str) -> None:
+        """An agent has its first connection."""
+
+    def agent_changed(self, cluster: Cluster, agent: str) -> None:
+        """It has another number of them, or one of them is healthy now, or is not any more."""
+
+    def agent_left(self, cluster: Cluster, agent: str) -> None:
+        """Its last connection is gone."""
+
+
+@implementer(IClusterTask)
+class _Members:
+    """Tells of the hosts of one cluster."""
+
+    def __init__(self, own: OwnHosts, cluster: Cluster) -> None:
+        self._own = own
+        self._cluster = cluster
+
+    def start(self) -> None:
+        """See L{IClusterTask}."""
+
+    def stop(self) -> None:
+        """See L{IClusterTask}."""
+
+    def joined(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+        if host.is_reverse and not host.server:
+            self._own.joined(self._cluster, host)
+
+    def left(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+        self._own.left(self._cluster, host)
+
+
+class OwnHosts:
+    """
+    The hosts of all agents that are connected to this server.
+
+    @ivar listeners: told of what changes.
+    """
+
+    def __init__(self) -> None:
+        self.listeners: list[IOwnListener] = []
+        self._agents: dict[tuple[str, str], dict[Host, None]] = {}
+        self._names: dict[Host, str] = {}
+
+    def share(self, cluster: Cluster) -> None:
+        """Take a cluster in, with the hosts that it has."""
+        members = _Members(self, cluster)
+        cluster.add_task(members)
+        cluster.on_health = partial(self._health, cluster)
+        for host in list(cluster.hosts.values()):
+            members.joined(host)
+
+    def find(self, cluster: str, agent: str) -> list[Host]:
+        """All connections of an agent."""
+        return list(self._agents.get((cluster, agent), ()))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(list(self._agents))
+
+    def joined(self, cluster: Cluster, host: Host) -> None:
+        """An agent has another connection."""
+        agent = self._names[host] = name_of(host)
+        hosts = self._agents.setdefault((cluster.name, agent), {})
+        hosts[host] = None
+        for each in self.listeners:
+            (each.agent_came if len(hosts) == 1 else each.agent_changed)(cluster, agent)
+
+    def left(self, cluster: Cluster, host: Host) -> None:
+        """An agent has lost a connection."""
+        agent = self._names.pop(host, None)
+        if agent is None:
+            return
+        hosts = self._agents.get((cluster.name, agent), {})
+        hosts.pop(host, None)
+        if not hosts:
+            self._agents.pop((cluster.name, agent), None)
+        for each in self.listeners:
+            (each.agent_changed if hosts else each.agent_left)(cluster, agent)
+
+    def _health(self, cluster: Cluster, host: Host) -> None:
+        agent = self._names.get(host)
+        if agent is not None:
+            for each in self.listeners:
+                each.agent_changed(cluster, agent)
+
+    def is_well(self, cluster: str, agent: str) -> bool:
+        """Whether any connection of an agent is healthy."""
+        return any(host.healthy for host in self._agents.get((cluster, agent), ()))

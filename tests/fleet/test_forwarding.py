@@ -1,0 +1,333 @@
+"""Any server of a fleet reaches any agent: whole processes in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.fleet.header import StreamHeader
+from reverseproxy.fleet.records import ServerRecord
+from reverseproxy.testing import Recorder
+from tests.fleet.worlds import FleetWorld, get
+
+
+class Echo(Protocol):
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(b"echo " + data)
+
+
+class FleetTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.world = FleetWorld()
+        self.addCleanup(self.world.stop)
+
+    def servers(self, *names: str, **more: Any) -> None:
+        for name in names or ("a", "b"):
+            self.world.server(name, **more)
+
+    def answer(self, server: int, seconds: float = 0.5, **more: Any) -> str:
+        """The body of an answer."""
+        head, _, body = self.world.ask(server, get(**more), seconds).partition(b"\r\n\r\n")
+        self.assertEqual(head[:12], b"HTTP/1.1 200", head + body)
+        return body.decode()
+
+    def peer(self, at: str, of: str) -> dict[str, Any]:
+        [found] = [each for each in self.world.fleet(at).peers() if each["server"] == of]
+        return found
+
+
+class ReachTests(FleetTestCase):
+    def test_either_server_reaches_either_agent(self) -> None:
+        self.servers(cluster={"lb_type": "LB_ROUNDROBIN"})
+        self.world.agent(0, answer="one")
+        self.assertEqual([self.answer(0), self.answer(1)], ["one", "one"])
+        self.world.agent(1, answer="two", plain=True)
+        self.assertEqual([self.answer(0), self.answer(1)], ["one", "two"])
+        self.world.agents[0].stopService()
+        self.world.pass_time(2)
+        self.assertEqual([self.answer(0), self.answer(1)], ["two", "two"])
+        self.assertEqual(self.peer("a", "b")["forwarded"], 1)
+        self.assertEqual(self.peer("b", "a")["received"], 1)
+        self.assertEqual(self.peer("a", "b")["refused"], 0)
+
+    def test_agents_that_were_there_before(self) -> None:
+        self.world.server("a")
+        self.world.agent(0, answer="one")
+        self.world.server("b")
+        self.world.pass_time(1)
+        self.assertEqual(self.answer(1), "one")
+
+    def test_many_requests_at_once_with_bodies(self) -> None:
+        self.servers()
+        for plain in (False, True):
+            agent = self.world.agent(0, answer="one", plain=plain, connections=3)
+            clients = [self.world.client(1) for _ in range(20)]
+            for client in clients:
+                client.transport.write(get(method="POST", body=b"x" * 1000))
+            self.world.pass_time(2)
+            for client in clients:
+                self.assertIn(b"\r\n\r\none", client.data)
+                self.assertTrue(client.data.startswith(b"HTTP/1.1 200"), client.data)
+            agent.stopService()
+            self.world.pass_time(2)
+
+    def test_a_client_that_keeps_its_connection(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one")
+        client = self.world.client(1)
+        for number in range(1, 4):
+            client.transport.write(get())
+            self.world.pass_time(0.2)
+            self.assertEqual(client.data.count(b"200 OK"), number)
+
+    def test_bytes(self) -> None:
+        for server in (False, True):
+            world = self.world = FleetWorld()
+            self.addCleanup(world.stop)
+            for name in "ab":
+                world.server(name, kind="tcp")
+            world.reactor.listenTCP(7000, Factory.forProtocol(Echo), interface="127.0.0.1")
+            world.agent(0, answer="", kind="tcp", backend="127.0.0.1:7000", plain=server)
+            client = world.client(1)
+            client.transport.write(b"hello")
+            world.pass_time(0.5)
+            self.assertEqual(client.data, b"echo hello")
+            client.transport.write(b"again")
+            world.pass_time(0.5)
+            self.assertEqual(client.data, b"echo helloecho again")
+            client.transport.loseConnection()
+            world.pass_time(1)
+            self.assertEqual([each["in_flight"] for each in world.fleet("a").peers()], [0])
+
+    def test_an_agent_that_both_have(self) -> None:
+        self.servers()
+        self.world.agent(0, 1, answer="one", plain=True)
+        self.assertEqual(len(self.world.fleet("a").remote.hosts), 1)
+        self.assertEqual([self.answer(0), self.answer(1)], ["one", "one"])
+        self.assertEqual(self.peer("a", "b")["forwarded"], 0)
+        [ours] = list(self.world.fleet("a").own)
+        [theirs] = list(self.world.fleet("b").own)
+        self.assertEqual(ours, theirs)
+
+
+class OnceTests(FleetTestCase):
+    """Nothing is forwarded twice."""
+
+    def ask_directly(self, header: StreamHeader, request: bytes = b"") -> tuple[Recorder, Any]:
+        link = self.world.fleet("a").links.get("b")
+        assert link is not None
+        assert link.session is not None
+        recorder = Recorder()
+        link.session.open(_Made(recorder))
+        recorder.transport.write(header.encode() + (request or get()))
+        self.world.pass_time(0.5)
+        return recorder, recorder.reason
+
+    def test_a_server_uses_its_own_agents_only(self) -> None:
+        self.servers("a", "b", "c")
+        self.world.agent(2, answer="of c")
+        [key] = self.world.fleet("a").remote.hosts
+        recorder, reason = self.ask_directly(StreamHeader(key.cluster, key.agent, "Http1"))
+        self.assertEqual(recorder.data, b"")
+        self.assertIn("took no more streams", str(reason))
+        self.assertEqual(self.peer("b", "c")["forwarded"], 0)
+
+    def test_what_has_been_forwarded_is_refused(self) -> None:
+        self.servers()
+        self.world.agent(1, answer="of b")
+        [key] = self.world.fleet("a").remote.hosts
+        recorder, _ = self.ask_directly(StreamHeader(key.cluster, key.agent, "Http1"))
+        self.assertIn(b"of b", recorder.data)
+        recorder, _ = self.ask_directly(StreamHeader(key.cluster, key.agent, "Http1", hop=2))
+        self.assertEqual(recorder.data, b"")
+        self.assertEqual(self.peer("b", "a")["refused"], 1)
+
+    def test_nonsense_costs_its_stream(self) -> None:
+        self.servers()
+        self.world.agent(1, answer="of b")
+        link = self.world.fleet("a").links.get("b")
+        assert link is not None
+        assert link.session is not None
+        for data in (b"\xff\xff", b"\0\x02[]", b"\0\x02{}", b'\0\x0d{"hello":"c"}'):
+            recorder = Recorder()
+            link.session.open(_Made(recorder))
+            recorder.transport.write(data)
+            self.world.pass_time(0.1)
+            self.assertIsNotNone(recorder.reason)
+        self.assertEqual(self.answer(0), "of b")
+        self.assertEqual(self.peer("a", "b")["losses"], 0)
+
+
+class _Made(Factory):
+    noisy = False
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: object) -> Any:
+        return self._protocol
+
+
+class FaultTests(FleetTestCase):
+    def test_an_agent_that_is_gone_before_it_is_known(self) -> None:
+        """A POST goes to another agent, as nothing of it was passed on."""
+        self.servers()
+        self.world.agent(0, answer="one")
+        self.world.agent(0, answer="two")
+        self.world.pass_time(1)
+        # b does not hear any more of what becomes of them.
+        self.world.directories["b"].cut = True
+        fleet = self.world.fleet("a")
+        fleet.entrance.say = lambda message: None  # type: ignore[method-assign]
+        self.world.agents[0].stopService()
+        self.world.pass_time(2)
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 2)
+        for _ in range(4):
+            self.assertEqual(self.answer(1, method="POST", body=b"x"), "two")
+        self.assertGreater(self.peer("a", "b")["refused"], 0)
+
+    def test_links_tell_what_the_directory_does_not(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one")
+        for directory in self.world.directories.values():
+            directory.cut = True
+        self.assertEqual(self.answer(1), "one")
+        self.world.agents[0].stopService()
+        self.world.pass_time(2)
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 0)
+
+    def test_a_server_that_says_nothing_any_more(self) -> None:
+        """A link that is dead is noticed within 5 s, and its hosts are not used then."""
+        self.servers()
+        self.world.agent(0, answer="one")
+        link = self.world.fleet("b").links.get("a")
+        assert link is not None
+        assert link.session is not None
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 1)
+        # What it sends is lost from now on.
+        link.session.dataReceived = lambda data: None  # type: ignore[method-assign, assignment]
+        began = self.world.reactor.seconds()
+        while self.world.fleet("b").remote.hosts:
+            self.world.reactor.advance(0.05)
+            self.assertLess(self.world.reactor.seconds() - began, 5.0)
+        self.assertEqual(self.world.directories["b"].lost_links, ["a"])
+        # It is linked again, and so are its agents.
+        self.world.pass_time(6)
+        self.assertEqual(self.answer(1), "one")
+        self.assertEqual(self.peer("b", "a")["losses"], 1)
+
+    def test_a_planned_stop(self) -> None:
+        """Agents move, and no request fails."""
+        self.servers("a", "b", "c")
+        self.world.agent(0, 2, answer="one")
+        self.world.agent(0, answer="two")
+        self.world.pass_time(1)
+        stopping = self.world.servers["a"].stopService()
+        self.assertIsNotNone(stopping)
+        for _ in range(40):
+            self.assertIn(self.answer(1, seconds=0.1, method="POST", body=b"x"), ("one", "two"))
+        self.world.pass_time(20)
+        self.assertEqual(self.answer(1), "one")
+        self.assertNotIn("a", self.world.fleet("b").links.all)
+
+    def test_what_is_under_way_is_finished_when_its_server_stops(self) -> None:
+        self.servers(kind="tcp")
+        self.world.reactor.listenTCP(7000, Factory.forProtocol(Echo), interface="127.0.0.1")
+        self.world.agent(0, answer="", kind="tcp", backend="127.0.0.1:7000")
+        client = self.world.client(1)
+        client.transport.write(b"1")
+        self.world.pass_time(0.2)
+        self.world.servers["a"].stopService()
+        for _ in range(5):
+            self.world.pass_time(1)
+            client.transport.write(b"2")
+        self.world.pass_time(0.2)
+        self.assertEqual(client.data, b"echo 1" + 5 * b"echo 2")
+        client.transport.loseConnection()
+        self.world.pass_time(3)
+        self.assertFalse(self.world.fleet("a").entrance.links)
+
+    def test_health_is_judged_by_the_owner(self) -> None:
+        self.servers(
+            cluster={"health_check": {"protocol": "Http1", "interval": "1s", "healthy_threshold": 1}}
+        )
+        self.world.agent(0, answer="one")
+        self.world.agent(0, answer="two")
+        self.world.pass_time(2)
+        remote = self.world.fleet("b").remote
+        self.assertEqual([host.check for host in remote.hosts.values()], [None, None])
+        own = self.world.fleet("a").own
+        cluster = self.world.servers["a"].clusters.get("clientCluster")
+        cluster, agent = cluster, next(iter(own))[1]
+        [host] = own.find("clientCluster", agent)
+        self.world.directories["b"].cut = True
+        cluster.set_health(host, False, "a test")
+        self.world.pass_time(0.1)
+        found = [each for key, each in remote.hosts.items() if key.agent == agent]
+        self.assertEqual([each.healthy for each in found], [False])
+        cluster.set_health(host, True, "a test")
+        self.world.pass_time(0.1)
+        self.assertEqual([each.healthy for each in found], [True])
+
+    def test_an_agent_that_is_kept_out_here(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one")
+        fleet = self.world.fleet("b")
+        [host] = fleet.remote.hosts.values()
+        assert host.identity is not None
+        self.world.servers["b"]._world.exclusions.exclude(("address", ""), 10.0, "somebody says so")
+        self.world.pass_time(1.1)
+        self.assertEqual(len(fleet.remote.hosts), 0)
+        self.world.pass_time(11)
+        self.assertEqual(len(fleet.remote.hosts), 1)
+
+
+class ImpostorTests(FleetTestCase):
+    """Who is not who it says."""
+
+    def test_two_servers_of_one_name(self) -> None:
+        self.servers()
+        record = ServerRecord("b2", "127.0.0.1:4001")
+        self.world.fleet("a").links.add(record)
+        self.world.pass_time(2)
+        link = self.world.fleet("a").links.get("b2")
+        assert link is not None
+        self.assertIn("it says that it is b", link.problem)
+        self.assertFalse(link.usable)
+
+    def test_somebody_who_says_nothing(self) -> None:
+        self.servers()
+        stranger = self.world.reactor.dial("127.0.0.1", 4000, Recorder())
+        self.world.pass_time(6)
+        self.assertIsNotNone(stranger.reason)
+
+    def test_somebody_who_speaks_something_else(self) -> None:
+        self.servers()
+        stranger = self.world.reactor.dial("127.0.0.1", 4000, Recorder())
+        stranger.transport.write(get())
+        self.world.pass_time(1)
+        self.assertIsNotNone(stranger.reason)
+
+
+class ConfigTests(FleetTestCase):
+    def test_labels(self) -> None:
+        self.servers(
+            cluster={
+                "lb_type": "LB_ROUNDROBIN",
+                "lb_subset_config": {"subset_selectors": [["zone"]], "fall_back_policy": 0},
+            }
+        )
+        self.world.agent(0, answer="one", metadata={"zone": "x"})
+        [host] = self.world.fleet("b").remote.hosts.values()
+        self.assertEqual(dict(host.metadata), {"zone": "x"})
+
+    def test_connections_are_weight(self) -> None:
+        self.servers(cluster={"lb_type": "LB_WEIGHTED_ROUNDROBIN"})
+        self.world.agent(0, answer="one", connections=3, plain=True, weight=5)
+        self.world.pass_time(1)
+        [host] = self.world.fleet("b").remote.hosts.values()
+        self.assertEqual((host.weight, host.capacity), (15, 3))
