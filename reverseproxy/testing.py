@@ -59,6 +59,7 @@ from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.transport.backlog import NOTHING, Backlog
+from reverseproxy.transport.producers import Consumer
 
 BUFFER: Final = 65536
 """Bytes of one direction that a connection in memory holds, besides those that its writer holds back."""
@@ -90,7 +91,7 @@ class Recorder(Protocol):
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
-class MemoryTransport:
+class MemoryTransport(Consumer):
     """
     One end of a connection in memory.
 
@@ -127,7 +128,7 @@ class MemoryTransport:
         self._half_closing = False
         self._shut = False
         self._aborted = False
-        self._paused = False
+        self._producer_paused = False
         self._scheduled = False
 
     def backlog(self) -> Backlog:
@@ -177,8 +178,8 @@ class MemoryTransport:
             del self._unsent[:room]
         if self._unsent:
             return
-        if self.producer is not None and (self._paused or not self.streamingProducer):
-            self._paused = False
+        if self.producer is not None and (self._producer_paused or not self.streamingProducer):
+            self._producer_paused = False
             self.producer.resumeProducing()
         elif self.disconnecting:
             self._finish()
@@ -260,10 +261,10 @@ class MemoryTransport:
         if (
             self.producer is not None
             and self.streamingProducer
-            and not self._paused
+            and not self._producer_paused
             and len(self._unsent) > BUFFER
         ):
-            self._paused = True
+            self._producer_paused = True
             self.producer.pauseProducing()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -314,22 +315,9 @@ class MemoryTransport:
 
     # IConsumer
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See L{IConsumer}."""
-        if self.producer is not None:
-            raise RuntimeError(f"{self!r} has a producer already, {self.producer!r}")
-        if self.disconnected:
-            producer.stopProducing()
-            return
-        self.producer = producer
-        self.streamingProducer = streaming
-        self._paused = False
-        if not streaming:
-            producer.resumeProducing()
-
     def unregisterProducer(self) -> None:
         """See L{IConsumer}."""
-        self.producer = None
+        super().unregisterProducer()
         self._soon()
 
     # IPushProducer

@@ -21,6 +21,7 @@ from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker
 from reverseproxy.cluster.host import Host, StaticHost
 from reverseproxy.cluster.names.strict_dns import StrictDns
+from reverseproxy.config._clusters import DNS_KEYS
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -31,15 +32,7 @@ HostMaker = tuple["HostConfig", Callable[[str], StaticHost]]
 
 _OF_BALANCERS: Final = ("lb_type", "lbconfig", "lb_subset_config", "slow_start")
 
-_OF_NAMES: Final = (
-    "type",
-    "dns_refresh_rate",
-    "respect_dns_ttl",
-    "dns_lookup_family",
-    "dns_resolvers",
-    "dns_resolver_file",
-    "dns_resolver_port",
-)
+_OF_NAMES: Final = ("type", *DNS_KEYS)
 
 REASON: Final = "it is not in the configuration any more"
 _OTHER: Final = "it has another configuration"

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import yaml
 
+from reverseproxy.command import documents as parts
 from reverseproxy.config.nesting import check_nesting
 
 _FORMATS: Final = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".ini": "ini"}
@@ -295,11 +296,11 @@ class _Conversion:
         self._agent["cluster_manager"]["clusters"].append(
             {"name": service, "lb_type": "LB_RANDOM", "hosts": [{"address": _join(local, local_port)}]}
         )
-        served = _tcp(service)
+        served = parts.tcp(service)
         if kind == "http":
-            served = _http(listener)
+            served = parts.http(listener)
             self._agent["servers"][0]["routers"].append(
-                _router(listener, [_host(["*"], [_rule("/", service, **self._rewrites(proxy, place))])])
+                parts.router(listener, [_host(["*"], [_rule("/", service, **self._rewrites(proxy, place))])])
             )
         self._agent["servers"][0]["listeners"].append(
             {
@@ -377,15 +378,17 @@ class _Conversion:
             )
         server["listeners"].append(_listener("tunnels", port, chain))
         for number, cluster in self._taken.items():
-            server["listeners"].append(_listener(f"port-{number}", number, {"filters": [_tcp(cluster)]}))
+            server["listeners"].append(_listener(f"port-{number}", number, {"filters": [parts.tcp(cluster)]}))
         if self._hosts:
             hosts = [
                 # Longer prefixes first, as in frp.
                 _host([domain], sorted(rules, key=lambda rule: -len(rule["match"]["prefix"])))
                 for domain, rules in self._hosts.items()
             ]
-            server["routers"].append({**_router("domains", hosts), "ignore_host_port": True})
-            server["listeners"].append(_listener("http", self._http_port, {"filters": [_http("domains")]}))
+            server["routers"].append({**parts.router("domains", hosts), "ignore_host_port": True})
+            server["listeners"].append(
+                _listener("http", self._http_port, {"filters": [parts.http("domains")]})
+            )
 
 
 def _empty() -> dict[str, Any]:
@@ -400,25 +403,7 @@ def _join(host: str, port: int) -> str:
 
 
 def _listener(name: str, port: int, chain: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "address": f"0.0.0.0:{port}",
-        "bind_port": True,
-        "filter_chains": [chain],
-    }
-
-
-def _tcp(cluster: str) -> dict[str, Any]:
-    return {"type": "tcp_proxy", "config": {"cluster": cluster}}
-
-
-def _http(router: str) -> dict[str, Any]:
-    config = {"downstream_protocol": "Http1", "upstream_protocol": "Http1", "router_config_name": router}
-    return {"type": "proxy", "config": config}
-
-
-def _router(name: str, hosts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"router_config_name": name, "virtual_hosts": hosts}
+    return parts.listener(name, f"0.0.0.0:{port}", chain)
 
 
 def _host(domains: list[str], rules: list[dict[str, Any]]) -> dict[str, Any]:

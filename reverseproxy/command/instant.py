@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from reverseproxy.clock import wall_time
+from reverseproxy.command import documents as parts
 from reverseproxy.command.tokens import TokenFile, TokenProblem
 
 SERVER_NAME: Final = "tunnel.reverseproxy.internal"
@@ -174,9 +175,9 @@ class Exposed:
             # Nothing is bound here; it is fed by the agent.
             "address": "127.0.0.1:0",
             "bind_port": False,
-            "filter_chains": [{"filters": [_tcp("service") if self.tcp else _http("web")]}],
+            "filter_chains": [{"filters": [parts.tcp("service") if self.tcp else parts.http("web")]}],
         }
-        routers = [] if self.tcp else [_router("web", [_host(self.name, ("*",), "service")])]
+        routers = [] if self.tcp else [parts.router("web", [_host(self.name, ("*",), "service")])]
         document = {
             "servers": [{"default_log_path": self.log, "routers": routers, "listeners": [listener]}],
             "extends": [{"type": "tunnel_agent", "config": agent}],
@@ -330,17 +331,17 @@ class State:
         if bring is not None:
             policy["agent_routes"] = bring.configuration(http_listen)
         chain = {"tls_context": tls, "filters": [{"type": "tunnel", "config": policy}]}
-        listeners = [_listener("tunnels", listen, chain)]
+        listeners = [parts.listener("tunnels", listen, chain)]
         web = [each for each in services if each.domains]
         routers = []
         if web or bring is not None:
             hosts = [_host(each.name, each.domains, each.name) for each in web]
             if not any("*" in each.domains for each in web):
                 hosts.append(_nobody())
-            routers = [{**_router("web", hosts), "ignore_host_port": True}]
-            listeners.append(_listener("http", http_listen, {"filters": [_http("web")]}))
+            routers = [{**parts.router("web", hosts), "ignore_host_port": True}]
+            listeners.append(parts.listener("http", http_listen, {"filters": [parts.http("web")]}))
         listeners += [
-            _listener(f"tcp-{each.name}", each.address, {"filters": [_tcp(each.name)]})
+            parts.listener(f"tcp-{each.name}", each.address, {"filters": [parts.tcp(each.name)]})
             for each in services
             if each.address
         ]
@@ -428,23 +429,6 @@ def _name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InstantProblem(f"{name!r} is no name of a service: letters, digits, dots, - and _ make one")
     return name
-
-
-def _listener(name: str, address: str, chain: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "address": address, "bind_port": True, "filter_chains": [chain]}
-
-
-def _tcp(cluster: str) -> dict[str, Any]:
-    return {"type": "tcp_proxy", "config": {"cluster": cluster}}
-
-
-def _http(router: str) -> dict[str, Any]:
-    config = {"downstream_protocol": "Http1", "upstream_protocol": "Http1", "router_config_name": router}
-    return {"type": "proxy", "config": config}
-
-
-def _router(name: str, hosts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"router_config_name": name, "virtual_hosts": hosts}
 
 
 def _nobody() -> dict[str, Any]:

@@ -7,14 +7,14 @@ __all__ = ["DynamicServerListConfig", "ExtendConfig", "TunnelAgentConfig"]
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, field_validator
 
 from reverseproxy.config._agent_routes import RouteRequestConfig
-from reverseproxy.config._base import Model, key
+from reverseproxy.config._base import Model, TypedModel, key
+from reverseproxy.config._streams import longest_answer, longest_silence, most_growth, most_on_the_way
 from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._values import (
     Bool,
-    Free,
     HostPort,
     Int,
     Interval,
@@ -160,29 +160,10 @@ class TunnelAgentConfig(Model):
         "It takes announce.",
         ours=True,
     )
-    mux_ping_interval: Interval = key(
-        2.0,
-        "On a connection that carries many requests: after how long without a byte from the server it is "
-        "asked whether it is there.",
-        ours=True,
-    )
-    mux_ping_timeout: Interval = key(
-        2.5,
-        "How long the server may take to answer that, before the connection ends.",
-        ours=True,
-    )
-    mux_max_window: Annotated[Int, between(2**18, 2**30)] = key(
-        2**26,
-        "The most bytes that may be on their way to this agent for one request or session, when the "
-        "connection is slow to answer but fast to carry. Each begins with less.",
-        ours=True,
-    )
-    mux_max_window_growth: Annotated[Int, between(0, 2**30)] = key(
-        2**26,
-        "By how many bytes all requests and sessions of one connection together may have more than they "
-        "begin with.",
-        ours=True,
-    )
+    mux_ping_interval: Interval = longest_silence("server")
+    mux_ping_timeout: Interval = longest_answer("server")
+    mux_max_window: Annotated[Int, between(2**18, 2**30)] = most_on_the_way("agent")
+    mux_max_window_growth: Annotated[Int, between(0, 2**30)] = most_growth()
     service_check_interval: Span = key(
         1.0,
         "How often the service behind the hosting listener is connected to when there is no other way to "
@@ -204,7 +185,7 @@ class TunnelAgentConfig(Model):
         return enabled(value)
 
 
-class ExtendConfig(Model):
+class ExtendConfig(TypedModel):
     """
     An extension.
 
@@ -223,11 +204,3 @@ class ExtendConfig(Model):
     config: TunnelAgentConfig | None = key(
         None, "Options of the extension, by its type.", validate_default=True
     )
-
-    @field_validator("config", mode="plain")
-    @classmethod
-    def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
-        model = cls.config_by_type.get(info.data.get("type", ""))
-        if model is None or isinstance(value, model):
-            return value if model else None
-        return model.model_validate({} if value is None else value, context=info.context)

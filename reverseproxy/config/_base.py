@@ -13,8 +13,9 @@ __all__ = [
     "IGNORE_UNSUPPORTED",
     "KeyInfo",
     "Model",
-    "HeadTemplate",
+    "ModelShape",
     "Spelling",
+    "TypedModel",
     "key",
     "key_info",
     "keys_of",
@@ -30,7 +31,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Final, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 IGNORE_UNSUPPORTED: Final = "ignore_unsupported"
@@ -128,10 +129,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     config_by_type: ClassVar[Mapping[str, type[Model]]] = {}
-    """
-    For models with a C{type} and a C{config} that depends on it: the model of
-    C{config} for each C{type}.
-    """
+    """See L{TypedModel}."""
 
     unknown_key: ClassVar[str] = "unknown key, ignored"
     """What to say of a key that there is not."""
@@ -141,6 +139,22 @@ class Model(BaseModel):
     Whether an unknown key is an error unless the file says C{ignore_unsupported},
     as whatever it was meant to be, it was meant to protect something.
     """
+
+
+class TypedModel(Model):
+    """
+    A model with a C{type} and a C{config} that depends on it.
+
+    C{config_by_type} has the model of C{config} for each C{type}.
+    """
+
+    @field_validator("config", mode="plain", check_fields=False)
+    @classmethod
+    def _by_type(cls, value: Any, info: ValidationInfo) -> Any:
+        model = cls.config_by_type.get(info.data.get("type", ""))
+        if model is None or isinstance(value, model):
+            return value if model else None
+        return model.model_validate({} if value is None else value, context=info.context)
 
 
 @cache
@@ -187,7 +201,7 @@ def spellings_of(model: type[Model]) -> Mapping[str, Spelling]:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadTemplate:
+class ModelShape:
     """
     Where models are nested in a field.
 
@@ -199,14 +213,14 @@ class HeadTemplate:
     many: bool = False
 
 
-def shape_of(annotation: Any) -> HeadTemplate:
+def shape_of(annotation: Any) -> ModelShape:
     """Find the model in a field's type: C{M}, C{M | None} or C{tuple[M, ...]}."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         found = [shape for part in get_args(annotation) if (shape := shape_of(part)).model is not None]
-        return found[0] if len(found) == 1 else HeadTemplate()
+        return found[0] if len(found) == 1 else ModelShape()
     if origin is tuple:
-        return HeadTemplate(shape_of(get_args(annotation)[0]).model, many=True)
+        return ModelShape(shape_of(get_args(annotation)[0]).model, many=True)
     if isinstance(annotation, type) and issubclass(annotation, Model):
-        return HeadTemplate(annotation)
-    return HeadTemplate()
+        return ModelShape(annotation)
+    return ModelShape()

@@ -17,7 +17,7 @@ from typing import Final
 from reverseproxy.config._admin_checks import check_admin
 from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._base import Model
-from reverseproxy.config._clusters import ClusterConfig
+from reverseproxy.config._clusters import DNS_KEYS, ClusterConfig
 from reverseproxy.config._filter_checks import check_filters
 from reverseproxy.config._fleet import check_fleet
 from reverseproxy.config._listeners import (
@@ -66,14 +66,6 @@ _LISTENERS: Final[Location] = (*_SERVER, "listeners")
 _ROUTERS: Final[Location] = (*_SERVER, "routers")
 
 _WITH_WEIGHTS: Final = ("LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST", "LB_LEAST_CONNECTION", "LB_PEAK_EWMA")
-_DNS_KEYS: Final = (
-    "dns_refresh_rate",
-    "respect_dns_ttl",
-    "dns_lookup_family",
-    "dns_resolvers",
-    "dns_resolver_file",
-    "dns_resolver_port",
-)
 
 _PEM: Final = "-----BEGIN"
 _XDS: Final = ("dynamic_resources", "static_resources")
@@ -660,7 +652,7 @@ class _Checker:
                 "has no effect, because fall_back_policy is not 2",
             )
         if cluster.type != "STRICT_DNS":
-            for field in _DNS_KEYS:
+            for field in DNS_KEYS:
                 if self._tree.get((*location, field)):
                     self._warn((*location, field), "has no effect, because type is not STRICT_DNS")
 

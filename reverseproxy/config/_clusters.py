@@ -44,6 +44,16 @@ from reverseproxy.config._values import (
     quote,
 )
 
+DNS_KEYS: Final = (
+    "dns_refresh_rate",
+    "respect_dns_ttl",
+    "dns_lookup_family",
+    "dns_resolvers",
+    "dns_resolver_file",
+    "dns_resolver_port",
+)
+"""The keys of a cluster that say how names of its hosts are resolved."""
+
 _DEFAULT_PENDING: Final = 1024
 _CONNECT_TIMEOUT: Final = 10.0
 

@@ -29,9 +29,9 @@ __all__ = [
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, ClassVar, Final
 
-from pydantic import AfterValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator
 
-from reverseproxy.config._base import Model, key
+from reverseproxy.config._base import Model, TypedModel, key
 from reverseproxy.config._headers import HeaderMatcherConfig, HeaderName
 from reverseproxy.config._values import (
     Bool,
@@ -335,7 +335,7 @@ class MirrorFilterConfig(Model):
 _METRICS: Final = "it counts requests for metrics"
 
 
-class StreamFilterConfig(Model):
+class StreamFilterConfig(TypedModel):
     """
     A filter of requests.
 
@@ -383,14 +383,6 @@ class StreamFilterConfig(Model):
         protects=True,
         why="there are no plug-ins of Go's in this process",
     )
-
-    @field_validator("config", mode="plain")
-    @classmethod
-    def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
-        model = cls.config_by_type.get(info.data.get("type", ""))
-        if model is None or isinstance(value, model):
-            return value if model else None
-        return model.model_validate({} if value is None else value, context=info.context)
 
 
 def _of_listener(name: str) -> Free:

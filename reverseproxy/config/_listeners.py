@@ -29,17 +29,16 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
-    field_validator,
     model_validator,
 )
 
 from reverseproxy.config._agent_routes import AgentRoutesConfig
-from reverseproxy.config._base import Model, key
+from reverseproxy.config._base import Model, TypedModel, key
 from reverseproxy.config._filters import StreamFilterConfig
 from reverseproxy.config._routers import RouterConfig
+from reverseproxy.config._streams import longest_answer, longest_silence, most_growth, most_on_the_way
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import (
     Bool,
@@ -517,33 +516,16 @@ class TunnelConfig(Model):
         "that too. MOSN's agents can't; each of their connections carries one at a time.",
         ours=True,
     )
-    mux_ping_interval: Interval = key(
-        2.0,
-        "On a connection that carries many requests: after how long without a byte from the agent it is "
-        "asked whether it is there.",
-        ours=True,
-    )
-    mux_ping_timeout: Interval = key(
-        2.5, "How long the agent may take to answer that, before the connection ends.", ours=True
-    )
-    mux_max_window: Annotated[Int, between(2**18, 2**30)] = key(
-        2**26,
-        "The most bytes that may be on their way to this server for one request or session, when the "
-        "connection is slow to answer but fast to carry. Each begins with less.",
-        ours=True,
-    )
-    mux_max_window_growth: Annotated[Int, between(0, 2**30)] = key(
-        2**26,
-        "By how many bytes all requests and sessions of one connection together may have more than they "
-        "begin with.",
-        ours=True,
-    )
+    mux_ping_interval: Interval = longest_silence("agent")
+    mux_ping_timeout: Interval = longest_answer("agent")
+    mux_max_window: Annotated[Int, between(2**18, 2**30)] = most_on_the_way("server")
+    mux_max_window_growth: Annotated[Int, between(0, 2**30)] = most_growth()
     agent_routes: AgentRoutesConfig | None = key(
         None, "Whether, and which, agents may bring routes with them. If absent, they may not.", ours=True
     )
 
 
-class FilterConfig(Model):
+class FilterConfig(TypedModel):
     """
     A network filter.
 
@@ -573,14 +555,6 @@ class FilterConfig(Model):
     config: ProxyConfig | TcpProxyConfig | TunnelConfig | RouterConfig | None = key(
         None, "Options of the filter, by its type.", validate_default=True
     )
-
-    @field_validator("config", mode="plain")
-    @classmethod
-    def _by_type(cls, value: Free, info: ValidationInfo) -> Free:
-        model = cls.config_by_type.get(info.data.get("type", ""))
-        if model is None or isinstance(value, model):
-            return value if model else None
-        return model.model_validate({} if value is None else value, context=info.context)
 
 
 class FilterChainConfig(Model):

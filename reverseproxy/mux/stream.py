@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.transport.producers import Consumer
 
 if TYPE_CHECKING:
     from reverseproxy.mux.session import MuxSession
@@ -47,7 +48,7 @@ _PIECE: Final = 65536
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ILoggingContext)
-class MuxStream:
+class MuxStream(Consumer):
     """
     A stream; see L{reverseproxy.mux.session.MuxSession}.
 
@@ -72,18 +73,14 @@ class MuxStream:
         "_keep_alive",
         "_mux",
         "_owed",
-        "_producer_paused",
         "_session",
         "connected",
-        "disconnected",
         "disconnecting",
         "ended",
         "number",
         "paused",
-        "producer",
         "protocol",
         "shut",
-        "streamingProducer",
     )
 
     def __init__(
@@ -235,23 +232,9 @@ class MuxStream:
 
     # IConsumer
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume who writes, or ask it for each piece; see L{IConsumer}."""
-        if self.producer is not None:
-            raise RuntimeError(f"{self!r} has a producer already, {self.producer!r}")
-        if self.disconnected:
-            producer.stopProducing()
-            return
-        self.producer = producer
-        self.streamingProducer = streaming
-        self._producer_paused = False
-        if not streaming:
-            producer.resumeProducing()
-
     def unregisterProducer(self) -> None:
         """See L{IConsumer}."""
-        self.producer = None
-        self._producer_paused = False
+        super().unregisterProducer()
         if self.connected and (self.disconnecting or self._half_closing):
             self._attend()
 

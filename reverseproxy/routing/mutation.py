@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reverseproxy.routing.patterns import Replace
 from reverseproxy.routing.urls import quote_path
+from reverseproxy.wire.http.hop_by_hop import OF_THE_MESSAGE
 
 if TYPE_CHECKING:
     from reverseproxy.routing.facts import Headers, RouteInput
@@ -41,20 +42,7 @@ if TYPE_CHECKING:
 ORIGINAL_PATH: Final = b"x-mosn-original-path"
 """The header that says what a path was before it was rewritten."""
 
-IMMUTABLE_FIELDS: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
+IMMUTABLE_FIELDS: Final = OF_THE_MESSAGE
 """Headers that say where a message ends or whose connection it is on: the proxy writes them itself."""
 
 # What several fields of one name are joined with, where it is not a comma.

@@ -11,11 +11,12 @@ L{BoundedReactor} has them with Twisted's.
 
 from __future__ import annotations
 
-__all__ = ["Accepting", "AcceptingAtFile", "BoundedReactor", "readable"]
+__all__ = ["Accepting", "AcceptingAtFile", "BoundedReactor", "ListeningReactor", "readable"]
 
 import os
 import select
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
@@ -118,22 +119,31 @@ class _UnixPort(AcceptingAtFile):
     """A Unix socket that is listened on, with Twisted's connections."""
 
 
-class BoundedReactor:
+class ListeningReactor:
     """
-    Stands for one of Twisted's reactors, whose ports it bounds.
+    Stands for a reactor, but for the ports that are listened on.
 
     Give it to whatever takes a reactor; it provides what the reactor provides.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    tcp_port: Callable[..., Any]
+    """Makes a TCP port, as L{tcp.Port} does."""
+
+    unix_port: Callable[..., Any]
+    """The same for Unix sockets."""
+
+    def stand_for(self, reactor: Any, owner: Any) -> None:
+        """
+        Begin.
+
+        @param owner: the reactor that ports belong to.
+        """
         self._reactor = reactor
+        self._owner = owner
         directlyProvides(self, providedBy(reactor))
         # What is called for every request is not looked up twice.
         self.callLater = reactor.callLater
         self.seconds = reactor.seconds
-
-    def __repr__(self) -> str:
-        return f"<BoundedReactor of {self._reactor!r}>"
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -142,7 +152,7 @@ class BoundedReactor:
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """See L{twisted.internet.interfaces.IReactorTCP}."""
-        return _listen(_Port(port, factory, backlog, interface, self._reactor))
+        return _listen(self.tcp_port(port, factory, backlog, interface, self._owner))
 
     def listenUNIX(  # noqa: N802
         self,
@@ -153,7 +163,7 @@ class BoundedReactor:
         wantPID: bool = False,  # noqa: N803
     ) -> IListeningPort:
         """See L{twisted.internet.interfaces.IReactorUNIX}."""
-        return _listen(_UnixPort(os.fsencode(address), factory, backlog, mode, self._reactor, wantPID))
+        return _listen(self.unix_port(os.fsencode(address), factory, backlog, mode, self._owner, wantPID))
 
     def adoptStreamPort(  # noqa: N802
         self,
@@ -162,13 +172,24 @@ class BoundedReactor:
         factory: IProtocolFactory,
     ) -> IListeningPort:
         """See L{twisted.internet.interfaces.IReactorSocket}."""
-        tcp_port: Any = _Port
-        unix_port: Any = _UnixPort
+        tcp_port: Any = self.tcp_port
+        unix_port: Any = self.unix_port
         if addressFamily == socket.AF_UNIX:
-            return _listen(unix_port._fromListeningDescriptor(self._reactor, fileDescriptor, factory))
-        return _listen(
-            tcp_port._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory)
-        )
+            return _listen(unix_port._fromListeningDescriptor(self._owner, fileDescriptor, factory))
+        return _listen(tcp_port._fromListeningDescriptor(self._owner, fileDescriptor, addressFamily, factory))
+
+
+class BoundedReactor(ListeningReactor):
+    """Stands for one of Twisted's reactors, whose ports it bounds."""
+
+    tcp_port = _Port
+    unix_port = _UnixPort
+
+    def __init__(self, reactor: Any) -> None:
+        self.stand_for(reactor, reactor)
+
+    def __repr__(self) -> str:
+        return f"<BoundedReactor of {self._reactor!r}>"
 
 
 def _listen(port: Any) -> IListeningPort:

@@ -62,15 +62,39 @@ class TcpChecker:
         transport.abortConnection()
 
 
-@implementer(IDetachable)
-class _HttpProbe(Protocol):
+class Probe(Protocol):
     """
-    One request for health, and its answer.
+    A question to a host, and its answer.
 
     @ivar verdict: fires when the answer has come.
     """
 
     transport: Any
+    _keep = False  # the connection, behind the answer
+
+    def __init__(self) -> None:
+        self.verdict: Deferred[None] = Deferred(self._cancelled)
+        self._over = False
+
+    def end(self, error: Exception | None) -> None:
+        """Say what came of it: nothing is wrong, or an error."""
+        self._over = True
+        if not self._keep:
+            self.transport.abortConnection()
+        if error is None:
+            self.verdict.callback(None)
+        else:
+            self.verdict.errback(error)
+
+    def _cancelled(self, verdict: Deferred[None]) -> None:
+        self._over = True
+        if not self._keep:
+            self.transport.abortConnection()
+
+
+@implementer(IDetachable)
+class _HttpProbe(Probe):
+    """One request for health, and its answer."""
 
     def __init__(
         self,
@@ -86,14 +110,13 @@ class _HttpProbe(Protocol):
             end of the answer.
         @param limits: what L{response_limits} says.
         """
-        self.verdict: Deferred[None] = Deferred(self._cancelled)
+        super().__init__()
         self._request = request
         self._judge = judge
         self._keep = keep
         self._parser = ResponseParser(*limits)
         self._parser.expect(head_request)
         self._head: ResponseHead | None = None
-        self._over = False
         self._reusable = False
 
     def connectionMade(self) -> None:
@@ -109,7 +132,7 @@ class _HttpProbe(Protocol):
             if self._over:
                 return
             if isinstance(event, HttpError):
-                self._end(CheckFailed(str(event)))
+                self.end(CheckFailed(str(event)))
             elif isinstance(event, End):
                 self._conclude()
             elif isinstance(event, ResponseHead) and event.status >= 200:
@@ -122,23 +145,9 @@ class _HttpProbe(Protocol):
         assert head is not None
         self._reusable = self._keep and head.keep_alive and not self._parser.surplus
         if self._judge(head.status):
-            self._end(None)
+            self.end(None)
         else:
-            self._end(CheckFailed(f"it has answered {head.status}"))
-
-    def _end(self, error: Exception | None) -> None:
-        self._over = True
-        if not self._keep:
-            self.transport.abortConnection()
-        if error is None:
-            self.verdict.callback(None)
-        else:
-            self.verdict.errback(error)
-
-    def _cancelled(self, verdict: Deferred[None]) -> None:
-        self._over = True
-        if not self._keep:
-            self.transport.abortConnection()
+            self.end(CheckFailed(f"it has answered {head.status}"))
 
     def detach(self) -> bool:
         """See L{IDetachable}."""

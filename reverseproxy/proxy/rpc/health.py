@@ -15,15 +15,16 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.checks import IHealthChecker
+from reverseproxy.cluster.health.probes import Probe
 from reverseproxy.cluster.host import Host
 from reverseproxy.config.models import HealthCheckConfig
-from reverseproxy.errors import HostGone, RpcFrameError
+from reverseproxy.errors import HostGone
 from reverseproxy.logs import loss
 from reverseproxy.proxy.rpc.client import RpcClient, make_rpc_pool
 from reverseproxy.proxy.rpc.protocols import find_xprotocol
@@ -36,18 +37,11 @@ _MAX_ANSWER: Final = 65536
 """The largest frame in bytes that an answer to a heartbeat may be."""
 
 
-class _Probe(Protocol):
-    """
-    One heartbeat, and its answer.
-
-    @ivar verdict: fires when the answer has come.
-    """
-
-    transport: Any
+class _Probe(Probe):
+    """One heartbeat, and its answer."""
 
     def __init__(self, protocol: XProtocol) -> None:
-        self.verdict: Deferred[None] = Deferred(self._cancelled)
-        self._over = False
+        super().__init__()
         self._protocol = protocol
         self._decoder = FrameDecoder(protocol, _MAX_ANSWER)
 
@@ -59,30 +53,21 @@ class _Probe(Protocol):
         """Look for the answer; hosts may have questions of their own."""
         for frame in self._decoder.feed(data):
             if frame.kind in (Kind.HEARTBEAT_ACK, Kind.RESPONSE) and frame.id == _NUMBER:
-                self._end(None)
+                self.end(None)
                 return
             if frame.kind is Kind.HEARTBEAT:
                 self.transport.write(self._protocol.answer_heartbeat(frame))
         if self._decoder.error is not None:
-            self._end(self._decoder.error)
+            self.end(self._decoder.error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Without an answer, if it has not come yet."""
-        self._end(HostGone(f"no answer to a heartbeat: {loss(reason)}"))
+        self.end(HostGone(f"no answer to a heartbeat: {loss(reason)}"))
 
-    def _end(self, error: HostGone | RpcFrameError | None) -> None:
-        if self._over:
-            return
-        self._over = True
-        self.transport.abortConnection()
-        if error is None:
-            self.verdict.callback(None)
-        else:
-            self.verdict.errback(error)
-
-    def _cancelled(self, verdict: Deferred[None]) -> None:
-        self._over = True
-        self.transport.abortConnection()
+    def end(self, error: Exception | None) -> None:
+        """Say what came of it, once."""
+        if not self._over:
+            super().end(error)
 
 
 @implementer(IHealthChecker)

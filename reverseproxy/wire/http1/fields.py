@@ -34,6 +34,7 @@ from http import HTTPStatus
 from typing import Final
 
 from reverseproxy.wire.http.border import NOTHING, mark_of, without
+from reverseproxy.wire.http.hop_by_hop import HOP_BY_HOP
 
 CHUNKED: Final = -1
 """As the length of a body: chunked."""
@@ -61,20 +62,6 @@ _MAX_DIGITS: Final = len(str(MAX_LENGTH))
 Headers = list[tuple[bytes, bytes]]
 """Fields in order, names in the case they came in."""
 
-# Fields that concern one connection only; Transfer-Encoding is written anew
-# where it applies.  HTTP2-Settings belongs to the h2c upgrade, which we ignore.
-_HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-
 # What a Connection field may not take out of a message: a sender that names one
 # of these wants the next hop to see another message than we did.
 _PROTECTED: Final = frozenset(
@@ -99,7 +86,7 @@ _PROTECTED: Final = frozenset(
 # Framing, routing, credentials, and what says how to read, keep or repeat a message: whoever acts on these
 # has done so by the time that trailers come (RFC 9110 6.5.1).
 _FORBIDDEN_TRAILERS: Final = (
-    _HOP_BY_HOP
+    HOP_BY_HOP
     | _PROTECTED
     | {b"trailer", b"max-forwards", b"proxy-authorization", b"proxy-authenticate", b"www-authenticate"}
     | {b"age", b"cache-control", b"content-range", b"date", b"expires", b"location", b"pragma", b"range"}
@@ -245,7 +232,7 @@ def _without_length(headers: Headers) -> Headers:
 
 
 def _forwarded_fields(headers: Headers, options: frozenset[bytes]) -> list[bytes]:
-    dropped = _HOP_BY_HOP | dropped_by(options) if options else _HOP_BY_HOP
+    dropped = HOP_BY_HOP | dropped_by(options) if options else HOP_BY_HOP
     lines = []
     for name, value in headers:
         lower = name.lower()

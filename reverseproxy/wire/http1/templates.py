@@ -19,22 +19,10 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from reverseproxy.wire.http.hop_by_hop import OF_THE_MESSAGE
 from reverseproxy.wire.http1.fields import MAX_METHOD, NO_METHODS, TOKEN
 
-SIGNIFICANT_FIELDS: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
+SIGNIFICANT_FIELDS: Final = OF_THE_MESSAGE
 """Fields that say something about the message; so do those that begin with C{x-mosn-}."""
 
 _VALUE: Final = rb"[\t -~\x80-\xff]*+"

@@ -185,12 +185,7 @@ class Announcement:
             part["mux"] = list(self.mux)
         if self.window:
             part["window"] = self.window
-        if self.tells:
-            part["tells"] = True
-        if self.moves:
-            part["moves"] = True
-        if self.marks:
-            part["marks"] = True
+        part |= _abilities(self)
         if self.speaks:
             part["speaks"] = list(self.speaks)
         return {EXTRA_KEY: part | self.routes.to_part()}
@@ -221,6 +216,11 @@ class Announcement:
             )
         except ValueError:
             return None
+
+
+def _abilities(end: Announcement | ServerAnnouncement) -> dict[str, bool]:
+    """What an end can do beyond what every end can, as it says so."""
+    return {name: True for name in ("tells", "moves", "marks") if getattr(end, name)}
 
 
 def _mux(value: object) -> tuple[str, ...]:
@@ -335,12 +335,7 @@ class ServerAnnouncement:
             part["window"] = self.window
         if self.retry_after:
             part["retry_after"] = self.retry_after
-        if self.tells:
-            part["tells"] = True
-        if self.moves:
-            part["moves"] = True
-        if self.marks:
-            part["marks"] = True
+        part |= _abilities(self)
         if self.reason:
             part["reason"] = self.reason[:MAX_REASON]
         return {EXTRA_KEY: part | self.routes.to_part()}

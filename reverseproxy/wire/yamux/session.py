@@ -51,19 +51,7 @@ __all__ = [
     "SPARE_IDS",
     "TURN",
     "USELESS_PER_SECOND",
-    "Credit",
-    "Data",
-    "Ended",
-    "Event",
-    "GoAwayCode",
-    "GoneAway",
-    "Leaving",
     "Mux",
-    "MuxLimits",
-    "Opened",
-    "Pong",
-    "Reset",
-    "Well",
 ]
 
 from collections import OrderedDict

@@ -1,0 +1,40 @@
+"""Producers of transports that are not Twisted's."""
+
+from __future__ import annotations
+
+__all__ = ["Consumer"]
+
+from typing import Any
+
+
+class Consumer:
+    """
+    A transport with room for one producer, which it pauses and resumes; see L{IConsumer}.
+
+    @ivar producer: L{None} if there is none.
+    @ivar streamingProducer: whether that pushes.
+    @ivar disconnected: whether it is too late for one.
+    """
+
+    __slots__ = ("_producer_paused", "disconnected", "producer", "streamingProducer")
+
+    producer: Any
+    disconnected: bool
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause and resume who writes, or ask it for each piece; see L{IConsumer}."""
+        if self.producer is not None:
+            raise RuntimeError(f"{self!r} has a producer already, {self.producer!r}")
+        if self.disconnected:
+            producer.stopProducing()
+            return
+        self.producer = producer
+        self.streamingProducer = streaming
+        self._producer_paused = False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """See L{IConsumer}."""
+        self.producer = None
+        self._producer_paused = False
