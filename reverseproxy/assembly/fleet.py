@@ -11,7 +11,7 @@ from typing import Any, Final
 from reverseproxy import __version__
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.config.models import FleetConfig, ListenerConfig
+from reverseproxy.config.models import FleetConfig, ListenerConfig, PeersConfig
 from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.fleet.fleet import Fleet, FleetParts
 from reverseproxy.fleet.interfaces import IDirectory
@@ -23,7 +23,7 @@ from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.tls import ServerTls
 
-_PLACE: Final = Place("") / "fleet"
+_PLACE: Final = Place("") / "fleet" / "peers"
 
 LISTENER: Final = "fleet"
 """What the listener is called that other servers link to."""
@@ -45,20 +45,22 @@ def build_fleet(
     """
     if make_directory is None:
         raise ValueError("there is nothing that would keep the directory of the fleet")
-    plaintext = config.tls_context is None or not config.tls_context.status
+    peers = config.peers
+    if peers is None:
+        raise ValueError("peers is missing")
     server_tls: ServerTls | None = None
     client_tls: PeerTls | None = None
-    if config.tls_context is not None and not plaintext:
-        context = peer_context(config.tls_context)
+    if peers.tls is not None:
+        context = peer_context(peers.tls)
         server_tls = ServerTls([context], _PLACE / "tls_context")
         client_tls = PeerTls(context, "", _PLACE / "tls_context")
         tell_of_expiry(findings, server_tls)
         world.fleet_tls = (server_tls, client_tls)
-    prove = partial(_prove, config.pins, plaintext)
+    prove = partial(_prove, peers.pins, peers.tls is None)
     number = 0 if world.worker is None else world.worker.number + 1
     logs = [
         AccessLog(each.log_path, each.log_format, world.reactor, LISTENER, world.dry, number)
-        for each in config.access_logs
+        for each in peers.access_logs
     ]
     world.fleet_logs = logs
 
@@ -87,7 +89,7 @@ def build_fleet(
     )
     listener = Listener(
         ListenerConfig(
-            name=LISTENER, address=config.address, bind_port=True, reuseport=world.worker is not None
+            name=LISTENER, address=peers.address, bind_port=True, reuseport=world.worker is not None
         ),
         fleet.entrance,
         world.reactor,
@@ -102,15 +104,15 @@ def build_fleet(
     world.listeners[LISTENER] = listener
 
     def who() -> ServerRecord:
-        return ServerRecord(config.server_id, _address(config, listener), __version__)
+        return ServerRecord(config.server_id, _address(peers, listener), __version__)
 
     fleet.use(make_directory(config, who, world, publishes))
     return fleet
 
 
-def _address(config: FleetConfig, listener: Listener) -> str:
+def _address(peers: PeersConfig, listener: Listener) -> str:
     """Where others dial: with the port that was found, where the configuration leaves it open."""
-    host, _, port = config.dialled.rpartition(":")
+    host, _, port = peers.advertised.rpartition(":")
     if port == "0" and listener.bound is not None:
         port = listener.bound.rpartition(":")[2]
     return f"{host}:{port}"

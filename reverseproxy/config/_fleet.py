@@ -1,63 +1,66 @@
-"""The C{fleet} of a configuration: servers that reach each other's agents, and how these know them."""
+"""The C{fleet} of a configuration: servers that reach each other's agents."""
 
 from __future__ import annotations
 
-__all__ = ["FleetConfig", "FleetPeerConfig", "check_fleet"]
+__all__ = ["FleetConfig", "PeerCertificateConfig", "PeersConfig", "check_fleet"]
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from reverseproxy.addresses import host_of, is_loopback
+from reverseproxy.addresses import is_loopback, split_host_port
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._listeners import AccessLogConfig
-from reverseproxy.config._tls import TlsContextConfig
+from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._tree import Location, Tree
-from reverseproxy.config._values import Text, quote, split_address
+from reverseproxy.config._values import HostPort, Text, quote, split_address
 from reverseproxy.diagnostics import Diagnostics
 
 _PLACE: Final[Location] = ("fleet",)
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PEERS: Final[Location] = ("fleet", "peers")
+
+_SERVER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
-_ANY: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - addresses that can't be dialled
+
+_ANY: Final = ("0.0.0.0", "::", "")  # noqa: S104 - to be refused where peers could not dial it
 
 
-def _id(text: str) -> str:
-    if _ID.fullmatch(text) is None:
+def _server_id(value: str) -> str:
+    if value and _SERVER_ID.fullmatch(value) is None:
         raise ValueError(
-            f"{quote(text)} is no id of a server: at most 64 letters, digits, dots, hyphens and "
-            "underscores, with a letter or a digit in front"
+            f"{quote(value)} is no id of a server; write up to 64 letters, digits, dots, hyphens and "
+            "underscores, beginning with a letter or digit"
         )
-    return text
+    return value
 
 
-def _address(text: str) -> str:
-    _, port = split_address(text)
-    if not 0 <= port < 65536:
-        raise ValueError(f"{quote(text)} has no port from 0 to 65535")
-    return text
-
-
-def _fingerprint(text: str) -> str:
-    found = text.lower().replace(":", "")
-    if _FINGERPRINT.fullmatch(found) is None:
-        raise ValueError(f"{quote(text)} is no SHA-256 fingerprint of a certificate: 64 hexadecimal digits")
+def _fingerprint(value: str) -> str:
+    found = value.lower().replace(":", "")
+    if value and _FINGERPRINT.fullmatch(found) is None:
+        raise ValueError(f"{quote(value)} is no SHA-256 fingerprint of a certificate: 64 hexadecimal digits")
     return found
 
 
-ServerId = Annotated[Text, AfterValidator(_id)]
-PeerAddress = Annotated[Text, AfterValidator(_address)]
-Fingerprint = Annotated[Text, AfterValidator(_fingerprint)]
+def _listen(value: str) -> str:
+    host, _ = split_address(value)
+    if not host:
+        raise ValueError(f'{quote(value)} has no host; write "host:port"')
+    return value
 
 
-class FleetPeerConfig(Model):
+Listen = Annotated[Text, AfterValidator(_listen)]
+ServerId = Annotated[Text, AfterValidator(_server_id)]
+
+
+class PeerCertificateConfig(Model):
     """A server of the fleet that is known by the fingerprint of its certificate."""
 
     strict_keys = True
 
     server_id: ServerId = key("", "The server's id.", required=True, ours=True)
-    fingerprint: Fingerprint = key(
+    fingerprint: Annotated[Text, AfterValidator(_fingerprint)] = key(
         "",
         "The SHA-256 fingerprint of its certificate, in hexadecimal digits, as openssl x509 -fingerprint "
         "-sha256 prints it.",
@@ -67,41 +70,35 @@ class FleetPeerConfig(Model):
     )
 
 
-class FleetConfig(Model):
-    """Several servers, each of which reaches the agents of all."""
+class PeersConfig(Model):
+    """The links between servers."""
 
     strict_keys = True
 
-    server_id: ServerId = key(
+    address: Listen = key(
         "",
-        "What this server is called in the fleet: no other one may be called so, and it is the same after a "
-        "restart. Its certificate has it as the alternative name URI:reverseproxy://server/ID.",
+        'Where this server takes links of others: "host:port", to listen at. The port 0 lets the system choose '
+        "one, of which the others hear.",
         required=True,
         ours=True,
     )
-    address: PeerAddress = key(
-        "",
-        "Where this server listens for the others, such as 10.0.0.5:7443.",
-        required=True,
-        ours=True,
-    )
-    advertised_address: PeerAddress | None = key(
+    advertised_address: HostPort | None = key(
         None,
-        "Where the others dial it, if that is not where it listens: a name, or what is in front of it.",
+        "Where others dial it, if that is not the same: behind a NAT, or if it listens at 0.0.0.0.",
         ours=True,
     )
     tls_context: TlsContextConfig | None = key(
         None,
-        "TLS between servers, for both directions: cert_chain and private_key of this server, and ca_cert, "
-        "which signs servers of this fleet. All of them have to show a certificate. May be absent only where "
-        "address is one of this machine alone, for trying things out.",
+        "TLS for links, for both of their ends: cert_chain and private_key of this server, and the ca_cert "
+        "by which servers of this fleet know each other. Certificates are always demanded and verified, and "
+        "have the id of their server in an alternative name, URI:reverseproxy://server/ID, so that one of an "
+        "agent is none of a server, whoever has signed it. Without tls_context, links are only possible "
+        "within one machine.",
         ours=True,
         protects=True,
     )
-    peers: tuple[FleetPeerConfig, ...] = key(
-        (),
-        "Servers whose certificates do not have their ids in them, by fingerprint.",
-        ours=True,
+    certificates: tuple[PeerCertificateConfig, ...] = key(
+        (), "Servers whose certificates do not have their ids in them, by fingerprint.", ours=True
     )
     access_logs: tuple[AccessLogConfig, ...] = key(
         (),
@@ -111,19 +108,39 @@ class FleetConfig(Model):
     )
 
     @property
-    def dialled(self) -> str:
-        """Where the others dial this server; its port may be 0 until it is bound."""
+    def tls(self) -> TlsContextConfig | None:
+        """The C{tls_context}, if it is on."""
+        return enabled(self.tls_context)
+
+    @property
+    def advertised(self) -> str:
+        """Where others dial this server."""
         return self.advertised_address or self.address
 
     @property
     def pins(self) -> dict[str, str]:
         """Fingerprints by ids of servers."""
-        return {each.server_id: each.fingerprint for each in self.peers}
+        return {each.server_id: each.fingerprint for each in self.certificates}
+
+
+class FleetConfig(Model):
+    """A fleet of servers, each of which reaches the agents of all."""
+
+    strict_keys = True
+
+    server_id: ServerId = key(
+        "",
+        "What this server is called: another one for each server, and the same after a restart. It takes a "
+        "restart to change that.",
+        required=True,
+        ours=True,
+    )
+    peers: PeersConfig | None = key(None, "The links between servers.", required=True, ours=True)
 
 
 def check_fleet(fleet: FleetConfig | None, tree: Tree, findings: Diagnostics) -> None:
     """
-    See to it that nobody gets in between servers.
+    Look for what can't be done, or should not.
 
     @param fleet: the model, without what is wrong by itself.
     @param tree: the document.
@@ -131,34 +148,37 @@ def check_fleet(fleet: FleetConfig | None, tree: Tree, findings: Diagnostics) ->
     """
     if fleet is None or tree.get(_PLACE) is None:
         return
+    for location, problem in _peer_problems(fleet.peers):
+        findings.error(tree.locate(location), problem)
 
-    def error(key_name: str, message: str) -> None:
-        findings.error(tree.locate((*_PLACE, *key_name.split("."))), message)
 
-    if fleet.address and not fleet.advertised_address and host_of(fleet.address) in _ANY:
-        error(
-            "address",
-            f"nobody can dial {quote(fleet.address)}: write the address of one interface, or "
-            "advertised_address beside it",
-        )
-    ids = [each.server_id for each in fleet.peers]
-    for server in sorted({each for each in ids if ids.count(each) > 1}):
-        error("peers", f"{quote(server)} is there more than once")
-    tls = fleet.tls_context
-    if tls is None or not tls.status:
-        if fleet.address and not is_loopback(host_of(fleet.address)):
-            error(
-                "address",
-                f"others than this machine could reach the agents of this server at {quote(fleet.address)}: "
-                "write tls_context with status, cert_chain, private_key and ca_cert; or an address such as "
-                "127.0.0.1",
-            )
+def _peer_problems(peers: PeersConfig | None) -> Iterator[tuple[Location, str]]:
+    if peers is None:
         return
-    if not tls.ca_cert:
-        error(
-            "tls_context.ca_cert", "is missing: whom it has signed is a server of this fleet, and nobody else"
-        )
-    if tls.fall_back:
-        error("tls_context.fall_back", "would let others take part in plaintext")
-    if tls.insecure_skip:
-        error("tls_context.insecure_skip", "would let others take part who are no servers of this fleet")
+    tls = peers.tls
+    if peers.address:
+        host, _ = split_host_port(peers.address)
+        advertised = split_host_port(peers.advertised)
+        if advertised[0].strip("[]") in _ANY:
+            yield (
+                (*_PEERS, "advertised_address"),
+                f"others can't dial {quote(peers.advertised)}: write what they can",
+            )
+        if tls is None and not is_loopback(host):
+            yield (
+                (*_PEERS, "tls_context"),
+                f"others than this machine could reach the links at {quote(peers.address)}, and use every "
+                "agent: write status: true, ca_cert, cert_chain and private_key; or listen at 127.0.0.1",
+            )
+    ids = [each.server_id for each in peers.certificates]
+    for number, server in enumerate(ids):
+        if server in ids[:number]:
+            yield (*_PEERS, "certificates", number, "server_id"), f"{quote(server)} is there more than once"
+    if tls is None:
+        return
+    for name in ("ca_cert", "cert_chain", "private_key"):
+        if not getattr(tls, name):
+            yield (*_PEERS, "tls_context", name), "is missing: both ends of a link show a certificate"
+    for name in ("insecure_skip", "fall_back"):
+        if getattr(tls, name):
+            yield (*_PEERS, "tls_context", name), "would let anybody be a server of this fleet"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 __all__ = [
     "FleetConfig",
-    "FleetPeerConfig",
+    "PeerCertificateConfig",
+    "PeersConfig",
     "AccessLogConfig",
     "AdminAddressConfig",
     "AdminCertificateConfig",
@@ -143,7 +144,7 @@ from reverseproxy.config._filters import (
     PerFilterConfig,
     StreamFilterConfig,
 )
-from reverseproxy.config._fleet import FleetConfig, FleetPeerConfig
+from reverseproxy.config._fleet import FleetConfig, PeerCertificateConfig, PeersConfig
 from reverseproxy.config._headers import HeaderMatcherConfig
 from reverseproxy.config._listeners import (
     AccessLogConfig,

@@ -52,7 +52,8 @@ class FleetWorld:
         document = configs.server(
             client=f"127.0.0.1:{CLIENTS + number}", tunnel=f"127.0.0.1:{TUNNELS + number}", **more
         )
-        document["fleet"] = {"server_id": name, "address": f"127.0.0.1:{PEERS + number}", **(fleet or {})}
+        peers = {"address": f"127.0.0.1:{PEERS + number}", **(fleet or {})}
+        document["fleet"] = {"server_id": name, "peers": peers}
         loaded = loads(json.dumps(document), name)
         service = ReverseProxy(
             loaded.config,
