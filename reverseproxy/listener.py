@@ -297,7 +297,9 @@ class _Door(ServerFactory):
         return f"listener {self.listener.name}"
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return build_protocol(self.listener.inside, addr)
+        elsewhere = self.listener.elsewhere
+        passing = None if elsewhere is None else elsewhere(addr)
+        return build_protocol(self.listener.inside, addr) if passing is None else passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,10 +360,13 @@ class Listener(Service):
     @ivar accepted: how many connections it has taken.
     @ivar tls: TLS towards clients; L{None} for plaintext.
     @ivar inside: builds the protocols of accepted connections.
+    @ivar elsewhere: decides, by its address, whether a connection that is accepted is for
+        another process, and makes what gives it away; L{None} if all are for this one.
     """
 
     bound: str | None = None
     accepted = 0
+    elsewhere: Callable[[IAddress | None], IProtocol | None] | None = None
 
     def __init__(
         self,

@@ -225,7 +225,7 @@ def dial_families(parts: Parts) -> Iterator[Family]:
     for agent in parts.agents:
         config = agent.plan.config
         for server in agent.servers:
-            wanted.add(config.connection_num, config.cluster, server.name)
+            wanted.add(server.wanted, config.cluster, server.name)
             serving.add(server.serving, config.cluster, server.name)
             for result, number in server.dials.items():
                 dials.add(number, config.cluster, server.name, result)

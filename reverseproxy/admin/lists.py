@@ -120,7 +120,7 @@ def servers(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
                 "cluster": agent.plan.config.cluster,
                 "server": server.name,
                 "hosting_listener": agent.plan.config.hosting_listener,
-                "wanted": agent.plan.config.connection_num,
+                "wanted": server.wanted,
                 "serving": server.serving,
                 "next_dial_seconds": None if server.next_dial is None else round(server.next_dial, 3),
                 "dials": dict(server.dials),

@@ -322,8 +322,7 @@ class Assembly:
         world.tunnels.clear()
         world.tunnels.update(servers)
         if world.siblings is not None:
-            world.siblings.servers.clear()
-            world.siblings.servers.update(servers)
+            world.siblings.serve(servers, {name: self.listeners[name].listener for name in servers})
         if self._old is not None:
             self._move_ports()
 

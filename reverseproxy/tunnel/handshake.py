@@ -33,7 +33,13 @@ from reverseproxy.addresses import is_unix
 from reverseproxy.allowance import NOTHING, Allowance
 from reverseproxy.identity import AgentIdentity, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
-from reverseproxy.wire.mosn.extensions import MAX_RETRY_AFTER, Announcement, CloseProof, ServerAnnouncement
+from reverseproxy.wire.mosn.extensions import (
+    MAX_RETRY_AFTER,
+    MAX_WORKERS,
+    Announcement,
+    CloseProof,
+    ServerAnnouncement,
+)
 from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status, effective_weight
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes, RouteRequest
 
@@ -155,6 +161,7 @@ class Accepted:
         mux: str = "",
         window: int = 0,
         routes: BroughtRoutes = BroughtRoutes(),  # noqa: B008 - immutable
+        workers: int = 1,
     ) -> InitResponse:
         """
         What to answer the agent: nothing but MOSN's own, unless it is one of ours.
@@ -164,6 +171,7 @@ class Accepted:
         @param window: with how many bytes streams begin, if not with as many as
             that way has by itself.
         @param routes: those that it was given of its own.
+        @param workers: how many processes share the server's work.
         """
         extra = None
         if self.announcement is not None:
@@ -175,6 +183,7 @@ class Accepted:
                 moves=bool(mux) and told.moves,
                 marks=told.marks and not mux,
                 routes=routes,
+                workers=min(workers, MAX_WORKERS) if mux and workers > 1 else 0,
             ).to_extra()
         return InitResponse(Status.SUCCESS, extra)
 

@@ -37,11 +37,13 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.addresses import host_of
 from reverseproxy.cluster.balancers.weighted import is_settled
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.tunnel.handshake import Principal, Requester
+from reverseproxy.workers.kin import Kin
 from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.relaying import RelayedHost
@@ -140,10 +142,12 @@ class Directory:
     @ivar by_host: the same, by host.
     @ivar fetch: asks for the connection of a host that is away.
     @ivar on_drop: called with each host that is gone.
+    @ivar on_add: called with each that is new.
     """
 
     fetch: Callable[[ReverseHost], Deferred[None]] | None = None
     on_drop: Callable[[Host], object] | None = None
+    on_add: Callable[[Entry], object] | None = None
 
     def __init__(self, links: Links, clusters: ClusterManager, clock: Any) -> None:
         self.links = links
@@ -153,6 +157,8 @@ class Directory:
         self.by_host: dict[Host, Entry] = {}
         self._hidden: dict[tuple[str, str], list[Entry]] = {}
         self._plain: Counter[tuple[str, int]] = Counter()
+        self._brought: Counter[tuple[str, int]] = Counter()
+        self._kin = Kin()
         self._clock = clock
         self._evictions: dict[int, Deferred[list[str]]] = {}
         self._given: dict[tuple[str, int], float] = {}
@@ -181,6 +187,7 @@ class Directory:
         for host in list(cluster.hosts.values()):
             if host.exclusive and host.relayed:
                 cluster.unreserve(host)
+        self._kin.settle(cluster)
 
     def stop(self) -> None:
         """Wait for nobody any more."""
@@ -223,7 +230,15 @@ class Directory:
         """How many connections of a cluster this worker has that could go elsewhere."""
         return self._plain[cluster.name, self.links.number]
 
+    def count_from(self, ip: str, at: int) -> int:
+        """How many connections from an IP address a worker has."""
+        return self._brought[ip, at]
+
     def _count(self, entry: Entry, change: int) -> None:
+        came_from = host_of(entry.host.address), entry.at
+        self._brought[came_from] += change
+        if not self._brought[came_from]:
+            del self._brought[came_from]
         if entry.host.exclusive:
             self._plain[entry.cluster.name, entry.at] += change
 
@@ -231,11 +246,15 @@ class Directory:
         self.entries[entry.number] = entry
         self.by_host[entry.host] = entry
         self._count(entry, 1)
+        self._kin.add(entry)
+        if self.on_add is not None:
+            self.on_add(entry)
 
     def _drop(self, entry: Entry) -> None:
         if self.entries.get(entry.number) is entry:
             del self.entries[entry.number]
             self._count(entry, -1)
+        self._kin.drop(entry)
         if self._hidden:
             key = entry.cluster.name, entry.host.address
             hidden = [each for each in self._hidden.pop(key, ()) if each is not entry]
@@ -274,6 +293,7 @@ class Directory:
         """Tell siblings of a host that it can't leave any more, as HTTP/2 has been spoken."""
         if not entry.committed:
             entry.committed = True
+            self._kin.add(entry)
             self.tell({"join": entry.facts()})
 
     def left(self, host: Host) -> None:

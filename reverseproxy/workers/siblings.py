@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["Siblings"]
 
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.transport.handing import discard
@@ -15,6 +15,11 @@ from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.moving import Mover
 from reverseproxy.workers.relaying import Incoming, Turns
+from reverseproxy.workers.spreading import Spreader
+
+if TYPE_CHECKING:
+    from reverseproxy.listener import Listener
+    from reverseproxy.tunnel.server.filter import TunnelServer
 
 
 class Siblings:
@@ -24,6 +29,7 @@ class Siblings:
     @ivar links: the connections to them.
     @ivar directory: who has which host.
     @ivar mover: gives connections away, and takes them.
+    @ivar spreader: passes on connections that agents have just dialled.
     @ivar servers: this worker's tunnel servers, by listener.
     @ivar evict: lets siblings close connections; see L{Directory.evict}.
     """
@@ -37,6 +43,7 @@ class Siblings:
         self.links = Links(number, workers, clock, self)
         self.directory = Directory(self.links, clusters, clock)
         self.mover = Mover(self.directory, clock)
+        self.spreader = Spreader(self.directory, clock)
         self._turns = Turns(self.directory.find, clock)
         self._handlers: dict[str, Callable[[Link, Message], object]] = {
             "list": self.directory.listed,
@@ -55,6 +62,18 @@ class Siblings:
         self.evict = self.directory.evict
         for cluster in clusters:
             self.share(cluster)
+
+    def serve(self, servers: Mapping[str, TunnelServer], listeners: Mapping[str, Listener]) -> None:
+        """
+        Do this for certain tunnel servers of this worker, and for no others.
+
+        @param listeners: theirs, by the same names.
+        """
+        self.servers.clear()
+        self.servers.update(servers)
+        for server in servers.values():
+            server.workers = self.links.count
+        self.spreader.serve(listeners)
 
     def share(self, cluster: Cluster) -> None:
         """Let the siblings use what a cluster has, and the other way round."""
@@ -90,6 +109,9 @@ class Siblings:
         kind = next(iter(message))
         if kind == "give":
             self.mover.given(link, message, handle)
+            return
+        if kind == "accepted":
+            self.spreader.accepted(link, message, handle)
             return
         if handle is not None:
             discard(handle)

@@ -15,6 +15,7 @@ from reverseproxy.wire.mosn.extensions import (
     MAX_MUX_WINDOW,
     MAX_RETRY_AFTER,
     MAX_TEXT_LENGTH,
+    MAX_WORKERS,
     MIN_MUX_WINDOW,
     YAMUX,
     Announcement,
@@ -59,6 +60,17 @@ class AnnouncementTests(SynchronousTestCase):
                 found = read(extra)
                 assert found is not None
                 self.assertIs(getattr(found, name), value is True)
+
+    def test_workers(self) -> None:
+        self.assertNotIn("workers", ServerAnnouncement(mux="yamux").to_extra()["reverseproxy"])
+        sent = ServerAnnouncement(mux="yamux", workers=MAX_WORKERS)
+        self.assertEqual(ServerAnnouncement.from_extra(sent.to_extra()), sent)
+        for value in (-1, MAX_WORKERS + 1, True, 2.0, "4", None, [4], {}, 10**30):
+            found = ServerAnnouncement.from_extra(ours(version=1, mux="yamux", workers=value))
+            assert found is not None, value
+            self.assertEqual((found.workers, found.mux), (0, "yamux"))
+        for number in (-1, MAX_WORKERS + 1, True):
+            self.assertRaises(ValueError, ServerAnnouncement, workers=number)
 
     def test_what_is_spoken(self) -> None:
         """What is not understood as a whole is as good as nothing: then anything may be tried."""

@@ -119,9 +119,13 @@ class World:
     Workers, each with ports of its own, so that it is known which one is asked.
 
     @ivar services: the connections of each agent to its service.
+    @ivar spread: whether agents' connections may get to other workers than those that
+        they are dialled to.
     """
 
-    def __init__(self, workers: int = 2, linked: bool = True, rpc: bool = False, **more: Any) -> None:
+    def __init__(
+        self, workers: int = 2, linked: bool = True, rpc: bool = False, spread: bool = False, **more: Any
+    ) -> None:
         self.reactor = MemoryReactor()
         self.workers: list[FakeWorker] = []
         self.proxies: list[ReverseProxy] = []
@@ -139,6 +143,10 @@ class World:
             proxy = ReverseProxy(config, self.reactor, Random(number), worker=worker)
             proxy.privilegedStartService()
             proxy.startService()
+            if not spread:
+                worker.siblings.serve(worker.siblings.servers.copy(), {})
+                for each in worker.siblings.servers.values():
+                    each.workers = 1
             self.workers.append(worker)
             self.proxies.append(proxy)
         if linked:

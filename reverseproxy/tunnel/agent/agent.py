@@ -172,20 +172,26 @@ class Peer:
         tls = None if plan.client_tls is None else plan.client_tls(target.server)
         self._secure = tls is not None
         self._endpoint = make_endpoint(plan.reactor, target.address, config.connect_timeout_duration, tls)
-        for number in range(config.connection_num):
-            core = SlotCore(
-                name=f"{config.cluster} via {self.name} #{number + 1}",
-                dial=self._dial,
-                clock=plan.reactor,
-                backoff=self._backoff(),
-                max_attempts=config.connect_retry_times or -1,
-                stable=config.stable_duration,
-                changed=partial(self._slot_changed, number),
-                ended=self._attempt_ended,
-                outage=self._outage,
-            )
-            self._cores.append(core)
-            self._slots.append(make_slot(core))
+        for _ in range(config.connection_num):
+            self._add_slot()
+
+    def _add_slot(self) -> Slot:
+        plan, number = self._plan, len(self._cores)
+        config = plan.config
+        core = SlotCore(
+            name=f"{config.cluster} via {self.name} #{number + 1}",
+            dial=self._dial,
+            clock=plan.reactor,
+            backoff=self._backoff(),
+            max_attempts=config.connect_retry_times or -1,
+            stable=config.stable_duration,
+            changed=partial(self._slot_changed, number),
+            ended=self._attempt_ended,
+            outage=self._outage,
+        )
+        self._cores.append(core)
+        self._slots.append(make_slot(core))
+        return self._slots[-1]
 
     def _backoff(self) -> Backoff:
         config = self._plan.config
@@ -207,6 +213,11 @@ class Peer:
         return self._roster.serving
 
     @property
+    def wanted(self) -> int:
+        """How many there should be: as many as are configured, and as the server has workers for streams."""
+        return len(self._cores)
+
+    @property
     def next_dial(self) -> float | None:
         """In how many seconds the next attempt to connect begins; L{None} if none waits for that."""
         now = self._plan.reactor.seconds()
@@ -221,7 +232,7 @@ class Peer:
     def _slot_changed(self, number: int, state: SlotState) -> None:
         self._roster.note(number, state)
         if state is SlotState.SERVING:
-            serving, wanted = self.serving, len(self._cores)
+            serving, wanted = self.serving, self.wanted
             again = self._outage.over()
             if again or serving == wanted or self._told.allow():
                 log.info(
@@ -331,6 +342,9 @@ class Peer:
     def _hosted(self, link: AgentLink) -> None:
         """A link serves."""
         self._streams = link.session is not None
+        if self.wanted < link.workers and self._draining is None and not self._stopped:
+            # One at a time: the server puts it to a worker that has none, and the next one elsewhere.
+            self._add_slot().start()
         asked = bool(route_request(self._plan.config))
         if asked and link.routes != self.routes:
             self.routes = link.routes
@@ -350,7 +364,7 @@ class Peer:
 
     def _may_leave(self) -> bool:
         """Whether one more link may finish what it has begun while another one takes its place."""
-        return len(self._parting) < self._plan.config.connection_num
+        return len(self._parting) < self.wanted
 
     # ending
 
@@ -524,7 +538,7 @@ class Agent(Service):
     @property
     def wanted(self) -> int:
         """How many connections there should be."""
-        return len(self._peers) * self.plan.config.connection_num
+        return sum(peer.wanted for peer in self._peers.values())
 
     @property
     def serving(self) -> int:

@@ -96,6 +96,8 @@ class AgentLink(Handover):
         understands beyond MOSN may be used.
     @ivar routes: those that the server has given to us, once it has accepted us.
     @ivar session: the connection's streams, if the server has agreed to them.
+    @ivar workers: how many connections with streams the server can share among its
+        processes; 0 if it says nothing of that.
     @ivar leaving: called with this link when the server wants another one in its place,
         because it is about to leave or wants no more of this one, but requests are
         under way, or may come; the slot is told that it is lost.
@@ -113,6 +115,7 @@ class AgentLink(Handover):
     server_announced = False
     routes = BroughtRoutes()
     session: MuxSession | None = None
+    workers = 0
     _end_seen: Side | None = None
     _moves = False
 
@@ -235,6 +238,7 @@ class AgentLink(Handover):
             self.routes = announcement.routes
             mux, window = announcement.mux, announcement.window
             self._moves = announcement.moves
+            self.workers = announcement.workers if mux else 0
         if mux and (self._streams is None or mux not in self._streams.offer):
             self._refuse(
                 ConnectionUnavailable(

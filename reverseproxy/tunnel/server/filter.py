@@ -132,6 +132,7 @@ class TunnelServer:
     @ivar departure: how it leaves its agents, once it does.
     @ivar tally: counts joins, and keeps those that were refused.
     @ivar routes: those that agents bring; L{None} if they may not.
+    @ivar workers: how many processes share the work of this server.
     @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
         address, from those of others.
     """
@@ -139,6 +140,7 @@ class TunnelServer:
     evict_elsewhere: Callable[[str, Sequence[str], Requester], Deferred[set[str]]] | None = None
     adopt: Callable[[IProtocol], IProtocol] = staticmethod(lambda connection: connection)
     unix_prefix = ""
+    workers = 1
     routes: AgentRoutes | None = None
     departure: Departure | None = None
     tls: ServerTls | None = None
@@ -288,6 +290,11 @@ class TunnelServer:
         """Say whether an agent asks for routes, so that its cluster may be made for it."""
         announcement = Announcement.from_extra(init.extra)
         return announcement is not None and bool(announcement.routes)
+
+    @property
+    def workers_told(self) -> int:
+        """How many connections an agent with streams is to hold: one for each worker, as far as it may."""
+        return min(self.workers, self.config.max_hosts_per_agent or self.workers)
 
     def build_protocol(self, info: ConnectionInfo) -> TunnelConnection:
         """Make the protocol of one accepted connection."""
@@ -680,7 +687,7 @@ class TunnelConnection(Handover, Counted):
         given = BroughtRoutes()
         if self._claim is not None and server.routes is not None:
             given = server.routes.given(self._claim)
-        self.transport.write(encode(accepted.response(mux, window, given)))
+        self.transport.write(encode(accepted.response(mux, window, given, server.workers_told)))
         address = self._info.remote
         if address == "unix:":
             address = (

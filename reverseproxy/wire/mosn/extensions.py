@@ -20,6 +20,7 @@ __all__ = [
     "MAX_MUX_ENTRIES",
     "MAX_MUX_WINDOW",
     "MAX_TEXT_LENGTH",
+    "MAX_WORKERS",
     "MIN_MUX_WINDOW",
     "VERSION",
     "YAMUX",
@@ -65,6 +66,9 @@ MAX_REASON = 200
 MAX_RETRY_AFTER = 24 * 3600 * 1000
 """The longest time in milliseconds after which a server may ask an agent to try again."""
 
+MAX_WORKERS = 256
+"""How many processes a server may say that it consists of."""
+
 YAMUX = "yamux"
 """The one way known here to carry many streams over a connection: see L{reverseproxy.wire.yamux.session}."""
 
@@ -100,6 +104,22 @@ def _check_window(window: object) -> None:
     """Check with how many bytes streams are to begin; 0 says nothing of it."""
     if type(window) is not int or (window and not MIN_MUX_WINDOW <= window <= MAX_MUX_WINDOW):
         raise ValueError(f"a window must have {MIN_MUX_WINDOW} to {MAX_MUX_WINDOW} bytes")
+
+
+def _check_workers(workers: object) -> None:
+    """Check how many processes a server says that it consists of."""
+    if type(workers) is not int or not 0 <= workers <= MAX_WORKERS:
+        raise ValueError(f"there may be 0 to {MAX_WORKERS} workers")
+
+
+def _workers(value: object) -> int:
+    """Take a number of processes that is well-formed; 0 for any other."""
+    try:
+        _check_workers(value)
+    except ValueError:
+        return 0
+    assert isinstance(value, int)
+    return value
 
 
 def _text(part: Mapping[str, Any], key: str) -> str:
@@ -296,6 +316,8 @@ class ServerAnnouncement:
         offered to dial another connection then.
     @ivar marks: whether the agent is to begin what it sends with a mark, as it has
         offered.
+    @ivar workers: how many processes share the server's work, so that an agent whose
+        connections carry streams does well to hold one to each; 0 if that is no matter.
     @ivar reason: why the server does not accept the connection, for people; no more
         than L{MAX_REASON} characters of it go out and are taken.
     @ivar routes: what of what the agent has asked for it was given: all of it, or
@@ -311,15 +333,17 @@ class ServerAnnouncement:
     moves: bool = False
     routes: BroughtRoutes = field(default_factory=BroughtRoutes)
     marks: bool = False
+    workers: int = 0
 
     def __post_init__(self) -> None:
         """
         Check the bounds.
 
         @raise ValueError: if the version is not a positive integer, the way to
-            carry streams is no name, or the time or the window is none.
+            carry streams is no name, or a number is out of its bounds.
         """
         _check_version(self.version)
+        _check_workers(self.workers)
         if type(self.retry_after) is not int or not 0 <= self.retry_after <= MAX_RETRY_AFTER:
             raise ValueError(f"retry_after must be 0 to {MAX_RETRY_AFTER} milliseconds")
         if self.mux:
@@ -336,6 +360,8 @@ class ServerAnnouncement:
         if self.retry_after:
             part["retry_after"] = self.retry_after
         part |= _abilities(self)
+        if self.workers:
+            part["workers"] = self.workers
         if self.reason:
             part["reason"] = self.reason[:MAX_REASON]
         return {EXTRA_KEY: part | self.routes.to_part()}
@@ -359,6 +385,7 @@ class ServerAnnouncement:
                 part.get("moves") is True,
                 BroughtRoutes.from_part(part),
                 part.get("marks") is True,
+                _workers(part.get("workers")),
             )
         except ValueError:
             return None
