@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from reverseproxy.assembly.agents import AgentBuilder, AgentParts, Surroundings
 from reverseproxy.assembly.changes import Pairing, pair_agents
 from reverseproxy.assembly.clusters import ClusterBuilder, ClusterParts
+from reverseproxy.assembly.directory import DirectoryChange
 from reverseproxy.assembly.fleet import build_fleet
 from reverseproxy.assembly.listeners import LISTENERS, ListenerBuilder, ListenerParts, binding_of, is_tunnel
 from reverseproxy.assembly.routers import Routers
@@ -28,6 +29,7 @@ from reverseproxy.assembly.world import World
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
 from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import Problem
+from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.listener import BoundPort, ListenerFailed
 from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog
@@ -80,6 +82,8 @@ class Assembly:
                 partial(build_fleet, world, self.findings, config.fleet, world.make_directory),
             )
             world.fleet_view = None if world.fleet is None else world.fleet.view
+        elif old is not None:
+            self._change_directory(old)
         self._cluster_builder = ClusterBuilder(
             world, self.findings, any(is_tunnel(each) for each in config.server.listeners)
         )
@@ -140,6 +144,17 @@ class Assembly:
         return [parts.tls for parts in self.listeners.values() if parts.tls is not None]
 
     # building
+
+    def _change_directory(self, old: Assembly) -> None:
+        """Get ready to keep the directory of the fleet otherwise."""
+        fleet, before, config = self._world.fleet, old.config.fleet, self.config.fleet
+        if fleet is None or before is None or config is None or before.etcd == config.etcd:
+            return
+        if isinstance(fleet.directory, FleetDirectory):
+            prepare = partial(DirectoryChange, fleet.directory, config, before, self._world, self.findings)
+            change = self.findings.attempt(Place("") / "fleet" / "etcd", prepare)
+            if change is not None:
+                self._steps.append(change.commit)
 
     def _cluster(self, index: int, config: Any) -> ClusterParts:
         old = None if self._old is None else self._old.clusters.get(config.name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from reverseproxy.config.keys import acted_keys
-from reverseproxy.config.models import Config, ServerConfig, TunnelAgentConfig
+from reverseproxy.config.models import Config, FleetConfig, ServerConfig, TunnelAgentConfig
 
 _T = TypeVar("_T")
 
@@ -27,7 +27,7 @@ RESTART: Final[Mapping[str, str]] = {
 }
 """The keys that are known to take effect with a restart only, and why."""
 
-_PARTS: Final = frozenset({"servers", "cluster_manager", "extends", "admin"})
+_PARTS: Final = frozenset({"servers", "cluster_manager", "extends", "admin", "fleet"})
 _PARTS_OF_SERVER: Final = frozenset({"listeners", "routers"})
 
 
@@ -130,6 +130,7 @@ def compare(old: Config, new: Config) -> Changes:
             settings.append(key)
         else:
             restart[key] = "it is looked at when the process starts"
+    _compare_fleets(old.fleet, new.fleet, settings, restart)
     pairing = pair_agents(old.agents, new.agents)
     return Changes(
         listeners=Delta.of(
@@ -149,6 +150,24 @@ def compare(old: Config, new: Config) -> Changes:
         settings=tuple(settings),
         restart=restart,
     )
+
+
+def _compare_fleets(
+    old: FleetConfig | None, new: FleetConfig | None, settings: list[str], restart: dict[str, str]
+) -> None:
+    """Find out what is different with the fleet: all counts with a restart, but how etcd is reached."""
+    if old is None or new is None or old.etcd is None or new.etcd is None:
+        if old != new:
+            restart["fleet"] = "a server joins a fleet when it starts, and leaves it when it stops"
+        return
+    if old.server_id != new.server_id:
+        restart["fleet.server_id"] = "others know this server by it"
+    if old.peers != new.peers:
+        restart["fleet.peers"] = "it is looked at when the process starts"
+    if old.etcd.prefix != new.etcd.prefix:
+        restart["fleet.etcd.prefix"] = "it would be another fleet"
+    if old.etcd != new.etcd.model_copy(update={"prefix": old.etcd.prefix}):
+        settings.append("fleet.etcd")
 
 
 _LIVE: Final = frozenset(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from reverseproxy import __version__
+from reverseproxy.assembly.directory import make_directory as etcd_directory
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.models import FleetConfig, ListenerConfig, PeersConfig
@@ -41,10 +42,9 @@ def build_fleet(
     """
     Make this server's part in a fleet; nothing is bound, dialled or published yet.
 
+    @param make_directory: L{None} for what the configuration says.
     @raise ConfigError: if that can't be.
     """
-    if make_directory is None:
-        raise ValueError("there is nothing that would keep the directory of the fleet")
     peers = config.peers
     if peers is None:
         raise ValueError("peers is missing")
@@ -106,7 +106,9 @@ def build_fleet(
     def who() -> ServerRecord:
         return ServerRecord(config.server_id, _address(peers, listener), __version__)
 
-    fleet.use(make_directory(config, who, world, publishes))
+    fleet.use((make_directory or etcd_directory)(config, who, world, publishes))
+    if world.etcd_tls is not None:
+        tell_of_expiry(findings, world.etcd_tls)
     return fleet
 
 

@@ -276,6 +276,8 @@ class Living:
         watched = [*assembly.client_contexts, *assembly.server_contexts]
         if world.fleet_tls is not None:
             watched += world.fleet_tls
+        if world.etcd_tls is not None:
+            watched.append(world.etcd_tls)
         if self.admin is not None and self.admin.tls is not None:
             watched.append(self.admin.tls)
         world.reloader.watch(watched)

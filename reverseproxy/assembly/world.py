@@ -50,6 +50,7 @@ class World:
     @ivar make_directory: makes what keeps the directory of a fleet; L{None} for what the configuration says.
     @ivar fleet_view: what load balancers have to know of them.
     @ivar fleet_tls: for links from them, and to them; L{None} for plaintext.
+    @ivar etcd_tls: for what keeps the directory of the fleet; L{None} for plaintext.
     @ivar fleet_logs: access logs of what they forward.
     @ivar tracing: makes traces; L{None} without any.  It is the first configuration that
         says so.
@@ -62,6 +63,7 @@ class World:
     make_directory: Any = None
     fleet_view: FleetView | None = None
     fleet_tls: tuple[ServerTls, ClientTls] | None = None
+    etcd_tls: ClientTls | None = None
     tracing: ITracing | None = None
 
     def __init__(self, reactor: Any, random: Random, file: str, dry: bool, worker: Worker | None) -> None:

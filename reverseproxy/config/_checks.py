@@ -145,6 +145,10 @@ class _Checker:
         check_tracing(self._config.tracing, self._tree, self._findings)
         if self._config.admin is not None and self._config.admin.tls_context is not None:
             self._server_tls(("admin", "tls_context"), self._config.admin.tls_context)
+        fleet = self._config.fleet
+        for name, part in () if fleet is None else (("etcd", fleet.etcd), ("peers", fleet.peers)):
+            if part is not None and part.tls_context is not None:
+                self._client_tls(("fleet", name, "tls_context"), part.tls_context)
         self._tls_without_status()
         check_openness(self._config, self._tree, self._findings)
 

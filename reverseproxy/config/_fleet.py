@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 
 from reverseproxy.addresses import is_loopback, split_host_port
 from reverseproxy.config._base import Model, key
+from reverseproxy.config._etcd import EtcdConfig, check_etcd
 from reverseproxy.config._listeners import AccessLogConfig
 from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._tree import Location, Tree
@@ -77,8 +78,8 @@ class PeersConfig(Model):
 
     address: Listen = key(
         "",
-        'Where this server takes links of others: "host:port", to listen at. The port 0 lets the system choose '
-        "one, of which the others hear.",
+        'Where this server takes links of others: "host:port", to listen at. The port 0 lets the system '
+        "choose one, of which the others hear.",
         required=True,
         ours=True,
     )
@@ -135,6 +136,7 @@ class FleetConfig(Model):
         required=True,
         ours=True,
     )
+    etcd: EtcdConfig | None = key(None, "The etcd that has the directory.", required=True, ours=True)
     peers: PeersConfig | None = key(None, "The links between servers.", required=True, ours=True)
 
 
@@ -148,6 +150,7 @@ def check_fleet(fleet: FleetConfig | None, tree: Tree, findings: Diagnostics) ->
     """
     if fleet is None or tree.get(_PLACE) is None:
         return
+    check_etcd(fleet.etcd, tree, findings)
     for location, problem in _peer_problems(fleet.peers):
         findings.error(tree.locate(location), problem)
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from reverseproxy.addresses import is_loopback
 from reverseproxy.config._admin import AdminConfig
 from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._etcd import EtcdConfig
 from reverseproxy.config._filters import IpAccessConfig
 from reverseproxy.config._listeners import (
     FilterChainConfig,
@@ -230,6 +231,10 @@ class _Checker:
                     self._options(node, node.place / "validators" / policy, options)
             elif node.model is AdminConfig:
                 self._secret(node, node.place / "tokens_file", node.get("tokens_file"), "tokens")
+            elif node.model is EtcdConfig:
+                self._secret(
+                    node, node.place / "password_file", node.get("password_file"), "the password of etcd"
+                )
             elif node.model is TunnelAgentConfig:
                 self._options(node, node.place / "credential_config", node.get("credential_config"))
 

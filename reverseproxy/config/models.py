@@ -28,6 +28,7 @@ __all__ = [
     "DirectResponseConfig",
     "DnsResolversConfig",
     "DynamicServerListConfig",
+    "EtcdConfig",
     "ExtendConfig",
     "FaultAbortConfig",
     "FaultConfig",
@@ -127,6 +128,7 @@ from reverseproxy.config._clusters import (
     StatusRangeConfig,
     SubsetConfig,
 )
+from reverseproxy.config._etcd import EtcdConfig
 from reverseproxy.config._filters import (
     FaultAbortConfig,
     FaultConfig,

@@ -39,17 +39,13 @@ class Settings:
     What this server is in the fleet.
 
     @ivar server_id: what it is called.
-    @ivar address: where its peers dial it.
     @ivar prefix: of all keys of the fleet; ends with C{/}.
     @ivar ttl: seconds after which it is gone for others when it does not say that it is there.
-    @ivar version: of the software.
     """
 
     server_id: str
-    address: str
     prefix: str
     ttl: int
-    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +116,21 @@ class FleetDirectory:
     """See L{IDirectory}."""
 
     def __init__(
-        self, reactor: Any, etcd: Etcd, settings: Settings, random: Random, publishes: bool = True
+        self,
+        reactor: Any,
+        etcd: Etcd,
+        settings: Settings,
+        random: Random,
+        who: Callable[[], ServerRecord],
+        publishes: bool = True,
     ) -> None:
         """
+        @param who: says who this server is, from L{start} on.
         @param publishes: whether this process publishes for the server: one of several workers does.
         """
         self._reactor = reactor
         self._publishes = publishes
+        self._who = who
         self._process = token_hex(8)
         self._listeners: list[IDirectoryListener] = []
         self._published: dict[tuple[str, str], HostRecord] = {}
@@ -150,7 +154,6 @@ class FleetDirectory:
         self._follower.on_trouble = lambda reason: self._standing.note("follower", reason)
         self._follower.on_own = self._lost_own
         self._follower.on_read = self._compare
-        self._renew()
 
     # what is known
 
@@ -252,24 +255,23 @@ class FleetDirectory:
     @property
     def record(self) -> ServerRecord:
         """This server's own record."""
-        settings = self.settings
-        return ServerRecord(
-            settings.server_id,
-            settings.address,
-            settings.version,
-            f"{self._process}.{self._publisher.leases}",
-            self._process,
-            self._draining,
+        return replace(
+            self._who(),
+            incarnation=f"{self._process}.{self._publisher.leases}",
+            process=self._process,
+            draining=self._draining,
         )
 
     def _renew(self) -> None:
-        self._outbox.put(self._own, self.record.encode())
+        if self._started:
+            self._outbox.put(self._own, self.record.encode())
 
     # beginning, changing, ending
 
     def start(self) -> None:
         """See L{IDirectory.start}."""
         self._started = True
+        self._renew()
         self._follower.start()
         if self._publishes:
             self._publisher.start(lambda: list(self._view.own))
@@ -285,27 +287,26 @@ class FleetDirectory:
         await self._publisher.stop()
         await self._publisher.etcd.close()
 
-    def change(self, settings: Settings, etcd: Etcd | None = None) -> None:
+    def change(self, ttl: int, etcd: Etcd | None = None) -> None:
         """
-        Go on with another address, another time to live, or another etcd.
+        Go on with another time to live, or another etcd.
 
         What is known stays; a lease that the other etcd does not know is taken there anew.
 
-        @param settings: with the same C{server_id} and C{prefix}.
+        @param ttl: as in L{Settings}.
         @param etcd: L{None} to go on with the one that there is.
         """
-        ttl = settings.ttl != self.settings.ttl
-        self.settings = settings
         if etcd is not None:
             old = self._publisher.etcd
             self._requests += old.requests
             self._failures += old.failures
             self._publisher.etcd = self._follower.etcd = etcd
-            self._follower.resync()
+            if self._started:
+                self._follower.resync()
             old.close()
-        if ttl:
-            self._publisher.change_ttl(settings.ttl)
-        self._renew()
+        if ttl != self.settings.ttl:
+            self.settings = replace(self.settings, ttl=ttl)
+            self._publisher.change_ttl(ttl)
         self._publisher.wake()
 
     # what comes
@@ -385,7 +386,7 @@ class FleetDirectory:
         self._publisher.silence(silent)
 
     def _say_silent(self, found: ServerRecord) -> None:
-        if found.address == self.settings.address:
+        if found.address == self._who().address:
             log.info("fleet: another process is server {server} now", server=self.server_id)
         else:
             log.error(

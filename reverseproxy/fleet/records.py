@@ -231,7 +231,7 @@ class HostRecord:
         """The record as JSON; what is the default is left out."""
         found: dict[str, Any] = {"v": RECORD_VERSION, "weight": self.weight, "connections": self.connections}
         if self.hostname:
-            found["hostname"] = self.hostname
+            found["hostname"] = fit(self.hostname)
         if self.metadata:
             found["metadata"] = dict(self.metadata)
         if self.identity is not None:
@@ -285,10 +285,27 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 
 def _shown(identity: AgentIdentity) -> dict[str, Any]:
-    """An identity as JSON, without what proves to the agent's other connections that one belongs to them."""
-    found = identity.to_json()
+    """
+    An identity as JSON, so that it can be read.
+
+    Without what proves to the agent's other connections that one belongs to them; and
+    with what others have written cut to a size.
+    """
+    certificate = identity.certificate
     agent = identity.agent_id
-    found["agent_id"] = shown_agent_id(agent) if agent else ""
+    found: dict[str, Any] = {
+        "name": fit(identity.name),
+        "policy": fit(identity.policy),
+        "claim": fit(identity.claim),
+        "agent_id": shown_agent_id(agent) if agent else "",
+        "version": identity.version,
+    }
+    if certificate is not None:
+        found["certificate"] = {
+            "key": fit(certificate.key),
+            "subject": fit(certificate.subject),
+            "names": [fit(name) for name in certificate.names[:MAX_NAMES]],
+        }
     return {name: value for name, value in found.items() if value}
 
 
@@ -401,7 +418,7 @@ class _Reader:
         ):
             raise part._bad("names", f"is no list of at most {MAX_NAMES} texts")
         return CertificateSubject(
-            part.text("key", 2 * MAX_TEXT),
-            part.text("subject", 4 * MAX_TEXT),
-            tuple(part._bounded("names", each, 4 * MAX_TEXT) for each in names),
+            part.text("key", MAX_TEXT),
+            part.text("subject", MAX_TEXT),
+            tuple(part._bounded("names", each, MAX_TEXT) for each in names),
         )

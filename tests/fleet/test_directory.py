@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.interfaces import IDirectory
-from reverseproxy.fleet.records import HostKey
+from reverseproxy.fleet.records import HostKey, ServerRecord
 from tests.fleet.fake_etcd import FakeEtcd, Store
 from tests.fleet.test_view import Mirror, host
 
@@ -31,9 +31,10 @@ class Bench:
     def server(self, name: str, port: int = 7000, **facts: Any) -> FleetDirectory:
         """Make a server; it is not started yet."""
         etcd = self.etcds[name] = FakeEtcd(self.store)
-        settings = Settings(name, f"127.0.0.1:{port}", PREFIX, TTL, "1.0")
+        settings = Settings(name, PREFIX, TTL)
         found: Any = etcd
-        return FleetDirectory(self.clock, found, settings, Random(1), **facts)
+        record = ServerRecord(name, f"127.0.0.1:{port}", "1.0")
+        return FleetDirectory(self.clock, found, settings, Random(1), lambda: record, **facts)
 
     def run(self, seconds: float = 0.5) -> None:
         """Let time pass in small steps."""
@@ -312,17 +313,16 @@ class DirectoryTests(SynchronousTestCase):
         store = Store(self.bench.clock)
         for directory in (self.alpha, self.beta):
             etcd: Any = FakeEtcd(store)
-            directory.change(directory.settings, etcd)
+            directory.change(TTL, etcd)
         self.bench.store = store
         self.bench.run(TTL)
         self.assertEqual(len(self.bench.names()), 3)
         self.assertEqual(list(self.heard.hosts), [self.agent.key])
 
-    def test_other_address_and_lease(self) -> None:
+    def test_other_lease(self) -> None:
         self.start()
-        self.alpha.change(Settings("alpha", "127.0.0.1:7003", PREFIX, 20, "1.0"))
+        self.alpha.change(20)
         self.bench.run(0.5)
-        self.assertEqual(self.heard.servers["alpha"].address, "127.0.0.1:7003")
         self.assertEqual(sorted(ttl for ttl, _ in self.bench.store.leases.values()), [10, 10, 20])
         self.bench.run(15)
         self.assertEqual(list(self.heard.hosts), [self.agent.key])

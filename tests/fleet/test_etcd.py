@@ -15,6 +15,7 @@ from reverseproxy.fleet import follower, publisher
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.gateway import EtcdError, WatchMessage
+from reverseproxy.fleet.records import ServerRecord
 from tests.fleet.real_etcd import ETCD, RealEtcd
 from tests.fleet.test_view import Mirror, host
 
@@ -53,8 +54,9 @@ class _Tests(TestCase):
 
     def server(self, name: str, **facts: Any) -> FleetDirectory:
         """Make a server."""
-        settings = Settings(name, "127.0.0.1:7000", "/fleet/", TTL)
-        found = FleetDirectory(reactor, self.client(**facts), settings, Random(1))
+        settings = Settings(name, "/fleet/", TTL)
+        record = ServerRecord(name, "127.0.0.1:7000")
+        found = FleetDirectory(reactor, self.client(**facts), settings, Random(1), lambda: record)
         self.addCleanup(found.stop)
         return found
 

@@ -53,7 +53,7 @@ class FleetWorld:
             client=f"127.0.0.1:{CLIENTS + number}", tunnel=f"127.0.0.1:{TUNNELS + number}", **more
         )
         peers = {"address": f"127.0.0.1:{PEERS + number}", **(fleet or {})}
-        document["fleet"] = {"server_id": name, "peers": peers}
+        document["fleet"] = {"server_id": name, "etcd": {"endpoints": ["127.0.0.1:1"]}, "peers": peers}
         loaded = loads(json.dumps(document), name)
         service = ReverseProxy(
             loaded.config,

@@ -1,0 +1,125 @@
+"""From the C{fleet.etcd} of a configuration to what keeps the directory of the fleet."""
+
+from __future__ import annotations
+
+__all__ = ["DirectoryChange", "make_directory"]
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from reverseproxy.assembly.world import World, tell_of_expiry
+from reverseproxy.config.models import EtcdConfig, FleetConfig
+from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.fleet.directory import FleetDirectory, Settings
+from reverseproxy.fleet.etcd import Etcd
+from reverseproxy.fleet.records import ServerRecord
+from reverseproxy.problems import Place
+from reverseproxy.tls import ClientTls
+
+_PLACE: Final = Place("") / "fleet" / "etcd"
+
+MAX_PASSWORD: Final = 4096
+"""Characters of a password at the most."""
+
+
+def make_directory(
+    config: FleetConfig, who: Callable[[], ServerRecord], world: World, publishes: bool
+) -> FleetDirectory:
+    """
+    Make what keeps the directory; nothing is dialled yet.
+
+    @raise ConfigError: if that can't be.
+    """
+    etcd = config.etcd
+    assert etcd is not None  # so the configuration has been checked
+    world.etcd_tls = _tls(etcd)
+    client = _client(etcd, world)
+    return FleetDirectory(world.reactor, client, _settings(config), world.random, who, publishes)
+
+
+class DirectoryChange:
+    """
+    Another C{fleet.etcd} for a directory that is in use.
+
+    What is known, and published, stays: the other etcd is told of it.
+    """
+
+    def __init__(
+        self,
+        directory: FleetDirectory,
+        config: FleetConfig,
+        old: FleetConfig,
+        world: World,
+        findings: Diagnostics,
+    ) -> None:
+        """
+        @raise ConfigError: if it can't be had.
+        """
+        assert config.etcd is not None
+        self._directory = directory
+        self._world = world
+        self._config = config.etcd
+        self._anew = _dialled(config.etcd) != _dialled(old.etcd)
+        self._tls = _tls(config.etcd) if self._anew else world.etcd_tls
+        if self._tls is not None:
+            tell_of_expiry(findings, self._tls)
+
+    def commit(self) -> None:
+        """Go on with it."""
+        self._world.etcd_tls = self._tls
+        etcd = _client(self._config, self._world) if self._anew else None
+        self._directory.change(_ttl(self._config), etcd)
+
+
+def _dialled(etcd: EtcdConfig | None) -> object:
+    """What is to be the same for a connection to stay."""
+    return None if etcd is None else etcd.model_copy(update={"lease_ttl": 0.0, "prefix": ""})
+
+
+def _settings(config: FleetConfig) -> Settings:
+    etcd = config.etcd
+    assert etcd is not None
+    return Settings(config.server_id, etcd.prefix, _ttl(etcd))
+
+
+def _ttl(etcd: EtcdConfig) -> int:
+    """Etcd counts whole seconds."""
+    return math.ceil(etcd.lease_ttl)
+
+
+def _tls(etcd: EtcdConfig) -> ClientTls | None:
+    if etcd.tls is None:
+        return None
+    return ClientTls(etcd.tls, "localhost", _PLACE / "tls_context")
+
+
+def _client(etcd: EtcdConfig, world: World) -> Etcd:
+    return Etcd(
+        world.reactor,
+        etcd.endpoints,
+        tls=world.etcd_tls,
+        user=etcd.user,
+        password=lambda: _password(etcd),
+    )
+
+
+def _password(etcd: EtcdConfig) -> str:
+    """
+    Find the password.
+
+    @raise OSError: if its file can't be read.
+    @raise ValueError: if there is none.
+    """
+    if etcd.password_env:
+        found = os.environ.get(etcd.password_env, "")
+        if not found:
+            raise ValueError(f"the environment variable {etcd.password_env} is empty")
+        return found
+    with Path(etcd.password_file).open(encoding="utf-8") as file:
+        found = file.read(MAX_PASSWORD).rstrip("\r\n")
+    if not found:
+        raise ValueError(f"{etcd.password_file} is empty")
+    return found
