@@ -40,7 +40,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpen
 from reverseproxy.proxy.farewell import FRESH, QUIET, end_session
 from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
-from reverseproxy.wire.http1.fields import MAX_METHOD, TOKEN
+from reverseproxy.wire.http.fields import MAX_METHOD, TOKEN
 
 log = Logger()
 

@@ -36,8 +36,9 @@ from reverseproxy.proxy.http import (
     http1_client,  # noqa: F401  they register their pools
     http2_client,  # noqa: F401  they register their pools
 )
-from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.http.http2_server import Http2Proxy
+from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.rpc.protocols import dialect_of, xprotocol_names
 from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
@@ -119,8 +120,8 @@ def session_idle(own: float | None, listener: float | None) -> float | None:
     return SESSION_IDLE if said is None else said or None
 
 
-def _http(plan: ProxyPlan) -> Http1Settings:
-    return Http1Settings(
+def _http(plan: ProxyPlan) -> HttpSettings:
+    return HttpSettings(
         listener=plan.listener,
         router=plan.router,
         clusters=plan.clusters,

@@ -22,8 +22,8 @@ from zope.interface import implementer
 from reverseproxy.config.models import Http2Options, RouterConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost
 from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
-from reverseproxy.proxy.http.http1_server import Http1Settings
 from reverseproxy.proxy.http.http2_server import Http2Proxy
+from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.routing import Router
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def serve_requests(host: Host, clock: IReactorTime) -> IProtocol:
 
     @param host: where they go; one that L{is_committed}.
     """
-    settings = Http1Settings(
+    settings = HttpSettings(
         listener=_NAME,
         router=_router(),
         clusters=_Clusters(host),  # type: ignore[arg-type]

@@ -14,7 +14,8 @@ from typing import Any
 
 import h11
 
-from reverseproxy.wire.http1.requests import RequestHead, RequestParser
+from reverseproxy.wire.http1.heads import RequestHead
+from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http2.frames import PREFACE
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire

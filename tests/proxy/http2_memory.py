@@ -19,8 +19,9 @@ from hyperframe.frame import (
 
 from reverseproxy.config.models import Http2Options
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.http.http2_server import Http2Proxy
+from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.wire.http2.frames import PREFACE
 from tests.proxy.memory import Wire, World
 from tests.wire.http2_frames import GET, OK, Fields, Peer, read_frames
@@ -193,7 +194,7 @@ class Http2World(World):
         peer = Http2Peer(wire, True, settings, greet)
         return peer.look() if greet else peer
 
-    def http1_client(self, settings: Http1Settings | None = None) -> Wire:
+    def http1_client(self, settings: HttpSettings | None = None) -> Wire:
         """Connect a client that speaks HTTP/1."""
         wire = Wire(self.clock)
         self.clients.append(wire)

@@ -27,7 +27,8 @@ from reverseproxy.config.models import ClusterConfig, HostConfig, Http1Options, 
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.http.http1_client import POOL, Http1Pool
-from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http.http1_server import Http1Proxy
+from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.routing import Router
 from reverseproxy.transport.backlog import NOTHING, Backlog
 
@@ -338,7 +339,7 @@ class World:
             )
         )
         options = Http1Options(**settings.pop("options", {}))
-        self.settings = Http1Settings(
+        self.settings = HttpSettings(
             listener="test",
             router=table,
             clusters=ClusterManager([self.cluster, self.mirror]),

@@ -17,9 +17,11 @@ from reverseproxy.cluster.host import Host
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
 from reverseproxy.proxy.http.exchange import REQUEST_BUFFER
-from reverseproxy.proxy.http.http1_server import HELD_LIMIT, LINGER_BYTES, LOG_BURST, LOG_RATE, Http1Proxy
+from reverseproxy.proxy.http.http1_server import HELD_LIMIT, LINGER_BYTES, Http1Proxy
+from reverseproxy.proxy.http.settings import LOG_BURST, LOG_RATE
 from reverseproxy.wire.http1.fields import chunk
-from reverseproxy.wire.http1.requests import RequestParser, ResponseParser
+from reverseproxy.wire.http1.requests import RequestParser
+from reverseproxy.wire.http1.responses import ResponseParser
 from tests import most
 from tests.proxy.memory import HIGH_WATER, Wire, World
 from tests.tunnel.logged import capture

@@ -26,7 +26,8 @@ from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.http import http1_client  # noqa: F401  it registers its pool
-from reverseproxy.proxy.http.http1_server import Http1Proxy, Http1Settings
+from reverseproxy.proxy.http.http1_server import Http1Proxy
+from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
 from reverseproxy.routing import Router
 from tests.streams import reactor
@@ -144,7 +145,7 @@ class SocketTests(TestCase):
             )
         )
         self.records: list[AccessRecord] = []
-        settings = Http1Settings(
+        settings = HttpSettings(
             "test",
             self.router,
             ClusterManager([self.cluster]),

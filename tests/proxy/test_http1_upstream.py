@@ -18,7 +18,8 @@ from reverseproxy.proxy.http import http1_client
 from reverseproxy.proxy.http.http1_client import BUSY_PERIOD, POOL, Http1Client, Http1Pool
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.proxy.relay import LINGER
-from reverseproxy.wire.http1.requests import END, Event, ResponseHead
+from reverseproxy.wire.http.message import Event
+from reverseproxy.wire.http1.heads import ResponseHead
 from tests.proxy.memory import Wire, World
 from tests.wire.http1_cases import respond
 
@@ -33,13 +34,6 @@ class Exchange:
 
     def upstream_events(self, events: list[Event]) -> None:
         self.events += events
-
-    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
-        body = data[len(head.raw) :]
-        self.events += [head, body, END] if body else [head, END]
-
-    def response_sink(self) -> None:
-        return None
 
     def upstream_lost(self, reason: str, unsent: bool = False) -> None:
         self.events.append("lost")

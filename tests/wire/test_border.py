@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.wire.http.border import ANY, FORWARDED, LOOKALIKE, MOSN, NOTHING, mark_of
-from reverseproxy.wire.http1.fields import dropped_by, forbidden_in_trailers
-from reverseproxy.wire.http1.requests import TEMPLATE_AFTER, RequestHead, RequestParser
+from reverseproxy.wire.http.fields import dropped_by, forbidden_in_trailers
+from reverseproxy.wire.http.message import Request
+from reverseproxy.wire.http1.heads import RequestHead, request_head_bytes
+from reverseproxy.wire.http1.parser import TEMPLATE_AFTER
+from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http2.fields import parse_request
 from tests.wire.http1_cases import get
 
@@ -53,7 +56,7 @@ MARKS: dict[bytes, int] = {
 
 
 def names(head: object) -> list[bytes]:
-    assert isinstance(head, RequestHead), head
+    assert isinstance(head, Request), head
     return [name.lower() for name, _ in head.headers]
 
 
@@ -90,7 +93,7 @@ class ParserTests(SynchronousTestCase):
                     self.assertEqual(head.dropped, mark & foreign)
                     self.assertEqual(head.forwardable_verbatim, not dropped)
                     self.assertEqual(head.mosn, mark == MOSN and not dropped)
-                    forwarded = head.forward(None, b"")
+                    forwarded = request_head_bytes(head, None, b"")
                     self.assertEqual(forwarded == data, not dropped)
                     self.assertEqual(text not in forwarded, dropped, forwarded)
                     self.assertIn(b"\r\nA: 1\r\n", forwarded)

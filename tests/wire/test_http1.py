@@ -11,30 +11,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1.fields import (
-    MAX_LENGTH,
-    ForwardedBy,
-    chunk,
-    forbidden_in_trailers,
-    last_chunk,
-    response_head_bytes,
-    status_line,
-)
-from reverseproxy.wire.http1.parser import KINDS
-from reverseproxy.wire.http1.requests import (
-    CHUNK_EXCESS,
-    CHUNKED,
-    END,
-    MAX_INTERIM,
-    MAX_KNOWN,
-    TEMPLATE_AFTER,
-    UNTIL_CLOSE,
-    End,
-    RequestHead,
-    RequestParser,
-    ResponseHead,
-    ResponseParser,
-)
+from reverseproxy.wire.http.fields import forbidden_in_trailers
+from reverseproxy.wire.http.forwarded import ForwardedBy
+from reverseproxy.wire.http.message import END, End
+from reverseproxy.wire.http1.chunked import CHUNK_EXCESS
+from reverseproxy.wire.http1.fields import CHUNKED, MAX_LENGTH, UNTIL_CLOSE, chunk, last_chunk, status_line
+from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes, response_head_bytes
+from reverseproxy.wire.http1.parser import KINDS, MAX_KNOWN, TEMPLATE_AFTER
+from reverseproxy.wire.http1.requests import RequestParser
+from reverseproxy.wire.http1.responses import MAX_INTERIM, ResponseParser
 from reverseproxy.wire.http1.templates import SIGNIFICANT_FIELDS, request_shape, response_shape
 from tests import most
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
@@ -71,7 +56,12 @@ def simplify(events: list[Any]) -> list[Any]:
             simple.append(
                 (
                     *(event.method, event.target, event.host, event.http11, event.headers, event.length),
-                    *(event.keep_alive, event.upgrade, event.expect_continue, event.forward(None, b"me")),
+                    *(
+                        event.keep_alive,
+                        event.upgrade,
+                        event.awaits_continue,
+                        request_head_bytes(event, None, b"me"),
+                    ),
                 )
             )
         elif isinstance(event, ResponseHead):
@@ -158,7 +148,7 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual((head.method, head.target, head.host), (b"GET", b"/a?b", b"A:80"))
         self.assertEqual((head.http11, head.keep_alive, head.length), (True, True, 0))
         self.assertEqual(head.headers, [(b"Host", b"A:80"), (b"x-Odd", b"1"), (b"X", b"\xe9")])
-        self.assertFalse(head.upgrade or head.expect_continue)
+        self.assertFalse(head.upgrade or head.awaits_continue)
         self.assertEqual((head.lookup("x-odd"), head.lookup("x"), head.lookup("y")), ("1", "\udce9", None))
         self.assertIn("/a?b", repr(head))
 
@@ -246,7 +236,7 @@ class HeadTests(SynchronousTestCase):
             with self.subTest(line):
                 head = self.head(get(line=line))
                 self.assertEqual((head.target, head.host), (target, host))
-                forwarded = head.forward(None, b"")
+                forwarded = request_head_bytes(head, None, b"")
                 self.assertIn(b" " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n", forwarded)
 
     def test_hosts(self) -> None:
@@ -258,8 +248,8 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(simplify(parse(b"\r", b"\n" + GOOD)), simplify(parse(GOOD)))
 
     def test_expect(self) -> None:
-        self.assertTrue(self.head(get(b"Expect: 100-Continue")).expect_continue)
-        self.assertFalse(self.head(get(b"Expect: 100-continue", line=b"GET / HTTP/1.0")).expect_continue)
+        self.assertTrue(self.head(get(b"Expect: 100-Continue")).awaits_continue)
+        self.assertFalse(self.head(get(b"Expect: 100-continue", line=b"GET / HTTP/1.0")).awaits_continue)
 
     def test_in_head(self) -> None:
         parser = RequestParser()
@@ -375,7 +365,7 @@ class UpgradeTests(SynchronousTestCase):
         self.assertEqual(parser.feed(b"er"), [])
         self.assertEqual((parser.held, parser.held_size), (True, 5))
         self.assertEqual(parser.take_held(), b"rawer")
-        self.assertIn(b"Upgrade: websocket\r\nConnection: Upgrade\r\n", head.forward(None, b""))
+        self.assertIn(b"Upgrade: websocket\r\nConnection: Upgrade\r\n", request_head_bytes(head, None, b""))
 
     def test_declined(self) -> None:
         parser = RequestParser()
@@ -446,7 +436,7 @@ class UpgradeTests(SynchronousTestCase):
             request = get(b"Connection: keep-alive, Upgrade, HTTP2-Settings", *fields)
             head, _ = parse(request)
             self.assertEqual(head.upgrade, offer)
-            forwarded = head.forward(None, b"").lower()
+            forwarded = request_head_bytes(head, None, b"").lower()
             self.assertEqual(forwarded.count(b"upgrade:"), 1)
             self.assertIn(b"\r\nupgrade: " + offer.lower() + b"\r\nconnection: upgrade\r\n", forwarded)
             self.assertNotIn(b"http2-settings", forwarded)
@@ -470,7 +460,7 @@ class UpgradeTests(SynchronousTestCase):
                 with self.subTest(request, size=size):
                     events = parse(*pieces(request + GOOD, size))
                     self.assertFalse(events[0].upgrade)
-                    forwarded = events[0].forward(None, b"").lower()
+                    forwarded = request_head_bytes(events[0], None, b"").lower()
                     self.assertNotIn(b"upgrade:", forwarded)
                     self.assertNotIn(b"http2-settings", forwarded)
                     simple = simplify(events[1:])
@@ -485,7 +475,7 @@ class ForwardRequestTests(SynchronousTestCase):
     def forward(self, data: bytes, by: ForwardedBy | None = None) -> bytes:
         head = parse(data)[0]
         assert isinstance(head, RequestHead), head
-        return head.forward(by, b"me:80")
+        return request_head_bytes(head, by, b"me:80")
 
     def test_unchanged(self) -> None:
         for data in (
@@ -496,7 +486,7 @@ class ForwardRequestTests(SynchronousTestCase):
         ):
             self.assertEqual(self.forward(data), data)
             self.assertEqual(self.forward(GOOD + data), GOOD)
-            self.assertEqual(parse(GOOD + data)[2].forward(None, b""), data)
+            self.assertEqual(request_head_bytes(parse(GOOD + data)[2], None, b""), data)
 
     def test_framing_is_written_plainly(self) -> None:
         """What others may read in another way does not go on as it came."""
@@ -888,7 +878,7 @@ class RepeatTests(SynchronousTestCase):
             "length",
             "keep_alive",
             "options",
-            "expect_continue",
+            "awaits_continue",
             "forwardable_verbatim",
             "mosn",
         ):
@@ -1116,7 +1106,7 @@ class ShapeTests(SynchronousTestCase):
                 self.assertIs(end, END)
                 self.assertEqual((head.method, head.target), match.groups())
                 self.assertEqual(self.facts(head), self.facts(found[0]))
-                self.assertEqual(head.expect_continue, found[0].expect_continue)
+                self.assertEqual(head.awaits_continue, found[0].awaits_continue)
 
     @settings(deadline=None, max_examples=most(300))
     @given(st.data())
@@ -1167,7 +1157,7 @@ class ChunkingTests(SynchronousTestCase):
         for event in parse(*parts):
             if isinstance(event, RequestHead):
                 is_chunked = event.length == CHUNKED
-                forwarded += event.forward(None, b"")
+                forwarded += request_head_bytes(event, None, b"")
             elif isinstance(event, bytes):
                 forwarded += chunk(event) if is_chunked else event
             elif isinstance(event, End):

@@ -13,19 +13,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1.chunked import ChunkDecoder
+from reverseproxy.wire.http.message import END, End
+from reverseproxy.wire.http1.chunked import CHUNK_EXCESS, ChunkDecoder
 from reverseproxy.wire.http1.codings import MAX_INFLATED, Inflater
-from reverseproxy.wire.http1.fields import chunk, last_chunk, response_head_bytes
+from reverseproxy.wire.http1.fields import chunk, last_chunk
+from reverseproxy.wire.http1.heads import ResponseHead, response_head_bytes
 from reverseproxy.wire.http1.lenient import normalise
-from reverseproxy.wire.http1.requests import (
-    CHUNK_EXCESS,
-    END,
-    TEMPLATE_AFTER,
-    End,
-    ResponseHead,
-    ResponseParser,
-)
+from reverseproxy.wire.http1.parser import TEMPLATE_AFTER
 from reverseproxy.wire.http1.response_chunked import MAX_LINE, ResponseChunks
+from reverseproxy.wire.http1.responses import ResponseParser
 from tests import most
 from tests.wire.http1_cases import BAD_BODIES, ODD_RESPONSES, ODD_UNTIL_CLOSE, respond
 from tests.wire.test_http1 import CHUNKED_BODIES, cut, messages, pieces, simplify

@@ -18,7 +18,8 @@ from hyperframe.frame import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import Http2Error, HttpError
-from reverseproxy.wire.http1.requests import CHUNKED, END, End, RequestHead, ResponseHead
+from reverseproxy.wire.http.message import END, End, Request, Response
+from reverseproxy.wire.http1.fields import CHUNKED
 from reverseproxy.wire.http2.connection import (
     MAX_CONTINUATIONS,
     MAX_REPLIES,
@@ -114,9 +115,7 @@ class StartTests(SynchronousTestCase):
     def test_error_comes_behind_what_was_in_order(self) -> None:
         peer = server()
         events = peer.feed(peer.headers(1, GET, True), peer.headers(3, GET, True), raw(6, 0, 0, b"short"))
-        self.assertEqual(
-            kinds(events), [(1, RequestHead), (1, End), (3, RequestHead), (3, End), (0, Http2Error)]
-        )
+        self.assertEqual(kinds(events), [(1, Request), (1, End), (3, Request), (3, End), (0, Http2Error)])
         (goaway,) = peer.take()
         self.assertEqual((goaway.last_stream_id, goaway.error_code), (3, ErrorCode.FRAME_SIZE_ERROR))
         self.assertEqual(goaway.additional_data, b"PING of 5 bytes")
@@ -266,7 +265,7 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(
             (head.method, head.target, head.host, head.length), (b"POST", b"/", b"example.com", 5)
         )
-        self.assertEqual(kinds(events), [(1, RequestHead), (1, b"he"), (1, b"llo"), (1, End)])
+        self.assertEqual(kinds(events), [(1, Request), (1, b"he"), (1, b"llo"), (1, End)])
         connection = peer.connection
         connection.send_head(1, OK, False)
         connection.send_data(1, b"wor")
@@ -412,13 +411,13 @@ class RequestTests(SynchronousTestCase):
         events = peer.feed(
             peer.headers(1, POST), peer.headers(3, [*GET, (b"Bad", b"")], True), peer.data(1, b"x", True)
         )
-        self.assertEqual(kinds(events), [(1, RequestHead), (3, Reset), (1, b"x"), (1, End)])
+        self.assertEqual(kinds(events), [(1, Request), (3, Reset), (1, b"x"), (1, End)])
         self.assertEqual(repr(events[1][1]), "<Reset by us: PROTOCOL_ERROR: a field is named b'Bad'>")
 
     def test_head_that_is_too_large(self) -> None:
         peer = server(max_header_list_size=1000)
         events = peer.feed(*peer.blocks(1, [*GET, (b"x", b"y" * 1000)], 3, True), peer.headers(3, GET, True))
-        self.assertEqual(kinds(events), [(1, HttpError), (1, End), (3, RequestHead), (3, End)])
+        self.assertEqual(kinds(events), [(1, HttpError), (1, End), (3, Request), (3, End)])
         self.assertEqual(events[0][1].status, 431)
         peer.connection.send_head(1, [(b":status", b"431")], True)
         self.assertEqual(len(peer.take()), 1)
@@ -450,7 +449,7 @@ class ResponseTests(SynchronousTestCase):
             peer.headers(1, OK),
             peer.data(1, b"w", True),
         )
-        self.assertEqual(kinds(events), [(1, ResponseHead), (1, ResponseHead), (1, b"w"), (1, End)])
+        self.assertEqual(kinds(events), [(1, Response), (1, Response), (1, b"w"), (1, End)])
         self.assertEqual([events[0][1].status, events[1][1].status, events[1][1].length], [103, 200, CHUNKED])
         self.assertEqual(connection.streams, 0)
 
@@ -462,14 +461,14 @@ class ResponseTests(SynchronousTestCase):
         peer = client()
         self.ask(peer, head_request=True)
         events = peer.feed(peer.headers(1, [*OK, (b"content-length", b"99")], True))
-        self.assertEqual(kinds(events), [(1, ResponseHead), (1, End)])
+        self.assertEqual(kinds(events), [(1, Response), (1, End)])
         self.assertEqual(events[0][1].length, 0)
 
     def test_response_before_the_end_of_our_request(self) -> None:
         peer = client()
         number = peer.connection.request(POST, False)
         events = peer.feed(peer.headers(1, OK, True), peer.rst(1, ErrorCode.NO_ERROR))
-        self.assertEqual(kinds(events), [(1, ResponseHead), (1, End), (1, Reset)])
+        self.assertEqual(kinds(events), [(1, Response), (1, End), (1, Reset)])
         self.assertFalse(peer.connection.is_open(number))
 
     def test_response_head_that_is_too_large(self) -> None:
@@ -484,7 +483,7 @@ class ResponseTests(SynchronousTestCase):
         peer = client(max_header_list_size=1000)
         self.ask(peer)
         events = peer.feed(peer.headers(1, OK), peer.headers(1, [(b"x", b"y" * 1000)], True))
-        self.assertEqual(kinds(events), [(1, ResponseHead), (1, Reset)])
+        self.assertEqual(kinds(events), [(1, Response), (1, Reset)])
 
     def test_tunnel(self) -> None:
         peer = client()
@@ -494,7 +493,7 @@ class ResponseTests(SynchronousTestCase):
             peer.data(number, b"hello"),
             peer.data(number, b"", True),
         )
-        self.assertEqual(kinds(events), [(1, ResponseHead), (1, b"hello"), (1, End)])
+        self.assertEqual(kinds(events), [(1, Response), (1, b"hello"), (1, End)])
 
     def test_room(self) -> None:
         peer = client(max_concurrent_streams=3)
@@ -534,7 +533,7 @@ class GoAwayTests(SynchronousTestCase):
             peer.headers(1, OK), peer.goaway(1, ErrorCode.NO_ERROR, b"bye"), peer.data(1, b"x", True)
         )
         self.assertEqual(
-            kinds(events), [(1, ResponseHead), (0, GoAway), (3, Reset), (5, Reset), (1, b"x"), (1, End)]
+            kinds(events), [(1, Response), (0, GoAway), (3, Reset), (5, Reset), (1, b"x"), (1, End)]
         )
         self.assertEqual(repr(events[1][1]), "<GoAway NO_ERROR last=1 'bye'>")
         self.assertEqual([events[2][1].processed, events[2][1].code], [False, ErrorCode.REFUSED_STREAM])
@@ -568,7 +567,7 @@ class GoAwayTests(SynchronousTestCase):
         self.assertEqual((goaway.last_stream_id, goaway.error_code), (MAX_STREAM_ID, ErrorCode.NO_ERROR))
         # A request that was under way is still taken.
         events = peer.feed(peer.headers(3, GET, True), peer.ping(b"draining", ack=True))
-        self.assertEqual(kinds(events), [(3, RequestHead), (3, End), (0, Pong)])
+        self.assertEqual(kinds(events), [(3, Request), (3, End), (0, Pong)])
         self.assertEqual(events[-1][1].data, ping.opaque_data)
         peer.connection.refuse_new()
         (goaway,) = peer.take()
@@ -658,7 +657,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         frames = [peer.data(1, bytes(10_000)) for _ in range(10)]
         self.assertEqual(outcome(peer, *frames), "fine")
         self.assertEqual(outcome(peer, peer.data(1, b"x")), "stream FLOW_CONTROL_ERROR")
-        self.assertEqual(kinds(peer.feed(peer.headers(3, GET, True))), [(3, RequestHead), (3, End)])
+        self.assertEqual(kinds(peer.feed(peer.headers(3, GET, True))), [(3, Request), (3, End)])
 
     def test_more_than_the_window_of_the_connection(self) -> None:
         # Until it has heard of it, a client need not keep to the smaller window of a stream.
@@ -835,12 +834,12 @@ class BoundsTests(SynchronousTestCase):
     def test_too_many_streams_are_refused(self) -> None:
         peer = server(max_concurrent_streams=2)
         events = peer.feed(*[peer.headers(n, POST) for n in (1, 3, 5)])
-        self.assertEqual(kinds(events), [(1, RequestHead), (3, RequestHead), (5, Reset)])
+        self.assertEqual(kinds(events), [(1, Request), (3, Request), (5, Reset)])
         (reset,) = peer.take()
         self.assertEqual((reset.stream_id, reset.error_code), (5, ErrorCode.REFUSED_STREAM))
         self.assertEqual(kinds(peer.feed(peer.data(5, b"x"), peer.data(3, b"y"))), [(3, b"y")])
         peer.feed(peer.rst(1))
-        self.assertEqual(kinds(peer.feed(peer.headers(7, GET, True))), [(7, RequestHead), (7, End)])
+        self.assertEqual(kinds(peer.feed(peer.headers(7, GET, True))), [(7, Request), (7, End)])
 
     def test_rapid_reset(self) -> None:
         peer = server(max_resets=10)

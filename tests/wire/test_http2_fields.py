@@ -5,8 +5,10 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1.fields import response_head_bytes
-from reverseproxy.wire.http1.requests import CHUNKED, RequestHead, RequestParser, ResponseHead, ResponseParser
+from reverseproxy.wire.http1.fields import CHUNKED
+from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes, response_head_bytes
+from reverseproxy.wire.http1.requests import RequestParser
+from reverseproxy.wire.http1.responses import ResponseParser
 from reverseproxy.wire.http2.fields import (
     MAX_FIELDS,
     Malformed,
@@ -40,7 +42,7 @@ def http1_response(text: bytes) -> ResponseHead:
 class ParseRequestTests(SynchronousTestCase):
     def http1(self, fields: Fields, ended: bool = True) -> list[bytes]:
         """The lines that a request has when it goes on in HTTP/1."""
-        return parse_request(fields, ended).forward(None, b"default").split(b"\r\n")[:-2]
+        return request_head_bytes(parse_request(fields, ended), None, b"default").split(b"\r\n")[:-2]
 
     def test_get(self) -> None:
         self.assertEqual(
@@ -57,7 +59,7 @@ class ParseRequestTests(SynchronousTestCase):
     def test_no_authority_at_all(self) -> None:
         head = parse_request([*GET[:2], GET[3]], True)
         self.assertEqual(head.host, b"")
-        self.assertIn(b"Host: \r\n", head.forward(None, b"10.0.0.1:80"))
+        self.assertIn(b"Host: \r\n", request_head_bytes(head, None, b"10.0.0.1:80"))
 
     def test_any_method(self) -> None:
         for method in (b"LIST", b"RDG_OUT_DATA", b"M-SEARCH", b"get", b"!#$%&'*+.^_`|~-0", b"M" * 64):
@@ -107,8 +109,8 @@ class ParseRequestTests(SynchronousTestCase):
         self.assertEqual(head.headers, [(b"x", b"y"), (b"cookie", b"a=1; b=2; c=3")])
 
     def test_expect(self) -> None:
-        self.assertTrue(parse_request([*POST, (b"expect", b"100-Continue")], False).expect_continue)
-        self.assertFalse(parse_request([*POST, (b"expect", b"tea")], False).expect_continue)
+        self.assertTrue(parse_request([*POST, (b"expect", b"100-Continue")], False).awaits_continue)
+        self.assertFalse(parse_request([*POST, (b"expect", b"tea")], False).awaits_continue)
 
     def test_te_trailers_goes_on(self) -> None:
         lines = self.http1([*GET, (b"te", b"trailers")])
@@ -135,7 +137,7 @@ class ParseRequestTests(SynchronousTestCase):
         head = parse_request(fields, False)
         self.assertTrue(head.upgrade)
         self.assertEqual(
-            head.forward(None, b"").split(b"\r\n")[:-2],
+            request_head_bytes(head, None, b"").split(b"\r\n")[:-2],
             [
                 b"GET / HTTP/1.1",
                 b"Host: example.com",

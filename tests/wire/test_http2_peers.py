@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import Http2Error
-from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
+from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
 from reverseproxy.wire.http2.events import Http2Limits, Reset
 from tests import most
@@ -108,7 +108,7 @@ class Ours:
                     self.held.add(number)
             elif isinstance(event, End):
                 self.ends[number] = event.trailers
-            elif isinstance(event, RequestHead | ResponseHead):
+            elif isinstance(event, Request | Response):
                 self.heads[number] = event
                 self.new.append(number)
         if self.rng.random() < 0.5:
@@ -257,7 +257,7 @@ class NoiseTests(SynchronousTestCase):
         open_streams: set[int] = set()
         for piece in pieces:
             for number, event in connection.feed(piece):
-                if isinstance(event, RequestHead):
+                if isinstance(event, Request):
                     self.assertNotIn(number, open_streams)
                     open_streams.add(number)
                     connection.send_head(number, OK, False)

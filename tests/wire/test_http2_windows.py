@@ -10,7 +10,7 @@ from hyperframe.frame import DataFrame, PingFrame, WindowUpdateFrame
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import Http2Error
-from reverseproxy.wire.http1.requests import RequestHead
+from reverseproxy.wire.http.message import Request
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
 from reverseproxy.wire.http2.events import Http2Limits, Pong
 from reverseproxy.wire.http2.windows import PROBE
@@ -71,7 +71,7 @@ class Way:
         for number, event in end.feed(data, self.now):
             if isinstance(event, bytes):
                 self.came[end, number] = self.came.get((end, number), 0) + len(event)
-            elif isinstance(event, RequestHead):
+            elif isinstance(event, Request):
                 self.requests.append(number)
                 self.server.send_head(number, OK, False)
             assert not isinstance(event, Http2Error), event

@@ -22,7 +22,9 @@ from reverseproxy.cluster.health.checks import IHealthChecker
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import HttpError, ReverseProxyError
-from reverseproxy.wire.http1.requests import End, ResponseHead, ResponseParser
+from reverseproxy.wire.http.message import End
+from reverseproxy.wire.http1.heads import ResponseHead
+from reverseproxy.wire.http1.responses import ResponseParser
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import HealthCheckConfig, HttpCheckConfig

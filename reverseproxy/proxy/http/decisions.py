@@ -18,7 +18,8 @@ from twisted.logger import Logger
 from reverseproxy.config.durations import format_duration
 from reverseproxy.logs import DEBUGGING
 from reverseproxy.proxy.flags import short_names
-from reverseproxy.proxy.http.exchange import Exchange, IUpstream
+from reverseproxy.proxy.http.exchange import Exchange
+from reverseproxy.proxy.http.interfaces import IUpstream
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host

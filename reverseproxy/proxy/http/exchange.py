@@ -7,20 +7,20 @@ and a connection, and passes both bodies on as they come.  Nothing that happens
 later on a connection that it has used can reach another exchange, as an
 exchange that has ended knows nobody.
 
-It speaks no version of HTTP itself: what it passes on are events (heads, parts
-of bodies, ends), which the L{IDownstream} on one side and the L{IUpstream} on
-the other read and write.
+It knows no version of HTTP: what it passes on are events (heads, parts of
+bodies, ends), which the L{IDownstream} on one side and the L{IUpstream} on the
+other read and write (L{reverseproxy.proxy.http.interfaces}).
 """
 
 from __future__ import annotations
 
-__all__ = ["REQUEST_BUFFER", "Exchange", "IDownstream", "IUpstream"]
+__all__ = ["REQUEST_BUFFER", "Exchange"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from math import inf
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -30,7 +30,7 @@ from reverseproxy.clock import wall_time
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, ForeignAnswer, HttpError
-from reverseproxy.interfaces import ConnectionInfo, IGate, PickContext
+from reverseproxy.interfaces import PickContext
 from reverseproxy.logs import format_time, loss
 from reverseproxy.metrics import NOWHERE
 from reverseproxy.proxy.access import AccessRecord
@@ -41,9 +41,9 @@ from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags, short_names
 from reverseproxy.proxy.http.attempts import Attempts, Phase
 from reverseproxy.proxy.http.deadlines import LOOKS, Clock, Limits, Stage, State, Watch
 from reverseproxy.proxy.http.discretion import is_inside
-from reverseproxy.proxy.http.http1_switch import IUpgraded
+from reverseproxy.proxy.http.interfaces import IDirectAnswer, IDirectRequest, IDownstream, IUpstream
 from reverseproxy.proxy.http.mirror import Mirrored
-from reverseproxy.proxy.pools import IExchange, is_pooled
+from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.refused import REFUSED
 from reverseproxy.routing import (
     IMMUTABLE_FIELDS,
@@ -60,17 +60,15 @@ from reverseproxy.routing import (
     timeouts,
 )
 from reverseproxy.tracing.context import TRACE_FIELDS
-from reverseproxy.transport.backlog import NOTHING, Backlog
+from reverseproxy.transport.backlog import NOTHING
 from reverseproxy.wire.http.border import FORWARDED, LOOKALIKE
 from reverseproxy.wire.http.grpc import is_grpc
+from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End, Event, Request, Response
 from reverseproxy.wire.http.unsent import UNSENT_FIELD, UNSENT_HEADER, Unsent
 from reverseproxy.wire.http.upgrades import agrees
-from reverseproxy.wire.http1.fields import ForwardedBy
-from reverseproxy.wire.http1.requests import CHUNKED, END, End, Event, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from reverseproxy.metrics import RequestTally
-    from reverseproxy.proxy.http.http1_server import Http1Settings
     from reverseproxy.tracing.interfaces import IRequestTrace, ITracing
 
 log = Logger()
@@ -82,7 +80,7 @@ SWITCHED: Final = 101
 """The status of an exchange whose two sides speak another protocol from now on."""
 
 TERMINATED: Final = 500
-"""The status of a request whose connection to a host of HTTP/2 was lost (docs/mosn.rst 4.5)."""
+"""The status of a request that was lost with a connection of many requests (docs/mosn.rst 4.5)."""
 
 STALLED: Final = 499
 """What takes the place of a status if a client has not taken its answer."""
@@ -100,141 +98,6 @@ _REMEMBERING: Final = frozenset({"LB_MAGLEV", "LB_REQUEST_ROUNDROBIN"})
 NEW, WAITING, ACTIVE, DONE = Phase
 
 
-class IUpstream(IUpgraded, Protocol):
-    """
-    What an exchange needs of the connection to a host, or of one stream on it.
-
-    What L{IUpgraded} has is for when the host has switched protocols.
-
-    @ivar reused: whether the host may have closed the connection before it saw
-        the request, so that one that gets no answer may be sent again.
-    @ivar full: whether it holds as much of a request as it should.
-    @ivar closed: whether it can't be used any more.
-    """
-
-    reused: bool
-    full: bool
-    closed: bool
-
-    @property
-    def local_address(self) -> str:
-        """Our address towards the host, for logs."""
-
-    def begin(
-        self,
-        exchange: IExchange,
-        head: RequestHead,
-        events: Sequence[Event],
-        forwarded_by: ForwardedBy | None,
-        default_host: bytes,
-    ) -> None:
-        """
-        Send a request, or as much of it as has come.
-
-        @param events: what has come behind the head.
-        @param forwarded_by: what to tell the host about the client.
-        @param default_host: the authority of a request that names none.
-        """
-
-    def send(self, events: Sequence[Event]) -> None:
-        """Send more of the request."""
-
-    def request_sink(self) -> Any:
-        """
-        Say where the body that is coming can be sent as it comes.
-
-        @return: a transport; L{None} if there is none.
-        """
-
-    def backlog(self) -> Backlog:
-        """What of the request the host has not taken."""
-
-    def pause(self) -> None:
-        """Read no more of the response for now."""
-
-    def resume(self) -> None:
-        """Read on."""
-
-    def finish(self, reusable: bool) -> None:
-        """
-        The exchange is over, and wants nothing more.
-
-        @param reusable: whether both sides agree where the next one begins.
-        """
-
-    def abort(self, reason: str) -> None:
-        """Break the exchange off; it hears nothing more."""
-
-    def leave(self, release: Callable[[], None]) -> bool:
-        """
-        End the exchange, which does not want the response any more, without a loss for the host.
-
-        All of the request has been sent.
-
-        @param release: to be called when the host can be used again.
-        @return: whether that is done; if not, L{abort} costs the host nothing.
-        """
-
-
-class IDownstream(Protocol):
-    """
-    What an exchange needs of the connection, or stream, that it belongs to.
-
-    @ivar protocol: the protocol that the client speaks, as MOSN names it.
-    @ivar full: whether it holds as much of a response as it should.
-    @ivar max_request_body_size: bytes; 0 for any number.
-    @ivar gate: decides whether a request may come over this connection; L{None} if all may.
-    """
-
-    protocol: str
-    max_request_body_size: int
-    settings: Http1Settings
-    info: ConnectionInfo
-    gate: IGate | None
-    forwarded_by: ForwardedBy | None
-    full: bool
-
-    @property
-    def default_host(self) -> bytes:
-        """The Host of a request that names none."""
-
-    def set_look(self, when: float) -> None:
-        """Call L{Exchange.look} at a time of the clock, which takes the place of the one before."""
-
-    def backlog(self) -> Backlog:
-        """What the client has not taken."""
-
-    def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
-        """Send a part of the response: heads, the last of which is final, body and end."""
-
-    def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
-        """
-        Send all of a response.
-
-        @param data: the head and the body, as they came.
-        """
-
-    def response_sink(self) -> Any:
-        """See L{IExchange.response_sink}."""
-
-    def reply(
-        self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
-    ) -> None:
-        """Answer without a host; the exchange is over."""
-
-    def exchange_done(self, exchange: Exchange) -> None:
-        """The response is complete, and sent."""
-
-    def exchange_broken(self, exchange: Exchange) -> None:
-        """The response has begun, but can't be completed."""
-
-    def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
-        """The host has accepted to switch protocols; its 101 is sent."""
-
-    def update_reading(self) -> None:
-        """Look at L{Exchange.holds_back} again."""
-
-
 class Exchange(Attempts):
     """
     See the module's text.
@@ -247,7 +110,7 @@ class Exchange(Attempts):
     @ivar flag: why there is no complete response of a host, for the access log.
     @ivar unsent: that the request was sent to no host, and why, if so; a server of
         ours is told.
-    @ivar reset_code: what error code of HTTP/2 the host broke the response off with.
+    @ivar reset_code: the error code with which the host broke the response off, in its version of HTTP.
     @ivar message: of a response that was broken off: what the client may be told of the reason.
     @ivar failure: the status that would have been the answer, had none begun;
         L{STALLED} if it is the client that has not taken it.
@@ -258,6 +121,7 @@ class Exchange(Attempts):
         "_asked_at",
         "_asks",
         "_client",
+        "_direct",
         "_doubtful",
         "_downstream",
         "_facts",
@@ -301,7 +165,7 @@ class Exchange(Attempts):
     _route: ClusterRoute | None
     _rule: RouteResult | None  # the same, or what answers without a host
     _facts: RouteInput | None  # kept where the response is to be changed
-    _outgoing: RequestHead  # the request as it goes on
+    _outgoing: Request  # the request as it goes on
     _mirrors: Sequence[Mirrored]
     _passage: Passage | None  # through the listener's filters of requests
     _try_timer: IDelayedCall | None
@@ -312,15 +176,21 @@ class Exchange(Attempts):
     _tried_at: float  # when the attempt has begun, if there is a time for one
     _asks: Timeouts | None  # if the request itself says how long it may take
     _watch: Watch | None  # once it has taken so long that somebody looks
-    _response_head: ResponseHead | None
+    _response_head: Response | None
 
-    def __init__(self, downstream: IDownstream, head: RequestHead, now: float) -> None:
+    def __init__(
+        self, downstream: IDownstream, head: Request, now: float, direct: IDirectAnswer | None = None
+    ) -> None:
+        """
+        @param direct: what sends the response by the shorter ways, if the downstream does.
+        """
         Attempts.__init__(self, downstream.settings.clock, downstream.protocol)
         self.head = self._outgoing = head
         self.started = now
         self.received = self.sent = self.status = self.reset_code = 0
         self.flag = self.upstream_local = ""
         self._downstream = downstream
+        self._direct = direct
         self._timeout = inf
         self._try_timeout = self._asked_at = self._sent_at = 0.0
         self._out = []
@@ -342,7 +212,7 @@ class Exchange(Attempts):
         return self.status != 0
 
     @property
-    def response_head(self) -> ResponseHead | None:
+    def response_head(self) -> Response | None:
         """The head of the host's response."""
         return self._response_head
 
@@ -420,7 +290,7 @@ class Exchange(Attempts):
         client = self._client
         if client is None or self._out or self._sent is not None or self._mirrors:
             return None
-        return client.request_sink()
+        return client.request_sink() if isinstance(client, IDirectRequest) else None
 
     def request_passed(self, size: int) -> None:
         """Bytes of the body have been sent there."""
@@ -478,12 +348,12 @@ class Exchange(Attempts):
                 "server.address": head.host.decode("ascii", "replace"),
                 "client.address": info.remote_ip,
                 "network.protocol.name": "http",
-                "network.protocol.version": "2" if downstream.protocol == "Http2" else "1.1",
+                "network.protocol.version": downstream.version,
                 "reverseproxy.listener": downstream.settings.listener,
             },
         )
 
-    def _with_trace(self, trace: IRequestTrace, head: RequestHead) -> RequestHead:
+    def _with_trace(self, trace: IRequestTrace, head: Request) -> Request:
         """Have the host go on with the trace."""
         fields = [field for field in head.headers if field[0].lower() not in TRACE_FIELDS]
         return head.rewritten(head.target, head.host, fields + self._begin_attempt(trace), TRACE_FIELDS)
@@ -705,7 +575,7 @@ class Exchange(Attempts):
             self._context = PickContext(hash_key=key, metadata=route.metadata)
         if route.request_mutation is not None:
             mutation = route.request_mutation
-            host = head.host if head.http11 else head.host or downstream.default_host
+            host = head.authority(downstream.default_host)
             self._outgoing = head.rewritten(
                 *mutation.apply(facts, head.target, host, head.headers), mutation.names
             )
@@ -809,7 +679,7 @@ class Exchange(Attempts):
         out, self._out = self._out, []
         if self._sent is not None:
             self._keep(out)
-        client.begin(self, head, out, downstream.forwarded_by, downstream.default_host)
+        client.begin(self, head, out, downstream.forwarded_by, downstream.default_host, self)
         if downstream.full:
             client.pause()
         if not self.request_complete:
@@ -824,7 +694,7 @@ class Exchange(Attempts):
         else:
             self._sent = self._sent + out
 
-    def _with_hostname(self, head: RequestHead) -> RequestHead:
+    def _with_hostname(self, head: Request) -> Request:
         """Put the host's name into the Host header, as MOSN does where names are resolved."""
         host, cluster = self.host, self.cluster
         if host is None or cluster is None or cluster.config.type != "STRICT_DNS" or not host.hostname:
@@ -835,7 +705,7 @@ class Exchange(Attempts):
     # the response
 
     def upstream_full(self, full: bool) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._full = full
         self._downstream.update_reading()
 
@@ -849,22 +719,22 @@ class Exchange(Attempts):
                 client.resume()
 
     def upstream_events(self, events: list[Event]) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._answered = True
         complete = False
         for index, event in enumerate(events):
             if type(event) is bytes:
                 self.sent += len(event)
-            elif type(event) is ResponseHead:
+            elif isinstance(event, Response):
                 if event.status < 200:
                     self._interim(events, index)
                     return
                 if event.status >= 500 and self._heed_unsent(events, index):
                     return
-                if self._stop_try(event.status, event.keep_alive and type(events[-1]) is End):
+                if self._stop_try(event.status, type(events[-1]) is End):
                     return
                 event = events[index]
-                assert isinstance(event, ResponseHead)
+                assert isinstance(event, Response)
                 self._response_head = event
                 self.status = event.status
                 if self._downstream.settings.access_log is not None:
@@ -889,12 +759,13 @@ class Exchange(Attempts):
         if complete:
             self._finish()
 
-    def upstream_response(self, head: ResponseHead, data: bytes) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
-        cluster = self.cluster
+    def upstream_whole(self, head: Response, data: bytes, begin: int) -> None:
+        """See L{reverseproxy.proxy.http.interfaces.IDirectReader}."""
+        cluster, direct = self.cluster, self._direct
         status = head.status
         if (
-            self._facts is not None
+            direct is None
+            or self._facts is not None
             or self._trace is not None
             or self._try_timer is not None
             or status >= 500
@@ -902,23 +773,23 @@ class Exchange(Attempts):
             or cluster is None
             or cluster.watches_answers
         ):
-            body = data[len(head.raw) :]
+            body = data[begin:]
             self.upstream_events([head, body, END] if body else [head, END])
             return
         # As upstream_events does, for the answers that there is nothing to say about.
         self._answered = True
         self._response_head = head
         self.status = status
-        self.sent += len(data) - len(head.raw)
-        downstream = self._downstream
-        if downstream.settings.access_log is not None:
+        self.sent += len(data) - begin
+        if self._downstream.settings.access_log is not None:
             self.response_at = self._clock.seconds()
-        downstream.send_response(self, head, data)
+        direct.send_whole(self, head, data, begin)
         self._finish()
 
     def response_sink(self) -> Any:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
-        return self._downstream.response_sink() if self._phase == ACTIVE else None
+        """See L{reverseproxy.proxy.http.interfaces.IDirectReader}."""
+        direct = self._direct
+        return None if direct is None or self._phase != ACTIVE else direct.response_sink()
 
     @property
     def request_waiting(self) -> int:
@@ -928,19 +799,18 @@ class Exchange(Attempts):
 
     @property
     def response_waiting(self) -> int:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         return self._downstream.backlog().size
 
     def response_passed(self, size: int) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDirectReader}."""
         self.sent += size
 
-    def _stop_try(self, status: int, reusable: bool) -> bool:
+    def _stop_try(self, status: int, complete: bool) -> bool:
         """
         A host has answered: the time for an attempt counts no more.
 
-        @param reusable: whether the answer has come to its end, and the
-            connection can be used further.
+        @param complete: whether the answer has come to its end.
         @return: whether the answer is to be forgotten, as the request is sent again.
         """
         self._stop_try_timer()
@@ -963,7 +833,7 @@ class Exchange(Attempts):
             return False
         self._client = None
         self._doubtful = True
-        if reusable:
+        if complete and client.persists:
             client.finish(True)
         else:
             client.abort("its answer is not wanted")
@@ -980,7 +850,7 @@ class Exchange(Attempts):
         @return: whether the response is to be forgotten.
         """
         head, host, client = events[index], self.host, self._client
-        assert isinstance(head, ResponseHead)
+        assert isinstance(head, Response)
         text = head.lookup(UNSENT_HEADER)
         if text is None:
             return False
@@ -991,7 +861,7 @@ class Exchange(Attempts):
             return False
         self._stop_try_timer()
         others = self._has_others(host, why)
-        whole = head.keep_alive and type(events[-1]) is End
+        whole = client.persists and type(events[-1]) is End
         if (
             others
             and self._sent is not None
@@ -1006,7 +876,7 @@ class Exchange(Attempts):
             return True
         if not self._doubtful:
             self.unsent = why  # for a server of ours before us
-        if not whole and self.protocol != "Http2":
+        if not (whole or client.multiplexed):
             return False
         self._client = None
         if whole:
@@ -1035,7 +905,7 @@ class Exchange(Attempts):
     def _interim(self, events: list[Event], index: int) -> None:
         """Pass a 1xx response on, if the client can do something with it, and go on behind it."""
         head = events[index]
-        assert isinstance(head, ResponseHead)
+        assert isinstance(head, Response)
         self._watched().interims += 1
         request = self.head
         if head.status == SWITCHED:
@@ -1050,7 +920,7 @@ class Exchange(Attempts):
         info = self._downstream.info
         # A MOSN server takes the first head for the final one, and loses track of what follows.
         wanted = info.announced or not info.reverse
-        if wanted and request.http11 and (head.status != 100 or request.expect_continue):
+        if wanted and request.takes_interim and (head.status != 100 or request.awaits_continue):
             self._downstream.send(self, [head])
         if events[index + 1 :] and self._phase == ACTIVE:
             self.upstream_events(events[index + 1 :])
@@ -1058,15 +928,13 @@ class Exchange(Attempts):
     def _finish(self) -> None:
         """The response is complete and sent."""
         client, self._client = self._client, None
-        head = self._response_head
         assert client is not None
-        assert head is not None
         self._phase = DONE
-        client.finish(head.keep_alive and self.request_complete)
+        client.finish(self.request_complete)
         self._release()
         self._downstream.exchange_done(self)
 
-    def _upgrade(self, head: ResponseHead) -> None:
+    def _upgrade(self, head: Response) -> None:
         """
         The host has switched protocols, and so does the client, behind its request.
 
@@ -1082,7 +950,7 @@ class Exchange(Attempts):
             return
         self._response_head = head
         self.status = SWITCHED
-        if self.request_complete or self.head.length != CHUNKED:
+        if self.request_complete or self.head.length != UNKNOWN_LENGTH:
             self._switch()
         else:
             client.pause()
@@ -1119,7 +987,7 @@ class Exchange(Attempts):
         terminated: bool = False,
         flags: int = Flag.UC,
     ) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         client, self._client = self._client, None
         if self._phase != ACTIVE or client is None:
             return
@@ -1397,7 +1265,7 @@ class Exchange(Attempts):
             asked_at = self._asked_at or self._begun
         if not self.status:
             stage = Stage.WAIT if self.request_complete else Stage.REQUEST
-            if self.head.expect_continue and not (self.received or interims):
+            if self.head.awaits_continue and not (self.received or interims):
                 stage, asked_at = Stage.WAIT, self._begun
         return State(
             stage,

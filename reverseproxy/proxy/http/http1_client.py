@@ -9,7 +9,7 @@ can be taken back by the host while it is idle (L{IDetachable}).
 
 from __future__ import annotations
 
-__all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool", "IExchange"]
+__all__ = ["MAX_IDLE", "POOL", "Http1Client", "Http1Pool"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -34,21 +34,17 @@ from reverseproxy.errors import ForeignAnswer, HttpError
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.http.http1_switch import Switchable
+from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
 from reverseproxy.proxy.http.leftover import Leftover
-from reverseproxy.proxy.pools import IExchange, register_pool
+from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
 from reverseproxy.sockets import tune
 from reverseproxy.transport.backlog import Backlog, backlog_of
-from reverseproxy.wire.http1.fields import ForwardedBy, last_chunk
-from reverseproxy.wire.http1.requests import (
-    CHUNKED,
-    END,
-    End,
-    Event,
-    RequestHead,
-    ResponseHead,
-    ResponseParser,
-)
+from reverseproxy.wire.http.forwarded import ForwardedBy
+from reverseproxy.wire.http.message import END, End, Event, Request
+from reverseproxy.wire.http1.fields import CHUNKED, last_chunk
+from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes
+from reverseproxy.wire.http1.responses import ResponseParser
 
 log = Logger()
 
@@ -74,20 +70,25 @@ class Http1Client(Switchable):
         it was idle, so that a request that gets no answer may be sent again.
     @ivar full: whether the transport holds as much of a request as it should.
     @ivar closed: whether the connection is lost, closing, or given up.
+    @ivar persists: whether the host takes another request behind the response
+        whose head has come.
     @ivar counted: whether it is one of the host's connections, as far as limits go.
     """
 
     counted = False
     speaks = "Http1"
+    multiplexed = False
 
     def __init__(self, pool: Http1Pool) -> None:
         self.reused = pool.host.is_reverse
         self.full = False
         self.closed = False
+        self.persists = True
         self.parser = ResponseParser(*response_limits(pool.host))
         self.idle_since = 0.0
         self._pool = pool
         self._exchange: IExchange | None = None
+        self._direct: IDirectReader | None = None  # the same, if it takes the shorter ways
         self._paused = False
         self._chunked = False  # the body of the current request goes out in chunks
         self._deadline: IDelayedCall | None = None
@@ -113,23 +114,26 @@ class Http1Client(Switchable):
         @param head_request: whether the response will have no body.
         """
         self._exchange = exchange
+        self._direct = None
         self.parser.expect(head_request)
 
     def begin(
         self,
         exchange: IExchange,
-        head: RequestHead,
+        head: Request,
         events: Sequence[Event],
         forwarded_by: ForwardedBy | None,
         default_host: bytes,
+        direct: IDirectReader | None = None,
     ) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}: one write for all of it."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}: one write for all of it."""
         self._exchange = exchange
+        self._direct = direct
         self.parser.expect(head.method == b"HEAD")
         data = (
             head.raw
-            if forwarded_by is None and head.forwardable_verbatim
-            else head.forward(forwarded_by, default_host)
+            if forwarded_by is None and type(head) is RequestHead and head.forwardable_verbatim
+            else request_head_bytes(head, forwarded_by, default_host)
         )
         if head.length == 0:
             self.transport.write(data)
@@ -138,7 +142,7 @@ class Http1Client(Switchable):
             self._write([data], events)
 
     def send(self, events: Sequence[Event]) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         self._write([], events)
 
     def _write(self, out: list[bytes], events: Sequence[Event]) -> None:
@@ -157,20 +161,25 @@ class Http1Client(Switchable):
         """
         End the exchange; its response is complete.
 
-        @param reusable: whether both sides agree where the next one begins.
+        @param reusable: whether all of the request has come and been sent, too.
         """
-        self._exchange = None
+        self._exchange = self._direct = None
         if self._paused:
             self.resume()
         self._served += 1
-        if not reusable or self.full or self.parser.surplus or self._served == self._pool.max_requests:
+        if (
+            not (reusable and self.persists)
+            or self.full
+            or self.parser.surplus
+            or self._served == self._pool.max_requests
+        ):
             self.close("not reusable")
         elif not self.closed:
             self.reused = True
             self._pool.put(self)
 
     def backlog(self) -> Backlog:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         return backlog_of(self.transport)
 
     def pause(self) -> None:
@@ -201,7 +210,7 @@ class Http1Client(Switchable):
         """Close the connection now; the exchange, if any, hears nothing of it."""
         if self.closed:
             return
-        self._exchange = None
+        self._exchange = self._direct = None
         self._retire()
         if self._pool.exclusive:
             # The host goes with it, and must not be picked any more from now on.
@@ -213,6 +222,7 @@ class Http1Client(Switchable):
         if self.closed or self.full or not self._pool.exclusive:
             return False
         self._exchange = Leftover(self, self._pool.clock, release)
+        self._direct = None
         self.resume()
         return True
 
@@ -254,12 +264,12 @@ class Http1Client(Switchable):
     # the connection
 
     def take_rest(self) -> bytes:
-        """See L{reverseproxy.proxy.http.http1_switch.IUpgraded}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpgraded}."""
         return self.parser.take_rest()
 
     def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
         """See L{Switchable}; the exchange has ended with that."""
-        self._exchange = None
+        self._exchange = self._direct = None
         return super().become_relay(clock, early)
 
     def dataReceived(self, data: bytes) -> None:
@@ -275,12 +285,23 @@ class Http1Client(Switchable):
                 found = [HttpError(502, "the response can't be parsed")]
             if not self._heard:
                 found = self._hear(data, found)
-            if type(found) is ResponseHead:
-                exchange.upstream_response(found, data)
-            else:
-                exchange.upstream_events(found)  # type: ignore[arg-type]
+            if type(found) is list:
+                for event in found:
+                    if type(event) is ResponseHead:
+                        self.persists = event.keep_alive
+                exchange.upstream_events(found)
                 if self.parser.left > LONG_BODY:
-                    self._pass_on(exchange)
+                    self._pass_on()
+            else:
+                assert type(found) is ResponseHead
+                self.persists = found.keep_alive
+                begin = len(found.raw)
+                if self._direct is not None:
+                    self._direct.upstream_whole(found, data, begin)
+                else:
+                    exchange.upstream_events(
+                        [found, data[begin:], END] if begin < len(data) else [found, END]
+                    )
         elif not self.closed:
             # Whatever this is, nobody asked for it: it must not become an answer.
             log.warn("{host} sent data without being asked", host=self._pool.host.address)
@@ -295,15 +316,18 @@ class Http1Client(Switchable):
             self._pool.heard()
         return found
 
-    def _pass_on(self, exchange: IExchange) -> None:
+    def _pass_on(self) -> None:
         """Have most of a long body sent to the client without a look at it."""
-        sink = exchange.response_sink() if self._exchange is exchange else None
+        direct = self._direct
+        if direct is None:
+            return
+        sink = direct.response_sink()
         size = self.parser.left - BODY_TAIL
-        if sink is not None and self.splice_to(sink, size, exchange.response_passed):
+        if sink is not None and self.splice_to(sink, size, direct.response_passed):
             self.parser.skip_body(size)
 
     def request_sink(self) -> Any:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDirectRequest}."""
         return None if self._chunked or self.closed else self.transport
 
     def http_read_closed(self) -> None:
@@ -313,14 +337,14 @@ class Http1Client(Switchable):
             if self.parser.eof() == [END]:
                 exchange.upstream_events([END])
             else:
-                self._exchange = None
+                self._exchange = self._direct = None
                 self.abort("the host closed its side")
                 exchange.upstream_lost("the connection was closed before the end of the response")
         self.close("the host closed its side")
 
     def http_lost(self, reason: Failure) -> None:
         """The connection is lost."""
-        exchange, self._exchange = self._exchange, None
+        exchange, self._exchange, self._direct = self._exchange, None, None
         self.closed = True
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()

@@ -12,57 +12,48 @@ the deadline when it fires, and is set again if that lies ahead still.
 
 from __future__ import annotations
 
-__all__ = ["Http1Proxy", "Http1Settings"]
+__all__ = ["Http1Proxy", "HttpSettings"]
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from math import inf
-from random import random
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix
-from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
-from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IGate, IPartable
-from reverseproxy.logs import Throttle, loss
-from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
+from reverseproxy.logs import loss
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.farewell import FRESH, QUIET, STALL, LastBytes, Parting, note_loss
-from reverseproxy.proxy.filters import FilterChain
+from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
-from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.decisions import exchange_class
-from reverseproxy.proxy.http.discretion import Discretion
 from reverseproxy.proxy.http.exchange import Exchange
-from reverseproxy.proxy.http.http1_switch import IUpgraded, Switchable, switch
-from reverseproxy.proxy.http.trust import NOBODY, Trust
+from reverseproxy.proxy.http.http1_switch import Switchable, switch
+from reverseproxy.proxy.http.interfaces import IUpgraded
+from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
-from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, lose_connection
+from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY, lose_connection
 from reverseproxy.refused import REFUSED
-from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
-from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.transport import stop_splice
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.unfinished import Account, Counted
+from reverseproxy.wire.http.forwarded import ForwardedBy
+from reverseproxy.wire.http.message import END, End, Event, Request, Response
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
-from reverseproxy.wire.http1.fields import ForwardedBy, last_chunk, response_head_bytes, status_line
-from reverseproxy.wire.http1.requests import END, End, Event, RequestHead, RequestParser, ResponseHead
+from reverseproxy.wire.http1.fields import last_chunk, status_line
+from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, response_head_bytes
+from reverseproxy.wire.http1.requests import RequestParser
 
 log = Logger()
-
-HEAD_TIMEOUT = 60.0
-"""Seconds from the first byte of a request to the end of its head."""
 
 DEFAULT_HEAD_SIZE = 8192
 """Bytes of a request head where the configuration says 0, as in MOSN."""
@@ -80,22 +71,6 @@ _IDLE, _HEAD, _EXCHANGE, _CLOSE = range(4)
 
 HELD_LIMIT = 65536
 """Bytes kept behind a request to switch protocols; reading pauses beyond them."""
-
-
-LOG_RATE = 10.0
-"""Lines about bad requests to one listener, in each second."""
-
-LOG_BURST = 50
-"""How many of them may come at once."""
-
-MISS_RATE = 0.2
-"""Lines about requests for hosts that there are not, in each second: strangers try many."""
-
-MISS_BURST = 10
-"""How many of them may come at once."""
-
-STRIP_RATE = 1 / 3600
-"""Lines about fields of requests that were dropped, in each second: a file that lacks a key is worth one."""
 
 
 _HTTP2_HEAD_SIZE = Http2Options().max_header_list_size
@@ -117,97 +92,7 @@ def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
     return size + HEAD_ROOM, fields + FIELD_ROOM
 
 
-@dataclass(frozen=True, slots=True)
-class Http1Settings:
-    """
-    What all connections of one C{proxy} filter share.
-
-    @ivar listener: the listener's name, for logs.
-    @ivar router: decides on each request.
-    @ivar clusters: where routes lead to.
-    @ivar options: limits and habits of HTTP/1.
-    @ivar http2: limits and habits of HTTP/2.
-    @ivar filters: what each request goes through; L{None} for nothing.
-    @ivar idle_timeout: seconds without a request after which a connection is
-        closed; L{None} for never.
-    @ivar access_log: called with each exchange that has ended.
-    @ivar tally: counts the exchanges; L{None} if nobody asks.
-    @ivar tracing: makes spans of them; L{None} if they are not traced.
-    @ivar observed: whether something is to be told of exchanges that have ended.
-    @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
-    @ivar head_timeout: seconds for the head of a request to come.
-    @ivar linger: seconds that a closing connection may take once the client has
-        taken everything.
-    @ivar stream_idle: seconds without a byte in either direction after which a
-        request is broken off, if its route does not say; infinity for never.
-    @ivar session_idle: the same for what an upgraded request carries; L{None} for
-        never.
-    @ivar request_time: seconds for all of a request to come; infinity for any time.
-    @ivar protocols_differ: whether it is one of several protocols that clients may speak,
-        so that each client chooses what hosts are spoken to in.
-    @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
-        the route does not say.
-    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
-    @ivar trust: whom to believe what requests say of themselves.
-    @ivar sni_check: C{"demands"}, C{"always"} or C{"never"}: which requests may not name another
-        host than the handshake of their connection.
-    @ivar error_details: whether clients are told what goes wrong behind us.
-    @ivar complaints: bounds the lines about bad requests.
-    @ivar look_period: seconds from one look at a request to the next.
-    @ivar misses: bounds the lines about requests that no virtual host takes.
-    @ivar discretion: decides what clients are told of errors.
-    @ivar strips: bounds the lines about fields that were dropped.
-    """
-
-    listener: str
-    router: Router
-    clusters: ClusterManager
-    clock: IReactorTime
-    options: Http1Options = field(default_factory=Http1Options)
-    http2: Http2Options = field(default_factory=Http2Options)
-    filters: FilterChain | None = None
-    idle_timeout: float | None = None
-    access_log: Callable[[AccessRecord], None] | None = None
-    tally: RequestTally | None = None
-    tracing: ITracing | None = None
-    abort_on_half_close: bool = False
-    head_timeout: float = HEAD_TIMEOUT
-    linger: float = LINGER
-    random: Callable[[], float] = random
-    stream_idle: float = STALL
-    request_time: float = inf
-    session_idle: float | None = None
-    timeout_to_end: bool = False
-    protocols_differ: bool = False
-    trust: Trust = NOBODY
-    sni_check: str = "demands"
-    error_details: bool = False
-    complaints: Throttle = field(init=False, compare=False)
-    look_period: float = field(init=False, compare=False)
-    misses: Throttle = field(init=False, compare=False)
-    strips: Throttle = field(init=False, compare=False)
-    observed: bool = field(init=False, compare=False)
-    discretion: Discretion = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "look_period", min(self.stream_idle / LOOKS, self.request_time))
-        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
-        object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
-        object.__setattr__(self, "strips", Throttle(self.clock, STRIP_RATE))
-        observers = (self.access_log, self.tally, self.tracing)
-        object.__setattr__(self, "observed", any(each is not None for each in observers))
-        discretion = Discretion(self.listener, self.clock, self.random, self.error_details)
-        object.__setattr__(self, "discretion", discretion)
-
-    def gate_of(self, info: ConnectionInfo) -> IGate | None:
-        """Find what decides whether requests may come over a connection; L{None} if all may."""
-        gate = info.gate
-        if gate is None or self.sni_check == "never":
-            return None
-        return gate if self.sni_check == "always" or gate.differs else None
-
-
-def _needs_chunks(request: RequestHead, head: ResponseHead, last: Event) -> bool:
+def _needs_chunks(request: Request, head: Response, last: Event) -> bool:
     """
     Say whether a response of known length is to go out in chunks, for its trailers.
 
@@ -229,21 +114,23 @@ class Http1Proxy(Switchable, Counted):
     @ivar default_host: the Host of a request that names none: the address that
         it was sent to.
     @ivar draining: whether the next response is the last one.
-    @ivar gate: see L{reverseproxy.proxy.http.exchange.IDownstream}.
+    @ivar gate: see L{reverseproxy.proxy.http.interfaces.IDownstream}.
     @ivar full: whether the transport holds as much of a response as it should.
-    @ivar max_request_body_size: see L{reverseproxy.proxy.http.exchange.IDownstream}.
+    @ivar max_request_body_size: see L{reverseproxy.proxy.http.interfaces.IDownstream}.
     """
 
     protocol = "Http1"
+    version = "1.1"
 
-    def __init__(self, settings: Http1Settings, info: ConnectionInfo) -> None:
+    def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         self.settings = settings
         self.info = info
         self.draining = False
         self._parting = False  # one of the next responses is the last one
         self._eof = False  # the client sends no more
         self.full = False
-        self._keep_alive = True  # behind the current response
+        self._persists = True  # the client takes another response behind the current one
+        self._keep_alive = True  # and so do we
         self._chunked = False  # the body of the current response goes out in chunks of ours
         self._passing = False  # most of the body of a request goes to its host unseen
         options = settings.options
@@ -352,7 +239,8 @@ class Http1Proxy(Switchable, Counted):
             found = [self._parser_failed()]
         if type(found) is RequestHead:
             if self._exchange is None and not (self._events or self.full or self._running):
-                exchange = self._exchange = exchange_class.kind(self, found, self._clock.seconds())
+                self._persists = found.keep_alive
+                exchange = self._exchange = exchange_class.kind(self, found, self._clock.seconds(), self)
                 exchange.begin_whole()
                 if not self._reading or self._parser.held:
                     self.update_reading()
@@ -408,7 +296,7 @@ class Http1Proxy(Switchable, Counted):
                 elif kind is RequestHead:
                     if exchange is not None or self.full:
                         break
-                    self._exchange = exchange_class.kind(self, event, self._clock.seconds())  # type: ignore[arg-type]
+                    self._begin(event)  # type: ignore[arg-type]
                 else:
                     if exchange is not None and exchange.request_complete:
                         break
@@ -429,6 +317,11 @@ class Http1Proxy(Switchable, Counted):
         elif events or not self._reading or self._parser.held:
             self.update_reading()
 
+    def _begin(self, head: RequestHead) -> None:
+        """It is this request's turn."""
+        self._persists = head.keep_alive
+        self._exchange = exchange_class.kind(self, head, self._clock.seconds(), self)
+
     def _pass_on(self) -> None:
         """Have most of a long body sent to the host without a look at it."""
         exchange = self._exchange
@@ -441,7 +334,7 @@ class Http1Proxy(Switchable, Counted):
             self._passing = True
 
     def response_sink(self) -> Any:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
         return None if self._chunked or self._closing else self.transport
 
     def update_reading(self) -> None:
@@ -487,25 +380,27 @@ class Http1Proxy(Switchable, Counted):
         if exchange is not None:
             exchange.fail(error.status, str(error), Flag.DPE)
             return
-        head = RequestHead(b"", b"", b"", b"", True, 0, False, frozenset(), b"", False, False)
-        exchange = self._exchange = exchange_class.kind(self, head, self._clock.seconds())
+        self._persists = False
+        exchange = self._exchange = exchange_class.kind(
+            self, Request(b"", b"", b"", []), self._clock.seconds(), self
+        )
         exchange.fail(error.status, str(error), Flag.DPE)
 
     # what an exchange tells us
 
     def set_look(self, when: float) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         self._deadline = when
         self._awaited = _EXCHANGE
         if when < self._timer_at:
             self._set_timer(when)
 
     def backlog(self) -> Backlog:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         return backlog_of(self.transport)
 
     def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}: one write for all of them."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}: one write for all of them."""
         out: list[bytes] = []
         for event in events:
             if type(event) is bytes:
@@ -513,20 +408,21 @@ class Http1Proxy(Switchable, Counted):
                     out.append(event)
                 elif event:  # an empty chunk would be the last one
                     out += (b"%x\r\n" % len(event), event, b"\r\n")
-            elif type(event) is ResponseHead:
+            elif isinstance(event, Response):
                 self._respond(exchange, event, events[-1], out)
             elif type(event) is End and self._chunked:
                 out.append(last_chunk(event.trailers))
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
-    def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+    def send_whole(self, exchange: Exchange, head: Response, data: bytes, begin: int) -> None:
+        """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
         request = exchange.head
         if (
-            head.forwardable_verbatim
+            type(head) is ResponseHead
+            and head.forwardable_verbatim
             and request.http11
-            and request.keep_alive
+            and self._persists
             and exchange.request_complete
             and not self._parting
             and not request.upgrade
@@ -536,9 +432,9 @@ class Http1Proxy(Switchable, Counted):
             self._chunked = False
             self.transport.write(data)
         else:
-            self.send(exchange, [head, data[len(head.raw) :], END])
+            self.send(exchange, [head, data[begin:], END])
 
-    def _respond(self, exchange: Exchange, head: ResponseHead, last: Event, out: list[bytes]) -> None:
+    def _respond(self, exchange: Exchange, head: Response, last: Event, out: list[bytes]) -> None:
         """
         Write the head of a response.
 
@@ -550,7 +446,7 @@ class Http1Proxy(Switchable, Counted):
             return
         # While the request is incomplete it is not known whether all of it will be read: the host may
         # have heard enough.  What was announced must hold.
-        keep_alive = request.keep_alive and exchange.request_complete and self._goes_on
+        keep_alive = self._persists and exchange.request_complete and self._goes_on
         self._chunked = False
         if head.length < 0 or (head.trails and request.http11 and _needs_chunks(request, head, last)):
             if request.http11:
@@ -568,9 +464,9 @@ class Http1Proxy(Switchable, Counted):
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
     ) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         request = exchange.head
-        keep_alive = request.keep_alive and exchange.request_complete and self._goes_on
+        keep_alive = self._persists and exchange.request_complete and self._goes_on
         lines = [status_line(status)]
         if status >= 200 and status not in (204, 304):
             if body:
@@ -597,7 +493,7 @@ class Http1Proxy(Switchable, Counted):
         self.exchange_done(exchange)
 
     def exchange_done(self, exchange: Exchange) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         keep_alive = self._keep_alive and exchange.request_complete
         self._exchange = None
         if self._counted is not None:
@@ -608,7 +504,7 @@ class Http1Proxy(Switchable, Counted):
             self._record(exchange, now)
         if not keep_alive or self.draining:
             # A client that asked for the close, and has sent everything, sends no more.
-            self._close(linger=exchange.head.keep_alive or not exchange.request_complete)
+            self._close(linger=self._persists or not exchange.request_complete)
             return
         if self._eof:
             if not self._running:
@@ -630,7 +526,7 @@ class Http1Proxy(Switchable, Counted):
             self.update_reading()
 
     def exchange_broken(self, exchange: Exchange) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         self._exchange = None
         self._record(exchange)
         head = exchange.response_head
@@ -650,7 +546,7 @@ class Http1Proxy(Switchable, Counted):
             self._drop_incomplete()
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         self.count(0)
         self._exchange = None
         self._tunnel = (exchange, client)

@@ -7,10 +7,10 @@ gives everything that happens on its connection to a L{RelayEnd} from then on.
 
 from __future__ import annotations
 
-__all__ = ["IUpgraded", "Switchable", "switch"]
+__all__ = ["Switchable", "switch"]
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -18,29 +18,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.wire.http.websocket import FrameTracker
-
-
-class IUpgraded(Protocol):
-    """
-    What has agreed to switch protocols: a connection, or a stream of one.
-
-    @ivar relay: who has it since then.
-    """
-
-    @property
-    def relay(self) -> RelayEnd | None:  # noqa: D102
-        ...
-
-    def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
-        """Give the connection to a L{RelayEnd}; see L{Switchable.become_relay}."""
-
-    def rebind(self, receive: Callable[[bytes], None]) -> None:
-        """Give all further reads to C{receive}."""
-
-    def take_rest(self) -> bytes:
-        """Take what was received behind the agreement."""
 
 
 @implementer(IHalfCloseableProtocol)

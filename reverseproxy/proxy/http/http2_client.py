@@ -42,17 +42,18 @@ from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, switching_protocols
-from reverseproxy.proxy.pools import IExchange, register_pool
+from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
+from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.sockets import keep_short, tune
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.unfinished import KNOWN, Account
+from reverseproxy.wire.http.forwarded import ForwardedBy
+from reverseproxy.wire.http.message import End, Request, Response
+from reverseproxy.wire.http.message import Event as HttpEvent
 from reverseproxy.wire.http.upgrades import protocols_of
-from reverseproxy.wire.http1.fields import ForwardedBy
-from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
-from reverseproxy.wire.http1.requests import Event as HttpEvent
 from reverseproxy.wire.http2.connection import ClientConnection
 from reverseproxy.wire.http2.events import Event, GoAway, Http2Limits, PeerSettings, Pong, Reset
 from reverseproxy.wire.http2.fields import list_size, request_fields, trailer_fields
@@ -122,6 +123,9 @@ class Http2Call:
     @ivar tunnel: what it carries after a switch of protocols.
     """
 
+    persists = True
+    multiplexed = True
+
     __slots__ = (
         "_client",
         "_early",
@@ -148,7 +152,7 @@ class Http2Call:
         self._client = client
         self._http2 = client.http2
         self._exchange: IExchange | None = None
-        self._request: RequestHead | None = None  # if it is an extended CONNECT
+        self._request: Request | None = None  # if it is an extended CONNECT
         self._upgrade: ClientUpgrade | None = None  # if it is an upgrade in our own way
         self._waiting: Callable[[], None] | None = None  # to begin, when the host's settings are known
         self._unsent: list[HttpEvent] = []  # what has come of the request until then
@@ -157,7 +161,7 @@ class Http2Call:
 
     @property
     def local_address(self) -> str:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         return self._client.local_address
 
     # what an exchange tells us
@@ -165,12 +169,13 @@ class Http2Call:
     def begin(
         self,
         exchange: IExchange,
-        head: RequestHead,
+        head: Request,
         events: Sequence[HttpEvent],
         forwarded_by: ForwardedBy | None,
         default_host: bytes,
+        direct: IDirectReader | None = None,
     ) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}: all of the response comes as events."""
         self._exchange = exchange
         if head.upgrade and not self._http2.established:
             waiting = list(events)
@@ -183,7 +188,7 @@ class Http2Call:
 
     def _begin(
         self,
-        head: RequestHead,
+        head: Request,
         events: Sequence[HttpEvent],
         forwarded_by: ForwardedBy | None,
         default_host: bytes,
@@ -209,7 +214,7 @@ class Http2Call:
             self._send(events)
         self._client.flush()
 
-    def _begin_upgrade(self, head: RequestHead) -> bytes:
+    def _begin_upgrade(self, head: Request) -> bytes:
         """
         Choose how to ask the host for a switch of protocols.
 
@@ -248,7 +253,7 @@ class Http2Call:
                 self._exchange.upstream_full(False)
 
     def send(self, events: Sequence[HttpEvent]) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         if self._waiting is not None:
             self._unsent += events
             return
@@ -273,7 +278,7 @@ class Http2Call:
                 self._exchange.upstream_full(True)
 
     def backlog(self) -> Backlog:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         return self._client.backlog_of(self.number)
 
     @property
@@ -284,13 +289,13 @@ class Http2Call:
         return maxsize if self._exchange is None else self._exchange.response_waiting
 
     def pause(self) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         if not self._paused:
             self._paused = True
             self._http2.hold(self.number)
 
     def resume(self) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         if self._paused:
             self._paused = False
             self._client.release(self.number)
@@ -303,11 +308,11 @@ class Http2Call:
         self._client.flush()
 
     def leave(self, release: Callable[[], None]) -> bool:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}: a stream is broken off without harm."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}: a stream is broken off without harm."""
         return False
 
     def abort(self, reason: str) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         self._exchange = None
         self._waiting = None
         self._http2.reset(self.number, ErrorCode.CANCEL)
@@ -332,10 +337,10 @@ class Http2Call:
         if events:
             exchange.upstream_events(events)
 
-    def _accepted(self, request: RequestHead, events: list[HttpEvent]) -> list[HttpEvent]:
+    def _accepted(self, request: Request, events: list[HttpEvent]) -> list[HttpEvent]:
         """Make a 101 of the answer that accepts a switch of protocols, and keep what comes behind it."""
         for index, event in enumerate(events):
-            if type(event) is ResponseHead and event.status >= 200:
+            if type(event) is Response and event.status >= 200:
                 self._request = None
                 if event.status >= 300:
                     break
@@ -391,9 +396,6 @@ class Http2Call:
         self._paused = False
         self.tunnel = Http2Tunnel(self._client, self.number)
         return self.tunnel.relay
-
-    def request_sink(self) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
 
     def take_rest(self) -> bytes:
         """Nothing: it is given to the relay in its order, with an end if there is one."""

@@ -41,10 +41,10 @@ from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
-from reverseproxy.proxy.http.http1_server import Http1Settings
-from reverseproxy.proxy.http.http1_switch import IUpgraded
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, accepts, answer_to_connect, websocket_request
+from reverseproxy.proxy.http.interfaces import IUpgraded
+from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset, keep_short
@@ -53,11 +53,11 @@ from reverseproxy.transport.backlog import Backlog
 from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.unfinished import Account
 from reverseproxy.wire.http.border import NOTHING
+from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.grpc import error_fields, error_trailers, is_grpc
+from reverseproxy.wire.http.message import END, End, Request, Response
+from reverseproxy.wire.http.message import Event as HttpEvent
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
-from reverseproxy.wire.http1.fields import ForwardedBy, status_line
-from reverseproxy.wire.http1.requests import END, End, RequestHead, ResponseHead
-from reverseproxy.wire.http1.requests import Event as HttpEvent
 from reverseproxy.wire.http2.connection import ServerConnection
 from reverseproxy.wire.http2.events import Event, GoAway, Http2Limits, Pong, Reset
 from reverseproxy.wire.http2.fields import response_fields, trailer_fields
@@ -97,12 +97,12 @@ def limits_of(options: Http2Options, reverse: bool = False, foreign: int = NOTHI
     )
 
 
-def _not_switched(exchange: Exchange, head: ResponseHead) -> ResponseHead:
+def _not_switched(exchange: Exchange, head: Response) -> Response:
     """Make an error of an answer that a client would take for the beginning of the other protocol."""
     exchange.status = 502
     exchange.flag = f"the host did not switch protocols, but answered with {head.status}"
     exchange.flags |= Flag.UPE
-    return ResponseHead(status_line(502), 502, True, head.length, True, head.options, False, head.headers)
+    return Response(502, head.headers, head.length, head.options)
 
 
 class Http2Stream:
@@ -123,6 +123,7 @@ class Http2Stream:
     """
 
     protocol = "Http2"
+    version = "2"
 
     __slots__ = (
         "_held",
@@ -172,31 +173,23 @@ class Http2Stream:
     # what an exchange tells us
 
     def set_look(self, when: float) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         self.deadline = when
         self._proxy.look_at(when)
 
     def backlog(self) -> Backlog:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         return self._proxy.backlog_of(self.number)
 
-    def response_sink(self) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
-
-    def send_response(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
-        body = data[len(head.raw) :]
-        self.send(exchange, [head, body, END] if body else [head, END])
-
     def send(self, exchange: Exchange, events: Sequence[HttpEvent]) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         http2 = self._http2
         number = self.number
         last = len(events) - 1
         for index, event in enumerate(events):
             if type(event) is bytes:
                 http2.send_data(number, event)
-            elif type(event) is ResponseHead:
+            elif isinstance(event, Response):
                 request = exchange.head
                 if event.status == 101 and not request.options:
                     if not accepts(request, event):
@@ -223,7 +216,7 @@ class Http2Stream:
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
     ) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         http2 = self._http2
         http2.decline_tunnel(self.number)
         unsent = exchange.unsent_field()
@@ -253,11 +246,11 @@ class Http2Stream:
         self._proxy.flush()
 
     def exchange_done(self, exchange: Exchange) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         self._over(exchange)
 
     def exchange_broken(self, exchange: Exchange) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         if self.grpc and not exchange.reset_code and not exchange.stalled:
             # A client of gRPC takes a reset for an error in its call.
             trailers = error_trailers(exchange.failure, exchange.message.encode("utf-8", "replace"))
@@ -275,13 +268,13 @@ class Http2Stream:
         self._proxy.stream_answered(self, exchange)
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         self.exchange = self.content = None
         self.full = False
         self._proxy.begin_tunnel(self, exchange, client)
 
     def update_reading(self) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IDownstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         exchange = self.exchange
         if exchange is not None and exchange.head.upgrade and self.content is None:
             return
@@ -348,7 +341,7 @@ class Http2Proxy(Http2Protocol):
 
     http2: ServerConnection
 
-    def __init__(self, settings: Http1Settings, info: ConnectionInfo) -> None:
+    def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         options = settings.http2
         # A tunnel server that is not one of ours hears nothing that it does not know.
         ours = info.announced or not info.reverse
@@ -486,7 +479,7 @@ class Http2Proxy(Http2Protocol):
                 else:
                     exchange.add_body(event)
                     touched[exchange] = None
-            elif type(event) is RequestHead:
+            elif type(event) is Request:
                 touched[self._begin(number, event)] = None
             elif type(event) is End:
                 if exchange is None or exchange.head.upgrade:
@@ -504,7 +497,7 @@ class Http2Proxy(Http2Protocol):
             for exchange in touched:
                 exchange.flush()
 
-    def _begin(self, number: int, head: RequestHead) -> Exchange:
+    def _begin(self, number: int, head: Request) -> Exchange:
         stream = self._streams[number] = Http2Stream(self, number)
         if head.upgrade and not head.options:
             head = websocket_request(head)
@@ -556,7 +549,7 @@ class Http2Proxy(Http2Protocol):
     def _refuse(self, number: int, error: HttpError) -> None:
         """A request is well-formed, but not to be served."""
         self._note_mistake(str(error))
-        head = RequestHead(b"", b"", b"", b"", True, 0, True, frozenset(), b"", False, False, [])
+        head = Request(b"", b"", b"", [])
         self._begin(number, head).fail(error.status, str(error), Flag.DPE)
 
     def _waiting(self, number: int) -> int:

@@ -25,13 +25,13 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
-from reverseproxy.proxy.http.http1_switch import IUpgraded
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
+from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.wire.http.fields import Headers
+from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http.websocket import FrameTracker
-from reverseproxy.wire.http1.fields import Headers, status_line
-from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
 from reverseproxy.wire.http2.fields import response_fields
 from reverseproxy.wire.http2.frames import ErrorCode
 from reverseproxy.wire.http2.upgrades import connect_protocol
@@ -53,27 +53,27 @@ def _value(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-def websocket_request(head: RequestHead) -> RequestHead:
+def websocket_request(head: Request) -> Request:
     """Complete a request for a WebSocket that came without a key."""
     if head.upgrade.lower() == b"websocket" and _value(head.headers, b"sec-websocket-key") is None:
         head.headers.append((b"sec-websocket-key", b64encode(os.urandom(16))))
     return head
 
 
-def accepts(request: RequestHead, response: ResponseHead) -> bool:
+def accepts(request: Request, response: Response) -> bool:
     """Whether the answer to a request for a WebSocket has understood it."""
     key = _value(request.headers, b"sec-websocket-key")
     return key is None or _value(response.headers, b"sec-websocket-accept") == _accept(key)
 
 
-def answer_to_connect(head: ResponseHead) -> Headers:
+def answer_to_connect(head: Response) -> Headers:
     """Write a 101 as the answer to an extended CONNECT."""
     fields = [field for field in response_fields(head) if field[0] != b"sec-websocket-accept"]
     fields[0] = (b":status", b"200")
     return fields
 
 
-def switching_protocols(request: RequestHead, response: ResponseHead) -> ResponseHead:
+def switching_protocols(request: Request, response: Response) -> Response:
     """Make a 101 of a host's answer to an extended CONNECT."""
     dropped = (b"content-length", b"sec-websocket-accept")
     headers = [field for field in response.headers if field[0] not in dropped]
@@ -81,7 +81,7 @@ def switching_protocols(request: RequestHead, response: ResponseHead) -> Respons
     key = _value(request.headers, b"sec-websocket-key")
     if key is not None:
         headers.append((b"sec-websocket-accept", _accept(key)))
-    return ResponseHead(status_line(101), 101, True, 0, False, _UPGRADE, False, headers)
+    return Response(101, headers, options=_UPGRADE)
 
 
 class Http2Tunnel:

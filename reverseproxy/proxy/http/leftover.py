@@ -17,8 +17,7 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.proxy.http.unread import UnreadAnswer
-from reverseproxy.wire.http1.requests import End, Event, ResponseHead
+from reverseproxy.wire.http.message import End, Event, Response
 
 PATIENCE: Final = 3.0
 """Seconds in which the answer must have come."""
@@ -31,14 +30,17 @@ class IKept(Protocol):
     """The connection."""
 
     def finish(self, reusable: bool) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
 
     def abort(self, reason: str) -> None:
-        """See L{reverseproxy.proxy.http.exchange.IUpstream}."""
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
 
 
-class Leftover(UnreadAnswer):
+class Leftover:
     """Takes the place of an exchange, until the answer is over."""
+
+    response_waiting = 0
+    """Nothing of the answer waits for anybody."""
 
     def __init__(self, client: IKept, clock: IReactorTime, release: Callable[[], None]) -> None:
         """
@@ -46,27 +48,25 @@ class Leftover(UnreadAnswer):
         """
         self._client: IKept | None = client
         self._release = release
-        self._keep_alive = False
         self._size = 0
         self._timer = clock.callLater(PATIENCE, self._give_up, "nobody waits for the answer")
 
     def upstream_full(self, full: bool) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
 
     def upstream_events(self, events: list[Event]) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}: all that counts is where the answer ends."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}: all that counts is where the answer ends."""
         for event in events:
-            if type(event) is ResponseHead:
+            if isinstance(event, Response):
                 if event.status == 101:
                     self._give_up("the host switched protocols")
                     return
-                self._keep_alive = event.keep_alive
             elif type(event) is bytes:
                 self._size += len(event)
             elif type(event) is End:
                 client = self._end()
                 if client is not None:
-                    client.finish(self._keep_alive)
+                    client.finish(True)
                 self._release()
                 return
             else:
@@ -83,7 +83,7 @@ class Leftover(UnreadAnswer):
         terminated: bool = False,
         flags: int = Flag.UC,
     ) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._end()
         self._release()
 

@@ -20,13 +20,12 @@ from twisted.logger import Logger
 
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.attempts import Attempts, Phase
-from reverseproxy.proxy.http.unread import UnreadAnswer
-from reverseproxy.wire.http1.fields import ForwardedBy
-from reverseproxy.wire.http1.requests import End, Event, RequestHead, ResponseHead
+from reverseproxy.wire.http.forwarded import ForwardedBy
+from reverseproxy.wire.http.message import End, Event, Request, Response
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
-    from reverseproxy.proxy.http.exchange import IUpstream
+    from reverseproxy.proxy.http.interfaces import IUpstream
 
 log = Logger()
 
@@ -37,8 +36,11 @@ TIMEOUT: Final = 60.0
 """Seconds that a copy may take once all of the request has come."""
 
 
-class Mirrored(UnreadAnswer, Attempts):
+class Mirrored(Attempts):
     """One copy."""
+
+    response_waiting = 0
+    """Nothing of the answer waits for anybody."""
 
     __slots__ = (
         "_backlog",
@@ -48,7 +50,6 @@ class Mirrored(UnreadAnswer, Attempts):
         "_forwarding",
         "_full",
         "_head",
-        "_keep_alive",
         "_others",
         "_out",
         "_whole",
@@ -59,7 +60,7 @@ class Mirrored(UnreadAnswer, Attempts):
         clock: IReactorTime,
         protocol: str,
         cluster: Cluster,
-        head: RequestHead,
+        head: Request,
         events: Sequence[Event],
         forwarding: tuple[ForwardedBy | None, bytes],
         chosen: bool = False,
@@ -82,7 +83,6 @@ class Mirrored(UnreadAnswer, Attempts):
         self._backlog = 0
         self._full = False
         self._whole = False  # all of the request is there
-        self._keep_alive = False  # behind the response
         self._client: IUpstream | None = None
         self._deadline: IDelayedCall | None = None
         for event in events:
@@ -162,24 +162,23 @@ class Mirrored(UnreadAnswer, Attempts):
     # what the connection to the host tells
 
     def upstream_full(self, full: bool) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._full = full
         if not full:
             self._flush()
 
     def upstream_events(self, events: list[Event]) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}: all that counts is where the answer ends."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}: all that counts is where the answer ends."""
         for event in events:
-            if type(event) is ResponseHead:
+            if isinstance(event, Response):
                 if event.status == 101:
                     self.fail(502, "the host switched protocols", Flag.UPE)
                     return
-                self._keep_alive = event.keep_alive
             elif type(event) is End:
                 client = self._end()
                 self._phase = Phase.DONE
                 if client is not None:
-                    client.finish(self._keep_alive and self._whole)
+                    client.finish(self._whole)
                 self._release()
                 return
             elif type(event) is not bytes:
@@ -194,7 +193,7 @@ class Mirrored(UnreadAnswer, Attempts):
         terminated: bool = False,
         flags: int = Flag.UC,
     ) -> None:
-        """See L{reverseproxy.proxy.pools.IExchange}."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._client = None
         self._is_foreign()
         self.fail(502, reason, flags)

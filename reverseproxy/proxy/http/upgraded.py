@@ -24,7 +24,7 @@ from reverseproxy.wire.http.websocket import GOING_AWAY, close_frame
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.http.exchange import Exchange
-    from reverseproxy.proxy.http.http1_server import Http1Settings
+    from reverseproxy.proxy.http.settings import HttpSettings
 
 log = Logger()
 
@@ -44,7 +44,7 @@ class Upgraded:
         exchange: Exchange,
         client: RelayEnd,
         host: RelayEnd,
-        settings: Http1Settings,
+        settings: HttpSettings,
         info: ConnectionInfo,
     ) -> None:
         """

@@ -171,7 +171,7 @@ class RpcClient(Rebindable, Counted):
     @ivar full: whether the transport holds as many requests as it should.
     @ivar closed: whether the connection takes no more requests: it is lost,
         closing, or the host said goaway.
-    @ivar reused: see L{reverseproxy.proxy.http.exchange.IUpstream}; no matter here.
+    @ivar reused: see L{reverseproxy.proxy.http.interfaces.IUpstream}; no matter here.
     @ivar active: how many requests are under way.
     @ivar dropped: how many responses came that nobody waited for.
     @ivar exhausted: whether it has carried as many requests as it may.

@@ -15,7 +15,7 @@ __all__ = ["H2C", "agrees", "may_pass", "names_of", "passed_on", "protocols_of"]
 import re
 from typing import Final
 
-from reverseproxy.wire.http1.fields import TOKEN
+from reverseproxy.wire.http.fields import TOKEN
 
 H2C: Final = b"h2c"
 """

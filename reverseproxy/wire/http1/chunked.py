@@ -8,7 +8,7 @@ beyond it.  Both must agree about the end, or the body is refused.
 
 from __future__ import annotations
 
-__all__ = ["CHUNK_ALLOWANCE", "CHUNK_EXCESS", "MAX_HEADERS", "ChunkDecoder"]
+__all__ = ["CHUNK_ALLOWANCE", "CHUNK_EXCESS", "ChunkDecoder"]
 
 import re
 from typing import Any, Final
@@ -16,10 +16,7 @@ from typing import Any, Final
 import httptools
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1.fields import Headers, forbidden_in_trailers
-
-MAX_HEADERS: Final = 100
-"""Fields in a head, or in trailers, if nothing else is configured."""
+from reverseproxy.wire.http.fields import MAX_HEADERS, Headers, forbidden_in_trailers
 
 CHUNK_EXCESS: Final = 16384
 """

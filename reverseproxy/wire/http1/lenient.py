@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1.fields import TOKEN, Headers, content_length
+from reverseproxy.wire.http.fields import TOKEN, Headers
+from reverseproxy.wire.http1.fields import content_length
 
 _END: Final = re.compile(rb"\n\r{0,2}\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9][0-9])(?:[ \t]+([^ \t].*)?)?", re.DOTALL)

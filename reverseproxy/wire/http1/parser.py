@@ -1,8 +1,7 @@
 """
 What requests and responses of HTTP/1 have in common: where messages begin and end.
 
-The events that a L{Parser} makes, and the fields of a head that say something
-about its message.
+And the fields of a head that say something about its message.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ __all__ = [
     "CODING",
     "CONNECTION",
     "EMPTY_LINE",
-    "END",
     "EXPECT",
     "FIELDS",
     "HOST",
     "KINDS",
     "LENGTH",
     "MAX_KNOWN",
-    "NO_OPTIONS",
     "ONLY_KEEP_ALIVE",
     "OTHER_HOP",
     "PLAIN_CODING",
@@ -26,8 +23,6 @@ __all__ = [
     "TEMPLATE_AFTER",
     "SHORTEST",
     "UPGRADE",
-    "End",
-    "Event",
     "Parser",
     "is_plain_length",
 ]
@@ -39,8 +34,9 @@ import httptools
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.border import PATTERN as BORDER
-from reverseproxy.wire.http1.chunked import MAX_HEADERS, ChunkDecoder
-from reverseproxy.wire.http1.fields import Headers, RequestHead, ResponseHead
+from reverseproxy.wire.http.fields import MAX_HEADERS
+from reverseproxy.wire.http.message import END, End, Event
+from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.response_chunked import ResponseChunks
 
 MAX_KNOWN: Final = 4096
@@ -49,28 +45,6 @@ MAX_KNOWN: Final = 4096
 TEMPLATE_AFTER: Final = 32
 """Heads in a row that are not of the shape that is known, after which another one is looked for."""
 
-
-class End:
-    """
-    The end of a message.
-
-    @ivar trailers: the fields that came behind a chunked body.
-    """
-
-    __slots__ = ("trailers",)
-
-    def __init__(self, trailers: Headers) -> None:
-        self.trailers = trailers
-
-    def __repr__(self) -> str:
-        return f"End({self.trailers!r})"
-
-
-END: Final = End([])
-"""The end of a message without trailers."""
-
-Event = RequestHead | ResponseHead | bytes | End | HttpError
-"""What C{feed} returns."""
 
 EMPTY_LINE: Final = b"\r\n\r\n"
 """Where a head ends."""
@@ -109,7 +83,6 @@ KINDS: Final = {
     b"http2-settings": OTHER_HOP,
 }
 
-NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 ONLY_KEEP_ALIVE: Final = frozenset({b"keep-alive"})
 
 

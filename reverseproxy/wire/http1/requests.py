@@ -17,23 +17,7 @@ everything over its limits.
 
 from __future__ import annotations
 
-__all__ = [
-    "CHUNKED",
-    "CHUNK_EXCESS",
-    "END",
-    "MAX_HEADERS",
-    "MAX_INTERIM",
-    "MAX_KNOWN",
-    "MAX_RESPONSE_HEAD",
-    "TEMPLATE_AFTER",
-    "UNTIL_CLOSE",
-    "End",
-    "Event",
-    "RequestHead",
-    "RequestParser",
-    "ResponseHead",
-    "ResponseParser",
-]
+__all__ = ["RequestParser"]
 
 import re
 from typing import ClassVar, Final
@@ -42,41 +26,29 @@ import httptools
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.border import MOSN, NOTHING, mark_of
+from reverseproxy.wire.http.fields import MAX_HEADERS, MAX_METHOD, NO_METHODS, TOKEN
+from reverseproxy.wire.http.message import END, NO_OPTIONS, End, Event
 from reverseproxy.wire.http.upgrades import passed_on
-from reverseproxy.wire.http1.chunked import CHUNK_EXCESS, MAX_HEADERS, ChunkDecoder
-from reverseproxy.wire.http1.fields import (
-    CHUNKED,
-    MAX_METHOD,
-    NO_METHODS,
-    TOKEN,
-    UNTIL_CLOSE,
-    RequestHead,
-    ResponseHead,
-    connection_options,
-    content_length,
-)
+from reverseproxy.wire.http1.chunked import ChunkDecoder
+from reverseproxy.wire.http1.fields import CHUNKED, connection_options, content_length
+from reverseproxy.wire.http1.heads import RequestHead
 from reverseproxy.wire.http1.parser import (
     CODING,
     CONNECTION,
     EMPTY_LINE,
-    END,
     EXPECT,
     HOST,
     KINDS,
     LENGTH,
     MAX_KNOWN,
-    NO_OPTIONS,
     ONLY_KEEP_ALIVE,
     PLAIN_CODING,
     REQUEST_FIELDS,
     TEMPLATE_AFTER,
     UPGRADE,
-    End,
-    Event,
     Parser,
     is_plain_length,
 )
-from reverseproxy.wire.http1.responses import MAX_INTERIM, MAX_RESPONSE_HEAD, ResponseParser
 from reverseproxy.wire.http1.templates import REQUEST_LINE, HeadTemplate, request_shape
 
 # A request line that is in order, whatever comes behind it.  What else is in order is for llhttp to say.
@@ -371,7 +343,6 @@ class RequestParser(Parser):
             switch,
             expect,
             forwardable_verbatim and not marks & self._foreign,
-            None,
             bool(marks & MOSN & ~self._foreign),
             marks & self._foreign,
         )

@@ -15,8 +15,9 @@ import re
 from typing import Final
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1.chunked import CHUNK_ALLOWANCE, CHUNK_EXCESS, MAX_HEADERS
-from reverseproxy.wire.http1.fields import MAX_LENGTH, Headers, forbidden_in_trailers
+from reverseproxy.wire.http.fields import MAX_HEADERS, Headers, forbidden_in_trailers
+from reverseproxy.wire.http1.chunked import CHUNK_ALLOWANCE, CHUNK_EXCESS
+from reverseproxy.wire.http1.fields import MAX_LENGTH
 from reverseproxy.wire.http1.lenient import find_end, parse_lines
 
 MAX_LINE: Final = 4096

@@ -13,31 +13,24 @@ from typing import Final
 import httptools
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http1.chunked import MAX_HEADERS, ChunkDecoder
+from reverseproxy.wire.http.fields import MAX_HEADERS
+from reverseproxy.wire.http.message import END, NO_OPTIONS, End, Event
+from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.codings import Inflater
-from reverseproxy.wire.http1.fields import (
-    CHUNKED,
-    UNTIL_CLOSE,
-    ResponseHead,
-    connection_options,
-    content_length,
-)
+from reverseproxy.wire.http1.fields import CHUNKED, UNTIL_CLOSE, connection_options, content_length
+from reverseproxy.wire.http1.heads import ResponseHead
 from reverseproxy.wire.http1.lenient import Normalised, begins_well, find_end, normalise
 from reverseproxy.wire.http1.parser import (
     CODING,
     CONNECTION,
-    END,
     FIELDS,
     KINDS,
     MAX_KNOWN,
-    NO_OPTIONS,
     ONLY_KEEP_ALIVE,
     OTHER_HOP,
     PLAIN_CODING,
     TEMPLATE_AFTER,
     UPGRADE,
-    End,
-    Event,
     Parser,
     is_plain_length,
 )

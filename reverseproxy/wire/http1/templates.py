@@ -19,8 +19,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from reverseproxy.wire.http.fields import MAX_METHOD, NO_METHODS, TOKEN
 from reverseproxy.wire.http.hop_by_hop import OF_THE_MESSAGE
-from reverseproxy.wire.http1.fields import MAX_METHOD, NO_METHODS, TOKEN
 
 SIGNIFICANT_FIELDS: Final = OF_THE_MESSAGE
 """Fields that say something about the message; so do those that begin with C{x-mosn-}."""

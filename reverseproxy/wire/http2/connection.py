@@ -3,7 +3,7 @@ HTTP/2 as events: one connection, its streams, and the bounds on both.
 
 Feed bytes, get pairs of a stream's number and an event; number 0 stands for the
 connection.  The events of HTTP are the same as those of HTTP/1: a
-L{RequestHead} or L{ResponseHead}, the body as plain C{bytes}, an L{End}.  A
+L{Request} or L{Response}, the body as plain C{bytes}, an L{End}.  A
 L{Reset} ends a stream early.  An L{Http2Error} comes last and once, if the peer
 broke the rules of the connection, after everything that was in order before it.
 
@@ -30,8 +30,8 @@ from typing import Final
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from reverseproxy.errors import Http2Error, HttpError
-from reverseproxy.wire.http1.fields import CHUNKED, Headers
-from reverseproxy.wire.http1.requests import END, End
+from reverseproxy.wire.http.fields import Headers
+from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End
 from reverseproxy.wire.http2.events import (
     PEER_SETTINGS,
     Budget,
@@ -856,7 +856,7 @@ class ServerConnection(_Connection):
                 return
             else:
                 stream.tunnel = bool(head.upgrade)
-                if head.length != CHUNKED and not head.upgrade:
+                if head.length != UNKNOWN_LENGTH and not head.upgrade:
                     stream.left = head.length
                 if ended and stream.left > 0:
                     self._stream_error(

@@ -19,8 +19,8 @@ from typing import Final
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.budget import Budget
 from reverseproxy.wire.http.border import NOTHING
-from reverseproxy.wire.http1.chunked import MAX_HEADERS
-from reverseproxy.wire.http1.requests import End, RequestHead, ResponseHead
+from reverseproxy.wire.http.fields import MAX_HEADERS
+from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http2.frames import DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, ErrorCode
 
 _TOLD_AFTER: Final = 1024 * 1024
@@ -154,7 +154,5 @@ class PeerSettings:
 
 PEER_SETTINGS: Final = PeerSettings()
 
-Event = (
-    RequestHead | ResponseHead | bytes | End | HttpError | Reset | GoAway | Pong | PeerSettings | Http2Error
-)
+Event = Request | Response | bytes | End | HttpError | Reset | GoAway | Pong | PeerSettings | Http2Error
 """What C{feed} returns, with the number of the stream."""

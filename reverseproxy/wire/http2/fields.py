@@ -29,22 +29,19 @@ from typing import Final
 
 from reverseproxy.errors import HttpError, WireError
 from reverseproxy.wire.http.border import MOSN, NOTHING, mark_of
-from reverseproxy.wire.http.grpc import is_grpc
-from reverseproxy.wire.http.upgrades import passed_on
-from reverseproxy.wire.http1.chunked import MAX_HEADERS
-from reverseproxy.wire.http1.fields import (
-    CHUNKED,
+from reverseproxy.wire.http.fields import (
+    MAX_HEADERS,
     MAX_METHOD,
     NO_METHODS,
     TOKEN,
     UPGRADE_REQUIRED,
     Headers,
-    RequestHead,
-    ResponseHead,
     dropped_by,
     forbidden_in_trailers,
-    status_line,
 )
+from reverseproxy.wire.http.grpc import is_grpc
+from reverseproxy.wire.http.message import UNKNOWN_LENGTH, Request, Response
+from reverseproxy.wire.http.upgrades import passed_on
 from reverseproxy.wire.http2.mosn import CONNECTION_SPECIFIC
 from reverseproxy.wire.http2.upgrades import FIELD, Offer, offer_of, read_offer
 
@@ -143,7 +140,7 @@ def parse_request(
     h2c: bool = False,
     max_fields: int = MAX_FIELDS,
     foreign: int = NOTHING,
-) -> RequestHead:
+) -> Request:
     """
     Make a head of the fields of a request.
 
@@ -186,27 +183,23 @@ def parse_request(
             raise HttpError(501, "an upgrade to this protocol is not passed on")
         headers.append((b"upgrade", upgrade))
     elif length < 0:
-        length = 0 if ended else CHUNKED
+        length = 0 if ended else UNKNOWN_LENGTH
         if ended and method in (b"POST", b"PUT", b"PATCH"):
             # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
     mosn = bool(marks & MOSN & ~foreign)
     dropped = marks & foreign
-    return RequestHead(
-        b"",
+    return Request(
         method,
         path,
         authority,
-        True,
-        length,
-        True,
-        options,
-        upgrade,
-        expect,
-        False,
         headers,
-        mosn,
-        dropped,
+        length,
+        options=options,
+        upgrade=upgrade,
+        awaits_continue=expect,
+        mosn=mosn,
+        dropped=dropped,
     )
 
 
@@ -310,7 +303,7 @@ def parse_response(
     tunnel: bool = False,
     upgrades: bool = False,
     max_fields: int = MAX_FIELDS,
-) -> ResponseHead:
+) -> Response:
     """
     Make a head of the fields of a response.
 
@@ -335,7 +328,7 @@ def parse_response(
         _check(b"upgraded", upgrade)
         headers.append((b"upgrade", upgrade))
         if status == 200:
-            return ResponseHead(status_line(101), 101, True, 0, False, _UPGRADE, False, headers)
+            return Response(101, headers, options=_UPGRADE)
         if status != UPGRADE_REQUIRED:
             raise Malformed(f":upgrade in an answer with status {status}")
     if status < 200 and (ended or status == 101):
@@ -343,7 +336,7 @@ def parse_response(
     if status < 200 or head_request or status in _NO_BODY:
         length = 0
     elif tunnel and status < 300:
-        length = CHUNKED
+        length = UNKNOWN_LENGTH
     elif ended:
         if length > 0:
             raise Malformed("no data, which is less than content-length says")
@@ -352,8 +345,8 @@ def parse_response(
             headers.append((b"content-length", b"0"))
         length = 0
     elif length < 0:
-        length = CHUNKED
-    return ResponseHead(status_line(status), status, True, length, True, _NONE, False, headers)
+        length = UNKNOWN_LENGTH
+    return Response(status, headers, length)
 
 
 def _read_response_fields(
@@ -423,7 +416,7 @@ def parse_trailers(
 
 
 def request_fields(
-    head: RequestHead,
+    head: Request,
     headers: Headers,
     scheme: bytes,
     default_host: bytes,
@@ -435,9 +428,7 @@ def request_fields(
 
     @param headers: its fields, perhaps changed on the way.
     @param scheme: of the connection that it goes out on.
-    @param default_host: the authority of a request of HTTP/1.0 that names none.
-        In later versions an empty Host means that there is none, which is not
-        written here (RFC 9112 3.2, RFC 9113 8.3.1).
+    @param default_host: see L{Request.authority}; an empty one is not written here (RFC 9113 8.3.1).
     @param connect: the C{:protocol} of the extended CONNECT that a request to
         switch protocols becomes; if empty, it goes on without that wish.
     @param upgrades: whether it may be in our own way.
@@ -447,7 +438,7 @@ def request_fields(
         (b":scheme", scheme),
         (b":path", head.target),
     ]
-    host = head.host if head.http11 else head.host or default_host
+    host = head.authority(default_host)
     if host:
         fields.insert(2, (b":authority", host))
     dropped = _NOT_FORWARDED | dropped_by(head.options) if head.options else _NOT_FORWARDED
@@ -461,7 +452,9 @@ def request_fields(
     for name, value in headers:
         name = name.lower()
         if name not in dropped:
-            if name != b"expect" or head.http11:  # a server must ignore it in HTTP/1.0 (RFC 9110 10.1.1)
+            if (
+                name != b"expect" or head.takes_interim
+            ):  # a server must ignore it in HTTP/1.0 (RFC 9110 10.1.1)
                 fields.append((name, value))
         elif name == b"te":
             trailers = trailers or b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
@@ -470,7 +463,7 @@ def request_fields(
     return fields
 
 
-def response_fields(head: ResponseHead, upgrades: bool = False) -> Headers:
+def response_fields(head: Response, upgrades: bool = False) -> Headers:
     """
     Write the head of a response for HTTP/2.
 

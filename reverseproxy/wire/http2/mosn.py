@@ -25,7 +25,7 @@ __all__ = ["CONNECTION_SPECIFIC", "mend_request", "mend_response"]
 
 from typing import Final
 
-from reverseproxy.wire.http1.fields import Headers
+from reverseproxy.wire.http.fields import Headers
 
 CONNECTION_SPECIFIC: Final = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}

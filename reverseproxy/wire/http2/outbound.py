@@ -13,7 +13,7 @@ from collections import deque
 from typing import Final
 
 from reverseproxy.errors import Http2Error
-from reverseproxy.wire.http1.fields import Headers
+from reverseproxy.wire.http.fields import Headers
 from reverseproxy.wire.http2.frames import (
     DEFAULT_MAX_FRAME_SIZE,
     DEFAULT_WINDOW,

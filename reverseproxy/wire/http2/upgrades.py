@@ -37,19 +37,11 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from reverseproxy.wire.http.fields import MAX_METHOD, NO_METHODS, TOKEN
+from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End, Event, Request, Response
 from reverseproxy.wire.http.upgrades import names_of, protocols_of
 from reverseproxy.wire.http1.chunked import ChunkDecoder
-from reverseproxy.wire.http1.fields import (
-    CHUNKED,
-    MAX_METHOD,
-    NO_METHODS,
-    TOKEN,
-    RequestHead,
-    ResponseHead,
-    chunk,
-    last_chunk,
-)
-from reverseproxy.wire.http1.parser import END, End, Event
+from reverseproxy.wire.http1.fields import chunk, last_chunk
 
 FIELD: Final = b":upgrade"
 """The pseudo-header."""
@@ -68,7 +60,7 @@ class Offer(NamedTuple):
     What a request for another protocol has that an extended CONNECT does not.
 
     @ivar method: of the request in HTTP/1.
-    @ivar length: of its body: bytes, or L{CHUNKED}.
+    @ivar length: of its body: bytes, or L{UNKNOWN_LENGTH}.
     @ivar protocols: what is offered.
     """
 
@@ -77,9 +69,9 @@ class Offer(NamedTuple):
     protocols: bytes
 
 
-def offer_of(head: RequestHead) -> bytes:
+def offer_of(head: Request) -> bytes:
     """Write the pseudo-header of a request."""
-    length = b"chunked" if head.length == CHUNKED else b"%d" % head.length
+    length = b"chunked" if head.length == UNKNOWN_LENGTH else b"%d" % head.length
     return b"%b %b %b" % (head.method, length, head.upgrade)
 
 
@@ -92,10 +84,10 @@ def read_offer(value: bytes) -> Offer | None:
     found = _offer(value)
     if found is None or found[1] in NO_METHODS or len(found[1]) > MAX_METHOD:
         return None
-    return Offer(found[1], CHUNKED if found[2] == b"chunked" else int(found[2]), found[3])
+    return Offer(found[1], UNKNOWN_LENGTH if found[2] == b"chunked" else int(found[2]), found[3])
 
 
-def connect_protocol(head: RequestHead) -> bytes:
+def connect_protocol(head: Request) -> bytes:
     """
     Find what an upgrade becomes for a peer that knows nothing but RFC 8441.
 
@@ -107,7 +99,7 @@ def connect_protocol(head: RequestHead) -> bytes:
     return next((each for each in protocols if each.lower() == _WEBSOCKET), protocols[0])
 
 
-def needs_upgrade(head: RequestHead) -> bool:
+def needs_upgrade(head: Request) -> bool:
     """
     Tell whether a request had better fail than go on without its upgrade.
 
@@ -132,7 +124,7 @@ class Content:
         """
         self.complete = length == 0
         self._left = length
-        self._chunks = ChunkDecoder(MAX_TRAILERS) if length == CHUNKED else None
+        self._chunks = ChunkDecoder(MAX_TRAILERS) if length == UNKNOWN_LENGTH else None
 
     def feed(self, data: bytes) -> tuple[list[bytes | End], bytes]:
         """
@@ -181,9 +173,9 @@ class ClientUpgrade:
 
     __slots__ = ("_chunked", "_closed", "_ended", "declined", "switched")
 
-    def __init__(self, head: RequestHead) -> None:
+    def __init__(self, head: Request) -> None:
         self.switched = self.declined = False
-        self._chunked = head.length == CHUNKED
+        self._chunked = head.length == UNKNOWN_LENGTH
         self._ended = False  # all of the body has been sent
         self._closed = False
 
@@ -215,7 +207,7 @@ class ClientUpgrade:
         if self.switched:
             return [], events
         for index, event in enumerate(events):
-            if type(event) is ResponseHead:
+            if type(event) is Response:
                 if event.status == 101:
                     self.switched = True
                     return events[: index + 1], events[index + 1 :]

@@ -1,0 +1,281 @@
+"""
+What an exchange and its two ends are to each other, whatever versions of HTTP these speak.
+
+    client  <-- IDownstream --  Exchange  -- IUpstream -->  host
+                                          <-- IExchange --
+
+All of a message can go as events (L{reverseproxy.wire.http.message}), and
+everybody takes those.  There are two shorter ways, for whoever has them: a
+response that came in one piece goes on in one piece, and bytes of a long body
+go from socket to socket without coming here.  What has them says so in the
+beginning, by giving an L{IDirectAnswer} (a client's connection) or an
+L{IDirectReader} (an exchange) along, or by being an L{IDirectRequest} (a host's
+connection).  All others need not know that there are any.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "IDirectAnswer",
+    "IDirectReader",
+    "IDirectRequest",
+    "IDownstream",
+    "IExchange",
+    "IUpgraded",
+    "IUpstream",
+]
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from twisted.internet.interfaces import IReactorTime
+
+from reverseproxy.interfaces import ConnectionInfo, IGate
+from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.relay import RelayEnd
+from reverseproxy.transport.backlog import Backlog
+from reverseproxy.wire.http.forwarded import ForwardedBy
+from reverseproxy.wire.http.message import Event, Request, Response
+
+if TYPE_CHECKING:
+    from reverseproxy.proxy.http.exchange import Exchange
+    from reverseproxy.proxy.http.settings import HttpSettings
+
+
+class IExchange(Protocol):
+    """What a connection to a host, or a stream on it, needs of the exchange that it serves."""
+
+    def upstream_events(self, events: list[Event]) -> None:
+        """A part of the response has come."""
+
+    @property
+    def response_waiting(self) -> int:
+        """How many bytes of what has come of the response wait for the client, at the most."""
+
+    def upstream_lost(
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = Flag.UC,
+    ) -> None:
+        """
+        The connection is lost, and the response is not complete.
+
+        @param unsent: whether the host has said that it did not act on the
+            request, as HTTP/2 can.
+        @param code: why, if the host has said that in an error code, which clients
+            of the same version are told.
+        @param terminated: whether a connection of many requests was lost, with
+            all that was under way on it.
+        @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
+        """
+
+    def upstream_full(self, full: bool) -> None:
+        """The host reads more slowly than the request comes, or has caught up."""
+
+
+class IDirectReader(Protocol):
+    """What an exchange can do besides: take a response by the shorter ways."""
+
+    def upstream_whole(self, head: Response, data: bytes, begin: int) -> None:
+        """
+        All of the response has come.
+
+        @param data: the message as it came.
+        @param begin: where its body begins in that, which goes to its end.
+        """
+
+    def response_sink(self) -> Any:
+        """
+        Say where the body that is coming can be sent as it comes.
+
+        @return: a transport, which is given nothing else until the body has
+            come to its end, or the connection to the host is given up;
+            L{None} if there is none.
+        """
+
+    def response_passed(self, size: int) -> None:
+        """Bytes of the body have been sent there."""
+
+
+class IDirectAnswer(Protocol):
+    """What a client's connection can do besides: send a response by the shorter ways."""
+
+    def send_whole(self, exchange: Exchange, head: Response, data: bytes, begin: int) -> None:
+        """Send all of a response; see L{IDirectReader.upstream_whole}."""
+
+    def response_sink(self) -> Any:
+        """See L{IDirectReader.response_sink}."""
+
+
+@runtime_checkable
+class IDirectRequest(Protocol):
+    """What a connection to a host can do besides: send a request by the shorter way."""
+
+    def request_sink(self) -> Any:
+        """
+        Say where the body that is coming can be sent as it comes.
+
+        @return: a transport; L{None} if there is none.
+        """
+
+
+class IUpgraded(Protocol):
+    """
+    What has agreed to switch protocols: a connection, or a stream of one.
+
+    @ivar relay: who has it since then.
+    """
+
+    @property
+    def relay(self) -> RelayEnd | None:  # noqa: D102
+        ...
+
+    def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
+        """
+        Give the connection to a L{RelayEnd}.
+
+        @param early: what was received for it.
+        """
+
+    def rebind(self, receive: Callable[[bytes], None]) -> None:
+        """Give all further reads to C{receive}."""
+
+    def take_rest(self) -> bytes:
+        """Take what was received behind the agreement."""
+
+
+class IUpstream(IUpgraded, Protocol):
+    """
+    What an exchange needs of the connection to a host, or of one stream on it.
+
+    What L{IUpgraded} has is for when the host has switched protocols.
+
+    @ivar reused: whether the host may have closed the connection before it saw
+        the request, so that one that gets no answer may be sent again.
+    @ivar full: whether it holds as much of a request as it should.
+    @ivar closed: whether it can't be used any more.
+    @ivar persists: whether the host takes another request behind the response
+        whose head has come.
+    @ivar multiplexed: whether others' requests are under way on the same
+        connection, so that to break one off costs the others nothing.
+    """
+
+    reused: bool
+    full: bool
+    closed: bool
+
+    @property
+    def persists(self) -> bool:  # noqa: D102
+        ...
+
+    @property
+    def multiplexed(self) -> bool:  # noqa: D102
+        ...
+
+    @property
+    def local_address(self) -> str:
+        """Our address towards the host, for logs."""
+
+    def begin(
+        self,
+        exchange: IExchange,
+        head: Request,
+        events: Sequence[Event],
+        forwarded_by: ForwardedBy | None,
+        default_host: bytes,
+        direct: IDirectReader | None = None,
+    ) -> None:
+        """
+        Send a request, or as much of it as has come.
+
+        @param events: what has come behind the head.
+        @param forwarded_by: what to tell the host about the client.
+        @param default_host: the authority of a request that names none.
+        @param direct: takes the response by the shorter ways.
+        """
+
+    def send(self, events: Sequence[Event]) -> None:
+        """Send more of the request."""
+
+    def backlog(self) -> Backlog:
+        """What of the request the host has not taken."""
+
+    def pause(self) -> None:
+        """Read no more of the response for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def finish(self, reusable: bool) -> None:
+        """
+        The exchange is over, and wants nothing more.
+
+        @param reusable: whether both messages have come to their ends.
+        """
+
+    def abort(self, reason: str) -> None:
+        """Break the exchange off; it hears nothing more."""
+
+    def leave(self, release: Callable[[], None]) -> bool:
+        """
+        End the exchange, which does not want the response any more, without a loss for the host.
+
+        All of the request has been sent.
+
+        @param release: to be called when the host can be used again.
+        @return: whether that is done; if not, L{abort} costs the host nothing.
+        """
+
+
+class IDownstream(Protocol):
+    """
+    What an exchange needs of the connection, or stream, that it belongs to.
+
+    @ivar protocol: the protocol that the client speaks, as MOSN names it.
+    @ivar version: its version of HTTP, as traces have it.
+    @ivar full: whether it holds as much of a response as it should.
+    @ivar max_request_body_size: bytes; 0 for any number.
+    @ivar gate: decides whether a request may come over this connection; L{None} if all may.
+    """
+
+    protocol: str
+    version: str
+    max_request_body_size: int
+    settings: HttpSettings
+    info: ConnectionInfo
+    gate: IGate | None
+    forwarded_by: ForwardedBy | None
+    full: bool
+
+    @property
+    def default_host(self) -> bytes:
+        """The Host of a request that names none."""
+
+    def set_look(self, when: float) -> None:
+        """Call L{Exchange.look} at a time of the clock, which takes the place of the one before."""
+
+    def backlog(self) -> Backlog:
+        """What the client has not taken."""
+
+    def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
+        """Send a part of the response: heads, the last of which is final, body and end."""
+
+    def reply(
+        self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
+    ) -> None:
+        """Answer without a host; the exchange is over."""
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """The response is complete, and sent."""
+
+    def exchange_broken(self, exchange: Exchange) -> None:
+        """The response has begun, but can't be completed."""
+
+    def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
+        """The host has accepted to switch protocols; its 101 is sent."""
+
+    def update_reading(self) -> None:
+        """Look at L{Exchange.holds_back} again."""

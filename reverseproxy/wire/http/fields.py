@@ -1,0 +1,110 @@
+"""What fields and methods are, in every version of HTTP, and which of them concern one hop only."""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_HEADERS",
+    "MAX_METHOD",
+    "NO_METHODS",
+    "TOKEN",
+    "UPGRADE_REQUIRED",
+    "Headers",
+    "dropped_by",
+    "find",
+    "forbidden_in_trailers",
+    "takes_trailers",
+    "without_length",
+]
+
+from typing import Final
+
+from reverseproxy.wire.http.border import NOTHING, mark_of
+from reverseproxy.wire.http.hop_by_hop import HOP_BY_HOP
+
+TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+"""A byte of a token (RFC 9110 5.6.2), such as the name of a method or a field, as a regular expression."""
+
+MAX_METHOD: Final = 64
+"""Bytes of the longest method; the longest that is registered has 17."""
+
+MAX_HEADERS: Final = 100
+"""Header fields, or trailers, of one message, if nothing else is configured."""
+
+NO_METHODS: Final = frozenset({b"CONNECT", b"PRI"})
+"""What may stand where a method does, but is not for a reverse proxy: PRI is how HTTP/2 begins."""
+
+UPGRADE_REQUIRED: Final = 426
+"""The status that says with C{Upgrade} what to ask for, as 101 says what follows (RFC 9110 15.5.22)."""
+
+Headers = list[tuple[bytes, bytes]]
+"""Fields in order, names in the case they came in."""
+
+# What a Connection field may not take out of a message: a sender that names one
+# of these wants the next hop to see another message than we did.
+_PROTECTED: Final = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"set-cookie",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
+
+# Framing, routing, credentials, and what says how to read, keep or repeat a message: whoever acts on these
+# has done so by the time that trailers come (RFC 9110 6.5.1).
+_FORBIDDEN_TRAILERS: Final = (
+    HOP_BY_HOP
+    | _PROTECTED
+    | {b"trailer", b"max-forwards", b"proxy-authorization", b"proxy-authenticate", b"www-authenticate"}
+    | {b"age", b"cache-control", b"content-range", b"date", b"expires", b"location", b"pragma", b"range"}
+    | {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range"}
+    | {b"retry-after", b"vary", b"warning"}
+)
+
+
+def forbidden_in_trailers(name: bytes) -> bool:
+    """Whether a field may not stand in trailers (RFC 9110 6.5.1), as neither may one with a mark."""
+    name = name.lower()
+    return name in _FORBIDDEN_TRAILERS or mark_of(name) != NOTHING
+
+
+def dropped_by(options: frozenset[bytes]) -> frozenset[bytes]:
+    """Which fields the options of C{Connection} take out of a message."""
+    return frozenset([option for option in options - _PROTECTED if not mark_of(option)])
+
+
+def find(headers: Headers, name: str) -> str | None:
+    """
+    Find a field by its lower-case name; several are joined with commas.
+
+    @return: its value, as UTF-8 with surrogate escapes, or L{None}.
+    """
+    wanted = name.encode("utf-8", "surrogateescape")
+    values = [value for field, value in headers if field.lower() == wanted]
+    if not values:
+        return None
+    joined = b",".join(values) if len(values) > 1 else values[0]
+    return joined.strip(b" \t").decode("utf-8", "surrogateescape")
+
+
+def takes_trailers(headers: Headers) -> bool:
+    """Whether C{TE} says that trailers are taken."""
+    return any(
+        name.lower() == b"te" and b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
+        for name, value in headers
+    )
+
+
+def without_length(headers: Headers) -> Headers:
+    """Leave out C{Content-Length}."""
+    return [field for field in headers if field[0].lower() != b"content-length"]
