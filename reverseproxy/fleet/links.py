@@ -239,14 +239,14 @@ class OutgoingLink:
 
         Another process may have taken its place, which is to be found.
         """
-        session, up = self.session, self.phase is Phase.UP
+        if self.phase is not Phase.UP:
+            return  # it may be about to say why
         self._let_finish()
         self.phase, self.problem = Phase.WAITING, "it leaves"
         self._cancel_timer()
         self._timer = self._links.clock.callLater(self._backoff.failed(), self.dial)
-        if up and session is not None:
-            log.info("fleet: server {server} leaves", server=self.server)
-            self._links.user.link_down(self, "it leaves")
+        log.info("fleet: server {server} leaves", server=self.server)
+        self._links.user.link_down(self, "it leaves")
 
     def _let_finish(self) -> None:
         """Have nothing more to do with the connection, which ends when its streams have."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["FleetWorld", "get"]
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import Any
@@ -46,15 +46,25 @@ class FleetWorld:
         self.directories: dict[str, MemoryDirectory] = {}
         self.agents: list[ReverseProxy] = []
 
-    def server(self, name: str, fleet: Mapping[str, Any] | None = None, **more: Any) -> ReverseProxy:
-        """Run a server; the first one listens at 2000, 3000 and 4000, the next ones behind that."""
+    def server(
+        self,
+        name: str,
+        fleet: Mapping[str, Any] | None = None,
+        change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        **more: Any,
+    ) -> ReverseProxy:
+        """
+        Run a server; the first one listens at 2000, 3000 and 4000, the next ones behind that.
+
+        @param change: changes its document.
+        """
         number = len(self.servers)
         document = configs.server(
             client=f"127.0.0.1:{CLIENTS + number}", tunnel=f"127.0.0.1:{TUNNELS + number}", **more
         )
         peers = {"address": f"127.0.0.1:{PEERS + number}", **(fleet or {})}
         document["fleet"] = {"server_id": name, "etcd": {"endpoints": ["127.0.0.1:1"]}, "peers": peers}
-        loaded = loads(json.dumps(document), name)
+        loaded = loads(json.dumps(change(document)), name)
         service = ReverseProxy(
             loaded.config,
             self.reactor,
@@ -79,16 +89,23 @@ class FleetWorld:
         assert found is not None
         return found
 
-    def agent(self, *servers: int, answer: str, plain: bool = False, **more: Any) -> ReverseProxy:
+    def agent(
+        self,
+        *servers: int,
+        answer: str,
+        plain: bool = False,
+        change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        **more: Any,
+    ) -> ReverseProxy:
         """Run an agent of some servers, by their places."""
         document = configs.agent(
             [f"127.0.0.1:{TUNNELS + number}" for number in servers],
             answer=answer,
             mux=not plain,
-            host_name=answer.replace(" ", "-"),
+            host_name=answer.replace(" ", "-") or "agent",
             **more,
         )
-        service = run(document, self.reactor, seed=100 + len(self.agents))
+        service = run(change(document), self.reactor, seed=100 + len(self.agents))
         self.agents.append(service)
         self.reactor.advance(1)
         return service

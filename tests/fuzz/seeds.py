@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
+from reverseproxy.fleet.header import StreamHeader
+from reverseproxy.fleet.header import frame as fleet_frame
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from reverseproxy.workers.messages import encode as encode_message
 from tests.wire.http1_cases import (
@@ -43,6 +45,7 @@ __all__ = [
     "http2",
     "json_of_go",
     "messages",
+    "peer_streams",
     "mux_streams",
     "servers",
     "tunnel",
@@ -190,6 +193,12 @@ def messages() -> list[bytes]:
     """Some that are whole, and one that is not."""
     two = encode_message({"kind": "a", "n": 1}) + encode_message({"kind": "b", "list": [1, {}]})
     return _cut(two, two[:-3], b"\xff\xff\xff\xff{")
+
+
+def peer_streams() -> list[bytes]:
+    """One that is whole, one that is not, and what is none."""
+    header = StreamHeader("c", "0123456789abcdef" * 2, "Http1", "192.0.2.1:80", "0" * 32).encode()
+    return _cut(header + b"GET / HTTP/1.1", header[:-3], fleet_frame({"hello": "a", "v": 1}), b"\xff\xff{")
 
 
 def configuration() -> list[bytes]:

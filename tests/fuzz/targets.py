@@ -36,6 +36,8 @@ from reverseproxy.errors import (
     RpcHeaderError,
     WireError,
 )
+from reverseproxy.fleet.header import MAX_FRAME as MAX_FLEET_FRAME
+from reverseproxy.fleet.header import FrameReader, StreamHeader
 from reverseproxy.proxy.detect import detect_http1, detect_http2
 from reverseproxy.tls.client_hello import MAX_HELLO, ClientHello, ClientHelloReader
 from reverseproxy.tunnel.agent.discovery import parse_server
@@ -458,6 +460,33 @@ def messages(data: bytes) -> None:
     same(read([whole]), read(cut))
 
 
+def peer_streams(data: bytes) -> None:
+    """What servers of a fleet say at the beginning of a stream; what is understood is said again alike."""
+    whole, cut = pieces(data)
+
+    def read(feeds: list[bytes]) -> list[Any]:
+        reader = FrameReader()
+        found: list[Any] = []
+        try:
+            for feed in feeds:
+                reader.feed(feed)
+                while (message := reader.next()) is not None:
+                    found.append(repr(message))
+                    with contextlib.suppress(WireError):
+                        found.append(header := StreamHeader.decode(message))
+                        again = FrameReader()
+                        again.feed(header.encode())
+                        said = again.next()
+                        assert said is not None
+                        assert StreamHeader.decode(said) == header
+                assert len(reader._data) <= MAX_FLEET_FRAME + 1
+        except WireError as error:
+            found.append(type(error))
+        return found
+
+    same(read([whole]), read(cut))
+
+
 def configuration(data: bytes) -> None:
     """A file that somebody has written by hand."""
     text = data[1:].decode("utf-8", "replace")
@@ -497,6 +526,7 @@ TARGETS: Final[dict[str, Target]] = {
     "client_hello": Target(client_hello, seeds.client_hello),
     "detection": Target(detection, seeds.detection),
     "messages": Target(messages, seeds.messages),
+    "peer_streams": Target(peer_streams, seeds.peer_streams),
     "configuration": Target(configuration, seeds.configuration),
     "servers": Target(servers, seeds.servers),
 }

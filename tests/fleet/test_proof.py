@@ -1,0 +1,157 @@
+"""Only servers of the fleet link to servers of the fleet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.config.models import TlsContextConfig
+from reverseproxy.fleet.header import FrameReader, frame
+from reverseproxy.fleet.links import LIMITS
+from reverseproxy.fleet.proof import PREFIX, PeerTls, peer_context, proved_ids
+from reverseproxy.mux.session import MuxSession
+from reverseproxy.testing import Recorder
+from tests.fleet.certificates import Authority
+from tests.fleet.worlds import FleetWorld, get
+
+AUTHORITY = Authority()
+OTHER = Authority("another")
+
+
+class IdTests(SynchronousTestCase):
+    def ids(self, *names: x509.GeneralName, **pins: str) -> frozenset[str]:
+        return proved_ids(AUTHORITY.sign(*names)[0], pins)
+
+    def test_names(self) -> None:
+        uri = x509.UniformResourceIdentifier
+        self.assertEqual(self.ids(uri(PREFIX + "a")), {"a"})
+        self.assertEqual(self.ids(uri(PREFIX + "a"), x509.DNSName("b"), uri(PREFIX + "c")), {"a", "c"})
+        self.assertEqual(self.ids(x509.DNSName("a")), frozenset())
+        self.assertEqual(self.ids(uri("reverseproxy://agent/a")), frozenset())
+        self.assertEqual(self.ids(uri(PREFIX)), frozenset())
+        self.assertEqual(self.ids(uri(PREFIX + "a/b")), frozenset())
+        self.assertEqual(self.ids(), frozenset())
+
+    def test_fingerprints(self) -> None:
+        certificate, _ = AUTHORITY.sign()
+        pin = certificate.fingerprint(SHA256()).hex()
+        self.assertEqual(proved_ids(certificate, {"a": pin, "b": "0" * 64}), {"a"})
+        self.assertEqual(proved_ids(AUTHORITY.sign()[0], {"a": pin}), frozenset())
+
+
+class LinkTests(SynchronousTestCase):
+    """Over TLS, in memory."""
+
+    def setUp(self) -> None:
+        self.world = FleetWorld()
+        self.addCleanup(self.world.stop)
+
+    def server(self, name: str, context: dict[str, Any], **more: Any) -> None:
+        self.world.server(name, fleet={"tls_context": context, **more})
+        self.world.pass_time(2)
+
+    def problem(self, at: str, of: str) -> str:
+        [found] = [each for each in self.world.fleet(at).peers() if each["server"] == of]
+        return str(found["problem"])
+
+    def test_servers_that_belong_to_each_other(self) -> None:
+        self.server("a", AUTHORITY.of_server("a"))
+        self.server("b", AUTHORITY.of_server("b"))
+        self.assertEqual([self.problem("a", "b"), self.problem("b", "a")], ["", ""])
+        self.world.agent(0, answer="one")
+        self.assertIn(b"\r\n\r\none", self.world.ask(1, get(), 0.5))
+
+    def test_a_certificate_of_an_agent(self) -> None:
+        """Although the same authority has signed it, and whatever it calls itself."""
+        self.server("a", AUTHORITY.of_server("a"))
+        self.server("b", AUTHORITY.context(x509.DNSName("b")))
+        self.assertIn("its certificate is none of a server", self.problem("a", "b"))
+        self.assertIn("it refuses us: its certificate is none of a server", self.problem("b", "a"))
+        self.world.agent(0, answer="one")
+        self.assertIn(b"503", self.world.ask(1, get(), 15)[:12])
+
+    def test_a_certificate_of_another_server(self) -> None:
+        self.server("a", AUTHORITY.of_server("a"))
+        self.server("b", AUTHORITY.of_server("c"))
+        self.assertIn("its certificate that it is c", self.problem("a", "b"))
+        self.assertIn("its certificate that it is c", self.problem("b", "a"))
+
+    def test_another_authority(self) -> None:
+        self.server("a", AUTHORITY.of_server("a"))
+        self.server("b", OTHER.of_server("b"))
+        self.assertIn("can't be reached", self.problem("a", "b"))
+        self.assertIn("can't be reached", self.problem("b", "a"))
+
+    def test_a_client_of_another_authority(self) -> None:
+        """It trusts the server, which does not trust it."""
+        self.server("a", AUTHORITY.of_server("a"))
+        self.server("b", OTHER.of_server("b", trusts=AUTHORITY))
+        self.assertNotEqual(self.problem("b", "a"), "")
+        self.assertFalse(self.world.fleet("a").entrance.links)
+
+    def test_no_certificate(self) -> None:
+        self.server("a", AUTHORITY.of_server("a"))
+        context = AUTHORITY.of_server("b")
+        config = TlsContextConfig(status=True, ca_cert=context["ca_cert"])
+        found: list[Any] = []
+        tls = PeerTls(config, "")
+        endpoint = make_endpoint(self.world.reactor, "127.0.0.1:4000", 5.0, tls)
+        factory = Factory.forProtocol(Recorder)
+        endpoint.connect(factory).addBoth(found.append)
+        self.world.pass_time(1)
+        self.assertFalse(self.world.fleet("a").entrance.links)
+
+    def test_known_by_fingerprint(self) -> None:
+        contexts = [AUTHORITY.context(), AUTHORITY.context()]
+        pins = [
+            x509.load_pem_x509_certificate(each["cert_chain"].encode()).fingerprint(SHA256()).hex(":").upper()
+            for each in contexts
+        ]
+        certificates = [
+            {"server_id": "a", "fingerprint": pins[0]},
+            {"server_id": "b", "fingerprint": pins[1]},
+        ]
+        self.server("a", contexts[0], certificates=certificates)
+        self.server("b", contexts[1], certificates=certificates)
+        self.assertEqual([self.problem("a", "b"), self.problem("b", "a")], ["", ""])
+
+    def test_nothing_is_looked_at_before_the_proof(self) -> None:
+        """A stream for an agent, from somebody with a certificate of an agent."""
+        self.server("a", AUTHORITY.of_server("a"))
+        self.world.agent(0, answer="one")
+        [(cluster, agent)] = list(self.world.fleet("a").own)
+        tls = PeerTls(peer_context(TlsContextConfig.model_validate(AUTHORITY.context(x509.DNSName("x")))), "")
+        session = MuxSession(client=True, clock=self.world.reactor, limits=LIMITS)
+        endpoint = make_endpoint(self.world.reactor, "127.0.0.1:4000", 5.0, tls)
+        endpoint.connect(_Made(session))
+        self.world.pass_time(0.5)
+        hello, request = Recorder(), Recorder()
+        session.open(_Made(request))
+        request.transport.write(frame({"v": 1, "cluster": cluster, "agent": agent, "hop": 1}) + get())
+        self.world.pass_time(0.2)
+        self.assertEqual(request.data, b"")
+        session.open(_Made(hello))
+        hello.transport.write(frame({"v": 1, "hello": "x"}))
+        self.world.pass_time(0.2)
+        reader = FrameReader()
+        reader.feed(hello.data)
+        answer = reader.next()
+        assert answer is not None
+        self.assertIn("none of a server", answer["refused"])
+        self.world.pass_time(1)
+        self.assertTrue(session.lost)
+
+
+class _Made(Factory):
+    noisy = False
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: object) -> Any:
+        return self._protocol
