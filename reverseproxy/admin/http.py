@@ -149,6 +149,7 @@ class AdminRequest(Request):
         self._left = MAX_BODY
         self._wants = True
         self.asked = False  # all of it has come
+        self._lost = False  # the connection, before it was answered
         self._on_gone: Callable[[], object] | None = None
 
     @property
@@ -180,10 +181,11 @@ class AdminRequest(Request):
         channel.take_turn(self._begin_answer)
 
     def _begin_answer(self) -> None:
-        if not self._disconnected:
+        if not self._lost:
             Deferred.fromCoroutine(self._respond()).addErrback(self._failed)
 
-    def _ended(self, _: Any) -> None:
+    def _ended(self, result: Any) -> None:
+        self._lost = isinstance(result, Failure)
         gone, self._on_gone = self._on_gone, None
         if gone is not None:
             gone()
@@ -195,7 +197,7 @@ class AdminRequest(Request):
             reply = await self._handler(self._call())
         except Problem as problem:
             reply = problem.reply()
-        if self._disconnected or self.channel is None:
+        if self._lost or self.channel is None:
             return
         if isinstance(reply, Reply):
             self._answer(reply)
@@ -249,7 +251,7 @@ class AdminRequest(Request):
         self._on_gone = stream.begin(self._part)
 
     def _part(self, data: bytes) -> bool:
-        if not self._disconnected:
+        if not self._lost:
             self._twisted.write(data)
         return self._wants
 
@@ -271,7 +273,7 @@ class AdminRequest(Request):
         log.failure(
             "the admin API failed to answer {path}", reason, path=self.path.decode("ascii", "replace")
         )
-        if not self._disconnected and not self.startedWriting:
+        if not self._lost and not self.startedWriting:
             self._answer(Problem(500, "the request failed on our side; the log says why").reply())
 
 

@@ -86,17 +86,19 @@ class AcceptingAtFile(Accepting, unix.Port):
     Twisted's then leaves the socket open for ever, or removes what is not its own.
     """
 
+    _path = b""
     _file: tuple[int, int] | None = None
 
     def startListening(self) -> None:  # noqa: N802 - Twisted's name
         """Listen, and remember which file that is."""
-        super().startListening()  # type: ignore[no-untyped-call]
-        self._file = _identify(self._bindPath)
+        unix.Port.startListening(self)
+        self._path = unix.Port.getHost(self).name or b""
+        self._file = _identify(self._path)
 
     def connectionLost(self, reason: Failure) -> None:
         """Close, and remove the file if it is still ours."""
-        if self._file is not None and _identify(self._bindPath) == self._file:
-            os.unlink(self._bindPath)
+        if self._file is not None and _identify(self._path) == self._file:
+            os.unlink(self._path)
         if self.lockFile is not None:
             self.lockFile.unlock()
         tcp.Port.connectionLost(self, reason)
