@@ -1,11 +1,13 @@
 """
 What it costs to be seen: CPU of a request with an admin API that is scraped each second, against none.
 
-Runs a tunnel server and an agent, both with the admin API, and both without, and
-lets wrk have 1 KB from each in turn, for many short rounds, so that whatever
-else the machine does is shared between them::
+Runs a tunnel server and an agent, and lets wrk have 1 KB from them in many short rounds,
+without the admin API and with it: a reload switches it on and off, so that it is the same two
+processes that are compared, with the same memory, and whatever else the machine does is shared
+out between both.  Of each two rounds that lie side by side, the ratio is taken; what two rounds
+of the same kind differ by says how much of it is noise::
 
-    python -m benchmarks.metrics [--seconds 2] [--rounds 8] [--agents 1]
+    python -m benchmarks.metrics [--seconds 2] [--rounds 12] [--agents 1]
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 __all__ = ["main"]
 
 import argparse
+import json
 import re
 import shutil
 import signal
@@ -20,7 +23,10 @@ import statistics
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.request
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +35,61 @@ from benchmarks.workers import _document, _listener, _start, _wait
 
 BODY = "x" * 1024
 CONNECTIONS = 32
+SETTLE = 0.5
+"""Seconds after a change, in which connections that were closed for it are made again."""
 
 
 def _on_cpu(pid: int) -> float:
-    """Seconds that a process has been on a CPU."""
+    """Seconds that a process has been on a CPU, as the scheduler has counted them, in nanoseconds."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def _admin(port: int) -> dict[str, Any]:
-    return {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
-
-
-class Pair:
+class End:
     """
-    A server and its agents.
+    A server or an agent, whose admin API is switched on and off.
 
-    @ivar seen: where they can be scraped.
+    @ivar pid: its process.
     """
 
-    def __init__(self, directory: Path, seen: bool, agents: int) -> None:
-        self.client, tunnel, hosting, *admins = free_ports(5)
-        self.seen = admins if seen else []
-        directory.mkdir()
-        more = [{"admin": _admin(port)} for port in self.seen] or [{}, {}]
+    def __init__(self, directory: Path, name: str, document: dict[str, Any], admin: int) -> None:
+        self._document = document
+        self._file = directory / f"{name}.json"
+        self._admin = admin
+        self._process, self.log = _start(directory, name, document, 1)
+        self._changes = 0
+        self.pid = self._process.pid
+
+    def show(self, seen: bool) -> None:
+        """Switch the admin API on or off."""
+        where = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": self._admin}}}
+        self._file.write_text(json.dumps({**self._document, **({"admin": where} if seen else {})}))
+        self._process.send_signal(signal.SIGHUP)
+        self._changes += 1
+        _wait(self.log, r"is in use, generation", self._changes)
+
+    def scrape(self) -> None:
+        """Do what Prometheus does."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/metrics", timeout=10) as answer:
+            answer.read()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+
+
+class Site:
+    """A server and its agents."""
+
+    def __init__(self, directory: Path, agents: int) -> None:
+        self._client, tunnel, hosting, *admins = free_ports(5)
+        self.ends: list[End] = []
         document = _document(
-            _listener("clients", self.client, "proxy"),
+            _listener("clients", self._client, "proxy"),
             _listener("tunnels", tunnel, "tunnel"),
             router={"route": {"cluster_name": "edge"}},
-            **more[0],
         )
-        server, log = _start(directory, "server", document, 1)
+        self.ends.append(End(directory, "server", document, admins[0]))
         agent = {
             "enable": True,
             "hosting_listener": "hosting",
@@ -71,74 +102,100 @@ class Pair:
             _listener("hosting", hosting, "proxy", bind=False),
             router={"direct_response": {"status": 200, "body": BODY}},
             extends=[{"type": "tunnel_agent", "config": agent}] * agents,
-            **more[1],
         )
-        self._processes = [server, _start(directory, "agent", document, 1)[0]]
-        _wait(log, r" joined with weight", 2 * agents)
+        self.ends.append(End(directory, "agent", document, admins[1]))
+        self._seen = False
+        _wait(self.ends[0].log, r" joined with weight", 2 * agents)
 
-    def scrape(self, done: threading.Event) -> None:
-        """Do what Prometheus does, each second."""
-        while not done.wait(1.0):
-            for port in self.seen:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                    answer.read()
+    def _scrape(self, done: threading.Event) -> None:
+        pause = 0.5
+        while not done.wait(pause):
+            pause = 1.0
+            for end in self.ends:
+                end.scrape()
 
-    def round(self, seconds: int) -> float:
+    def round(self, seconds: int, seen: bool) -> float:
         """
         Let wrk have as much as it can get.
 
         @return: microseconds of CPU of both processes for each request.
         """
+        if seen is not self._seen:
+            self._seen = seen
+            for end in self.ends:
+                end.show(seen)
+            time.sleep(SETTLE)
         done = threading.Event()
-        scraping = threading.Thread(target=self.scrape, args=(done,))
-        scraping.start()
-        before = sum(_on_cpu(process.pid) for process in self._processes)
+        scraping = threading.Thread(target=self._scrape, args=(done,)) if seen else None
+        before = sum(_on_cpu(end.pid) for end in self.ends)
+        if scraping is not None:
+            scraping.start()
         wrk = shutil.which("wrk") or "wrk"
-        load = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{self.client}/"]
+        load = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{self._client}/"]
         try:
             output = subprocess.run(load, stdout=subprocess.PIPE, text=True, check=True).stdout
-            used = sum(_on_cpu(process.pid) for process in self._processes) - before
+            used = sum(_on_cpu(end.pid) for end in self.ends) - before
         finally:
             done.set()
-            scraping.join()
+            if scraping is not None:
+                scraping.join()
         found = re.search(r"(\d+) requests in", output)
         if found is None or "Non-2xx" in output:
             raise RuntimeError(output)
         return used / int(found[1]) * 1e6
 
     def stop(self) -> None:
-        """End both."""
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self._processes:
-            process.wait(60)
+        """End all."""
+        for end in self.ends:
+            end.stop()
+
+
+def compare(costs: Sequence[float]) -> tuple[list[float], list[float]]:
+    """
+    Compare rounds that lie side by side.
+
+    @param costs: of one without, two with, two without, and so on.
+    @return: how much more one with took than the one without beside it; and how much
+        two of the same kind differ by, up or down: sorted.
+    """
+    more, noise = [], []
+    for number, (one, other) in enumerate(pairwise(costs)):
+        if number % 2:
+            noise.append(other / one - 1)
+        else:
+            more.append((other / one if number % 4 == 0 else one / other) - 1)
+    return sorted(more), sorted(noise)
 
 
 def main() -> None:
     """Measure, and print a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12, help="of each kind")
     parser.add_argument("--agents", type=int, default=1)
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="metrics-"))
-    pairs: list[Pair] = []
+    site = None
     try:
-        pairs.append(Pair(directory / "off", False, options.agents))
-        pairs.append(Pair(directory / "on", True, options.agents))
-        for pair in pairs:
-            pair.round(1)  # to get warm
-        rounds = [[pair.round(options.seconds) for pair in pairs] for _ in range(options.rounds)]
+        site = Site(directory, options.agents)
+        site.round(2, False)  # to get warm
+        kinds = [False, True, True, False] * ((options.rounds + 1) // 2)
+        costs = [site.round(options.seconds, seen) for seen in kinds]
     finally:
-        for pair in pairs:
-            pair.stop()
+        if site is not None:
+            site.stop()
         shutil.rmtree(directory)
-    off, on = (statistics.median(each[i] for each in rounds) for i in (0, 1))
-    ratios = sorted(each[1] / each[0] for each in rounds)
+    off, on = (
+        statistics.median(cost for cost, seen in zip(costs, kinds, strict=True) if seen is wanted)
+        for wanted in (False, True)
+    )
+    more, noise = compare(costs)
+    quarter = len(more) // 4
     print(
         f"1 KB, {CONNECTIONS} clients: {off:.1f} us of CPU a request without, {on:.1f} us with metrics that "
-        f"are scraped each second: {statistics.median(ratios) - 1:+.1%} "
-        f"({ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%} in {options.rounds} rounds)"
+        f"are scraped each second: {statistics.median(more):+.1%} (half of {len(more)} pairs of rounds from "
+        f"{more[quarter]:+.1%} to {more[-1 - quarter]:+.1%}; two rounds of the same kind differ by "
+        f"{statistics.median(map(abs, noise)):.1%})"
     )
 
 

@@ -13,7 +13,9 @@ __all__ = [
     "NOWHERE",
     "OTHER",
     "AgentFigures",
+    "Ended",
     "Histogram",
+    "IEnded",
     "IPlace",
     "Journal",
     "Place",
@@ -26,6 +28,8 @@ from reverseproxy.metrics.agents import AgentFigures
 from reverseproxy.metrics.counts import (
     NOWHERE,
     OTHER,
+    Ended,
+    IEnded,
     IPlace,
     Place,
     RequestCell,

@@ -7,6 +7,8 @@ __all__ = [
     "MAX_CELLS",
     "NOWHERE",
     "OTHER",
+    "Ended",
+    "IEnded",
     "IPlace",
     "Place",
     "RequestCell",
@@ -21,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from reverseproxy.metrics.agents import AgentFigures
-from reverseproxy.metrics.latency import FINE_BOUNDS, Ends, Histogram, Recently, coarse
+from reverseproxy.metrics.latency import FINE_BOUNDS, HUNDREDS, Ends, Histogram, Recently, coarse
 
 OTHER: Final = "other"
 """What stands for all that there are too many of to tell them apart."""
@@ -68,6 +70,66 @@ class Place(NamedTuple):
 
 NOWHERE: Final = Place()
 """Of what no rule has taken."""
+
+
+class ICounted(Protocol):
+    """
+    Whoever a request may have gone to.
+
+    @ivar figures: counts those of its agent, if it has one, and anybody may ask.
+    """
+
+    @property
+    def figures(self) -> AgentFigures | None:
+        """See above."""
+
+
+class IEnded(Protocol):
+    """
+    A request that has ended, or a session.
+
+    @ivar rule: what has taken it; L{None} for nothing.
+    @ivar host: who has had it; L{None} for nobody.
+    @ivar status: 0 if there was none.
+    @ivar started: when it began.
+    @ivar received: bytes of the body of the request.
+    @ivar sent: bytes of the body of the response.
+    """
+
+    @property
+    def rule(self) -> IPlace | None:
+        """See above."""
+
+    @property
+    def host(self) -> ICounted | None:
+        """See above."""
+
+    @property
+    def status(self) -> int:
+        """See above."""
+
+    @property
+    def started(self) -> float:
+        """See above."""
+
+    @property
+    def received(self) -> int:
+        """See above."""
+
+    @property
+    def sent(self) -> int:
+        """See above."""
+
+
+class Ended(NamedTuple):
+    """See L{IEnded}."""
+
+    rule: IPlace | None
+    host: ICounted | None
+    status: int
+    started: float
+    received: int
+    sent: int
 
 
 class RequestCell:
@@ -123,33 +185,31 @@ class RequestTally:
         self.cells: dict[tuple[str, str, str], RequestCell] = {}
         self.errors: dict[tuple[str, int], int] = {}
 
-    def note(
-        self,
-        place: IPlace,
-        agent: AgentFigures | None,
-        status: int,
-        seconds: float,
-        received: int,
-        sent: int,
-    ) -> None:
+    def end(self, ended: IEnded, now: float) -> None:
         """
         Count a request that has ended, or a session.
 
-        @param agent: counts those of the agent that has had it, if one had.
-        @param status: 0 if there was none.
+        This is done for each request: in one piece, therefore, and with nothing called that is not C.
+
+        @param now: the time, by the clock that says when it began.
         """
+        place = ended.rule
         cell = self._cell if place is self._last else self._find(place)
-        end = (status // 100 << 7 if status < 1000 else 0) | bisect_left(FINE_BOUNDS, seconds)
+        status, seconds, sent, received = ended.status, now - ended.started, ended.sent, ended.received
+        end = (HUNDREDS[status] if status < 1000 else 0) | bisect_left(FINE_BOUNDS, seconds)
         cell.ends[end] += 1
         cell.seconds += seconds
         cell.sent += sent
         if received:
             cell.received += received
-        if agent is not None:
-            agent.ends[end] += 1
-            agent.sent += sent
-            if received:
-                agent.received += received
+        host = ended.host
+        if host is not None:
+            agent = host.figures
+            if agent is not None:
+                agent.ends[end] += 1
+                agent.sent += sent
+                if received:
+                    agent.received += received
 
     def place(self, cluster: str) -> Place:
         """
@@ -159,7 +219,9 @@ class RequestTally:
         """
         return self._places.get(cluster) or self._places.setdefault(cluster, Place(cluster))
 
-    def fail(self, place: IPlace, agent: AgentFigures | None, flags: int, reason: str, now: float) -> None:
+    def fail(
+        self, place: IPlace | None, agent: AgentFigures | None, flags: int, reason: str, now: float
+    ) -> None:
         """
         Count a request that has had no complete answer of a host.
 
@@ -167,21 +229,22 @@ class RequestTally:
         @param reason: why, for people.
         @param now: the time, in seconds since 1970.
         """
-        key = (place.cluster_name, flags)
+        key = ((place or NOWHERE).cluster_name, flags)
         if key not in self.errors and len(self.errors) >= MAX_CELLS:
             key = (OTHER, flags)
         self.errors[key] = self.errors.get(key, 0) + 1
         if agent is not None:
             agent.last_error = (now, reason[:MAX_REASON])
 
-    def _find(self, place: IPlace) -> RequestCell:
+    def _find(self, found: IPlace | None) -> RequestCell:
+        place = found or NOWHERE
         key = (place.cluster_name, place.virtual_host, place.route)
         cell = self.cells.get(key)
         if cell is None:
             if len(self.cells) >= MAX_CELLS:
                 key = (OTHER, OTHER, "")
             cell = self.cells.setdefault(key, RequestCell())
-        self._last, self._cell = place, cell
+        self._last, self._cell = found, cell
         return cell
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = [
     "DURATION_BOUNDS",
     "FINE_BOUNDS",
+    "HUNDREDS",
     "Ends",
     "Histogram",
     "Recently",
@@ -116,6 +117,9 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
 
 _SHIFT: Final = 7
 """Bits that the number of a fine bucket takes."""
+
+HUNDREDS: Final = tuple(status // 100 << _SHIFT for status in range(1000))
+"""The hundred of each status, where the keys of L{Ends} have it."""
 
 NO_STATUS: Final = "none"
 """What stands for the hundred of a request that has had no status."""

@@ -10,7 +10,7 @@ from reverseproxy.clock import wall_time
 from reverseproxy.proxy.flags import Flag
 
 if TYPE_CHECKING:
-    from reverseproxy.metrics import AgentFigures, IPlace, RequestTally
+    from reverseproxy.metrics import IEnded, RequestTally
 
 _OF_HOSTS: Final = (
     Flag.UF | Flag.UT | Flag.UC | Flag.UR | Flag.UPE | Flag.URX | Flag.SI | Flag.DF | Flag.UH | Flag.UO
@@ -18,14 +18,12 @@ _OF_HOSTS: Final = (
 """What a host, or its agent, has to do with; not what clients and filters do."""
 
 
-def note_failure(
-    tally: RequestTally, place: IPlace, agent: AgentFigures | None, flags: int, reason: str
-) -> None:
+def note_failure(tally: RequestTally, ended: IEnded, flags: int, reason: str) -> None:
     """
     Count a request, or a session.
 
-    @param agent: counts those of the agent that has had it, if one had.
     @param flags: why; see L{reverseproxy.proxy.flags}.
     @param reason: the same for people.
     """
-    tally.fail(place, agent if flags & _OF_HOSTS else None, int(flags), reason, wall_time())
+    host = ended.host if flags & _OF_HOSTS else None
+    tally.fail(ended.rule, None if host is None else host.figures, int(flags), reason, wall_time())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.metrics import (
     DURATION_BOUNDS,
-    NOWHERE,
     OTHER,
     AgentFigures,
+    Ended,
     Histogram,
     Journal,
     Place,
@@ -28,13 +30,33 @@ class HistogramTests(SynchronousTestCase):
         self.assertApproximates(histogram.total, 100.21, 1e-9)
 
 
+class Counted(NamedTuple):
+    """A host of an agent."""
+
+    figures: AgentFigures
+
+
+def note(
+    tally: RequestTally,
+    place: Place | None,
+    agent: AgentFigures | None,
+    status: int,
+    seconds: float,
+    received: int,
+    sent: int,
+) -> None:
+    """Count a request that has taken so long."""
+    host = None if agent is None else Counted(agent)
+    tally.end(Ended(place, host, status, 0.0, received, sent), seconds)
+
+
 class RequestTallyTests(SynchronousTestCase):
     def test_notes(self) -> None:
         tally = RequestTally("front")
         blue = Place("blue", "all", "all[0]")
-        tally.note(blue, None, 200, 0.002, 3, 40)
-        tally.note(blue, None, 503, 99.0, 1, 2)
-        tally.note(NOWHERE, None, 0, 0.0, 0, 0)
+        note(tally, blue, None, 200, 0.002, 3, 40)
+        note(tally, blue, None, 503, 99.0, 1, 2)
+        note(tally, None, None, 0, 0.0, 0, 0)
         cell = tally.cells["blue", "all", "all[0]"]
         self.assertEqual(cell.ends.classes, {2: 1, 5: 1})
         self.assertEqual((cell.received, cell.sent), (4, 42))
@@ -47,7 +69,7 @@ class RequestTallyTests(SynchronousTestCase):
         """Three digits are three digits; what a protocol of ours made of more is none."""
         tally = RequestTally("front")
         for status in (999, 100, 100000):
-            tally.note(tally.place("blue"), None, status, 0.0, 0, 0)
+            note(tally, tally.place("blue"), None, status, 0.0, 0, 0)
         self.assertEqual(tally.cells["blue", "", ""].ends.classes, {9: 1, 1: 1, 0: 1})
 
     def test_cells_are_bounded(self) -> None:
@@ -55,7 +77,7 @@ class RequestTallyTests(SynchronousTestCase):
         tally = RequestTally("front")
         for number in range(MAX_CELLS + 50):
             place = Place(f"cluster-{number}")
-            tally.note(place, None, 200, 0.0, 0, 0)
+            note(tally, place, None, 200, 0.0, 0, 0)
             tally.fail(place, None, 1, "a reason", 17.0)
         self.assertEqual(len(tally.cells), MAX_CELLS + 1)
         self.assertEqual(tally.cells[OTHER, OTHER, ""].ends.classes, {2: 50})
@@ -65,14 +87,14 @@ class RequestTallyTests(SynchronousTestCase):
         """Routes that a request names are made anew: they are the same all the same."""
         tally = RequestTally("front")
         for cluster in ("blue", "green", "blue"):
-            tally.note(Place(cluster, "all", "all[0]"), None, 200, 0.0, 0, 0)
+            note(tally, Place(cluster, "all", "all[0]"), None, 200, 0.0, 0, 0)
         self.assertEqual(tally.cells["blue", "all", "all[0]"].ends.classes, {2: 2})
 
     def test_agents(self) -> None:
         """What an agent has had is counted for it as well, whichever rule it came by."""
         tally, agent = RequestTally("front"), AgentFigures()
-        tally.note(Place("blue"), agent, 200, 0.002, 3, 40)
-        tally.note(Place("green"), agent, 502, 0.004, 0, 2)
+        note(tally, Place("blue"), agent, 200, 0.002, 3, 40)
+        note(tally, Place("green"), agent, 502, 0.004, 0, 2)
         tally.fail(Place("green"), agent, 2, "it" * 1000, 17.0)
         self.assertEqual((agent.ends.classes, agent.received, agent.sent), ({2: 1, 5: 1}, 3, 42))
         assert agent.last_error is not None

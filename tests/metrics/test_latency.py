@@ -18,6 +18,7 @@ from reverseproxy.metrics.latency import (
     coarse,
     quantile,
 )
+from tests.metrics.test_counts import note
 
 
 def counted(*seconds: float) -> AgentFigures:
@@ -25,7 +26,7 @@ def counted(*seconds: float) -> AgentFigures:
     agent = AgentFigures()
     tally = RequestTally("front")
     for each in seconds:
-        tally.note(Place("blue"), agent, 200, each, 0, 0)
+        note(tally, Place("blue"), agent, 200, each, 0, 0)
     return agent
 
 
@@ -68,7 +69,7 @@ class EndsTests(SynchronousTestCase):
     def test_classes(self) -> None:
         tally, agent = RequestTally("front"), AgentFigures()
         for status in (200, 204, 404, 503, 0, 100000):
-            tally.note(Place("blue"), agent, status, 0.01, 0, 0)
+            note(tally, Place("blue"), agent, status, 0.01, 0, 0)
         self.assertEqual(class_names(agent.ends.classes), {"none": 2, "2xx": 2, "4xx": 1, "5xx": 1})
         self.assertEqual(sum(agent.ends.times), 6)
 

@@ -32,7 +32,6 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, ForeignAnswer, HttpError
 from reverseproxy.interfaces import PickContext
 from reverseproxy.logs import format_time, loss
-from reverseproxy.metrics import NOWHERE
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import Failed
@@ -132,7 +131,6 @@ class Exchange(Attempts):
         "_passage",
         "_response_head",
         "_route",
-        "_rule",
         "_sent",
         "_sent_at",
         "_timeout",
@@ -149,6 +147,7 @@ class Exchange(Attempts):
         "request_sent_at",
         "reset_code",
         "response_at",
+        "rule",
         "sent",
         "started",
         "status",
@@ -163,7 +162,7 @@ class Exchange(Attempts):
     _sent: list[Event] | None  # behind the head, to be sent again; None: too much to be kept
     _client: IUpstream | None
     _route: ClusterRoute | None
-    _rule: RouteResult | None  # the same, or what answers without a host
+    rule: RouteResult | None  # what has taken it: a route, or what answers without a host
     _facts: RouteInput | None  # kept where the response is to be changed
     _outgoing: Request  # the request as it goes on
     _mirrors: Sequence[Mirrored]
@@ -197,7 +196,7 @@ class Exchange(Attempts):
         self._sent = []
         self._mirrors = ()
         self.request_complete = self._answered = self._full = self._doubtful = False
-        self.unsent = self.request_sent_at = self.response_at = self._client = self._route = self._rule = None
+        self.unsent = self.request_sent_at = self.response_at = self._client = self._route = self.rule = None
         self._facts = self._try_timer = self._response_head = self._passage = self._watch = None
         self._asks = None
 
@@ -360,7 +359,7 @@ class Exchange(Attempts):
 
     def end_trace(self) -> None:
         """The exchange is over."""
-        trace, rule = self._trace, self._rule
+        trace, rule = self._trace, self.rule
         if trace is None:
             return
         flags = short_names(self.flags)
@@ -402,7 +401,7 @@ class Exchange(Attempts):
 
     def _answer_for(self, result: RouteResult | None, facts: RouteInput) -> None:
         """Answer a request that goes to no host."""
-        self._rule = result
+        self.rule = result
         if isinstance(result, DirectResponse):
             self._answer(result.status, result.body)
         elif isinstance(result, Redirect):
@@ -530,7 +529,7 @@ class Exchange(Attempts):
         """
         downstream = self._downstream
         head = self.head
-        self._rule = route
+        self.rule = route
         try:
             cluster = self.cluster = downstream.settings.clusters.get(route.cluster_name)
         except ClusterUnknown as error:
@@ -1164,7 +1163,7 @@ class Exchange(Attempts):
         head = self.head
         path, _, query = head.target.decode("ascii", "replace").partition("?")
         host, cluster, response, started = self.host, self.cluster, self._response_head, self.started
-        downstream, rule = self._downstream, self._rule
+        downstream, rule = self._downstream, self.rule
         info = downstream.info
         return AccessRecord(
             protocol=downstream.protocol,
@@ -1198,17 +1197,15 @@ class Exchange(Attempts):
             response_headers=None if response is None else response.lookup,
         )
 
-    def account(self, tally: RequestTally, now: float) -> None:
+    def count(self, tally: RequestTally, now: float) -> None:
         """
         Count an exchange that has ended.
 
         @param now: the time.
         """
-        rule, host = self._rule or NOWHERE, self.host
-        agent = None if host is None else host.figures
-        tally.note(rule, agent, self.status, now - self.started, self.received, self.sent)
+        tally.end(self, now)
         if self.flags:
-            note_failure(tally, rule, agent, self.flags, self.flag)
+            note_failure(tally, self, self.flags, self.flag)
 
     # time
 

@@ -32,6 +32,7 @@ from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
 from reverseproxy.logs import loss
 from reverseproxy.proxy.clients import account_of, say_cut_off
+from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.decisions import exchange_class
@@ -500,8 +501,13 @@ class Http1Proxy(Switchable, Counted):
             self._count(b"")
         settings = self.settings
         now = self._clock.seconds()
+        tally = settings.tally
+        if tally is not None:
+            tally.end(exchange, now)
+            if exchange.flags:
+                note_failure(tally, exchange, exchange.flags, exchange.flag)
         if settings.observed:
-            self._record(exchange, now)
+            self._tell(exchange)
         if not keep_alive or self.draining:
             # A client that asked for the close, and has sent everything, sends no more.
             self._close(linger=self._persists or not exchange.request_complete)
@@ -576,12 +582,15 @@ class Http1Proxy(Switchable, Counted):
         exchange.sent += 0 if client.relay is None else client.relay.received
         self._record(exchange)
 
-    def _record(self, exchange: Exchange, now: float | None = None) -> None:
+    def _record(self, exchange: Exchange) -> None:
+        if self.settings.tally is not None:
+            exchange.count(self.settings.tally, self._clock.seconds())
+        self._tell(exchange)
+
+    def _tell(self, exchange: Exchange) -> None:
         settings = self.settings
         if settings.tracing is not None:
             exchange.end_trace()
-        if settings.tally is not None:
-            exchange.account(settings.tally, self._clock.seconds() if now is None else now)
         if settings.access_log is not None:
             settings.access_log(exchange.record())
 

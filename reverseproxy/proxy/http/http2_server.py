@@ -637,7 +637,7 @@ class Http2Proxy(Http2Protocol):
         if settings.tracing is not None:
             exchange.end_trace()
         if settings.tally is not None:
-            exchange.account(settings.tally, self.clock.seconds())
+            exchange.count(settings.tally, self.clock.seconds())
         if settings.access_log is not None:
             settings.access_log(exchange.record())
 

@@ -61,7 +61,7 @@ class HttpSettings:
     @ivar access_log: called with each exchange that has ended.
     @ivar tally: counts the exchanges; L{None} if nobody asks.
     @ivar tracing: makes spans of them; L{None} if they are not traced.
-    @ivar observed: whether something is to be told of exchanges that have ended.
+    @ivar observed: whether exchanges that have ended are told of one by one.
     @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
     @ivar head_timeout: seconds for the head of a request to come.
     @ivar linger: seconds that a closing connection may take once the client has
@@ -122,8 +122,8 @@ class HttpSettings:
         object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
         object.__setattr__(self, "misses", Throttle(self.clock, MISS_RATE, MISS_BURST))
         object.__setattr__(self, "strips", Throttle(self.clock, STRIP_RATE))
-        observers = (self.access_log, self.tally, self.tracing)
-        object.__setattr__(self, "observed", any(each is not None for each in observers))
+        observed = self.access_log is not None or self.tracing is not None
+        object.__setattr__(self, "observed", observed)
         discretion = Discretion(self.listener, self.clock, self.random, self.error_details)
         object.__setattr__(self, "discretion", discretion)
 

@@ -118,7 +118,7 @@ class RpcExchange(Attempts):
 
     @ivar frame: the request.
     @ivar id: its id, as the client sent it.
-    @ivar size: its size in bytes.
+    @ivar received: its size in bytes.
     @ivar started: when it came.
     @ivar deadline: what L{IRpcOwner.set_deadline} has to remember.
     @ivar try_deadline: the same for L{IRpcOwner.set_try_deadline}.
@@ -149,12 +149,12 @@ class RpcExchange(Attempts):
         "flag",
         "frame",
         "id",
+        "received",
         "request_sent_at",
         "response",
         "response_at",
         "rule",
         "sent",
-        "size",
         "started",
         "status",
         "try_deadline",
@@ -166,7 +166,7 @@ class RpcExchange(Attempts):
         super().__init__(settings.clock, settings.pool_key or downstream.protocol.name)
         self.frame = frame
         self.id = frame.id
-        self.size = len(frame.data)
+        self.received = len(frame.data)
         self.started = now
         self.deadline = 0.0
         self.try_deadline = 0.0
@@ -378,7 +378,7 @@ class RpcExchange(Attempts):
             self._asks = times
         if not times.total_asked and total == route.timeout:
             self._said_by = route
-            if self.size > LARGE:
+            if self.received > LARGE:
                 total /= LOOKS  # to see when it is sent
         if total > 0:
             downstream.set_deadline(self, total)

@@ -38,7 +38,7 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
 from reverseproxy.logs import Throttle, counted, loss
-from reverseproxy.metrics import NOWHERE, RequestTally
+from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
@@ -312,7 +312,7 @@ class RpcProxy(Rebindable, Counted):
                 if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
                     exchange = rpc_exchange_class.kind(self, frame, now)
                     self._exchanges[exchange] = None
-                    self._held += exchange.size
+                    self._held += exchange.received
                     if self._refusing:
                         exchange.fail(503, "the proxy is stopping", Flag.LR)
                     else:
@@ -426,7 +426,7 @@ class RpcProxy(Rebindable, Counted):
     def exchange_done(self, exchange: RpcExchange) -> None:
         """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
         self._exchanges.pop(exchange, None)
-        self._held -= exchange.size
+        self._held -= exchange.received
         if exchange.deadline:
             self._deadlines.discard(exchange, exchange.deadline)
         self._record(exchange)
@@ -708,12 +708,9 @@ class RpcProxy(Rebindable, Counted):
             exchange.end_trace()
         tally = self.settings.tally
         if tally is not None:
-            place, host = exchange.rule or NOWHERE, exchange.host
-            agent = None if host is None else host.figures
-            seconds = self._clock.seconds() - exchange.started
-            tally.note(place, agent, exchange.status, seconds, exchange.size, exchange.sent)
+            tally.end(exchange, self._clock.seconds())
             if exchange.flags:
-                note_failure(tally, place, agent, exchange.flags, exchange.flag)
+                note_failure(tally, exchange, exchange.flags, exchange.flag)
         access_log = self.settings.access_log
         if access_log is None:
             return
@@ -733,7 +730,7 @@ class RpcProxy(Rebindable, Counted):
                 service=service,
                 rpc_method=method,
                 status=exchange.status,
-                bytes_received=exchange.size,
+                bytes_received=exchange.received,
                 bytes_sent=exchange.sent,
                 remote=self.info.remote,
                 local=self.info.local,

@@ -33,7 +33,7 @@ from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, Queue
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
 from reverseproxy.logs import DEBUGGING, Throttle, loss
-from reverseproxy.metrics import AgentFigures, RequestTally
+from reverseproxy.metrics import Ended, RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of
 from reverseproxy.proxy.counting import note_failure
@@ -157,7 +157,7 @@ class TcpProxy(RelayEnd, Counted):
         self._waited = self._dialled = 0.0
         self._host_address = self._server = ""
         self._agent: AgentIdentity | None = None
-        self._figures: AgentFigures | None = None
+        self._served_by: Host | None = None  # the last one, also when it is over
 
     # IDrainable
 
@@ -269,7 +269,7 @@ class TcpProxy(RelayEnd, Counted):
         self._host_address = host.address
         self._server = host.server
         self._agent = host.identity
-        self._figures = host.figures
+        self._served_by = host
         # Counted once: a reverse host that fails has left its cluster by the time it has failed.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
@@ -516,10 +516,10 @@ class TcpProxy(RelayEnd, Counted):
         if tally is not None:
             sent = 0 if self._upstream is None else self._upstream.received
             place = tally.place("" if self._cluster is None else self._cluster.name)
-            seconds = self._clock.seconds() - self._started
-            tally.note(place, self._figures, 0, seconds, self.received, sent)
+            ended = Ended(place, self._served_by, 0, self._started, self.received, sent)
+            tally.end(ended, self._clock.seconds())
             if self._flags:
-                note_failure(tally, place, self._figures, self._flags, self._failure)
+                note_failure(tally, ended, self._flags, self._failure)
         access_log = self._settings.access_log
         if access_log is not None:
             self._account(access_log)
