@@ -431,7 +431,29 @@ class Listener(Service):
     @property
     def listening(self) -> bool:
         """Whether it takes connections at its address now."""
-        return self._port is not None
+        return self._port is not None and not self.held
+
+    @property
+    def held(self) -> bool:
+        """Whether its address is bound, and not listened at yet: see C{open_when_ready} of listeners."""
+        port = None if self._port is None else self._port.port
+        return isinstance(port, SharedPort) and port.held
+
+    def open(self) -> bool:
+        """
+        Listen at the address that was held until now.
+
+        @return: whether that could be done; an error in the log says why not.
+        """
+        port = None if self._port is None else self._port.port
+        assert isinstance(port, SharedPort)
+        try:
+            port.open()
+        except OSError as error:
+            log.error("{problem}", problem=str(not_bound(self.config, error)))
+            return False
+        log.info("listener {listener} listening on {address}", listener=self.name, address=self.bound)
+        return True
 
     def adopt(self, protocol: IProtocol) -> IProtocol:
         """
@@ -565,12 +587,7 @@ class Listener(Service):
         address = format_address(port.getHost())
         # If it has been bound by somebody else, that one has said so.
         write = log.info if listen is None else log.debug
-        write(
-            "listener {listener} listening on {address}{tls}",
-            listener=config.name,
-            address=address,
-            tls=" (TLS)" if secure else "",
-        )
+        say_bound(write, config, address, secure, isinstance(port, SharedPort) and port.held)
         return BoundPort(port, door, address)
 
     def take_port(self, port: BoundPort) -> None:
@@ -587,7 +604,7 @@ class Listener(Service):
     def _bind(self, config: ListenerConfig, factory: IProtocolFactory, mode: int) -> IListeningPort:
         address = config.address
         port: IListeningPort
-        if INHERITED.keeps:
+        if INHERITED.keeps or (config.open_when_ready and hasattr(self._reactor, "adoptStreamPort")):
             # Twisted's own ports can't be given away: they shut their sockets down when they are closed.
             return SharedPort(open_sockets(config, 1, mode), 0, self._reactor, 1, True).listen(factory)
         if config.network == "unix" or is_unix(address):
@@ -817,6 +834,20 @@ class Listener(Service):
             waiting, self._waiting = self._waiting, []
             for emptied in waiting:
                 emptied.callback(None)
+
+
+def say_bound(
+    write: Callable[..., None], config: ListenerConfig, address: str, secure: bool, held: bool
+) -> None:
+    """Log that an address is bound, and whether clients are let in."""
+    write(
+        "listener {listener} has {address}{tls}, and lets clients in once each required cluster has a host"
+        if held
+        else "listener {listener} listening on {address}{tls}",
+        listener=config.name,
+        address=address,
+        tls=" (TLS)" if secure else "",
+    )
 
 
 def bind_all(configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig], object], file: str) -> None:

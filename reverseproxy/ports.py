@@ -27,6 +27,7 @@ __all__ = [
     "ListenerFailed",
     "SharedPort",
     "address_of",
+    "is_open",
     "name_of_port",
     "not_bound",
     "open_sockets",
@@ -92,7 +93,8 @@ def open_sockets(config: ListenerConfig, workers: int, mode: int = 0o666) -> lis
     Bind a listener's address.
 
     @param mode: the permissions of a Unix socket.
-    @return: a listening socket for each worker, or one for all; or as many as were inherited.
+    @return: a listening socket for each worker, or one for all; or as many as were inherited.  They
+        only are bound where the configuration has C{open_when_ready}, see L{open_socket}.
     @raise ListenerFailed: if it can't be bound.
     """
     address = config.address
@@ -101,8 +103,16 @@ def open_sockets(config: ListenerConfig, workers: int, mode: int = 0o666) -> lis
         return inherited
     try:
         if config.network == "unix" or is_unix(address):
-            return [_open_unix(address.removeprefix("unix:"), mode)]
-        return _open_tcp(config, workers if SHARES_OUT else 1)
+            sockets = [_open_unix(address.removeprefix("unix:"), mode)]
+        else:
+            sockets = _open_tcp(config, workers if SHARES_OUT else 1)
+        for each in sockets:
+            if not config.open_when_ready:
+                each.listen(BACKLOG)
+            else:
+                # Or others could bind the port as well, as long as nobody listens there.
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        return sockets
     except OSError as error:
         raise not_bound(config, error) from error
 
@@ -114,7 +124,6 @@ def _open_unix(path: str, mode: int) -> socket.socket:
         opened.setblocking(False)
         opened.bind(path)
         os.chmod(path, mode)
-        opened.listen(BACKLOG)
         opening.pop_all()
     return opened
 
@@ -154,10 +163,25 @@ def _open_family(
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             name = opened.getsockname()  # with the number that the kernel has picked
             sockets.append(opened)
-        for opened in sockets:
-            opened.listen(BACKLOG)
         opening.pop_all()
     return sockets
+
+
+def is_open(bound: socket.socket) -> bool:
+    """Whether a socket is listened on."""
+    return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def open_socket(bound: socket.socket) -> None:
+    """
+    Listen on a socket that is bound, whoever else has it, if nobody does so yet.
+
+    @raise OSError: if that can't be done.
+    """
+    if not is_open(bound):
+        # As connections have it from here, which must not keep the port when the process is started again.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.listen(BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,21 +388,40 @@ class SharedPort:
         self._watched = self._of_workers([own])
         self._reactor = reactor
         self._factory: IProtocolFactory | None = None
+        self.held = False
         self._family = sockets[0].family
         self._name = sockets[0].getsockname()
 
     def listen(self, factory: IProtocolFactory) -> IListeningPort:
-        """Begin to accept."""
+        """Begin to accept; or to hold the port, if a socket of ours is not listened on yet."""
         self._factory = factory
+        self.held = not all(is_open(self._sockets[index]) for index in self._watched)
+        if not self.held:
+            self._start_watched()
+        return self
+
+    def open(self) -> None:
+        """
+        Listen at the port that was held until now.
+
+        @raise OSError: if that can't be done.
+        """
+        if self.held:
+            for index in self._watched & self._sockets.keys():
+                open_socket(self._sockets[index])
+            self.held = False
+            self._start_watched()
+
+    def _start_watched(self) -> None:
         for index in self._watched:
             self._start(index)
-        return self
 
     def _start(self, index: int) -> None:
         if index in self._ports:
             self._ports[index].startReading()
             return
         listening = self._sockets.pop(index)
+        open_socket(listening)  # if it is of a worker that has ended before it did so
         assert self._factory is not None
         if self._family == socket.AF_UNIX:
             port = self._ports[index] = Acceptor(listening, self._factory, self._reactor)
@@ -398,6 +441,9 @@ class SharedPort:
         if self._factory is None:
             return
         wanted = self._of_workers(numbers)
+        if self.held:
+            self._watched = wanted
+            return
         for index in self._watched - wanted:
             self._ports[index].stopReading()
         for index in wanted - self._watched:
@@ -441,7 +487,7 @@ class SharedPort:
 
         Each worker does so when all stop, so that whoever closes a socket last has looked at it.
         """
-        if self._factory is not None:
+        if self._factory is not None and not self.held:
             for index in list(self._sockets):
                 self._start(index)
             ports, self._ports = self._ports, {}

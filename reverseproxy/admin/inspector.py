@@ -186,7 +186,7 @@ class Inspector:
         parts = self.parts
         reasons = ["stopping: what is under way is finished"] if self.draining else []
         reasons += [
-            f"listener {listener.name} is not bound"
+            f"listener {listener.name} {'lets no clients in yet' if listener.held else 'is not bound'}"
             for listener in parts.listeners.values()
             if listener.config.bind_port and not listener.listening and not self.draining
         ]

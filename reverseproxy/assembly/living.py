@@ -23,6 +23,7 @@ from reverseproxy.admin.inspector import Parts, note_change, note_refused
 from reverseproxy.admin.service import AdminChange
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
+from reverseproxy.assembly.opening import Opening
 from reverseproxy.assembly.succession import Succession
 from reverseproxy.assembly.watching import DoorWatch
 from reverseproxy.assembly.world import World, tell_of_expiry
@@ -108,6 +109,7 @@ class Living:
         self.agents: list[Agent] = []
         self.bound = self.running = self.stopping = False
         self.reloading = Reloading(world.file, self._unread, self.take)
+        self._opening = Opening(world)
         self._doors = DoorWatch(world, lambda: self.assembly.server_contexts)
         self._departing: dict[Listener, None] = {}
         self._successions: set[Succession] = set()
@@ -303,6 +305,7 @@ class Living:
         self.world.clusters.start()
         for listener in self.world.listeners.values():
             listener.startService()
+        self._opening.start()
         for old, new in successions:
             if new is not None:
                 new.startService()
@@ -314,10 +317,12 @@ class Living:
     def start(self) -> None:
         """What is in use begins to serve, and what is new will from now on."""
         self.running = True
+        self._opening.start()
         self._doors.start()
 
     def stop(self) -> None:
         """Look at nothing any more."""
+        self._opening.stop()
         self._doors.stop()
 
     def _departed(self, listener: Listener, _: None) -> None:

@@ -255,12 +255,26 @@ class _Checker:
         self._exactly_one(chains, len(listener.filter_chains), "filter chain")
         for index, chain in enumerate(listener.filter_chains):
             self._chain((*chains, index), chain)
+        if listener.open_when_ready:
+            self._open_when_ready((*location, "open_when_ready"), listener)
         hosted = {agent.hosting_listener for agent in self._config.agents if agent.enable}
         if not listener.bind_port and listener.name not in hosted:
             self._warn(
                 (*location, "bind_port"),
                 "is not true, and no tunnel agent names this listener: it gets no connections",
             )
+
+    def _open_when_ready(self, location: Location, listener: ListenerConfig) -> None:
+        if any(
+            isinstance(each.config, TunnelConfig)
+            for chain in listener.filter_chains
+            for each in chain.filters
+        ):
+            self._error(location, "is true, but agents come in here, which are what is waited for")
+        elif not listener.bind_port:
+            self._warn(location, "has no effect, as bind_port is not true")
+        elif not any(cluster.required for cluster in self._config.cluster_manager.clusters):
+            self._warn(location, "has no effect, as no cluster is required")
 
     def _listen_address(self, location: Location, listener: ListenerConfig) -> None:
         address = listener.address

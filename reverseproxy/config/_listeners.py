@@ -646,6 +646,13 @@ class ListenerConfig(Model):
     bind_port: Bool = key(
         False, "Whether to listen at the address. If false, tunnel agents alone feed the listener."
     )
+    open_when_ready: Bool = key(
+        False,
+        "Whether clients are let in only once each cluster that is required has a healthy host. Until then "
+        "they are refused, so that who knows of other servers goes there. A port that somebody listens at "
+        "when the process starts, as the process before it or systemd, is open from the beginning.",
+        ours=True,
+    )
     reuseport: Bool = key(False, "Whether other processes may listen at the same address (SO_REUSEPORT).")
     network: Annotated[Literal["tcp", "unix"], BeforeValidator(_network)] = key(
         "tcp", 'The kind of address: "tcp" or "unix", in any case.'

@@ -33,8 +33,8 @@ from twisted.python.failure import Failure
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.listener import bind_all
-from reverseproxy.ports import Bequest, address_of, open_sockets
+from reverseproxy.listener import bind_all, say_bound
+from reverseproxy.ports import Bequest, address_of, is_open, open_sockets
 from reverseproxy.sockets import format_address
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
@@ -264,12 +264,8 @@ class Supervisor(Service):
         """
         sockets = open_sockets(config, len(self.slots))
         first = sockets[0]
-        log.info(
-            "listener {listener} listening on {address}{tls}",
-            listener=config.name,
-            address=format_address(address_of(first.family, first.getsockname())),
-            tls=" (TLS)" if config.filter_chain.tls_contexts else "",
-        )
+        address = format_address(address_of(first.family, first.getsockname()))
+        say_bound(log.info, config, address, bool(config.filter_chain.tls_contexts), not is_open(first))
         return sockets
 
     def _make_directory(self) -> None:

@@ -67,7 +67,13 @@ class RollingCase(IntegrationTestCase):
         self.clients = [self.reserve_port() for _ in range(2)]
         self.tunnels = [self.reserve_port() for _ in range(2)]
         for index, (client, tunnel) in enumerate(zip(self.clients, self.tunnels, strict=True)):
-            document = server(client=f"127.0.0.1:{client}", tunnel=f"127.0.0.1:{tunnel}", tls=tls)
+            document = server(
+                client=f"127.0.0.1:{client}",
+                tunnel=f"127.0.0.1:{tunnel}",
+                tls=tls,
+                client_listener={"open_when_ready": True},
+                cluster={"required": True},
+            )
             self.write(f"server-{index}", document)
         self.servers = [self.launch("server", index) for index in range(2)]
         for each in self.servers:
@@ -75,6 +81,7 @@ class RollingCase(IntegrationTestCase):
         await self.begin_agents()
         for each in self.servers:
             await each.counted(JOINED, 2 * CONNECTIONS * self.workers)
+            await each.port("clientListener")
         self.load = RollingLoad(self.clients)
         self.load.start()
         await self.load.answers(100)
@@ -104,7 +111,7 @@ class RollingCase(IntegrationTestCase):
         if self.workers > 1:
             await child.counted(READY, self.workers)
         else:
-            await child.port("clientListener")
+            await child.port("tunnelListener")
 
     # steps
 

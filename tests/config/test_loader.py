@@ -168,6 +168,11 @@ WRONG_SERVERS: list[tuple[str, Any, list[str]]] = [
         [': "127.0.0.1:2045" is already the address of the listener "clients"'],
     ),
     (
+        "servers[0].listeners[1].open_when_ready",
+        True,
+        [": is true, but agents come in here, which are what is waited for"],
+    ),
+    (
         "cluster_manager.clusters[1]",
         {"name": "edge"},
         [f'.name: there is already a cluster "edge" at {CLUSTER}.name'],
@@ -964,6 +969,9 @@ class WarningTests(SynchronousTestCase):
             f"{LISTENER}.bind_port: is not true, and no tunnel agent names this listener: "
             "it gets no connections"
         )
+        ready = f"{LISTENER}.open_when_ready: has no effect, as "
+        self.check(TUNNEL_SERVER, f"{LISTENER}.open_when_ready", True, f"{ready}no cluster is required")
+        self.check(AGENT, f"{LISTENER}.open_when_ready", True, f"{ready}bind_port is not true")
         self.check(AGENT, f"{CONFIG}.enable", False, idle)
         self.check(AGENT, f"{CONFIG}.enable", GONE, idle, ": missing key: without it this agent does nothing")
         self.check(

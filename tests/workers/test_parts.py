@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -123,6 +124,40 @@ class PortTests(TestCase):
         for address in ("127.0.0.1:0", "localhost:0", "[::1]:0", ":0"):
             sockets = self.open(self.config(address), 3)
             self.assertEqual((len(sockets), len({each.getsockname() for each in sockets})), (3, 1))
+
+    async def test_held(self) -> None:
+        """Nobody is let in, nobody else gets the port, and each worker opens its own part, or another's."""
+        config = self.config("127.0.0.1:0", open_when_ready=True)
+        sockets = self.open(config, 2)
+        address = sockets[0].getsockname()
+        taken = self.config(f"127.0.0.1:{address[1]}", open_when_ready=True)
+        self.assertRaises(ListenerFailed, open_sockets, taken, 2)
+        ports = []
+        for number in range(2):
+            port = SharedPort([each.dup() for each in sockets], number, with_streams(reactor))
+            port.listen(_Factory(b"%d" % number))
+            self.addCleanup(port.stopListening)
+            ports.append(port)
+        for port in ports:
+            port.stopReading()
+            port.startReading()
+        self.assertEqual([port.held for port in ports], [True, True])
+        with socket.socket() as client:
+            self.assertEqual(client.connect_ex(address), errno.ECONNREFUSED)
+        ports[1].open()
+        self.assertEqual({await self.answers(address) for _ in range(8)}, {b"1"})
+        # One that is started now finds that its place is open.
+        again = SharedPort([each.dup() for each in sockets], 1, with_streams(reactor))
+        again.listen(_Factory(b"1"))
+        self.addCleanup(again.stopListening)
+        self.assertFalse(again.held)
+        await again.stopListening()
+        # The other one has ended before it opened its part.
+        await ports[0].stopListening()
+        ports[1].watch([0, 1])
+        self.assertEqual({await self.answers(address) for _ in range(32)}, {b"1"})
+        for port in ports:
+            port.stop_taking()
 
     def test_a_taken_address(self) -> None:
         [first, *_] = self.open(self.config("127.0.0.1:0"), 2)
