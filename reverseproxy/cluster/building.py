@@ -33,6 +33,7 @@ from reverseproxy.cluster.manager import Cluster
 from reverseproxy.cluster.names.dns import DnsClient, dns_settings
 from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
 from reverseproxy.tls import ClientTls
+from reverseproxy.wire.proxy_protocol import encode_header
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import ClusterConfig, HealthCheckConfig, HostConfig
@@ -47,6 +48,7 @@ OF_CONNECTIONS: Final = (
     "keepalive",
     "http2_windows",
     "requests_per_connection",
+    "proxy_protocol",
 )
 """What connections to hosts are made with: with another value, they are made anew."""
 
@@ -85,7 +87,9 @@ def host_maker(
     @return: makes the host, given an address of it.
     """
     timeout = cluster.connect_timeout
-    dial = partial(make_endpoint, allow_fall_back=True)
+    version = cluster.proxy_protocol
+    nobody = encode_header(version, "", "") if version else b""
+    dial = partial(make_endpoint, allow_fall_back=True, preface=nobody)
     check = cluster.health_check
     http = check.check_config.http_check_config if check.enabled and check.protocol == "Http1" else None
 
@@ -101,6 +105,10 @@ def host_maker(
             timeout,
             address=address,
             check_endpoint=check_endpoint,
+            introduce=lambda header: make_endpoint(
+                reactor, address, timeout, tls, allow_fall_back=True, preface=header
+            ),
+            introduces=bool(version),
         )
 
     return make

@@ -5,17 +5,20 @@ from __future__ import annotations
 __all__ = ["CallableFactory", "make_endpoint"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
-from twisted.internet.interfaces import IAddress, IProtocol, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.tls import ClientTls, client_endpoint
@@ -34,6 +37,42 @@ class CallableFactory(Factory):
         return self._make()
 
 
+class _PrefacedFactory(Factory):
+    """Lets each connection begin with certain bytes."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, preface: bytes) -> None:
+        self._factory = factory
+        self._preface = preface
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Build the protocol of one connection."""
+        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        if protocol is not None:
+            protocol.makeConnection = partial(self._begin, protocol)
+        return protocol
+
+    def _begin(self, protocol: Any, transport: Any) -> None:
+        del protocol.makeConnection
+        transport.write(self._preface)
+        protocol.makeConnection(transport)
+
+
+@implementer(IStreamClientEndpoint)
+class _PrefacedEndpoint:
+    """Dials, and sends something before all else."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, preface: bytes) -> None:
+        self._endpoint = endpoint
+        self._preface = preface
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See L{IStreamClientEndpoint}."""
+        connected: Deferred[IProtocol] = self._endpoint.connect(_PrefacedFactory(factory, self._preface))
+        return connected
+
+
 def make_endpoint(
     reactor: Any,
     address: str,
@@ -41,6 +80,7 @@ def make_endpoint(
     tls: ClientTls | None = None,
     *,
     allow_fall_back: bool = False,
+    preface: bytes = b"",
 ) -> IStreamClientEndpoint:
     """
     Make the endpoint that dials an address.
@@ -49,6 +89,7 @@ def make_endpoint(
     @param timeout: seconds for the connection to be made.
     @param allow_fall_back: whether C{fall_back} of the TLS context counts; see
         L{client_endpoint}.
+    @param preface: begins each connection, before TLS.
     @raise ValueError: if there is no port.
     """
     endpoint: IStreamClientEndpoint
@@ -62,4 +103,6 @@ def make_endpoint(
             endpoint = TCP6ClientEndpoint(reactor, host, port, timeout=timeout)
         else:
             endpoint = HostnameEndpoint(reactor, host, port, timeout=timeout)
+    if preface:
+        endpoint = _PrefacedEndpoint(endpoint, preface)
     return endpoint if tls is None else client_endpoint(endpoint, tls, allow_fall_back=allow_fall_back)

@@ -127,6 +127,8 @@ class Host(ABC):
     @ivar record: how often it has failed in a row, if at all.
     @ivar check: its active health check.
     @ivar pools: the connection pools of protocols, by the protocol's name.
+    @ivar introduces: whether connections to it begin with a header of PROXY protocol, so that
+        each is for one client.
     @ivar committed_protocol: the protocol that its connection is committed to, if it has but
         one and that is known otherwise than by C{pools}; else empty.
     @ivar closed: whether it can't be used any more.
@@ -151,6 +153,8 @@ class Host(ABC):
     @ivar reserved: whether it is given no request for now, such as while another
         worker has its connection; the cluster's to change.
     """
+
+    introduces = False
 
     __slots__ = (
         "active",
@@ -269,6 +273,18 @@ class Host(ABC):
         """For how many seconds the host has not answered a question whether it is there."""
         return 0.0
 
+    def can_introduce(self) -> bool:
+        """Whether L{connect_for} can be called."""
+        return False
+
+    def connect_for(self, header: bytes, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        As L{connect}, for one client.
+
+        @param header: begins the connection, before TLS.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -348,7 +364,7 @@ class Host(ABC):
 class StaticHost(Host):
     """A host that is dialled."""
 
-    __slots__ = ("_check_endpoint", "_clock", "_connect_timeout", "_endpoint")
+    __slots__ = ("_check_endpoint", "_clock", "_connect_timeout", "_endpoint", "_introduce", "introduces")
 
     def __init__(
         self,
@@ -359,6 +375,8 @@ class StaticHost(Host):
         *,
         address: str = "",
         check_endpoint: IStreamClientEndpoint | None = None,
+        introduce: Callable[[bytes], IStreamClientEndpoint] | None = None,
+        introduces: bool = False,
     ) -> None:
         """
         @param endpoint: dials the host, with TLS if it is to be used.
@@ -368,12 +386,16 @@ class StaticHost(Host):
             that may have several.
         @param check_endpoint: dials the host for its health checks, if these go
             to another port.
+        @param introduce: makes what dials the host, and begins with certain bytes.
+        @param introduces: see L{Host}; then C{endpoint} names no client.
         """
         super().__init__(address or config.address, config.hostname, config.weight, config.metadata)
         self._endpoint = endpoint
         self._check_endpoint = endpoint if check_endpoint is None else check_endpoint
         self._clock = clock
         self._connect_timeout = connect_timeout
+        self._introduce = introduce
+        self.introduces = introduces
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -383,6 +405,15 @@ class StaticHost(Host):
             L{HostGone} if the host was closed, or with the endpoint's error.
         """
         return self._dial(self._endpoint, factory)
+
+    def connect_for(self, header: bytes, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See L{Host.connect_for}."""
+        assert self._introduce is not None
+        return self._dial(self._introduce(header), factory)
+
+    def can_introduce(self) -> bool:
+        """See L{Host.can_introduce}."""
+        return self._introduce is not None
 
     def connect_check(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Dial the port for health checks; otherwise as L{connect}."""

@@ -483,6 +483,21 @@ class _Checker:
                 if rule.route is not None:
                     place = (*hosts, index, "routers", number, "route", "upstream_protocol")
                     self._upstream_protocol(place, rule.route.upstream_protocol, spoken)
+                    self._introduced((*hosts, index, "routers", number, "route"), rule.route, rpc)
+
+    def _introduced(self, location: Location, route: RouteActionConfig, rpc: set[str]) -> None:
+        """Refuse to name clients to hosts in protocols whose requests share connections."""
+        names = {entry.cluster.name for entry in route.weighted_clusters} or {route.cluster_name}
+        named = sorted(
+            name for name in names for entry in self._by_name.get(name, ()) if entry.proxy_protocol
+        )
+        if rpc and named:
+            self._error(
+                location,
+                f"the cluster {quote(named[0])} has proxy_protocol, but requests of "
+                f"{' and '.join(sorted(rpc))} share connections, which can't name a client: route them to a "
+                "cluster without it",
+            )
 
     def _upstream_protocol(self, location: Location, name: str, spoken: set[str]) -> None:
         """
@@ -645,6 +660,10 @@ class _Checker:
 
     def _without_effect(self, location: Location, cluster: ClusterConfig) -> None:
         """Warn of keys that need others, which are not there."""
+        if cluster.proxy_protocol and not cluster.hosts:
+            self._warn(
+                (*location, "proxy_protocol"), "has no effect: no hosts are given here, and agents' get none"
+            )
         if self._tree.get((*location, "health_check")) and not cluster.health_check.enabled:
             self._warn(
                 (*location, "health_check", "service_name"),

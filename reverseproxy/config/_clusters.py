@@ -22,7 +22,7 @@ __all__ = [
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ValidationInfo, field_validator, model_validator
 
@@ -43,6 +43,7 @@ from reverseproxy.config._values import (
     or_default,
     quote,
 )
+from reverseproxy.wire.proxy_protocol import PROXY_VERSIONS
 
 DNS_KEYS: Final = (
     "dns_refresh_rate",
@@ -458,6 +459,14 @@ class ClusterConfig(Model):
         protects=True,
     )
     hosts: tuple[HostConfig, ...] = key((), "Hosts to dial.")
+    proxy_protocol: Literal["", "v1", "v2"] = key(
+        "",
+        "The version of the PROXY protocol header with which each connection to the hosts given here begins, "
+        "before TLS, so that they know who the client is. No two clients share a connection then. Hosts that "
+        "tunnel agents bring get none. Empty means none.",
+        choices=PROXY_VERSIONS,
+        ours=True,
+    )
     connect_timeout: Annotated[Span, or_default(_CONNECT_TIMEOUT)] = key(
         _CONNECT_TIMEOUT,
         "How long dialling a host may take, and how long a request waits for one; 0 means 10 s.",

@@ -11,7 +11,7 @@ which one is spoken to the hosts; they are the same for the whole process.
 
 from __future__ import annotations
 
-__all__ = ["IUpstreamPool", "is_pooled", "pool_of", "register_pool"]
+__all__ = ["IUpstreamPool", "is_pooled", "make_pool", "pool_of", "register_pool"]
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -67,6 +67,15 @@ def is_pooled(protocol: str) -> bool:
     return protocol in _MAKERS
 
 
+def make_pool(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:
+    """
+    Make a pool of a host.
+
+    @raise KeyError: if nobody has registered the protocol.
+    """
+    return _MAKERS[protocol](host, clock, idle_timeout)
+
+
 def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:
     """
     Find the pool of a host, or make it.
@@ -75,5 +84,5 @@ def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float 
     """
     pool = host.pools.get(protocol)
     if pool is None:
-        pool = host.pools[protocol] = cast("Any", _MAKERS[protocol](host, clock, idle_timeout))
+        pool = host.pools[protocol] = cast("Any", make_pool(protocol, host, clock, idle_timeout))
     return cast(IUpstreamPool, pool)

@@ -32,10 +32,12 @@ from reverseproxy.cluster.manager import SPARED_WAIT
 from reverseproxy.errors import NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import PickContext
 from reverseproxy.logs import loss
+from reverseproxy.proxy.client_pools import client_pool_of
 from reverseproxy.proxy.flags import Flag, flag_of
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 from reverseproxy.wire.http.unsent import Unsent
+from reverseproxy.wire.proxy_protocol import encode_header
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
@@ -163,8 +165,16 @@ class Attempts:
         """A connection is being made, which takes time."""
 
     def _make_pool(self, host: Host, idle_timeout: float | None) -> IUpstreamPool:
-        """Make the pool of connections to a host, which has none yet for what is spoken to it."""
+        """Find or make the pool of connections to a host, which has none for all that speak what we do."""
+        if host.introduces:
+            header = self._introduction()
+            return client_pool_of(self.protocol, host, self._clock, idle_timeout, header)
         return pool_of(self.protocol, host, self._clock, idle_timeout)
+
+    def _introduction(self) -> bytes:
+        """The header of PROXY protocol for a host of the cluster: it names our client, or nobody."""
+        assert self.cluster is not None
+        return encode_header(self.cluster.config.proxy_protocol, "", "")
 
     # what a subclass uses
 

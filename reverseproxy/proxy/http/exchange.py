@@ -33,6 +33,7 @@ from reverseproxy.errors import ClusterUnknown, ForeignAnswer, HttpError
 from reverseproxy.interfaces import PickContext
 from reverseproxy.logs import format_time, loss
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.client_pools import header_of
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
@@ -607,6 +608,15 @@ class Exchange(Attempts):
             self._alternatives(),
         )
         self._mirrors = (*self._mirrors, mirrored)
+
+    def _introduction(self) -> bytes:
+        downstream = self._downstream
+        info = downstream.info
+        assert self.cluster is not None
+        forwarded = None
+        if downstream.settings.trust.believes(info):
+            forwarded = self.head.lookup("x-forwarded-for")
+        return header_of(self.cluster.config.proxy_protocol, info, forwarded)
 
     def _variable(self, name: str) -> str | None:
         """Find what a variable of MOSN's is at present; see L{RouteInput.variables}."""

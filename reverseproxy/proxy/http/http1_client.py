@@ -382,6 +382,7 @@ class Http1Pool:
     @ivar exclusive: whether the host has but one connection, which is the host.
     @ivar max_requests: requests after which a connection is closed; 0 for any
         number.
+    @ivar dial: makes a connection, given a factory.
     """
 
     def __init__(
@@ -415,6 +416,12 @@ class Http1Pool:
         self._draining = host.retired or host.closed
         self._timer: IDelayedCall | None = None
         self._factory = CallableFactory(lambda: Http1Client(self))
+        self.dial = host.connect
+
+    @property
+    def busy(self) -> bool:
+        """Whether a connection is in use."""
+        return len(self._clients) > len(self._idle)
 
     @property
     def idle(self) -> int:
@@ -436,7 +443,7 @@ class Http1Pool:
         while self._idle and not host.may_connect():
             next(iter(self._idle)).close("makes room for a new one")
         host.connection_opened()
-        connected = host.connect(self._factory).addErrback(self._not_connected)
+        connected = self.dial(self._factory).addErrback(self._not_connected)
         return cast("Deferred[Http1Client]", connected)
 
     def _not_connected(self, reason: Failure) -> Failure:

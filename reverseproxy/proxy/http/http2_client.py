@@ -759,6 +759,7 @@ class Http2Pool:
     @ivar limits: what the host may do.
     @ivar max_requests: requests after which a connection is closed; 0 for any
         number.
+    @ivar dial: makes a connection, given a factory.
     """
 
     def __init__(self, host: Host, clock: IReactorTime, idle_timeout: float | None = None) -> None:
@@ -782,7 +783,13 @@ class Http2Pool:
         self._dial: Deferred[Any] | None = None
         self._ended = host.retired or host.closed
         self._factory = CallableFactory(lambda: Http2Client(self))
+        self.dial = host.connect
         self._set_capacity(MAX_STREAMS)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way, or waits for a connection."""
+        return self._dialling or any(client.active for client in self._clients)
 
     @property
     def connections(self) -> int:
@@ -824,7 +831,7 @@ class Http2Pool:
     def _begin_dial(self) -> None:
         self._dialling = True
         self.host.connection_opened()
-        dial = self._dial = self.host.connect(self._factory)
+        dial = self._dial = self.dial(self._factory)
         dial.addBoth(self._dialled)
 
     def _dialled(self, result: Any) -> None:
@@ -862,6 +869,8 @@ class Http2Pool:
         """
         cluster = self.host.cluster
         connections = 1 if self.exclusive else self.host.max_connections
+        if self.host.introduces:
+            streams = 1  # as others can't use what one client has not
         if connections and cluster is not None:
             cluster.set_capacity(self.host, connections * streams)
 

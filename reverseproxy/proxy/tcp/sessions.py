@@ -281,7 +281,14 @@ class TcpProxy(RelayEnd, Counted):
         if host.server:
             host.on_behalf(self._info.remote, "")
         host.connection_opened()
-        dialling = self._pending = host.connect(CallableFactory(self._make_end))
+        factory = CallableFactory(self._make_end)
+        version = self._settings.proxy_protocol or cluster.config.proxy_protocol
+        self._introduced = bool(version) and host.can_introduce()
+        if self._introduced:
+            header = encode_header(version, self._info.remote, self._info.local)
+            dialling = self._pending = host.connect_for(header, factory)
+        else:
+            dialling = self._pending = host.connect(factory)
         dialling.addBoth(self._dialled_since, self._clock.seconds())
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
@@ -391,7 +398,7 @@ class TcpProxy(RelayEnd, Counted):
         if self._host is not None and self._host.tells and not end.received:
             self._kept = list(self._early)
         version = self._settings.proxy_protocol
-        if version and not end.lost:
+        if version and not self._introduced and not end.lost:
             end.transport.write(encode_header(version, self._info.remote, self._info.local))
         if end.lost:
             self.nothing_passed()

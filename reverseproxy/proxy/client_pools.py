@@ -1,0 +1,140 @@
+"""
+Connections to a host that name their client in a header of PROXY protocol.
+
+A connection belongs to one client then: what one has used can't be used by
+another, as the host takes all that comes over it for the first one's.  So
+there is a pool for each pair of addresses that can stand in a header, whoever has
+them; a client that keeps its connection finds its own connection to the host
+again, if it asks soon.
+"""
+
+from __future__ import annotations
+
+__all__ = ["IDLE", "MOST", "ClientPools", "client_pool_of", "header_of"]
+
+from collections import OrderedDict
+from functools import partial
+from ipaddress import ip_address
+from typing import Any, Final, cast
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from reverseproxy.addresses import host_of, join_host_port, split_host_port
+from reverseproxy.cluster.host import Host, IHostPool
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy.pools import IUpstreamPool, make_pool
+from reverseproxy.wire.proxy_protocol import encode_header
+
+IDLE: Final = 5.0
+"""Seconds that a connection waits for another request of its client, if the cluster does not say less."""
+
+MOST: Final = 4096
+"""Clients whose connections to one host are kept, whatever is going on."""
+
+_ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - in a header, where the address is not known
+
+
+def header_of(version: str, info: ConnectionInfo, forwarded: str | None = None) -> bytes:
+    """
+    Write the header that names the client of a connection.
+
+    @param forwarded: C{X-Forwarded-For} of the request, if it is to be believed: the client
+        is the first one in it, whose port is not known.
+    """
+    source, destination = info.remote, info.local
+    if forwarded:
+        first = forwarded.split(",", 1)[0].strip()
+        try:
+            client = ip_address(first.strip("[]"))
+        except ValueError:
+            pass
+        else:
+            source = join_host_port(str(client), 0)
+            destination = _of_the_same_kind(destination, client.version)
+    return encode_header(version, source, destination)
+
+
+def _of_the_same_kind(address: str, version: int) -> str:
+    """What stands for our own address beside a client that has come to another one of ours."""
+    try:
+        if ip_address(host_of(address)).version == version:
+            return address
+        port = split_host_port(address)[1]
+    except ValueError:
+        port = 0
+    return join_host_port(_ANY[version], port)
+
+
+@implementer(IHostPool)
+class ClientPools:
+    """The pools of one host and one protocol, by header."""
+
+    def __init__(self, protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> None:
+        self._protocol = protocol
+        self._host = host
+        self._clock = clock
+        self._idle_timeout = min(idle_timeout or IDLE, IDLE)
+        self._pools: OrderedDict[bytes, Any] = OrderedDict()  # the one that was used last is the last
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def of(self, header: bytes) -> IUpstreamPool:
+        """Find the pool of a client, or make it."""
+        host = self._host
+        pool: Any = self._pools.get(header)
+        if pool is None:
+            pool = make_pool(self._protocol, host, self._clock, self._idle_timeout)
+            self._pools[header] = pool
+            pool.dial = partial(host.connect_for, header)
+            self._trim()
+        else:
+            self._pools.move_to_end(header)
+        if not host.may_connect():
+            self._make_room(header)
+        return cast(IUpstreamPool, pool)
+
+    def _trim(self) -> None:
+        """Forget clients that have no connection, and of the others those that have not asked for longest."""
+        while self._pools:
+            header, pool = next(iter(self._pools.items()))
+            if pool.connections and len(self._pools) <= MOST:
+                return
+            if len(self._pools) == 1:
+                return  # it is the one that is about to be used
+            del self._pools[header]
+            pool.drain()
+
+    def _make_room(self, header: bytes) -> None:
+        """Close what other clients may want to use again, until another connection can be made."""
+        for other, pool in list(self._pools.items()):
+            if self._host.may_connect():
+                return
+            if other != header and not pool.busy:
+                del self._pools[other]
+                pool.drain()
+
+    # IHostPool
+
+    def drain(self) -> None:
+        """See L{IHostPool.drain}."""
+        for pool in list(self._pools.values()):
+            pool.drain()
+
+    def close(self) -> None:
+        """See L{IHostPool.close}."""
+        pools, self._pools = self._pools, OrderedDict()
+        for pool in pools.values():
+            pool.close()
+
+
+def client_pool_of(
+    protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None, header: bytes
+) -> IUpstreamPool:
+    """Find the pool of a host for one client."""
+    key = f"{protocol} by client"
+    pools = host.pools.get(key)
+    if pools is None:
+        pools = host.pools[key] = cast(Any, ClientPools(protocol, host, clock, idle_timeout))
+    return cast(ClientPools, pools).of(header)
