@@ -202,13 +202,17 @@ class ReverseProxy(Service):
         )
         living.stopping = True
         fleet = self._world.fleet
-        if fleet is not None:
+        if worker is not None:
+            worker.stopping()
+        # Another worker, or the process that has taken this one's place, goes on as this server.
+        stays = self.succeeded or (worker is not None and worker.alone)
+        if fleet is not None and not stays:
             fleet.drain()
         living.hurry()
         await self._stop_order.run()
         await DeferredList([each.stopService() for each in listeners], consumeErrors=True)
         if fleet is not None:
-            await fleet.stop()
+            await fleet.stop(stays)
         if worker is not None:
             worker.stop()
         for server in self._world.tunnels.values():

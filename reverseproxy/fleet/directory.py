@@ -276,15 +276,16 @@ class FleetDirectory:
         if self._publishes:
             self._publisher.start(lambda: list(self._view.own))
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, stays: bool = False) -> Deferred[None]:
         """See L{IDirectory.stop}."""
-        self.drain()
-        return Deferred.fromCoroutine(self._stop())
+        if not stays:
+            self.drain()
+        return Deferred.fromCoroutine(self._stop(stays))
 
-    async def _stop(self) -> None:
+    async def _stop(self, stays: bool) -> None:
         self._started = False
         self._follower.stop()
-        await self._publisher.stop()
+        await self._publisher.stop(stays)
         await self._publisher.etcd.close()
 
     def change(self, ttl: int, etcd: Etcd | None = None) -> None:

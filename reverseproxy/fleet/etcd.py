@@ -80,6 +80,7 @@ class _Tuned:
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """See L{IStreamClientEndpoint}."""
+        factory.noisy = False
         return self._endpoint.connect(factory).addCallback(self._connected)
 
     def _connected(self, protocol: Any) -> Any:

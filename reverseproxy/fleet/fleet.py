@@ -113,10 +113,11 @@ class Fleet:
         if self.directory is not None:
             self.directory.drain()
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, stays: bool = False) -> Deferred[None]:
         """
         End: nothing of this server stays known, and nothing is forwarded any more.
 
+        @param stays: whether another process goes on as this server, so that what is known stays.
         @return: fires when that is so; never fails.
         """
         if self._review.running:
@@ -126,7 +127,7 @@ class Fleet:
         self.entrance.close("stopping")
         if self.directory is None:
             return succeed(None)
-        stopping: Deferred[Any] = maybeDeferred(self.directory.stop)
+        stopping: Deferred[Any] = maybeDeferred(self.directory.stop, stays)
         return stopping.addErrback(lambda reason: log.failure("while leaving the fleet", reason)).addCallback(
             lambda _: None
         )

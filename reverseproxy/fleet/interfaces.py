@@ -87,9 +87,10 @@ class IDirectory(Interface):
     def start() -> None:
         """Begin: read what there is, and publish what has been given."""
 
-    def stop() -> Deferred[None]:
+    def stop(stays: bool = False) -> Deferred[None]:  # noqa: N805
         """
         Take away all that this server has published, and end.
 
+        @param stays: whether another process goes on as this server, to which that is left.
         @return: fires when that has been done, or could not be for some seconds; never fails.
         """

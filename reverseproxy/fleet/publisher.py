@@ -122,14 +122,18 @@ class Publisher:
         self.lease = 0
         self.wake()
 
-    async def stop(self) -> None:
-        """End, and let go of the lease, and so of everything that goes with it."""
+    async def stop(self, stays: bool = False) -> None:
+        """
+        End, and let go of the lease, and so of everything that goes with it.
+
+        @param stays: leave the lease to end by itself, as another process has all of it, or will have.
+        """
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
         self._hush()
         lease, self.lease = self.lease, 0
-        if lease:
+        if lease and not stays:
             leaving = Deferred.fromCoroutine(self._leave(lease)).addTimeout(LEAVE, self._reactor)
             try:
                 await leaving

@@ -126,7 +126,7 @@ class MemoryDirectory:
             for host in list(self.own.values()):
                 other.hear_host(host, host.key)
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, stays: bool = False) -> Deferred[None]:
         if self in self._store.directories:
             for each in self._others():
                 each.hear_server(None, self.server_id)

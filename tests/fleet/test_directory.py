@@ -292,6 +292,36 @@ class DirectoryTests(SynchronousTestCase):
         self.bench.run(5)
         self.assertEqual(list(self.heard.hosts), [other.key])
 
+    def test_another_process_takes_over(self) -> None:
+        """While both are there, and when the old one ends, the server is never gone, nor about to leave."""
+        self.start()
+        told: list[object] = []
+        for method in ("server_left", "server_changed"):
+            tell = getattr(self.heard, method)
+
+            def heard(*what: Any, tell: Any = tell) -> None:
+                told.append(what)
+                tell(*what)
+
+            self.patch(self.heard, method, heard)
+        again = self.bench.server("alpha", 7001)
+        again.publish(self.agent)
+        again.start()
+        self.bench.run(1)
+        self.successResultOf(self.alpha.stop(stays=True))
+        self.bench.run(2 * TTL)
+        self.assertEqual([(what[0].draining, len(what)) for what in told], [(False, 2)])
+        self.assertEqual(list(self.heard.hosts), [self.agent.key])
+        self.assertEqual(len(self.bench.store.leases), 2)
+
+    def test_old_process_ends_first(self) -> None:
+        """As when one of several workers takes the place of another: what it has published stays."""
+        self.start()
+        self.successResultOf(self.alpha.stop(stays=True))
+        self.bench.run(TTL / 2)
+        self.assertEqual(list(self.heard.hosts), [self.agent.key])
+        self.assertFalse(self.heard.servers["alpha"].draining)
+
     def test_two_servers_of_one_name(self) -> None:
         """The last one to come is it; the other one says so, and takes its place when it is gone."""
         self.start()
