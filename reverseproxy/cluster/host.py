@@ -44,6 +44,7 @@ from reverseproxy.errors import ConnectionUnavailable, HostGone
 from reverseproxy.interfaces import IHost
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import MuxSession, StreamRefused
+from reverseproxy.patience import give_time
 from reverseproxy.wire.mosn.marks import CARRIED, NOT_CARRIED
 
 if TYPE_CHECKING:
@@ -423,7 +424,7 @@ class StaticHost(Host):
         if self.closed:
             return fail(HostGone(f"{self.address} is closed"))
         dial: Deferred[IProtocol] = endpoint.connect(factory)
-        return dial.addTimeout(self._connect_timeout, self._clock, self._too_late)
+        return give_time(dial, self._connect_timeout, self._clock, self._too_late)
 
     def _too_late(self, result: IProtocol | Failure, timeout: float) -> IProtocol | Failure:
         raise ConnectionUnavailable(f"{self.address} was not connected within {timeout:g} s")

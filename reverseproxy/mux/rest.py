@@ -8,9 +8,10 @@ waits for that on a connection without streams, so that, with more than L{MANY}
 connections in this process, two things are given to it there:
 
   - Time.  A process that has as many to do with, or waits for a processor, answers
-    late; if connections are ended for that, it has more to do.  As long as its
-    kernel takes what it is asked, it may be silent for L{PATIENCE} times as long;
-    meanwhile it is picked last (L{reverseproxy.cluster.health.stalls}).
+    late, by many seconds if its machine has other work; if connections are ended
+    for that, it has more to do.  As long as its kernel takes what it is asked, it
+    may be silent for L{PATIENCE} times as long; meanwhile it is picked last
+    (L{reverseproxy.cluster.health.stalls}).
   - Rest.  Each is asked more rarely, so that all together are asked as often as
     L{MANY} would be.
 """
@@ -24,7 +25,7 @@ from typing import Any, Final
 from reverseproxy.sockets import tcp_info
 from reverseproxy.transport.backlog import backlog_of
 
-PATIENCE: Final = 6.0
+PATIENCE: Final = 30.0
 """How long a process may be silent whose kernel is there, as a multiple of C{mux_ping_timeout}."""
 
 MANY: Final = 1000

@@ -51,6 +51,7 @@ from reverseproxy.errors import ConnectionUnavailable, MuxError, NoMoreStreams
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
 from reverseproxy.mux.stream import MuxStream
+from reverseproxy.patience import MOST_EXCUSES, lateness
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import SLOW_WAYS, keep_short, was_heard
 from reverseproxy.transport import turn_end_of
@@ -150,6 +151,8 @@ class MuxSession(Protocol):
         "_clock",
         "_closing",
         "_departures",
+        "_due",
+        "_excuses",
         "_heard",
         "_host",
         "_jitter",
@@ -251,7 +254,8 @@ class MuxSession(Protocol):
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._heard = 0.0
-        self._pinged = self._asked = self._asking_since = 0.0
+        self._pinged = self._asked = self._asking_since = self._due = 0.0
+        self._excuses = 0
         self._asking = False  # nothing has come since
         self._journey: Journey | None = None  # of the question, if something was before it
         self._jitter = jitter
@@ -447,12 +451,13 @@ class MuxSession(Protocol):
         self._heard = self._seconds()
         SESSIONS.count += 1
         self._ping()
-        self._timer = self._clock.callLater(min(self._pause, self._ping_timeout), self._look)
+        self._look_in(min(self._pause, self._ping_timeout))
 
     def dataReceived(self, data: bytes) -> None:
         """Tell streams of what has come for them."""
         self._heard = now = self._seconds()
         self._asking = False
+        self._excuses = 0
         mux = self.mux
         broken = None
         events: Any
@@ -715,7 +720,9 @@ class MuxSession(Protocol):
         self._rests = False
         self._pause = self._ping_interval
         if self._timer is not None and self._timer.active():
-            self._timer.reset(max(self._heard + self._pause - self._seconds(), GRACE))
+            wait = max(self._heard + self._pause - self._seconds(), GRACE)
+            self._due = self._seconds() + wait
+            self._timer.reset(wait)
 
     def _bears(self, now: float) -> bool:
         """Whether an answer may be late: of many, nobody waits for it, and the peer's kernel is there."""
@@ -732,6 +739,7 @@ class MuxSession(Protocol):
         self._clear_orphans(now)
         wait = self._heard + self._pause - now
         if self._asking:
+            self._excuse(now)
             wait = self._wait_for_answer(now)
             if wait <= 0:
                 if not self._last_look:
@@ -754,7 +762,20 @@ class MuxSession(Protocol):
             wait = min(self._pause, self._ping_timeout)
             if self._journey is not None:
                 wait = min(wait, JOURNEY_LOOKS)
-        self._timer = self._clock.callLater(max(wait, GRACE), self._look)
+        self._look_in(max(wait, GRACE))
+
+    def _look_in(self, seconds: float) -> None:
+        self._due = self._seconds() + seconds
+        self._timer = self._clock.callLater(seconds, self._look)
+
+    def _excuse(self, now: float) -> None:
+        """Don't count the time for which this process had no turn, in which it could not hear anything."""
+        late = lateness(self._due, now)
+        if late and self._excuses < MOST_EXCUSES:
+            self._excuses += 1
+            self._last_look = False
+            self._asked = max(self._asked, now - self._ping_timeout + min(late, self._ping_timeout))
+            self._asking_since = min(now, self._asking_since + late)
 
     def _wait_for_answer(self, now: float) -> float:
         """Say how long to wait further for the answer to a question, unless that is over."""

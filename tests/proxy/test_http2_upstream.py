@@ -428,9 +428,28 @@ class ConnectionTests(UpstreamTestCase):
         world.turn(10)
         world.turn(2)
         self.assertFalse(host.wire.aborted)
-        world.turn(2)
+        world.turn(1)
         self.assertTrue(host.wire.aborted)
         self.assertEqual(self.pool(world).connections, 0)
+
+    def test_keepalive_of_a_process_that_had_no_turn(self) -> None:
+        """It hears of the time that is over before it hears the answer."""
+        world = self.world(cluster={"keepalive": {"interval": 10.0, "timeout": 3.0}})
+        _, host, _ = self.pair(world)
+        host.answer(1)
+        for _ in range(3):
+            world.turn(10)
+            world.turn(60)
+            self.assertFalse(host.wire.aborted)
+            host.look()
+            host.send(host.ping(host.pings[-1].opaque_data, ack=True))
+            world.turn(3)
+            self.assertFalse(host.wire.aborted)
+            world.turn(3)
+        world.turn(10)
+        world.turn(10)
+        world.turn(3)
+        self.assertTrue(host.wire.aborted)
 
     def negotiate(self, protocol: str | None) -> None:
         """Let TLS be there, and agree on a protocol."""

@@ -541,7 +541,8 @@ class HeartbeatTests(UpstreamTestCase):
         for _ in range(20):
             self.world.turn(15)
             frames = agent.frames()
-            self.world.turn(2)
+            self.world.turn(1)
+            self.world.turn(1)
             agent.send(*(Bolt().answer_heartbeat(frame) for frame in frames))
         self.assertFalse(agent.wire.lost)
         self.assertEqual(self.world.upstream.dropped, 20)

@@ -27,6 +27,7 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
 from reverseproxy.logs import loss
+from reverseproxy.patience import give_time
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -178,7 +179,7 @@ class Reach:
         if host in self._probes:
             return
         connecting: Deferred[Any] = host.connect(CallableFactory(_Probe))
-        connecting.addTimeout(PROBE_TIMEOUT, self._clock)
+        give_time(connecting, PROBE_TIMEOUT, self._clock)
         self._probes[host] = connecting
         connecting.addCallbacks(partial(self._reached, host), partial(self._not_reached, host))
 

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
+from reverseproxy.patience import MOST_EXCUSES, lateness
 from reverseproxy.sockets import TcpInfo, tcp_info, waits_since
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Stalls:
         self._round: list[Host] = []
         self._timer: IDelayedCall | None = None
         self._running = False
+        self._due = 0.0
+        self._excuses = 0
 
     def start(self) -> None:
         """See L{IClusterTask}."""
@@ -83,11 +86,18 @@ class Stalls:
 
     def _plan(self) -> None:
         if self._running and self._hosts and self._timer is None:
+            self._due = self._clock.seconds() + LOOKS
             self._timer = self._clock.callLater(LOOKS, self._look)
 
     def _look(self) -> None:
         self._timer = None
         now = self._clock.seconds()
+        if lateness(self._due, now) and self._excuses < MOST_EXCUSES:
+            # What has come meanwhile has not been read yet.
+            self._excuses += 1
+            self._plan()
+            return
+        self._excuses = 0
         if not self._round:
             stalled = self._cluster.wellness.stalled
             self._round = [

@@ -38,6 +38,7 @@ from reverseproxy.cluster.room import response_limits
 from reverseproxy.errors import ConnectionUnavailable, HostGone, Http2Error, HttpError, QueueFull
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
+from reverseproxy.patience import MOST_EXCUSES, lateness
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
@@ -443,6 +444,7 @@ class Http2Client(Http2Protocol):
         self._pong_by = inf
         self._pinged_at = 0.0
         self._ping_mark: Hashable = None
+        self._excuses = 0
         self._local_address: str | None = None
 
     def connectionMade(self) -> None:
@@ -711,8 +713,12 @@ class Http2Client(Http2Protocol):
         what is on its way here.
         """
         mark = backlog_of(self.transport).mark
-        if mark == self._ping_mark and self.heard < self._pinged_at:
+        if lateness(self._pong_by, now) and self._excuses < MOST_EXCUSES:
+            self._excuses += 1  # it is us who are slow: its answer may wait to be read
+        elif mark == self._ping_mark and self.heard < self._pinged_at:
             return False
+        else:
+            self._excuses = 0
         self._pinged_at, self._ping_mark = now, mark
         self._pong_by = now + self._pool.keepalive.timeout
         return True

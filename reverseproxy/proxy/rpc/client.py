@@ -54,6 +54,7 @@ from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
 from reverseproxy.logs import counted, loss
 from reverseproxy.mux.session import StreamRefused
+from reverseproxy.patience import Patience
 from reverseproxy.proxy.farewell import Farewell, Parting
 from reverseproxy.proxy.flags import NO_FLAGS, Flag
 from reverseproxy.proxy.relay import lose_connection
@@ -131,7 +132,7 @@ class _Heartbeat:
 
     def __init__(self, client: RpcClient, clock: IReactorTime, timeout: float, number: int) -> None:
         self._client = client
-        self._timer = clock.callLater(timeout, self._too_late, number)
+        self._timer = Patience(clock, timeout, partial(self._too_late, number))
 
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
         """The connection is alive."""
@@ -139,8 +140,7 @@ class _Heartbeat:
 
     def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """There is nothing to wait for any more."""
-        if self._timer.active():
-            self._timer.cancel()
+        self._timer.cancel()
 
     def _too_late(self, number: int) -> None:
         self._client.heartbeat_failed(number)

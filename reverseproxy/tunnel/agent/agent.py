@@ -31,6 +31,7 @@ from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConnectionUnavailable, ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
 from reverseproxy.logs import Throttle, counted, how_many
+from reverseproxy.patience import give_time
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
@@ -315,7 +316,7 @@ class Peer:
 
         def dial(turn: Turn) -> Deferred[Any]:
             dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect, turn)
-            dialling.addTimeout(config.connect_timeout_duration, plan.reactor, _too_late)
+            give_time(dialling, config.connect_timeout_duration, plan.reactor, _too_late)
             return dialling.addErrback(failed, turn)
 
         def failed(reason: Failure, turn: Turn) -> Failure:

@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,6 +33,7 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import GRACE, MuxSession
 from reverseproxy.mux.stream import MuxStream
+from reverseproxy.patience import Patience
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.sockets import DEAD_PEER_TIMEOUT, format_address, tune, was_heard
@@ -163,7 +164,7 @@ class AgentLink(Handover):
         self._dead_peer_timeout = dead_peer_timeout
         self._decoder = FrameDecoder(expect=frozenset({Flag.INIT_RESPONSE}))
         self._greeting: Deferred[None] | None = None
-        self._deadline: IDelayedCall | None = None
+        self._deadline: Patience | None = None
         self._closing: Farewell | None = None
         self._hosted = False
 
@@ -190,7 +191,7 @@ class AgentLink(Handover):
             greeting.errback(Failure(ConnectionUnavailable("connection lost before the handshake")))
             return greeting
         self._greeting = greeting
-        self._deadline = self._clock.callLater(self._timeout, self._too_late)
+        self._deadline = Patience(self._clock, self._timeout, self._too_late)
         try:
             frame = encode(self._make_init(self.local_address))
         except Exception as error:
@@ -209,7 +210,7 @@ class AgentLink(Handover):
     def _too_late(self) -> None:
         if was_heard(self.transport, 0.0):
             # It is us who are late: the answer waits to be read.
-            self._deadline = self._clock.callLater(GRACE, self._too_late)
+            self._deadline = Patience(self._clock, GRACE, self._too_late)
             return
         self._refuse(ConnectionUnavailable(f"no answer to the handshake within {self._timeout:g} s"))
 
@@ -358,7 +359,7 @@ class AgentLink(Handover):
         self.close()
 
     def _conclude(self, result: Failure | None) -> None:
-        if self._deadline is not None and self._deadline.active():
+        if self._deadline is not None:
             self._deadline.cancel()
         greeting, self._greeting = self._greeting, None
         if greeting is not None:

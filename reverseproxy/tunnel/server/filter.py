@@ -40,6 +40,7 @@ from reverseproxy.interfaces import (
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import TunnelTally
 from reverseproxy.mux.session import MuxSession
+from reverseproxy.patience import Patience
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import tune
@@ -391,7 +392,7 @@ class TunnelConnection(Handover, Counted):
         self._info = info
         self.crowd = crowd_address(host_of(info.remote))
         self._decoder: FrameDecoder | None = FrameDecoder(expect=_EXPECTED)
-        self._deadline: IDelayedCall | None = None
+        self._deadline: Patience | None = None
         self._judging: Deferred[None] | None = None
         self._surplus: list[bytes] = []
         self._closing: IDelayedCall | None = None
@@ -441,8 +442,10 @@ class TunnelConnection(Handover, Counted):
             return
         if self._deadline is None:
             self._began = self._server.clock.seconds()
-            self._deadline = self._server.clock.callLater(
-                self._server.config.handshake_timeout, self.drop, "the handshake took too long"
+            self._deadline = Patience(
+                self._server.clock,
+                self._server.config.handshake_timeout,
+                partial(self.drop, "the handshake took too long"),
             )
         self._take(data)
         if self._decoder is not None and not self._over:
@@ -841,7 +844,7 @@ class TunnelConnection(Handover, Counted):
         self._cancel_deadline()
 
     def _cancel_deadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
+        if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None
 
