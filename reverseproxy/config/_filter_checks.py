@@ -7,6 +7,7 @@ __all__ = ["check_filters"]
 from collections.abc import Sequence
 from typing import Final
 
+from reverseproxy.config._checker import Checker
 from reverseproxy.config._filters import (
     FaultConfig,
     FlowControlConfig,
@@ -42,13 +43,11 @@ def check_filters(config: Config, tree: Tree, findings: Diagnostics) -> None:
     _FilterChecker(config, tree, findings).run()
 
 
-class _FilterChecker:
+class _FilterChecker(Checker):
     """All checks, with what they share: which filters the requests of a router go through."""
 
     def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
-        self._config = config
-        self._tree = tree
-        self._findings = findings
+        super().__init__(config, tree, findings)
         self._passed: dict[str, set[str]] = {}
         for listener in config.servers[0].listeners:
             types = {each.type for each in listener.stream_filters}
@@ -69,12 +68,6 @@ class _FilterChecker:
                 for position, rule in enumerate(host.routers):
                     where = (*place, number, "routers", position, "per_filter_config")
                     self._of_routes(where, rule.per_filter_config, passed)
-
-    def _error(self, location: Location, message: str) -> None:
-        self._findings.error(self._tree.locate(location), message)
-
-    def _warn(self, location: Location, message: str) -> None:
-        self._findings.warn(self._tree.locate(location), message)
 
     # at listeners
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from reverseproxy.addresses import is_loopback
 from reverseproxy.config._admin import AdminConfig
 from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._checker import Checker
 from reverseproxy.config._etcd import EtcdConfig
 from reverseproxy.config._filters import IpAccessConfig
 from reverseproxy.config._listeners import (
@@ -79,12 +80,7 @@ def _has_secret(value: object) -> bool:
     return False
 
 
-class _Checker:
-    def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
-        self._config = config
-        self._tree = tree
-        self._findings = findings
-
+class _Checker(Checker):
     def run(self) -> None:
         listeners = self._config.servers[0].listeners if self._config.servers else ()
         for index, listener in enumerate(listeners):
@@ -96,9 +92,6 @@ class _Checker:
             if isinstance(extension.config, TunnelAgentConfig) and extension.config.enable:
                 self._agent(("extends", index, "config"), extension.config)
         self._files()
-
-    def _warn(self, location: Location, message: str) -> None:
-        self._findings.warn(self._tree.locate(location), message)
 
     # listeners
 
@@ -275,12 +268,3 @@ class _Checker:
                 place,
                 f"{who} on this machine can {can} {shown} (mode {stat.S_IMODE(mode):04o}): chmod 600",
             )
-
-    def _nodes(self, here: object) -> Iterator[Node]:
-        if isinstance(here, Node):
-            yield here
-            for child in here.values():
-                yield from self._nodes(child)
-        elif isinstance(here, list):
-            for child in here:
-                yield from self._nodes(child)

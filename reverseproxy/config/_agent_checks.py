@@ -1,0 +1,76 @@
+"""What can be wrong with tunnel agents."""
+
+from __future__ import annotations
+
+__all__ = ["AgentChecker"]
+
+
+from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._checker import SAMPLE, SAMPLE_POLICY, Checker
+from reverseproxy.config._named import Names
+from reverseproxy.config._tls_checks import TlsChecker
+from reverseproxy.config._tree import Location, Tree, purpose
+from reverseproxy.config.models import Config
+from reverseproxy.diagnostics import Diagnostics
+
+
+class AgentChecker(Checker):
+    """Checks tunnel agents."""
+
+    def __init__(
+        self, config: Config, tree: Tree, findings: Diagnostics, names: Names, tls: TlsChecker
+    ) -> None:
+        super().__init__(config, tree, findings)
+        self._names = names
+        self._tls_checks = tls
+
+    def run(self) -> None:
+        """Look at all of them."""
+        for index, extension in enumerate(self._config.extends):
+            if extension.config is not None:
+                self._agent(("extends", index, "config"), extension.config)
+
+    def _agent(self, location: Location, agent: TunnelAgentConfig) -> None:
+        if not agent.enable:
+            if not self._given((*location, "enable")):
+                self._warn((*location, "enable"), "missing key: without it this agent does nothing")
+            return
+        for field in ("cluster", "hosting_listener"):
+            if not getattr(agent, field):
+                self._error((*location, field), f"missing key: {purpose(TunnelAgentConfig, field)}")
+        if (
+            agent.hosting_listener
+            and agent.hosting_listener not in self._names.listeners
+            and self._names.listeners_known
+        ):
+            self._error(
+                (*location, "hosting_listener"),
+                self._names.unknown("listener", agent.hosting_listener, self._names.listeners),
+            )
+        if not agent.connection_num:
+            self._warn((*location, "connection_num"), "is 0: this agent holds no connections")
+        lister = agent.dynamic_server_list_config.dynamic_server_lister
+        if not agent.server_list and not lister:
+            self._warn((*location, "server_list"), "there is none: this agent has nothing to connect to")
+        if (
+            self._given((*location, "reconnect_max_duration"))
+            and agent.reconnect_max_duration < agent.reconnect_base_duration
+        ):
+            self._error((*location, "reconnect_max_duration"), "is shorter than reconnect_base_duration")
+        if agent.credential_policy == SAMPLE_POLICY:
+            self._warn((*location, "credential_policy"), f"{SAMPLE}: its credential is known to everybody")
+        elif agent.credential_policy and agent.tls_context is None:
+            self._warn(
+                (*location, "credential_policy"), "the credential is sent in the clear, because TLS is off"
+            )
+        if agent.credential_config and not agent.credential_policy:
+            self._warn(
+                (*location, "credential_config"),
+                'has no effect without credential_policy, such as "static": no credential is sent',
+            )
+        if agent.routes.asks and not agent.announce:
+            self._warn((*location, "routes"), "has no effect, because announce is false")
+        if agent.tls_context is not None:
+            self._tls_checks.client((*location, "tls_context"), agent.tls_context)
+        no_streams = "" if agent.mux else "mux is false"
+        self._streams(location, agent, no_streams if agent.announce else "announce is false")

@@ -1,0 +1,225 @@
+"""What can be wrong with listeners, and with their network filters."""
+
+from __future__ import annotations
+
+__all__ = ["ListenerChecker"]
+
+from typing import Final
+
+from reverseproxy.config._checker import LISTENERS, PROTOCOLS, SAMPLE, SAMPLE_POLICY, Checker
+from reverseproxy.config._listeners import (
+    UPSTREAM_PROTOCOLS,
+    UPSTREAM_UNUSED,
+    FilterChainConfig,
+    ListenerConfig,
+    ProxyConfig,
+    TcpProxyConfig,
+    TunnelConfig,
+)
+from reverseproxy.config._named import Names
+from reverseproxy.config._tls_checks import TlsChecker
+from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._values import quote, split_address
+from reverseproxy.config.durations import WRITE
+from reverseproxy.config.models import Config
+from reverseproxy.diagnostics import Diagnostics
+
+_PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
+_TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
+_SHORT_NANOSECONDS: Final = 1_000_000
+"""Fewer nanoseconds are no time for anything, so that something else was meant."""
+_NO_ROUTER: Final = "every request is answered with 404"
+
+
+class ListenerChecker(Checker):
+    """Checks listeners."""
+
+    def __init__(
+        self, config: Config, tree: Tree, findings: Diagnostics, names: Names, tls: TlsChecker
+    ) -> None:
+        super().__init__(config, tree, findings)
+        self._names = names
+        self._tls_checks = tls
+
+    def run(self) -> None:
+        """Look at all of them."""
+        listeners = self._config.servers[0].listeners
+        self._unique("listener", (((*LISTENERS, i, "name"), entry.name) for i, entry in enumerate(listeners)))
+        for index, listener in enumerate(listeners):
+            self._listener((*LISTENERS, index), listener)
+        bound: dict[str, str] = {}
+        for index, listener in enumerate(listeners):
+            address = listener.address
+            if not listener.bind_port or not address or address.endswith(":0"):
+                continue
+            if address in bound:
+                self._error(
+                    (*LISTENERS, index, "address"),
+                    f"{quote(address)} is already the address of the listener {quote(bound[address])}",
+                )
+            bound.setdefault(address, listener.name)
+
+    def _listener(self, location: Location, listener: ListenerConfig) -> None:
+        self._listen_address((*location, "address"), listener)
+        chains = (*location, "filter_chains")
+        self._exactly_one(chains, len(listener.filter_chains), "filter chain")
+        for index, chain in enumerate(listener.filter_chains):
+            self._chain((*chains, index), chain)
+        if listener.open_when_ready:
+            self._open_when_ready((*location, "open_when_ready"), listener)
+        hosted = {agent.hosting_listener for agent in self._config.agents if agent.enable}
+        if not listener.bind_port and listener.name not in hosted:
+            self._warn(
+                (*location, "bind_port"),
+                "is not true, and no tunnel agent names this listener: it gets no connections",
+            )
+
+    def _open_when_ready(self, location: Location, listener: ListenerConfig) -> None:
+        if any(
+            isinstance(each.config, TunnelConfig)
+            for chain in listener.filter_chains
+            for each in chain.filters
+        ):
+            self._error(location, "is true, but agents come in here, which are what is waited for")
+        elif not listener.bind_port:
+            self._warn(location, "has no effect, as bind_port is not true")
+        elif not any(cluster.required for cluster in self._config.cluster_manager.clusters):
+            self._warn(location, "has no effect, as no cluster is required")
+
+    def _listen_address(self, location: Location, listener: ListenerConfig) -> None:
+        address = listener.address
+        if not address:
+            return
+        is_path = address.startswith(("unix:", "/"))
+        if listener.network == "unix":
+            if address == "unix:":
+                self._error(location, '"unix:" has no path; write "/path/to/socket"')
+        elif is_path:
+            self._error(location, f'{quote(address)} is a path; set network to "unix", or write "host:port"')
+        else:
+            try:
+                split_address(address)
+            except ValueError as error:
+                self._error(location, str(error))
+
+    def _chain(self, location: Location, chain: FilterChainConfig) -> None:
+        if chain.tls_context_set and self._given((*location, "tls_context")):
+            self._error(
+                (*location, "tls_context_set"), "can't be used together with tls_context; write one of them"
+            )
+        if chain.tls_context is not None:
+            self._tls_checks.server((*location, "tls_context"), chain.tls_context)
+        for index, context in enumerate(chain.tls_context_set):
+            self._tls_checks.server((*location, "tls_context_set", index), context)
+        terminal, taken = 0, False
+        for index, entry in enumerate(chain.filters):
+            place = (*location, "filters", index)
+            if isinstance(entry.config, _TERMINAL):
+                terminal += 1
+                if taken:
+                    self._warn(place, f"{quote(entry.type)} is never reached: a filter before it takes all")
+                proxy = entry.config if isinstance(entry.config, ProxyConfig) else None
+                taken = taken or proxy is None or not proxy.falls_back
+            if isinstance(entry.config, ProxyConfig):
+                self._proxy((*place, "config"), entry.config)
+                if any("h2" in context.alpn for context in chain.tls_contexts) and not {
+                    "Http2",
+                    "Auto",
+                } & set(entry.config.protocols):
+                    self._warn(
+                        place, "does not speak Http2, but alpn offers h2: clients that choose it will fail"
+                    )
+            elif isinstance(entry.config, TcpProxyConfig):
+                self._tcp_proxy((*place, "config"), entry.config)
+            elif isinstance(entry.config, TunnelConfig):
+                self._tunnel((*place, "config"), entry.config, bool(chain.tls_contexts))
+        if not terminal:
+            self._warn(
+                (*location, "filters"),
+                "none is proxy, tcp_proxy or tunnel: connections are closed as soon as they are accepted",
+            )
+
+    def _proxy(self, location: Location, proxy: ProxyConfig) -> None:
+        self._protocol(location, proxy)
+        place, name = (*location, "router_config_name"), proxy.router_config_name
+        if not name and not self._lost(place):
+            self._warn(place, f"missing key: {_NO_ROUTER}")
+        elif name and name not in self._names.routers and self._names.routers_known:
+            self._warn(place, f"{_NO_ROUTER}: {self._names.unknown('router', name, self._names.routers)}")
+
+    def _protocol(self, location: Location, proxy: ProxyConfig) -> None:
+        """
+        Demand protocols that can be spoken; X stands for its sub_protocol.
+
+        Names that are not known here may be those of plug-ins.
+        """
+        place, protocol = (*location, "downstream_protocol"), proxy.downstream_protocol
+        if protocol == "X":
+            place = (*location, "extend_config", "sub_protocol")
+            if not proxy.extend_config.sub_protocol:
+                self._error(place, 'missing key: the protocols that "X" stands for, such as "bolt"')
+        for name in proxy.protocols:
+            near = [
+                entry
+                for entry in (*PROTOCOLS, *_PROTOCOLS_LATER)
+                if entry.lower() == name.strip().lower() != "" and entry != name
+            ]
+            if name in _PROTOCOLS_LATER:
+                self._error(place, f"{quote(name)} is not supported yet; use a tcp_proxy filter")
+            elif name == "X":
+                self._error(place, '"X" can\'t be one of several; write the protocols that it stands for')
+            elif near:
+                self._error(place, f"{quote(name)} is not a protocol; did you mean {quote(near[0])}?")
+        same = proxy.upstream_protocol in ("", protocol, *proxy.protocols)
+        if not same and proxy.upstream_protocol in UPSTREAM_PROTOCOLS:
+            self._warn((*location, "upstream_protocol"), UPSTREAM_UNUSED)
+        if proxy.fallback_for_unknown_protocol and not proxy.detects:
+            self._warn(
+                (*location, "fallback_for_unknown_protocol"),
+                'has no effect, as nothing but one protocol is expected; write several, or "Auto"',
+            )
+
+    def _tcp_proxy(self, location: Location, proxy: TcpProxyConfig) -> None:
+        if not proxy.cluster and not proxy.routes:
+            self._error((*location, "cluster"), "missing key: the cluster that connections go to")
+        if proxy.cluster:
+            self._connected((*location, "cluster"), proxy.cluster)
+        idle = self._tree.get((*location, "idle_timeout"))
+        if isinstance(idle, int) and 0 < idle < _SHORT_NANOSECONDS:
+            self._warn(
+                (*location, "idle_timeout"),
+                f"{idle} counts nanoseconds, as in MOSN: sessions are closed at once; {WRITE}",
+            )
+        for index, route in enumerate(proxy.routes):
+            place = (*location, "routes", index)
+            if route.cluster and not proxy.cluster:
+                self._connected((*place, "cluster"), route.cluster)
+            lists = (route.source_addrs, route.destination_addrs, route.source_port, route.destination_port)
+            if not proxy.cluster and not all(lists):
+                self._warn(
+                    place,
+                    "takes no connection: SourceAddrs, DestinationAddrs, SourcePort and DestinationPort must "
+                    "all be given",
+                )
+
+    def _tunnel(self, location: Location, tunnel: TunnelConfig, secure: bool) -> None:
+        self._streams(location, tunnel, "" if tunnel.mux else "mux is false")
+        for cluster, policy in tunnel.cluster_credential_policies.items():
+            place = (*location, "cluster_credential_policies", cluster)
+            self._cluster_exists(place, cluster)
+            if policy == SAMPLE_POLICY:
+                self._warn(place, f"{SAMPLE}: it keeps nobody out")
+        if tunnel.credential_policy == SAMPLE_POLICY:
+            self._warn((*location, "credential_policy"), f"{SAMPLE}: it keeps nobody out")
+        if not secure and (tunnel.credential_policy or tunnel.cluster_credential_policies):
+            self._warn(location, "agents send their credentials in the clear, because TLS is off")
+
+    def _connected(self, location: Location, name: str) -> None:
+        """Warn of connections that go to a cluster that does not exist."""
+        if name not in self._names.clusters and self._names.clusters_known:
+            problem = self._names.unknown("cluster", name, self._names.clusters)
+            self._warn(location, f"connections are closed at once: {problem}")
+
+    def _cluster_exists(self, location: Location, name: str) -> None:
+        if name not in self._names.clusters and self._names.clusters_known:
+            self._error(location, self._names.unknown("cluster", name, self._names.clusters))

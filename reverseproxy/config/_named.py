@@ -1,0 +1,95 @@
+"""What there is to refer to in a configuration, by name."""
+
+from __future__ import annotations
+
+__all__ = ["Names"]
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Final
+
+from reverseproxy.config._checker import CLUSTERS, LISTENERS, ROUTERS
+from reverseproxy.config._clusters import ClusterConfig
+from reverseproxy.config._listeners import (
+    ProxyConfig,
+)
+from reverseproxy.config._routers import (
+    RouterConfig,
+)
+from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._values import quote
+from reverseproxy.config.models import Config
+
+_MAX_LISTED: Final = 20
+"""How many names a message lists."""
+_MAX_COMPARED: Final = 200_000
+"""How often two names are compared, at a few microseconds each, to guess which one was meant."""
+
+
+class Names:
+    """
+    What others refer to, by name.
+
+    @ivar clusters: the names of clusters.
+    @ivar clusters_known: whether these are all, and none was left out because it is wrong.
+    @ivar listeners: the names of listeners.
+    @ivar listeners_known: likewise.
+    @ivar routers: the names of routers.
+    @ivar routers_known: likewise.
+    @ivar by_name: the clusters of each name.
+    @ivar spoken: what the clients of each router speak.
+    """
+
+    def __init__(self, config: Config, tree: Tree) -> None:
+        self._config = config
+        self.clusters = {cluster.name for cluster in config.cluster_manager.clusters}
+        self.clusters_known = tree.complete(CLUSTERS, "name")
+        listeners = config.servers[0].listeners if config.servers else ()
+        self.listeners = {listener.name for listener in listeners}
+        self.listeners_known = tree.complete(LISTENERS, "address", "name")
+        self.routers = {router.router_config_name for _, router in self.all_routers()}
+        self.routers_known = tree.complete(ROUTERS, "router_config_name", named=False)
+        self._sorted: dict[str, list[str]] = {}  # what names there are, by what they name
+        self._hints: dict[tuple[str, str], str] = {}
+        self.by_name: dict[str, list[ClusterConfig]] = {}
+        for cluster in config.cluster_manager.clusters:
+            self.by_name.setdefault(cluster.name, []).append(cluster)
+        self.spoken: dict[str, set[str]] = {}
+        for listener in listeners:
+            for chain in listener.filter_chains:
+                for entry in chain.filters:
+                    if isinstance(entry.config, ProxyConfig):
+                        name = entry.config.router_config_name
+                        self.spoken.setdefault(name, set()).update(entry.config.protocols)
+
+    def unknown(self, what: str, name: str, known: Iterable[str]) -> str:
+        """Say that a name is not defined, and which are."""
+        if (what, name) not in self._hints:
+            self._hints[what, name] = self._hint(what, name, known)
+        return f"there is no {what} {quote(name)}; {self._hints[what, name]}"
+
+    def _hint(self, what: str, name: str, known: Iterable[str]) -> str:
+        """Say which name was probably meant."""
+        if what not in self._sorted:
+            self._sorted[what] = sorted(entry for entry in known if entry)
+        names = self._sorted[what]
+        if not names:
+            return f"no {what} is defined"
+        # Comparing takes a while, and there may be many of such names.
+        if len(names) * len(self._hints) <= _MAX_COMPARED:
+            near = get_close_matches(name, names, n=1)
+            if near:
+                return f"did you mean {quote(near[0])}?"
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+        return f"defined: {', '.join(map(quote, names[:_MAX_LISTED]))}{more}"
+
+    def all_routers(self) -> Iterator[tuple[Location, RouterConfig]]:
+        """Every router with its place: the server's, and those of connection_manager filters."""
+        for server in self._config.servers[:1]:
+            for index, router in enumerate(server.routers):
+                yield (*ROUTERS, index), router
+            for i, listener in enumerate(server.listeners):
+                for j, chain in enumerate(listener.filter_chains):
+                    for k, entry in enumerate(chain.filters):
+                        if isinstance(entry.config, RouterConfig):
+                            yield (*LISTENERS, i, "filter_chains", j, "filters", k, "config"), entry.config
