@@ -31,7 +31,7 @@ __all__ = [
     "PickContext",
 ]
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,6 +146,8 @@ class PickContext:
     @ivar position: where a balancer that goes through the hosts in order has
         got to with this request; its own to set.
     @ivar only: the one host that will do; L{None} if others will, too.
+    @ivar among: hosts of which any will do, and no others, as they are when it is looked at;
+        L{None} for all of the cluster.
     @ivar hurried: whether it should not be kept waiting for long.
     """
 
@@ -156,6 +158,7 @@ class PickContext:
     last: IHost | None = None
     position: int = -1
     only: IHost | None = None
+    among: Collection[IHost] | None = None
     hurried: bool = False
 
     def spare(self, hosts: Iterable[IHost]) -> None:

@@ -27,7 +27,7 @@ __all__ = [
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -287,7 +287,8 @@ class Cluster:
         """
         if self.active >= self._max_requests:
             raise QueueFull(f"cluster {self.name} has its {self._max_requests} requests under way")
-        host = self._pick(context) if context is None or context.only is None else self._choose(context)
+        free = context is None or (context.only is None and context.among is None)
+        host = self._pick(context) if free else self._choose(context)
         if host is None:
             if self._could_serve(context):
                 return None
@@ -300,12 +301,23 @@ class Cluster:
         only = None if context is None else context.only
         host: Host | None
         if only is None:
-            host = self._pick(context)
+            among = None if context is None else context.among
+            host = self._pick(context) if among is None else self._least(among, context)
         else:
             host = self.hosts.get(only.address)
             if host is None or host is not only or not self._has_room(host) or not host.usable():
                 return None
         return host
+
+    def _least(self, among: Collection[Any], context: PickContext | None) -> Host | None:
+        """Pick the one with the least to do, of a few; one that is here rather than one that is not."""
+        tried = () if context is None else context.tried
+        ready = [
+            host
+            for host in among
+            if host.cluster is self and host not in tried and self._has_room(host) and host.usable()
+        ]
+        return min(ready, key=lambda host: (host.active, host.relayed)) if ready else None
 
     def _take(self, host: Host) -> None:
         self.active += 1
@@ -395,6 +407,9 @@ class Cluster:
 
     def _could_serve(self, context: PickContext | None) -> bool:
         """Whether a request may hope for a host: a busy one, or one that is expected back."""
+        if context is not None and context.among is not None:
+            members = (host for host in context.among if host not in context.tried)
+            return any(host.healthy and host.cluster is self for host in members)  # type: ignore[attr-defined]
         if self.first_host_until and self._clock.seconds() < self.first_host_until:
             return True
         subsets = self._subsets
@@ -546,7 +561,9 @@ class Cluster:
         if not self._waiters:
             self._most_tried = 0
         if context is not None:
-            self._most_tried = max(self._most_tried, len(context.tried))
+            # Of a few hosts, the last one may leave while there are many others.
+            few = context.among is not None
+            self._most_tried = sys.maxsize if few else max(self._most_tried, len(context.tried))
         now = self._clock.seconds()
         deadline = now + timeout
         waiter: Deferred[Host] = Deferred(self._cancelled)
@@ -1007,7 +1024,11 @@ def _told_of(host: Host) -> dict[str, str]:
 
 def _suits(host: Host, context: PickContext) -> bool:
     """Whether a request may be given to a host that has become free."""
-    return host not in context.tried and (context.only is None or context.only is host)
+    return (
+        host not in context.tried
+        and (context.only is None or context.only is host)
+        and (context.among is None or host in context.among)
+    )
 
 
 class ClusterManager:

@@ -193,7 +193,7 @@ class Fleet:
         hosts = self.own.find(cluster, agent)
         if not hosts:
             return None
-        first = hosts[0]
+        first = next(iter(hosts))
         return HostRecord(
             cluster,
             agent,

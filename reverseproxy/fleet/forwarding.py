@@ -18,11 +18,11 @@ from __future__ import annotations
 __all__ = ["Forwarder"]
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -33,7 +33,7 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ProxyConfig, RouterConfig
-from reverseproxy.errors import ConfigError, HostGone, NoHealthyHost, PickFailed
+from reverseproxy.errors import ConfigError, HostGone, PickFailed
 from reverseproxy.fleet.entrance import IncomingLink, IncomingStream
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.own import OwnHosts
@@ -71,48 +71,27 @@ class _Service:
 class _AgentHosts:
     """A cluster of which the connections of one agent will do, and only those that this server has."""
 
-    def __init__(self, cluster: Cluster, find: Callable[[], list[Host]]) -> None:
+    def __init__(self, cluster: Cluster, find: Callable[[], Collection[Host]]) -> None:
         self._cluster = cluster
         self._find = find
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cluster, name)
 
-    def _left(self, context: PickContext | None) -> list[Host]:
-        """Those that may be used for a request, the ones with least to do first."""
-        tried = () if context is None else context.tried
-        found = [
-            host
-            for host in self._find()
-            if host.cluster is self._cluster and host.usable() and host.healthy and host not in tried
-        ]
-        return sorted(found, key=lambda host: (host.active, host.relayed))
-
-    def _only(self, host: Host, context: PickContext | None) -> PickContext:
-        return PickContext(tried=set() if context is None else context.tried, only=host)
+    def _narrow(self, context: PickContext | None) -> PickContext:
+        return PickContext(tried=set() if context is None else context.tried, among=self._find())
 
     def acquire(self, context: PickContext | None = None) -> Host | None:
         """See L{Cluster.acquire}."""
-        hosts = self._left(context)
-        if not hosts:
-            raise NoHealthyHost("the agent is gone, or not well")
-        for host in hosts:
-            if not host.reserved and (host.capacity is None or host.active < host.capacity):
-                found = self._cluster.acquire(self._only(host, context))
-                if found is not None:
-                    return found
-        return None
+        return self._cluster.acquire(self._narrow(context))
 
     def wait(self, context: PickContext | None, timeout: float) -> Deferred[Host]:
         """See L{Cluster.wait}."""
-        hosts = self._left(context)
-        if not hosts:
-            return fail(NoHealthyHost("the agent is gone, or not well"))
-        return self._cluster.wait(self._only(hosts[0], context), timeout)
+        return self._cluster.wait(self._narrow(context), timeout)
 
     def has_others(self, context: PickContext) -> bool:
         """See L{Cluster.has_others}."""
-        return bool(self._left(context))
+        return any(host.healthy and host not in context.tried for host in self._find())
 
 
 class _Clusters:

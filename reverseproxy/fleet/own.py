@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["IOwnListener", "OwnHosts", "name_of"]
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -96,9 +96,9 @@ class OwnHosts:
         for host in list(cluster.hosts.values()):
             members.joined(host)
 
-    def find(self, cluster: str, agent: str) -> list[Host]:
-        """All connections of an agent."""
-        return list(self._agents.get((cluster, agent), ()))
+    def find(self, cluster: str, agent: str) -> Collection[Host]:
+        """All connections of an agent; they stay what they are as long as it has any."""
+        return self._agents.get((cluster, agent), {})
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(list(self._agents))

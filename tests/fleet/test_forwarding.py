@@ -190,6 +190,26 @@ class FaultTests(FleetTestCase):
             self.assertEqual(self.answer(1, method="POST", body=b"x"), "two")
         self.assertGreater(self.peer("a", "b")["refused"], 0)
 
+    def test_an_agent_that_leaves_while_requests_wait_for_it(self) -> None:
+        """They wait at its server, which has other agents, and go to one of these."""
+        self.servers(kind="tcp")
+        world = self.world
+        world.reactor.listenTCP(7000, Factory.forProtocol(Echo), interface="127.0.0.1")
+        edge = world.agent(0, answer="one", kind="tcp", backend="127.0.0.1:7000", plain=True)
+        first = world.client(1)
+        first.transport.write(b"1")
+        world.pass_time(0.2)
+        self.assertEqual(first.data, b"echo 1")
+        clients = [world.client(1) for _ in range(3)]
+        for client in clients:
+            client.transport.write(b"2")
+        world.pass_time(0.2)
+        world.agent(0, answer="two", kind="tcp", backend="127.0.0.1:7000")
+        edge.stopService()
+        first.transport.loseConnection()
+        world.pass_time(2)
+        self.assertEqual([client.data for client in clients], [b"echo 2"] * 3)
+
     def test_links_tell_what_the_directory_does_not(self) -> None:
         self.servers()
         self.world.agent(0, answer="one")
