@@ -59,6 +59,7 @@ PATHS: Final = (
     "certificates",
     "joins/refused",
     "servers",
+    "fleet",
     "workers",
     "workers/replace",
     "summary",

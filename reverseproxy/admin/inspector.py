@@ -21,10 +21,12 @@ from reverseproxy.admin import lists, totals
 from reverseproxy.admin.agent_figures import per_agent_families
 from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.figures import cluster_families, dial_families, listener_families, process_families
+from reverseproxy.admin.fleet import fleet_families, fleet_of
 from reverseproxy.admin.pulse import Pulse
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Config
+from reverseproxy.fleet.fleet import Fleet
 from reverseproxy.listener import Listener
 from reverseproxy.logs import LogFile, LogObserver, Throttle
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
@@ -56,6 +58,7 @@ class Parts:
     @ivar access_logs: tells of the files of access logs.
     @ivar reloading: takes configurations into use; L{None} if that is another process's matter.
     @ivar observer: writes the log; L{None} if somebody else does.
+    @ivar fleet: gives this server's part in a fleet; L{None} without one.
     """
 
     config: Config
@@ -72,6 +75,7 @@ class Parts:
     access_logs: Callable[[], list[LogFile]]
     reloading: Reloading | None = None
     observer: LogObserver | None = None
+    fleet: Callable[[], Fleet | None] = lambda: None
     leaves: TunnelTally = field(default_factory=TunnelTally)
     started: float = field(init=False)
     pulse: Pulse = field(init=False)
@@ -142,7 +146,6 @@ class Inspector:
         self.parts = parts
         self._questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "ready": self._ready,
-            "unserved": self._unserved,
             "metrics": self._metrics,
             "agent_metrics": self._agent_metrics,
             "log_level": self._log_level,
@@ -155,6 +158,7 @@ class Inspector:
             "refused": partial(lists.refused, parts),
             "routes": partial(lists.brought_routes, parts),
             "certificates": lambda arguments: parts.certificates(),
+            "fleet": partial(fleet_of, parts),
             "summary": lambda arguments: totals.summary(parts),
             "by_route": partial(totals.by_route, parts),
             "events": self._events,
@@ -205,11 +209,6 @@ class Inspector:
                 ]
         return reasons
 
-    def _unserved(self, arguments: Mapping[str, Any]) -> list[str]:
-        """Say which servers agents of this process do not serve yet."""
-        agents = [agent for agent in self.parts.agents if agent.plan.config.connection_num]
-        return [server for agent in agents for server in agent.unserved]
-
     # the rest
 
     def _metrics(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -219,6 +218,7 @@ class Inspector:
             *listener_families(parts),
             *cluster_families(parts),
             *dial_families(parts),
+            *fleet_families(parts),
         ]
         return [family.to_json() for family in families]
 

@@ -109,6 +109,11 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     "certificates": {"get": _Operation("Certificates and revocation lists in use")},
     "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LIMIT)},
     "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},
+    "fleet": {
+        "get": _Operation(
+            "The other servers of the fleet, and the directory that they are in", answer="object"
+        )
+    },
     "workers": {"get": _Operation("The worker processes")},
     "workers/replace": {
         "post": _Operation(

@@ -10,6 +10,7 @@ from typing import Any, Final
 from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import MOST, listed, page_of, problems_of
+from reverseproxy.admin.fleet import unite_fleets
 from reverseproxy.admin.http import Call, Problem, Reply
 from reverseproxy.admin.merging import merge_agents, rounded, shown, unite, unite_brought
 from reverseproxy.admin.routes import Routes
@@ -43,6 +44,7 @@ class Reading:
             "routes": self._all_routes,
             "routes:explain": self._explain,
             "workers": self._workers,
+            "fleet": self._fleet,
         }
 
     def describe(self, config: Config) -> None:
@@ -123,6 +125,11 @@ class Reading:
     async def _workers(self, call: Call) -> Reply:
         workers = self._source.facts()["workers"]
         return listed(list(workers), len(workers) + 1, ())
+
+    async def _fleet(self, call: Call) -> Reply:
+        answers = await self._source.ask("fleet", {})
+        found = unite_fleets((answer.worker, answer.value) for answer in answers)
+        return Reply.of({**found, "problems": problems_of(answers)})
 
     # routes
 

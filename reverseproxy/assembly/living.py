@@ -144,6 +144,7 @@ class Living:
             stopping=lambda: self.stopping,
             agent_index=AgentIndex(world.exclusions, wall_time, world.reactor.seconds),
             reloading=self.reloading,
+            fleet=lambda: world.fleet,
         )
         return Inspector(parts)
 

@@ -1,0 +1,124 @@
+"""What one may ask of a fleet: who is in it, how this server reaches the others, and its directory."""
+
+from __future__ import annotations
+
+__all__ = ["fleet_families", "fleet_of", "unite_fleets"]
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from reverseproxy.admin.families import Family
+from reverseproxy.fleet.directory import Figures, FleetDirectory
+
+if TYPE_CHECKING:
+    from reverseproxy.admin.inspector import Parts
+
+PREFIX: Final = "reverseproxy_fleet_"
+
+_KNOWN: Final = {
+    "servers": "Other servers that are known.",
+    "held": "Servers that are known although the directory has them no more, as they are reached.",
+    "hosts": "Agents at other servers.",
+    "published": "Agents that this server has told the others of.",
+    "waiting": "Records that are still to be written.",
+}
+_COUNTED: Final = {
+    "leases": "Leases that this server has had: the first one, and one for each that was lost.",
+    "puts": "Records that have been written.",
+    "deletes": "Records that have been deleted.",
+    "events": "Changes of which etcd has told.",
+    "resyncs": "How often everything was read, rather than what has changed.",
+    "requests": "Requests to etcd.",
+    "failures": "Requests that an endpoint of etcd has not answered.",
+    "bad_records": "Records of others that are none, and were left alone.",
+}
+_LINKS: Final = (
+    ("forwarded", "forwarded_total", "counter", "Streams opened to agents of a server."),
+    ("received", "received_total", "counter", "Streams that a server has opened to agents of this one."),
+    ("refused", "refused_total", "counter", "Those of them that could not be served here."),
+    ("losses", "link_losses_total", "counter", "How often the link to a server was lost."),
+    ("in_flight", "streams", "gauge", "Streams from and to a server that are under way."),
+)
+
+
+def _figures(parts: Parts) -> Figures | None:
+    fleet = parts.fleet()
+    directory = None if fleet is None else fleet.directory
+    return directory.figures if isinstance(directory, FleetDirectory) else None
+
+
+def fleet_of(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """
+    Tell of the fleet, as one process sees it.
+
+    @return: L{None} if there is none.
+    """
+    fleet = parts.fleet()
+    if fleet is None:
+        return None
+    figures = _figures(parts)
+    return {
+        "server": fleet.id,
+        "directory": None if figures is None else dataclasses.asdict(figures),
+        "servers": fleet.peers(),
+    }
+
+
+def unite_fleets(answers: Iterable[tuple[int, Mapping[str, Any] | None]]) -> dict[str, Any]:
+    """
+    Make one of what several workers have said.
+
+    What is known is the same for all of them; it is counted by each, and so added up.  Each
+    has links of its own.
+
+    @param answers: each with the number of the worker; 0 for the only process.
+    """
+    found: dict[str, Any] = {"server": None, "directory": None, "servers": []}
+    for worker, answer in answers:
+        if answer is None:
+            continue
+        found["server"] = answer["server"]
+        found["servers"] += [{**each, "worker": worker or None} for each in answer["servers"]]
+        directory = answer["directory"]
+        if directory is not None:
+            known = found["directory"]
+            found["directory"] = directory if known is None else _united(known, directory)
+    found["servers"].sort(key=lambda each: (each["server"], each["worker"] or 0))
+    return found
+
+
+def _united(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    united = {name: max(value, other[name]) for name, value in one.items()}
+    united |= {name: one[name] + other[name] for name in _COUNTED}
+    united["up"] = one["up"] and other["up"]
+    return united
+
+
+def fleet_families(parts: Parts) -> Iterator[Family]:
+    """What is counted of the fleet; nothing where there is none."""
+    fleet, figures = parts.fleet(), _figures(parts)
+    if figures is not None:
+        down = Family(f"{PREFIX}directory_down", "largest", "Whether a process can't reach etcd: 0, or 1.")
+        down.add(0 if figures.up else 1)
+        yield down
+        for name, text in _KNOWN.items():
+            family = Family(f"{PREFIX}{name}", "largest", text)
+            family.add(getattr(figures, name))
+            yield family
+        for name, text in _COUNTED.items():
+            family = Family(f"{PREFIX}directory_{name}_total", "counter", text)
+            family.add(getattr(figures, name))
+            yield family
+    if fleet is None:
+        return
+    peers = fleet.peers()
+    linked = Family(f"{PREFIX}links", "gauge", "Links to a server by their state.", ("server", "state"))
+    for peer in peers:
+        linked.add(1, peer["server"], peer["state"])
+    yield linked
+    for name, metric, kind, text in _LINKS:
+        family = Family(f"{PREFIX}{metric}", kind, text, ("server",))
+        for peer in peers:
+            family.add(peer[name], peer["server"])
+        yield family
