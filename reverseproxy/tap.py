@@ -25,6 +25,7 @@ from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 from twisted.python.components import Componentized
@@ -448,8 +449,23 @@ class _Supervising(_Process, _Steered):
     warnings: list[Problem]
 
     def startService(self) -> None:
-        self.on_settled = self.serves
+        self.on_settled = self._settled_once
         super().startService()
+
+    def _settled_once(self) -> None:
+        Deferred.fromCoroutine(self._when_agents_serve(_reactor().seconds() + AGENTS_TIME))
+
+    async def _when_agents_serve(self, until: float) -> None:
+        """Serve, once the agents of all workers do if they take the place of others; see L{_Service}."""
+        reactor = _reactor()
+        if self.lifecycle.takes_over and self.loaded.config.agents:
+            while self.running and reactor.seconds() < until:
+                answers = await self.ask("unserved", {})
+                if not any(each.value or each.problem for each in answers):
+                    break
+                await deferLater(reactor, AGENTS_LOOK)
+        if self.running:
+            self.serves()
 
 
 class _Working(ReverseProxy):
