@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError, ConnectError
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from reverseproxy.endpoints import ClusterEndpoint, TunnelPort
 from reverseproxy.testing import MemoryReactor, run
@@ -146,6 +148,41 @@ class ServerTests(World):
         self.assertEqual(self.factory.stops, 1)
         self.assertEqual(port.serving, 0)
         self.successResultOf(port.stopListening())
+
+    def test_stopping_while_clients_wait_for_the_rest(self) -> None:
+        """A client that has said all gets its answer, whether it said so before or after that."""
+        reactor = self.reactor
+
+        @implementer(IHalfCloseableProtocol)
+        class Slow(Protocol):
+            def readConnectionLost(self) -> None:
+                reactor.callLater(3.0, self.answer)
+
+            def answer(self) -> None:
+                assert self.transport is not None
+                self.transport.write(b"x" * 200_000)
+                self.transport.loseConnection()
+
+            def writeConnectionLost(self) -> None:
+                pass
+
+        for before in (True, False):
+            port = self.listen(Factory.forProtocol(Slow))
+            talker = self.dial(Echo())
+            talker.readConnectionLost = talker.transport.loseConnection
+            talker.transport.write(b"question")
+            self.pass_time(1)
+            if before:
+                talker.transport.loseWriteConnection()
+                self.pass_time(1)
+            stopping = port.stopListening()
+            self.pass_time(1)
+            talker.transport.loseWriteConnection()
+            self.pass_time(1)
+            self.assertNoResult(stopping)
+            self.pass_time(8)
+            self.successResultOf(stopping)
+            self.assertEqual(len(talker.heard), 200_000, before)
 
     def test_stopping_ends_in_time(self) -> None:
         port = self.listen(self.factory, f"{HERE}:drain=3")

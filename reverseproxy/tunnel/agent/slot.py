@@ -466,6 +466,7 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
 
     @pep614(draining.upon(Slot.lost).to(idle))
     def finished(slot: Slot, core: SlotCore, reason: Failure) -> None:
+        core.link = None  # it is gone, or finishes what it has begun: not to be closed for that
         core.end()
 
     def end(slot: Slot, core: SlotCore) -> None:
