@@ -161,7 +161,7 @@ class ReresolvingName:
         self._resolve = resolve
         self._clock = clock
         self._changed = changed
-        self._refresh = refresh
+        self.refresh = refresh
         self._random = random
         self._respect_lifetime = respect_lifetime
         self._failures = 0
@@ -211,8 +211,8 @@ class ReresolvingName:
         if self._respect_lifetime and lookup.good_for:
             # A second later than they expire, as MOSN has it, so that a cache on the way has expired too.
             self._again(lookup.good_for + 1)
-        elif self._refresh > 0:
-            self._again(self._refresh * (0.9 + 0.2 * self._random()))
+        elif self.refresh > 0:
+            self._again(self.refresh * (0.9 + 0.2 * self._random()))
         # Resolvers rotate addresses: another order is no change.
         if set(lookup.addresses) != set(self.addresses):
             self.addresses = tuple(lookup.addresses)
@@ -223,7 +223,7 @@ class ReresolvingName:
 
     def _failed(self, reason: str) -> None:
         self._failures += 1
-        most = max(RETRY_BASE, min(RETRY_MAX, self._refresh) if self._refresh > 0 else RETRY_MAX)
+        most = max(RETRY_BASE, min(RETRY_MAX, self.refresh) if self.refresh > 0 else RETRY_MAX)
         delay = min(most, RETRY_BASE * 2 ** min(self._failures - 1, 16))
         delay *= 0.5 + 0.5 * self._random()
         log.warn(

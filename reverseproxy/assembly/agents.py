@@ -27,7 +27,7 @@ from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
 from reverseproxy.proxy.readiness import destinations
 from reverseproxy.tls import ClientTls
-from reverseproxy.tunnel.agent.agent import Agent, AgentPlan, new_agent_id
+from reverseproxy.tunnel.agent.agent import ADAPTABLE, Agent, AgentPlan, new_agent_id
 from reverseproxy.tunnel.agent.discovery import Discovery, Target
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister
@@ -189,14 +189,14 @@ class AgentBuilder:
 
         return discover
 
-    def relist(self, index: int, config: TunnelAgentConfig, old: AgentParts) -> AgentParts | None:
+    def adapt(self, index: int, config: TunnelAgentConfig, old: AgentParts) -> AgentParts | None:
         """
-        Get ready to give an agent other servers, if nothing else of it has changed.
+        Get ready to give an agent other settings, if its connections can go on with them.
 
         @param index: its place in the document.
-        @return: what it will be after L{Agent.relist}; L{None} if it has to be another one.
+        @return: what it will be after L{Agent.adapt}; L{None} if it has to be another one.
         """
-        if config.model_copy(update={"server_list": old.config.server_list}) != old.config:
+        if config.model_copy(update={name: getattr(old.config, name) for name in ADAPTABLE}) != old.config:
             return None
         client_tls = old.agent.plan.client_tls
         if client_tls is not None:

@@ -204,11 +204,11 @@ class Assembly:
                 continue
             changed = pairing.changed.get(number)
             if changed is not None and self._around.hosts_alike(before[changed], share.hosting_listener):
-                kept = self._agent_builder.relist(places[place], share, before[changed])
+                kept = self._agent_builder.adapt(places[place], share, before[changed])
                 if kept is not None:
                     del left[changed]
                     agents[place] = kept
-                    self._steps.append(partial(kept.agent.relist, share))
+                    self._steps.append(partial(kept.agent.adapt, share))
                     continue
             agents[place] = self._agent_builder.build(places[place], share)
             predecessor = pairing.changed.get(number, same)

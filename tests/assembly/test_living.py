@@ -461,6 +461,27 @@ class AgentTests(SynchronousTestCase):
         self.assertFalse(before.closed)
         self.assertEqual(agent.plan.config.server_list, ("127.0.0.1:9999",))
 
+    def test_settings_of_dialling(self) -> None:
+        """Connections go on, and there are as many as there should be now."""
+        [before] = self.edge.hosts.values()
+        [agent] = self.agent.agents
+        self.sites.change(
+            "agent",
+            (f"{CONFIG}.connection_num", 3),
+            (f"{CONFIG}.reconnect_max_duration", "7s"),
+            (f"{CONFIG}.dns_refresh_duration", "11s"),
+        )
+        self.sites.advance(1)
+        self.assertEqual((len(self.edge.hosts), self.edge.joined), (3, 3))
+        self.assertIn(before, self.edge.hosts.values())
+        self.assertEqual(agent._watcher.refresh, 11.0)
+        self.sites.change("agent", (f"{CONFIG}.connection_num", 1), (f"{CONFIG}.connect_retry_times", 5))
+        self.sites.advance(3)
+        self.assertEqual(list(self.edge.hosts.values()), [before])
+        self.assertFalse(before.closed)
+        self.assertEqual(self.agent.agents, [agent])
+        self.assertEqual((self.edge.joined, agent.wanted), (3, 1))
+
     def test_an_agent_comes_and_goes(self) -> None:
         [before] = self.edge.hosts.values()
         more = {**self.sites.documents["agent"]["extends"][0]["config"], "host_name": "more"}
@@ -528,7 +549,7 @@ class AdminTests(SynchronousTestCase):
         self.assertApproximates(self.agents(9901)[0]["since"], before["since"], 1)
         self.sites.change("server", ("admin", GONE))
         host = next(iter(self.sites.apps["server"].clusters.get("edge").hosts.values()))
-        more = {**self.sites.documents["agent"]["extends"][0]["config"], "connection_num": 2}
+        more = {**self.sites.documents["agent"]["extends"][0]["config"], "connection_num": 2, "weight": 7}
         self.sites.change("agent", ("extends[0].config", more))
         self.sites.advance(3)
         self.assertTrue(host.closed)

@@ -105,7 +105,9 @@ class DeadPeerTests(TestCase):
         self.assertEqual({answer.rpartition(b"\r\n")[2] for answer in answers}, {b"one", b"two"})
 
         with capture() as events:
-            links: list[Any] = [core.link for peer in one.agents[0]._peers.values() for core in peer._cores]
+            links: list[Any] = [
+                core.link for peer in one.agents[0]._peers.values() for core in peer._cores.values()
+            ]
             dead = self.cut_off(server, one)
             began = reactor.seconds()
             asking = gatherResults([Deferred.fromCoroutine(self.get(server)) for _ in range(6)])

@@ -29,10 +29,8 @@ from reverseproxy.listener import Listener
 from reverseproxy.tls import ClientTls, ServerTls
 from reverseproxy.tunnel.agent import link as link_module
 from reverseproxy.tunnel.agent.agent import (
+    ADAPTABLE,
     DEFICIT_INTERVAL,
-    DRAIN_POLL,
-    END_TIME,
-    QUIET,
     TOLD_BURST,
     Agent,
     AgentPlan,
@@ -40,6 +38,7 @@ from reverseproxy.tunnel.agent.agent import (
 )
 from reverseproxy.tunnel.agent.dial_turns import AT_ONCE
 from reverseproxy.tunnel.agent.discovery import Discovery, Target
+from reverseproxy.tunnel.agent.leaving import DRAIN_POLL, END_TIME, QUIET
 from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
@@ -115,6 +114,9 @@ class Watcher:
 
     def start(self) -> None:
         self.running = True
+
+    def relist(self, servers: Sequence[str], refresh: float) -> None:
+        """The test says when servers are others."""
 
     def stop(self) -> None:
         self.running = False
@@ -459,6 +461,84 @@ class CredentialTests(AgentTestCase):
         self.assertTrue(wire.aborted)
         self.source.answer = None
         self.bench.next_dial()
+
+
+class AdaptTests(AgentTestCase):
+    """Other settings, while connections go on."""
+
+    def adapt(self, bench: Bench, **keys: Any) -> None:
+        self.assertLessEqual(keys.keys(), ADAPTABLE)
+        bench.agent.adapt(bench.agent.plan.config.model_copy(update=keys))
+
+    def test_all_of_them_are_keys(self) -> None:
+        self.assertLessEqual(ADAPTABLE, TunnelAgentConfig.model_fields.keys())
+
+    def test_more_and_fewer(self) -> None:
+        bench = Bench(connection_num=2)
+        bench.start(A)
+        first, second = bench.serve()
+        self.adapt(bench, connection_num=4)
+        self.assertEqual(len(bench.pending), 2)
+        third, _ = bench.serve()
+        self.assertEqual((bench.agent.wanted, bench.agent.serving), (4, 4))
+        self.adapt(bench, connection_num=2)
+        self.assertEqual((bench.agent.wanted, bench.agent.serving), (2, 2))
+        [aside] = bench.pending
+        self.assertEqual(len(aside.succeed().frame().addresses), 2)
+        # Again, while those that leave do so.
+        self.adapt(bench, connection_num=3)
+        [again] = bench.pending
+        again.serve()
+        bench.turn(QUIET + 0.5)
+        self.assertTrue(third.lost)
+        self.assertFalse(first.lost or second.lost or again.wire.lost)
+        self.assertEqual((bench.agent.wanted, bench.agent.serving), (3, 3))
+        bench.agent.stopService()
+        bench.turn()
+        self.assert_over(bench)
+
+    def test_those_that_serve_stay(self) -> None:
+        bench = Bench(connection_num=3)
+        bench.start(A)
+        bench.dials[0].refuse()
+        wire = bench.dials[2].serve()
+        self.adapt(bench, connection_num=1)
+        self.assertTrue(bench.dials[1].stopped)
+        self.assertFalse(wire.lost)
+        self.assertEqual((bench.agent.wanted, bench.agent.serving), (1, 1))
+        bench.turn(100)
+        self.assertEqual(len(bench.dials), 3)
+
+    def test_given_up(self) -> None:
+        """With more attempts, what has been given up begins anew."""
+        bench = Bench(connection_num=1, connect_retry_times=1)
+        bench.start(A)
+        bench.dials[0].refuse()
+        bench.turn(100)
+        self.assertEqual(len(bench.dials), 1)
+        self.adapt(bench, connection_num=1, connect_retry_times=2)
+        bench.dials[1].refuse()
+        bench.next_dial().serve()
+        self.assertEqual(bench.agent.serving, 1)
+        self.flushLoggedErrors()
+
+    def test_waits(self) -> None:
+        bench = Bench(connection_num=1, reconnect_base_duration=60.0)
+        bench.start(A)
+        self.adapt(bench, reconnect_base_duration=1.0, reconnect_max_duration=1.0)
+        for _ in range(5):
+            bench.next_dial(1.1).refuse()
+
+    def test_while_it_drains(self) -> None:
+        bench = Bench(connection_num=1)
+        bench.start(A)
+        bench.serve()
+        bench.agent.drain()
+        self.adapt(bench, connection_num=5)
+        [aside] = bench.pending
+        aside.succeed()
+        bench.turn(QUIET + 0.5)
+        self.assertEqual(bench.pending, [])
 
 
 class ListTests(AgentTestCase):

@@ -13,7 +13,7 @@ from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.mux.session import PING_INTERVAL, PING_TIMEOUT
 from reverseproxy.testing import MemoryReactor, Recorder, run
-from reverseproxy.tunnel.agent.agent import QUIET
+from reverseproxy.tunnel.agent.leaving import QUIET
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import (

@@ -8,11 +8,12 @@ slots (L{reverseproxy.tunnel.agent.slot}), and each slot one connection.
 
 from __future__ import annotations
 
-__all__ = ["Agent", "AgentPlan", "Peer", "new_agent_id"]
+__all__ = ["ADAPTABLE", "Agent", "AgentPlan", "Peer", "new_agent_id"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from random import Random
 from secrets import token_hex
 from typing import Any
@@ -20,15 +21,14 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IProtocol
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.endpoints import CallableFactory, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
-from reverseproxy.errors import ConnectionUnavailable, ReverseProxyError
+from reverseproxy.errors import ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
 from reverseproxy.logs import Throttle, counted, how_many
 from reverseproxy.patience import give_time
@@ -36,40 +36,37 @@ from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
 from reverseproxy.tunnel.agent.discovery import Target
+from reverseproxy.tunnel.agent.leaving import Leaving, too_late
 from reverseproxy.tunnel.agent.link import AgentLink
 from reverseproxy.tunnel.agent.outage import Outage
 from reverseproxy.tunnel.agent.roster import Roster
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.agent.slot import Link, Slot, SlotCore, SlotState, make_slot
 from reverseproxy.tunnel.streams import StreamSettings
-from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
-from reverseproxy.wire.mosn.frames import ConnectionInit, encode_graceful_close
+from reverseproxy.wire.mosn.extensions import Announcement
+from reverseproxy.wire.mosn.frames import ConnectionInit
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes, RouteRequest
 
 log = Logger(__package__)
 
-QUIET = 1.0
-"""
-Seconds without a request after which a draining connection is closed.
-
-The server was told not to use it; a request that it had sent before it was
-told arrives within a round trip.
-"""
-
-DRAIN_POLL = 0.05
-"""Seconds between two looks at the draining connections."""
-
-TELLING_SHARE = 0.5
-"""
-Part of the time for draining in which a server has to be told of it; the rest is
-left to the requests under way.
-"""
+ADAPTABLE = frozenset(
+    {
+        "connect_retry_times",
+        "connect_timeout_duration",
+        "connection_num",
+        "dns_refresh_duration",
+        "graceful_close_max_wait_duration",
+        "reconnect_base_duration",
+        "reconnect_max_duration",
+        "server_list",
+        "service_check_interval",
+        "stable_duration",
+    }
+)
+"""Keys of an agent's configuration that may change while its connections go on."""
 
 MAX_REASON = 300
 """Characters that are kept of why an attempt to connect has failed."""
-
-END_TIME = 2.0
-"""Seconds for the answers to what is ended at the limit of a drain; see L{reverseproxy.listener.END_TIME}."""
 
 DEFICIT_INTERVAL = 60.0
 """Seconds between two warnings that connections are missing."""
@@ -121,23 +118,10 @@ class AgentPlan:
         return maybeDeferred(self.credentials.fetch, self.config.cluster)
 
 
-class _Aside(Protocol):
-    """A connection that tells a server of a graceful close, and is never hosted."""
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self._closed: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
-
-    def tell(self, frame: bytes) -> Deferred[None]:
-        """Send the frame, and close; cancelling aborts the connection."""
-        self.transport.write(frame)
-        self.transport.loseConnection()
-        return self._closed
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._closed.called:
-            self._closed.callback(None)
+def _serving(cores: Iterable[SlotCore]) -> list[AgentLink]:
+    """The connections that serve."""
+    links = [core.link for core in cores if core.state is SlotState.SERVING]
+    return [link for link in links if isinstance(link, AgentLink)]
 
 
 class Peer:
@@ -160,24 +144,24 @@ class Peer:
         self._roster = Roster()
         self._told = Throttle(plan.reactor, TOLD_RATE, TOLD_BURST)
         self._outage = Outage(f"agent of cluster {plan.config.cluster}: {self.name}", plan.reactor.seconds)
-        self._cores: list[SlotCore] = []
-        self._slots: list[Slot] = []
+        self._cores: dict[int, SlotCore] = {}
+        self._slots: dict[int, Slot] = {}
+        self._let_go: dict[Deferred[None], list[Slot]] = {}  # slots that are not wanted any more
         self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
         self._draining: Deferred[None] | None = None
         self._stopped = False
         self.dials: dict[str, int] = {}
         self.last_error: tuple[float, str] | None = None
         self._streams = False  # whether connections to this server carry streams, as far as we know
-        config = plan.config
-        # The name that the certificate must be good for is the one that was configured.
-        tls = None if plan.client_tls is None else plan.client_tls(target.server)
-        self._secure = tls is not None
-        self._endpoint = make_endpoint(plan.reactor, target.address, config.connect_timeout_duration, tls)
-        for _ in range(config.connection_num):
+        self._workers = 0  # of the server, if connections carry streams
+        self._secure = plan.client_tls is not None
+        self._endpoint = self._make_endpoint()
+        for _ in range(plan.config.connection_num):
             self._add_slot()
 
     def _add_slot(self) -> Slot:
-        plan, number = self._plan, len(self._cores)
+        plan = self._plan
+        number = next(number for number in count() if number not in self._cores)
         config = plan.config
         core = SlotCore(
             name=f"{config.cluster} via {self.name} #{number + 1}",
@@ -190,9 +174,72 @@ class Peer:
             ended=self._attempt_ended,
             outage=self._outage,
         )
-        self._cores.append(core)
-        self._slots.append(make_slot(core))
-        return self._slots[-1]
+        self._cores[number] = core
+        slot = self._slots[number] = make_slot(core)
+        return slot
+
+    def adapt(self, plan: AgentPlan) -> None:
+        """
+        Go on with other settings: of dialling, and how many connections there are to be.
+
+        @param plan: what is different in it needs no other connections.
+        """
+        before, self._plan = self._plan.config, plan
+        config = plan.config
+        if self._draining is not None or self._stopped:
+            return
+        if config.connect_timeout_duration != before.connect_timeout_duration:
+            self._endpoint = self._make_endpoint()
+        for core in self._cores.values():
+            core.backoff.adapt(self._backoff())
+            core.max_attempts = config.connect_retry_times or -1
+            core.stable = config.stable_duration
+        exhausted = [n for n, core in self._cores.items() if core.state is SlotState.EXHAUSTED]
+        if exhausted and config.connect_retry_times != before.connect_retry_times:
+            self._remove(exhausted)
+        wanted = max(config.connection_num, self._workers)
+        while self.wanted < wanted:
+            self._add_slot().start()
+        # Those that serve are the last ones to go.
+        serving = {number: core.state is SlotState.SERVING for number, core in self._cores.items()}
+        self._remove(sorted(serving, key=lambda number: (not serving[number], number))[wanted:])
+
+    def _remove(self, numbers: list[int]) -> None:
+        """Let slots go, each when nothing is under way on its connection any more."""
+        slots = [self._slots.pop(number) for number in numbers]
+        cores = [self._cores.pop(number) for number in numbers]
+        if not slots:
+            return
+        for number, core in zip(numbers, cores, strict=True):
+            core.changed = lambda state: self._changed()
+            self._roster.note(number, SlotState.IDLE)
+        links = _serving(cores)
+        for slot in slots:
+            slot.drain()
+        log.info(
+            "agent of cluster {cluster}: {connections} to {server} fewer than before, {left} now",
+            cluster=self._plan.config.cluster,
+            connections=counted(len(slots), "connection"),
+            count=len(slots),
+            server=self.name,
+            left=self.wanted,
+        )
+        leaving = Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped)
+        left = Deferred.fromCoroutine(leaving.run(self._plan.config.graceful_close_max_wait_duration))
+        self._let_go[left] = slots
+        left.addErrback(self._drain_ended)
+        left.addBoth(self._have_left, left)
+
+    def _have_left(self, result: Any, left: Deferred[None]) -> None:
+        for slot in self._let_go.pop(left, ()):
+            slot.stop()
+
+    def _make_endpoint(self) -> Any:
+        plan = self._plan
+        # The name that the certificate must be good for is the one that was configured.
+        tls = None if plan.client_tls is None else plan.client_tls(self.target.server)
+        timeout = plan.config.connect_timeout_duration
+        return make_endpoint(plan.reactor, self.target.address, timeout, tls)
 
     def _backoff(self) -> Backoff:
         config = self._plan.config
@@ -222,7 +269,7 @@ class Peer:
     def next_dial(self) -> float | None:
         """In how many seconds the next attempt to connect begins; L{None} if none waits for that."""
         now = self._plan.reactor.seconds()
-        waits = [core.timer.getTime() - now for core in self._cores if core.timer is not None]
+        waits = [core.timer.getTime() - now for core in self._cores.values() if core.timer is not None]
         return max(0.0, min(waits)) if waits else None
 
     def _attempt_ended(self, result: str, reason: str) -> None:
@@ -252,14 +299,14 @@ class Peer:
     @property
     def doing(self) -> list[str]:
         """What is under way on its connections, in a word or two for each of it."""
-        links = {core.link for core in self._cores} | self._parting
+        links = {core.link for core in self._cores.values()} | self._parting
         return [each for link in links if isinstance(link, AgentLink) for each in link.doing]
 
     # dialling
 
     def start(self) -> None:
         """Dial all connections, as soon as it is their turn, and keep them."""
-        for slot in self._slots:
+        for slot in self._slots.values():
             slot.start()
 
     def _dial(self) -> Deferred[Link]:
@@ -316,7 +363,7 @@ class Peer:
 
         def dial(turn: Turn) -> Deferred[Any]:
             dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect, turn)
-            give_time(dialling, config.connect_timeout_duration, plan.reactor, _too_late)
+            give_time(dialling, config.connect_timeout_duration, plan.reactor, too_late)
             return dialling.addErrback(failed, turn)
 
         def failed(reason: Failure, turn: Turn) -> Failure:
@@ -337,12 +384,13 @@ class Peer:
             return
         self._parting.discard(link)
         if not self._parting:
-            for core, slot in zip(self._cores, self._slots, strict=True):
-                core.come_back(slot)
+            for number, core in self._cores.items():
+                core.come_back(self._slots[number])
 
     def _hosted(self, link: AgentLink) -> None:
         """A link serves."""
         self._streams = link.session is not None
+        self._workers = link.workers
         if self.wanted < link.workers and self._draining is None and not self._stopped:
             # One at a time: the server puts it to a worker that has none, and the next one elsewhere.
             self._add_slot().start()
@@ -387,16 +435,9 @@ class Peer:
             self._stop_slots()
 
     async def _drain(self, seconds: float) -> None:
-        clock = self._plan.reactor
-        end = clock.seconds() + seconds
-        links = [
-            core.link
-            for core in self._cores
-            if core.state is SlotState.SERVING and isinstance(core.link, AgentLink)
-        ]
-        links += self._parting
+        links = [*_serving(self._cores.values()), *self._parting]
         self._turns.close()
-        for slot in self._slots:
+        for slot in self._slots.values():
             slot.drain()
         if links:
             log.info(
@@ -407,89 +448,8 @@ class Peer:
                 server=self.name,
                 seconds=seconds,
             )
-            # Those that carry streams tell their server themselves.
-            lent = [link for link in links if link.session is None]
-            for link in links:
-                if link.session is not None:
-                    link.drain()
-            if lent:
-                await self._tell_in_time(lent, seconds * TELLING_SHARE)
-                if self._stopped:
-                    return
-                for link in lent:
-                    if not link.gone:
-                        link.drain()
-        await self._until_quiet(links, seconds, end)
+        await Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped).run(seconds)
         self._stop_slots()
-
-    async def _tell_in_time(self, links: list[AgentLink], seconds: float) -> None:
-        telling = Deferred.fromCoroutine(self._tell(links))
-        try:
-            await telling.addTimeout(seconds, self._plan.reactor, _too_late)
-        except Exception as error:
-            if not self._stopped:
-                log.warn(
-                    "agent of cluster {cluster}: {server} could not be told of the close: {reason}",
-                    cluster=self._plan.config.cluster,
-                    server=self.name,
-                    reason=str(error) or type(error).__name__,
-                )
-
-    async def _until_quiet(self, links: list[AgentLink], seconds: float, end: float) -> None:
-        clock = self._plan.reactor
-        quiet_since = {link: clock.seconds() for link in links}
-        told = {link for link in links if link.busy}
-        while (now := clock.seconds()) < end:
-            for link in list(quiet_since):
-                if link.gone:
-                    del quiet_since[link]
-                elif link.session is not None:
-                    link.close_quiet(QUIET)
-                elif link.busy:
-                    quiet_since[link] = now
-                    if link not in told:
-                        # It was idle when it was told first, and the server goes on using it.
-                        told.add(link)
-                        link.drain()
-                elif now - quiet_since[link] >= QUIET:
-                    link.close()
-            if not quiet_since:
-                return
-            await deferLater(clock, DRAIN_POLL)
-        doing = [each for link in quiet_since for each in link.doing]
-        log.warn(
-            "agent of cluster {cluster}: {what} on {connections} to {server} outlived the {seconds:g} s for"
-            " what is under way, ended now: {doing}",
-            cluster=self._plan.config.cluster,
-            connections=counted(len(quiet_since), "connection"),
-            count=len(doing),
-            what=counted(len(doing), "session"),
-            seconds=seconds,
-            server=self.name,
-            doing=how_many(doing),
-        )
-        for link in quiet_since:
-            link.end("the agent stops")
-        end = clock.seconds() + END_TIME
-        while clock.seconds() < end and any(link.busy and not link.gone for link in quiet_since):
-            await deferLater(clock, DRAIN_POLL)
-
-    async def _tell(self, links: list[AgentLink]) -> None:
-        plan = self._plan
-        config = plan.config
-        extra = None
-        if all(link.server_announced for link in links):
-            extra = CloseProof(
-                agent=plan.agent_id,
-                credential_policy=config.credential_policy,
-                credential=await plan.fetch_credential(),
-            ).to_extra()
-        frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
-        for frame in frames:
-            # One frame a connection: MOSN decodes a second one only when more bytes follow it.
-            connecting: Deferred[Any] = self._endpoint.connect(CallableFactory(_Aside))
-            aside = await connecting
-            await aside.tell(frame)
 
     def stop(self) -> None:
         """Close every connection, and dial no more."""
@@ -500,7 +460,7 @@ class Peer:
 
     def _stop_slots(self) -> None:
         self._turns.close()
-        for slot in self._slots:
+        for slot in [*self._slots.values(), *(slot for slots in self._let_go.values() for slot in slots)]:
             slot.stop()
         for link in list(self._parting):
             link.close()
@@ -509,10 +469,6 @@ class Peer:
 def route_request(config: TunnelAgentConfig) -> RouteRequest:
     """What routes the configuration has the agent ask for."""
     return RouteRequest(config.routes.domains, config.routes.subdomains, config.routes.port)
-
-
-def _too_late(result: Any, seconds: float) -> Any:
-    raise ConnectionUnavailable(f"it took longer than {seconds:g} s")
 
 
 class Agent(Service):
@@ -578,14 +534,18 @@ class Agent(Service):
         self._watcher.start()
         self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
 
-    def relist(self, config: TunnelAgentConfig) -> None:
+    def adapt(self, config: TunnelAgentConfig) -> None:
         """
-        Have other servers; connections to those that stay go on.
+        Have other servers, or other settings of dialling, or another number of connections.
 
-        @param config: what is different in it is C{server_list} alone.
+        Connections to servers that stay go on, as far as they are wanted.
+
+        @param config: what is different in it are keys of L{ADAPTABLE}.
         """
         self.plan = replace(self.plan, config=config)
-        self._watcher.relist(config.server_list)
+        for peer in self._peers.values():
+            peer.adapt(self.plan)
+        self._watcher.relist(config.server_list, config.dns_refresh_duration)
 
     def _changed(self) -> None:
         """A slot has a new state; the gauges are computed when asked for."""

@@ -60,6 +60,10 @@ class Backoff:
         self._random = random
         self.failures = 0
 
+    def adapt(self, other: Backoff) -> None:
+        """Have the bounds of another one; the failures so far count."""
+        self._base, self._cap, self._reach = other._base, other._cap, other._reach
+
     def reset(self) -> None:
         """Begin anew after a success."""
         self.failures = 0

@@ -211,9 +211,16 @@ class Discovery:
             except Exception:
                 log.failure("agent of cluster {cluster}: the server lister failed", cluster=self._cluster)
 
-    def relist(self, servers: Iterable[str]) -> None:
-        """Have other servers in the configuration; what is known of names that stay goes on to be."""
+    def relist(self, servers: Iterable[str], refresh: float) -> None:
+        """
+        Have other servers in the configuration; what is known of names that stay goes on to be.
+
+        @param refresh: as for a new one.
+        """
         self._entries = tuple(servers)
+        self.refresh = refresh
+        for name in self._names.values():
+            name.refresh = refresh
         if self._running:
             self._static = _parse_servers(self._entries, "server_list", self._cluster)
             self._follow()
