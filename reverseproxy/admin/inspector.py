@@ -95,8 +95,10 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
     """
     Keep what has happened to a host; for L{Cluster.on_change<reverseproxy.cluster.manager.Cluster>}.
 
-    Hosts of other workers are theirs to tell of.
+    Hosts of other workers, and of other servers, are theirs to tell of.
     """
+    if host.server:
+        return  # its own server tells of it, and has it among its agents
     identity = host.identity
     agent = ""
     if identity is not None:

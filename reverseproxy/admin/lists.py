@@ -51,7 +51,8 @@ def hosts(parts: Parts, arguments: Mapping[str, Any]) -> list[Any] | None:
     cluster = parts.clusters.get(arguments["cluster"])
     after, limit = arguments.get("after", ""), arguments.get("limit", 100)
     names = sorted(address for address in cluster.hosts if address > after)
-    own = (cluster.hosts[address] for address in names if not cluster.hosts[address].relayed)
+    found = (cluster.hosts[address] for address in names)
+    own = (host for host in found if host.server or not host.relayed)
     return [_host(host) for _, host in zip(range(limit), own, strict=False)]
 
 
@@ -65,6 +66,7 @@ def _host(host: Host) -> dict[str, Any]:
         "state": host.state,
         "healthy": host.healthy,
         "faults": [text for fault, text in _FAULTS.items() if host.faults & fault],
+        "server": host.server or None,
         "weight": host.weight,
         "in_flight": host.active,
         "requests": host.picked,
@@ -85,8 +87,8 @@ def weigh(parts: Parts, arguments: Mapping[str, Any]) -> int | None:
         return None
     cluster = parts.clusters.get(arguments["cluster"])
     host = cluster.hosts.get(arguments["address"])
-    if host is None:
-        return None
+    if host is None or host.server:
+        return None  # what an agent of another server weighs is that server's to say
     before = host.weight
     cluster.weigh(host, arguments["weight"])
     return before

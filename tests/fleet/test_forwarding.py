@@ -333,6 +333,21 @@ class ImpostorTests(FleetTestCase):
         self.assertIsNotNone(stranger.reason)
 
 
+class SeenTests(FleetTestCase):
+    """What an operator sees."""
+
+    def test_hosts_of_others_are_shown_with_their_server(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one")
+        [host] = self.world.servers["b"].answer("hosts", {"cluster": "clientCluster"})
+        self.assertEqual((host["server"], host["healthy"]), ("a", True))
+        self.assertTrue(host["address"].startswith("a/"))
+        [own] = self.world.servers["a"].answer("hosts", {"cluster": "clientCluster"})
+        self.assertIsNone(own["server"])
+        weigh = {"cluster": "clientCluster", "address": host["address"], "weight": 7}
+        self.assertIsNone(self.world.servers["b"].answer("weigh", weigh))
+
+
 class ConfigTests(FleetTestCase):
     def test_labels(self) -> None:
         self.servers(
