@@ -14,7 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family
+from reverseproxy.app import ReverseProxy
+from reverseproxy.testing import MemoryReactor, run
 from tests.admin.world import World
+from tests.fleet.worlds import FleetWorld
+from tests.integration import configs
 
 MONITORING = Path(__file__).resolve().parent.parent.parent / "docs" / "monitoring"
 WORKERS = {"reverseproxy_worker_up", "reverseproxy_worker_restarts_total"}
@@ -28,9 +32,28 @@ def metrics() -> list[str]:
     agent = world.agent()
     world.request()
     texts = [world.ask(path).body.decode() for path in ("/metrics", "/metrics/agents")]
-    families = map(Family.from_json, agent.inspector.answer("metrics", {}))
-    text, _ = expose(families, "")
-    return [*texts, text.decode()]
+    return [*texts, said(agent), *fleets()]
+
+
+def said(process: ReverseProxy) -> str:
+    """What a process says of itself."""
+    families = map(Family.from_json, process.inspector.answer("metrics", {}))
+    return expose(families, "")[0].decode()
+
+
+def fleets() -> list[str]:
+    """What a server says that has a link to another one, and one that has a directory."""
+    fleet = FleetWorld()
+    linked, _ = fleet.server("a"), fleet.server("b")
+    document = configs.server(client="127.0.0.1:1", tunnel="127.0.0.1:2")
+    document["fleet"] = {
+        "server_id": "c",
+        "etcd": {"endpoints": ["127.0.0.1:3"]},
+        "peers": {"address": "127.0.0.1:4"},
+    }
+    texts = [said(linked), said(run(document, MemoryReactor()))]
+    fleet.stop()
+    return texts
 
 
 class MonitoringTests(SynchronousTestCase):
