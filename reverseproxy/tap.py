@@ -55,6 +55,7 @@ from reverseproxy.transport import is_supported, with_bounds, with_streams
 from reverseproxy.transport.allocator import keep_memory, leave_alone
 from reverseproxy.workers.control import CONTROL_FD, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
+from reverseproxy.workers.orphan import end_with_parent
 from reverseproxy.workers.supervisor import Supervisor
 from reverseproxy.workers.worker import Worker
 
@@ -611,6 +612,7 @@ def work() -> None:
 
     Like twistd's, the process sheds its privileges between building and running.
     """
+    end_with_parent()
     channel = socket.socket(fileno=CONTROL_FD)
     setup = receive_setup(channel)
     settings = setup.settings
@@ -621,12 +623,13 @@ def work() -> None:
     worker = setup.number + 1
     try:
         reactor = _with_transport(settings["transport"])
+        own = Worker(setup, channel, reactor)
         service = _Working(
             setup.loaded.config,
             reactor,
             SystemRandom(),
             setup.file,
-            worker=Worker(setup, channel, reactor),
+            worker=own,
         )
         path, level, fmt, per_hour = settings["log"]
         service.observer = make_observer(path, level, fmt, worker, per_hour)
@@ -645,6 +648,7 @@ def work() -> None:
     if owner is not None and os.geteuid() == 0:
         user = settings["user"]
         switchUID(user["uid"], owner[1], user["euid"])
+    own.wake_with_parent()
     service.startService()
     if settings["quickstart"] and not setup.number:
         quickstart.announce(service, reactor, sys.__stdout__ or sys.stdout)

@@ -7,6 +7,7 @@ __all__ = ["Worker"]
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from reverseproxy.workers.control import Control, Setup
 from reverseproxy.workers.counts import share_of
 from reverseproxy.workers.handover import Handed, receive
 from reverseproxy.workers.messages import Message
+from reverseproxy.workers.orphan import wake_with_parent
 from reverseproxy.workers.route_clerk import RouteClerk
 from reverseproxy.workers.siblings import Siblings
 
@@ -73,6 +75,7 @@ class Worker:
         self._may_finish = False
         self._told = False
         self._parent = os.getppid()
+        self._orphan_noticed: Callable[[], None] = lambda: None
         self._alone = False  # it stops, and the others do not
         self._watched: Any = setup.watch
         self._waiting: Waiting | None = None
@@ -86,6 +89,10 @@ class Worker:
         for name, descriptors in setup.listening.items():
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
             self._ports[name] = SharedPort(sockets, self.number, reactor, self.workers)
+
+    def wake_with_parent(self) -> None:
+        """Let go of the ports when the supervisor ends, even if this worker is stopped then, or hangs."""
+        self._orphan_noticed = wake_with_parent(self._parent)
 
     # the worker's part of things
 
@@ -277,6 +284,7 @@ class Worker:
             self._control.send({"is": "answer", "number": number, "problem": f"failed: {error}"[:500]})
 
     def _orphaned(self) -> None:
+        self._orphan_noticed()
         self.let_finish()
         if not self._told:
             self._told = True

@@ -67,6 +67,7 @@ class ChangeTests(WorkersTestCase):
         document.write_text(text)
         self.expected_errors.append("the supervisor is gone")
         pids = [await self.pid_of(cloud, number) for number in (1, 2)]
+        os.kill(pids[0], signal.SIGSTOP)  # this one can't let go of anything by itself
         cloud.signal("KILL")
         await cloud.ended()
         again = self.run_proxy(document, "server", "--workers", "2")
