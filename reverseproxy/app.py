@@ -109,6 +109,10 @@ class ReverseProxy(Service):
         """Answer a question about this process; see L{Inspector}."""
         return self.inspector.answer(question, arguments)
 
+    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """The same, in short turns of the reactor."""
+        return self.inspector.ask(question, arguments)
+
     # running
 
     def privilegedStartService(self) -> None:

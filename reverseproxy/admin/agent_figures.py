@@ -10,11 +10,11 @@ from __future__ import annotations
 
 __all__ = ["per_agent_families"]
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.figures import PREFIX
+from reverseproxy.admin.slices import Steps
 from reverseproxy.metrics import OTHER, AgentFigures
 from reverseproxy.metrics.latency import class_names, quantile
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
 """Shares of the requests of which it is said how long they took at the most."""
 
+STRIDE: Final = 10
+"""How many agents are looked at between two moments at which something else may be done."""
+
 _WHO: Final = ("agent", "identity")
 
 
@@ -31,7 +34,7 @@ def _family(name: str, kind: str, text: str, *labels: str) -> Family:
     return Family(f"{PREFIX}per_agent_{name}", kind, text, (*_WHO, *labels))
 
 
-def per_agent_families(parts: Parts) -> Iterator[Family]:
+def per_agent_families(parts: Parts) -> Steps[list[Family]]:
     """What there is of each agent, and of the others together."""
     connections = _family("connections", "gauge", "Connections that an agent has brought.")
     streams = _family("streams", "gauge", "Streams on them.")
@@ -63,7 +66,9 @@ def per_agent_families(parts: Parts) -> Iterator[Family]:
         sizes.add(figures.received, *who, "received")
         sizes.add(figures.sent, *who, "sent")
 
-    for key, identity, figures, hosts in parts.agent_index.named():
+    for number, (key, identity, figures, hosts) in enumerate(parts.agent_index.named()):
+        if number % STRIDE == 0:
+            yield
         who = (key, identity)
         connections.add(len(hosts), *who)
         streams.add(sum(getattr(host, "streams", 0) for host in hosts), *who)
@@ -72,8 +77,8 @@ def per_agent_families(parts: Parts) -> Iterator[Family]:
         if times:
             rtt.add(max(times), *who)
         count(figures, *who)
-    figures, number = parts.agent_index.others()
+    figures, number = yield from parts.agent_index.others()
     if number or figures.ends:
         connections.add(number, OTHER, OTHER)
         count(figures, OTHER, OTHER)
-    yield from (connections, streams, active, rtt, requests, *durations.values(), sizes)
+    return [connections, streams, active, rtt, requests, *durations.values(), sizes]

@@ -8,9 +8,12 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
+from heapq import nsmallest
+from math import inf
 from typing import Any, Final
 
 from reverseproxy.addresses import host_of
+from reverseproxy.admin.slices import Steps
 from reverseproxy.cluster.host import Host
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.metrics import AgentFigures, Histogram
@@ -20,6 +23,9 @@ from reverseproxy.tunnel.server.exclusions import Exclusions, Target, target_of
 
 MOST_ADDRESSES: Final = 20
 """How many of an agent's connections are named one by one."""
+
+STRIDE: Final = 50
+"""How many agents, or connections of one, are looked at in one step; see L{reverseproxy.admin.slices}."""
 
 MOST_NAMED: Final = 250
 """How many agents have series of their own among the metrics of agents."""
@@ -48,14 +54,16 @@ class _Agent:
     @ivar hosts: its connections to this process: of which cluster each is a host,
         and since when.
     @ivar relayed: its connections to other workers, by their clusters.
+    @ivar clusters: how many of both are hosts of which cluster.
     @ivar most: how many connections to this process it has had at once.
     """
 
-    __slots__ = ("figures", "hosts", "most", "relayed")
+    __slots__ = ("clusters", "figures", "hosts", "most", "relayed")
 
     def __init__(self) -> None:
         self.hosts: dict[Host, tuple[str, float]] = {}
         self.relayed: dict[Host, str] = {}
+        self.clusters: dict[str, int] = {}
         self.most = 0
         self.figures = AgentFigures()
 
@@ -90,6 +98,7 @@ class AgentIndex:
         self._seconds = seconds
         self._agents: dict[str, _Agent] = {}
         self._keys: dict[Host, str] = {}
+        self._in_clusters: dict[str, int] = {}
         self._sorted: list[str] | None = None
         self._named = 0
         self._departed = AgentFigures()  # of all that had no series of their own
@@ -98,8 +107,8 @@ class AgentIndex:
         return len(self._agents)
 
     def found(self, cluster: str, host: Host) -> None:
-        """A host is there, since before anybody asked; only those of agents are kept."""
-        if host.identity is not None and host not in self._keys:
+        """A host is there, since before anybody asked; only those of agents of this server are kept."""
+        if host.identity is not None and not host.server and host not in self._keys:
             self.joined(cluster, host, max(0.0, self._seconds() - host.healthy_since))
 
     def joined(self, cluster: str, host: Host, age: float = 0.0) -> str:
@@ -118,6 +127,9 @@ class AgentIndex:
             if self._named < MOST_NAMED:
                 self._named += 1
                 agent.figures.named = True
+        if cluster not in agent.clusters:
+            self._in_clusters[cluster] = self._in_clusters.get(cluster, 0) + 1
+        agent.clusters[cluster] = agent.clusters.get(cluster, 0) + 1
         if host.relayed:
             agent.relayed[host] = cluster
         else:
@@ -140,9 +152,14 @@ class AgentIndex:
         if key is None:
             return ""
         agent = self._agents[key]
-        if agent.hosts.pop(host, None) is not None:
+        held = agent.hosts.pop(host, None)
+        if held is not None:
             self.connections -= 1
-        agent.relayed.pop(host, None)
+        cluster = held[0] if held is not None else agent.relayed.pop(host)
+        agent.clusters[cluster] -= 1
+        if not agent.clusters[cluster]:
+            del agent.clusters[cluster]
+            self._in_clusters[cluster] -= 1
         if not agent.hosts and not agent.relayed:
             del self._agents[key]
             self._sorted = None
@@ -181,65 +198,75 @@ class AgentIndex:
 
     # asking
 
-    def page(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def page(self, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """
         Describe some agents, in the order of their names.
 
         @param arguments: C{after} and C{limit} say which; C{cluster} and
             C{identity} leave out others; or C{ids} names them.
         """
+        found: list[dict[str, Any]] = []
         ids = arguments.get("ids")
         if ids is not None:
-            known = [(key, self._agents[key]) for key in sorted({*ids}) if key in self._agents]
-            return {"agents": [self._describe(key, agent) for key, agent in known]}
+            for key in sorted({*ids}):
+                yield
+                if key in self._agents:
+                    found += [(yield from self._describe(key, self._agents[key]))]
+            return {"agents": found}
         if self._sorted is None:
             self._sorted = sorted(self._agents)
+        names = self._sorted  # another list as soon as one comes or leaves
         after, limit = arguments.get("after", ""), arguments.get("limit", 100)
         cluster, identity = arguments.get("cluster"), arguments.get("identity")
-        found: list[dict[str, Any]] = []
-        for index in range(bisect_right(self._sorted, after), len(self._sorted)):
-            key = self._sorted[index]
-            agent = self._agents[key]
-            if cluster and cluster not in _clusters(agent):
+        for index in range(bisect_right(names, after), len(names)):
+            if index % STRIDE == 0:
+                yield
+            agent = self._agents.get(names[index])
+            if agent is None or (cluster and cluster not in agent.clusters):
                 continue
-            if identity and _principal(agent) != identity:
+            if identity and agent.first.identity.principal != identity:  # type: ignore[union-attr]
                 continue
-            found.append(self._describe(key, agent))
+            yield
+            found.append((yield from self._describe(names[index], agent)))
             if len(found) == limit:
                 break
         return {"agents": found}
 
-    def one(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def one(self, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """Describe one agent, if it is here."""
         return self.page({"ids": [arguments["id"]]})
 
+    def number_in(self, cluster: str) -> int:
+        """How many agents are in a cluster, with those whose connections other workers have."""
+        return self._in_clusters.get(cluster, 0)
+
     def named(self) -> Iterator[tuple[str, str, AgentFigures, list[Host]]]:
         """Say what there is to count of each agent that has series of its own: id, identity, and so on."""
-        for key, agent in self._agents.items():
-            identity = agent.first.identity
-            if agent.figures.named and identity is not None:
+        for key, agent in list(self._agents.items()):
+            if agent.figures.named and (agent.hosts or agent.relayed):
+                identity = agent.first.identity
+                assert identity is not None
                 yield key, identity.principal, agent.figures, list(agent.hosts)
 
-    def others(self) -> tuple[AgentFigures, int]:
+    def others(self) -> Steps[tuple[AgentFigures, int]]:
         """Add up what was counted of all that have, or had, no series of their own; and their connections."""
         figures, connections = AgentFigures(), 0
         figures.add(self._departed)
-        for agent in self._agents.values():
+        for index, agent in enumerate(list(self._agents.values())):
+            if index % STRIDE == 0:
+                yield
             if not agent.figures.named:
                 figures.add(agent.figures)
                 connections += len(agent.hosts)
         return figures, connections
 
-    def _describe(self, key: str, agent: _Agent) -> dict[str, Any]:
-        hosts, figures, first = agent.hosts, agent.figures, agent.first
+    def _describe(self, key: str, agent: _Agent) -> Steps[dict[str, Any]]:
+        figures, first = agent.figures, agent.first
         identity = first.identity
         assert identity is not None
         certificate = identity.certificate
-        times = [host.rtt for host in hosts if host.rtt is not None]
-        streams = [getattr(host, "streams", None) for host in hosts]
         excluded = self.exclusions.find(identity, _ip(first))
-        silent = [host.unanswered for host in hosts if host.rtt is not None]
-        return {
+        answer = {
             "id": key,
             "identity": identity.principal,
             "proved": identity.proved,
@@ -252,15 +279,9 @@ class AgentIndex:
             "agent_id": identity.agent_id or None,
             "kind": "reverseproxy" if identity.version else "mosn",
             "version": identity.version,
-            "tls": agreed(first.transport) if hosts else None,
-            "clusters": sorted(_clusters(agent)),
-            "addresses": sorted(host.address for host in hosts)[:MOST_ADDRESSES],
-            "connections": len(hosts),
+            "tls": agreed(first.transport) if agent.hosts else None,
+            "clusters": sorted(agent.clusters),
             "most_connections": agent.most,
-            "healthy": sum(host.healthy for host in hosts),
-            "streams": sum(number or 0 for number in streams),
-            "mux": any(number is not None for number in streams),
-            "in_flight": sum(host.active for host in (*hosts, *agent.relayed)),
             "ends": class_names(figures.ends.classes),
             "times": figures.lately(self._seconds()),
             "bytes": {"received": figures.received, "sent": figures.sent},
@@ -268,15 +289,44 @@ class AgentIndex:
             if figures.last_error is None
             else {"time": round(figures.last_error[0], 3), "reason": figures.last_error[1]},
             "weight": first.weight,
-            "since": round(min((since for _, since in hosts.values()), default=self._wall()), 3),
-            "last_seen": round(self._wall() - min(silent), 3) if silent else None,
-            "rtt_seconds": min(times) if times else None,
             "excluded": None if excluded is None else {"seconds": round(excluded[0], 1), "why": excluded[1]},
             "targets": {
                 "process": list(target_of(identity, _ip(first), process=True)),
                 "identity": list(target_of(identity, _ip(first))),
             },
             "workers": [],
+        }
+        return answer | (yield from self._look_at_hosts(agent))
+
+    def _look_at_hosts(self, agent: _Agent) -> Steps[dict[str, Any]]:
+        """Describe an agent's connections together; one of MOSN's may stand for thousands."""
+        healthy = carried = active = 0
+        mux = False
+        rtt = silent = inf
+        since = self._wall()
+        hosts = list(agent.hosts.items())
+        for index, (host, (_, joined)) in enumerate(hosts, 1):
+            if index % STRIDE == 0:
+                yield
+            healthy += host.healthy
+            active += host.active
+            since = min(since, joined)
+            streams = getattr(host, "streams", None)
+            if streams is not None:
+                mux = True
+                carried += streams
+            if host.rtt is not None:
+                rtt, silent = min(rtt, host.rtt), min(silent, host.unanswered)
+        return {
+            "addresses": nsmallest(MOST_ADDRESSES, (host.address for host, _ in hosts)),
+            "connections": len(hosts),
+            "healthy": healthy,
+            "streams": carried,
+            "mux": mux,
+            "in_flight": active + sum(host.active for host in agent.relayed),
+            "since": round(since, 3),
+            "last_seen": round(self._wall() - silent, 3) if silent < inf else None,
+            "rtt_seconds": rtt if rtt < inf else None,
         }
 
     # changing
@@ -317,7 +367,3 @@ def _principal(agent: _Agent) -> str:
     identity = agent.first.identity
     assert identity is not None, "hosts that no agent has are not in the index"
     return identity.principal
-
-
-def _clusters(agent: _Agent) -> set[str]:
-    return {*agent.relayed.values(), *(cluster for cluster, _ in agent.hosts.values())}

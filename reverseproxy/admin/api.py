@@ -77,7 +77,7 @@ class TunnelApi:
     def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
         self._source = source
         self._clock = clock
-        self._reading = Reading(config, source)
+        self._reading = Reading(config, source, clock)
         self.configuring: Configuring | None = None
         self._audit: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
         self._streams: set[EventStream] = set()

@@ -5,8 +5,9 @@ from __future__ import annotations
 __all__ = ["expose"]
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
-from typing import Any
+from dataclasses import replace
+from itertools import accumulate, islice
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -15,18 +16,21 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from reverseproxy.admin.families import Family, number_of
+from reverseproxy.admin.slices import Steps
+
+PORTION: Final = 50
+"""How many samples are written between two moments at which something else may be done."""
 
 
 class _Collector(Collector):
-    """Hands over what is there already."""
+    """Hands over one metric that is there already."""
 
-    def __init__(self, families: Iterable[Family]) -> None:
-        self._families = families
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
 
     def collect(self) -> Iterator[Metric]:
-        """Give one family after the other."""
-        for family in self._families:
-            yield _metric(family)
+        """Give it."""
+        yield self._metric
 
 
 def _metric(family: Family) -> Metric:
@@ -54,14 +58,36 @@ def _buckets(sample: Mapping[str, Any]) -> list[tuple[str, float]]:
     return list(zip(bounds, accumulate(sample["counts"]), strict=True))
 
 
-def expose(families: Iterable[Family], accept: str) -> tuple[bytes, str]:
+def expose(families: Iterable[Family], accept: str) -> Steps[tuple[bytes, str]]:
     """
     Write metrics down.
 
     @param accept: what the reader takes: OpenMetrics, if it says so.
     @return: the text, and its content type.
     """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(families))
     encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    end = encode(CollectorRegistry(auto_describe=False))
+    parts = []
+    for family in families:
+        # What is said of a family as a whole is said once.
+        for number, portion in enumerate(_portions(family)):
+            yield
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(_Collector(_metric(portion)))
+            text = encode(registry).removesuffix(end)
+            parts.append(_without_comments(text) if number else text)
+    return b"".join([*parts, end]), content_type
+
+
+def _portions(family: Family) -> Iterator[Family]:
+    """Share a family out, so that none of them has too much to be written in one go."""
+    items = iter(family.samples.items())
+    yield replace(family, samples=dict(islice(items, PORTION)))
+    while portion := dict(islice(items, PORTION)):
+        yield replace(family, samples=portion)
+
+
+def _without_comments(text: bytes) -> bytes:
+    while text.startswith(b"# "):
+        text = text[text.index(b"\n") + 1 :]
+    return text

@@ -15,7 +15,7 @@ from typing import Any
 
 from reverseproxy.metrics import Histogram
 
-Value = float | Mapping[str, Any] | list[str]
+Value = float | Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -24,11 +24,9 @@ class Family:
     One metric, with all its samples.
 
     @ivar kind: C{"counter"}, C{"gauge"}, C{"largest"} (a gauge of which the
-        largest of several processes counts), C{"distinct"} (a gauge of how many
-        there are, each of which has a name) or C{"histogram"}.
+        largest of several processes counts) or C{"histogram"}.
     @ivar labels: names of the labels.
-    @ivar samples: for the values of the labels: a number, the names, or what a
-        histogram has.
+    @ivar samples: for the values of the labels: a number, or what a histogram has.
     """
 
     name: str
@@ -37,7 +35,7 @@ class Family:
     labels: tuple[str, ...] = ()
     samples: dict[tuple[str, ...], Value] = field(default_factory=dict)
 
-    def add(self, value: float | Histogram | list[str], *labels: str) -> None:
+    def add(self, value: float | Histogram, *labels: str) -> None:
         """Add a sample; one with the same labels is added to."""
         assert len(labels) == len(self.labels), self.name
         self._put(labels, _plain(value))
@@ -68,10 +66,10 @@ def number_of(value: Value) -> float:
     """One number for a sample: of a histogram, the sum of what it has counted."""
     if isinstance(value, Mapping):
         return float(value["total"])
-    return len(value) if isinstance(value, list) else value
+    return value
 
 
-def _plain(value: float | Histogram | list[str]) -> Value:
+def _plain(value: float | Histogram) -> Value:
     if isinstance(value, Histogram):
         return {"bounds": list(value.bounds), "counts": list(value.counts), "total": value.total}
     return value
@@ -84,8 +82,6 @@ def _sum(kind: str, one: Value, other: Value) -> Value:
             "counts": [a + b for a, b in zip(one["counts"], other["counts"], strict=True)],
             "total": one["total"] + other["total"],
         }
-    if isinstance(one, list) and isinstance(other, list):
-        return sorted({*one, *other})
     assert isinstance(one, int | float)
     assert isinstance(other, int | float)
     return max(one, other) if kind == "largest" else one + other

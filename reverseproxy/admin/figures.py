@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from reverseproxy import __version__
 from reverseproxy.admin.families import Family
+from reverseproxy.admin.slices import Steps
 from reverseproxy.cluster.host import Fault, Host, MuxHost
 from reverseproxy.logs import LogFile
 from reverseproxy.metrics import OTHER
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
 PREFIX: Final = "reverseproxy_"
+
+STRIDE: Final = 250
+"""How many hosts are looked at between two moments at which something else may be done."""
 
 
 def _family(name: str, kind: str, text: str, *labels: str) -> Family:
@@ -123,7 +127,7 @@ def _fault(host: Host) -> str:
     return "ejected" if host.faults == Fault.EJECTED else "unhealthy"
 
 
-def cluster_families(parts: Parts) -> Iterator[Family]:
+def cluster_families(parts: Parts) -> Steps[list[Family]]:
     """What is there once for each cluster: hosts, requests under way, agents."""
     hosts = _family(
         "hosts", "gauge", "Hosts of this process, by state; a worker's own only.", "cluster", "state"
@@ -150,8 +154,9 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
         "tunnel_connections", "gauge", "Connections that agents have brought.", "cluster", "mode"
     )
     streams = _family("tunnel_streams", "gauge", "Streams on such connections.", "cluster")
-    agents = _family("tunnel_agents", "distinct", "Agents that have joined.", "cluster")
-    for cluster in parts.clusters:
+    agents = _family("tunnel_agents", "largest", "Agents that have joined.", "cluster")
+    for cluster in list(parts.clusters):
+        yield
         name = cluster.name
         active.add(cluster.active, name)
         pending.add(cluster.waiting, name)
@@ -159,18 +164,16 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
         retried.add(cluster.retried, name)
         waits.add(cluster.waits, name)
         ejections.add(cluster.ejector.total, name)
-        # In plain numbers first: there may be ten thousand, and requests wait for this.
         states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
         plain = carrying = carried = 0
-        known: set[str] = set()
-        for host in cluster.hosts.values():
+        for index, host in enumerate(list(cluster.hosts.values()), 1):
+            if index % STRIDE == 0:
+                yield
             if host.relayed:
                 continue
             states["healthy" if host.healthy else _fault(host)] += 1
-            identity = host.identity
-            if identity is None:
+            if host.identity is None:
                 continue
-            known.add(identity.agent_id or host.address.rpartition(":")[0])
             if isinstance(host, MuxHost):
                 carrying += 1
                 carried += host.streams
@@ -182,14 +185,15 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
             if number:
                 connections.add(number, name, mode)
         streams.add(carried, name)
-        agents.add(sorted(known), name)
-    yield from (hosts, active, pending, retries, retried, waits, ejections, connections, streams, agents)
+        # Each worker knows all of them.
+        agents.add(parts.agent_index.number_in(name), name)
+    found = [hosts, active, pending, retries, retried, waits, ejections, connections, streams, agents]
     rtts = _family(
         "tunnel_rtt_seconds", "histogram", "How long pings to agents took to be answered.", "cluster"
     )
     for name, times in parts.agent_index.rtts.items():
         rtts.add(times, name)
-    yield rtts
+    found.append(rtts)
     joins = _family("tunnel_joins_total", "counter", "Attempts of agents to join.", "cluster", "result")
     leaves = _family(
         "tunnel_leaves_total", "counter", "Connections of agents that have left.", "cluster", "reason"
@@ -205,7 +209,7 @@ def cluster_families(parts: Parts) -> Iterator[Family]:
             joins.add(number, cluster_name, result)
     for (cluster_name, reason), number in parts.leaves.leaves.items():
         leaves.add(number, cluster_name, reason)
-    yield from (joins, leaves, handshakes, waiting)
+    return [*found, joins, leaves, handshakes, waiting]
 
 
 def dial_families(parts: Parts) -> Iterator[Family]:

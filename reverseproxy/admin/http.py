@@ -7,7 +7,7 @@ those that are a stream of events.
 
 from __future__ import annotations
 
-__all__ = ["MAX_BODY", "Call", "Handler", "Problem", "Reply", "Stream", "make_factory"]
+__all__ = ["MAX_BODY", "Call", "Handler", "Problem", "Reply", "Stream", "compact", "make_factory"]
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -82,6 +82,11 @@ class Call:
     info: ConnectionInfo
 
 
+def compact(value: Any) -> bytes:
+    """Write JSON."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer in one piece."""
@@ -94,7 +99,7 @@ class Reply:
     @classmethod
     def of(cls, value: Any, status: int = 200) -> Reply:
         """Answer with JSON."""
-        return cls(status, json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n")
+        return cls(status, compact(value) + b"\n")
 
     @classmethod
     def text(cls, text: str, status: int = 200) -> Reply:

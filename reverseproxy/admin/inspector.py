@@ -9,12 +9,13 @@ from __future__ import annotations
 
 __all__ = ["Inspector", "Parts"]
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.admin import lists, totals
@@ -23,6 +24,7 @@ from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.figures import cluster_families, dial_families, listener_families, process_families
 from reverseproxy.admin.fleet import fleet_families, fleet_of
 from reverseproxy.admin.pulse import Pulse
+from reverseproxy.admin.slices import Steps, at_once, in_slices
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Config
@@ -179,10 +181,20 @@ class Inspector:
 
     def answer(self, question: str, arguments: Mapping[str, Any]) -> Any:
         """
-        Answer a question.
+        Answer a question at once, whatever waits for that.
 
         @return: what JSON has; L{None} to a question that is not known.
         """
+        found = self.begin(question, arguments)
+        return at_once(found) if isinstance(found, Generator) else found
+
+    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """Answer a question in turns that are short, however much there is to say."""
+        found = self.begin(question, arguments)
+        return in_slices(found, self.parts.clock) if isinstance(found, Generator) else succeed(found)
+
+    def begin(self, question: str, arguments: Mapping[str, Any]) -> Any:
+        """Answer a question, or begin to, in L{Steps<reverseproxy.admin.slices.Steps>}."""
         found = self._questions.get(question)
         return None if found is None else found(arguments)
 
@@ -213,19 +225,20 @@ class Inspector:
 
     # the rest
 
-    def _metrics(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _metrics(self, arguments: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
         parts = self.parts
-        families = [
-            *process_families(parts),
-            *listener_families(parts),
-            *cluster_families(parts),
-            *dial_families(parts),
-            *fleet_families(parts),
-        ]
+        families = [*process_families(parts)]
+        yield
+        families += listener_families(parts)
+        families += yield from cluster_families(parts)
+        yield
+        families += dial_families(parts)
+        families += fleet_families(parts)
         return [family.to_json() for family in families]
 
-    def _agent_metrics(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [family.to_json() for family in per_agent_families(self.parts)]
+    def _agent_metrics(self, arguments: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
+        families = yield from per_agent_families(self.parts)
+        return [family.to_json() for family in families]
 
     def _events(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """

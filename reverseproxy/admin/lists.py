@@ -5,12 +5,21 @@ from __future__ import annotations
 __all__ = ["brought_routes", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from heapq import nsmallest
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
 
+from reverseproxy.admin.slices import Steps
 from reverseproxy.cluster.host import Fault, Host
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
+
+STRIDE: Final = 500
+"""How many hosts are counted between two moments at which something else may be done."""
+
+LOOK: Final = 50
+"""How many of them are described."""
 
 _FAULTS = {Fault.ORDERED: "ordered", Fault.CHECK: "health check", Fault.EJECTED: "ejected for failures"}
 
@@ -22,15 +31,27 @@ def _page(items: Iterable[dict[str, Any]], arguments: Mapping[str, Any], by: str
     return found[: arguments.get("limit", 100)]
 
 
-def clusters(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
     """Each cluster, with numbers of what it has; a worker counts its own hosts."""
-    return _page(
-        (
+    known = {cluster.name: cluster for cluster in parts.clusters}
+    names = sorted(name for name in known if name > arguments.get("after", ""))
+    found = []
+    for name in names[: arguments.get("limit", 100)]:
+        yield
+        cluster = known[name]
+        hosts = healthy = 0
+        for index, host in enumerate(list(cluster.hosts.values()), 1):
+            if index % STRIDE == 0:
+                yield
+            if not host.relayed:
+                hosts += 1
+                healthy += host.healthy
+        found.append(
             {
-                "name": cluster.name,
+                "name": name,
                 "lb_type": cluster.config.lb_type,
-                "hosts": sum(not host.relayed for host in cluster.hosts.values()),
-                "healthy": sum(host.healthy and not host.relayed for host in cluster.hosts.values()),
+                "hosts": hosts,
+                "healthy": healthy,
                 "in_flight": cluster.active,
                 "waiting": cluster.waiting,
                 "joined": cluster.joined,
@@ -38,22 +59,33 @@ def clusters(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
                 "ejections": cluster.ejector.total,
                 "retries": cluster.retried,
             }
-            for cluster in parts.clusters
-        ),
-        arguments,
-    )
+        )
+    return found
 
 
-def hosts(parts: Parts, arguments: Mapping[str, Any]) -> list[Any] | None:
+def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any] | None]:
     """The hosts of one cluster; L{None} if there is no such cluster."""
     if arguments["cluster"] not in parts.clusters:
         return None
     cluster = parts.clusters.get(arguments["cluster"])
     after, limit = arguments.get("after", ""), arguments.get("limit", 100)
-    names = sorted(address for address in cluster.hosts if address > after)
-    found = (cluster.hosts[address] for address in names)
-    own = (host for host in found if host.server or not host.relayed)
-    return [_host(host) for _, host in zip(range(limit), own, strict=False)]
+    every = list(cluster.hosts.items())
+    first: list[str] = []
+    for start in range(0, len(every), STRIDE):
+        yield
+        more = (
+            name
+            for name, host in every[start : start + STRIDE]
+            if name > after and (host.server or not host.relayed)
+        )
+        first = nsmallest(limit, chain(first, more))
+    found = []
+    for index, name in enumerate(first, 1):
+        if index % LOOK == 0:
+            yield
+        if name in cluster.hosts:
+            found.append(_host(cluster.hosts[name]))
+    return found
 
 
 def _host(host: Host) -> dict[str, Any]:

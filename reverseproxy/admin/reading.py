@@ -7,13 +7,16 @@ __all__ = ["MOST_IDS", "Reading"]
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import MOST, listed, page_of, problems_of
 from reverseproxy.admin.fleet import unite_fleets
-from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.admin.http import Call, Problem, Reply, compact
 from reverseproxy.admin.merging import merge_agents, rounded, shown, unite, unite_brought
 from reverseproxy.admin.routes import Routes
+from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.admin.sources import Answer, ISource
 from reverseproxy.config.models import Config
 from reverseproxy.metrics.history import add_histories
@@ -21,6 +24,9 @@ from reverseproxy.metrics.latency import quantile
 
 MOST_IDS: Final = 200
 """How many agents may be asked for by their ids at once."""
+
+STRIDE: Final = 10
+"""How many agents are written between two moments at which something else may be done."""
 
 Reader = Callable[[Call], Awaitable[Reply]]
 
@@ -32,8 +38,9 @@ class Reading:
     @ivar simple: what answers, by the path.
     """
 
-    def __init__(self, config: Config, source: ISource) -> None:
+    def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
         self._source = source
+        self._clock = clock
         self.describe(config)
         self.simple: Mapping[str, Reader] = {
             "clusters": self._listed("clusters"),
@@ -75,13 +82,8 @@ class Reading:
             arguments["ids"], limit = ids, MOST_IDS + 1
         answers = await self._source.ask("agents", arguments)
         found = merge_agents(((each.worker, each.value) for each in answers if each.value), limit)
-        body = {
-            # One that has no connection was described by a worker that makes use of another one's.
-            "items": [shown(agent) for agent in found if agent["connections"]],
-            "next": found[-1]["id"] if len(found) >= limit else None,
-            "problems": problems_of(answers),
-        }
-        return Reply.of(body)
+        rest = {"next": found[-1]["id"] if len(found) >= limit else None, "problems": problems_of(answers)}
+        return Reply(200, await in_slices(_write(found, rest), self._clock))
 
     async def agent(self, key: str) -> dict[str, Any]:
         """
@@ -212,6 +214,18 @@ class Reading:
                 "problems": problems_of(answers),
             }
         )
+
+
+def _write(agents: list[dict[str, Any]], rest: dict[str, Any]) -> Steps[bytes]:
+    """Write a page of agents."""
+    items = []
+    for index, agent in enumerate(agents):
+        if index % STRIDE == 0:
+            yield
+        # One that has no connection was described by a worker that makes use of another one's.
+        if agent["connections"]:
+            items.append(compact(shown(agent)))
+    return b'{"items":[%b],%b\n' % (b",".join(items), compact(rest)[1:])
 
 
 def _each(answers: list[Answer]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.http import TEXT, Call, Problem, Reply, Stream, make_factory
 from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
 from reverseproxy.admin.pages import page, wants_page
+from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
@@ -262,13 +263,13 @@ class AdminServer(Service):
             families += [up, restarts]
         if self._steered is not None:
             families += reload_families(self._steered.reloading)
-        body, content_type = expose(families, call.headers("accept"))
+        body, content_type = await in_slices(expose(families, call.headers("accept")), self._reactor)
         return Reply(200, body, content_type)
 
     async def _agent_metrics(self, call: Call) -> Reply:
         answers = await self._source.ask("agent_metrics", {})
         families = merge(answer.value for answer in answers if answer.value is not None)
-        body, content_type = expose(families, call.headers("accept"))
+        body, content_type = await in_slices(expose(families, call.headers("accept")), self._reactor)
         return Reply(200, body, content_type)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from reverseproxy.admin.inspector import Inspector
 
@@ -80,7 +80,7 @@ class LocalSource:
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
         """See L{ISource}."""
-        return succeed([Answer(0, self._inspector.answer(question, arguments))])
+        return self._inspector.ask(question, arguments).addCallback(lambda value: [Answer(0, value)])
 
     def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """See L{ISource}: it never is."""

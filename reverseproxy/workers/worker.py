@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.manager import ClusterManager
@@ -124,7 +125,7 @@ class Worker:
         Link to the siblings, and do what the supervisor says.
 
         @param service: has C{terminate}, C{cut_short}, C{reload_certificates},
-            C{reopen_logs}, C{answer} and C{living}.
+            C{reopen_logs}, C{ask} and C{living}.
         """
         self._service = service
         self._watch(self._setup.watch)
@@ -275,13 +276,14 @@ class Worker:
 
     def _answer(self, message: Message) -> None:
         """Answer a question; one that can't be answered costs nothing but an answer."""
-        number = message["number"]
-        try:
-            value = self._service.answer(message["question"], message["arguments"])
-            self._control.send({"is": "answer", "number": number, "value": value})
-        except Exception as error:
-            log.failure("a question of the supervisor could not be answered")
-            self._control.send({"is": "answer", "number": number, "problem": f"failed: {error}"[:500]})
+        answer: Message = {"is": "answer", "number": message["number"]}
+
+        def failed(reason: Failure) -> None:
+            log.failure("a question of the supervisor could not be answered", reason)
+            self._control.send({**answer, "problem": f"failed: {reason.getErrorMessage()}"[:500]})
+
+        asked: Deferred[Any] = maybeDeferred(self._service.ask, message["question"], message["arguments"])
+        asked.addCallback(lambda value: self._control.send({**answer, "value": value})).addErrback(failed)
 
     def _orphaned(self) -> None:
         self._orphan_noticed()

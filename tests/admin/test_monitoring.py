@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family
+from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
 from reverseproxy.testing import MemoryReactor, run
 from tests.admin.world import World
@@ -38,7 +39,7 @@ def metrics() -> list[str]:
 def said(process: ReverseProxy) -> str:
     """What a process says of itself."""
     families = map(Family.from_json, process.inspector.answer("metrics", {}))
-    return expose(families, "")[0].decode()
+    return at_once(expose(families, ""))[0].decode()
 
 
 def fleets() -> list[str]:

@@ -1,0 +1,82 @@
+"""Tests for L{reverseproxy.admin.slices}: long work in short turns."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.admin.slices import SLICE, Steps, at_once, in_slices
+from tests.admin.world import World
+
+
+class SlicesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.done = 0
+
+    def work(self, steps: int, takes: float, fails: bool = False) -> Steps[str]:
+        for _ in range(steps):
+            self.clock.rightNow += takes
+            self.done += 1
+            yield
+        if fails:
+            raise ValueError("wrong")
+        return "all"
+
+    def test_short(self) -> None:
+        """What takes no time is done in the turn in which it is asked for."""
+        self.assertEqual(self.successResultOf(in_slices(self.work(1000, 0.0), self.clock)), "all")
+
+    def test_long(self) -> None:
+        """No turn goes on for much longer than it may, and all others come in between."""
+        result = in_slices(self.work(10, SLICE / 2), self.clock)
+        turns = [self.done]
+        while not result.called:
+            [turn] = self.clock.getDelayedCalls()
+            self.clock.calls.clear()  # as Clock.advance() would go on as long as there are some
+            turn.func()
+            turns.append(self.done)
+        self.assertEqual(turns, [2, 4, 6, 8, 10, 10])
+        self.assertEqual(self.successResultOf(result), "all")
+
+    def test_failure(self) -> None:
+        result = in_slices(self.work(2, SLICE, True), self.clock)
+        self.clock.pump([0, 0])
+        self.failureResultOf(result, ValueError)
+        self.assertRaises(ValueError, at_once, self.work(2, SLICE, True))
+
+    def test_cancelled(self) -> None:
+        """Nobody works for somebody who has gone."""
+        result = in_slices(self.work(10, SLICE), self.clock)
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        self.assertEqual((self.done, self.clock.getDelayedCalls()), (1, []))
+
+    def test_at_once(self) -> None:
+        self.assertEqual(at_once(self.work(10, SLICE)), "all")
+
+
+class ChangesMeanwhileTests(SynchronousTestCase):
+    """What a long answer is about comes and goes while it is made."""
+
+    def test_an_agent_leaves(self) -> None:
+        world = World()
+        agents = [world.agent(host_name=f"box-{number}") for number in range(3)]
+        inspector, cluster = world.proxy.inspector, world.proxy.clusters.get("clientCluster")
+        questions = {
+            "agents": {"limit": 100},
+            "clusters": {},
+            "hosts": {"cluster": "clientCluster"},
+            "metrics": {},
+            "agent_metrics": {},
+        }
+        for question, arguments in questions.items():
+            steps = inspector.begin(question, arguments)
+            next(steps)
+            for host in list(cluster.hosts.values()):
+                cluster.remove_host(host, "gone")
+            at_once(steps)
+            world.reactor.advance(30)
+            world.reactor.settle()
+            self.assertEqual(len(cluster.hosts), len(agents), question)
