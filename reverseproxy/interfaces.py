@@ -21,6 +21,7 @@ __all__ = [
     "IHost",
     "ILoadBalancer",
     "IPartable",
+    "INaming",
     "IRevoking",
     "IServerLister",
     "IServerListerPlugin",
@@ -395,6 +396,17 @@ class IRevoking(IConnectionValidator):
         Judge a credential that was good once.
 
         For that, nobody can try to guess one; else see L{IConnectionValidator.validate}.
+        """
+
+
+class INaming(IRevoking):
+    """A validator that knows its agents by their names as well, without their credentials."""
+
+    def may_join(name: str, cluster_name: str) -> bool:
+        """
+        Say whether an agent of this name may join a cluster, if it has its credential.
+
+        For agents that other servers of a fleet have let in.
         """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["LISTENER", "build_fleet"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.links import DIAL_TIMEOUT
 from reverseproxy.fleet.proof import PeerTls, peer_context, who_is
 from reverseproxy.fleet.records import HostRecord, ServerRecord
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog
@@ -82,7 +83,7 @@ def build_fleet(
             endpoint=endpoint,
             prove=prove,
             objection=partial(_objection, world),
-            objects=lambda: len(world.exclusions) > 0,
+            standing=partial(_standing, world),
             access_log=write if logs else None,
             publishes=publishes,
         )
@@ -125,8 +126,23 @@ def _prove(pins: dict[str, str], plaintext: bool, transport: Any, claimed: str) 
 
 
 def _objection(world: World, record: HostRecord) -> str:
-    """What an operator of this server, or its configuration, has against an agent of another one."""
-    if record.identity is None:
-        return ""
-    found = world.exclusions.find(record.identity, "")
-    return "" if found is None else f"{found[1]}; it is kept out for {found[0]:.0f} s more"
+    """
+    Say what an operator of this server, or its configuration, has against an agent of another one.
+
+    Whom all tunnel listeners of this server would refuse is sent nothing, whoever has let it in.
+    """
+    identity = record.identity or AgentIdentity()
+    found = world.exclusions.find(identity, "")
+    if found is not None:
+        return f"{found[1]}; it is kept out for {found[0]:.0f} s more"
+    objections = [
+        server.admission.objection(identity.policy, identity.name, record.cluster)
+        for server in world.tunnels.values()
+    ]
+    return objections[0] if objections and all(objections) else ""
+
+
+def _standing(world: World) -> Hashable:
+    """What is another thing whenever L{_objection} may be."""
+    reviews = sum(server.revocations.reviews for server in world.tunnels.values())
+    return reviews, int(world.reactor.seconds()) if len(world.exclusions) else 0

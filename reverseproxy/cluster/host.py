@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.peak_ewma import HostLoad
     from reverseproxy.cluster.health.checks import HostCheck
     from reverseproxy.cluster.health.ejection import FailureRecord
+    from reverseproxy.cluster.health.outcome import Outcome
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.cluster.tongues import Tongue
     from reverseproxy.config.models import HostConfig
@@ -244,6 +245,9 @@ class Host(ABC):
         @param client: the address of who has sent the request, or has the session.
         @param trace: the id of its trace; empty without one.
         """
+
+    def judge(self, outcome: Outcome) -> None:  # noqa: B027 - for hosts of other servers
+        """Tell whoever judges the host how it went, if that is not its cluster; see L{Cluster.report}."""
 
     @property
     def state(self) -> str:

@@ -532,7 +532,10 @@ class Cluster:
             return
         if self._meter is not None:
             self._meter.note(host, outcome, seconds)
-        self.ejector.note(host, outcome)
+        if host.server:
+            host.judge(outcome)
+        else:
+            self.ejector.note(host, outcome)
         if outcome is Outcome.CONNECTED and self.trouble.hosts:
             self.trouble.reached(host)
         if self.on_connect is not None and outcome in _OF_CONNECTS:

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import WireError
 from reverseproxy.fleet.header import LINK_VERSION, FrameReader, StreamHeader, frame
-from reverseproxy.fleet.links import HELLO_TIMEOUT, LIMITS
+from reverseproxy.fleet.links import HELLO_TIMEOUT, LIMITS, MOST_UNREAD
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.mux.session import MuxSession
@@ -31,9 +31,6 @@ log = Logger()
 
 NOTICE: Final = 1.5
 """Seconds for which a server that is about to leave still takes requests of those that it has told so."""
-
-MOST_UNREAD: Final = 262144
-"""Bytes of what is said to a peer that may wait for it: one that reads nothing is dropped."""
 
 _LOG_RATE: Final = 1.0
 _LOG_BURST: Final = 20
@@ -74,15 +71,23 @@ class IncomingStream(Handover):
 
 
 class _Talk(Protocol):
-    """The stream of a link that stays, at the end that was dialled: nothing more is expected from it."""
+    """The stream of a link that stays, at the end that was dialled."""
 
     transport: Any
 
     def __init__(self, link: IncomingLink) -> None:
         self._link = link
+        self._reader = FrameReader()
 
     def dataReceived(self, data: bytes) -> None:
-        """Take no notice: later versions may have something to say."""
+        """Pass on what is said."""
+        try:
+            self._reader.feed(data)
+            while (message := self._reader.next()) is not None:
+                self._link.heard(message)
+        except WireError as error:
+            self._link.complain(str(error))
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The peer does not listen any more, so that it can't be told of anything."""
@@ -177,6 +182,11 @@ class IncomingLink(Handover):
         if self.leaving:
             self.say({"leaving": True})
 
+    def heard(self, message: Mapping[str, Any]) -> None:
+        """The peer has said something."""
+        if self._talk is not None:
+            self._entrance.heard(self, message)
+
     def complain(self, reason: str) -> None:
         """Write a line about a peer that does what it should not."""
         self._entrance.complain(self.server or self.info.remote, reason)
@@ -251,8 +261,7 @@ class Entrance:
 
     @ivar id: what this server is called.
     @ivar links: those connections.
-    @ivar forward: takes over a stream, given its link, itself and its header.
-    @ivar greet: called with each link that has said hello.
+    @ivar heard: called with what they say.
     """
 
     def __init__(
@@ -262,13 +271,21 @@ class Entrance:
         prove: Callable[[Any, str], str],
         forward: Callable[[IncomingLink, IncomingStream, StreamHeader], object],
         greet: Callable[[IncomingLink], object],
+        hear: Callable[[IncomingLink, Mapping[str, Any]], object] = lambda link, message: None,
     ) -> None:
+        """
+        @param prove: says why a connection's peer is not a certain server; empty if it is.
+        @param forward: takes over a stream for a request or session.
+        @param greet: called with each link that has said hello.
+        @param hear: called with what peers say after that; L{WireError} ends the link.
+        """
         self.id = server_id
         self.clock = clock
         self.prove = prove
         self.links: set[IncomingLink] = set()
         self._forward = forward
         self._greet = greet
+        self.heard = hear
         self._complaints = Throttle(clock, _LOG_RATE, _LOG_BURST)
 
     def __call__(self, info: ConnectionInfo) -> IProtocol:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Fleet", "FleetParts"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -41,7 +41,7 @@ class FleetParts:
     @ivar endpoint: makes what dials another server at an address; may raise L{ValueError}.
     @ivar prove: says why the peer of a connection is not a certain server; empty if it is.
     @ivar objection: says why nothing is to be sent to an agent of another server; empty if something may be.
-    @ivar objects: whether anything is to be said against anybody.
+    @ivar standing: gives what is another thing whenever C{objection} may have changed its mind.
     @ivar access_log: called at the end of what others have forwarded.
     @ivar publishes: whether this process tells the others of this server's agents; one of several workers
         does.
@@ -54,7 +54,7 @@ class FleetParts:
     endpoint: Callable[[str], IStreamClientEndpoint]
     prove: Callable[[Any, str], str]
     objection: Callable[[HostRecord], str] = field(default=lambda record: "")
-    objects: Callable[[], bool] = field(default=lambda: False)
+    standing: Callable[[], Hashable] = field(default=lambda: None)
     access_log: AccessLog | None = None
     publishes: bool = True
 
@@ -84,12 +84,16 @@ class Fleet:
         self.forwarder = Forwarder(
             self.own, parts.clusters, parts.reactor, parts.random.random, self.traffic, parts.access_log
         )
-        self.entrance = Entrance(self.id, parts.reactor, parts.prove, self.forwarder, self._greet)
+        self.entrance = Entrance(
+            self.id, parts.reactor, parts.prove, self.forwarder, self._greet, self.forwarder.heard
+        )
         self.directory: IDirectory | None = None
         self._clusters = parts.clusters
         self._publishes = parts.publishes
         self._told: dict[tuple[str, str], bool] = {}
-        self._review = LoopingCall(lambda: self.remote.review(parts.objects()))
+        self._standing = parts.standing
+        self._stood: Hashable = None
+        self._review = LoopingCall(self._look)
         self._review.clock = parts.reactor
         self.own.listeners.append(self)
 
@@ -131,6 +135,12 @@ class Fleet:
         return stopping.addErrback(lambda reason: log.failure("while leaving the fleet", reason)).addCallback(
             lambda _: None
         )
+
+    def _look(self) -> None:
+        standing = self._standing()
+        if standing != self._stood:
+            self._stood = standing
+            self.remote.review()
 
     def share(self, cluster: Cluster) -> None:
         """

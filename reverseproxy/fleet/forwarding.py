@@ -18,7 +18,7 @@ from __future__ import annotations
 __all__ = ["Forwarder"]
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -30,10 +30,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.endpoints import CallableFactory
+from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ProxyConfig, RouterConfig
-from reverseproxy.errors import ConfigError, HostGone, PickFailed
+from reverseproxy.errors import ConfigError, HostGone, PickFailed, WireError
 from reverseproxy.fleet.entrance import IncomingLink, IncomingStream
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.own import OwnHosts
@@ -56,6 +57,8 @@ _PARTING: Final = Parting(excused=True)
 """How connections end here: who is behind them, and how slow, is for others to judge."""
 
 _NAME: Final = "fleet"
+
+_JUDGED: Final = frozenset({Outcome.SUCCESS, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.RESET})
 
 _MOST_KEPT: Final = 1000
 """Agents whose protocols are kept ready to be built, at the most."""
@@ -171,6 +174,7 @@ class Forwarder:
         self._random = random
         self._traffic = traffic
         self._access_log = access_log
+        self._served: dict[tuple[str, str, str], Host] = {}
         self._built: dict[tuple[str, str, str, str], Callable[[ConnectionInfo], IProtocol]] = {}
 
     def __call__(self, link: IncomingLink, stream: IncomingStream, header: StreamHeader) -> None:
@@ -253,6 +257,7 @@ class Forwarder:
     def _joined(self, session: _Session, stream: IncomingStream, far: Any) -> None:
         near = _Passing(self._clock)
         session.near, session.far = near, far
+        self._note(stream.link.server, session)
         far.on_close = session.over
         if stream.transport.disconnected:
             far.abort()
@@ -261,6 +266,30 @@ class Forwarder:
         couple(near, far)
         if far.lost:
             session.over()
+
+    def _note(self, server: str, session: _Session) -> None:
+        """Remember which connection of an agent serves a server, as that one does not know it."""
+        name = self._own.name_of(session.host)
+        if session.cluster.ejector.watches_answers and name:
+            if len(self._served) >= _MOST_KEPT:
+                self._served.clear()
+            self._served[server, session.cluster.name, name] = session.host
+
+    def heard(self, link: IncomingLink, message: Mapping[str, Any]) -> None:
+        """
+        A server has said how a request went that it has forwarded.
+
+        @raise WireError: if it makes no sense.
+        """
+        cluster, agent, outcome = (message.get(name) for name in ("cluster", "agent", "outcome"))
+        if outcome is None:
+            return  # something of later versions
+        known = type(outcome) is int and outcome in _JUDGED
+        if not isinstance(cluster, str) or not isinstance(agent, str) or not known:
+            raise WireError("it judges nobody")
+        host = self._served.get((link.server, cluster, agent))
+        if host is not None and host.cluster is not None:
+            host.cluster.ejector.note(host, Outcome(outcome))
 
     def _not_joined(self, session: _Session, stream: IncomingStream, reason: Failure) -> None:
         session.failure = loss(reason)

@@ -16,6 +16,10 @@ that was dialled then says what is new there::
                                         <--     {"well": false, "cluster": ..., "agent": ...}
                                         <--     {"gone": true, "cluster": ..., "agent": ...}
                                         <--     {"leaving": true}
+    {"outcome": 3, "cluster": ..., }    -->
+
+The last says how requests went that have been forwarded, where they failed: whether the
+agent is to be left out for that is decided where it is.
 
 A peer from which nothing comes is asked, in front of everything else that is to be
 sent, and given up within 5 s (L{reverseproxy.mux.session}).
@@ -53,6 +57,9 @@ DIAL_TIMEOUT: Final = 4.0
 
 HELLO_TIMEOUT: Final = 4.0
 """Seconds for it to say who it is after that."""
+
+MOST_UNREAD: Final = 262144
+"""Bytes of what is said to a peer that may wait for it."""
 
 FIRST_PAUSE: Final = 0.25
 """Seconds before a server is dialled again, at the most; twice as many after each failure."""
@@ -232,6 +239,14 @@ class OutgoingLink:
                 address=self.record.address,
             )
             self._links.user.link_up(self)
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Tell the server something, unless it reads nothing of what it is told."""
+        talk, session = self._talk, self.session
+        if self.phase is not Phase.UP or talk is None or session is None:
+            return
+        if session.mux.pending(talk.transport.number) < MOST_UNREAD:
+            talk.transport.write(frame(message))
 
     def _going(self) -> None:
         """

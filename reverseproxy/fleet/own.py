@@ -100,6 +100,10 @@ class OwnHosts:
         """All connections of an agent; they stay what they are as long as it has any."""
         return self._agents.get((cluster, agent), {})
 
+    def name_of(self, host: Host) -> str:
+        """Name the agent of a host; empty if it is none of ours."""
+        return self._names.get(host, "")
+
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(list(self._agents))
 

@@ -28,6 +28,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.balancers.weighted import goes_by_weight
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import Handover
+from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import MAX_WEIGHT, Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.errors import HostGone, WireError
@@ -38,6 +39,9 @@ from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.traffic import Traffic
 
 log = Logger()
+
+_FAILURES: Final = frozenset({Outcome.SERVER_ERROR, Outcome.RESET})
+_ANSWERS: Final = frozenset({Outcome.SUCCESS, Outcome.CLIENT_ERROR})
 
 AT_ONCE: Final = 500
 """Hosts that are taken in within one turn of the reactor, when a server is linked that has thousands."""
@@ -66,7 +70,7 @@ class RemoteHost(Host):
     @ivar key: what the whole fleet calls it.
     """
 
-    __slots__ = ("_behalf", "_left", "_on_gone", "_traffic", "key", "link", "server")
+    __slots__ = ("_behalf", "_failing", "_left", "_on_gone", "_traffic", "key", "link", "server")
 
     is_reverse = True
 
@@ -98,6 +102,7 @@ class RemoteHost(Host):
         self._traffic = traffic
         self._on_gone = on_gone
         self._behalf = ("", "")
+        self._failing = False
         self._left = False
 
     @property
@@ -141,6 +146,18 @@ class RemoteHost(Host):
     def usable(self) -> bool:
         """Look whether another stream can be opened."""
         return super().usable() and self.link.usable
+
+    def judge(self, outcome: Outcome) -> None:
+        """
+        Tell its server how a request went: failures, and what ends a row of them.
+
+        It is that server that leaves it out, for all.
+        """
+        failed = outcome in _FAILURES
+        if failed or (self._failing and outcome in _ANSWERS):
+            self._failing = failed
+            key = self.key
+            self.link.say({"outcome": int(outcome), "cluster": key.cluster, "agent": key.agent})
 
     def close(self, reason: str) -> None:
         """Close all streams to it."""
@@ -377,14 +394,8 @@ class RemoteHosts:
         if host is not None and host.cluster is not None:
             host.cluster.remove_host(host, reason)
 
-    def review(self, anybody: bool) -> None:
-        """
-        See whether what speaks against agents is different now.
-
-        @param anybody: whether anything speaks against anybody.
-        """
-        if not anybody and not self._objected:
-            return
+    def review(self) -> None:
+        """See whether what speaks against agents is different now."""
         for records in self._records.values():
             for key, record in records.items():
                 objection = self._objection(record)

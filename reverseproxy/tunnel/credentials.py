@@ -54,7 +54,7 @@ from reverseproxy.interfaces import (
     ICredentialPlugin,
     ICredentialSource,
     Identity,
-    IRevoking,
+    INaming,
     IValidatorPlugin,
 )
 from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
@@ -117,6 +117,13 @@ class _Tokens:
     def find_known(self, credential: str) -> Identity | None:
         """The same, of one that was good once: nobody learns anything of how long this takes."""
         return self.by_digest.get(_digest(credential))
+
+    def may_join(self, name: str, cluster: str) -> bool:
+        """Whether anybody of this name may join a cluster."""
+        return any(
+            each.name == name and (each.clusters is None or cluster in each.clusters)
+            for each in self.identities
+        )
 
     def find(self, credential: str) -> Identity | None:
         """
@@ -199,7 +206,7 @@ def _parse_routes(place: str, entry: Mapping[str, Any]) -> Allowance:
         raise ValueError(f"{place}: {error}") from None
 
 
-@implementer(IRevoking)
+@implementer(INaming)
 class _FixedTokens:
     """Tokens that stand in the configuration."""
 
@@ -218,8 +225,12 @@ class _FixedTokens:
         """See L{IRevoking.judge_again}."""
         return self._tokens.find_known(credential)
 
+    def may_join(self, name: str, cluster_name: str) -> bool:
+        """See L{INaming}."""
+        return self._tokens.may_join(name, cluster_name)
 
-@implementer(IRevoking)
+
+@implementer(INaming)
 class _FileTokens:
     """
     Tokens in a file.
@@ -278,6 +289,10 @@ class _FileTokens:
     def judge_again(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
         """See L{IRevoking.judge_again}."""
         return self._tokens.find_known(credential)
+
+    def may_join(self, name: str, cluster_name: str) -> bool:
+        """See L{INaming}."""
+        return self._tokens.may_join(name, cluster_name)
 
 
 @implementer(IValidatorPlugin)

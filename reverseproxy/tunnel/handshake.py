@@ -32,7 +32,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from reverseproxy.addresses import is_unix
 from reverseproxy.allowance import NOTHING, Allowance
 from reverseproxy.identity import AgentIdentity, shown_agent_id
-from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity
+from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, INaming
 from reverseproxy.wire.mosn.extensions import (
     MAX_RETRY_AFTER,
     MAX_WORKERS,
@@ -246,6 +246,23 @@ class Admission:
         if validator is None and policy and not self.demanded_policy(cluster):
             validator = self._find_other(policy)
         return validator
+
+    def objection(self, policy: str, name: str, cluster: str) -> str:
+        """
+        Say what speaks against an agent that another server has let in.
+
+        @param policy: by which that one has judged its credential; empty without one.
+        @param name: whose that is.
+        @return: empty if nothing does.
+        """
+        demanded = self.demanded_policy(cluster)
+        if demanded and policy != demanded:
+            used = f"has been let in by {_quote(policy)}" if policy else "has shown no credential"
+            return f"cluster {_quote(cluster)} demands the credential policy {demanded!r}, and it {used}"
+        naming = INaming(self._validators.get(policy), None) if policy and name else None
+        if naming is not None and not naming.may_join(name, cluster):
+            return f"no token of {_quote(name)} is good for cluster {_quote(cluster)} here"
+        return ""
 
     def check_policy(self, init: ConnectionInit) -> IConnectionValidator | Refusal | None:
         """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.testing import Recorder
@@ -292,6 +295,84 @@ class FaultTests(FleetTestCase):
         cluster.set_health(host, True, "a test")
         self.world.pass_time(0.1)
         self.assertEqual([each.healthy for each in found], [True])
+
+    def test_failures_are_counted_where_the_agent_is(self) -> None:
+        """And it is left out by all servers, if it fails for one of them."""
+
+        def failing(document: dict[str, Any]) -> dict[str, Any]:
+            [rule] = document["servers"][0]["routers"][0]["virtual_hosts"][0]["routers"]
+            rule["direct_response"]["status"] = 500
+            return document
+
+        cluster = {
+            "lb_type": "LB_ROUNDROBIN",
+            "outlier_detection": {"consecutive_5xx": 3, "max_ejection_percent": 100},
+        }
+        self.servers("a", "b", "c", cluster=cluster)
+        self.world.agent(0, answer="bad", change=failing)
+        self.world.agent(0, answer="good")
+        answers = [self.world.ask(1, get(), 0.1)[9:12] for _ in range(8)]
+        self.assertEqual(answers.count(b"500"), 3, answers)
+        self.assertEqual({self.answer(2) for _ in range(6)}, {"good"})
+        remote = self.world.fleet("c").remote.hosts.values()
+        self.assertEqual(sorted(host.healthy for host in remote), [False, True])
+        self.assertEqual(self.world.servers["b"].clusters.get("clientCluster").ejector.total, 0)
+        self.assertEqual(self.world.servers["a"].clusters.get("clientCluster").ejector.total, 1)
+
+    def test_successes_between_failures_count_as_well(self) -> None:
+        self.servers(cluster={"outlier_detection": {"consecutive_5xx": 3}})
+        self.world.agent(0, answer="one")
+        self.world.agent(0, answer="two")
+        self.answer(1)
+        fleet = self.world.fleet("b")
+        for host in fleet.remote.hosts.values():
+            for outcome in 2 * (Outcome.SERVER_ERROR, Outcome.SERVER_ERROR, Outcome.SUCCESS, Outcome.SUCCESS):
+                host.judge(outcome)
+        self.world.pass_time(0.1)
+        self.assertEqual(self.world.servers["a"].clusters.get("clientCluster").ejector.total, 0)
+        self.assertEqual(self.peer("b", "a")["losses"], 0)
+
+    def test_nonsense_about_agents_ends_the_link(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one")
+        link = self.world.fleet("b").links.get("a")
+        assert link is not None
+        for number, outcome in enumerate((99, [], "x", True), 1):
+            link.say({"outcome": outcome, "cluster": "clientCluster", "agent": "x"})
+            self.world.pass_time(2)
+            self.assertEqual(self.peer("b", "a")["losses"], number)
+        link.say({"later": 1})
+        self.world.pass_time(1)
+        self.assertEqual(self.answer(1), "one")
+
+    def test_a_token_that_is_not_good_here(self) -> None:
+        """What an agent may do is up to the server that has let it in, and to the one that routes."""
+        tokens = Path(self.mktemp())
+        entry = {"agent": "alice", "token": "secret", "clusters": ["clientCluster"]}
+
+        def write(*entries: dict[str, Any]) -> None:
+            fresh = tokens.with_suffix(".new")
+            fresh.write_text(json.dumps(entries))
+            fresh.replace(tokens)
+
+        write(entry)
+        here = {
+            "credential_policy": "static",
+            "validators": {"static": {"tokens": [entry]}},
+        }
+        there = {"credential_policy": "static", "validators": {"static": {"file": str(tokens)}}}
+        self.world.server("a", tunnel_config=here)
+        self.world.server("b", tunnel_config=there)
+        self.world.agent(0, answer="one", credential_policy="static", credential_config={"token": "secret"})
+        self.world.agent(0, answer="two", credential_policy="static", credential_config={"token": "secret"})
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 2)
+        for entries in ((), ({**entry, "clusters": ["another"]},), ({**entry, "agent": "bob"},)):
+            write(*entries)
+            self.world.pass_time(2.5)
+            self.assertEqual(len(self.world.fleet("b").remote.hosts), 0, entries)
+            write(entry)
+            self.world.pass_time(2.5)
+            self.assertEqual(len(self.world.fleet("b").remote.hosts), 2)
 
     def test_an_agent_that_is_kept_out_here(self) -> None:
         self.servers()
