@@ -161,8 +161,8 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
         active.add(cluster.active, name)
         pending.add(cluster.waiting, name)
         retries.add(cluster.retries, name)
-        retried.add(cluster.retried, name)
-        waits.add(cluster.waits, name)
+        retried.add(cluster.limits.retried, name)
+        waits.add(cluster.queue.waits, name)
         ejections.add(cluster.ejector.total, name)
         states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
         plain = carrying = carried = 0

@@ -57,7 +57,7 @@ def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
                 "joined": cluster.joined,
                 "left": cluster.left,
                 "ejections": cluster.ejector.total,
-                "retries": cluster.retried,
+                "retries": cluster.limits.retried,
             }
         )
     return found

@@ -67,19 +67,19 @@ class MakeTests(BuildingCase):
         cluster = self.make(hosts=[{"address": "10.0.0.1:80"}, {"address": "unix:/x"}])
         self.assertEqual(set(cluster.hosts), {"10.0.0.1:80", "unix:/x"})
         cluster.start()
-        self.assertEqual((cluster._tasks, self.reactor.getDelayedCalls()), ([], []))
+        self.assertEqual((list(cluster.members.tasks), self.reactor.getDelayedCalls()), ([], []))
 
     def test_balancer(self) -> None:
         """What is reported reaches the balancer."""
         cluster = self.make(lb_type="LB_PEAK_EWMA")
-        self.assertIsInstance(cluster._balancer, PeakEwmaBalancer)
+        self.assertIsInstance(cluster.members.balancer, PeakEwmaBalancer)
         self.assertTrue(cluster.watches_answers)
         one, two = FakeHost("a"), FakeHost("b")
         for host in (one, two):
             cluster.add_host(host)
         cluster.report(one, Outcome.SUCCESS, 0.5)
         cluster.report(two, Outcome.SUCCESS, 0.1)
-        self.assertEqual({cluster._balancer.pick(None) for _ in range(9)}, {two})
+        self.assertEqual({cluster.members.balancer.pick(None) for _ in range(9)}, {two})
 
     def test_subsets(self) -> None:
         cluster = self.make(lb_subset_config={"subset_selectors": (("zone",),)})
@@ -93,7 +93,7 @@ class MakeTests(BuildingCase):
                 hosts=[{"address": "10.0.0.1:80"}],
                 health_check={"protocol": protocol, "service_name": "any"},
             )
-            (task,) = cluster._tasks
+            (task,) = cluster.members.tasks
             assert isinstance(task, HealthMonitor)
             self.assertIsInstance(task._checker, kind)
             self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -107,7 +107,7 @@ class MakeTests(BuildingCase):
         special = TcpChecker()
         config = config_of(health_check={"protocol": "bolt", "service_name": "any"})
         cluster = make_cluster(config, self.reactor, Random(1), {"bolt": lambda _: special})
-        (task,) = cluster._tasks
+        (task,) = cluster.members.tasks
         assert isinstance(task, HealthMonitor)
         self.assertIs(task._checker, special)
 
@@ -177,7 +177,7 @@ class NameTests(BuildingCase):
     def test_no_names(self) -> None:
         """Where there is no name, nobody is asked."""
         cluster = self.make(type="STRICT_DNS", hosts=self.HOSTS[1:])
-        self.assertEqual(cluster._tasks, [])
+        self.assertEqual(list(cluster.members.tasks), [])
 
     def test_servers(self) -> None:
         """Name servers that are given are asked instead."""
@@ -189,7 +189,7 @@ class NameTests(BuildingCase):
 
         self.reactor.listenUDP = listen
         cluster = self.make(type="STRICT_DNS", hosts=self.HOSTS, dns_resolvers={"servers": ("10.0.0.53",)})
-        (task,) = cluster._tasks
+        (task,) = cluster.members.tasks
         self.assertIsInstance(task, StrictDns)
         cluster.start()
         self.assertEqual((self.resolver.asked, asked), ([], ["", ""]))

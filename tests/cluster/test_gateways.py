@@ -35,7 +35,7 @@ class GatewayTests(SynchronousTestCase):
         @return: whether it is healthy afterwards.
         """
         for status in statuses:
-            self.cluster.gateways.note(self.hosts[host], status)
+            self.cluster.members.gateways.note(self.hosts[host], status)
         return self.hosts[host].healthy
 
     def test_in_a_row(self) -> None:
@@ -90,7 +90,7 @@ class GatewayTests(SynchronousTestCase):
         self.answer(502)
         self.cluster.remove_host(self.hosts[0])
         self.assertFalse(self.cluster.watches_answers)
-        self.assertEqual(self.cluster.gateways.rows, {})
+        self.assertEqual(self.cluster.members.gateways.rows, {})
 
 
 class ExchangeTests(SynchronousTestCase):

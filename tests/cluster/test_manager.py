@@ -22,7 +22,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster import manager
+from reverseproxy.cluster import manager, membership, queue
 from reverseproxy.cluster.balancers import round_robin
 from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import Fault, Host
@@ -1048,7 +1048,7 @@ class CostTests(SynchronousTestCase):
 
             debug = info
 
-        self.patch(manager, "log", Silent())
+        self.patch(membership, "log", Silent())
 
     def steps(self, size: int) -> float:
         cluster = make_cluster(Clock(), lb_type="LB_WEIGHTED_ROUNDROBIN")
@@ -1086,8 +1086,8 @@ class CostTests(SynchronousTestCase):
             cluster.release(host)
 
         request()
-        self.patch(manager, "Deferred", None)
-        self.patch(manager, "_Waiter", None)
+        self.patch(queue, "Deferred", None)
+        self.patch(queue, "_Waiter", None)
         self.assertLess(count_steps(request), 1000)
 
 

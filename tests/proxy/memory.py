@@ -279,9 +279,9 @@ class CountingCluster(Cluster):
     taken = 0
     given_back = 0
 
-    def _take(self, host: Any) -> None:
+    def take(self, host: Any) -> None:
         self.taken += 1
-        super()._take(host)
+        super().take(host)
 
     def release(self, host: Any) -> None:
         self.given_back += 1

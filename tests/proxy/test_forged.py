@@ -241,7 +241,7 @@ class GatewayTests(SynchronousTestCase):
             self.assertEqual([host.healthy for host in world.hosts], [True, True])
             asked = [self.ask(client, agents, protocol, request, 200) for _ in range(10)]
             self.assertEqual(asked.count(0), 5)
-            self.assertFalse(world.cluster.gateways.rows)
+            self.assertFalse(world.cluster.members.gateways.rows)
             self.assertFalse(world.cluster.watches_answers)
             world.check_idle(self.fail)
 

@@ -188,5 +188,5 @@ class MakeTests(SynchronousTestCase):
             {"name": "c", "health_check": {"service_name": "any", "protocol": "boltv2"}}
         )
         cluster = make_cluster(config, clock, Random(1), rpc_checkers(clock))
-        [monitor] = [task for task in cluster._tasks if isinstance(task, HealthMonitor)]
+        [monitor] = [task for task in cluster.members.tasks if isinstance(task, HealthMonitor)]
         self.assertIsInstance(monitor._checker, RpcChecker)

@@ -280,7 +280,7 @@ class Attempts:
         host, cluster = self.host, self.cluster
         if host is None or cluster is None or not self._chosen:
             return False
-        return cluster.tongues.unheard(host, self._language)
+        return cluster.members.tongues.unheard(host, self._language)
 
     def _pass(self, host: Host) -> None:
         """Give back a host that speaks another protocol, and ask for it no more."""
@@ -531,7 +531,7 @@ class Attempts:
         assert cluster is not None
         problem = f"host {host.address} can't be reached: {reason}"
         self._trouble = problem, flags
-        cluster.trouble.unreachable(host, reason)
+        cluster.members.trouble.unreachable(host, reason)
         cluster.report(host, Outcome.UNREACHABLE)
         self._shun(host)
         if host.is_reverse:

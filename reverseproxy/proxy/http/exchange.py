@@ -834,7 +834,7 @@ class Exchange(Attempts):
             if cluster.watches_answers:
                 cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
             if host.is_reverse:
-                cluster.gateways.note(host, status)
+                cluster.members.gateways.note(host, status)
         if (status < 500 and not self.retry.status_codes) or not self.retry.wants(status):
             return False
         client = self._client

@@ -456,7 +456,7 @@ class Http1Pool:
         """The host has answered on a connection for the first time."""
         cluster = self.host.cluster
         if cluster is not None:
-            cluster.tongues.heard(self.host, POOL)
+            cluster.members.tongues.heard(self.host, POOL)
 
     def add(self, client: Http1Client) -> None:
         """A connection is made."""

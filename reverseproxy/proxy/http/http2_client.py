@@ -892,7 +892,7 @@ class Http2Pool:
         """A host has said how many requests it takes at once."""
         cluster = self.host.cluster
         if cluster is not None:
-            cluster.tongues.heard(self.host, POOL)
+            cluster.members.tongues.heard(self.host, POOL)
         wanted = client.http2.peer_max_streams
         self._set_capacity(MAX_STREAMS if wanted is None else max(1, min(wanted, MAX_STREAMS)))
 

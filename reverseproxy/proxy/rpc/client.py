@@ -771,7 +771,7 @@ class RpcPool:
         """The host has answered on a connection for the first time."""
         cluster = self.host.cluster
         if cluster is not None:
-            cluster.tongues.heard(self.host, self.protocol.name)
+            cluster.members.tongues.heard(self.host, self.protocol.name)
 
     def forget(self, client: RpcClient) -> None:
         """A connection takes no more requests, and so does not count any more."""

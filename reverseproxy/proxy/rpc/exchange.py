@@ -505,8 +505,8 @@ class RpcExchange(Attempts):
         status = self._downstream.protocol.gateway_status(frame)
         if status == TOO_LATE and self._asks is not None:
             return  # that is as long as it was to take
-        if status or cluster.gateways.rows:
-            cluster.gateways.note(host, status)
+        if status or cluster.members.gateways.rows:
+            cluster.members.gateways.note(host, status)
 
     def _was_not_sent(self, frame: Frame) -> bool:
         """See whether an agent says that it has not sent the request on; then go on from there."""

@@ -372,7 +372,7 @@ class TcpProxy(RelayEnd, Counted):
             return
         cluster.report(host, Outcome.UNREACHABLE)
         why = loss(reason)
-        cluster.trouble.unreachable(host, why)
+        cluster.members.trouble.unreachable(host, why)
         cluster.shun(host, self._context)
         self._trouble = Flag.UF | flag_of(reason.value)
         if self._attempts >= self._max_attempts:

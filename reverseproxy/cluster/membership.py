@@ -1,0 +1,405 @@
+"""Who belongs to a cluster, and who of them is healthy."""
+
+from __future__ import annotations
+
+__all__ = ["Members"]
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.cluster.balancers.subsets import Population, SubsetBalancer
+from reverseproxy.cluster.health.ejection import Ejector
+from reverseproxy.cluster.health.gateways import Gateways
+from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.cluster.health.trouble import Trouble
+from reverseproxy.cluster.health.wellness import Wellness
+from reverseproxy.cluster.host import Fault, Host, clamp_weight
+from reverseproxy.cluster.tasks import Tasks
+from reverseproxy.cluster.tongues import Tongues
+from reverseproxy.interfaces import ILoadBalancer, PickContext
+from reverseproxy.logs import counted, shorten
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
+    from reverseproxy.cluster.cluster import Cluster
+    from reverseproxy.cluster.queue import Labels
+    from reverseproxy.config.models import ClusterConfig
+
+# Under the name by which readers of the log know these lines.
+log = Logger(namespace="reverseproxy.cluster.manager")
+
+
+class Members:
+    """
+    The hosts of one cluster, what chooses among them, and what watches over them.
+
+    @ivar hosts: they, by address.
+    @ivar joined: how many have ever joined.
+    @ivar left: how many have ever left.
+    @ivar ended: how the cluster has ended; empty as long as it has not.
+    @ivar balancer: chooses among those that have room.
+    @ivar subsets: the balancer, if there are subsets.
+    @ivar meter: what the balancer goes by, if it goes by how quickly hosts answer.
+    @ivar everyone: how many are healthy, and whether one is expected.
+    @ivar tasks: what runs beside the cluster.
+    @ivar ejector: leaves members out that fail.
+    @ivar gateways: leaves members out whose agents answer for services that are gone.
+    @ivar wellness: leaves members out whose agents can't reach their service.
+    @ivar trouble: which can't be reached.
+    @ivar tongues: what protocols they speak.
+    """
+
+    balancer: ILoadBalancer
+    subsets: SubsetBalancer | None
+    meter: EwmaTracker | None
+    everyone: Population
+
+    def __init__(self, cluster: Cluster, config: ClusterConfig, clock: IReactorTime) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.joined = 0
+        self.left = 0
+        self.ended = ""
+        self.tasks = Tasks()
+        self._cluster = cluster
+        self._clock = clock
+        self.config = config
+        self.trouble = Trouble(config.name, clock.seconds)
+        self.ejector = Ejector(cluster, config.outlier_detection, clock)
+        self.wellness = Wellness(cluster, clock)
+        self.tongues = Tongues(clock.seconds)
+        self.gateways = Gateways(cluster)
+
+    def install(self, balancer: ILoadBalancer, meter: EwmaTracker | None) -> None:
+        """Let a balancer choose from now on."""
+        self.balancer = balancer
+        self.meter = meter
+        self.subsets = balancer if isinstance(balancer, SubsetBalancer) else None
+        self.everyone = Population() if self.subsets is None else self.subsets.everyone
+
+    def reinstall(self, balancer: ILoadBalancer, meter: EwmaTracker | None) -> None:
+        """Let a balancer without hosts choose among those that there are."""
+        returns_until = self.everyone.returns_until
+        self.install(balancer, meter)
+        self.everyone.returns_until = max(returns_until, self.everyone.returns_until)
+        for host in self.hosts.values():
+            balancer.add(host)
+            if host.healthy:
+                self.count_health(host)
+            if not self._cluster.has_room(host):
+                balancer.suspend(host)
+
+    def configure(self, config: ClusterConfig) -> None:
+        """Go on with another configuration."""
+        self.config = config
+        self.ejector.configure(config.outlier_detection)
+        watches = self.meter is not None or self.ejector.watches_answers
+        self.gateways.configure(config.outlier_detection.consecutive_gateway_errors, watches)
+
+    def settle(self) -> None:
+        """See to each of them, and to those who wait, now that the configuration may allow more."""
+        cluster = self._cluster
+        for host in list(self.hosts.values()):
+            host.max_connections = cluster.limits.max_connections
+            if cluster.waiting and cluster.has_room(host):
+                self.balancer.suspend(host)
+                cluster.queue.offer(host)
+        if self.ejector.ejected:
+            self.ejector.settle()
+
+    def note(self, host: Host, outcome: Outcome, seconds: float) -> None:
+        """Hear how it went with one of them."""
+        if self.meter is not None:
+            self.meter.note(host, outcome, seconds)
+        if host.server:
+            host.judge(outcome)
+        else:
+            self.ejector.note(host, outcome)
+        if outcome is Outcome.CONNECTED and self.trouble.hosts:
+            self.trouble.reached(host)
+
+    def add(self, host: Host) -> None:
+        """
+        Take in a host.
+
+        A member with the same address is replaced, and closed.
+
+        @raise ValueError: if the host is a member of a cluster.
+        """
+        if host.cluster is not None:
+            raise ValueError(f"{host.address} is a member of cluster {host.cluster.name} already")
+        if self.ended:
+            host.close(f"cluster {self._cluster.name} is {self.ended}")
+            return
+        old = self.hosts.get(host.address)
+        if old is not None:
+            reason = "replaced by a new connection from the same address"
+            self.forget(old, reason)
+            old.close(reason)
+        host.cluster = self._cluster
+        host.healthy_since = self._clock.seconds()
+        host.max_connections = self._cluster.limits.max_connections
+        self.hosts[host.address] = host
+        self.joined += 1
+        self.balancer.add(host)
+        if host.healthy:
+            self.count_health(host)
+        elif not host.faults:
+            host.faults = Fault.ORDERED
+        # Those of the configuration come with it, and those of another server are told of there.
+        write = log.info if host.is_reverse and not host.server else log.debug
+        write(
+            "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
+            cluster=self._cluster.name,
+            host=host.address,
+            hosts=counted(len(self.hosts), "host"),
+            count=len(self.hosts),
+            weight=host.weight,
+            **_told_of(host),
+        )
+        self.wellness.joined(host)
+        self.tongues.joined(host)
+        if self._cluster.on_change is not None:
+            self._cluster.on_change("join", host, "")
+        for task in self.tasks:
+            task.joined(host)
+        if not self._cluster.has_room(host):
+            self.balancer.suspend(host)
+        elif self._cluster.waiting:
+            self.balancer.suspend(host)
+            self._cluster.queue.offer(host)
+
+    def remove(self, host: Host, reason: str = "removed") -> None:
+        """
+        Let a host go.
+
+        It gets no further request; what it has under way is finished.  Hosts
+        that are not members are ignored.
+        """
+        if host.cluster is not self._cluster:
+            return
+        healthy = self.forget(host, reason)
+        if not host.closed:
+            host.retire()
+        self._settle(healthy)
+
+    def replace(self, old: Host, new: Host, reason: str) -> None:
+        """
+        Let a host take the place of another one, perhaps at the same address.
+
+        The old one finishes what it has under way; those who wait, wait for the new one.
+
+        @raise ValueError: if the old one is no member.
+        """
+        if old.cluster is not self._cluster:
+            raise ValueError(f"{old.address} is no member of cluster {self._cluster.name}")
+        if Fault.CHECK in old.faults:
+            new.healthy, new.faults = False, Fault.CHECK
+        self.forget(old, reason)
+        self.add(new)
+        if not old.closed:
+            old.retire()
+        self._settle(0)
+
+    def forget(self, host: Host, reason: str) -> int:
+        """
+        Take a host out.
+
+        @return: as for L{count_health}.
+        """
+        del self.hosts[host.address]
+        host.cluster = None
+        self.left += 1
+        healthy = self.count_health(host, -1) if host.healthy else sys.maxsize
+        if host.is_reverse and not self.ended:
+            self.expect(self.config.connect_timeout, host)
+        self.balancer.remove(host)
+        self.ejector.forget(host)
+        self.wellness.forget(host)
+        self.gateways.forget(host)
+        self.trouble.forget(host)
+        for task in self.tasks:
+            task.left(host)
+        # Those of the configuration come with it, and those of another server are told of there.
+        write = log.info if host.is_reverse and not host.server else log.debug
+        write(
+            "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
+            cluster=self._cluster.name,
+            host=host.address,
+            hosts=counted(len(self.hosts), "host"),
+            count=len(self.hosts),
+            reason=reason,
+            **_told_of(host),
+        )
+        if self._cluster.on_change is not None:
+            self._cluster.on_change("leave", host, reason)
+        return healthy
+
+    def count_health(self, host: Host, change: int = 1) -> int:
+        """
+        Count a host that is healthy now, or is not any more.
+
+        @return: how many healthy hosts there are now of those that could serve
+            the same requests; with subsets, where there are the fewest.
+        """
+        if self.subsets is None:
+            self.everyone.healthy += change
+            return self.everyone.healthy
+        fewest = sys.maxsize
+        for subset in self.subsets.subsets_of(host):
+            subset.healthy += change
+            fewest = min(fewest, subset.healthy)
+        return fewest
+
+    def weigh(self, host: Host, weight: int) -> None:
+        """
+        Change the weight of a host.
+
+        Hosts that are not members are ignored.
+
+        @param weight: brought into the range that weights have.
+        """
+        if host.cluster is not self._cluster:
+            return
+        if host.healthy:
+            self.count_health(host, -1)
+        self.balancer.remove(host)
+        host.weight = clamp_weight(weight)
+        self.balancer.add(host)
+        if host.healthy:
+            self.count_health(host)
+        if not self._cluster.has_room(host):
+            self.balancer.suspend(host)
+
+    def set_capacity(self, host: Host, capacity: int | None) -> None:
+        """
+        Say how many requests a host can carry at once from now on.
+
+        For what is learnt of a host by its protocol.  Where that needs a
+        connection for each request, it is C{max_connections}: requests beyond
+        it wait for their turn then.  Hosts that are not members are changed,
+        too.
+
+        @param capacity: L{None} for any number.
+        """
+        before, host.capacity = host.capacity, capacity
+        if host.cluster is not self._cluster or not host.healthy or host.reserved:
+            return
+        had_room = before is None or host.active < before
+        if self._cluster.has_room(host) and not had_room:
+            self._cluster.queue.offer(host)
+        elif had_room and not self._cluster.has_room(host):
+            self.balancer.suspend(host)
+
+    def reserve(self, host: Host) -> None:
+        """
+        Give a host no further request, until L{unreserve}.
+
+        Requests may still hope for it, as for one that is busy.
+        """
+        if not host.reserved:
+            had_room = self._cluster.has_room(host)
+            host.reserved = True
+            if had_room:
+                self.balancer.suspend(host)
+
+    def unreserve(self, host: Host) -> None:
+        """Give a host requests again."""
+        if host.reserved:
+            host.reserved = False
+            if self._cluster.has_room(host):
+                self._cluster.queue.offer(host)
+
+    def would_take(self, host: Host, labels: Labels) -> bool:
+        """Whether a host would do for requests that wait elsewhere, given what they demand."""
+        subsets = self.subsets
+        return subsets is None or subsets.accepts(host, PickContext(metadata=dict(labels)))
+
+    def expect(self, seconds: float, like: Host | None = None) -> None:
+        """
+        Let requests wait, although there may be no host, because one will come.
+
+        @param seconds: for how long, from now on.
+        @param like: the host that it will be like, if that is known.
+        """
+        until = self._clock.seconds() + seconds
+        populations: Iterable[Population] = (self.everyone,)
+        if self.subsets is not None and like is not None:
+            populations = self.subsets.subsets_of(like)
+        for population in populations:
+            population.returns_until = max(population.returns_until, until)
+
+    def set_health(self, host: Host, healthy: bool, reason: str = "", fault: Fault = Fault.ORDERED) -> None:
+        """
+        Say whether a host may be picked.
+
+        Hosts that are not members are ignored.
+
+        @param fault: what is wrong with it, or is not any more; it is healthy
+            when nothing is.
+        """
+        if host.cluster is not self._cluster:
+            return
+        host.faults = host.faults & ~fault if healthy else host.faults | fault
+        if host.healthy is (not host.faults):
+            if healthy and host.faults and not self.ended:
+                # Left out for nothing but failures now: it may be the only one there is.
+                self.ejector.settle()
+            return
+        host.healthy = not host.faults
+        log.info(
+            "cluster {cluster}: host {host} is {state}{reason}",
+            cluster=self._cluster.name,
+            host=host.address,
+            state="healthy" if healthy else "unhealthy",
+            reason=reason and f": {reason}",
+        )
+        if self._cluster.on_change is not None:
+            self._cluster.on_change("health", host, reason)
+        if self._cluster.on_health is not None:
+            self._cluster.on_health(host)
+        if not healthy:
+            left = self.count_health(host, -1)
+            self.balancer.suspend(host)
+            self._settle(left)
+            return
+        host.healthy_since = self._clock.seconds()
+        self.count_health(host)
+        if self._cluster.has_room(host):
+            self._cluster.queue.offer(host)
+        self.wellness.settle()
+
+    def forget_checks(self) -> None:
+        """What health checks have found does not count any more, as there are none."""
+        for host in list(self.hosts.values()):
+            if Fault.CHECK in host.faults:
+                self.set_health(host, True, "there are no health checks any more", Fault.CHECK)
+
+    def _settle(self, healthy: int) -> None:
+        """
+        See to those who wait, after a host has left or become unhealthy.
+
+        @param healthy: how many hosts there still are, as L{count_health} has it.
+        """
+        if not self.ended:
+            self.wellness.settle()
+            if self.ejector.ejected:
+                self.ejector.settle()
+        self._cluster.queue.lose_hope(healthy)
+
+
+def _told_of(host: Host) -> dict[str, str]:
+    """Fields of a line of the log that say whose host this is: what is proved, and what is claimed."""
+    identity = host.identity
+    if identity is None:
+        name = shorten(host.hostname)
+        return {"who": f" ({name})" if name else "", "hostname": name}
+    return {
+        "who": f" of {identity}",
+        "identity": identity.principal,
+        "agent_id": identity.agent_id,
+        "claimed_host_name": shorten(identity.claim),
+    }

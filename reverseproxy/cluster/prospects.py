@@ -1,0 +1,116 @@
+"""Which hosts of a cluster a request may hope for, and which it had better not try again."""
+
+from __future__ import annotations
+
+__all__ = ["MAX_SPARED", "Prospects"]
+
+from collections.abc import Callable, Collection
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from reverseproxy.cluster.balancers.subsets import Population
+from reverseproxy.cluster.host import Host
+from reverseproxy.errors import NoHealthyHost
+from reverseproxy.interfaces import PickContext
+from reverseproxy.logs import counted
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.cluster import Cluster
+    from reverseproxy.cluster.membership import Members
+
+MAX_SPARED: Final = 64
+"""How many hosts of an agent a request leaves out because another one of them has failed it."""
+
+
+class Prospects:
+    """What one cluster has for a request, besides what is free now."""
+
+    def __init__(self, cluster: Cluster, members: Members, seconds: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._members = members
+        self._seconds = seconds
+
+    def shun(self, host: Host, context: PickContext) -> None:
+        """
+        Pick a host no more for a request that it has failed.
+
+        Nor those of the same agent (L{Host.same_agent}), as long as others have some:
+        when an agent is gone, one of its connections is the first to show it.
+        If it comes to nothing, L{PickContext.lift} takes that back.
+        """
+        context.tried.add(host)
+        same_agent = host.same_agent
+        if same_agent and self._cluster.healthy > len(same_agent):
+            context.spare(islice(same_agent, MAX_SPARED))
+
+    def could_serve(self, context: PickContext | None) -> bool:
+        """Whether a request may hope for a host: a busy one, or one that is expected back."""
+        if context is not None and context.among is not None:
+            members = (host for host in context.among if host not in context.tried)
+            return any(host.healthy and host.cluster is self._cluster for host in members)  # type: ignore[attr-defined]
+        if self._cluster.first_host_until and self._seconds() < self._cluster.first_host_until:
+            return True
+        subsets = self._members.subsets
+        population = self._members.everyone if subsets is None else subsets.select(context)
+        if population is None:
+            return False
+        if context is not None and context.only is not None:
+            only = self._members.hosts.get(context.only.address)
+            return only is not None and only is context.only and only.healthy
+        return self._untried(population, context) > 0 or self._seconds() < population.returns_until
+
+    def _untried(self, population: Population, context: PickContext | None) -> int:
+        """How many healthy hosts there are that have not failed a request."""
+        subsets = self._members.subsets
+        healthy = population.healthy
+        if context is not None:
+            for host in context.tried:
+                if host.healthy and self._members.hosts.get(host.address) is host:
+                    healthy -= subsets is None or population in subsets.subsets_of(host)
+        return healthy
+
+    def has_others(self, context: PickContext) -> bool:
+        """
+        Whether there are hosts for a request that have not failed it.
+
+        Busy ones count, and one that is expected: connections that a session uses up
+        leave, and agents dial others.  That one is waited for for a moment only.
+        """
+        members = self._members
+        population = members.everyone if members.subsets is None else members.subsets.select(context)
+        if population is None:
+            return False
+        if self._untried(population, context) > 0:
+            return True
+        context.hurried = self._seconds() < population.returns_until
+        return context.hurried
+
+    def disown(self, host: Host, context: PickContext) -> None:
+        """
+        Pick a host no more for a request that its agent has not sent on.
+
+        Nor others of the same agent, which would do no better.
+        """
+        context.tried.add(host)
+        context.tried.update(islice(host.same_agent, MAX_SPARED))
+
+    def no_host(self) -> NoHealthyHost:
+        """Say why there is none."""
+        if self._members.ended:
+            return NoHealthyHost(f"cluster {self._cluster.name} is {self._members.ended}")
+        if not self._members.hosts:
+            return NoHealthyHost(f"cluster {self._cluster.name} has no host")
+        left = "none of which is left for it" if self._cluster.healthy else "none of which is healthy"
+        hosts = counted(len(self._members.hosts), "host")
+        return NoHealthyHost(f"cluster {self._cluster.name} has {hosts}, {left}")
+
+    def least(self, among: Collection[Any], context: PickContext | None) -> Host | None:
+        """Pick the one with the least to do, of a few; one that is here rather than one that is not."""
+        tried = () if context is None else context.tried
+        cluster = self._cluster
+        ready = [
+            host
+            for host in among
+            if host.cluster is cluster and host not in tried and cluster.has_room(host) and host.usable()
+        ]
+        return min(ready, key=lambda host: (host.active, host.relayed)) if ready else None
