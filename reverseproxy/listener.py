@@ -656,7 +656,7 @@ class Listener(Service):
         port = None if self._port is None else self._port.port
         if not isinstance(port, SharedPort):
             return None
-        return Bequest(self.name, self.config.address, port.bequeath())
+        return Bequest(self.name, INHERITED.pass_on(self.config.address), port.bequeath())
 
     def leave_address(self) -> None:
         """Another process listens at the address from now on."""

@@ -190,7 +190,8 @@ class Bequest:
     Listening sockets of one listener, from whoever has bound them.
 
     @ivar name: the listener's name there.
-    @ivar address: what its configuration says there; empty if there is none.
+    @ivar address: what its configuration says there; empty if there is none, as a service manager
+        has bound it.
     @ivar sockets: one, or one for each worker.
     """
 
@@ -205,10 +206,12 @@ class Inheritance:
 
     @ivar keeps: whether this process is to be able to bequeath its own sockets,
         so that they must be such that can be given away.
+    @ivar files: of Unix sockets that a service manager has bound, and whose files are its own.
     """
 
     def __init__(self) -> None:
         self.keeps = False
+        self.files: set[str] = set()
         self._bequests: list[Bequest] = []
 
     def add(self, bequests: Iterable[Bequest]) -> None:
@@ -226,8 +229,15 @@ class Inheritance:
             for bequest in self._bequests:
                 if suits(bequest, config):
                     self._bequests.remove(bequest)
+                    first = bequest.sockets[0]
+                    if first.family == socket.AF_UNIX and not bequest.address:
+                        self.files.add(first.getsockname())
                     return list(bequest.sockets)
         return []
+
+    def pass_on(self, address: str) -> str:
+        """Give the address of a bequest: that of the configuration, if it is us who have bound it."""
+        return "" if address.removeprefix("unix:") in self.files else address
 
     def close(self, keep: str = "") -> list[str]:
         """
@@ -503,7 +513,7 @@ class SharedPort:
     def stopListening(self) -> Deferred[None]:  # noqa: N802
         """Accept no more; see L{IListeningPort}."""
         self._factory = None
-        if self._unlink and self._family == socket.AF_UNIX:
+        if self._unlink and self._family == socket.AF_UNIX and self._name not in INHERITED.files:
             with suppress(OSError):
                 os.unlink(self._name)
         ports, self._ports = self._ports, {}

@@ -39,6 +39,8 @@ launcher twistd "-c 'from twisted.scripts.twistd import run; run()'"
 ln -s /opt/reverseproxy/bin/reverseproxy "$stage/usr/bin/reverseproxy"
 cp "$clone/LICENSE" "$stage/usr/share/doc/reverseproxy/copyright"
 cp "$clone"/examples/systemd/*.service "$clone"/examples/systemd/*.socket "$stage/usr/lib/systemd/system/"
+mkdir -p "$stage/usr/lib/sysusers.d"
+cp "$clone/examples/systemd/sysusers.conf" "$stage/usr/lib/sysusers.d/reverseproxy.conf"
 
 cat >"$stage/DEBIAN/control" <<CONTROL
 Package: reverseproxy

@@ -34,7 +34,7 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.listener import bind_all, say_bound
-from reverseproxy.ports import Bequest, address_of, is_open, open_sockets
+from reverseproxy.ports import INHERITED, Bequest, address_of, is_open, open_sockets
 from reverseproxy.sockets import format_address
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
@@ -285,7 +285,8 @@ class Supervisor(Service):
 
     def bequeath(self) -> list[Bequest]:
         """Give the sockets that are listened on to the process that takes the place of this one."""
-        addresses = {config.name: config.address for config in self.loaded.config.server.listeners}
+        listeners = self.loaded.config.server.listeners
+        addresses = {config.name: INHERITED.pass_on(config.address) for config in listeners}
         given = [
             Bequest(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
             for name, sockets in self._sockets.items()
@@ -309,9 +310,10 @@ class Supervisor(Service):
     def _drop(self, dropped: Mapping[str, list[socket.socket]]) -> None:
         """Close sockets of listeners."""
         for name, sockets in dropped.items():
-            if sockets[0].family == socket.AF_UNIX and not self.succeeded:
+            file = sockets[0].getsockname() if sockets[0].family == socket.AF_UNIX else ""
+            if file and not self.succeeded and file not in INHERITED.files:
                 with suppress(OSError):
-                    os.unlink(sockets[0].getsockname())
+                    os.unlink(file)
             log.info("listener {listener} no longer listening", listener=name)
             for each in sockets:
                 each.close()

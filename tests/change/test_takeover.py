@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from reverseproxy import ports
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.ports import AGENTS_PORT, Bequest, Inheritance
+from reverseproxy.ports import AGENTS_PORT, Bequest, Inheritance, SharedPort
 from reverseproxy.takeover import Taken, Testator, take_over
 from tests.tunnel.logged import capture
 
@@ -181,3 +183,23 @@ class InheritanceTests(TestCase):
         self.assertEqual(inheritance.close(), ["web"])
         self.assertEqual(made.fileno(), -1)
         self.assertEqual(inheritance.close(), [])
+
+    async def test_the_file_of_a_socket_of_systemd(self) -> None:
+        """It goes with systemd, not with us, nor with whoever takes our place."""
+        inheritance = Inheritance()
+        self.patch(ports, "INHERITED", inheritance)
+        path = f"/tmp/inherited-{os.getpid()}-{id(self)}"
+        self.addCleanup(os.unlink, path)
+        made = socket.socket(socket.AF_UNIX)
+        made.setblocking(False)
+        made.bind(path)
+        made.listen()
+        inheritance.add([Bequest("web", "", (made.dup(),))])
+        config = ListenerConfig(name="web", address=path, network="unix", bind_port=True)
+        self.assertEqual(inheritance.pass_on(path), path)
+        port = SharedPort(inheritance.take(config), 0, reactor, 1, True)
+        port.listen(Factory())
+        self.assertEqual(inheritance.pass_on(f"unix:{path}"), "")
+        await port.stopListening()
+        made.close()
+        self.assertTrue(os.path.exists(path))

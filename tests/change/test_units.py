@@ -40,7 +40,7 @@ class UnitTests(SynchronousTestCase):
         analyze = shutil.which("systemd-analyze")
         directory = Path(self.mktemp())
         directory.mkdir()
-        for unit in UNITS.iterdir():
+        for unit in [*UNITS.glob("*.service"), *UNITS.glob("*.socket")]:
             # The program is not installed here.
             text = unit.read_text().replace("/opt/reverseproxy/bin/twistd", "/bin/true")
             (directory / unit.name).write_text(text)
