@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, Request
+from twisted.web.http import RESPONSES, HTTPChannel, Request
 from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
@@ -44,8 +44,13 @@ last answer was given; the connection is closed otherwise, however slowly someth
 SHARE: Final = 0.3
 """Which part of the process's time requests to the admin API may take; others wait for their turn."""
 
+READING: Final = 0.1
+"""The same for requests that have not come whole: who sends one needs next to nothing of it."""
+
 MOST_EARLY: Final = 4 * MAX_BODY
 """Bytes that are kept of what waits for its turn, and that are read of a body that is too large."""
+
+_TOO_LARGE: Final = f"the body is larger than {MAX_BODY} bytes"
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -166,6 +171,10 @@ class AdminRequest(Request):
         """Keep the body in memory, as it is small; what is more is not kept."""
         self.content = self._body = BytesIO()
         self._left = MAX_BODY if length is None or length <= MAX_BODY else -1
+        if length is not None and length > MOST_EARLY:
+            # It would be closed before its end: whoever waits to be told so may hear it now.
+            channel: Any = self.channel
+            channel.refuse(Problem(413, _TOO_LARGE).reply())
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """A part of the body has come."""
@@ -198,7 +207,7 @@ class AdminRequest(Request):
     async def _respond(self) -> None:
         try:
             if self._left < 0:
-                raise Problem(413, f"the body is larger than {MAX_BODY} bytes")
+                raise Problem(413, _TOO_LARGE)
             reply = await self._handler(self._call())
         except Problem as problem:
             reply = problem.reply()
@@ -290,15 +299,24 @@ class AdminChannel(HTTPChannel):
     What it brings about has a share of the time, and addresses take turns.
     """
 
-    def __init__(self, turns: HandshakeTurns, address: str) -> None:
+    def __init__(self, turns: HandshakeTurns, reading: HandshakeTurns, address: str) -> None:
+        """
+        @param turns: when requests are answered.
+        @param reading: when what comes of them is looked at.
+        """
         HTTPChannel.__init__(self)
         self._turns = turns
+        self._reading = reading
         self._address = address
         self._waits: set[Waiting] = set()
         self._early: list[bytes] = []  # received, and waits for its turn
+        self._held = False  # nothing is read until then
 
     def take_turn(self, call: Callable[[], object]) -> None:
-        """Call something as soon as there is time for it, unless the connection is lost before."""
+        """Answer as soon as there is time for it, unless the connection is lost before."""
+        self._ask(self._turns, call)
+
+    def _ask(self, turns: HandshakeTurns, call: Callable[[], object]) -> None:
         waiting: Waiting | None = None
 
         def go() -> None:
@@ -306,7 +324,7 @@ class AdminChannel(HTTPChannel):
                 self._waits.discard(waiting)
             call()
 
-        waiting = self._turns.ask(self._address, go, lambda reason: self._abort())
+        waiting = turns.ask(self._address, go, lambda reason: self._abort())
         if waiting is not None:
             self._waits.add(waiting)
 
@@ -314,13 +332,33 @@ class AdminChannel(HTTPChannel):
         """Take part of a request."""
         self._early.append(data)
         if len(self._early) == 1:
-            self.take_turn(self._receive)
+            self._ask(self._reading, self._receive)
         elif sum(map(len, self._early)) > MOST_EARLY:
             self._abort()
+            return
+        if self._early:
+            # What comes meanwhile is left to the kernel, in which the sender waits at last.
+            self._held = True
+            self._reader.pauseProducing()
+
+    @property
+    def _reader(self) -> Any:
+        return self.transport
 
     def _receive(self) -> None:
         data, self._early = b"".join(self._early), []
+        if self._held:
+            self._held = False
+            self._reader.resumeProducing()
         HTTPChannel.dataReceived(self, data)
+
+    def refuse(self, reply: Reply) -> None:
+        """Answer a request before all of it has come, and close the connection."""
+        head = f"HTTP/1.1 {reply.status} {RESPONSES[reply.status].decode()}\r\nConnection: close\r\n"
+        head += f"Content-Type: {reply.content_type}\r\nContent-Length: {len(reply.body)}\r\n\r\n"
+        transport: Any = self.transport
+        transport.write(head.encode("ascii") + reply.body)
+        transport.loseConnection()
 
     def _abort(self) -> None:
         transport: Any = self.transport
@@ -352,10 +390,10 @@ class _NoLog:
 def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[ConnectionInfo], HTTPChannel]:
     """Make what makes the protocol of one connection."""
     factory = _NoLog()
-    turns = HandshakeTurns(reactor, SHARE)
+    turns, reading = HandshakeTurns(reactor, SHARE), HandshakeTurns(reactor, READING)
 
     def build(info: ConnectionInfo) -> HTTPChannel:
-        channel: Any = AdminChannel(turns, crowd_address(host_of(info.remote)))
+        channel: Any = AdminChannel(turns, reading, crowd_address(host_of(info.remote)))
         channel.factory = factory
         channel.timeOut = IDLE
         channel.callLater = reactor.callLater

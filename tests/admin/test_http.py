@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.admin.http import IDLE, MOST_EARLY, SHARE, Call, Reply, make_factory
+from reverseproxy.admin.http import IDLE, MOST_EARLY, READING, SHARE, Call, Reply, make_factory
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
 
 HEAD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
@@ -106,18 +106,51 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 1)
         self.clock.advance(1.0 / SHARE)
         self.assertEqual(len(self.asked), 2)
+        self.transport.loseConnection()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_comes_has_a_smaller_share_and_waits_unread(self) -> None:
+        self.channel._ask(self.channel._reading, work_of(self.clock))
+        self.channel.dataReceived(HEAD)
+        self.assertEqual(self.transport.producerState, "paused")
+        self.channel.dataReceived(b"\r\n")  # if it was on its way
+        self.clock.advance(0.9 / READING)
+        self.assertEqual((self.asked, self.transport.producerState), ([], "paused"))
+        self.clock.advance(0.1 / READING)
+        self.assertEqual(len(self.asked), 1)
+        self.asked[0].callback(Reply.text("served"))
+        self.assertIn(b"served", self.transport.value())
+        self.assertEqual(self.transport.producerState, "producing")
         # What waits is bounded, and is forgotten with the connection.
-        self.channel.take_turn(work_of(self.clock))
+        self.channel._ask(self.channel._reading, work_of(self.clock))
         for _ in range(5):
             self.channel.dataReceived(bytes(MOST_EARLY // 4))
         self.assertFalse(self.transport.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_a_body_that_says_that_it_is_far_too_large(self) -> None:
+        """Nobody needs to read any of it."""
+        self.channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\nx")
+        self.assertFalse(self.transport.connected)
+        head, _, body = self.transport.value().partition(b"\r\n\r\n")
+        self.assertTrue(
+            head.startswith(b"HTTP/1.1 413 Request Entity Too Large\r\nConnection: close\r\n"), head
+        )
+        self.assertIn(b"Content-Length: %d" % len(body), head)
+        self.assertIn(b"larger than 65536 bytes", body)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_a_body_that_is_too_large_is_not_read_to_its_end(self) -> None:
-        self.channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
-        for _ in range(MOST_EARLY // 16384 + 2):
+        self.channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n")
+        self.channel.dataReceived(bytes(200_000))
+        self.assertEqual(self.asked, [])
+        self.assertIn(b"413", self.transport.value())
+        self.setUp()
+        # One that does not say how long it is.
+        self.channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(MOST_EARLY // 16384 + 6):
             if self.transport.connected:
-                self.channel.dataReceived(bytes(16384))
+                self.channel.dataReceived(b"4000\r\n" + bytes(16384) + b"\r\n")
         self.assertFalse(self.transport.connected)
         self.assertEqual(self.asked, [])
 
