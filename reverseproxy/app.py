@@ -217,6 +217,8 @@ class ReverseProxy(Service):
         await DeferredList([each.stopService() for each in listeners], consumeErrors=True)
         if fleet is not None:
             await fleet.stop(stays)
+        if self._world.fleet_desk is not None:
+            self._world.fleet_desk.stop()
         if worker is not None:
             worker.stop()
         for server in self._world.tunnels.values():

@@ -49,6 +49,9 @@ def build_agent_routes(
     if world.worker is not None:
         routes.desk = world.worker.clerk
         routes.listener = listener
+    elif world.fleet_desk is not None:
+        routes.desk = world.fleet_desk
+        routes.listener = listener
     return routes
 
 

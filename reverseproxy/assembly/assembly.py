@@ -306,6 +306,8 @@ class Assembly:
             self._leave(old)
         self._old = None
         self._steps.clear()
+        if world.fleet_desk is not None:
+            world.fleet_desk.review()
 
     def _commit_listeners(self) -> None:
         world = self._world

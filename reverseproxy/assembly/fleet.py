@@ -14,6 +14,8 @@ from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.models import FleetConfig, ListenerConfig, PeersConfig
 from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.fleet.desk import FleetDesk
+from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.fleet.fleet import Fleet, FleetParts
 from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.links import DIAL_TIMEOUT
@@ -24,6 +26,7 @@ from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.tls import ServerTls
+from reverseproxy.tunnel.server.brought import AgentRoutes
 
 _PLACE: Final = Place("") / "fleet" / "peers"
 
@@ -107,7 +110,10 @@ def build_fleet(
     def who() -> ServerRecord:
         return ServerRecord(config.server_id, _address(peers, listener), __version__)
 
-    fleet.use((make_directory or etcd_directory)(config, who, world, publishes))
+    directory = (make_directory or etcd_directory)(config, who, world, publishes)
+    fleet.use(directory)
+    if isinstance(directory, FleetDirectory) and world.worker is None:
+        world.fleet_desk = FleetDesk(directory, partial(_routes_of, world), world.reactor)
     if world.etcd_tls is not None:
         tell_of_expiry(findings, world.etcd_tls)
     return fleet
@@ -119,6 +125,11 @@ def _address(peers: PeersConfig, listener: Listener) -> str:
     if port == "0" and listener.bound is not None:
         port = listener.bound.rpartition(":")[2]
     return f"{host}:{port}"
+
+
+def _routes_of(world: World, listener: str) -> AgentRoutes | None:
+    server = world.tunnels.get(listener)
+    return None if server is None else server.routes
 
 
 def _prove(pins: dict[str, str], plaintext: bool, transport: Any, claimed: str) -> str:

@@ -22,6 +22,7 @@ from reverseproxy.tunnel.server.filter import TunnelServer
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.fleet import FleetView
+    from reverseproxy.fleet.desk import FleetDesk
     from reverseproxy.fleet.fleet import Fleet
     from reverseproxy.workers.siblings import Siblings
     from reverseproxy.workers.worker import Worker
@@ -51,6 +52,7 @@ class World:
     @ivar fleet_view: what load balancers have to know of them.
     @ivar fleet_tls: for links from them, and to them; L{None} for plaintext.
     @ivar etcd_tls: for what keeps the directory of the fleet; L{None} for plaintext.
+    @ivar fleet_desk: decides who gets routes that agents bring; L{None} for each server by itself.
     @ivar fleet_logs: access logs of what they forward.
     @ivar tracing: makes traces; L{None} without any.  It is the first configuration that
         says so.
@@ -64,6 +66,7 @@ class World:
     fleet_view: FleetView | None = None
     fleet_tls: tuple[ServerTls, ClientTls] | None = None
     etcd_tls: ClientTls | None = None
+    fleet_desk: FleetDesk | None = None
     tracing: ITracing | None = None
 
     def __init__(self, reactor: Any, random: Random, file: str, dry: bool, worker: Worker | None) -> None:

@@ -23,10 +23,17 @@ from zope.interface import implementer
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.follower import Follower
 from reverseproxy.fleet.interfaces import IDirectory, IDirectoryListener
-from reverseproxy.fleet.keys import host_path, server_path
+from reverseproxy.fleet.keys import host_path, route_path, server_path
 from reverseproxy.fleet.outbox import Outbox
 from reverseproxy.fleet.publisher import Publisher
-from reverseproxy.fleet.records import BadRecord, HostKey, HostRecord, ServerRecord
+from reverseproxy.fleet.records import (
+    BadRecord,
+    HostKey,
+    HostRecord,
+    RouteKey,
+    RouteRecord,
+    ServerRecord,
+)
 from reverseproxy.fleet.view import Notice, View
 from reverseproxy.logs import Throttle, counted
 
@@ -135,6 +142,8 @@ class FleetDirectory:
         self._listeners: list[IDirectoryListener] = []
         self._published: dict[tuple[str, str], HostRecord] = {}
         self._reached: Callable[[str], bool] = lambda server: False
+        self._routes_lost: Callable[[], object] = lambda: None
+        self._routes_told: Callable[[str, RouteRecord], object] = lambda what, record: None
         self._draining = False
         self._started = False
         self._bad = 0
@@ -149,7 +158,7 @@ class FleetDirectory:
         self._publisher = Publisher(reactor, etcd, prefix, settings.ttl, self._outbox, self._renew, random)
         self._follower = Follower(reactor, etcd, prefix, self._view, self._told, random)
         self._publisher.on_written = self._follower.expect
-        self._publisher.on_lost = self._follower.resync
+        self._publisher.on_lost = self._lost_lease
         self._publisher.on_trouble = lambda reason: self._standing.note("publisher", reason)
         self._follower.on_trouble = lambda reason: self._standing.note("follower", reason)
         self._follower.on_own = self._lost_own
@@ -208,7 +217,8 @@ class FleetDirectory:
         """See L{IDirectory.listen}."""
         self._listeners.append(listener)
         for notice in self._view.replay():
-            self._tell(listener, notice)
+            if not notice.method.startswith("route_"):
+                self._tell(listener, notice)
 
     def unlisten(self, listener: IDirectoryListener) -> None:
         """See L{IDirectory.unlisten}."""
@@ -228,6 +238,40 @@ class FleetDirectory:
         self._follower.settle()
 
     # what is published
+
+    def publish_routes(self, record: RouteRecord) -> None:
+        """Say that an agent has brought routes to this server; see C{on_own_route} of L{View}."""
+        self._outbox.put(route_path(record.key), record.encode())
+        self._publisher.wake()
+
+    def withdraw_routes(self, cluster: str) -> None:
+        """Say that this server has an agent's routes no more."""
+        self._outbox.drop(route_path(RouteKey(cluster, self.server_id)))
+        self._publisher.wake()
+
+    def follow_routes(
+        self,
+        told: Callable[[str, RouteRecord], object],
+        own: Callable[[RouteRecord, RouteRecord | None], object],
+        lost: Callable[[], object],
+    ) -> None:
+        """
+        Be told of routes.
+
+        @param told: called with C{"came"}, C{"changed"} or C{"left"}, and a record of another server.
+        @param own: as C{on_own_route} of L{View}.
+        @param lost: called when this server's lease has ended, so that others may have taken what it had.
+        """
+        self._routes_told = told
+        self._routes_lost = lost
+        self._view.on_own_route = own
+        for record in self.routes.values():
+            told("came", record)
+
+    @property
+    def routes(self) -> Mapping[RouteKey, RouteRecord]:
+        """The routes that agents have brought to other servers."""
+        return self._view.routes
 
     def publish(self, host: HostRecord) -> None:
         """See L{IDirectory.publish}."""
@@ -315,6 +359,10 @@ class FleetDirectory:
     def _told(self, notices: list[Notice]) -> None:
         for notice in notices:
             self._log(notice)
+            kind, _, what = notice.method.partition("_")
+            if kind == "route":
+                self._tell_of_route(what, notice.arguments[0])
+                continue
             for listener in list(self._listeners):
                 self._tell(listener, notice)
         self._look_at_own()
@@ -324,6 +372,12 @@ class FleetDirectory:
             getattr(listener, notice.method)(*notice.arguments)
         except Exception:
             log.failure("fleet: {listener!r} failed when it was told", listener=listener)
+
+    def _tell_of_route(self, what: str, record: Any) -> None:
+        try:
+            self._routes_told(what, record)
+        except Exception:
+            log.failure("fleet: a mistake with routes of cluster {cluster}", cluster=record.cluster)
 
     def _log(self, notice: Notice) -> None:
         server, *rest = notice.arguments
@@ -355,6 +409,10 @@ class FleetDirectory:
                 problem=problem,
                 suppressed=self._complaints.suppressed,
             )
+
+    def _lost_lease(self) -> None:
+        self._routes_lost()
+        self._follower.resync()
 
     def _lost_own(self, paths: list[str], revision: int) -> None:
         """The store has lost some of what is published here."""

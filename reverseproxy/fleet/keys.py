@@ -1,24 +1,24 @@
 """
 How keys of the store are made of names; pure.
 
-Behind the fleet's prefix stand C{servers/ID} and C{hosts/CLUSTER/AGENT/ID}; names of
-clusters, which may have any characters, as URLs have them.
+Behind the fleet's prefix stand C{servers/ID}, C{hosts/CLUSTER/AGENT/ID} and
+C{routes/CLUSTER/ID}; names of clusters, which may have any characters, as URLs have them.
 """
 
 from __future__ import annotations
 
-__all__ = ["MAX_KEY", "Name", "host_path", "read_path", "server_path"]
+__all__ = ["MAX_KEY", "Name", "host_path", "read_path", "route_path", "server_path"]
 
 from typing import Final
 from urllib.parse import quote, unquote
 
-from reverseproxy.fleet.records import BadRecord, HostKey
+from reverseproxy.fleet.records import BadRecord, HostKey, RouteKey
 
 MAX_KEY: Final = 2048
 """Bytes of a key behind the prefix at the most."""
 
-Name = str | HostKey
-"""Whose record a key has: a server's, by its id, or a host's."""
+Name = str | HostKey | RouteKey
+"""Whose record a key has: a server's, by its id, a host's, or that of an agent's routes."""
 
 
 def server_path(server: str) -> str:
@@ -28,7 +28,16 @@ def server_path(server: str) -> str:
 
 def host_path(key: HostKey) -> str:
     """Where the record of a host is."""
-    return f"hosts/{quote(key.cluster, safe='', errors='surrogatepass')}/{key.agent}/{key.server}"
+    return f"hosts/{_quoted(key.cluster)}/{key.agent}/{key.server}"
+
+
+def route_path(key: RouteKey) -> str:
+    """Where the record of an agent's routes is."""
+    return f"routes/{_quoted(key.cluster)}/{key.server}"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="", errors="surrogatepass")
 
 
 def read_path(path: str) -> Name | None:
@@ -44,13 +53,19 @@ def read_path(path: str) -> Name | None:
     kind, _, rest = path.partition("/")
     if kind == "servers":
         return rest
-    if kind != "hosts":
-        return None
-    parts = rest.split("/")
-    if len(parts) != 3:
-        raise BadRecord("not CLUSTER/AGENT/SERVER")
-    key = HostKey(unquote(parts[0], errors="strict"), parts[1], parts[2])
-    if host_path(key) != path:
-        # Or one host could have several keys.
+    found: HostKey | RouteKey
+    match kind, rest.split("/"):
+        case "hosts", [cluster, agent, server]:
+            found = HostKey(unquote(cluster, errors="strict"), agent, server)
+            path_of = host_path(found)
+        case "routes", [cluster, server]:
+            found = RouteKey(unquote(cluster, errors="strict"), server)
+            path_of = route_path(found)
+        case "hosts" | "routes", _:
+            raise BadRecord("a key with more, or fewer, parts than there should be")
+        case _:
+            return None
+    if path_of != path:
+        # Or one record could have several keys.
         raise BadRecord("the cluster's name is not written as URLs have it")
-    return key
+    return found

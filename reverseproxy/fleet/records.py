@@ -18,6 +18,8 @@ __all__ = [
     "BadRecord",
     "HostKey",
     "HostRecord",
+    "RouteKey",
+    "RouteRecord",
     "ServerRecord",
     "agent_key",
     "fit",
@@ -32,6 +34,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from reverseproxy.allowance import clean_domain
 from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
 
 RECORD_VERSION: Final = 1
@@ -47,6 +50,7 @@ MAX_CLUSTER: Final = 256
 MAX_ENTRIES: Final = 32
 MAX_NAMES: Final = 16
 MAX_WEIGHT: Final = 128
+MAX_DOMAINS: Final = 1000
 MAX_COUNT: Final = 1_000_000
 
 MODES: Final = ("plain", "streams")
@@ -72,6 +76,18 @@ class HostKey(NamedTuple):
 
     cluster: str
     agent: str
+    server: str
+
+
+class RouteKey(NamedTuple):
+    """
+    Whose routes, at which server.
+
+    @ivar cluster: the name of the agent's cluster.
+    @ivar server: the server's id.
+    """
+
+    cluster: str
     server: str
 
 
@@ -280,6 +296,78 @@ class HostRecord:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """
+    Routes that an agent has brought to a server, which has connections of it, or had some a moment ago.
+
+    @ivar cluster: the cluster that they lead to.
+    @ivar server: the id of the server.
+    @ivar listener: the tunnel listener that the agent has joined.
+    @ivar owner: whose they are, as one word; see L{reverseproxy.tunnel.server.brought.owner_of}.
+    @ivar shown: the same for people.
+    @ivar domains: whose requests go to it.
+    @ivar port: from which port sessions go to it; L{None} for none.
+    """
+
+    cluster: str
+    server: str
+    listener: str = ""
+    owner: str = ""
+    shown: str = ""
+    domains: tuple[str, ...] = ()
+    port: int | None = None
+
+    @property
+    def key(self) -> RouteKey:
+        """Whose, at which server."""
+        return RouteKey(self.cluster, self.server)
+
+    def conflicts(self, other: RouteRecord) -> bool:
+        """Whether not both can be had."""
+        if self.cluster == other.cluster:
+            return (self.owner, self.port, set(self.domains)) != (other.owner, other.port, set(other.domains))
+        same_port = self.port is not None and self.port == other.port
+        return same_port or not set(self.domains).isdisjoint(other.domains)
+
+    def encode(self) -> bytes:
+        """The record as JSON."""
+        found: dict[str, Any] = {
+            "v": RECORD_VERSION,
+            "listener": self.listener,
+            "owner": self.owner,
+            "shown": fit(self.shown),
+            "domains": list(self.domains),
+        }
+        if self.port is not None:
+            found["port"] = self.port
+        return _dump(found)
+
+    @classmethod
+    def decode(cls, key: RouteKey, data: bytes) -> RouteRecord:
+        """
+        Read a record.
+
+        @param key: what its key says.
+        @raise BadRecord: if it is none.
+        """
+        if not key.cluster or len(key.cluster) > MAX_CLUSTER:
+            raise BadRecord(f"{_quote(key.cluster)} is no name of a cluster")
+        if not is_server_id(key.server):
+            raise BadRecord(f"{_quote(key.server)} is no id of a server")
+        reader = _Reader(data)
+        port = reader.number("port", 0, 65535)
+        return cls(
+            key.cluster,
+            key.server,
+            reader.text("listener", MAX_TEXT),
+            reader.text("owner", 4 * MAX_TEXT),
+            reader.text("shown", MAX_TEXT),
+            reader.domains("domains", MAX_DOMAINS),
+            port or None,
+        )
+
+
 def _dump(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
@@ -370,6 +458,19 @@ class _Reader:
             raise self._bad(name, f"is no list of at most {limit} numbers")
         if any(type(each) is not int or not 0 <= each <= MAX_COUNT for each in value):
             raise self._bad(name, f"has what is not a number from 0 to {MAX_COUNT}")
+        return tuple(value)
+
+    def domains(self, name: str, limit: int) -> tuple[str, ...]:
+        value = self._found.get(name, [])
+        if not isinstance(value, list) or len(value) > limit:
+            raise self._bad(name, f"is no list of at most {limit} domains")
+        for each in value:
+            try:
+                good = isinstance(each, str) and clean_domain(each) == each
+            except ValueError:
+                good = False
+            if not good:
+                raise self._bad(name, "has what is no domain")
         return tuple(value)
 
     def texts(self, name: str, limit: int) -> Mapping[str, str]:

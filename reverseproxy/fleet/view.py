@@ -29,7 +29,14 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from reverseproxy.fleet.keys import Name, read_path
-from reverseproxy.fleet.records import BadRecord, HostKey, HostRecord, ServerRecord
+from reverseproxy.fleet.records import (
+    BadRecord,
+    HostKey,
+    HostRecord,
+    RouteKey,
+    RouteRecord,
+    ServerRecord,
+)
 
 MAX_SERVERS: Final = 1000
 """Servers that are known at the most."""
@@ -42,6 +49,10 @@ HOLD: Final = 10.0
 
 MAX_BAD: Final = 100
 """Bad records that are told of one snapshot, or of one message of a watch."""
+
+
+Key = HostKey | RouteKey
+Record = ServerRecord | HostRecord | RouteRecord
 
 
 class Change(NamedTuple):
@@ -87,12 +98,12 @@ class _Server:
 @dataclass(slots=True)
 class _Host:
     """
-    A host that is known, or would be with its server.
+    A host, or an agent's routes, that is known, or would be with its server.
 
     @ivar stored: whether the store has its record.
     """
 
-    record: HostRecord
+    record: HostRecord | RouteRecord
     stored: bool = True
 
 
@@ -103,9 +114,14 @@ class View:
     @ivar revision: the last one of the store that is known; 0 before the first snapshot.
     @ivar servers: the other servers' records, by id.
     @ivar hosts: records of the hosts of these.
+    @ivar routes: the routes that agents have brought to these.
+    @ivar on_own_route: called with a record of this server's that is in the store now, and with one
+        of another server's that was there before and conflicts with it, if there is one.
     @ivar own: what the store has of this server's, by path; for whoever publishes it.
     @ivar bad: called with a path, and what is wrong with it or its record.
     """
+
+    on_own_route: Callable[[RouteRecord, RouteRecord | None], object] = staticmethod(lambda own, other: None)
 
     def __init__(
         self,
@@ -123,11 +139,12 @@ class View:
         self.bad = bad
         self.servers: dict[str, ServerRecord] = {}
         self.hosts: dict[HostKey, HostRecord] = {}
+        self.routes: dict[RouteKey, RouteRecord] = {}
         self.own: dict[str, bytes] = {}
         self._own = own
         self._hold = hold
         self._servers: dict[str, _Server] = {}
-        self._hosts: dict[str, dict[HostKey, _Host]] = {}
+        self._hosts: dict[str, dict[Key, _Host]] = {}
         self._count = 0
         self._told_bad = 0
         self._notices: list[Notice] = []
@@ -147,8 +164,8 @@ class View:
         self._told_bad = 0
         self.own.clear()
         servers: set[str] = set()
-        hosts: set[HostKey] = set()
-        records: list[ServerRecord | HostRecord] = []
+        hosts: set[Key] = set()
+        records: list[Record] = []
         for path, value in entries:
             name = self._name(path)
             if name is None:
@@ -173,6 +190,8 @@ class View:
         # Servers first: then each of their hosts comes by itself, and none has to be put aside.
         for record in sorted(records, key=lambda record: not isinstance(record, ServerRecord)):
             self._put(record)
+        for path, value in list(self.own.items()):
+            self._look_at_route(path, value)
         self._expire(now)
         return self._told()
 
@@ -198,7 +217,7 @@ class View:
     def _take(self, changes: list[Change]) -> None:
         """Take in all changes of one revision."""
         gone: list[Name] = []
-        records: list[ServerRecord | HostRecord] = []
+        records: list[Record] = []
         for change in changes:
             name = self._name(change.path)
             if name is None:
@@ -220,6 +239,9 @@ class View:
         for name in gone:
             if isinstance(name, str):
                 self._server_gone(name, name in lapsed)
+        # Those of this server come first: of two that conflict, the one wins that was first in the store.
+        for change in changes:
+            self._look_at_route(change.path, change.value)
         # A server's record is the last one of what it publishes anew, in the same step as well.
         for record in sorted(records, key=lambda record: isinstance(record, ServerRecord)):
             self._put(record)
@@ -297,11 +319,23 @@ class View:
         else:
             self.own[path] = value
 
-    def _decode(self, path: str, name: Name, value: bytes) -> ServerRecord | HostRecord | None:
+    def _look_at_route(self, path: str, value: bytes | None) -> None:
+        """Tell of routes of this server that are in the store now."""
+        name = self._name(path) if value is not None and path.startswith("routes/") else None
+        if value is None or not isinstance(name, RouteKey) or name.server != self._own:
+            return
+        record = self._decode(path, name, value)
+        if isinstance(record, RouteRecord):
+            other = next((each for each in self.routes.values() if each.conflicts(record)), None)
+            self.on_own_route(record, other)
+
+    def _decode(self, path: str, name: Name, value: bytes) -> Record | None:
         """Read a record; a bad one is told."""
         try:
             if isinstance(name, str):
                 return ServerRecord.decode(name, value)
+            if isinstance(name, RouteKey):
+                return RouteRecord.decode(name, value)
             return HostRecord.decode(name, value)
         except BadRecord as error:
             self._bad(path, str(error))
@@ -312,7 +346,7 @@ class View:
             self._told_bad += 1
             self.bad(path, problem)
 
-    def _put(self, record: ServerRecord | HostRecord) -> None:
+    def _put(self, record: Record) -> None:
         if isinstance(record, ServerRecord):
             self._put_server(record)
         else:
@@ -340,7 +374,7 @@ class View:
             self.servers[record.id] = record
             self._notice("server_changed", record, old)
 
-    def _put_host(self, record: HostRecord) -> None:
+    def _put_host(self, record: HostRecord | RouteRecord) -> None:
         key = record.key
         hosts = self._hosts.setdefault(key.server, {})
         known = hosts.get(key)
@@ -358,10 +392,10 @@ class View:
         old = known.record
         known.record, known.stored = record, True
         if record != old and key.server in self._servers:
-            self.hosts[key] = record
-            self._notice("host_changed", record, old)
+            self._known(record)
+            self._notice(f"{_kind(record)}_changed", record, old)
 
-    def _unstored(self, key: HostKey, keep: bool) -> None:
+    def _unstored(self, key: Key, keep: bool) -> None:
         """A host's record is gone."""
         host = self._hosts.get(key.server, {}).get(key)
         if host is None:
@@ -371,19 +405,28 @@ class View:
         else:
             self._forget(key, "its server has it no more")
 
-    def _forget(self, key: HostKey, reason: str) -> None:
+    def _forget(self, key: Key, reason: str) -> None:
         hosts = self._hosts[key.server]
         del hosts[key]
         if not hosts:
             del self._hosts[key.server]
         self._count -= 1
-        record = self.hosts.pop(key, None)
-        if record is not None:
-            self._notice("host_left", record, reason)
+        self._unknown(key, reason)
 
-    def _came(self, record: HostRecord) -> None:
-        self.hosts[record.key] = record
-        self._notice("host_came", record)
+    def _came(self, record: HostRecord | RouteRecord) -> None:
+        self._known(record)
+        self._notice(f"{_kind(record)}_came", record)
+
+    def _known(self, record: HostRecord | RouteRecord) -> None:
+        if isinstance(record, HostRecord):
+            self.hosts[record.key] = record
+        else:
+            self.routes[record.key] = record
+
+    def _unknown(self, key: Key, reason: str) -> None:
+        record = self.hosts.pop(key, None) if isinstance(key, HostKey) else self.routes.pop(key, None)
+        if record is not None:
+            self._notice(f"{_kind(record)}_left", record, reason)
 
     def _leave(self, name: str, reason: str) -> None:
         """A server is gone; of its hosts, those that the store has are put aside."""
@@ -391,8 +434,7 @@ class View:
             if not host.stored:
                 self._forget(key, reason)
             else:
-                del self.hosts[key]
-                self._notice("host_left", host.record, reason)
+                self._unknown(key, reason)
         del self._servers[name]
         self._notice("server_left", self.servers.pop(name), reason)
 
@@ -411,3 +453,9 @@ class View:
             yield Notice("server_came", (server,))
         for host in self.hosts.values():
             yield Notice("host_came", (host,))
+        for route in self.routes.values():
+            yield Notice("route_came", (route,))
+
+
+def _kind(record: HostRecord | RouteRecord) -> str:
+    return "host" if isinstance(record, HostRecord) else "route"

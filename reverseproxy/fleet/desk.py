@@ -1,0 +1,367 @@
+"""
+Routes that agents bring, in a whole fleet: who gets them, and that every server has them.
+
+A server that would grant routes publishes that, and waits until the directory has told
+it so itself: all that was published before is known then, so that of two servers which
+would grant the same to different agents, at the same moment, the one goes on that was
+first in the directory, and the other one withdraws.  What is granted is made at all
+servers.  It is gone when no server has it any more; each keeps it for the grace time
+after the last connection that holds it there.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FleetDesk", "IRouteDirectory"]
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.fleet.records import RouteKey, RouteRecord, ServerRecord
+from reverseproxy.tunnel.server.brought import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.claims import Claim, Denied
+from reverseproxy.wire.mosn.frames import Status
+
+log = Logger()
+
+DECIDE: Final = 5.0
+"""Seconds that the directory has to tell that something has been published."""
+
+MOST_PORTS: Final = 8
+"""Ports that are tried for an agent that takes any."""
+
+
+class IRouteDirectory(Protocol):
+    """What is needed of the directory."""
+
+    @property
+    def server_id(self) -> str:
+        """What this server is called."""
+
+    @property
+    def servers(self) -> Mapping[str, ServerRecord]:
+        """The other servers."""
+
+    @property
+    def routes(self) -> Mapping[RouteKey, RouteRecord]:
+        """The routes that agents have brought to other servers."""
+
+    def publish_routes(self, record: RouteRecord) -> None:
+        """Say that this server has some."""
+
+    def withdraw_routes(self, cluster: str) -> None:
+        """Say that it has them no more."""
+
+    def follow_routes(
+        self,
+        told: Callable[[str, RouteRecord], object],
+        own: Callable[[RouteRecord, RouteRecord | None], object],
+        lost: Callable[[], object],
+    ) -> None:
+        """Be told of them."""
+
+
+class FleetDesk:
+    """Decides for this server; see L{IRouteDesk<reverseproxy.tunnel.server.brought.IRouteDesk>}."""
+
+    def __init__(
+        self,
+        directory: IRouteDirectory,
+        routes_of: Callable[[str], AgentRoutes | None],
+        clock: IReactorTime,
+    ) -> None:
+        """
+        @param routes_of: finds the routes of a tunnel listener, if agents may bring some there.
+        """
+        self._directory = directory
+        self._routes_of = routes_of
+        self._clock = clock
+        self._serials = count(1)
+        self._own: dict[str, RouteRecord] = {}
+        self._confirmed: set[str] = set()
+        self._held: dict[str, int] = {}
+        self._pending: dict[str, Deferred[RouteRecord | None]] = {}
+        self._asking: dict[str, list[Deferred[None]]] = {}  # who wants the same as somebody before
+        self._ends: dict[str, IDelayedCall] = {}
+        self._waiting: dict[str, RouteRecord] = {}  # what could not be made here yet
+        self._gone: dict[str, RouteRecord] = {}  # what stays for a while, as its servers are gone
+        directory.follow_routes(self._told, self._own_is_there, self._confirmed.clear)
+
+    # IRouteDesk
+
+    def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
+        """See L{IRouteDesk.ask<reverseproxy.tunnel.server.brought.IRouteDesk.ask>}."""
+        return Deferred.fromCoroutine(self._ask(listener, wanted))
+
+    async def _ask(self, listener: str, wanted: Wanted) -> Denied | None:
+        cluster = wanted.claim.cluster
+        if cluster in self._asking:
+            # Another connection of the same agent, mostly: who asks looks at what has come of it.
+            turn: Deferred[None] = Deferred()
+            self._asking[cluster].append(turn)
+            await turn
+            return None
+        self._asking[cluster] = []
+        try:
+            return await self._decide(listener, wanted)
+        finally:
+            for each in self._asking.pop(cluster):
+                each.callback(None)
+
+    async def _decide(self, listener: str, wanted: Wanted) -> Denied | None:
+        claim = wanted.claim
+        problem = Denied(Status.ROUTE_TAKEN, "all ports that its identity may have are taken")
+        ports: list[int | None] = [port for port, _ in wanted.ports[:MOST_PORTS]]
+        for port in ports or ([None] if claim.port is None else []):
+            record = RouteRecord(
+                claim.cluster,
+                self._directory.server_id,
+                listener,
+                claim.owner,
+                wanted.shown,
+                claim.domains,
+                port,
+            )
+            denied = await self._try(record)
+            if denied is None:
+                return None
+            problem = denied
+            if self._is_about_more(record):
+                break
+        return problem
+
+    def _is_about_more(self, record: RouteRecord) -> bool:
+        """Whether another port would make no difference."""
+        return any(
+            each.cluster == record.cluster or not set(each.domains).isdisjoint(record.domains)
+            for each in self._directory.routes.values()
+            if each.conflicts(record)
+        )
+
+    async def _try(self, record: RouteRecord) -> Denied | None:
+        cluster = record.cluster
+        deciding: Deferred[RouteRecord | None] = Deferred()
+        self._pending[cluster] = deciding
+        self._own[cluster] = record
+        deciding.addTimeout(DECIDE, self._clock)
+        self._directory.publish_routes(record)
+        try:
+            other = await deciding
+        except Exception:
+            self._withdraw(cluster)
+            return Denied(
+                Status.ROUTE_TAKEN, "the directory of the fleet can't be reached, so that nothing is decided"
+            )
+        finally:
+            self._pending.pop(cluster, None)
+        if other is not None:
+            self._withdraw(cluster)
+            return Denied(Status.ROUTE_TAKEN, f"it is had by the cluster {other.cluster}, at {other.server}")
+        denied = self._bring(record, again=False)
+        if denied is not None:
+            self._withdraw(cluster)
+            return denied
+        self._confirmed.add(cluster)
+        self._end_later(cluster, self._grace(record))
+        log.info(
+            "{owner} has brought the cluster {cluster} with {routes} to the fleet",
+            owner=record.shown,
+            cluster=cluster,
+            routes=_shown(record),
+        )
+        return None
+
+    def count(self, claim: Claim, change: int, grace: float) -> None:
+        """See L{IRouteDesk.count<reverseproxy.tunnel.server.brought.IRouteDesk.count>}."""
+        cluster = claim.cluster
+        held = self._held[cluster] = max(self._held.get(cluster, 0) + change, 0)
+        if held:
+            self._cancel_end(cluster)
+            if cluster not in self._own:
+                record = next(self._others(cluster), self._gone.pop(cluster, None))
+                if record is not None:
+                    self._own[cluster] = record = _of(record, self._directory.server_id)
+                    self._directory.publish_routes(record)
+        else:
+            self._end_later(cluster, grace)
+
+    # when they end
+
+    def _grace(self, record: RouteRecord) -> float:
+        routes = self._routes_of(record.listener)
+        return 0.0 if routes is None else routes.claims.rules.grace
+
+    def _end_later(self, cluster: str, grace: float) -> None:
+        self._cancel_end(cluster)
+        self._ends[cluster] = self._clock.callLater(grace, self._end, cluster)
+
+    def _cancel_end(self, cluster: str) -> None:
+        call = self._ends.pop(cluster, None)
+        if call is not None:
+            call.cancel()
+
+    def _end(self, cluster: str) -> None:
+        del self._ends[cluster]
+        self._held.pop(cluster, None)
+        record = self._own.get(cluster, self._gone.pop(cluster, None))
+        self._withdraw(cluster)
+        if record is not None:
+            self._settle(record)
+        self.review()
+
+    def _withdraw(self, cluster: str) -> None:
+        self._confirmed.discard(cluster)
+        if self._own.pop(cluster, None) is not None:
+            self._directory.withdraw_routes(cluster)
+
+    def _others(self, cluster: str) -> Iterator[RouteRecord]:
+        return (each for each in self._directory.routes.values() if each.cluster == cluster)
+
+    def _settle(self, record: RouteRecord) -> None:
+        """Take routes away that nobody has any more."""
+        cluster = record.cluster
+        if cluster in self._own or cluster in self._gone or any(self._others(cluster)):
+            return
+        self._waiting.pop(cluster, None)
+        routes = self._routes_of(record.listener)
+        claim = None if routes is None else routes.claims.find(cluster)
+        if routes is not None and claim is not None:
+            log.info(
+                "the cluster {cluster} is gone with {routes}: its agent has come back nowhere",
+                cluster=cluster,
+                routes=_shown(record),
+            )
+            routes.take_away(cluster, claim.serial)
+
+    def stop(self) -> None:
+        """Nothing ends any more by itself."""
+        for cluster in list(self._ends):
+            self._cancel_end(cluster)
+
+    # what the directory tells
+
+    def _own_is_there(self, record: RouteRecord, other: RouteRecord | None) -> None:
+        """Routes of this server are in the directory; C{other} conflicts, and was there before."""
+        cluster = record.cluster
+        if self._own.get(cluster) != record:
+            return
+        deciding = self._pending.get(cluster)
+        if deciding is not None:
+            if not deciding.called:
+                if other is None:
+                    self._confirmed.add(cluster)
+                # What is told of in the same message is made before it goes on.
+                self._clock.callLater(0, self._decided, deciding, other)
+        elif other is None:
+            self._confirmed.add(cluster)
+        elif cluster not in self._confirmed:
+            log.warn(
+                "the routes of cluster {cluster} ({routes}) were given to cluster {other} at {server} while "
+                "this server was not there: its agents lose them",
+                cluster=cluster,
+                routes=_shown(record),
+                other=other.cluster,
+                server=other.server,
+            )
+            self._lose(record, other)
+
+    def _decided(self, deciding: Deferred[RouteRecord | None], other: RouteRecord | None) -> None:
+        if not deciding.called:
+            deciding.callback(other)
+
+    def _lose(self, record: RouteRecord, other: RouteRecord) -> None:
+        """Give up what another server has given to somebody else."""
+        cluster = record.cluster
+        self._cancel_end(cluster)
+        self._withdraw(cluster)
+        routes = self._routes_of(record.listener)
+        claim = None if routes is None else routes.claims.find(cluster)
+        if routes is not None and claim is not None:
+            routes.take_away(cluster, claim.serial)
+        self._told("came", other)
+
+    def _told(self, what: str, record: RouteRecord) -> None:
+        """Another server has routes, or has them no more."""
+        cluster = record.cluster
+        if what == "left":
+            alone = cluster not in self._own and not any(self._others(cluster))
+            if alone and record.server not in self._directory.servers:
+                # Nobody has taken that back: the agent is on its way to another server.
+                self._gone[cluster] = record
+                self._end_later(cluster, self._grace(record))
+            self._settle(record)
+            self.review()
+        elif what == "changed":
+            self._settle(record)
+            self._told("came", record)
+        else:
+            if self._gone.pop(cluster, None) is not None and cluster not in self._own:
+                self._cancel_end(cluster)
+            if self._was_second(record):
+                # Its server withdraws it.
+                self._waiting[cluster] = record
+                return
+            denied = self._bring(record, again=True)
+            if denied is not None:
+                self._waiting[cluster] = record
+                log.warn(
+                    "routes of cluster {cluster} of {owner}, brought to {server}, can't be made: {reason}",
+                    cluster=record.cluster,
+                    owner=record.shown,
+                    server=record.server,
+                    reason=denied.reason,
+                )
+
+    def _was_second(self, record: RouteRecord) -> bool:
+        """Whether routes of another server conflict with some that this one has had before."""
+        return any(self._own[each].conflicts(record) for each in self._confirmed if each in self._own)
+
+    def _bring(self, record: RouteRecord, again: bool) -> Denied | None:
+        """
+        Make routes here.
+
+        @param again: whether another server has decided that.
+        """
+        routes = self._routes_of(record.listener)
+        if routes is None:
+            return Denied(Status.ROUTE_FORBIDDEN, f"agents may bring none to the listener {record.listener}")
+        known = routes.claims.find(record.cluster)
+        if known is not None:
+            same = known.owner == record.owner and set(known.domains) == set(record.domains)
+            return None if same else Denied(Status.ROUTE_TAKEN, f"{record.cluster} is another agent's here")
+        claim = Claim(record.cluster, record.owner, record.domains, record.port, serial=next(self._serials))
+        denied = routes.claims.find_problem(claim) if again else None
+        if record.port is not None and not routes.claims.rules.ports.permits_port(record.port):
+            denied = Denied(Status.ROUTE_FORBIDDEN, f"agents may not have the port {record.port} here")
+        denied = denied or routes.bring(claim, record.shown, None, again)
+        if denied is None:
+            self._waiting.pop(record.cluster, None)
+        return denied
+
+    def review(self) -> None:
+        """Try again what could not be made here: the configuration is another one, or somebody has gone."""
+        waiting, self._waiting = self._waiting, {}
+        for cluster, record in waiting.items():
+            if record.key in self._directory.routes and (
+                self._was_second(record) or self._bring(record, again=True) is not None
+            ):
+                self._waiting[cluster] = record
+
+
+def _of(record: RouteRecord, server: str) -> RouteRecord:
+    """The same at another server."""
+    return RouteRecord(
+        record.cluster, server, record.listener, record.owner, record.shown, record.domains, record.port
+    )
+
+
+def _shown(record: RouteRecord) -> str:
+    """Routes for people."""
+    found: list[Any] = list(record.domains)
+    if record.port is not None:
+        found.append(f"port {record.port}")
+    return ", ".join(map(str, found)) or "nothing"

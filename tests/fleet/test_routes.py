@@ -1,0 +1,286 @@
+"""Routes that agents bring to one server of a fleet, at all of them; in memory."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from random import Random
+from typing import Any, ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.app import ReverseProxy
+from reverseproxy.config.loader import loads
+from reverseproxy.fleet.directory import FleetDirectory, Settings
+from reverseproxy.testing import MemoryReactor, Recorder
+from tests.fleet.fake_etcd import FakeEtcd, Store
+from tests.tunnel.test_agent_routes import TUNNELS, WEB, agent, server
+
+NAMES = ("alpha", "beta", "gamma")
+
+
+class Fleet(SynchronousTestCase):
+    """Servers alpha, beta and gamma, and agents of any of them."""
+
+    tokens: ClassVar[dict[str, Any]] = {
+        "one": {"domains": ["*.x.example"], "ports": ["3000-3002"]},
+        "two": {"domains": ["*.x.example"], "ports": ["3000-3002"]},
+    }
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+        clock: Any = self.reactor
+        self.etcd = Store(clock)
+        self.clients: dict[str, FakeEtcd] = {}
+        self.running: dict[str, ReverseProxy] = {}
+        self.addCleanup(self.stop_all)
+        for name in NAMES[:2]:
+            self.serve(name)
+
+    def serve(self, name: str) -> ReverseProxy:
+        """Run a server."""
+        number = NAMES.index(name)
+        document = server(self.tokens, grace="5s", tcp_address=f"127.0.0.{number + 1}")
+        web, tunnels = document["servers"][0]["listeners"]
+        web["address"], tunnels["address"] = f"127.0.0.1:{WEB + number}", f"127.0.0.1:{TUNNELS + number}"
+        document["fleet"] = {
+            "server_id": name,
+            "etcd": {"endpoints": ["127.0.0.1:1"]},
+            "peers": {"address": f"127.0.0.1:{4000 + number}"},
+        }
+        return self.run_it(name, document)
+
+    def run_it(self, name: str, document: dict[str, Any]) -> ReverseProxy:
+        """Run something."""
+        service = ReverseProxy(
+            loads(json.dumps(document), name).config,
+            self.reactor,
+            Random(len(self.running)),
+            make_directory=partial(self._directory, name),
+        )
+        service.startService()
+        self.running[name] = service
+        self.pass_time(1)
+        return service
+
+    def _directory(self, name: str, config: Any, who: Any, world: Any, publishes: bool) -> Any:
+        etcd: Any = FakeEtcd(self.etcd)
+        self.clients[name] = etcd
+        settings = Settings(config.server_id, "/fleet/", 10)
+        return FleetDirectory(self.reactor, etcd, settings, Random(1), who, publishes)
+
+    def bring(self, name: str, *servers: str, cluster: str = "app", owner: str = "one", **routes: Any) -> Any:
+        """Run an agent that brings routes."""
+        document = agent(owner, cluster, body=name, **(routes or {"subdomains": ["app"]}))
+        document["extends"][0]["config"]["server_list"] = [
+            f"127.0.0.1:{TUNNELS + NAMES.index(each)}" for each in servers
+        ]
+        return self.run_it(name, document)
+
+    def stop(self, name: str) -> None:
+        """Stop something."""
+        self.running.pop(name).stopService()
+        self.pass_time(1)
+
+    def kill(self, name: str) -> None:
+        """A server has no contact any more, to anybody."""
+        self.clients[name].reachable = False
+        service = self.running.pop(name)
+        for each in service.listeners.values():
+            each.stop_accepting()
+            each.abort()
+        fleet: Any = service._world.fleet
+        fleet.links.stop()
+        fleet.entrance.close("killed")
+        self.addCleanup(self._bury, service)
+
+    def _bury(self, service: ReverseProxy) -> None:
+        service.stopService()
+        self.pass_time(30)
+
+    def stop_all(self) -> None:
+        """End everything."""
+        for name in reversed(list(self.running)):
+            self.running.pop(name).stopService()
+        self.pass_time(40)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, in small steps."""
+        for _ in range(max(int(seconds * 20), 1)):
+            self.etcd.tick(0.05)
+            self.reactor.settle()
+
+    def get(self, name: str, host: str = "app.x.example", seconds: float = 0.3) -> bytes:
+        """Ask a server for a domain."""
+        client: Recorder = self.reactor.dial("127.0.0.1", WEB + NAMES.index(name), Recorder())
+        client.transport.write(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode())
+        self.pass_time(seconds)
+        return bytes(client.data).rpartition(b"\r\n\r\n")[2]
+
+    def stored(self) -> list[str]:
+        """Whose routes are in the directory, and where."""
+        prefix = "/fleet/routes/"
+        return sorted(key.removeprefix(prefix) for key in self.etcd.keys if key.startswith(prefix))
+
+
+class RouteTests(Fleet):
+    """What clients get."""
+
+    def test_known_everywhere_within_a_second(self) -> None:
+        self.bring("mine", "alpha")
+        self.assertEqual(self.stored(), ["app/alpha"])
+        self.assertEqual(self.get("alpha"), b"mine")
+        self.assertEqual(self.get("beta"), b"mine")
+        self.assertEqual(self.get("beta", "other.x.example"), b"default")
+
+    def test_servers_that_come_later(self) -> None:
+        self.bring("mine", "alpha")
+        self.serve("gamma")
+        self.assertEqual(self.get("gamma"), b"mine")
+
+    def test_agent_at_two_servers(self) -> None:
+        service = self.bring("mine", "alpha", "beta")
+        self.assertEqual(service.agents[0].serving, 4)
+        self.assertEqual(self.stored(), ["app/alpha", "app/beta"])
+        self.assertEqual({self.get(name) for name in NAMES[:2]}, {b"mine"})
+
+    def test_gone_after_the_last_agent_and_the_grace_time(self) -> None:
+        self.bring("mine", "alpha", "beta")
+        self.bring("other", "beta")
+        self.stop("mine")
+        self.pass_time(7)
+        self.assertEqual(self.stored(), ["app/beta"])
+        self.assertEqual(self.get("alpha"), b"other")
+        self.stop("other")
+        self.pass_time(2)
+        self.assertEqual(self.stored(), ["app/beta"])
+        self.pass_time(5)
+        self.assertEqual(self.stored(), [])
+        self.assertEqual([self.get(name) for name in NAMES[:2]], [b"default", b"default"])
+
+    def test_taken(self) -> None:
+        """What somebody has at one server, nobody else gets at another one."""
+        self.bring("mine", "alpha")
+        self.assertEqual(self.bring("other", "beta", owner="two", cluster="theirs").agents[0].serving, 0)
+        self.assertEqual(self.bring("third", "beta", owner="two").agents[0].serving, 0)
+        self.assertEqual(self.get("beta"), b"mine")
+        self.assertEqual(self.stored(), ["app/alpha"])
+
+    def test_two_at_the_same_moment(self) -> None:
+        """Exactly one of them gets it, and it is the same one at every server."""
+        self.serve("gamma")
+        self.etcd.muted = True
+        mine = self.bring("mine", "alpha")
+        other = self.bring("other", "beta", owner="two", cluster="theirs")
+        self.assertEqual(self.stored(), ["app/alpha", "theirs/beta"])
+        self.assertEqual((mine.agents[0].serving, other.agents[0].serving), (0, 0))
+        self.etcd.muted = False
+        self.etcd.pump()
+        self.pass_time(1)
+        self.assertEqual(self.stored(), ["app/alpha"])
+        self.assertEqual((mine.agents[0].serving, other.agents[0].serving), (2, 0))
+        self.assertEqual({self.get(name) for name in NAMES}, {b"mine"})
+
+    def test_free_again(self) -> None:
+        """Who was refused gets it when the other one is gone, at whichever server."""
+        self.bring("mine", "alpha")
+        other = self.bring("other", "beta", owner="two", cluster="theirs")
+        self.stop("mine")
+        self.pass_time(40)
+        self.assertEqual(other.agents[0].serving, 2)
+        self.assertEqual({self.get(name) for name in NAMES[:2]}, {b"other"})
+
+    def test_port(self) -> None:
+        """The port is the same at all servers."""
+        service = self.bring("mine", "alpha", port=0, tcp=True)
+        self.assertEqual(service.agents[0].serving, 2)
+        for name in NAMES[:2]:
+            self.assertIn("port_3000", " ".join(self.running[name].listeners).replace(" 3000", "_3000"))
+        self.bring("other", "beta", port=0, tcp=True, owner="two", cluster="theirs")
+        self.assertEqual(self.stored(), ["app/alpha", "theirs/beta"])
+        records = [
+            json.loads(found.value or b"") for key, found in self.etcd.keys.items() if "/routes/" in key
+        ]
+        self.assertEqual(sorted(each["port"] for each in records), [3000, 3001])
+
+    def test_etcd_away(self) -> None:
+        """What is there stays; nothing new is decided, and is when etcd is back."""
+        self.bring("mine", "alpha")
+        self.etcd.go_down()
+        other = self.bring("other", "beta", owner="two", cluster="theirs", subdomains=["b"])
+        self.pass_time(20)
+        self.assertEqual(other.agents[0].serving, 0)
+        self.assertEqual({self.get(name) for name in NAMES[:2]}, {b"mine"})
+        self.etcd.come_back()
+        self.pass_time(60)
+        self.assertEqual(other.agents[0].serving, 2)
+        self.assertEqual(self.get("alpha", "b.x.example"), b"other")
+
+    def test_emptied_etcd(self) -> None:
+        self.bring("mine", "alpha")
+        self.etcd.wipe()
+        for _ in range(8):
+            self.assertEqual({self.get(name, seconds=0.5) for name in NAMES[:2]}, {b"mine"})
+        self.assertEqual(self.stored(), ["app/alpha"])
+
+    def test_planned_stop_of_the_server_that_has_it(self) -> None:
+        """Agents go elsewhere, and bring their routes there: these are never gone."""
+        self.bring("mine", "alpha", "beta")
+        self.stop("alpha")
+        for _ in range(10):
+            self.assertEqual(self.get("beta", seconds=1), b"mine")
+        self.assertEqual(self.stored(), ["app/beta"])
+
+    def test_server_is_killed(self) -> None:
+        """Its routes stay for a while, for an agent that is on its way to another one."""
+        self.bring("mine", "alpha")
+        self.kill("alpha")
+        self.pass_time(11)
+        self.assertEqual(self.stored(), [])
+        self.assertEqual(self.bring("other", "beta", owner="two", cluster="theirs").agents[0].serving, 0)
+        self.bring("again", "beta")
+        self.assertEqual(self.get("beta"), b"again")
+        self.assertEqual(self.stored(), ["app/beta"])
+
+    def test_server_is_killed_and_nobody_comes(self) -> None:
+        self.bring("mine", "alpha")
+        self.kill("alpha")
+        self.pass_time(18)
+        self.assertEqual(self.get("beta"), b"default")
+
+    def test_lost_while_away(self) -> None:
+        """Who was not there for so long that others have it now, gives it up."""
+        self.bring("mine", "alpha")
+        alpha: Any = self.running["alpha"]._world.fleet
+        for each in self.running.values():
+            fleet: Any = each._world.fleet
+            if fleet is not None:
+                fleet.links.stop()
+        self.clients["alpha"].reachable = False
+        self.pass_time(11)
+        self.pass_time(6)
+        other = self.bring("other", "beta", owner="two", cluster="theirs")
+        self.assertEqual(other.agents[0].serving, 2)
+        self.clients["alpha"].reachable = True
+        self.pass_time(8)
+        self.assertEqual(self.stored(), ["theirs/beta"])
+        self.assertEqual(alpha.directory.routes.keys(), {("theirs", "beta")})
+        self.assertEqual(self.running["alpha"].answer("routes", {})[0]["cluster"], "theirs")
+
+
+class CheckTests(SynchronousTestCase):
+    """What is said of configurations."""
+
+    def test_with_workers(self) -> None:
+        """Routes are known to the one server then, which is said."""
+        document = server({"one": {"domains": ["*"]}})
+        document["fleet"] = {
+            "server_id": "a",
+            "etcd": {"endpoints": ["127.0.0.1:1"]},
+            "peers": {"address": "127.0.0.1:2"},
+        }
+        for processor, number in ((1, 0), (2, 1), ("auto", 1)):
+            document["servers"][0]["processor"] = processor
+            warnings = loads(json.dumps(document), "x").warnings
+            found = [each for each in warnings if "this server of the fleet alone" in each.message]
+            self.assertEqual(len(found), number)
