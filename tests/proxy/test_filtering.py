@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.config.models import HostConfig
-from reverseproxy.proxy.http.exchange import REQUEST_BUFFER
+from reverseproxy.proxy.http.sending import REQUEST_BUFFER
 from reverseproxy.wire.http1.fields import chunk
 from reverseproxy.wire.rpc.bolt import Status, encode_request
 from tests.proxy.filters.build import chain

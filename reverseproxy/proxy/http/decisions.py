@@ -68,7 +68,7 @@ class ToldExchange(Exchange):
     __slots__ = ()
 
     def _say(self, what: str) -> None:
-        downstream, head = self._downstream, self.head
+        downstream, head = self.downstream, self.head
         log.debug(
             "{listener}: {method} {path} of {peer}: {what}",
             listener=downstream.settings.listener,

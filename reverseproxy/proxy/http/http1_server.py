@@ -477,7 +477,7 @@ class Http1Proxy(Switchable, Counted):
             body = b""
         if location:
             lines.append(b"location: %b\r\n" % location)
-        if exchange.unsent is not None and (unsent := exchange.unsent_field()):
+        if unsent := exchange.unsent_field():
             lines.append(b"%b: %b\r\n" % (UNSENT_FIELD, unsent))
         if not keep_alive:
             lines.append(b"connection: close\r\n")
@@ -539,7 +539,7 @@ class Http1Proxy(Switchable, Counted):
         # The client sees that something is missing, and gets what there is; unless the end of the
         # connection would be the end of the body.
         self._close(linger=not exchange.request_complete)
-        if exchange.stalled or head is None or (head.length < 0 and not self._chunked):
+        if exchange.ending.stalled or head is None or (head.length < 0 and not self._chunked):
             self.transport.abortConnection()
 
     def _upgrade_declined(self) -> None:

@@ -251,13 +251,14 @@ class Http2Stream:
 
     def exchange_broken(self, exchange: Exchange) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        if self.grpc and not exchange.reset_code and not exchange.stalled:
+        ending = exchange.ending
+        if self.grpc and not ending.code and not ending.stalled:
             # A client of gRPC takes a reset for an error in its call.
-            trailers = error_trailers(exchange.failure, exchange.message.encode("utf-8", "replace"))
+            trailers = error_trailers(ending.status, ending.message.encode("utf-8", "replace"))
             self._http2.send_end(self.number, trailers)
         else:
-            code = ErrorCode.CANCEL if exchange.stalled else ErrorCode.INTERNAL_ERROR
-            self._http2.reset(self.number, exchange.reset_code or code)
+            code = ErrorCode.CANCEL if ending.stalled else ErrorCode.INTERNAL_ERROR
+            self._http2.reset(self.number, ending.code or code)
         self._over(exchange)
         self._proxy.flush()
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 __all__ = ["END", "NO_OPTIONS", "UNKNOWN_LENGTH", "End", "Event", "Headers", "Request", "Response"]
 
-from typing import Final
+from typing import Any, Final
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.border import NOTHING
@@ -65,34 +65,20 @@ class Request:
         "upgrade",
     )
 
-    _headers: Headers | None
+    _headers: Any  # None in a derived one that has not taken them apart yet
 
-    def __init__(
-        self,
-        method: bytes,
-        target: bytes,
-        host: bytes,
-        headers: Headers,
-        length: int = 0,
-        *,
-        http11: bool = True,
-        options: frozenset[bytes] = NO_OPTIONS,
-        upgrade: bytes = b"",
-        awaits_continue: bool = False,
-        mosn: bool = True,
-        dropped: int = NOTHING,
-    ) -> None:
+    def __init__(self, method: bytes, target: bytes, host: bytes, headers: Headers, length: int = 0) -> None:
+        """Make one that asks for nothing special; what few have is set afterwards."""
         self.method = method
         self.target = target
         self.host = self.asked_host = host
         self._headers = headers
         self.length = length
-        self.http11 = http11
-        self.options = options
-        self.upgrade = upgrade
-        self.awaits_continue = awaits_continue
-        self.mosn = mosn
-        self.dropped = dropped
+        self.http11 = self.mosn = True
+        self.options = NO_OPTIONS
+        self.upgrade = b""
+        self.awaits_continue = False
+        self.dropped = NOTHING
 
     def __repr__(self) -> str:
         kind = type(self).__name__
@@ -101,8 +87,7 @@ class Request:
     @property
     def headers(self) -> Headers:
         """The fields as they came, but for those that were dropped."""
-        headers = self._headers
-        assert headers is not None
+        headers: Headers = self._headers
         return headers
 
     @property
@@ -156,18 +141,12 @@ class Request:
         @param names: headers that were changed, in lower case: the client's
             Connection field can't take them out.
         """
-        head = Request(
-            self.method,
-            target,
-            host,
-            headers,
-            self.length,
-            http11=self.http11,
-            options=self.options - names,
-            upgrade=self.upgrade,
-            awaits_continue=self.awaits_continue,
-        )
+        head = Request(self.method, target, host, headers, self.length)
         head.asked_host = self.asked_host
+        head.http11 = self.http11
+        head.options = self.options - names
+        head.upgrade = self.upgrade
+        head.awaits_continue = self.awaits_continue
         return head
 
 
@@ -183,7 +162,7 @@ class Response:
 
     __slots__ = ("_headers", "length", "options", "status")
 
-    _headers: Headers | None
+    _headers: Any  # see Request
 
     def __init__(
         self, status: int, headers: Headers, length: int = 0, options: frozenset[bytes] = NO_OPTIONS
@@ -199,8 +178,7 @@ class Response:
     @property
     def headers(self) -> Headers:
         """The fields as they came."""
-        headers = self._headers
-        assert headers is not None
+        headers: Headers = self._headers
         return headers
 
     @property

@@ -74,7 +74,7 @@ class RequestHead(Request):
         if self._headers is None:
             headers = parse_fields(self.raw)
             self._headers = without(headers, self.dropped) if self.dropped else headers
-        return self._headers
+        return super().headers
 
     @property
     def trails(self) -> bool:
@@ -154,7 +154,7 @@ class ResponseHead(Response):
         """The fields as they came."""
         if self._headers is None:
             self._headers = parse_fields(self.raw)
-        return self._headers
+        return super().headers
 
     @property
     def trails(self) -> bool:

@@ -187,20 +187,13 @@ def parse_request(
         if ended and method in (b"POST", b"PUT", b"PATCH"):
             # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
-    mosn = bool(marks & MOSN & ~foreign)
-    dropped = marks & foreign
-    return Request(
-        method,
-        path,
-        authority,
-        headers,
-        length,
-        options=options,
-        upgrade=upgrade,
-        awaits_continue=expect,
-        mosn=mosn,
-        dropped=dropped,
-    )
+    head = Request(method, path, authority, headers, length)
+    head.awaits_continue = expect
+    head.mosn = bool(marks & MOSN & ~foreign)
+    head.dropped = marks & foreign
+    if upgrade:
+        head.options, head.upgrade = options, upgrade
+    return head
 
 
 def _read_request_fields(

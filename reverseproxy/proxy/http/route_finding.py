@@ -1,0 +1,322 @@
+"""
+What a request is for: its route, by way of the filters, and what that demands.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RouteFinding"]
+
+from collections.abc import Sequence
+from math import inf
+from typing import Final
+
+from twisted.logger import Logger
+
+from reverseproxy.errors import ClusterUnknown
+from reverseproxy.interfaces import PickContext
+from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
+from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.http.deadlines import LOOKS
+from reverseproxy.proxy.http.mirror import Mirrored
+from reverseproxy.proxy.http.retrying import Retrying
+from reverseproxy.proxy.http.sending import WAITING
+from reverseproxy.proxy.http.telling import begin_trace, variable
+from reverseproxy.proxy.pools import is_pooled
+from reverseproxy.refused import REFUSED
+from reverseproxy.routing import (
+    IMMUTABLE_FIELDS,
+    ClusterRoute,
+    DirectResponse,
+    Redirect,
+    RouteInput,
+    RouteResult,
+    normalize_path,
+    shown,
+    timeouts,
+)
+from reverseproxy.wire.http.border import FORWARDED, LOOKALIKE
+from reverseproxy.wire.http.grpc import is_grpc
+
+log = Logger(namespace="reverseproxy.proxy.http.exchange")  # where people look for them
+
+_HASHING: Final = frozenset({"LB_MAGLEV"})
+"""Balancers that go by a request's hash key."""
+
+_REMEMBERING: Final = frozenset({"LB_MAGLEV", "LB_REQUEST_ROUNDROBIN"})
+"""Balancers that go by what they have picked for the request before."""
+
+
+class RouteFinding(Retrying):
+    """
+    The part of an exchange that decides what to do.
+
+    @ivar rule: what has taken the request: a route, or what answers without a host.
+    """
+
+    __slots__ = ("_facts", "_passage", "rule")
+
+    rule: RouteResult | None
+    _facts: RouteInput | None  # kept where the response is to be changed
+    _passage: Passage | None  # through the listener's filters of requests
+
+    # what a subclass does
+
+    def _answer(self, status: int, body: bytes, location: bytes = b"") -> None:
+        """Answer without a host."""
+        raise NotImplementedError
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer as a filter says, or break off if an answer has begun."""
+        raise NotImplementedError
+
+    # what the request is for
+
+    def _find_route(self) -> None:
+        downstream = self.downstream
+        settings = downstream.settings
+        head = self.head
+        limit = downstream.max_request_body_size
+        if limit and head.length > limit:
+            self.fail(413, f"request body larger than {limit} bytes", Flag.DPE)
+            return
+        if settings.tracing is not None:
+            self._trace = begin_trace(settings.tracing, self)
+        if head.dropped:
+            self._note_dropped(head.dropped)
+        gate = downstream.gate
+        if gate is not None and gate.misdirects(head.host, settings.sni_check == "always"):
+            REFUSED["misdirected"] += 1
+            self.fail(421, "the TLS handshake of this connection was for another host", Flag.DPE)
+            return
+        router = settings.router
+        if settings.filters is not None:
+            self._passage = settings.filters.passage(self._filtered(), router)
+            self._pass_filters()
+            return
+        facts: RouteInput | None = None
+        result = router.unconditional_route
+        if result is None or head.target[:1] != b"/":
+            facts = self._gather_facts()
+            result = router.match(facts)
+        if isinstance(result, ClusterRoute):
+            self._follow(result, facts)
+        else:
+            self._answer_for(result, facts or self._gather_facts())
+
+    def _answer_for(self, result: RouteResult | None, facts: RouteInput) -> None:
+        """Answer a request that goes to no host."""
+        self.rule = result
+        if isinstance(result, DirectResponse):
+            self._answer(result.status, result.body)
+        elif isinstance(result, Redirect):
+            self._answer(result.status, b"", location=result.location.encode("ascii"))
+        else:
+            self._no_route(facts)
+
+    def _no_route(self, facts: RouteInput) -> None:
+        """Answer with 404; the client is told which Host is at fault, the log also what would not be."""
+        downstream = self.downstream
+        settings = downstream.settings
+        self.flag = "no route"
+        self.flags |= Flag.NR
+        body = b"no route matches this request\n"
+        reason = settings.router.explain(facts.host)
+        if reason:
+            if facts.host:
+                body = f"no virtual host takes the Host {shown(facts.host)}\n".encode("ascii")
+            if settings.misses.allow():
+                log.info(
+                    "{listener}: a request of {peer} gets 404 from the router {router}: {reason}{suppressed}",
+                    listener=settings.listener,
+                    peer=downstream.info.remote,
+                    router=settings.router.name,
+                    reason=reason,
+                    suppressed=settings.misses.suppressed,
+                )
+        self._answer(404, body)
+
+    def _note_dropped(self, marks: int) -> None:
+        """Say that the client is not believed, which may be a proxy that should be."""
+        REFUSED["fields"] += 1
+        downstream = self.downstream
+        settings = downstream.settings
+        if settings.strips.allow():
+            fields = "lookalikes of fields that proxies set, such as X_Forwarded_For"
+            if marks != LOOKALIKE:
+                fields = "X-Forwarded-... or similar fields" if marks & FORWARDED else "x-mosn-... fields"
+            log.info(
+                "{listener}: {fields} of {peer} are left out, as it is not one of trusted_proxies of the "
+                "proxy filter{suppressed}",
+                listener=settings.listener,
+                fields=fields,
+                peer=downstream.info.remote,
+                suppressed=settings.strips.suppressed,
+            )
+
+    def _gather_facts(self) -> RouteInput:
+        downstream, head = self.downstream, self.head
+        path, _, query = head.target.decode("ascii").partition("?")
+        return RouteInput(
+            head.method.decode("ascii"),
+            normalize_path(path),
+            query,
+            (head.host or downstream.default_host).decode("ascii"),
+            head.lookup,
+            "https" if downstream.info.secure else "http",
+            downstream.protocol,
+            self._variable,
+        )
+
+    def _variable(self, name: str) -> str | None:
+        return variable(self, name)
+
+    # filters
+
+    def _filtered(self) -> FilteredRequest:
+        """What filters of requests may know of this one."""
+        head = self.head
+        size = head.length
+        if size < 0 and self.request_complete:
+            size = self.received
+        return FilteredRequest(self._gather_facts(), head.target.decode("ascii"), self.downstream.info, size)
+
+    def _pass_filters(self) -> None:
+        """Go through the filters of requests, as far as they let it."""
+        self._pause = None
+        passage = self._passage
+        assert passage is not None
+        step = passage.advance()
+        request = passage.request
+        downstream = self.downstream
+        self._begun = self._clock.seconds()
+        self.flags |= request.flags
+        if isinstance(step, float):
+            self._phase = WAITING
+            self._pause = self._clock.callLater(step, self._pass_filters)
+            # What a filter takes is not the route's time.
+            downstream.set_look(inf)
+            downstream.update_reading()
+        elif step is not None:
+            self._refuse(step)
+        elif self._is_too_large(passage):
+            pass  # it has been refused
+        elif isinstance(request.result, ClusterRoute):
+            if request.removed:
+                self._remove_headers(request.removed)
+            self._follow(request.result, request.facts)
+        else:
+            self._answer_for(request.result, request.facts)
+
+    def _may_grow(self) -> bool:
+        return self._passage is None or not self._is_too_large(self._passage)
+
+    def _is_too_large(self, passage: Passage) -> bool:
+        """Refuse a request whose body has become larger than a filter allows."""
+        limit = passage.request.limit
+        if limit is None or self.received <= limit.size:
+            return False
+        self._refuse(limit.refusal)
+        return True
+
+    def _remove_headers(self, names: set[str]) -> None:
+        """Send a request on without some of its headers."""
+        removed = frozenset(name.encode("ascii") for name in names) - IMMUTABLE_FIELDS
+        head = self.head
+        headers = [field for field in head.headers if field[0].lower() not in removed]
+        self.head = self._outgoing = head.rewritten(head.target, head.host, headers, removed)
+
+    # where it goes
+
+    def _follow(self, route: ClusterRoute, facts: RouteInput | None) -> None:
+        """
+        Do what a route says.
+
+        @param facts: what the route was found by, if that had to be gathered.
+        """
+        downstream = self.downstream
+        head = self.head
+        self.rule = route
+        try:
+            cluster = self.cluster = downstream.settings.clusters.get(route.cluster_name)
+        except ClusterUnknown as error:
+            self.fail(error.status, str(error), Flag.NC)
+            return
+        self._route = route
+        self.retry = route.retry
+        if route.upstream_protocol:
+            self.protocol = route.upstream_protocol
+        if not is_pooled(self.protocol):
+            self.fail(502, f"hosts can't be spoken to in {self.protocol}", Flag.UPE)
+            return
+        lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
+        times = self._times = route.times if lookup is None else timeouts(route, lookup)
+        timeout = times.total or inf
+        if self.received or not self.request_complete:
+            timeout /= LOOKS  # to see when it is sent
+        period = downstream.settings.look_period
+        if route.idle_timeout is not None:
+            period = min(route.idle_timeout / LOOKS, downstream.settings.request_time)
+        passage = self._passage
+        downstream.set_look(self._begun + (timeout if timeout < period else period))
+        lb_type = cluster.config.lb_type
+        if not route.has_no_transforms or lb_type in _REMEMBERING:
+            self._prepare(route, facts or self._gather_facts(), lb_type)
+        if passage is not None and passage.request.labels:
+            if self._context is None:
+                self._context = PickContext()
+            self._context.metadata = {**(route.metadata or {}), **passage.request.labels}
+        self._acquire()
+
+    def _prepare(self, route: ClusterRoute, facts: RouteInput, lb_type: str) -> None:
+        """Do what few routes, and few balancers, demand."""
+        downstream = self.downstream
+        head = self.head
+        if route.metadata is not None or lb_type in _REMEMBERING:
+            key = route.hash_key(facts, downstream.info.remote_ip) if lb_type in _HASHING else None
+            self._context = PickContext(hash_key=key, metadata=route.metadata)
+        if route.request_mutation is not None:
+            mutation = route.request_mutation
+            host = head.authority(downstream.default_host)
+            self._outgoing = head.rewritten(
+                *mutation.apply(facts, head.target, host, head.headers), mutation.names
+            )
+        if route.response_mutation is not None:
+            self._facts = facts
+        if head.upgrade:
+            return  # there is no copy of a session
+        copies = 1 if self._passage is None else self._passage.request.copies
+        for mirror in route.mirrors:
+            if mirror.takes(downstream.settings.random()):
+                for _ in range(copies):
+                    self._mirror(mirror.cluster_name)
+
+    def _mirror(self, cluster_name: str) -> None:
+        downstream = self.downstream
+        settings = downstream.settings
+        try:
+            cluster = settings.clusters.get(cluster_name)
+        except ClusterUnknown as error:
+            log.warn("{listener}: {reason}: no copy is sent", listener=settings.listener, reason=str(error))
+            return
+        mirrored = Mirrored(
+            settings.clock,
+            self.protocol,
+            cluster,
+            self._outgoing,
+            list(self._out),
+            (downstream.forwarded_by, downstream.default_host),
+            self._chosen,
+            self._alternatives(),
+        )
+        self._mirrors = (*self._mirrors, mirrored)
+
+    @property
+    def _chosen(self) -> bool:
+        route = self._route
+        return self.downstream.settings.protocols_differ and route is not None and not route.upstream_protocol
+
+    def _alternatives(self) -> Sequence[str]:
+        route = self._route
+        if route is None or route.upstream_protocol:
+            return ()
+        return ("Http2",) if is_grpc(self.head.headers) else ("Http1", "Http2")
