@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from reverseproxy.addresses import host_of
+from reverseproxy.assembly import etcd_lister  # noqa: F401  it has its lister found
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.health.reach import Reach
 from reverseproxy.cluster.manager import Cluster
@@ -158,6 +159,7 @@ class AgentBuilder:
             service=HostedService(config.hosting_listener) if config.announce else None,
             raw=raw,
             speaks=speaks,
+            seed=f"{world.seed} {config.cluster}",
         )
         agent = Agent(plan, self._discover(config, path))
         return AgentParts(config, agent, tuple(contexts.values())[:1], raw, speaks)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["DirectoryChange", "make_directory"]
+__all__ = ["DirectoryChange", "make_client", "make_directory"]
 
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.config.models import EtcdConfig, FleetConfig
@@ -97,10 +97,15 @@ def _tls(etcd: EtcdConfig) -> ClientTls | None:
 
 
 def _client(etcd: EtcdConfig, world: World) -> Etcd:
+    return make_client(etcd, world.etcd_tls, world.reactor)
+
+
+def make_client(etcd: EtcdConfig, tls: ClientTls | None, reactor: Any) -> Etcd:
+    """Make what asks an etcd; nothing is dialled yet."""
     return Etcd(
-        world.reactor,
+        reactor,
         etcd.endpoints,
-        tls=world.etcd_tls,
+        tls=tls,
         user=etcd.user,
         password=lambda: _password(etcd),
     )

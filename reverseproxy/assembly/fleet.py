@@ -108,7 +108,9 @@ def build_fleet(
     world.listeners[LISTENER] = listener
 
     def who() -> ServerRecord:
-        return ServerRecord(config.server_id, _address(peers, listener), __version__)
+        return ServerRecord(
+            config.server_id, _address(peers, listener), __version__, agents=config.agents_addresses
+        )
 
     directory = (make_directory or etcd_directory)(config, who, world, publishes)
     fleet.use(directory)

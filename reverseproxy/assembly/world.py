@@ -6,6 +6,7 @@ __all__ = ["World", "tell_of_expiry"]
 
 from collections.abc import Callable
 from random import Random
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from reverseproxy.cluster.manager import Cluster, ClusterManager
@@ -56,6 +57,7 @@ class World:
     @ivar fleet_logs: access logs of what they forward.
     @ivar tracing: makes traces; L{None} without any.  It is the first configuration that
         says so.
+    @ivar seed: a name of this process, which several workers have together.
     @ivar watch: told of each cluster that comes while the process runs.
     """
 
@@ -84,6 +86,7 @@ class World:
         self.reloader = CertificateReloader(reactor)
         self.limiter = ConnectionLimiter(reactor)
         self.fleet_logs: list[AccessLog] = []
+        self.seed = token_hex(8) if worker is None else worker.seed
         self.watch: Callable[[Cluster], object] = lambda cluster: None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AgentChecker"]
 
-
+from reverseproxy.addresses import host_of, is_ip
 from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._checker import SAMPLE, SAMPLE_POLICY, Checker
 from reverseproxy.config._named import Names
@@ -52,6 +52,9 @@ class AgentChecker(Checker):
         lister = agent.dynamic_server_list_config.dynamic_server_lister
         if not agent.server_list and not lister:
             self._warn((*location, "server_list"), "there is none: this agent has nothing to connect to")
+        hosts = [host_of(each) for each in agent.server_list]
+        if not lister and all(map(is_ip, hosts)) and 0 < len(set(agent.server_list)) <= agent.server_count:
+            self._warn((*location, "server_count"), "has no effect: there are no more servers in server_list")
         if (
             self._given((*location, "reconnect_max_duration"))
             and agent.reconnect_max_duration < agent.reconnect_base_duration

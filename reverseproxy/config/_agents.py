@@ -145,6 +145,13 @@ class TunnelAgentConfig(Model):
     dns_refresh_duration: Interval = key(
         30.0, "How often the names in server_list are resolved anew.", ours=True
     )
+    server_count: Annotated[Int, between(0, 1024)] = key(
+        0,
+        "With how many addresses of servers to have connections at a time; 0 means all of them. They are "
+        "chosen so that many agents spread evenly over the servers; while one of them leaves or does not "
+        "answer, the next one is dialled as well.",
+        ours=True,
+    )
     dead_peer_timeout: Interval = key(
         5.0, "How soon a connection ends whose server does not answer any more.", ours=True
     )

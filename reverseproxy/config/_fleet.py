@@ -138,6 +138,12 @@ class FleetConfig(Model):
     )
     etcd: EtcdConfig | None = key(None, "The etcd that has the directory.", required=True, ours=True)
     peers: PeersConfig | None = key(None, "The links between servers.", required=True, ours=True)
+    agents_addresses: tuple[HostPort, ...] = key(
+        (),
+        "Where agents dial this server, for those that look for servers in etcd (the server lister etcd). "
+        "None of them finds this server there if it is empty.",
+        ours=True,
+    )
 
 
 def check_fleet(fleet: FleetConfig | None, tree: Tree, findings: Diagnostics) -> None:

@@ -92,8 +92,9 @@ def _dials(agent: TunnelAgentConfig) -> str:
     if lister:
         servers.append(f"those that {lister} lists")
     number = agent.connection_num
+    some = f"{agent.server_count} of " if agent.server_count else ""
     return (
-        f"cluster {agent.cluster} of {_some(servers, 'no server')}, over {number} "
+        f"cluster {agent.cluster} of {some}{_some(servers, 'no server')}, over {number} "
         f"{'connection' if number == 1 else 'connections'} each"
     )
 

@@ -112,10 +112,11 @@ def _agent(agent: TunnelAgentConfig) -> str:
     lister = agent.dynamic_server_list_config.dynamic_server_lister
     if lister:
         servers.append(f"those that {lister} lists")
+    some = f"{agent.server_count} of " if agent.server_count else ""
     tls = "plaintext" if agent.tls_context is None else "TLS"
     credential = f", credential policy {agent.credential_policy}" if agent.credential_policy else ""
     return (
-        f"cluster {agent.cluster} on {', '.join(servers) or 'no server'}: "
+        f"cluster {agent.cluster} on {some}{', '.join(servers) or 'no server'}: "
         f"{_count(agent.connection_num, 'connection')} to each address, {tls}{credential}; "
         f"served by listener {agent.hosting_listener}"
     )

@@ -149,6 +149,7 @@ class ServerRecord:
     @ivar process: another one for each process that has been the server.
     @ivar draining: whether it is about to leave.
     @ivar protocols: versions of the links between servers that it speaks.
+    @ivar agents: where agents dial it, each C{host:port}; empty if it does not say.
     """
 
     id: str
@@ -158,20 +159,22 @@ class ServerRecord:
     process: str = ""
     draining: bool = False
     protocols: tuple[int, ...] = (1,)
+    agents: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """The record as JSON."""
-        return _dump(
-            {
-                "v": RECORD_VERSION,
-                "address": self.address,
-                "version": self.version,
-                "incarnation": self.incarnation,
-                "process": self.process,
-                "draining": self.draining,
-                "protocols": list(self.protocols),
-            }
-        )
+        found: dict[str, Any] = {
+            "v": RECORD_VERSION,
+            "address": self.address,
+            "version": self.version,
+            "incarnation": self.incarnation,
+            "process": self.process,
+            "draining": self.draining,
+            "protocols": list(self.protocols),
+        }
+        if self.agents:
+            found["agents"] = list(self.agents)
+        return _dump(found)
 
     @classmethod
     def decode(cls, server: str, data: bytes) -> ServerRecord:
@@ -185,9 +188,10 @@ class ServerRecord:
             raise BadRecord(f"{_quote(server)} is no id of a server")
         reader = _Reader(data)
         address = reader.text("address", MAX_ADDRESS)
-        host, colon, port = address.rpartition(":")
-        if not (host and colon and port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
-            raise BadRecord(f"address: {_quote(address)} is not host:port")
+        agents = reader.addresses("agents", MAX_ENTRIES)
+        for name, each in (("address", address), *(("agents", each) for each in agents)):
+            if not _is_address(each):
+                raise BadRecord(f"{name}: {_quote(each)} is not host:port")
         return cls(
             server,
             address,
@@ -196,7 +200,13 @@ class ServerRecord:
             reader.text("process", MAX_TEXT),
             reader.boolean("draining"),
             reader.numbers("protocols", MAX_ENTRIES),
+            agents,
         )
+
+
+def _is_address(text: str) -> bool:
+    host, colon, port = text.rpartition(":")
+    return bool(host and colon and port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,6 +482,15 @@ class _Reader:
             if not good:
                 raise self._bad(name, "has what is no domain")
         return tuple(value)
+
+    def addresses(self, name: str, limit: int) -> tuple[str, ...]:
+        """A list of texts that may be addresses; empty if it is not there."""
+        value = self._found.get(name, [])
+        if not isinstance(value, list) or len(value) > limit:
+            raise self._bad(name, f"is no list of at most {limit} addresses")
+        if any(not isinstance(each, str) for each in value):
+            raise self._bad(name, "has what is not text")
+        return tuple(self._bounded(name, each, MAX_ADDRESS) for each in value)
 
     def texts(self, name: str, limit: int) -> Mapping[str, str]:
         value = self._found.get(name, {})

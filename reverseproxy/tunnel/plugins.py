@@ -10,9 +10,9 @@ and L{IServerListerPlugin}.
 
 from __future__ import annotations
 
-__all__ = ["Names", "find_credential_source", "find_lister", "find_validator", "names"]
+__all__ = ["Names", "add_lister", "find_credential_source", "find_lister", "find_validator", "names"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
@@ -28,6 +28,7 @@ from reverseproxy.interfaces import (
 )
 from reverseproxy.tunnel.agent.http_lister import HttpListerPlugin
 from reverseproxy.tunnel.agent.listers import DnsListerPlugin, FileListerPlugin
+from reverseproxy.tunnel.agent.srv_lister import SrvListerPlugin
 from reverseproxy.tunnel.credentials import (
     SampleCredentialPlugin,
     SampleValidatorPlugin,
@@ -39,11 +40,18 @@ _P = TypeVar("_P", IValidatorPlugin, ICredentialPlugin, IServerListerPlugin)
 
 _VALIDATORS: tuple[IValidatorPlugin, ...] = (StaticValidatorPlugin(), SampleValidatorPlugin())
 _CREDENTIALS: tuple[ICredentialPlugin, ...] = (StaticCredentialPlugin(), SampleCredentialPlugin())
-_LISTERS: tuple[IServerListerPlugin, ...] = (
+_LISTERS: list[IServerListerPlugin] = [
     FileListerPlugin(),
     DnsListerPlugin(),
+    SrvListerPlugin(),
     HttpListerPlugin(),
-)
+]
+
+
+def add_lister(plugin: IServerListerPlugin) -> None:
+    """Have one more server lister that is ours, and made where more is known than here."""
+    if all(each.name != plugin.name for each in _LISTERS):
+        _LISTERS.append(plugin)
 
 
 class Names(NamedTuple):
@@ -60,12 +68,12 @@ class Names(NamedTuple):
     listers: tuple[str, ...]
 
 
-def _all(built_in: tuple[_P, ...], interface: Any) -> Iterator[_P]:
+def _all(built_in: Sequence[_P], interface: Any) -> Iterator[_P]:
     yield from built_in
     yield from getPlugins(interface)
 
 
-def _names(built_in: tuple[_P, ...], interface: Any) -> tuple[str, ...]:
+def _names(built_in: Sequence[_P], interface: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plugin.name for plugin in _all(built_in, interface)))
 
 
@@ -78,7 +86,7 @@ def names() -> Names:
     )
 
 
-def _find(what: str, name: str, built_in: tuple[_P, ...], interface: Any) -> _P:
+def _find(what: str, name: str, built_in: Sequence[_P], interface: Any) -> _P:
     for plugin in _all(built_in, interface):
         if plugin.name == name:
             return plugin

@@ -140,6 +140,11 @@ class Worker:
         self._control.send({"is": "ready"})
 
     @property
+    def seed(self) -> str:
+        """A name that all workers have together, and nobody else."""
+        return self._setup.directory
+
+    @property
     def alone(self) -> bool:
         """Whether it stops, and the others do not."""
         return self._alone

@@ -141,6 +141,23 @@ AGENTS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
         {"status": True, "fingerprint": "ab" * 32, "insecure_skip": True},
         "fingerprint: has no effect with insecure_skip",
     ),
+    ((*AGENT, "server_count"), -1, "-1 is out of range; write a number from 0 to 1024"),
+    ((*AGENT, "server_count"), 1, "server_count: has no effect: there are no more servers"),
+    (
+        (*AGENT, "dynamic_server_list_config"),
+        {"dynamic_server_lister": "consul"},
+        "there is no server lister 'consul', neither built in nor of a plug-in; known are: file, dns, srv,",
+    ),
+    (
+        (*AGENT, "dynamic_server_list_config"),
+        {"dynamic_server_lister": "srv", "config": {"name": "_x._tcp.example.com", "interval": -5}},
+        "dynamic_server_list_config: the server lister srv: interval must be a number of seconds",
+    ),
+    (
+        (*AGENT, "dynamic_server_list_config"),
+        {"dynamic_server_lister": "etcd", "config": {"endpoint": "a:1"}},
+        "the server lister etcd: unknown key 'endpoint'",
+    ),
     ((*AGENT, "connection_num"), "4", 'expected a whole number, got the text "4"'),
     ((*AGENT, "weight"), 129, "write a number from 1 to 128"),
     ((*AGENT, "enable"), "yes", 'expected true or false, got the text "yes"'),

@@ -31,7 +31,7 @@ class ServerRecordTests(SynchronousTestCase):
     """Records of servers."""
 
     def test_round_trip(self) -> None:
-        record = ServerRecord("alpha", "[::1]:7000", "1.2", "abc", "def", True, (1, 2))
+        record = ServerRecord("alpha", "[::1]:7000", "1.2", "abc", "def", True, (1, 2), ("a:1", "[::1]:2"))
         self.assertEqual(ServerRecord.decode("alpha", record.encode()), record)
 
     def test_later_versions_may_say_more(self) -> None:

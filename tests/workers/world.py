@@ -87,6 +87,7 @@ class FakeWorker:
     """A worker without a supervisor, whose siblings are linked by the test."""
 
     siblings: Siblings
+    seed = "workers"
 
     def __init__(self, number: int, workers: int, reactor: MemoryReactor) -> None:
         self.number = number

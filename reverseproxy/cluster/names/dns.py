@@ -278,6 +278,20 @@ class DnsClient:
         resolution.answer.addErrback(self._failed, resolutionReceiver)
         return resolution
 
+    def records(self, name: str, kind: int) -> Deferred[list[Any]]:
+        """
+        Ask for all records of a kind that a name has.
+
+        @param name: complete, as search domains are for hosts.
+        @return: these, as L{twisted.names.dns} has them; none if there is no such name.  Fails
+            with L{NotResolved} if nobody says.
+        """
+        return Deferred.fromCoroutine(self._records(name, kind))
+
+    async def _records(self, name: str, kind: int) -> list[Any]:
+        message = await self._ask(name.removesuffix("."), kind)
+        return [record for record in message.answers if record.type == kind]
+
     def _failed(self, reason: Failure, receiver: IResolutionReceiver) -> None:
         if reason.check(CancelledError):
             return

@@ -20,7 +20,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,6 +34,7 @@ from reverseproxy.logs import Throttle, counted, how_many
 from reverseproxy.patience import give_time
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
+from reverseproxy.tunnel.agent.choosing import Choice
 from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
 from reverseproxy.tunnel.agent.discovery import Target
 from reverseproxy.tunnel.agent.leaving import Leaving, too_late
@@ -58,6 +59,7 @@ ADAPTABLE = frozenset(
         "graceful_close_max_wait_duration",
         "reconnect_base_duration",
         "reconnect_max_duration",
+        "server_count",
         "server_list",
         "service_check_interval",
         "stable_duration",
@@ -70,6 +72,9 @@ MAX_REASON = 300
 
 DEFICIT_INTERVAL = 60.0
 """Seconds between two warnings that connections are missing."""
+
+LAST_RESORT = 10.0
+"""Seconds for which connections to a server that is no longer listed are kept while no other one serves."""
 
 TOLD_RATE = 1.0
 """Lines a second, in the long run, about another connection that serves; that all do is always told."""
@@ -92,6 +97,7 @@ class AgentPlan:
     @ivar raw: whether the hosting listener relays bytes, so that a connection
         that carries no streams is of use only while the service can be reached.
     @ivar speaks: the protocols that the hosting listener takes; empty if it takes any.
+    @ivar seed: what decides to which servers it connects, if not to all; another one for each agent.
     """
 
     config: TunnelAgentConfig
@@ -104,6 +110,7 @@ class AgentPlan:
     service: HostedService | None = None
     raw: bool = False
     speaks: tuple[str, ...] = ()
+    seed: str = ""
 
     @property
     def marks(self) -> bool:
@@ -264,6 +271,11 @@ class Peer:
     def wanted(self) -> int:
         """How many there should be: as many as are configured, and as the server has workers for streams."""
         return len(self._cores)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the server has said that it is about to end, and takes nothing any more."""
+        return bool(self._parting) and not self.serving
 
     @property
     def next_dial(self) -> float | None:
@@ -489,6 +501,9 @@ class Agent(Service):
         self._watcher = watch(self._update)
         self._peers: dict[Target, Peer] = {}
         self._leaving: dict[Peer, Deferred[None]] = {}
+        self._listed: tuple[Target, ...] = ()
+        self._choice = self._make_choice()
+        self._look: IDelayedCall | None = None
         self._deficit_loop = LoopingCall(self._warn_of_deficit)
         self._deficit_loop.clock = plan.reactor
 
@@ -534,6 +549,10 @@ class Agent(Service):
         self._watcher.start()
         self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
 
+    def _make_choice(self) -> Choice | None:
+        count = self.plan.config.server_count
+        return Choice(self.plan.seed or self.plan.agent_id, count) if count else None
+
     def adapt(self, config: TunnelAgentConfig) -> None:
         """
         Have other servers, or other settings of dialling, or another number of connections.
@@ -542,13 +561,18 @@ class Agent(Service):
 
         @param config: what is different in it are keys of L{ADAPTABLE}.
         """
-        self.plan = replace(self.plan, config=config)
+        before, self.plan = self.plan.config, replace(self.plan, config=config)
         for peer in self._peers.values():
             peer.adapt(self.plan)
+        if config.server_count != before.server_count:
+            self._choice = self._make_choice()
+            self._update(self._listed)
         self._watcher.relist(config.server_list, config.dns_refresh_duration)
 
     def _changed(self) -> None:
         """A slot has a new state; the gauges are computed when asked for."""
+        if self._choice is not None and not self.draining:
+            self._look_in(0.0)  # not now: whoever dials changes states while it does
 
     def _warn_of_deficit(self) -> None:
         serving, wanted = self.serving, self.wanted
@@ -563,18 +587,70 @@ class Agent(Service):
     def _update(self, targets: Sequence[Target]) -> None:
         if self.draining:
             return
-        wanted = set(targets)
-        for target in [known for known in self._peers if known not in wanted]:
-            peer = self._peers.pop(target)
-            log.info(
-                "agent of cluster {cluster}: server {server} is no longer listed",
-                cluster=self.plan.config.cluster,
-                server=peer.name,
-            )
-            self._leave(peer)
+        self._listed = tuple(targets)
+        if self._choice is not None:
+            self._choice.offer(targets)
+            gone = [target for target in self._peers if target not in self._listed]
+            if gone:
+                self.plan.reactor.callLater(LAST_RESORT, self._leave_unlisted, gone)
+            self._choose()
+            return
+        self._leave_unlisted(list(self._peers))
         for target in targets:
             if target not in self._peers:
                 self._join(target)
+
+    def _leave_unlisted(self, targets: Sequence[Target]) -> None:
+        """Leave those of some servers that are not listed."""
+        for target in targets:
+            if target not in self._listed and target in self._peers:
+                self._part_with(target, "is no longer listed")
+
+    def _part_with(self, target: Target, why: str) -> None:
+        peer = self._peers.pop(target)
+        if self._choice is not None:
+            self._choice.forget(target)
+        log.info(
+            "agent of cluster {cluster}: server {server} {why}",
+            cluster=self.plan.config.cluster,
+            server=peer.name,
+            why=why,
+        )
+        self._leave(peer)
+
+    # some servers of many
+
+    def _look_in(self, seconds: float) -> None:
+        """Choose again in some seconds, or sooner."""
+        look = self._look
+        if look is not None and look.active():
+            if look.getTime() <= self.plan.reactor.seconds() + seconds:
+                return
+            look.cancel()
+        self._look = self.plan.reactor.callLater(seconds, self._choose)
+
+    def _choose(self) -> None:
+        """Have the servers that there should be, and leave others as soon as they are not needed."""
+        choice, clock = self._choice, self.plan.reactor
+        if choice is None or self.draining:
+            return
+        now = clock.seconds()
+        # Without a service that can be reached, no connection may be wanted.
+        unwell = self.plan.service is not None and not self.plan.service.well
+        for target, peer in self._peers.items():
+            choice.note(target, bool(peer.serving) or (unwell and not peer.leaves), peer.leaves, now)
+        chosen = choice.choose(now)
+        for target in chosen:
+            if target not in self._peers:
+                self._join(target)
+                choice.note(target, False, False, now)
+        serving = sum(bool(self._peers[target].serving) for target in chosen if target in self._peers)
+        if serving >= choice.wanted:
+            for target in [each for each in self._peers if each not in chosen]:
+                self._part_with(target, "is not needed" if target in self._listed else "is no longer listed")
+        wait = choice.next_look(now)
+        if wait is not None:
+            self._look_in(wait)
 
     def _leave(self, peer: Peer) -> None:
         leaving = self._leaving[peer] = peer.drain(self.plan.config.graceful_close_max_wait_duration)
@@ -620,6 +696,8 @@ class Agent(Service):
     def _quit(self) -> None:
         self.draining = True
         self._watcher.stop()
+        if self._look is not None and self._look.active():
+            self._look.cancel()
         if self._deficit_loop.running:
             self._deficit_loop.stop()
 

@@ -1,0 +1,202 @@
+"""
+The server lister C{etcd}: the servers of a fleet, as these have registered.
+
+An agent reads no more of the store than the records of servers, and writes nothing.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EtcdListerPlugin"]
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random, SystemRandom
+from typing import Any, ClassVar, Final
+
+from pydantic import ValidationError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from reverseproxy.assembly.directory import make_client
+from reverseproxy.config.models import EtcdConfig
+from reverseproxy.fleet.etcd import Etcd
+from reverseproxy.fleet.gateway import EtcdError, WatchMessage
+from reverseproxy.fleet.records import BadRecord, ServerRecord
+from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.tls import ClientTls
+from reverseproxy.tunnel.agent.backoff import Backoff
+from reverseproxy.tunnel.plugins import add_lister
+
+log = Logger()
+
+_SERVERS: Final = "servers/"
+
+GATHER: Final = 0.5
+"""Seconds before all is read again when something has changed, at the most; other ones for each agent."""
+
+RENEW: Final = 120.0
+"""Seconds for which a watch is kept at the most, as one that is lost may be as silent."""
+
+SHORTEST_WAIT: Final = 0.5
+LONGEST_WAIT: Final = 30.0
+"""Seconds before a store that can't be reached is tried again."""
+
+
+class _Changed(EtcdError):
+    """Some record of a server is different."""
+
+
+@implementer(IServerLister)
+class EtcdLister:
+    """Reads the records of all servers, whenever one has changed; what can't be read changes nothing."""
+
+    def __init__(self, etcd: Etcd, prefix: str, cluster: str, reactor: Any, random: Random) -> None:
+        """
+        @param prefix: of the fleet.
+        @param cluster: of the agent, for logs.
+        """
+        self._etcd = etcd
+        self._prefix = f"{prefix}{_SERVERS}"
+        self._cluster = cluster
+        self._reactor = reactor
+        self._random = random
+        self._backoff = Backoff(SHORTEST_WAIT, LONGEST_WAIT, random)
+        self._running: Deferred[None] | None = None
+        self._problem = ""
+        self._stopped = False
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """See L{IServerLister.start}."""
+        self._stopped = False
+        running = self._running = Deferred.fromCoroutine(self._run(update))
+        running.addErrback(self._ended)
+
+    def stop(self) -> None:
+        """See L{IServerLister.stop}."""
+        self._stopped = True
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+        self._etcd.close()
+
+    def _ended(self, reason: Any) -> None:
+        if not reason.check(CancelledError):
+            log.failure(
+                "agent of cluster {cluster}: servers are not listed any more", reason, cluster=self._cluster
+            )
+
+    async def _run(self, update: Callable[[Sequence[str]], None]) -> None:
+        while not self._stopped:
+            try:
+                found, revision = await self._etcd.range(self._prefix)
+                if self._problem:
+                    self._problem = ""
+                    log.info("agent of cluster {cluster}: etcd lists servers again", cluster=self._cluster)
+                self._backoff.reset()
+                update(self._addresses({each.key: each.value or b"" for each in found}))
+                await self._until_changed(revision)
+                await deferLater(self._reactor, self._random.uniform(0.0, GATHER))
+                continue
+            except EtcdError as error:
+                if self._stopped:
+                    return  # as a request may call it when it is cancelled
+                self._complain(str(error))
+            await deferLater(self._reactor, self._backoff.failed())
+
+    def _complain(self, reason: str) -> None:
+        if reason != self._problem:
+            self._problem = reason
+            log.error(
+                "agent of cluster {cluster}: etcd can't list servers, known ones stay in use: {reason}",
+                cluster=self._cluster,
+                reason=reason,
+            )
+
+    def _addresses(self, records: Mapping[str, bytes]) -> list[str]:
+        """Where agents dial the servers that take some."""
+        found: list[str] = []
+        for key, value in sorted(records.items()):
+            try:
+                record = ServerRecord.decode(key.removeprefix(self._prefix), value)
+            except BadRecord as error:
+                log.warn(
+                    "agent of cluster {cluster}: the record of a server is skipped: {reason}",
+                    cluster=self._cluster,
+                    reason=str(error),
+                )
+                continue
+            if not record.draining:
+                found += [address for address in record.agents if address not in found]
+        return found
+
+    async def _until_changed(self, revision: int) -> None:
+        """
+        Wait until there may be something new.
+
+        @raise EtcdError: if nothing would be told of it any more.
+        """
+
+        def told(message: WatchMessage) -> None:
+            if message.canceled and not message.compacted:
+                raise EtcdError(message.canceled)
+            if message.events or message.compacted:
+                raise _Changed("something is different")
+
+        watch = self._etcd.watch(self._prefix, revision + 1, told)
+        renewal = self._reactor.callLater(RENEW * self._random.uniform(0.75, 1.0), watch.stop)
+        try:
+            await watch.ended
+        except _Changed:
+            pass
+        except CancelledError:
+            if self._stopped:
+                raise
+        finally:
+            if renewal.active():
+                renewal.cancel()
+
+
+@implementer(IServerListerPlugin)
+class EtcdListerPlugin:
+    """
+    The servers of a fleet that have C{fleet.agents_address}.
+
+    The keys of C{config} are those of C{fleet.etcd}, apart from C{lease_ttl}.
+    """
+
+    name: ClassVar[str] = "etcd"
+
+    def build(self, cluster: str, config: Mapping[str, Any], reactor: Any) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used.
+        """
+        settings = _settings(config)
+        tls = None if settings.tls is None else ClientTls(settings.tls, "localhost")
+        etcd = make_client(settings, tls, reactor)
+        return EtcdLister(etcd, settings.prefix, cluster, reactor, SystemRandom())
+
+
+def _settings(config: Mapping[str, Any]) -> EtcdConfig:
+    known = [name for name in EtcdConfig.model_fields if name != "lease_ttl"]
+    for key in config:
+        if key not in known:
+            raise ValueError(f"the server lister etcd: unknown key {key!r}; the keys are {', '.join(known)}")
+    try:
+        settings = EtcdConfig.model_validate(dict(config), context={"document": True})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"the server lister etcd: {place}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
+    if not settings.endpoints:
+        raise ValueError("the server lister etcd: endpoints is missing: where etcd takes clients")
+    if settings.user and not (settings.password_file or settings.password_env):
+        raise ValueError("the server lister etcd: user has no password: write password_file or password_env")
+    return settings
+
+
+add_lister(EtcdListerPlugin())

@@ -1,0 +1,165 @@
+"""The server lister C{srv}: the servers of a service, as DNS has it (RFC 2782)."""
+
+from __future__ import annotations
+
+__all__ = ["SrvListerPlugin"]
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.names import dns
+from zope.interface import implementer
+
+from reverseproxy.addresses import is_ip, join_host_port, split_host_port
+from reverseproxy.cluster.names.dns import DnsClient, DnsSettings, NotResolved, parse_resolv_conf
+from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+
+log = Logger()
+
+INTERVAL = 30.0
+"""Seconds between two questions, by default."""
+
+MAX_RECORDS = 1024
+"""Records of one answer that are looked at."""
+
+RESOLV_CONF = "/etc/resolv.conf"
+
+_KEYS = ("name", "interval", "resolvers")
+
+
+@implementer(IServerLister)
+class SrvLister:
+    """Asks again and again; no answer changes nothing, and one without servers neither."""
+
+    def __init__(self, name: str, interval: float, settings: DnsSettings, cluster: str, reactor: Any) -> None:
+        self._name = name
+        self._interval = interval
+        self._client = DnsClient(settings, reactor)
+        self._cluster = cluster
+        self._reactor = reactor
+        self._call: IDelayedCall | None = None
+        self._asking: Deferred[None] | None = None
+        self._stopped = False
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """See L{IServerLister.start}."""
+        self._stopped = False
+        self._begin(update)
+
+    def stop(self) -> None:
+        """See L{IServerLister.stop}."""
+        self._stopped = True
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+        self._client.stop()
+
+    def _begin(self, update: Callable[[Sequence[str]], None]) -> None:
+        self._asking = Deferred.fromCoroutine(self._ask(update))
+        self._asking.addErrback(lambda reason: reason.trap(CancelledError) and None)
+
+    async def _ask(self, update: Callable[[Sequence[str]], None]) -> None:
+        try:
+            servers = _servers(await self._client.records(self._name, dns.SRV))
+            if not servers:
+                raise NotResolved("it has no servers")
+        except NotResolved as error:
+            log.error(
+                "agent of cluster {cluster}: no servers of {name}, known ones stay in use: {reason}",
+                cluster=self._cluster,
+                name=self._name,
+                reason=str(error),
+            )
+        else:
+            update(servers)
+        if not self._stopped:
+            self._call = self._reactor.callLater(self._interval, self._begin, update)
+
+
+def _servers(records: Sequence[Any]) -> list[str]:
+    """
+    Those with the best priority, in an order that is the same for the same.
+
+    Their weights do not matter: agents spread over servers by themselves.
+    """
+    payloads = [record.payload for record in records[:MAX_RECORDS]]
+    there = [each for each in payloads if str(each.target) not in ("", ".") and each.port]
+    best = min((each.priority for each in there), default=0)
+    return sorted({join_host_port(str(each.target), each.port) for each in there if each.priority == best})
+
+
+@implementer(IServerListerPlugin)
+class SrvListerPlugin:
+    """
+    The targets of a name's SRV records with the best priority: the key C{name} of C{config}, such
+    as C{_tunnel._tcp.example.com}, and if wanted C{interval}, the seconds between two questions,
+    and C{resolvers}, the addresses of name servers to ask instead of those of /etc/resolv.conf.
+    """
+
+    name: ClassVar[str] = "srv"
+
+    def build(self, cluster: str, config: Mapping[str, Any], reactor: Any) -> IServerLister:
+        """
+        Make a lister.
+
+        @raise ValueError: if C{config} can't be used.
+        """
+        for key in config:
+            if key not in _KEYS:
+                raise ValueError(
+                    f"the server lister srv: unknown key {key!r}; the keys are {', '.join(_KEYS)}"
+                )
+        name = config.get("name")
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.removesuffix(".")) <= 253:
+            raise ValueError(
+                f"the server lister srv: name must be one such as _tunnel._tcp.example.com, not {name!r}"
+            )
+        interval = config.get("interval", INTERVAL)
+        if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 1 <= interval <= 86400:
+            raise ValueError(
+                f"the server lister srv: interval must be a number of seconds, 1 to 86400, not {interval!r}"
+            )
+        return SrvLister(name, float(interval), _settings(config.get("resolvers")), cluster, reactor)
+
+
+def _settings(resolvers: Any) -> DnsSettings:
+    """
+    Say whom to ask.
+
+    @raise ValueError: if that is nobody.
+    """
+    if resolvers is None:
+        try:
+            settings = parse_resolv_conf(Path(RESOLV_CONF).read_text("utf-8", "replace"))
+        except OSError as error:
+            raise ValueError(
+                f"the server lister srv: {RESOLV_CONF} can't be read: {error.strerror}; write resolvers"
+            ) from None
+        if not settings.servers:
+            raise ValueError(
+                f"the server lister srv: there is no name server in {RESOLV_CONF}; write resolvers"
+            )
+        return settings
+    if not isinstance(resolvers, list) or not resolvers:
+        raise ValueError('the server lister srv: resolvers must be a list such as ["10.0.0.53"]')
+    return DnsSettings(tuple(map(_resolver, resolvers)))
+
+
+def _resolver(text: Any) -> tuple[str, int]:
+    """Read an IP address, with a port if that is not 53."""
+    if isinstance(text, str):
+        if is_ip(text):
+            return text, 53
+        try:
+            host, port = split_host_port(text)
+        except ValueError:
+            host, port = "", 0
+        if is_ip(host.strip("[]")) and 0 < port < 65536:
+            return host.strip("[]"), port
+    raise ValueError(f'the server lister srv: {text!r} is no address of a name server; write "10.0.0.53"')
