@@ -127,9 +127,9 @@ class BuiltInTests(SynchronousTestCase):
         )
         self.assertRaisesRegex(
             ValueError,
-            "no server lister 'etcd'.* known are: file, dns",
+            "no server lister 'consul'.* known are: file, dns",
             find_lister,
-            "etcd",
+            "consul",
             "c",
             {},
             Clock(),
