@@ -9,6 +9,7 @@ __all__ = [
     "PARTS",
     "bolt",
     "core",
+    "fleet",
     "growth",
     "http2",
     "idle",
@@ -33,6 +34,9 @@ from pathlib import Path
 from benchmarks.bench import Bench, Entry, say
 from benchmarks.envoy import EnvoyPair
 from benchmarks.flame import flame, own, place, read, without_waiting
+from benchmarks.fleet import LOADS as FLEET_LOADS
+from benchmarks.fleet import ROWS as FLEET
+from benchmarks.fleet import FleetPair
 from benchmarks.load import (
     BIG,
     GIANT,
@@ -60,8 +64,8 @@ from benchmarks.targets import BASE, TARGETS, judge
 HERE = Path(__file__).resolve().parent
 PARTS = ("core", "varied", "steady", "http2", "profiles", "bolt", "memory", "growth", "workers", "scale")
 
-EXTRA = ("long",)
-"""Parts that are left out if they are not asked for: they say nothing of Envoy, and take long."""
+EXTRA = ("long", "fleet")
+"""Parts that are left out if they are not asked for: they say nothing of Envoy, or take long."""
 
 STREAMS = 32  # of HTTP/2, outstanding on the one connection
 BOLT_CONNECTIONS, BOLT_IN_FLIGHT = 4, 16
@@ -462,6 +466,22 @@ def _long(
             for way in DIRECTIONS
         ]
         bench.measure(entries, rounds=1, warm=False)
+
+
+def fleet(bench: Bench) -> None:
+    """Requests to an agent's own server, and to another server of the fleet."""
+    for name in FLEET:
+        bench.attempt(name, partial(_fleet, bench, name))
+
+
+def _fleet(bench: Bench, name: str) -> None:
+    pair = FleetPair(name, bench.tools, bench.backend)
+    with bench.for_now(pair):
+        entries = [
+            Entry("fleet", load.name, name, pair, _wrk(bench, pair, load), title=pair.title)
+            for load in FLEET_LOADS
+        ]
+        bench.measure(entries, rounds=bench.lengths.rounds)
 
 
 def profiles(bench: Bench, directory: Path) -> None:

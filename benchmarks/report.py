@@ -12,6 +12,7 @@ import datetime
 import statistics
 from collections.abc import Callable, Sequence
 
+from benchmarks.fleet import LOADS as FLEET_LOADS
 from benchmarks.load import BIG, GIANT, SMALL, VARIED
 from benchmarks.long import DIRECTIONS, PATHS
 from benchmarks.model import QUIET, Cell, Profile, Round, Run, median
@@ -808,6 +809,22 @@ def _long(run: Run) -> list[str]:
     ]
 
 
+def _fleet(run: Run) -> list[str]:
+    """What it costs that a request comes to another server than its agent."""
+    if not run.select("fleet"):
+        return []
+    result = [
+        "## A fleet",
+        "",
+        "Two servers, linked by TLS, and an agent that is connected to one. Clients come to that one, "
+        "or to the other, which forwards. The CPU is that of both servers and of the agent.",
+        "",
+    ]
+    for load in FLEET_LOADS:
+        result += [f"{load.title}:", "", *_peers(run, "fleet", load.name)]
+    return result
+
+
 def _disturbed(run: Run) -> list[str]:
     rounds = [each for cell in run.cells for each in cell.rounds if each.cpu]
     if not rounds:
@@ -939,6 +956,7 @@ def render(run: Run, results: str) -> tuple[str, dict[str, str]]:
         *_workers(run),
         *_scale(run, plots),
         *_long(run),
+        *_fleet(run),
     ]
     if run.profiles:
         text += [

@@ -86,6 +86,7 @@ def measure(
         "workers": lambda: parts.workers(bench),
         "scale": lambda: parts.scale(bench),
         "long": lambda: parts.long_wires(bench),
+        "fleet": lambda: parts.fleet(bench),
     }
     if "core" in wanted:
         bench.attempt("idle", lambda: parts.idle(bench, rows))

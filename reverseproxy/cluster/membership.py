@@ -350,7 +350,8 @@ class Members:
                 self.ejector.settle()
             return
         host.healthy = not host.faults
-        log.info(
+        write = log.debug if host.server else log.info  # which that server's log says
+        write(
             "cluster {cluster}: host {host} is {state}{reason}",
             cluster=self._cluster.name,
             host=host.address,

@@ -38,7 +38,7 @@ def startup_lines(config: Config) -> list[str]:
     return [
         f"listening: {_some(f'{each.name} ({_purpose(each)})' for each in bound)}",
         f"joining: {_joins(bound, config)}",
-        f"open to the network: {_some(_open(each) for each in bound if _is_far(each))}",
+        f"open to the network: {_some([*(_open(each) for each in bound if _is_far(each)), *_links(config)])}",
         f"TLS: {_tls(bound, config)}",
         f"admin: {_admin(config)}",
     ]
@@ -101,6 +101,14 @@ def _dials(agent: TunnelAgentConfig) -> str:
 
 def _certificates(contexts: tuple[TlsContextConfig, ...]) -> bool:
     return bool(contexts) and all(each.verify_client and each.require_client_cert for each in contexts)
+
+
+def _links(config: Config) -> list[str]:
+    """Where others than this machine can reach the links between servers."""
+    peers = None if config.fleet is None else config.fleet.peers
+    if peers is None or not peers.address or is_loopback(split_address(peers.address)[0]):
+        return []
+    return [f"{peers.address} (servers of the fleet, TLS with certificates)"]
 
 
 def _is_far(listener: ListenerConfig) -> bool:

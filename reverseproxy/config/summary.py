@@ -11,6 +11,7 @@ from reverseproxy.config.models import (
     ClusterConfig,
     Config,
     FilterConfig,
+    FleetConfig,
     HostConfig,
     ListenerConfig,
     ProxyConfig,
@@ -35,6 +36,7 @@ def summarize(config: Config) -> str:
             *_section("routers", (_router(router) for _, router in config.routers.values())),
             *_section("clusters", (_cluster(cluster) for cluster in manager.clusters)),
             *_section("tunnel agents", (_agent(agent) for agent in config.agents)),
+            *([] if config.fleet is None else _section("fleet", [_fleet(config.fleet)])),
         ]
     )
 
@@ -120,6 +122,16 @@ def _agent(agent: TunnelAgentConfig) -> str:
         f"{_count(agent.connection_num, 'connection')} to each address, {tls}{credential}; "
         f"served by listener {agent.hosting_listener}"
     )
+
+
+def _fleet(fleet: FleetConfig) -> str:
+    peers, etcd = fleet.peers, fleet.etcd
+    links = "no links"
+    if peers is not None:
+        secure = "plaintext" if peers.tls is None else "TLS with certificates"
+        links = f"links at {peers.address}, {secure}"
+    directory = "no etcd" if etcd is None else f"etcd at {', '.join(etcd.endpoints)}"
+    return f"{fleet.server_id}: {links}; {directory}"
 
 
 def _count(number: int, what: str) -> str:

@@ -30,7 +30,7 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import MAX_WEIGHT, Host
-from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.errors import HostGone, WireError
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.interfaces import IDirectoryListener
@@ -171,6 +171,23 @@ class RemoteHost(Host):
             self._on_gone(self, reason)
 
 
+@implementer(IClusterTask)
+class _Leavers:
+    """Tells which hosts leave a cluster."""
+
+    def __init__(self, left: Callable[[Host], None]) -> None:
+        self.left = left
+
+    def start(self) -> None:
+        """See L{IClusterTask}."""
+
+    def stop(self) -> None:
+        """See L{IClusterTask}."""
+
+    def joined(self, host: Host) -> None:
+        """See L{IClusterTask}."""
+
+
 @implementer(IDirectoryListener)
 class RemoteHosts:
     """
@@ -306,6 +323,7 @@ class RemoteHosts:
 
     def share(self, cluster: Cluster) -> None:
         """There is a cluster that was not there before."""
+        cluster.add_task(_Leavers(self._left))
         self._add_all(
             key for records in self._records.values() for key in records if key.cluster == cluster.name
         )
@@ -381,6 +399,11 @@ class RemoteHosts:
             host = self.hosts.get(key)
             if host is not None:
                 self._judge(host)
+
+    def _left(self, host: Host) -> None:
+        """A host has left its cluster, perhaps as that is no more."""
+        if isinstance(host, RemoteHost) and self.hosts.get(host.key) is host:
+            del self.hosts[host.key]
 
     def _host_gone(self, host: RemoteHost, reason: str) -> None:
         if self.hosts.get(host.key) is host:

@@ -10,6 +10,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.health.outcome import Outcome
+from reverseproxy.config.loader import loads
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.testing import Recorder
@@ -385,6 +386,49 @@ class FaultTests(FleetTestCase):
         self.assertEqual(len(fleet.remote.hosts), 0)
         self.world.pass_time(11)
         self.assertEqual(len(fleet.remote.hosts), 1)
+
+
+class ReloadTests(FleetTestCase):
+    """Another configuration, while links are up."""
+
+    def take(self, name: str, change: Any) -> None:
+        service = self.world.servers[name]
+        document = json.loads(json.dumps(self.world.documents[name]))
+        change(document)
+        service.living.take(loads(json.dumps(document), name), 2)
+        self.world.pass_time(0.5)
+
+    def test_links_stay(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one")
+        link = self.world.fleet("b").links.get("a")
+        assert link is not None
+        session = link.session
+
+        def change(document: dict[str, Any]) -> None:
+            document["cluster_manager"]["clusters"][0]["lb_type"] = "LB_MAGLEV"
+            document["servers"][0]["listeners"][0]["connection_idle_timeout"] = "5s"
+
+        self.take("b", change)
+        self.assertIs(link.session, session)
+        self.assertEqual(self.answer(1), "one")
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 1)
+
+    def test_a_cluster_that_goes_and_comes_back(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one")
+
+        def rename(document: dict[str, Any]) -> None:
+            document["cluster_manager"]["clusters"][0]["name"] = "another"
+
+        self.take("b", rename)
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 0)
+        self.take("b", lambda document: None)
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 1)
+        self.assertEqual(self.answer(1), "one")
+        self.take("a", rename)
+        self.world.pass_time(12)
+        self.assertEqual(len(self.world.fleet("b").remote.hosts), 0)
 
 
 class ImpostorTests(FleetTestCase):

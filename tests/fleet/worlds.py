@@ -44,6 +44,7 @@ class FleetWorld:
         self.store = MemoryStore()
         self.servers: dict[str, ReverseProxy] = {}
         self.directories: dict[str, MemoryDirectory] = {}
+        self.documents: dict[str, dict[str, Any]] = {}
         self.agents: list[ReverseProxy] = []
 
     def server(
@@ -64,7 +65,8 @@ class FleetWorld:
         )
         peers = {"address": f"127.0.0.1:{PEERS + number}", **(fleet or {})}
         document["fleet"] = {"server_id": name, "etcd": {"endpoints": ["127.0.0.1:1"]}, "peers": peers}
-        loaded = loads(json.dumps(change(document)), name)
+        self.documents[name] = change(document)
+        loaded = loads(json.dumps(self.documents[name]), name)
         service = ReverseProxy(
             loaded.config,
             self.reactor,

@@ -138,6 +138,8 @@ def _json_formatter(listener: str, worker: int = 0) -> Formatter:
             "bytes_sent": record.bytes_sent,
             "cluster": record.cluster,
             "upstream_host": record.upstream_host,
+            "upstream_server": record.upstream_server,
+            "forwarded_by": record.forwarded_by,
             "agent": None if agent is None else agent.principal,
             "agent_id": None if agent is None else agent.agent_id,
             "agent_claim": None if agent is None else agent.claim,
