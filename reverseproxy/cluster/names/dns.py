@@ -3,6 +3,10 @@ Asking name servers directly.
 
 The system's resolver tells neither how long addresses are good for, nor can it
 be given other servers than the system's own.
+
+The messages and their protocols are Twisted's (L{twisted.names.dns}).  Its resolver
+(L{twisted.names.client.Resolver}) is not used: it knows neither C{ndots} nor the list of
+domains to search, and takes answers from whoever sends them (until 26.10).
 """
 
 from __future__ import annotations

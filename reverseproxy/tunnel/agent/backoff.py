@@ -4,8 +4,11 @@ from __future__ import annotations
 
 __all__ = ["ALONE", "LONGEST", "SOON", "Backoff", "reach_cap"]
 
+from collections.abc import Callable
 from random import Random
 from typing import Final
+
+from twisted.application.internet import backoffPolicy
 
 SHORTEST: Final = 0.2
 """Seconds that pass at least before a server is asked again that is too busy."""
@@ -36,13 +39,18 @@ def reach_cap(connections: int) -> float:
     return min(ALONE + EACH * max(connections - 1, 0), LONGEST)
 
 
+def _no_jitter() -> float:
+    return 0.0
+
+
 class Backoff:
     """
-    Exponential backoff with full jitter.
+    Twisted's exponential backoff, with full jitter.
 
-    The ceiling doubles from C{base} to C{cap} with each failure; the delay is
-    uniform between zero and the ceiling, so that the agents which a restarted
-    server lost at one moment don't come back at one moment.
+    The ceiling doubles from C{base} to C{cap} with each failure (L{backoffPolicy}); the
+    delay is uniform between zero and the ceiling, so that the agents which a restarted
+    server lost at one moment don't come back at one moment.  Twisted's own jitter is added
+    to the ceiling, and is a second at the most.
 
     @ivar failures: failures since the last success.
     """
@@ -56,13 +64,16 @@ class Backoff:
         """
         self._base = base
         self._cap = max(base, cap)
-        self._reach = self._cap if reach is None else max(base, min(reach, cap))
+        reach = self._cap if reach is None else max(base, min(reach, cap))
+        self._ceiling = backoffPolicy(base, self._cap, factor=2.0, jitter=_no_jitter)
+        self._reach_ceiling = backoffPolicy(base, reach, factor=2.0, jitter=_no_jitter)
         self._random = random
         self.failures = 0
 
     def adapt(self, other: Backoff) -> None:
         """Have the bounds of another one; the failures so far count."""
-        self._base, self._cap, self._reach = other._base, other._cap, other._reach
+        self._base, self._cap = other._base, other._cap
+        self._ceiling, self._reach_ceiling = other._ceiling, other._reach_ceiling
 
     def reset(self) -> None:
         """Begin anew after a success."""
@@ -106,7 +117,7 @@ class Backoff:
         @param spent: seconds that the attempt has lasted.
         @return: seconds.
         """
-        delay = self._draw(self._reach, 0.0)
+        delay = self._draw(self._reach_ceiling, 0.0)
         return delay - spent if delay > spent else self._random.uniform(0.0, min(delay, SOON))
 
     def failed(self, *, lasting: bool = False) -> float:
@@ -118,10 +129,9 @@ class Backoff:
             about to see to it, so that the first waits are not long either.
         @return: seconds.
         """
-        return self._draw(self._cap, 0.5 if lasting else 0.0)
+        return self._draw(self._ceiling, 0.5 if lasting else 0.0)
 
-    def _draw(self, cap: float, least: float) -> float:
+    def _draw(self, ceilings: Callable[[int], float], least: float) -> float:
         self.failures += 1
-        # 2 ** 63 would overflow nothing in Python, but a float has its limits.
-        ceiling = min(cap, self._base * 2.0 ** min(self.failures - 1, 60))
+        ceiling = ceilings(self.failures - 1)
         return self._random.uniform(ceiling * least, ceiling)
