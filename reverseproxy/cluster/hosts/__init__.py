@@ -1,0 +1,1 @@
+"""The kinds of hosts that there are; L{reverseproxy.cluster.host} has them all."""

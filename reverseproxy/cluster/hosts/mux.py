@@ -1,0 +1,164 @@
+"""Hosts whose connection carries many streams."""
+
+from __future__ import annotations
+
+__all__ = ["WELL_PAUSE", "MuxHost"]
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+)
+from twisted.python.failure import Failure
+
+from reverseproxy.cluster.hosts.agents import AgentHost
+from reverseproxy.errors import HostGone
+from reverseproxy.logs import loss
+from reverseproxy.mux.session import MuxSession
+
+if TYPE_CHECKING:
+    from reverseproxy.metrics import Histogram
+
+WELL_PAUSE: Final = 0.25
+"""Seconds between two changes of mind of an agent that are heard; the last one always is."""
+
+
+class MuxHost(AgentHost):
+    """
+    A host that an agent has brought, whose connection carries many streams.
+
+    To its cluster it is like one that is dialled, where dialling takes no time:
+    each connection is a stream.  What comes first, the end of the connection or
+    that the agent wants no more streams, takes it out of its cluster.
+    """
+
+    __slots__ = ("_session", "_settling")
+
+    def __init__(
+        self,
+        address: str,
+        hostname: str,
+        weight: int,
+        metadata: Mapping[str, str] | None,
+        session: MuxSession,
+        on_gone: Callable[[MuxHost, str], object],
+    ) -> None:
+        """
+        @param session: the connection.
+        @param on_gone: called once with this host and a reason, as soon as it
+            can take no further request, such as L{Cluster.remove_host}.
+        """
+        super().__init__(address, hostname, weight, metadata, None, on_gone)
+        self._session = session
+        self._settling: IDelayedCall | None = None
+        session.on_going = self._going
+        session.on_lost = self._lost
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds that the last ping took, if one has been answered."""
+        return self._session.rtt
+
+    def measure(self, times: Histogram) -> None:
+        """Count how long pings take from now on."""
+        self._session.on_rtt = times.note
+
+    @property
+    def transport(self) -> Any:
+        """The connection that carries the streams."""
+        return self._session.transport
+
+    @property
+    def unanswered(self) -> float:
+        """For how many seconds a ping has not been answered."""
+        return self._session.unanswered
+
+    @property
+    def streams(self) -> int:
+        """How many streams the connection carries now."""
+        return self._session.streams
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Open a stream.
+
+        @return: fires at once; fails with L{HostGone} if the host can't be used
+            any more, or with L{ConnectionUnavailable} if it has as many
+            streams as it may have.
+        """
+        if not self._session.usable:
+            return fail(HostGone(f"{self.address} is gone"))
+        return self._session.open(factory)
+
+    def note_wait(self, waits: bool) -> None:
+        """See L{Host.note_wait}."""
+        self._session.note_wait(waits)
+
+    def usable(self) -> bool:
+        """Look whether the connection can carry another stream."""
+        return not self.closed and not self.retired and self._session.usable
+
+    def listen(self, told: Callable[[MuxHost, bool], object], clock: IReactorTime) -> None:
+        """
+        Hear what the agent says of its service.
+
+        @param told: called with this host, and whether the service can be
+            reached; not more often than once in L{WELL_PAUSE}, whatever comes.
+        """
+        self.tells = True
+
+        def tell() -> None:
+            self._settling = None
+            if heard[0] is not self.well:
+                self._settling = clock.callLater(WELL_PAUSE, tell)
+                told(self, heard[0])
+
+        def hear(well: bool) -> None:
+            heard[0] = well
+            if self._settling is None:
+                tell()
+
+        heard = [True]
+        self._session.on_well = hear
+
+    def tell_leaving(self, seconds: float) -> bool:
+        """
+        Tell the agent that we are about to leave; requests may be sent to it on.
+
+        @param seconds: after which it is to dial another connection.
+        @return: whether it understands that.
+        """
+        return not self.closed and self._session.tell_leaving(seconds)
+
+    def retire(self) -> None:
+        """Open no more streams, and close the connection when those that are open have ended."""
+        super().retire()
+        self._session.go_away()
+
+    def close(self, reason: str) -> None:
+        """Close the connection; what is under way fails."""
+        if self.closed:
+            return
+        self.closed = True
+        self._leave(reason)
+        self._close_pools()
+        self._session.close(reason)
+
+    def _going(self) -> None:
+        """The agent wants no more streams."""
+        self._leave("the agent leaves")
+        if not self.closed:
+            self.retire()
+
+    def _lost(self, reason: Failure) -> None:
+        """The connection is lost, and with it the host; the streams are told after this."""
+        self.closed = True
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            settling.cancel()
+        self._leave(f"connection lost: {loss(reason)}")
