@@ -141,7 +141,7 @@ class Lifecycle:
 
     def upgrade(self) -> None:
         """Start the program anew, as it is now, to take our place."""
-        if self._testator is None or self._succeeded:
+        if self._testator is None or self._succeeded or not self._testator.open:
             log.error("nothing is started to take our place: that needs --takeover, and that this one serves")
             return
         command = [sys.executable, *sys.orig_argv[1:]]
@@ -162,8 +162,10 @@ class Lifecycle:
         self._manager.ready(status)
 
     def stopping(self) -> None:
-        """The process ends."""
+        """The process ends; whoever is started now does not take its place, but finds it empty."""
         if not self._succeeded:
+            if self._testator is not None:
+                self._testator.stop()
             self._manager.stopping("finishing what is under way")
 
     def over(self) -> None:

@@ -12,8 +12,9 @@ ends, while the new one listens at the path for the one after it.
 What goes over the socket: four bytes with the length of a JSON list of
 C{[name, address, number of sockets]}, that list, and the sockets in the order of
 the list, beside the bytes of the list and behind it, no more than L{_AT_ONCE} with one
-byte.  In the other direction C{serving} and an end of line; anything else, and the
-end of the connection, means that the new one could not be started.
+byte; or, instead of the list, C{{"problem": text}}, if there is nothing to give.  In the
+other direction C{serving} and an end of line; anything else, and the end of the connection,
+means that the new one could not be started.
 
 Only root and the user of the old process may ask.
 """
@@ -50,6 +51,9 @@ MOST_SOCKETS: Final = 4096
 
 MAX_LIST: Final = 1 << 20
 """Bytes that the list of them may have."""
+
+OTHER: Final = "another process is about to take its place; wait for that"
+"""Why there is nothing for a second one."""
 
 _AT_ONCE: Final = 200
 _SERVING: Final = b"serving\n"
@@ -137,7 +141,10 @@ def _receive(connection: socket.socket) -> list[Bequest]:
 
 def _listed(received: bytearray) -> list[tuple[str, str, int]]:
     (size,) = _LENGTH.unpack_from(received)
-    return [(str(n), str(a), int(c)) for n, a, c in json.loads(received[_LENGTH.size : _LENGTH.size + size])]
+    listed = json.loads(received[_LENGTH.size : _LENGTH.size + size])
+    if isinstance(listed, dict):
+        raise ValueError(str(listed["problem"]))
+    return [(str(n), str(a), int(c)) for n, a, c in listed]
 
 
 def _announced(received: bytearray) -> int:
@@ -231,6 +238,11 @@ class Testator:
             closing.pop_all()
         self._listening = _Watched(listening, self._reactor, self._accept)
 
+    @property
+    def open(self) -> bool:
+        """Whether another process may take our place, and none is about to."""
+        return self._listening is not None and not self._heirs
+
     def stop(self) -> None:
         """Listen no more; the path is left to whoever has it now."""
         listening, self._listening = self._listening, None
@@ -255,6 +267,12 @@ class Testator:
         if uid not in (0, os.geteuid()):
             log.warn("a process of user {uid} wants our sockets, and gets none", uid=uid)
             connection.close()
+            return
+        if self._heirs:
+            # Both would serve, and only one of them could be followed by anybody.
+            log.warn("process {pid} wants our sockets, but another one is about to take our place", pid=pid)
+            with connection, suppress(OSError):
+                connection.send(_encode({"problem": OTHER}))
             return
         try:
             _give(connection, list(self._bequeath()))
@@ -283,6 +301,11 @@ class Testator:
             self._succeeded()
 
 
+def _encode(listed: object) -> bytes:
+    encoded = json.dumps(listed).encode()
+    return _LENGTH.pack(len(encoded)) + encoded
+
+
 def _give(connection: socket.socket, bequests: Sequence[Bequest]) -> None:
     """
     Send sockets; nobody is waited for.
@@ -291,8 +314,7 @@ def _give(connection: socket.socket, bequests: Sequence[Bequest]) -> None:
     """
     with ExitStack() as closing:
         sockets = [closing.enter_context(each) for bequest in bequests for each in bequest.sockets]
-        listed = json.dumps([[each.name, each.address, len(each.sockets)] for each in bequests]).encode()
-        message = _LENGTH.pack(len(listed)) + listed
+        message = _encode([[each.name, each.address, len(each.sockets)] for each in bequests])
         # The first ones go beside the list, the others beside blanks behind it.
         parts = [sockets[begin : begin + _AT_ONCE] for begin in range(0, len(sockets), _AT_ONCE)] or [[]]
         for index, part in enumerate(parts):

@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from reverseproxy import ports
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.ports import AGENTS_PORT, Bequest, Inheritance, SharedPort
-from reverseproxy.takeover import Taken, Testator, take_over
+from reverseproxy.takeover import OTHER, Taken, Testator, take_over
 from tests.tunnel.logged import capture
 
 
@@ -106,6 +106,29 @@ class TakeOverTests(TestCase):
         (await self.take()).serves()
         while not self.succeeded:
             await deferToThread(lambda: None)
+
+    async def test_two_at_once(self) -> None:
+        """Both would serve for ever, and only one of them could be followed by another one."""
+        [given] = self.has("one", "127.0.0.1:0", 1)
+        first = await self.take()
+        self.assertFalse(self.testator.open)
+        error = await self.assertFailure(deferToThread(take_over, self.path), Taken)
+        self.assertIn(OTHER, str(error))
+        first.serves()
+        while not self.succeeded:
+            await deferToThread(lambda: None)
+        self.assertEqual(self.succeeded, [1])
+        self.assertNotEqual(given.fileno(), -1)
+
+    async def test_one_that_stops(self) -> None:
+        """Whoever is started then finds nobody, and whoever is about to take over is not followed."""
+        successor = await self.take()
+        self.testator.stop()
+        self.assertFalse(self.testator.open)
+        self.assertIsNone(await deferToThread(take_over, self.path))
+        successor.serves()
+        self.testator.stop()
+        self.assertEqual(self.succeeded, [])
 
     def test_nobody_else_may(self) -> None:
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)

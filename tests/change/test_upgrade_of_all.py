@@ -81,8 +81,8 @@ class EveryKindTests(ReloadCase):
         clients = await self.begin()
         old = [self.cloud]
         for _ in range(TIMES):
-            new = self.run_proxy(self.files["server"], "server")
-            await new.counted(self.joined, 6)
+            new = self.run_proxy(self.files["server"], "server", "--workers", str(self.workers))
+            await new.counted(self.joined, 6 * self.workers)
             await old[-1].logged(OVER)
             await clients.load.answers(1000)
             old.append(new)
@@ -93,4 +93,10 @@ class EveryKindTests(ReloadCase):
             # What outlives the limit would be mentioned.
             self.assertEqual([entry for entry in each.entries() if "ended now" in entry["message"]], [])
         assert sys.__stdout__ is not None
-        sys.__stdout__.write(f"{TIMES} upgrades; {clients.load}; {clients.counts}\n")
+        sys.__stdout__.write(f"{TIMES} upgrades, {self.workers} workers; {clients.load}; {clients.counts}\n")
+
+
+if TIMES > 1:  # it takes as long again
+
+    class EveryKindWorkersTests(EveryKindTests):
+        workers = 2
