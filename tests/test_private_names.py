@@ -24,11 +24,13 @@ from OpenSSL import SSL
 from twisted.application.app import AppLogger
 from twisted.internet import tcp, unix
 from twisted.internet.endpoints import TCP4ClientEndpoint, _SystemdParser
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
 from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
+from twisted.python.failure import Failure
 from twisted.python.systemd import ListenFDs
 from twisted.scripts import _twistd_unix
 from twisted.trial.unittest import SynchronousTestCase
@@ -45,6 +47,7 @@ PRIVATE: Final[dict[str, str]] = {
     "_writeDisconnected": "our half is closed: likewise; such a connection is not handed on (handing)",
     "_closeWriteConnection": "closes our half, and tells the protocol: the end of our doWrite (stream)",
     "_aborting": "the connection is being reset: nothing is sent, nor handed on (stream, handing)",
+    "_closeSocket": "the last moment of a port, in which who waits is still let in (ports)",
     "_makeTransport": "what a connector makes: the only way to dial with a connection of ours (stream)",
     "_fromConnectedSocket": "a connection from a descriptor: reactors have no place for ours (stream)",
     "_fromListeningDescriptor": "a port from a descriptor: likewise (ports)",
@@ -92,6 +95,13 @@ def named(node: ast.AST) -> Iterator[str]:
             yield name  # as for getattr
 
 
+@cache
+def names_in(cls: type) -> set[str]:
+    """All names in a class of ours."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    return {name for node in ast.walk(tree) for name in named(node)}
+
+
 def modules() -> Iterator[tuple[Any, ast.Module]]:
     for found in pkgutil.walk_packages(reverseproxy.__path__, "reverseproxy."):
         if not found.name.endswith("__main__"):
@@ -106,9 +116,10 @@ def of_classes(module: Any) -> set[str]:
         if inspect.isclass(cls) and cls.__module__ == module.__name__:
             theirs = [base for base in cls.__mro__ if base.__module__.split(".")[0] in THEIRS]
             parts = set().union(*map(private_parts, theirs)) if theirs else set()
-            if parts:
-                tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-                found |= {name for node in ast.walk(tree) for name in named(node)} & parts
+            for base in cls.__mro__ if parts else ():
+                # Those that are mixed in, too.
+                if base.__module__.split(".")[0] == reverseproxy.__name__:
+                    found |= names_in(base) & parts
     return found
 
 
@@ -209,6 +220,22 @@ class ConnectionTests(SynchronousTestCase):
         self.assertFalse(transport._aborting)
         transport.abortConnection()
         self.assertTrue(transport._aborting)
+
+    def test_end_of_ports(self) -> None:
+        """A port that is lost closes its socket there, and has it open before."""
+        seen: list[int] = []
+
+        class Port(tcp.Port):
+            def _closeSocket(self, orderly: bool) -> None:
+                seen.append(self.socket.fileno())
+                super()._closeSocket(orderly)
+
+        port: Any = Port(0, Factory(), interface="127.0.0.1", reactor=Quiet())
+        port.startListening()
+        handle = port.socket
+        port.connectionLost(Failure(ConnectionDone()))
+        self.assertGreater(seen[0], 0)
+        self.assertEqual(handle.fileno(), -1)
 
     def test_connectors(self) -> None:
         """TCP's and those of Unix sockets dial with what they are told to make."""

@@ -224,7 +224,8 @@ class AgentIndex:
             agent = self._agents.get(names[index])
             if agent is None or (cluster and cluster not in agent.clusters):
                 continue
-            if identity and agent.first.identity.principal != identity:  # type: ignore[union-attr]
+            proved = agent.first.identity
+            if identity and (proved is None or proved.principal != identity):
                 continue
             yield
             found.append((yield from self._describe(names[index], agent)))

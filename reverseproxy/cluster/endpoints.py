@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.tls import ClientTls, client_endpoint
+from reverseproxy.transport.fronts import build_protocol
 
 
 class CallableFactory(Factory):
@@ -48,7 +49,7 @@ class _PrefacedFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Build the protocol of one connection."""
-        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        protocol: Any = build_protocol(self._factory, addr)
         if protocol is not None:
             protocol.makeConnection = partial(self._begin, protocol)
         return protocol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_SPARED", "Prospects"]
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,8 +46,8 @@ class Prospects:
     def could_serve(self, context: PickContext | None) -> bool:
         """Whether a request may hope for a host: a busy one, or one that is expected back."""
         if context is not None and context.among is not None:
-            members = (host for host in context.among if host not in context.tried)
-            return any(host.healthy and host.cluster is self._cluster for host in members)  # type: ignore[attr-defined]
+            members: Iterable[Any] = (host for host in context.among if host not in context.tried)
+            return any(host.healthy and host.cluster is self._cluster for host in members)
         if self._cluster.first_host_until and self._seconds() < self._cluster.first_host_until:
             return True
         subsets = self._members.subsets

@@ -6,23 +6,13 @@ __all__ = ["AgentChecker"]
 
 from reverseproxy.addresses import host_of, is_ip
 from reverseproxy.config._agents import TunnelAgentConfig
-from reverseproxy.config._checker import SAMPLE, SAMPLE_POLICY, Checker
-from reverseproxy.config._named import Names
-from reverseproxy.config._tls_checks import TlsChecker
-from reverseproxy.config._tree import Location, Tree, purpose
-from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config._checker import SAMPLE, SAMPLE_POLICY
+from reverseproxy.config._tls_checks import NamingChecker
+from reverseproxy.config._tree import Location, purpose
 
 
-class AgentChecker(Checker):
+class AgentChecker(NamingChecker):
     """Checks tunnel agents."""
-
-    def __init__(
-        self, config: Config, tree: Tree, findings: Diagnostics, names: Names, tls: TlsChecker
-    ) -> None:
-        super().__init__(config, tree, findings)
-        self._names = names
-        self._tls_checks = tls
 
     def run(self) -> None:
         """Look at all of them."""

@@ -6,27 +6,17 @@ __all__ = ["ClusterChecker"]
 
 from typing import Final
 
-from reverseproxy.config._checker import CLUSTERS, Checker
+from reverseproxy.config._checker import CLUSTERS
 from reverseproxy.config._clusters import DNS_KEYS, ClusterConfig
-from reverseproxy.config._named import Names
-from reverseproxy.config._tls_checks import TlsChecker
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tls_checks import NamingChecker
+from reverseproxy.config._tree import Location
 from reverseproxy.config._values import quote
-from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 
 _WITH_WEIGHTS: Final = ("LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST", "LB_LEAST_CONNECTION", "LB_PEAK_EWMA")
 
 
-class ClusterChecker(Checker):
+class ClusterChecker(NamingChecker):
     """Checks clusters."""
-
-    def __init__(
-        self, config: Config, tree: Tree, findings: Diagnostics, names: Names, tls: TlsChecker
-    ) -> None:
-        super().__init__(config, tree, findings)
-        self._names = names
-        self._tls_checks = tls
 
     def run(self) -> None:
         """Look at all of them."""

@@ -6,7 +6,7 @@ __all__ = ["ListenerChecker"]
 
 from typing import Final
 
-from reverseproxy.config._checker import LISTENERS, PROTOCOLS, SAMPLE, SAMPLE_POLICY, Checker
+from reverseproxy.config._checker import LISTENERS, PROTOCOLS, SAMPLE, SAMPLE_POLICY
 from reverseproxy.config._listeners import (
     UPSTREAM_PROTOCOLS,
     UPSTREAM_UNUSED,
@@ -16,13 +16,10 @@ from reverseproxy.config._listeners import (
     TcpProxyConfig,
     TunnelConfig,
 )
-from reverseproxy.config._named import Names
-from reverseproxy.config._tls_checks import TlsChecker
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tls_checks import NamingChecker
+from reverseproxy.config._tree import Location
 from reverseproxy.config._values import quote, split_address
 from reverseproxy.config.durations import WRITE
-from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 
 _PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
 _TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
@@ -31,15 +28,8 @@ _SHORT_NANOSECONDS: Final = 1_000_000
 _NO_ROUTER: Final = "every request is answered with 404"
 
 
-class ListenerChecker(Checker):
+class ListenerChecker(NamingChecker):
     """Checks listeners."""
-
-    def __init__(
-        self, config: Config, tree: Tree, findings: Diagnostics, names: Names, tls: TlsChecker
-    ) -> None:
-        super().__init__(config, tree, findings)
-        self._names = names
-        self._tls_checks = tls
 
     def run(self) -> None:
         """Look at all of them."""

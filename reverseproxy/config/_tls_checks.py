@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["TlsChecker"]
+__all__ = ["NamingChecker", "TlsChecker"]
 
 from pathlib import Path
 from typing import Final
 
 from reverseproxy.config._checker import Checker
+from reverseproxy.config._named import Names
 from reverseproxy.config._tls import (
     CIPHER_SUITES,
     CURVES,
@@ -16,8 +17,10 @@ from reverseproxy.config._tls import (
     TLS_VERSIONS,
     TlsContextConfig,
 )
-from reverseproxy.config._tree import Location, unsupported
+from reverseproxy.config._tree import Location, Tree, unsupported
 from reverseproxy.config._values import quote
+from reverseproxy.config.models import Config
+from reverseproxy.diagnostics import Diagnostics
 
 _PEM: Final = "-----BEGIN"
 
@@ -146,3 +149,14 @@ class TlsChecker(Checker):
         else:
             if _PEM.encode() not in content:
                 report(location, f"{shown} does not hold {what} in PEM format{suffix}")
+
+
+class NamingChecker(Checker):
+    """What checks have of parts that refer to others by name, and have TLS contexts."""
+
+    def __init__(
+        self, config: Config, tree: Tree, findings: Diagnostics, names: Names, tls: TlsChecker
+    ) -> None:
+        super().__init__(config, tree, findings)
+        self._names = names
+        self._tls_checks = tls

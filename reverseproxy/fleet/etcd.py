@@ -229,7 +229,8 @@ class Etcd:
         if self._pool is None:
             return Deferred.fromCoroutine(_nothing())
         pool, self._pool, self._agent = self._pool, None, None
-        return pool.closeCachedConnections()  # type: ignore[no-any-return]
+        closed: Deferred[None] = pool.closeCachedConnections()
+        return closed
 
     # requests
 

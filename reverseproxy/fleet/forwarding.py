@@ -391,9 +391,9 @@ def _proxy_config(protocol: str) -> ProxyConfig:
         "error_details": True,
     }
     if name not in ("Http1", "Http2"):
-        extend = {"sub_protocol": name}
+        extend: dict[str, Any] = {"sub_protocol": name}
         if options:
-            extend["xprotocols"] = {name: json.loads(options)}  # type: ignore[assignment]
+            extend["xprotocols"] = {name: json.loads(options)}
         found |= {"downstream_protocol": "X", "extend_config": extend}
     return ProxyConfig.model_validate(found)
 

@@ -69,7 +69,8 @@ class Accepting:
                 if not readable(port.fileno()):
                     break
                 port.doRead()
-        super()._closeSocket(orderly)  # type: ignore[misc]
+        behind: Any = super()
+        behind._closeSocket(orderly)
 
 
 def readable(descriptor: int) -> bool:

@@ -449,14 +449,14 @@ class Directory:
         @param requester: who asks, as far as that is proven.
         @return: the addresses of those that were; never fails.
         """
-        by = {
+        by: dict[str, object] = {
             "remote_ip": requester.remote_ip,
             "identity": requester.identity,
             "agent": requester.agent,
             "policy": requester.policy,
         }
         if requester.principal is not None:
-            by["principal"] = [requester.principal.policy, requester.principal.name]  # type: ignore[assignment]
+            by["principal"] = [requester.principal.policy, requester.principal.name]
         question = {
             "listener": listener,
             "cluster": cluster,
@@ -477,9 +477,10 @@ class Directory:
             answers.append(answer)
             link.send({"evict": number, **question})
         gathered: Any = DeferredList(answers, consumeErrors=True)
-        return gathered.addCallback(  # type: ignore[no-any-return]
+        closed: Deferred[set[str]] = gathered.addCallback(
             lambda results: {address for good, found in results if good for address in found}
         )
+        return closed
 
     def _answered(self, result: Any, number: int) -> Any:
         self._evictions.pop(number, None)

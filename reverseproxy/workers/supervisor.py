@@ -225,7 +225,7 @@ class Supervisor(Service):
             raise RuntimeError("what has been stopped can't be started again: make another one")
         if not self._begun:
             self.privilegedStartService()
-        super().startService()  # type: ignore[no-untyped-call]
+        Service.startService(self)
         if self.admin is not None:
             self.admin.startService()
 
@@ -235,7 +235,7 @@ class Supervisor(Service):
 
         @raise ConfigError: naming each address that can't be bound.
         """
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        Service.privilegedStartService(self)
         config = self.loaded.config.server
         try:
             bind_all(config.listeners, self._bind, self._file)
@@ -634,7 +634,7 @@ class Supervisor(Service):
 
         @return: fires when none is left.
         """
-        super().stopService()  # type: ignore[no-untyped-call]
+        Service.stopService(self)
         if self._stopped is not None:
             return self._stopped
         self._stopped = Deferred()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -68,7 +68,7 @@ class Switchable(Rebindable):
         """
         self.transport.unregisterProducer()
         relay = self.relay = RelayEnd(clock)
-        relay.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+        Protocol.makeConnection(relay, self.transport)
         if early:
             relay.dataReceived(early)
         return relay

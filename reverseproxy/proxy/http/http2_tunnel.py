@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
@@ -103,7 +104,7 @@ class Http2Tunnel:
         self._producer_paused = False
         self._write_closed = False
         self._lost = False
-        self.relay.makeConnection(self)  # type: ignore[no-untyped-call]
+        Protocol.makeConnection(self.relay, self)
 
     def join(
         self,
