@@ -156,7 +156,7 @@ class FleetDirectory:
         self._view = View(settings.server_id, self._is_reached, float(settings.ttl), self._note_bad)
         prefix = settings.prefix
         self._publisher = Publisher(reactor, etcd, prefix, settings.ttl, self._outbox, self._renew, random)
-        self._follower = Follower(reactor, etcd, prefix, self._view, self._told, random)
+        self._follower = Follower(reactor, etcd, prefix, self._view, self._told, random, looks=not publishes)
         self._publisher.on_written = self._follower.expect
         self._publisher.on_lost = self._lost_lease
         self._publisher.on_trouble = lambda reason: self._standing.note("publisher", reason)
@@ -345,7 +345,8 @@ class FleetDirectory:
             old = self._publisher.etcd
             self._requests += old.requests
             self._failures += old.failures
-            self._publisher.etcd = self._follower.etcd = etcd
+            self._publisher.etcd = etcd
+            self._follower.use(etcd)
             if self._started:
                 self._follower.resync()
             old.close()

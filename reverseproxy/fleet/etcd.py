@@ -151,10 +151,12 @@ class Watch:
     @ivar ended: fails with an L{EtcdError} when it tells nothing any more; with
         L{CancelledError} if it is stopped.
     @ivar began: whether it has been created.
+    @ivar endpoint: which one it is at.
     """
 
-    def __init__(self, told: Callable[[WatchMessage], object]) -> None:
+    def __init__(self, endpoint: str, told: Callable[[WatchMessage], object]) -> None:
         self.began = False
+        self.endpoint = endpoint
         self.ended: Deferred[None] = Deferred()
         self._told = told
         self._lines = LineReader()
@@ -185,7 +187,10 @@ class Etcd:
     @ivar endpoint: which one is asked at present.
     @ivar requests: how many have been sent.
     @ivar failures: how many endpoints have not answered, or could not.
+    @ivar on_left: called with an endpoint that is not asked any more, as it has not answered.
     """
+
+    on_left: Callable[[str], object] = staticmethod(lambda endpoint: None)
 
     def __init__(
         self,
@@ -222,7 +227,9 @@ class Etcd:
 
     def next_endpoint(self) -> None:
         """Ask another one from now on."""
+        left = self.endpoint
         self._place = (self._place + 1) % len(self._endpoints)
+        self.on_left(left)
 
     def close(self) -> Deferred[None]:
         """Close idle connections."""
@@ -418,8 +425,8 @@ class Etcd:
 
         @param start: the first revision to be told of.
         """
-        watch = Watch(told)
         endpoint = self.endpoint
+        watch = Watch(endpoint, told)
         watch.ended = Deferred.fromCoroutine(self._stream(endpoint, prefix, start, watch))
 
         def over(reason: Failure) -> Failure:

@@ -3,8 +3,8 @@ Follows what the store has: reads all of it once, and is told of changes from th
 
 A watch that is lost goes on where it was; when what has changed meanwhile can't be had
 any more, everything is read again.  A watch that is there, but tells nothing, would not
-be noticed by itself: so what this server writes has to come back by it, and it is
-renewed from time to time.
+be noticed by itself: so it is made anew elsewhere when its endpoint does not answer other
+requests, or what this server has written does not come back by it; and from time to time.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ ECHO: Final = 3.0
 
 RENEW: Final = 60.0
 """Seconds for which a watch is kept at the most."""
+
+LOOK: Final = 5.0
+"""Seconds between two looks whether the endpoint answers, of a process that asks for nothing else."""
 
 LONGEST: Final = 3.0
 """The longest wait, in seconds, before a store is tried again that can't be reached."""
@@ -73,8 +76,14 @@ class Follower:
         view: View,
         told: Callable[[list[Notice]], object],
         random: Random,
+        looks: bool = False,
     ) -> None:
-        self.etcd = etcd
+        """
+        @param looks: whether nobody else would find out that an endpoint does not answer.
+        """
+        self._watch: Watch | None = None
+        self.use(etcd)
+        self._looks = looks
         self.view = view
         self.resyncs = self.events = 0
         self.up = False
@@ -85,7 +94,6 @@ class Follower:
         self._backoff = Backoff(0.2, LONGEST, random)
         self._gathered: list[KeyValue] = []
         self._stale = True
-        self._watch: Watch | None = None
         self._renewal: IDelayedCall | None = None
         self._echo: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
@@ -94,6 +102,18 @@ class Follower:
         self._alive = False
 
     # from outside
+
+    def use(self, etcd: Etcd) -> None:
+        """Follow another one, from the next watch on."""
+        self.etcd = etcd
+        etcd.on_left = self._left
+
+    def _left(self, endpoint: str) -> None:
+        """An endpoint does not answer."""
+        watch = self._watch
+        if watch is not None and watch.endpoint == endpoint and watch.began:
+            # Not from within what has found that out.
+            self._reactor.callLater(0, watch.stop)
 
     def start(self) -> None:
         """Begin."""
@@ -129,7 +149,6 @@ class Follower:
         if self.view.revision < revision and self._watch is not None:
             log.info("fleet: the watch is silent, and is renewed")
             self.etcd.next_endpoint()
-            self._watch.stop()
         elif self.view.revision < self._expected:
             self._echo = self._reactor.callLater(ECHO, self._check_echo, self._expected)
 
@@ -210,6 +229,9 @@ class Follower:
         watch = self._watch = self.etcd.watch(self._prefix, self.view.revision + 1, self._take)
         seconds = RENEW * self._random.uniform(0.75, 1.0)
         self._renewal = self._reactor.callLater(seconds, watch.stop)
+        if self._looks:
+            looking: Deferred[None] = Deferred.fromCoroutine(self._look())
+            watch.ended.addBoth(self._end_looking, looking)
         try:
             await watch.ended
         except CancelledError:
@@ -220,6 +242,23 @@ class Follower:
             self.up = False
             if self._renewal.active():
                 self._renewal.cancel()
+
+    def _end_looking(self, result: Any, looking: Deferred[None]) -> Any:
+        looking.cancel()
+        return result
+
+    async def _look(self) -> None:
+        """Look whether the endpoint answers, as long as a watch is there."""
+        try:
+            while True:
+                await deferLater(self._reactor, LOOK * self._random.uniform(0.75, 1.0))
+                try:
+                    await self.etcd.revision(self._prefix)
+                except EtcdError as error:
+                    self.on_trouble(str(error))
+                    return
+        except CancelledError:
+            return
 
     def _take(self, message: WatchMessage) -> None:
         """Take in a message of the watch."""

@@ -19,6 +19,7 @@ class Watching:
         self.next = start
         self.told = told
         self.began = True
+        self.endpoint = "127.0.0.1:2379"
         self.ended: Deferred[None] = Deferred()
 
     def stop(self) -> None:
@@ -127,6 +128,7 @@ class FakeEtcd:
         self.closed = False
         self.reachable = True
         self.endpoint = "127.0.0.1:2379"
+        self.on_left: Callable[[str], object] = lambda endpoint: None
 
     def _check(self) -> None:
         self.requests += 1
@@ -135,7 +137,8 @@ class FakeEtcd:
             raise EtcdError("nothing listens there (connection refused)")
 
     def next_endpoint(self) -> None:
-        """There is but one."""
+        """There is but one; whoever watches is told all the same."""
+        self.on_left(self.endpoint)
 
     def close(self) -> Deferred[None]:
         """Nothing is open."""

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
 from typing import Any
 
+import trustme
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.fleet import follower, publisher
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.gateway import EtcdError, WatchMessage
 from reverseproxy.fleet.records import ServerRecord
+from reverseproxy.tls import ClientTls
 from tests.fleet.real_etcd import ETCD, RealEtcd
 from tests.fleet.test_view import Mirror, host
 
 reactor: Any = global_reactor
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 DEADLINE = 20.0
 TTL = 2
@@ -197,19 +207,72 @@ class RealDirectoryTests(_Tests):
         await self.alpha.stop()
         await until(lambda: not self.beta.servers)
 
-    async def test_dead_server(self) -> None:
-        """Its lease ends, and with it its hosts; nobody is left behind in the store."""
-        self.reached.clear()
-        self.alpha._publisher.etcd._endpoints[:] = ["127.0.0.1:1"]
-        took = await until(lambda: not self.heard.servers)
-        self.assertLess(took, TTL + 2)
-        self.assertEqual(self.heard.hosts, {})
-        found, _ = await self.client().range("/fleet/")
-        self.assertEqual([each.key for each in found], ["/fleet/servers/beta"])
+    async def test_paused_server(self) -> None:
+        """One that is stopped for longer than its lease lasts is gone, and is back with all it has."""
+        member = subprocess.Popen(
+            [sys.executable, "-m", "tests.fleet.member", "gamma", self.etcd.endpoint],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        try:
+            key = host("gamma").key
+            await until(lambda: key in self.heard.hosts)
+            process = self.heard.servers["gamma"].process
+            member.send_signal(signal.SIGSTOP)
+            took = await until(lambda: key not in self.heard.hosts)
+            self.assertLess(took, 2 * TTL + 1)
+            found, _ = await self.client().range("/fleet/")
+            self.assertEqual([each.key for each in found if "gamma" in each.key], [])
+            member.send_signal(signal.SIGCONT)
+            await until(lambda: key in self.heard.hosts)
+            self.assertEqual(self.heard.servers["gamma"].process, process)
+        finally:
+            member.kill()
+            member.wait()
+
+
+class RealTlsTests(TestCase):
+    """Etcd with TLS that wants a certificate of its clients."""
+
+    async def test_tls(self) -> None:
+        directory = Path(mkdtemp(prefix="etcd"))
+        ca, other = trustme.CA(), trustme.CA()
+        for name, authority in (("server", ca), ("client", ca), ("stranger", other)):
+            certificate = authority.issue_cert("localhost", "127.0.0.1")
+            certificate.private_key_pem.write_to_path(directory / f"{name}.key")
+            certificate.cert_chain_pems[0].write_to_path(directory / f"{name}.pem")
+        ca.cert_pem.write_to_path(directory / "ca.pem")
+        other.cert_pem.write_to_path(directory / "other.pem")
+        etcd = RealEtcd(str(directory))
+        etcd.scheme = "https"
+        etcd.options = [
+            *("--cert-file", str(directory / "server.pem"), "--key-file", str(directory / "server.key")),
+            *("--trusted-ca-file", str(directory / "ca.pem"), "--client-cert-auth"),
+        ]
+        self.addCleanup(etcd.stop)
+        await etcd.start()
+
+        def client(ca: str, own: str) -> Etcd:
+            paths = {"ca_cert": f"{ca}.pem", "cert_chain": f"{own}.pem", "private_key": f"{own}.key"}
+            context = TlsContextConfig(status=True, **{k: str(directory / v) for k, v in paths.items()})
+            found = Etcd(reactor, [etcd.endpoint], tls=ClientTls(context, "localhost"), timeout=5)
+            self.addCleanup(found.close)
+            return found
+
+        good = client("ca", "client")
+        done, revision = await good.change([("/t/a", b"1")])
+        self.assertTrue(done)
+        messages: list[WatchMessage] = []
+        watch = good.watch("/t/", revision, messages.append)
+        await until(lambda: len(messages) == 2)
+        watch.stop()
+        watch.ended.addErrback(lambda _: None)
+        for ca_name, own in (("ca", "stranger"), ("other", "client")):
+            await self.assertFailure(_deferred(client(ca_name, own).revision("/t/")), EtcdError)
 
 
 if ETCD is None:
-    del RealClientTests, RealDirectoryTests
+    del RealClientTests, RealDirectoryTests, RealTlsTests
 
 
 def _deferred(coroutine: Any) -> Any:
