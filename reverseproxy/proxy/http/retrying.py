@@ -161,8 +161,9 @@ class Retrying(Timed):
         if not foreign and cluster is not None and host is not None and cluster.watches_answers:
             cluster.report(host, Outcome.RESET)
         cause = Cause.STALE if (client.reused or foreign) and not self._answered else Cause.LOST
-        if foreign and flags & Flag.UPE:
-            unsent = True  # it has taken the request for something else
+        if foreign and (flags & Flag.UPE or self.protocol == "Http2"):
+            # It has taken the request for something else, or has not even greeted, as HTTP/2 begins.
+            unsent = True
         begun = self.response_started or (self._answered and not unsent)
         if begun or not self._again(cause, unsent):
             if code:

@@ -573,7 +573,11 @@ class RpcExchange(Attempts):
         if unsent:
             self._go_on_unsent(Unsent.REQUEST)
             return
-        if not self._is_foreign():
+        foreign = self._is_foreign()
+        if foreign and flags & Flag.UPE:
+            self._go_on_unsent(Unsent.REQUEST)  # it has taken the request for something else
+            return
+        if not foreign:
             self._report(Outcome.RESET)
         if not self._again(Cause.LOST):
             self.fail(TERMINATED, f"the host's connection was lost: {reason}", flags)
