@@ -43,15 +43,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.addresses import is_unix, split_host_port
+from reverseproxy.addresses import host_of, is_unix, split_host_port
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
 from reverseproxy.crowd import Crowd, crowd_address
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.folding import Folding
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable, IPartable
 from reverseproxy.limiter import ConnectionLimiter
-from reverseproxy.logs import Throttle, counted, how_many
+from reverseproxy.logs import LeftOut, counted, how_many
 from reverseproxy.ports import (
     BACKLOG,
     INHERITED,
@@ -77,12 +78,6 @@ BuildProtocol = Callable[[ConnectionInfo], IProtocol]
 
 Listen = Callable[[IProtocolFactory], IListeningPort]
 """Listens in a way of its own."""
-
-LOG_RATE = 1.0
-"""Lines a second about connections without the header that they should have."""
-
-LOG_BURST = 20
-"""How many of them may come at once."""
 
 PARTING = 2.0
 """Seconds that clients of a listener that is no more have for another request."""
@@ -398,7 +393,7 @@ class Listener(Service):
         self._mode = mode
         self._limiter = limiter or ConnectionLimiter(reactor)
         self._crowds: list[Crowd[Any]] = []
-        self._complaints = Throttle(reactor, LOG_RATE, LOG_BURST)
+        self._complaints = Folding(reactor)
         self._limit()
         self._inspecting: list[_InspectingFactory] = []
         self._waiting: list[Deferred[None]] = []
@@ -526,15 +521,17 @@ class Listener(Service):
         return proxied_factory(factory, trusts, self._reactor, self._no_header)
 
     def _no_header(self, peer: IAddress, reason: str) -> None:
-        if self._complaints.allow():
+        def say(left_out: LeftOut) -> None:
             log.warn(
-                "listener {listener}: {peer} closed: {reason}; see trusted_proxies of its proxy_protocol "
-                "({suppressed} such lines left out before)",
+                "listener {listener}: {peer} closed: {reason}; see trusted_proxies of its proxy_protocol"
+                "{left_out}",
                 listener=self.name,
                 peer=format_address(peer),
                 reason=reason,
-                suppressed=self._complaints.suppressed,
+                left_out=left_out,
             )
+
+        self._complaints.note((crowd_address(host_of(format_address(peer))), reason), say)
 
     def _factory_inside(self) -> IProtocolFactory:
         plain = _AcceptedFactory(self, secure=False)

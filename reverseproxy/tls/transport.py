@@ -56,9 +56,11 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from reverseproxy.addresses import host_of
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import TlsFailed
-from reverseproxy.logs import loss
+from reverseproxy.folding import Folding
+from reverseproxy.logs import LeftOut, loss
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import format_address
 from reverseproxy.tls.client_hello import ClientHelloReader
@@ -724,6 +726,7 @@ class TlsFactory(_WrappingFactory):
         self.plaintext = plaintext or factory
         self.clock = clock
         self.handshake_timeout = handshake_timeout
+        self._folding = None if clock is None else Folding(clock)
         self.turns = None if clock is None or self.server is None else turns_of(clock)
         self.new_connection: Callable[[TlsTransport], SSL.Connection] = (
             tls.serverConnectionForTLS if isinstance(tls, ServerTls) else tls.clientConnectionForTLS
@@ -747,11 +750,21 @@ class TlsFactory(_WrappingFactory):
         if reason.check(TlsFailed):
             if self.server is not None:
                 REFUSED["tls"] += 1
-            log.info(
-                "TLS handshake with {peer} failed: {reason}",
-                peer=format_address(transport.transport.getPeer()),
-                reason=explain(loss(reason)),
-            )
+            peer = format_address(transport.transport.getPeer())
+            why = explain(loss(reason))
+
+            def say(left_out: LeftOut) -> None:
+                log.info(
+                    "TLS handshake with {peer} failed: {reason}{left_out}",
+                    peer=peer,
+                    reason=why,
+                    left_out=left_out,
+                )
+
+            if self._folding is None:
+                say(LeftOut())
+            else:
+                self._folding.note((crowd_address(host_of(peer)), why), say)
 
 
 def wrap_server(

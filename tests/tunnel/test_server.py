@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
+from reverseproxy.folding import PERIOD
 from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.tunnel.server.filter import TunnelConnection, TunnelServer
@@ -398,11 +399,12 @@ class ServerTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.assertEqual(waiting.transport.value(), SUCCESS)
         # One that goes while it waits leaves nothing behind.
+        there = self.clock.getDelayedCalls()
         leaving = self.connect(server)
         leaving.receive(guess)
         leaving.lose()
         self.clock.advance(0.02)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), there)
 
     def test_graceful_closes_in_vain(self) -> None:
         """They are counted as guesses are, and the third one ends the connection."""
@@ -593,6 +595,11 @@ class ServerTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         for _ in range(1000):
             self.connect(server).receive(b"x")
+        self.assertEqual(len(lines), 1, "the same peer, and the same again and again")
+        self.clock.advance(PERIOD)
+        self.assertEqual(len(lines), 2)
+        for number in range(1000):
+            self.connect(server, f"10.0.{number >> 8}.{number & 255}").receive(b"x")
         self.assertLess(len(lines), 60)
         self.assertGreater(len(lines), 10)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["ServedTunnel", "TunnelConnection", "TunnelServer"]
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from random import random
@@ -30,6 +30,7 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.crowd import Crowd, Descriptors, crowd_address
 from reverseproxy.errors import FrameError
+from reverseproxy.folding import Folding
 from reverseproxy.interfaces import (
     ConnectionInfo,
     IConnectionValidator,
@@ -200,6 +201,7 @@ class TunnelServer:
             clock,
         )
         self._throttle = Throttle(clock, LOG_RATE, LOG_BURST)
+        self._folding = Folding(clock)
         self.gate = JoinGate(config.max_joins_per_second)
         self.guesses = GuessGate()
         # Those that wait are pending: no more of them than half of what may be.
@@ -343,6 +345,12 @@ class TunnelServer:
         """Log something about a bad peer, but let no flood of them fill the disk."""
         if self._throttle.allow():
             log.warn(message, listener=self.listener, **fields)
+
+    def complain_once(self, who: Hashable, message: str, **fields: object) -> None:
+        """The same, in one line for a minute where somebody is the reason again and again."""
+        self._folding.note(
+            who, lambda left_out: self.complain(f"{message}{{left_out}}", left_out=left_out, **fields)
+        )
 
 
 class ServedTunnel:
@@ -827,7 +835,9 @@ class TunnelConnection(Handover, Counted):
         REFUSED["tunnel"] += 1
         server = self._server
         note_refusal(server.tally, server.clusters, server.listener, self._info, self._init, result, reason)
-        self._server.complain(
+        # What was sent instead of a frame is different each time.
+        self._server.complain_once(
+            (self.crowd, result, "" if result == "failed" else reason),
             "{listener}: {peer} closed: {reason}{remedy}",
             peer=self._info.remote,
             reason=reason,
