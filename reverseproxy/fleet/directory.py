@@ -10,11 +10,12 @@ from __future__ import annotations
 
 __all__ = ["Figures", "FleetDirectory", "Settings"]
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -38,6 +39,10 @@ from reverseproxy.fleet.view import Notice, View
 from reverseproxy.logs import Throttle, counted
 
 log = Logger()
+
+
+AT_ONCE: Final = 100
+"""How many changes listeners are told of in one turn of the reactor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,8 @@ class FleetDirectory:
         self._who = who
         self._process = token_hex(8)
         self._listeners: list[IDirectoryListener] = []
+        self._untold: deque[Notice] = deque()
+        self._telling = False
         self._published: dict[tuple[str, str], HostRecord] = {}
         self._reached: Callable[[str], bool] = lambda server: False
         self._routes_lost: Callable[[], object] = lambda: None
@@ -215,6 +222,9 @@ class FleetDirectory:
 
     def listen(self, listener: IDirectoryListener) -> None:
         """See L{IDirectory.listen}."""
+        # What the others are still to be told, this one is told with all the rest.
+        while self._untold:
+            self._tell_some(len(self._untold))
         self._listeners.append(listener)
         for notice in self._view.replay():
             if not notice.method.startswith("route_"):
@@ -363,10 +373,21 @@ class FleetDirectory:
             kind, _, what = notice.method.partition("_")
             if kind == "route":
                 self._tell_of_route(what, notice.arguments[0])
-                continue
+            else:
+                self._untold.append(notice)
+        if not self._telling:
+            self._tell_some()
+        self._look_at_own()
+
+    def _tell_some(self, most: int = AT_ONCE) -> None:
+        """Tell what there is to be told now, and the rest in a moment: requests are served meanwhile."""
+        for _ in range(min(most, len(self._untold))):
+            notice = self._untold.popleft()
             for listener in list(self._listeners):
                 self._tell(listener, notice)
-        self._look_at_own()
+        self._telling = bool(self._untold)
+        if self._telling:
+            self._reactor.callLater(0, self._tell_some)
 
     def _tell(self, listener: IDirectoryListener, notice: Notice) -> None:
         try:

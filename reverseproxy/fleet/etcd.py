@@ -53,7 +53,7 @@ log = Logger()
 TIMEOUT: Final = 3.0
 """Seconds for one request to one of the endpoints, and its answer."""
 
-PAGE: Final = 1000
+PAGE: Final = 500
 """Keys that are asked for at once."""
 
 DEAD_PEER: Final = 8.0
@@ -249,15 +249,25 @@ class Etcd:
         @raise EtcdError: if they can't be had.
         """
         found: list[KeyValue] = []
+        return found, await self.read(prefix, found.extend)
+
+    async def read(self, prefix: str, took: Callable[[list[KeyValue]], object]) -> int:
+        """
+        Read all keys with a prefix, as they are at one revision.
+
+        @param took: called with some of them at a time, in their order.
+        @return: that revision.
+        @raise EtcdError: if they can't be had.
+        """
         revision = 0
         after = ""
         while True:
             body = range_body(prefix, PAGE, after, revision)
             page, more, now = read_range(await self.call("kv/range", body))
-            found += page
+            took(page)
             revision = revision or now
             if not more or not page:
-                return found, revision
+                return revision
             after = page[-1].key
 
     async def revision(self, prefix: str) -> int:

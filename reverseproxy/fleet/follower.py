@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from reverseproxy.fleet.etcd import Etcd, Watch
 from reverseproxy.fleet.gateway import OUT_OF_RANGE, EtcdError, KeyValue, WatchMessage
-from reverseproxy.fleet.view import Change, Notice, View
+from reverseproxy.fleet.view import Change, Everything, Notice, View
 from reverseproxy.tunnel.agent.backoff import Backoff
 
 log = Logger()
@@ -199,6 +199,8 @@ class Follower:
                 log.failure("fleet: a mistake in what follows the store; everything is read again")
                 self._stale = True
                 problem = "a mistake in this program"
+            if not self._alive:
+                return  # what a request that is cancelled may fail with
             self.on_trouble(problem)
             await deferLater(self._reactor, self._backoff.failed())
 
@@ -216,12 +218,16 @@ class Follower:
         return problem
 
     async def _read(self) -> None:
-        entries, revision = await self.etcd.range(self._prefix)
         size = len(self._prefix)
+        everything = Everything(self.view)
+        # Bit by bit, as requests are served meanwhile.
+        revision = await self.etcd.read(
+            self._prefix,
+            lambda page: everything.add((each.key[size:], each.value or b"") for each in page),
+        )
         self._stale = False
         self.resyncs += 1
-        found = [(each.key[size:], each.value or b"") for each in entries]
-        self._tell(self.view.snapshot(found, revision, self._reactor.seconds()))
+        self._tell(self.view.snapshot(everything, revision, self._reactor.seconds()))
         self.on_read()
 
     async def _follow(self) -> None:

@@ -84,6 +84,7 @@ class Publisher:
         self._renew = renew
         self._random = random
         self._backoff = Backoff(0.2, LONGEST, random)
+        self._alive = False
         self._kept = 0.0
         self._began = 0.0
         self._running: Deferred[None] | None = None
@@ -100,6 +101,7 @@ class Publisher:
         @param stored: says which keys of this server the store has.
         """
         self._stored = stored
+        self._alive = True
         running = self._running = Deferred.fromCoroutine(self._run())
         running.addErrback(self._ended)
 
@@ -128,6 +130,7 @@ class Publisher:
 
         @param stays: leave the lease to end by itself, as another process has all of it, or will have.
         """
+        self._alive = False
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
@@ -158,10 +161,12 @@ class Publisher:
             log.failure("fleet: nothing is published any more", failure=failure)
 
     async def _run(self) -> None:
-        while True:
+        while self._alive:
             try:
                 await self._work()
             except EtcdError as error:
+                if not self._alive:
+                    return  # what a request that is cancelled may fail with
                 if error.code == NOT_FOUND and self.lease:
                     await self._lost()
                 else:

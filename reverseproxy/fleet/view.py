@@ -107,6 +107,39 @@ class _Host:
     stored: bool = True
 
 
+class Everything:
+    """
+    All that a store has, read bit by bit.
+
+    @ivar servers: records of the other servers; C{others}: of their hosts and routes.
+    @ivar own: what there is of this server, by path.
+    """
+
+    def __init__(self, view: View) -> None:
+        self.servers: list[ServerRecord] = []
+        self.others: list[HostRecord | RouteRecord] = []
+        self.own: dict[str, bytes] = {}
+        self._view = view
+
+    def add(self, entries: Iterable[tuple[str, bytes]]) -> None:
+        """
+        Take in some.
+
+        @param entries: paths and records.
+        """
+        view = self._view
+        view.begin()
+        for path, value in entries:
+            if view.is_own(path):
+                self.own[path] = value
+                continue
+            record = view.read(path, value)
+            if isinstance(record, ServerRecord):
+                self.servers.append(record)
+            elif record is not None:
+                self.others.append(record)
+
+
 class View:
     """
     The servers and hosts that are known.
@@ -151,7 +184,13 @@ class View:
 
     # what comes
 
-    def snapshot(self, entries: Iterable[tuple[str, bytes]], revision: int, now: float) -> list[Notice]:
+    def begin(self) -> None:
+        """Other bad records are told of from now on."""
+        self._told_bad = 0
+
+    def snapshot(
+        self, entries: Everything | Iterable[tuple[str, bytes]], revision: int, now: float
+    ) -> list[Notice]:
         """
         Take in all that the store has.
 
@@ -160,26 +199,15 @@ class View:
         @param now: the time, in seconds.
         @return: what that means, in order.
         """
+        if not isinstance(entries, Everything):
+            everything = Everything(self)
+            everything.add(entries)
+        else:
+            everything = entries
         self.revision = revision
-        self._told_bad = 0
-        self.own.clear()
-        servers: set[str] = set()
-        hosts: set[Key] = set()
-        records: list[Record] = []
-        for path, value in entries:
-            name = self._name(path)
-            if name is None:
-                continue
-            if self._is_own(name):
-                self._note_own(path, value)
-                continue
-            record = self._decode(path, name, value)
-            if isinstance(record, ServerRecord):
-                servers.add(record.id)
-                records.append(record)
-            elif record is not None:
-                hosts.add(record.key)
-                records.append(record)
+        self.own = everything.own
+        servers = {each.id for each in everything.servers}
+        hosts = {each.key for each in everything.others}
         for each, server in self._servers.items():
             if each not in servers and server.stored:
                 server.stored = False
@@ -188,7 +216,7 @@ class View:
             for key in [key for key in known if key not in hosts]:
                 self._unstored(key, keep=each not in servers)
         # Servers first: then each of their hosts comes by itself, and none has to be put aside.
-        for record in sorted(records, key=lambda record: not isinstance(record, ServerRecord)):
+        for record in (*everything.servers, *everything.others):
             self._put(record)
         for path, value in list(self.own.items()):
             self._look_at_route(path, value)
@@ -328,6 +356,19 @@ class View:
         if isinstance(record, RouteRecord):
             other = next((each for each in self.routes.values() if each.conflicts(record)), None)
             self.on_own_route(record, other)
+
+    def read(self, path: str, value: bytes) -> Record | None:
+        """
+        Read a record; a bad one is told.
+
+        @return: L{None} if it is none, or of a kind that is not known.
+        """
+        name = self._name(path)
+        return None if name is None else self._decode(path, name, value)
+
+    def is_own(self, path: str) -> bool:
+        """Whether a key is this server's."""
+        return path.rpartition("/")[2] == self._own
 
     def _decode(self, path: str, name: Name, value: bytes) -> Record | None:
         """Read a record; a bad one is told."""

@@ -148,11 +148,13 @@ class FakeEtcd:
     async def _closed(self) -> None:
         """Nothing to wait for."""
 
-    async def range(self, prefix: str) -> tuple[list[KeyValue], int]:
+    async def read(self, prefix: str, took: Callable[[list[KeyValue]], object]) -> int:
         """Read all."""
         self._check()
         found = [each for key, each in sorted(self.store.keys.items()) if key.startswith(prefix)]
-        return found, self.store.revision
+        took(found[:1])
+        took(found[1:])
+        return self.store.revision
 
     async def revision(self, prefix: str) -> int:
         """Read the revision."""
