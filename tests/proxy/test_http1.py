@@ -16,7 +16,8 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.host import Host
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
-from reverseproxy.proxy.http.http1_server import HELD_LIMIT, LINGER_BYTES, Http1Proxy
+from reverseproxy.proxy.http.http1_closing import LINGER_BYTES
+from reverseproxy.proxy.http.http1_server import HELD_LIMIT, Http1Proxy
 from reverseproxy.proxy.http.sending import REQUEST_BUFFER
 from reverseproxy.proxy.http.settings import LOG_BURST, LOG_RATE
 from reverseproxy.wire.http1.fields import chunk

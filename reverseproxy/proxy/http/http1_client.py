@@ -41,10 +41,11 @@ from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, los
 from reverseproxy.sockets import tune
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http.forwarded import ForwardedBy
-from reverseproxy.wire.http.message import END, End, Event, Request
-from reverseproxy.wire.http1.fields import CHUNKED, last_chunk
+from reverseproxy.wire.http.message import END, Event, Request
+from reverseproxy.wire.http1.fields import CHUNKED
 from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes
 from reverseproxy.wire.http1.responses import ResponseParser
+from reverseproxy.wire.http1.writing import write_body
 
 log = Logger()
 
@@ -147,13 +148,7 @@ class Http1Client(Switchable):
 
     def _write(self, out: list[bytes], events: Sequence[Event]) -> None:
         for event in events:
-            if type(event) is bytes:
-                if not self._chunked:
-                    out.append(event)
-                elif event:  # an empty chunk would be the last one
-                    out += (b"%x\r\n" % len(event), event, b"\r\n")
-            elif type(event) is End and self._chunked:
-                out.append(last_chunk(event.trailers))
+            write_body(event, self._chunked, out)
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 

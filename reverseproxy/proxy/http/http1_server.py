@@ -5,9 +5,6 @@ L{Http1Proxy} parses what the client sends and gives each request to an
 L{Exchange}, one at a time.  What comes behind the current request stays queued,
 and the connection is not read while something is queued, so that a client gets
 no more of our memory than one read.
-
-Each connection has one timer.  It is not moved for each request: it looks at
-the deadline when it fires, and is set again if that lies ahead still.
 """
 
 from __future__ import annotations
@@ -16,11 +13,10 @@ __all__ = ["Http1Proxy", "HttpSettings"]
 
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from math import inf
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,42 +29,31 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpen
 from reverseproxy.logs import loss
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
-from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
-from reverseproxy.proxy.http.http1_switch import Switchable, switch
+from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, HEAD, IDLE, LOST, OPEN, Closing
+from reverseproxy.proxy.http.http1_switch import switch
 from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
-from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY, lose_connection
+from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import stop_splice
 from reverseproxy.transport.backlog import Backlog, backlog_of
-from reverseproxy.unfinished import Account, Counted
+from reverseproxy.unfinished import Account
 from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import END, End, Event, Request, Response
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
-from reverseproxy.wire.http1.fields import last_chunk, status_line
-from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, response_head_bytes
+from reverseproxy.wire.http1.heads import RequestHead, ResponseHead
 from reverseproxy.wire.http1.requests import RequestParser
+from reverseproxy.wire.http1.writing import ResponseWriter
 
 log = Logger()
 
 DEFAULT_HEAD_SIZE = 8192
 """Bytes of a request head where the configuration says 0, as in MOSN."""
-
-LINGER_BYTES = 16 * 1024 * 1024
-"""
-Bytes of an unwanted request that are read and dropped after the last response.
-
-A connection that is closed with unread bytes is reset, and the reset may destroy
-the response on its way to the client.
-"""
-
-# What the deadline of a connection is for.
-_IDLE, _HEAD, _EXCHANGE, _CLOSE = range(4)
 
 HELD_LIMIT = 65536
 """Bytes kept behind a request to switch protocols; reading pauses beyond them."""
@@ -93,28 +78,13 @@ def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
     return size + HEAD_ROOM, fields + FIELD_ROOM
 
 
-def _needs_chunks(request: Request, head: Response, last: Event) -> bool:
-    """
-    Say whether a response of known length is to go out in chunks, for its trailers.
-
-    If they have come, there is no question.  Else the length is worth more, if
-    they are neither announced nor asked for.
-
-    @param last: the last that has come of the response.
-    """
-    if type(last) is End:
-        return bool(last.trailers)
-    return request.wants_trailers or head.lookup("trailer") is not None
-
-
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPartable, IPushProducer)
-class Http1Proxy(Switchable, Counted):
+class Http1Proxy(Closing):
     """
     One client connection: the L{IDownstream} of one exchange after the other.
 
     @ivar default_host: the Host of a request that names none: the address that
         it was sent to.
-    @ivar draining: whether the next response is the last one.
     @ivar gate: see L{reverseproxy.proxy.http.interfaces.IDownstream}.
     @ivar full: whether the transport holds as much of a response as it should.
     @ivar max_request_body_size: see L{reverseproxy.proxy.http.interfaces.IDownstream}.
@@ -124,16 +94,8 @@ class Http1Proxy(Switchable, Counted):
     version = "1.1"
 
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
-        self.settings = settings
-        self.info = info
-        self.draining = False
-        self._parting = False  # one of the next responses is the last one
-        self._eof = False  # the client sends no more
+        super().__init__(settings, info)
         self.full = False
-        self._persists = True  # the client takes another response behind the current one
-        self._keep_alive = True  # and so do we
-        self._chunked = False  # the body of the current response goes out in chunks of ours
-        self._passing = False  # most of the body of a request goes to its host unseen
         options = settings.options
         self.max_request_body_size = options.max_request_body_size
         self.gate = settings.gate_of(info)
@@ -143,22 +105,15 @@ class Http1Proxy(Switchable, Counted):
                 options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
             )
         self.default_host = b"localhost" if is_unix(info.local) else info.local.encode("ascii")
-        self._clock = settings.clock
         self._parser = RequestParser(*head_limits(options, info.reverse), settings.trust.foreign(info))
+        self._writer = ResponseWriter()
         self._exchange: Exchange | None = None
         self._events: deque[Event] = deque()
+        self._passing = False  # most of the body of a request goes to its host unseen
         self._running = False
         self._reading = True
-        self._closing = False
-        self._lost = False
-        self._unwanted = 0
-        self._timer: IDelayedCall | None = None
-        self._timer_at = inf
-        self._deadline = inf
-        self._awaited = _IDLE
         self._tunnel: tuple[Exchange, IUpgraded] | None = None
         self._session: Upgraded | None = None
-        self._last: LastBytes | None = None  # of what was written when nothing is under way
 
     # IDrainable
 
@@ -170,37 +125,13 @@ class Http1Proxy(Switchable, Counted):
             or self._tunnel is not None
             or bool(self._events)
             or self._parser.in_head
-            or (self._closing and not self._lost)
+            or self._nearness is CLOSING
         )
 
     @property
     def expendable(self) -> bool:
         """See L{IExpendable}."""
         return self._exchange is None and self._tunnel is None and not self._events
-
-    def drain(self) -> None:
-        """See L{IDrainable}."""
-        if self.busy:
-            self.draining = self._parting = True
-        elif not self.info.reverse:
-            self.draining = self._parting = True
-            now = self._clock.seconds()
-            if self._fresh(now):
-                self._set_deadline(min(self._deadline, now + QUIET), _IDLE)
-            else:
-                self._close(linger=True)
-
-    def _fresh(self, now: float) -> bool:
-        """Whether the client has just connected, or got its last answer, as far as one knows."""
-        timeout = self.settings.idle_timeout
-        if timeout is None or self._deadline <= now + QUIET:
-            return True
-        return now - (self._deadline - timeout) < FRESH
-
-    def part(self) -> None:
-        """See L{IPartable}; an agent's connection goes on, as it can't be had anew so easily."""
-        if not self.info.reverse:
-            self.draining = self._parting = True
 
     # IEndable
 
@@ -211,7 +142,7 @@ class Http1Proxy(Switchable, Counted):
             return self._session.doing
         if self._exchange is not None:
             return "HTTP/1 response" if self._exchange.response_started else "HTTP/1 request"
-        return "closing" if self._closing else "part of a request" if self.busy else ""
+        return "closing" if self._nearness >= CLOSING else "part of a request" if self.busy else ""
 
     def end(self, reason: str) -> None:
         """See L{IEndable}."""
@@ -231,7 +162,7 @@ class Http1Proxy(Switchable, Counted):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sends."""
-        if self._closing:
+        if self._nearness >= CLOSING:
             self._drop(data)
             return
         try:
@@ -240,7 +171,7 @@ class Http1Proxy(Switchable, Counted):
             found = [self._parser_failed()]
         if type(found) is RequestHead:
             if self._exchange is None and not (self._events or self.full or self._running):
-                self._persists = found.keep_alive
+                self._writer.persists = found.keep_alive
                 exchange = self._exchange = exchange_class.kind(self, found, self._clock.seconds(), self)
                 exchange.begin_whole()
                 if not self._reading or self._parser.held:
@@ -254,9 +185,9 @@ class Http1Proxy(Switchable, Counted):
             self._run()
             if self._parser.left > LONG_BODY:
                 self._pass_on()
-        if self._exchange is None and self._parser.in_head and self._awaited != _HEAD:
-            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, _HEAD)
-        if not self._closing:
+        if self._exchange is None and self._parser.in_head and self._awaited is not HEAD:
+            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, HEAD)
+        if self._nearness < CLOSING:
             self._count(data)
 
     def _count(self, data: bytes) -> None:
@@ -302,7 +233,7 @@ class Http1Proxy(Switchable, Counted):
                     if exchange is not None and exchange.request_complete:
                         break
                     self._malformed(event)  # type: ignore[arg-type]
-                if self._closing:
+                if self._nearness >= CLOSING:
                     events.clear()
                     break
                 events.popleft()
@@ -320,7 +251,7 @@ class Http1Proxy(Switchable, Counted):
 
     def _begin(self, head: RequestHead) -> None:
         """It is this request's turn."""
-        self._persists = head.keep_alive
+        self._writer.persists = head.keep_alive
         self._exchange = exchange_class.kind(self, head, self._clock.seconds(), self)
 
     def _pass_on(self) -> None:
@@ -336,11 +267,11 @@ class Http1Proxy(Switchable, Counted):
 
     def response_sink(self) -> Any:
         """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
-        return None if self._chunked or self._closing else self.transport
+        return None if self._writer.chunked or self._nearness >= CLOSING else self.transport
 
     def update_reading(self) -> None:
         """Read on, or pause, as what has come demands."""
-        if self._closing or self._eof or self._tunnel is not None:
+        if self._nearness >= CLOSING or self._eof or self._tunnel is not None:
             return
         exchange = self._exchange
         reading = not (
@@ -381,7 +312,7 @@ class Http1Proxy(Switchable, Counted):
         if exchange is not None:
             exchange.fail(error.status, str(error), Flag.DPE)
             return
-        self._persists = False
+        self._writer.persists = False
         exchange = self._exchange = exchange_class.kind(
             self, Request(b"", b"", b"", []), self._clock.seconds(), self
         )
@@ -392,9 +323,9 @@ class Http1Proxy(Switchable, Counted):
     def set_look(self, when: float) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         self._deadline = when
-        self._awaited = _EXCHANGE
-        if when < self._timer_at:
-            self._set_timer(when)
+        self._awaited = EXCHANGE
+        if when < self._timer.fires_at:
+            self._timer.look_at(when)
 
     def backlog(self) -> Backlog:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
@@ -402,19 +333,12 @@ class Http1Proxy(Switchable, Counted):
 
     def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}: one write for all of them."""
-        out: list[bytes] = []
-        for event in events:
-            if type(event) is bytes:
-                if not self._chunked:
-                    out.append(event)
-                elif event:  # an empty chunk would be the last one
-                    out += (b"%x\r\n" % len(event), event, b"\r\n")
-            elif isinstance(event, Response):
-                self._respond(exchange, event, events[-1], out)
-            elif type(event) is End and self._chunked:
-                out.append(last_chunk(event.trailers))
-        if out:
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        request = exchange.head
+        data = self._writer.write(request, events, exchange.request_complete and self._goes_on)
+        if request.upgrade and any(isinstance(event, Response) and event.status >= 200 for event in events):
+            self._upgrade_declined()
+        if data:
+            self.transport.write(data)
 
     def send_whole(self, exchange: Exchange, head: Response, data: bytes, begin: int) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
@@ -423,79 +347,37 @@ class Http1Proxy(Switchable, Counted):
             type(head) is ResponseHead
             and head.forwardable_verbatim
             and request.http11
-            and self._persists
+            and self._writer.persists
             and exchange.request_complete
-            and not self._parting
-            and not request.upgrade
+            and self._nearness is OPEN
+            and not (self._eof or request.upgrade)
         ):
             # Nothing has to be changed.
-            self._keep_alive = True
-            self._chunked = False
+            self._writer.skip()
             self.transport.write(data)
         else:
             self.send(exchange, [head, data[begin:], END])
-
-    def _respond(self, exchange: Exchange, head: Response, last: Event, out: list[bytes]) -> None:
-        """
-        Write the head of a response.
-
-        @param last: the last that has come of the response.
-        """
-        request = exchange.head
-        if head.status < 200:
-            out.append(response_head_bytes(head, b"", False))
-            return
-        # While the request is incomplete it is not known whether all of it will be read: the host may
-        # have heard enough.  What was announced must hold.
-        keep_alive = self._persists and exchange.request_complete and self._goes_on
-        self._chunked = False
-        if head.length < 0 or (head.trails and request.http11 and _needs_chunks(request, head, last)):
-            if request.http11:
-                self._chunked = True
-            else:
-                keep_alive = False  # the end of the connection is the end of the body
-        self._keep_alive = keep_alive
-        connection = b"" if request.http11 else b"keep-alive"
-        if not keep_alive:
-            connection = b"close"
-        out.append(response_head_bytes(head, connection, self._chunked))
-        if request.upgrade:
-            self._upgrade_declined()
 
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
     ) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        request = exchange.head
-        keep_alive = self._persists and exchange.request_complete and self._goes_on
-        lines = [status_line(status)]
-        if status >= 200 and status not in (204, 304):
-            if body:
-                lines.append(b"content-type: %b\r\n" % content_type)
-            lines.append(b"content-length: %d\r\n" % len(body))
-        else:
-            body = b""
+        request, writer = exchange.head, self._writer
+        fields = []
         if location:
-            lines.append(b"location: %b\r\n" % location)
+            fields.append((b"location", location))
         if unsent := exchange.unsent_field():
-            lines.append(b"%b: %b\r\n" % (UNSENT_FIELD, unsent))
-        if not keep_alive:
-            lines.append(b"connection: close\r\n")
-        elif not request.http11:
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        if request.method != b"HEAD":
-            lines.append(body)
-            exchange.sent = len(body)
-        self.transport.write(b"".join(lines))
-        if keep_alive and request.upgrade:
+            fields.append((UNSENT_FIELD, unsent))
+        goes_on = exchange.request_complete and self._goes_on
+        data, exchange.sent = writer.answer(request, status, (content_type, body), fields, goes_on)
+        self.transport.write(data)
+        if writer.keep_alive and request.upgrade:
             self._upgrade_declined()
-        self._keep_alive = keep_alive
         self.exchange_done(exchange)
 
     def exchange_done(self, exchange: Exchange) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        keep_alive = self._keep_alive and exchange.request_complete
+        keep_alive = self._writer.keep_alive and exchange.request_complete
         self._exchange = None
         if self._counted is not None:
             self._count(b"")
@@ -508,22 +390,22 @@ class Http1Proxy(Switchable, Counted):
                 note_failure(tally, exchange, exchange.flags, exchange.flag)
         if settings.observed:
             self._tell(exchange)
-        if not keep_alive or self.draining:
+        if not keep_alive or self._nearness is not OPEN:
             # A client that asked for the close, and has sent everything, sends no more.
-            self._close(linger=self._persists or not exchange.request_complete)
+            self._close(linger=self._writer.persists or not exchange.request_complete)
             return
         if self._eof:
             if not self._running:
                 self._run()
             return
         if self._parser.in_head:
-            self._set_deadline(now + self.settings.head_timeout, _HEAD)
+            self._set_deadline(now + self.settings.head_timeout, HEAD)
         else:
             timeout = self.settings.idle_timeout
             self._deadline = deadline = inf if timeout is None else now + timeout
-            self._awaited = _IDLE
-            if deadline < self._timer_at:
-                self._set_timer(deadline)
+            self._awaited = IDLE
+            if deadline < self._timer.fires_at:
+                self._timer.look_at(deadline)
         if self._running:
             return
         if self._events:
@@ -539,7 +421,7 @@ class Http1Proxy(Switchable, Counted):
         # The client sees that something is missing, and gets what there is; unless the end of the
         # connection would be the end of the body.
         self._close(linger=not exchange.request_complete)
-        if exchange.ending.stalled or head is None or (head.length < 0 and not self._chunked):
+        if exchange.ending.stalled or head is None or (head.length < 0 and not self._writer.chunked):
             self.transport.abortConnection()
 
     def _upgrade_declined(self) -> None:
@@ -556,7 +438,7 @@ class Http1Proxy(Switchable, Counted):
         self.count(0)
         self._exchange = None
         self._tunnel = (exchange, client)
-        self._set_deadline(inf, _IDLE)
+        self._set_deadline(inf, IDLE)
         switch(
             self,
             self._parser.take_held(),
@@ -566,7 +448,7 @@ class Http1Proxy(Switchable, Counted):
             (self._tunnel_closed, exchange.tunnel_closed),
             is_websocket(exchange),
         )
-        if self.relay is not None and client.relay is not None and not self._lost:
+        if self.relay is not None and client.relay is not None and self._nearness is not LOST:
             self._session = Upgraded(exchange, self.relay, client.relay, self.settings, self.info)
         if self._eof and self.relay is not None:
             self.relay.readConnectionLost()
@@ -594,94 +476,11 @@ class Http1Proxy(Switchable, Counted):
         if settings.access_log is not None:
             settings.access_log(exchange.record())
 
-    # the timer
-
-    def _set_deadline(self, deadline: float, awaited: int) -> None:
-        self._deadline = deadline
-        self._awaited = awaited
-        if deadline < self._timer_at:
-            self._set_timer(deadline)
-
-    def _set_idle_deadline(self, now: float) -> None:
-        timeout = self.settings.idle_timeout
-        self._set_deadline(inf if timeout is None else now + timeout, _IDLE)
-
-    def _set_timer(self, when: float) -> None:
-        self._timer_at = when
-        delay = max(0.0, when - self._clock.seconds())
-        if self._timer is not None:
-            self._timer.cancel()  # to move it forward, Twisted would look for it among all that there are
-        self._timer = self._clock.callLater(delay, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._timer_at = inf
-        deadline = self._deadline
-        if deadline == inf:
-            return
-        if deadline > self._clock.seconds():
-            self._set_timer(deadline)
-            return
-        self._deadline = inf
-        awaited = self._awaited
-        if awaited == _IDLE:
-            self._idle_too_long()
-        elif awaited == _HEAD:
-            self._head_too_slow()
-        elif awaited == _EXCHANGE:
-            self._look_at_exchange()
-        else:
-            self._look_at_close()
-
-    def _stop_timer(self) -> None:
-        self._deadline = inf
-        self._timer_at = -inf  # no more of them
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+    # the end
 
     def _idle_too_long(self) -> None:
-        """Nothing has been asked for long; but the client may still take what it was answered."""
-        if self._exchange is not None:
-            return
-        now = self._clock.seconds()
-        last = self._last
-        if last is None:
-            last = self._last = LastBytes(self._manner, self.transport)
-            again = last.period if last.left else 0.0
-        else:
-            again = last.look()
-        if again and last.left:
-            self._set_deadline(now + again, _IDLE)
-            return
-        self._last = None
-        if again and not self.draining:
-            self._set_idle_deadline(now)  # that was the end of it
-        elif last.left:
-            self._abandon()
-        else:
-            self._close(linger=True)
-
-    @property
-    def _manner(self) -> Parting:
-        """How this connection may end."""
-        settings = self.settings
-        told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
-        return Parting(settings.linger, settings.stream_idle, self.info.reverse, told)
-
-    def _look_at_close(self) -> None:
-        """The connection is closing: see whether the client still takes what is left for it."""
-        assert self._last is not None
-        again = self._last.look()
-        if again:
-            self._set_deadline(self._clock.seconds() + again, _CLOSE)
-        else:
-            self.transport.abortConnection()
-
-    def _abandon(self) -> None:
-        """Close now: the client does not take what it has asked for."""
-        self._closing = True
-        self.transport.abortConnection()
+        if self._exchange is None:
+            self._look_at_idle()
 
     def _head_too_slow(self) -> None:
         if self._exchange is None:
@@ -692,44 +491,20 @@ class Http1Proxy(Switchable, Counted):
         if exchange is not None:
             again = exchange.look(self._clock.seconds())
             if again < inf and self._exchange is exchange:
-                self._set_deadline(again, _EXCHANGE)
+                self._set_deadline(again, EXCHANGE)
 
-    # the end
-
-    def _close(self, linger: bool) -> None:
-        """
-        Close after what was written.
-
-        @param linger: whether the client may have sent something still: the
-            connection is then closed in our direction first.
-        """
-        if self._closing or self._lost:
-            return
-        self._closing = True
+    def _forget_requests(self) -> None:
         self._parser.close()
         self._events.clear()
-        self.count_no_more()
-        transport = self.transport
-        if self._passing:
-            stop_splice(transport)
-        self._begin_end()
-        transport.unregisterProducer()
+
+    def _read_anything(self) -> None:
         if not self._reading:
             self._reading = True
-            transport.resumeProducing()
-        if linger and not self._eof and hasattr(transport, "loseWriteConnection"):
-            transport.loseWriteConnection()
-        else:
-            transport.loseConnection()
+            self.transport.resumeProducing()
 
-    def _begin_end(self) -> None:
-        last = self._last = LastBytes(self._manner, self.transport)
-        self._set_deadline(self._clock.seconds() + last.period, _CLOSE)
-
-    def _drop(self, data: bytes) -> None:
-        self._unwanted += len(data)
-        if self._unwanted > LINGER_BYTES:
-            self.transport.abortConnection()
+    def _pass_nothing(self) -> None:
+        if self._passing:
+            stop_splice(self.transport)
 
     def http_read_closed(self) -> None:
         """
@@ -738,11 +513,11 @@ class Http1Proxy(Switchable, Counted):
         What it has asked for is answered.  Whether it still wants the answers
         can't be known before they are sent.
         """
-        self._eof = self._parting = True
-        if not (self._closing or self.settings.abort_on_half_close):
+        self._eof = True
+        if self._nearness < CLOSING and not self.settings.abort_on_half_close:
             self._drop_incomplete()
             self._look_at_end()
-            if not self._closing:
+            if self._nearness < CLOSING:
                 heed_reset(self.transport)
         else:
             self._leave()
@@ -756,33 +531,25 @@ class Http1Proxy(Switchable, Counted):
     def _look_at_end(self) -> None:
         """Leave a client that sends no more when there is nothing to answer any more."""
         exchange = self._exchange
-        if not (self._closing or self._events) and (exchange is None or not exchange.request_complete):
+        if (
+            self._nearness < CLOSING
+            and not self._events
+            and (exchange is None or not exchange.request_complete)
+        ):
             self._leave()
 
     @property
     def _goes_on(self) -> bool:
         """Whether another request may follow the current one."""
-        if not self._parting:
-            return True
-        return not self.draining and (bool(self._events) or self._parser.held_size > 0)
-
-    def _leave(self) -> None:
-        """Close; whoever sends no more needs no time for it."""
-        self._cancel("the client closed the connection", Flag.DC)
-        self._closing = True
-        self._parser.close()
-        self._events.clear()
-        self._begin_end()
-        lose_connection(self.transport)
+        if self._nearness is not OPEN:
+            return False
+        return not self._eof or bool(self._events) or self._parser.held_size > 0
 
     def http_lost(self, reason: Failure) -> None:
         """The connection is lost."""
-        self._lost = True
-        self._closing = True
-        self._stop_timer()
+        self._lose()
         self._cancel(f"the client's connection was lost: {loss(reason)}", who_ended(reason))
-        self._events.clear()
-        self._parser.close()
+        self._forget_requests()
         self.count_no_more()
 
     def _cancel(self, reason: str, flags: int) -> None:

@@ -1,0 +1,257 @@
+"""
+How a client's connection of HTTP/1 is waited for, and how it ends.
+
+Each connection has one timer.  It is not moved for each request: it looks at
+the deadline when it fires, and is set again if that lies ahead still.
+"""
+
+from __future__ import annotations
+
+__all__ = ["LINGER_BYTES", "Awaited", "Closing", "Nearness"]
+
+from enum import IntEnum
+from functools import partial
+from math import inf
+
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
+from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.http.http1_switch import Switchable
+from reverseproxy.proxy.http.settings import HttpSettings
+from reverseproxy.proxy.lazy_timer import LazyTimer
+from reverseproxy.proxy.relay import lose_connection
+from reverseproxy.unfinished import Counted
+
+LINGER_BYTES = 16 * 1024 * 1024
+"""
+Bytes of an unwanted request that are read and dropped after the last response.
+
+A connection that is closed with unread bytes is reset, and the reset may destroy
+the response on its way to the client.
+"""
+
+
+class Nearness(IntEnum):
+    """How near its end a connection is."""
+
+    OPEN = 0
+    """It goes on, as far as we are concerned."""
+
+    DRAINING = 1
+    """The next response is the last one."""
+
+    CLOSING = 2
+    """Nothing is read any more that counts, and nothing is written."""
+
+    LOST = 3
+    """It is gone."""
+
+
+class Awaited(IntEnum):
+    """What the deadline of a connection is for."""
+
+    IDLE = 0
+    HEAD = 1
+    EXCHANGE = 2
+    CLOSE = 3
+
+
+OPEN, DRAINING, CLOSING, LOST = Nearness
+IDLE, HEAD, EXCHANGE, CLOSE = Awaited
+
+
+class Closing(Switchable, Counted):
+    """The part of a client's connection that looks at the time, and ends it."""
+
+    def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
+        self.settings = settings
+        self.info = info
+        self._clock = settings.clock
+        self._nearness = OPEN
+        self._eof = False  # the client sends no more
+        self._unwanted = 0
+        self._timer = LazyTimer(settings.clock, self._timer_fired)
+        self._deadline = inf
+        self._awaited = IDLE
+        self._last: LastBytes | None = None  # of what was written when nothing is under way
+
+    # what a subclass does
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request or session is under way."""
+        raise NotImplementedError
+
+    def _head_too_slow(self) -> None:
+        """The time for a head is over."""
+        raise NotImplementedError
+
+    def _look_at_exchange(self) -> None:
+        """It is time to look at a request that is under way."""
+        raise NotImplementedError
+
+    def _idle_too_long(self) -> None:
+        """Nothing has been asked for long."""
+        raise NotImplementedError
+
+    def _forget_requests(self) -> None:
+        """What has come, and comes from now on, are no requests any more."""
+        raise NotImplementedError
+
+    def _pass_nothing(self) -> None:
+        """What is on its way past us comes to us."""
+        raise NotImplementedError
+
+    def _read_anything(self) -> None:
+        """What comes is read, to be dropped."""
+        raise NotImplementedError
+
+    def _cancel(self, reason: str, flags: int) -> None:
+        """Give the request that is under way up, if there is one."""
+        raise NotImplementedError
+
+    # IDrainable, IPartable
+
+    def drain(self) -> None:
+        """See L{IDrainable}."""
+        if self.busy:
+            self._nearness = max(self._nearness, DRAINING)
+        elif not self.info.reverse:
+            self._nearness = max(self._nearness, DRAINING)
+            now = self._clock.seconds()
+            if self._fresh(now):
+                self._set_deadline(min(self._deadline, now + QUIET), IDLE)
+            else:
+                self._close(linger=True)
+
+    def part(self) -> None:
+        """See L{IPartable}; an agent's connection goes on, as it can't be had anew so easily."""
+        if not self.info.reverse:
+            self._nearness = max(self._nearness, DRAINING)
+
+    def _fresh(self, now: float) -> bool:
+        """Whether the client has just connected, or got its last answer, as far as one knows."""
+        timeout = self.settings.idle_timeout
+        if timeout is None or self._deadline <= now + QUIET:
+            return True
+        return now - (self._deadline - timeout) < FRESH
+
+    # the timer
+
+    def _set_deadline(self, deadline: float, awaited: Awaited) -> None:
+        self._deadline = deadline
+        self._awaited = awaited
+        if deadline < self._timer.fires_at:
+            self._timer.look_at(deadline)
+
+    def _set_idle_deadline(self, now: float) -> None:
+        timeout = self.settings.idle_timeout
+        self._set_deadline(inf if timeout is None else now + timeout, IDLE)
+
+    def _timer_fired(self) -> None:
+        deadline = self._deadline
+        if deadline == inf:
+            return
+        if deadline > self._clock.seconds():
+            self._timer.look_at(deadline)
+            return
+        self._deadline = inf
+        awaited = self._awaited
+        if awaited is IDLE:
+            self._idle_too_long()
+        elif awaited is HEAD:
+            self._head_too_slow()
+        elif awaited is EXCHANGE:
+            self._look_at_exchange()
+        else:
+            self._look_at_close()
+
+    # time is over
+
+    def _look_at_idle(self) -> None:
+        """Close an idle connection; but the client may still take what it was answered."""
+        now = self._clock.seconds()
+        last = self._last
+        if last is None:
+            last = self._last = LastBytes(self._manner, self.transport)
+            again = last.period if last.left else 0.0
+        else:
+            again = last.look()
+        if again and last.left:
+            self._set_deadline(now + again, IDLE)
+            return
+        self._last = None
+        if again and self._nearness is OPEN:
+            self._set_idle_deadline(now)  # that was the end of it
+        elif last.left:
+            self._abandon()
+        else:
+            self._close(linger=True)
+
+    @property
+    def _manner(self) -> Parting:
+        """How this connection may end."""
+        settings = self.settings
+        told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
+        return Parting(settings.linger, settings.stream_idle, self.info.reverse, told)
+
+    def _look_at_close(self) -> None:
+        """The connection is closing: see whether the client still takes what is left for it."""
+        assert self._last is not None
+        again = self._last.look()
+        if again:
+            self._set_deadline(self._clock.seconds() + again, CLOSE)
+        else:
+            self.transport.abortConnection()
+
+    def _abandon(self) -> None:
+        """Close now: the client does not take what it has asked for."""
+        self._nearness = CLOSING
+        self.transport.abortConnection()
+
+    # the end
+
+    def _close(self, linger: bool) -> None:
+        """
+        Close after what was written.
+
+        @param linger: whether the client may have sent something still: the
+            connection is then closed in our direction first.
+        """
+        if self._nearness >= CLOSING:
+            return
+        self._nearness = CLOSING
+        self._forget_requests()
+        self.count_no_more()
+        transport = self.transport
+        self._pass_nothing()
+        self._begin_end()
+        transport.unregisterProducer()
+        self._read_anything()
+        if linger and not self._eof and hasattr(transport, "loseWriteConnection"):
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _begin_end(self) -> None:
+        last = self._last = LastBytes(self._manner, self.transport)
+        self._set_deadline(self._clock.seconds() + last.period, CLOSE)
+
+    def _drop(self, data: bytes) -> None:
+        self._unwanted += len(data)
+        if self._unwanted > LINGER_BYTES:
+            self.transport.abortConnection()
+
+    def _lose(self) -> None:
+        """The connection is lost."""
+        self._nearness = LOST
+        self._deadline = inf
+        self._timer.stop()
+
+    def _leave(self) -> None:
+        """Close; whoever sends no more needs no time for it."""
+        self._cancel("the client closed the connection", Flag.DC)
+        self._nearness = CLOSING
+        self._forget_requests()
+        self._begin_end()
+        lose_connection(self.transport)
