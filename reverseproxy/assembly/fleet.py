@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from reverseproxy import __version__
+from reverseproxy.addresses import host_of, is_loopback
 from reverseproxy.assembly.directory import make_directory as etcd_directory
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
@@ -73,6 +74,8 @@ def build_fleet(
             each.write(record)
 
     def endpoint(address: str) -> Any:
+        if client_tls is None and not is_loopback(host_of(address)):
+            raise ValueError(f"{address} is not on this machine, and there is no TLS to it")
         tls = None if client_tls is None else client_tls.named(address)
         return make_endpoint(world.reactor, address, DIAL_TIMEOUT, tls)
 

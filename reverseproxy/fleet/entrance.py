@@ -29,6 +29,9 @@ from reverseproxy.sockets import tune
 
 log = Logger()
 
+EARLY_LIMIT: Final = 65536
+"""Bytes of a stream that are kept until there is somebody to give them to; reading pauses beyond them."""
+
 NOTICE: Final = 1.5
 """Seconds for which a server that is about to leave still takes requests of those that it has told so."""
 
@@ -49,21 +52,38 @@ class IncomingStream(Handover):
         super().__init__()
         self.link = link
         self._reader = FrameReader()
+        self._said = False
+        self._ended = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Wait for the first object."""
+        """Wait for the first object; keep what comes behind it, until it is known whose that is."""
+        self._reader.feed(data)
+        if self._said:
+            if self._reader.size > EARLY_LIMIT:
+                self.transport.pauseProducing()
+            return
         try:
-            self._reader.feed(data)
             message = self._reader.next()
             if message is not None:
+                self._said = True
                 self.link.opened(self, message)
         except WireError as error:
             self.link.complain(str(error))
             self.transport.abortConnection()
 
-    def rest(self) -> bytes:
-        """Take what has come behind the first object."""
-        return self._reader.rest()
+    def readConnectionLost(self) -> None:
+        """The other server sends no more, which whoever gets the stream has to know."""
+        if self.inner is None and self._said:
+            self._ended = True
+        else:
+            super().readConnectionLost()
+
+    def give_to(self, protocol: IProtocol) -> None:
+        """Let a protocol have the stream, with all that has come behind the first object."""
+        self.transport.resumeProducing()
+        self.hand_over(protocol, self._reader.rest())
+        if self._ended and not self.transport.disconnected:
+            super().readConnectionLost()
 
     def refuse(self) -> None:
         """End the stream, of which nothing was passed on."""
@@ -160,7 +180,7 @@ class IncomingLink(Handover):
             reason = self._entrance.prove(self.transport, claimed)
         talk = _Talk(self)
         if reason:
-            stream.hand_over(talk)
+            stream.give_to(talk)
             talk.transport.write(frame({"v": LINK_VERSION, "refused": reason[:256]}))
             self.complain(reason)
             self.session.close(reason)
@@ -171,8 +191,8 @@ class IncomingLink(Handover):
         self.server = claimed
         self._talk = talk
         self.vouched()
-        stream.hand_over(talk)
-        self.say({"v": LINK_VERSION, "hello": self._entrance.id})
+        stream.give_to(talk)
+        self.say({"v": LINK_VERSION, "hello": self._entrance.id, "one_by_one": self._entrance.one_by_one})
         log.info(
             "fleet: server {server} has linked to this one from {remote}",
             server=claimed,
@@ -272,18 +292,21 @@ class Entrance:
         forward: Callable[[IncomingLink, IncomingStream, StreamHeader], object],
         greet: Callable[[IncomingLink], object],
         hear: Callable[[IncomingLink, Mapping[str, Any]], object] = lambda link, message: None,
+        one_by_one: bool = False,
     ) -> None:
         """
         @param prove: says why a connection's peer is not a certain server; empty if it is.
         @param forward: takes over a stream for a request or session.
         @param greet: called with each link that has said hello.
         @param hear: called with what peers say after that; L{WireError} ends the link.
+        @param one_by_one: whether we want a stream for each request of HTTP/1.
         """
         self.id = server_id
         self.clock = clock
         self.prove = prove
         self.links: set[IncomingLink] = set()
         self._forward = forward
+        self.one_by_one = one_by_one
         self._greet = greet
         self.heard = hear
         self._complaints = Throttle(clock, _LOG_RATE, _LOG_BURST)

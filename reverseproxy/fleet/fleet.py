@@ -85,7 +85,13 @@ class Fleet:
             self.own, parts.clusters, parts.reactor, parts.random.random, self.traffic, parts.access_log
         )
         self.entrance = Entrance(
-            self.id, parts.reactor, parts.prove, self.forwarder, self._greet, self.forwarder.heard
+            self.id,
+            parts.reactor,
+            parts.prove,
+            self.forwarder,
+            self._greet,
+            self.forwarder.heard,
+            one_by_one=parts.access_log is not None,
         )
         self.directory: IDirectory | None = None
         self._clusters = parts.clusters

@@ -60,6 +60,22 @@ _NAME: Final = "fleet"
 
 _JUDGED: Final = frozenset({Outcome.SUCCESS, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.RESET})
 
+_MAX_FRAME: Final = 256 * 1024 * 1024
+
+_LIMITS: Final[Mapping[str, Any]] = {
+    "http1": {"max_header_size": 1024 * 1024, "max_headers_count": 10_000},
+    "http2": {
+        "max_concurrent_streams": 10_000,
+        "max_header_list_size": 1024 * 1024,
+        "max_headers_count": 10_000,
+        "max_resets": 1_000_000,
+        "max_control_frames": 10_000_000,
+    },
+    "bolt": {"max_frame_size": _MAX_FRAME},
+    "dubbo": {"max_frame_size": _MAX_FRAME},
+}
+"""The server that forwards has limits of its own: these are wider than any that it should have."""
+
 _MOST_KEPT: Final = 1000
 """Agents whose protocols are kept ready to be built, at the most."""
 
@@ -262,7 +278,7 @@ class Forwarder:
         if stream.transport.disconnected:
             far.abort()
             return
-        stream.hand_over(near, stream.rest())
+        stream.give_to(near)
         couple(near, far)
         if far.lost:
             session.over()
@@ -346,7 +362,7 @@ class Forwarder:
             announced=True,
             service=_Service(),
         )
-        stream.hand_over(build(info), stream.rest())
+        stream.give_to(build(info))
         return ""
 
     def _build(
@@ -384,18 +400,22 @@ def _carries_streams(host: Host) -> bool:
 
 def _proxy_config(protocol: str) -> ProxyConfig:
     name, _, options = protocol.partition(" ")
-    found: dict[str, Any] = {
-        "downstream_protocol": name,
-        "router_config_name": _NAME,
-        "stream_idle_timeout": "0s",
-        "error_details": True,
-    }
+    extend: dict[str, Any] = dict(_LIMITS)
     if name not in ("Http1", "Http2"):
-        extend: dict[str, Any] = {"sub_protocol": name}
-        if options:
-            extend["xprotocols"] = {name: json.loads(options)}
-        found |= {"downstream_protocol": "X", "extend_config": extend}
-    return ProxyConfig.model_validate(found)
+        extend["sub_protocol"] = name
+        if name not in ("bolt", "boltv2", "dubbo"):
+            own = json.loads(options) if options else {}
+            extend["xprotocols"] = {name: {"max_frame_size": _MAX_FRAME, **own}}
+    return ProxyConfig.model_validate(
+        {
+            "downstream_protocol": name if name in ("Http1", "Http2") else "X",
+            "router_config_name": _NAME,
+            "stream_idle_timeout": "0s",
+            "upgrade_idle_timeout": "0s",
+            "error_details": True,
+            "extend_config": extend,
+        }
+    )
 
 
 def _router(protocol: str) -> Router:

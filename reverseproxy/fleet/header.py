@@ -93,6 +93,11 @@ class FrameReader:
             raise WireError(f"another server sends what is no JSON object: {body[:32]!r}")
         return message
 
+    @property
+    def size(self) -> int:
+        """How many bytes have come, and were not taken out."""
+        return len(self._data)
+
     def rest(self) -> bytes:
         """Take out all that has come behind the last object."""
         data, self._data = bytes(self._data), bytearray()

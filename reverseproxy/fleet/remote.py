@@ -115,6 +115,16 @@ class RemoteHost(Host):
         """Seconds that the last ping to its server took."""
         return self.link.rtt
 
+    @property
+    def single_use(self) -> bool:
+        """
+        Whether its server wants to know of each request.
+
+        Otherwise a stream is kept for the next one, as nobody ends one that is idle but us:
+        when the agent, or its server, leaves, we are told, and close it.
+        """
+        return self.link.one_by_one
+
     def on_behalf(self, client: str, trace: str) -> None:
         """See L{Host.on_behalf}."""
         self._behalf = client, trace
@@ -137,6 +147,8 @@ class RemoteHost(Host):
         if protocol is None:
             return fail(HostGone(f"no protocol wants {self.address}"))
         spoken = getattr(protocol, "speaks", "")
+        if spoken and not self.single_use:
+            client = trace = ""  # it carries others' requests, too
         header = StreamHeader(self.key.cluster, self.key.agent, spoken, client, trace).encode()
         self.link.opened += 1
         self._traffic.sent(self.server)

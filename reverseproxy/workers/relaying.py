@@ -129,6 +129,11 @@ class RelayedHost(Host):
         """Another worker has it, for as long as it lives."""
         return True
 
+    @property
+    def single_use(self) -> bool:
+        """Its stream goes through another worker, where it might be closed just as it is to be used again."""
+        return True
+
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Open a stream to it.

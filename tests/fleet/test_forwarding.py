@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.loader import loads
@@ -17,11 +19,18 @@ from reverseproxy.testing import Recorder
 from tests.fleet.worlds import FleetWorld, get
 
 
+@implementer(IHalfCloseableProtocol)
 class Echo(Protocol):
     transport: Any
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(b"echo " + data)
+
+    def readConnectionLost(self) -> None:
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        pass
 
 
 class FleetTestCase(SynchronousTestCase):
@@ -213,6 +222,40 @@ class FaultTests(FleetTestCase):
         first.transport.loseConnection()
         world.pass_time(2)
         self.assertEqual([client.data for client in clients], [b"echo 2"] * 3)
+
+    def test_what_comes_while_a_request_waits(self) -> None:
+        """All of it arrives, in its order, and the end as well."""
+        self.servers(kind="tcp")
+        world = self.world
+        world.reactor.listenTCP(7000, Factory.forProtocol(Echo), interface="127.0.0.1")
+        world.agent(0, answer="one", kind="tcp", backend="127.0.0.1:7000", plain=True)
+        for count, ends in ((10_000, False), (5_000, True)):
+            first = world.client(0)
+            first.transport.write(b"1")
+            world.pass_time(0.2)
+            self.assertEqual(first.data, b"echo 1")
+            client = world.client(1)
+            sent = b"".join(b"%06d" % number for number in range(count))
+            for start in range(0, len(sent), 5000):
+                client.transport.write(sent[start : start + 5000])
+                world.pass_time(0.02)
+            if ends:
+                client.transport.loseWriteConnection()
+            world.pass_time(0.2)
+            self.assertEqual(client.data, b"")
+            first.transport.loseConnection()
+            world.pass_time(2)
+            self.assertEqual(client.data.replace(b"echo ", b""), sent)
+            self.assertEqual(client.reason is not None, ends)
+            client.transport.loseConnection()
+            world.pass_time(1)
+
+    def test_plaintext_goes_nowhere_else(self) -> None:
+        """Whatever stands in the directory."""
+        self.servers()
+        self.world.fleet("a").links.add(ServerRecord("far", "192.0.2.1:4000"))
+        self.world.pass_time(1)
+        self.assertIn("is not on this machine", self.peer("a", "far")["problem"])
 
     def test_links_tell_what_the_directory_does_not(self) -> None:
         self.servers()

@@ -202,6 +202,11 @@ class Host(ABC):
         """Whether another worker, or another server, has its connection."""
         return False
 
+    @property
+    def single_use(self) -> bool:
+        """Whether a connection to it is for one request only, as it might be closed just before another."""
+        return False
+
     def on_behalf(self, client: str, trace: str) -> None:  # noqa: B027 - most hosts need not know
         """
         Say who the next connection is made for, right before L{connect}.

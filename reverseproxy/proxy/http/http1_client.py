@@ -393,8 +393,7 @@ class Http1Pool:
         self.exclusive = host.exclusive
         self.max_requests = 0
         cluster = host.cluster
-        if host.relayed and not self.exclusive:
-            # Its stream goes through another worker, where it might be closed just as it is to be used again.
+        if host.single_use:
             self.max_requests = 1
         elif cluster is not None and not self.exclusive:
             self.max_requests = cluster.config.requests_per_connection
