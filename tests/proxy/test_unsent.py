@@ -23,7 +23,7 @@ from reverseproxy.config.models import ClusterConfig, HostConfig, TcpProxyConfig
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IService
 from reverseproxy.mux.session import MuxSession
-from reverseproxy.proxy.http.attempts import MOST_FORGIVEN
+from reverseproxy.proxy.http.host_choice import MOST_FORGIVEN
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.proxy.tcp.again import REPLAY_LIMIT
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 __all__ = ["Attempts", "Phase"]
 
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,31 +28,19 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.manager import SPARED_WAIT
-from reverseproxy.errors import NoHealthyHost, PickFailed, QueueFull, QueueTimeout
-from reverseproxy.interfaces import PickContext
+from reverseproxy.errors import PickFailed, QueueFull
 from reverseproxy.logs import loss
 from reverseproxy.proxy.client_pools import client_pool_of
 from reverseproxy.proxy.flags import Flag, flag_of
+from reverseproxy.proxy.http.host_choice import MOST_PASSED, HostChoice
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
-from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.proxy_protocol import encode_header
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
-    from reverseproxy.cluster.manager import Cluster
     from reverseproxy.proxy.pools import IUpstreamPool
     from reverseproxy.tracing.interfaces import IRequestTrace
-
-MOST_FORGIVEN: Final = 16
-"""Attempts of a request that don't count, at the most."""
-
-
-MOST_PASSED: Final = 256
-"""Hosts of a cluster that are passed over, as they speak something else, before a request gives up."""
-
-_DEAF: Final = 8
-"""Of these, a host that does not speak the protocol at all counts for as many, as others will not either."""
 
 _NEVER: Final = -1.0
 
@@ -70,17 +57,13 @@ class Phase(IntEnum):
 NEW, WAITING, ACTIVE, DONE = Phase
 
 
-class Attempts:
+class Attempts(HostChoice):
     """
     Base of an exchange.
 
     A subclass calls L{_acquire} once C{cluster} and C{protocol} are known, and
     says what to do with a connection (L{_send}) and without one (L{fail}).
 
-    @ivar protocol: what is spoken to hosts: the key of their pools in
-        L{Host.pools}.
-    @ivar cluster: the cluster of the route.
-    @ivar host: the last host that was picked, for logs.
     @ivar retry: when to try again.
     @ivar flags: why there is no complete answer of a host; see
         L{reverseproxy.proxy.flags}.
@@ -89,45 +72,28 @@ class Attempts:
     """
 
     __slots__ = (
-        "_attempts",
         "_clock",
-        "_context",
-        "_forgiven",
         "_fresh",
         "_lease",
-        "_passed",
-        "_pause",
         "_pending",
         "_phase",
         "_retrying",
         "_since",
         "_trace",
-        "_trouble",
-        "cluster",
         "dialled",
         "flags",
-        "host",
-        "protocol",
         "retry",
         "waited",
     )
 
-    cluster: Cluster | None
-    host: Host | None
     retry: RetryPolicy
     _phase: Phase
     _lease: Host | None  # what is to be given back to the cluster
-    _pending: Deferred[Any] | None
-    _context: PickContext | None
-    _attempts: int
-    _forgiven: int  # attempts that don't count
-    _passed: int  # hosts that speak something else; see MOST_PASSED
+    _pending: Deferred[Any] | IDelayedCall | None  # a host, a connection, or a pause
     _fresh: bool  # an idle connection will not do
-    _pause: IDelayedCall | None  # between two attempts
     _retrying: bool  # this attempt counts as a retry of the cluster
     _trace: IRequestTrace | None
     _since: float  # when it began to wait, for a host or for a connection
-    _trouble: tuple[str, int] | None  # what the last attempt failed by, if nothing was sent, and its flags
 
     def __init__(self, clock: IReactorTime, protocol: str) -> None:
         # One after the other, and not with their types: this runs for every request.
@@ -137,7 +103,7 @@ class Attempts:
         self._attempts = self._forgiven = self._passed = self.flags = 0
         self.waited = self.dialled = 0.0
         self._since = _NEVER
-        self.cluster = self.host = self._lease = self._pending = self._context = self._pause = None
+        self.cluster = self.host = self._lease = self._pending = self._context = None
         self._trouble = self._trace = None
         self._fresh = self._retrying = False
         self.retry = DEFAULT_RETRY
@@ -177,11 +143,6 @@ class Attempts:
         return encode_header(self.cluster.config.proxy_protocol, "", "")
 
     # what a subclass uses
-
-    @property
-    def attempts(self) -> int:
-        """How many hosts were taken, one after the other, or waited for."""
-        return self._attempts + self._forgiven
 
     def _stop_waiting(self) -> None:
         """Note how long it has waited, for a host or for a connection to the one that it has."""
@@ -230,128 +191,6 @@ class Attempts:
         pending = self._pending = cluster.wait(self._context, timeout)
         pending.addCallbacks(self._acquired, self._not_acquired)
 
-    def _suits(self, host: Host) -> bool:
-        """
-        Look whether a host speaks our protocol, or one that the request can be turned into.
-
-        A reverse connection speaks the protocol of its first request for as long
-        as it lives: the listener that hosts it has decided on one by then.
-        """
-        tongue = host.tongue
-        if self._is_free(host, self.protocol) and (tongue is None or tongue.may_try(self._language)):
-            return True
-        fitting = [each for each in self._alternatives() if self._is_free(host, each)]
-        if tongue is not None:
-            # What it is known to speak is no experiment.
-            fitting = [each for each in fitting if tongue.speaks(each)] or [
-                each for each in fitting if tongue.may_try(each)
-            ][:1]
-        if not fitting:
-            return False
-        self.protocol = fitting[0]
-        return True
-
-    def _is_free(self, host: Host, protocol: str) -> bool:
-        """Whether a host's connection, if it has but one, can carry a protocol."""
-        if host.exclusive and host.pools and protocol not in host.pools:
-            return False
-        return host.committed_protocol in ("", protocol)
-
-    def _alternatives(self) -> Sequence[str]:
-        """Say which other protocols the request can be turned into, the keys of their pools."""
-        return ()
-
-    @property
-    def _language(self) -> str:
-        """What is spoken to hosts, as agents announce it."""
-        return self.protocol
-
-    @property
-    def _chosen(self) -> bool:
-        """Whether what is spoken to hosts is what the client happens to speak, of several."""
-        return False
-
-    def _is_foreign(self) -> bool:
-        """
-        See whether a host that has not answered does not speak what the client has chosen.
-
-        Then that is no fault of the host's, and the cluster knows it from now on.
-        """
-        host, cluster = self.host, self.cluster
-        if host is None or cluster is None or not self._chosen:
-            return False
-        return cluster.members.tongues.unheard(host, self._language)
-
-    def _pass(self, host: Host) -> None:
-        """Give back a host that speaks another protocol, and ask for it no more."""
-        self._avoid(host)
-        tongue = host.tongue
-        deaf = tongue is not None and not tongue.speaks(self._language)
-        self._passed += _DEAF if deaf else 1
-        self._trouble = f"host {host.address} does not speak {self._language}", Flag.UPE
-        assert self.cluster is not None
-        self.cluster.release(host)
-
-    def _avoid(self, host: Host) -> None:
-        """Don't take this host again for this request."""
-        if self._context is None:
-            self._context = PickContext()
-        self._context.tried.add(host)
-
-    def _shun(self, host: Host) -> None:
-        """Don't take this host again, which has failed, and neither others that may fail like it."""
-        if self._context is None:
-            self._context = PickContext()
-        assert self.cluster is not None
-        self.cluster.shun(host, self._context)
-
-    def _postpone(self, host: Host) -> None:
-        """Take this host, which has failed, again only if there is no other."""
-        self._shun(host)
-        if host.usable():
-            context = self._context
-            assert context is not None
-            context.tried.discard(host)
-            context.spare((host,))
-
-    def _forgive(self) -> None:
-        """
-        Don't count an attempt in which nothing was sent, as others may be many.
-
-        An agent's connections come and go together, and what one of them could
-        not do says nothing of others'.
-        """
-        if self._forgiven < MOST_FORGIVEN:
-            self._forgiven += 1
-            self._attempts -= 1
-
-    def _has_others(self, host: Host, why: Unsent) -> bool:
-        """
-        Take note that an agent has not sent the request on.
-
-        @return: whether there are hosts of others that may do so.
-        """
-        cluster = self.cluster
-        assert cluster is not None
-        if self._context is None:
-            self._context = PickContext()
-        cluster.disown(host, self._context)
-        if why is Unsent.SERVICE:
-            cluster.wellness.doubt(host)
-        self._forgive()
-        return cluster.has_others(self._context)
-
-    def _lift(self, error: BaseException | None) -> bool:
-        """Ask whether there is another host after all, although it may fail like one that has."""
-        if (
-            not isinstance(error, NoHealthyHost | QueueTimeout)
-            or self._context is None
-            or not self._context.lift()
-        ):
-            return False
-        self._attempts -= 1
-        return True
-
     def _release(self) -> None:
         """Give the host back to the cluster: exactly once for each time it was taken."""
         if self._retrying:
@@ -399,18 +238,15 @@ class Attempts:
         if at_once:
             self._acquire()
         else:
-            self._pause = self._clock.callLater(RETRY_PAUSE, self._go_on)
+            self._pending = self._clock.callLater(RETRY_PAUSE, self._go_on)
 
     def _go_on(self) -> None:
-        self._pause = None
+        self._pending = None
         self._acquire()
 
     def _give_up(self) -> None:
         """Let go of whatever is under way before there is a connection."""
         self._phase = DONE
-        pause, self._pause = self._pause, None
-        if pause is not None:
-            pause.cancel()
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()

@@ -182,7 +182,7 @@ class RouteFinding(Retrying):
 
     def _pass_filters(self) -> None:
         """Go through the filters of requests, as far as they let it."""
-        self._pause = None
+        self._pending = None
         passage = self._passage
         assert passage is not None
         step = passage.advance()
@@ -192,7 +192,7 @@ class RouteFinding(Retrying):
         self.flags |= request.flags
         if isinstance(step, float):
             self._phase = WAITING
-            self._pause = self._clock.callLater(step, self._pass_filters)
+            self._pending = self._clock.callLater(step, self._pass_filters)
             # What a filter takes is not the route's time.
             downstream.set_look(inf)
             downstream.update_reading()

@@ -280,7 +280,7 @@ class RpcExchange(Attempts):
 
     def _pass_filters(self) -> None:
         """Go through the filters of requests, as far as they let it."""
-        self._pause = None
+        self._pending = None
         passage = self._passage
         assert passage is not None
         request = passage.request
@@ -290,7 +290,7 @@ class RpcExchange(Attempts):
             self.flags |= request.flags
             if isinstance(step, float):
                 self._phase = WAITING
-                self._pause = self._clock.callLater(step, self._pass_filters)
+                self._pending = self._clock.callLater(step, self._pass_filters)
             elif step is not None:
                 self.fail(step.status, step.flag, step.flags)
             elif isinstance(request.result, ClusterRoute):
