@@ -6,9 +6,11 @@ __all__ = ["ISignalled", "Signals"]
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 log = Logger()
@@ -81,4 +83,5 @@ class Signals:
         log.info("asked to stop by a signal")
         if self._reactor().running:
             self._asked_to_stop = True
-            self._reactor().stop()
+            with suppress(ReactorNotRunning):  # it stops already, as another process has taken its place
+                self._reactor().stop()

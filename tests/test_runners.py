@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogBeginner, LogEvent, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -131,6 +132,18 @@ class SignalsTests(SynchronousTestCase):
         self.handlers[signal.SIGINT]()
         self.assertFalse(self.reactor.hasStopped)
         self.assertEqual([each.events for each in self.services], [["cut"]] * 2)
+
+    def test_it_stops_already(self) -> None:
+        """As another process has taken its place: the first signal is nothing new, the second one counts."""
+
+        def stop() -> None:
+            raise ReactorNotRunning
+
+        self.reactor.stop = stop
+        self.handlers[signal.SIGTERM]()
+        self.assertEqual(self.services[0].events, [])
+        self.handlers[signal.SIGTERM]()
+        self.assertEqual(self.services[0].events, ["cut"])
 
     def test_a_service_that_has_stopped(self) -> None:
         first, second = self.services
