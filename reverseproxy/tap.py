@@ -44,7 +44,7 @@ from reverseproxy.config.models import LOG_LEVELS, Config
 from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
 from reverseproxy.crowd import Descriptors
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError, Problem, WireError
 from reverseproxy.lifecycle import Lifecycle
 from reverseproxy.logs import LogObserver, make_observer
 from reverseproxy.ports import Bequest
@@ -614,7 +614,10 @@ def work() -> None:
     """
     end_with_parent()
     channel = socket.socket(fileno=CONTROL_FD)
-    setup = receive_setup(channel)
+    try:
+        setup = receive_setup(channel)
+    except WireError as error:
+        _exit(sys.stderr, f"worker: {error}\n", 1)
     settings = setup.settings
     with suppress(ReactorAlreadyInstalledError):  # something that was imported may have done so
         import_module(settings["reactor"]).install()
