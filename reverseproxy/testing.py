@@ -109,13 +109,12 @@ class MemoryTransport(Consumer):
         @param host: our own address.
         @param peer: the other end's.
         """
+        super().__init__()
         self.protocol: Any = None
         self.silent = False
         self.connected = True
         self.disconnected = False
         self.disconnecting = False
-        self.producer: Any = None
-        self.streamingProducer = False
         self._other: MemoryTransport = self
         self._clock = clock
         self._host = host
@@ -128,7 +127,6 @@ class MemoryTransport(Consumer):
         self._half_closing = False
         self._shut = False
         self._aborted = False
-        self._producer_paused = False
         self._scheduled = False
 
     def backlog(self) -> Backlog:

@@ -138,6 +138,31 @@ are all.
 """
 
 
+class _FreeValues:
+    """Reads values that no model describes."""
+
+    def __init__(self, findings: Diagnostics) -> None:
+        self._findings = findings
+
+    def read(self, value: Any, place: Place) -> Any:
+        """Take a value that no model describes, with its repeated keys noted."""
+        self._findings.seen(place)
+        if isinstance(value, str):
+            self._verbatim(value, place)
+        if isinstance(value, Object):
+            for name in value.repeated:
+                self._findings.warn(place / name, _REPEATED)
+            return {name: self.read(item, place / name) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.read(item, place / index) for index, item in enumerate(value)]
+        return value
+
+    def _verbatim(self, text: str, place: Place) -> None:
+        """Warn of what looks like a variable that somebody puts a value in place of."""
+        if "${" in text and (found := _VARIABLE.search(text)) and place.name not in _TEMPLATES:
+            self._findings.warn(place, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
+
+
 class Tree:
     """
     Reads a document for its models.
@@ -153,6 +178,7 @@ class Tree:
             read it; raises L{OSError}.
         """
         self._findings = findings
+        self._values = _FreeValues(findings)
         self._directory = directory
         self._guesses: dict[tuple[type[Model], str], str | None] = {}
         self.root = self._object(model, document, Place(file))
@@ -380,7 +406,7 @@ class Tree:
         shape = shape_of(node.model.model_fields[field].annotation)
         model = self._config_model(node) if field == "config" and node.model.config_by_type else shape.model
         if not info.acted:
-            value = self._free(value, place)
+            value = self._values.read(value, place)
             if value not in _NOTHING and value not in info.harmless:
                 self._not_acted_on(node, place, info)
         elif info.choices:
@@ -395,11 +421,11 @@ class Tree:
                 [self._object(model, item, place / index, node.lenient) for index, item in enumerate(value)],
             )
         elif isinstance(value, list):
-            value = Items(place, self._free(value, place))
+            value = Items(place, self._values.read(value, place))
         elif model is not None and not shape.many:
             value = self._object(model, value, place, node.lenient)
         else:
-            value = self._free(value, place)
+            value = self._values.read(value, place)
         node.put(field, written, value)
 
     def _config_model(self, node: Node) -> type[Model] | None:
@@ -541,27 +567,9 @@ class Tree:
         labels = Node(place, Model)
         for name, label in value.items():
             self._findings.seen(place / name)
-            labels.put(name, name, self._free(label, place / name))
+            labels.put(name, name, self._values.read(label, place / name))
         self._findings.done(place)
         return labels
-
-    def _free(self, value: Any, place: Place) -> Any:
-        """Take a value that no model describes, with its repeated keys noted."""
-        self._findings.seen(place)
-        if isinstance(value, str):
-            self._verbatim(value, place)
-        if isinstance(value, Object):
-            for name in value.repeated:
-                self._findings.warn(place / name, _REPEATED)
-            return {name: self._free(item, place / name) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self._free(item, place / index) for index, item in enumerate(value)]
-        return value
-
-    def _verbatim(self, text: str, place: Place) -> None:
-        """Warn of what looks like a variable that somebody puts a value in place of."""
-        if "${" in text and (found := _VARIABLE.search(text)) and place.name not in _TEMPLATES:
-            self._findings.warn(place, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
 
 
 def _step(here: Any, part: str | int) -> Any:

@@ -94,12 +94,11 @@ class MuxStream(Consumer):
         @param number: the stream's.
         @param factory: is told when the stream is lost, if there is one.
         """
+        super().__init__()
         self.protocol: Any = protocol
         self.connected = True
         self.disconnected = False
         self.disconnecting = False
-        self.producer: Any = None
-        self.streamingProducer = False
         self.shut = False
         self.ended = False
         self.paused = False
@@ -112,7 +111,6 @@ class MuxStream(Consumer):
         self._owed = 0  # bytes with which the protocol had enough, until it wants more
         self._end_told = False
         self._half_closing = False
-        self._producer_paused = False
         self._attended = False  # the session will look at us when what was written is out
         self._keep_alive = False
 

@@ -18,8 +18,12 @@ class Consumer:
 
     __slots__ = ("_producer_paused", "disconnected", "producer", "streamingProducer")
 
-    producer: Any
     disconnected: bool
+
+    def __init__(self) -> None:
+        self.producer: Any = None
+        self.streamingProducer = False
+        self._producer_paused = False
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Pause and resume who writes, or ask it for each piece; see L{IConsumer}."""
