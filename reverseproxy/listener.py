@@ -20,9 +20,8 @@ __all__ = [
     "remove_stale_socket",
 ]
 
-import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -43,12 +42,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.addresses import host_of, is_unix, split_host_port
+from reverseproxy.addresses import host_of
+from reverseproxy.binding import bind_all, listen_at, say_bound
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
 from reverseproxy.crowd import Crowd, crowd_address
-from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.folding import Folding
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable, IPartable
 from reverseproxy.limiter import ConnectionLimiter
@@ -61,11 +59,10 @@ from reverseproxy.ports import (
     ListenerFailed,
     SharedPort,
     not_bound,
-    open_sockets,
     remove_stale_socket,
     stop_taking,
 )
-from reverseproxy.proxied import Proxied, proxied_factory
+from reverseproxy.proxied import Proxied, proxied_factory, trusting
 from reverseproxy.proxy.farewell import QUIET, doing, end_session
 from reverseproxy.sockets import descriptor_of, format_address, tune
 from reverseproxy.tls import ServerTls, gate_of, inspect_factory, peer_subject, wrap_server
@@ -345,6 +342,60 @@ class _Refuser(Protocol):
         self.transport.loseConnection()
 
 
+class _Entrance:
+    """Makes what builds the protocols of a listener's connections, from the first byte on."""
+
+    def __init__(self, listener: Listener, reactor: Any) -> None:
+        self._listener = listener
+        self._reactor = reactor
+        self._complaints = Folding(reactor)
+        self._inspecting: list[_InspectingFactory] = []
+
+    def make(self) -> IProtocolFactory:
+        """Go by what the listener's configuration says now."""
+        factory = self._make_inside()
+        headers = self._listener.config.proxy_protocol
+        if headers is None:
+            return factory
+        trusts = trusting(headers.trusted_proxies)
+        return proxied_factory(factory, trusts, self._reactor, self._no_header)
+
+    def _no_header(self, peer: IAddress, reason: str) -> None:
+        def say(left_out: LeftOut) -> None:
+            log.warn(
+                "listener {listener}: {peer} closed: {reason}; see trusted_proxies of its proxy_protocol"
+                "{left_out}",
+                listener=self._listener.name,
+                peer=format_address(peer),
+                reason=reason,
+                left_out=left_out,
+            )
+
+        self._complaints.note((crowd_address(host_of(format_address(peer))), reason), say)
+
+    def _make_inside(self) -> IProtocolFactory:
+        plain = _AcceptedFactory(self._listener, secure=False)
+        if self._listener.tls is None:
+            return plain
+        secure: IProtocolFactory = wrap_server(
+            _AcceptedFactory(self._listener, secure=True),
+            self._listener.tls,
+            clock=self._reactor,
+            handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
+            plaintext=plain,
+        )
+        if not self._listener.config.inspector:
+            return secure
+        inspecting = _InspectingFactory(inspect_factory(plain, secure))
+        self._inspecting.append(inspecting)
+        return inspecting
+
+    def abort_silent(self) -> None:
+        """Close the connections that have sent nothing."""
+        for inspecting in self._inspecting:
+            inspecting.abort()
+
+
 @implementer(IConnectionSink)
 class Listener(Service):
     """
@@ -393,12 +444,11 @@ class Listener(Service):
         self._mode = mode
         self._limiter = limiter or ConnectionLimiter(reactor)
         self._crowds: list[Crowd[Any]] = []
-        self._complaints = Folding(reactor)
         self._limit()
-        self._inspecting: list[_InspectingFactory] = []
+        self._entrance = _Entrance(self, reactor)
         self._waiting: list[Deferred[None]] = []
         self._aborting: IDelayedCall | None = None
-        self.inside = self._factory()
+        self.inside = self._entrance.make()
 
     def _limit(self) -> None:
         """Have as many connections as the configuration says, beginning with those that there are."""
@@ -504,52 +554,6 @@ class Listener(Service):
         self.privilegedStartService()
         Service.startService(self)
 
-    def _factory(self) -> IProtocolFactory:
-        """Make what builds the protocols of connections, from the first byte on."""
-        factory = self._factory_inside()
-        headers = self.config.proxy_protocol
-        if headers is None:
-            return factory
-        networks = networks_of(each for each in headers.trusted_proxies if each != EVERYBODY)
-        everybody = EVERYBODY in headers.trusted_proxies
-
-        def trusts(peer: IAddress) -> bool:
-            host = getattr(peer, "host", None)
-            # Who may connect to a Unix socket, the file system says.
-            return everybody or host is None or any(unmapped(host) in network for network in networks)
-
-        return proxied_factory(factory, trusts, self._reactor, self._no_header)
-
-    def _no_header(self, peer: IAddress, reason: str) -> None:
-        def say(left_out: LeftOut) -> None:
-            log.warn(
-                "listener {listener}: {peer} closed: {reason}; see trusted_proxies of its proxy_protocol"
-                "{left_out}",
-                listener=self.name,
-                peer=format_address(peer),
-                reason=reason,
-                left_out=left_out,
-            )
-
-        self._complaints.note((crowd_address(host_of(format_address(peer))), reason), say)
-
-    def _factory_inside(self) -> IProtocolFactory:
-        plain = _AcceptedFactory(self, secure=False)
-        if self.tls is None:
-            return plain
-        secure: IProtocolFactory = wrap_server(
-            _AcceptedFactory(self, secure=True),
-            self.tls,
-            clock=self._reactor,
-            handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
-            plaintext=plain,
-        )
-        if not self.config.inspector:
-            return secure
-        inspecting = _InspectingFactory(inspect_factory(plain, secure))
-        self._inspecting.append(inspecting)
-        return inspecting
-
     def privilegedStartService(self) -> None:
         """
         Bind, while we may still be root.
@@ -575,7 +579,7 @@ class Listener(Service):
         listen = listen or self._listen
         try:
             port = (
-                self._bind(config, door, self._mode if mode is None else mode)
+                listen_at(self._reactor, config, door, self._mode if mode is None else mode)
                 if listen is None
                 else listen(door)
             )
@@ -597,54 +601,6 @@ class Listener(Service):
         """Give away the address, which stays bound; L{None} if there is none."""
         port, self._port = self._port, None
         return port
-
-    def _bind(self, config: ListenerConfig, factory: IProtocolFactory, mode: int) -> IListeningPort:
-        address = config.address
-        port: IListeningPort
-        if INHERITED.keeps or (config.open_when_ready and hasattr(self._reactor, "adoptStreamPort")):
-            # Twisted's own ports can't be given away: they shut their sockets down when they are closed.
-            return SharedPort(open_sockets(config, 1, mode), 0, self._reactor, 1, True).listen(factory)
-        if config.network == "unix" or is_unix(address):
-            path = address.removeprefix("unix:")
-            remove_stale_socket(path)
-            port = self._reactor.listenUNIX(path, factory, BACKLOG, mode)
-            return port
-        host, number = split_host_port(address)
-        if not host:
-            # As in Go: all addresses, of IPv6 and of IPv4.
-            try:
-                return self._adopt(config, socket.AF_INET6, ("::", number), factory, both=True)
-            except OSError as error:
-                if error.errno not in NO_IPV6:
-                    raise
-            host = "0.0.0.0"  # noqa: S104 - what the configuration says
-        if not config.reuseport:
-            port = self._reactor.listenTCP(number, factory, BACKLOG, host)
-            return port
-        family, _, _, _, name = socket.getaddrinfo(
-            host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return self._adopt(config, family, name, factory)
-
-    def _adopt(
-        self, config: ListenerConfig, family: int, name: Any, factory: IProtocolFactory, both: bool = False
-    ) -> IListeningPort:
-        """
-        Listen on a socket that Twisted would make otherwise.
-
-        @param both: IPv4 too, which the system may have other ideas of.
-        """
-        with socket.socket(family, socket.SOCK_STREAM) as shared:
-            shared.setblocking(False)
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if both:
-                shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            if config.reuseport:
-                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            shared.bind(name)
-            shared.listen(BACKLOG)
-            port: IListeningPort = self._reactor.adoptStreamPort(shared.fileno(), family, factory)
-            return port
 
     # leaving it to somebody else
 
@@ -702,7 +658,7 @@ class Listener(Service):
         self._limit()
         if tls is not self.tls or inspects is not config.inspector:
             self.tls = tls
-            self.inside = self._factory()
+            self.inside = self._entrance.make()
         if build is self._build:
             return 0
         adopt = getattr(self._build, "take_over", None)
@@ -743,7 +699,7 @@ class Listener(Service):
         stopped = self.stop_accepting()
         for connection in list(self._connections):
             connection.drain()
-        self._abort_silent()
+        self._entrance.abort_silent()
         if not self._connections:
             return stopped
         log.info(
@@ -777,7 +733,7 @@ class Listener(Service):
         self._aborting = self._reactor.callLater(END_TIME, self.abort)
         for connection in list(self._connections):
             connection.end("the server stops")
-        self._abort_silent()
+        self._entrance.abort_silent()
 
     @property
     def doing(self) -> str:
@@ -791,10 +747,6 @@ class Listener(Service):
         emptied: Deferred[None] = Deferred()
         self._waiting.append(emptied)
         return emptied
-
-    def _abort_silent(self) -> None:
-        for inspecting in self._inspecting:
-            inspecting.abort()
 
     def abort(self) -> None:
         """Close all connections now, and warn of it, as something may be under way on them."""
@@ -811,7 +763,7 @@ class Listener(Service):
             )
         for connection in list(self._connections):
             connection.transport.abortConnection()
-        self._abort_silent()
+        self._entrance.abort_silent()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -831,35 +783,3 @@ class Listener(Service):
             waiting, self._waiting = self._waiting, []
             for emptied in waiting:
                 emptied.callback(None)
-
-
-def say_bound(
-    write: Callable[..., None], config: ListenerConfig, address: str, secure: bool, held: bool
-) -> None:
-    """Log that an address is bound, and whether clients are let in."""
-    write(
-        "listener {listener} has {address}{tls}, and lets clients in once each required cluster has a host"
-        if held
-        else "listener {listener} listening on {address}{tls}",
-        listener=config.name,
-        address=address,
-        tls=" (TLS)" if secure else "",
-    )
-
-
-def bind_all(configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig], object], file: str) -> None:
-    """
-    Bind all listeners of a configuration.
-
-    @param bind: binds one, or raises L{ListenerFailed}.
-    @param file: the configuration file.
-    @raise ConfigError: naming each address that can't be bound.
-    """
-    problems: list[Problem] = []
-    for index, config in enumerate(configs):
-        try:
-            bind(config)
-        except ListenerFailed as error:
-            problems.append(Problem(file, f"servers[0].listeners[{index}].address", str(error)))
-    if problems:
-        raise ConfigError(*problems)

@@ -8,9 +8,9 @@ to guess.  What others send is theirs, whatever it looks like.
 
 from __future__ import annotations
 
-__all__ = ["HeaderReader", "Proxied", "ProxyHeaderError", "proxied_factory"]
+__all__ = ["HeaderReader", "Proxied", "ProxyHeaderError", "proxied_factory", "trusting"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
@@ -24,6 +24,7 @@ from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
 from reverseproxy.transport.fronts import FirstBytes, Front
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 
@@ -218,6 +219,24 @@ class _ProxiedFactory(Front):
 
     def buildProtocol(self, addr: IAddress | None) -> _Waiting:
         return _Waiting(self, addr)
+
+
+def trusting(proxies: Iterable[str]) -> Callable[[IAddress], bool]:
+    """
+    Say of a peer whether it sends headers.
+
+    @param proxies: who does, as the configuration has them.
+    """
+    listed = list(proxies)
+    everybody = EVERYBODY in listed
+    networks = networks_of(each for each in listed if each != EVERYBODY)
+
+    def trusts(peer: IAddress) -> bool:
+        host = getattr(peer, "host", None)
+        # Who may connect to a Unix socket, the file system says.
+        return everybody or host is None or any(unmapped(host) in network for network in networks)
+
+    return trusts
 
 
 def proxied_factory(

@@ -29,6 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from reverseproxy import binding
 from reverseproxy import listener as listener_module
 from reverseproxy.addresses import split_host_port
 from reverseproxy.cluster.handover import Handover
@@ -219,7 +220,7 @@ class BindTests(ListenerTestCase):
                 raise OSError(errno.EAFNOSUPPORT, "no IPv6")
             return made(family, *rest)
 
-        self.patch(listener_module.socket, "socket", make)
+        self.patch(binding.socket, "socket", make)
         listener = self.listener(address=":0")
         self.assertRegex(listener.bound or "", r"^0\.0\.0\.0:")
 

@@ -30,10 +30,11 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from reverseproxy.binding import say_bound
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.listener import bind_all, say_bound
+from reverseproxy.listener import bind_all
 from reverseproxy.ports import INHERITED, Bequest, address_of, is_open, open_sockets
 from reverseproxy.sockets import format_address
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
