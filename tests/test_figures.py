@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from functools import cache
+from operator import gt
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,31 @@ MOST_IGNORED: Final = 20
 """How often a type is ignored."""
 
 LARGER: Final[dict[str, tuple[int, int]]] = {
-    "EXCEPTIONS": (0, 0),
+    "assembly.world.World": (400, 24),
+    "cluster.hosts.base.Host": (400, 28),
+    "config._tree.Tree": (425, 20),
+    "fleet.directory.FleetDirectory": (400, 24),
+    "fleet.follower.Follower": (400, 23),
+    "fleet.publisher.Publisher": (400, 23),
+    "mux.session.MuxSession": (700, 46),
+    "proxy.access.record.AccessRecord": (400, 35),
+    "proxy.http.attempts.Attempts": (475, 21),
+    "proxy.http.http1_server.Http1Proxy": (500, 20),
+    "proxy.http.http2_client.Http2Client": (400, 22),
+    "proxy.http.http2_server.Http2Proxy": (475, 20),
+    "proxy.rpc.client.RpcClient": (475, 32),
+    "proxy.rpc.exchange.RpcExchange": (650, 36),
+    "proxy.rpc.server.RpcProxy": (600, 36),
+    "proxy.tcp.sessions.TcpProxy": (425, 25),
+    "tls.transport.TlsTransport": (600, 33),
+    "tunnel.agent.link.AgentLink": (425, 30),
+    "tunnel.server.filter.TunnelConnection": (500, 20),
+    "tunnel.server.filter.TunnelServer": (400, 28),
+    "wire.http2.connection._Connection": (650, 33),
+    "wire.http2.outbound.Stream": (400, 21),
+    "wire.yamux.session.Mux": (650, 22),
+    "workers.moving.Mover": (475, 20),
+    "workers.supervisor.Supervisor": (575, 26),
 }
 """By the class's module and name: lines and attributes that it may have."""
 
@@ -55,9 +80,12 @@ def attributes(cls: ast.ClassDef) -> set[str]:
         and node.value.id == "self"
     }
     for statement in cls.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if "ClassVar" not in ast.unparse(statement.annotation):
-                found.add(statement.target.id)
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and "ClassVar" not in ast.unparse(statement.annotation)
+        ):
+            found.add(statement.target.id)
     return found
 
 
@@ -135,7 +163,7 @@ class FigureTests(SynchronousTestCase):
         too_large = {
             name: (lines, count)
             for name, lines, count in classes()
-            if lines > LARGER.get(name, (MOST_LINES, 0))[0] or count > max(LARGER.get(name, (0, 0))[1], MOST_ATTRIBUTES)
+            if any(map(gt, (lines, count), LARGER.get(name, (MOST_LINES, MOST_ATTRIBUTES))))
         }
         self.assertEqual(too_large, {}, f"at most {MOST_LINES} lines, {MOST_ATTRIBUTES} attributes")
 
