@@ -126,3 +126,6 @@ if shutil.which("promtool"):
 
         def test_rules(self) -> None:
             self.run_tool("check", "rules", str(MONITORING / "alerts.yaml"))
+
+        def test_configuration(self) -> None:
+            self.run_tool("check", "config", str(MONITORING / "prometheus.yaml"))
