@@ -38,6 +38,7 @@ __all__ = [
     "has_ended",
     "heed_reset",
     "keep_short",
+    "own_address",
     "tcp_info",
     "waits_since",
     "watch_over",
@@ -360,6 +361,14 @@ def format_address(address: IAddress) -> str:
         name = address.name
         return f"unix:{os.fsdecode(name) if name is not None else ''}"
     return str(address)
+
+
+def own_address(transport: Any) -> str:
+    """Write our own address on a connection; empty if it has none that is worth logging."""
+    address = transport.getHost()
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    return f"[{address.host}]:{address.port}" if isinstance(address, IPv6Address) else ""
 
 
 class SlowWays:

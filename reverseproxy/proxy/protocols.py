@@ -33,8 +33,8 @@ from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, detect_http1, detect_http2
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http import (
-    http1_client,  # noqa: F401  they register their pools
-    http2_client,  # noqa: F401  they register their pools
+    http1_pool,  # noqa: F401  they register their pools
+    http2_pool,  # noqa: F401  they register their pools
 )
 from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.http.http2_server import Http2Proxy

@@ -26,7 +26,7 @@ from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, Http1Options, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.http.http1_client import POOL, Http1Pool
+from reverseproxy.proxy.http.http1_pool import POOL, Http1Pool
 from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.routing import Router

@@ -25,7 +25,7 @@ from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.http import http1_client  # noqa: F401  it registers its pool
+from reverseproxy.proxy.http import http1_pool  # noqa: F401  it registers its pool
 from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY

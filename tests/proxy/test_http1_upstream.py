@@ -14,8 +14,9 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
-from reverseproxy.proxy.http import http1_client
-from reverseproxy.proxy.http.http1_client import BUSY_PERIOD, POOL, Http1Client, Http1Pool
+from reverseproxy.proxy.http import http1_client, http1_pool
+from reverseproxy.proxy.http.http1_client import Http1Client
+from reverseproxy.proxy.http.http1_pool import BUSY_PERIOD, POOL, Http1Pool
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.proxy.relay import LINGER
 from reverseproxy.wire.http.message import Event
@@ -221,7 +222,7 @@ class PoolTests(PoolTestCase):
         self.assertEqual(pool.idle, 5)
 
     def test_there_is_a_bound_to_that(self) -> None:
-        self.patch(http1_client, "MOST_IDLE", 4)
+        self.patch(http1_pool, "MOST_IDLE", 4)
         pool = self.pool(max_idle=2)
         clients = [self.connect(pool)[0] for _ in range(6)]
         for client in clients:

@@ -8,8 +8,9 @@ from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import QueueFull
-from reverseproxy.proxy.http import http2_client
-from reverseproxy.proxy.http.http2_client import GREETING_TIME, MAX_STREAMS, POOL, Http2Pool
+from reverseproxy.proxy.http import http2_client, http2_pool
+from reverseproxy.proxy.http.http2_client import GREETING_TIME
+from reverseproxy.proxy.http.http2_pool import MAX_STREAMS, POOL, Http2Pool
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.wire.http2.frames import MAX_STREAM_ID, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
@@ -239,7 +240,7 @@ class BackPressureTests(UpstreamTestCase):
         client = world.connect({4: 1000})
         slow, fast = client.ask(), client.ask()
         host = world.peer()
-        window = http2_client.LIMITS.stream_window
+        window = http2_pool.LIMITS.stream_window
         host.send(host.headers(1, OK), *host.pieces(1, bytes(window), False))
         self.assertEqual(len(client[slow].body), 1000)
         # It may send no more: nearly nothing of that has gone on.

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.http.http2_client import POOL, Http2Pool
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
+from reverseproxy.proxy.http.http2_pool import POOL, Http2Pool
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
 from reverseproxy.wire.http2.frames import ErrorCode, Setting
 from reverseproxy.wire.window import TELL_EVERY

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.http.http2_client import POOL as HTTP2
+from reverseproxy.proxy.http.http2_pool import POOL as HTTP2
 from reverseproxy.proxy.pools import pool_of
 from tests.proxy.memory import Wire, World
 from tests.proxy.test_tcp import World as TcpWorld

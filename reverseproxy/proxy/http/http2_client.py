@@ -15,400 +15,45 @@ are sent again elsewhere.
 
 from __future__ import annotations
 
-__all__ = ["MAX_STREAMS", "POOL", "Http2Call", "Http2Client", "Http2Pool", "HttpKeepalive"]
+__all__ = ["GREETING_TIME", "Http2Client"]
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from math import inf
 from sys import maxsize
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import IDetachable
-from reverseproxy.cluster.host import Host, IHostPool
-from reverseproxy.cluster.room import response_limits
-from reverseproxy.errors import ConnectionUnavailable, HostGone, Http2Error, HttpError, QueueFull
+from reverseproxy.errors import Http2Error
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
-from reverseproxy.patience import MOST_EXCUSES, lateness
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.http.http2_call import Http2Call
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
-from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, switching_protocols
-from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
-from reverseproxy.proxy.pools import register_pool
-from reverseproxy.proxy.relay import RelayEnd
-from reverseproxy.sockets import keep_short, tune
+from reverseproxy.proxy.http.http2_pings import Pings
+from reverseproxy.sockets import keep_short, own_address, tune
 from reverseproxy.tls import negotiated_protocol
-from reverseproxy.transport.backlog import Backlog, backlog_of
+from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.unfinished import KNOWN, Account
-from reverseproxy.wire.http.forwarded import ForwardedBy
-from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http.message import Event as HttpEvent
-from reverseproxy.wire.http.upgrades import protocols_of
 from reverseproxy.wire.http2.connection import ClientConnection
-from reverseproxy.wire.http2.events import Event, GoAway, Http2Limits, PeerSettings, Pong, Reset
-from reverseproxy.wire.http2.fields import list_size, request_fields, trailer_fields
+from reverseproxy.wire.http2.events import Event, GoAway, PeerSettings, Pong, Reset
 from reverseproxy.wire.http2.frames import ErrorCode
-from reverseproxy.wire.http2.upgrades import ClientUpgrade, connect_protocol, needs_upgrade
+
+if TYPE_CHECKING:
+    from reverseproxy.proxy.http.http2_pool import Http2Pool
 
 log = Logger()
 
-POOL: Final = "Http2"
-"""The name of our pools in L{Host.pools}."""
-
-MAX_STREAMS: Final = 1000
-"""Requests that may be under way on one connection, if the host allows that many."""
-
 GREETING_TIME: Final = 15.0
 """Seconds that a host has for its first SETTINGS once a request was sent."""
-
-LIMITS: Final = Http2Limits(max_concurrent_streams=MAX_STREAMS, max_control_frames=10_000)
-"""
-What hosts may do.
-
-They were chosen by the configuration or have proved who they are, so that the
-bounds are wider than those for clients; but for each stream they are the same.
-A cluster's configuration says how large windows are.
-"""
-
-
-def _limits_of(host: Host) -> Http2Limits:
-    """What a host may do."""
-    size, fields = response_limits(host)
-    if host.is_reverse:
-        size += 32 * fields  # which an agent that has it in HTTP/1 does not count
-    limits = replace(LIMITS, max_header_list_size=size, max_fields=fields)
-    if host.cluster is None:
-        return limits
-    windows = host.cluster.config.http2_windows
-    return replace(
-        limits,
-        stream_window=windows.initial_window_size,
-        max_window=max(windows.initial_window_size, windows.max_window_size),
-        receive_budget=windows.max_window_growth,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class HttpKeepalive:
-    """
-    When to ask a host whether it is alive.
-
-    @ivar interval: seconds between two PINGs; 0 for none.
-    @ivar timeout: seconds for the answer, before the connection is closed.
-    """
-
-    interval: float = 0.0
-    timeout: float = 1.0
-
-
-class Http2Call:
-    """
-    One request to a host: room on a connection, and then a stream.
-
-    @ivar reused: whether the connection is lost, and it may be that the host
-        has closed it before it saw the request.
-    @ivar full: whether it holds as much of a request as it should.
-    @ivar closed: whether it can't be used any more.
-    @ivar number: the stream's number; 0 before it has begun.
-    @ivar tunnel: what it carries after a switch of protocols.
-    """
-
-    persists = True
-    multiplexed = True
-
-    __slots__ = (
-        "_client",
-        "_early",
-        "_exchange",
-        "_http2",
-        "_paused",
-        "_request",
-        "_unsent",
-        "_upgrade",
-        "_waiting",
-        "closed",
-        "full",
-        "number",
-        "reused",
-        "tunnel",
-    )
-
-    def __init__(self, client: Http2Client) -> None:
-        self.reused = False
-        self.full = False
-        self.closed = False
-        self.number = 0
-        self.tunnel: Http2Tunnel | None = None
-        self._client = client
-        self._http2 = client.http2
-        self._exchange: IExchange | None = None
-        self._request: Request | None = None  # if it is an extended CONNECT
-        self._upgrade: ClientUpgrade | None = None  # if it is an upgrade in our own way
-        self._waiting: Callable[[], None] | None = None  # to begin, when the host's settings are known
-        self._unsent: list[HttpEvent] = []  # what has come of the request until then
-        self._early: list[bytes | End] = []
-        self._paused = False
-
-    @property
-    def local_address(self) -> str:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
-        return self._client.local_address
-
-    # what an exchange tells us
-
-    def begin(
-        self,
-        exchange: IExchange,
-        head: Request,
-        events: Sequence[HttpEvent],
-        forwarded_by: ForwardedBy | None,
-        default_host: bytes,
-        direct: IDirectReader | None = None,
-    ) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}: all of the response comes as events."""
-        self._exchange = exchange
-        if head.upgrade and not self._http2.established:
-            waiting = list(events)
-            self._unsent = waiting
-            self._waiting = lambda: self._begin(head, waiting, forwarded_by, default_host)
-            self._client.wait_for_settings(self)
-            exchange.upstream_full(True)
-        else:
-            self._begin(head, events, forwarded_by, default_host)
-
-    def _begin(
-        self,
-        head: Request,
-        events: Sequence[HttpEvent],
-        forwarded_by: ForwardedBy | None,
-        default_host: bytes,
-    ) -> None:
-        http2 = self._http2
-        connect = b""
-        if head.upgrade:
-            connect = self._begin_upgrade(head)
-            if self._exchange is None:
-                return
-        headers = head.headers if forwarded_by is None else forwarded_by.rewrite(head)
-        ours = self._upgrade is not None
-        fields = request_fields(head, headers, self._client.scheme, default_host, connect, ours)
-        most = http2.peer_max_header_list_size
-        if most is not None and list_size(fields) > most:
-            self._refuse(HttpError(431, f"the host takes no request head larger than {most} bytes"))
-            return
-        first = events[0] if events else None
-        ended = not connect and type(first) is End and not first.trailers
-        self.number = http2.request(fields, ended, head.method == b"HEAD", self._request is not None)
-        self._client.begun(self)
-        if not ended:
-            self._send(events)
-        self._client.flush()
-
-    def _begin_upgrade(self, head: Request) -> bytes:
-        """
-        Choose how to ask the host for a switch of protocols.
-
-        @return: the C{:protocol} of an extended CONNECT; empty if it is not asked.
-        """
-        http2 = self._http2
-        if http2.peer_upgrades:
-            self._upgrade = ClientUpgrade(head)
-            return protocols_of(head.upgrade)[0]
-        connect = connect_protocol(head) if http2.peer_connect_protocol else b""
-        if connect:
-            self._request = head
-        elif needs_upgrade(head):
-            known = (
-                "extended CONNECT is not enough for it" if http2.peer_connect_protocol else "it can't upgrade"
-            )
-            self._refuse(
-                HttpError(501, f"the upgrade can't be passed on: the host speaks HTTP/2, where {known}")
-            )
-        return connect
-
-    def _refuse(self, error: HttpError) -> None:
-        """Send nothing, and answer so."""
-        exchange, self._exchange = self._exchange, None
-        self._client.forget(self)
-        if exchange is not None:
-            exchange.upstream_events([error])
-
-    def settings_came(self) -> None:
-        """The host's settings are known."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting()
-            self._unsent = []
-            if self._exchange is not None and not self.full:
-                self._exchange.upstream_full(False)
-
-    def send(self, events: Sequence[HttpEvent]) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
-        if self._waiting is not None:
-            self._unsent += events
-            return
-        self._send(events)
-        self._client.flush()
-
-    def _send(self, events: Sequence[HttpEvent]) -> None:
-        http2 = self._http2
-        number = self.number
-        if self._request is not None:
-            return  # the other protocol begins at once
-        if self._upgrade is not None:
-            events = self._upgrade.sends(events)
-        for event in events:
-            if type(event) is bytes:
-                http2.send_data(number, event)
-            elif type(event) is End:
-                http2.send_end(number, trailer_fields(event.trailers) if event.trailers else [])
-        if not self.full and http2.is_full(number):
-            self.full = True
-            if self._exchange is not None:
-                self._exchange.upstream_full(True)
-
-    def backlog(self) -> Backlog:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
-        return self._client.backlog_of(self.number)
-
-    @property
-    def waiting(self) -> int:
-        """How many bytes of what has come wait for the client to take them, at the most."""
-        if self.tunnel is not None:
-            return self.tunnel.waiting
-        return maxsize if self._exchange is None else self._exchange.response_waiting
-
-    def pause(self) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
-        if not self._paused:
-            self._paused = True
-            self._http2.hold(self.number)
-
-    def resume(self) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
-        if self._paused:
-            self._paused = False
-            self._client.release(self.number)
-
-    def finish(self, reusable: bool) -> None:
-        """See L{IUpstream}: the rest of a request is not wanted by anybody."""
-        self._exchange = None
-        self._http2.reset(self.number, ErrorCode.NO_ERROR)
-        self._client.forget(self)
-        self._client.flush()
-
-    def leave(self, release: Callable[[], None]) -> bool:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}: a stream is broken off without harm."""
-        return False
-
-    def abort(self, reason: str) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
-        self._exchange = None
-        self._waiting = None
-        self._http2.reset(self.number, ErrorCode.CANCEL)
-        self._client.forget(self)
-        self._client.flush()
-
-    # what the connection tells us
-
-    def received(self, events: list[HttpEvent]) -> None:
-        """Something of the response has come."""
-        exchange = self._exchange
-        if exchange is None:
-            self._received_early(events)
-            return
-        if self._request is not None:
-            events = self._accepted(self._request, events)
-        elif self._upgrade is not None:
-            events, early = self._upgrade.receives(events)
-            self._received_early(early)
-            if self._upgrade.declined:
-                self._send(())
-        if events:
-            exchange.upstream_events(events)
-
-    def _accepted(self, request: Request, events: list[HttpEvent]) -> list[HttpEvent]:
-        """Make a 101 of the answer that accepts a switch of protocols, and keep what comes behind it."""
-        for index, event in enumerate(events):
-            if type(event) is Response and event.status >= 200:
-                self._request = None
-                if event.status >= 300:
-                    break
-                self._received_early(events[index + 1 :])
-                return [*events[:index], switching_protocols(request, event)]
-        return events
-
-    def _received_early(self, events: list[HttpEvent]) -> None:
-        for event in events:
-            if type(event) is bytes or type(event) is End:
-                if self.tunnel is not None:
-                    self.tunnel.received(event)
-                else:
-                    self._early.append(event)
-
-    def drained(self) -> None:
-        """The host takes more of the request."""
-        if self.tunnel is not None:
-            self.tunnel.drained()
-        elif self.full:
-            self.full = False
-            if self._exchange is not None:
-                self._exchange.upstream_full(False)
-
-    def lost(
-        self,
-        reason: str,
-        unsent: bool,
-        code: int = 0,
-        terminated: bool = False,
-        flags: int = Flag.UC,
-    ) -> None:
-        """The stream has ended early, or the connection has."""
-        self.closed = True
-        self._waiting = None
-        if self.tunnel is not None:
-            self.tunnel.lose(reason)
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.upstream_lost(reason, unsent, code, terminated, flags)
-
-    # a switch of protocols; see IUpgraded
-
-    @property
-    def relay(self) -> RelayEnd | None:
-        """Who has the stream since then."""
-        return None if self.tunnel is None else self.tunnel.relay
-
-    def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
-        """Let the stream carry another protocol; what came for it is given on when it is coupled."""
-        self._exchange = None
-        self.full = False
-        self._paused = False
-        self.tunnel = Http2Tunnel(self._client, self.number)
-        return self.tunnel.relay
-
-    def take_rest(self) -> bytes:
-        """Nothing: it is given to the relay in its order, with an end if there is one."""
-        return b""
-
-    def rebind(self, receive: Callable[[bytes], None]) -> None:
-        """Give the relay what has come; it has its further reads from us anyway."""
-        early, self._early = self._early, []
-        assert self.tunnel is not None
-        for event in early:
-            self.tunnel.received(event)
-        self._client.release(self.number)
 
 
 @implementer(IDetachable, IHalfCloseableProtocol, IPushProducer)
@@ -440,11 +85,7 @@ class Http2Client(Http2Protocol):
         self._begun = 0
         self._greeted_by = inf
         self._idle_since = 0.0
-        self._ping_at = inf
-        self._pong_by = inf
-        self._pinged_at = 0.0
-        self._ping_mark: Hashable = None
-        self._excuses = 0
+        self._pings = Pings(pool.keepalive)
         self._local_address: str | None = None
 
     def connectionMade(self) -> None:
@@ -460,9 +101,8 @@ class Http2Client(Http2Protocol):
         now = self._idle_since = self.clock.seconds()
         self._greeted_by = now + GREETING_TIME
         self._look_at(self._greeted_by)
-        if self._pool.keepalive.interval > 0:
-            self._ping_at = now + self._pool.keepalive.interval
-            self._look_at(self._ping_at)
+        self._pings.start(now)
+        self._look_at(self._pings.due)
         self._pool.add(self)
         if protocol not in (None, "h2"):
             self._abort(f"the host wants to speak {protocol}")
@@ -526,12 +166,7 @@ class Http2Client(Http2Protocol):
     def local_address(self) -> str:
         """Our own address on this connection; empty if it has none that is worth logging."""
         if self._local_address is None:
-            host = self.transport.getHost()
-            self._local_address = ""
-            if isinstance(host, IPv4Address):
-                self._local_address = f"{host.host}:{host.port}"
-            elif isinstance(host, IPv6Address):
-                self._local_address = f"[{host.host}]:{host.port}"
+            self._local_address = own_address(self.transport)
         return self._local_address
 
     # the connection
@@ -607,7 +242,7 @@ class Http2Client(Http2Protocol):
         elif isinstance(event, PeerSettings):
             self._settings_came()
         elif isinstance(event, Pong):
-            self._pong_by = inf
+            self._pings.answered()
 
     def _settings_came(self) -> None:
         self.reused = True
@@ -705,30 +340,13 @@ class Http2Client(Http2Protocol):
 
     # timers
 
-    def _still_alive(self, now: float) -> bool:
-        """
-        Look whether a host that has not answered a PING is merely slow.
-
-        The PING waits behind what else is on its way there, and the answer behind
-        what is on its way here.
-        """
-        mark = backlog_of(self.transport).mark
-        if lateness(self._pong_by, now) and self._excuses < MOST_EXCUSES:
-            self._excuses += 1  # it is us who are slow: its answer may wait to be read
-        elif mark == self._ping_mark and self.heard < self._pinged_at:
-            return False
-        else:
-            self._excuses = 0
-        self._pinged_at, self._ping_mark = now, mark
-        self._pong_by = now + self._pool.keepalive.timeout
-        return True
-
     def _next_deadline(self, now: float) -> float:
         pool = self._pool
         if self._greeted_by <= now:
             self._abort(f"the host sent no SETTINGS within {GREETING_TIME:g} s")
             return inf
-        if self._pong_by <= now and not self._still_alive(now):
+        pings, mark = self._pings, backlog_of(self.transport).mark
+        if pings.is_dead(now, mark, self.heard):
             log.warn(
                 "{host} has not answered a PING within {timeout:g} s: its connection is closed",
                 host=pool.host.address,
@@ -736,13 +354,9 @@ class Http2Client(Http2Protocol):
             )
             self._abort("the host answers no PING")
             return inf
-        if self._ping_at <= now:
-            self._ping_at = now + pool.keepalive.interval
-            if self._pong_by == inf:
-                self._pong_by = now + pool.keepalive.timeout
-                self._pinged_at, self._ping_mark = now, backlog_of(self.transport).mark
-                self.http2.ping(b"are you?")
-        deadline = min(self._greeted_by, self._pong_by, self._ping_at)
+        if pings.asks(now, mark):
+            self.http2.ping(b"are you?")
+        deadline = min(self._greeted_by, pings.due)
         if pool.idle_timeout is not None and not self.active:
             idle_until = self._idle_since + pool.idle_timeout
             if idle_until <= now:
@@ -750,186 +364,3 @@ class Http2Client(Http2Protocol):
                 return inf
             deadline = min(deadline, idle_until)
         return deadline
-
-
-@implementer(IHostPool)
-class Http2Pool:
-    """
-    The connections of one host.
-
-    @ivar host: the host.
-    @ivar exclusive: whether the host has but one connection, which is the host.
-    @ivar idle_timeout: seconds without a request after which a connection is
-        closed; L{None} for never.
-    @ivar keepalive: when to ask whether the host is alive.
-    @ivar limits: what the host may do.
-    @ivar max_requests: requests after which a connection is closed; 0 for any
-        number.
-    @ivar dial: makes a connection, given a factory.
-    """
-
-    def __init__(self, host: Host, clock: IReactorTime, idle_timeout: float | None = None) -> None:
-        self.host = host
-        self.limits = _limits_of(host)
-        self.clock = clock
-        self.exclusive = host.exclusive
-        self.idle_timeout = None if self.exclusive else idle_timeout or None
-        self.keepalive = HttpKeepalive()
-        self.max_requests = 0
-        cluster = host.cluster
-        if cluster is not None:
-            if not host.is_reverse:
-                self.max_requests = cluster.config.requests_per_connection
-            keepalive = cluster.config.keepalive
-            self.keepalive = HttpKeepalive(keepalive.interval, keepalive.timeout)
-        self._clients: list[Http2Client] = []  # that take requests, as far as they have room
-        self._leaving: set[Http2Client] = set()  # that have carried as many as they may
-        self._waiting: dict[Deferred[Http2Call], None] = {}
-        self._dialling = False
-        self._dial: Deferred[Any] | None = None
-        self._ended = host.retired or host.closed
-        self._factory = CallableFactory(lambda: Http2Client(self))
-        self.dial = host.connect
-        self._set_capacity(MAX_STREAMS)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is under way, or waits for a connection."""
-        return self._dialling or any(client.active for client in self._clients)
-
-    @property
-    def connections(self) -> int:
-        """How many connections there are that take requests."""
-        return len(self._clients)
-
-    def take(self) -> Http2Call | None:
-        """Make a call on a connection that has room, if there is one."""
-        for client in self._clients:
-            if client.has_room:
-                return client.reserve()
-        return None
-
-    def connect(self) -> Deferred[Http2Call]:
-        """Make a connection, and a call on it; all that wait share the next one that is made."""
-        if self.exclusive:
-            call = self.take()
-            if call is not None:
-                return succeed(call)
-            if self._clients or self._dialling:
-                return fail(QueueFull(f"{self.host.address} has no room for another request"))
-        for client in self._clients:
-            if client.has_room and not client.reused:
-                return succeed(client.reserve())  # it is new
-        if not self._dialling and not self.host.may_connect():
-            return fail(self._too_many())
-        waiter: Deferred[Http2Call] = Deferred(self._cancelled)
-        self._waiting[waiter] = None
-        if not self._dialling:
-            self._begin_dial()
-        return waiter
-
-    def _too_many(self) -> QueueFull:
-        return QueueFull(f"every connection to {self.host.address} has as many requests as it takes")
-
-    def _cancelled(self, waiter: Deferred[Http2Call]) -> None:
-        self._waiting.pop(waiter, None)
-
-    def _begin_dial(self) -> None:
-        self._dialling = True
-        self.host.connection_opened()
-        dial = self._dial = self.dial(self._factory)
-        dial.addBoth(self._dialled)
-
-    def _dialled(self, result: Any) -> None:
-        self._dialling = False
-        self._dial = None
-        if isinstance(result, Failure):
-            self.host.connection_closed()
-            self._fail_waiting(result)
-            return
-        client = cast(Http2Client, result)
-        if client.ending:
-            self._fail_waiting(Failure(ConnectionUnavailable("the connection was lost at once")))
-            return
-        for waiter in list(self._waiting):
-            if not client.has_room:
-                break
-            if self._waiting.pop(waiter, self) is None:
-                waiter.callback(client.reserve())
-        if self._waiting and not self._dialling:
-            if self.host.may_connect():
-                self._begin_dial()
-            else:
-                self._fail_waiting(Failure(self._too_many()))
-
-    def _fail_waiting(self, reason: Failure) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for waiter in waiting:
-            waiter.errback(reason)
-
-    def _set_capacity(self, streams: int) -> None:
-        """
-        Let requests wait that the host's connections have no room for.
-
-        @param streams: how many there may be on one connection.
-        """
-        cluster = self.host.cluster
-        connections = 1 if self.exclusive else self.host.max_connections
-        if self.host.introduces:
-            streams = 1  # as others can't use what one client has not
-        if connections and cluster is not None:
-            cluster.set_capacity(self.host, connections * streams)
-
-    # called by clients
-
-    def add(self, client: Http2Client) -> None:
-        """A connection is made."""
-        self._clients.append(client)
-        if self._ended:
-            client.drain()
-
-    def settings_came(self, client: Http2Client) -> None:
-        """A host has said how many requests it takes at once."""
-        cluster = self.host.cluster
-        if cluster is not None:
-            cluster.members.tongues.heard(self.host, POOL)
-        wanted = client.http2.peer_max_streams
-        self._set_capacity(MAX_STREAMS if wanted is None else max(1, min(wanted, MAX_STREAMS)))
-
-    def retire(self, client: Http2Client, reason: str) -> None:
-        """A connection takes no more requests; with it goes a reverse host."""
-        cluster = self.host.cluster
-        if self.exclusive and cluster is not None:
-            cluster.remove_host(self.host, reason)
-
-    def leave(self, client: Http2Client) -> None:
-        """A connection takes no more requests, and so does not count any more."""
-        self.remove(client)
-        self._leaving.add(client)
-
-    def remove(self, client: Http2Client) -> None:
-        """A connection is lost, is being closed, or not ours any more."""
-        self._leaving.discard(client)
-        if client in self._clients:
-            self._clients.remove(client)
-            self.host.connection_closed()
-
-    # IHostPool
-
-    def drain(self) -> None:
-        """See L{IHostPool}."""
-        self._ended = True
-        for client in list(self._clients):
-            client.drain()
-
-    def close(self) -> None:
-        """See L{IHostPool}; the exchanges under way fail."""
-        self._ended = True
-        self._fail_waiting(Failure(HostGone(f"{self.host.address} is gone")))
-        if self._dial is not None:
-            self._dial.cancel()
-        for client in [*self._clients, *self._leaving]:
-            client.drop("the host is gone")
-
-
-register_pool(POOL, Http2Pool)

@@ -35,7 +35,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -58,7 +57,7 @@ from reverseproxy.patience import Patience
 from reverseproxy.proxy.farewell import Farewell, Parting
 from reverseproxy.proxy.flags import NO_FLAGS, Flag
 from reverseproxy.proxy.relay import lose_connection
-from reverseproxy.sockets import tune
+from reverseproxy.sockets import own_address, tune
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.unfinished import KNOWN, Account, Counted
 from reverseproxy.wire.rpc.xprotocol import Frame, FrameDecoder, Kind, XProtocol
@@ -356,12 +355,7 @@ class RpcClient(Rebindable, Counted):
     def local_address(self) -> str:
         """Our own address on this connection; empty if it has none that is worth logging."""
         if self._local_address is None:
-            host = self.transport.getHost()
-            self._local_address = ""
-            if isinstance(host, IPv4Address):
-                self._local_address = f"{host.host}:{host.port}"
-            elif isinstance(host, IPv6Address):
-                self._local_address = f"[{host.host}]:{host.port}"
+            self._local_address = own_address(self.transport)
         return self._local_address
 
     # the connection

@@ -1,0 +1,85 @@
+"""Whether a host that speaks HTTP/2 is alive: when it is asked, and what its silence means."""
+
+from __future__ import annotations
+
+__all__ = ["HttpKeepalive", "Pings"]
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from math import inf
+
+from reverseproxy.patience import MOST_EXCUSES, lateness
+
+
+@dataclass(frozen=True, slots=True)
+class HttpKeepalive:
+    """
+    When to ask a host whether it is alive.
+
+    @ivar interval: seconds between two PINGs; 0 for none.
+    @ivar timeout: seconds for the answer, before the connection is closed.
+    """
+
+    interval: float = 0.0
+    timeout: float = 1.0
+
+
+class Pings:
+    """Finds out whether the host at the other end of a connection is alive."""
+
+    __slots__ = ("_ask_at", "_asked_at", "_by", "_excuses", "_interval", "_mark", "_timeout")
+
+    def __init__(self, keepalive: HttpKeepalive) -> None:
+        self._interval = keepalive.interval
+        self._timeout = keepalive.timeout
+        self._ask_at = self._by = inf
+        self._asked_at = 0.0
+        self._mark: Hashable = None
+        self._excuses = 0
+
+    @property
+    def due(self) -> float:
+        """When to look; infinity for never."""
+        return min(self._by, self._ask_at)
+
+    def start(self, now: float) -> None:
+        """The connection is there."""
+        if self._interval > 0:
+            self._ask_at = now + self._interval
+
+    def answered(self) -> None:
+        """The host has answered."""
+        self._by = inf
+
+    def is_dead(self, now: float, mark: Hashable, heard: float) -> bool:
+        """
+        See whether a host that has not answered is more than slow.
+
+        The PING waits behind what else is on its way there, and the answer behind
+        what is on its way here.
+
+        @param mark: of what the host has taken; see L{Backlog}.
+        @param heard: when something has come the last time.
+        """
+        if self._by > now:
+            return False
+        if lateness(self._by, now) and self._excuses < MOST_EXCUSES:
+            self._excuses += 1  # it is us who are slow: its answer may wait to be read
+        elif mark == self._mark and heard < self._asked_at:
+            return True
+        else:
+            self._excuses = 0
+        self._asked_at, self._mark = now, mark
+        self._by = now + self._timeout
+        return False
+
+    def asks(self, now: float, mark: Hashable) -> bool:
+        """See whether it is time to ask, which is done then."""
+        if self._ask_at > now:
+            return False
+        self._ask_at = now + self._interval
+        if self._by < inf:
+            return False
+        self._by = now + self._timeout
+        self._asked_at, self._mark = now, mark
+        return True
