@@ -345,6 +345,16 @@ CLIENT: list[Row] = [
     ("complete response", asked(status(S200), lambda p: p.data(1, b"x", True)), FINE),
     ("response without body", asked(status(S200, end=True)), FINE),
     ("interim response", asked(status((b":status", b"103")), status(S200, end=True)), FINE),
+    (
+        "as many interim responses as may be",
+        asked(*[status((b":status", b"103"))] * 100, status(S200, end=True)),
+        FINE,
+    ),
+    (
+        "one more",
+        asked(*[status((b":status", b"103"))] * 101, status(S200, end=True)),
+        "stream ENHANCE_YOUR_CALM",
+    ),
     ("interim response that ends", asked(status((b":status", b"100"), end=True)), MALFORMED),
     ("101", asked(status((b":status", b"101"))), MALFORMED),
     ("DATA before the head", asked(lambda p: p.data(1, b"x")), MALFORMED),

@@ -14,7 +14,17 @@ know the bytes they came as, so that they can go on as they are
 
 from __future__ import annotations
 
-__all__ = ["END", "NO_OPTIONS", "UNKNOWN_LENGTH", "End", "Event", "Headers", "Request", "Response"]
+__all__ = [
+    "END",
+    "MAX_INTERIM",
+    "NO_OPTIONS",
+    "UNKNOWN_LENGTH",
+    "End",
+    "Event",
+    "Headers",
+    "Request",
+    "Response",
+]
 
 from typing import Any, Final
 
@@ -24,6 +34,9 @@ from reverseproxy.wire.http.fields import Headers, find, takes_trailers
 
 UNKNOWN_LENGTH: Final = -1
 """As the length of a body: whatever comes before its end.  So is all else that is less than 0."""
+
+MAX_INTERIM: Final = 100
+"""Interim responses (1xx) before the final one."""
 
 NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 """No option of C{Connection}."""

@@ -14,7 +14,7 @@ import httptools
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.fields import MAX_HEADERS
-from reverseproxy.wire.http.message import END, NO_OPTIONS, End, Event
+from reverseproxy.wire.http.message import END, MAX_INTERIM, NO_OPTIONS, End, Event
 from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.codings import Inflater
 from reverseproxy.wire.http1.fields import CHUNKED, UNTIL_CLOSE, connection_options, content_length
@@ -39,9 +39,6 @@ from reverseproxy.wire.http1.templates import HeadTemplate, response_shape
 
 MAX_RESPONSE_HEAD: Final = 65536
 """Bytes of a response head.  Requests have a limit of their own, which is configured."""
-
-MAX_INTERIM: Final = 100
-"""Interim responses (1xx) before the final one."""
 
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")

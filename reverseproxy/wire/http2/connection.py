@@ -31,7 +31,7 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http.fields import Headers
-from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End
+from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH, End
 from reverseproxy.wire.http2.events import (
     PEER_SETTINGS,
     Budget,
@@ -81,6 +81,12 @@ MAX_SETTINGS: Final = 64
 
 STREAMS_PER_FRAME: Final = 8
 """As much work as a frame is what a changed window means for so many streams."""
+
+USUAL_FIELDS: Final = 256
+"""Fields of a block that cost nothing but what its frames do."""
+
+FIELDS_PER_FRAME: Final = 64
+"""As much work as a frame are so many more: each may be a single byte."""
 
 UPDATES_PER_FRAME: Final = 16
 """Grants of credit that a peer may send for each frame that it gets."""
@@ -504,6 +510,8 @@ class _Connection(Windows):
             raise Http2Error(
                 ErrorCode.COMPRESSION_ERROR, f"a field block can't be decoded: {str(error)[:80]}"
             ) from None
+        if len(fields) > USUAL_FIELDS:
+            self._spend_control("fields", (len(fields) - USUAL_FIELDS) / FIELDS_PER_FRAME)
         ended = bool(flags & Flag.END_STREAM)
         stream = self._streams.get(number)
         if flags & _SELF_DEPENDENT:
@@ -598,6 +606,10 @@ class _Connection(Windows):
         if len(payload) != 8:
             raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
         if flags & Flag.ACK:
+            if self._asked:
+                self._asked -= 1
+            else:
+                self._spend_control("answers to no PING")
             if not self._is_probe(payload):
                 self._events.append((0, Pong(payload)))
             return
@@ -728,6 +740,7 @@ class _Connection(Windows):
     def ping(self, data: bytes) -> None:
         """Ask for a L{Pong} with these 8 bytes."""
         if not self.closed:
+            self._asked += 1
             self._out.append(ping(data))
 
     def close(self, code: ErrorCode, reason: str = "") -> None:
@@ -916,6 +929,7 @@ class ClientConnection(_Connection):
         """
         self._next = 1
         self._mosn = mosn
+        self._interims: dict[int, int] = {}  # heads that are not the last one, by stream
         super().__init__(limits, reserve)
         self._out.insert(0, PREFACE)
 
@@ -968,10 +982,25 @@ class ClientConnection(_Connection):
                 stream.left = head.length
         elif head.status == 101:
             stream.headed = True  # what follows is another protocol
+        elif not self._may_say_more(number):
+            return
         self._events.append((number, head))
         if ended:
             self._remote_end(stream)
             self._events.append((number, END))
+
+    def _may_say_more(self, number: int) -> bool:
+        """Count a head that others will follow."""
+        count = self._interims[number] = self._interims.get(number, 0) + 1
+        if count > MAX_INTERIM:
+            reason = f"more than {MAX_INTERIM} interim responses"
+            self._stream_error(number, ErrorCode.ENHANCE_YOUR_CALM, reason)
+            return False
+        return True
+
+    def _drop(self, number: int) -> None:
+        self._interims.pop(number, None)
+        super()._drop(number)
 
     def _on_peer_upgrades(self, value: int) -> None:
         if value == 1 and not self.peer_upgrades:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import Final, cast
 
 from hpack import Decoder
-from hpack.exceptions import HPACKError
+from hpack.exceptions import HPACKDecodingError, HPACKError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
@@ -63,6 +63,9 @@ _NOT_INDEXED: Final = frozenset(
     }
 )
 """Fields that are different in most messages."""
+
+MAX_UPDATES: Final = 2
+"""Changes of the table's size at the beginning of a block: the lowest one that there was, and the last."""
 
 _INDEXED: Final = [bytes((0x80 | number,)) for number in range(127)]
 
@@ -180,6 +183,20 @@ class FieldEncoder:
         return head + _string(value) if index else head + _string(name) + _string(value)
 
 
+def _check_updates(block: bytes) -> None:
+    """Look that the bound of the table is not changed more often than RFC 7541 4.2 has it."""
+    at = count = 0
+    while at < len(block) and block[at] & 0xE0 == 0x20:
+        count += 1
+        if count > MAX_UPDATES:
+            raise HPACKDecodingError(f"more than {MAX_UPDATES} changes of the table's size")
+        at += 1
+        if block[at - 1] & 0x1F == 0x1F:
+            while at < len(block) and block[at] & 0x80:
+                at += 1
+            at += 1
+
+
 class FieldDecoder:
     """Reads field blocks, which have to be all that the peer writes, in this order."""
 
@@ -199,6 +216,8 @@ class FieldDecoder:
 
         @raise hpack.HPACKError: if it is none, after which no other can be read.
         """
+        if block and block[0] & 0xE0 == 0x20:
+            _check_updates(block)
         if len(block) <= SIMPLE_BLOCK:
             fields = self._read_simple(block)
             if fields is not None:

@@ -53,6 +53,7 @@ class Windows(Output):
         self._stream_threshold = self._growth.threshold(limits.stream_window)
         self._greeted_at = inf  # when our first SETTINGS went out
         self._probes = 0
+        self._asked = 0  # PINGs that have not been answered
         self._probed_at = 0.0
 
     def greeted(self, now: float) -> None:
@@ -171,6 +172,7 @@ class Windows(Output):
     def _probe(self, now: float) -> None:
         self._probes += 1
         self._probed_at = now
+        self._asked += 1
         self._out.append(ping(self._probe_data()))
 
     def _probe_data(self) -> bytes:
