@@ -482,7 +482,7 @@ class MemoryReactor(Clock):
         port: int,
         factory: ClientFactory[Any],
         timeout: float = 30,
-        bindAddress: Any = None,  # noqa: N803 - Twisted's name, as are those below
+        bindAddress: Any = None,  # noqa: N803
     ) -> Any:
         """See L{IReactorTCP}."""
         return self._connect(_address(host, port), factory)

@@ -31,7 +31,6 @@ MOST_IGNORED: Final = 20
 LARGER: Final[dict[str, tuple[int, int]]] = {
     "assembly.world.World": (400, 24),
     "cluster.hosts.base.Host": (400, 28),
-    "config._tree.Tree": (425, 20),
     "fleet.directory.FleetDirectory": (400, 24),
     "fleet.follower.Follower": (400, 23),
     "fleet.publisher.Publisher": (400, 23),

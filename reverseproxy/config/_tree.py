@@ -163,6 +163,23 @@ class _FreeValues:
             self._findings.warn(place, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
 
 
+class _Guesses:
+    """Which keys unknown ones were meant to be."""
+
+    def __init__(self) -> None:
+        self._guesses: dict[tuple[type[Model], str], str | None] = {}
+
+    def meant(self, model: type[Model], written: str) -> str | None:
+        """Guess which key an unknown one was meant to be."""
+        if (model, written) not in self._guesses:
+            if len(self._guesses) >= _MAX_GUESSES:
+                return None
+            names = {name.lower(): name for name in names_of(model)}
+            near = get_close_matches(written.lower(), names, n=1, cutoff=0.75)
+            self._guesses[model, written] = names[near[0]] if near else None
+        return self._guesses[model, written]
+
+
 class Tree:
     """
     Reads a document for its models.
@@ -180,7 +197,7 @@ class Tree:
         self._findings = findings
         self._values = _FreeValues(findings)
         self._directory = directory
-        self._guesses: dict[tuple[type[Model], str], str | None] = {}
+        self._guesses = _Guesses()
         self.root = self._object(model, document, Place(file))
 
     # places
@@ -448,7 +465,7 @@ class Tree:
         """Warn of a key that no field is for; refuse one that was probably meant to protect something."""
         place = node.place / written
         names = names_of(node.model)
-        meant = self._meant(node.model, written)
+        meant = self._guesses.meant(node.model, written)
         node.unknown.append(written)
         hint = "" if meant is None else f"; did you mean {quote(meant)}?"
         if node.model.strict_keys:
@@ -459,16 +476,6 @@ class Tree:
         else:
             self._findings.warn(place, f"{node.model.unknown_key}{hint}")
 
-    def _meant(self, model: type[Model], written: str) -> str | None:
-        """Guess which key an unknown one was meant to be."""
-        if (model, written) not in self._guesses:
-            if len(self._guesses) >= _MAX_GUESSES:
-                return None
-            names = {name.lower(): name for name in names_of(model)}
-            near = get_close_matches(written.lower(), names, n=1, cutoff=0.75)
-            self._guesses[model, written] = names[near[0]] if near else None
-        return self._guesses[model, written]
-
     def _repeated(self, node: Node, written: str) -> None:
         self._findings.warn(node.place / written, _REPEATED)
 
@@ -478,7 +485,7 @@ class Tree:
             if info.required and node.get(field, "") == "":
                 problem = "is empty" if field in node else "missing key"
                 message = f"{problem}: {purpose(node.model, field)}"
-                meant = [each for each in node.unknown if self._meant(node.model, each) == info.name]
+                meant = [each for each in node.unknown if self._guesses.meant(node.model, each) == info.name]
                 if meant and field not in node:
                     message += (
                         f"; there is an unknown key {quote(meant[0])}, which was probably meant to be it"

@@ -120,27 +120,34 @@ def session_idle(own: float | None, listener: float | None) -> float | None:
     return SESSION_IDLE if said is None else said or None
 
 
+def _common(plan: ProxyPlan) -> dict[str, Any]:
+    """What the settings of all protocols have."""
+    return {
+        "listener": plan.listener,
+        "router": plan.router,
+        "clusters": plan.clusters,
+        "clock": plan.clock,
+        "filters": plan.filters,
+        "idle_timeout": plan.idle_timeout,
+        "access_log": plan.access_log,
+        "tally": plan.tally,
+        "tracing": plan.tracing,
+        "abort_on_half_close": plan.config.abort_on_half_close,
+        "random": plan.random,
+        "stream_idle": plan.config.stream_idle_timeout or inf,
+        "request_time": plan.config.request_timeout or inf,
+        "timeout_to_end": plan.config.timeout_includes_response,
+        "protocols_differ": plan.config.detects,
+        "trust": Trust(plan.config.trusted_proxies),
+    }
+
+
 def _http(plan: ProxyPlan) -> HttpSettings:
     return HttpSettings(
-        listener=plan.listener,
-        router=plan.router,
-        clusters=plan.clusters,
-        clock=plan.clock,
+        **_common(plan),
         options=plan.config.http1,
         http2=plan.config.http2,
-        filters=plan.filters,
-        idle_timeout=plan.idle_timeout,
-        access_log=plan.access_log,
-        tally=plan.tally,
-        tracing=plan.tracing,
-        abort_on_half_close=plan.config.abort_on_half_close,
-        random=plan.random,
-        stream_idle=plan.config.stream_idle_timeout or inf,
-        request_time=plan.config.request_timeout or inf,
         session_idle=session_idle(plan.config.upgrade_idle_timeout, plan.idle_timeout),
-        timeout_to_end=plan.config.timeout_includes_response,
-        protocols_differ=plan.config.detects,
-        trust=Trust(plan.config.trusted_proxies),
         sni_check=plan.config.sni_check,
         error_details=plan.config.error_details,
     )
@@ -162,25 +169,10 @@ def _rpc(plan: ProxyPlan, name: str) -> Candidate:
     dialect = dialect_of(name, plan.config.rpc_options(name))
     protocol = dialect.protocol
     settings = RpcSettings(
-        listener=plan.listener,
+        **_common(plan),
         protocol=protocol,
         pool_key=dialect.key,
-        router=plan.router,
-        clusters=plan.clusters,
-        clock=plan.clock,
-        filters=plan.filters,
         max_frame=dialect.max_frame,
-        idle_timeout=plan.idle_timeout,
-        access_log=plan.access_log,
-        tally=plan.tally,
-        tracing=plan.tracing,
-        abort_on_half_close=plan.config.abort_on_half_close,
-        random=plan.random,
-        stream_idle=plan.config.stream_idle_timeout or inf,
-        request_time=plan.config.request_timeout or inf,
-        timeout_to_end=plan.config.timeout_includes_response,
-        protocols_differ=plan.config.detects,
-        trust=Trust(plan.config.trusted_proxies),
     )
     return Candidate(name, protocol.detect, with_idle_timeout(dialect.key, settings, RpcProxy))
 

@@ -610,7 +610,7 @@ class Mover:
         holding = Holding(
             relay.server, relay.papers, host, relay.connection, relay.place, claimed=relay.claimed
         )
-        relay.connection.holding = holding  # type: ignore[attr-defined]
+        relay.connection.holding = holding
         relay.state.restore(host, relay.connection, holding, surplus)
         relay.connection.transport.resumeProducing()
         self._here(entry, host)

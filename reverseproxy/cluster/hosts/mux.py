@@ -53,7 +53,9 @@ class MuxHost(AgentHost):
         @param on_gone: called once with this host and a reason, as soon as it
             can take no further request, such as L{Cluster.remove_host}.
         """
-        super().__init__(address, hostname, weight, metadata, None, on_gone)
+        super().__init__(address, hostname, weight, metadata)
+        self._on_gone = on_gone
+        self._left = False
         self._session = session
         self._settling: IDelayedCall | None = None
         session.on_going = self._going

@@ -173,7 +173,9 @@ class ReverseHost(AgentHost):
         @param close_timeout: seconds that the peer may take to agree to a close
             before the connection is aborted.
         """
-        super().__init__(address, hostname, weight, metadata, capacity, on_gone)
+        super().__init__(address, hostname, weight, metadata, capacity)
+        self._on_gone = on_gone
+        self._left = False
         self.connections = 1
         self.away = False
         self.fetch: Callable[[ReverseHost], Deferred[None]] | None = None

@@ -53,12 +53,7 @@ class IExchange(Protocol):
         """How many bytes of what has come of the response wait for the client, at the most."""
 
     def upstream_lost(
-        self,
-        reason: str,
-        unsent: bool = False,
-        code: int = 0,
-        terminated: bool = False,
-        flags: int = Flag.UC,
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
     ) -> None:
         """
         The connection is lost, and the response is not complete.

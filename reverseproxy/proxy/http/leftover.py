@@ -76,12 +76,7 @@ class Leftover:
             self._give_up("the answer that nobody waits for is long")
 
     def upstream_lost(
-        self,
-        reason: str,
-        unsent: bool = False,
-        code: int = 0,
-        terminated: bool = False,
-        flags: int = Flag.UC,
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
     ) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._end()

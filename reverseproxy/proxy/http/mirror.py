@@ -186,12 +186,7 @@ class Mirrored(Attempts):
                 return
 
     def upstream_lost(
-        self,
-        reason: str,
-        unsent: bool = False,
-        code: int = 0,
-        terminated: bool = False,
-        flags: int = Flag.UC,
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
     ) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._client = None

@@ -144,12 +144,7 @@ class Retrying(Timed):
         return self._again(Cause.STALE, True)
 
     def upstream_lost(
-        self,
-        reason: str,
-        unsent: bool = False,
-        code: int = 0,
-        terminated: bool = False,
-        flags: int = Flag.UC,
+        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
     ) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         client, self._client = self._client, None

@@ -24,7 +24,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
-from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
@@ -59,7 +58,7 @@ from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.departure import Departure
 from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.guesses import GuessGate
-from reverseproxy.tunnel.server.holding import Holding, Papers
+from reverseproxy.tunnel.server.holding import Bearer, Holding, Papers
 from reverseproxy.tunnel.server.joins import JoinGate
 from reverseproxy.tunnel.server.quotas import NOBODY, Quotas
 from reverseproxy.tunnel.server.refusals import REMEDIES, note_refusal
@@ -380,7 +379,7 @@ class ServedTunnel:
 
 
 @implementer(IDrainable, IExpendable)
-class TunnelConnection(Handover, Counted):
+class TunnelConnection(Bearer, Counted):
     """
     An accepted connection, from its first byte to its last.
 
@@ -422,15 +421,10 @@ class TunnelConnection(Handover, Counted):
 
     # IDrainable
 
-    @property
-    def busy(self) -> bool:
-        """Whether it is a host, and a request is under way on it."""
-        return self.holding is not None and self.holding.busy
-
     def drain(self) -> None:
         """See L{IDrainable}: what is under way is finished, and the agent knows that nothing more comes."""
         if self.holding is not None:
-            self.holding.drain()
+            super().drain()
         elif self._deadline is None and not self._over:
             lose_connection(self.transport)  # it was kept in reserve, and has said nothing
         else:

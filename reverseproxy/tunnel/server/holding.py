@@ -161,7 +161,7 @@ class Holding:
         server: TunnelServer,
         papers: Papers,
         host: ReverseHost | MuxHost,
-        connection: Handover,
+        connection: Bearer,
         place: Place = NOBODY,
         relayed: bool = False,
         claimed: bool = False,
@@ -281,7 +281,27 @@ class Holding:
 
 
 @implementer(IDrainable)
-class MovedConnection(Handover):
+class Bearer(Handover):
+    """
+    A connection that is a host, or may become one.
+
+    @ivar holding: what is known of it as a host; L{None} as long as it is none.
+    """
+
+    holding: Holding | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is a host, and a request is under way on it."""
+        return self.holding is not None and self.holding.busy
+
+    def drain(self) -> None:
+        """See L{IDrainable}: what is under way is finished, and the agent knows that nothing more comes."""
+        if self.holding is not None:
+            self.holding.drain()
+
+
+class MovedConnection(Bearer):
     """
     A connection that another worker had before.
 
@@ -289,7 +309,6 @@ class MovedConnection(Handover):
     """
 
     transport: Any
-    holding: Holding | None = None
 
     def __init__(
         self, server: TunnelServer, papers: Papers, host: ReverseHost, state: Condition, counted: bool
@@ -321,18 +340,6 @@ class MovedConnection(Handover):
         self.holding = Holding(server, papers, self._host, self, place, relayed, self._claim is not None)
         server.revocations.arrived(self.holding)
         self._state.restore(self._host, self, self.holding)
-
-    # IDrainable
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is under way on it."""
-        return self.holding is not None and self.holding.busy
-
-    def drain(self) -> None:
-        """See L{IDrainable}."""
-        if self.holding is not None:
-            self.holding.drain()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let go of it."""
