@@ -301,6 +301,31 @@ class FaultTests(FleetTestCase):
         self.assertEqual(self.answer(1), "one")
         self.assertNotIn("a", self.world.fleet("b").links.all)
 
+    def test_agents_that_leave_under_load(self) -> None:
+        """Kept streams are closed by who has opened them, so that no POST is lost on one."""
+        for plain in (False, True):
+            world = self.world = FleetWorld()
+            self.addCleanup(world.stop)
+            self.servers(cluster={"lb_type": "LB_ROUNDROBIN"})
+            edges = [world.agent(0, answer=name, plain=plain, connections=2) for name in ("one", "two")]
+            clients = [world.client(1) for _ in range(6)]
+            asked = [0] * len(clients)
+            for step in range(120):
+                for number, client in enumerate(clients):
+                    if client.data.count(b"HTTP/1.1") == asked[number]:
+                        client.transport.write(get(method="POST", body=b"x" * 100))
+                        asked[number] += 1
+                world.reactor.advance(0.02)
+                if step == 40:
+                    edges[0].stopService()
+                    world.agent(0, answer="three", plain=plain)
+                elif step == 80:
+                    edges[1].stopService()
+            world.pass_time(1)
+            for number, client in enumerate(clients):
+                self.assertGreater(asked[number], 50)
+                self.assertEqual(client.data.count(b"HTTP/1.1 200"), asked[number], client.data[-300:])
+
     def test_what_is_under_way_is_finished_when_its_server_stops(self) -> None:
         self.servers(kind="tcp")
         self.world.reactor.listenTCP(7000, Factory.forProtocol(Echo), interface="127.0.0.1")
@@ -534,3 +559,75 @@ class ConfigTests(FleetTestCase):
         self.world.pass_time(1)
         [host] = self.world.fleet("b").remote.hosts.values()
         self.assertEqual((host.weight, host.capacity), (15, 3))
+
+
+class AgreeTests(FleetTestCase):
+    """All servers mean the same by weights, keys and labels."""
+
+    def by_route(self, **route: Any) -> Any:
+        def change(document: dict[str, Any]) -> dict[str, Any]:
+            [rule] = document["servers"][0]["routers"][0]["virtual_hosts"][0]["routers"]
+            rule["route"] |= route
+            return document
+
+        return change
+
+    def test_keys(self) -> None:
+        policy = [{"header": {"key": "x-user"}}]
+        self.servers(
+            "a", "b", "c", cluster={"lb_type": "LB_MAGLEV"}, change=self.by_route(hash_policy=policy)
+        )
+        for number in range(6):
+            self.world.agent(
+                number % 2, answer=f"agent {number}", plain=number > 3, connections=1 + number % 2
+            )
+        found: dict[bytes, set[bytes]] = {}
+        for user in range(20):
+            request = b"GET / HTTP/1.1\r\nHost: a\r\nx-user: %d\r\n\r\n" % user
+            answers = {self.world.ask(server, request, 0.1).rpartition(b"\n")[2] for server in range(3)}
+            found[request] = answers
+            self.assertEqual(len(answers), 1, answers)
+        self.assertGreater(len(set.union(*found.values())), 3)
+        # Another agent comes: only keys that are its own move, and on all servers alike.
+        self.world.agent(2, answer="agent 6")
+        moved = 0
+        for request, before in found.items():
+            answers = {self.world.ask(server, request, 0.1).rpartition(b"\n")[2] for server in range(3)}
+            self.assertEqual(len(answers), 1, answers)
+            if answers != before:
+                moved += 1
+                self.assertEqual(answers, {b"agent 6"})
+        self.assertLess(moved, 10)
+
+    def test_weights(self) -> None:
+        self.servers("a", "b", cluster={"lb_type": "LB_WEIGHTED_ROUNDROBIN"})
+        self.world.agent(0, answer="light", weight=10)
+        self.world.agent(1, answer="heavy", weight=30)
+        answers = [self.answer(number % 2, seconds=0.05) for number in range(80)]
+        self.assertApproximates(answers.count("light"), 20, 8)
+
+    def test_labels(self) -> None:
+        cluster = {
+            "lb_type": "LB_ROUNDROBIN",
+            "lb_subset_config": {"subset_selectors": [["zone"]], "fall_back_policy": 0},
+        }
+        change = self.by_route(metadata_match={"filter_metadata": {"mosn.lb": {"zone": "x"}}})
+        self.servers(cluster=cluster, change=change)
+        self.world.agent(0, answer="of x", metadata={"zone": "x"})
+        self.world.agent(1, answer="of y", metadata={"zone": "y"})
+        self.assertEqual({self.answer(number % 2, seconds=0.05) for number in range(8)}, {"of x"})
+
+    def test_an_agent_that_an_operator_drains(self) -> None:
+        """At the server that has it; nobody uses it after that."""
+        self.servers(cluster={"lb_type": "LB_ROUNDROBIN"})
+        cluster = self.world.servers["a"].clusters.get("clientCluster")
+        self.world.agent(0, answer="one")
+        self.world.agent(0, answer="two")
+        self.assertEqual({self.answer(1, seconds=0.05) for _ in range(4)}, {"one", "two"})
+        for host in list(cluster.hosts.values()):
+            if host.hostname == "two":
+                assert host.identity is not None
+                exclusions = self.world.servers["a"]._world.exclusions
+                exclusions.exclude(("process", host.identity.agent_id), 60.0, "drained")
+                cluster.remove_host(host, "an operator drains it")
+        self.assertEqual({self.answer(1, seconds=0.05) for _ in range(6)}, {"one"})
