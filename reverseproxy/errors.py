@@ -27,6 +27,7 @@ __all__ = [
     "NoMoreStreams",
     "PickFailed",
     "Problem",
+    "ProtocolRefused",
     "QueueFull",
     "QueueTimeout",
     "ReverseProxyError",
@@ -172,6 +173,10 @@ class CertificateRejected(TlsFailed):
 
 class ConnectionUnavailable(ReverseProxyError):
     """A connection ended before it could be used."""
+
+
+class ProtocolRefused(ConnectionUnavailable):
+    """A host has agreed by ALPN to speak something else than was wanted of it."""
 
 
 class CredentialMissing(ReverseProxyError):

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.errors import QueueFull
 from reverseproxy.proxy.http import http2_client, http2_pool
 from reverseproxy.proxy.http.http2_client import GREETING_TIME
@@ -470,6 +471,25 @@ class ConnectionTests(UpstreamTestCase):
         client = world.connect()
         self.assertEqual(client[client.ask()].status, 502)
         self.assertEqual(world.host().written, b"")
+
+    def test_alpn_of_something_else_where_clients_may_choose(self) -> None:
+        """Then it is what the host speaks that counts, and no fault of the host's."""
+        self.negotiate("http/1.1")
+        world = Http2World(routes=[{"match": {"prefix": "/"}, "route": {"cluster_name": "c"}}])
+        object.__setattr__(world.settings, "protocols_differ", True)
+        reported: list[Outcome] = []
+        report = world.cluster.report
+        self.patch(world.cluster, "report", lambda *told: reported.append(told[1]) or report(*told))
+        for _ in range(3):
+            client = world.connect()
+            number = client.ask()
+            host = world.host()
+            self.assertTrue(host.written.startswith(b"GET / HTTP/1.1\r\n"), host.written)
+            host.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            self.assertEqual((client[number].status, client[number].body), (200, b"ok"))
+            world.turn()
+        self.assertNotIn(Outcome.UNREACHABLE, reported)
+        self.assertEqual(len(world.endpoint.wires), 4)  # it was tried once
 
     def test_host_that_leaves(self) -> None:
         world = self.world()

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.manager import SPARED_WAIT
-from reverseproxy.errors import PickFailed, QueueFull
+from reverseproxy.errors import PickFailed, ProtocolRefused, QueueFull
 from reverseproxy.logs import loss
 from reverseproxy.proxy.client_pools import client_pool_of
 from reverseproxy.proxy.flags import Flag, flag_of
@@ -352,6 +352,11 @@ class Attempts(HostChoice):
             self._release()
             self.fail(reason.value.status, str(reason.value), Flag.UO)
         elif self._phase == WAITING:
+            if reason.check(ProtocolRefused) is not None and self._is_foreign():
+                self._forgive()
+                if self._may_try_again(Cause.UNREACHABLE, True, True):
+                    self._next_attempt(True)  # in what it speaks, perhaps
+                    return
             self._try_another(loss(reason), Flag.UF | flag_of(reason.value))
         else:
             self._release()

@@ -64,6 +64,7 @@ class Http2Client(Http2Protocol):
     @ivar reused: whether the host may have closed the connection before it sees
         a request that is sent now.
     @ivar scheme: of requests that go out on it.
+    @ivar other_protocol: what the host has agreed to speak, if that is not HTTP/2.
     """
 
     http2: ClientConnection
@@ -81,6 +82,7 @@ class Http2Client(Http2Protocol):
         self._reserved: set[Http2Call] = set()  # not begun
         self._early_calls: list[Http2Call] = []  # that wait for the host's settings
         self._draining = False
+        self.other_protocol = ""
         self._uncarried = False  # nothing of what was sent has got anywhere
         self._begun = 0
         self._greeted_by = inf
@@ -105,6 +107,7 @@ class Http2Client(Http2Protocol):
         self._look_at(self._pings.due)
         self._pool.add(self)
         if protocol not in (None, "h2"):
+            self.other_protocol = str(protocol)
             self._abort(f"the host wants to speak {protocol}")
         else:
             self.http2.greeted(now)

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.cluster.room import response_limits
-from reverseproxy.errors import ConnectionUnavailable, HostGone, QueueFull
+from reverseproxy.errors import ConnectionUnavailable, HostGone, ProtocolRefused, QueueFull
 from reverseproxy.proxy.http.http2_call import Http2Call
 from reverseproxy.proxy.http.http2_client import Http2Client
 from reverseproxy.proxy.http.http2_pings import HttpKeepalive
@@ -154,7 +154,11 @@ class Http2Pool:
             return
         client = cast(Http2Client, result)
         if client.ending:
-            self._fail_waiting(Failure(ConnectionUnavailable("the connection was lost at once")))
+            other = client.other_protocol
+            error = ConnectionUnavailable("the connection was lost at once")
+            if other:
+                error = ProtocolRefused(f"the host wants to speak {other}")
+            self._fail_waiting(Failure(error))
             return
         for waiter in list(self._waiting):
             if not client.has_room:
