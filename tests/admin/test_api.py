@@ -449,6 +449,8 @@ class ChangingTests(AdminTestCase):
         world.agent(**config)
         self.settle(world, 60)
         self.assertIsNone(self.agent(world))
+        refusals = items(world, "joins/refused", Authorization=BEARER)
+        self.assertEqual({(each["identity"], each["proved"]) for each in refusals}, {("token:edge-7", True)})
         self.settle(world, 130)
         self.assertEqual(len(items(world, "agents", Authorization=BEARER)), 2)
         [entry] = items(world, "audit", Authorization=BEARER)

@@ -19,7 +19,7 @@ from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
 from reverseproxy.folding import PERIOD
-from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
+from reverseproxy.identity import UNPROVED, AgentIdentity, CertificateSubject, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.tunnel.server.filter import TunnelConnection, TunnelServer
 from reverseproxy.tunnel.server.guesses import FREE
@@ -212,6 +212,7 @@ class ServerTests(SynchronousTestCase):
             ("nowhere-0", "boss", "10.0.0.1:50001"),
         )
         self.assertIn("add the cluster", first["remedy"])
+        self.assertEqual((first["identity"], first["proved"]), (UNPROVED, False))
         self.assertEqual((last["cluster"], last["result"]), ("", "failed"))
 
     def test_byte_by_byte(self) -> None:

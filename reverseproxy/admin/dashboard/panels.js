@@ -83,7 +83,7 @@ export async function drawRefused() {
   const { items } = await get("joins/refused?limit=200");
   fill($("view-refused"), table(["When", "Who", "Wanted", "Why", "What to do"], items.map((item) => [
     [clock(item.time), "number"],
-    el("span", {}, item.certificate ?? item.address, el("small", {}, [item.claimed_host_name && `calls itself “${item.claimed_host_name}”`, item.certificate && item.address].filter(Boolean).join(" · "))),
+    el("span", {}, item.proved ? item.identity.replace(/^(token|certificate):/, "") : item.address, el("small", {}, [item.claimed_host_name && `calls itself “${item.claimed_host_name}”`, item.proved && item.address].filter(Boolean).join(" · "))),
     el("span", {}, item.cluster || "–", el("small", {}, item.policy ? `policy ${item.policy}` : "no credential")),
     el("span", {}, el("span", { class: item.result === "too_many" ? "pill warn" : "pill bad" }, item.result.replaceAll("_", " ")), el("small", {}, item.reason)),
     item.remedy,

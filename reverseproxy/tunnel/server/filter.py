@@ -30,6 +30,7 @@ from reverseproxy.config.models import TunnelConfig
 from reverseproxy.crowd import Crowd, Descriptors, crowd_address
 from reverseproxy.errors import FrameError
 from reverseproxy.folding import Folding
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import (
     ConnectionInfo,
     IConnectionValidator,
@@ -345,10 +346,10 @@ class TunnelServer:
         if self._throttle.allow():
             log.warn(message, listener=self.listener, **fields)
 
-    def complain_once(self, who: Hashable, message: str, **fields: object) -> None:
+    def complain_once(self, key: Hashable, message: str, **fields: object) -> None:
         """The same, in one line for a minute where somebody is the reason again and again."""
         self._folding.note(
-            who, lambda left_out: self.complain(f"{message}{{left_out}}", left_out=left_out, **fields)
+            key, lambda left_out: self.complain(f"{message}{{left_out}}", left_out=left_out, **fields)
         )
 
 
@@ -411,6 +412,7 @@ class TunnelConnection(Bearer, Counted):
         self._reviews = 0
         self._init: ConnectionInit | None = None
         self._result = ""
+        self._identity: AgentIdentity | None = None  # once it is proved, whether or not it may join
 
     # IExpendable
 
@@ -549,6 +551,7 @@ class TunnelConnection(Bearer, Counted):
             return
         verdict = admission.conclude(init, identity, self._server.brings_cluster(init))
         if isinstance(verdict, Accepted):
+            self._identity = verdict.identify(self._info)
             # Asked last, so that nobody who may not join takes the place of somebody who may.
             refusal = self._keep_out(verdict)
             if refusal is None and not self._over:
@@ -828,12 +831,18 @@ class TunnelConnection(Bearer, Counted):
         self._decoder = None  # and what it keeps
         REFUSED["tunnel"] += 1
         server = self._server
-        note_refusal(server.tally, server.clusters, server.listener, self._info, self._init, result, reason)
+        init, identity = self._init, self._identity
+        if identity is None:
+            claim = "" if init is None else init.host_name
+            identity = AgentIdentity(certificate=self._info.subject, claim=claim)
+        known = server.clusters
+        note_refusal(server.tally, known, server.listener, self._info, init, identity, result, reason)
         # What was sent instead of a frame is different each time.
         self._server.complain_once(
-            (self.crowd, result, "" if result == "failed" else reason),
-            "{listener}: {peer} closed: {reason}{remedy}",
+            (self.crowd, identity.principal, result, "" if result == "failed" else reason),
+            "{listener}: {peer}{who} closed: {reason}{remedy}",
             peer=self._info.remote,
+            who="" if init is None else f" of {identity}",
             reason=reason,
             remedy=f"; {remedy}" if (remedy := REMEDIES.get(result, "")) else "",
         )

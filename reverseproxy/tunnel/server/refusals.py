@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from typing import Final
 
 from reverseproxy.clock import wall_time
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.logs import shorten
 from reverseproxy.metrics import TunnelTally
@@ -35,6 +36,7 @@ def note_refusal(
     listener: str,
     info: ConnectionInfo,
     init: ConnectionInit | None,
+    identity: AgentIdentity,
     result: str,
     reason: str,
 ) -> None:
@@ -44,6 +46,7 @@ def note_refusal(
     @param known: the clusters that there are: others are not told apart in what is
         counted, as strangers may make up any number of them.
     @param init: what it has asked for; L{None} if it did not come so far.
+    @param identity: who it is, as far as that is proved.
     @param result: see L{REMEDIES}.
     """
     cluster = "" if init is None else init.cluster_name
@@ -53,6 +56,8 @@ def note_refusal(
             "time": wall_time(),
             "listener": listener,
             "address": info.remote,
+            "identity": identity.principal,
+            "proved": identity.proved,
             "certificate": None if info.subject is None else str(info.subject),
             "cluster": shorten(cluster),
             "claimed_host_name": "" if init is None else shorten(init.host_name),
