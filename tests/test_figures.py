@@ -45,7 +45,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "proxy.rpc.server.RpcProxy": (600, 36),
     "proxy.tcp.sessions.TcpProxy": (425, 25),
     "tls.transport.TlsTransport": (600, 33),
-    "tunnel.agent.link.AgentLink": (425, 30),
     "tunnel.server.filter.TunnelConnection": (500, 20),
     "tunnel.server.filter.TunnelServer": (400, 28),
     "wire.http2.connection._Connection": (650, 33),

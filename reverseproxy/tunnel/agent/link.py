@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["AgentLink"]
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from random import random
 from typing import Any
@@ -86,7 +87,60 @@ def _is_busy(protocol: Any) -> bool:
     return IDrainable.providedBy(protocol) and protocol.busy
 
 
-class AgentLink(Handover):
+class LinkHooks:
+    """
+    Whom an L{AgentLink} tells of what happens to it; each is there for one listener.
+
+    @ivar lost: called once with the reason when the connection is lost.
+    @ivar leaving: called with this link when the server wants another one in its place,
+        because it is about to leave or wants no more of this one, but requests are
+        under way, or may come; the slot is told that it is lost.
+    @ivar may_leave: whether there may be another link in place of one that still
+        has something under way.
+    @ivar hosted: called once with this link when the hosting listener has it.
+    @ivar greeted: called when the greeting is over, whatever has become of it; also
+        again when the connection is lost.
+    @ivar parted: called with this link when the connection is lost.
+    """
+
+    lost: Callable[[Failure], None] = staticmethod(_ignore)
+    leaving: Callable[[AgentLink], object] = staticmethod(_stay)
+    parted: Callable[[AgentLink], object] = staticmethod(_stay)
+    may_leave: Callable[[], bool] = staticmethod(_never)
+    hosted: Callable[[AgentLink], object] = staticmethod(_stay)
+    greeted: Callable[[], object] = staticmethod(_nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTerms:
+    """
+    How a link greets a server, and for whom.
+
+    @ivar make_init: makes the init frame, given our own address on this
+        connection.
+    @ivar sink: the hosting listener.
+    @ivar response_timeout: seconds that the server has for its answer.
+    @ivar secure: whether the connection is encrypted.
+    @ivar dead_peer_timeout: see L{tune}.
+    @ivar streams: how to carry many streams, if that was offered in the init
+        frame.
+    @ivar service: what the server is told of, if that was offered in the init
+        frame.
+    @ivar marks: whether the hosting listener can mark what it sends, as offered
+        in the init frame.
+    """
+
+    make_init: Callable[[str], ConnectionInit]
+    sink: IConnectionSink
+    response_timeout: float
+    secure: bool
+    dead_peer_timeout: float
+    streams: StreamSettings | None
+    service: HostedService | None
+    marks: bool
+
+
+class AgentLink(LinkHooks, Handover):
     """
     See L{reverseproxy.tunnel.agent.slot.Link}.
 
@@ -99,15 +153,6 @@ class AgentLink(Handover):
     @ivar session: the connection's streams, if the server has agreed to them.
     @ivar workers: how many connections with streams the server can share among its
         processes; 0 if it says nothing of that.
-    @ivar leaving: called with this link when the server wants another one in its place,
-        because it is about to leave or wants no more of this one, but requests are
-        under way, or may come; the slot is told that it is lost.
-    @ivar may_leave: whether there may be another link in place of one that still
-        has something under way.
-    @ivar hosted: called once with this link when the hosting listener has it.
-    @ivar greeted: called when the greeting is over, whatever has become of it; also
-        again when the connection is lost.
-    @ivar parted: called with this link when the connection is lost.
     """
 
     transport: Any
@@ -132,36 +177,13 @@ class AgentLink(Handover):
         service: HostedService | None = None,
         marks: bool = False,
     ) -> None:
-        """
-        @param make_init: makes the init frame, given our own address on this
-            connection.
-        @param sink: the hosting listener.
-        @param response_timeout: seconds that the server has for its answer.
-        @param dead_peer_timeout: see L{tune}.
-        @param streams: how to carry many streams, if that was offered in the init
-            frame.
-        @param service: what the server is told of, if that was offered in the init
-            frame.
-        @param marks: whether the hosting listener can mark what it sends, as offered
-            in the init frame.
-        """
+        """See L{LinkTerms}."""
         super().__init__()
-        self.lost: Callable[[Failure], None] = _ignore
-        self.leaving: Callable[[AgentLink], object] = _stay
-        self.parted: Callable[[AgentLink], object] = _stay
-        self.may_leave: Callable[[], bool] = _never
-        self.hosted: Callable[[AgentLink], object] = _stay
-        self.greeted: Callable[[], object] = _nothing
-        self._service = service
-        self._marks = marks
-        self._streams = streams
+        self._terms = LinkTerms(
+            make_init, sink, response_timeout, secure, dead_peer_timeout, streams, service, marks
+        )
         self._quiet_since: dict[MuxStream, float] = {}
-        self._make_init = make_init
-        self._sink = sink
         self._clock = clock
-        self._timeout = response_timeout
-        self._secure = secure
-        self._dead_peer_timeout = dead_peer_timeout
         self._decoder = FrameDecoder(expect=frozenset({Flag.INIT_RESPONSE}))
         self._greeting: Deferred[None] | None = None
         self._deadline: Patience | None = None
@@ -170,7 +192,7 @@ class AgentLink(Handover):
 
     def connectionMade(self) -> None:
         """Tune the connection; the greeting waits until it is asked for."""
-        tune(self.transport, self._dead_peer_timeout)
+        tune(self.transport, self._terms.dead_peer_timeout)
 
     @property
     def local_address(self) -> str:
@@ -191,9 +213,9 @@ class AgentLink(Handover):
             greeting.errback(Failure(ConnectionUnavailable("connection lost before the handshake")))
             return greeting
         self._greeting = greeting
-        self._deadline = Patience(self._clock, self._timeout, self._too_late)
+        self._deadline = Patience(self._clock, self._terms.response_timeout, self._too_late)
         try:
-            frame = encode(self._make_init(self.local_address))
+            frame = encode(self._terms.make_init(self.local_address))
         except Exception as error:
             # Such as a credential that does not fit into a frame: the next one may.
             self._refuse(error)
@@ -212,7 +234,9 @@ class AgentLink(Handover):
             # It is us who are late: the answer waits to be read.
             self._deadline = Patience(self._clock, GRACE, self._too_late)
             return
-        self._refuse(ConnectionUnavailable(f"no answer to the handshake within {self._timeout:g} s"))
+        self._refuse(
+            ConnectionUnavailable(f"no answer to the handshake within {self._terms.response_timeout:g} s")
+        )
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the answer; the hosted protocol takes over after it."""
@@ -240,7 +264,7 @@ class AgentLink(Handover):
             mux, window = announcement.mux, announcement.window
             self._moves = announcement.moves
             self.workers = announcement.workers if mux else 0
-        if mux and (self._streams is None or mux not in self._streams.offer):
+        if mux and (self._terms.streams is None or mux not in self._terms.streams.offer):
             self._refuse(
                 ConnectionUnavailable(
                     f"the server wants to carry streams in a way that was not offered: {mux!r}"
@@ -250,12 +274,12 @@ class AgentLink(Handover):
         info = ConnectionInfo(
             remote=format_address(self.transport.getPeer()),
             local=self.local_address,
-            secure=self._secure,
-            identity=peer_identity(self.transport) if self._secure else None,
+            secure=self._terms.secure,
+            identity=peer_identity(self.transport) if self._terms.secure else None,
             reverse=True,
             announced=self.server_announced,
-            service=self._service if announcement is not None and announcement.tells else None,
-            marked=announcement is not None and announcement.marks and self._marks and not mux,
+            service=self._terms.service if announcement is not None and announcement.tells else None,
+            marked=announcement is not None and announcement.marks and self._terms.marks and not mux,
         )
         # Concluded first: the hosted protocol may close the connection at once,
         # and a slot must hear of the success before it hears of the loss.
@@ -263,7 +287,9 @@ class AgentLink(Handover):
         self._conclude(None)
         surplus = self._decoder.take_surplus()
         try:
-            self.hand_over(self._carry(info, window) if mux else self._sink.build_protocol(info), surplus)
+            self.hand_over(
+                self._carry(info, window) if mux else self._terms.sink.build_protocol(info), surplus
+            )
             self.hosted(self)
             self._tell_of_service(info)
         except Exception:
@@ -272,12 +298,12 @@ class AgentLink(Handover):
 
     def _carry(self, info: ConnectionInfo, window: int) -> MuxSession:
         """Make the session that feeds the hosting listener with streams."""
-        streams = self._streams
+        streams = self._terms.streams
         assert streams is not None
 
         def accept() -> IProtocol:
             self.used = True
-            return self._sink.build_protocol(info)
+            return self._terms.sink.build_protocol(info)
 
         self.session = MuxSession(
             False,
@@ -301,7 +327,7 @@ class AgentLink(Handover):
 
     def _tell_of_service(self, info: ConnectionInfo) -> None:
         """Tell the server now, and from now on, whether our service can be reached."""
-        service, session = self._service, self.session
+        service, session = self._terms.service, self.session
         if service is not None and info.service is not None and session is not None and not self.gone:
             service.watch(session.tell)
             if not service.well:
@@ -321,7 +347,7 @@ class AgentLink(Handover):
     def _hosted_failed(self) -> None:
         log.failure(
             "listener {listener}: the protocol of a connection to {peer} failed",
-            listener=self._sink.name,
+            listener=self._terms.sink.name,
             peer=format_address(self.transport.getPeer()),
         )
 
@@ -480,8 +506,8 @@ class AgentLink(Handover):
         if self._closing is not None:
             self._closing.stop()
         self._quiet_since.clear()
-        if self._service is not None and self.session is not None:
-            self._service.unwatch(self.session.tell)
+        if self._terms.service is not None and self.session is not None:
+            self._terms.service.unwatch(self.session.tell)
         try:
             super().connectionLost(reason)
         except Exception:
