@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Final
 
 from reverseproxy.assembly.world import World, tell_of_expiry
@@ -101,10 +102,14 @@ def _client(etcd: EtcdConfig, world: World) -> Etcd:
 
 
 def make_client(etcd: EtcdConfig, tls: ClientTls | None, reactor: Any) -> Etcd:
-    """Make what asks an etcd; nothing is dialled yet."""
+    """
+    Make what asks an etcd; nothing is dialled yet.
+
+    It begins with any of the endpoints, so that those who watch are spread over all of them.
+    """
     return Etcd(
         reactor,
-        etcd.endpoints,
+        SystemRandom().sample(etcd.endpoints, len(etcd.endpoints)),
         tls=tls,
         user=etcd.user,
         password=lambda: _password(etcd),
