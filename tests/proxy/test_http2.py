@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
 from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
-from reverseproxy.proxy.http.http2_server import WARNING_TIME
+from reverseproxy.proxy.http.http2_closing import WARNING_TIME
 from reverseproxy.proxy.http.settings import LOG_BURST
 from reverseproxy.routing import Router
 from reverseproxy.wire.http2.frames import MAX_STREAM_ID, PREFACE, ErrorCode

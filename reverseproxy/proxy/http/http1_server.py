@@ -21,7 +21,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.addresses import is_unix
 from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
@@ -30,25 +29,22 @@ from reverseproxy.logs import loss
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import Flag, who_ended
+from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, tell
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
-from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, HEAD, IDLE, LOST, OPEN, Closing
-from reverseproxy.proxy.http.http1_switch import switch
-from reverseproxy.proxy.http.interfaces import IUpgraded
+from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, HEAD, IDLE, OPEN
+from reverseproxy.proxy.http.http1_sessions import Sessions
 from reverseproxy.proxy.http.settings import HttpSettings
-from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
 from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import stop_splice
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.unfinished import Account
-from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import END, End, Event, Request, Response
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
 from reverseproxy.wire.http1.heads import RequestHead, ResponseHead
 from reverseproxy.wire.http1.requests import RequestParser
-from reverseproxy.wire.http1.writing import ResponseWriter
 
 log = Logger()
 
@@ -79,7 +75,7 @@ def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
 
 
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPartable, IPushProducer)
-class Http1Proxy(Closing):
+class Http1Proxy(Sessions):
     """
     One client connection: the L{IDownstream} of one exchange after the other.
 
@@ -99,21 +95,13 @@ class Http1Proxy(Closing):
         options = settings.options
         self.max_request_body_size = options.max_request_body_size
         self.gate = settings.gate_of(info)
-        self.forwarded_by: ForwardedBy | None = None
-        if options.via or options.x_forwarded != "off":
-            self.forwarded_by = ForwardedBy(
-                options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http"
-            )
-        self.default_host = b"localhost" if is_unix(info.local) else info.local.encode("ascii")
+        self.forwarded_by = forwarded_by(options, info)
+        self.default_host = default_host(info)
         self._parser = RequestParser(*head_limits(options, info.reverse), settings.trust.foreign(info))
-        self._writer = ResponseWriter()
-        self._exchange: Exchange | None = None
         self._events: deque[Event] = deque()
         self._passing = False  # most of the body of a request goes to its host unseen
         self._running = False
         self._reading = True
-        self._tunnel: tuple[Exchange, IUpgraded] | None = None
-        self._session: Upgraded | None = None
 
     # IDrainable
 
@@ -132,26 +120,6 @@ class Http1Proxy(Closing):
     def expendable(self) -> bool:
         """See L{IExpendable}."""
         return self._exchange is None and self._tunnel is None and not self._events
-
-    # IEndable
-
-    @property
-    def doing(self) -> str:
-        """See L{IEndable}."""
-        if self._session is not None and self._tunnel is not None:
-            return self._session.doing
-        if self._exchange is not None:
-            return "HTTP/1 response" if self._exchange.response_started else "HTTP/1 request"
-        return "closing" if self._nearness >= CLOSING else "part of a request" if self.busy else ""
-
-    def end(self, reason: str) -> None:
-        """See L{IEndable}."""
-        if self._session is not None and self._tunnel is not None:
-            self._session.end(reason)
-        elif self._exchange is not None:
-            self._exchange.fail(503, reason, Flag.LR)
-        elif not self.info.reverse:
-            self._close(linger=True)
 
     # the connection
 
@@ -299,15 +267,7 @@ class Http1Proxy(Closing):
     def _malformed(self, error: HttpError) -> None:
         """The client broke the rules; nothing behind that can be understood."""
         REFUSED["http1"] += 1
-        complaints = self.settings.complaints
-        if complaints.allow():
-            log.info(
-                "{listener}: {peer} sent a bad request: {reason}{suppressed}",
-                listener=self.settings.listener,
-                peer=self.info.remote,
-                reason=str(error),
-                suppressed=complaints.suppressed,
-            )
+        note_mistake(log, self.settings, self.info, str(error))
         exchange = self._exchange
         if exchange is not None:
             exchange.fail(error.status, str(error), Flag.DPE)
@@ -389,7 +349,7 @@ class Http1Proxy(Closing):
             if exchange.flags:
                 note_failure(tally, exchange, exchange.flags, exchange.flag)
         if settings.observed:
-            self._tell(exchange)
+            tell(settings, exchange)
         if not keep_alive or self._nearness is not OPEN:
             # A client that asked for the close, and has sent everything, sends no more.
             self._close(linger=self._writer.persists or not exchange.request_complete)
@@ -413,17 +373,6 @@ class Http1Proxy(Closing):
         elif not self._reading:
             self.update_reading()
 
-    def exchange_broken(self, exchange: Exchange) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        self._exchange = None
-        self._record(exchange)
-        head = exchange.response_head
-        # The client sees that something is missing, and gets what there is; unless the end of the
-        # connection would be the end of the body.
-        self._close(linger=not exchange.request_complete)
-        if exchange.ending.stalled or head is None or (head.length < 0 and not self._writer.chunked):
-            self.transport.abortConnection()
-
     def _upgrade_declined(self) -> None:
         """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""
         try:
@@ -432,49 +381,6 @@ class Http1Proxy(Closing):
             self._events.append(self._parser_failed())
         if self._eof:
             self._drop_incomplete()
-
-    def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        self.count(0)
-        self._exchange = None
-        self._tunnel = (exchange, client)
-        self._set_deadline(inf, IDLE)
-        switch(
-            self,
-            self._parser.take_held(),
-            client,
-            client.take_rest(),
-            self._clock,
-            (self._tunnel_closed, exchange.tunnel_closed),
-            is_websocket(exchange),
-        )
-        if self.relay is not None and client.relay is not None and self._nearness is not LOST:
-            self._session = Upgraded(exchange, self.relay, client.relay, self.settings, self.info)
-        if self._eof and self.relay is not None:
-            self.relay.readConnectionLost()
-
-    def _tunnel_closed(self, reason: Failure) -> None:
-        if self._tunnel is None or self.relay is None:
-            return
-        (exchange, client), self._tunnel = self._tunnel, None
-        exchange.session_ended(reason, Flag.DC)
-        if self._session is not None:
-            self._session.stop()
-        exchange.received += self.relay.received
-        exchange.sent += 0 if client.relay is None else client.relay.received
-        self._record(exchange)
-
-    def _record(self, exchange: Exchange) -> None:
-        if self.settings.tally is not None:
-            exchange.count(self.settings.tally, self._clock.seconds())
-        self._tell(exchange)
-
-    def _tell(self, exchange: Exchange) -> None:
-        settings = self.settings
-        if settings.tracing is not None:
-            exchange.end_trace()
-        if settings.access_log is not None:
-            settings.access_log(exchange.record())
 
     # the end
 
@@ -492,6 +398,9 @@ class Http1Proxy(Closing):
             again = exchange.look(self._clock.seconds())
             if again < inf and self._exchange is exchange:
                 self._set_deadline(again, EXCHANGE)
+
+    def _take_held(self) -> bytes:
+        return self._parser.take_held()
 
     def _forget_requests(self) -> None:
         self._parser.close()
@@ -551,14 +460,6 @@ class Http1Proxy(Closing):
         self._cancel(f"the client's connection was lost: {loss(reason)}", who_ended(reason))
         self._forget_requests()
         self.count_no_more()
-
-    def _cancel(self, reason: str, flags: int) -> None:
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.cancel(reason, flags)
-            self._record(exchange)
-
-    # IPushProducer: we are the producer of what the client is to receive
 
     def pauseProducing(self) -> None:
         """The transport holds enough."""
