@@ -17,7 +17,7 @@ NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 
 _PACKAGE = "what it installs is tested by tests.test_packaging"
 _BY_HAND = "it takes a minute and an index of packages, and was tried by hand"
-_IMAGES = "there is nothing to build images with"
+_IMAGES = "it takes a base image, and was tried by hand with buildah"
 _SUITE = "it runs what this is a part of"
 _ADMIN = "the paths are asked in tests.admin; the ports and tokens are somebody's"
 _PROCESS = "run in tests.integration.test_process and test_runners, with other files"
