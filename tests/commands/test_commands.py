@@ -48,6 +48,7 @@ BEGINNINGS = {
     ".venv/bin/python -m twisted.trial tests.": _SUITE,
     ".venv/bin/python -m tests.": _SUITE,
     "podman ": _IMAGES,
+    "etcdctl ": "it takes an etcd with users, which tests.fleet.test_etcd makes by its API",
 }
 """How lines begin of which there are several."""
 
