@@ -60,6 +60,7 @@ class RelayEnd(Rebindable):
     @ivar received: bytes received so far on this end.
     @ivar on_close: called once with the reason when this end's connection is lost.
     @ivar parting: how its connection may end.
+    @ivar unsaid: a last frame for the other end, should this one end between two frames and without one.
     @ivar frames: where the frames end that come on this end, where they are those of WebSocket.  Somebody
         has to look at what comes then, so that it is not passed on unseen.
     """
@@ -68,6 +69,7 @@ class RelayEnd(Rebindable):
     received = 0
     parting = Parting()
     frames: FrameTracker | None = None
+    unsaid = b""
     _last_frame = b""
     _said_last = False
     on_close: Callable[[Failure], None] | None = None
@@ -159,6 +161,11 @@ class RelayEnd(Rebindable):
             self._said_last = True
             self._write(self._last_frame)
 
+    def _say_what_is_unsaid(self) -> None:
+        """This end is over, perhaps without a last frame."""
+        if self.unsaid and not self._said_last:
+            self.say_last(self.unsaid)
+
     def _producer(self) -> Any:
         """Say whom the other end's transport is to pause."""
         return self.transport
@@ -179,6 +186,7 @@ class RelayEnd(Rebindable):
 
     def readConnectionLost(self) -> None:
         """The peer of this connection has sent everything."""
+        self._say_what_is_unsaid()
         self._read_closed = True
         if self._peer is not None:
             self._peer._finish_writing()
@@ -227,6 +235,7 @@ class RelayEnd(Rebindable):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Close the other end, then tell C{on_close}."""
+        self._say_what_is_unsaid()
         self._lost = True
         self._early.clear()
         if self._farewell is not None:

@@ -233,6 +233,19 @@ class EndedTests(LimitCase):
             self.successResultOf(self.stopped)
             self.assertEqual(client.data, close_frame(GOING_AWAY, why))  # nothing came behind it
 
+    def test_a_websocket_through_an_agent_that_relays_bytes(self) -> None:
+        """It can only end its stream; it is the server that says so, between two frames."""
+        for rest in (b"", b"\x82\x05he"):
+            tunnel = self.tunnel(agent_kind="tcp")
+            client, service = self.websocket(tunnel)
+            service.transport.write(rest)
+            self.assertIn("ended now: 1 TCP session", self.stop(tunnel, True))
+            tunnel.turn(END_TIME)
+            gone = b"" if rest else close_frame(GOING_AWAY, "the agent, or the service behind it, has gone")
+            self.assertEqual(client.data, rest + gone)
+            self.assertIsNotNone(client.reason)
+            self.successResultOf(self.stopped)
+
     def test_a_websocket_in_the_middle_of_a_frame(self) -> None:
         tunnel = self.tunnel(agent_kind="http")
         client, service = self.websocket(tunnel)

@@ -62,6 +62,9 @@ class Upgraded:
         address = "the host" if chosen is None else chosen.address
         client.parting = parting._replace(excused=info.reverse, told=partial(self._lost, info.remote))
         host.parting = parting._replace(excused=is_reverse, told=partial(self._lost, address))
+        if is_reverse and is_websocket(exchange):
+            # An agent that only relays bytes can't say it, and its service may never have had a chance.
+            host.unsaid = close_frame(GOING_AWAY, "the agent, or the service behind it, has gone")
         idle = exchange.idle_timeout
         self._idle = (settings.session_idle or inf) if idle is None else idle
         self._watch: SessionWatch | None = None
