@@ -43,7 +43,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "proxy.rpc.client.RpcClient": (475, 32),
     "proxy.rpc.exchange.RpcExchange": (650, 36),
     "proxy.rpc.server.RpcProxy": (600, 36),
-    "proxy.tcp.sessions.TcpProxy": (425, 25),
     "tls.transport.TlsTransport": (600, 33),
     "tunnel.server.filter.TunnelConnection": (500, 20),
     "tunnel.server.filter.TunnelServer": (400, 28),

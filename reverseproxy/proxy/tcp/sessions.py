@@ -30,7 +30,6 @@ from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Clust
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
-from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
 from reverseproxy.logs import DEBUGGING, Throttle, loss
 from reverseproxy.metrics import Ended, RequestTally
@@ -50,6 +49,7 @@ from reverseproxy.proxy.flags import (
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
+from reverseproxy.proxy.tcp.notes import SessionNotes
 from reverseproxy.sockets import has_ended, tune
 from reverseproxy.unfinished import Account, Counted
 from reverseproxy.wire.proxy_protocol import encode_header
@@ -151,13 +151,7 @@ class TcpProxy(RelayEnd, Counted):
         self.parting = Parting(
             stall=settings.stall, excused=info.reverse, told=partial(self._cut, info.remote)
         )
-        self._started = 0.0
-        self._failure = ""
-        self._flags = self._trouble = NO_FLAGS
-        self._waited = self._dialled = 0.0
-        self._host_address = self._server = ""
-        self._agent: AgentIdentity | None = None
-        self._served_by: Host | None = None  # the last one, also when it is over
+        self._notes = SessionNotes(settings.clock)
 
     # IDrainable
 
@@ -182,8 +176,8 @@ class TcpProxy(RelayEnd, Counted):
 
     def end(self, reason: str) -> None:
         """See L{IEndable}: both ends are told that no more will come."""
-        self._failure = self._failure or reason
-        self._flags |= Flag.LR
+        self._notes.failure = self._notes.failure or reason
+        self._notes.flags |= Flag.LR
         upstream = self._upstream
         if upstream is None or not self.coupled:
             self.close()
@@ -205,8 +199,8 @@ class TcpProxy(RelayEnd, Counted):
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
-        self._flags |= Flag.OM
-        self._failure = reason
+        self._notes.flags |= Flag.OM
+        self._notes.failure = reason
         self._cut("", reason)
         self.abort()
 
@@ -214,7 +208,7 @@ class TcpProxy(RelayEnd, Counted):
 
     def connectionMade(self) -> None:
         """Find a host."""
-        self._started = self._clock.seconds()
+        self._notes.started = self._clock.seconds()
         name = self._settings.router.cluster_for(self._info)
         try:
             if name is None:
@@ -235,7 +229,7 @@ class TcpProxy(RelayEnd, Counted):
             if isinstance(error, NoHealthyHost) and self._context.lift():
                 self._acquire(cluster)
             else:
-                self._refuse(str(error), flag_of(error) | self._trouble)
+                self._refuse(str(error), flag_of(error) | self._notes.trouble)
             return
         if host is not None:
             self._dial(cluster, host)
@@ -245,16 +239,8 @@ class TcpProxy(RelayEnd, Counted):
             timeout = min(timeout, SPARED_WAIT)
         since = self._clock.seconds()
         waiting = self._pending = cluster.wait(self._context, timeout)
-        waiting.addBoth(self._waited_since, since)
+        waiting.addBoth(self._notes.waited_since, since)
         waiting.addCallbacks(partial(self._dial, cluster), partial(self._not_acquired, cluster))
-
-    def _waited_since(self, result: Any, since: float) -> Any:
-        self._waited += self._clock.seconds() - since
-        return result
-
-    def _dialled_since(self, result: Any, since: float) -> Any:
-        self._dialled += self._clock.seconds() - since
-        return result
 
     def _not_acquired(self, cluster: Cluster, reason: Failure) -> None:
         if self.lost:
@@ -262,14 +248,11 @@ class TcpProxy(RelayEnd, Counted):
         if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.lift():
             self._acquire(cluster)
         else:
-            self._refuse(loss(reason), flag_of(reason.value) | self._trouble)
+            self._refuse(loss(reason), flag_of(reason.value) | self._notes.trouble)
 
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
-        self._host_address = host.address
-        self._server = host.server
-        self._agent = host.identity
-        self._served_by = host
+        self._notes.go_to(host)
         # Counted once: a reverse host that fails has left its cluster by the time it has failed.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
@@ -289,7 +272,7 @@ class TcpProxy(RelayEnd, Counted):
             dialling = self._pending = host.connect_for(header, factory)
         else:
             dialling = self._pending = host.connect(factory)
-        dialling.addBoth(self._dialled_since, self._clock.seconds())
+        dialling.addBoth(self._notes.dialled_since, self._clock.seconds())
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
     def _make_end(self) -> RelayEnd:
@@ -340,8 +323,10 @@ class TcpProxy(RelayEnd, Counted):
         if info.service is None or self.lost or self.closing or not (sure or self._untouched):
             return False
         self._untouched = False
-        self._failure = self._failure or "the service has closed a session in which nothing had happened"
-        self._flags |= Flag.UF
+        self._notes.failure = (
+            self._notes.failure or "the service has closed a session in which nothing had happened"
+        )
+        self._notes.flags |= Flag.UF
         if not disown(self.transport, info.marked):
             return False
         self.close()
@@ -374,9 +359,9 @@ class TcpProxy(RelayEnd, Counted):
         why = loss(reason)
         cluster.members.trouble.unreachable(host, why)
         cluster.shun(host, self._context)
-        self._trouble = Flag.UF | flag_of(reason.value)
+        self._notes.trouble = Flag.UF | flag_of(reason.value)
         if self._attempts >= self._max_attempts:
-            flags = self._trouble | (Flag.URX if self._attempts > 1 else NO_FLAGS)
+            flags = self._notes.trouble | (Flag.URX if self._attempts > 1 else NO_FLAGS)
             self._refuse(f"host {host.address} of cluster {cluster.name} can't be reached: {why}", flags)
             return
         self._acquire(cluster)
@@ -392,7 +377,9 @@ class TcpProxy(RelayEnd, Counted):
         if self._cluster is not None and self._host is not None:
             self._cluster.report(self._host, Outcome.CONNECTED)
         is_reverse = self._host is not None and self._host.is_reverse
-        end.parting = self.parting._replace(excused=is_reverse, told=partial(self._cut, self._host_address))
+        end.parting = self.parting._replace(
+            excused=is_reverse, told=partial(self._cut, self._notes.host_address)
+        )
         end.on_close = self._upstream_closed
         self.count_no_more()
         if self._host is not None and self._host.tells and not end.received:
@@ -422,11 +409,11 @@ class TcpProxy(RelayEnd, Counted):
 
         @param lost: what stands for a connection that broke off.
         """
-        flags = NO_FLAGS if self._failure else session_flags(reason, lost)
+        flags = NO_FLAGS if self._notes.failure else session_flags(reason, lost)
         if flags:
-            self._flags |= flags
+            self._notes.flags |= flags
             whose = "host" if lost == Flag.UC else "client"
-            self._failure = f"the {whose}'s connection was lost: {loss(reason)}"
+            self._notes.failure = f"the {whose}'s connection was lost: {loss(reason)}"
 
     def _excused(self, is_reverse: bool, client_waits: bool, host_waits: bool) -> bool:
         """
@@ -442,8 +429,8 @@ class TcpProxy(RelayEnd, Counted):
     def _expired(self) -> None:
         """Nothing has moved for too long."""
         assert self._upstream is not None
-        self._failure = "idle timeout"
-        self._flags |= Flag.SI
+        self._notes.failure = "idle timeout"
+        self._notes.flags |= Flag.SI
         idle = format_duration(self._settings.idle_timeout or 0.0)
         self._cut("", f"nothing has passed for {idle}; see idle_timeout of the tcp_proxy")
         self.cut()
@@ -457,30 +444,30 @@ class TcpProxy(RelayEnd, Counted):
         """
         if peer:
             reason = f"{peer} closes too slowly: {reason}"
-        if not self._failure:
-            self._failure = reason
-            self._flags |= Flag.LR
+        if not self._notes.failure:
+            self._notes.failure = reason
+            self._notes.flags |= Flag.LR
         complaints = self._settings.complaints
         if complaints.allow():
             log.warn(
                 "{listener}: the session of {peer} with {host} is cut off: {reason}{suppressed}",
                 listener=self._settings.listener,
                 peer=self._info.remote,
-                host=self._host_address,
+                host=self._notes.host_address,
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
 
     def _refuse(self, reason: str, flags: int) -> None:
-        self._failure = reason
-        self._flags |= flags
+        self._notes.failure = reason
+        self._notes.flags |= flags
         complaints = self._settings.complaints
         if complaints.allow():
             log.warn(
                 "{listener}: session of {peer} closed: {reason}{remedy}{suppressed}",
                 listener=self._settings.listener,
                 peer=self._info.remote,
-                reason=self._failure,
+                reason=self._notes.failure,
                 flags=short_names(flags),
                 remedy=f"; {remedy}" if (remedy := what_to_do(flags)) else "",
                 suppressed=complaints.suppressed,
@@ -507,10 +494,10 @@ class TcpProxy(RelayEnd, Counted):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the session and account for it."""
         if DEBUGGING.on:
-            self._say(f"ended after {self._clock.seconds() - self._started:.3f} s: {loss(reason)}")
-        if self._upstream is None and not self._failure:
-            self._failure = "the client has gone before there was a host for it"
-            self._flags |= who_ended(reason)
+            self._say(f"ended after {self._clock.seconds() - self._notes.started:.3f} s: {loss(reason)}")
+        if self._upstream is None and not self._notes.failure:
+            self._notes.failure = "the client has gone before there was a host for it"
+            self._notes.flags |= who_ended(reason)
         self._note_end(reason, Flag.DC)
         super().connectionLost(reason)
         self.count_no_more()
@@ -523,35 +510,20 @@ class TcpProxy(RelayEnd, Counted):
         if tally is not None:
             sent = 0 if self._upstream is None else self._upstream.received
             place = tally.place("" if self._cluster is None else self._cluster.name)
-            ended = Ended(place, self._served_by, 0, self._started, self.received, sent)
+            ended = Ended(place, self._notes.served_by, 0, self._notes.started, self.received, sent)
             tally.end(ended, self._clock.seconds())
-            if self._flags:
-                note_failure(tally, ended, self._flags, self._failure)
+            if self._notes.flags:
+                note_failure(tally, ended, self._notes.flags, self._notes.failure)
         access_log = self._settings.access_log
         if access_log is not None:
             self._account(access_log)
 
     def _account(self, access_log: Callable[[AccessRecord], None]) -> None:
         upstream = self._upstream
-        access_log(
-            AccessRecord(
-                protocol="tcp",
-                duration=self._clock.seconds() - self._started,
-                bytes_received=self.received,
-                bytes_sent=0 if upstream is None else upstream.received,
-                remote=self._info.remote,
-                local=self._info.local,
-                upstream_host=self._host_address,
-                upstream_server=self._server,
-                cluster="" if self._cluster is None else self._cluster.name,
-                agent=self._agent,
-                flag=self._failure,
-                flags=self._flags,
-                attempts=self._attempts + self._again,
-                waited=self._waited,
-                dialled=self._dialled,
-            )
-        )
+        sent = 0 if upstream is None else upstream.received
+        cluster = "" if self._cluster is None else self._cluster.name
+        attempts = self._attempts + self._again
+        access_log(self._notes.record(self._info, cluster, self.received, sent, attempts))
 
 
 def _address_in(address: str, networks: list[Any]) -> bool:

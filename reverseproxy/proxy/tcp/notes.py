@@ -1,0 +1,97 @@
+"""What is remembered of a TCP session, to be told when it is over."""
+
+from __future__ import annotations
+
+__all__ = ["SessionNotes"]
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IReactorTime
+
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy.access.record import AccessRecord
+from reverseproxy.proxy.flags import NO_FLAGS
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+    from reverseproxy.identity import AgentIdentity
+
+
+class SessionNotes:
+    """
+    How one session went.
+
+    @ivar started: when it began, in the clock's seconds.
+    @ivar failure: what went wrong first; empty if nothing has.
+    @ivar flags: the same, as flags.
+    @ivar trouble: what has been in the way of connecting, so far.
+    @ivar waited: seconds that it has waited for hosts.
+    @ivar dialled: seconds that it took to connect to them.
+    @ivar served_by: the last host, also when that is over.
+    @ivar host_address: its address.
+    @ivar server: the server that has it, if that is another one.
+    @ivar agent: who has brought it.
+    """
+
+    __slots__ = (
+        "_clock",
+        "agent",
+        "dialled",
+        "failure",
+        "flags",
+        "host_address",
+        "served_by",
+        "server",
+        "started",
+        "trouble",
+        "waited",
+    )
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.started = 0.0
+        self.failure = ""
+        self.flags = self.trouble = NO_FLAGS
+        self.waited = self.dialled = 0.0
+        self.host_address = self.server = ""
+        self.agent: AgentIdentity | None = None
+        self.served_by: Host | None = None
+
+    def go_to(self, host: Host) -> None:
+        """Note a host that it is given to."""
+        self.host_address = host.address
+        self.server = host.server
+        self.agent = host.identity
+        self.served_by = host
+
+    def waited_since(self, result: Any, since: float) -> Any:
+        """Note how long a wait was, whatever came of it."""
+        self.waited += self._clock.seconds() - since
+        return result
+
+    def dialled_since(self, result: Any, since: float) -> Any:
+        """Note how long connecting took, whatever came of it."""
+        self.dialled += self._clock.seconds() - since
+        return result
+
+    def record(
+        self, info: ConnectionInfo, cluster: str, received: int, sent: int, attempts: int
+    ) -> AccessRecord:
+        """Tell of it to an access log."""
+        return AccessRecord(
+            protocol="tcp",
+            duration=self._clock.seconds() - self.started,
+            bytes_received=received,
+            bytes_sent=sent,
+            remote=info.remote,
+            local=info.local,
+            upstream_host=self.host_address,
+            upstream_server=self.server,
+            cluster=cluster,
+            agent=self.agent,
+            flag=self.failure,
+            flags=self.flags,
+            attempts=attempts,
+            waited=self.waited,
+            dialled=self.dialled,
+        )
