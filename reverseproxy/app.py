@@ -222,6 +222,7 @@ class ReverseProxy(Service):
         if worker is not None:
             worker.stop()
         for server in self._world.tunnels.values():
+            server.stop()
             if server.routes is not None:
                 server.routes.stop()
         RUNNING.remove(self.clusters)

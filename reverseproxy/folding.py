@@ -78,6 +78,14 @@ class Folding:
         self._known[key] = _Folded(now + self._period)
         say(LeftOut())
 
+    def stop(self) -> None:
+        """Say what has not been said yet, and wait for nothing more."""
+        for key in list(self._known):
+            self._tell(key)
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
     def _tell(self, key: Hashable) -> None:
         """Write down what one has done, and forget it."""
         folded = self._known.pop(key)

@@ -383,12 +383,17 @@ class _Entrance:
             clock=self._reactor,
             handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
             plaintext=plain,
+            folding=self._complaints,
         )
         if not self._listener.config.inspector:
             return secure
         inspecting = _InspectingFactory(inspect_factory(plain, secure))
         self._inspecting.append(inspecting)
         return inspecting
+
+    def stop(self) -> None:
+        """Say what is still to be said of bad peers."""
+        self._complaints.stop()
 
     def abort_silent(self) -> None:
         """Close the connections that have sent nothing."""
@@ -774,7 +779,12 @@ class Listener(Service):
         Service.stopService(self)
         stopped = self.stop_accepting()
         self._abort(log.info, "closes")
-        return self.emptied().addCallback(lambda _: stopped)
+
+        def emptied(_: None) -> Deferred[None]:
+            self._entrance.stop()
+            return stopped
+
+        return self.emptied().addCallback(emptied)
 
     def _forget(self, connection: _Accepted) -> None:
         self._connections.discard(connection)

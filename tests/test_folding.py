@@ -53,6 +53,12 @@ class FoldingTests(SynchronousTestCase):
         self.clock.advance(PERIOD / 2)
         self.assertEqual(self.lines, ["a", "b", "a", "b"])
 
+    def test_stop(self) -> None:
+        for who in "aab":
+            self.note(who)
+        self.folding.stop()
+        self.assertEqual((self.lines, self.clock.getDelayedCalls()), (["a", "b", "a"], []))
+
     def test_many(self) -> None:
         """No more than so many are kept; who has to go for others is told of."""
         for who in "aaabcde":

@@ -719,6 +719,7 @@ class TlsFactory(_WrappingFactory):
         clock: IReactorTime | None = None,
         handshake_timeout: float | None = None,
         plaintext: IProtocolFactory | None = None,
+        folding: Folding | None = None,
     ) -> None:
         initialize: Callable[[IProtocolFactory], None] = super().__init__
         initialize(factory)
@@ -726,7 +727,7 @@ class TlsFactory(_WrappingFactory):
         self.plaintext = plaintext or factory
         self.clock = clock
         self.handshake_timeout = handshake_timeout
-        self._folding = None if clock is None else Folding(clock)
+        self._folding = folding
         self.turns = None if clock is None or self.server is None else turns_of(clock)
         self.new_connection: Callable[[TlsTransport], SSL.Connection] = (
             tls.serverConnectionForTLS if isinstance(tls, ServerTls) else tls.clientConnectionForTLS
@@ -774,6 +775,7 @@ def wrap_server(
     clock: IReactorTime | None = None,
     handshake_timeout: float | None = None,
     plaintext: IProtocolFactory | None = None,
+    folding: Folding | None = None,
 ) -> TlsFactory:
     """
     Put TLS in front of a server's protocols.
@@ -789,11 +791,12 @@ def wrap_server(
     @param plaintext: builds the protocols while no certificate can be used and
         C{fall_back} is set; without one C{factory} does, whose protocols then
         hear of no handshake.
+    @param folding: folds lines about handshakes that fail; without one, each is written.
     @raise ValueError: for a timeout without a clock.
     """
     if handshake_timeout is not None and clock is None:
         raise ValueError("a handshake_timeout needs a clock")
-    return TlsFactory(factory, tls, clock, handshake_timeout, plaintext)
+    return TlsFactory(factory, tls, clock, handshake_timeout, plaintext, folding)
 
 
 def wrap_client(factory: IProtocolFactory, tls: ClientTls) -> TlsFactory:

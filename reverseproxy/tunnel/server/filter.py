@@ -346,6 +346,10 @@ class TunnelServer:
         if self._throttle.allow():
             log.warn(message, listener=self.listener, **fields)
 
+    def stop(self) -> None:
+        """Say what is still to be said of bad peers."""
+        self._folding.stop()
+
     def complain_once(self, key: Hashable, message: str, **fields: object) -> None:
         """The same, in one line for a minute where somebody is the reason again and again."""
         self._folding.note(
