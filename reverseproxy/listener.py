@@ -453,6 +453,7 @@ class Listener(Service):
         self._entrance = _Entrance(self, reactor)
         self._waiting: list[Deferred[None]] = []
         self._aborting: IDelayedCall | None = None
+        self._ending = "the server stops"  # why what outlives the time for it is ended
         self.inside = self._entrance.make()
 
     def _limit(self) -> None:
@@ -678,6 +679,7 @@ class Listener(Service):
 
         @param seconds: after this time, what is still open is aborted.
         """
+        self._ending = "its listener is no more"
         self.stop_accepting(take=True)
         self.part()
         self._reactor.callLater(min(PARTING, seconds), self.drain, seconds)
@@ -737,7 +739,7 @@ class Listener(Service):
         )
         self._aborting = self._reactor.callLater(END_TIME, self.abort)
         for connection in list(self._connections):
-            connection.end("the server stops")
+            connection.end(self._ending)
         self._entrance.abort_silent()
 
     @property

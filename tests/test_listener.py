@@ -35,7 +35,7 @@ from reverseproxy.addresses import split_host_port
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.crowd import Descriptors
-from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IExpendable
+from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IEndable, IExpendable
 from reverseproxy.limiter import PAUSE, ConnectionLimiter
 from reverseproxy.listener import Listener, ListenerFailed
 from reverseproxy.sockets import format_address
@@ -627,6 +627,26 @@ class EndTests(ListenerTestCase):
             await listener.drain(0.02)
         self.assertIn("listener front: 1 connection outlived the 0.02 s for what is under way", events.text())
         await client.closed
+
+    async def test_what_outlives_a_drain_is_told_why(self) -> None:
+        said: list[str] = []
+
+        @implementer(IEndable)
+        class Endable(Draining):
+            doing = "something"
+            busy = True
+
+            def end(self, reason: str) -> None:
+                said.append(reason)
+                self.transport.loseConnection()
+
+        self.filter.make = Endable
+        for leaves in (False, True):
+            listener = self.listener()
+            client = await self.connect(listener)
+            (listener.leave if leaves else listener.drain)(0.01)
+            await client.closed
+        self.assertEqual(said, ["the server stops", "its listener is no more"])
 
     async def test_stop_closes_everything_at_once(self) -> None:
         listener = self.listener()
