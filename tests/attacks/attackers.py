@@ -1,12 +1,16 @@
 """
-Strangers that mean no good, each a process of its own: C{python -m tests.attacks.attackers KIND PORT...}.
+Strangers that mean no good, each a process of its own: C{python -m tests.attacks.attackers}.
 
-They connect again when they are closed, and go on until they are killed.  Frames
-are put together by hand, or with codecs that are pure.
+They are told what to do by lines, each a kind of attack and ports with tabs between, which
+takes the place of the one before; an empty line is none.  They connect again when they
+are closed.  Frames are put together by hand, or with codecs that are pure.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import socket
 import ssl
 import struct
@@ -19,6 +23,9 @@ from itertools import cycle
 from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, encode
 from reverseproxy.wire.rpc.bolt import Bolt, encode_request
+
+PR_SET_PDEATHSIG = 1
+"""Of L{prctl(2)}: a child ends with its parent."""
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -130,7 +137,7 @@ def come_and_go(port: int) -> None:
 def close_others(port: int) -> None:
     """Ask for the close of connections that are others'."""
     addresses = tuple(f"10.0.{number >> 8}.{number & 255}:1" for number in range(3000))
-    pour(connect(port), encode(GracefulClose("clientCluster", addresses)))
+    pour(connect(port), encode(GracefulClose(addresses, "clientCluster")))
 
 
 def guess(port: int) -> None:
@@ -264,9 +271,9 @@ TLS_ATTACKS: dict[str, Callable[[int, int], object]] = {
 """The same, against listeners with TLS for the web and for tunnels."""
 
 
-def main() -> None:
-    kind, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
-    print("begun", flush=True)  # noqa: T201
+def attack(kind: str, ports: list[int]) -> None:
+    """Do it until somebody ends this process."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     while True:
         with suppress(OSError, AssertionError):
             if kind in TLS_ATTACKS:
@@ -275,6 +282,22 @@ def main() -> None:
                 ADMIN_ATTACKS[kind](ports[5])
             else:
                 ATTACKS[kind](*ports[:3])
+
+
+def main() -> None:
+    """Begin and end attacks, each in a child: to start Python anew takes longer than most of them."""
+    child = 0
+    for line in sys.stdin:
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            child = 0
+        kind, *ports = line.rstrip("\n").split("\t")
+        if kind:
+            child = os.fork()
+            if not child:
+                attack(kind, [int(port) for port in ports])
+        print(f"begun: {kind}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -93,6 +93,10 @@ def memory(pid: int) -> int:
 class AttackTests(IntegrationTestCase):
     """One server for several attacks, one after the other."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.attackers: list[Child] = []
+
     async def serve(self) -> tuple[ReverseProxy, list[int]]:
         """A server, and an agent that answers; its ports for the web, for RPC and for tunnels."""
         document = configs.server()
@@ -142,19 +146,25 @@ class AttackTests(IntegrationTestCase):
         client = Client(ports[0])
         if kind in TLS_ATTACKS:
             client = Client(ports[3], tls_context())
-        attackers = [Child(f"attacker {number}") for number in range(ATTACKERS)]
-        for attacker in attackers:
-            self.spawn(attacker, "-m", "tests.attacks.attackers", kind, *map(str, ports))
-        for attacker in attackers:
-            await attacker.wait_for("begun")
+        await self.order(kind, *map(str, ports))
         client.start()
         wrong = await self.watch(server, client, kind, SECONDS)
-        for attacker in attackers:
-            await attacker.kill()
-        self.children = [child for child in self.children if child not in attackers]
+        await self.order("")
         if not await self.is_ready(ports[5]):
             wrong.append(f"{kind}: the admin API does not answer any more")
         return wrong
+
+    async def order(self, *what: str) -> None:
+        """Tell all attackers what to do."""
+        if not self.attackers:
+            self.attackers = [Child(f"attacker {number}") for number in range(ATTACKERS)]
+            for attacker in self.attackers:
+                self.spawn(attacker, "-m", "tests.attacks.attackers")
+        marks = [attacker.mark() for attacker in self.attackers]
+        for attacker in self.attackers:
+            attacker.transport.write("\t".join(what).encode() + b"\n")
+        for attacker, mark in zip(self.attackers, marks, strict=True):
+            await attacker.wait_for("^begun: ", mark)
 
     async def is_ready(self, port: int) -> bool:
         """Whether the admin API answers, as soon as it has heard that its attackers have gone."""
