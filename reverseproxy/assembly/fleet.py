@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LISTENER", "build_fleet"]
+__all__ = ["build_fleet"]
 
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -13,7 +13,7 @@ from reverseproxy.addresses import host_of, is_loopback
 from reverseproxy.assembly.directory import make_directory as etcd_directory
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.config.models import FleetConfig, ListenerConfig, PeersConfig
+from reverseproxy.config.models import LINKS, FleetConfig, PeersConfig
 from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.fleet.desk import FleetDesk
 from reverseproxy.fleet.directory import FleetDirectory
@@ -30,9 +30,6 @@ from reverseproxy.tls import ServerTls
 from reverseproxy.tunnel.server.brought import AgentRoutes
 
 _PLACE: Final = Place("") / "fleet" / "peers"
-
-LISTENER: Final = "fleet"
-"""What the listener is called that other servers link to."""
 
 MakeDirectory = Callable[[FleetConfig, Callable[[], ServerRecord], World, bool], IDirectory]
 """
@@ -64,7 +61,7 @@ def build_fleet(
     prove = partial(_prove, peers.pins, peers.tls is None)
     number = 0 if world.worker is None else world.worker.number + 1
     logs = [
-        AccessLog(each.log_path, each.log_format, world.reactor, LISTENER, world.dry, number)
+        AccessLog(each.log_path, each.log_format, world.reactor, LINKS, world.dry, number)
         for each in peers.access_logs
     ]
     world.fleet_logs = logs
@@ -94,21 +91,9 @@ def build_fleet(
             publishes=publishes,
         )
     )
-    listener = Listener(
-        ListenerConfig(
-            name=LISTENER, address=peers.address, bind_port=True, reuseport=world.worker is not None
-        ),
-        fleet.entrance,
-        world.reactor,
-        server_tls,
-        None,
-        world.limiter,
-    )
-    if LISTENER in world.listeners:
-        raise ValueError(
-            f"a listener is called {LISTENER}, as the one for other servers is: call it differently"
-        )
-    world.listeners[LISTENER] = listener
+    listen = None if world.worker is None else world.worker.listen_for(LINKS)
+    listener = Listener(peers.listener, fleet.entrance, world.reactor, server_tls, listen, world.limiter)
+    world.listeners[LINKS] = listener
 
     def who() -> ServerRecord:
         return ServerRecord(

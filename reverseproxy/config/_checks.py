@@ -59,7 +59,8 @@ class _Checker(Checker):
         ClusterChecker(config, tree, findings, names, tls).run()
         AgentChecker(config, tree, findings, names, tls).run()
         check_admin(config.admin, tree, findings)
-        check_fleet(config.fleet, tree, findings)
+        listening = {each.name for server in config.servers for each in server.listeners}
+        check_fleet(config.fleet, tree, findings, listening)
         check_tracing(config.tracing, tree, findings)
         if config.admin is not None and config.admin.tls_context is not None:
             tls.server(("admin", "tls_context"), config.admin.tls_context)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["FleetConfig", "PeerCertificateConfig", "PeersConfig", "check_fleet"]
+__all__ = ["LINKS", "FleetConfig", "PeerCertificateConfig", "PeersConfig", "check_fleet"]
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 from reverseproxy.addresses import is_loopback, split_host_port
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._etcd import EtcdConfig, check_etcd
-from reverseproxy.config._listeners import AccessLogConfig
+from reverseproxy.config._listeners import AccessLogConfig, FilterChainConfig, ListenerConfig
 from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import HostPort, Text, quote, split_address
@@ -26,6 +26,10 @@ _SERVER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
 _ANY: Final = ("0.0.0.0", "::", "")  # noqa: S104 - to be refused where peers could not dial it
+
+
+LINKS: Final = "fleet"
+"""What the listener is called that takes links of other servers."""
 
 
 def _server_id(value: str) -> str:
@@ -114,6 +118,17 @@ class PeersConfig(Model):
         return enabled(self.tls_context)
 
     @property
+    def listener(self) -> ListenerConfig:
+        """What takes the links of others."""
+        contexts = () if self.tls is None else (self.tls,)
+        return ListenerConfig(
+            name=LINKS,
+            address=self.address,
+            bind_port=True,
+            filter_chains=(FilterChainConfig(tls_context_set=contexts),),
+        )
+
+    @property
     def advertised(self) -> str:
         """Where others dial this server."""
         return self.advertised_address or self.address
@@ -146,16 +161,24 @@ class FleetConfig(Model):
     )
 
 
-def check_fleet(fleet: FleetConfig | None, tree: Tree, findings: Diagnostics) -> None:
+def check_fleet(
+    fleet: FleetConfig | None, tree: Tree, findings: Diagnostics, listeners: Collection[str] = ()
+) -> None:
     """
     Look for what can't be done, or should not.
 
     @param fleet: the model, without what is wrong by itself.
     @param tree: the document.
     @param findings: where to add what is found.
+    @param listeners: the names of listeners.
     """
     if fleet is None or tree.get(_PLACE) is None:
         return
+    if LINKS in listeners:
+        findings.error(
+            tree.locate(_PLACE),
+            f"a listener is called {quote(LINKS)}, as the one for other servers is: call it differently",
+        )
     check_etcd(fleet.etcd, tree, findings)
     for location, problem in _peer_problems(fleet.peers):
         findings.error(tree.locate(location), problem)

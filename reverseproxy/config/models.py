@@ -8,6 +8,7 @@ is in its description, which the generated reference shows as well.
 from __future__ import annotations
 
 __all__ = [
+    "LINKS",
     "FleetConfig",
     "PeerCertificateConfig",
     "PeersConfig",
@@ -146,7 +147,7 @@ from reverseproxy.config._filters import (
     PerFilterConfig,
     StreamFilterConfig,
 )
-from reverseproxy.config._fleet import FleetConfig, PeerCertificateConfig, PeersConfig
+from reverseproxy.config._fleet import LINKS, FleetConfig, PeerCertificateConfig, PeersConfig
 from reverseproxy.config._headers import HeaderMatcherConfig
 from reverseproxy.config._listeners import (
     AccessLogConfig,
@@ -340,6 +341,12 @@ class Config(Model):
         acted=False,
         why="not acted on: there is no WebAssembly, nor a filter that would run it",
     )
+
+    @property
+    def listening(self) -> tuple[ListenerConfig, ...]:
+        """All listeners: those of the server, and the one for other servers of a fleet."""
+        peers = None if self.fleet is None else self.fleet.peers
+        return self.server.listeners if peers is None else (*self.server.listeners, peers.listener)
 
     @property
     def server(self) -> ServerConfig:

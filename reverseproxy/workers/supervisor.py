@@ -237,9 +237,8 @@ class Supervisor(Service):
         @raise ConfigError: naming each address that can't be bound.
         """
         Service.privilegedStartService(self)
-        config = self.loaded.config.server
         try:
-            bind_all(config.listeners, self._bind, self._file)
+            bind_all(self.loaded.config.listening, self._bind, self._file)
             if self.admin is not None:
                 self.admin.privilegedStartService()
             self._make_directory()
@@ -286,7 +285,7 @@ class Supervisor(Service):
 
     def bequeath(self) -> list[Bequest]:
         """Give the sockets that are listened on to the process that takes the place of this one."""
-        listeners = self.loaded.config.server.listeners
+        listeners = self.loaded.config.listening
         addresses = {config.name: INHERITED.pass_on(config.address) for config in listeners}
         given = [
             Bequest(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
@@ -602,7 +601,7 @@ class Supervisor(Service):
         assert prepared is not None
         turn = self._turn = Turn(prepared.number, prepared.ready, self._reactor)
         old, self._sockets = self._sockets, {}
-        for config in loaded.config.server.listeners:
+        for config in loaded.config.listening:
             sockets = opened.get(config.name) or old.get(moved.get(config.name, config.name))
             if config.bind_port and sockets is not None:
                 self._sockets[config.name] = list(sockets)

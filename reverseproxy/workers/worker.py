@@ -267,7 +267,7 @@ class Worker:
         }
         self._ports = {
             each.name: port
-            for each in handed.loaded.config.server.listeners
+            for each in handed.loaded.config.listening
             if each.bind_port
             and (port := opened.get(each.name) or old.get(handed.moved.get(each.name, each.name))) is not None
         }

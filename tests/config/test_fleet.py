@@ -128,3 +128,23 @@ class FleetConfigTests(SynchronousTestCase):
     def test_unknown_keys(self) -> None:
         """What looks like a key is not passed over: all of them protect something."""
         self.assertEqual(list(self.problems(fleet(etcd={"endpoint": "x"}))), ["fleet.etcd.endpoint"])
+
+
+class ListenerTests(SynchronousTestCase):
+    """What takes the links of other servers is a listener like others, but for where it stands."""
+
+    def test_it_is_bound_with_the_others(self) -> None:
+        tls = {"tls_context": TLS, "address": "192.0.2.1:7000"}
+        [listener] = load(fleet(peers=tls)).config.listening
+        self.assertEqual(
+            (listener.name, listener.address, listener.bind_port), ("fleet", "192.0.2.1:7000", True)
+        )
+        self.assertTrue(listener.filter_chain.tls_contexts)
+        [listener] = load(fleet()).config.listening
+        self.assertFalse(listener.filter_chain.tls_contexts)
+
+    def test_another_one_can_not_be_called_so(self) -> None:
+        listeners = [{"name": "fleet", "address": "127.0.0.1:1", "bind_port": True}]
+        document = {"servers": [{"listeners": listeners}], "fleet": fleet()}
+        error = self.assertRaises(ConfigError, loads, json.dumps(document), "x.json")
+        self.assertIn('fleet: a listener is called "fleet"', str(error))
