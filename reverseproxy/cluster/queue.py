@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["MOST_WANTS", "TIMER_GRAIN", "Labels", "WaitQueue", "Want"]
 
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
@@ -88,7 +89,9 @@ class WaitQueue:
         if not self.waiters:
             self.most_tried = 0
         if context is not None:
-            self.most_tried = max(self.most_tried, len(context.tried))
+            # Of a few hosts, the last one may leave while there are many others.
+            few = context.among is not None
+            self.most_tried = sys.maxsize if few else max(self.most_tried, len(context.tried))
         now = self._clock.seconds()
         deadline = now + timeout
         waiter: Deferred[Host] = Deferred(self._cancelled)

@@ -156,6 +156,11 @@ class FakeEtcd:
         took(found[1:])
         return self.store.revision
 
+    async def range(self, prefix: str) -> tuple[list[KeyValue], int]:
+        """Read all at once."""
+        found: list[KeyValue] = []
+        return found, await self.read(prefix, found.extend)
+
     async def revision(self, prefix: str) -> int:
         """Read the revision."""
         self._check()
