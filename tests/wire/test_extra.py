@@ -29,7 +29,16 @@ ANYTHING = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["reverseproxy", "version", "agent", "local_address", "metadata", "credential", "mux"]
+                [
+                    "reverseproxy",
+                    "version",
+                    "agent",
+                    "local_address",
+                    "metadata",
+                    "credential",
+                    "mux",
+                    "speaks",
+                ]
             )
             | st.text(),
             inner,

@@ -168,9 +168,11 @@ class Attempts(HostChoice):
         self._attempts += 1
         try:
             while (host := cluster.acquire(self._context)) is not None:
-                if (host.tongue is None and not (host.exclusive or host.committed_protocol)) or self._suits(
-                    host
-                ):
+                tongue = host.tongue
+                if (
+                    not (host.exclusive or host.committed_protocol)
+                    and (tongue is None or tongue.speaks(self.protocol))
+                ) or self._suits(host):
                     self._connect(host)
                     return
                 self._pass(host)

@@ -7,6 +7,7 @@ from __future__ import annotations
 __all__ = ["MOST_FORGIVEN", "MOST_PASSED", "HostChoice"]
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from reverseproxy.errors import NoHealthyHost, QueueTimeout
@@ -24,7 +25,7 @@ MOST_FORGIVEN: Final = 16
 MOST_PASSED: Final = 256
 """Hosts of a cluster that are passed over, as they speak something else, before a request gives up."""
 
-_DEAF: Final = 8
+_DEAF: Final = 2
 """Of these, a host that does not speak the protocol at all counts for as many, as others will not either."""
 
 
@@ -94,9 +95,8 @@ class HostChoice:
         fitting = [each for each in self._alternatives() if self._is_free(host, each)]
         if tongue is not None:
             # What it is known to speak is no experiment.
-            fitting = [each for each in fitting if tongue.speaks(each)] or [
-                each for each in fitting if tongue.may_try(each)
-            ][:1]
+            known = [each for each in fitting if tongue.speaks(each)]
+            fitting = known or list(islice(filter(tongue.may_try, fitting), 1))
         if not fitting:
             return False
         self.protocol = fitting[0]
