@@ -232,6 +232,7 @@ class ListenerBuilder:
                     access_log=shared.access_log,
                     tally=self._tally(listener.name),
                     proxy_protocol=tcp.proxy_protocol,
+                    tracing=self._world.tracing,
                 )
                 return Served("tcp", TcpProxy, settings, settings)
             case TunnelConfig() as tunnel:

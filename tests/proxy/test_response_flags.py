@@ -17,11 +17,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.flags import short_names
-from reverseproxy.wire.rpc.bolt import encode_request
+from reverseproxy.wire.rpc.bolt import Bolt, encode_request
+from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
+from reverseproxy.wire.rpc.xprotocol import XProtocol
 from tests.proxy import test_tcp
 from tests.proxy.filters.build import chain
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import World
+from tests.proxy.rpc_world import ROUTES as RPC_ROUTES
 from tests.proxy.rpc_world import Peer, request, response
 from tests.proxy.rpc_world import World as RpcWorld
 from tests.proxy.test_upgrades import EMPTY, Way, switched
@@ -41,6 +44,9 @@ ROUTES: list[dict[str, Any]] = [
     {"match": {"prefix": "/again"}, "route": {"cluster_name": "c", **RETRY}},
     {"match": {"prefix": "/"}, "route": {"cluster_name": "c", "timeout": "2s"}},
 ]
+
+EVERYTHING = f"all[{len(RPC_ROUTES) - 1}]"
+"""The rule of RPC that takes what no other one does."""
 
 Case = Callable[[], AccessRecord]
 
@@ -402,33 +408,50 @@ class UpgradeTests(SynchronousTestCase):
         self.assertEqual(self.flags(way), "SI")
 
 
-class RpcTests(SynchronousTestCase):
+class BoltTests(SynchronousTestCase):
+    """Requests of one RPC protocol; others derive from this."""
+
+    def protocol(self) -> XProtocol:
+        return Bolt()
+
+    def request(self, service: str, timeout: int = 0) -> bytes:
+        return request(1, service, timeout=timeout)
+
+    def response(self, number: int, content: bytes = b"") -> bytes:
+        return response(number, content)
+
+    def world(self, hosts: int = 1, **more: Any) -> RpcWorld:
+        return RpcWorld(hosts, protocol=self.protocol(), **more)
+
     def flags(self, world: RpcWorld) -> str:
         world.turn()
         return short_names(world.records[-1].flags)
 
-    def ask(self, world: RpcWorld, service: str = "echo", **more: Any) -> Peer:
+    def ask(self, world: RpcWorld, service: str = "echo", timeout: int = 0) -> Peer:
         client = world.client()
-        client.send(request(1, service, **more))
+        client.send(self.request(service, timeout))
         world.turn()
         return client
 
     def simple(self, service: str, hosts: int = 1, **more: Any) -> str:
-        world = RpcWorld(hosts, **more)
+        world = self.world(hosts, **more)
         self.ask(world, service)
         return self.flags(world)
 
     def test_answers(self) -> None:
-        world = RpcWorld(1)
+        world = self.world(1)
         self.ask(world)
-        world.host().echo()
+        host = world.host()
+        host.send(self.response(host.one().id))
         self.assertEqual(self.flags(world), "")
+        record = world.records[-1]
+        told = (record.protocol, record.service, record.status, record.route, record.cluster, record.attempts)
+        self.assertEqual(told, (world.protocol.name, "echo", 200, EVERYTHING, "c", 1))
         self.assertEqual(self.simple("direct"), "")
 
     def test_where_to(self) -> None:
         self.assertEqual(self.simple("unknown"), "NC")
         self.assertEqual(self.simple(""), "NR")
-        self.assertEqual(self.simple("turned"), "UPE")
         self.assertEqual(self.simple("echo", hosts=0), "UH")
         deny = chain(("ip_access", {"default_action": "deny"}))
         self.assertEqual(self.simple("echo", filters=deny), "UAEX")
@@ -437,11 +460,11 @@ class RpcTests(SynchronousTestCase):
 
     def test_hosts_that_can_t_be_reached(self) -> None:
         for error, flags in ((ConnectionRefusedError(), "UH,UF"), (DNSLookupError(), "UH,UF,DF")):
-            world = RpcWorld(1)
+            world = self.world(1)
             world.endpoint.answer = error
             self.ask(world)
             self.assertEqual(self.flags(world), flags)
-        world = RpcWorld(5)
+        world = self.world(5)
         for endpoint in world.endpoints:
             endpoint.answer = ConnectionRefusedError()
         with capture() as events:
@@ -450,44 +473,86 @@ class RpcTests(SynchronousTestCase):
         self.assertEqual(events.text().count("gets 502: "), 1)
 
     def test_hosts_that_fail(self) -> None:
-        world = RpcWorld(1)
+        world = self.world(1)
         self.ask(world)
         world.endpoint.wires[0].reset()
         self.assertEqual(self.flags(world), "UC")
-        world = RpcWorld(1)
+        world = self.world(1)
         self.ask(world)
         world.endpoint.wires[0].send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(100))
         self.assertEqual(self.flags(world), "UPE")
-        world = RpcWorld(1, max_frame=100)
+        world = self.world(1, max_frame=100)
         self.ask(world)
-        world.host().send(response(world.host().one().id, bytes(1000)))
+        host = world.host()
+        host.send(self.response(host.one().id, bytes(1000)))
         self.assertEqual(self.flags(world), "UPE")
 
     def test_times(self) -> None:
-        world = RpcWorld(1)
+        world = self.world(1)
         self.ask(world, "quick")
         world.run(4, 0.5)
         self.assertEqual(self.flags(world), "UT")
-        world = RpcWorld(1)
-        client = world.client()
-        client.send(encode_request(1, {"service": "echo"}, b"", timeout=1000))
-        world.run(4, 0.5)
-        self.assertEqual(self.flags(world), "UT")
-        world = RpcWorld(1)
+        world = self.world(1)
         self.ask(world, "again")
         world.run(10, 0.5)
         self.assertEqual(self.flags(world), "UT,URX")
 
     def test_clients(self) -> None:
         for end, flags in (("reset", "DC"), ("abortConnection", "LR")):
-            world = RpcWorld(1)
+            world = self.world(1)
             client = self.ask(world)
             getattr(client.wire, end)()
             self.assertEqual(self.flags(world), flags)
-        world = RpcWorld(1)
+        world = self.world(1)
         client = self.ask(world)
         client.send(b"GET / HTTP/1.1\r\n\r\n")
         self.assertEqual(self.flags(world), "DPE")
+
+    def test_its_own_time(self) -> None:
+        world = self.world(1)
+        self.ask(world, timeout=1000)
+        world.run(4, 0.5)
+        self.assertEqual(self.flags(world), "UT")
+
+    def test_another_protocol(self) -> None:
+        self.assertEqual(self.simple("turned"), "UPE")
+
+
+class BoltV2Tests(BoltTests):
+    def protocol(self) -> XProtocol:
+        return Bolt(2)
+
+    def request(self, service: str, timeout: int = 0) -> bytes:
+        return encode_request(1, {"service": service} if service else {}, timeout=timeout, version=2)
+
+    def response(self, number: int, content: bytes = b"") -> bytes:
+        return response(number, content, version=2)
+
+
+class DubboTests(BoltTests):
+    def protocol(self) -> XProtocol:
+        return Dubbo()
+
+    def request(self, service: str, timeout: int = 0) -> bytes:
+        return encode_frame(0xC2, 1, b"".join(map(encode_string, ("2.0.2", service, "1.0", "say"))))
+
+    def response(self, number: int, content: bytes = b"") -> bytes:
+        return encode_frame(2, number, b"\x91" + content, status=20)
+
+    def test_its_own_time(self) -> None:
+        """Frames of dubbo name none: a request takes as long as its route says."""
+        world = self.world()
+        self.ask(world, timeout=1000)
+        world.run(4, 0.5)
+        self.assertEqual(world.records, [])
+
+    def test_another_protocol(self) -> None:
+        """It is the one that the route names."""
+        world = self.world()
+        self.ask(world, "turned")
+        host = world.host()
+        host.send(self.response(host.one().id))
+        self.assertEqual(self.flags(world), "")
 
 
 class TcpTests(SynchronousTestCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -19,7 +21,9 @@ from reverseproxy.proxy.http import http2_client  # noqa: F401  it registers its
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.tracing.context import extract
 from reverseproxy.tracing.otel import OtelTracing
-from reverseproxy.wire.rpc.bolt import encode_request
+from reverseproxy.wire.rpc.bolt import Bolt, encode_request
+from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
+from tests.proxy import test_tcp
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import World
 from tests.proxy.rpc_world import World as RpcWorld
@@ -255,25 +259,131 @@ class OtherProtocolTests(Traced):
             self.assertEqual(asked, f"00-{TRACE}-{spans['upstream'].context.span_id:016x}-01".encode())
             self.assertEqual(spans["GET everything"].attributes["network.protocol.version"], "2")
 
-    def test_bolt(self) -> None:
-        world = RpcWorld(1, trust=Trust(("*",)), tracing=self.tracing())
+    def check_rpc(self, world: RpcWorld, asks: bytes, answer: Callable[[int], bytes]) -> tuple[Any, Any]:
+        """
+        Send a request, and answer it.
+
+        @return: what the host was asked, and the record of it.
+        """
         client = world.client()
-        headers = {"service": "echo", "traceparent": PARENT}
-        client.send(encode_request(1, headers, b"hello", timeout=0))
+        client.send(asks)
         world.turn()
         host = world.host()
         frame = host.one()
-        self.assertEqual(frame.content, b"hello")
-        asked = frame.header("traceparent")
-
-        host.send(response(frame.id))
+        host.send(answer(frame.id))
         world.turn()
-        self.assertEqual(client.answers(), [(1, 0)])
+        self.assertEqual(len(client.frames()), 1)
+        [record] = world.records
+        return frame, record
+
+    def test_bolt(self) -> None:
+        for version, name in ((1, "bolt"), (2, "boltv2")):
+            world = RpcWorld(1, protocol=Bolt(version), trust=Trust(("*",)), tracing=self.tracing())
+            headers = {"service": "echo", "traceparent": PARENT}
+            asks = encode_request(1, headers, b"hello", timeout=0, version=version)
+            answer = partial(response, version=version)
+            frame, record = self.check_rpc(world, asks, answer)
+            self.assertEqual(frame.content, b"hello")
+            spans = self.spans()
+            self.assertEqual(set(spans), {"echo", "upstream"})
+            self.assertEqual(
+                frame.header("traceparent"), f"00-{TRACE}-{spans['upstream'].context.span_id:016x}-01"
+            )
+            self.assertEqual(f"{spans['echo'].parent.span_id:016x}", SPAN)
+            self.assertEqual(spans["echo"].attributes["rpc.system"], name)
+            self.assertEqual(record.trace_id, TRACE)
+
+    def test_dubbo(self) -> None:
+        """Its frames have no place for a trace: it begins here, and the host hears nothing of it."""
+        world = RpcWorld(1, protocol=Dubbo(), trust=Trust(("*",)), tracing=self.tracing())
+        body = b"".join(map(encode_string, ("2.0.2", "com.example.Echo", "1.0", "say")))
+        frame, record = self.check_rpc(
+            world, encode_frame(0xC2, 1, body), lambda number: encode_frame(2, number, b"\x91", status=20)
+        )
+        self.assertEqual(bytes(frame.data[16:]), body)
         spans = self.spans()
-        self.assertEqual(set(spans), {"echo", "upstream"})
-        self.assertEqual(asked, f"00-{TRACE}-{spans['upstream'].context.span_id:016x}-01")
-        self.assertEqual(f"{spans['echo'].parent.span_id:016x}", SPAN)
-        self.assertEqual(world.records[0].trace_id, TRACE)
+        self.assertEqual(set(spans), {"com.example.Echo/say", "upstream"})
+        self.assertEqual(spans["com.example.Echo/say"].attributes["rpc.system"], "dubbo")
+        self.assertEqual(record.trace_id, f"{spans['upstream'].context.trace_id:032x}")
+
+
+class TcpTests(Traced):
+    def test_a_session(self) -> None:
+        """It is a trace of its own, with what became of it, and how long that took."""
+        world = test_tcp.World(tracing=self.tracing())
+        world.hosts[0].identity = AgentIdentity("edge-7", "static")
+        client = world.client()
+        world.turn()
+        client.send(b"SSH-2.0")
+        world.turn(1)
+        world.backend.send(b"welcome")
+        world.turn(1)
+        self.assertEqual(set(self.spans()), {"connect"}, "it goes on")
+        client.loseConnection()
+        world.backend.loseConnection()
+        world.turn(10)
+        spans = self.spans()
+        self.assertEqual(set(spans), {"tcp front", "connect", "upstream"})
+        session, attempt = spans["tcp front"], spans["upstream"]
+        self.assertEqual(session.parent, None)
+        self.assertEqual(
+            {span.parent.span_id for span in spans.values() if span.parent}, {session.context.span_id}
+        )
+        self.assertEqual(session.status.status_code, StatusCode.UNSET)
+        self.assertEqual(
+            dict(session.attributes),
+            {
+                "network.transport": "tcp",
+                "client.address": "10.9.9.9",
+                "reverseproxy.listener": "front",
+                "reverseproxy.bytes_received": 7,
+                "reverseproxy.bytes_sent": 7,
+            },
+        )
+        self.assertEqual(
+            dict(attempt.attributes),
+            {
+                "server.address": "10.1.0.0:80",
+                "reverseproxy.cluster": "c",
+                "reverseproxy.agent": "token:edge-7",
+            },
+        )
+        [record] = world.records
+        self.assertEqual(record.trace_id, f"{session.context.trace_id:032x}")
+
+    def test_a_session_that_fails(self) -> None:
+        world = test_tcp.World(tracing=self.tracing())
+        world.endpoints[0].answer = ConnectionRefusedError()
+        world.client()
+        world.turn()
+        spans = self.spans()
+        self.assertEqual(set(spans), {"tcp front", "connect"})
+        self.assertEqual(spans["tcp front"].attributes["reverseproxy.flags"], "UF")
+        self.assertEqual(spans["tcp front"].status.status_code, StatusCode.ERROR)
+
+    def test_on_an_agent(self) -> None:
+        """A connection that nobody uses is no session."""
+        for data, names in ((b"", {"connect"}), (b"hello", {"tcp front", "connect", "upstream"})):
+            world = test_tcp.World(tracing=self.tracing())
+            client = world.client(reverse=True)
+            world.turn(1)
+            if data:
+                client.send(data)
+            world.turn(1)
+            client.reset()
+            world.turn(10)
+            self.assertLessEqual(set(self.spans()), names)
+            self.assertEqual("tcp front" in self.spans(), bool(data))
+
+    def test_through_an_agent(self) -> None:
+        world = test_tcp.World(0, tracing=self.tracing())
+        agent = world.agent()
+        client = world.client()
+        client.send(b"hello")
+        world.turn()
+        agent.reset()
+        world.turn(10)
+        self.assertIn("tunnel", self.spans())
 
 
 class BuildingTests(SynchronousTestCase):

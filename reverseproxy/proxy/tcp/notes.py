@@ -10,11 +10,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access.record import AccessRecord
-from reverseproxy.proxy.flags import NO_FLAGS
+from reverseproxy.proxy.flags import NO_FLAGS, short_names
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.identity import AgentIdentity
+    from reverseproxy.tracing.interfaces import IRequestTrace, ITracing
 
 
 class SessionNotes:
@@ -31,6 +32,7 @@ class SessionNotes:
     @ivar host_address: its address.
     @ivar server: the server that has it, if that is another one.
     @ivar agent: who has brought it.
+    @ivar trace: its spans; L{None} if it is not traced.
     """
 
     __slots__ = (
@@ -43,6 +45,7 @@ class SessionNotes:
         "served_by",
         "server",
         "started",
+        "trace",
         "trouble",
         "waited",
     )
@@ -56,6 +59,43 @@ class SessionNotes:
         self.host_address = self.server = ""
         self.agent: AgentIdentity | None = None
         self.served_by: Host | None = None
+        self.trace: IRequestTrace | None = None
+
+    def begin_trace(self, tracing: ITracing, info: ConnectionInfo, listener: str) -> None:
+        """Make spans of what becomes of it, in a trace of its own: no header could name another one."""
+        attributes = {
+            "network.transport": "tcp",
+            "client.address": info.remote_ip,
+            "reverseproxy.listener": listener,
+        }
+        now, name = self._clock.seconds(), f"tcp {listener}"
+        self.trace = tracing.begin(lambda field: None, False, self.started, now, name, attributes)
+
+    def connected(self, cluster: str) -> None:
+        """Note that its host is there, to which it goes from now on."""
+        trace, host = self.trace, self.served_by
+        if trace is None or host is None:
+            return
+        attributes = {"server.address": host.address, "reverseproxy.cluster": cluster}
+        if host.identity is not None:
+            attributes["reverseproxy.agent"] = host.identity.principal
+        if host.server:
+            attributes["reverseproxy.server"] = host.server
+        now = self._clock.seconds()
+        trace.attempt_over(now)
+        trace.attempt(now, host.is_reverse, attributes)
+
+    def end_trace(self, listener: str, received: int, sent: int) -> None:
+        """It is over."""
+        if self.trace is None:
+            return
+        attributes: dict[str, str | int | float | bool] = {
+            "reverseproxy.bytes_received": received,
+            "reverseproxy.bytes_sent": sent,
+        }
+        if self.flags:
+            attributes["reverseproxy.flags"] = attributes["error.type"] = short_names(self.flags)
+        self.trace.end(self._clock.seconds(), f"tcp {listener}", self.failure, attributes)
 
     def go_to(self, host: Host) -> None:
         """Note a host that it is given to."""
@@ -66,12 +106,18 @@ class SessionNotes:
 
     def waited_since(self, result: Any, since: float) -> Any:
         """Note how long a wait was, whatever came of it."""
-        self.waited += self._clock.seconds() - since
+        now = self._clock.seconds()
+        self.waited += now - since
+        if self.trace is not None:
+            self.trace.waited(since, now)
         return result
 
     def dialled_since(self, result: Any, since: float) -> Any:
         """Note how long connecting took, whatever came of it."""
-        self.dialled += self._clock.seconds() - since
+        now = self._clock.seconds()
+        self.dialled += now - since
+        if self.trace is not None:
+            self.trace.dialled(since, now)
         return result
 
     def record(
@@ -94,4 +140,5 @@ class SessionNotes:
             attempts=attempts,
             waited=self.waited,
             dialled=self.dialled,
+            trace_id="" if self.trace is None else self.trace.trace_id,
         )

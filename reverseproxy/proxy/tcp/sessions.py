@@ -51,6 +51,7 @@ from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
 from reverseproxy.proxy.tcp.notes import SessionNotes
 from reverseproxy.sockets import has_ended, tune
+from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.unfinished import Account, Counted
 from reverseproxy.wire.proxy_protocol import encode_header
 
@@ -109,6 +110,7 @@ class TcpProxySettings:
     @ivar stall: seconds in which a peer must take something of what is left for
         it when a session has ended.
     @ivar proxy_protocol: the version of the header with which sessions to hosts begin; empty for none.
+    @ivar tracing: makes spans of sessions; L{None} if they are not traced.
     @ivar complaints: bounds the lines about sessions that could not be served.
     """
 
@@ -121,6 +123,7 @@ class TcpProxySettings:
     tally: RequestTally | None = None
     stall: float = STALL
     proxy_protocol: str = ""
+    tracing: ITracing | None = None
     complaints: Throttle = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -209,6 +212,8 @@ class TcpProxy(RelayEnd, Counted):
     def connectionMade(self) -> None:
         """Find a host."""
         self._notes.started = self._clock.seconds()
+        if self._settings.tracing is not None:
+            self._notes.begin_trace(self._settings.tracing, self._info, self._settings.listener)
         name = self._settings.router.cluster_for(self._info)
         try:
             if name is None:
@@ -376,6 +381,7 @@ class TcpProxy(RelayEnd, Counted):
             tune(end.transport)
         if self._cluster is not None and self._host is not None:
             self._cluster.report(self._host, Outcome.CONNECTED)
+            self._notes.connected(self._cluster.name)
         is_reverse = self._host is not None and self._host.is_reverse
         end.parting = self.parting._replace(
             excused=is_reverse, told=partial(self._cut, self._notes.host_address)
@@ -506,9 +512,11 @@ class TcpProxy(RelayEnd, Counted):
             pending.cancel()
         if self._watch is not None:
             self._watch.stop()
+        sent = 0 if self._upstream is None else self._upstream.received
+        if self.busy:  # a connection of an agent that nobody has used is no session
+            self._notes.end_trace(self._settings.listener, self.received, sent)
         tally = self._settings.tally
         if tally is not None:
-            sent = 0 if self._upstream is None else self._upstream.received
             place = tally.place("" if self._cluster is None else self._cluster.name)
             ended = Ended(place, self._notes.served_by, 0, self._notes.started, self.received, sent)
             tally.end(ended, self._clock.seconds())
