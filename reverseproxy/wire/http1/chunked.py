@@ -8,7 +8,7 @@ beyond it.  Both must agree about the end, or the body is refused.
 
 from __future__ import annotations
 
-__all__ = ["CHUNK_ALLOWANCE", "CHUNK_EXCESS", "ChunkDecoder"]
+__all__ = ["CHUNK_EXCESS", "ChunkDecoder", "ChunkedBody"]
 
 import re
 from typing import Any, Final
@@ -39,24 +39,24 @@ _HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 """Gets llhttp to where a chunked body begins."""
 
 
-class ChunkDecoder:
+class ChunkedBody:
     """
-    One chunked body.
+    One chunked body: what is the same however strictly it is read.
 
     @ivar complete: whether the body has ended.
     @ivar trailers: the fields behind it, but for those that must not stand there.
     """
 
+    fault = 400
+    """The status of an error."""
+
     __slots__ = (
         "_data",
         "_excess",
         "_last",
-        "_llhttp",
         "_max_fields",
         "_max_trailers",
         "_partial",
-        "_size",
-        "_skip",
         "complete",
         "trailers",
     )
@@ -73,7 +73,46 @@ class ChunkDecoder:
         self._last = False  # the line of the last chunk has come
         self._max_fields = max_fields
         self._max_trailers = max_trailers
-        self._partial = b""  # of a line with a size; behind the last one, what may begin an empty line
+        self._partial = b""  # of a line with a size, or of what comes behind the last one
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        Take a part of the body, which is not empty; the data in it is what
+        C{take_data} returns.
+
+        @return: what comes behind the body.
+        @raise HttpError: if it is malformed, has too little data in it, or too
+            many trailers.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Read nothing more."""
+        raise NotImplementedError
+
+    def take_data(self) -> bytes:
+        """Take what the last call to C{feed} has found, which may have raised; it may be empty."""
+        found = self._data
+        self._data = []
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _bound(self, size: int, found: list[bytes]) -> None:
+        """Refuse a body of which too little is data."""
+        for data in found:
+            size -= 3 * len(data) + CHUNK_ALLOWANCE
+        self._excess = max(0, self._excess + size)
+        if self._excess > CHUNK_EXCESS:
+            raise HttpError(self.fault, "too little data in a chunked body")
+
+
+class ChunkDecoder(ChunkedBody):
+    """The chunked body of a request, of which llhttp must think the same."""
+
+    __slots__ = ("_llhttp", "_size", "_skip")
+
+    def __init__(self, max_trailers: int, max_fields: int = MAX_HEADERS) -> None:
+        """See L{ChunkedBody}."""
+        super().__init__(max_trailers, max_fields)
         self._size = 0
         self._skip = 0  # bytes to the next line with a size
         self._llhttp: Any = httptools.HttpRequestParser(self)
@@ -85,21 +124,8 @@ class ChunkDecoder:
         """Let go of llhttp, which refers back to us."""
         self._llhttp = None
 
-    def take_data(self) -> bytes:
-        """Take what the last call to C{feed} has found, which may have raised; it may be empty."""
-        found = self._data
-        self._data = []
-        return found[0] if len(found) == 1 else b"".join(found)
-
     def feed(self, data: bytes) -> bytes:
-        """
-        Take a part of the body, which is not empty; the data in it is what
-        C{take_data} returns.
-
-        @return: what comes behind the body.
-        @raise HttpError: 400 if it is malformed or has too little data in it,
-            431 for too many trailers.
-        """
+        """See L{ChunkedBody.feed}; the status is 400, or 431 for too many trailers."""
         self._data = []
         end = self._find_end(data)
         try:
@@ -160,13 +186,6 @@ class ChunkDecoder:
             self._partial = text[max(begin, size - 3) :]
             return -1
         return end + 4 - before
-
-    def _bound(self, size: int, found: list[bytes]) -> None:
-        for data in found:
-            size -= 3 * len(data) + CHUNK_ALLOWANCE
-        self._excess = max(0, self._excess + size)
-        if self._excess > CHUNK_EXCESS:
-            raise HttpError(400, "too little data in a chunked body")
 
     # llhttp's callbacks
 

@@ -36,8 +36,7 @@ from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.border import PATTERN as BORDER
 from reverseproxy.wire.http.fields import MAX_HEADERS
 from reverseproxy.wire.http.message import END, End, Event
-from reverseproxy.wire.http1.chunked import ChunkDecoder
-from reverseproxy.wire.http1.response_chunked import ResponseChunks
+from reverseproxy.wire.http1.chunked import ChunkedBody
 
 MAX_KNOWN: Final = 4096
 """Bytes of the largest head that is kept, so that the next one on its connection can be compared with it."""
@@ -137,7 +136,7 @@ class Parser:
         self._partial = b""  # what has come of a head, which llhttp has seen
         self._left = 0  # bytes of a body of known length that are still to come; UNTIL_CLOSE
         self._lenient = False  # what has come of a head is not in order, but may be understood
-        self._chunks: ChunkDecoder | ResponseChunks | None = None  # in a chunked body
+        self._chunks: ChunkedBody | None = None  # in a chunked body
         self._llhttp: Any = None
         self._renew()
 
@@ -282,7 +281,7 @@ class Parser:
         self._end(END)
         return data[left:]
 
-    def _feed_chunks(self, chunks: ChunkDecoder | ResponseChunks, data: bytes) -> bytes:
+    def _feed_chunks(self, chunks: ChunkedBody, data: bytes) -> bytes:
         """Take a chunked body; return what comes behind it."""
         try:
             rest = chunks.feed(data)
@@ -299,7 +298,7 @@ class Parser:
             self._end(End(chunks.trailers) if chunks.trailers else END)
         return rest
 
-    def _take_data(self, chunks: ChunkDecoder | ResponseChunks) -> None:
+    def _take_data(self, chunks: ChunkedBody) -> None:
         """Make one event of all data of one read; none if there is none: an empty chunk would be the last."""
         data = chunks.take_data()
         if data:

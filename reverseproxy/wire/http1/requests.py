@@ -1,18 +1,11 @@
 """
-HTTP/1 as events: a strict layer over llhttp.
+Requests of HTTP/1 that are like the ones before.
 
-Feed bytes, get events: a L{RequestHead} or L{ResponseHead}, the body as plain
-C{bytes}, an L{End}; last and once an L{HttpError} if the peer broke the rules,
-after everything that was in order before it.
-
-llhttp sees heads and chunked bodies.  In its strict mode it refuses what
-request smuggling is made of: both or several lengths, folded lines, bare CR or
-LF, space before a colon, lengths that are not digits, bad chunk sizes, control
-characters.  Where a head ends, and what body follows, is decided here, and what
-decides it must be unambiguous: on top of what llhttp refuses, this module
-refuses a missing or second Host, HTTP/1.0 with Transfer-Encoding, transfer
-codings other than chunked, targets that are not for a reverse proxy, and
-everything over its limits.
+On one connection a request differs from the last one in its first line, or in
+values that nobody looks at.  So what is remembered of the last heads is compared
+with what comes; what is the same means the same.  All else is for the strict
+parser to read, which knows nothing of this
+(L{reverseproxy.wire.http1.strict_requests}).
 """
 
 from __future__ import annotations
@@ -20,146 +13,48 @@ from __future__ import annotations
 __all__ = ["RequestParser"]
 
 import re
-from typing import ClassVar, Final
+from typing import Final
 
 import httptools
 
-from reverseproxy.errors import HttpError
-from reverseproxy.wire.http.border import MOSN, NOTHING, mark_of
-from reverseproxy.wire.http.fields import MAX_HEADERS, MAX_METHOD, NO_METHODS, TOKEN
-from reverseproxy.wire.http.message import END, NO_OPTIONS, End, Event
-from reverseproxy.wire.http.upgrades import passed_on
-from reverseproxy.wire.http1.chunked import ChunkDecoder
-from reverseproxy.wire.http1.fields import CHUNKED, connection_options, content_length
+from reverseproxy.wire.http.border import NOTHING
+from reverseproxy.wire.http.fields import MAX_HEADERS
+from reverseproxy.wire.http.message import Event
 from reverseproxy.wire.http1.heads import RequestHead
 from reverseproxy.wire.http1.parser import (
-    CODING,
-    CONNECTION,
     EMPTY_LINE,
-    EXPECT,
-    HOST,
-    KINDS,
-    LENGTH,
     MAX_KNOWN,
-    ONLY_KEEP_ALIVE,
-    PLAIN_CODING,
     REQUEST_FIELDS,
     TEMPLATE_AFTER,
-    UPGRADE,
-    Parser,
-    is_plain_length,
 )
+from reverseproxy.wire.http1.strict_requests import StrictRequestParser
 from reverseproxy.wire.http1.templates import REQUEST_LINE, HeadTemplate, request_shape
 
 # A request line that is in order, whatever comes behind it.  What else is in order is for llhttp to say.
 _REQUEST_LINE: Final = re.compile(REQUEST_LINE + rb"(?=\r\n)")
 
-# llhttp has a list of methods, and some of them mean something to it.  For those that it is not shown
-# as they are this one stands in.
-_STAND_IN: Final = b"GET"
-_METHOD: Final = re.compile(TOKEN + rb"*")
-_AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
-_ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTALL)
-_OFFERS: Final = re.compile(rb"(?i)\r\nupgrade:([^\r]*)")
 
+class RequestParser(StrictRequestParser):
+    """Requests of one connection, read by what is known of those before."""
 
-def _read_length(value: bytes, before: int | None) -> int:
-    length = None if before is not None else content_length(value.rstrip(b" \t"))
-    if length is None:
-        raise HttpError(400, "Content-Length is not one number")
-    return length
-
-
-def _read_coding(value: bytes, before: int | None, http11: bool) -> int:
-    if before is not None:
-        raise HttpError(400, "more than one Transfer-Encoding")
-    if not http11:
-        raise HttpError(400, "Transfer-Encoding in HTTP/1.0")
-    if value.rstrip(b" \t") != b"chunked":
-        raise HttpError(501, "transfer coding other than chunked")
-    return CHUNKED
-
-
-class RequestParser(Parser):
-    """
-    Requests of one connection.
-
-    After a request with L{RequestHead.upgrade}, which may have a body, what
-    follows is kept, as it is not known yet whether it is HTTP: ask C{resume} or
-    C{take_held}.
-
-    @ivar held: whether bytes are kept in this way from now on.
-    @ivar held_size: how many are kept.
-    """
-
-    shown: ClassVar[tuple[bytes, ...]] = (
-        *(b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"PATCH ", b"OPTIONS "),
-        *[method + b" " for method in NO_METHODS],
-    )
-
-    __slots__ = (
-        "_fields",
-        "_foreign",
-        "_found",
-        "_good_host",
-        "_held",
-        "_host_line",
-        "_known",
-        "_last",
-        "_others",
-        "_shape",
-        "_shaped",
-        "_switching",
-        "held",
-        "held_size",
-    )
+    __slots__ = ("_fields", "_found", "_known", "_others", "_shape", "_shaped")
 
     def __init__(self, max_head: int = 8192, max_fields: int = MAX_HEADERS, foreign: int = NOTHING) -> None:
-        """
-        @param max_head: the most bytes of a head.
-        @param max_fields: the most fields of it, and of trailers.
-        @param foreign: the marks of fields that the client may not set, which its requests
-            lose; see L{reverseproxy.wire.http.border}.
-        """
-        self._foreign = foreign
-        self.held = False
-        self.held_size = 0
-        self._held: list[bytes] = []
-        self._good_host = b""
-        self._last = False  # the current request is the last one
-        self._switching = False  # behind the current request something else than HTTP may come
+        """See L{StrictRequestParser}."""
         # The head of the last request, and all of it behind its first line: if it had no body, was not
         # the last, and nothing has come since.  Requests of one client differ in little else.
         self._known: RequestHead | None = None
         self._fields = b""
-        # Of these, those that matter, and the one with the host as it stands there.
+        # Of these, those that matter.
         self._found: list[tuple[bytes, bytes, bytes, bytes]] = []
-        self._host_line = b""
         # What many requests have in common, one of them, and how many others have come in a row.
         self._shape: HeadTemplate | None = None
         self._shaped: RequestHead | None = None
         self._others = 0
-        super().__init__(max_head, max_fields)
-
-    def _renew(self) -> None:
-        self._llhttp = httptools.HttpRequestParser(None)
-
-    def feed(self, data: bytes) -> list[Event]:
-        """
-        Take bytes.
-
-        @return: what they complete.  Nothing comes behind an L{HttpError}, nor
-            behind the end of a request without L{RequestHead.keep_alive}.
-        """
-        found = self.feed_one(data)
-        return found if isinstance(found, list) else [found, END]
+        super().__init__(max_head, max_fields, foreign)
 
     def feed_one(self, data: bytes) -> RequestHead | list[Event]:
-        """
-        Do as C{feed} does, but make no list for what most reads bring.
-
-        @return: the head if that and L{END} are all that C{feed} would return.
-        """
+        """See L{StrictRequestParser.feed_one}."""
         fields = self._fields
         if fields:
             known = self._known
@@ -208,235 +103,26 @@ class RequestParser(Parser):
                             self._shaped = known
                     return known
             self._fields = b""
-        return self._feed_apart(data)
-
-    def _feed_apart(self, data: bytes) -> RequestHead | list[Event]:
-        """Do as L{feed_one} does with what is like nothing that came before."""
-        events: list[Event] = []
-        self._events = events
-        while data and not self.closed:
-            if self._left:
-                data = self._feed_counted(data)
-            elif self._chunks is not None:
-                data = self._feed_chunks(self._chunks, data)
-            elif self.held:
-                self._held.append(data)
-                self.held_size += len(data)
-                break
-            else:
-                data = self._feed_head(data)
+        found = super().feed_one(data)
         if self._partial:
             self._fields = b""
-        if len(events) == 2 and events[1] is END:
-            head = events[0]
-            if type(head) is RequestHead:
-                return head
-        return events
+        return found
+
+    def _note_head(
+        self,
+        head: RequestHead,
+        found: list[tuple[bytes, bytes, bytes, bytes]],
+        line_end: int,
+        ordinary: bool,
+    ) -> None:
+        if ordinary and len(head.raw) <= MAX_KNOWN:
+            self._known = head
+            self._found = found
+            self._fields = head.raw[line_end:]
+        else:
+            self._fields = b""
 
     def close(self) -> None:
         """Read nothing more."""
         self._fields = b""
         super().close()
-
-    def resume(self) -> list[Event]:
-        """Go on with HTTP, as the upgrade was declined; all of the request may not have come yet."""
-        ended = self.held
-        data = self.take_held()
-        if ended and self._last:
-            self.close()
-        return self.feed(data)
-
-    def take_held(self) -> bytes:
-        """Take the bytes behind a request whose upgrade was accepted."""
-        self.held = self._switching = False
-        self.held_size = 0
-        data = b"".join(self._held)
-        self._held.clear()
-        return data
-
-    def _show(self, text: bytes, seen: int) -> None:
-        # Nothing is shown of a method before all of it has come.
-        if seen and text.find(b" ", 0, seen) >= 0:
-            text = text[seen:]
-        elif not text.startswith(self.shown):
-            found = _METHOD.match(text)
-            size = 0 if found is None else found.end()
-            if size > MAX_METHOD:
-                raise HttpError(501, f"a method longer than {MAX_METHOD} bytes")
-            if size == len(text):
-                return
-            if not size or text[size] != 32:
-                raise HttpError(400, "malformed method")
-            text = _STAND_IN + text[size:]
-        self._llhttp.feed_data(text)
-
-    def _check_start(self, line: bytes) -> None:
-        parts = line[:-2].split(b" ")
-        if len(parts) != 3:
-            raise HttpError(400, "malformed request line")
-        version = parts[2]
-        if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-            raise HttpError(505 if version == b"HTTP/2.0" else 400, "this version of HTTP is not spoken here")
-
-    def _too_large(self, text: bytes) -> bytes:
-        limit = self._max_head
-        if text.find(b"\r\n", 0, limit) < 0:
-            self._fail(414, f"request line larger than {limit} bytes (max_header_size)")
-        else:
-            self._fail(431, f"request head larger than {limit} bytes (max_header_size)")
-        return b""
-
-    def _take_head(self, raw: bytes) -> None:
-        line_end = raw.index(b"\r\n")
-        if raw.find(b"\n", 0, line_end) >= 0:
-            # For llhttp the line of a request of HTTP/0.9 ends here, and fields follow.
-            raise HttpError(400, "a bare LF in the request line")
-        parts = raw[:line_end].split(b" ")
-        http11 = parts[-1] == b"HTTP/1.1"
-        if not http11 or len(parts) != 3:
-            self._check_start(raw[: line_end + 2])
-        method, target, _ = parts
-        if method == b"CONNECT" or method == b"PRI":
-            raise HttpError(405, f"{method.decode('ascii')} is not for a reverse proxy")
-        if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
-            raise HttpError(431, f"more than {self._max_fields} header fields (max_headers_count)")
-        lower = raw.lower()
-        found = REQUEST_FIELDS.findall(lower)
-        host, length, options, expect, upgrade, forwardable_verbatim, marks = self._read_fields(
-            raw, lower, found, http11
-        )
-        counted = length is not None
-        length = length or 0
-        keep_alive = http11
-        if options:
-            if options != ONLY_KEEP_ALIVE:
-                forwardable_verbatim = False
-            keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
-        own_host = True
-        if target[:1] != b"/" or b"#" in target:
-            target, authority = self._read_target(method, target)
-            if authority is not None:
-                host = authority
-                forwardable_verbatim = own_host = False
-        if host != self._good_host:
-            if not _AUTHORITY.fullmatch(host):
-                raise HttpError(400, "Host is not an authority")
-            self._good_host = host
-
-        switch = b""
-        if upgrade and http11 and b"upgrade" in options:
-            switch = passed_on(b",".join(_OFFERS.findall(raw)))
-        if length or self._llhttp.should_upgrade():
-            # llhttp expects what it will not see.
-            self._renew()
-        self._last = not keep_alive
-        self._switching = bool(switch)
-        head = RequestHead(
-            raw,
-            method,
-            target,
-            host,
-            http11,
-            length,
-            keep_alive,
-            options,
-            switch,
-            expect,
-            forwardable_verbatim and not marks & self._foreign,
-            bool(marks & MOSN & ~self._foreign),
-            marks & self._foreign,
-        )
-        self._events.append(head)
-        if not counted and http11 and keep_alive and own_host and not upgrade and len(raw) <= MAX_KNOWN:
-            self._known = head
-            self._found = found
-            self._fields = raw[line_end:]
-        else:
-            self._fields = b""
-        self._begin_body(length)
-
-    def _begin_body(self, length: int) -> None:
-        if length == 0:
-            self._end(END)
-        elif length == CHUNKED:
-            self._chunks = ChunkDecoder(self._max_head, self._max_fields)
-        else:
-            self._left = length
-
-    def _read_fields(
-        self, raw: bytes, lower: bytes, found: list[tuple[bytes, bytes, bytes, bytes]], http11: bool
-    ) -> tuple[bytes, int | None, frozenset[bytes], bool, bool, bool, int]:
-        """
-        See what the fields that matter say.
-
-        @param found: these fields.
-        @return: Host; the length of the body, if there is a field for it; the
-            options of Connection; whether a 100 is expected; whether there is an
-            Upgrade; whether the head can be forwarded as it is, as far as these
-            fields go; the marks of those that not everybody may set.
-        """
-        host: bytes | None = None
-        length: int | None = None
-        coding: int | None = None
-        options = NO_OPTIONS
-        expect = upgrade = False
-        marks = NOTHING
-        forwardable_verbatim = http11
-        for name, gap, value, marked in found:
-            kind = KINDS.get(name)
-            if kind is None:
-                marks |= mark_of(marked)
-            elif kind == HOST:
-                if host is not None:
-                    raise HttpError(400, "more than one Host")
-                # in its own case
-                begin = lower.index(b"\r\nhost:")
-                self._host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
-                host = self._host_line[7:].strip(b" \t\r\n")
-            elif kind == LENGTH:
-                length = _read_length(value, length)
-                forwardable_verbatim = forwardable_verbatim and is_plain_length(gap, value)
-            elif kind == CODING:
-                coding = _read_coding(value, coding, http11)
-                forwardable_verbatim = forwardable_verbatim and PLAIN_CODING.search(raw) is not None
-            elif kind == CONNECTION:
-                options |= connection_options(value)
-            elif kind == EXPECT:
-                expect = expect or (http11 and value.rstrip(b" \t") == b"100-continue")
-            else:
-                forwardable_verbatim = False
-                upgrade |= kind == UPGRADE
-        if coding is not None:
-            if length is not None:
-                raise HttpError(400, "both Content-Length and Transfer-Encoding")
-            length = coding
-        if host is None:
-            if http11:
-                raise HttpError(400, "no Host")
-            host = b""
-        return host, length, options, expect, upgrade, forwardable_verbatim, marks
-
-    def _read_target(self, method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
-        """
-        Bring a target that is no plain origin-form into the form that is forwarded.
-
-        @return: the new target, and the authority if the target had one.
-        """
-        if target == b"*":
-            if method != b"OPTIONS":
-                raise HttpError(400, "target * is for OPTIONS only")
-            return target, None
-        absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is None or b"#" in target:
-            raise HttpError(400, "target is neither a path nor a URL")
-        authority, path = absolute.groups()
-        if path[:1] != b"/":
-            path = b"*" if not path and method == b"OPTIONS" else b"/" + path
-        return path, authority
-
-    def _end(self, end: End) -> None:
-        self._events.append(end)
-        if self._switching:
-            self.held = True
-        elif self._last:
-            self.close()

@@ -15,8 +15,8 @@ import re
 from typing import Final
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http.fields import MAX_HEADERS, Headers, forbidden_in_trailers
-from reverseproxy.wire.http1.chunked import CHUNK_ALLOWANCE, CHUNK_EXCESS
+from reverseproxy.wire.http.fields import MAX_HEADERS, forbidden_in_trailers
+from reverseproxy.wire.http1.chunked import ChunkedBody
 from reverseproxy.wire.http1.fields import MAX_LENGTH
 from reverseproxy.wire.http1.lenient import find_end, parse_lines
 
@@ -30,44 +30,18 @@ _FIRST_SO_FAR: Final = re.compile(b"(?:" + _SIZE + rb"\r?)?")
 _NEXT_SO_FAR: Final = re.compile(rb"(?:\r?|\r?\n(?:" + _SIZE + rb"\r?)?)")
 
 
-class ResponseChunks:
-    """
-    One chunked body.
+class ResponseChunks(ChunkedBody):
+    """The chunked body of a response."""
 
-    @ivar complete: whether the body has ended.
-    @ivar trailers: the fields behind it, but for those that must not stand there.
-    """
+    fault = 502
 
-    __slots__ = (
-        "_data",
-        "_excess",
-        "_last",
-        "_left",
-        "_max_fields",
-        "_max_trailers",
-        "_next",
-        "_partial",
-        "complete",
-        "trailers",
-    )
+    __slots__ = ("_left", "_next")
 
     def __init__(self, max_trailers: int, max_fields: int = MAX_HEADERS) -> None:
-        """
-        @param max_trailers: the most bytes of trailers.
-        @param max_fields: how many there may be.
-        """
-        self.complete = False
-        self.trailers: Headers = []
-        self._data: list[bytes] = []
-        self._excess = 0
-        self._last = False  # the line of the last chunk has come
+        """See L{ChunkedBody}; behind the last chunk, all of the trailers are kept, with the LF in front."""
+        super().__init__(max_trailers, max_fields)
         self._left = 0  # of the current chunk
-        self._max_fields = max_fields
-        self._max_trailers = max_trailers
         self._next = _FIRST  # how the next line with a size is written
-        self._partial = (
-            b""  # of that line; behind the last one, all of the trailers with the LF in front of them
-        )
 
     def close(self) -> None:
         """Read nothing more."""
@@ -78,20 +52,8 @@ class ResponseChunks:
         """Whether all chunks have come, and nothing of trailers."""
         return self._last and self._partial in (b"\n", b"\n\r")
 
-    def take_data(self) -> bytes:
-        """Take what the last call to C{feed} has found, which may have raised; it may be empty."""
-        found = self._data
-        self._data = []
-        return found[0] if len(found) == 1 else b"".join(found)
-
     def feed(self, data: bytes) -> bytes:
-        """
-        Take a part of the body, which is not empty; the data in it is what
-        C{take_data} returns.
-
-        @return: what comes behind the body.
-        @raise HttpError: if it is malformed or has too little data in it.
-        """
+        """See L{ChunkedBody.feed}."""
         found: list[bytes] = []
         self._data = found
         at = 0
@@ -161,10 +123,3 @@ class ResponseChunks:
             )
         self.trailers = [field for field in trailers if not forbidden_in_trailers(field[0])]
         self.complete = True
-
-    def _bound(self, size: int, found: list[bytes]) -> None:
-        for data in found:
-            size -= 3 * len(data) + CHUNK_ALLOWANCE
-        self._excess = max(0, self._excess + size)
-        if self._excess > CHUNK_EXCESS:
-            raise HttpError(502, "too little data in a chunked body")

@@ -15,7 +15,7 @@ import httptools
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.fields import MAX_HEADERS
 from reverseproxy.wire.http.message import END, MAX_INTERIM, NO_OPTIONS, End, Event
-from reverseproxy.wire.http1.chunked import ChunkDecoder
+from reverseproxy.wire.http1.chunked import ChunkedBody
 from reverseproxy.wire.http1.codings import Inflater
 from reverseproxy.wire.http1.fields import CHUNKED, UNTIL_CLOSE, connection_options, content_length
 from reverseproxy.wire.http1.heads import ResponseHead
@@ -381,7 +381,7 @@ class ResponseParser(Parser):
                 forwardable_verbatim = False
         return length, options, forwardable_verbatim
 
-    def _take_data(self, chunks: ChunkDecoder | ResponseChunks) -> None:
+    def _take_data(self, chunks: ChunkedBody) -> None:
         data = chunks.take_data()
         if data:
             self._add(data)
