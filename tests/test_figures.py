@@ -34,7 +34,7 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "fleet.directory.FleetDirectory": (400, 24),
     "fleet.follower.Follower": (400, 23),
     "fleet.publisher.Publisher": (400, 23),
-    "mux.session.MuxSession": (700, 46),
+    "mux.session.MuxSession": (575, 30),
     "proxy.access.record.AccessRecord": (400, 35),
     "proxy.http.attempts.Attempts": (475, 21),
     "proxy.http.http1_server.Http1Proxy": (500, 20),

@@ -20,6 +20,7 @@ from __future__ import annotations
 __all__ = [
     "CLOSE_TIMEOUT",
     "GRACE",
+    "MAX_JITTER",
     "ORPHAN_TIMEOUT",
     "PING_INTERVAL",
     "PING_TIMEOUT",
@@ -48,12 +49,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionUnavailable, MuxError, NoMoreStreams
-from reverseproxy.mux.progress import Journey
-from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
+from reverseproxy.mux.rest import SESSIONS
 from reverseproxy.mux.stream import MuxStream
-from reverseproxy.patience import MOST_EXCUSES, lateness
+from reverseproxy.mux.watch import GRACE, MAX_JITTER, PING_INTERVAL, PING_TIMEOUT, PeerWatch
 from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import SLOW_WAYS, keep_short, was_heard
+from reverseproxy.sockets import keep_short
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.departures import Departures
@@ -74,25 +74,6 @@ from reverseproxy.wire.yamux.events import (
 from reverseproxy.wire.yamux.session import Mux
 
 log = Logger()
-
-PING_INTERVAL: Final = 2.0
-"""Seconds without a byte from the peer after which it is asked whether it is there."""
-
-PING_TIMEOUT: Final = 2.5
-"""Seconds that it has for its answer."""
-
-GRACE: Final = 0.05
-"""
-Seconds for one last look before a peer counts as dead.
-
-If it was us who stood still, its answer has come, and is about to be read.
-"""
-
-JOURNEY_LOOKS: Final = 0.5
-"""Seconds between two looks at a question that has to wait behind something else."""
-
-MAX_JITTER: Final = 0.25
-"""By how much of the time a question may be asked earlier."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds in which the peer must take something of what is left when a connection is closed."""
@@ -122,7 +103,6 @@ class MuxSession(Protocol):
     A connection that carries streams.
 
     @ivar mux: the streams' frames.
-    @ivar rtt: seconds that the last ping took to be answered; L{None} before.
     @ivar going: whether we have said that we take and open no more streams.
     @ivar peer_going: whether the peer has said so.
     @ivar lost: whether the connection is lost.
@@ -143,35 +123,20 @@ class MuxSession(Protocol):
 
     __slots__ = (
         "_accept",
-        "_asked",
-        "_asking",
-        "_asking_since",
         "_at_turn_end",
         "_attention",
         "_clock",
         "_closing",
         "_departures",
-        "_due",
-        "_excuses",
-        "_heard",
         "_host",
-        "_jitter",
-        "_journey",
-        "_last_look",
         "_later",
         "_newest",
         "_orphans",
-        "_pause",
         "_peer",
-        "_ping_interval",
-        "_ping_timeout",
-        "_pinged",
-        "_rests",
         "_seconds",
         "_streams",
-        "_timer",
-        "_token",
         "_waiting",
+        "_watch",
         "budget",
         "full",
         "going",
@@ -185,7 +150,6 @@ class MuxSession(Protocol):
         "opened",
         "peer_going",
         "reason",
-        "rtt",
         "scheduled",
     )
 
@@ -226,7 +190,6 @@ class MuxSession(Protocol):
             # Those of the peer are refused at once, before anything is made of them.
             limits = replace(limits, accept_backlog=0)
         self.mux = Mux(client, limits, reserve)
-        self.rtt: float | None = None
         self.going = False
         self.peer_going = False
         self.lost = False
@@ -251,19 +214,7 @@ class MuxSession(Protocol):
         self._attention: list[MuxStream] = []  # may have sent everything, and have something to do then
         self._waiting: dict[int, MuxStream] = {}  # have not
         self._later: list[Callable[[], object]] = []
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
-        self._heard = 0.0
-        self._pinged = self._asked = self._asking_since = self._due = 0.0
-        self._excuses = 0
-        self._asking = False  # nothing has come since
-        self._journey: Journey | None = None  # of the question, if something was before it
-        self._jitter = jitter
-        self._pause = ping_interval  # from the last byte to the next question
-        self._rests = False  # it is longer, as nobody uses the connection
-        self._last_look = False
-        self._token = 0
-        self._timer: IDelayedCall | None = None
+        self._watch = PeerWatch(self, clock, ping_interval, ping_timeout, jitter)
         self._closing: IDelayedCall | None = None
         self._peer: IAddress | None = None
         self._host: IAddress | None = None
@@ -296,9 +247,15 @@ class MuxSession(Protocol):
         return not (self.lost or self.going or self.peer_going or self._closing is not None)
 
     @property
+    def rtt(self) -> float | None:
+        """Seconds that the last ping took to be answered; L{None} before."""
+        return self._watch.rtt
+
+    @property
     def unanswered(self) -> float:
         """For how many seconds the peer has not answered a ping, and sent nothing else either."""
-        return self._seconds() - self._asking_since if self._asking else 0.0
+        watch = self._watch
+        return self._seconds() - watch.asking_since if watch.asking else 0.0
 
     def open(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -325,8 +282,8 @@ class MuxSession(Protocol):
         factory.doStart()
         self._newest = number
         stream = self._streams[number] = MuxStream(self, number, protocol, factory)
-        if self._rests:
-            self._wake()
+        if self._watch.rests:
+            self._watch.wake()
         if not self.scheduled:
             self.schedule()
         try:
@@ -403,8 +360,7 @@ class MuxSession(Protocol):
         self._begin_close()
 
     def _begin_close(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()  # nothing is read any more, so that no ping would be answered
+        self._watch.stop()  # nothing is read any more, so that no ping would be answered
         self._send(bounded=False)
         self._closing = self._clock.callLater(
             CLOSE_TIMEOUT, self._look_at_close, backlog_of(self.transport).mark
@@ -448,16 +404,15 @@ class MuxSession(Protocol):
         self._peer, self._host = transport.getPeer(), transport.getHost()
         transport.registerProducer(self, True)
         keep_short(transport)
-        self._heard = self._seconds()
         SESSIONS.count += 1
-        self._ping()
-        self._look_in(min(self._pause, self._ping_timeout))
+        self._watch.start()
 
     def dataReceived(self, data: bytes) -> None:
         """Tell streams of what has come for them."""
-        self._heard = now = self._seconds()
-        self._asking = False
-        self._excuses = 0
+        watch = self._watch
+        watch.heard = now = self._seconds()
+        watch.asking = False
+        watch.excuses = 0
         mux = self.mux
         broken = None
         events: Any
@@ -512,11 +467,11 @@ class MuxSession(Protocol):
                 stream.lost(Failure(_reset(event)))
             self.schedule()
         elif kind is Pong:
-            if event.token == self._token:
-                self.rtt = self._heard - self._pinged
+            rtt = self._watch.answered(event.token)
+            if rtt is not None:
                 if self.on_rtt is not None:
-                    self.on_rtt(self.rtt)
-                self.mux.growth.measured(self.rtt, self._heard)
+                    self.on_rtt(rtt)
+                self.mux.growth.measured(rtt, self._watch.heard)
         elif kind is GoneAway:
             self._peer_goes(event.code)
         elif kind is Well and self.on_well is not None:
@@ -536,8 +491,8 @@ class MuxSession(Protocol):
             self.mux.refuse(number)
             return
         stream = self._streams[number] = MuxStream(self, number, protocol)
-        if self._rests:
-            self._wake()
+        if self._watch.rests:
+            self._watch.wake()
         try:
             protocol.makeConnection(stream)
         except Exception:
@@ -572,9 +527,9 @@ class MuxSession(Protocol):
         self.lost = True
         SESSIONS.count -= 1
         self.mux.close()
-        for call in (self._timer, self._closing):
-            if call is not None and call.active():
-                call.cancel()
+        self._watch.stop()
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
         if self.reason:
             reason = Failure(ConnectionLost(self.reason))
         elif reason.check(ConnectionDone) and self._streams:
@@ -696,107 +651,7 @@ class MuxSession(Protocol):
     def stopProducing(self) -> None:
         """The connection is lost; C{connectionLost} says so as well."""
 
-    # is the peer alive?
-
-    def _ping(self) -> None:
-        self._token = (self._token + 1) & 0xFFFFFFFF
-        self._pinged = self._asked = self._seconds()
-        if not self._asking:
-            self._asking = True
-            self._asking_since = self._asked
-        self._last_look = False
-        pause = self._ping_interval if self._streams else SESSIONS.stretch(self._ping_interval)
-        self._rests = pause > self._ping_interval
-        if self._jitter is not None:
-            pause *= 1.0 - MAX_JITTER * self._jitter()
-        self._pause = pause
-        journey = Journey(self.transport)
-        self._journey = journey if journey.under_way else None
-        self.mux.ping(self._token)
-        self.schedule()
-
-    def _wake(self) -> None:
-        """Somebody uses the connection, and wants to know soon if nobody is there."""
-        self._rests = False
-        self._pause = self._ping_interval
-        if self._timer is not None and self._timer.active():
-            wait = max(self._heard + self._pause - self._seconds(), GRACE)
-            self._due = self._seconds() + wait
-            self._timer.reset(wait)
-
-    def _bears(self, now: float) -> bool:
-        """Whether an answer may be late: of many, nobody waits for it, and the peer's kernel is there."""
-        return (
-            SESSIONS.many
-            and not self._streams
-            and now - self._asking_since < PATIENCE * self._ping_timeout
-            and has_taken_all(self.transport)
-        )
-
-    def _look(self) -> None:
-        """See whether the peer has been silent for too long."""
-        now = self._seconds()
-        self._clear_orphans(now)
-        wait = self._heard + self._pause - now
-        if self._asking:
-            self._excuse(now)
-            wait = self._wait_for_answer(now)
-            if wait <= 0:
-                if not self._last_look:
-                    self._last_look = True
-                elif was_heard(self.transport, now - self._asked):
-                    # It is us who are late: what has come waits to be read, behind that of
-                    # thousands perhaps, so that to look often would make it later still.
-                    self._asked = self._asking_since = now
-                    self._last_look = False
-                    wait = self._ping_timeout
-                elif self._bears(now):
-                    self._ping()
-                    wait = self._ping_timeout
-                else:
-                    self._give_up(now)
-                    return
-        elif wait <= 0 or self.mux.growth.due(now):
-            self._ping()
-            # If the answer comes at once, there is another question to be asked before it would be due.
-            wait = min(self._pause, self._ping_timeout)
-            if self._journey is not None:
-                wait = min(wait, JOURNEY_LOOKS)
-        self._look_in(max(wait, GRACE))
-
-    def _look_in(self, seconds: float) -> None:
-        self._due = self._seconds() + seconds
-        self._timer = self._clock.callLater(seconds, self._look)
-
-    def _excuse(self, now: float) -> None:
-        """Don't count the time for which this process had no turn, in which it could not hear anything."""
-        late = lateness(self._due, now)
-        if late and self._excuses < MOST_EXCUSES:
-            self._excuses += 1
-            self._last_look = False
-            self._asked = max(self._asked, now - self._ping_timeout + min(late, self._ping_timeout))
-            self._asking_since = min(now, self._asking_since + late)
-
-    def _wait_for_answer(self, now: float) -> float:
-        """Say how long to wait further for the answer to a question, unless that is over."""
-        journey = self._journey
-        if journey is not None and journey.moves():
-            self._asked = self._asking_since = now
-            self._last_look = False
-        if journey is not None and not journey.under_way:
-            self._journey = journey = None
-        wait = self._asked + self._ping_timeout - now
-        if wait <= 0:
-            wait += SLOW_WAYS.allowance(getattr(self._peer, "host", ""), now)
-        return wait if journey is None or wait <= 0 else min(wait, JOURNEY_LOOKS)
-
-    def _give_up(self, now: float) -> None:
-        self._timer = None
-        silent = now - self._heard
-        log.warn("{session} is closed: nothing has come for {silent:.1f} s", session=self, silent=silent)
-        self.abort(f"no answer to a ping, and nothing else for {silent:.1f} s")
-
-    def _clear_orphans(self, now: float) -> None:
+    def clear_orphans(self, now: float) -> None:
         """Break off streams whose peer has not ended its half for too long."""
         for number in [number for number, until in self._orphans.items() if until <= now]:
             del self._orphans[number]

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.mux import session as session_module
+from reverseproxy.mux import watch
 from reverseproxy.mux.rest import MANY, PATIENCE, Sessions
 from reverseproxy.mux.session import (
     GRACE,
@@ -722,13 +723,14 @@ class PingTests(SynchronousTestCase):
         pair = Pair(Half)
         ours, _ = pair.both(Half)
         asked = []
-        ping = pair.second._ping
+        ping = watch.PeerWatch.ping
 
-        def note() -> None:
-            asked.append(pair.clock.seconds())
-            ping()
+        def note(each: watch.PeerWatch) -> None:
+            if each is pair.second._watch:
+                asked.append(pair.clock.seconds())
+            ping(each)
 
-        self.patch(pair.second, "_ping", note)
+        self.patch(watch.PeerWatch, "ping", note)
         for _ in range(round(3 * PROBE_EVERY)):
             ours.transport.write(bytes(INITIAL_WINDOW // 2))
             pair.pass_time(1.0)
@@ -778,7 +780,7 @@ class PingTests(SynchronousTestCase):
         pair = Pair()
         _, theirs = pair.both()
         asked: list[bool] = []
-        self.patch(type(pair.first), "_ping", lambda session: asked.append(session is pair.first))
+        self.patch(watch.PeerWatch, "ping", lambda each: asked.append(each is pair.first._watch))
         for _ in range(100):
             theirs.transport.write(b"x")
             pair.pass_time(0.1)
@@ -798,7 +800,7 @@ class PingTests(SynchronousTestCase):
         unread = {"first": True}
         pair = Pair()
         pair.both()
-        self.patch(session_module, "was_heard", lambda transport, since: unread["first"])
+        self.patch(watch, "was_heard", lambda transport, since: unread["first"])
         for session in (pair.first, pair.second):
             session.transport.silent = True
         pair.pass_time(10)
@@ -815,8 +817,9 @@ class PingTests(SynchronousTestCase):
         sessions = Sessions()
         sessions.count = 2 + others
         self.patch(session_module, "SESSIONS", sessions)
+        self.patch(watch, "SESSIONS", sessions)
         pair.first.transport.silent = True
-        self.patch(session_module, "has_taken_all", lambda transport: has_taken_all)
+        self.patch(watch, "has_taken_all", lambda transport: has_taken_all)
         return pair
 
     def test_a_process_that_is_late_where_nobody_waits_for_it(self) -> None:
@@ -854,6 +857,7 @@ class PingTests(SynchronousTestCase):
     def test_thousands_are_asked_more_rarely(self) -> None:
         sessions = Sessions()
         self.patch(session_module, "SESSIONS", sessions)
+        self.patch(watch, "SESSIONS", sessions)
         pair = Pair()
         self.assertEqual(sessions.count, 2)
         sessions.count = 10 * MANY

@@ -8,8 +8,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.mux import progress
-from reverseproxy.mux import session as mux
+from reverseproxy.mux import progress, watch
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.session import MAX_JITTER, PING_INTERVAL, PING_TIMEOUT
 from reverseproxy.sockets import NOT_SENT, acknowledged, keep_short
@@ -148,7 +147,7 @@ class SessionTests(SynchronousTestCase):
         ours.transport.write(b"x")
         pair.clock.settle()
         FakeJourney.script = list(script)
-        self.patch(mux, "Journey", FakeJourney)
+        self.patch(watch, "Journey", FakeJourney)
         for session in (pair.first, pair.second):
             session.transport.silent = True
         pair.second.abort("only one of them is looked at")
@@ -173,8 +172,8 @@ class SessionTests(SynchronousTestCase):
         self.assertLess(took, PING_INTERVAL + 2.0 + PING_TIMEOUT + 1.0)
 
     def test_others_show_that_the_way_is_slow(self) -> None:
-        ways = mux.SLOW_WAYS.__class__()
-        self.patch(mux, "SLOW_WAYS", ways)
+        ways = watch.SLOW_WAYS.__class__()
+        self.patch(watch, "SLOW_WAYS", ways)
         self.patch(ways, "allowance", lambda host, now: 3.0)
         took = self.silent()
         self.assertTrue(PING_INTERVAL + PING_TIMEOUT + 2.5 < took < PING_INTERVAL + PING_TIMEOUT + 3.5, took)
@@ -186,16 +185,16 @@ class JitterTests(SynchronousTestCase):
         for number in (0.0, 0.5, 1.0):
             pair = Pair()
             pair.both()
-            pair.first._jitter = lambda number=number: number
+            pair.first._watch._jitter = lambda number=number: number
             pair.pass_time(2 * PING_INTERVAL)
-            pair.first._ping()
+            pair.first._watch.ping()
             pair.clock.settle()
             asked: list[float] = []
             clock = pair.clock
             self.patch(
-                type(pair.first),
-                "_ping",
-                lambda session, asked=asked, pair=pair: session is pair.first and asked.append(0.0),
+                watch.PeerWatch,
+                "ping",
+                lambda each, asked=asked, pair=pair: each is pair.first._watch and asked.append(0.0),
             )
             begun = clock.seconds()
             while not asked:
