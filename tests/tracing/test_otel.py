@@ -17,7 +17,7 @@ from reverseproxy.assembly.tracing import build_tracing
 from reverseproxy.config.models import TracingOptions
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.proxy.http import http2_client  # noqa: F401  it registers its pool
+from reverseproxy.proxy.http import http2_pool  # noqa: F401  it registers itself
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.tracing.context import extract
 from reverseproxy.tracing.otel import OtelTracing
