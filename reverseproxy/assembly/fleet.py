@@ -87,6 +87,8 @@ def build_fleet(
             prove=prove,
             objection=partial(_objection, world),
             standing=partial(_standing, world),
+            tls=server_tls,
+            dial_tls=client_tls,
             access_log=write if logs else None,
             publishes=publishes,
         )

@@ -24,6 +24,7 @@ from reverseproxy.fleet.own import OwnHosts, mode_of, name_of
 from reverseproxy.fleet.records import HostKey, HostRecord
 from reverseproxy.fleet.remote import RemoteHosts
 from reverseproxy.fleet.traffic import Traffic
+from reverseproxy.tls import ClientTls, ServerTls, verify_again
 
 log = Logger()
 
@@ -42,6 +43,8 @@ class FleetParts:
     @ivar prove: says why the peer of a connection is not a certain server; empty if it is.
     @ivar objection: says why nothing is to be sent to an agent of another server; empty if something may be.
     @ivar standing: gives what is another thing whenever C{objection} may have changed its mind.
+    @ivar tls: for links of others, and what peers of all links are judged by; L{None} for plaintext.
+    @ivar dial_tls: what other servers are dialled with.
     @ivar access_log: called at the end of what others have forwarded.
     @ivar publishes: whether this process tells the others of this server's agents; one of several workers
         does.
@@ -55,6 +58,8 @@ class FleetParts:
     prove: Callable[[Any, str], str]
     objection: Callable[[HostRecord], str] = field(default=lambda record: "")
     standing: Callable[[], Hashable] = field(default=lambda: None)
+    tls: ServerTls | None = None
+    dial_tls: ClientTls | None = None
     access_log: AccessLog | None = None
     publishes: bool = True
 
@@ -97,6 +102,8 @@ class Fleet:
         self._clusters = parts.clusters
         self._publishes = parts.publishes
         self._told: dict[tuple[str, str], bool] = {}
+        self._tls, self._dial_tls = parts.tls, parts.dial_tls
+        self._version = 0 if parts.tls is None else parts.tls.version
         self._standing = parts.standing
         self._stood: Hashable = None
         self._review = LoopingCall(self._look)
@@ -143,10 +150,31 @@ class Fleet:
         )
 
     def _look(self) -> None:
+        tls = self._tls
+        if tls is not None:
+            tls.reload_if_changed()
+            if self._dial_tls is not None:
+                self._dial_tls.reload_if_changed()
+            if tls.version != self._version:
+                self._version = tls.version
+                self._judge_links(tls)
         standing = self._standing()
         if standing != self._stood:
             self._stood = standing
             self.remote.review()
+
+    def _judge_links(self, tls: ServerTls) -> None:
+        """End links of servers whose certificates are not good any more."""
+        for incoming in list(self.entrance.links):
+            reason = verify_again(incoming.transport, tls)
+            if reason:
+                incoming.complain(reason)
+                incoming.session.abort(reason)
+        for outgoing in self.links:
+            session = outgoing.session
+            reason = "" if session is None else verify_again(session.transport, tls)
+            if reason:
+                outgoing.revoke(reason)
 
     def share(self, cluster: Cluster) -> None:
         """

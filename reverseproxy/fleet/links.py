@@ -282,6 +282,10 @@ class OutgoingLink:
         if session is self.session:
             self._lost(loss(reason))
 
+    def revoke(self, reason: str) -> None:
+        """The server does not belong to the fleet any more, as far as this one knows."""
+        self._fail(reason)
+
     def _fail(self, reason: str) -> None:
         """Give the connection up."""
         session = self.session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -105,6 +106,30 @@ class LinkTests(SynchronousTestCase):
         endpoint.connect(factory).addBoth(found.append)
         self.world.pass_time(1)
         self.assertFalse(self.world.fleet("a").entrance.links)
+
+    def test_an_authority_that_is_trusted_no_longer(self) -> None:
+        """Links of its servers end within a second or two, in both directions, and come back with it."""
+        trusted = Path(self.mktemp())
+
+        def trust(authority: Authority) -> None:
+            fresh = trusted.with_suffix(".new")
+            fresh.write_text(authority.pem)
+            fresh.replace(trusted)
+
+        trust(AUTHORITY)
+        self.server("a", {**AUTHORITY.of_server("a"), "ca_cert": str(trusted)})
+        self.server("b", AUTHORITY.of_server("b"))
+        self.world.agent(1, answer="one")
+        self.assertEqual(len(self.world.fleet("a").remote.hosts), 1)
+        trust(OTHER)
+        self.world.pass_time(2.1)
+        self.assertFalse(self.world.fleet("a").entrance.links)
+        self.assertEqual(len(self.world.fleet("a").remote.hosts), 0)
+        self.assertNotEqual(self.problem("a", "b"), "")
+        trust(AUTHORITY)
+        self.world.pass_time(8)
+        self.assertEqual([self.problem("a", "b"), self.problem("b", "a")], ["", ""])
+        self.assertEqual(len(self.world.fleet("a").remote.hosts), 1)
 
     def test_known_by_fingerprint(self) -> None:
         contexts = [AUTHORITY.context(), AUTHORITY.context()]
