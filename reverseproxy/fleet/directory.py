@@ -151,6 +151,7 @@ class FleetDirectory:
         self._reached: Callable[[str], bool] = lambda server: False
         self._routes_lost: Callable[[], object] = lambda: None
         self._routes_told: Callable[[str, RouteRecord], object] = lambda what, record: None
+        self._incarnation = ""
         self._draining = False
         self._started = False
         self._bad = 0
@@ -163,7 +164,9 @@ class FleetDirectory:
         self._view = View(settings.server_id, self._is_reached, float(settings.ttl), self._note_bad)
         prefix = settings.prefix
         self._publisher = Publisher(reactor, etcd, prefix, settings.ttl, self._outbox, self._renew, random)
-        self._follower = Follower(reactor, etcd, prefix, self._view, self._told, random, looks=not publishes)
+        self._follower = Follower(
+            reactor, etcd, prefix, self._view, self._told, random, "" if publishes else self._own
+        )
         self._publisher.on_written = self._follower.expect
         self._publisher.on_lost = self._lost_lease
         self._publisher.on_trouble = lambda reason: self._standing.note("publisher", reason)
@@ -456,6 +459,9 @@ class FleetDirectory:
                 found = ServerRecord.decode(self.server_id, value)
             except BadRecord:
                 return
+            if not self._publishes:
+                self._look_at_publisher(found)
+                return
             if found.process == self._process:
                 silent = False
             else:
@@ -465,6 +471,16 @@ class FleetDirectory:
                 if later and not self._publisher.silent:
                     self._say_silent(found)
         self._publisher.silence(silent)
+
+    def _look_at_publisher(self, found: ServerRecord) -> None:
+        """
+        Read everything if the process that publishes has begun anew.
+
+        It has lost its lease, perhaps as this is another store, of which a watch need not tell.
+        """
+        before, self._incarnation = self._incarnation, found.incarnation
+        if before and before != found.incarnation:
+            self._follower.resync()
 
     def _say_silent(self, found: ServerRecord) -> None:
         if found.address == self._who().address:

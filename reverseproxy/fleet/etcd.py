@@ -35,6 +35,7 @@ from reverseproxy.fleet.gateway import (
     LineReader,
     WatchMessage,
     error_of,
+    get_body,
     number_of,
     range_body,
     read_json,
@@ -269,6 +270,11 @@ class Etcd:
             if not more or not page:
                 return revision
             after = page[-1].key
+
+    async def get(self, key: str) -> KeyValue | None:
+        """Read one key."""
+        found, _, _ = read_range(await self.call("kv/range", get_body(key)))
+        return found[0] if found else None
 
     async def revision(self, prefix: str) -> int:
         """Ask which revision the store has: all of its members, not only the endpoint."""

@@ -34,7 +34,7 @@ RENEW: Final = 60.0
 """Seconds for which a watch is kept at the most."""
 
 LOOK: Final = 5.0
-"""Seconds between two looks whether the endpoint answers, of a process that asks for nothing else."""
+"""Seconds between two looks of a process that asks for nothing else."""
 
 LONGEST: Final = 3.0
 """The longest wait, in seconds, before a store is tried again that can't be reached."""
@@ -58,7 +58,7 @@ class Follower:
     @ivar resyncs: how often everything has been read.
     @ivar events: changes that have been told of.
     @ivar up: whether there is a watch.
-    @ivar told: called with what changes mean.
+    @ivar told: called with what changes mean, be it nothing for others.
     @ivar on_own: called with the keys of this server that are gone, and since when.
     @ivar on_read: called when everything has been read.
     @ivar on_trouble: as for L{reverseproxy.fleet.publisher.Publisher}.
@@ -76,14 +76,15 @@ class Follower:
         view: View,
         told: Callable[[list[Notice]], object],
         random: Random,
-        looks: bool = False,
+        look: str = "",
     ) -> None:
         """
-        @param looks: whether nobody else would find out that an endpoint does not answer.
+        @param look: a key to look for from time to time, where nobody else would find out that an
+            endpoint does not answer, or is another store; empty for none.
         """
         self._watch: Watch | None = None
         self.use(etcd)
-        self._looks = looks
+        self._looks_for = look
         self.view = view
         self.resyncs = self.events = 0
         self.up = False
@@ -167,8 +168,7 @@ class Follower:
         self._tell(self.view.expire(self._reactor.seconds()))
 
     def _tell(self, notices: list[Notice]) -> None:
-        if notices:
-            self._told(notices)
+        self._told(notices)
         self.settle()
 
     # running
@@ -235,7 +235,7 @@ class Follower:
         watch = self._watch = self.etcd.watch(self._prefix, self.view.revision + 1, self._take)
         seconds = RENEW * self._random.uniform(0.75, 1.0)
         self._renewal = self._reactor.callLater(seconds, watch.stop)
-        if self._looks:
+        if self._looks_for:
             looking: Deferred[None] = Deferred.fromCoroutine(self._look())
             watch.ended.addBoth(self._end_looking, looking)
         try:
@@ -254,17 +254,37 @@ class Follower:
         return result
 
     async def _look(self) -> None:
-        """Look whether the endpoint answers, as long as a watch is there."""
+        """
+        Look whether the endpoint answers, and has what is known, as long as there is a watch.
+
+        A store that has been emptied may have more revisions than there were before by now, so that
+        the watch does not show it; but it has no record that has stayed the same.
+        """
+        different = False
         try:
             while True:
                 await deferLater(self._reactor, LOOK * self._random.uniform(0.75, 1.0))
-                try:
-                    await self.etcd.revision(self._prefix)
-                except EtcdError as error:
-                    self.on_trouble(str(error))
+                found = await self.etcd.get(self._prefix + self._looks_for)
+                value = None if found is None else found.value
+                if value == self.view.own.get(self._looks_for):
+                    different = False
+                elif different:
+                    log.info("fleet: the watch does not tell of everything, and all is read again")
+                    self.resync()
                     return
+                else:
+                    different = True  # it may be on its way
         except CancelledError:
             return
+        except EtcdError as error:
+            if self._alive:
+                self.on_trouble(str(error))
+                self._reactor.callLater(0, self._give_up)
+
+    def _give_up(self) -> None:
+        """Watch anew."""
+        if self._watch is not None:
+            self._watch.stop()
 
     def _take(self, message: WatchMessage) -> None:
         """Take in a message of the watch."""

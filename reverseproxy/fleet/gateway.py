@@ -14,6 +14,7 @@ __all__ = [
     "LineReader",
     "WatchMessage",
     "error_of",
+    "get_body",
     "number_of",
     "range_body",
     "read_range",
@@ -115,6 +116,11 @@ def range_body(prefix: str, limit: int, after: str = "", revision: int = 0) -> d
     """
     start = _text(after.encode("utf-8", "surrogateescape") + b"\0") if after else _key(prefix)
     return {"key": start, "range_end": _end(prefix), "limit": str(limit), "revision": str(revision)}
+
+
+def get_body(key: str) -> dict[str, Any]:
+    """Ask for one key."""
+    return {"key": _key(key)}
 
 
 def transaction_body(

@@ -104,12 +104,16 @@ class Store:
         now = self.clock.seconds()
         self.leases = {lease: (ttl, now + ttl) for lease, (ttl, _) in self.leases.items()}
 
-    def wipe(self) -> None:
-        """Be another one."""
+    def wipe(self, revision: int = 1) -> None:
+        """
+        Be another one.
+
+        @param revision: how many changes it has had.
+        """
         self.keys.clear()
         self.history.clear()
         self.leases.clear()
-        self.revision = 1
+        self.revision = revision
         for watch in list(self.watches):
             self.end(watch)
 
@@ -160,6 +164,11 @@ class FakeEtcd:
         """Read all at once."""
         found: list[KeyValue] = []
         return found, await self.read(prefix, found.extend)
+
+    async def get(self, key: str) -> KeyValue | None:
+        """Read one."""
+        self._check()
+        return self.store.keys.get(key)
 
     async def revision(self, prefix: str) -> int:
         """Read the revision."""

@@ -371,6 +371,41 @@ class DirectoryTests(SynchronousTestCase):
         self.successResultOf(worker.stop())
         self.assertEqual(list(self.alpha.servers), ["beta"])
 
+    def test_emptied_etcd_that_has_had_more_changes(self) -> None:
+        """It is seen by the lease, where something is published, and by the server's record elsewhere."""
+        worker = self.bench.server("beta", 7002, publishes=False)
+        mirror = Mirror()
+        worker.listen(mirror)  # type: ignore[arg-type]
+        worker.start()
+        self.start()
+        gone = host("alpha", agent="1" * 32)
+        self.alpha.publish(gone)
+        self.bench.run(0.5)
+        self.assertIn(gone.key, mirror.hosts)
+        self.bench.etcds["alpha"].reachable = False
+        self.alpha.withdraw(gone.key)
+        self.bench.store.wipe(1000)
+        self.bench.etcds["alpha"].reachable = True
+        self.bench.run(2 * TTL + 2)
+        self.assertEqual(list(self.heard.hosts), [self.agent.key])
+        self.assertEqual(list(mirror.hosts), [self.agent.key])
+        self.assertEqual(self.bench.names().count("servers/beta"), 1)
+
+    def test_worker_leaves_an_endpoint_that_does_not_answer(self) -> None:
+        """Although it writes nothing."""
+        worker = self.bench.server("beta", 7002, publishes=False)
+        worker.start()
+        self.start()
+        self.assertTrue(worker.up)
+        self.bench.store.muted = True
+        self.bench.etcds["beta"].reachable = False
+        self.bench.run(6)
+        self.assertFalse(worker.up)
+        self.bench.etcds["beta"].reachable = True
+        self.bench.store.muted = False
+        self.bench.run(4)
+        self.assertTrue(worker.up)
+
     def test_listener_that_fails(self) -> None:
         """It keeps nobody from being told."""
 
