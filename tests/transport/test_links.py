@@ -248,6 +248,7 @@ class _Links(Contract):
                 await self.turn(1)
         self.assertTrue(link.used)
         self.assertTrue(link.busy)
+        service.close()  # what asks again, perhaps in another protocol, learns at once that nobody is there
         peer.close()
         backend.close()
         await self.ends(link)
