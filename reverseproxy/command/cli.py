@@ -279,8 +279,9 @@ def _target(text: str, tcp: bool) -> tuple[str, str]:
         if tcp:
             raise click.UsageError(f"TARGET {text} is a directory, which takes HTTP: leave out --tcp")
         return "", str(path.absolute())
-    if text.startswith(("/", "./", "../")):
-        if not path.exists():
+    if text.startswith(("/", "./", "../", "unix:")):
+        path = Path(text.removeprefix("unix:"))
+        if not path.exists() or path.is_dir():
             raise click.UsageError(f"TARGET {text}: there is neither a socket nor a directory")
         return f"unix:{path.absolute()}", ""
     host, colon, number = text.rpartition(":")

@@ -53,8 +53,8 @@ class Object(dict[str, Any]):
 
 
 NO_VARIABLES: Final = (
-    "there are no variables in a configuration; have envsubst or the like write the file, or name a file or "
-    "an environment variable where a key for that exists"
+    "there are variables in texts of files only; elsewhere, have envsubst or the like write the file, or "
+    "name a file or an environment variable where a key for that exists"
 )
 
 _QUOTES: Final = "'\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}`"

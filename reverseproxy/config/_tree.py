@@ -28,6 +28,7 @@ from reverseproxy.config._base import (
 )
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import NO_VARIABLES, Object
+from reverseproxy.config._environment import TEMPLATES
 from reverseproxy.config._listeners import (
     BoltOptions,
     Http1Options,
@@ -70,9 +71,6 @@ _MAX_GUESSES: Final = 1000
 """How many unknown keys are compared with the known ones, at a millisecond each."""
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
-
-_TEMPLATES: Final = ("substitution", "body")
-"""Keys where this is nothing unusual."""
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
 """What Go takes an absent key for: values that ask for nothing."""
@@ -159,7 +157,7 @@ class _FreeValues:
 
     def _verbatim(self, text: str, place: Place) -> None:
         """Warn of what looks like a variable that somebody puts a value in place of."""
-        if "${" in text and (found := _VARIABLE.search(text)) and place.name not in _TEMPLATES:
+        if "${" in text and (found := _VARIABLE.search(text)) and place.name not in TEMPLATES:
             self._findings.warn(place, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
 
 

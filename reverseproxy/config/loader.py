@@ -10,7 +10,8 @@ from __future__ import annotations
 __all__ = ["Loaded", "load", "loads"]
 
 import gc
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from reverseproxy.config._checks import check
 from reverseproxy.config._document import Object, SyntaxProblem, parse_json, parse_yaml
+from reverseproxy.config._environment import substitute
 from reverseproxy.config._messages import explain
 from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import describe
@@ -62,21 +64,22 @@ def load(path: str) -> Loaded:
         raise ConfigError(Problem(path, "", f"can't be read: {error.strerror}")) from None
     except ValueError as error:
         raise ConfigError(Problem(path, "", str(error))) from None
-    return loads(text, path, path.lower().endswith(_YAML_SUFFIXES))
+    return loads(text, path, path.lower().endswith(_YAML_SUFFIXES), os.environ)
 
 
-def loads(text: str, file: str, yaml: bool = False) -> Loaded:
+def loads(text: str, file: str, yaml: bool = False, environ: Mapping[str, str] | None = None) -> Loaded:
     """
     Read a configuration.
 
     @param text: the whole document.
     @param file: what to call it in messages.
     @param yaml: whether it is YAML; else it is JSON.
+    @param environ: the variables that may stand in it; L{None} if none may.
     @raise ConfigError: with everything that is wrong.
     """
     try:
         with _without_collecting():
-            return _load(_parse(text, yaml), file)
+            return _load(_parse(text, yaml), file, environ)
     except SyntaxProblem as problem:
         raise ConfigError(_syntax(file, problem)) from None
     except RecursionError:
@@ -104,19 +107,29 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _load(document: Object, file: str) -> Loaded:
+def _load(document: Object, file: str, environ: Mapping[str, str] | None) -> Loaded:
     """
     Make models of a document.
 
     @raise ConfigError: with everything that is wrong.
     """
     findings = Diagnostics()
-    tree = Tree(Config, document, file, findings, _Directory(findings).read)
+    _substitute(document, file, environ, findings)
+    tree = Tree(Config, document, file, findings, _Directory(findings, environ).read)
     config = _validate(tree, findings)
     check(config, tree, findings)
     if findings.errors:
         raise ConfigError(*findings.errors, warnings=findings.warnings)
     return Loaded(config, findings.warnings, findings.notes)
+
+
+def _substitute(
+    document: Object, file: str, environ: Mapping[str, str] | None, findings: Diagnostics
+) -> None:
+    """Put values in place of variables of the environment."""
+    if environ is not None:
+        for keys, problem in substitute(document, environ)[1]:
+            findings.error(Place(file, keys), problem)
 
 
 def _parse(text: str, yaml: bool) -> Object:
@@ -152,8 +165,9 @@ def _read(path: str) -> str:
 class _Directory:
     """Reads the directories that take the place of a list."""
 
-    def __init__(self, findings: Diagnostics) -> None:
+    def __init__(self, findings: Diagnostics, environ: Mapping[str, str] | None) -> None:
         self._findings = findings
+        self._environ = environ
 
     def read(self, directory: str) -> tuple[list[tuple[str, Any]], bool]:
         """
@@ -171,7 +185,9 @@ class _Directory:
                     self._findings.warn(Place(file), "ignored, because its name does not end in .json")
                 continue
             try:
-                documents.append((file, _parse(_read(file), yaml=False)))
+                document = _parse(_read(file), yaml=False)
+                _substitute(document, file, self._environ, self._findings)
+                documents.append((file, document))
             except OSError as error:
                 self._findings.error(Place(file), f"can't be read: {error.strerror}")
                 complete = False

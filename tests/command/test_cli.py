@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import reverseproxy
 from reverseproxy import __version__
-from reverseproxy.command.cli import command
+from reverseproxy.command.cli import _target, command
 from tests.config.documents import TUNNEL_SERVER
 
 ROOT = Path(reverseproxy.__file__).resolve().parent.parent
@@ -55,6 +55,23 @@ class CliTests(SynchronousTestCase):
         for words, each in leaves(command):
             if not isinstance(each, click.Group):
                 self.assertIn(f"{' '.join(words)}", text)
+
+    def test_what_is_exposed(self) -> None:
+        """A port, an address, a socket by either of its names, or a directory."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "s").touch()
+        for target, wanted in {
+            "8080": ("127.0.0.1:8080", ""),
+            "10.0.0.1:80": ("10.0.0.1:80", ""),
+            f"{directory}/s": (f"unix:{directory}/s", ""),
+            f"unix:{directory}/s": (f"unix:{directory}/s", ""),
+            str(directory): ("", str(directory)),
+        }.items():
+            self.assertEqual(_target(target, tcp=False), wanted)
+        for target in ("0", "70000", "host", f"unix:{directory}", f"{directory}/none", "unix:none"):
+            with self.assertRaises(click.UsageError):
+                _target(target, tcp=False)
 
     def test_version(self) -> None:
         self.assertEqual(self.run_command("--version").output, f"reverseproxy {__version__}\n")

@@ -26,7 +26,7 @@ NOT_JSON = (
     ("{'servers': []}", "line 1, column 2: not JSON: texts and keys are in double quotation marks, not in '"),
     ('{"a": \u2018b\u2019}', "line 1, column 7: not JSON: texts and keys are in double quotation marks"),
     ("{\u201ca\u201d: 1}", "line 1, column 2: not JSON: quotation marks are straight ones"),
-    ('{"port": ${PORT}}', "line 1, column 10: not JSON: there are no variables in a configuration"),
+    ('{"port": ${PORT}}', "line 1, column 10: not JSON: there are variables in texts of files only"),
     ("{servers: []}", 'line 1, column 2: not JSON: keys are in double quotation marks: "servers"'),
     ('{"a": True}', "line 1, column 7: not JSON: write true, not True"),
     ('{"a": None}', "line 1, column 7: not JSON: write null, not None"),

@@ -1,0 +1,75 @@
+"""
+Variables of the environment in the texts of a configuration file; pure, given these.
+
+C{${NAME}} stands for the value of a variable, C{${NAME:-text}} for a text where it has none,
+and C{$${} for C{${} itself.  Files have them, and nothing else: what comes through the admin
+API, or from another program, must not find out what the environment has.
+"""
+
+from __future__ import annotations
+
+__all__ = ["TEMPLATES", "substitute"]
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from reverseproxy.problems import Key
+
+TEMPLATES: Final = frozenset({"substitution", "body"})
+"""Keys whose texts have dollars and braces of their own."""
+
+_VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def substitute(value: Any, environ: Mapping[str, str]) -> tuple[Any, list[tuple[tuple[Key, ...], str]]]:
+    """
+    Put values in place of variables.
+
+    @param value: a document; it is changed.
+    @return: the same, or what is in its place if it is a text; and what is wrong, with where.
+    """
+    problems: list[tuple[tuple[Key, ...], str]] = []
+    found = _walk(value, (), environ, problems)
+    return found, problems
+
+
+def _walk(value: Any, keys: tuple[Key, ...], environ: Mapping[str, str], problems: list[Any]) -> Any:
+    if isinstance(value, str):
+        return _text(value, keys, environ, problems) if "${" in value else value
+    for key, item in _items(value):
+        if isinstance(item, str) and "${" not in item:
+            continue  # nearly all of them
+        if key in TEMPLATES:
+            continue
+        value[key] = _walk(item, (*keys, key), environ, problems)
+    return value
+
+
+def _items(value: Any) -> Iterator[tuple[Key, Any]]:
+    if isinstance(value, dict):
+        yield from list(value.items())
+    elif isinstance(value, list):
+        yield from enumerate(value)
+
+
+def _text(text: str, keys: tuple[Key, ...], environ: Mapping[str, str], problems: list[Any]) -> str:
+    def put(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        if name is None:
+            return "${"
+        known = environ.get(name)
+        if known is None or (not known and default is not None):
+            if default is not None:
+                return default
+            problems.append(
+                (
+                    keys,
+                    f"the environment variable {name} is not set; write ${{{name}:-text}} to do without, or "
+                    f"$${{{name}}} for the text itself",
+                )
+            )
+            return match[0]
+        return known
+
+    return _VARIABLE.sub(put, text)
