@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from reverseproxy.addresses import is_unix, split_host_port
-from reverseproxy.config.models import LINKS, ListenerConfig
+from reverseproxy.config.models import ListenerConfig, PeersConfig
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.ports import (
     BACKLOG,
@@ -113,7 +113,11 @@ def bind_all(configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig],
         except ListenerFailed as error:
             place = f"servers[0].listeners[{index}].address"
             problems.append(
-                Problem(file, "fleet.peers.address" if config.name == LINKS else place, str(error))
+                Problem(
+                    file,
+                    "fleet.peers.address" if config.name == PeersConfig.listener_name else place,
+                    str(error),
+                )
             )
     if problems:
         raise ConfigError(*problems)

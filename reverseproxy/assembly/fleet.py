@@ -13,7 +13,7 @@ from reverseproxy.addresses import host_of, is_loopback
 from reverseproxy.assembly.directory import make_directory as etcd_directory
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.config.models import LINKS, FleetConfig, PeersConfig
+from reverseproxy.config.models import FleetConfig, PeersConfig
 from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.fleet.desk import FleetDesk
 from reverseproxy.fleet.directory import FleetDirectory
@@ -61,7 +61,7 @@ def build_fleet(
     prove = partial(_prove, peers.pins, peers.tls is None)
     number = 0 if world.worker is None else world.worker.number + 1
     logs = [
-        AccessLog(each.log_path, each.log_format, world.reactor, LINKS, world.dry, number)
+        AccessLog(each.log_path, each.log_format, world.reactor, PeersConfig.listener_name, world.dry, number)
         for each in peers.access_logs
     ]
     world.fleet_logs = logs
@@ -93,9 +93,9 @@ def build_fleet(
             publishes=publishes,
         )
     )
-    listen = None if world.worker is None else world.worker.listen_for(LINKS)
+    listen = None if world.worker is None else world.worker.listen_for(PeersConfig.listener_name)
     listener = Listener(peers.listener, fleet.entrance, world.reactor, server_tls, listen, world.limiter)
-    world.listeners[LINKS] = listener
+    world.listeners[PeersConfig.listener_name] = listener
 
     def who() -> ServerRecord:
         return ServerRecord(

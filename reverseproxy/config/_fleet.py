@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["LINKS", "FleetConfig", "PeerCertificateConfig", "PeersConfig", "check_fleet"]
+__all__ = ["FleetConfig", "PeerCertificateConfig", "PeersConfig", "check_fleet"]
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator
 
@@ -76,9 +76,14 @@ class PeerCertificateConfig(Model):
 
 
 class PeersConfig(Model):
-    """The links between servers."""
+    """
+    The links between servers.
+
+    @cvar listener_name: what the listener is called that takes those of others.
+    """
 
     strict_keys = True
+    listener_name: ClassVar[str] = LINKS
 
     address: Listen = key(
         "",

@@ -8,7 +8,6 @@ is in its description, which the generated reference shows as well.
 from __future__ import annotations
 
 __all__ = [
-    "LINKS",
     "FleetConfig",
     "PeerCertificateConfig",
     "PeersConfig",
@@ -147,7 +146,7 @@ from reverseproxy.config._filters import (
     PerFilterConfig,
     StreamFilterConfig,
 )
-from reverseproxy.config._fleet import LINKS, FleetConfig, PeerCertificateConfig, PeersConfig
+from reverseproxy.config._fleet import FleetConfig, PeerCertificateConfig, PeersConfig
 from reverseproxy.config._headers import HeaderMatcherConfig
 from reverseproxy.config._listeners import (
     AccessLogConfig,
