@@ -143,19 +143,12 @@ class FleetTests(_Fleet):
         self.assertEqual(load.failures[failed:], [])
         self.assertLessEqual(failed, 4)
 
-        # Without the directory, what is known goes on.
-        a = await self.server("a")
-        await self.reaches("b", {"one", "two"})
-        self.etcd.kill()
-        await self.reaches("b", {"one", "two"})
-        await self.reaches("a", {"one", "two"})
-
     async def test_workers(self) -> None:
         """Whichever worker has the agent, and whichever gets the request."""
         await self.begin()
         backend = await self.run_backend("one")
         await self.server("a", workers=2)
-        await self.server("b", workers=2)
+        await self.server("b")
         for mux in (True, False):
             edge = await self.agent("one", "a", backend=backend.address, connections=2, mux=mux)
             await self.reaches("b", {"one"})
