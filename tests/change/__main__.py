@@ -4,6 +4,7 @@ The tests of changes under load, for as long as one likes.
 C{python -m tests.change --seconds 600}: reloads, and nothing else.
 C{python -m tests.change rolling --times 5}: servers and agents are restarted in turn.
 C{python -m tests.change upgrade --times 3}: other processes take the place of a server's.
+C{python -m tests.change moments}: changes during changes, with errors, and twice at once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ TESTS = {
     ),
     "rolling": ("test_rolling",),
     "upgrade": ("test_upgrade_of_all",),
+    "moments": ("test_moments",),
 }
 
 
@@ -34,6 +36,7 @@ def main() -> None:
     # Before they are imported, as they read these once.
     os.environ["REVERSEPROXY_CHANGE_SECONDS"] = str(options.seconds)
     os.environ["REVERSEPROXY_ROLLINGS"] = os.environ["REVERSEPROXY_UPGRADES"] = str(options.times)
+    os.environ["REVERSEPROXY_MOMENTS"] = "yes"
     from tests.change import test_reload
 
     test_reload.ReloadCase.timeout = int(options.seconds + 120)

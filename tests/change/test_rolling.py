@@ -168,12 +168,14 @@ class RollingCase(IntegrationTestCase):
         self.assertEqual(self.load.failures, [])
 
 
-class PlainTests(RollingCase):
-    kind = "connections lent as a whole"
-    mux = False
+if TIMES:
 
-    async def test_one_after_the_other(self) -> None:
-        await self.roll()
+    class PlainTests(RollingCase):
+        kind = "connections lent as a whole"
+        mux = False
+
+        async def test_one_after_the_other(self) -> None:
+            await self.roll()
 
 
 class StreamTests(RollingCase):
@@ -185,8 +187,11 @@ class StreamTests(RollingCase):
 
 
 class WorkerTests(RollingCase):
-    kind = "two workers"
+    """In the short form for connections that are lent as a whole, too."""
+
+    kind = f"two workers, {'streams' if TIMES else 'connections lent as a whole'}"
     workers = 2
+    mux = bool(TIMES)
 
     async def test_one_after_the_other(self) -> None:
         await self.roll()
@@ -201,6 +206,7 @@ class MosnAgentTests(RollingCase):
 
     kind = "agents of MOSN's"
     steps = tuple((name, index) for name, index in RollingCase.steps if not name.endswith("over_agent"))
+    short = (("restart_server", 0), ("restart_agent", 0))
 
     async def begin_agents(self) -> None:
         self.fakes = [[self.fake(port) for port in self.tunnels] for _ in range(2)]
@@ -240,7 +246,7 @@ class MosnServerTests(RollingCase):
 
     kind = "servers of MOSN's"
     steps = tuple((name, index) for name, index in RollingCase.steps if name.endswith("agent"))
-    short = (("restart_agent", 0), ("take_over_agent", 1))
+    short = (("restart_agent", 0),)
 
     async def begin(self) -> None:
         self.sockets = Path(tempfile.mkdtemp(prefix="rolling-"))

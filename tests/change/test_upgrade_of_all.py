@@ -64,7 +64,9 @@ def _document() -> dict[str, Any]:
     return document
 
 
-class EveryKindTests(ReloadCase):
+class UpgradeCase(ReloadCase):
+    """A server whose place others may take, and clients that bear with that."""
+
     def setUp(self) -> None:
         super().setUp()
         self.patch(test_reload, "Clients", Moving)
@@ -77,6 +79,8 @@ class EveryKindTests(ReloadCase):
         more = self.takeover if name == "server" else ()
         return super().run_proxy(config, name, *options, *more, **environ)
 
+
+class EveryKindTests(UpgradeCase):
     async def test_nothing_is_lost(self) -> None:
         clients = await self.begin()
         old = [self.cloud]
