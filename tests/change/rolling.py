@@ -75,10 +75,11 @@ class RollingLoad(Load, Measured):
     No request is made twice: one that has been sent and is not answered has failed.
     """
 
-    def __init__(self, ports: Sequence[int], clients: int = 8) -> None:
+    def __init__(self, ports: Sequence[int], clients: int = 8, rate: float = RATE) -> None:
         Load.__init__(self, ports[0], clients)
         Measured.__init__(self)
         self.ports = list(ports)
+        self._pause = clients / rate
 
     def _connect(self, client: int, turn: int) -> http.client.HTTPConnection:
         """Connect to one of the servers, at best to another one than the last time."""
@@ -121,7 +122,7 @@ class RollingLoad(Load, Measured):
             if client % 2 and connection is not None:
                 connection.close()
                 connection, turn = None, turn + 1
-            due = max(due + self.clients / RATE, now - 1.0)
+            due = max(due + self._pause, now - 1.0)
             pause.wait(max(0.0, due - now))
         if connection is not None:
             connection.close()

@@ -36,6 +36,9 @@ from tests.mosn.server import FakeServer, Pool
 TIMES = int(os.environ.get("REVERSEPROXY_ROLLINGS", "0"))
 """How often all is done; 0 for a short form of it."""
 
+SPEED = RATE if TIMES else 100.0
+"""Requests a second; in the short form the machine has other tests to run at the same time."""
+
 CONNECTIONS = 2
 
 
@@ -82,9 +85,9 @@ class RollingCase(IntegrationTestCase):
         for each in self.servers:
             await each.counted(JOINED, 2 * CONNECTIONS * self.workers)
             await each.port("clientListener")
-        self.load = RollingLoad(self.clients)
+        self.load = RollingLoad(self.clients, rate=SPEED)
         self.load.start()
-        await self.load.answers(100)
+        await self.load.answers(50)
         self.load.step("before")
 
     async def begin_agents(self) -> None:
@@ -156,7 +159,7 @@ class RollingCase(IntegrationTestCase):
         for name, index in self.steps * TIMES or self.short:
             step: Callable[[int], Awaitable[None]] = getattr(self, name)
             await step(index)
-            await self.load.answers(50)
+            await self.load.answers(20)
             self.load.step(f"{name.replace('_', ' ')} {index + 1}")
         await self.load.stop()
         self.load.step("after")
@@ -327,4 +330,4 @@ class PoolLoad(Measured):
             if reason:
                 self.failures.append(f"{token}: {reason}")
             self.records.append((token, began, time.monotonic() - began, reason))
-            await deferLater(reactor, self._clients / RATE)  # type: ignore[arg-type]
+            await deferLater(reactor, self._clients / SPEED)  # type: ignore[arg-type]
