@@ -20,16 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http.message import END, End, Request, Response
 from reverseproxy.wire.http1.fields import CHUNKED
-from reverseproxy.wire.http2.connection import (
-    MAX_CONTINUATIONS,
-    MAX_REPLIES,
-    REMEMBERED_RESETS,
-    UPDATES_PER_FRAME,
-    ClientConnection,
-    ServerConnection,
-)
+from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
 from reverseproxy.wire.http2.events import GoAway, Http2Limits, PeerSettings, Pong, Reset
+from reverseproxy.wire.http2.frame_reader import MAX_CONTINUATIONS, MAX_REPLIES, UPDATES_PER_FRAME
 from reverseproxy.wire.http2.frames import MAX_STREAM_ID, MAX_WINDOW, PREFACE, ErrorCode, Setting
+from reverseproxy.wire.http2.message_reader import REMEMBERED_RESETS
 from reverseproxy.wire.http2.outbound import RESUME_BELOW, STREAM_BUFFER
 from tests.wire.http2_frames import GET, OK, POST, Peer, client, outcome, raw, read_frames, server
 

@@ -23,19 +23,15 @@ from __future__ import annotations
 
 __all__ = ["ClientConnection", "ServerConnection"]
 
-from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
-from hpack.exceptions import HPACKError, OversizedHeaderListError
-
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http.fields import Headers
-from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH, End
+from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH
 from reverseproxy.wire.http2.events import (
     PEER_SETTINGS,
-    Budget,
-    Event,
     GoAway,
     Http2Limits,
     Pong,
@@ -46,13 +42,10 @@ from reverseproxy.wire.http2.fields import (
     list_size,
     parse_request,
     parse_response,
-    parse_trailers,
 )
 from reverseproxy.wire.http2.frames import (
     DEFAULT_MAX_FRAME_SIZE,
     DEFAULT_WINDOW,
-    HEADER,
-    HEADER_SIZE,
     MAX_STREAM_ID,
     MAX_WINDOW,
     PREFACE,
@@ -67,14 +60,10 @@ from reverseproxy.wire.http2.frames import (
     settings,
     window_update,
 )
-from reverseproxy.wire.http2.hpack import FieldDecoder
+from reverseproxy.wire.http2.message_reader import MessageReader
 from reverseproxy.wire.http2.mosn import mend_request, mend_response
 from reverseproxy.wire.http2.outbound import Stream
-from reverseproxy.wire.http2.windows import Windows
 from reverseproxy.wire.window import Reserve
-
-MAX_REPLIES: Final = 1000
-"""Frames that a peer may have made us queue while it does not take what we send."""
 
 MAX_SETTINGS: Final = 64
 """Settings in one frame: an order of magnitude more than there are."""
@@ -82,49 +71,23 @@ MAX_SETTINGS: Final = 64
 STREAMS_PER_FRAME: Final = 8
 """As much work as a frame is what a changed window means for so many streams."""
 
-USUAL_FIELDS: Final = 256
-"""Fields of a block that cost nothing but what its frames do."""
-
-FIELDS_PER_FRAME: Final = 64
-"""As much work as a frame are so many more: each may be a single byte."""
-
-UPDATES_PER_FRAME: Final = 16
-"""Grants of credit that a peer may send for each frame that it gets."""
-
-MAX_CONTINUATIONS: Final = 32
-"""CONTINUATION frames of one field block, beyond those that its size needs."""
-
-REMEMBERED_RESETS: Final = 256
-"""Streams that we reset and remember, as the peer may have sent more for them."""
-
-RESETS_PER_SECOND: Final = 20.0
-"""How fast a used up L{Http2Limits.max_resets} comes back."""
-
-CONTROL_PER_SECOND: Final = 50.0
-"""How fast a used up L{Http2Limits.max_control_frames} comes back."""
-
 _UINT32: Final = Struct(">L")
+
 _PAIR: Final = Struct(">LL")
+
 _SETTING: Final = Struct(">HL")
-_unpack_header = HEADER.unpack_from
 
 _DEBUG_BYTES: Final = 200
 """Bytes of a peer's text that are kept for the log."""
 
-_SELF_DEPENDENT: Final = 0x100
-"""A flag of our own, out of reach of the 8 bits on the wire."""
-
 _SETTINGS_ACK: Final = frame(Kind.SETTINGS, Flag.ACK, 0)
 
 
-class _Connection(Windows):
+class _Connection(MessageReader):
     """
     What both sides have in common.
 
-    @ivar closed: the connection has failed, and nothing more is read; what
-        L{take} returns is to be sent, and then the connection closed.
     @ivar going: the peer takes no further streams from us.
-    @ivar established: the peer's first SETTINGS have come.
     @ivar acknowledged: the peer has acted on ours.
     @ivar peer_max_streams: how many streams of ours the peer takes at once;
         L{None} for any number.
@@ -135,39 +98,22 @@ class _Connection(Windows):
         Upgrade of HTTP/1 has; see L{reverseproxy.wire.http2.upgrades}.
     """
 
-    _client = False
-    _silent = False  # we have not said anything yet, and don't before the peer's SETTINGS have come
     _mosn = False  # the peer may be MOSN, whose messages need to be put in order
 
     def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
         super().__init__(limits, reserve)
-        self.closed = False
         self.going = False
-        self.established = False
         self.acknowledged = False
         self.peer_max_streams: int | None = None
         self.peer_max_header_list_size: int | None = None
         self.peer_connect_protocol = False
         self.peer_upgrades = False
-        self._limits = limits
         self._max_streams = limits.max_concurrent_streams
-        self._buffer = b""
-        self._preface = b"" if self._client else PREFACE
-        self._block: list[bytes] = []  # of a field block that is not complete
-        self._block_stream = 0
-        self._block_flags = 0
-        self._block_size = 0
-        self._continuations = 0
-        self._decoder = FieldDecoder(limits.hard_header_list_size)
-        self._resets: OrderedDict[int, None] = OrderedDict()
-        self._forgotten = 0  # the highest stream that was dropped from _resets
-        self._reset_budget = Budget(limits.max_resets, RESETS_PER_SECOND)
-        self._control_budget = Budget(limits.max_control_frames, CONTROL_PER_SECOND)
-        self._update_budget = Budget(
-            limits.max_control_frames * UPDATES_PER_FRAME, CONTROL_PER_SECOND * UPDATES_PER_FRAME
-        )
-        self._events: list[tuple[int, Event]] = []
-        self._handlers = (
+        if not self._silent:
+            self._begin()
+
+    def _frame_handlers(self) -> Sequence[Callable[[int, int, bytes], None]]:
+        return (
             self._on_data,
             self._on_headers,
             self._on_priority,
@@ -179,8 +125,6 @@ class _Connection(Windows):
             self._on_window_update,
             self._on_continuation,
         )
-        if not self._silent:
-            self._begin()
 
     def _begin(self) -> None:
         self._silent = False
@@ -198,364 +142,7 @@ class _Connection(Windows):
     def _own_settings(self) -> list[tuple[Setting, int]]:
         raise NotImplementedError
 
-    @property
-    def streams(self) -> int:
-        """How many streams are open, in at least one direction."""
-        return len(self._streams)
-
-    @property
-    def unfinished(self) -> int:
-        """Bytes of a frame, or of a field block, of which more has to come."""
-        return len(self._buffer) + (self._block_size if self._block else 0)
-
-    # receiving
-
-    def feed(self, data: bytes, now: float = 0.0) -> list[tuple[int, Event]]:
-        """
-        Take bytes.
-
-        @param now: the time in seconds, for what is limited by time.
-        @return: what they complete, with the number of its stream.
-        """
-        if self.closed:
-            return []
-        if self._fresh:
-            self._settle()
-        self._now = now
-        if self._greeted_at > now:
-            self._greeted_at = now  # a server that waits for its client's greeting answers now
-        events: list[tuple[int, Event]] = []
-        self._events = events
-        try:
-            if self._buffer:
-                data = self._buffer + data
-                self._buffer = b""
-            if self._preface:
-                data = self._read_preface(data)
-            self._read_frames(data)
-        except Http2Error as error:
-            self._fail(error)
-        return events
-
-    def _fail(self, error: Http2Error) -> None:
-        if self._silent:
-            self._begin()
-        self._events.append((0, error))
-        self._out.append(go_away(self._last_stream(), error.code, str(error).encode("ascii", "replace")))
-        self._close()
-
-    def _close(self) -> None:
-        self.closed = True
-        self._buffer = b""
-        self._block.clear()
-        self._streams.clear()
-        self._ready.clear()
-        self.close_windows()
-
-    def let_go(self) -> None:
-        """Keep nothing of what has come and is not complete: nothing more will."""
-        self._buffer = b""
-        self._block.clear()
-
-    def _last_stream(self) -> int:
-        raise NotImplementedError
-
-    def _read_preface(self, data: bytes) -> bytes:
-        preface = self._preface
-        have = min(len(data), len(preface))
-        if data[:have] != preface[:have]:
-            raise Http2Error(
-                ErrorCode.PROTOCOL_ERROR, f"a client of HTTP/2 does not begin with {data[:24]!r}"
-            )
-        self._preface = preface[have:]
-        return data[have:]
-
-    def _read_frames(self, data: bytes) -> None:
-        offset = 0
-        end = len(data)
-        handlers = self._handlers
-        max_frame_size = self._limits.max_frame_size
-        while end - offset >= HEADER_SIZE:
-            high, low, kind, flags, stream = _unpack_header(data, offset)
-            size = (high << 8) | low
-            if not self.established:
-                self._check_first(data, offset, kind, flags)
-            if size > max_frame_size:
-                raise Http2Error(
-                    ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is larger than {max_frame_size}"
-                )
-            body = offset + HEADER_SIZE
-            if end - body < size:
-                break
-            offset = body + size
-            stream &= 0x7FFFFFFF
-            if self._block and (kind != Kind.CONTINUATION or stream != self._block_stream):
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a field block was interrupted by another frame")
-            if kind < 10:
-                handlers[kind](flags, stream, data[body:offset])
-            else:
-                self._spend_control("frames of unknown kinds")
-        if offset < end:
-            self._buffer = data[offset:] if offset else data
-
-    def _check_first(self, data: bytes, offset: int, kind: int, flags: int) -> None:
-        """
-        Demand SETTINGS as the first frame; everything else is most likely another protocol.
-
-        It may be an acknowledgement of ours, although the peer's own should come
-        first (RFC 9113 3.4): MOSN reads in one thread and writes in another.  Go's
-        library takes that, too.
-        """
-        if kind != Kind.SETTINGS:
-            first = data[offset : offset + 24]
-            raise Http2Error(
-                ErrorCode.PROTOCOL_ERROR, f"the first frame is not SETTINGS; the peer sent {first!r}"
-            )
-
-    def _sent_frame(self) -> None:
-        # What a peer has to say about a body is no burden.
-        self._control_budget.earn()
-        self._update_budget.earn(UPDATES_PER_FRAME)
-
-    def _spend_update(self) -> None:
-        if not self._update_budget.spend(self._now):
-            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many WINDOW_UPDATE frames")
-
-    def _spend_control(self, what: str, cost: float = 1) -> None:
-        if not self._control_budget.spend(self._now, cost):
-            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}")
-
-    def _reply(self, data: bytes) -> None:
-        """Queue a frame that the peer has made us send."""
-        self._replies += 1
-        if self._replies > MAX_REPLIES:
-            raise Http2Error(
-                ErrorCode.ENHANCE_YOUR_CALM, f"{MAX_REPLIES} replies wait for a peer that takes none"
-            )
-        self._out.append(data)
-
-    # DATA
-
-    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
-        size = len(payload)
-        if size > self._recv_window:
-            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window has")
-        self._recv_window -= size
-        stream = self._streams.get(number)
-        if stream is None or not stream.remote_open:
-            self._consume(None, size)
-            self._on_closed(number, stream, "DATA")
-            return
-        if size > stream.recv_window:
-            self._consume(None, size)
-            self._stream_error(number, ErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's window has")
-            return
-        stream.recv_window -= size
-        data = payload
-        if flags & Flag.PADDED:
-            data = _unpad(payload)
-        count = len(data)
-        ended = flags & Flag.END_STREAM
-        if not stream.headed:
-            self._consume(None, size)
-            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "data before the head of a response")
-            return
-        if stream.left >= 0:
-            stream.left -= count
-            if stream.left < 0 or (ended and stream.left):
-                self._consume(None, size)
-                self._stream_error(
-                    number, ErrorCode.PROTOCOL_ERROR, "the body has another length than content-length says"
-                )
-                return
-        if size > count:
-            self._consume(stream, size - count)
-        stream.unconsumed += count
-        if stream.held:
-            self.held += count
-        else:
-            self._fresh.append(stream)
-        if count:
-            self._events.append((number, data))
-            self._control_budget.earn()
-        elif not ended:
-            self._spend_control("empty DATA frames")
-        if ended:
-            self._remote_end(stream)
-            self._events.append((number, END))
-
-    # streams that end
-
-    def _is_idle(self, number: int) -> bool:
-        """Whether a stream has never been opened."""
-        raise NotImplementedError
-
-    def _on_closed(self, number: int, stream: Stream | None, kind: str) -> None:
-        """A frame came for a stream that the peer may not send it on."""
-        if stream is not None:
-            self._stream_error(number, ErrorCode.STREAM_CLOSED, f"{kind} behind the end of the message")
-        elif self._is_idle(number):
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{kind} on stream {number}, which is not open")
-        elif self._was_reset(number):
-            # It may have been under way when we reset the stream.
-            self._spend_control("frames on streams that were reset")
-        else:
-            self._spend_reset()
-            self._reply(rst_stream(number, ErrorCode.STREAM_CLOSED))
-
-    def _was_reset(self, number: int) -> bool:
-        return number in self._resets or number <= self._forgotten
-
-    def _spend_reset(self) -> None:
-        if not self._reset_budget.spend(self._now):
-            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams were broken off")
-
-    def _stream_error(self, number: int, code: ErrorCode, reason: str, processed: bool = True) -> None:
-        """The peer broke the rules of one stream."""
-        self._events.append((number, Reset(code, False, processed, reason)))
-        self._spend_reset()
-        self._reply(rst_stream(number, code))
-        self._remember_reset(number)
-        self._drop(number)
-
-    def _remember_reset(self, number: int) -> None:
-        self._resets[number] = None
-        if len(self._resets) > REMEMBERED_RESETS:
-            self._forgotten = max(self._forgotten, self._resets.popitem(last=False)[0])
-
-    def _drop(self, number: int) -> None:
-        """Forget a stream, and what is kept for it."""
-        stream = self._streams.pop(number, None)
-        if stream is None:
-            return
-        stream.remote_open = stream.local_open = False
-        stream.pending.clear()
-        stream.pending_size = 0
-        if stream.unconsumed:
-            self._let_go(stream)
-        if stream.part is not None:
-            self._growth.forget(number, stream.window)
-
-    def _remote_end(self, stream: Stream) -> None:
-        stream.remote_open = False
-        if not stream.local_open:
-            self._complete(stream)
-
-    def _local_end(self, stream: Stream) -> None:
-        stream.local_open = False
-        if not stream.remote_open:
-            self._complete(stream)
-
-    def _complete(self, stream: Stream) -> None:
-        """Both messages have come to their ends, as they should."""
-        self._reset_budget.earn()
-        self._control_budget.earn()
-        self._drop(stream.id)
-
-    # HEADERS and CONTINUATION
-
-    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
-        if not number:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
-        if flags & Flag.PADDED:
-            payload = _unpad(payload)
-        if flags & Flag.PRIORITY:
-            if len(payload) < 5:
-                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            depends_on_itself = _UINT32.unpack_from(payload)[0] & 0x7FFFFFFF == number
-            payload = payload[5:]
-            if depends_on_itself:
-                flags |= _SELF_DEPENDENT
-        if flags & Flag.END_HEADERS:
-            self._on_block(flags, number, payload)
-            return
-        self._block.append(payload)
-        self._block_stream = number
-        self._block_flags = flags
-        self._block_size = len(payload)
-        self._continuations = 0
-        self._check_block()
-
-    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        if not self._block:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without a field block")
-        self._block.append(payload)
-        self._block_size += len(payload)
-        self._continuations += 1
-        self._check_block()
-        if flags & Flag.END_HEADERS:
-            block = b"".join(self._block)
-            self._block.clear()
-            self._on_block(self._block_flags, number, block)
-
-    def _check_block(self) -> None:
-        if self._block_size > self._limits.hard_header_list_size:
-            raise Http2Error(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                f"a field block larger than {self._limits.hard_header_list_size} bytes",
-            )
-        if self._continuations > MAX_CONTINUATIONS + self._block_size // DEFAULT_MAX_FRAME_SIZE:
-            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
-
-    def _on_block(self, flags: int, number: int, block: bytes) -> None:
-        """A field block is complete: decode it in any case, as it changes the decoder."""
-        try:
-            fields = self._decoder.decode(block)
-        except OversizedHeaderListError:
-            raise Http2Error(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                f"a field block of more than {self._limits.hard_header_list_size} bytes when decoded",
-            ) from None
-        except (HPACKError, UnicodeError, IndexError) as error:
-            raise Http2Error(
-                ErrorCode.COMPRESSION_ERROR, f"a field block can't be decoded: {str(error)[:80]}"
-            ) from None
-        if len(fields) > USUAL_FIELDS:
-            self._spend_control("fields", (len(fields) - USUAL_FIELDS) / FIELDS_PER_FRAME)
-        ended = bool(flags & Flag.END_STREAM)
-        stream = self._streams.get(number)
-        if flags & _SELF_DEPENDENT:
-            if stream is None:
-                self._check_new(number)
-            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
-        elif stream is None:
-            self._on_new_stream(number, fields, ended)
-        elif not stream.remote_open:
-            self._on_closed(number, stream, "HEADERS")
-        elif stream.headed:
-            self._on_trailers(stream, fields, ended)
-        else:
-            self._on_response(stream, fields, ended)
-
-    def _check_new(self, number: int) -> None:
-        """Find that a stream may be opened by the peer, or fail."""
-        raise NotImplementedError
-
-    def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
-        raise NotImplementedError
-
-    def _on_response(self, stream: Stream, fields: Headers, ended: bool) -> None:
-        raise NotImplementedError
-
-    def _on_trailers(self, stream: Stream, fields: Headers, ended: bool) -> None:
-        if not ended:
-            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, "HEADERS in the middle of a message")
-            return
-        if stream.left > 0:
-            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, "less data than content-length says")
-            return
-        if list_size(fields) > self._limits.max_header_list_size:
-            self._stream_error(stream.id, ErrorCode.ENHANCE_YOUR_CALM, "trailers too large")
-            return
-        try:
-            trailers = parse_trailers(fields, self._limits.max_fields, self._client)
-        except Malformed as error:
-            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, str(error))
-            return
-        self._remote_end(stream)
-        self._events.append((stream.id, End(trailers) if trailers else END))
-
-    # the other frames
+    # streams
 
     def _on_priority(self, flags: int, number: int, payload: bytes) -> None:
         # Priorities of this kind are deprecated (RFC 9113 5.3.2): checked, and ignored.
@@ -599,6 +186,8 @@ class _Connection(Windows):
 
     def _on_push_promise(self, flags: int, number: int, payload: bytes) -> None:
         raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which nobody has asked for")
+
+    # the connection
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -661,6 +250,8 @@ class _Connection(Windows):
         else:
             stream.send_window += increment
             self._queue(stream)
+
+    # its settings
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -728,14 +319,7 @@ class _Connection(Windows):
         """The peer says, once and for all, that it is one of ours."""
         self.peer_upgrades = self.peer_upgrades or value == 1
 
-    # what we end
-
-    def reset(self, number: int, code: int) -> None:
-        """End a stream now, if it has not ended."""
-        if number in self._streams:
-            self._out.append(rst_stream(number, code))
-            self._remember_reset(number)
-            self._drop(number)
+    # what we say
 
     def ping(self, data: bytes) -> None:
         """Ask for a L{Pong} with these 8 bytes."""
@@ -750,15 +334,6 @@ class _Connection(Windows):
                 self._begin()
             self._out.append(go_away(self._last_stream(), code, reason.encode("ascii", "replace")))
             self._close()
-
-
-def _unpad(payload: bytes) -> bytes:
-    """Take the padding off a payload."""
-    if not payload:
-        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
-    if payload[0] >= len(payload):
-        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "more padding than the frame has bytes")
-    return payload[1 : len(payload) - payload[0]]
 
 
 class ServerConnection(_Connection):

@@ -1,0 +1,217 @@
+"""
+Messages of HTTP/2 as they are read: streams with their bodies and trailers, and how they end.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MessageReader"]
+
+from collections import OrderedDict
+from typing import Final
+
+from reverseproxy.errors import Http2Error
+from reverseproxy.wire.http.fields import Headers
+from reverseproxy.wire.http.message import END, End
+from reverseproxy.wire.http2.events import (
+    Http2Limits,
+    Reset,
+)
+from reverseproxy.wire.http2.fields import (
+    Malformed,
+    list_size,
+    parse_trailers,
+)
+from reverseproxy.wire.http2.frame_reader import SELF_DEPENDENT, FrameReader, unpad
+from reverseproxy.wire.http2.frames import (
+    ErrorCode,
+    Flag,
+    rst_stream,
+)
+from reverseproxy.wire.http2.outbound import Stream
+from reverseproxy.wire.window import Reserve
+
+REMEMBERED_RESETS: Final = 256
+"""Streams that we reset and remember, as the peer may have sent more for them."""
+
+
+class MessageReader(FrameReader):
+    """The part of a connection that has its streams."""
+
+    def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
+        super().__init__(limits, reserve)
+        self._resets: OrderedDict[int, None] = OrderedDict()
+        self._forgotten = 0  # the highest stream that was dropped from _resets
+
+    # what a subclass does
+
+    def _is_idle(self, number: int) -> bool:
+        """Whether a stream has never been opened."""
+        raise NotImplementedError
+
+    def _check_new(self, number: int) -> None:
+        """Find that a stream may be opened by the peer, or fail."""
+        raise NotImplementedError
+
+    def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
+        raise NotImplementedError
+
+    def _on_response(self, stream: Stream, fields: Headers, ended: bool) -> None:
+        raise NotImplementedError
+
+    # bodies
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open, in at least one direction."""
+        return len(self._streams)
+
+    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
+        size = len(payload)
+        if size > self._recv_window:
+            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window has")
+        self._recv_window -= size
+        stream = self._streams.get(number)
+        if stream is None or not stream.remote_open:
+            self._consume(None, size)
+            self._on_closed(number, stream, "DATA")
+            return
+        if size > stream.recv_window:
+            self._consume(None, size)
+            self._stream_error(number, ErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's window has")
+            return
+        stream.recv_window -= size
+        data = payload
+        if flags & Flag.PADDED:
+            data = unpad(payload)
+        count = len(data)
+        ended = flags & Flag.END_STREAM
+        if not stream.headed:
+            self._consume(None, size)
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "data before the head of a response")
+            return
+        if stream.left >= 0:
+            stream.left -= count
+            if stream.left < 0 or (ended and stream.left):
+                self._consume(None, size)
+                self._stream_error(
+                    number, ErrorCode.PROTOCOL_ERROR, "the body has another length than content-length says"
+                )
+                return
+        if size > count:
+            self._consume(stream, size - count)
+        stream.unconsumed += count
+        if stream.held:
+            self.held += count
+        else:
+            self._fresh.append(stream)
+        if count:
+            self._events.append((number, data))
+            self._control_budget.earn()
+        elif not ended:
+            self._spend_control("empty DATA frames")
+        if ended:
+            self._remote_end(stream)
+            self._events.append((number, END))
+
+    # field blocks
+
+    def _on_fields(self, flags: int, number: int, fields: Headers) -> None:
+        ended = bool(flags & Flag.END_STREAM)
+        stream = self._streams.get(number)
+        if flags & SELF_DEPENDENT:
+            if stream is None:
+                self._check_new(number)
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+        elif stream is None:
+            self._on_new_stream(number, fields, ended)
+        elif not stream.remote_open:
+            self._on_closed(number, stream, "HEADERS")
+        elif stream.headed:
+            self._on_trailers(stream, fields, ended)
+        else:
+            self._on_response(stream, fields, ended)
+
+    def _on_trailers(self, stream: Stream, fields: Headers, ended: bool) -> None:
+        if not ended:
+            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, "HEADERS in the middle of a message")
+            return
+        if stream.left > 0:
+            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, "less data than content-length says")
+            return
+        if list_size(fields) > self._limits.max_header_list_size:
+            self._stream_error(stream.id, ErrorCode.ENHANCE_YOUR_CALM, "trailers too large")
+            return
+        try:
+            trailers = parse_trailers(fields, self._limits.max_fields, self._client)
+        except Malformed as error:
+            self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, str(error))
+            return
+        self._remote_end(stream)
+        self._events.append((stream.id, End(trailers) if trailers else END))
+
+    # streams that end
+
+    def _on_closed(self, number: int, stream: Stream | None, kind: str) -> None:
+        """A frame came for a stream that the peer may not send it on."""
+        if stream is not None:
+            self._stream_error(number, ErrorCode.STREAM_CLOSED, f"{kind} behind the end of the message")
+        elif self._is_idle(number):
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{kind} on stream {number}, which is not open")
+        elif self._was_reset(number):
+            # It may have been under way when we reset the stream.
+            self._spend_control("frames on streams that were reset")
+        else:
+            self._spend_reset()
+            self._reply(rst_stream(number, ErrorCode.STREAM_CLOSED))
+
+    def _was_reset(self, number: int) -> bool:
+        return number in self._resets or number <= self._forgotten
+
+    def _stream_error(self, number: int, code: ErrorCode, reason: str, processed: bool = True) -> None:
+        """The peer broke the rules of one stream."""
+        self._events.append((number, Reset(code, False, processed, reason)))
+        self._spend_reset()
+        self._reply(rst_stream(number, code))
+        self._remember_reset(number)
+        self._drop(number)
+
+    def _remember_reset(self, number: int) -> None:
+        self._resets[number] = None
+        if len(self._resets) > REMEMBERED_RESETS:
+            self._forgotten = max(self._forgotten, self._resets.popitem(last=False)[0])
+
+    def _drop(self, number: int) -> None:
+        """Forget a stream, and what is kept for it."""
+        stream = self._streams.pop(number, None)
+        if stream is None:
+            return
+        stream.remote_open = stream.local_open = False
+        stream.pending.clear()
+        stream.pending_size = 0
+        if stream.unconsumed:
+            self._let_go(stream)
+        if stream.part is not None:
+            self._growth.forget(number, stream.window)
+
+    def _remote_end(self, stream: Stream) -> None:
+        stream.remote_open = False
+        if not stream.local_open:
+            self._complete(stream)
+
+    def _local_end(self, stream: Stream) -> None:
+        stream.local_open = False
+        if not stream.remote_open:
+            self._complete(stream)
+
+    def _complete(self, stream: Stream) -> None:
+        """Both messages have come to their ends, as they should."""
+        self._reset_budget.earn()
+        self._control_budget.earn()
+        self._drop(stream.id)
+
+    def reset(self, number: int, code: int) -> None:
+        """End a stream now, if it has not ended."""
+        if number in self._streams:
+            self._out.append(rst_stream(number, code))
+            self._remember_reset(number)
+            self._drop(number)
