@@ -219,3 +219,8 @@ def _targets(config: Config) -> Iterator[_Target]:
         for host in cluster.hosts:
             tls = None if host.tls_disable else cluster.tls_context
             yield make(f"host of cluster {cluster.name}", host.address, tls)
+    etcd = None if config.fleet is None else config.fleet.etcd
+    if etcd is not None:
+        make = partial(_Target, absent="start etcd, or correct the address in fleet.etcd.endpoints")
+        for endpoint in etcd.endpoints:
+            yield make("etcd of the fleet", endpoint, etcd.tls)

@@ -154,6 +154,22 @@ class DoctorTests(TestCase):
             self.assertIn(detail, finding.detail)
             self.assertIn(remedy, finding.remedy)
 
+    async def test_etcd(self) -> None:
+        """Each of its endpoints is tried."""
+        document = {
+            "servers": [{"listeners": []}],
+            "fleet": {
+                "server_id": "a",
+                "etcd": {"endpoints": [f"127.0.0.1:{self.listen()}", f"127.0.0.1:{self.refusing()}"]},
+                "peers": {"address": "127.0.0.1:0"},
+            },
+        }
+        well, found = await self.examine(document)
+        self.assertFalse(well)
+        findings = found["etcd of the fleet"]
+        self.assertEqual(sorted(finding.level for finding in findings), sorted([OK, FAIL]))
+        self.assertIn("fleet.etcd.endpoints", " ".join(finding.remedy for finding in findings))
+
     async def test_unix_socket(self) -> None:
         path = f"{self.directory}/s"
         number = self.listen()
