@@ -11,7 +11,7 @@ __all__ = ["LOG_CHANGES", "MosnPaths"]
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from reverseproxy import __version__
@@ -35,6 +35,10 @@ LOG_CHANGES: Final[Mapping[str, str]] = {
 _MISTAKE: Final = '{\n\t"error": "%s"\n}\n'
 
 
+def _document(model: Any) -> Any:
+    return model.model_dump(mode="json", exclude_defaults=True, warnings=False)
+
+
 def _dump(value: Any) -> Reply:
     return Reply(200, json.dumps(redact(value), indent=1).encode("ascii"), JSON)
 
@@ -45,6 +49,7 @@ class MosnPaths:
     def __init__(self, config: Config, source: ISource) -> None:
         self._config = config
         self._source = source
+        self._dumped: dict[str, Reply] = {}  # what there is of the whole configuration, once it was asked for
 
     async def answer(self, call: Call) -> Reply:
         """
@@ -78,31 +83,29 @@ class MosnPaths:
 
     def _config_dump(self, call: Call) -> Reply:
         """All of it, or a part; an unknown part is an error, as in MOSN."""
-        document = self._config.model_dump(mode="json", exclude_defaults=True, warnings=False)
-        if not call.query:
-            return _dump(document)
         if len(call.query) > 1:
             return Reply.text("only support one parameter", 400)
-        (key, name), *_ = call.query.items()
+        (key, name), *_ = (*call.query.items(), ("mosnconfig", ""))
+        if key == "mosnconfig":
+            return self._whole(key, lambda: _document(self._config))
         server, clusters = self._config.server, self._config.cluster_manager.clusters
         parts: Mapping[str, Mapping[str, Any]] = {
             "router": {name: router for name, (_, router) in self._config.routers.items()},
             "cluster": {cluster.name: cluster for cluster in clusters},
             "listener": {listener.name: listener for listener in server.listeners},
         }
-        if key == "mosnconfig":
-            return _dump(document)
-        if key.startswith("all") and key.removeprefix("all").removesuffix("s") in parts:
-            models = parts[key.removeprefix("all").removesuffix("s")]
-            return _dump(
-                {
-                    each: model.model_dump(mode="json", exclude_defaults=True, warnings=False)
-                    for each, model in models.items()
-                }
-            )
+        kind = key.removeprefix("all").removesuffix("s")
+        if key.startswith("all") and kind in parts:
+            return self._whole(kind, lambda: {name: _document(each) for name, each in parts[kind].items()})
         if key in parts and name in parts[key]:
-            return _dump(parts[key][name].model_dump(mode="json", exclude_defaults=True, warnings=False))
+            return _dump(_document(parts[key][name]))
         return Reply.text(_MISTAKE % "internal error", 500)
+
+    def _whole(self, what: str, make: Callable[[], Any]) -> Reply:
+        """Make what takes long, once: it stays as it is for as long as the configuration does."""
+        if what not in self._dumped:
+            self._dumped[what] = _dump(make())
+        return self._dumped[what]
 
     # figures
 

@@ -26,7 +26,7 @@ MOST_IDS: Final = 200
 """How many agents may be asked for by their ids at once."""
 
 STRIDE: Final = 10
-"""How many agents are written between two moments at which something else may be done."""
+"""How many agents or routes are looked at in one step; see L{reverseproxy.admin.slices}."""
 
 Reader = Callable[[Call], Awaitable[Reply]]
 
@@ -137,24 +137,34 @@ class Reading:
 
     async def _all_routes(self, call: Call) -> Reply:
         after, limit = page_of(call)
-        items = sorted([*self._routes.rules(), *await self._brought()], key=lambda item: item["place"])
-        page = [item for item in items if item["place"] > after][:limit]
+        brought = await self._brought()
         answers = await self._source.ask("by_route", {})
-        figures = self._figures(answers)
-        for item in page:
+        steps = self._page_of_routes(after, limit, brought, answers)
+        return listed(await in_slices(steps, self._clock), limit, answers, "place")
+
+    def _page_of_routes(
+        self, after: str, limit: int, brought: list[dict[str, Any]], answers: list[Answer]
+    ) -> Steps[list[dict[str, Any]]]:
+        page = yield from self._routes.page(after, limit, brought)
+        figures = yield from self._figures(answers)
+        for number, item in enumerate(page):
+            if number % STRIDE == 0:
+                yield
             item["figures"] = _figures_of(_of_rule(figures, item))
-        return listed(page, limit, answers, "place")
+        return page
 
     async def _brought(self) -> list[dict[str, Any]]:
         """The routes that agents have brought."""
         answers = await self._source.ask("routes", {})
         return unite_brought(answer.value or () for answer in answers)
 
-    def _figures(self, answers: list[Answer]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    def _figures(self, answers: list[Answer]) -> Steps[dict[tuple[str, str, str], dict[str, Any]]]:
         """Add up what was counted of each rule, by router, virtual host and name."""
         found: dict[tuple[str, str, str], dict[str, Any]] = {}
         for answer in answers:
-            for item in answer.value or ():
+            for number, item in enumerate(answer.value or ()):
+                if number % STRIDE == 0:
+                    yield
                 for router in self._routes.routers_of(item["listener"]):
                     key = (router, item["virtual_host"], item["route"])
                     found[key] = _sum(found.get(key), item)

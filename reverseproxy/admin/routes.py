@@ -4,10 +4,16 @@ from __future__ import annotations
 
 __all__ = ["Routes"]
 
+import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final
 
 from reverseproxy.admin.redaction import redact
+from reverseproxy.admin.slices import Steps
 from reverseproxy.config.models import (
     Config,
     DirectResponseConfig,
@@ -22,6 +28,17 @@ from reverseproxy.problems import Place
 from reverseproxy.routing import DirectResponse, RouteInput, Router, normalize_path
 from reverseproxy.routing.actions import name_of
 
+STRIDE: Final = 10
+"""How many rules are looked at in one step; see L{reverseproxy.admin.slices}."""
+
+Natural = tuple[str | int, ...]
+"""A place, with its numbers as such: C{[2]} stands before C{[10]}."""
+
+
+def natural(place: str) -> Natural:
+    """Take a place apart, so that places can be compared: texts and numbers take turns."""
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]{1,9})", place)))
+
 
 def _plain(model: Any) -> Any:
     return redact(model.model_dump(mode="json", exclude_defaults=True, warnings=False))
@@ -33,20 +50,54 @@ class Routes:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._places: dict[str, Router] = {}
+        self._rules: tuple[list[Natural], list[Mapping[str, Any]]] | None = None  # once they were asked for
 
-    def rules(self) -> Iterator[dict[str, Any]]:
-        """Each rule, in the order in which it counts."""
-        for name, (place, router) in sorted(self._config.routers.items()):
+    def page(
+        self, after: str, limit: int, brought: Sequence[Mapping[str, Any]] = ()
+    ) -> Steps[list[dict[str, Any]]]:
+        """
+        List some rules, in the order in which they count.
+
+        @param after: the place of the last rule before the page.
+        @param brought: routes that agents have brought, as C{admin.lists.brought_routes} has them.
+        """
+        if self._rules is None:
+            self._rules = yield from self._list()
+        keys, rules = self._rules
+        start, first = bisect_right(keys, natural(after)), natural(after)
+        own = zip(keys[start : start + limit], rules[start : start + limit], strict=True)
+        others = sorted(((natural(item["place"]), item) for item in brought), key=itemgetter(0))
+        guests = [(key, item) for key, item in others if key > first]
+        found: list[dict[str, Any]] = []
+        for _, item in islice(merge(own, guests, key=itemgetter(0)), limit):
+            if len(found) % STRIDE == 0:
+                yield
+            rule = item.get("rule")
+            found.append({**item, "rule": _plain(rule)} if isinstance(rule, RouterRuleConfig) else {**item})
+        return found
+
+    def _list(self) -> Steps[tuple[list[Natural], list[Mapping[str, Any]]]]:
+        """All rules of the configuration, by their places; what they say is as the configuration has it."""
+        rules: list[Mapping[str, Any]] = []
+        for name, (place, router) in self._config.routers.items():
             for i, host in enumerate(router.virtual_hosts):
                 for j, rule in enumerate(host.routers):
-                    yield {
-                        "router": name,
-                        "virtual_host": host.name,
-                        "domains": list(host.domains),
-                        "route": name_of(rule, host.name, Place(None, ("virtual_hosts", i, "routers", j))),
-                        "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
-                        "rule": _plain(rule),
-                    }
+                    if len(rules) % STRIDE == 0:
+                        yield
+                    rules.append(
+                        {
+                            "router": name,
+                            "virtual_host": host.name,
+                            "domains": list(host.domains),
+                            "route": name_of(
+                                rule, host.name, Place(None, ("virtual_hosts", i, "routers", j))
+                            ),
+                            "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
+                            "rule": rule,
+                        }
+                    )
+        rules.sort(key=lambda item: natural(item["place"]))
+        return [natural(item["place"]) for item in rules], rules
 
     def routers_of(self, listener: str) -> list[str]:
         """Name the routers that requests of a listener may go by."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 __all__ = ["by_route", "sample", "summary"]
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from reverseproxy.admin.slices import Steps
 from reverseproxy.metrics import RequestTally
 from reverseproxy.metrics.history import Sample
 from reverseproxy.metrics.latency import class_names
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
+
+STRIDE: Final = 20
+"""How many rules are looked at in one step; see L{reverseproxy.admin.slices}."""
 
 ERRORS = 5
 """The hundred of statuses that are errors of ours, or of hosts."""
@@ -58,12 +62,14 @@ def summary(parts: Parts) -> dict[str, Any]:
     }
 
 
-def by_route(parts: Parts, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+def by_route(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
     """Say of each rule of each listener's router that has taken requests what these were."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     now = parts.seconds()
-    for tally in parts.tallies.values():
-        for (_, virtual_host, route), cell in tally.cells.items():
+    for tally in list(parts.tallies.values()):
+        for number, ((_, virtual_host, route), cell) in enumerate(list(tally.cells.items())):
+            if number % STRIDE == 0:
+                yield
             ends, times = class_names(cell.ends.classes), cell.lately(now)
             known = found.get((tally.listener, virtual_host, route))
             if known is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -10,10 +11,13 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD
 from reverseproxy.admin.merging import merge_agents, shown, unite_brought
+from reverseproxy.admin.routes import Routes
+from reverseproxy.admin.slices import at_once
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
 from tests.admin.world import PORT, STATIC, Answer, World
+from tests.config.documents import TUNNEL_SERVER
 from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 
@@ -169,6 +173,23 @@ class ReadingTests(AdminTestCase):
         for query in ("path=x", "header=x", "nonsense=1"):
             self.assertEqual(world.ask(f"{API}/routes:explain?{query}").status, 400, query)
         self.assertEqual(items(world, "routes:explain?listener=none"), [])
+
+    def test_many_routes(self) -> None:
+        """They come in the order in which they count, page after page; those of agents are first."""
+        document = copy.deepcopy(TUNNEL_SERVER)
+        [host] = document["servers"][0]["routers"][0]["virtual_hosts"]
+        [last] = host["routers"]
+        first = [{"match": {"prefix": f"/{number}"}, "route": last["route"]} for number in range(24)]
+        host["routers"] = [*first, last]
+        routes = Routes(loads(json.dumps(document), "c.json").config)
+        brought = [{"place": f"agents.a{number}"} for number in (10, 2)]
+        places, after = [], ""
+        while page := at_once(routes.page(after, 5, brought)):
+            self.assertLessEqual(len(page), 5)
+            places += [item["place"] for item in page]
+            after = places[-1]
+        place = "servers[0].routers[0].virtual_hosts[0].routers"
+        self.assertEqual(places, ["agents.a2", "agents.a10", *(f"{place}[{number}]" for number in range(25))])
 
     def test_routes_of_agents(self) -> None:
         """What an agent has brought stands beside the configuration's, and takes its requests."""
