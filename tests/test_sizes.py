@@ -16,7 +16,6 @@ MAX_LINES = 400
 MAX_ATTRIBUTES = 20
 
 LARGER: dict[str, tuple[int, int]] = {
-    "Http1Proxy": (403, 20),
     "HttpSettings": (400, 29),
     "Stream": (400, 21),
 }

@@ -144,6 +144,13 @@ class Closing(Switchable, Counted):
         if deadline < self._timer.fires_at:
             self._timer.look_at(deadline)
 
+    def set_look(self, when: float) -> None:
+        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
+        self._deadline = when
+        self._awaited = EXCHANGE
+        if when < self._timer.fires_at:
+            self._timer.look_at(when)
+
     def _set_idle_deadline(self, now: float) -> None:
         timeout = self.settings.idle_timeout
         self._set_deadline(inf if timeout is None else now + timeout, IDLE)

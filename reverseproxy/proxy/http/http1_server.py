@@ -32,7 +32,7 @@ from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, tell
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
-from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, HEAD, IDLE, OPEN
+from reverseproxy.proxy.http.http1_closing import CLOSING, HEAD, IDLE, OPEN
 from reverseproxy.proxy.http.http1_sessions import Sessions
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
@@ -280,13 +280,6 @@ class Http1Proxy(Sessions):
 
     # what an exchange tells us
 
-    def set_look(self, when: float) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        self._deadline = when
-        self._awaited = EXCHANGE
-        if when < self._timer.fires_at:
-            self._timer.look_at(when)
-
     def backlog(self) -> Backlog:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
         return backlog_of(self.transport)
@@ -384,20 +377,9 @@ class Http1Proxy(Sessions):
 
     # the end
 
-    def _idle_too_long(self) -> None:
-        if self._exchange is None:
-            self._look_at_idle()
-
     def _head_too_slow(self) -> None:
         if self._exchange is None:
             self._malformed(HttpError(408, "the head of the request took too long"))
-
-    def _look_at_exchange(self) -> None:
-        exchange = self._exchange
-        if exchange is not None:
-            again = exchange.look(self._clock.seconds())
-            if again < inf and self._exchange is exchange:
-                self._set_deadline(again, EXCHANGE)
 
     def _take_held(self) -> bytes:
         return self._parser.take_held()

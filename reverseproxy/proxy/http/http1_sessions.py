@@ -14,7 +14,7 @@ from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.client_side import record
 from reverseproxy.proxy.http.exchange import Exchange
-from reverseproxy.proxy.http.http1_closing import CLOSING, IDLE, LOST, Closing
+from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, IDLE, LOST, Closing
 from reverseproxy.proxy.http.http1_switch import switch
 from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.settings import HttpSettings
@@ -59,6 +59,19 @@ class Sessions(Closing):
             self._exchange.fail(503, reason, Flag.LR)
         elif not self.info.reverse:
             self._close(linger=True)
+
+    # Closing
+
+    def _idle_too_long(self) -> None:
+        if self._exchange is None:
+            self._look_at_idle()
+
+    def _look_at_exchange(self) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            again = exchange.look(self._clock.seconds())
+            if again < inf and self._exchange is exchange:
+                self._set_deadline(again, EXCHANGE)
 
     # endings of a request
 
