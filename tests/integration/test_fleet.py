@@ -136,12 +136,9 @@ class FleetTests(_Fleet):
         mark = b.mark()
         await a.kill()
         await b.logged("^fleet: the link to server a is lost", mark, timeout=5.0)
-        await load.answers(20)
-        failed = len(load.failures)
         await load.answers(200)
         await load.stop()
-        self.assertEqual(load.failures[failed:], [])
-        self.assertLessEqual(failed, 4)
+        self.assertEqual(load.failures, [])
 
     async def test_workers(self) -> None:
         """Whichever worker has the agent, and whichever gets the request."""
