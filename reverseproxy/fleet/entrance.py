@@ -71,6 +71,11 @@ class IncomingStream(Handover):
             self.link.complain(str(error))
             self.transport.abortConnection()
 
+    @property
+    def kept(self) -> int:
+        """How many bytes have come, and wait for whoever gets the stream."""
+        return self._reader.size
+
     def readConnectionLost(self) -> None:
         """The other server sends no more, which whoever gets the stream has to know."""
         if self.inner is None and self._said:

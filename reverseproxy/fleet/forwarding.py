@@ -34,7 +34,7 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ProxyConfig, RouterConfig
-from reverseproxy.errors import ConfigError, HostGone, PickFailed, WireError
+from reverseproxy.errors import ConfigError, HostGone, NoHealthyHost, PickFailed, WireError
 from reverseproxy.fleet.entrance import IncomingLink, IncomingStream
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.own import OwnHosts
@@ -46,7 +46,7 @@ from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy
 from reverseproxy.proxy.relay import RelayEnd, couple
-from reverseproxy.proxy.tcp.again import disown
+from reverseproxy.proxy.tcp.again import REPLAY_LIMIT, disown
 from reverseproxy.routing import Router
 
 log = Logger()
@@ -59,6 +59,12 @@ _PARTING: Final = Parting(excused=True)
 _NAME: Final = "fleet"
 
 _JUDGED: Final = frozenset({Outcome.SUCCESS, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.RESET})
+
+LOOK: Final = 0.1
+"""Seconds between two looks for an agent that should be back in a moment."""
+
+RETURNS: Final = 10
+"""How often it is looked for."""
 
 _MAX_FRAME: Final = 256 * 1024 * 1024
 
@@ -238,15 +244,44 @@ class Forwarder:
         waiting = chosen.wait(None, cluster.config.connect_timeout)
         waiting.addCallbacks(
             lambda found: self._join(link, stream, header, counts, cluster, found),
-            lambda reason: self._not_served(stream, counts, reason),
+            lambda reason: self._not_served(link, stream, header, counts, reason),
         )
         return ""
 
-    @staticmethod
-    def _not_served(stream: IncomingStream, counts: PeerTraffic, reason: Failure) -> None:
+    def _not_served(
+        self,
+        link: IncomingLink,
+        stream: IncomingStream,
+        header: StreamHeader,
+        counts: PeerTraffic,
+        reason: Failure,
+    ) -> None:
         reason.trap(PickFailed)
+        if reason.check(NoHealthyHost) and stream.kept >= REPLAY_LIMIT:
+            # Nobody has all of it any more who could send it elsewhere.  Connections that a session
+            # uses up are dialled again, so that the agent is back in a moment, if it is not gone.
+            self._await_return(link, stream, header, counts, RETURNS)
+            return
         counts.refused += 1
         stream.refuse()
+
+    def _await_return(
+        self,
+        link: IncomingLink,
+        stream: IncomingStream,
+        header: StreamHeader,
+        counts: PeerTraffic,
+        looks: int,
+    ) -> None:
+        """Look now and then whether an agent is back."""
+        if stream.transport.disconnected:
+            return
+        if self._own.find(header.cluster, header.agent) or not looks:
+            if self._serve(link, stream, header, counts):
+                counts.refused += 1
+                stream.refuse()
+            return
+        self._clock.callLater(LOOK, self._await_return, link, stream, header, counts, looks - 1)
 
     # bytes
 

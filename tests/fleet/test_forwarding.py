@@ -229,7 +229,7 @@ class FaultTests(FleetTestCase):
         world = self.world
         world.reactor.listenTCP(7000, Factory.forProtocol(Echo), interface="127.0.0.1")
         world.agent(0, answer="one", kind="tcp", backend="127.0.0.1:7000", plain=True)
-        for count, ends in ((10_000, False), (5_000, True)):
+        for count, ends in ((40_000, False), (5_000, True)):
             first = world.client(0)
             first.transport.write(b"1")
             world.pass_time(0.2)
