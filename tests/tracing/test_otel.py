@@ -117,6 +117,14 @@ class Http1Tests(Traced):
         [record] = world.records
         self.assertEqual(record.trace_id, TRACE)
 
+    def test_a_host_of_another_server(self) -> None:
+        world = self.world()
+        kind = type(world.hosts[0])
+        world.hosts[0].__class__ = type("Remote", (kind,), {"__slots__": (), "server": "b"})
+        self.ask(world)
+        attributes = self.spans()["upstream"].attributes
+        self.assertEqual(attributes["reverseproxy.server"], "b")
+
     def test_strangers_are_not_believed(self) -> None:
         for options, trusted in (({}, False), ({"accept": "none"}, True)):
             world = self.world(options, trust=Trust(("*",) if trusted else ()))
