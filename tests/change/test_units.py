@@ -26,6 +26,20 @@ class UnitTests(SynchronousTestCase):
         found.read(UNITS / name)
         return found
 
+    def test_the_template_is_the_same(self) -> None:
+        """But for what has the instance's name, and for secrets, which not every configuration has."""
+        template = dict(self.read("reverseproxy@.service")["Service"])
+        single = {name: value for name, value in self.service.items() if name != "LoadCredential"}
+        for name in ("RuntimeDirectory", "LogsDirectory"):
+            single[name] += "-%i"
+        for name in ("ExecStartPre", "ExecStart"):
+            single[name] = (
+                single[name]
+                .replace("server.json", "%i.json")
+                .replace("/run/reverseproxy/", "/run/reverseproxy-%i/")
+            )
+        self.assertEqual(template, single)
+
     def test_the_limits_fit(self) -> None:
         """Those of systemd are longer than ours."""
         self.assertGreater(int(self.service["TimeoutStopSec"]), 30 + 30 + 2 * 2)
