@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 _MARKDOWN = re.compile(r"^```(?:console|sh|shell)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_CONTINUED = re.compile(r"(?:[ ]\\|(?<= \|))\n\s+")
 _CONSOLE = re.compile(r"\.\. code-block:: console\n\n((?:   .*\n|\n)+)")
 
 
@@ -27,5 +28,5 @@ def commands() -> dict[str, str]:
 def _lines(page: Path, block: re.Pattern[str], prompt: str) -> list[str]:
     # What is drawn is no command.
     texts = [text for text in block.findall(page.read_text("utf-8")) if text.isascii()]
-    lines = [line.strip() for text in texts for line in text.splitlines()]
+    lines = [line.strip() for text in texts for line in _CONTINUED.sub(" ", text).splitlines()]
     return [line.removeprefix(prompt) for line in lines if line and line.startswith(prompt)]

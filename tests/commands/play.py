@@ -153,6 +153,19 @@ SCENES: tuple[tuple[Step, ...], ...] = (
     ),
     (
         Step(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 "
+            '-subj "/CN=fleet" -keyout fleet-ca.key -out fleet-ca.pem'
+        ),
+        Step(
+            'openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=server-a" '
+            '-keyout server-a.key -addext "subjectAltName=URI:reverseproxy://server/server-a" | '
+            "openssl x509 -req -CA fleet-ca.pem -CAkey fleet-ca.key -days 365 -copy_extensions copy "
+            "-out server-a.pem",
+            "ignature ok",
+        ),
+    ),
+    (
+        Step(
             """jq -r 'select(.level != "INFO" and .level != "DEBUG") | """
             """"\\(.time) \\(.level) \\(.message)"' reverseproxy.log""",
             "^2026-01-01T00:00:00Z ERROR it went wrong$",
@@ -170,7 +183,7 @@ SCENES: tuple[tuple[Step, ...], ...] = (
     ),
 )
 
-PROGRAMS = ("etcd", "jq")
+PROGRAMS = ("etcd", "jq", "openssl")
 """What scenes begin with that may not be there: they are not played then."""
 
 

@@ -47,6 +47,7 @@ BEGINNINGS = {
     "reverseproxy expose ": _EXPOSED,
     ".venv/bin/python -m twisted.trial tests.": _SUITE,
     ".venv/bin/python -m tests.": _SUITE,
+    "python -m tests.": _SUITE,
     "podman ": _IMAGES,
     "etcdctl ": "it takes an etcd with users, which tests.fleet.test_etcd makes by its API",
 }
