@@ -190,6 +190,16 @@ class AgentTests(SynchronousTestCase):
         adapt(1)
         self.assertEqual(self.serving(), [self.order[0].address])
 
+    def test_the_end_comes_first(self) -> None:
+        """Of an agent that has stopped, nothing is left again."""
+        (old,) = self.bench.serve()
+        self.bench.turn(0.5)
+        self.bench.watcher.update([])
+        self.bench.agent.stopService()
+        self.bench.turn(LAST_RESORT + 1)
+        self.assertTrue(old.lost)
+        self.assertEqual(self.bench.pending, [])
+
     def test_another_list_with_the_same_servers(self) -> None:
         (wire,) = self.bench.serve()
         self.bench.watcher.update(self.order)

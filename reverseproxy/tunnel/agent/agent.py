@@ -602,6 +602,8 @@ class Agent(Service):
 
     def _leave_unlisted(self, targets: Sequence[Target]) -> None:
         """Leave those of some servers that are not listed."""
+        if self.draining:
+            return
         for target in targets:
             if target not in self._listed and target in self._peers:
                 self._part_with(target, "is no longer listed")
