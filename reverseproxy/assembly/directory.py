@@ -15,7 +15,7 @@ from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.config.models import EtcdConfig, FleetConfig
 from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.fleet.directory import FleetDirectory, Settings
-from reverseproxy.fleet.etcd import Etcd
+from reverseproxy.fleet.etcd import TIMEOUT, Etcd
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.problems import Place
 from reverseproxy.tls import ClientTls
@@ -113,6 +113,8 @@ def make_client(etcd: EtcdConfig, tls: ClientTls | None, reactor: Any) -> Etcd:
         tls=tls,
         user=etcd.user,
         password=lambda: _password(etcd),
+        # So that a lease outlives a request that is not answered.
+        timeout=min(TIMEOUT, etcd.lease_ttl / 3),
     )
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from reverseproxy.addresses import host_of, is_loopback
 from reverseproxy.config._base import Model, key
@@ -37,12 +37,20 @@ def _ttl(value: float) -> float:
     return value
 
 
+def _endpoint(value: object) -> object:
+    """Say what is wrong with a URL, as etcd itself has them."""
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        tls = "; TLS is on with tls_context" if value.startswith("https:") else ""
+        raise ValueError(f'{quote(value)} is a URL; write "host:port"{tls}')
+    return value
+
+
 class EtcdConfig(Model):
     """The etcd that has the directory."""
 
     strict_keys = True
 
-    endpoints: tuple[HostPort, ...] = key(
+    endpoints: tuple[Annotated[HostPort, BeforeValidator(_endpoint)], ...] = key(
         (),
         'Where its members take clients: each "host:port". One of them is asked, and the next one if it does '
         "not answer.",

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TooLate
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -90,16 +91,22 @@ class _Tuned:
 
 
 class _Endpoints:
-    """Dials what URLs name, for L{twisted.web.client.Agent}."""
+    """
+    Dials endpoints, for L{twisted.web.client.Agent}.
 
-    def __init__(self, reactor: Any, timeout: float, tls: ClientTls | None) -> None:
+    In URLs they are called by their places: not every address can be in one, as treq
+    takes the name of a host for one of DNS.
+    """
+
+    def __init__(self, reactor: Any, addresses: Sequence[str], timeout: float, tls: ClientTls | None) -> None:
         self._reactor = reactor
+        self._addresses = addresses
         self._timeout = timeout
         self._tls = tls
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:  # noqa: N802
         """See C{IAgentEndpointFactory}."""
-        address = uri.netloc.decode("ascii")
+        address = self._addresses[int(uri.host.removeprefix(b"endpoint-"))]
         tls = None if self._tls is None else self._tls.named(host_of(address))
         return _Tuned(make_endpoint(self._reactor, address, self._timeout, tls))
 
@@ -377,7 +384,16 @@ class Etcd:
         self._tokens[endpoint] = token
 
     async def _within(self, asking: Any) -> Mapping[str, Any]:
-        waiting: Deferred[Mapping[str, Any]] = Deferred.fromCoroutine(asking)
+        found: Mapping[str, Any] = await self._in_time(asking)
+        return found
+
+    async def _in_time(self, asking: Any) -> Any:
+        """
+        Wait for something, but not for too long.
+
+        @raise EtcdError: if it takes too long.
+        """
+        waiting: Deferred[Any] = Deferred.fromCoroutine(asking)
         try:
             return await waiting.addTimeout(self._timeout, self._reactor)
         except TooLate:
@@ -398,7 +414,7 @@ class Etcd:
     async def _send(self, endpoint: str, path: str, body: Mapping[str, Any]) -> Any:
         """Send a request; what keeps it from being answered is an L{EtcdError}."""
         self.requests += 1
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Host": endpoint}
         token = self._tokens.get(endpoint)
         if token is not None:
             headers["Authorization"] = token
@@ -406,15 +422,12 @@ class Etcd:
             # A member that has lost the others then says so, rather than nothing.
             headers["Grpc-Metadata-Hasleader"] = "true"
         scheme = "http" if self._tls is None else "https"
+        url = f"{scheme}://endpoint-{self._endpoints.index(endpoint)}/v3/{path}"
         data = json.dumps(body, separators=(",", ":")).encode("ascii")
         try:
-            return await self._client().post(
-                f"{scheme}://{endpoint}/v3/{path}", data=data, headers=headers, unbuffered=True
-            )
-        except CancelledError:
-            raise
+            return await self._client().post(url, data=data, headers=headers, unbuffered=True)
         except Exception:
-            raise EtcdError(_why(Failure())) from None
+            raise _error(Failure()) from None
 
     def _client(self) -> Any:
         if self._agent is None:
@@ -425,7 +438,7 @@ class Etcd:
             self._pool = HTTPConnectionPool(self._reactor, persistent=True)
             self._pool.cachedConnectionTimeout = KEPT
             self._pool.maxPersistentPerHost = 2
-            endpoints = _Endpoints(self._reactor, self._timeout, self._tls)
+            endpoints = _Endpoints(self._reactor, self._endpoints, self._timeout, self._tls)
             agent = Agent.usingEndpointFactory(self._reactor, endpoints, pool=self._pool)
             self._agent = HTTPClient(agent)
         return self._agent
@@ -458,15 +471,10 @@ class Etcd:
     async def _stream(self, endpoint: str, prefix: str, start: int, watch: Watch) -> None:
         if self._user and endpoint not in self._tokens:
             await self._log_in(endpoint)
-        sending = Deferred.fromCoroutine(self._send(endpoint, "watch", watch_body(prefix, start)))
-        try:
-            response = await sending.addTimeout(self._timeout, self._reactor)
-        except TooLate:
-            raise EtcdError(f"no answer within {self._timeout:g} s") from None
+        response = await self._in_time(self._send(endpoint, "watch", watch_body(prefix, start)))
         if response.code != 200:
             found = bytearray()
-            reading = Deferred.fromCoroutine(_deliver(response, found.extend))
-            await reading.addTimeout(self._timeout, self._reactor)
+            await self._in_time(_deliver(response, found.extend))
             _checked(response.code, bytes(found))
         try:
             await _deliver(response, watch.took)
@@ -487,10 +495,10 @@ async def _deliver(response: Any, took: Callable[[bytes], object]) -> None:
     response.deliverBody(body)
     try:
         await body.done
-    except (CancelledError, EtcdError):
+    except EtcdError:
         raise
     except Exception:
-        raise EtcdError(_why(Failure())) from None
+        raise _error(Failure()) from None
 
 
 def _checked(status: int, body: bytes) -> Mapping[str, Any]:
@@ -514,9 +522,15 @@ def _checked(status: int, body: bytes) -> Mapping[str, Any]:
     return answer
 
 
-def _why(failure: Failure) -> str:
-    """Say what was in the way of a request, which Twisted may have wrapped."""
+def _error(failure: Failure) -> Exception:
+    """
+    Say what was in the way of a request, which Twisted may have wrapped.
+
+    @return: L{CancelledError} if it was given up, however Twisted has that.
+    """
     reasons = getattr(failure.value, "reasons", None)
     if reasons:
         failure = reasons[0]
-    return loss(failure)
+    if failure.check(CancelledError, ConnectingCancelledError):
+        return CancelledError()
+    return EtcdError(loss(failure))

@@ -125,6 +125,12 @@ class FleetConfigTests(SynchronousTestCase):
             loaded = load(fleet(etcd={"user": "me", "password_file": str(path)}))
             self.assertEqual([each.path for each in loaded.warnings], places)
 
+    def test_urls(self) -> None:
+        """Etcd has URLs in its own configuration."""
+        found = self.problems(fleet(etcd={"endpoints": ["https://etcd.example:2379", "[::1]:2379"]}))
+        self.assertEqual(list(found), ["fleet.etcd.endpoints[0]"])
+        self.assertIn("tls_context", found["fleet.etcd.endpoints[0]"])
+
     def test_unknown_keys(self) -> None:
         """What looks like a key is not passed over: all of them protect something."""
         self.assertEqual(list(self.problems(fleet(etcd={"endpoint": "x"}))), ["fleet.etcd.endpoint"])
