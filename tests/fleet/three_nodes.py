@@ -73,19 +73,21 @@ class Cluster:
         self.processes[number].send_signal(what)
 
     async def leader(self) -> int:
-        """Which of them leads."""
-        client = Etcd(reactor, self.endpoints)
+        """Which of them leads, as soon as one does that all of them know of."""
+        for _ in range(200):
+            try:
+                found = [await self._status(endpoint) for endpoint in self.endpoints]
+                return [each["header"]["member_id"] for each in found].index(found[0]["leader"])
+            except (EtcdError, KeyError, ValueError):
+                await deferLater(reactor, 0.1)
+        raise AssertionError("nobody leads")
+
+    async def _status(self, endpoint: str) -> Any:
+        client = Etcd(reactor, [endpoint])
         try:
-            status = await client.call("maintenance/status", {})
-            for number, endpoint in enumerate(self.endpoints):
-                one = Etcd(reactor, [endpoint])
-                found = await one.call("maintenance/status", {})
-                await one.close()
-                if found["header"]["member_id"] == status["leader"]:
-                    return number
+            return await client.call("maintenance/status", {})
         finally:
             await client.close()
-        raise AssertionError("nobody leads")
 
 
 class Bench:
@@ -122,13 +124,7 @@ async def run() -> None:
     with TemporaryDirectory() as directory:
         cluster = Cluster(directory)
         try:
-            await until(lambda: all(each.poll() is None for each in cluster.processes))
-            for _ in range(100):
-                try:
-                    await cluster.leader()
-                    break
-                except EtcdError:
-                    await deferLater(reactor, 0.1)
+            await cluster.leader()
             bench = Bench(cluster)
             await bench.known("all three nodes are there")
             for what, choose in (("the leader is killed", 0), ("a follower is killed", 1)):
