@@ -13,13 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.fields import forbidden_in_trailers
 from reverseproxy.wire.http.forwarded import ForwardedBy
-from reverseproxy.wire.http.message import END, End
+from reverseproxy.wire.http.message import END, MAX_INTERIM, End
 from reverseproxy.wire.http1.chunked import CHUNK_EXCESS
 from reverseproxy.wire.http1.fields import CHUNKED, MAX_LENGTH, UNTIL_CLOSE, chunk, last_chunk, status_line
 from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes, response_head_bytes
 from reverseproxy.wire.http1.parser import KINDS, MAX_KNOWN, TEMPLATE_AFTER
 from reverseproxy.wire.http1.requests import RequestParser
-from reverseproxy.wire.http1.responses import MAX_INTERIM, ResponseParser
+from reverseproxy.wire.http1.responses import ResponseParser
 from reverseproxy.wire.http1.templates import SIGNIFICANT_FIELDS, request_shape, response_shape
 from tests import most
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
