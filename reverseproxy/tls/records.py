@@ -2,7 +2,7 @@
 A connection's data through OpenSSL, by way of memory.
 
 This serves every kind of transport.  Where there is a socket of ours, OpenSSL
-has it to itself; see L{reverseproxy.tls.wire}.
+has it to itself; see L{reverseproxy.tls.socket_records}.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ buffer is the only one and back-pressure is its business.
 
 Handshakes go through memory, whatever the transport.  When one is complete and
 the connection is one of ours, OpenSSL is given the socket, and what follows
-costs less; see L{reverseproxy.tls.wire}.
+costs less; see L{reverseproxy.tls.socket_records}.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["CLOSE_TIMEOUT", "TlsFactory", "TlsTransport", "wrap_client", "wrap_s
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
@@ -68,8 +68,8 @@ from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.material import openssl_text
 from reverseproxy.tls.openssl import serves
 from reverseproxy.tls.records import BLOCK, Records, records_of
+from reverseproxy.tls.socket_records import SocketRecords
 from reverseproxy.tls.turns import Waiting, turns_of
-from reverseproxy.tls.wire import SocketWire
 from reverseproxy.tls.wording import explain
 from reverseproxy.transport.fronts import build_protocol
 from reverseproxy.unfinished import STRANGERS, Account, Counted
@@ -123,7 +123,7 @@ class TlsTransport(ProtocolWrapper, Counted):
         super().__init__(factory, wrapped)  # type: ignore[arg-type]
         self._connection: SSL.Connection | None = None
         self._records: Records
-        self._wire: SocketWire | None = None
+        self._bound: SocketRecords | None = None
         self._wants_socket = False
         self._hello: ClientHelloReader | None = None
         self._held: list[bytes] = []  # received, until the hello is complete
@@ -329,7 +329,7 @@ class TlsTransport(ProtocolWrapper, Counted):
         transport = self.transport
         if transport.connected and not (transport.unsent or transport.disconnecting):
             self._wants_socket = False
-            self._wire = SocketWire(self, self._connection, transport)
+            self._bound = SocketRecords(self, self._connection, transport)
             self._records = _NO_RECORDS  # the memory is gone
 
     def _deliver(self) -> None:
@@ -421,7 +421,7 @@ class TlsTransport(ProtocolWrapper, Counted):
         self.paused = False
         if not self.established or self._over or self.disconnecting:
             return
-        if self._wire is None:
+        if self._bound is None:
             self._deliver()
         elif self._ended:
             self.end_met()
@@ -436,7 +436,7 @@ class TlsTransport(ProtocolWrapper, Counted):
 
     def _flush(self) -> None:
         """Give TCP what OpenSSL has to send of its own accord."""
-        if self._wire is not None:
+        if self._bound is not None:
             return
         self._unflushed = 0
         data = self._records.take()
@@ -470,7 +470,7 @@ class TlsTransport(ProtocolWrapper, Counted):
             if self._streaming:
                 self._producer.pauseProducing()
             return
-        if self._wire is not None:
+        if self._bound is not None:
             self.transport.write(data)
             return
         encrypt, send = self._records.encrypt, self.transport.write
@@ -500,7 +500,7 @@ class TlsTransport(ProtocolWrapper, Counted):
         if self.established:
             self._pass_down()
         elif self._pending and streaming:
-            producer.pauseProducing()  # type: ignore[union-attr]
+            cast(IPushProducer, producer).pauseProducing()  # as it streams
 
     def _pass_down(self) -> None:
         self._passed_down = True
@@ -577,8 +577,8 @@ class TlsTransport(ProtocolWrapper, Counted):
 
         @return: whether that is done; if not, L{drained} goes on with what was to follow.
         """
-        if self._wire is not None:
-            self._write_closed = self._wire.close()
+        if self._bound is not None:
+            self._write_closed = self._bound.close()
             return self._write_closed
         self._write_closed = True
         assert self._connection is not None
@@ -642,7 +642,7 @@ class TlsTransport(ProtocolWrapper, Counted):
         if self.established and not (self._over or self.disconnecting or self._read_closed):
             # What a paused protocol has not been given yet is delivered now or never.
             self.paused = False
-            if self._wire is None:
+            if self._bound is None:
                 self._deliver()
             elif self._ended:
                 self.end_met()
@@ -662,9 +662,9 @@ class TlsTransport(ProtocolWrapper, Counted):
         # These references make cycles.
         wrapped, self.wrappedProtocol, self._producer = self.wrappedProtocol, None, None
         self._pending, self._held, self._early = [], [], []
-        if self._wire is not None:
-            self._wire.forget()
-        self._connection = self._wire = None
+        if self._bound is not None:
+            self._bound.forget()
+        self._connection = self._bound = None
         del self._records
         if wrapped is not None:
             wrapped.connectionLost(reason)

@@ -18,7 +18,7 @@ half-close, producers.  What differs:
   - What is written between C{abortConnection} and C{connectionLost} is dropped
     at once, and C{loseWriteConnection} on a lost connection does nothing.
   - There is no C{startTLS}: L{reverseproxy.tls} wraps protocols, and puts a
-    L{Wire} in front of the socket when it can.
+    L{ByteFilter} in front of the socket when it can.
   - No descriptors are passed over Unix sockets.
   - A port accepts a bounded number of connections in one turn.
 """
@@ -27,12 +27,12 @@ from __future__ import annotations
 
 __all__ = [
     "READ_SIZE",
+    "ByteFilter",
     "StreamConnector",
     "StreamPort",
     "StreamTransport",
     "UnixStreamConnector",
     "UnixStreamPort",
-    "Wire",
     "adopt_connection",
 ]
 
@@ -78,10 +78,10 @@ _buffer = memoryview(bytearray(READ_SIZE))
 
 
 _BLOCK: Final = 64 * 1024
-"""Bytes of writes that had to wait which a wire is given at once, unless one write has more."""
+"""Bytes of writes that had to wait which a filter is given at once, unless one write has more."""
 
 
-class Wire(Protocol):
+class ByteFilter(Protocol):
     """
     What has a connection's socket to itself, to encrypt for instance.
 
@@ -151,17 +151,17 @@ class StreamTransport(tcp.Connection):
     _pieces: deque[bytes]  # what is unsent, if anything is
     _offset = 0  # bytes of the first piece that are sent
     _reset = False  # write has met an error, which is for doRead or doWrite to report
-    _wire: Wire | None = None
+    _filter: ByteFilter | None = None
     _onward: StreamTransport | None = None  # where what comes is passed on to
     _onward_left = 0  # how much of it, bytes
     _onward_told: Callable[[int], object]
     producer: Any  # pushes, or pulls; Twisted says only that it is one of these
     _in_bulk = False  # much came with the last read
 
-    def set_filter(self, wire: Wire) -> None:
-        """Let all further data go through C{wire}; nothing may be unsent."""
-        self._wire = wire
-        self.doRead = wire.doRead  # type: ignore[method-assign]
+    def set_filter(self, through: ByteFilter) -> None:
+        """Let all further data go through a filter; nothing may be unsent."""
+        self._filter = through
+        self.doRead = through.doRead  # type: ignore[method-assign]
 
     # This and write run for every message, hence no helpers.
 
@@ -191,7 +191,7 @@ class StreamTransport(tcp.Connection):
         # A pull producer is asked for more when what it wrote is sent, so that has to be an event.
         if not self.unsent and (self.producer is None or self.streamingProducer):
             try:
-                sent = (self._wire or self.socket).send(data)
+                sent = (self._filter or self.socket).send(data)
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -323,8 +323,8 @@ class StreamTransport(tcp.Connection):
         if self.unsent:
             pieces, offset = self._pieces, self._offset
             try:
-                if self._wire is not None:
-                    sent = self._wire.send(self._block())
+                if self._filter is not None:
+                    sent = self._filter.send(self._block())
                 else:
                     sent = self.socket.sendmsg([memoryview(pieces[0])[offset:], *islice(pieces, 1, _PIECES)])
             except OSError as error:
@@ -340,8 +340,8 @@ class StreamTransport(tcp.Connection):
                 return None
             del self._pieces
         self.reactor.removeWriter(self)
-        if self._wire is not None:
-            self._wire.drained()
+        if self._filter is not None:
+            self._filter.drained()
         if self.producer is not None and (self.producerPaused or not self.streamingProducer):
             self.producerPaused = False
             self.producer.resumeProducing()
@@ -381,9 +381,9 @@ class StreamTransport(tcp.Connection):
             self.unsent = 0
             del self._pieces
         super().connectionLost(reason)
-        if self._wire is not None:
+        if self._filter is not None:
             # These references make cycles.
-            self._wire = None
+            self._filter = None
             del self.doRead
 
     def startTLS(self, *_: object) -> NoReturn:  # noqa: N802 - Twisted's name
@@ -468,7 +468,7 @@ def _prepare(kind: type[StreamTransport]) -> None:
         "disconnecting",
         "disconnected",
         "unsent",
-        "_wire",
+        "_filter",
         "doRead",
     ):
         setattr(first, name, None)

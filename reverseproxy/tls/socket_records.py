@@ -12,7 +12,7 @@ memory (L{reverseproxy.tls.records}):
 
 from __future__ import annotations
 
-__all__ = ["SocketWire"]
+__all__ = ["SocketRecords"]
 
 import socket
 from collections.abc import Callable
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 _TCP_CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)
 
 
-class SocketWire:
+class SocketRecords:
     """
-    A connection's L{reverseproxy.transport.stream.Wire}, and the hand of its L{TlsTransport} there.
+    A connection's L{reverseproxy.transport.stream.ByteFilter}, and the hand of its L{TlsTransport} there.
 
     OpenSSL takes one record after the other from the socket, so that what has
     not been delivered is still there, and is an event.
@@ -148,7 +148,7 @@ class SocketWire:
         self._tls.readConnectionLost()
 
     def send(self, data: bytes | memoryview) -> int:
-        """See L{reverseproxy.transport.stream.Wire}."""
+        """See L{reverseproxy.transport.stream.ByteFilter}."""
         size = len(data)
         if size > RECORD:
             return self._send_records(data, min(size, ROOM))
@@ -209,7 +209,7 @@ class SocketWire:
         raise OSError(ECONNRESET, "OpenSSL sends no more")
 
     def drained(self) -> None:
-        """See L{reverseproxy.transport.stream.Wire}."""
+        """See L{reverseproxy.transport.stream.ByteFilter}."""
         tls = self._tls
         if self._blocked:
             self._blocked = False

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tls.wire}: what is not in the contract of transports."""
+"""Tests for L{reverseproxy.tls.socket_records}: what is not in the contract of transports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from reverseproxy.errors import TlsFailed
-from reverseproxy.tls import inspect_factory, openssl, wire, wrap_server
+from reverseproxy.tls import inspect_factory, openssl, socket_records, wrap_server
 from tests.transport.contract import CallableFactory, HalfRecorder, Recorder, reset
 from tests.transport.secure import Secure, SecureSocket
 from tests.transport.test_contract import BIG
@@ -189,8 +189,8 @@ class WireTests(Secure):
         protocol, peer = await self.connect()
         low = protocol.transport.transport
         with (
-            mock.patch.object(wire, "read", return_value=-1),
-            mock.patch.object(wire, "get_error", return_value=openssl.WANT_WRITE),
+            mock.patch.object(socket_records, "read", return_value=-1),
+            mock.patch.object(socket_records, "get_error", return_value=openssl.WANT_WRITE),
         ):
             self.assertIsNone(low.doRead())
         self.assertEqual((self.reactor.getReaders(), self.reactor.getWriters()), (self.listening(), [low]))
@@ -202,8 +202,8 @@ class WireTests(Secure):
         protocol, peer = await self.connect()
         low = protocol.transport.transport
         with (
-            mock.patch.object(wire, "read", return_value=-1),
-            mock.patch.object(wire, "get_error", return_value=openssl.WANT_WRITE),
+            mock.patch.object(socket_records, "read", return_value=-1),
+            mock.patch.object(socket_records, "get_error", return_value=openssl.WANT_WRITE),
         ):
             low.doRead()
         protocol.transport.pauseProducing()
@@ -220,8 +220,8 @@ class WireTests(Secure):
         protocol, peer = await self.connect()
         low = protocol.transport.transport
         with (
-            mock.patch.object(wire, "write", return_value=-1),
-            mock.patch.object(wire, "get_error", return_value=openssl.WANT_READ),
+            mock.patch.object(socket_records, "write", return_value=-1),
+            mock.patch.object(socket_records, "get_error", return_value=openssl.WANT_READ),
         ):
             protocol.transport.write(b"hello")
             self.assertIsNone(low.doWrite())
@@ -238,9 +238,9 @@ class WireTests(Secure):
             raise SSL.Error([("", "", "out of order")])
 
         with (
-            mock.patch.object(wire, "write", return_value=-1),
-            mock.patch.object(wire, "get_error", return_value=1),
-            mock.patch.object(wire, "raise_error", fail),
+            mock.patch.object(socket_records, "write", return_value=-1),
+            mock.patch.object(socket_records, "get_error", return_value=1),
+            mock.patch.object(socket_records, "raise_error", fail),
         ):
             protocol.transport.write(b"hello")
         await self.broken(protocol)
@@ -301,15 +301,15 @@ class WireTests(Secure):
         self.assertEqual(protocol.events, ["made"])
 
     async def test_many_records_are_one_write_to_the_kernel(self) -> None:
-        for cork in (wire._TCP_CORK, None):
-            with mock.patch.object(wire, "_TCP_CORK", cork):
+        for cork in (socket_records._TCP_CORK, None):
+            with mock.patch.object(socket_records, "_TCP_CORK", cork):
                 protocol, peer = await self.connect()
                 low = protocol.transport.transport
                 protocol.transport.write(BIG[:50_000])
                 self.assertEqual(await self.receive(peer, 50_000), BIG[:50_000])
-                if wire._TCP_CORK is not None:
+                if socket_records._TCP_CORK is not None:
                     # What is not full has been sent all the same.
-                    self.assertEqual(low.socket.getsockopt(socket.IPPROTO_TCP, wire._TCP_CORK), 0)
+                    self.assertEqual(low.socket.getsockopt(socket.IPPROTO_TCP, socket_records._TCP_CORK), 0)
 
     # when there is a wire
 
@@ -330,12 +330,12 @@ class WireTests(Secure):
 
         with mock.patch.object(self, "assertEqual"):
             protocol, peer = await self.connect(Paused)
-        self.assertIsNone(protocol.transport._wire)
+        self.assertIsNone(protocol.transport._filter)
         protocol.transport.resumeProducing()
         for number in range(1, 4):
             await self.send(peer, b"x")
             await self.until(lambda number=number: len(protocol.data) == number)
-        self.assertIsNotNone(protocol.transport._wire)
+        self.assertIsNotNone(protocol.transport._filter)
 
     async def test_not_behind_a_protocol_that_looks_at_data(self) -> None:
         protocol = Recorder()
@@ -372,7 +372,7 @@ class WireTests(Secure):
         plain.connect_ex(self.listen_with(factory))
         peer = SecureSocket(self.client_tls.clientConnectionForTLS(None).get_context(), plain, False)
         await self.until(lambda: peer.shake_hands() and protocol.transport.established)
-        self.assertEqual(protocol.transport._wire is not None, bound)
+        self.assertEqual(protocol.transport._filter is not None, bound)
         protocol.on_data = protocol.transport.write
         await self.send(peer, b"echo")
         self.assertEqual(await self.receive(peer, 4), b"echo")
