@@ -10,12 +10,11 @@ from __future__ import annotations
 
 __all__ = ["Figures", "FleetDirectory", "Settings"]
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -35,14 +34,11 @@ from reverseproxy.fleet.records import (
     RouteRecord,
     ServerRecord,
 )
+from reverseproxy.fleet.telling import Complaints, Teller
 from reverseproxy.fleet.view import Notice, View
-from reverseproxy.logs import Throttle, counted
+from reverseproxy.logs import counted
 
 log = Logger()
-
-
-AT_ONCE: Final = 100
-"""How many changes listeners are told of in one turn of the reactor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +85,16 @@ class Figures:
     requests: int
     failures: int
     bad_records: int
+
+
+class _RouteListener(NamedTuple):
+    """See L{FleetDirectory.follow_routes}."""
+
+    told: Callable[[str, RouteRecord], object]
+    lost: Callable[[], object]
+
+
+_NOBODY: Final = _RouteListener(lambda what, record: None, lambda: None)
 
 
 class _Standing:
@@ -144,24 +150,20 @@ class FleetDirectory:
         self._publishes = publishes
         self._who = who
         self._process = token_hex(8)
-        self._listeners: list[IDirectoryListener] = []
-        self._untold: deque[Notice] = deque()
-        self._telling = False
+        self._teller = Teller(reactor)
         self._published: dict[tuple[str, str], HostRecord] = {}
         self._reached: Callable[[str], bool] = lambda server: False
-        self._routes_lost: Callable[[], object] = lambda: None
-        self._routes_told: Callable[[str, RouteRecord], object] = lambda what, record: None
+        self._routes = _NOBODY
         self._incarnation = ""
         self._draining = False
         self._started = False
-        self._bad = 0
-        self._complaints = Throttle(reactor, 1.0, 5)
+        self._complaints = Complaints(reactor)
         self._standing = _Standing(reactor)
-        self._requests = self._failures = 0
+        self._spent = (0, 0)  # requests to an etcd before, and those that were not answered
         self.settings = settings
         self._own = server_path(settings.server_id)
         self._outbox = Outbox(self._own)
-        self._view = View(settings.server_id, self._is_reached, float(settings.ttl), self._note_bad)
+        self._view = View(settings.server_id, self._is_reached, float(settings.ttl), self._complaints.note)
         prefix = settings.prefix
         self._publisher = Publisher(reactor, etcd, prefix, settings.ttl, self._outbox, self._renew, random)
         self._follower = Follower(
@@ -218,25 +220,19 @@ class FleetDirectory:
             publisher.deletes,
             follower.events,
             follower.resyncs,
-            etcd.requests + self._requests,
-            etcd.failures + self._failures,
-            self._bad,
+            etcd.requests + self._spent[0],
+            etcd.failures + self._spent[1],
+            self._complaints.count,
         )
 
     def listen(self, listener: IDirectoryListener) -> None:
         """See L{IDirectory.listen}."""
-        # What the others are still to be told, this one is told with all the rest.
-        while self._untold:
-            self._tell_some(len(self._untold))
-        self._listeners.append(listener)
-        for notice in self._view.replay():
-            if not notice.method.startswith("route_"):
-                self._tell(listener, notice)
+        known = (each for each in self._view.replay() if not each.method.startswith("route_"))
+        self._teller.add(listener, known)
 
     def unlisten(self, listener: IDirectoryListener) -> None:
         """See L{IDirectory.unlisten}."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self._teller.remove(listener)
 
     def judge(self, reached: Callable[[str], bool]) -> None:
         """See L{IDirectory.judge}."""
@@ -275,8 +271,7 @@ class FleetDirectory:
         @param own: as C{on_own_route} of L{View}.
         @param lost: called when this server's lease has ended, so that others may have taken what it had.
         """
-        self._routes_told = told
-        self._routes_lost = lost
+        self._routes = _RouteListener(told, lost)
         self._view.on_own_route = own
         for record in self.routes.values():
             told("came", record)
@@ -356,8 +351,7 @@ class FleetDirectory:
         """
         if etcd is not None:
             old = self._publisher.etcd
-            self._requests += old.requests
-            self._failures += old.failures
+            self._spent = (self._spent[0] + old.requests, self._spent[1] + old.failures)
             self._publisher.etcd = etcd
             self._follower.use(etcd)
             if self._started:
@@ -371,36 +365,20 @@ class FleetDirectory:
     # what comes
 
     def _told(self, notices: list[Notice]) -> None:
+        others: list[Notice] = []
         for notice in notices:
             self._log(notice)
             kind, _, what = notice.method.partition("_")
             if kind == "route":
                 self._tell_of_route(what, notice.arguments[0])
             else:
-                self._untold.append(notice)
-        if not self._telling:
-            self._tell_some()
+                others.append(notice)
+        self._teller.tell(others)
         self._look_at_own()
-
-    def _tell_some(self, most: int = AT_ONCE) -> None:
-        """Tell what there is to be told now, and the rest in a moment: requests are served meanwhile."""
-        for _ in range(min(most, len(self._untold))):
-            notice = self._untold.popleft()
-            for listener in list(self._listeners):
-                self._tell(listener, notice)
-        self._telling = bool(self._untold)
-        if self._telling:
-            self._reactor.callLater(0, self._tell_some)
-
-    def _tell(self, listener: IDirectoryListener, notice: Notice) -> None:
-        try:
-            getattr(listener, notice.method)(*notice.arguments)
-        except Exception:
-            log.failure("fleet: {listener!r} failed when it was told", listener=listener)
 
     def _tell_of_route(self, what: str, record: Any) -> None:
         try:
-            self._routes_told(what, record)
+            self._routes.told(what, record)
         except Exception:
             log.failure("fleet: a mistake with routes of cluster {cluster}", cluster=record.cluster)
 
@@ -425,18 +403,8 @@ class FleetDirectory:
         elif server.draining:
             log.info("fleet: server {server} is about to leave", server=server.id)
 
-    def _note_bad(self, path: str, problem: str) -> None:
-        self._bad += 1
-        if self._complaints.allow():
-            log.warn(
-                "fleet: a bad record is left alone: {path}: {problem}{suppressed}",
-                path="".join(each if each.isprintable() else "?" for each in path[:200]),
-                problem=problem,
-                suppressed=self._complaints.suppressed,
-            )
-
     def _lost_lease(self) -> None:
-        self._routes_lost()
+        self._routes.lost()
         self._follower.resync()
 
     def _lost_own(self, paths: list[str], revision: int) -> None:

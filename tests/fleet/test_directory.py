@@ -98,6 +98,23 @@ class DirectoryTests(SynchronousTestCase):
         self.assertEqual(len(self.bench.store.log) - before, 10)
         self.assertEqual(len(self.heard.hosts), 1000)
 
+    def test_much_at_once_is_told_bit_by_bit(self) -> None:
+        """Who comes in the middle of it is told everything, once."""
+        self.start()
+        for number in range(1000):
+            self.alpha.publish(host("alpha", agent=f"{number:032x}"))
+        self.bench.etcds["beta"].reachable = False
+        self.bench.run(0.2)
+        self.bench.store.lapse(next(iter(self.bench.store.leases)))
+        late = Mirror()
+        self.beta.listen(late)  # type: ignore[arg-type]
+        self.assertEqual(late.hosts, dict(self.beta.hosts))
+        self.assertEqual(self.heard.hosts, late.hosts)
+        self.bench.etcds["beta"].reachable = True
+        self.bench.run(5)
+        self.assertEqual(len(late.hosts), 1000)
+        self.assertEqual(self.heard.hosts, late.hosts)
+
     def test_nothing_is_written_that_is_there(self) -> None:
         self.start()
         before = len(self.bench.store.log)
