@@ -29,7 +29,6 @@ MOST_IGNORED: Final = 20
 """How often a type is ignored."""
 
 LARGER: Final[dict[str, tuple[int, int]]] = {
-    "proxy.tcp.sessions.TcpProxy": (425, 20),
     "assembly.world.World": (400, 24),
     "cluster.hosts.base.Host": (400, 28),
     "fleet.directory.FleetDirectory": (400, 25),

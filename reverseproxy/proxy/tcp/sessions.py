@@ -144,9 +144,7 @@ class TcpProxy(RelayEnd, Counted):
         self._pending: Deferred[Any] | None = None
         # There is no route that could say by what to choose, so that it is the client's address.
         self._context = PickContext(hash_key=info.remote_ip.encode("ascii", "replace"))
-        self._attempts = 0
-        self._max_attempts = 0
-        self._again = 0
+        self._attempts = self._max_attempts = self._again = 0
         self._kept: list[bytes] | None = None  # for another host
         # Whether a server is to be told if nothing is passed on, and nothing has been.
         self._untouched = info.service is not None
