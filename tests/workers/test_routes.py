@@ -12,6 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.app import ReverseProxy
+from reverseproxy.cluster.directory import RUNNING
+from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.workers.handover import receive_sockets
@@ -52,6 +54,7 @@ class World(SynchronousTestCase):
         self.places: list[Place] = []
         self.desk = RouteDesk(self.places, self.reactor)
         self.proxies: list[ReverseProxy] = []
+        self.clusters: list[ClusterManager] = []
         self.agents: list[ReverseProxy] = []
         for number in range(2):
             self.start_worker(number)
@@ -74,6 +77,7 @@ class World(SynchronousTestCase):
         )
         proxy.privilegedStartService()
         proxy.startService()
+        self.clusters.append(proxy.clusters)
         self.places[number:] = [place, *self.places[number + 1 :]]
         self.proxies[number:] = [proxy, *self.proxies[number + 1 :]]
 
@@ -90,6 +94,8 @@ class World(SynchronousTestCase):
             each.stopService()
         self.desk.stop()
         self.turn(5)
+        for clusters in self.clusters:
+            RUNNING.remove(clusters)  # which nobody is to find by name any more
 
     def agent(self, name: str, cluster: str, worker: int, num: int = 1, **routes: Any) -> ReverseProxy:
         document = agent(name, cluster, name, **routes)
