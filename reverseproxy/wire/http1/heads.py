@@ -220,7 +220,7 @@ def request_head_bytes(head: Request, by: ForwardedBy | None, default_host: byte
             break
     if has_host:
         lines[0] = b"%b %b HTTP/1.1\r\n" % (head.method, head.target)
-    if not head.takes_interim:  # a server must ignore it, and the client takes no 100 (RFC 9110 10.1.1)
+    if not head.http11:  # a server must ignore it, and the client takes no 100 (RFC 9110 10.1.1)
         headers = [field for field in headers if field[0].lower() != b"expect"]
     chunked = head.length == CHUNKED or head.trails
     lines += _forwarded_fields(without_length(headers) if chunked else headers, head.options)
