@@ -34,7 +34,8 @@ def record(settings: HttpSettings, exchange: Exchange) -> None:
     """Count an exchange that has ended, and tell of it."""
     if settings.tally is not None:
         exchange.count(settings.tally, settings.clock.seconds())
-    tell(settings, exchange)
+    if settings.tracing is not None or settings.access_log is not None:
+        tell(settings, exchange)
 
 
 def tell(settings: HttpSettings, exchange: Exchange) -> None:
