@@ -18,6 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.endpoints import ClusterEndpoint, TunnelPort
 from reverseproxy.testing import MemoryReactor, run
 from tests.endpoints.world import AGENTS, CLIENTS, Echo, Talker, server_document
@@ -56,6 +57,8 @@ class World(SynchronousTestCase):
     streams = True
 
     def setUp(self) -> None:
+        # Applications that other tests have left are none of those that can be found here.
+        self.patch(RUNNING, "_managers", [])
         self.reactor = MemoryReactor()
         self.service = run(server_document(mux=self.streams), self.reactor)
         self.addCleanup(self.stop)
