@@ -131,7 +131,7 @@ class Secure(Contract):
         with contextlib.suppress(SSL.Error):
             peer.tls.recv(1, socket.MSG_PEEK)
         if not protocol.transport.disconnecting:
-            self.assertEqual(protocol.transport._filter is not None, self.fast)
+            self.assertEqual(protocol.transport._bound is not None, self.fast)
         if small:
             protocol.transport.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return protocol, peer
