@@ -41,7 +41,8 @@ class ExampleTests(SynchronousTestCase):
     def test_testing(self) -> None:
         """The example of the tutorial on tests passes."""
         file = str(ROOT / "examples" / "testing" / "test_tunnel.py")
-        command = [sys.executable, "-m", "twisted.trial", "--temp-directory", self.mktemp(), file]
+        place = str(Path(self.mktemp()).resolve())
+        command = [sys.executable, "-m", "twisted.trial", "--temp-directory", place, file]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
