@@ -136,7 +136,7 @@ class Setup:
             self._pids = [int(pid) for pid in _wait(log, r"is ready, process (\d+)", self._workers)]
         _wait(log, "listener tunnels listening", 1)
         self._start_agent(tunnel, hosting, agents, mux, protocol)
-        _wait(log, r" joined with weight", agents * self._workers)
+        _wait(log, r" joined with weight", agents)
 
     def _start_agent(self, tunnel: int, hosting: int, agents: int, mux: bool, protocol: str) -> None:
         compiler = shutil.which("cc")

@@ -462,7 +462,7 @@ class _Supervising(_Process, _Steered):
         if self.lifecycle.takes_over and self.loaded.config.agents:
             while self.running and reactor.seconds() < until:
                 answers = await self.ask("unserved", {})
-                if not any(each.value or each.problem for each in answers):
+                if all(each.value == [] for each in answers):
                     break
                 await deferLater(reactor, AGENTS_LOOK)
         if self.running:

@@ -150,6 +150,7 @@ class Inspector:
         self.parts = parts
         self._questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "ready": self._ready,
+            "unserved": self._unserved,
             "metrics": self._metrics,
             "agent_metrics": self._agent_metrics,
             "log_level": self._log_level,
@@ -199,6 +200,11 @@ class Inspector:
         return None if found is None else found(arguments)
 
     # whether it can do its work
+
+    def _unserved(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Say which servers agents of this process do not serve yet."""
+        agents = [agent for agent in self.parts.agents if agent.plan.config.connection_num]
+        return [server for agent in agents for server in agent.unserved]
 
     def _ready(self, arguments: Mapping[str, Any]) -> list[str]:
         """Say what keeps the process from doing its work: nothing, if all is well."""
