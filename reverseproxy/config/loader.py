@@ -11,7 +11,7 @@ __all__ = ["Loaded", "load", "loads"]
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from reverseproxy.config._checks import check
 from reverseproxy.config._document import Object, SyntaxProblem, parse_json, parse_yaml
 from reverseproxy.config._environment import substitute
 from reverseproxy.config._messages import explain
+from reverseproxy.config._toml import parse_toml
 from reverseproxy.config._tree import Location, Tree
 from reverseproxy.config._values import describe
 from reverseproxy.config.models import Config
@@ -33,7 +34,10 @@ from reverseproxy.problems import Place
 MAX_SIZE: Final = 64 * 1024 * 1024
 """The largest file in bytes."""
 
-_YAML_SUFFIXES: Final = (".yaml", ".yml")
+_Parser = Callable[[str], Any]
+
+_PARSERS: Final[Mapping[str, _Parser]] = {".yaml": parse_yaml, ".yml": parse_yaml, ".toml": parse_toml}
+"""What reads files by how their names end, others than JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Loaded:
 
 def load(path: str) -> Loaded:
     """
-    Read a configuration file: YAML if its name ends so, else JSON.
+    Read a configuration file: YAML or TOML if its name ends so, else JSON.
 
     @param path: relative to the working directory, as all paths within it are.
     @raise ConfigError: with everything that is wrong.
@@ -64,7 +68,8 @@ def load(path: str) -> Loaded:
         raise ConfigError(Problem(path, "", f"can't be read: {error.strerror}")) from None
     except ValueError as error:
         raise ConfigError(Problem(path, "", str(error))) from None
-    return loads(text, path, path.lower().endswith(_YAML_SUFFIXES), os.environ)
+    parse = _PARSERS.get(Path(path).suffix.lower(), parse_json)
+    return _loads(text, path, parse, os.environ)
 
 
 def loads(text: str, file: str, yaml: bool = False, environ: Mapping[str, str] | None = None) -> Loaded:
@@ -77,9 +82,13 @@ def loads(text: str, file: str, yaml: bool = False, environ: Mapping[str, str] |
     @param environ: the variables that may stand in it; L{None} if none may.
     @raise ConfigError: with everything that is wrong.
     """
+    return _loads(text, file, parse_yaml if yaml else parse_json, environ)
+
+
+def _loads(text: str, file: str, parse: _Parser, environ: Mapping[str, str] | None) -> Loaded:
     try:
         with _without_collecting():
-            return _load(_parse(text, yaml), file, environ)
+            return _load(_parse(text, parse), file, environ)
     except SyntaxProblem as problem:
         raise ConfigError(_syntax(file, problem)) from None
     except RecursionError:
@@ -132,13 +141,13 @@ def _substitute(
             findings.error(Place(file, keys), problem)
 
 
-def _parse(text: str, yaml: bool) -> Object:
+def _parse(text: str, parse: _Parser = parse_json) -> Object:
     """
     Read a document.
 
     @raise SyntaxProblem: if it is none.
     """
-    document = parse_yaml(text) if yaml else parse_json(text)
+    document = parse(text)
     if not isinstance(document, Object):
         raise SyntaxProblem(f"expected an object, got {describe(document)}")
     return document
@@ -185,7 +194,7 @@ class _Directory:
                     self._findings.warn(Place(file), "ignored, because its name does not end in .json")
                 continue
             try:
-                document = _parse(_read(file), yaml=False)
+                document = _parse(_read(file))
                 _substitute(document, file, self._environ, self._findings)
                 documents.append((file, document))
             except OSError as error:
