@@ -30,9 +30,8 @@ def parse_toml(text: str) -> Object:
         if found is None:
             raise SyntaxProblem(f"not TOML: {reason}") from None
         raise SyntaxProblem(f"not TOML: {found[1]}", int(found[2]), int(found[3])) from None
-    except ValueError as error:
-        # an integer with too many digits
-        raise SyntaxProblem(f"not TOML: {error}") from None
+    except ValueError:
+        raise SyntaxProblem("an integer has too many digits") from None
     except RecursionError:
         raise SyntaxProblem("is nested too deeply") from None
 
