@@ -1,7 +1,7 @@
 """
 What it costs to be seen: CPU of a request with an admin API that is scraped each second, against none.
 
-Runs a tunnel server and an agent, and lets wrk have 1 KB from them in many short rounds,
+Runs a tunnel server, an agent and nginx behind it, and lets wrk have 1 KB from it in many short rounds,
 without the admin API and with it: a reload switches it on and off, so that it is the same two
 processes that are compared, with the same memory, and whatever else the machine does is shared
 out between both.  Of each two rounds that lie side by side, the ratio is taken; what two rounds
@@ -16,6 +16,7 @@ __all__ = ["main"]
 
 import argparse
 import json
+import os
 import re
 import shutil
 import signal
@@ -34,6 +35,20 @@ from benchmarks.processes import free_ports
 from benchmarks.workers import _document, _listener, _start, _wait
 
 BODY = "x" * 1024
+NGINX = """
+daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr crit;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    server {{
+        listen 127.0.0.1:{port};
+        keepalive_requests 1000000000;
+        location / {{ return 200 "{body}"; }}
+    }}
+}}
+"""
+"""The service."""
+
 CONNECTIONS = 32
 SETTLE = 0.5
 """Seconds after a change, in which connections that were closed for it are made again."""
@@ -82,7 +97,11 @@ class Site:
     """A server and its agents."""
 
     def __init__(self, directory: Path, agents: int) -> None:
-        self._client, tunnel, hosting, *admins = free_ports(5)
+        self._client, tunnel, hosting, service, *admins = free_ports(6)
+        config = directory / "nginx.conf"
+        config.write_text(NGINX.format(directory=directory, port=service, body=BODY))
+        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+        self._service = subprocess.Popen([nginx, "-e", "stderr", "-p", str(directory), "-c", str(config)])
         self.ends: list[End] = []
         document = _document(
             _listener("clients", self._client, "proxy"),
@@ -100,8 +119,11 @@ class Site:
         }
         document = _document(
             _listener("hosting", hosting, "proxy", bind=False),
-            router={"direct_response": {"status": 200, "body": BODY}},
+            router={"route": {"cluster_name": "service"}},
             extends=[{"type": "tunnel_agent", "config": agent}] * agents,
+            cluster_manager={
+                "clusters": [{"name": "service", "hosts": [{"address": f"127.0.0.1:{service}"}]}]
+            },
         )
         self.ends.append(End(directory, "agent", document, admins[1]))
         self._seen = False
@@ -148,6 +170,8 @@ class Site:
         """End all."""
         for end in self.ends:
             end.stop()
+        self._service.terminate()
+        self._service.wait(60)
 
 
 def compare(costs: Sequence[float]) -> tuple[list[float], list[float]]:
