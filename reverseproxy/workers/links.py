@@ -304,10 +304,19 @@ class Links:
         self.up: dict[int, Link] = {}
         self._diallers: dict[int, _Dialler] = {}
         self._stopped = False
+        self._turn = 0
         self._acceptor: _Acceptor | None = None
 
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self.up.values()))
+
+    def somebody(self) -> Link | None:
+        """Find a sibling that stays, each in turn; L{None} if there is none."""
+        staying = [link for link in self if not link.draining]
+        if not staying:
+            return None
+        self._turn = (self._turn + 1) % len(staying)
+        return staying[self._turn]
 
     def start(self, directory: str, listening: socket.socket) -> None:
         """

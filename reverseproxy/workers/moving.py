@@ -23,6 +23,7 @@ __all__ = ["Mover"]
 
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
@@ -43,7 +44,7 @@ from reverseproxy.tunnel.server.holding import Condition, Holding, MovedConnecti
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message
-from reverseproxy.workers.policy import TELL_EVERY, to_give, to_owe
+from reverseproxy.workers.policy import TELL_EVERY, is_pressing, to_give, to_owe
 from reverseproxy.workers.requests import is_committed
 
 log = Logger()
@@ -343,6 +344,8 @@ class Mover:
 
     def _give_free(self, cluster: Cluster, link: Link) -> None:
         """Give away a part of what nobody uses here."""
+        if not self._pressing(cluster, link):
+            return
         free = self._free(cluster)
         waiting = sum(want.number for want in self._wishes[cluster][link])
         quota = to_give(len(free), waiting, self._directory.count_here(cluster))
@@ -369,6 +372,12 @@ class Mover:
                         del wishes[link]
                 return True
         return False
+
+    def _pressing(self, cluster: Cluster, link: Link) -> bool:
+        since = min((want.since for want in self._wishes[cluster].get(link, ())), default=inf)
+        return is_pressing(
+            self._clock.seconds() - since, self._directory.has_plain(link, cluster), cluster.active
+        )
 
     def _free(self, cluster: Cluster) -> list[Entry]:
         found: list[Entry] = []
@@ -432,28 +441,18 @@ class Mover:
         spare = not cluster.waiting and to_give(here - cluster.active, 1, here)
         # Unless somebody is owed it, or nobody needs it here, it is ours.
         for link in list(self._wishes.get(cluster, ()) if spare else owed):
-            if self._grant(cluster, host, link):
+            if (link in owed or self._pressing(cluster, link)) and self._grant(cluster, host, link):
                 left = owed.pop(link, 0) - 1
                 if left > 0:
                     owed[link] = left
                 self._give(host, link)
                 return True
         if self.draining and not cluster.waiting:
-            somebody = self._somebody()
+            somebody = self._links.somebody()
             if somebody is not None:
                 self._give(host, somebody)
                 return True
         return False
-
-    def _somebody(self) -> Link | None:
-        """Somebody who stays, each in turn."""
-        staying = [link for link in self._links if not link.draining]
-        if not staying:
-            return None
-        self._turn = (self._turn + 1) % len(staying)
-        return staying[self._turn]
-
-    _turn = 0
 
     # giving
 
@@ -706,7 +705,7 @@ class Mover:
         if cluster.waiting:
             return
         for entry in self._free(cluster):
-            link = self._somebody()
+            link = self._links.somebody()
             if link is not None:
                 self._give(entry.host, link)
 

@@ -13,7 +13,7 @@ what there is, by how much longer the other one has waited.
 
 from __future__ import annotations
 
-__all__ = ["MARGIN", "TELL_EVERY", "to_give", "to_owe"]
+__all__ = ["MARGIN", "TELL_EVERY", "is_pressing", "to_give", "to_owe"]
 
 from typing import Final
 
@@ -31,6 +31,20 @@ _SPARE: Final = 8
 
 _PART: Final = 4
 """If another worker's requests wait for ever and ours do not, it is owed one in so many of what we have."""
+
+
+def is_pressing(age: float, some: bool, active: int) -> bool:
+    """
+    Say whether to give at once what is free.
+
+    Where all are busy, requests come and go in bursts, and what is free at one worker for a
+    moment would go to the other one, and come back in the next moment.
+
+    @param age: seconds that the oldest request of another worker has waited.
+    @param some: whether that worker has connections of its own.
+    @param active: how many requests are under way here.
+    """
+    return not some or not active or age > MARGIN
 
 
 def to_give(free: int, waiting: int, connections: int) -> int:

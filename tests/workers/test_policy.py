@@ -6,10 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.workers.policy import MARGIN, to_give, to_owe
+from reverseproxy.workers.policy import MARGIN, is_pressing, to_give, to_owe
 
 ages = st.floats(0, 600)
 numbers = st.integers(0, 10_000)
+
+
+class PressingTests(SynchronousTestCase):
+    def test_where_nothing_is_under_way(self) -> None:
+        self.assertTrue(is_pressing(0.0, True, 0))
+
+    def test_who_has_none_does_not_wait(self) -> None:
+        self.assertTrue(is_pressing(0.0, False, 100))
+
+    def test_what_is_free_for_a_moment_stays(self) -> None:
+        self.assertEqual(
+            [is_pressing(age, True, 1) for age in (0.0, MARGIN, 2 * MARGIN)], [False, False, True]
+        )
 
 
 class GiveTests(SynchronousTestCase):
