@@ -24,7 +24,7 @@ from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import bind_all
-from reverseproxy.ports import Bequest
+from reverseproxy.ports import INHERITED, Bequest
 from reverseproxy.reloading import Report
 from reverseproxy.sockets import PeerSweep
 from reverseproxy.stopping import Stopping
@@ -169,6 +169,7 @@ class ReverseProxy(Service):
         RUNNING.add(self.clusters)
         for listener in self.listeners.values():
             listener.startService()
+        self._inherit()
         if self._world.fleet is not None:
             self._world.fleet.start()
         for agent in self.agents:
@@ -239,11 +240,27 @@ class ReverseProxy(Service):
             await self.admin.stopService()
         log.info("stopped")
 
+    def _inherit(self) -> None:
+        """Have the routes that agents brought to the process before this one, before anything is accepted."""
+        claims, INHERITED.claims = INHERITED.claims, []
+        for name, server in self._world.tunnels.items():
+            if server.routes is not None and server.routes.desk is None:
+                server.routes.inherit([claim for claim in claims if claim["listener"] == name])
+
     def bequeath(self) -> list[Bequest]:
         """Give the sockets that are listened on to the process that takes the place of this one."""
         listeners = [*self.listeners.values(), *([] if self.admin is None else [self.admin.listener])]
         given = [listener.bequeath() for listener in listeners]
         return [bequest for bequest in given if bequest is not None]
+
+    def claims(self) -> list[dict[str, Any]]:
+        """Say which routes agents have brought, for the process that takes the place of this one."""
+        return [
+            claim
+            for name, server in self._world.tunnels.items()
+            if server.routes is not None and server.routes.desk is None
+            for claim in server.routes.bequeath(name)
+        ]
 
     def succeed(self) -> None:
         """Another process serves at the same addresses: agents dial it at once when this one stops."""

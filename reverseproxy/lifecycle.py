@@ -36,6 +36,9 @@ class ISucceeded(Protocol):
     def bequeath(self) -> Iterable[Bequest]:
         """Give the sockets that it listens on."""
 
+    def claims(self) -> Iterable[dict[str, Any]]:
+        """Say which routes agents have brought, as JSON has them."""
+
     def succeed(self) -> None:
         """Another process serves: nothing is listened on any more, and agents find it there."""
 
@@ -93,6 +96,7 @@ class Lifecycle:
             raise ConfigError(Problem("--takeover", "", str(error))) from None
         if self._successor is not None:
             INHERITED.add(self._successor.bequests)
+            INHERITED.claims += self._successor.claims
             log.info(
                 "taking the place of the process at {path}, with the sockets of {listeners}",
                 path=self.path,
@@ -117,7 +121,9 @@ class Lifecycle:
         """
         successor, self._successor = self._successor, None
         if self.path:
-            self._testator = Testator(self.path, self._reactor, self._service.bequeath, self._end)
+            self._testator = Testator(
+                self.path, self._reactor, self._service.bequeath, self._end, self._service.claims
+            )
             try:
                 self._testator.start()
             except OSError as error:

@@ -207,10 +207,13 @@ class Inheritance:
     @ivar keeps: whether this process is to be able to bequeath its own sockets,
         so that they must be such that can be given away.
     @ivar files: of Unix sockets that a service manager has bound, and whose files are its own.
+    @ivar claims: the routes that agents of the process before this one have brought, as JSON has
+        them, until this one has made them its own.
     """
 
     def __init__(self) -> None:
         self.keeps = False
+        self.claims: list[dict[str, Any]] = []
         self.files: set[str] = set()
         self._bequests: list[Bequest] = []
 

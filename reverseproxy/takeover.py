@@ -12,7 +12,8 @@ ends, while the new one listens at the path for the one after it.
 What goes over the socket: four bytes with the length of a JSON list of
 C{[name, address, number of sockets]}, that list, and the sockets in the order of
 the list, beside the bytes of the list and behind it, no more than L{_AT_ONCE} with one
-byte; or, instead of the list, C{{"problem": text}}, if there is nothing to give.  In the
+byte.  Where agents have brought routes, C{{"sockets": the list, "claims": [...]}} takes the place of
+the list; and C{{"problem": text}}, if there is nothing to give.  In the
 other direction C{serving} and an end of line; anything else, and the end of the connection,
 means that the new one could not be started.
 
@@ -52,6 +53,9 @@ MOST_SOCKETS: Final = 4096
 MAX_LIST: Final = 1 << 20
 """Bytes that the list of them may have."""
 
+MAX_CLAIMS: Final = 64 * 1024
+"""Bytes for routes that agents have brought, as nobody waits until the socket takes more."""
+
 OTHER: Final = "another process is about to take its place; wait for that"
 """Why there is nothing for a second one."""
 
@@ -73,10 +77,14 @@ class Successor:
     The new process, as long as the old one is there.
 
     @ivar bequests: what it was given.
+    @ivar claims: the routes that agents of the old process have brought, as JSON has them.
     """
 
-    def __init__(self, connection: socket.socket, bequests: Sequence[Bequest]) -> None:
+    def __init__(
+        self, connection: socket.socket, bequests: Sequence[Bequest], claims: Sequence[dict[str, Any]]
+    ) -> None:
         self.bequests = bequests
+        self.claims = claims
         self._connection = connection
 
     def serves(self) -> None:
@@ -97,16 +105,16 @@ def take_over(path: str) -> Successor | None:
         connection.settimeout(TIMEOUT)
         try:
             connection.connect(path)
-            bequests = _receive(connection)
+            bequests, claims = _receive(connection)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except (OSError, TypeError, ValueError) as error:
             raise Taken(f"the process at {path} gives no sockets: {error}") from error
         closing.pop_all()
-        return Successor(connection, bequests)
+        return Successor(connection, bequests, claims)
 
 
-def _receive(connection: socket.socket) -> list[Bequest]:
+def _receive(connection: socket.socket) -> tuple[list[Bequest], list[dict[str, Any]]]:
     received, descriptors = bytearray(), array.array("i")
     try:
         wanted = _LENGTH.size
@@ -136,14 +144,22 @@ def _receive(connection: socket.socket) -> list[Bequest]:
         for each in mine:
             each.setblocking(False)
         bequests.append(Bequest(name, address, tuple(mine)))
-    return [bequest for bequest in bequests if bequest.sockets]
+    said = _said(received)
+    claims = said.get("claims", []) if isinstance(said, dict) else []
+    return [bequest for bequest in bequests if bequest.sockets], claims
+
+
+def _said(received: bytearray) -> Any:
+    (size,) = _LENGTH.unpack_from(received)
+    return json.loads(received[_LENGTH.size : _LENGTH.size + size])
 
 
 def _listed(received: bytearray) -> list[tuple[str, str, int]]:
-    (size,) = _LENGTH.unpack_from(received)
-    listed = json.loads(received[_LENGTH.size : _LENGTH.size + size])
+    listed = _said(received)
     if isinstance(listed, dict):
-        raise ValueError(str(listed["problem"]))
+        if "problem" in listed:
+            raise ValueError(str(listed["problem"]))
+        listed = listed["sockets"]
     return [(str(n), str(a), int(c)) for n, a, c in listed]
 
 
@@ -205,11 +221,14 @@ class Testator:
         reactor: Any,
         bequeath: Callable[[], Iterable[Bequest]],
         succeeded: Callable[[], object],
+        claims: Callable[[], Iterable[dict[str, Any]]] = list,
     ) -> None:
         """
         @param bequeath: makes the sockets that are given, which are closed here afterwards.
         @param succeeded: called once another process serves.
+        @param claims: says which routes agents have brought, as JSON has them.
         """
+        self._claims = claims
         self.path = path
         self._reactor = reactor
         self._bequeath = bequeath
@@ -275,7 +294,7 @@ class Testator:
                 connection.send(_encode({"problem": OTHER}))
             return
         try:
-            _give(connection, list(self._bequeath()))
+            _give(connection, list(self._bequeath()), _fitting(self._claims()))
         except OSError as error:
             log.error("process {pid} could not be given our sockets: {reason}", pid=pid, reason=str(error))
             connection.close()
@@ -306,7 +325,21 @@ def _encode(listed: object) -> bytes:
     return _LENGTH.pack(len(encoded)) + encoded
 
 
-def _give(connection: socket.socket, bequests: Sequence[Bequest]) -> None:
+def _fitting(claims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take as many as there is room for."""
+    fitting, size = [], 0
+    for claim in claims:
+        size += len(json.dumps(claim))
+        if size > MAX_CLAIMS:
+            log.warn(
+                "not all routes that agents have brought can be handed over: agents bring the rest again"
+            )
+            break
+        fitting.append(claim)
+    return fitting
+
+
+def _give(connection: socket.socket, bequests: Sequence[Bequest], claims: Sequence[dict[str, Any]]) -> None:
     """
     Send sockets; nobody is waited for.
 
@@ -314,7 +347,8 @@ def _give(connection: socket.socket, bequests: Sequence[Bequest]) -> None:
     """
     with ExitStack() as closing:
         sockets = [closing.enter_context(each) for bequest in bequests for each in bequest.sockets]
-        message = _encode([[each.name, each.address, len(each.sockets)] for each in bequests])
+        listed = [[each.name, each.address, len(each.sockets)] for each in bequests]
+        message = _encode({"sockets": listed, "claims": claims} if claims else listed)
         # The first ones go beside the list, the others beside blanks behind it.
         parts = [sockets[begin : begin + _AT_ONCE] for begin in range(0, len(sockets), _AT_ONCE)] or [[]]
         for index, part in enumerate(parts):

@@ -297,6 +297,7 @@ if TYPE_CHECKING:
         warnings: list[Problem]
         cut_short: Callable[[], None]
         bequeath: Callable[[], list[Bequest]]
+        claims: Callable[[], list[dict[str, Any]]]
         succeed: Callable[[], None]
 
         def reload(self) -> Deferred[Report]: ...

@@ -24,7 +24,7 @@ __all__ = ["RouteDesk"]
 
 import socket
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Protocol
@@ -151,6 +151,34 @@ class RouteDesk:
             if brought.sockets:
                 name = name_of_port(brought.facts["port"])
                 yield Bequest(name, brought.facts["address"], tuple(each.dup() for each in brought.sockets))
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """What L{inherit} takes in the process that takes the place of this one."""
+        return [{**brought.facts, "grace": brought.grace} for brought in self._claims.values()]
+
+    def inherit(self, claims: Iterable[Mapping[str, Any]]) -> None:
+        """
+        Have what the process before this one had, for as long as agents may take to come back.
+
+        No worker may have been started: each is told of it before it accepts anything.
+        """
+        for claim in claims:
+            facts = {name: claim[name] for name in ("listener", "cluster", "owner", "shown", "domains")}
+            brought = _Brought(next(self._serials), {**facts, "port": None, "address": ""}, claim["grace"])
+            try:
+                if claim["port"] is not None:
+                    self._open(brought, [(claim["port"], claim["address"])])
+            except ReverseProxyError as error:
+                log.warn(
+                    "the routes of cluster {cluster} are not handed on: {reason}",
+                    cluster=claim["cluster"],
+                    reason=str(error),
+                )
+                continue
+            self._claims[brought.key] = brought
+            self._by_serial[brought.serial] = brought
+            self._look(brought)
 
     def stop(self) -> None:
         """Decide nothing more, and listen no more."""

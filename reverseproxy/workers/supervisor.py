@@ -245,6 +245,8 @@ class Supervisor(Service):
         except BaseException:
             self._close()
             raise
+        claims, INHERITED.claims = INHERITED.claims, []
+        self._desk.inherit(claims)
         self._begun = True
         log.info("{count} workers are started", count=len(self.slots))
         self._rounds.start()
@@ -294,6 +296,10 @@ class Supervisor(Service):
         given += self._desk.bequeath()
         admin = None if self.admin is None else self.admin.listener.bequeath()
         return given if admin is None else [*given, admin]
+
+    def claims(self) -> list[dict[str, Any]]:
+        """Say which routes agents have brought, for the process that takes the place of this one."""
+        return self._desk.claims
 
     def succeed(self) -> None:
         """Another process serves at the same addresses: agents dial it at once when this one stops."""

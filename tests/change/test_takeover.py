@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from reverseproxy import ports
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.ports import AGENTS_PORT, Bequest, Inheritance, SharedPort
-from reverseproxy.takeover import OTHER, Taken, Testator, take_over
+from reverseproxy.takeover import MAX_CLAIMS, OTHER, Taken, Testator, take_over
 from tests.tunnel.logged import capture
 
 
@@ -78,6 +78,23 @@ class TakeOverTests(TestCase):
             self.assertEqual(
                 [each.getsockname() for each in given.sockets], [each.getsockname() for each in taken.sockets]
             )
+
+    async def test_what_agents_have_brought(self) -> None:
+        claims = [{"cluster": "one", "domains": ["a.example"]}, {"cluster": "two", "port": 1}]
+        self.has("one", "127.0.0.1:0", 2)
+        self.testator._claims = lambda: claims
+        successor = await self.take()
+        self.assertEqual(successor.claims, claims)
+        self.assertEqual([len(each.sockets) for each in successor.bequests], [2])
+
+    async def test_no_more_of_that_than_there_is_room_for(self) -> None:
+        claims = [{"cluster": f"{number}", "domains": ["x" * 250]} for number in range(2000)]
+        self.testator._claims = lambda: claims
+        with capture() as logged:
+            successor = await self.take()
+        self.assertEqual(successor.claims, claims[: len(successor.claims)])
+        self.assertTrue(100 < len(successor.claims) < MAX_CLAIMS / 250)
+        self.assertIn("not all routes", logged.text())
 
     async def test_none(self) -> None:
         self.assertEqual(list((await self.take()).bequests), [])

@@ -9,10 +9,14 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from tests.integration.clients import Load, fetch, threaded
+from twisted.internet.defer import Deferred
+
+from tests.integration.clients import Load, fetch, gather, threaded
 from tests.integration.configs import quick_agent, server
 from tests.integration.harness import JOINED, IntegrationTestCase, ReverseProxy
 
@@ -23,6 +27,8 @@ READY = r"^worker \d+ is ready, process "
 class UpgradeTests(IntegrationTestCase):
     workers = "1"
     mux = True
+    tunnel_config: Mapping[str, Any] | None = None
+    proof: ClassVar[dict[str, Any]] = {}
 
     async def start(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="takeover-"))  # paths of Unix sockets have 107 bytes
@@ -30,11 +36,15 @@ class UpgradeTests(IntegrationTestCase):
         self.options = ("--takeover", str(directory / "socket"), "--workers", self.workers)
         self.backend = await self.run_backend()
         self.document = self.directory / "upgraded.json"
-        self.document.write_text(json.dumps(server()))
+        self.document.write_text(json.dumps(server(tunnel_config=self.tunnel_config)))
         self.old = self.run_server("old")
         self.client = await self.old.port("clientListener")
         agent = quick_agent(
-            await self.old.port("tunnelListener"), self.backend.address, connections=2, mux=self.mux
+            await self.old.port("tunnelListener"),
+            self.backend.address,
+            connections=2,
+            mux=self.mux,
+            **self.proof,
         )
         self.agent = self.run_proxy(agent, "agent")
         await self.old.counted(JOINED, 2)
@@ -111,6 +121,52 @@ class AgentTests(UpgradeTests):
 
 class AgentWorkersTests(AgentTests):
     agent_workers = "2"
+
+
+class BroughtTests(UpgradeTests):
+    """Routes that agents have brought are there before these have dialled the new process."""
+
+    proof: ClassVar[dict[str, Any]] = {
+        "credential_policy": "static",
+        "credential_config": {"token": "secret"},
+    }
+
+    async def test_nothing_is_lost(self) -> None:
+        port, domain = self.reserve_port(), "app.example"
+        token = {"agent": "edge", "token": "secret", "domains": [domain], "ports": [f"{port}"]}
+        self.tunnel_config = {
+            "credential_policy": "static",
+            "validators": {"static": {"tokens": [token]}},
+            "agent_routes": {"router": "client_router", "tcp_ports": [f"{port}"]},
+        }
+        await self.start()
+        tunnel = await self.old.port("tunnelListener")
+        for cluster, asked in (("lines", {"port": port}), ("app", {"domains": [domain]})):
+            document = quick_agent(
+                tunnel, self.backend.address, connections=2, cluster=cluster, routes=asked, **self.proof
+            )
+            await self.run_proxy(document, cluster).logged("over 2 of 2 connections")
+        answers: Counter[int] = Counter()
+        over = Deferred[None]()
+
+        async def ask(at: int) -> None:
+            while not over.called:
+                answer = await fetch(at, "/", headers={"Host": domain})
+                answers[answer.status] += 1
+
+        asking = gather([Deferred.fromCoroutine(ask(at)) for at in (port, port, self.client, self.client)])
+        new = self.run_server("new")
+        await self.old.logged(OVER)
+        self.assertEqual(await self.old.ended(), 0)
+        await new.counted(r"^cluster \w+: host .* joined ", 4)
+        over.callback(None)
+        await asking
+        self.assertEqual(answers.keys(), {200})
+        self.assertGreater(answers[200], 100)
+
+
+class BroughtWorkersTests(BroughtTests):
+    workers = "2"
 
 
 class BySignalTests(UpgradeTests):

@@ -17,6 +17,7 @@ from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.ports import INHERITED
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.tunnel.handshake import Accepted
 from reverseproxy.tunnel.server.brought import AgentRoutes
@@ -145,6 +146,13 @@ class World(SynchronousTestCase):
         self.pass_time(1)
         return bytes(client.data).rpartition(b"\r\n\r\n")[2]
 
+    def serve(self) -> None:
+        """A service that says what it hears."""
+        factory = Factory.forProtocol(Echo)
+        factory.noisy = False
+        port = self.reactor.listenTCP(7000, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+
     def serving(self, service: ReverseProxy) -> int:
         return service.agents[0].serving
 
@@ -251,13 +259,6 @@ class PortTests(World):
         self.pass_time(2)
         return bytes(client.data)
 
-    def serve(self) -> None:
-        """A service that says what it hears."""
-        factory = Factory.forProtocol(Echo)
-        factory.noisy = False
-        port = self.reactor.listenTCP(7000, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-
     def test_port(self) -> None:
         self.serve()
         service = self.start(agent("one", "app", tcp=True, port=3001))
@@ -288,6 +289,77 @@ class PortTests(World):
         free = self.start(agent("one", "free", tcp=True, port=0))
         self.assertEqual(self.serving(free), 2)
         self.assertEqual(self.routes()[0]["port"], 3001)
+
+
+class InheritTests(World):
+    """What a process is told that takes the place of another one."""
+
+    def another(self) -> list[dict[str, Any]]:
+        """Have another process in the place of the first one; what it was told."""
+        claims = json.loads(json.dumps(self.server.claims()))
+        self.running.remove(self.server)
+        self.server.stopService()
+        self.pass_time(5)
+        INHERITED.claims = list(claims)
+        self.server = self.start(server(self.tokens))
+        self.assertEqual(INHERITED.claims, [])
+        return claims  # type: ignore[no-any-return]
+
+    def test_until_agents_come(self) -> None:
+        self.serve()
+        first = self.start(agent("one", "app", domains=["one.example"]))
+        second = self.start(agent("one", "lines", tcp=True, port=3001))
+        for each in (first, second):
+            self.running.remove(each)
+            each.stopService()
+        self.pass_time(5)
+        self.assertEqual(len(self.another()), 2)
+        self.assertEqual({item["cluster"] for item in self.routes()}, {"app", "lines"})
+        self.assertEqual([item["connections"] for item in self.routes()], [0, 0])
+        # A request waits, as the agent is about to come.
+        client = Recorder()
+        self.reactor.dial("127.0.0.1", WEB, client)
+        client.transport.write(b"GET / HTTP/1.1\r\nHost: one.example\r\nConnection: close\r\n\r\n")
+        session = Recorder()
+        self.reactor.dial("127.0.0.1", 3001, session)
+        session.transport.write(b"ping")
+        self.pass_time(1)
+        self.assertEqual((client.data, session.data), (b"", b""))
+        self.start(agent("one", "app", domains=["one.example"]))
+        self.start(agent("one", "lines", tcp=True, port=3001))
+        self.assertTrue(bytes(client.data).endswith(b"mine"))
+        self.assertEqual(bytes(session.data), b"ping")
+        self.pass_time(40)
+        self.assertEqual(len(self.routes()), 2)
+
+    def test_nobody_comes(self) -> None:
+        service = self.start(agent("one", "app", domains=["one.example"]))
+        self.stop(service)
+        self.another()
+        self.pass_time(31)
+        self.assertEqual(self.routes(), [])
+        self.assertEqual(self.get("one.example"), b"default")
+
+    def test_it_stays_whose_it_was(self) -> None:
+        service = self.start(agent("one", "app", subdomains=["app"]))
+        self.stop(service)
+        self.another()
+        other = self.start(agent("two", "other", subdomains=["app"]))
+        self.assertEqual(self.serving(other), 0)
+        again = self.start(agent("one", "app", subdomains=["app"]))
+        self.assertEqual(self.serving(again), 2)
+
+    def test_what_the_configuration_has_by_now(self) -> None:
+        service = self.start(agent("one", "app", subdomains=["app"]))
+        self.stop(service)
+        claims = self.server.claims()
+        claims[0]["domains"] = ["www.x.example"]
+        routes = self.server.living.world.tunnels["tunnels"].routes
+        assert routes is not None
+        self.pass_time(40)
+        routes.inherit(claims)
+        self.assertEqual(self.routes(), [])
+        self.assertEqual(self.get("www.x.example"), b"static")
 
 
 class OffTests(World):

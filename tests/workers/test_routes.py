@@ -421,6 +421,55 @@ class DeskTests(SynchronousTestCase):
         self.claim(self.places[0])
         self.assertEqual(self.places[0].heard()[-1]["problem"], "the server stops")
 
+    def test_inherited(self) -> None:
+        """Workers are told of it before they accept anything; it ends if no agent comes."""
+        self.claim(self.places[0])
+        self.brought_by_all()
+        claims = json.loads(json.dumps(self.desk.claims))
+        places = [Said(number) for number in range(2)]
+        desk = RouteDesk(places, self.clock)
+        self.addCleanup(desk.stop)
+        desk.inherit(claims)
+        self.assertEqual((len(desk), desk.claims), (1, claims))
+        for place in places:
+            self.assertEqual(place.heard(), [])
+            desk.ready(place)
+            (told,) = place.heard()
+            self.assertEqual(
+                (told["do"], told["cluster"], told["domains"], told["again"]),
+                ("bring", "app", ["a.example"], True),
+            )
+        self.clock.advance(GRACE - 1)
+        self.assertEqual(len(desk), 1)
+        desk.received(places[1], {"is": "held", "serial": 1, "change": 1, "grace": GRACE})
+        self.clock.advance(GRACE)
+        self.assertEqual(len(desk), 1)
+        desk.received(places[1], {"is": "held", "serial": 1, "change": -1, "grace": GRACE})
+        self.clock.advance(GRACE)
+        self.assertEqual((len(desk), [message["do"] for message in places[0].heard()]), (0, ["take_away"]))
+
+    def test_inherited_ports(self) -> None:
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        number = taken.getsockname()[1]
+        claim = {"listener": "tunnels", "owner": "o", "shown": "s", "domains": [], "grace": GRACE}
+        free = self.desk_port()
+        self.desk.inherit(
+            [
+                {**claim, "cluster": "app", "port": number, "address": f"127.0.0.1:{number}"},
+                {**claim, "cluster": "other", "port": free, "address": f"127.0.0.1:{free}"},
+            ]
+        )
+        self.assertEqual([each["cluster"] for each in self.desk.claims], ["other"])
+        (bequest,) = self.desk.bequeath()
+        self.assertEqual(bequest.address, f"127.0.0.1:{free}")
+        for each in bequest.sockets:
+            each.close()
+
+    def desk_port(self) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            return int(free.getsockname()[1])
+
     def test_ports(self) -> None:
         """The first that can be had, of which each worker gets a socket of its own."""
         pairs = [socket.socketpair() for _ in self.places]

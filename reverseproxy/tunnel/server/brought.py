@@ -14,7 +14,7 @@ from __future__ import annotations
 
 __all__ = ["NO_ROUTES", "AgentRoutes", "IRouteDesk", "IRouteSurface", "Wanted", "owner_of"]
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -53,6 +53,9 @@ class IRouteSurface(Protocol):
 
     def remove_cluster(self, name: str) -> None:
         """Take it away, and what waits for it."""
+
+    def expect_host(self, name: str, seconds: float) -> None:
+        """Let requests for a cluster wait so long for its agent."""
 
     def add_domain(self, domain: str, cluster: str) -> None:
         """
@@ -265,6 +268,8 @@ class AgentRoutes:
                 denied = self._undo(undo, error)
             else:
                 self._shown[claim.cluster] = shown
+                if again:
+                    self._surface.expect_host(claim.cluster, self.claims.rules.grace)
         return denied
 
     def take_away(self, cluster: str, serial: int) -> None:
@@ -273,6 +278,40 @@ class AgentRoutes:
         if claim is not None and claim.serial == serial:
             self.claims.remove(claim)
             self._unmake(claim)
+
+    def bequeath(self, listener: str) -> Iterator[dict[str, Any]]:
+        """
+        Say what there is, as L{inherit} takes it in the process that takes the place of this one.
+
+        @param listener: where agents bring it.
+        """
+        for claim in self.claims:
+            yield {
+                "listener": listener,
+                "cluster": claim.cluster,
+                "owner": claim.owner,
+                "shown": self._shown[claim.cluster],
+                "domains": list(claim.domains),
+                "port": claim.port,
+                "address": "" if claim.port is None else self._surface.address_of(claim.port),
+                "grace": self.claims.rules.grace,
+            }
+
+    def inherit(self, claims: Iterable[Mapping[str, Any]]) -> None:
+        """Have what the process before this one had, for as long as agents may take to come back."""
+        for facts in claims:
+            claim = Claim(facts["cluster"], facts["owner"], tuple(facts["domains"]), facts["port"])
+            denied = self.bring(claim, facts["shown"], None, again=False)
+            if denied is not None:
+                log.warn(
+                    "the routes of cluster {cluster} are not handed on: {reason}",
+                    cluster=claim.cluster,
+                    reason=denied.reason,
+                )
+                continue
+            claim.until = self._clock.seconds() + self.claims.rules.grace
+            self._surface.expect_host(claim.cluster, self.claims.rules.grace)
+        self._set_timer()
 
     def given(self, claim: Claim) -> BroughtRoutes:
         """What an agent is told that it has."""

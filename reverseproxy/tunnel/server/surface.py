@@ -87,6 +87,10 @@ class RouteSurface:
         """See L{IRouteSurface}."""
         self._clusters.remove(name).close("its agent has not come back")
 
+    def expect_host(self, name: str, seconds: float) -> None:
+        """See L{IRouteSurface}."""
+        self._clusters.get(name).expect(seconds)
+
     def has_domain(self, domain: str) -> bool:
         """Whether the configuration has a virtual host for a domain."""
         return self._router is not None and domain not in self._hosts and self._router.has_domain(domain)
