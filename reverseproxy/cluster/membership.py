@@ -150,7 +150,7 @@ class Members:
         elif not host.faults:
             host.faults = Fault.ORDERED
         # Those of the configuration come with it, and those of another server are told of there.
-        write = log.info if host.is_reverse and not host.relayed else log.debug
+        write = log.info if host.is_reverse and not host.server else log.debug
         write(
             "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
             cluster=self._cluster.name,
@@ -224,7 +224,7 @@ class Members:
         for task in self.tasks:
             task.left(host)
         # Those of the configuration come with it, and those of another server are told of there.
-        write = log.info if host.is_reverse and not host.relayed else log.debug
+        write = log.info if host.is_reverse and not host.server else log.debug
         write(
             "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
             cluster=self._cluster.name,
