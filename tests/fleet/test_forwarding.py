@@ -597,7 +597,7 @@ class AgreeTests(FleetTestCase):
             if answers != before:
                 moved += 1
                 self.assertEqual(answers, {b"agent 6"})
-        self.assertLess(moved, 10)
+        self.assertLess(moved, 18)  # a seventh, but for chance: ids of agents are drawn
 
     def test_weights(self) -> None:
         self.servers("a", "b", cluster={"lb_type": "LB_WEIGHTED_ROUNDROBIN"})

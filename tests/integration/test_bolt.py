@@ -221,6 +221,8 @@ class RequestTests(BoltTestCase):
 
     async def test_ten_thousand_requests_at_once(self) -> None:
         """All of them are under way on one reverse connection before the first one is answered."""
+        # This process reads the logs, too, and may have no time for some of ten thousand lines.
+        self.expected_errors += ["lines of this log could not be written"]
         service = await BoltService().listen(self)
         service.holding = True
         port = await self.tunnel(service)
