@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from reverseproxy.errors import WireError
+from reverseproxy.wire.framed_json import FramedJsonReader
 
 LINK_VERSION: Final = 1
 """The version of what servers say to each other."""
@@ -54,44 +55,19 @@ def frame(message: Mapping[str, Any]) -> bytes:
     return len(body).to_bytes(_SIZE, "big") + body
 
 
-class FrameReader:
-    """
-    Takes objects out of a stream of bytes.
+class FrameReader(FramedJsonReader):
+    """Takes out what another server says; no more than L{MAX_FRAME} bytes of it are kept."""
 
-    It keeps no more than L{MAX_FRAME} bytes and what came with the last of them.
-    """
+    prefix = _SIZE
+    most = MAX_FRAME
 
-    def __init__(self) -> None:
-        self._data = bytearray()
+    def too_long(self, size: int) -> str:
+        """See L{FramedJsonReader}."""
+        return f"another server announces {size} bytes, {MAX_FRAME} are the most"
 
-    def feed(self, data: bytes) -> None:
-        """Take in some bytes."""
-        self._data += data
-
-    def next(self) -> Mapping[str, Any] | None:
-        """
-        Take the next object out.
-
-        @return: L{None} if it is not complete.
-        @raise WireError: if there is none.
-        """
-        data = self._data
-        if len(data) < _SIZE:
-            return None
-        size = int.from_bytes(data[:_SIZE], "big")
-        if size > MAX_FRAME:
-            raise WireError(f"another server announces {size} bytes, {MAX_FRAME} are the most")
-        if len(data) < _SIZE + size:
-            return None
-        body = bytes(data[_SIZE : _SIZE + size])
-        del data[: _SIZE + size]
-        try:
-            message = json.loads(body)
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            raise WireError(f"another server sends what is no JSON object: {body[:32]!r}")
-        return message
+    def no_object(self, body: bytes) -> str:
+        """See L{FramedJsonReader}."""
+        return f"another server sends what is no JSON object: {body[:32]!r}"
 
     @property
     def size(self) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from reverseproxy.errors import WireError
+from reverseproxy.wire.framed_json import FramedJsonReader
 
 Message = Mapping[str, Any]
 
@@ -35,40 +36,19 @@ def encode(message: Message) -> bytes:
     return len(body).to_bytes(_SIZE, "big") + body
 
 
-class MessageReader:
+class MessageReader(FramedJsonReader):
     """Takes messages out of a stream of bytes."""
 
-    def __init__(self) -> None:
-        self._data = bytearray()
+    prefix = _SIZE
+    most = MAX_MESSAGE
 
-    def feed(self, data: bytes) -> None:
-        """Take in some bytes."""
-        self._data += data
+    def too_long(self, size: int) -> str:
+        """See L{FramedJsonReader}."""
+        return f"a message of {size} bytes from another process, beginning with {self._data[:16]!r}"
 
-    def next(self) -> Message | None:
-        """
-        Take the next message out.
-
-        @return: L{None} if it is not complete.
-        @raise WireError: if it is none.
-        """
-        data = self._data
-        if len(data) < _SIZE:
-            return None
-        size = int.from_bytes(data[:_SIZE], "big")
-        if size > MAX_MESSAGE:
-            raise WireError(f"a message of {size} bytes from another process, beginning with {data[:16]!r}")
-        if len(data) < _SIZE + size:
-            return None
-        body = bytes(data[_SIZE : _SIZE + size])
-        del data[: _SIZE + size]
-        try:
-            message = json.loads(body)
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            raise WireError(f"a message from another process is no JSON object: {body[:24]!r}")
-        return message
+    def no_object(self, body: bytes) -> str:
+        """See L{FramedJsonReader}."""
+        return f"a message from another process is no JSON object: {body[:24]!r}"
 
     def rest(self) -> bytes:
         """Take out all that has come behind the last message."""

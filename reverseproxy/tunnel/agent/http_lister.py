@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.tunnel.agent.listers import check_keys
 
 log = Logger()
 
@@ -147,11 +148,7 @@ class HttpListerPlugin:
 
         @raise ValueError: if C{config} can't be used.
         """
-        for key in config:
-            if key not in _KEYS:
-                raise ValueError(
-                    f"the server lister http: unknown key {key!r}; the keys are {', '.join(_KEYS)}"
-                )
+        check_keys("the server lister http", config, _KEYS)
         url = config.get("url")
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise ValueError(f"the server lister http: url must be an http or https URL, not {url!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DnsListerPlugin", "FileListerPlugin"]
+__all__ = ["DnsListerPlugin", "FileListerPlugin", "check_keys"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,7 +25,13 @@ MAX_LIST_FILE = 1024 * 1024
 """The largest file of servers in bytes."""
 
 
-def _check_config(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
+def check_keys(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """
+    Look for keys that nobody knows.
+
+    @param what: whose configuration it is, for people.
+    @raise ValueError: if there is one.
+    """
     for key in config:
         if key not in allowed:
             raise ValueError(f"{what}: unknown key {key!r}; the keys are {', '.join(allowed)}")
@@ -130,7 +136,7 @@ class FileListerPlugin:
         @raise ValueError: if C{config} can't be used.  A file that is missing is
             no such case: it may come later.
         """
-        _check_config("the server lister file", config, ("path", "interval"))
+        check_keys("the server lister file", config, ("path", "interval"))
         path = config.get("path")
         if not isinstance(path, str) or not path:
             raise ValueError(f"the server lister file: path must be the path of a file, not {path!r}")
@@ -179,7 +185,7 @@ class DnsListerPlugin:
 
         @raise ValueError: if C{config} can't be used.
         """
-        _check_config("the server lister dns", config, ("name", "port"))
+        check_keys("the server lister dns", config, ("name", "port"))
         name, port = config.get("name"), config.get("port")
         if not isinstance(name, str):
             raise ValueError(f"the server lister dns: name must be a host name, not {name!r}")

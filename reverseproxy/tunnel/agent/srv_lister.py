@@ -17,6 +17,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_ip, join_host_port, split_host_port
 from reverseproxy.cluster.names.dns import DnsClient, DnsSettings, NotResolved, parse_resolv_conf
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.tunnel.agent.listers import check_keys
 
 log = Logger()
 
@@ -110,11 +111,7 @@ class SrvListerPlugin:
 
         @raise ValueError: if C{config} can't be used.
         """
-        for key in config:
-            if key not in _KEYS:
-                raise ValueError(
-                    f"the server lister srv: unknown key {key!r}; the keys are {', '.join(_KEYS)}"
-                )
+        check_keys("the server lister srv", config, _KEYS)
         name = config.get("name")
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.removesuffix(".")) <= 253:
             raise ValueError(
