@@ -35,7 +35,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "fleet.follower.Follower": (400, 23),
     "fleet.publisher.Publisher": (400, 23),
     "mux.session.MuxSession": (575, 30),
-    "proxy.access.record.AccessRecord": (400, 35),
     "proxy.http.http1_server.Http1Proxy": (425, 20),
     "proxy.rpc.client.RpcClient": (475, 32),
     "proxy.rpc.exchange.RpcExchange": (650, 36),

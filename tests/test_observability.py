@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.loader import loads
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.access import AccessRecord, Asked
 from reverseproxy.proxy.access.formats import formatter_of
+from reverseproxy.proxy.access.record import Served
 from reverseproxy.proxy.flags import Flag
 from tests.config.documents import TUNNEL_SERVER
 
@@ -25,9 +26,11 @@ LOG = [
 ]
 EDGE = AgentIdentity(policy="static", name="a")
 REQUESTS = [
-    AccessRecord("Http1", status=200, path="/", agent=EDGE, duration=0.002),
-    AccessRecord("Http1", status=200, path="/", agent=EDGE, duration=0.25),
-    AccessRecord("Http1", status=503, path="/x", flags=Flag.UH, flag="cluster edge has no host", start=1e9),
+    AccessRecord("Http1", status=200, asked=Asked(path="/"), served=Served(agent=EDGE), duration=0.002),
+    AccessRecord("Http1", status=200, asked=Asked(path="/"), served=Served(agent=EDGE), duration=0.25),
+    AccessRecord(
+        "Http1", status=503, asked=Asked(path="/x"), flags=Flag.UH, flag="cluster edge has no host", start=1e9
+    ),
 ]
 
 

@@ -43,6 +43,7 @@ from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.access.record import Client, Served
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy
 from reverseproxy.proxy.relay import RelayEnd, couple
@@ -359,15 +360,12 @@ class Forwarder:
         duration = self._clock.seconds() - began
         access_log(
             AccessRecord(
-                protocol=header.protocol or "tcp",
+                header.protocol or "tcp",
+                Client(header.client, link.info.local),
+                served=Served(session.cluster.name, host.hostname or host.address, agent=host.identity),
                 duration=duration,
                 bytes_received=0 if near is None else near.received,
                 bytes_sent=0 if far is None else far.received,
-                remote=header.client,
-                local=link.info.local,
-                upstream_host=host.hostname or host.address,
-                cluster=session.cluster.name,
-                agent=host.identity,
                 flag=session.failure,
                 trace_id=header.trace,
                 forwarded_by=link.server,

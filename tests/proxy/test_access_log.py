@@ -17,13 +17,45 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy import logs
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import AgentIdentity, CertificateSubject
+from reverseproxy.metrics import Place
 from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.access import log as access_log
 from reverseproxy.proxy.access.formats import MOSN_FORMAT
+from reverseproxy.proxy.access.record import Asked, Client, Served, Times
 from reverseproxy.proxy.flags import Flag
 
 #: 2026-07-14T12:00:00.123Z
 MOMENT = 1784030400.1234
+
+
+_PARTS: dict[str, tuple[type[Any], dict[str, str]]] = {
+    "client": (Client, {"remote": "remote", "local": "local"}),
+    "asked": (
+        Asked,
+        {name: name for name in ("method", "path", "query", "host", "scheme", "service")}
+        | {"rpc_method": "operation", "request_headers": "headers"},
+    ),
+    "rule": (Place, {"route": "route", "virtual_host": "virtual_host"}),
+    "served": (
+        Served,
+        {"upstream_host": "host", "upstream_server": "server", "upstream_local": "local"}
+        | {name: name for name in ("cluster", "agent", "attempts")},
+    ),
+    "times": (
+        Times,
+        {"waited": "waited", "dialled": "dialled"}
+        | {"request_received": "sent", "response_received": "answered"},
+    ),
+}
+
+
+def record_of(protocol: str, **known: Any) -> AccessRecord:
+    """A record of all that is known, by the names that lines in JSON have for it."""
+    parts = {
+        part: kind(**{name: known.pop(key) for key, name in names.items() if key in known})
+        for part, (kind, names) in _PARTS.items()
+    }
+    return AccessRecord(protocol, **parts, **known)
 
 
 def full_record(**changes: Any) -> AccessRecord:
@@ -53,7 +85,7 @@ def full_record(**changes: Any) -> AccessRecord:
         "request_headers": {"user-agent": "curl/8", "referer": ""}.get,
         "response_headers": {"content-type": "text/plain"}.get,
     }
-    return AccessRecord(**{**values, **changes})
+    return record_of(**{**values, **changes})
 
 
 class AccessLogTestCase(SynchronousTestCase):
@@ -176,14 +208,14 @@ class FormatTests(AccessLogTestCase):
             "backend-1 shop shop[2] -",
         )
         self.assertEqual(
-            self.line("text", AccessRecord("tcp", start=MOMENT, remote="10.0.0.7:5")),
+            self.line("text", record_of("tcp", start=MOMENT, remote="10.0.0.7:5")),
             '2026-07-14T12:00:00.123Z 10.0.0.7:5 "-" 0 - 0s 0 0 - - - - -',
         )
 
     def test_leastKnown(self) -> None:
         """What is not known is C{-}, numbers are 0; the time is that of writing."""
         self.assertEqual(
-            self.line("", AccessRecord("tcp", duration=0.123)),
+            self.line("", record_of("tcp", duration=0.123)),
             '2026/07/14 12:00:00.000 -  - - 0s 0s 0 0 tcp 0 123ms false 0 - - - - "-" - - -',
         )
 
@@ -268,9 +300,9 @@ class FormatTests(AccessLogTestCase):
             self.line("%Http2_cookie_b% %Http1_cookie_b% %Http2_request_arg_x%", record),
             "2 - 1",
         )
-        record = AccessRecord("bolt", service="shop.Orders", rpc_method="find")
+        record = record_of("bolt", service="shop.Orders", rpc_method="find")
         self.assertEqual(self.line("%request%", record), "shop.Orders.find")
-        self.assertEqual(self.line("%request%", AccessRecord("bolt", service="shop.Orders")), "shop.Orders")
+        self.assertEqual(self.line("%request%", record_of("bolt", service="shop.Orders")), "shop.Orders")
 
     def test_trace(self) -> None:
         """The trace that we have made spans for, or else that which the request claims to be of."""
@@ -283,7 +315,7 @@ class FormatTests(AccessLogTestCase):
 
     def test_noHeaders(self) -> None:
         """A session without headers has none."""
-        record = AccessRecord("tcp")
+        record = record_of("tcp")
         self.assertEqual(self.line("%request_header_a%%response_header_a%", record), "--")
 
     def test_uriWithoutQuery(self) -> None:
@@ -478,8 +510,8 @@ class JsonTests(AccessLogTestCase):
     def test_least(self) -> None:
         """What is not known is left out; numbers that count something are not."""
         for record in [
-            AccessRecord("tcp", start=MOMENT),
-            AccessRecord("tcp", start=MOMENT, request_headers={}.get),
+            record_of("tcp", start=MOMENT),
+            record_of("tcp", start=MOMENT, request_headers={}.get),
         ]:
             self.assertEqual(
                 self.object(record),

@@ -366,7 +366,7 @@ class ExchangeTests(Http1TestCase):
             self.ask(world, get(line=line), client)
             self.assertEqual(status_of(client.take()), status)
         self.assertEqual(
-            [record.method for record in world.records], ["RDG_OUT_DATA", "M-SEARCH", "m-search"]
+            [record.asked.method for record in world.records], ["RDG_OUT_DATA", "M-SEARCH", "m-search"]
         )
 
     def test_access_record(self) -> None:
@@ -380,19 +380,32 @@ class ExchangeTests(Http1TestCase):
         world.host().send(b"ok")
         (record,) = world.records
         self.assertEqual(
-            (record.protocol, record.method, record.path, record.query, record.host, record.scheme),
+            (
+                record.protocol,
+                record.asked.method,
+                record.asked.path,
+                record.asked.query,
+                record.asked.host,
+                record.asked.scheme,
+            ),
             ("Http1", "POST", "/a", "b", "a", "http"),
         )
         self.assertEqual((record.status, record.bytes_received, record.bytes_sent), (200, 3, 2))
-        self.assertEqual((record.duration, record.request_received, record.response_received), (2, 0, 1))
+        self.assertEqual((record.duration, record.times.sent, record.times.answered), (2, 0, 1))
         self.assertEqual(
-            (record.remote, record.local, record.upstream_host, record.upstream_local, record.cluster),
+            (
+                record.client.remote,
+                record.client.local,
+                record.served.host,
+                record.served.local,
+                record.served.cluster,
+            ),
             ("10.9.9.9:1234", "10.0.0.1:80", "10.1.0.0:80", "10.0.0.1:1", "c"),
         )
         self.assertEqual(record.flag, "")
-        assert record.request_headers is not None
+        assert record.asked.headers is not None
         assert record.response_headers is not None
-        self.assertEqual((record.request_headers("x"), record.response_headers("z")), ("y", "z"))
+        self.assertEqual((record.asked.headers("x"), record.response_headers("z")), ("y", "z"))
 
     def test_no_access_log(self) -> None:
         world = World(access_log=None)

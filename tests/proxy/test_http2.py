@@ -57,7 +57,14 @@ class ExchangeTests(Http2TestCase):
         self.assertEqual((answer.body, answer.ended), (b"hello", True))
         [record] = world.records
         self.assertEqual(
-            (record.protocol, record.method, record.path, record.status, record.bytes_sent, record.flag),
+            (
+                record.protocol,
+                record.asked.method,
+                record.asked.path,
+                record.status,
+                record.bytes_sent,
+                record.flag,
+            ),
             ("Http2", "GET", "/a", 200, 5, ""),
         )
 

@@ -537,7 +537,7 @@ class ConnectionTests(UpstreamTestCase):
         world = self.world()
         _, host, _ = self.pair(world)
         host.answer(1)
-        self.assertEqual(world.records[0].upstream_local, "10.0.0.1:1")
+        self.assertEqual(world.records[0].served.local, "10.0.0.1:1")
 
 
 class LimitTests(UpstreamTestCase):

@@ -356,11 +356,13 @@ class HttpTests(SynchronousTestCase):
     def test_what_else_is_known(self) -> None:
         """The rule that took it, and how long it has waited."""
         record = _Http1().direct()
-        self.assertEqual((record.route, record.virtual_host), ("teapot", "all"))
+        self.assertEqual((record.rule.route, record.rule.virtual_host), ("teapot", "all"))
         record = _Http1().no_host()
-        self.assertEqual((record.route, record.virtual_host, record.attempts), ("all[4]", "all", 1))
+        self.assertEqual(
+            (record.rule.route, record.rule.virtual_host, record.served.attempts), ("all[4]", "all", 1)
+        )
         record = _Http1().queue_too_long()
-        self.assertAlmostEqual(record.waited, 1.0)
+        self.assertAlmostEqual(record.times.waited, 1.0)
         world = World(routes=ROUTES)
         world.endpoint.answer = "wait"
         client = _Http1().ask(world)
@@ -369,7 +371,7 @@ class HttpTests(SynchronousTestCase):
         world.host().send(OK)
         self.assertEqual(client.take()[:15], b"HTTP/1.1 200 OK")
         record = _last(world)
-        self.assertEqual((record.waited, record.dialled, record.attempts), (0.0, 0.25, 1))
+        self.assertEqual((record.times.waited, record.times.dialled, record.served.attempts), (0.0, 0.25, 1))
 
 
 class UpgradeTests(SynchronousTestCase):
@@ -445,7 +447,14 @@ class BoltTests(SynchronousTestCase):
         host.send(self.response(host.one().id))
         self.assertEqual(self.flags(world), "")
         record = world.records[-1]
-        told = (record.protocol, record.service, record.status, record.route, record.cluster, record.attempts)
+        told = (
+            record.protocol,
+            record.asked.service,
+            record.status,
+            record.rule.route,
+            record.served.cluster,
+            record.served.attempts,
+        )
         self.assertEqual(told, (world.protocol.name, "echo", 200, EVERYTHING, "c", 1))
         self.assertEqual(self.simple("direct"), "")
 

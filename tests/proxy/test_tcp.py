@@ -229,8 +229,8 @@ class SessionTests(TcpTestCase):
         [record] = world.records
         self.assertEqual((record.bytes_received, record.bytes_sent), (8, 10))
         self.assertEqual((record.protocol, record.duration), ("tcp", 2.5))
-        self.assertEqual((record.cluster, record.upstream_host), ("c", "10.1.0.0:80"))
-        self.assertEqual((record.remote, record.local), ("10.9.9.9:5555", "10.0.0.1:80"))
+        self.assertEqual((record.served.cluster, record.served.host), ("c", "10.1.0.0:80"))
+        self.assertEqual((record.client.remote, record.client.local), ("10.9.9.9:5555", "10.0.0.1:80"))
 
     def test_without_an_access_log(self) -> None:
         world = World(access_log=None)
@@ -352,7 +352,7 @@ class FindingTests(TcpTestCase):
         world = World(config=TcpProxyConfig(routes=(route("c", source_port=((1, 1),)),)))
         world.client()
         self.refused(world, "no route of tcp_proxy matches this connection")
-        self.assertEqual(world.records[0].cluster, "")
+        self.assertEqual(world.records[0].served.cluster, "")
 
     def test_routes(self) -> None:
         world = World(config=TcpProxyConfig(routes=(route("c", destination_port=((80, 80),)),)))

@@ -123,8 +123,8 @@ class HttpTests(SynchronousTestCase):
                 world.host().send(OK)
             [record] = world.records
             self.assertEqual(record.status, status)
-            assert record.request_headers is not None
-            self.assertEqual(record.request_headers("x-real-ip"), None if status == 200 else "1.2.3.4")
+            assert record.asked.headers is not None
+            self.assertEqual(record.asked.headers("x-real-ip"), None if status == 200 else "1.2.3.4")
             client.take()
 
     def test_it_is_said_once(self) -> None:

@@ -78,31 +78,34 @@ class _LocalTime:
 
 
 def _uri(record: AccessRecord) -> str:
-    return quoted(f"{record.path}?{record.query}" if record.query else record.path)
+    path, query = record.asked.path, record.asked.query
+    return quoted(f"{path}?{query}" if query else path)
 
 
 def _request(record: AccessRecord) -> str:
     """What is asked for: method and target; service and operation in RPC."""
-    if record.method:
-        return f"{quoted(record.method)} {_uri(record)}"
-    if record.service:
-        return quoted(f"{record.service}.{record.rpc_method}" if record.rpc_method else record.service)
+    asked = record.asked
+    if asked.method:
+        return f"{quoted(asked.method)} {_uri(record)}"
+    if asked.service:
+        return quoted(f"{asked.service}.{asked.operation}" if asked.operation else asked.service)
     return NONE
 
 
 def _own_time(record: AccessRecord) -> float:
     """The seconds that were not the host's, as MOSN counts them."""
-    before = record.request_received or 0.0
-    if record.response_received is None:
-        return before
-    return before + record.duration - record.response_received
+    sent, answered = record.times.sent, record.times.answered
+    if answered is None:
+        return sent or 0.0
+    return (sent or 0.0) + record.duration - answered
 
 
 def _of_agent(get: Callable[[AgentIdentity], str]) -> Getter:
     """Say something of the agent that has brought the host."""
 
     def getter(record: AccessRecord) -> str:
-        return NONE if record.agent is None else quoted(get(record.agent))
+        agent = record.served.agent
+        return NONE if agent is None else quoted(get(agent))
 
     return getter
 
@@ -111,10 +114,10 @@ _VARIABLES: Final[dict[str, Getter]] = {
     "duration": lambda record: _duration(record.duration),
     "request_finished_duration": lambda record: _duration(record.duration),
     "process_time_duration": lambda record: _duration(_own_time(record)),
-    "host_wait_duration": lambda record: _duration(record.waited),
-    "connect_duration": lambda record: _duration(record.dialled),
-    "request_received_duration": lambda record: _duration(record.request_received),
-    "response_received_duration": lambda record: _duration(record.response_received),
+    "host_wait_duration": lambda record: _duration(record.times.waited),
+    "connect_duration": lambda record: _duration(record.times.dialled),
+    "request_received_duration": lambda record: _duration(record.times.sent),
+    "response_received_duration": lambda record: _duration(record.times.answered),
     "bytes_received": lambda record: record.bytes_received,
     "bytes_sent": lambda record: record.bytes_sent,
     "protocol": lambda record: quoted(record.protocol),
@@ -124,16 +127,16 @@ _VARIABLES: Final[dict[str, Getter]] = {
     "flags": lambda record: short_names(record.flags) or NONE,
     "flags_long": lambda record: long_names(record.flags) or NONE,
     "reason": lambda record: quoted(record.flag),
-    "route_name": lambda record: quoted(record.route),
-    "virtual_host": lambda record: quoted(record.virtual_host),
-    "attempts": lambda record: record.attempts,
-    "downstream_remote_address": lambda record: quoted(record.remote),
-    "downstream_local_address": lambda record: quoted(record.local),
-    "upstream_host": lambda record: quoted(record.upstream_host),
-    "upstream_server": lambda record: quoted(record.upstream_server),
+    "route_name": lambda record: quoted(record.rule.route),
+    "virtual_host": lambda record: quoted(record.rule.virtual_host),
+    "attempts": lambda record: record.served.attempts,
+    "downstream_remote_address": lambda record: quoted(record.client.remote),
+    "downstream_local_address": lambda record: quoted(record.client.local),
+    "upstream_host": lambda record: quoted(record.served.host),
+    "upstream_server": lambda record: quoted(record.served.server),
     "forwarded_by": lambda record: quoted(record.forwarded_by),
-    "upstream_local_address": lambda record: quoted(record.upstream_local),
-    "upstream_cluster": lambda record: quoted(record.cluster),
+    "upstream_local_address": lambda record: quoted(record.served.local),
+    "upstream_cluster": lambda record: quoted(record.served.cluster),
     "agent": _of_agent(lambda agent: agent.principal),
     "agent_certificate": _of_agent(lambda agent: "" if agent.certificate is None else str(agent.certificate)),
     "agent_policy": _of_agent(lambda agent: agent.policy),
@@ -142,17 +145,17 @@ _VARIABLES: Final[dict[str, Getter]] = {
     "upstream_transport_failure_reason": lambda record: quoted(record.flag),
     "connection_id": lambda record: record.connection_id or NONE,
     "upstream_connection_id": lambda record: record.upstream_connection_id or NONE,
-    "trace_id": lambda record: record.trace_id or quoted(trace_id_of(record.request_headers)),
-    "method": lambda record: quoted(record.method),
-    "path": lambda record: quoted(record.path),
-    "query": lambda record: quoted(record.query),
+    "trace_id": lambda record: record.trace_id or quoted(trace_id_of(record.asked.headers)),
+    "method": lambda record: quoted(record.asked.method),
+    "path": lambda record: quoted(record.asked.path),
+    "query": lambda record: quoted(record.asked.query),
     "uri": _uri,
     "request": _request,
     "time": lambda record: format_time(record.start),
-    "host": lambda record: quoted(record.host),
-    "scheme": lambda record: quoted(record.scheme),
-    "service": lambda record: quoted(record.service),
-    "rpc_method": lambda record: quoted(record.rpc_method),
+    "host": lambda record: quoted(record.asked.host),
+    "scheme": lambda record: quoted(record.asked.scheme),
+    "service": lambda record: quoted(record.asked.service),
+    "rpc_method": lambda record: quoted(record.asked.operation),
 }
 _ALIASES: Final = {
     "x-mosn-method": "method",
@@ -192,15 +195,10 @@ def _by_facts(find: Callable[[RouteInput], str | None]) -> Getter:
     """Ask for what rules of routes may ask for as well."""
 
     def get(record: AccessRecord) -> str:
-        headers = record.request_headers or _no_headers
+        asked = record.asked
+        headers = asked.headers or _no_headers
         facts = RouteInput(
-            record.method,
-            record.path,
-            record.query,
-            record.host,
-            headers,
-            record.scheme,
-            record.protocol,
+            asked.method, asked.path, asked.query, asked.host, headers, asked.scheme, record.protocol
         )
         return quoted(find(facts) or "")
 

@@ -1,8 +1,8 @@
-"""What there is to say of few exchanges only: how one has failed, and what the access log asks."""
+"""What there is to say of few exchanges only: how one has failed."""
 
 from __future__ import annotations
 
-__all__ = ["STALLED", "AccessNotes", "Ending"]
+__all__ = ["STALLED", "Ending"]
 
 from typing import TYPE_CHECKING, Final
 
@@ -38,20 +38,3 @@ class Ending:
     def stalled(self) -> bool:
         """Of a response that was broken off: whether that is because the client has not taken it."""
         return self.status == STALLED
-
-
-class AccessNotes:
-    """
-    What only the access log wants to know.
-
-    @ivar sent_at: when the request was sent to the last host.
-    @ivar local_address: our address towards it.
-    @ivar answered_at: when its response began; L{None} if it did not.
-    """
-
-    __slots__ = ("answered_at", "local_address", "sent_at")
-
-    def __init__(self, sent_at: float, local_address: str) -> None:
-        self.sent_at = sent_at
-        self.local_address = local_address
-        self.answered_at: float | None = None

@@ -14,10 +14,11 @@ from functools import partial
 from sys import maxsize
 from typing import TYPE_CHECKING, Any, Final
 
+from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.client_pools import header_of
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.attempts import Attempts, Phase
-from reverseproxy.proxy.http.ending import AccessNotes, Ending
+from reverseproxy.proxy.http.ending import Ending
 from reverseproxy.proxy.http.interfaces import IDirectRequest, IDownstream, IUpstream
 from reverseproxy.proxy.http.mirror import Mirrored
 from reverseproxy.routing import ClusterRoute, Timeouts

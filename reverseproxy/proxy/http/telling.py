@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from reverseproxy.clock import wall_time
 from reverseproxy.config.durations import format_duration
 from reverseproxy.logs import format_time
-from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.access import AccessRecord, Asked, access_record
 from reverseproxy.proxy.flags import short_names
 
 if TYPE_CHECKING:
+    from reverseproxy.proxy.http.exchange import Exchange
     from reverseproxy.proxy.http.route_finding import RouteFinding
     from reverseproxy.tracing.interfaces import IRequestTrace, ITracing
 
@@ -109,46 +110,19 @@ def variable(exchange: RouteFinding, name: str) -> str | None:
     return None
 
 
-def record(exchange: RouteFinding) -> AccessRecord:
+def record(exchange: Exchange) -> AccessRecord:
     """Describe an exchange that has ended, for the access log."""
-    head, notes = exchange.head, exchange.notes
+    head, response, downstream = exchange.head, exchange.response_head, exchange.downstream
     path, _, query = head.target.decode("ascii", "replace").partition("?")
-    host, cluster, response, started = (
-        exchange.host,
-        exchange.cluster,
-        exchange.response_head,
-        exchange.started,
+    asked = Asked(
+        head.method.decode("ascii", "replace"),
+        path,
+        query,
+        head.host.decode("ascii", "replace"),
+        "https" if downstream.info.secure else "http",
+        head.lookup,
     )
-    downstream, rule = exchange.downstream, exchange.rule
-    info = downstream.info
-    return AccessRecord(
-        protocol=downstream.protocol,
-        duration=exchange.clock.seconds() - started,
-        method=head.method.decode("ascii", "replace"),
-        path=path,
-        query=query,
-        host=head.host.decode("ascii", "replace"),
-        scheme="https" if info.secure else "http",
-        status=exchange.status,
-        bytes_received=exchange.received,
-        bytes_sent=exchange.sent,
-        remote=info.remote,
-        local=info.local,
-        upstream_host="" if host is None else host.address,
-        upstream_server="" if host is None else host.server,
-        upstream_local="" if notes is None else notes.local_address,
-        cluster="" if cluster is None else cluster.name,
-        agent=None if host is None else host.identity,
-        flag=exchange.flag,
-        flags=exchange.flags,
-        route="" if rule is None else rule.route,
-        virtual_host="" if rule is None else rule.virtual_host,
-        attempts=exchange.attempts,
-        waited=exchange.waited,
-        dialled=exchange.dialled,
-        trace_id=exchange.trace_id,
-        request_received=None if notes is None else notes.sent_at - started,
-        response_received=None if notes is None or notes.answered_at is None else notes.answered_at - started,
-        request_headers=head.lookup,
-        response_headers=None if response is None else response.lookup,
+    headers = None if response is None else response.lookup
+    return access_record(
+        exchange, downstream.protocol, downstream.info, asked, headers, exchange.clock.seconds()
     )

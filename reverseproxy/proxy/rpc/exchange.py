@@ -21,6 +21,7 @@ from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, PickContext
+from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import FilteredRequest, Passage
 from reverseproxy.proxy.flags import NO_FLAGS, Flag, short_names
@@ -149,16 +150,14 @@ class RpcExchange(Attempts):
         "flag",
         "frame",
         "id",
+        "notes",
         "received",
-        "request_sent_at",
         "response",
-        "response_at",
         "rule",
         "sent",
         "started",
         "status",
         "try_deadline",
-        "upstream_local",
     )
 
     def __init__(self, downstream: IRpcOwner, frame: Frame, now: float) -> None:
@@ -174,9 +173,7 @@ class RpcExchange(Attempts):
         self.sent = 0
         self.status = 0
         self.flag = ""
-        self.upstream_local = ""
-        self.request_sent_at: float | None = None
-        self.response_at: float | None = None
+        self.notes: AccessNotes | None = None
         self._downstream = downstream
         self._client: RpcClient | None = None
         self._number = 0
@@ -413,7 +410,7 @@ class RpcExchange(Attempts):
             case "upstream_host":
                 return None if self.host is None else self.host.address
             case "upstream_local_address":
-                return self.upstream_local or None
+                return None if self.notes is None else self.notes.local_address or None
         return None
 
     def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
@@ -435,8 +432,7 @@ class RpcExchange(Attempts):
         if client.max_frame < self._max_response:
             client.admit(self._max_response)
         if downstream.settings.access_log is not None:
-            self.request_sent_at = self._clock.seconds()
-            self.upstream_local = client.local_address
+            self.notes = AccessNotes(self._clock.seconds(), client.local_address)
         if cluster.watches_answers:
             self._sent_at = self._clock.seconds()
         if self._trace is not None:
@@ -475,8 +471,8 @@ class RpcExchange(Attempts):
         if size > downstream.settings.max_frame and size > self._max_response:
             self._too_large(size)
             return
-        if downstream.settings.access_log is not None:
-            self.response_at = self._clock.seconds()
+        if self.notes is not None:
+            self.notes.answered_at = self._clock.seconds()
         status = 0
         if self.retry.wants(599) or self.retry.status_codes or cluster.watches_answers:
             status = downstream.protocol.http_status(frame)

@@ -39,7 +39,7 @@ from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
 from reverseproxy.logs import Throttle, counted, loss
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access import AccessRecord
+from reverseproxy.proxy.access import AccessRecord, Asked, access_record
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import FailureLog
@@ -716,47 +716,12 @@ class RpcProxy(Rebindable, Counted):
             return
         frame = exchange.frame
         try:
-            service, method = frame.service, frame.method
-            lookup: Callable[[str], str | None] | None = frame.header
+            asked = Asked(service=frame.service, operation=frame.method, headers=frame.header)
         except RpcHeaderError:
-            service = method = ""
-            lookup = None
-        host, rule = exchange.host, exchange.rule
-        started = exchange.started
-        access_log(
-            AccessRecord(
-                protocol=self.protocol.name,
-                duration=self._clock.seconds() - started,
-                service=service,
-                rpc_method=method,
-                status=exchange.status,
-                bytes_received=exchange.received,
-                bytes_sent=exchange.sent,
-                remote=self.info.remote,
-                local=self.info.local,
-                upstream_host="" if host is None else host.address,
-                upstream_server="" if host is None else host.server,
-                upstream_local=exchange.upstream_local,
-                cluster="" if exchange.cluster is None else exchange.cluster.name,
-                agent=None if host is None else host.identity,
-                flag=exchange.flag,
-                flags=exchange.flags,
-                route="" if rule is None else rule.route,
-                virtual_host="" if rule is None else rule.virtual_host,
-                attempts=exchange.attempts,
-                waited=exchange.waited,
-                dialled=exchange.dialled,
-                trace_id=exchange.trace_id,
-                request_received=_since(started, exchange.request_sent_at),
-                response_received=_since(started, exchange.response_at),
-                request_headers=lookup,
-                response_headers=_lookup(exchange.response),
-            )
-        )
-
-
-def _since(start: float, then: float | None) -> float | None:
-    return None if then is None else then - start
+            asked = Asked()
+        headers = _lookup(exchange.response)
+        now = self._clock.seconds()
+        access_log(access_record(exchange, self.protocol.name, self.info, asked, headers, now))
 
 
 def _lookup(frame: Frame | None) -> Callable[[str], str | None] | None:

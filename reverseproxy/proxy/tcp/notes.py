@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.access.record import AccessRecord
+from reverseproxy.metrics import Place
+from reverseproxy.proxy.access.record import AccessRecord, Served, Times
 from reverseproxy.proxy.flags import NO_FLAGS, short_names
 
 if TYPE_CHECKING:
@@ -123,22 +124,22 @@ class SessionNotes:
     def record(
         self, info: ConnectionInfo, cluster: str, received: int, sent: int, attempts: int
     ) -> AccessRecord:
-        """Tell of it to an access log."""
+        """
+        Tell of it to an access log.
+
+        @param info: whose session it is.
+        @param cluster: where it went; empty for nowhere.
+        """
         return AccessRecord(
-            protocol="tcp",
+            "tcp",
+            info,
+            rule=Place(cluster),
+            served=Served(cluster, self.host_address, self.server, self.agent, attempts=attempts),
+            times=Times(self.waited, self.dialled),
             duration=self._clock.seconds() - self.started,
             bytes_received=received,
             bytes_sent=sent,
-            remote=info.remote,
-            local=info.local,
-            upstream_host=self.host_address,
-            upstream_server=self.server,
-            cluster=cluster,
-            agent=self.agent,
             flag=self.failure,
             flags=self.flags,
-            attempts=attempts,
-            waited=self.waited,
-            dialled=self.dialled,
             trace_id="" if self.trace is None else self.trace.trace_id,
         )
