@@ -82,7 +82,7 @@ class Fleet:
         self.id = parts.server_id
         self.own = OwnHosts()
         self.traffic = Traffic()
-        self.view = FleetView(lambda: 1 + len(self.links.all), name_of)  # type: ignore[arg-type]
+        self.view = FleetView(lambda: 1 + len(self.links.all), name_of, self._reaches)  # type: ignore[arg-type]
         self.remote = RemoteHosts(parts.clusters, parts.reactor, self.traffic, parts.objection)
         self.links = PeerLinks(self.id, parts.reactor, parts.random, self, parts.endpoint, parts.prove)
         self.remote.links = self.links
@@ -148,6 +148,9 @@ class Fleet:
         return stopping.addErrback(lambda reason: log.failure("while leaving the fleet", reason)).addCallback(
             lambda _: None
         )
+
+    def _reaches(self, server: str) -> bool:
+        return self.links.reaches(server)
 
     def _look(self) -> None:
         tls = self._tls

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 __all__ = ["RemoteHost", "RemoteHosts"]
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
@@ -37,14 +37,12 @@ from reverseproxy.fleet.interfaces import IDirectoryListener
 from reverseproxy.fleet.links import OutgoingLink, PeerLinks
 from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.traffic import Traffic
+from reverseproxy.fleet.turns import Turns
 
 log = Logger()
 
 _FAILURES: Final = frozenset({Outcome.SERVER_ERROR, Outcome.RESET})
 _ANSWERS: Final = frozenset({Outcome.SUCCESS, Outcome.CLIENT_ERROR})
-
-AT_ONCE: Final = 500
-"""Hosts that are taken in within one turn of the reactor, when a server is linked that has thousands."""
 
 
 class _Question(Handover):
@@ -222,14 +220,12 @@ class RemoteHosts:
         self.links: PeerLinks
         self.hosts: dict[HostKey, RemoteHost] = {}
         self._clusters = clusters
-        self._clock = clock
         self._traffic = traffic
         self._objection = objection
         self._records: dict[str, dict[HostKey, HostRecord]] = {}
         self._gone: dict[HostKey, None] = {}  # by what their servers say, and not by the directory
         self._said: dict[HostKey, bool] = {}  # what their servers say of how they are
-        self._queue: deque[HostKey] = deque()
-        self._adding = False
+        self._turns = Turns(clock)
         self._objected: set[HostKey] = set()
 
     # IDirectoryListener
@@ -298,15 +294,21 @@ class RemoteHosts:
 
     def link_up(self, link: OutgoingLink) -> None:
         """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
-        self._add_all(self._records.get(link.server, ()))
+        self._turns.add(self._add, list(self._records.get(link.server, ())))
 
     def link_down(self, link: OutgoingLink, reason: str) -> None:
         """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
-        for key in self._records.get(link.server, ()):
+        keys = list(self._records.get(link.server, ()))
+        for key in keys:
             # The new link's first words say how they are.
             self._gone.pop(key, None)
             self._said.pop(key, None)
-            self._drop(key, f"server {link.server} can't be reached: {reason}")
+        # Balancers choose none of them from now on (FleetView.reaches), so that there is time to remove them.
+        self._turns.add(partial(self._unreached, f"server {link.server} can't be reached: {reason}"), keys)
+
+    def _unreached(self, reason: str, key: HostKey) -> None:
+        self._drop(key, reason)
+        self._add(key)  # if the server can be reached again already
 
     def link_told(self, link: OutgoingLink, message: Mapping[str, Any]) -> None:
         """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
@@ -336,22 +338,8 @@ class RemoteHosts:
     def share(self, cluster: Cluster) -> None:
         """There is a cluster that was not there before."""
         cluster.add_task(_Leavers(self._left))
-        self._add_all(
-            key for records in self._records.values() for key in records if key.cluster == cluster.name
-        )
-
-    def _add_all(self, keys: Iterable[HostKey]) -> None:
-        self._queue.extend(keys)
-        if not self._adding:
-            self._add_some()
-
-    def _add_some(self) -> None:
-        """Take some in now, and the others in a moment, so that nothing else has to wait for long."""
-        for _ in range(min(AT_ONCE, len(self._queue))):
-            self._add(self._queue.popleft())
-        self._adding = bool(self._queue)
-        if self._adding:
-            self._clock.callLater(0, self._add_some)
+        known = [key for records in self._records.values() for key in records if key.cluster == cluster.name]
+        self._turns.add(self._add, known)
 
     def _record(self, key: HostKey) -> HostRecord | None:
         return self._records.get(key.server, {}).get(key)
@@ -407,10 +395,12 @@ class RemoteHosts:
             host.cluster.wellness.said(host, well, "its server says so, or is about to leave")
 
     def _judge_all(self, server: str) -> None:
-        for key in self._records.get(server, ()):
-            host = self.hosts.get(key)
-            if host is not None:
-                self._judge(host)
+        self._turns.add(self._judge_known, list(self._records.get(server, ())))
+
+    def _judge_known(self, key: HostKey) -> None:
+        host = self.hosts.get(key)
+        if host is not None:
+            self._judge(host)
 
     def _left(self, host: Host) -> None:
         """A host has left its cluster, perhaps as that is no more."""
@@ -432,16 +422,19 @@ class RemoteHosts:
     def review(self) -> None:
         """See whether what speaks against agents is different now."""
         for records in self._records.values():
-            for key, record in records.items():
-                objection = self._objection(record)
-                if objection and key in self.hosts:
-                    self._object(record, objection)
-                    self._drop(key, objection)
-                elif not objection and key in self._objected:
-                    self._add(key)
+            self._turns.add(self._review, list(records))
+
+    def _review(self, key: HostKey) -> None:
+        record = self._record(key)
+        objection = "" if record is None else self._objection(record)
+        if record is not None and objection and key in self.hosts:
+            self._object(record, objection)
+            self._drop(key, objection)
+        elif not objection and key in self._objected:
+            self._add(key)
 
     def stop(self) -> None:
         """Let go of all of them."""
-        self._queue.clear()
+        self._turns.clear()
         for key in list(self.hosts):
             self._drop(key, "stopping")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["AT_ONCE", "Complaints", "Teller"]
+__all__ = ["Complaints", "Teller"]
 
-from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.fleet.interfaces import IDirectoryListener
+from reverseproxy.fleet.turns import Turns
 from reverseproxy.fleet.view import Notice
 from reverseproxy.logs import Throttle
 
 log = Logger()
-
-AT_ONCE: Final = 100
-"""How many changes listeners are told of in one turn of the reactor."""
 
 
 class Teller:
@@ -29,10 +26,8 @@ class Teller:
     """
 
     def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
         self._listeners: list[IDirectoryListener] = []
-        self._untold: deque[Notice] = deque()
-        self._telling = False
+        self._turns = Turns(clock)
 
     def add(self, listener: IDirectoryListener, known: Iterable[Notice]) -> None:
         """
@@ -41,8 +36,7 @@ class Teller:
         @param known: what has to be told to somebody who knows nothing.
         """
         # What the others are still to be told, this one is told with all the rest.
-        while self._untold:
-            self._tell_next()
+        self._turns.finish()
         self._listeners.append(listener)
         for notice in known:
             self._tell(listener, notice)
@@ -54,20 +48,9 @@ class Teller:
 
     def tell(self, notices: Iterable[Notice]) -> None:
         """Tell all that are there."""
-        self._untold.extend(notices)
-        if not self._telling:
-            self._tell_some()
+        self._turns.add(self._tell_all, notices)
 
-    def _tell_some(self) -> None:
-        for _ in range(min(AT_ONCE, len(self._untold))):
-            if self._untold:  # who is told may have let somebody listen
-                self._tell_next()
-        self._telling = bool(self._untold)
-        if self._telling:
-            self._clock.callLater(0, self._tell_some)
-
-    def _tell_next(self) -> None:
-        notice = self._untold.popleft()
+    def _tell_all(self, notice: Notice) -> None:
         for listener in list(self._listeners):
             self._tell(listener, notice)
 

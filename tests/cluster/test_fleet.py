@@ -128,6 +128,28 @@ class FairnessTests(SynchronousTestCase):
         servers = Servers({"a": [], "b": [("2", 1)]})
         self.assertEqual(servers.balancers["a"].pick(None).agent, "2")
 
+    def test_servers_that_are_not_reached(self) -> None:
+        """None of their hosts is chosen, though they are still there."""
+        reached = {"b", "c"}
+        balancer = FleetBalancer(
+            RoundRobinBalancer(),
+            WeightedRoundRobinBalancer,
+            Random(1).random,
+            lambda: 3,
+            lambda host: 1,
+            reached.__contains__,
+        )
+        for server, count in (("b", 20), ("c", 1)):
+            for number in range(count):
+                balancer.add(Host(f"{number}", server))
+        reached.remove("b")
+        self.assertEqual({balancer.pick(None).server for _ in range(20)}, {"c"})
+        reached.remove("c")
+        self.assertIsNone(balancer.pick(None))
+        own = Host("1")
+        balancer.add(own)
+        self.assertEqual({balancer.pick(None) for _ in range(20)}, {own})
+
     def test_others_when_own_ones_are_busy_or_tried(self) -> None:
         own, other = Host("1"), Host("2", "b")
         balancer = FleetBalancer(
@@ -244,6 +266,28 @@ class RingTests(SynchronousTestCase):
         first, second, third = (name_of(ring.pick(context)) for _ in range(3))
         self.assertNotEqual(first, second)
         self.assertEqual(first, third)
+
+    def test_servers_that_are_not_reached(self) -> None:
+        """Their agents are passed over, and where they are nearly all, any other one takes the request."""
+        reached = {"b", "c"}
+        turns = FleetBalancer(
+            RoundRobinBalancer(),
+            WeightedRoundRobinBalancer,
+            Random(1).random,
+            lambda: 3,
+            lambda host: 1,
+            reached.__contains__,
+        )
+        ring = AgentRing(turns, name_of, reached.__contains__)
+        for number in range(500):
+            ring.add(Host(f"{number}", "b"))
+        ring.add(Host("0", "c"))
+        keys = [PickContext(hash_key=b"%d" % number) for number in range(50)]
+        self.assertEqual({ring.pick(each).server for each in keys[:25]}, {"b"})
+        reached.remove("b")
+        self.assertEqual({ring.pick(each).server for each in keys}, {"c"})
+        reached.clear()
+        self.assertIsNone(ring.pick(keys[0]))
 
     def test_without_a_key(self) -> None:
         ring, hosts = self.rings({"a": {0}, "b": {0}})[0]

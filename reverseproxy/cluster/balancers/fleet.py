@@ -43,6 +43,10 @@ SATURATED: Final = 64
 """Requests under way on one of this server's hosts, from which on others' may be better."""
 
 
+MOST_TRIED: Final = 64
+"""Agents that are looked for behind each other on the ring: more that can't be used are none to look for."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetView:
     """
@@ -50,10 +54,13 @@ class FleetView:
 
     @ivar servers: counts the servers, this one included.
     @ivar name_of: names the agent of a host, the same on all servers.
+    @ivar reaches: whether a server's hosts can be used: if not, they are about to be removed, which takes
+        a while where they are thousands.
     """
 
     servers: Callable[[], int]
     name_of: Callable[[IHost], str]
+    reaches: Callable[[str], bool] = lambda server: True
 
 
 def own_share(servers: int, own: int, total: int) -> float:
@@ -87,9 +94,15 @@ class _Others:
     @ivar weights: of the hosts of each.
     """
 
-    def __init__(self, make: Callable[[], ILoadBalancer], random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], ILoadBalancer],
+        random: Callable[[], float],
+        reaches: Callable[[str], bool],
+    ) -> None:
         self._make = make
         self._random = random
+        self._reaches = reaches
         self._balancers: dict[str, ILoadBalancer] = {}
         self.weights: dict[str, int] = {}
         self._known: tuple[int, int] | None = None
@@ -126,13 +139,17 @@ class _Others:
     def pick(self, context: PickContext | None, servers: int, total: int) -> IHost | None:
         """See L{ILoadBalancer}."""
         first = self._first(servers, total)
-        if first is not None and (host := self._balancers[first].pick(context)) is not None:
+        if (
+            first is not None
+            and self._reaches(first)
+            and (host := self._balancers[first].pick(context)) is not None
+        ):
             return host
         # Any other, by weight: the heaviest of some random numbers (Efraimidis and Spirakis).
         rest = sorted(
             (self._random() ** (1 / weight), server)
             for server, weight in self.weights.items()
-            if server != first
+            if server != first and self._reaches(server)
         )
         for _, server in reversed(rest):
             host = self._balancers[server].pick(context)
@@ -156,6 +173,7 @@ class FleetBalancer:
         random: Callable[[], float],
         servers: Callable[[], int],
         weigh: Callable[[IHost], int],
+        reaches: Callable[[str], bool] = lambda server: True,
     ) -> None:
         """
         @param near: chooses among the hosts of this server.
@@ -163,9 +181,10 @@ class FleetBalancer:
         @param random: gives numbers from 0 to 1.
         @param servers: how many there are.
         @param weigh: the weight of a host, as far as the load balancer goes by such.
+        @param reaches: see L{FleetView}.
         """
         self._near = near
-        self._far = _Others(make_far, random)
+        self._far = _Others(make_far, random, reaches)
         self._random = random
         self._servers = servers
         self._weigh = weigh
@@ -247,9 +266,11 @@ class _Agent:
         self.members: set[IHost] = set()
         self.ready: dict[IHost, None] = {}
 
-    def choose(self, without: set[IHost]) -> IHost | None:
+    def choose(self, without: set[IHost], reaches: Callable[[str], bool]) -> IHost | None:
         """Choose one of its hosts: one of ours, if there is one, and the one with the least to do."""
-        found = [host for host in self.ready if host not in without]
+        found = [
+            host for host in self.ready if host not in without and (not host.server or reaches(host.server))
+        ]
         return min(found, key=lambda host: (bool(host.server), host.active)) if found else None
 
 
@@ -262,13 +283,19 @@ class AgentRing:
     agents on the ring, each of which may have several hosts.
     """
 
-    def __init__(self, turns: ILoadBalancer, name_of: Callable[[IHost], str]) -> None:
+    def __init__(
+        self,
+        turns: ILoadBalancer,
+        name_of: Callable[[IHost], str],
+        reaches: Callable[[str], bool] = lambda server: True,
+    ) -> None:
         """
-        @param turns: gives hosts to requests without a key.
-        @param name_of: see L{FleetView}.
+        @param turns: gives hosts to requests without a key, and while most hosts can't be reached.
+        @param name_of: see L{FleetView}; C{reaches}: likewise.
         """
         self._turns = turns
         self._name_of = name_of
+        self._reaches = reaches
         self._ring: Any = HashRing()  # of agents, where it has hosts otherwise
         self._agents: dict[str, _Agent] = {}
         self._names: dict[IHost, str] = {}
@@ -337,8 +364,10 @@ class AgentRing:
     def _find(self, context: PickContext, without: set[_Agent]) -> IHost | None:
         assert context.hash_key is not None
         while (agent := self._ring.find(context.hash_key, without)) is not None:
-            host: IHost | None = agent.choose(context.tried)
+            host: IHost | None = agent.choose(context.tried, self._reaches)
             if host is not None:
                 return host
             without.add(agent)
+            if len(without) > MOST_TRIED:
+                return self._turns.pick(context)
         return None

@@ -149,8 +149,8 @@ def _for_fleet(
         near = make()
     # A host of another server stands for all connections that its agent has there.
     far = make if config.lb_type in _BY_LOAD else WeightedRoundRobinBalancer
-    both = FleetBalancer(near, far, random.random, fleet.servers, weigh)
-    return AgentRing(both, fleet.name_of) if config.lb_type == "LB_MAGLEV" else both
+    both = FleetBalancer(near, far, random.random, fleet.servers, weigh, fleet.reaches)
+    return AgentRing(both, fleet.name_of, fleet.reaches) if config.lb_type == "LB_MAGLEV" else both
 
 
 def _weight(host: IHost) -> int:
