@@ -40,8 +40,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "proxy.rpc.exchange.RpcExchange": (650, 36),
     "proxy.rpc.server.RpcProxy": (600, 36),
     "tls.transport.TlsTransport": (600, 33),
-    "tunnel.server.filter.TunnelConnection": (500, 20),
-    "tunnel.server.filter.TunnelServer": (400, 28),
     "wire.http2.outbound.Stream": (400, 21),
     "wire.yamux.session.Mux": (650, 22),
     "workers.moving.Mover": (475, 20),

@@ -15,7 +15,7 @@ from reverseproxy.config.models import AgentRoutesConfig, ClusterConfig
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.rpc.health import rpc_checkers
 from reverseproxy.routing import Router
-from reverseproxy.tunnel.server.brought import AgentRoutes
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.surface import RouteSurface, make_agent_routes
 
 

@@ -334,8 +334,8 @@ class Assembly:
             build = parts.listener.build
             if isinstance(build, ServedTunnel):
                 servers[name] = build.server
-                build.server.serve_with(parts.tls, parts.config.inspector)
-                build.server.adopt = parts.listener.adopt
+                build.server.transport_policy.demand(parts.tls, parts.config.inspector)
+                build.server.workers.adopt = parts.listener.adopt
         world.tunnels.clear()
         world.tunnels.update(servers)
         if world.siblings is not None:

@@ -27,7 +27,7 @@ from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.tls import ServerTls
-from reverseproxy.tunnel.server.brought import AgentRoutes
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 
 _PLACE: Final = Place("") / "fleet" / "peers"
 

@@ -275,8 +275,8 @@ class ListenerBuilder:
             template = self._clusters.get(routes.cluster_template, ClusterConfig(name="agents"))
             server.routes = build_agent_routes(world, listener, routes, self._router, template, self._tally)
         if world.worker is not None and world.siblings is not None:
-            server.unix_prefix = f"{world.worker.number + 1}."
-            server.evict_elsewhere = partial(world.siblings.evict, listener)
+            server.workers.unix_prefix = f"{world.worker.number + 1}."
+            server.workers.evict_elsewhere = partial(world.siblings.evict, listener)
         return ServedTunnel(server)
 
 

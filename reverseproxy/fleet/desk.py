@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.fleet.records import RouteKey, RouteRecord, ServerRecord
-from reverseproxy.tunnel.server.brought import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied
 from reverseproxy.wire.mosn.frames import Status
 
@@ -66,7 +66,7 @@ class IRouteDirectory(Protocol):
 
 
 class FleetDesk:
-    """Decides for this server; see L{IRouteDesk<reverseproxy.tunnel.server.brought.IRouteDesk>}."""
+    """Decides for this server; see L{IRouteDesk<reverseproxy.tunnel.server.agent_routes.IRouteDesk>}."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class FleetDesk:
     # IRouteDesk
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
-        """See L{IRouteDesk.ask<reverseproxy.tunnel.server.brought.IRouteDesk.ask>}."""
+        """See L{IRouteDesk.ask<reverseproxy.tunnel.server.agent_routes.IRouteDesk.ask>}."""
         return Deferred.fromCoroutine(self._ask(listener, wanted))
 
     async def _ask(self, listener: str, wanted: Wanted) -> Denied | None:
@@ -176,7 +176,7 @@ class FleetDesk:
         return None
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
-        """See L{IRouteDesk.count<reverseproxy.tunnel.server.brought.IRouteDesk.count>}."""
+        """See L{IRouteDesk.count<reverseproxy.tunnel.server.agent_routes.IRouteDesk.count>}."""
         cluster = claim.cluster
         held = self._held[cluster] = max(self._held.get(cluster, 0) + change, 0)
         if held:

@@ -314,7 +314,7 @@ class RouteRecord:
     @ivar cluster: the cluster that they lead to.
     @ivar server: the id of the server.
     @ivar listener: the tunnel listener that the agent has joined.
-    @ivar owner: whose they are, as one word; see L{reverseproxy.tunnel.server.brought.owner_of}.
+    @ivar owner: whose they are, as one word; see L{reverseproxy.tunnel.server.agent_routes.owner_of}.
     @ivar shown: the same for people.
     @ivar domains: whose requests go to it.
     @ivar port: from which port sessions go to it; L{None} for none.

@@ -1,14 +1,10 @@
 """
-Who may join which cluster, and who may end what: pure decisions.
+Who may join which cluster: pure decisions.
 
 L{Admission} judges an agent's init frame in MOSN's order: the credential first,
 the cluster second.  Beyond MOSN, a listener or a cluster can demand a
 credential policy, where MOSN leaves the choice to the agent and lets in every
 agent that names none.
-
-L{Registry} decides which held connections a graceful close may take away.
-MOSN believes such a frame from anyone, about any host; here each connection
-belongs to somebody, and only its owner is believed.
 """
 
 from __future__ import annotations
@@ -16,20 +12,16 @@ from __future__ import annotations
 __all__ = [
     "Accepted",
     "Admission",
-    "HeldConnection",
+    "Hangup",
     "Principal",
-    "RefusedAddress",
     "Refusal",
-    "Registry",
-    "Requester",
-    "Selection",
+    "quote",
 ]
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final
 
-from reverseproxy.addresses import is_unix
 from reverseproxy.allowance import NOTHING, Allowance
 from reverseproxy.identity import AgentIdentity, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, INaming
@@ -51,10 +43,8 @@ _QUOTE_LENGTH = 80
 NO_ROUTES: Final = RouteRequest()
 """Asks for nothing."""
 
-_H = TypeVar("_H")
 
-
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """Quote what a peer sent so that it can't garble or fill a log."""
     return ascii(text if len(text) <= _QUOTE_LENGTH else text[:_QUOTE_LENGTH] + "...")
 
@@ -77,7 +67,7 @@ class Principal:
         return cls(policy, identity.name) if identity.name else None
 
     def __str__(self) -> str:
-        return f"{_quote(self.name)} (policy {_quote(self.policy)})"
+        return f"{quote(self.name)} (policy {quote(self.policy)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +80,19 @@ class Refusal:
     @ivar retry_after: after how many seconds an agent of ours should try again;
         0 if there is no telling.
     @ivar told: what such an agent is told besides; empty for no more than the status.
+    @ivar cause: why, in a word that is counted, where neither the status nor C{retry_after} says it.
     """
 
     status: Status
     reason: str
     retry_after: float = 0.0
     told: str = ""
+    cause: str = ""
+
+    @property
+    def result(self) -> str:
+        """What has become of the attempt to join, in a word that is counted."""
+        return self.cause or ("too_many" if self.retry_after else self.status.name.lower())
 
     def response(self) -> InitResponse:
         """What to answer the agent."""
@@ -107,6 +104,22 @@ class Refusal:
         return InitResponse(
             self.status, ServerAnnouncement(retry_after=milliseconds, reason=self.told).to_extra()
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """
+    The server closes a connection without an answer.
+
+    A MOSN agent takes every refusal for final, and dials again only after a connection that
+    ended without an answer (docs/mosn.rst 8.1): so that is what it gets where it may join later.
+
+    @ivar reason: for the log.
+    @ivar result: what has become of the attempt to join, in a word that is counted.
+    """
+
+    reason: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +270,11 @@ class Admission:
         """
         demanded = self.demanded_policy(cluster)
         if demanded and policy != demanded:
-            used = f"has been let in by {_quote(policy)}" if policy else "has shown no credential"
-            return f"cluster {_quote(cluster)} demands the credential policy {demanded!r}, and it {used}"
+            used = f"has been let in by {quote(policy)}" if policy else "has shown no credential"
+            return f"cluster {quote(cluster)} demands the credential policy {demanded!r}, and it {used}"
         naming = INaming(self._validators.get(policy), None) if policy and name else None
         if naming is not None and not naming.may_join(name, cluster):
-            return f"no token of {_quote(name)} is good for cluster {_quote(cluster)} here"
+            return f"no token of {quote(name)} is good for cluster {quote(cluster)} here"
         return ""
 
     def check_policy(self, init: ConnectionInit) -> IConnectionValidator | Refusal | None:
@@ -275,14 +288,14 @@ class Admission:
         validator = self._validator(policy, init.cluster_name)
         if policy and validator is None:
             return Refusal(
-                Status.VALIDATOR_MISSING, f"there is no validator for its credential policy {_quote(policy)}"
+                Status.VALIDATOR_MISSING, f"there is no validator for its credential policy {quote(policy)}"
             )
         demanded = self.demanded_policy(init.cluster_name)
         if demanded and policy != demanded:
-            used = f"uses {_quote(policy)}" if policy else "uses none"
+            used = f"uses {quote(policy)}" if policy else "uses none"
             return Refusal(
                 Status.CREDENTIAL_REJECTED,
-                f"cluster {_quote(init.cluster_name)} demands the credential policy {demanded!r}, "
+                f"cluster {quote(init.cluster_name)} demands the credential policy {demanded!r}, "
                 f"the agent {used}",
             )
         return validator
@@ -307,7 +320,7 @@ class Admission:
         principal, named = None, False
         weight = effective_weight(init.weight)
         if checked is not None:
-            policy = _quote(init.credential_policy)
+            policy = quote(init.credential_policy)
             if identity is None:
                 return Refusal(
                     Status.CREDENTIAL_REJECTED, f"the validator of policy {policy} rejected its credential"
@@ -317,14 +330,14 @@ class Admission:
             if identity.clusters is not None and not named and not brings_cluster:
                 return Refusal(
                     Status.CREDENTIAL_REJECTED,
-                    f"its credential belongs to {_quote(identity.name)}, who may not join cluster "
-                    f"{_quote(init.cluster_name)}",
+                    f"its credential belongs to {quote(identity.name)}, who may not join cluster "
+                    f"{quote(init.cluster_name)}",
                 )
             if identity.max_weight is not None:
                 weight = max(1, min(weight, identity.max_weight))
             principal = Principal.of(init.credential_policy, identity)
         if not brings_cluster and not self._cluster_known(init.cluster_name):
-            return Refusal(Status.CLUSTER_UNKNOWN, f"there is no cluster {_quote(init.cluster_name)}")
+            return Refusal(Status.CLUSTER_UNKNOWN, f"there is no cluster {quote(init.cluster_name)}")
         return Accepted(
             cluster=init.cluster_name,
             host_name=_clean(init.host_name),
@@ -355,251 +368,3 @@ def _clean(host_name: str) -> str:
     return "".join(
         character if character.isprintable() else "?" for character in host_name[:MAX_HOST_NAME_LENGTH]
     )
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class HeldConnection(Generic[_H]):
-    """
-    A connection that is a host of a cluster now, and whose it is.
-
-    @ivar host: whatever the caller needs to find it again.
-    @ivar cluster: the cluster.
-    @ivar info: the connection; only C{remote}, C{remote_ip} and C{identity} matter.
-    @ivar principal: whom a credential proved the agent to be.
-    @ivar announcement: what the agent said of itself if it is one of ours.
-    @ivar policy: the credential policy that it had to use; empty if none was demanded.
-    """
-
-    host: _H
-    cluster: str
-    info: ConnectionInfo
-    principal: Principal | None = None
-    announcement: Announcement | None = None
-    policy: str = ""
-
-    def refuse(self, requester: Requester) -> str | None:
-        """
-        Say why somebody does not own this connection.
-
-        The strongest thing that is known of the connection counts: its TLS
-        identity; else the principal, if the agent is one of ours, since those
-        prove it again in a graceful close, or if a credential was demanded; else
-        the IP address, which is all that a MOSN agent shows in one.  An agent of
-        ours must know its id besides, which tells agents apart that share an
-        address.
-
-        @return: the reason for a log, or L{None} for the owner.
-        """
-        if self.info.identity is not None:
-            if requester.identity == self.info.identity:
-                return None
-            return f"it belongs to the TLS identity {_quote(self.info.identity)}"
-        if self.principal is not None and (self.announcement is not None or self.policy):
-            if requester.principal == self.principal:
-                return None
-            return f"it belongs to {self.principal}"
-        if self.policy and requester.policy != self.policy:
-            return f"it takes a credential of the policy {_quote(self.policy)}"
-        if requester.remote_ip != self.info.remote_ip:
-            return f"it belongs to an agent at {self.info.remote_ip}"
-        if self.announcement is not None and requester.agent != self.announcement.agent:
-            return "it belongs to another agent at the same address"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Requester:
-    """
-    Who sent a graceful close, as far as that is proven.
-
-    @ivar remote_ip: the address that it came from.
-    @ivar identity: its TLS identity.
-    @ivar principal: whom the frame's own credential proved it to be.
-    @ivar agent: the agent id in the frame; known to that agent alone, if it is
-        one of ours.
-    @ivar policy: the credential policy of that credential; empty without a good one.
-    """
-
-    remote_ip: str
-    identity: str | None = None
-    principal: Principal | None = None
-    agent: str | None = None
-    policy: str = ""
-
-    @classmethod
-    def of(
-        cls, info: ConnectionInfo, proof: CloseProof | None = None, identity: Identity | None = None
-    ) -> Requester:
-        """
-        Put together what is known.
-
-        @param info: the connection that the frame came over.
-        @param proof: what the frame holds beyond MOSN's.
-        @param identity: what the validator said of the proof's credential.
-        """
-        if proof is None:
-            return cls(info.remote_ip, info.identity)
-        principal, policy = None, ""
-        if identity is not None:
-            policy = proof.credential_policy
-            principal = Principal.of(policy, identity)
-        return cls(info.remote_ip, info.identity, principal, proof.agent, policy)
-
-
-class RefusedAddress(NamedTuple):
-    """
-    An address of a graceful close that changes nothing.
-
-    @ivar address: as the frame has it.
-    @ivar reason: for the log.
-    """
-
-    address: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Selection(Generic[_H]):
-    """
-    What a graceful close may take away.
-
-    @ivar evict: the connections, each once, in the frame's order.
-    @ivar refused: the addresses that name none of them, in the frame's order.
-    """
-
-    evict: tuple[HeldConnection[_H], ...]
-    refused: tuple[RefusedAddress, ...]
-
-    def without(self, elsewhere: Collection[str]) -> Selection[_H]:
-        """
-        Leave out what is held by somebody else, who has let go of it.
-
-        @param elsewhere: the addresses of that.
-        """
-        return Selection(self.evict, tuple(each for each in self.refused if each.address not in elsewhere))
-
-    def describe_refused(self, most: int = 5) -> str:
-        """
-        Put the refused addresses into one line for a log.
-
-        @param most: how many to name; the rest is counted.
-        """
-        named = [f"{_quote(address)}: {reason}" for address, reason in self.refused[:most]]
-        rest = len(self.refused) - len(named)
-        return "; ".join([*named, f"and {rest} more"] if rest else named)
-
-
-class Registry(Generic[_H]):
-    """
-    The connections held now, by what a graceful close may call them.
-
-    Adding, removing and finding one takes constant time.  Static hosts are
-    never in here, hence can't be taken away.
-    """
-
-    def __init__(self) -> None:
-        self._connections: set[HeldConnection[_H]] = set()
-        # As seen from here, and as the agent sees itself: (cluster, remote
-        # address) and (cluster, agent id, local address).  A key that names
-        # several connections, which few do, has an ordered set of them.
-        self._index: dict[tuple[str, ...], HeldConnection[_H] | dict[HeldConnection[_H], None]] = {}
-        self._kin: dict[tuple[str, str], dict[_H, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def __contains__(self, connection: object) -> bool:
-        return connection in self._connections
-
-    @property
-    def all(self) -> list[HeldConnection[_H]]:
-        """Those that are held now."""
-        return list(self._connections)
-
-    @staticmethod
-    def _keys(connection: HeldConnection[_H]) -> list[tuple[str, ...]]:
-        keys: list[tuple[str, ...]] = []
-        # The clients of a Unix socket have no address of their own.
-        if not is_unix(connection.info.remote):
-            keys.append((connection.cluster, connection.info.remote))
-        announcement = connection.announcement
-        if announcement is not None and announcement.local_address:
-            keys.append((connection.cluster, announcement.agent, announcement.local_address))
-        return keys
-
-    @staticmethod
-    def _agent(connection: HeldConnection[_H]) -> tuple[str, str] | None:
-        """Name the agent: by its id, or else by the address that it comes from."""
-        if connection.announcement is not None:
-            return "agent", connection.announcement.agent
-        ip = connection.info.remote_ip
-        return None if ip.startswith("unix:") else ("address", ip)
-
-    def same_agent(self, connection: HeldConnection[_H]) -> Collection[_H]:
-        """
-        Hosts of the same agent, as far as that can be told; of MOSN's agents, all at one address.
-
-        @param connection: one that is in.
-        @return: them, now and at any later time, and itself among them.
-        """
-        agent = self._agent(connection)
-        return () if agent is None else self._kin[agent].keys()
-
-    def add(self, connection: HeldConnection[_H]) -> None:
-        """Take in a connection; one that is in already stays in once."""
-        self._connections.add(connection)
-        agent = self._agent(connection)
-        if agent is not None:
-            self._kin.setdefault(agent, {})[connection.host] = None
-        for key in self._keys(connection):
-            entry = self._index.setdefault(key, connection)
-            if isinstance(entry, dict):
-                entry[connection] = None
-            elif entry is not connection:
-                self._index[key] = {entry: None, connection: None}
-
-    def remove(self, connection: HeldConnection[_H]) -> None:
-        """Forget a connection; one that is not in is ignored."""
-        if connection not in self._connections:
-            return
-        self._connections.remove(connection)
-        agent = self._agent(connection)
-        if agent is not None:
-            same_agent = self._kin.get(agent, {})
-            same_agent.pop(connection.host, None)
-            if not same_agent:
-                self._kin.pop(agent, None)
-        for key in self._keys(connection):
-            entry = self._index[key]
-            if isinstance(entry, dict):
-                del entry[connection]
-            if not isinstance(entry, dict) or not entry:
-                del self._index[key]
-
-    def _named(self, key: tuple[str, ...]) -> dict[HeldConnection[_H], None]:
-        entry = self._index.get(key, {})
-        return dict(entry) if isinstance(entry, dict) else {entry: None}
-
-    def select_evictable(self, cluster: str, addresses: Iterable[str], requester: Requester) -> Selection[_H]:
-        """
-        See what a graceful close may take away.
-
-        @param cluster: the frame's cluster.
-        @param addresses: the frame's addresses; repeated ones count once.
-        @param requester: who sent it.
-        """
-        evict: dict[HeldConnection[_H], None] = {}
-        refused: list[RefusedAddress] = []
-        for address in dict.fromkeys(addresses):
-            candidates = self._named((cluster, address))
-            if requester.agent is not None:
-                candidates.update(self._named((cluster, requester.agent, address)))
-            owned = [connection for connection in candidates if connection.refuse(requester) is None]
-            evict.update(dict.fromkeys(owned))
-            if owned:
-                continue
-            reason = f"no agent holds such a connection to cluster {_quote(cluster)}"
-            for connection in candidates:
-                reason = connection.refuse(requester) or reason
-            refused.append(RefusedAddress(address, reason))
-        return Selection(tuple(evict), tuple(refused))

@@ -42,7 +42,8 @@ from reverseproxy.cluster.balancers.weighted import is_settled
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.tunnel.handshake import Principal, Requester
+from reverseproxy.tunnel.handshake import Principal
+from reverseproxy.tunnel.server.registry import Requester
 from reverseproxy.workers.kin import Kin
 from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message

@@ -165,7 +165,7 @@ class _Relay:
         @return: the other worker's end.
         """
         ours, theirs = make_pair(self._clock)
-        self.server.joined[self] = None
+        self.server.revocations.add(self)
         self.connection.hand_over(self._far)
         put_in(ours, self._near, self._clock)
         couple(self._near, self._far)
@@ -175,7 +175,7 @@ class _Relay:
 
     def judge_again(self, credentials: bool) -> str:
         """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
-        return self.server.transport_stands(self.papers.info, self.connection.transport)
+        return self.server.transport_policy.objection(self.papers.info, self.connection.transport)
 
     def revoke(self, reason: str, grace: float) -> None:
         """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
@@ -564,7 +564,7 @@ class Mover:
             return
         connection = MovedConnection(server, papers, host, state, message["counted"])
         try:
-            put_in(handle, server.adopt(connection), self._clock)
+            put_in(handle, server.workers.adopt(connection), self._clock)
         except ConnectionUnavailable as error:
             self._lost_on_its_way(entry, str(error))
             return
@@ -601,7 +601,7 @@ class Mover:
         """
         entry = relay.entry
         self._relays.pop(entry.number, None)
-        relay.server.joined.pop(relay, None)
+        relay.server.revocations.discard(relay)
         host = entry.host
         if not isinstance(host, ReverseHost) or host.cluster is None or host.closed:
             relay.connection.transport.abortConnection()
@@ -617,7 +617,7 @@ class Mover:
     def lost(self, relay: _Relay) -> None:
         """A connection over TLS is gone while another worker had it."""
         self._relays.pop(relay.entry.number, None)
-        relay.server.joined.pop(relay, None)
+        relay.server.revocations.discard(relay)
         relay.server.quotas.give_back(relay.place)
         if relay.returned:
             self._lost_on_its_way(relay.entry, "it was lost on its way")

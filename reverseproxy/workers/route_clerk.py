@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from reverseproxy.errors import WireError
 from reverseproxy.ports import SharedPort
-from reverseproxy.tunnel.server.brought import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied
 from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.workers.handover import receive_sockets
@@ -33,7 +33,7 @@ class RouteClerk:
     """
     Asks for claims, and makes what is needed for those of all workers.
 
-    See L{IRouteDesk<reverseproxy.tunnel.server.brought.IRouteDesk>}.
+    See L{IRouteDesk<reverseproxy.tunnel.server.agent_routes.IRouteDesk>}.
 
     @ivar servers: this worker's tunnel servers, by listener.
     """

@@ -72,7 +72,7 @@ class Siblings:
         self.servers.clear()
         self.servers.update(servers)
         for server in servers.values():
-            server.workers = self.links.count
+            server.workers.count = self.links.count
         self.spreader.serve(listeners)
 
     def share(self, cluster: Cluster) -> None:

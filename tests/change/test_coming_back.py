@@ -19,8 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import ConnectionUnavailable, HandshakePostponed
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.slot import Slot, SlotCore, SlotState, make_slot
-from reverseproxy.tunnel.server.filter import PATIENCE
-from reverseproxy.tunnel.server.joins import JoinGate
+from reverseproxy.tunnel.server.joins import PATIENCE, JoinGate
 
 AGENTS = 1000
 STEP = 0.05

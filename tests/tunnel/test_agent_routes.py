@@ -20,7 +20,7 @@ from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.ports import INHERITED
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.tunnel.handshake import Accepted
-from reverseproxy.tunnel.server.brought import AgentRoutes
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claim, Claims, Rules
 from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.wire.mosn.frames import Status

@@ -6,7 +6,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.identity import AgentIdentity, CertificateSubject
-from reverseproxy.tunnel.server.exclusions import MOST, Exclusions, target_of
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.tunnel.handshake import Accepted, Hangup, Principal, Refusal
+from reverseproxy.tunnel.server.exclusions import LONGEST_ABSENCE, MOST, Exclusions, target_of
+from reverseproxy.wire.mosn.extensions import Announcement
 
 SUBJECT = CertificateSubject("x509:ab", "CN=edge")
 TOKEN = AgentIdentity("edge", "static", SUBJECT, "box", "aaaaaaaaaaaa", 1)
@@ -58,3 +61,21 @@ class ExclusionsTests(SynchronousTestCase):
         self.clock.advance(10)
         self.exclusions.exclude(("address", "x"), 10.0, "x")
         self.assertEqual(len(self.exclusions), 2)
+
+    def test_refusals(self) -> None:
+        """An agent of ours is told when to ask again; one of MOSN's is cut off."""
+        info = ConnectionInfo("10.0.0.1:5", "10.0.0.2:6")
+        ours = Accepted("c", "", 1, Principal("static", "edge"), Announcement("a"), used_policy="static")
+        mosns = Accepted("c", "", 1, None, None)
+        self.assertIsNone(self.exclusions.refuse(ours, info))
+        for target in (("token", "static", "edge"), ("address", "10.0.0.1")):
+            self.exclusions.exclude(target, 90.0, "banned by ops")
+        refusal = self.exclusions.refuse(ours, info)
+        assert isinstance(refusal, Refusal)
+        self.assertEqual((refusal.retry_after, refusal.result), (LONGEST_ABSENCE, "banned"))
+        reason = "banned by ops; it is kept out for 90 s more"
+        self.assertEqual(self.exclusions.refuse(mosns, info), Hangup(reason, "banned"))
+        self.clock.advance(80)
+        refusal = self.exclusions.refuse(ours, info)
+        assert isinstance(refusal, Refusal)
+        self.assertEqual(refusal.retry_after, 10.0)

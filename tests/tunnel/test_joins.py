@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tunnel.server.joins import JoinGate
+from reverseproxy.tunnel.handshake import Hangup, Refusal
+from reverseproxy.tunnel.server.joins import LONG_PATIENCE, PATIENCE, JoinGate, JoinRate
+from reverseproxy.wire.mosn.frames import Status
 
 
 class GateTests(SynchronousTestCase):
@@ -92,3 +94,37 @@ class GateTests(SynchronousTestCase):
             for last in range(first, len(joined)):
                 allowed = (joined[last] - begin + 1.0) * rate + 1
                 self.assertLessEqual(last - first + 1, allowed + 1e-6)
+
+
+class RateTests(SynchronousTestCase):
+    """Who waits, who is told to come back, and who is cut off."""
+
+    def test_longest_wait(self) -> None:
+        """No longer than the handshake allows, and no more connections than half of what may be pending."""
+        self.assertEqual(JoinRate(0, 60.0, 100).longest_wait, 1.0)
+        self.assertEqual(JoinRate(1, 60.0, 100).longest_wait, LONG_PATIENCE)
+        self.assertEqual(JoinRate(1, 8.0, 100).longest_wait, 4.0)
+        self.assertEqual(JoinRate(25, 60.0, 100).longest_wait, 2.0)
+
+    def test_both_kinds_of_agents(self) -> None:
+        rate = JoinRate(1, 8.0, 100)
+        self.assertEqual(rate.ask(0.0, ours=True), 0.0)
+        self.assertEqual(rate.ask(0.0, ours=True), PATIENCE)
+        refusal = rate.ask(0.0, ours=True)
+        assert isinstance(refusal, Refusal)
+        self.assertEqual(
+            (refusal.status, refusal.retry_after, refusal.result), (Status.UNKNOWN, 3.0, "too_many")
+        )
+        self.assertEqual([rate.ask(0.0, ours=False) for _ in range(3)], [2.0, 3.0, 4.0])
+        self.assertEqual(rate.ask(0.0, ours=False), Hangup("too many join at once", "too_many"))
+        rate.credit()
+        self.assertEqual(rate.ask(0.0, ours=False), 4.0)
+
+    def test_take_over(self) -> None:
+        """Turns that were given stay, unless the rate is another."""
+        rate = JoinRate(1, 8.0, 100)
+        rate.ask(0.0, ours=False)
+        rate.take_over(JoinRate(1, 6.0, 100))
+        self.assertEqual((rate.longest_wait, rate.ask(0.0, ours=False)), (3.0, 1.0))
+        rate.take_over(JoinRate(10, 6.0, 100))
+        self.assertEqual(rate.ask(0.0, ours=False), 0.0)

@@ -10,8 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.tunnel.handshake import Accepted, Principal
-from reverseproxy.tunnel.server.filter import QUOTA_PAUSE
-from reverseproxy.tunnel.server.quotas import NOBODY, Place, Quotas
+from reverseproxy.tunnel.server.quotas import NOBODY, QUOTA_PAUSE, Place, Quotas
 from reverseproxy.wire.mosn.extensions import MAX_REASON, Announcement, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status
 from tests.tunnel import test_server

@@ -51,10 +51,18 @@ class RevocationsTests(SynchronousTestCase):
         self.clock = Clock()
         self.joined: list[Joined] = []
         self.validators: list[Any] = [object(), Validator()]
-        self.revocations = Revocations("test", lambda: self.joined, lambda: self.validators, self.clock)
+        self.revocations = Revocations("test", lambda: self.validators, self.clock)
+
+    def join(self, joined: list[Joined]) -> None:
+        """Have these joined, and no others."""
+        for each in self.joined:
+            self.revocations.discard(each)
+        for each in joined:
+            self.revocations.add(each)
+        self.joined = joined
 
     def test_when_something_has_changed(self) -> None:
-        self.joined = [Joined(), Joined("no more")]
+        self.join([Joined(), Joined("no more")])
         self.revocations.look()
         self.assertEqual((self.joined[0].judged, self.revocations.reviews), ([], 0))
         self.validators[1].changed = True
@@ -67,7 +75,7 @@ class RevocationsTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """Others have their turn in between."""
-        self.joined = [Joined() for _ in range(2 * AT_ONCE + 1)]
+        self.join([Joined() for _ in range(2 * AT_ONCE + 1)])
         self.revocations.review(True)
         self.assertEqual(sum(bool(each.judged) for each in self.joined), AT_ONCE)
         self.clock.advance(0)
@@ -75,7 +83,7 @@ class RevocationsTests(SynchronousTestCase):
 
     def test_again_in_the_middle(self) -> None:
         """All are judged after the last change."""
-        self.joined = [Joined() for _ in range(2 * AT_ONCE)]
+        self.join([Joined() for _ in range(2 * AT_ONCE)])
         self.revocations.review(True)
         for each in self.joined:
             each.verdict = "no more"
@@ -86,20 +94,20 @@ class RevocationsTests(SynchronousTestCase):
 
     def test_a_verdict_that_takes_time(self) -> None:
         slow: Deferred[str] = Deferred()
-        self.joined = [Joined(slow), Joined("no more")]
+        self.join([Joined(slow), Joined("no more")])
         self.revocations.review(False)
         self.assertEqual(self.joined[1].revoked, [("no more", GRACE)])
         slow.callback("neither")
         self.assertEqual(self.joined[0].revoked, [("neither", GRACE)])
 
     def test_one_that_can_t_be_judged(self) -> None:
-        self.joined = [Joined(ValueError("broken")), Joined("no more")]
+        self.join([Joined(ValueError("broken")), Joined("no more")])
         self.revocations.review(False)
         self.assertEqual([each.revoked for each in self.joined], [[], [("no more", GRACE)]])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_all_of_them(self) -> None:
-        self.joined = [Joined(), Joined()]
+        self.join([Joined(), Joined()])
         with capture() as events:
             self.revocations.revoke_all("the end")
         self.assertEqual([each.revoked for each in self.joined], [[("the end", GRACE)]] * 2)

@@ -21,7 +21,8 @@ from reverseproxy.config.models import ClusterConfig, TunnelConfig
 from reverseproxy.folding import PERIOD
 from reverseproxy.identity import UNPROVED, AgentIdentity, CertificateSubject, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, Identity
-from reverseproxy.tunnel.server.filter import TunnelConnection, TunnelServer
+from reverseproxy.tunnel.server.connection import TunnelConnection
+from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.tunnel.server.guesses import FREE
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
 from reverseproxy.wire.mosn.frames import (
@@ -585,7 +586,7 @@ class ServerTests(SynchronousTestCase):
     def test_a_flood_does_not_fill_the_log(self) -> None:
         server = self.server()
         lines: list[str] = []
-        server._throttle.allow()
+        server.peer_log._throttle.allow()
         from twisted.logger import globalLogPublisher
 
         def observe(event: Any) -> None:

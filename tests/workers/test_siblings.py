@@ -12,7 +12,8 @@ from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.testing import Recorder
-from reverseproxy.tunnel.handshake import Principal, Requester
+from reverseproxy.tunnel.handshake import Principal
+from reverseproxy.tunnel.server.registry import Requester
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from reverseproxy.wire.rpc.bolt import encode_request, encode_response
 from reverseproxy.workers.relaying import RelayedHost

@@ -46,7 +46,7 @@ class SpreadingTests(SynchronousTestCase):
     def test_an_agent_that_drains_dials_no_more(self) -> None:
         world = World(2, spread=True)
         for each in world.workers[0].siblings.servers.values():
-            each.workers = 1
+            each.workers.count = 1
         [agent] = world.agent(0, connection_num=1).agents
         [peer] = agent.servers
         link = peer._cores[0].link

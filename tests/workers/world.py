@@ -147,7 +147,7 @@ class World:
             if not spread:
                 worker.siblings.serve(worker.siblings.servers.copy(), {})
                 for each in worker.siblings.servers.values():
-                    each.workers = 1
+                    each.workers.count = 1
             self.workers.append(worker)
             self.proxies.append(proxy)
         if linked:

@@ -22,6 +22,7 @@ from reverseproxy.logs import loss
 from reverseproxy.mux.session import MuxSession
 
 if TYPE_CHECKING:
+    from reverseproxy.cluster.handover import Handover
     from reverseproxy.metrics import Histogram
 
 WELL_PAUSE: Final = 0.25
@@ -60,6 +61,14 @@ class MuxHost(AgentHost):
         self._settling: IDelayedCall | None = None
         session.on_going = self._going
         session.on_lost = self._lost
+
+    def attach(self, owner: Handover, surplus: bytes = b"") -> None:
+        """
+        Take the connection over from the protocol that has it.
+
+        @param surplus: bytes that were received already.
+        """
+        owner.hand_over(self._session, surplus)
 
     @property
     def rtt(self) -> float | None:

@@ -11,7 +11,7 @@ idle.
 
 from __future__ import annotations
 
-__all__ = ["AWAY", "Departure"]
+__all__ = ["AWAY", "SHORTEST_ABSENCE", "Departure"]
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,16 +21,21 @@ from twisted.logger import Logger
 
 from reverseproxy.cluster.host import MuxHost
 from reverseproxy.logs import counted
+from reverseproxy.tunnel.handshake import Hangup, Refusal
+from reverseproxy.wire.mosn.frames import Status
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import ReverseHost
-    from reverseproxy.tunnel.handshake import HeldConnection
-    from reverseproxy.tunnel.server.filter import TunnelServer
+    from reverseproxy.tunnel.server.registry import RegisteredConnection, Registry
 
 log = Logger()
 
 AWAY: Final = 1.0
 """Seconds after which agents dial again where nobody has taken the server's place: somebody may by then."""
+
+
+SHORTEST_ABSENCE: Final = 0.05
+"""Seconds after which an agent comes back at the earliest that has found a server about to leave."""
 
 
 class Departure:
@@ -40,30 +45,51 @@ class Departure:
     @ivar after: seconds after which the first agents dial another connection.
     """
 
-    def __init__(self, server: TunnelServer, after: float) -> None:
+    def __init__(
+        self,
+        listener: str,
+        registry: Registry[ReverseHost | MuxHost],
+        max_joins_per_second: float,
+        after: float,
+    ) -> None:
+        """
+        @param registry: the connections that agents hold.
+        @param max_joins_per_second: how fast agents may join who takes the server's place;
+            0 for any number.
+        """
         self.after = after
-        self._server = server
-        self._told: set[HeldConnection[ReverseHost | MuxHost]] = set()
+        self._listener = listener
+        self._registry = registry
+        self._spread = 1.0 / max_joins_per_second if max_joins_per_second else 0.0
+        self._told: set[RegisteredConnection[ReverseHost | MuxHost]] = set()
 
     def tell(self) -> None:
         """Tell the agents that understand it, each of them to come at another moment."""
-        server = self._server
-        rate = server.config.max_joins_per_second
-        spread = 1.0 / rate if rate else 0.0
-        for held in server.registry.all:
+        for held in self._registry.all:
             if isinstance(held.host, MuxHost) and held.host.tell_leaving(
-                self.after + spread * len(self._told)
+                self.after + self._spread * len(self._told)
             ):
                 self._told.add(held)
-        others = len(server.registry) - len(self._told)
+        others = len(self._registry) - len(self._told)
         if self._told or others:
             log.info(
                 "{listener}: {agents} told that the server is about to leave, {others} without a word for it",
-                listener=server.listener,
+                listener=self._listener,
                 agents=counted(len(self._told), "connection"),
                 told=len(self._told),
                 others=others,
             )
+
+    def turn_away(self, ours: bool) -> Refusal | Hangup:
+        """
+        Refuse an agent that wants to join now.
+
+        @param ours: whether the agent is one of ours, and is told when to come back.
+        """
+        reason = "the server is about to leave"
+        if not ours:
+            return Hangup(reason, "leaving")
+        return Refusal(Status.UNKNOWN, reason, max(self.after, SHORTEST_ABSENCE), cause="leaving")
 
     def release(self, keep: int) -> None:
         """
@@ -83,5 +109,5 @@ class Departure:
             if kept[held.cluster] > keep:
                 cluster.remove_host(host, "the server is about to leave")
 
-    def _untold(self) -> Iterable[HeldConnection[ReverseHost | MuxHost]]:
-        return [held for held in self._server.registry.all if held not in self._told]
+    def _untold(self) -> Iterable[RegisteredConnection[ReverseHost | MuxHost]]:
+        return [held for held in self._registry.all if held not in self._told]

@@ -7,15 +7,21 @@ their credential belongs to, or their certificate, or else their address.
 
 from __future__ import annotations
 
-__all__ = ["MOST", "Exclusions", "Target", "target_of"]
+__all__ = ["LONGEST_ABSENCE", "MOST", "Exclusions", "Target", "target_of"]
 
 from collections.abc import Callable
 from typing import Final
 
 from reverseproxy.identity import AgentIdentity
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
+from reverseproxy.wire.mosn.frames import Status
 
 MOST: Final = 1000
 """How many there may be at once."""
+
+LONGEST_ABSENCE: Final = 60.0
+"""Seconds after which an agent that is kept out is to ask again, as the operator may think better of it."""
 
 Target = tuple[str, ...]
 """Whom it is about: a kind, and what that kind goes by."""
@@ -92,6 +98,25 @@ class Exclusions:
             if until > now:
                 return until - now, reason
         return None
+
+    def refuse(self, accepted: Accepted, info: ConnectionInfo) -> Refusal | Hangup | None:
+        """
+        Refuse an agent that is kept out.
+
+        One of ours is told when to come back, in L{LONGEST_ABSENCE} at the latest; one of MOSN's
+        is cut off.
+
+        @param accepted: what its handshake has come to otherwise.
+        @return: L{None} for an agent that is not kept out.
+        """
+        found = self.find(accepted.identify(info), info.remote_ip)
+        if found is None:
+            return None
+        seconds, why = found
+        reason = f"{why}; it is kept out for {seconds:.0f} s more"
+        if accepted.announcement is None:
+            return Hangup(reason, "banned")
+        return Refusal(Status.UNKNOWN, reason, min(seconds, LONGEST_ABSENCE), cause="banned")
 
     def _forget(self) -> None:
         now = self._seconds()

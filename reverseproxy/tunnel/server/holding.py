@@ -26,9 +26,10 @@ from reverseproxy.crowd import crowd_address
 from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IRevoking
 from reverseproxy.sockets import watch_over
-from reverseproxy.tunnel.handshake import Accepted, HeldConnection, Principal, Refusal
+from reverseproxy.tunnel.handshake import Accepted, Principal, Refusal
 from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.quotas import NOBODY, Place
+from reverseproxy.tunnel.server.registry import RegisteredConnection
 from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.wire.mosn.frames import ConnectionInit
 
@@ -178,11 +179,11 @@ class Holding:
         self.server = server
         self._place = place
         self._over = False
-        self._held = HeldConnection(
+        self._held = RegisteredConnection(
             host, accepted.cluster, papers.info, accepted.principal, accepted.announcement, accepted.policy
         )
         server.registry.add(self._held)
-        server.joined[self] = None
+        server.revocations.add(self)
         self._relayed = relayed
         self.claimed = claimed
         host.same_agent = server.registry.same_agent(self._held)
@@ -206,13 +207,13 @@ class Holding:
         if host.cluster is not None:
             host.cluster.remove_host(host, reason)
         if isinstance(host, ReverseHost) and host.used:
-            self.server.gate.credit()
+            self.server.join_rate.credit()
 
     def end(self) -> None:
         """The connection is nobody's any more, or another worker's."""
         self._over = True
         self.server.registry.remove(self._held)
-        self.server.joined.pop(self, None)
+        self.server.revocations.discard(self)
         self.leave_place()
 
     # IJoined: whether it would be let in again
@@ -224,7 +225,7 @@ class Holding:
     async def _judge_again(self, credentials: bool) -> str:
         server, papers = self.server, self.papers
         init, info, before = papers.init, papers.info, papers.accepted
-        reason = "" if self._relayed else server.transport_stands(info, self.connection.transport)
+        reason = "" if self._relayed else server.transport_policy.objection(info, self.connection.transport)
         if reason:
             return reason
         checked = server.admission.check_policy(init)
@@ -256,7 +257,7 @@ class Holding:
         if self._over:
             return
         host, server = self.host, self.server
-        server.complain(
+        server.peer_log.warn(
             "{listener}: {peer} of {identity} is let go, at the latest in {seconds:g} s: {reason}",
             peer=self.papers.info.remote,
             identity=str(host.identity),

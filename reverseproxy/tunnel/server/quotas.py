@@ -8,7 +8,7 @@ descriptors that others need.
 
 from __future__ import annotations
 
-__all__ = ["NOBODY", "Place", "Quotas"]
+__all__ = ["NOBODY", "QUOTA_PAUSE", "Place", "Quotas"]
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
@@ -17,7 +17,11 @@ from typing import Final, NamedTuple
 
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.tunnel.handshake import Accepted
+from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
+from reverseproxy.wire.mosn.frames import Status
+
+QUOTA_PAUSE: Final = 30.0
+"""Seconds after which an agent that has too many connections comes back with another one."""
 
 
 class Owner(NamedTuple):
@@ -107,6 +111,21 @@ class Quotas:
                 return f"there are {limit} connections of {_SHOWN[owner.key]} already ({owner.key})"
         self._counts.update(place.owners)
         return ""
+
+    def refuse(self, place: Place, ours: bool) -> Refusal | Hangup | None:
+        """
+        Take a place, or refuse an agent that has too many already.
+
+        One of ours is told so, and comes back, as some may have left by then; one of MOSN's
+        is cut off.
+
+        @param ours: whether the agent is one of ours.
+        @return: L{None} if the place was taken.
+        """
+        reason = self.take(place)
+        if not reason:
+            return None
+        return Refusal(Status.UNKNOWN, reason, QUOTA_PAUSE, reason) if ours else Hangup(reason, "too_many")
 
     def count(self, place: Place) -> None:
         """Take a place in any case, for a connection that has had one at another worker."""

@@ -64,24 +64,30 @@ class Revocations:
     def __init__(
         self,
         listener: str,
-        joined: Callable[[], Iterable[IJoined]],
         validators: Callable[[], Iterable[IConnectionValidator]],
         clock: IReactorTime,
     ) -> None:
         """
-        @param joined: the connections that have joined.
         @param validators: those that judge credentials now.
         """
         self.reviews = 0
         self._reviewed = float("-inf")
         self._listener = listener
-        self._joined = joined
+        self._joined: dict[IJoined, None] = {}
         self._validators = validators
         self._clock = clock
         self._left: list[IJoined] = []
         self._credentials = False
         self._running = False
         self._let_go = 0
+
+    def add(self, connection: IJoined) -> None:
+        """Judge a connection again from now on, when the others are."""
+        self._joined[connection] = None
+
+    def discard(self, connection: IJoined) -> None:
+        """Judge a connection no more; one that is not judged is ignored."""
+        self._joined.pop(connection, None)
 
     def look(self, changed: bool = False) -> None:
         """
@@ -104,7 +110,7 @@ class Revocations:
         """
         self.reviews += 1
         self._reviewed = self._clock.seconds()
-        self._left = list(self._joined())
+        self._left = list(self._joined)
         self._credentials = credentials or (self._credentials and self._running)
         if not self._running and self._left:
             self._running = True
@@ -153,7 +159,7 @@ class Revocations:
 
     def revoke_all(self, reason: str) -> None:
         """Let all connections go."""
-        joined = list(self._joined())
+        joined = list(self._joined)
         if joined:
             log.info(
                 "{listener}: {connections} let go: {reason}",

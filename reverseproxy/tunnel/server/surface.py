@@ -30,12 +30,12 @@ from reverseproxy.ports import name_of_port
 from reverseproxy.proxy.protocols import session_idle
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
-from reverseproxy.tunnel.server.brought import AgentRoutes
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claims, Rules
 
 
 class RouteSurface:
-    """See L{IRouteSurface<reverseproxy.tunnel.server.brought.IRouteSurface>}."""
+    """See L{IRouteSurface<reverseproxy.tunnel.server.agent_routes.IRouteSurface>}."""
 
     def __init__(
         self,

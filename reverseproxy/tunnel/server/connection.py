@@ -1,0 +1,332 @@
+"""An accepted connection of a tunnel listener, from its first byte to its last."""
+
+from __future__ import annotations
+
+__all__ = ["TunnelConnection"]
+
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from reverseproxy.addresses import host_of
+from reverseproxy.cluster.host import MuxHost, ReverseHost
+from reverseproxy.crowd import crowd_address
+from reverseproxy.errors import FrameError
+from reverseproxy.identity import AgentIdentity
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
+from reverseproxy.patience import Patience
+from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.refused import REFUSED
+from reverseproxy.sockets import tune
+from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
+from reverseproxy.tunnel.server.graceful_closes import GracefulCloses
+from reverseproxy.tunnel.server.holding import Bearer, Holding, Papers
+from reverseproxy.tunnel.server.joining import JoinAttempt
+from reverseproxy.tunnel.server.new_hosts import Publication, Terms, make_host, make_session
+from reverseproxy.tunnel.server.refusals import REMEDIES, note_refusal
+from reverseproxy.unfinished import STRANGERS, Account, Counted
+from reverseproxy.wire.mosn.frames import ConnectionInit, Flag, FrameDecoder, GracefulClose, Status, encode
+
+if TYPE_CHECKING:
+    from reverseproxy.tunnel.server.filter import TunnelServer
+
+log = Logger(__package__)
+
+_EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
+
+
+@implementer(IDrainable, IExpendable)
+class TunnelConnection(Bearer, Counted):
+    """
+    An accepted connection, from its first byte to its last.
+
+    It may stay silent for as long as there is room: MOSN's agents hold such a
+    connection in reserve.  Once it has sent a byte, the handshake has a deadline.
+
+    @ivar crowd: whom it is counted with, until it has joined.
+    @ivar holding: what is known of the host that it is, once it is one.
+    """
+
+    transport: Any
+    holding: Holding | None = None
+
+    def __init__(self, server: TunnelServer, info: ConnectionInfo) -> None:
+        super().__init__()
+        self._server = server
+        self._info = info
+        self.crowd = crowd_address(host_of(info.remote))
+        self._decoder: FrameDecoder | None = FrameDecoder(expect=_EXPECTED)
+        self._deadline: Patience | None = None
+        self._judging: Deferred[None] | None = None
+        self._surplus: list[bytes] = []
+        self._closing: IDelayedCall | None = None
+        self._began = 0.0
+        self._attempt: JoinAttempt | None = None
+        self._closes: GracefulCloses | None = None
+        self._publication: Publication | None = None
+
+    # IExpendable
+
+    @property
+    def expendable(self) -> bool:
+        """Whether nobody is finding out whether it may join, and it has not."""
+        return self.holding is None and self._judging is None
+
+    # IDrainable
+
+    def drain(self) -> None:
+        """See L{IDrainable}: what is under way is finished, and the agent knows that nothing more comes."""
+        if self.holding is not None:
+            super().drain()
+        elif self._deadline is None and not self._over:
+            lose_connection(self.transport)  # it was kept in reserve, and has said nothing
+        else:
+            self.drop("the server stops", "leaving")
+
+    # frames, one after the other
+
+    def connectionMade(self) -> None:
+        """Wait for the agent to introduce itself."""
+        tune(self.transport, self._server.config.dead_peer_timeout)
+        self._server.pending.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take part of a handshake."""
+        if self._over:
+            return
+        if self._judging is not None:
+            self._surplus.append(data)  # at most what was read before reading was paused
+            return
+        if self._deadline is None:
+            self._began = self._server.clock.seconds()
+            self._deadline = Patience(
+                self._server.clock,
+                self._server.config.handshake_timeout,
+                partial(self.drop, "the handshake took too long"),
+            )
+        self._take(data)
+        if self._decoder is not None and not self._over:
+            self.count(self._decoder.buffered)
+
+    def open_account(self) -> Account:
+        """See L{Counted}."""
+        return STRANGERS.account(self.crowd, self.drop)
+
+    def _take(self, data: bytes) -> None:
+        """Act on one frame after the other, until one takes time to judge."""
+        while not self._over:
+            decoder = self._decoder
+            if decoder is None:
+                return
+            try:
+                frame = decoder.feed(data)
+            except FrameError as error:
+                self.drop(str(error))
+                return
+            if frame is None:
+                return
+            if isinstance(frame, ConnectionInit):
+                # What follows this frame belongs to whoever uses the connection later.
+                self._judge(self._admit(frame))
+                return
+            if isinstance(frame, GracefulClose):
+                self._judge(self._evict(frame))
+            if self._judging is not None:
+                return
+            data = b""
+
+    @property
+    def _over(self) -> bool:
+        return self._lost or self._closing is not None
+
+    def _judge(self, judging: Coroutine[Deferred[Any], Any, None]) -> None:
+        done = Deferred.fromCoroutine(judging)
+        done.addErrback(self._judging_failed)
+        if not done.called:
+            self._judging = done
+            self.transport.pauseProducing()
+            done.addCallback(self._judged)
+
+    def _judged(self, _: None) -> None:
+        self._judging = None
+        if self.inner is None and not self._over:
+            self.transport.resumeProducing()
+            self._take(self._surplus_so_far())
+
+    def _surplus_so_far(self) -> bytes:
+        surplus, self._surplus = self._surplus, []
+        return b"".join(surplus)
+
+    def _judging_failed(self, reason: Failure) -> None:
+        if self._lost:
+            return
+        log.failure(
+            "{listener}: handshake of {peer} failed",
+            reason,
+            listener=self._server.listener,
+            peer=self._info.remote,
+        )
+        self.drop("the handshake failed on our side")
+
+    async def _evict(self, frame: GracefulClose) -> None:
+        """Carry a graceful close out, which is about other connections than this one."""
+        if self._closes is None:
+            self._closes = GracefulCloses(self._server, self._info, self.crowd)
+        reason = await self._closes.carry_out(frame)
+        if not self._over:
+            self._cancel_deadline()
+        if reason:
+            self.drop(reason)
+
+    # joining
+
+    async def _admit(self, init: ConnectionInit) -> None:
+        attempt = self._attempt = JoinAttempt(self._server, self._info, self.crowd, init)
+        verdict = await attempt.decide()
+        if self._over or verdict is None:
+            return
+        match verdict:
+            case Accepted():
+                self._join(attempt, verdict)
+            case Refusal():
+                self._refuse(verdict)
+            case Hangup(reason, result):
+                self.drop(reason, result)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if refusal.status is Status.CREDENTIAL_REJECTED:
+            self._server.judge.count_refusal(self.crowd)
+        self.transport.write(encode(refusal.response()))
+        self.drop(f"refused with status {refusal.status.value}: {refusal.reason}", refusal.result)
+
+    def _join(self, attempt: JoinAttempt, accepted: Accepted) -> None:
+        server, announcement = self._server, accepted.announcement
+        self._settle()
+        server.tally.joined(accepted.cluster)
+        server.tally.handshakes.note(server.clock.seconds() - self._began)
+        self.vouched()
+        terms = Terms.agree(server.streams, announcement)
+        workers = server.workers.connections_wanted(server.config.max_hosts_per_agent)
+        response = accepted.response(terms.mux, terms.window, attempt.given_routes, workers)
+        self.transport.write(encode(response))
+        session = None
+        if terms.mux and server.streams is not None and announcement is not None:
+            session = make_session(terms, server.streams, announcement, server.clock)
+        address = server.workers.address_of(self._info.remote)
+        host = make_host(
+            accepted, self._info, address, self.transport, self._gone, session, clock=server.clock
+        )
+        papers = Papers(server.listener, attempt.init, accepted, self._info)
+        self.holding = Holding(
+            server, papers, host, self, attempt.take_place(), claimed=attempt.claim is not None
+        )
+        publication = self._publication = Publication(server.clusters, accepted.cluster, host)
+        publication.listen(server.clock)
+        if attempt.outdated:
+            server.revocations.review_one(self.holding)
+        decoder, self._decoder = self._decoder, None  # there is nothing left for it to do
+        assert decoder is not None
+        surplus = decoder.take_surplus() + self._surplus_so_far()
+        if self._judging is not None:
+            self.transport.resumeProducing()  # before it changes hands
+        if session is None:
+            publication.publish_later(server.clock, server.config.publish_delay)
+            host.attach(self, surplus)
+        else:
+            host.attach(self, surplus)
+            publication.publish()
+
+    def _gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
+        self._release()
+        if self.holding is not None:
+            self.holding.gone(host, reason)
+
+    def _release(self) -> None:
+        """Give back what it has taken to join."""
+        if self._attempt is not None:
+            self._attempt.release()
+        if self._publication is not None:
+            self._publication.cancel()
+
+    # ending
+
+    def transport_objection(self) -> str:
+        """See L{IPending<reverseproxy.tunnel.server.pending.IPending>}."""
+        return self._server.transport_policy.objection(self._info, self.transport)
+
+    def drop(self, reason: str, result: str = "failed") -> None:
+        """
+        Close the connection, with the reason in the log.
+
+        @param result: what has become of its attempt to join, in a word.
+        """
+        if self._over:
+            return
+        self._settle()
+        self._abandon()
+        self._decoder = None  # and what it keeps
+        REFUSED["tunnel"] += 1
+        self._note_refusal(reason, result)
+        self.transport.resumeProducing()
+        self._closing = self._server.clock.callLater(LINGER, self.transport.abortConnection)
+        lose_connection(self.transport)
+
+    def _note_refusal(self, reason: str, result: str) -> None:
+        """Count, keep and log why it is closed."""
+        server, attempt = self._server, self._attempt
+        init = None if attempt is None else attempt.init
+        identity = None if attempt is None else attempt.identity
+        if identity is None:
+            claim = "" if init is None else init.host_name
+            identity = AgentIdentity(certificate=self._info.subject, claim=claim)
+        note_refusal(
+            server.tally, server.clusters, server.listener, self._info, init, identity, result, reason
+        )
+        # What was sent instead of a frame is different each time.
+        server.peer_log.warn_folded(
+            (self.crowd, identity.principal, result, "" if result == "failed" else reason),
+            "{listener}: {peer}{who} closed: {reason}{remedy}",
+            peer=self._info.remote,
+            who="" if init is None else f" of {identity}",
+            reason=reason,
+            remedy=f"; {remedy}" if (remedy := REMEDIES.get(result, "")) else "",
+        )
+
+    def _abandon(self) -> None:
+        """Take no further step of what is being judged."""
+        if self._attempt is not None:
+            self._attempt.abandon()
+        if self._closes is not None:
+            self._closes.abandon()
+
+    def _settle(self) -> None:
+        """The handshake is over, one way or the other."""
+        self._server.pending.discard(self)
+        self.count_no_more()
+        self._cancel_deadline()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Let go of the handshake, or of the host."""
+        self._settle()
+        self._abandon()
+        self._release()
+        if self.holding is not None:
+            self.holding.leave_place()
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)
+        judging, self._judging = self._judging, None
+        if judging is not None:
+            judging.cancel()

@@ -1,0 +1,154 @@
+"""
+The steps by which an agent gets to join a cluster, in their order.
+
+L{reverseproxy.tunnel.handshake} and the other modules of this room decide each of them
+on its own; this waits where a step takes time, and keeps what has been taken by then.
+"""
+
+from __future__ import annotations
+
+__all__ = ["JoinAttempt"]
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.task import deferLater
+
+from reverseproxy.identity import AgentIdentity
+from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
+from reverseproxy.tunnel.server.agent_routes import NO_ROUTES
+from reverseproxy.tunnel.server.claims import Claim
+from reverseproxy.tunnel.server.quotas import NOBODY, Place
+from reverseproxy.wire.mosn.extensions import Announcement
+from reverseproxy.wire.mosn.frames import ConnectionInit, Status
+from reverseproxy.wire.mosn.route_requests import BroughtRoutes
+
+if TYPE_CHECKING:
+    from reverseproxy.tunnel.server.filter import TunnelServer
+
+
+class JoinAttempt:
+    """
+    One agent's attempt to join with one connection.
+
+    @ivar init: what it asks for.
+    @ivar identity: who it is, once that is proved, whether or not it may join.
+    @ivar claim: the routes that it has brought.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_crowd",
+        "_info",
+        "_place",
+        "_reviews",
+        "_server",
+        "claim",
+        "identity",
+        "init",
+    )
+
+    def __init__(self, server: TunnelServer, info: ConnectionInfo, crowd: str, init: ConnectionInit) -> None:
+        """
+        @param crowd: the address that the connection is counted with.
+        """
+        self._server = server
+        self._info = info
+        self._crowd = crowd
+        self._abandoned = False
+        self._place = NOBODY
+        self._reviews = server.revocations.reviews
+        self.init = init
+        self.identity: AgentIdentity | None = None
+        self.claim: Claim | None = None
+
+    def abandon(self) -> None:
+        """Take no further step, as the connection is being closed."""
+        self._abandoned = True
+
+    @property
+    def outdated(self) -> bool:
+        """Whether something has changed since it began by which the agent might not be let in."""
+        return self._server.revocations.reviews != self._reviews
+
+    @property
+    def given_routes(self) -> BroughtRoutes:
+        """The routes that the agent gets."""
+        routes = self._server.routes
+        return BroughtRoutes() if self.claim is None or routes is None else routes.given(self.claim)
+
+    async def decide(self) -> Accepted | Refusal | Hangup | None:
+        """
+        Take the steps one after the other, until one of them says no.
+
+        @return: L{None} if the attempt was abandoned.
+        """
+        server, init = self._server, self.init
+        if server.departure is not None:
+            return server.departure.turn_away(Announcement.from_extra(init.extra) is not None)
+        checked = server.admission.check_policy(init)
+        if isinstance(checked, Refusal):
+            return checked
+        if checked is not None:
+            await server.judge.wait_for_turn(self._crowd)
+            if self._abandoned:
+                return None
+        identity = await server.judge.validate(checked, init.credential, init.host_name, init.cluster_name)
+        if self._abandoned:
+            return None
+        verdict = server.admission.conclude(init, identity, server.brings_cluster(init))
+        if isinstance(verdict, Refusal):
+            return verdict
+        self.identity = verdict.identify(self._info)
+        return await self._find_room(verdict)
+
+    async def _find_room(self, accepted: Accepted) -> Accepted | Refusal | Hangup | None:
+        """Find out whether there is room for an agent: last, so that it is taken by one that may join."""
+        server = self._server
+        refusal = server.exclusions.refuse(accepted, self._info) or self._take_place(accepted)
+        if refusal is not None:
+            return refusal
+        wait = server.join_rate.ask(server.clock.seconds(), accepted.announcement is not None)
+        if not isinstance(wait, float):
+            return wait
+        if wait > 0:
+            await deferLater(server.clock, wait)
+            if self._abandoned:
+                return None
+        return await self._take_routes(accepted) or accepted
+
+    def _take_place(self, accepted: Accepted) -> Refusal | Hangup | None:
+        quotas = self._server.quotas
+        place = quotas.place(accepted, self._info, self._crowd)
+        refusal = quotas.refuse(place, accepted.announcement is not None)
+        if refusal is None:
+            self._place = place
+        return refusal
+
+    async def _take_routes(self, accepted: Accepted) -> Refusal | None:
+        """Make the routes that the agent brings, unless it may not have them."""
+        server = self._server
+        routes = server.routes
+        if accepted.named and accepted.cluster in server.clusters and not server.brought(accepted.cluster):
+            return None  # it has its routes by the configuration, and need not bring any
+        if routes is None:
+            if accepted.request:
+                return Refusal(Status.ROUTE_FORBIDDEN, NO_ROUTES, told=NO_ROUTES)
+        elif routes.concerns(accepted):
+            verdict = await routes.ask(accepted, self._info)
+            if isinstance(verdict, Refusal):
+                return verdict
+            self.claim = verdict
+        return None
+
+    def take_place(self) -> Place:
+        """Let somebody else give back the place that the connection takes."""
+        place, self._place = self._place, NOBODY
+        return place
+
+    def release(self) -> None:
+        """Give back what the connection takes."""
+        self._server.quotas.give_back(self.take_place())
+        claim, self.claim = self.claim, None
+        if claim is not None and self._server.routes is not None:
+            self._server.routes.let_go(claim)
