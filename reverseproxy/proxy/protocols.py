@@ -41,7 +41,8 @@ from reverseproxy.proxy.http.http2_server import Http2Proxy
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.rpc.protocols import dialect_of, xprotocol_names
-from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
+from reverseproxy.proxy.rpc.server import RpcProxy
+from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.proxy.served import Served
 from reverseproxy.routing import Router
 from reverseproxy.tracing.interfaces import ITracing

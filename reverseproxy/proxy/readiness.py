@@ -32,7 +32,7 @@ from reverseproxy.config.models import (
     TcpProxyConfig,
 )
 from reverseproxy.logs import loss
-from reverseproxy.proxy.rpc.client import make_rpc_pool
+from reverseproxy.proxy.rpc.pool import make_rpc_pool
 from reverseproxy.proxy.rpc.protocols import Dialect, dialect_of, key_of, xprotocol_names
 
 log = Logger()

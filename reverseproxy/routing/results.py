@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __all__ = ["ClusterRoute", "DirectResponse", "Mirror", "Redirect", "RouteResult"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, ClassVar
 
 from reverseproxy.routing.hashing import source_ip_key
@@ -109,6 +110,17 @@ class ClusterRoute:
         )
         object.__setattr__(self, "has_no_transforms", has_no_transforms)
         object.__setattr__(self, "times", timeouts(self, None))
+
+    def mirrored_to(self, random: Callable[[], float], copies: int) -> Iterator[str]:
+        """
+        Say where copies of a request go, by the names of clusters.
+
+        @param random: see L{Mirror.takes}.
+        @param copies: how many go to each that takes one.
+        """
+        for mirror in self.mirrors:
+            if mirror.takes(random()):
+                yield from repeat(mirror.cluster_name, copies)
 
 
 @dataclass(frozen=True, slots=True)

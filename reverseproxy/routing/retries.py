@@ -16,7 +16,7 @@ from __future__ import annotations
 
 __all__ = ["DEFAULT_RETRY", "RETRY_PAUSE", "Cause", "RetryPolicy", "should_retry"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -71,12 +71,17 @@ class RetryPolicy:
     @ivar on: what is reason enough, if it is safe.
     @ivar status_codes: the statuses that L{Cause.STATUS} means; if there are
         none, those of 500 and above.
+    @ivar heeds_status: whether there are any statuses that it wants.
     """
 
     try_timeout: float = 0.0
     retries: int = RETRIES
     on: frozenset[Cause] = _ALWAYS
     status_codes: frozenset[int] = frozenset()
+    heeds_status: bool = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heeds_status", Cause.STATUS in self.on)
 
     @classmethod
     def of_config(cls, config: RetryPolicyConfig) -> RetryPolicy:
@@ -92,7 +97,7 @@ class RetryPolicy:
         """Whether an outcome, a cause or a status, is reason enough."""
         if isinstance(outcome, Cause):
             return outcome in self.on
-        if Cause.STATUS not in self.on:
+        if not self.heeds_status:
             return False
         return outcome in self.status_codes if self.status_codes else outcome >= 500
 

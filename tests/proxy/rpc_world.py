@@ -19,8 +19,10 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.rpc.client import RpcClient, RpcPool
-from reverseproxy.proxy.rpc.server import RpcProxy, RpcSettings
+from reverseproxy.proxy.rpc.client import RpcClient
+from reverseproxy.proxy.rpc.pool import RpcPool
+from reverseproxy.proxy.rpc.server import RpcProxy
+from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.routing import Router
 from reverseproxy.wire.rpc.bolt import Bolt, encode_request, encode_response
 from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol

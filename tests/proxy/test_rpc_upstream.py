@@ -13,7 +13,8 @@ from reverseproxy.errors import HostGone
 from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.pools import is_pooled
-from reverseproxy.proxy.rpc.client import HEARTBEAT_FAILURES, Keepalive, RpcClient, RpcPool
+from reverseproxy.proxy.rpc.client import HEARTBEAT_FAILURES, RpcClient
+from reverseproxy.proxy.rpc.pool import Keepalive, RpcPool
 from reverseproxy.wire.rpc.bolt import Bolt, Status
 from reverseproxy.wire.rpc.dubbo import Dubbo
 from reverseproxy.wire.rpc.xprotocol import Kind

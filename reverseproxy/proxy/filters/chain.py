@@ -106,14 +106,12 @@ class Passage:
     One request's way through the filters, until it may go on.
 
     @ivar request: the request.
-    @ivar over_at: when it came to its end, for who keeps the time.
     """
 
-    __slots__ = ("_steps", "over_at", "request")
+    __slots__ = ("_steps", "request")
 
     def __init__(self, request: FilteredRequest, steps: Iterator[Step]) -> None:
         self.request = request
-        self.over_at = 0.0
         self._steps = steps
 
     def advance(self) -> Step | None:

@@ -4,9 +4,9 @@ Which hosts will do for a request: those that speak what it is in, and have not 
 
 from __future__ import annotations
 
-__all__ = ["MOST_FORGIVEN", "MOST_PASSED", "HostChoice"]
+__all__ = ["MOST_FORGIVEN", "MOST_PASSED", "REMEMBERING", "HostChoice"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ from reverseproxy.wire.http.unsent import Unsent
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.routing import ClusterRoute, RouteInput
 
 MOST_FORGIVEN: Final = 16
 """Attempts of a request that don't count, at the most."""
@@ -27,6 +28,12 @@ MOST_PASSED: Final = 256
 
 _DEAF: Final = 2
 """Of these, a host that does not speak the protocol at all counts for as many, as others will not either."""
+
+_HASHING: Final = frozenset({"LB_MAGLEV"})
+"""Balancers that go by a request's hash key."""
+
+REMEMBERING: Final = frozenset({"LB_MAGLEV", "LB_REQUEST_ROUNDROBIN"})
+"""Balancers that go by what they have picked for the request before."""
 
 
 class HostChoice:
@@ -81,6 +88,18 @@ class HostChoice:
     def _language(self) -> str:
         """What is spoken to hosts, as agents announce it."""
         return self.protocol
+
+    def _demand(self, route: ClusterRoute, facts: RouteInput, client_ip: str, lb_type: str) -> None:
+        """Keep what the balancer is to go by."""
+        if route.metadata is not None or lb_type in REMEMBERING:
+            key = route.hash_key(facts, client_ip) if lb_type in _HASHING else None
+            self._context = PickContext(hash_key=key, metadata=route.metadata)
+
+    def _demand_labels(self, route: ClusterRoute, labels: Mapping[str, str]) -> None:
+        """Have hosts with what a filter demands, rather than the route."""
+        if self._context is None:
+            self._context = PickContext()
+        self._context.metadata = {**(route.metadata or {}), **labels}
 
     def _suits(self, host: Host) -> bool:
         """

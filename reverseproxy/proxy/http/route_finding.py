@@ -8,15 +8,14 @@ __all__ = ["RouteFinding"]
 
 from collections.abc import Sequence
 from math import inf
-from typing import Final
 
 from twisted.logger import Logger
 
 from reverseproxy.errors import ClusterUnknown
-from reverseproxy.interfaces import PickContext
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.deadlines import LOOKS
+from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.http.mirror import Mirrored
 from reverseproxy.proxy.http.retrying import Retrying
 from reverseproxy.proxy.http.sending import WAITING
@@ -38,12 +37,6 @@ from reverseproxy.wire.http.border import FORWARDED, LOOKALIKE
 from reverseproxy.wire.http.grpc import is_grpc
 
 log = Logger(namespace="reverseproxy.proxy.http.exchange")  # where people look for them
-
-_HASHING: Final = frozenset({"LB_MAGLEV"})
-"""Balancers that go by a request's hash key."""
-
-_REMEMBERING: Final = frozenset({"LB_MAGLEV", "LB_REQUEST_ROUNDROBIN"})
-"""Balancers that go by what they have picked for the request before."""
 
 
 class RouteFinding(Retrying):
@@ -259,21 +252,17 @@ class RouteFinding(Retrying):
         passage = self._passage
         downstream.set_look(self._begun + (timeout if timeout < period else period))
         lb_type = cluster.config.lb_type
-        if not route.has_no_transforms or lb_type in _REMEMBERING:
+        if not route.has_no_transforms or lb_type in REMEMBERING:
             self._prepare(route, facts or self._gather_facts(), lb_type)
         if passage is not None and passage.request.labels:
-            if self._context is None:
-                self._context = PickContext()
-            self._context.metadata = {**(route.metadata or {}), **passage.request.labels}
+            self._demand_labels(route, passage.request.labels)
         self._acquire()
 
     def _prepare(self, route: ClusterRoute, facts: RouteInput, lb_type: str) -> None:
         """Do what few routes, and few balancers, demand."""
         downstream = self.downstream
         head = self.head
-        if route.metadata is not None or lb_type in _REMEMBERING:
-            key = route.hash_key(facts, downstream.info.remote_ip) if lb_type in _HASHING else None
-            self._context = PickContext(hash_key=key, metadata=route.metadata)
+        self._demand(route, facts, downstream.info.remote_ip, lb_type)
         if route.request_mutation is not None:
             mutation = route.request_mutation
             host = head.authority(downstream.default_host)
@@ -285,10 +274,8 @@ class RouteFinding(Retrying):
         if head.upgrade:
             return  # there is no copy of a session
         copies = 1 if self._passage is None else self._passage.request.copies
-        for mirror in route.mirrors:
-            if mirror.takes(downstream.settings.random()):
-                for _ in range(copies):
-                    self._mirror(mirror.cluster_name)
+        for cluster_name in route.mirrored_to(downstream.settings.random, copies):
+            self._mirror(cluster_name)
 
     def _mirror(self, cluster_name: str) -> None:
         downstream = self.downstream

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
-from reverseproxy.errors import RpcHeaderError
 from reverseproxy.proxy.http.decisions import Choice, told_end, told_host, told_outcome, told_route
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 
@@ -26,11 +25,7 @@ class ToldRpcExchange(RpcExchange):
     __slots__ = ()
 
     def _say(self, what: str) -> None:
-        downstream, frame = self._downstream, self.frame
-        try:
-            request = ".".join(part for part in (frame.service, frame.method) if part)
-        except RpcHeaderError:
-            request = ""
+        downstream, request = self.downstream, self.name
         log.debug(
             "{listener}: {protocol} request {id}{request} of {peer}: {what}",
             listener=downstream.settings.listener,

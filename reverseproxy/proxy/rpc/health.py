@@ -26,7 +26,8 @@ from reverseproxy.cluster.host import Host
 from reverseproxy.config.models import HealthCheckConfig
 from reverseproxy.errors import HostGone
 from reverseproxy.logs import loss
-from reverseproxy.proxy.rpc.client import RpcClient, make_rpc_pool
+from reverseproxy.proxy.rpc.client import RpcClient
+from reverseproxy.proxy.rpc.pool import make_rpc_pool
 from reverseproxy.proxy.rpc.protocols import find_xprotocol
 from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol
 

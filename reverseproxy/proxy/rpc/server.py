@@ -15,51 +15,41 @@ not: there the client is a tunnel server, whose own clients share it.
 
 from __future__ import annotations
 
-__all__ = ["RpcProxy", "RpcSettings"]
+__all__ = ["RpcProxy"]
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from random import random
+from operator import methodcaller
 from typing import Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
-from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.cluster.room import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
-from reverseproxy.errors import RpcHeaderError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
-from reverseproxy.logs import Throttle, counted, loss
-from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.access import AccessRecord, Asked, access_record
+from reverseproxy.logs import counted, loss
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.counting import note_failure
-from reverseproxy.proxy.failures import FailureLog
-from reverseproxy.proxy.farewell import STALL as STALL_TIMEOUT
 from reverseproxy.proxy.farewell import Farewell, LastBytes, Parting, note_loss
-from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
-from reverseproxy.proxy.http.trust import NOBODY, Trust
-from reverseproxy.proxy.rpc.client import Batch, RpcClient
+from reverseproxy.proxy.rpc.client import RpcClient
 from reverseproxy.proxy.rpc.deadlines import Deadlines
 from reverseproxy.proxy.rpc.decisions import rpc_exchange_class
 from reverseproxy.proxy.rpc.exchange import RpcExchange
+from reverseproxy.proxy.rpc.interfaces import Batch
+from reverseproxy.proxy.rpc.settings import RpcSettings
+from reverseproxy.proxy.rpc.timed import RpcTimed
 from reverseproxy.refused import REFUSED
-from reverseproxy.routing import Router
 from reverseproxy.sockets import heed_reset
-from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.unfinished import FREE, KNOWN, STRANGERS, Account, Counted
-from reverseproxy.wire.rpc.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
 
 log = Logger()
 
@@ -94,72 +84,12 @@ LINGER_BYTES: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped behind the last answer, lest it be lost with a reset."""
 
 
-@dataclass(frozen=True, slots=True)
-class RpcSettings:
-    """
-    What all connections of one C{proxy} filter share.
-
-    @ivar listener: the listener's name, for logs.
-    @ivar protocol: what clients speak.
-    @ivar router: decides on each request.
-    @ivar clusters: where routes lead to.
-    @ivar pool_key: see L{reverseproxy.proxy.rpc.protocols.Dialect.key}; if empty,
-        the protocol's name.
-    @ivar filters: what each request goes through; L{None} for nothing.
-    @ivar max_frame: the largest request, and the largest response, in bytes.
-    @ivar idle_timeout: seconds without a byte after which a connection is
-        closed, if no request is under way; L{None} for never.
-    @ivar access_log: called with each exchange that has ended.
-    @ivar tally: counts the exchanges; L{None} if nobody asks.
-    @ivar tracing: makes spans of them; L{None} if they are not traced.
-    @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
-    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
-    @ivar request_time: seconds for all of a frame to come; infinity for any time.
-    @ivar stream_idle: seconds without a byte in which nothing of a frame has come,
-        or a client has taken nothing of what waits for it, after which it is cut
-        off; infinity for any time.
-    @ivar protocols_differ: whether it is one of several protocols that clients may speak,
-        so that each client chooses what hosts are spoken to in.
-    @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
-        the route does not say.
-    @ivar trust: whom to believe what requests say of themselves.
-    @ivar complaints: bounds the lines about clients.
-    @ivar failures: has lines about requests that fail on our side.
-    """
-
-    listener: str
-    protocol: XProtocol
-    router: Router
-    clusters: ClusterManager
-    clock: IReactorTime
-    pool_key: str = ""
-    filters: FilterChain | None = None
-    max_frame: int = MAX_FRAME
-    idle_timeout: float | None = None
-    access_log: Callable[[AccessRecord], None] | None = None
-    tally: RequestTally | None = None
-    tracing: ITracing | None = None
-    abort_on_half_close: bool = False
-    random: Callable[[], float] = random
-    stream_idle: float = STALL_TIMEOUT
-    request_time: float = inf
-    timeout_to_end: bool = False
-    protocols_differ: bool = False
-    trust: Trust = NOBODY
-    complaints: Throttle = field(init=False, compare=False)
-    failures: FailureLog = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
-        object.__setattr__(self, "failures", FailureLog(self.listener, self.clock))
-
-
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class RpcProxy(Rebindable, Counted):
     """
     One client connection.
 
-    @ivar batch: see L{reverseproxy.proxy.rpc.exchange.IRpcOwner}.
+    @ivar batch: see L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}.
     @ivar believed: the same.
     """
 
@@ -178,8 +108,8 @@ class RpcProxy(Rebindable, Counted):
         self._exchanges: dict[RpcExchange, None] = {}  # in their order
         self._held = 0
         self._books = KNOWN if info.reverse else STRANGERS
-        self._deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.timed_out)
-        self._try_deadlines: Deadlines[RpcExchange] = Deadlines(settings.clock, RpcExchange.try_timed_out)
+        self.deadlines: Deadlines[RpcTimed] = Deadlines(settings.clock, RpcTimed.timed_out)
+        self.try_deadlines: Deadlines[RpcTimed] = Deadlines(settings.clock, methodcaller("try_timed_out"))
         self._out: deque[bytes | bytearray] = deque()
         self._out_size = 0
         self._full = False
@@ -396,39 +326,26 @@ class RpcProxy(Rebindable, Counted):
     # what exchanges tell us
 
     def block(self, client: RpcClient) -> None:
-        """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
+        """See L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}."""
         self._blocking.add(client)
         client.block(self)
         if self.batch is None:
             self.update_reading()
 
     def upstream_full(self, client: RpcClient, full: bool) -> None:
-        """See L{reverseproxy.proxy.rpc.client.IRpcDownstream}."""
+        """See L{reverseproxy.proxy.rpc.interfaces.IRpcDownstream}."""
         if full:
             self._blocking.add(client)
         else:
             self._blocking.discard(client)
         self.update_reading()
 
-    def set_deadline(self, exchange: RpcExchange, seconds: float) -> None:
-        """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
-        exchange.deadline = self._deadlines.add(exchange, seconds)
-
-    def set_try_deadline(self, exchange: RpcExchange, seconds: float) -> None:
-        """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
-        exchange.try_deadline = self._try_deadlines.add(exchange, seconds)
-
-    def clear_try_deadline(self, exchange: RpcExchange) -> None:
-        """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
-        self._try_deadlines.discard(exchange, exchange.try_deadline)
-        exchange.try_deadline = 0.0
-
     def exchange_done(self, exchange: RpcExchange) -> None:
-        """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
+        """See L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}."""
         self._exchanges.pop(exchange, None)
         self._held -= exchange.received
         if exchange.deadline:
-            self._deadlines.discard(exchange, exchange.deadline)
+            self.deadlines.discard(exchange, exchange.deadline)
         self._record(exchange)
         if self._counted is not None:
             self._count()
@@ -438,7 +355,7 @@ class RpcProxy(Rebindable, Counted):
             self._close_if_done()
 
     def respond(self, data: bytes | bytearray, batch: Batch | None, client: RpcClient | None) -> None:
-        """See L{reverseproxy.proxy.rpc.exchange.IRpcOwner}."""
+        """See L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}."""
         if self._closing or self._lost:
             return
         out = self._out
@@ -452,7 +369,7 @@ class RpcProxy(Rebindable, Counted):
             self.flush()
 
     def flush(self) -> None:
-        """See L{reverseproxy.proxy.rpc.client.IFlushed}."""
+        """See L{reverseproxy.proxy.rpc.interfaces.IFlushed}."""
         if self._full or self._lost:
             self._count()
             return
@@ -680,8 +597,8 @@ class RpcProxy(Rebindable, Counted):
         for exchange in exchanges:
             exchange.cancel(reason, flags)
             self._record(exchange)
-        self._deadlines.close()
-        self._try_deadlines.close()
+        self.deadlines.close()
+        self.try_deadlines.close()
         self._decoder.close()
         self.count_no_more()
         self._out.clear()
@@ -704,35 +621,10 @@ class RpcProxy(Rebindable, Counted):
     # logs
 
     def _record(self, exchange: RpcExchange) -> None:
-        if self.settings.tracing is not None:
+        settings = self.settings
+        if settings.tracing is not None:
             exchange.end_trace()
-        tally = self.settings.tally
-        if tally is not None:
-            tally.end(exchange, self._clock.seconds())
-            if exchange.flags:
-                note_failure(tally, exchange, exchange.flags, exchange.flag)
-        access_log = self.settings.access_log
-        if access_log is None:
-            return
-        frame = exchange.frame
-        try:
-            asked = Asked(service=frame.service, operation=frame.method, headers=frame.header)
-        except RpcHeaderError:
-            asked = Asked()
-        headers = _lookup(exchange.response)
-        now = self._clock.seconds()
-        access_log(access_record(exchange, self.protocol.name, self.info, asked, headers, now))
-
-
-def _lookup(frame: Frame | None) -> Callable[[str], str | None] | None:
-    """Look headers up in a response that may be broken, which is no matter to us."""
-    if frame is None:
-        return None
-
-    def header(name: str) -> str | None:
-        try:
-            return frame.header(name)
-        except RpcHeaderError:
-            return None
-
-    return header
+        if settings.tally is not None:
+            exchange.count(settings.tally, self._clock.seconds())
+        if settings.access_log is not None:
+            settings.access_log(exchange.record())

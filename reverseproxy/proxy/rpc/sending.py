@@ -1,0 +1,182 @@
+"""
+An RPC request on its way from the client to a host.
+
+What is passed on are whole frames, changed in nothing but their ids, unless the
+route changes headers.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RpcSending"]
+
+from typing import TYPE_CHECKING, Any
+
+from reverseproxy.cluster.room import HEAD_ROOM
+from reverseproxy.errors import RpcHeaderError
+from reverseproxy.proxy.access import AccessNotes
+from reverseproxy.proxy.http.attempts import Attempts, Phase
+from reverseproxy.proxy.http.ending import Ending
+from reverseproxy.proxy.rpc.pool import RpcPool, make_rpc_pool
+from reverseproxy.routing import Timeouts
+from reverseproxy.tracing.context import TRACE_FIELDS
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+    from reverseproxy.proxy.rpc.client import RpcClient
+    from reverseproxy.proxy.rpc.interfaces import IRpcOwner
+    from reverseproxy.tracing.interfaces import IRequestTrace
+
+_ANY_TIME = Timeouts(0.0, 0.0)
+
+
+class RpcSending(Attempts):
+    """
+    The part of an exchange that has the request.
+
+    @ivar downstream: the connection that the exchange belongs to.
+    @ivar frame: the request.
+    @ivar id: its id, as the client sent it.
+    @ivar received: its size in bytes.
+    @ivar started: when it came.
+    @ivar status: how it ended, in terms of HTTP; 0 if without an answer, or if
+        nobody wants to know.
+    @ivar notes: what the access log asks; L{None} before the request is sent, and
+        where there is none.
+    """
+
+    __slots__ = (
+        "_client",
+        "_ending",
+        "_number",
+        "_position",
+        "_times",
+        "downstream",
+        "frame",
+        "id",
+        "notes",
+        "received",
+        "started",
+        "status",
+    )
+
+    downstream: IRpcOwner
+    frame: Frame
+    id: int
+    notes: AccessNotes | None
+    received: int
+    started: float
+    status: int
+    _client: RpcClient | None
+    _ending: Ending | None  # once there is something to say of that
+    _number: int  # the request's id on the host's connection
+    _position: int  # where on that connection its last byte is
+    _times: Timeouts  # how long it may take
+
+    def __init__(self, downstream: IRpcOwner, frame: Frame, now: float) -> None:
+        settings = downstream.settings
+        Attempts.__init__(self, settings.clock, settings.pool_key or downstream.protocol.name)
+        self.downstream = downstream
+        self.frame = frame
+        self.id = frame.id
+        self.received = len(frame.data)
+        self.started = now
+        self.status = self._number = self._position = 0
+        self.notes = self._client = self._ending = None
+        self._times = _ANY_TIME
+
+    # what a subclass does
+
+    def fail(self, status: int, reason: str, flags: int, remedy: str = "") -> None:
+        """
+        Answer with an error of our own.
+
+        @param reason: a sentence for the access log.
+        @param flags: the same as codes; see L{reverseproxy.proxy.flags}.
+        @param remedy: what to do about it, for the log; empty for what the flags
+            say.
+        """
+        raise NotImplementedError
+
+    def _time_attempt(self) -> None:
+        """Note when an attempt begins, whose time somebody wants to know."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """There is nothing to wait for any more."""
+        raise NotImplementedError
+
+    # what is known of it
+
+    @property
+    def ending(self) -> Ending:
+        """Why there is no complete response of a host."""
+        if self._ending is None:
+            self._ending = Ending()
+        return self._ending
+
+    @property
+    def flag(self) -> str:
+        """The reason for that, for the access log; empty as long as there is none."""
+        return "" if self._ending is None else self._ending.reason
+
+    @property
+    def name(self) -> str:
+        """What the request is for: service and operation, as far as it says so."""
+        frame = self.frame
+        try:
+            return ".".join(part for part in (frame.service, frame.method) if part)
+        except RpcHeaderError:
+            return ""
+
+    # what goes to the host
+
+    def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
+        return make_rpc_pool(self.protocol, self.downstream.protocol, host, self._clock, idle_timeout)
+
+    @property
+    def _language(self) -> str:
+        return self.downstream.protocol.name
+
+    @property
+    def _chosen(self) -> bool:
+        return self.downstream.settings.protocols_differ
+
+    @property
+    def _max_response(self) -> int:
+        """The most bytes of a response; an agent's may have been lengthened by it."""
+        limit = self.downstream.settings.max_frame
+        return limit + HEAD_ROOM if self.host is not None and self.host.is_reverse else limit
+
+    def _send(self, client: RpcClient) -> None:
+        self._phase = Phase.ACTIVE
+        downstream, cluster = self.downstream, self.cluster
+        if client.max_frame < self._max_response:
+            client.admit(self._max_response)
+        if downstream.settings.access_log is not None:
+            self.notes = AccessNotes(self._clock.seconds(), client.local_address)
+        if self._trace is not None:
+            self._with_trace(self._trace)
+        whole: Any = self  # subclasses have what reads the response
+        oneway = self.frame.kind is Kind.ONEWAY
+        self._client = client
+        self._number = client.send(None if oneway else whole, self.frame, downstream.batch)
+        self._position = client.written
+        if client.full:
+            downstream.block(client)
+        if oneway:
+            self._client = None
+            self._finish()
+        elif self._times.attempt or (cluster is not None and cluster.watches_answers):
+            self._time_attempt()
+
+    def _with_trace(self, trace: IRequestTrace) -> None:
+        """Have the host go on with the trace, where the protocol has headers for that."""
+        added = self._begin_attempt(trace)
+        try:
+            fields = self.frame.fields()
+        except RpcHeaderError:
+            return
+        if fields is not None:
+            kept = [field for field in fields if field[0].lower() not in TRACE_FIELDS]
+            self.frame.set_fields(kept + added)
