@@ -40,7 +40,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "proxy.rpc.server.RpcProxy": (600, 36),
     "tls.transport.TlsTransport": (600, 33),
     "wire.http2.outbound.Stream": (400, 21),
-    "wire.yamux.session.Mux": (650, 22),
     "workers.moving.Mover": (475, 20),
     "workers.supervisor.Supervisor": (575, 26),
 }

@@ -273,7 +273,7 @@ class MuxSession(Protocol):
             if protocol is None:
                 return fail(ConnectionUnavailable("no protocol wants a stream"))
             number = self.mux.open()
-            if self.mux.worn:
+            if self.mux.ids_exhausted:
                 self.go_away()
         except NoMoreStreams as error:
             return fail(ConnectionUnavailable(str(error)))
@@ -445,7 +445,7 @@ class MuxSession(Protocol):
                 self._happened(kind, event)
         if broken is not None:
             self._broken(broken)
-        elif not self.scheduled and mux.has_output:
+        elif not self.scheduled and mux.output.has_output:
             self.schedule()
 
     def _happened(self, kind: Any, event: Any) -> None:
@@ -590,38 +590,39 @@ class MuxSession(Protocol):
     # the end of a turn
 
     def _end_turn(self) -> None:
+        output = self.mux.output
         try:
             # What is done here may bring about more of it.
             for _ in range(_PASSES):
                 later, self._later = self._later, []
                 for call in later:
                     call()
-                if not self.full and not self.lost and self.mux.has_output:
+                if not self.full and not self.lost and output.has_output:
                     self._send()
                 if self._attention and not self.full:
                     self._attend_to_streams()
-                if not self._later and (self.full or not self.mux.has_output):
+                if not self._later and (self.full or not output.has_output):
                     break
         except Exception:
             # An error of ours: this connection can't be relied on any more.
             log.failure("{session} is closed, as something failed in it", session=self)
             self.abort("something failed in it")
         self.scheduled = False
-        if self._later or (self.mux.has_output and not self.full and not self.lost):
+        if self._later or (output.has_output and not self.full and not self.lost):
             self.schedule()
         if self.going and self.peer_going and not self.mux.streams:
             self._finish()
 
     def _send(self, bounded: bool = True) -> None:
         """Give the transport what there is to send, as long as it wants it."""
-        mux, write, waiting = self.mux, self.transport.write, self._waiting
+        output, write, waiting = self.mux.output, self.transport.write, self._waiting
         while not (bounded and self.full):
-            data = mux.take()
+            data = output.take()
             if not data:
                 return
             write(data)
-            if mux.drained and waiting:
-                self._attention += [waiting.pop(number) for number in mux.drained if number in waiting]
+            if output.drained and waiting:
+                self._attention += [waiting.pop(number) for number in output.drained if number in waiting]
 
     def _attend_to_streams(self) -> None:
         streams, self._attention = self._attention, []

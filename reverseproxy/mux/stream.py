@@ -147,15 +147,15 @@ class MuxStream(Consumer):
         if self.shut or not data:
             return
         session = self._session
-        mux = self._mux
-        mux.send(self.number, data)
+        output = self._mux.output
+        output.send(self.number, data)
         if not session.scheduled:
             session.schedule()
         producer = self.producer
         if producer is not None:
             if not self.streamingProducer:
                 self._attend()  # it is asked for more when this is out
-            elif not self._producer_paused and (session.full or mux.pending(self.number) > HIGH_WATER):
+            elif not self._producer_paused and (session.full or output.pending(self.number) > HIGH_WATER):
                 self._producer_paused = True
                 self._attend()
                 producer.pauseProducing()

@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.header import frame as fleet_frame
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
+from reverseproxy.wire.yamux.frames import LEAVING, WELL
 from reverseproxy.workers.messages import encode as encode_message
 from tests.wire.http1_cases import (
     BAD_BODIES,
@@ -114,6 +115,7 @@ def mux_streams() -> list[bytes]:
         opened + frame(DATA, ACK, 2, b"abc" * 30) + frame(UPDATE, RST, 2),
         frame(DATA, SYN | FIN, 1, b"abc") + frame(DATA, SYN, 3, b"") + frame(UPDATE, FIN, 3, 5),
         frame(PING, SYN, 0, 7) + frame(PING, ACK, 0, 7) + frame(GO_AWAY, 0, 0, 1),
+        frame(WELL, 0, 0, 1) + frame(LEAVING, 0, 0, 500) + frame(WELL, 0, 0, 0),
     )
 
 

@@ -21,6 +21,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 import h11
@@ -56,7 +57,8 @@ from reverseproxy.wire.mosn.frames import GracefulClose, encode
 from reverseproxy.wire.rpc.bolt import Bolt
 from reverseproxy.wire.rpc.dubbo import Dubbo
 from reverseproxy.wire.rpc.xprotocol import FrameDecoder, XProtocol
-from reverseproxy.wire.yamux.session import Data, Mux, MuxLimits
+from reverseproxy.wire.yamux.events import Data, MuxLimits
+from reverseproxy.wire.yamux.session import Mux
 from reverseproxy.workers.messages import MessageReader
 from tests.fuzz import seeds, worlds
 
@@ -297,8 +299,8 @@ def mux_streams(data: bytes) -> None:
     """Frames of a multiplexed connection, which both ends may send."""
     whole, cut = pieces(data)
 
-    def read(feeds: list[bytes], client: bool) -> list[Any]:
-        mux = Mux(client, MuxLimits(max_streams=4))
+    def read(feeds: list[bytes], client: bool, agreed: bool) -> list[Any]:
+        mux = Mux(client, MuxLimits(max_streams=4, tells=agreed, moves=agreed))
         if client:
             mux.open()
         events: list[Any] = []
@@ -310,8 +312,8 @@ def mux_streams(data: bytes) -> None:
         mux.take(1 << 20)
         return _merged_streams(events)
 
-    for client in (True, False):
-        same(read([whole], client), read(cut, client))
+    for client, agreed in product((True, False), repeat=2):  # on what is not of yamux
+        same(read([whole], client, agreed), read(cut, client, agreed))
 
 
 def _merged_streams(events: list[Any]) -> list[Any]:

@@ -398,7 +398,7 @@ class SlowReaderTests(SynchronousTestCase):
         ours.transport.write(bytes(INITIAL_WINDOW))
         pair.clock.settle()
         mux = pair.first.mux
-        stream = mux._streams[ours.transport.number]
+        stream = mux._table.streams[ours.transport.number]
         # It has some of that, and wants no more: that is not to say that it has passed it on.
         self.assertLess(0, len(theirs.data))
         self.assertEqual(stream.send_window, 0)

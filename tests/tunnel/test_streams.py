@@ -200,8 +200,8 @@ class CarryingTests(SynchronousTestCase):
             for services in tunnel.services:
                 services.clear()
             sessions = [self.session(tunnel, each) for each in (number, 1 - number)]
-            sessions[0].mux._limits = MuxLimits(accept_backlog=0)
-            sessions[1].mux._limits = MuxLimits()
+            sessions[0].mux._table.limits = MuxLimits(accept_backlog=0)
+            sessions[1].mux._table.limits = MuxLimits()
             clients = [
                 tunnel.client(b"POST /%d HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\n\r\n" % n)
                 for n in range(100)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from reverseproxy.wire.yamux.session import Credit, Data, Ended, Event, GoneAway, Mux, Opened, Pong, Reset
+from reverseproxy.wire.yamux.events import Credit, Data, Ended, Event, GoneAway, Opened, Pong, Reset
+from reverseproxy.wire.yamux.session import Mux
 
 DATA, UPDATE, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8

@@ -13,34 +13,29 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import MuxError, NoMoreStreams, WireError
 from reverseproxy.wire.window import TELL_EVERY, Reserve
-from reverseproxy.wire.yamux.frames import pack
-from reverseproxy.wire.yamux.session import (
-    ACK_AFTER,
+from reverseproxy.wire.yamux.abuse import LATE, MAX_USELESS, REPEATED, RESETS_PER_SECOND, USELESS_PER_SECOND
+from reverseproxy.wire.yamux.events import (
     INITIAL_WINDOW,
-    LATE,
-    MAX_PINGS,
-    MAX_USELESS,
     MAX_WINDOW,
     MIN_WINDOW,
-    REMEMBERED_RESETS,
-    REPEATED,
-    RESETS_PER_SECOND,
     SMALL_WINDOW,
-    SPARE_IDS,
-    TURN,
-    USELESS_PER_SECOND,
     Credit,
     Data,
     Ended,
     GoAwayCode,
     GoneAway,
-    Mux,
     MuxLimits,
     Opened,
     Pong,
     Reset,
     Well,
 )
+from reverseproxy.wire.yamux.frames import pack
+from reverseproxy.wire.yamux.ids import SPARE_IDS
+from reverseproxy.wire.yamux.inbound import MAX_PINGS
+from reverseproxy.wire.yamux.late import REMEMBERED_RESETS
+from reverseproxy.wire.yamux.outbound import ACK_AFTER, TURN
+from reverseproxy.wire.yamux.session import Mux
 from tests.wire.mux_frames import (
     ACK,
     DATA,
@@ -384,7 +379,7 @@ class OpeningTests(SynchronousTestCase):
     def test_no_number_is_left(self) -> None:
         for client, last in ((True, 0xFFFFFFFF), (False, 0xFFFFFFFE)):
             mux = Mux(client)
-            mux._next = last
+            mux._table.ids.next = last
             self.assertEqual(mux.room, 1)
             self.assertEqual(mux.open(), last)
             self.assertEqual(mux.room, 0)
@@ -393,14 +388,14 @@ class OpeningTests(SynchronousTestCase):
             peer = Mux(not client)
             self.assertEqual(words(peer.feed(mux.take())), f"opened-{last}")
 
-    def test_worn(self) -> None:
+    def test_few_numbers_are_left(self) -> None:
         for client in (True, False):
             mux = Mux(client)
-            self.assertFalse(mux.worn)
-            mux._next = (2**32 if client else 2**32 - 1) - 2 * SPARE_IDS - 1
-            self.assertFalse(mux.worn)
+            self.assertFalse(mux.ids_exhausted)
+            mux._table.ids.next = (2**32 if client else 2**32 - 1) - 2 * SPARE_IDS - 1
+            self.assertFalse(mux.ids_exhausted)
             mux.open()
-            self.assertTrue(mux.worn)
+            self.assertTrue(mux.ids_exhausted)
             self.assertEqual(mux.room, SPARE_IDS)
 
     def test_too_many(self) -> None:
@@ -650,7 +645,7 @@ class ResetTests(SynchronousTestCase):
         mux.end(3)
         for i in range(count):
             mux.reset(2 * i + 1)
-        self.assertEqual(len(mux._resets), REMEMBERED_RESETS)
+        self.assertEqual(len(mux._table.resets), REMEMBERED_RESETS)
         # Who knows what was under way for the first one, and 3 is older than what is remembered.
         self.assertEqual(mux.feed(frame(DATA, 0, 1, bytes(WINDOW + 1))), [])
         self.assertEqual(mux.feed(frame(DATA, 0, 3, b"x")), [])
@@ -1144,9 +1139,9 @@ class WindowTests(SynchronousTestCase):
         events = mux.feed(frame(DATA, 0, 5, b"yz"))
         self.assertEqual(words(events), "5:yz reset-3-by-us")
         self.assertEqual(taken(mux), [Frame(UPDATE, RST, 3, 0)])
-        self.assertEqual(mux._held, WINDOW // 2 + 2)
+        self.assertEqual(mux.held, WINDOW // 2 + 2)
         mux.consumed(3, 10, 0.0)  # too late
-        self.assertEqual(mux._held, WINDOW // 2 + 2)
+        self.assertEqual(mux.held, WINDOW // 2 + 2)
 
     def test_streams_that_are_over_count(self) -> None:
         mux = accepted(2, MuxLimits(max_held=WINDOW))
@@ -1351,7 +1346,7 @@ class BoundTests(SynchronousTestCase):
         )
         self.assertEqual(self.reset(mux, next(numbers), 0.5 / RESETS_PER_SECOND), "")
         self.assertTrue(self.reset(mux, next(numbers), 100.0))
-        self.assertEqual(mux._broken, 1.0)
+        self.assertEqual(mux._table.abuse.resets, 1.0)
 
     def test_streams_that_are_of_use_make_up_for_resets(self) -> None:
         mux = Mux(False, MuxLimits(max_resets=3))
@@ -1384,7 +1379,12 @@ class BoundTests(SynchronousTestCase):
             mux.send(number, bytes(TURN))
             mux.feed(frame(UPDATE, RST, number))
         self.assertEqual(
-            mux.streams + len(mux._ready) + len(mux._brief) + len(mux._unacknowledged) + mux._held, 0
+            mux.streams
+            + len(mux.output._ready)
+            + len(mux.output._brief)
+            + len(mux.output.unacknowledged)
+            + mux.held,
+            0,
         )
         self.assertLess(len(mux.take()), TURN * 2)
 
@@ -1405,7 +1405,7 @@ class GoAwayTests(SynchronousTestCase):
     def test_by_the_peer(self) -> None:
         mux = accepted()
         self.assertEqual(words(mux.feed(frame(GO_AWAY, 0, 0, 0))), "gone-0")
-        self.assertTrue(mux.going)
+        self.assertTrue(mux.remote_goaway)
         with self.assertRaises(NoMoreStreams):
             mux.open()
         self.assertEqual(words(mux.feed(frame(UPDATE, SYN, 3))), "opened-3")

@@ -29,7 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import NoMoreStreams
 from reverseproxy.wire.window import RESERVE, Reserve
-from reverseproxy.wire.yamux.session import (
+from reverseproxy.wire.yamux.events import (
     INITIAL_WINDOW,
     MIN_WINDOW,
     SMALL_WINDOW,
@@ -37,12 +37,12 @@ from reverseproxy.wire.yamux.session import (
     Data,
     Ended,
     GoneAway,
-    Mux,
     MuxLimits,
     Opened,
     Pong,
     Reset,
 )
+from reverseproxy.wire.yamux.session import Mux
 from tests import most
 from tests.wire.mux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, UPDATE, frames
 
@@ -140,7 +140,7 @@ class MuxMachine(RuleBasedStateMachine):
             number = mux.open()
         except NoMoreStreams:
             assert not room
-            assert mux.gone or mux.going or mux.streams >= self.limits[who].max_streams
+            assert mux.local_goaway or mux.remote_goaway or mux.streams >= self.limits[who].max_streams
             return multiple()
         assert room
         assert number & 1 == 1 - who
@@ -327,7 +327,7 @@ class MuxMachine(RuleBasedStateMachine):
     def within_bounds(self) -> None:
         for who, mux in enumerate(getattr(self, "ends", ())):
             assert mux.streams <= self.limits[who].max_streams
-            assert mux._held >= 0
+            assert mux.held >= 0
             assert 0 <= mux.growth.grown <= self.limits[who].receive_budget
         if hasattr(self, "ends"):
             assert self.reserve.taken == sum(mux.growth.grown for mux in self.ends) <= self.reserve.limit
@@ -363,10 +363,10 @@ class MuxMachine(RuleBasedStateMachine):
         assert self.asked == ([], [])
         for mux in self.ends:
             assert not mux.streams
-            assert (mux._held, mux.growth.grown) == (0, 0)
-            assert not mux._ready
-            assert not mux._brief
-            assert not mux._unacknowledged
+            assert (mux.held, mux.growth.grown) == (0, 0)
+            assert not mux.output._ready
+            assert not mux.output._brief
+            assert not mux.output.unacknowledged
         assert (self.reserve.taken, self.reserve.streams) == (0, 0)
 
 

@@ -11,14 +11,26 @@ sent.  So frames of bulk can be large, however many streams there are.
 
 from __future__ import annotations
 
-__all__ = ["ACK_AFTER", "BRIEF", "TURN", "Output", "Stream"]
+__all__ = ["ACK_AFTER", "BRIEF", "TURN", "Output"]
 
 from collections import OrderedDict, deque
 from typing import Final
 
-from reverseproxy.wire.window import Round
-from reverseproxy.wire.yamux.events import MuxLimits
-from reverseproxy.wire.yamux.frames import ACK, DATA, FIN, ON_WIRE, SILENT, SYN, UPDATE, pack
+from reverseproxy.wire.yamux.frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    ON_WIRE,
+    PING,
+    RST,
+    SILENT,
+    SYN,
+    UPDATE,
+    pack,
+)
+from reverseproxy.wire.yamux.stream import Stream
+from reverseproxy.wire.yamux.table import StreamTable
 
 TURN: Final = 65536
 """Bytes that one L{Output.take} returns, roughly, if it is not told otherwise."""
@@ -30,74 +42,14 @@ BRIEF: Final = 4096
 """Bytes up to which what waits in a stream is little."""
 
 
-class Stream:
-    """
-    One stream.
-
-    It is kept until both ends have ended it and what came has been consumed.
-
-    @ivar remote_open: whether the peer may send more.
-    @ivar local_open: whether we may.
-    @ivar flags: what the first frame that we send is to carry: SYN, or ACK and
-        L{SILENT}.
-    @ivar acknowledged: whether the peer has accepted our stream.
-    @ivar recv_window: bytes that the peer may send now; -1 if it has ended the
-        stream.
-    @ivar held: bytes that came and were not consumed.
-    @ivar credit: bytes consumed that the peer has not been told of.
-    @ivar window: the sum of these three.
-    @ivar threshold: how much credit the peer is told of.
-    @ivar since: when the peer was last told, or the stream was opened.
-    @ivar part: what was consumed since a certain time, once the peer was told of any.
-    @ivar send_window: bytes that we may send now; -1 if we have ended the stream.
-    @ivar queue: what is to be sent.
-    @ivar pending: bytes of that.
-    @ivar ending: whether that is all.
-    """
-
-    __slots__ = (
-        "acknowledged",
-        "credit",
-        "ending",
-        "flags",
-        "held",
-        "id",
-        "local_open",
-        "part",
-        "pending",
-        "queue",
-        "recv_window",
-        "remote_open",
-        "send_window",
-        "since",
-        "threshold",
-        "window",
-    )
-
-    def __init__(self, number: int, first: int, window: int, threshold: int, flags: int, now: float) -> None:
-        self.id = number
-        self.remote_open = True
-        self.local_open = True
-        self.flags = flags
-        self.acknowledged = False
-        self.window = self.recv_window = window
-        self.held = 0
-        self.credit = 0
-        self.threshold = threshold
-        self.since = now
-        self.part: Round | None = None
-        self.send_window = first
-        self.queue: deque[bytes | memoryview] | None = None
-        self.pending = 0
-        self.ending = False
-
-
 class Output:
     """
     What is to be sent, and when.
 
     @ivar drained: streams of which something was L{pending}, and nothing is
         since the last L{take}.
+    @ivar unacknowledged: the peer's streams that have not been acknowledged, by number.
+    @ivar local_goaway: whether we have said that we want no more streams.
     """
 
     __slots__ = (
@@ -105,9 +57,7 @@ class Output:
         "_brief",
         "_control",
         "_extra",
-        "_first",
         "_frames",
-        "_limits",
         "_max_frame",
         "_max_frames",
         "_opening",
@@ -115,20 +65,23 @@ class Output:
         "_ready",
         "_room",
         "_streams",
+        "_table",
         "_tail",
         "_tail_flags",
-        "_unacknowledged",
         "drained",
+        "local_goaway",
+        "unacknowledged",
     )
 
-    def __init__(self, limits: MuxLimits) -> None:
+    def __init__(self, table: StreamTable) -> None:
+        limits = table.limits
         self.drained: list[int] = []
-        self._limits = limits
-        self._first = limits.first
+        self.local_goaway = False
         self._extra = limits.window - limits.first
         self._max_frame = limits.max_frame
         self._max_frames = limits.max_pending_control + 2 * limits.max_streams
-        self._streams: dict[int, Stream] = {}
+        self._table = table
+        self._streams = table.streams
         self._control: list[bytes] = []  # goes first
         self._out: list[bytes | memoryview] = []  # what has to keep its order
         self._frames = 0  # in _out, without those of data
@@ -136,20 +89,126 @@ class Output:
         self._tail = 0  # the stream whose data stands last in _out
         self._tail_flags = 0
         self._opening: deque[Stream] = deque()  # ours that the peer does not know of, in their order
-        self._unacknowledged: dict[int, Stream] = {}
+        self.unacknowledged: dict[int, Stream] = {}
         self._acknowledge_now = False
         # These may send and wait for a turn, those with little apart.
         self._ready: OrderedDict[int, Stream] = OrderedDict()
         self._brief: OrderedDict[int, Stream] = OrderedDict()
 
-    def _finish(self, stream: Stream) -> None:
-        """Forget a stream if nothing more is to be done with it."""
-        raise NotImplementedError
+    # what others have to send
 
     @property
-    def _clogged(self) -> bool:
+    def waiting(self) -> int:
+        """How many frames without data the peer has not taken yet."""
+        return len(self._control) + self._frames
+
+    @property
+    def overflow(self) -> bool:
         """Whether the peer takes nothing, and too much was queued meanwhile."""
         return len(self._control) + self._frames > self._max_frames
+
+    def put_first(self, frame: bytes) -> None:
+        """Send a frame before all that waits."""
+        self._control.append(frame)
+
+    def put(self, frame: bytes) -> None:
+        """Send a frame behind those that are there."""
+        self._out.append(frame)
+        self._frames += 1
+        self._tail = 0
+
+    def pong(self, token: int) -> None:
+        """Answer a ping: the peer knows then that we have its streams."""
+        self._control.append(pack(PING, ACK, 0, token))
+        self._acknowledge_now = bool(self.unacknowledged)
+
+    def go_away(self, code: int) -> None:
+        """Say that we take no more streams, behind those that we have opened."""
+        self._announce()
+        self.local_goaway = True
+        self.put(pack(GO_AWAY, 0, 0, code))
+
+    def fail(self, code: int) -> None:
+        """Give all streams up, and say why; the frames that were made still go out."""
+        self._table.clear()
+        self._opening.clear()
+        self.unacknowledged.clear()
+        self._acknowledge_now = False
+        self._ready.clear()
+        self._brief.clear()
+        self.put(pack(GO_AWAY, 0, 0, code))
+
+    # beginning and end of streams
+
+    def open(self, stream: Stream) -> None:
+        """Tell the peer of a stream that we open, with the first of its data if that comes soon."""
+        self._opening.append(stream)
+
+    def accept(self, stream: Stream) -> None:
+        """Tell the peer that we have its stream, with the first frame of that if there is one soon."""
+        if self._extra:
+            stream.flags = SILENT
+            self._control.append(pack(UPDATE, ACK, stream.id, self._extra))
+        else:
+            self.unacknowledged[stream.id] = stream
+
+    def withhold_ack(self, stream: Stream) -> None:
+        """Don't acknowledge a stream, if that has not happened yet."""
+        if stream.flags & ACK:
+            stream.flags = SILENT
+            del self.unacknowledged[stream.id]
+
+    def grant(self, stream: Stream, credit: int) -> None:
+        """Tell the peer that it may send more bytes on a stream."""
+        flags = stream.flags & ACK
+        if flags:
+            self.withhold_ack(stream)
+        self._control.append(pack(UPDATE, flags, stream.id, credit))
+
+    def resume(self, stream: Stream) -> None:
+        """A stream that has something to send, and had no credit, has some: it waits for its turn."""
+        if stream.pending <= BRIEF:
+            self._brief[stream.id] = stream
+        else:
+            self._ready[stream.id] = stream
+
+    def refuse(self, number: int, ended: bool) -> None:
+        """
+        Refuse a stream that the peer opens: without an ACK, as nobody has looked at it.
+
+        @param ended: whether the peer has ended it at once.
+        """
+        self.put(pack(UPDATE, RST, number, 0))
+        if not ended:
+            table = self._table
+            table.resets.remember(number, table.limits.first)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """
+        Break a stream off, and tell the peer if that has heard of it and does not know.
+
+        @param code: what the frame says besides.
+        """
+        if stream.flags & SYN:
+            self._opening.remove(stream)
+        elif stream.local_open or stream.remote_open:
+            self.put(pack(UPDATE, RST | stream.flags & ACK, stream.id, code))
+            if stream.remote_open:
+                self._table.resets.remember(stream.id, stream.recv_window)
+        self.drop(stream)
+
+    def drop(self, stream: Stream) -> None:
+        """Forget a stream, and what waits of it."""
+        if stream.flags & ACK:
+            del self.unacknowledged[stream.id]
+        if stream.pending:
+            self._brief.pop(stream.id, None)
+            self._ready.pop(stream.id, None)
+            stream.queue = None
+            stream.pending = 0
+        self._table.drop(stream)
+
+    # data
 
     def send(self, number: int, data: bytes) -> None:
         """
@@ -186,25 +245,9 @@ class Output:
             before = stream.pending
             stream.pending += size
             if stream.send_window and before <= BRIEF and number not in self._ready:
-                self._queue(stream, before)
-
-    def _queue(self, stream: Stream, before: int = 0) -> None:
-        """
-        Let a stream that may send wait for its turn.
-
-        @param before: bytes of it that waited already, L{BRIEF} at the most.
-        """
-        if stream.pending <= BRIEF:
-            self._brief[stream.id] = stream
-        else:
-            if before:
-                self._brief.pop(stream.id, None)
-            self._ready[stream.id] = stream
-
-    def _leave_queue(self, number: int) -> None:
-        """A stream has nothing to send any more."""
-        self._brief.pop(number, None)
-        self._ready.pop(number, None)
+                if before:
+                    self._brief.pop(number, None)
+                self.resume(stream)
 
     def _first_flags(self, stream: Stream) -> int:
         """Take what the first frame of a stream has to carry."""
@@ -215,7 +258,7 @@ class Output:
         if flags & SYN:
             self._opening.popleft()
         elif flags & ACK:
-            del self._unacknowledged[stream.id]
+            del self.unacknowledged[stream.id]
         stream.flags = 0
         return flags & ON_WIRE
 
@@ -225,23 +268,17 @@ class Output:
         while opening:
             stream = opening.popleft()
             stream.flags = 0
-            self._put(pack(UPDATE, SYN, stream.id, self._extra))
+            self.put(pack(UPDATE, SYN, stream.id, self._extra))
             if stream is last:
                 break
 
     def _acknowledge(self) -> None:
         """Tell the peer that we have its streams."""
-        for stream in self._unacknowledged.values():
+        for stream in self.unacknowledged.values():
             stream.flags = SILENT
             self._control.append(pack(UPDATE, ACK, stream.id, 0))
-        self._unacknowledged.clear()
+        self.unacknowledged.clear()
         self._acknowledge_now = False
-
-    def _put(self, frame: bytes) -> None:
-        """Send a frame behind those that are there."""
-        self._out.append(frame)
-        self._frames += 1
-        self._tail = 0
 
     def pending(self, number: int) -> int:
         """How many bytes of a stream wait for credit, or for their turn."""
@@ -267,14 +304,14 @@ class Output:
             self._tail = 0
         else:
             flags = self._first_flags(stream) if stream.flags else 0
-            self._put(pack(UPDATE, flags | FIN, number, 0))
+            self.put(pack(UPDATE, flags | FIN, number, 0))
         self._local_end(stream)
 
     def _local_end(self, stream: Stream) -> None:
         """All that we send on a stream is in the output."""
         stream.local_open = False
         stream.send_window = -1
-        self._finish(stream)
+        self._table.finish(stream)
 
     @property
     def has_output(self) -> bool:
@@ -286,7 +323,7 @@ class Output:
             or self._brief
             or self._opening
             or self._acknowledge_now
-            or len(self._unacknowledged) >= ACK_AFTER
+            or len(self.unacknowledged) >= ACK_AFTER
         )
 
     def take(self, limit: int = TURN) -> bytes:
@@ -301,7 +338,7 @@ class Output:
             self.drained = []
         if self._opening:
             self._announce()
-        if self._acknowledge_now or len(self._unacknowledged) >= ACK_AFTER:
+        if self._acknowledge_now or len(self.unacknowledged) >= ACK_AFTER:
             self._acknowledge()
         out = self._out
         if self._control:

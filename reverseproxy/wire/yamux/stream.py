@@ -1,0 +1,78 @@
+"""What is known of one stream of a multiplexed connection, by whoever receives, sends, and counts."""
+
+from __future__ import annotations
+
+__all__ = ["Stream"]
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from reverseproxy.wire.window import Round
+
+
+class Stream:
+    """
+    One stream.
+
+    It is kept until both ends have ended it and what came has been consumed.
+
+    @ivar remote_open: whether the peer may send more.
+    @ivar local_open: whether we may.
+    @ivar flags: what the first frame that we send is to carry: SYN, or ACK and
+        L{SILENT<reverseproxy.wire.yamux.frames.SILENT>}.
+    @ivar acknowledged: whether the peer has accepted our stream.
+    @ivar recv_window: bytes that the peer may send now; -1 if it has ended the
+        stream.
+    @ivar held: bytes that came and were not consumed.
+    @ivar credit: bytes consumed that the peer has not been told of.
+    @ivar window: the sum of these three.
+    @ivar threshold: how much credit the peer is told of.
+    @ivar since: when the peer was last told, or the stream was opened.
+    @ivar part: what was consumed since a certain time, once the peer was told of any.
+    @ivar send_window: bytes that we may send now; -1 if we have ended the stream.
+    @ivar queue: what is to be sent.
+    @ivar pending: bytes of that.
+    @ivar ending: whether that is all.
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "credit",
+        "ending",
+        "flags",
+        "held",
+        "id",
+        "local_open",
+        "part",
+        "pending",
+        "queue",
+        "recv_window",
+        "remote_open",
+        "send_window",
+        "since",
+        "threshold",
+        "window",
+    )
+
+    def __init__(self, number: int, first: int, window: int, threshold: int, flags: int, now: float) -> None:
+        """
+        @param first: bytes that we may send.
+        @param window: bytes that the peer may send.
+        """
+        self.id = number
+        self.remote_open = True
+        self.local_open = True
+        self.flags = flags
+        self.acknowledged = False
+        self.window = self.recv_window = window
+        self.held = 0
+        self.credit = 0
+        self.threshold = threshold
+        self.since = now
+        self.part: Round | None = None
+        self.send_window = first
+        self.queue: deque[bytes | memoryview] | None = None
+        self.pending = 0
+        self.ending = False
