@@ -384,6 +384,7 @@ class _Entrance:
             handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
             plaintext=plain,
             folding=self._complaints,
+            listener=str(self._listener.name),
         )
         if not self._listener.config.inspector:
             return secure

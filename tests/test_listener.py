@@ -481,9 +481,11 @@ class TlsTests(ListenerTestCase):
     async def test_plaintext_is_refused(self) -> None:
         listener = self.listener(tls=self.server())
         client = await self.connect(listener)
-        client.transport.write(b"GET / HTTP/1.1\r\n\r\n")
-        await client.closed
+        with capture() as events:
+            client.transport.write(b"GET / HTTP/1.1\r\n\r\n")
+            await client.closed
         self.assertEqual(self.filter.built, [])
+        self.assertRegex(events.text(), f"listener {listener.name}: TLS handshake with [0-9.:]+ failed: ")
 
     async def test_a_handshake_that_never_ends(self) -> None:
         self.patch(listener_module, "TLS_HANDSHAKE_TIMEOUT", 0.02)

@@ -11,13 +11,16 @@ __all__ = ["LOG_CHANGES", "MosnPaths"]
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from reverseproxy import __version__
+from reverseproxy.admin.dumping import document, written
 from reverseproxy.admin.families import Family, merge, number_of
 from reverseproxy.admin.http import JSON, Call, Problem, Reply
-from reverseproxy.admin.redaction import redact
+from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import LOG_LEVELS, Config
 
@@ -35,20 +38,18 @@ LOG_CHANGES: Final[Mapping[str, str]] = {
 _MISTAKE: Final = '{\n\t"error": "%s"\n}\n'
 
 
-def _document(model: Any) -> Any:
-    return model.model_dump(mode="json", exclude_defaults=True, warnings=False)
-
-
-def _dump(value: Any) -> Reply:
-    return Reply(200, json.dumps(redact(value), indent=1).encode("ascii"), JSON)
+def _dump(value: Any) -> Steps[Reply]:
+    made = yield from document(value)
+    return Reply(200, (yield from written(made)), JSON)
 
 
 class MosnPaths:
     """Answers at C{/api/v1}."""
 
-    def __init__(self, config: Config, source: ISource) -> None:
+    def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
         self._config = config
         self._source = source
+        self._clock = clock
         self._dumped: dict[str, Reply] = {}  # what there is of the whole configuration, once it was asked for
 
     async def answer(self, call: Call) -> Reply:
@@ -61,7 +62,7 @@ class MosnPaths:
             case ("version",):
                 return Reply.text(f"mosn version: {__version__} (reverseproxy)\n")
             case ("config_dump",):
-                return self._config_dump(call)
+                return await self._config_dump(call)
             case ("stats",):
                 return Reply.text("".join(self._stats(await self._families(), call.query.get("key", ""))))
             case ("stats_glob",):
@@ -81,13 +82,13 @@ class MosnPaths:
 
     # the configuration
 
-    def _config_dump(self, call: Call) -> Reply:
+    async def _config_dump(self, call: Call) -> Reply:
         """All of it, or a part; an unknown part is an error, as in MOSN."""
         if len(call.query) > 1:
             return Reply.text("only support one parameter", 400)
         (key, name), *_ = (*call.query.items(), ("mosnconfig", ""))
         if key == "mosnconfig":
-            return self._whole(key, lambda: _document(self._config))
+            return await self._whole(key, self._config)
         server, clusters = self._config.server, self._config.cluster_manager.clusters
         parts: Mapping[str, Mapping[str, Any]] = {
             "router": {name: router for name, (_, router) in self._config.routers.items()},
@@ -96,15 +97,15 @@ class MosnPaths:
         }
         kind = key.removeprefix("all").removesuffix("s")
         if key.startswith("all") and kind in parts:
-            return self._whole(kind, lambda: {name: _document(each) for name, each in parts[kind].items()})
+            return await self._whole(kind, parts[kind])
         if key in parts and name in parts[key]:
-            return _dump(_document(parts[key][name]))
+            return await in_slices(_dump(parts[key][name]), self._clock)
         return Reply.text(_MISTAKE % "internal error", 500)
 
-    def _whole(self, what: str, make: Callable[[], Any]) -> Reply:
+    async def _whole(self, what: str, value: Any) -> Reply:
         """Make what takes long, once: it stays as it is for as long as the configuration does."""
         if what not in self._dumped:
-            self._dumped[what] = _dump(make())
+            self._dumped[what] = await in_slices(_dump(value), self._clock)
         return self._dumped[what]
 
     # figures

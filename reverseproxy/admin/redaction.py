@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["REDACTED", "redact"]
+__all__ = ["REDACTED", "is_secret", "redact"]
 
 import re
 from collections.abc import Mapping
@@ -36,8 +36,13 @@ def redact(value: Any) -> Any:
     return value
 
 
+def is_secret(name: str) -> bool:
+    """Whether a key is named like a secret, rather than like the file or the policy of one."""
+    return _SECRET.search(name) is not None and _HARMLESS.search(name) is None
+
+
 def _of_key(name: str, value: Any) -> Any:
-    if _SECRET.search(name) and not _HARMLESS.search(name):
+    if is_secret(name):
         is_path = name == "private_key" and isinstance(value, str) and "-----BEGIN" not in value
         return value if is_path or value in (None, "", (), [], {}) else REDACTED
     if name == "headers" and isinstance(value, Mapping):

@@ -73,7 +73,7 @@ class AdminServer(Service):
         self._access = _access(admin)
         context = admin.tls
         self.tls = None if context is None else ServerTls([context], "admin.tls_context")
-        self._mosn = MosnPaths(config, source)
+        self._mosn = MosnPaths(config, source, reactor)
         self._api = TunnelApi(config, source, reactor)
         source.on_new(self._api.replay)
         self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
@@ -111,7 +111,7 @@ class AdminServer(Service):
         admin, before = change.admin, self._admin
         self._admin, self._access, self.tls = admin, change.access, change.tls
         self._local = _is_local(admin)
-        self._mosn = MosnPaths(change.config, self._source)
+        self._mosn = MosnPaths(change.config, self._source, self._reactor)
         self._api.describe(change.config)
         listener = self.listener
         if before.tls != admin.tls:

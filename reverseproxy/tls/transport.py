@@ -720,6 +720,7 @@ class TlsFactory(_WrappingFactory):
         handshake_timeout: float | None = None,
         plaintext: IProtocolFactory | None = None,
         folding: Folding | None = None,
+        listener: str = "",
     ) -> None:
         initialize: Callable[[IProtocolFactory], None] = super().__init__
         initialize(factory)
@@ -728,6 +729,7 @@ class TlsFactory(_WrappingFactory):
         self.clock = clock
         self.handshake_timeout = handshake_timeout
         self._folding = folding
+        self._listener = listener
         self.turns = None if clock is None or self.server is None else turns_of(clock)
         self.new_connection: Callable[[TlsTransport], SSL.Connection] = (
             tls.serverConnectionForTLS if isinstance(tls, ServerTls) else tls.clientConnectionForTLS
@@ -756,7 +758,9 @@ class TlsFactory(_WrappingFactory):
 
             def say(left_out: LeftOut) -> None:
                 log.info(
-                    "TLS handshake with {peer} failed: {reason}{left_out}",
+                    "{where}TLS handshake with {peer} failed: {reason}{left_out}",
+                    where=f"listener {self._listener}: " if self._listener else "",
+                    listener=self._listener,
                     peer=peer,
                     reason=why,
                     left_out=left_out,
@@ -776,6 +780,7 @@ def wrap_server(
     handshake_timeout: float | None = None,
     plaintext: IProtocolFactory | None = None,
     folding: Folding | None = None,
+    listener: str = "",
 ) -> TlsFactory:
     """
     Put TLS in front of a server's protocols.
@@ -792,11 +797,12 @@ def wrap_server(
         C{fall_back} is set; without one C{factory} does, whose protocols then
         hear of no handshake.
     @param folding: folds lines about handshakes that fail; without one, each is written.
+    @param listener: who has accepted the connections, for these lines.
     @raise ValueError: for a timeout without a clock.
     """
     if handshake_timeout is not None and clock is None:
         raise ValueError("a handshake_timeout needs a clock")
-    return TlsFactory(factory, tls, clock, handshake_timeout, plaintext, folding)
+    return TlsFactory(factory, tls, clock, handshake_timeout, plaintext, folding, listener)
 
 
 def wrap_client(factory: IProtocolFactory, tls: ClientTls) -> TlsFactory:

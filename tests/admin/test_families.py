@@ -1,19 +1,25 @@
-"""Tests for L{reverseproxy.admin.families}, C{exposition} and C{redaction}."""
+"""Tests for L{reverseproxy.admin.families}, C{exposition}, C{redaction} and C{dumping}."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.admin import dumping
 from reverseproxy.admin.exposition import PORTION, expose
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.redaction import REDACTED, redact
-from reverseproxy.admin.slices import at_once
+from reverseproxy.admin.slices import Steps, at_once
+from reverseproxy.config.loader import loads
+from reverseproxy.config.models import AdminCertificateConfig
 from reverseproxy.metrics import Histogram
+from tests.admin.world import STATIC
+from tests.integration.configs import server
 
 
 def families() -> list[Family]:
@@ -102,3 +108,39 @@ class RedactionTests(SynchronousTestCase):
         self.assertEqual(found["url"], f"https://{REDACTED}@example.com/abd")
         for key in ("credential_policy", "tokens_file", "private_key", "cert_chain", "number", "token"):
             self.assertEqual(found[key], document[key])
+
+
+class DumpingTests(SynchronousTestCase):
+    """L{reverseproxy.admin.dumping}: the same as in one go."""
+
+    def check(self, document: Any) -> None:
+        config = loads(json.dumps(document), "a document").config
+        whole = redact(config.model_dump(mode="json", exclude_defaults=True, warnings=False))
+        self.assertEqual(at_once(dumping.document(config)), whole)
+        self.assertEqual(json.loads(at_once(dumping.written(whole))), whole)
+
+    def test_examples(self) -> None:
+        examples = Path(__file__).parent.parent.parent / "examples"
+        for path in sorted(examples.glob("*/*.json")):
+            text = path.read_text()
+            if '"servers"' in text and "examples/" not in text:  # which would have to be there
+                with self.subTest(path=path.name):
+                    self.check(json.loads(text))
+
+    def test_secrets_anywhere(self) -> None:
+        self.check(server(tunnel_config=STATIC))
+        secret = [{"name": "a model", "secret": AdminCertificateConfig(name="CN=a")}]
+        self.assertEqual(at_once(dumping.document(secret)), [{"name": "a model", "secret": "[redacted]"}])
+
+    def test_many_rules_are_many_steps(self) -> None:
+        document = server()
+        [host] = document["servers"][0]["routers"][0]["virtual_hosts"]
+        host["routers"] *= 200
+        config = loads(json.dumps(document), "a document").config
+        made = []
+
+        def dump() -> Steps[None]:
+            made.append((yield from dumping.document(config)))
+
+        self.assertGreater(sum(1 for _ in dump()), 600)
+        self.assertGreater(sum(1 for _ in dumping.written(made[0])), 20)
