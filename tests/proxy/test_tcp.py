@@ -131,6 +131,7 @@ class World:
             self.add(StaticHost(config_of_host, endpoint, self.clock))  # type: ignore[arg-type]
         self.records: list[AccessRecord] = []
         self.clients: list[Wire] = []
+        self.sessions: list[TcpProxy] = []
         self.agents: list[Wire] = []
         self.settings = TcpProxySettings(
             listener="front",
@@ -147,8 +148,10 @@ class World:
     def client(self, automatic: bool = True, **more: Any) -> Wire:
         """Connect a client."""
         wire = Wire(self.clock, automatic)
+        session = TcpProxy(self.settings, info(**more))
         self.clients.append(wire)
-        return wire.connect(TcpProxy(self.settings, info(**more)))
+        self.sessions.append(session)
+        return wire.connect(session)
 
     def agent(self, name: str = "") -> Wire:
         """Let an agent bring a host."""
@@ -739,7 +742,14 @@ class AnySession(RuleBasedStateMachine):
         assert world.cluster.active <= sum(not client.lost for client in world.clients) + sum(
             not wire.lost for endpoint in world.endpoints for wire in endpoint.wires
         ) + sum(not agent.lost for agent in world.agents)
-        assert len(world.records) == sum(client.lost for client in world.clients)
+        self.accounted()
+
+    def accounted(self) -> None:
+        """Each session that is over has been told of; an agent's connection only if it was one, or failed."""
+        world = self.world
+        lost = [session for session, client in zip(world.sessions, world.clients, strict=True) if client.lost]
+        records, used = len(world.records), sum(session.busy for session in lost)
+        assert used <= records <= len(lost), (used, records, len(lost))
 
     def teardown(self) -> None:
         world = getattr(self, "world", None)
@@ -755,7 +765,7 @@ class AnySession(RuleBasedStateMachine):
         assert world.cluster.active == 0, world.cluster
         assert world.cluster.taken == world.cluster.given_back
         assert world.cluster.waiting == 0
-        assert len(world.records) == len(world.clients)
+        self.accounted()
         assert world.clock.getDelayedCalls() == []
 
 

@@ -17,6 +17,7 @@ from reverseproxy.assembly.tracing import build_tracing
 from reverseproxy.config.models import TracingOptions
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import AgentIdentity
+from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.http import http2_pool  # noqa: F401  it registers itself
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.tracing.context import extract
@@ -326,7 +327,7 @@ class TcpTests(Traced):
         world.turn(1)
         world.backend.send(b"welcome")
         world.turn(1)
-        self.assertEqual(set(self.spans()), {"connect"}, "it goes on")
+        self.assertEqual(self.spans(), {}, "it goes on")
         client.loseConnection()
         world.backend.loseConnection()
         world.turn(10)
@@ -370,18 +371,27 @@ class TcpTests(Traced):
         self.assertEqual(spans["tcp front"].status.status_code, StatusCode.ERROR)
 
     def test_on_an_agent(self) -> None:
-        """A connection that nobody uses is no session."""
-        for data, names in ((b"", {"connect"}), (b"hello", {"tcp front", "connect", "upstream"})):
-            world = test_tcp.World(tracing=self.tracing())
+        """A connection that nobody uses is no session, and a session begins with its first byte."""
+        for data, names in ((b"", set()), (b"hello", {"tcp front", "connect", "upstream"})):
+            world = test_tcp.World(tracing=self.tracing(), tally=RequestTally("front"))
             client = world.client(reverse=True)
-            world.turn(1)
+            world.turn(100)
             if data:
                 client.send(data)
             world.turn(1)
             client.reset()
             world.turn(10)
-            self.assertLessEqual(set(self.spans()), names)
-            self.assertEqual("tcp front" in self.spans(), bool(data))
+            spans = self.spans()
+            self.assertEqual(set(spans), names)
+            [*records] = world.records
+            self.assertEqual(len(records), len(data[:1]))
+            tally = world.settings.tally
+            assert tally is not None
+            self.assertEqual(len(tally.cells), len(records))
+            if data:
+                session = spans["tcp front"]
+                self.assertEqual((session.end_time - session.start_time) // 10**9, 1)
+                self.assertApproximates(records[0].duration, 1.0, 0.5)
 
     def test_through_an_agent(self) -> None:
         world = test_tcp.World(0, tracing=self.tracing())

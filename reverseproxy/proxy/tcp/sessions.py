@@ -32,10 +32,9 @@ from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
 from reverseproxy.logs import DEBUGGING, Throttle, loss
-from reverseproxy.metrics import Ended, RequestTally
+from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of
-from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.farewell import STALL, Parting
 from reverseproxy.proxy.flags import (
     NO_FLAGS,
@@ -186,10 +185,16 @@ class TcpProxy(RelayEnd, Counted):
         self.end_sending()
         upstream.end_sending()
 
+    def _begin_with_bytes(self) -> None:
+        """Bytes are about to be received; on a reverse connection, a session begins with the first ones."""
+        if not self.received and self._info.reverse:
+            self._notes.started = self._clock.seconds()
+
     # what comes before there is somebody to give it to
 
     def dataReceived(self, data: bytes) -> None:
         """See L{RelayEnd}."""
+        self._begin_with_bytes()
         super().dataReceived(data)
         if not self.coupled and not self.lost:
             self.count(self.received)
@@ -211,7 +216,7 @@ class TcpProxy(RelayEnd, Counted):
         """Find a host."""
         self._notes.started = self._clock.seconds()
         if self._settings.tracing is not None:
-            self._notes.begin_trace(self._settings.tracing, self._info, self._settings.listener)
+            self._notes.keep_steps()
         name = self._settings.router.cluster_for(self._info)
         try:
             if name is None:
@@ -293,6 +298,7 @@ class TcpProxy(RelayEnd, Counted):
         super()._join(peer)
 
     def _forward(self, data: bytes) -> None:
+        self._begin_with_bytes()
         if self._untouched:
             upstream = self._upstream
             # Its end may be there, and not read yet.
@@ -312,7 +318,7 @@ class TcpProxy(RelayEnd, Counted):
         self._pass_unseen()
 
     def _pass_unseen(self) -> None:
-        if self._kept is None and not self._untouched:
+        if self._kept is None and not self._untouched and self.busy:
             super()._pass_unseen()
 
     def answered(self) -> None:
@@ -499,6 +505,8 @@ class TcpProxy(RelayEnd, Counted):
         """End the session and account for it."""
         if DEBUGGING.on:
             self._say(f"ended after {self._clock.seconds() - self._notes.started:.3f} s: {loss(reason)}")
+        # A connection of an agent that nobody has used, and with which nothing was wrong, is no session.
+        told = self.busy or bool(self._notes.failure)
         if self._upstream is None and not self._notes.failure:
             self._notes.failure = "the client has gone before there was a host for it"
             self._notes.flags |= who_ended(reason)
@@ -510,26 +518,11 @@ class TcpProxy(RelayEnd, Counted):
             pending.cancel()
         if self._watch is not None:
             self._watch.stop()
-        sent = 0 if self._upstream is None else self._upstream.received
-        if self.busy:  # a connection of an agent that nobody has used is no session
-            self._notes.end_trace(self._settings.listener, self.received, sent)
-        tally = self._settings.tally
-        if tally is not None:
-            place = tally.place("" if self._cluster is None else self._cluster.name)
-            ended = Ended(place, self._notes.served_by, 0, self._notes.started, self.received, sent)
-            tally.end(ended, self._clock.seconds())
-            if self._notes.flags:
-                note_failure(tally, ended, self._notes.flags, self._notes.failure)
-        access_log = self._settings.access_log
-        if access_log is not None:
-            self._account(access_log)
-
-    def _account(self, access_log: Callable[[AccessRecord], None]) -> None:
-        upstream = self._upstream
-        sent = 0 if upstream is None else upstream.received
-        cluster = "" if self._cluster is None else self._cluster.name
-        attempts = self._attempts + self._again
-        access_log(self._notes.record(self._info, cluster, self.received, sent, attempts))
+        if told:
+            sent = 0 if self._upstream is None else self._upstream.received
+            cluster = "" if self._cluster is None else self._cluster.name
+            attempts = self._attempts + self._again
+            self._notes.tell(self._settings, self._info, cluster, self.received, sent, attempts, self.busy)
 
 
 def _address_in(address: str, networks: list[Any]) -> bool:
