@@ -409,7 +409,8 @@ class Listener(Service):
 
     @ivar bound: the address it is bound to, once it is; differs from the
         configuration's for port 0.
-    @ivar accepted: how many connections it has taken.
+    @ivar accepted: how many connections it has taken, and how many agents have brought
+        (streams, or whole ones).
     @ivar tls: TLS towards clients; L{None} for plaintext.
     @ivar inside: builds the protocols of accepted connections.
     @ivar elsewhere: decides, by its address, whether a connection that is accepted is for
@@ -545,6 +546,8 @@ class Listener(Service):
 
     def build_protocol(self, info: ConnectionInfo) -> IProtocol:
         """See L{IConnectionSink}."""
+        if info.reverse:
+            self.accepted += 1  # no port has taken it
         if self._build is None:
             log.warn("{listener}: {peer} closed: no filter serves here", listener=self.name, peer=info.remote)
             return _Refuser()

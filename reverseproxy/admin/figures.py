@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["cluster_families", "dial_families", "listener_families", "process_families"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from reverseproxy import __version__
@@ -69,12 +69,24 @@ def process_families(parts: Parts) -> Iterator[Family]:
     yield refused
 
 
-def listener_families(parts: Parts) -> Iterator[Family]:
-    """What is there once for each listener: connections, requests and sessions."""
-    connections = _family("listener_connections", "gauge", "Accepted connections that are open.", "listener")
-    accepted = _family("listener_connections_total", "counter", "Connections accepted.", "listener")
+def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
+    """
+    What is there once for each listener: connections, requests and sessions.
+
+    @param fed: how many connections agents have fed to which listener.
+    """
+    connections = _family(
+        "listener_connections",
+        "gauge",
+        "Connections that are open: accepted ones, and what servers have of a hosting listener.",
+        "listener",
+    )
+    accepted = _family(
+        "listener_connections_total", "counter", "Connections accepted, or brought by agents.", "listener"
+    )
     for listener in parts.listeners.values():
-        connections.add(listener.connections, listener.config.name)
+        name = listener.config.name
+        connections.add(listener.connections + fed.get(name, 0), name)
         accepted.add(listener.accepted, listener.config.name)
     yield connections
     yield accepted

@@ -235,7 +235,7 @@ class Inspector:
         parts = self.parts
         families = [*process_families(parts)]
         yield
-        families += listener_families(parts)
+        families += listener_families(parts, (yield from totals.fed_by_agents(parts)))
         families += yield from cluster_families(parts)
         yield
         families += dial_families(parts)

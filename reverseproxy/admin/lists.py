@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from reverseproxy.admin.slices import Steps
+from reverseproxy.admin.totals import fed_by_agents
 from reverseproxy.cluster.host import Fault, Host
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ def weigh(parts: Parts, arguments: Mapping[str, Any]) -> int | None:
     return before
 
 
-def listeners(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
     """Each listener."""
+    fed = yield from fed_by_agents(parts)
     return _page(
         (
             {
@@ -136,7 +138,7 @@ def listeners(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
                 "bound": listener.listening,
                 "fed_by_agents": not listener.config.bind_port,
                 "tls": bool(listener.config.filter_chain.tls_contexts),
-                "connections": listener.connections,
+                "connections": listener.connections + fed.get(listener.config.name, 0),
                 "accepted": listener.accepted,
             }
             for listener in parts.listeners.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["by_route", "sample", "summary"]
+__all__ = ["by_route", "fed_by_agents", "sample", "summary"]
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 STRIDE: Final = 20
 """How many rules are looked at in one step; see L{reverseproxy.admin.slices}."""
+
+LINKS: Final = 100
+"""How many connections of an agent are looked at in one step."""
 
 ERRORS = 5
 """The hundred of statuses that are errors of ours, or of hosts."""
@@ -60,6 +63,18 @@ def summary(parts: Parts) -> dict[str, Any]:
         "uptime_seconds": round(parts.seconds() - parts.started, 3),
         "history": parts.pulse.history.to_json(),
     }
+
+
+def fed_by_agents(parts: Parts) -> Steps[dict[str, int]]:
+    """Say how many connections each hosting listener has of agents: streams, or whole ones."""
+    found: dict[str, int] = {}
+    for agent in parts.agents:
+        name = agent.plan.sink.name
+        for index, link in enumerate(agent.links):
+            if index % LINKS == 0:
+                yield
+            found[name] = found.get(name, 0) + link.held
+    return found
 
 
 def by_route(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:

@@ -163,6 +163,29 @@ class ReadingTests(AdminTestCase):
         self.assertEqual(names["clientListener"]["address"], "127.0.0.1:2000")
         self.assertTrue(names["clientListener"]["bound"])
 
+    def test_what_agents_feed_to_a_listener(self) -> None:
+        """Connections of servers, and the streams on them, are connections of the hosting listener."""
+        for mux in (True, False):
+            with self.subTest(mux=mux):
+                world = World()
+                agent = world.agent(connections=2, mux=mux)
+                ask = agent.inspector.answer
+                [listener] = ask("listeners", {})
+                idle = 0 if mux else 2
+                self.assertEqual((listener["connections"], listener["accepted"]), (idle, idle))
+                world.request()
+                [listener] = ask("listeners", {})
+                self.assertEqual((listener["connections"], listener["accepted"]), (1 if mux else 2,) * 2)
+                families = {each["name"]: each["samples"] for each in ask("metrics", {})}
+                for name in ("connections", "connections_total"):
+                    [[_, number]] = families[f"reverseproxy_listener_{name}"]
+                    self.assertEqual(number, listener["connections"])
+                agent.agents[0].plan.sink.abort()
+                agent.stopService()
+                world.reactor.settle()
+                [listener] = ask("listeners", {})
+                self.assertEqual(listener["connections"], 0)
+
     def test_routes(self) -> None:
         world = World()
         [rule] = items(world, "routes")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 __all__ = ["ADAPTABLE", "Agent", "AgentPlan", "Peer", "new_agent_id"]
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -309,10 +309,15 @@ class Peer:
         self._changed()
 
     @property
+    def links(self) -> list[AgentLink]:
+        """Its connections, also those that have been replaced and finish what is under way."""
+        links = {core.link for core in self._cores.values()} | self._parting
+        return [link for link in links if isinstance(link, AgentLink)]
+
+    @property
     def doing(self) -> list[str]:
         """What is under way on its connections, in a word or two for each of it."""
-        links = {core.link for core in self._cores.values()} | self._parting
-        return [each for link in links if isinstance(link, AgentLink) for each in link.doing]
+        return [each for link in self.links for each in link.doing]
 
     # dialling
 
@@ -533,9 +538,14 @@ class Agent(Service):
         return list(self._peers.values())
 
     @property
+    def links(self) -> Iterator[AgentLink]:
+        """Its connections to all servers, also those that finish what is under way."""
+        return (link for peer in [*self._peers.values(), *self._leaving] for link in peer.links)
+
+    @property
     def doing(self) -> str:
         """What is under way on its connections, for the log: how many of what."""
-        return how_many(each for peer in [*self._peers.values(), *self._leaving] for each in peer.doing)
+        return how_many(each for link in self.links for each in link.doing)
 
     @property
     def unserved(self) -> list[str]:

@@ -426,6 +426,13 @@ class AgentLink(LinkHooks, Handover):
                     stream.loseConnection()
 
     @property
+    def held(self) -> int:
+        """How many connections the hosting listener has of it: its streams, or itself."""
+        if self.session is not None:
+            return len(self.session.all)
+        return int(self._hosted and not self.gone)
+
+    @property
     def doing(self) -> list[str]:
         """What is under way, in a word or two for each of it."""
         return [doing(each) for each in self._busy]
