@@ -2,9 +2,8 @@
 Follows what the store has: reads all of it once, and is told of changes from then on.
 
 A watch that is lost goes on where it was; when what has changed meanwhile can't be had
-any more, everything is read again.  A watch that is there, but tells nothing, would not
-be noticed by itself: so it is made anew elsewhere when its endpoint does not answer other
-requests, or what this server has written does not come back by it; and from time to time.
+any more, everything is read again.  L{reverseproxy.fleet.watchdog} notices a watch that is
+there, but tells nothing.
 """
 
 from __future__ import annotations
@@ -12,29 +11,26 @@ from __future__ import annotations
 __all__ = ["Follower"]
 
 from collections.abc import Callable
+from itertools import groupby
+from operator import attrgetter
 from random import Random
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from reverseproxy.fleet.etcd import Etcd, Watch
+from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.gateway import OUT_OF_RANGE, EtcdError, KeyValue, WatchMessage
-from reverseproxy.fleet.view import Change, Everything, Notice, View
+from reverseproxy.fleet.routine import Routine
+from reverseproxy.fleet.turns import Turns
+from reverseproxy.fleet.view import Change, Notice, View
+from reverseproxy.fleet.watchdog import Watchdog
 from reverseproxy.tunnel.agent.backoff import Backoff
 
 log = Logger()
-
-ECHO: Final = 3.0
-"""Seconds after which the watch should have told of what has been written."""
-
-RENEW: Final = 60.0
-"""Seconds for which a watch is kept at the most."""
-
-LOOK: Final = 5.0
-"""Seconds between two looks of a process that asks for nothing else."""
 
 LONGEST: Final = 3.0
 """The longest wait, in seconds, before a store is tried again that can't be reached."""
@@ -79,79 +75,61 @@ class Follower:
         look: str = "",
     ) -> None:
         """
-        @param look: a key to look for from time to time, where nobody else would find out that an
-            endpoint does not answer, or is another store; empty for none.
+        @param look: as for L{Watchdog.guard}, behind the prefix.
         """
-        self._watch: Watch | None = None
-        self.use(etcd)
-        self._looks_for = look
         self.view = view
         self.resyncs = self.events = 0
         self.up = False
         self._told = told
         self._reactor = reactor
         self._prefix = prefix
-        self._random = random
-        self._backoff = Backoff(0.2, LONGEST, random)
+        self._looks_for = look
         self._gathered: list[KeyValue] = []
+        self._heard = 0
+        self._turns = Turns(reactor)
         self._stale = True
-        self._renewal: IDelayedCall | None = None
-        self._echo: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
-        self._expected = 0
-        self._running: Deferred[None] | None = None
-        self._alive = False
+        backoff = Backoff(0.2, LONGEST, random)
+        self._routine = Routine(
+            reactor, backoff, self._step, self._failed, "fleet: the store is not followed any more"
+        )
+        self._watchdog = Watchdog(
+            reactor, random, lambda: self._heard, self.resync, lambda reason: self.on_trouble(reason)
+        )
+        self.use(etcd)
 
     # from outside
 
+    @property
+    def etcd(self) -> Etcd:
+        """Where the store is."""
+        return self._watchdog.etcd
+
     def use(self, etcd: Etcd) -> None:
         """Follow another one, from the next watch on."""
-        self.etcd = etcd
-        etcd.on_left = self._left
-
-    def _left(self, endpoint: str) -> None:
-        """An endpoint does not answer."""
-        watch = self._watch
-        if watch is not None and watch.endpoint == endpoint and watch.began:
-            # Not from within what has found that out.
-            self._reactor.callLater(0, watch.stop)
+        self._watchdog.use(etcd)
 
     def start(self) -> None:
         """Begin."""
-        self._alive = True
-        running = self._running = Deferred.fromCoroutine(self._run())
-        running.addErrback(self._ended)
+        self._routine.start()
 
     def stop(self) -> None:
         """Follow nothing any more; what is known stays."""
-        self._alive = False
-        running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
-        for each in (self._renewal, self._echo, self._expiry):
-            if each is not None and each.active():
-                each.cancel()
+        self._routine.stop()
+        self._watchdog.stop()
+        self._turns.clear()
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
         self.up = False
 
     def resync(self) -> None:
         """It may be another store: read everything."""
         self._stale = True
-        if self._watch is not None:
-            self._watch.stop()
+        self._watchdog.give_up()
 
     def expect(self, revision: int) -> None:
         """Something has been written, of which the watch should tell."""
-        self._expected = max(self._expected, revision)
-        if self._echo is None:
-            self._echo = self._reactor.callLater(ECHO, self._check_echo, self._expected)
-
-    def _check_echo(self, revision: int) -> None:
-        self._echo = None
-        if self.view.revision < revision and self._watch is not None:
-            log.info("fleet: the watch is silent, and is renewed")
-            self.etcd.next_endpoint()
-        elif self.view.revision < self._expected:
-            self._echo = self._reactor.callLater(ECHO, self._check_echo, self._expected)
+        self._watchdog.expect(revision)
 
     def settle(self) -> None:
         """See to servers that are kept although the store does not have them, when it is time."""
@@ -173,36 +151,30 @@ class Follower:
 
     # running
 
-    def _ended(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            log.failure("fleet: the store is not followed any more", failure=failure)
+    async def _step(self) -> None:
+        if self._stale:
+            await self._read()
+        await self._follow()
 
-    async def _run(self) -> None:
-        while self._alive:
-            try:
-                if self._stale:
-                    await self._read()
-                await self._follow()
-                continue
-            except _Resync as error:
-                self._stale = True
-                log.info("fleet: everything is read again: {reason}", reason=str(error))
-                continue
-            except _Behind as error:
-                problem = await self._compare(str(error))
-            except EtcdError as error:
-                self._stale = self._stale or error.code == OUT_OF_RANGE
-                problem = str(error)
-            except CancelledError:
-                raise
-            except Exception:
-                log.failure("fleet: a mistake in what follows the store; everything is read again")
-                self._stale = True
-                problem = "a mistake in this program"
-            if not self._alive:
-                return  # what a request that is cancelled may fail with
-            self.on_trouble(problem)
-            await deferLater(self._reactor, self._backoff.failed())
+    async def _failed(self, error: Exception) -> None:
+        if isinstance(error, _Resync):
+            self._stale = True
+            log.info("fleet: everything is read again: {reason}", reason=str(error))
+            return
+        if isinstance(error, _Behind):
+            problem = await self._compare(str(error))
+        elif isinstance(error, EtcdError):
+            self._stale = self._stale or error.code == OUT_OF_RANGE
+            problem = str(error)
+        else:
+            log.failure(
+                "fleet: a mistake in what follows the store; everything is read again",
+                failure=Failure(error),
+            )
+            self._stale = True
+            problem = "a mistake in this program"
+        self.on_trouble(problem)
+        await self._routine.pause()
 
     async def _compare(self, problem: str) -> str:
         """
@@ -218,73 +190,42 @@ class Follower:
         return problem
 
     async def _read(self) -> None:
+        self._stale = False  # unless somebody has doubts meanwhile
+        try:
+            await self._read_all()
+        except BaseException:
+            self._stale = True
+            raise
+        self.resyncs += 1
+        self.on_read()
+
+    async def _read_all(self) -> None:
         size = len(self._prefix)
-        everything = Everything(self.view)
+        everything = self.view.everything()
         # Bit by bit, as requests are served meanwhile.
         revision = await self.etcd.read(
             self._prefix,
             lambda page: everything.add((each.key[size:], each.value or b"") for each in page),
         )
-        self._stale = False
-        self.resyncs += 1
-        self._tell(self.view.snapshot(everything, revision, self._reactor.seconds()))
-        self.on_read()
+        for notices in self.view.snapshot(everything, revision, self._reactor.seconds()):
+            self._tell(notices)
+            await deferLater(self._reactor, 0)
 
     async def _follow(self) -> None:
+        # What has been told before, and is not taken in yet, is told once more.
+        self._turns.clear()
         self._gathered.clear()
-        watch = self._watch = self.etcd.watch(self._prefix, self.view.revision + 1, self._take)
-        seconds = RENEW * self._random.uniform(0.75, 1.0)
-        self._renewal = self._reactor.callLater(seconds, watch.stop)
-        if self._looks_for:
-            looking: Deferred[None] = Deferred.fromCoroutine(self._look())
-            watch.ended.addBoth(self._end_looking, looking)
+        self._heard = self.view.revision
+        watch = self.etcd.watch(self._prefix, self.view.revision + 1, self._take)
+        look = self._looks_for
+        self._watchdog.guard(watch, look and self._prefix + look, lambda: self.view.own.get(look))
         try:
             await watch.ended
         except CancelledError:
-            if not self._alive:
+            if not self._routine.alive:
                 raise
         finally:
-            self._watch = None
             self.up = False
-            if self._renewal.active():
-                self._renewal.cancel()
-
-    def _end_looking(self, result: Any, looking: Deferred[None]) -> Any:
-        looking.cancel()
-        return result
-
-    async def _look(self) -> None:
-        """
-        Look whether the endpoint answers, and has what is known, as long as there is a watch.
-
-        A store that has been emptied may have more revisions than there were before by now, so that
-        the watch does not show it; but it has no record that has stayed the same.
-        """
-        different = False
-        try:
-            while True:
-                await deferLater(self._reactor, LOOK * self._random.uniform(0.75, 1.0))
-                found = await self.etcd.get(self._prefix + self._looks_for)
-                value = None if found is None else found.value
-                if value == self.view.own.get(self._looks_for):
-                    different = False
-                elif different:
-                    log.info("fleet: the watch does not tell of everything, and all is read again")
-                    self.resync()
-                    return
-                else:
-                    different = True  # it may be on its way
-        except CancelledError:
-            return
-        except EtcdError as error:
-            if self._alive:
-                self.on_trouble(str(error))
-                self._reactor.callLater(0, self._give_up)
-
-    def _give_up(self) -> None:
-        """Watch anew."""
-        if self._watch is not None:
-            self._watch.stop()
 
     def _take(self, message: WatchMessage) -> None:
         """Take in a message of the watch."""
@@ -292,14 +233,13 @@ class Follower:
             raise _Resync(f"etcd has compacted what was up to revision {message.compacted}")
         if message.canceled:
             raise EtcdError(message.canceled)
-        view = self.view
         if message.created:
-            if message.revision < view.revision:
+            if message.revision < self.view.revision:
                 raise _Behind(
                     "etcd has less than it had: it lags behind, is another one, or has been restored"
                 )
             self.up = True
-            self._backoff.reset()
+            self._routine.backoff.reset()
             self.on_trouble("")
             return
         if len(self._gathered) + len(message.events) > MOST_EVENTS:
@@ -308,22 +248,26 @@ class Follower:
         if message.fragment:
             return
         events, self._gathered = self._gathered, []
+        self.events += len(events)
         if not events:
             # It only says that there is nothing up to this revision.
-            view.revision = max(view.revision, message.revision)
+            self._heard = max(self._heard, message.revision)
+            self._turns.add(self._nothing, [message.revision])
             return
-        self.events += len(events)
-        self._changed(events)
-
-    def _changed(self, events: list[KeyValue]) -> None:
+        self._heard = max(self._heard, events[-1].revision)
         size = len(self._prefix)
-        before = self.view.revision
         changes = [Change(each.key[size:], each.value, each.revision) for each in events]
-        notices = self.view.changed(changes, self._reactor.seconds())
-        lost: dict[str, int] = {}
-        for change in changes:
-            if change.revision > before and change.value is None:
-                lost[change.path] = change.revision
-        self._tell(notices)
-        if lost:
-            self.on_own([path for path in lost if path not in self.view.own], max(lost.values()))
+        groups = [list(group) for _, group in groupby(changes, attrgetter("revision"))]
+        self._turns.add(self._changed, groups, len)
+
+    def _nothing(self, revision: int) -> None:
+        self.view.revision = max(self.view.revision, revision)
+
+    def _changed(self, changes: list[Change]) -> None:
+        """Take in all changes of one revision."""
+        before = self.view.revision
+        revision = changes[0].revision
+        self._tell(self.view.changed(changes, self._reactor.seconds()))
+        lost = [each.path for each in changes if each.value is None and each.path not in self.view.own]
+        if lost and revision > before:
+            self.on_own(lost, revision)

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.gateway import NOT_FOUND, EtcdError
 from reverseproxy.fleet.outbox import Outbox
+from reverseproxy.fleet.routine import Routine
 from reverseproxy.tunnel.agent.backoff import Backoff
 
 log = Logger()
@@ -83,13 +84,12 @@ class Publisher:
         self._ttl = ttl
         self._renew = renew
         self._random = random
-        self._backoff = Backoff(0.2, LONGEST, random)
-        self._alive = False
         self._kept = 0.0
         self._began = 0.0
-        self._running: Deferred[None] | None = None
-        self._sleep: Deferred[None] | None = None
-        self._alarm: IDelayedCall | None = None
+        backoff = Backoff(0.2, LONGEST, random)
+        self._routine = Routine(
+            reactor, backoff, self._work, self._failed, "fleet: nothing is published any more"
+        )
         self._stored: Callable[[], Any] | None = None
 
     # from outside
@@ -101,16 +101,11 @@ class Publisher:
         @param stored: says which keys of this server the store has.
         """
         self._stored = stored
-        self._alive = True
-        running = self._running = Deferred.fromCoroutine(self._run())
-        running.addErrback(self._ended)
+        self._routine.start()
 
     def wake(self) -> None:
         """There is something to be written."""
-        sleep, self._sleep = self._sleep, None
-        if sleep is not None:
-            self._hush()
-            sleep.callback(None)
+        self._routine.wake()
 
     def silence(self, silent: bool) -> None:
         """Publish nothing, or again."""
@@ -130,11 +125,7 @@ class Publisher:
 
         @param stays: leave the lease to end by itself, as another process has all of it, or will have.
         """
-        self._alive = False
-        running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
-        self._hush()
+        self._routine.stop()
         lease, self.lease = self.lease, 0
         if lease and not stays:
             leaving = Deferred.fromCoroutine(self._leave(lease)).addTimeout(LEAVE, self._reactor)
@@ -156,27 +147,15 @@ class Publisher:
 
     # running
 
-    def _ended(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            log.failure("fleet: nothing is published any more", failure=failure)
-
-    async def _run(self) -> None:
-        while self._alive:
-            try:
-                await self._work()
-            except EtcdError as error:
-                if not self._alive:
-                    return  # what a request that is cancelled may fail with
-                if error.code == NOT_FOUND and self.lease:
-                    await self._lost()
-                else:
-                    self.on_trouble(str(error))
-                    await self._wait(self._backoff.failed(lasting=True), wakes=False)
-            except CancelledError:
-                raise
-            except Exception:
-                log.failure("fleet: a mistake in what publishes this server's hosts")
-                await self._wait(LONGEST, wakes=False)
+    async def _failed(self, error: Exception) -> None:
+        if not isinstance(error, EtcdError):
+            log.failure("fleet: a mistake in what publishes this server's hosts", failure=Failure(error))
+            await self._routine.wait(LONGEST, wakes=False)
+        elif error.code == NOT_FOUND and self.lease:
+            await self._lost()
+        else:
+            self.on_trouble(str(error))
+            await self._routine.pause(lasting=True)
 
     async def _work(self) -> None:
         """Do the one thing that is due, or wait for one."""
@@ -185,7 +164,7 @@ class Publisher:
             lease, self.lease = self.lease, 0
             if lease:
                 await self.etcd.revoke(lease)
-            await self._wait(self._ttl)
+            await self._routine.wait(self._ttl)
         elif not self.lease:
             await self._begin()
         elif now - self._kept >= self._ttl / 3:
@@ -194,9 +173,9 @@ class Publisher:
             await self._write()
         else:
             self._note_well()
-            await self._wait(self._kept + self._ttl / 3 - now)
+            await self._routine.wait(self._kept + self._ttl / 3 - now)
             if len(self.outbox):
-                await self._wait(GATHER, wakes=False)
+                await self._routine.wait(GATHER, wakes=False)
         if self._began and self._reactor.seconds() - self._began >= LEFTOVERS:
             self._began = 0.0
             self._tidy()
@@ -226,7 +205,7 @@ class Publisher:
         self.lease = 0
         self.on_lost()
         # All servers may have lost theirs.
-        await self._wait(self._random.uniform(0.0, SPREAD), wakes=False)
+        await self._routine.wait(self._random.uniform(0.0, SPREAD), wakes=False)
 
     async def _write(self) -> None:
         batch = self.outbox.take()
@@ -253,7 +232,7 @@ class Publisher:
                 )
 
     def _note_well(self) -> None:
-        self._backoff.reset()
+        self._routine.backoff.reset()
         self.on_trouble("")
 
     def _named(self, puts: dict[str, bytes]) -> list[tuple[str, bytes]]:
@@ -261,25 +240,3 @@ class Publisher:
 
     def _paths(self, paths: Any) -> list[str]:
         return [self._prefix + path for path in paths]
-
-    async def _wait(self, seconds: float, wakes: bool = True) -> None:
-        """
-        Wait.
-
-        @param wakes: whether something to be written ends that.
-        """
-        waiting: Deferred[None] = Deferred(lambda _: self._hush())
-        self._alarm = self._reactor.callLater(max(seconds, 0.0), self._ring, waiting)
-        self._sleep = waiting if wakes else None
-        await waiting
-
-    def _ring(self, waiting: Deferred[None]) -> None:
-        self._alarm = None
-        if self._sleep is waiting:
-            self._sleep = None
-        waiting.callback(None)
-
-    def _hush(self) -> None:
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None and alarm.active():
-            alarm.cancel()

@@ -26,16 +26,19 @@ class Turns:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._waiting: deque[tuple[Callable[[Any], object], Iterator[Any]]] = deque()
+        self._waiting: deque[tuple[Callable[[Any], object], Iterator[Any], Callable[[Any], int]]] = deque()
         self._busy = False
 
-    def add(self, step: Callable[[T], object], items: Iterable[T]) -> None:
+    def add(
+        self, step: Callable[[T], object], items: Iterable[T], size: Callable[[T], int] = lambda item: 1
+    ) -> None:
         """
         Take a step for each item; the first ones now, unless others wait.
 
         @param items: left as they are until then.
+        @param size: for how many steps that for an item counts.
         """
-        self._waiting.append((step, iter(items)))
+        self._waiting.append((step, iter(items), size))
         if not self._busy:
             self._turn()
 
@@ -57,12 +60,12 @@ class Turns:
                 self._clock.callLater(0, self._turn)
 
     def _go(self, most: int) -> None:
-        while most and self._waiting:
-            step, items = self._waiting[0]
+        while most > 0 and self._waiting:
+            step, items, size = self._waiting[0]
             for item in items:
-                most -= 1
+                most -= size(item)
                 step(item)
-                if not most:
+                if most <= 0:
                     return
                 if not self._waiting or self._waiting[0][1] is not items:
                     break  # it has finished, or cleared, them

@@ -28,15 +28,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from reverseproxy.fleet.keys import Name, read_path
-from reverseproxy.fleet.records import (
-    BadRecord,
-    HostKey,
-    HostRecord,
-    RouteKey,
-    RouteRecord,
-    ServerRecord,
-)
+from reverseproxy.fleet.keys import Name
+from reverseproxy.fleet.reading import Everything, Key, Reader, Record
+from reverseproxy.fleet.records import HostKey, HostRecord, RouteKey, RouteRecord, ServerRecord
 
 MAX_SERVERS: Final = 1000
 """Servers that are known at the most."""
@@ -47,12 +41,8 @@ MAX_HOSTS: Final = 2_000_000
 HOLD: Final = 10.0
 """Seconds for which servers are kept that a store does not have any more, until links can tell."""
 
-MAX_BAD: Final = 100
-"""Bad records that are told of one snapshot, or of one message of a watch."""
-
-
-Key = HostKey | RouteKey
-Record = ServerRecord | HostRecord | RouteRecord
+PART: Final = 100
+"""Hosts of a snapshot that are taken in at a time."""
 
 
 class Change(NamedTuple):
@@ -107,39 +97,6 @@ class _Host:
     stored: bool = True
 
 
-class Everything:
-    """
-    All that a store has, read bit by bit.
-
-    @ivar servers: records of the other servers; C{others}: of their hosts and routes.
-    @ivar own: what there is of this server, by path.
-    """
-
-    def __init__(self, view: View) -> None:
-        self.servers: list[ServerRecord] = []
-        self.others: list[HostRecord | RouteRecord] = []
-        self.own: dict[str, bytes] = {}
-        self._view = view
-
-    def add(self, entries: Iterable[tuple[str, bytes]]) -> None:
-        """
-        Take in some.
-
-        @param entries: paths and records.
-        """
-        view = self._view
-        view.begin()
-        for path, value in entries:
-            if view.is_own(path):
-                self.own[path] = value
-                continue
-            record = view.read(path, value)
-            if isinstance(record, ServerRecord):
-                self.servers.append(record)
-            elif record is not None:
-                self.others.append(record)
-
-
 class View:
     """
     The servers and hosts that are known.
@@ -151,7 +108,6 @@ class View:
     @ivar on_own_route: called with a record of this server's that is in the store now, and with one
         of another server's that was there before and conflicts with it, if there is one.
     @ivar own: what the store has of this server's, by path; for whoever publishes it.
-    @ivar bad: called with a path, and what is wrong with it or its record.
     """
 
     on_own_route: Callable[[RouteRecord, RouteRecord | None], object] = staticmethod(lambda own, other: None)
@@ -166,62 +122,61 @@ class View:
         """
         @param own: this server's id.
         @param reached: whether there is a link to a server that works.
+        @param hold: see L{HOLD}.
+        @param bad: called with a path, and what is wrong with it or its record.
         """
         self.revision = 0
         self.reached = reached
-        self.bad = bad
         self.servers: dict[str, ServerRecord] = {}
         self.hosts: dict[HostKey, HostRecord] = {}
         self.routes: dict[RouteKey, RouteRecord] = {}
         self.own: dict[str, bytes] = {}
-        self._own = own
+        self._reader = Reader(own, bad)
         self._hold = hold
         self._servers: dict[str, _Server] = {}
         self._hosts: dict[str, dict[Key, _Host]] = {}
         self._count = 0
-        self._told_bad = 0
         self._notices: list[Notice] = []
 
     # what comes
 
-    def begin(self) -> None:
-        """Other bad records are told of from now on."""
-        self._told_bad = 0
+    def everything(self) -> Everything:
+        """What L{snapshot} is to be given, to be filled."""
+        return Everything(self._reader)
 
-    def snapshot(
-        self, entries: Everything | Iterable[tuple[str, bytes]], revision: int, now: float
-    ) -> list[Notice]:
+    def snapshot(self, everything: Everything, revision: int, now: float) -> Iterator[list[Notice]]:
         """
-        Take in all that the store has.
+        Take in all that the store has, a part of it at a time; nothing else comes in between.
 
-        @param entries: paths and records.
         @param revision: when it had that; may be lower than before, if it is another store.
         @param now: the time, in seconds.
-        @return: what that means, in order.
+        @return: what each part means, in order.
         """
-        if not isinstance(entries, Everything):
-            everything = Everything(self)
-            everything.add(entries)
-        else:
-            everything = entries
         self.revision = revision
         self.own = everything.own
         servers = {each.id for each in everything.servers}
-        hosts = {each.key for each in everything.others}
-        for each, server in self._servers.items():
-            if each not in servers and server.stored:
+        for name, server in self._servers.items():
+            if name not in servers and server.stored:
                 server.stored = False
                 server.until = now if server.record.draining else now + self._hold
-        for each, known in list(self._hosts.items()):
-            for key in [key for key in known if key not in hosts]:
-                self._unstored(key, keep=each not in servers)
+        for name, known in list(self._hosts.items()):
+            for key, host in list(known.items()):
+                if key in everything.keys:
+                    host.stored = True  # or it would be gone for a moment when its server comes back
+                else:
+                    self._unstored(key, keep=name not in servers)
+            yield self._told()
         # Servers first: then each of their hosts comes by itself, and none has to be put aside.
-        for record in (*everything.servers, *everything.others):
+        for record in everything.servers:
             self._put(record)
+        for start in range(0, len(everything.others), PART):
+            for each in everything.others[start : start + PART]:
+                self._put(each)
+            yield self._told()
         for path, value in list(self.own.items()):
             self._look_at_route(path, value)
         self._expire(now)
-        return self._told()
+        yield self._told()
 
     def changed(self, changes: Iterable[Change], now: float) -> list[Notice]:
         """
@@ -233,7 +188,7 @@ class View:
         @param now: the time, in seconds.
         @return: what that means, in order.
         """
-        self._told_bad = 0
+        self._reader.begin()
         known = self.revision
         for revision, group in groupby(changes, attrgetter("revision")):
             if revision > known:
@@ -247,13 +202,13 @@ class View:
         gone: list[Name] = []
         records: list[Record] = []
         for change in changes:
-            name = self._name(change.path)
+            name = self._reader.name(change.path)
             if name is None:
                 continue
-            if self._is_own(name):
+            if self._reader.is_own(name):
                 self._note_own(change.path, change.value)
                 continue
-            record = None if change.value is None else self._decode(change.path, name, change.value)
+            record = None if change.value is None else self._reader.decode(change.path, name, change.value)
             if record is None:
                 # A bad record is none: what the key had before is gone.
                 gone.append(name)
@@ -331,16 +286,6 @@ class View:
 
     # one record
 
-    def _is_own(self, name: Name) -> bool:
-        return (name if isinstance(name, str) else name.server) == self._own
-
-    def _name(self, path: str) -> Name | None:
-        try:
-            return read_path(path)
-        except ValueError as error:
-            self._bad(path, str(error))
-            return None
-
     def _note_own(self, path: str, value: bytes | None) -> None:
         if value is None:
             self.own.pop(path, None)
@@ -349,43 +294,13 @@ class View:
 
     def _look_at_route(self, path: str, value: bytes | None) -> None:
         """Tell of routes of this server that are in the store now."""
-        name = self._name(path) if value is not None and path.startswith("routes/") else None
-        if value is None or not isinstance(name, RouteKey) or name.server != self._own:
+        name = self._reader.name(path) if value is not None and path.startswith("routes/") else None
+        if value is None or not isinstance(name, RouteKey) or not self._reader.is_own(name):
             return
-        record = self._decode(path, name, value)
+        record = self._reader.decode(path, name, value)
         if isinstance(record, RouteRecord):
             other = next((each for each in self.routes.values() if each.conflicts(record)), None)
             self.on_own_route(record, other)
-
-    def read(self, path: str, value: bytes) -> Record | None:
-        """
-        Read a record; a bad one is told.
-
-        @return: L{None} if it is none, or of a kind that is not known.
-        """
-        name = self._name(path)
-        return None if name is None else self._decode(path, name, value)
-
-    def is_own(self, path: str) -> bool:
-        """Whether a key is this server's."""
-        return path.rpartition("/")[2] == self._own
-
-    def _decode(self, path: str, name: Name, value: bytes) -> Record | None:
-        """Read a record; a bad one is told."""
-        try:
-            if isinstance(name, str):
-                return ServerRecord.decode(name, value)
-            if isinstance(name, RouteKey):
-                return RouteRecord.decode(name, value)
-            return HostRecord.decode(name, value)
-        except BadRecord as error:
-            self._bad(path, str(error))
-            return None
-
-    def _bad(self, path: str, problem: str) -> None:
-        if self._told_bad < MAX_BAD:
-            self._told_bad += 1
-            self.bad(path, problem)
 
     def _put(self, record: Record) -> None:
         if isinstance(record, ServerRecord):
@@ -397,7 +312,7 @@ class View:
         known = self._servers.get(record.id)
         if known is None:
             if len(self._servers) >= MAX_SERVERS:
-                self._bad(f"servers/{record.id}", f"there are {MAX_SERVERS} servers already")
+                self._reader.complain(f"servers/{record.id}", f"there are {MAX_SERVERS} servers already")
                 return
             self._servers[record.id] = _Server(record)
             self.servers[record.id] = record
@@ -421,7 +336,7 @@ class View:
         known = hosts.get(key)
         if known is None:
             if self._count >= MAX_HOSTS:
-                self._bad(f"hosts/.../{key.server}", f"there are {MAX_HOSTS} hosts already")
+                self._reader.complain(f"hosts/.../{key.server}", f"there are {MAX_HOSTS} hosts already")
                 if not hosts:
                     del self._hosts[key.server]
                 return

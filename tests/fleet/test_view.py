@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import settings
@@ -17,8 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.fleet import view as view_module
 from reverseproxy.fleet.keys import host_path, read_path, server_path
+from reverseproxy.fleet.reading import MAX_BAD
 from reverseproxy.fleet.records import BadRecord, HostKey, HostRecord, ServerRecord
-from reverseproxy.fleet.view import HOLD, Change, Notice, View
+from reverseproxy.fleet.view import HOLD, PART, Change, Notice, View
 from tests import most
 
 OWN = "own"
@@ -41,6 +43,13 @@ def put(record: HostRecord | ServerRecord, revision: int) -> Change:
 def gone(record: HostRecord | ServerRecord, revision: int) -> Change:
     """A record has been deleted."""
     return put(record, revision)._replace(value=None)
+
+
+def take_all(view: View, entries: Iterable[tuple[str, bytes]], revision: int, now: float) -> list[Notice]:
+    """Take in a snapshot, all of it at once."""
+    everything = view.everything()
+    everything.add(entries)
+    return [notice for part in view.snapshot(everything, revision, now) for notice in part]
 
 
 class Mirror:
@@ -233,7 +242,7 @@ class ViewMachine(RuleBasedStateMachine):
     def resync(self) -> None:
         """Everything is read."""
         entries = list(self.store.keys.items())
-        self.mirror.take(self.view.snapshot(entries, self.store.revision, self.now))
+        self.mirror.take(take_all(self.view, entries, self.store.revision, self.now))
         self.watched, self.anew = True, False
 
     @rule(seconds=st.sampled_from([1.0, HOLD]))
@@ -312,7 +321,7 @@ class ViewTests(SynchronousTestCase):
     def begin(self, *records: HostRecord | ServerRecord) -> None:
         """Begin with some records, at revision 5."""
         entries = [(each.path, each.value or b"") for each in (put(record, 1) for record in records)]
-        self.view.snapshot(entries, 5, 0.0)
+        take_all(self.view, entries, 5, 0.0)
 
     def methods(self, notices: list[Notice]) -> list[str]:
         """Their methods."""
@@ -343,6 +352,24 @@ class ViewTests(SynchronousTestCase):
         self.assertEqual([(each.method, each.arguments[0]) for each in found], [("host_left", self.agent)])
         self.assertEqual(list(self.view.hosts), [other.key])
 
+    def test_lapsed_and_read_anew(self) -> None:
+        """Who is back with all it had when everything is read has never been away."""
+        other = host("alpha", agent="1" * 32)
+        self.begin(self.alpha, self.agent, other)
+        self.reached.add("alpha")
+        self.view.changed([gone(each, 6) for each in (self.agent, other, self.alpha)], 0.0)
+        entries = [(each.path, each.value or b"") for each in (put(self.alpha, 8), put(self.agent, 8))]
+        found = take_all(self.view, entries, 8, 0.0)
+        self.assertEqual([(each.method, each.arguments[0]) for each in found], [("host_left", other)])
+
+    def test_much_is_taken_in_bit_by_bit(self) -> None:
+        everything = self.view.everything()
+        records = [self.alpha, *(host("alpha", agent=f"{number:032x}") for number in range(3 * PART))]
+        everything.add((each.path, each.value or b"") for each in (put(record, 1) for record in records))
+        parts = [len(part) for part in self.view.snapshot(everything, 5, 0.0)]
+        self.assertEqual(sum(parts), len(records))
+        self.assertLessEqual(max(parts), PART + 1)
+
     def test_lapsed_and_lost(self) -> None:
         self.begin(self.alpha, self.agent)
         self.reached.add("alpha")
@@ -359,7 +386,7 @@ class ViewTests(SynchronousTestCase):
     def test_emptied_store(self) -> None:
         """Everything stays until servers have had the time to publish it again."""
         self.begin(self.alpha, self.agent)
-        self.assertEqual(self.view.snapshot([], 1, 100.0), [])
+        self.assertEqual(take_all(self.view, [], 1, 100.0), [])
         self.assertEqual(self.view.deadline, 100.0 + HOLD)
         self.assertEqual(self.view.changed([put(self.agent, 2), put(self.alpha, 3)], 101.0), [])
         self.assertIs(self.view.deadline, None)
@@ -367,7 +394,7 @@ class ViewTests(SynchronousTestCase):
 
     def test_emptied_store_and_dead_server(self) -> None:
         self.begin(self.alpha, self.agent)
-        self.view.snapshot([], 1, 100.0)
+        take_all(self.view, [], 1, 100.0)
         self.assertEqual(self.view.expire(100.0 + HOLD - 0.1), [])
         self.assertEqual(self.methods(self.view.expire(100.0 + HOLD)), ["host_left", "server_left"])
 
@@ -418,4 +445,4 @@ class ViewTests(SynchronousTestCase):
 
     def test_log_of_bad_records_is_bounded(self) -> None:
         self.view.changed([Change(f"servers/{n} ", b"", 6) for n in range(1000)], 0.0)
-        self.assertLessEqual(len(self.bad), view_module.MAX_BAD)
+        self.assertLessEqual(len(self.bad), MAX_BAD)
