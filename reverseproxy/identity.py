@@ -13,8 +13,9 @@ agent says of itself: useful, and no more than that.
 
 from __future__ import annotations
 
-__all__ = ["UNPROVED", "AgentIdentity", "CertificateSubject", "shown_agent_id"]
+__all__ = ["UNPROVED", "AgentIdentity", "CertificateSubject", "handle_of", "shown_agent_id"]
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -170,3 +171,18 @@ class AgentIdentity:
             value["agent_id"],
             value["version"],
         )
+
+
+def handle_of(identity: AgentIdentity, ip: str) -> str:
+    """
+    Name an agent for operators: the same for all its connections, to whichever worker and server.
+
+    One of this project is a process; one of MOSN's can't be told from another
+    one of the same identity and address.
+
+    @param ip: the address that it comes from.
+    @return: 16 hexadecimal digits, which tell nobody its id.
+    """
+    certificate = "" if identity.certificate is None else identity.certificate.key
+    known = [identity.policy, identity.name, certificate, identity.agent_id or ip]
+    return sha256(json.dumps(known).encode()).hexdigest()[:16]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST_NAMED", "AgentIndex", "agent_key"]
+__all__ = ["MOST_NAMED", "AgentIndex"]
 
-import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Callable, Collection, Iterator, Mapping
 from heapq import nsmallest
 from math import inf
 from typing import Any, Final
 
 from reverseproxy.addresses import host_of
+from reverseproxy.admin.elsewhere import Elsewhere, describe, kinds, where
 from reverseproxy.admin.slices import Steps
 from reverseproxy.cluster.host import Host
-from reverseproxy.identity import AgentIdentity
+from reverseproxy.fleet.records import HostRecord
+from reverseproxy.identity import AgentIdentity, handle_of
 from reverseproxy.metrics import AgentFigures, Histogram
 from reverseproxy.metrics.latency import class_names
 from reverseproxy.tls import agreed
@@ -33,18 +33,6 @@ MOST_NAMED: Final = 250
 
 def _ip(host: Host) -> str:
     return host_of(host.address) or "unix"
-
-
-def agent_key(identity: AgentIdentity, ip: str) -> str:
-    """
-    Name an agent: the same for all its connections, to whichever worker.
-
-    One of this project is a process; one of MOSN's can't be told from another
-    one of the same identity and address.
-    """
-    certificate = "" if identity.certificate is None else identity.certificate.key
-    known = [identity.policy, identity.name, certificate, identity.agent_id or ip]
-    return sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 class _Agent:
@@ -85,12 +73,18 @@ class AgentIndex:
     """
 
     def __init__(
-        self, exclusions: Exclusions, wall: Callable[[], float], seconds: Callable[[], float]
+        self,
+        exclusions: Exclusions,
+        wall: Callable[[], float],
+        seconds: Callable[[], float],
+        others: Callable[[], Collection[HostRecord]] = tuple,
     ) -> None:
         """
         @param wall: tells the time in seconds since 1970.
         @param seconds: tells the time by a clock that is never set.
+        @param others: gives the hosts of other servers of the fleet.
         """
+        self.elsewhere = Elsewhere(others)
         self.exclusions = exclusions
         self.rtts: dict[str, Histogram] = {}
         self.connections = 0
@@ -119,7 +113,7 @@ class AgentIndex:
         @return: the agent's id.
         """
         assert host.identity is not None
-        key = agent_key(host.identity, _ip(host))
+        key = handle_of(host.identity, _ip(host))
         agent = self._agents.get(key)
         if agent is None:
             agent = self._agents[key] = _Agent()
@@ -196,6 +190,11 @@ class AgentIndex:
         agent = self._agents.get(key)
         return None if agent is None or not agent.hosts else agent.first.identity
 
+    def targets_of(self, key: str) -> dict[str, list[str]] | None:
+        """By what an agent may be kept out; L{None} if it has no connection to this process."""
+        agent = self._agents.get(key)
+        return None if agent is None or not agent.hosts else _targets(agent)
+
     # asking
 
     def page(self, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
@@ -205,19 +204,16 @@ class AgentIndex:
         @param arguments: C{after} and C{limit} say which; C{cluster} and
             C{identity} leave out others; or C{ids} names them.
         """
-        found: list[dict[str, Any]] = []
         ids = arguments.get("ids")
         if ids is not None:
-            for key in sorted({*ids}):
-                yield
-                if key in self._agents:
-                    found += [(yield from self._describe(key, self._agents[key]))]
-            return {"agents": found}
+            return {"agents": (yield from self._describe_all(sorted({*ids})))}
         if self._sorted is None:
             self._sorted = sorted(self._agents)
         names = self._sorted  # another list as soon as one comes or leaves
         after, limit = arguments.get("after", ""), arguments.get("limit", 100)
         cluster, identity = arguments.get("cluster"), arguments.get("identity")
+        found = yield from self.elsewhere.page(after, limit, kinds(cluster, identity))
+        count = 0
         for index in range(bisect_right(names, after), len(names)):
             if index % STRIDE == 0:
                 yield
@@ -227,11 +223,25 @@ class AgentIndex:
             proved = agent.first.identity
             if identity and (proved is None or proved.principal != identity):
                 continue
-            yield
-            found.append((yield from self._describe(names[index], agent)))
-            if len(found) == limit:
+            found.append(names[index])
+            count += 1
+            if count == limit:
                 break
-        return {"agents": found}
+        return {"agents": (yield from self._describe_all(sorted({*found})[:limit]))}
+
+    def _describe_all(self, keys: list[str]) -> Steps[list[dict[str, Any]]]:
+        """Describe certain agents, as far as they are here, or at another server."""
+        elsewhere = yield from self.elsewhere.named(frozenset(keys))
+        found: list[dict[str, Any]] = []
+        for key in keys:
+            yield
+            agent, records = self._agents.get(key), elsewhere.get(key, [])
+            if agent is not None:
+                answer = yield from self._describe(key, agent)
+                found.append({**answer, "elsewhere": where(records)})
+            elif records:
+                found.append(describe(key, records))
+        return found
 
     def one(self, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """Describe one agent, if it is here."""
@@ -291,10 +301,7 @@ class AgentIndex:
             else {"time": round(figures.last_error[0], 3), "reason": figures.last_error[1]},
             "weight": first.weight,
             "excluded": None if excluded is None else {"seconds": round(excluded[0], 1), "why": excluded[1]},
-            "targets": {
-                "process": list(target_of(identity, _ip(first), process=True)),
-                "identity": list(target_of(identity, _ip(first))),
-            },
+            "targets": _targets(agent),
             "workers": [],
         }
         return answer | (yield from self._look_at_hosts(agent))
@@ -336,7 +343,13 @@ class AgentIndex:
         """Keep somebody out; says what is wrong, or nothing."""
         target: Target = tuple(arguments["target"])
         try:
-            self.exclusions.exclude(target, float(arguments["seconds"]), arguments["why"])
+            self.exclusions.exclude(
+                target,
+                float(arguments["seconds"]),
+                arguments["why"],
+                arguments.get("id", ""),
+                arguments.get("agent", ""),
+            )
         except ValueError as error:
             return str(error)
         return ""
@@ -344,7 +357,7 @@ class AgentIndex:
     def lift(self, arguments: Mapping[str, Any]) -> bool:
         """Let somebody in again; whether they were kept out."""
         lifted = [self.exclusions.lift(tuple(target)) for target in arguments["targets"]]
-        return True in lifted
+        return self.exclusions.lift_agent(arguments.get("agent", "")) or True in lifted
 
     def let_go(self, arguments: Mapping[str, Any]) -> int:
         """
@@ -361,6 +374,17 @@ class AgentIndex:
             elif host.cluster is not None:
                 host.cluster.remove_host(host, arguments["why"])
         return len(hosts)
+
+
+def _targets(agent: _Agent) -> dict[str, list[str]]:
+    """By what an agent may be kept out: its process, and all that is the same identity."""
+    first = agent.first
+    identity, ip = first.identity, _ip(first)
+    assert identity is not None, "hosts that no agent has are not in the index"
+    return {
+        "process": list(target_of(identity, ip, process=True)),
+        "identity": list(target_of(identity, ip)),
+    }
 
 
 def _principal(agent: _Agent) -> str:

@@ -12,7 +12,8 @@ __all__ = ["PATHS", "TunnelApi"]
 import json
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from secrets import token_hex
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -25,6 +26,7 @@ from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
 from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
+from reverseproxy.admin.passing import MOST_AUDITED
 from reverseproxy.admin.reading import Reading
 from reverseproxy.admin.sources import ISource
 from reverseproxy.clock import wall_time
@@ -33,9 +35,6 @@ from reverseproxy.config.models import Config
 from reverseproxy.logs import counted, shorten
 
 log = Logger()
-
-MOST_AUDITED: Final = 1000
-"""How many changes are kept."""
 
 LONGEST: Final = 30 * 24 * 3600.0
 """Seconds that an agent can be kept out at the most."""
@@ -81,7 +80,7 @@ class TunnelApi:
         self.configuring: Configuring | None = None
         self._audit: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
         self._streams: set[EventStream] = set()
-        self._excluded: dict[tuple[str, ...], tuple[float, str]] = {}
+        self._excluded: dict[tuple[str, ...], tuple[float, Mapping[str, Any]]] = {}
         self._simple: Mapping[str, Answerer] = {
             **self._reading.simple,
             "events": self._events,
@@ -178,8 +177,8 @@ class TunnelApi:
         """Tell a worker that is new whom to keep out."""
         now = self._clock.seconds()
         self._excluded = {key: entry for key, entry in self._excluded.items() if entry[0] > now}
-        for target, (until, why) in list(self._excluded.items()):
-            await self._source.ask("exclude", {"target": target, "seconds": until - now, "why": why})
+        for until, arguments in list(self._excluded.values()):
+            await self._source.ask("exclude", {**arguments, "seconds": until - now})
 
     def note_log_level(self, caller: Caller, what: str, body: bytes) -> None:
         """
@@ -208,7 +207,10 @@ class TunnelApi:
 
     async def _audited(self, call: Call) -> Reply:
         _, limit = page_of(call)
-        return listed(list(self._audit)[::-1][:limit], limit + 1, ())
+        answers = await self._source.ask("audited", {})
+        items = [*self._audit, *_united(each for answer in answers for each in answer.value or ())]
+        items.sort(key=lambda item: -item["time"])
+        return listed(items[:limit], limit + 1, answers)
 
     async def _described(self, call: Call) -> Reply:
         return Reply.of(describe())
@@ -233,50 +235,81 @@ class TunnelApi:
     async def _drain(self, call: Call, caller: Caller, key: str) -> Reply:
         agent = await self._reading.agent(key)
         seconds = _seconds(call, "for", DRAINED)
-        why = f"drained by {caller.name}"
-        await self._exclude(agent["targets"]["process"], seconds, why)
-        return await self._let_go(caller, "drain", agent, why, False, seconds)
+        return await self._let_go(caller, "drain", agent, seconds)
 
     async def _kick(self, call: Call, caller: Caller, key: str) -> Reply:
         agent = await self._reading.agent(key)
         seconds = _seconds(call, "ban", 0.0)
-        why = f"kicked by {caller.name}"
-        if seconds:
-            await self._exclude(agent["targets"]["identity"], seconds, f"banned by {caller.name}")
-        return await self._let_go(caller, "kick", agent, why, True, seconds)
+        return await self._let_go(caller, "kick", agent, seconds)
 
-    async def _exclude(self, target: list[str], seconds: float, why: str) -> None:
-        arguments = {"target": target, "seconds": seconds, "why": why}
+    async def _exclude(self, target: list[str], seconds: float, why: str, order: str, agent: str) -> None:
+        arguments = {"target": target, "seconds": seconds, "why": why, "id": order, "agent": agent}
         answers = await self._source.ask("exclude", arguments)
         problems = [answer.value for answer in answers if answer.value]
         if problems:
             raise Problem(409, problems[0])
-        self._excluded[tuple(target)] = (self._clock.seconds() + seconds, why)
+        self._excluded[tuple(target)] = (self._clock.seconds() + seconds, arguments)
 
-    async def _let_go(
-        self,
-        caller: Caller,
-        what: str,
-        agent: Mapping[str, Any],
-        why: str,
-        at_once: bool,
-        seconds: float,
-    ) -> Reply:
-        answers = await self._source.ask("let_go", {"id": agent["id"], "why": why, "at_once": at_once})
+    async def _let_go(self, caller: Caller, what: str, agent: Mapping[str, Any], seconds: float) -> Reply:
+        """
+        Let go of an agent, here and at other servers.
+
+        @param what: C{"drain"} or C{"kick"}.
+        @param seconds: for how long it is kept out; 0 for not at all.
+        """
+        at_once = what == "kick"
+        key, order = agent["id"], token_hex(8)
+        target = agent["targets"].get("identity" if at_once else "process")
+        if seconds and target:
+            done = "banned" if at_once else "drained"
+            await self._exclude(target, seconds, f"{done} by {caller.name}", order, key)
+        why = f"{'kicked' if at_once else 'drained'} by {caller.name}"
+        answers = await self._source.ask("let_go", {"id": key, "why": why, "at_once": at_once})
         count = sum(answer.value or 0 for answer in answers)
-        target = agent["targets"]["identity" if at_once else "process"]
+        passed, problems = await self._pass_on(caller, what, agent, seconds, order)
         kept_out = {"target": target, "seconds": seconds} if seconds else None
         told = counted(count, "connection")
+        if passed:
+            told += f"; passed on to {', '.join(f'server {each}' for each in passed)}"
         if seconds:
-            told += f"; kept out for {seconds:g} s: {' '.join(target)}"
+            told += f"; kept out for {seconds:g} s{': ' if target else ''}{' '.join(target or ())}"
         self._note(caller, what, agent, told, connections=count, kept_out=kept_out)
         body = {
-            "id": agent["id"],
+            "id": key,
             "connections": count,
             "kept_out": kept_out,
-            "problems": problems_of(answers),
+            "passed_on": passed,
+            "problems": [*problems_of(answers), *problems],
         }
         return Reply.of(body, 202)
+
+    async def _pass_on(
+        self, caller: Caller, what: str, agent: Mapping[str, Any], seconds: float, order: str
+    ) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """
+        Have other servers that have connections of an agent do the same.
+
+        @return: how many connections each of them has, and which ones could not be told.
+        @raise Problem: if no server that has the agent could be.
+        """
+        elsewhere = agent["elsewhere"]
+        if not elsewhere:
+            return {}, []
+        arguments = {
+            "what": what,
+            "agent": agent["id"],
+            "seconds": seconds,
+            "who": caller.name,
+            "order": order,
+        }
+        answers = await self._source.ask("pass_on", arguments)
+        told = {server for answer in answers for server in answer.value or ()}
+        passed = {server: at["connections"] for server, at in elsewhere.items() if server in told}
+        lacking = [server for server in elsewhere if server not in told]
+        if lacking and not passed and not agent["connections"]:
+            raise Problem(502, f"it is at server {', '.join(lacking)}, which has no link to this one now")
+        problem = "it has no link to this server now, and was not told"
+        return passed, [{"worker": 0, "server": server, "problem": problem} for server in lacking]
 
     async def _weigh(self, call: Call, caller: Caller, cluster: str, address: str) -> Reply:
         """Change the weight of a host, for as long as it is there."""
@@ -301,16 +334,23 @@ class TunnelApi:
 
     async def _resume(self, caller: Caller, key: str) -> Reply:
         """Let in again who was kept out; of those that are not here, the audit knows who they are."""
-        targets = [entry["targets"] for entry in self._audit if entry["agent"] == key]
+        targets = [entry["targets"] for entry in self._audit if entry["agent"] == key and entry["targets"]]
+        missing: Problem | None = None
         if not targets:
-            targets = [(await self._reading.agent(key))["targets"]]
+            try:
+                targets = [(await self._reading.agent(key))["targets"]]
+            except Problem as problem:  # another server may have kept it out
+                missing = problem
         lifted = [list(target) for each in targets for target in each.values()]
-        answers = await self._source.ask("lift", {"targets": lifted})
-        for target in lifted:
-            self._excluded.pop(tuple(target), None)
+        answers = await self._source.ask("lift", {"targets": lifted, "agent": key})
         was = any(answer.value for answer in answers)
+        if missing is not None and not was:
+            raise missing
+        for target, (_, arguments) in list(self._excluded.items()):
+            if list(target) in lifted or arguments["agent"] == key:
+                del self._excluded[target]
         told = "it was kept out" if was else "it was not kept out"
-        agent = {"id": key, "identity": self._identity(key), "targets": targets[0]}
+        agent = {"id": key, "identity": self._identity(key), "targets": targets[0] if targets else {}}
         self._note(caller, "resume", agent, told, was_kept_out=was)
         return Reply.of({"id": key, "was_kept_out": was, "problems": problems_of(answers)})
 
@@ -359,3 +399,15 @@ def _seconds(call: Call, name: str, default: float) -> float:
     if not 0 < seconds <= LONGEST:
         raise Problem(400, f"{name} must be a number of seconds, {LONGEST:g} at the most")
     return seconds
+
+
+def _united(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Make one of what several workers have written down of the same order of another server."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        known = found.get(entry["order"])
+        if known is None:
+            found[entry["order"]] = dict(entry)
+        else:
+            known["connections"] += entry["connections"]
+    return list(found.values())

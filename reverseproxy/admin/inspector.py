@@ -23,6 +23,7 @@ from reverseproxy.admin.agent_figures import per_agent_families
 from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.figures import cluster_families, dial_families, listener_families, process_families
 from reverseproxy.admin.fleet import fleet_families, fleet_of
+from reverseproxy.admin.passing import Passing
 from reverseproxy.admin.pulse import Pulse
 from reverseproxy.admin.slices import Steps, at_once, in_slices
 from reverseproxy.cluster.host import Host
@@ -148,6 +149,7 @@ class Inspector:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        passing = Passing(parts.agent_index, parts.fleet, self._let_go)
         self._questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "ready": self._ready,
             "unserved": self._unserved,
@@ -172,6 +174,8 @@ class Inspector:
             "exclude": parts.agent_index.exclude,
             "lift": parts.agent_index.lift,
             "let_go": self._let_go,
+            "pass_on": passing.pass_on,
+            "audited": lambda arguments: list(passing.audited),
         }
         self._origin = uuid4().hex
 

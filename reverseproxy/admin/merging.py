@@ -45,7 +45,8 @@ def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
             key: known[name].get(key, 0) + other[name].get(key, 0) for key in {**known[name], **other[name]}
         }
     known["times"] = [a + b for a, b in zip(known["times"], other["times"], strict=True)]
-    known["since"] = min(known["since"], other["since"])
+    known["since"] = _of(min, known["since"], other["since"])
+    known["elsewhere"] = {**known["elsewhere"], **other["elsewhere"]}  # all of them know the same
     known["rtt_seconds"] = _of(min, known["rtt_seconds"], other["rtt_seconds"])
     known["last_seen"] = _of(max, known["last_seen"], other["last_seen"])
     errors = [each for each in (known["last_error"], other["last_error"]) if each is not None]

@@ -94,7 +94,7 @@ class Reading:
         """
         answers = await self._source.ask("agent", {"id": key})
         found = merge_agents(((each.worker, each.value) for each in answers if each.value), 1)
-        if not found or not found[0]["connections"]:
+        if not found or not (found[0]["connections"] or found[0]["elsewhere"]):
             raise Problem(404, "there is no such agent, or it has left")
         return found[0]
 
@@ -233,7 +233,7 @@ def _write(agents: list[dict[str, Any]], rest: dict[str, Any]) -> Steps[bytes]:
         if index % STRIDE == 0:
             yield
         # One that has no connection was described by a worker that makes use of another one's.
-        if agent["connections"]:
+        if agent["connections"] or agent["elsewhere"]:
             items.append(compact(shown(agent)))
     return b'{"items":[%b],%b\n' % (b",".join(items), compact(rest)[1:])
 

@@ -90,6 +90,7 @@ def build_fleet(
             tls=server_tls,
             dial_tls=client_tls,
             access_log=write if logs else None,
+            exclusions=world.exclusions,
             publishes=publishes,
         )
     )

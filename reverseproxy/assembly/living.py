@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Living", "Prepared"]
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.fleet.records import HostRecord
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
 from reverseproxy.problems import Place
@@ -142,7 +143,9 @@ class Living:
             clock=world.reactor,
             access_logs=lambda: [each.file for each in self.assembly.access_logs],
             stopping=lambda: self.stopping,
-            agent_index=AgentIndex(world.exclusions, wall_time, world.reactor.seconds),
+            agent_index=AgentIndex(
+                world.exclusions, wall_time, world.reactor.seconds, partial(_hosts_of_others, world)
+            ),
             reloading=self.reloading,
             fleet=lambda: world.fleet,
         )
@@ -348,3 +351,9 @@ class Living:
         """Wait no longer for agents to take the place of others."""
         for each in list(self._successions):
             each.hurry()
+
+
+def _hosts_of_others(world: World) -> Collection[HostRecord]:
+    """What the directory of the fleet knows of agents of other servers; nothing without a fleet."""
+    fleet = world.fleet
+    return () if fleet is None or fleet.directory is None else fleet.directory.hosts.values()

@@ -158,7 +158,10 @@ def drain(
             answer = client.ask(agent_path(agent, "drain"), "POST", **{"for": seconds})
             connections = answer["connections"]
             kept = answer["kept_out"]["seconds"]
-            told = f"{connections} connection{'s' * (connections != 1)} let go; kept out for {kept:g} s"
+            passed = "".join(f"; passed on to server {each}" for each in answer.get("passed_on", ()))
+            told = (
+                f"{connections} connection{'s' * (connections != 1)} let go{passed}; kept out for {kept:g} s"
+            )
     except AdminProblem as problem:
         raise _failed(problem) from None
     click.echo(json.dumps(answer, indent=2) if as_json else f"{agent}: {told}")

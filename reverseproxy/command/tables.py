@@ -122,6 +122,7 @@ def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
         "UNDER WAY",
         "SINCE",
         "STATE",
+        "ALSO AT",
     )
     rows = [
         [
@@ -132,9 +133,12 @@ def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
             each["connections"],
             each["healthy"],
             each["in_flight"],
-            duration(max(now - each["since"], 0)),
-            "kept out" if each["excluded"] else "serving",
+            None if each["since"] is None else duration(max(now - each["since"], 0)),
+            "kept out" if each["excluded"] else "serving" if each["connections"] else "elsewhere",
+            ", ".join(f"{server} ({at['connections']})" for server, at in each.get("elsewhere", {}).items()),
         ]
         for each in agents
     ]
+    if not any(each.get("elsewhere") for each in agents):
+        return table(head[:-1], [row[:-1] for row in rows])
     return table(head, rows)

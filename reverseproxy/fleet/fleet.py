@@ -14,17 +14,22 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from reverseproxy.addresses import host_of
 from reverseproxy.cluster.balancers.fleet import FleetView
+from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.fleet.entrance import Entrance, IncomingLink
 from reverseproxy.fleet.forwarding import AccessLog, Forwarder
 from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.links import OutgoingLink, PeerLinks
+from reverseproxy.fleet.orders import KINDS, Orders
 from reverseproxy.fleet.own import OwnHosts, mode_of, name_of
 from reverseproxy.fleet.records import HostKey, HostRecord
 from reverseproxy.fleet.remote import RemoteHosts
 from reverseproxy.fleet.traffic import Traffic
+from reverseproxy.identity import handle_of
 from reverseproxy.tls import ClientTls, ServerTls, verify_again
+from reverseproxy.tunnel.server.exclusions import Exclusions
 
 log = Logger()
 
@@ -46,6 +51,7 @@ class FleetParts:
     @ivar tls: for links of others, and what peers of all links are judged by; L{None} for plaintext.
     @ivar dial_tls: what other servers are dialled with.
     @ivar access_log: called at the end of what others have forwarded.
+    @ivar exclusions: whom an operator keeps out; L{None} for nobody, whatever others say.
     @ivar publishes: whether this process tells the others of this server's agents; one of several workers
         does.
     """
@@ -61,6 +67,7 @@ class FleetParts:
     tls: ServerTls | None = None
     dial_tls: ClientTls | None = None
     access_log: AccessLog | None = None
+    exclusions: Exclusions | None = None
     publishes: bool = True
 
 
@@ -75,6 +82,7 @@ class Fleet:
     @ivar remote: hosts of agents that are theirs.
     @ivar entrance: where the others come in.
     @ivar traffic: what has been forwarded.
+    @ivar orders: what operators do to agents.
     @ivar directory: who is in the fleet; L{None} until it has been given.
     """
 
@@ -99,7 +107,10 @@ class Fleet:
             one_by_one=parts.access_log is not None,
         )
         self.directory: IDirectory | None = None
-        self._clusters = parts.clusters
+        exclusions = parts.exclusions
+        if exclusions is None:
+            exclusions = Exclusions(parts.reactor.seconds)
+        self.orders = Orders(exclusions, lambda: self.entrance, parts.reactor)
         self._publishes = parts.publishes
         self._told: dict[tuple[str, str], bool] = {}
         self._tls, self._dial_tls = parts.tls, parts.dial_tls
@@ -202,7 +213,10 @@ class Fleet:
 
     def link_told(self, link: OutgoingLink, message: Any) -> None:
         """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
-        self.remote.link_told(link, message)
+        if KINDS.isdisjoint(message):
+            self.remote.link_told(link, message)
+        else:
+            self.orders.heard(link.server, message)
 
     # IOwnListener: what others have to know of our agents
 
@@ -234,6 +248,7 @@ class Fleet:
         for (cluster, agent), well in self._told.items():
             if not well:
                 link.say({"well": False, "cluster": cluster, "agent": agent})
+        self.orders.greet(link)
 
     def record(self, cluster: str, agent: str) -> HostRecord | None:
         """What others have to know of one of our agents; L{None} if it is gone."""
@@ -253,6 +268,7 @@ class Fleet:
             mode=mode_of(first),
             tells=all(host.tells for host in hosts),
             well=any(host.healthy for host in hosts),
+            handle=_handle(first),
         )
 
     def _publish(self, cluster: str, agent: str) -> None:
@@ -295,3 +311,10 @@ class Fleet:
                 }
             )
         return found
+
+
+def _handle(host: Host) -> str:
+    """What operators call the agent of a host; empty if it is none of an agent's."""
+    if host.identity is None:
+        return ""
+    return handle_of(host.identity, host_of(host.address) or "unix")

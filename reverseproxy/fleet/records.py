@@ -50,6 +50,7 @@ MAX_CLUSTER: Final = 256
 MAX_ENTRIES: Final = 32
 MAX_NAMES: Final = 16
 MAX_WEIGHT: Final = 128
+MAX_HANDLE: Final = 32
 MAX_DOMAINS: Final = 1000
 MAX_COUNT: Final = 1_000_000
 
@@ -227,7 +228,7 @@ class HostRecord:
         or C{"streams"}.
     @ivar tells: whether the agent says which requests it has not sent on.
     @ivar well: whether the agent can reach its service, and its server can reach it; judged by that server.
-    @ivar draining: whether it is about to leave that server: nothing new for it.
+    @ivar handle: its id in the admin API, the same at all servers; empty if it has none.
     """
 
     cluster: str
@@ -241,7 +242,7 @@ class HostRecord:
     mode: str = "streams"
     tells: bool = False
     well: bool = True
-    draining: bool = False
+    handle: str = ""
 
     @property
     def key(self) -> HostKey:
@@ -268,8 +269,8 @@ class HostRecord:
             found["tells"] = True
         if not self.well:
             found["well"] = False
-        if self.draining:
-            found["draining"] = True
+        if self.handle:
+            found["handle"] = self.handle
         return _dump(found)
 
     @classmethod
@@ -302,7 +303,7 @@ class HostRecord:
             mode,
             reader.boolean("tells"),
             reader.boolean("well", True),
-            reader.boolean("draining"),
+            reader.text("handle", MAX_HANDLE),
         )
 
 

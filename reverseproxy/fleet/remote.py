@@ -386,7 +386,7 @@ class RemoteHosts:
     def _is_well(self, record: HostRecord, link: OutgoingLink) -> bool:
         """Whether a host is to be used while there are others that are well."""
         said = self._said.get(record.key, record.well)
-        return said and not record.draining and not link.leaving and not link.record.draining
+        return said and not link.leaving and not link.record.draining
 
     def _judge(self, host: RemoteHost) -> None:
         record = self._record(host.key)

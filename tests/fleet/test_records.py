@@ -75,7 +75,7 @@ class HostRecordTests(SynchronousTestCase):
 
     def test_round_trip(self) -> None:
         record = HostRecord(
-            *KEY, "host-1", 5, 3, {"zone": "é"}, AgentIdentity("n", "p"), "plain", True, False, True
+            *KEY, "host-1", 5, 3, {"zone": "é"}, AgentIdentity("n", "p"), "plain", True, False, "0d1c8e6b"
         )
         self.assertEqual(HostRecord.decode(KEY, record.encode()), record)
         self.assertEqual(record.capacity, 3)

@@ -2,7 +2,7 @@
 
 import { Refused, change, hasToken, setToken } from "./api.js";
 import { $, age, ask, bytes, clock, count, el, fill, plural, rate, seconds, spark, toast } from "./dom.js";
-import { agents, historyOf, missing, nameOf, proofOf, rateOf, touch } from "./fleet.js";
+import { agents, elsewhereOf, historyOf, missing, nameOf, proofOf, rateOf, touch } from "./fleet.js";
 
 let opened = "";
 let before = null;
@@ -80,7 +80,8 @@ function facts(agent) {
     ["p50, p99", `${seconds(agent.p50_seconds)}, ${seconds(agent.p99_seconds)}`],
     ["Round trip", seconds(agent.rtt_seconds)],
     ["Bytes", `${bytes(agent.bytes?.received)} to it, ${bytes(agent.bytes?.sent)} from it`],
-    ["Since", `${clock(agent.since)}, ${age(Date.now() / 1000 - agent.since)}`],
+    elsewhereOf(agent) ? ["Connections to other servers", elsewhereOf(agent)] : null,
+    agent.since === null ? null : ["Since", `${clock(agent.since)}, ${age(Date.now() / 1000 - agent.since)}`],
     ["Last error", agent.last_error ? el("span", { class: "bad" }, `${clock(agent.last_error.time)}: ${agent.last_error.reason}`) : "none"],
     agent.workers?.length ? ["Workers", agent.workers.join(", ")] : null,
     agent.weight === undefined ? null : ["Weight", String(agent.weight)],

@@ -33,6 +33,9 @@ export function proofOf(agent) {
   return el("span", { class: "pill good" }, agent.token ? "token" : "certificate");
 }
 
+// At other servers of the fleet: "b: 2"; empty for who is at this one alone.
+export const elsewhereOf = (agent) => Object.entries(agent.elsewhere ?? {}).map(([server, at]) => `${server}: ${count(at.connections)}`).join(", ");
+
 export const missing = (agent) => Math.max(0, (agent.most_connections ?? agent.connections) - agent.healthy);
 export const historyOf = (id) => lines.get(id)?.rates ?? [];
 export const rateOf = (id) => lines.get(id)?.rates.at(-1) ?? NaN;
@@ -162,11 +165,12 @@ function drawRow({ row, cells }, agent, index) {
     agent.excluded ? el("span", { class: "pill bad" }, "kept out") : null),
     el("i", {}, `${more}${agent.addresses[0] ?? ""}`));
   fill(cells[1], agent.clusters.join(", "));
-  fill(cells[2], el("span", { class: lacks ? "bad" : "" }, lacks ? `${agent.healthy} of ${agent.most_connections}` : count(agent.connections)));
+  fill(cells[2], el("span", { class: lacks ? "bad" : "" }, lacks ? `${agent.healthy} of ${agent.most_connections}` : agent.connections ? count(agent.connections) : ""),
+    elsewhereOf(agent) ? el("i", {}, `at ${elsewhereOf(agent)}`) : null);
   fill(cells[3], spark(historyOf(agent.id), PLACES), el("span", { class: "number" }, rate(rateOf(agent.id))));
   fill(cells[4], seconds(agent.p99_seconds));
   fill(cells[5], seconds(agent.rtt_seconds));
-  fill(cells[6], age(Date.now() / 1000 - agent.since));
+  fill(cells[6], agent.since === null ? "–" : age(Date.now() / 1000 - agent.since));
 }
 
 export function draw() {

@@ -7,9 +7,11 @@ their credential belongs to, or their certificate, or else their address.
 
 from __future__ import annotations
 
-__all__ = ["LONGEST_ABSENCE", "MOST", "Exclusions", "Target", "target_of"]
+__all__ = ["LONGEST_ABSENCE", "MOST", "Exclusion", "Exclusions", "Target", "target_of"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from secrets import token_hex
 from typing import Final
 
 from reverseproxy.identity import AgentIdentity
@@ -44,30 +46,81 @@ def target_of(identity: AgentIdentity, ip: str, process: bool = False) -> Target
     return "address", ip
 
 
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """
+    Somebody who is kept out.
+
+    @ivar target: who.
+    @ivar until: until when.
+    @ivar reason: why, for the log and for whoever asks.
+    @ivar ids: what an operator has done, as the whole fleet calls it: the same at all servers, and
+        another one for each time.
+    @ivar agent: the agent that it was done to, by its id in the admin API; empty if that is not known.
+    """
+
+    target: Target
+    until: float
+    reason: str
+    ids: frozenset[str]
+    agent: str = ""
+
+
 class Exclusions:
-    """Who may not join, until when, and why."""
+    """
+    Who may not join, until when, and why.
+
+    @ivar on_excluded: called with what somebody here has decided; L{heard} is what others have.
+    @ivar on_lifted: called with what has ended, of what was lifted here.
+    """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         """
         @param seconds: tells the time.
         """
+        self.on_excluded: Callable[[Exclusion], object] = lambda exclusion: None
+        self.on_lifted: Callable[[Exclusion], object] = lambda exclusion: None
         self._seconds = seconds
-        self._until: dict[Target, tuple[float, str]] = {}
+        self._found: dict[Target, Exclusion] = {}
+        self._lifted: dict[str, float] = {}  # until when what has been lifted would have counted
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self._found)
 
-    def exclude(self, target: Target, seconds: float, reason: str) -> None:
+    def __iter__(self) -> Iterator[Exclusion]:
+        """All that count now."""
+        self._forget()
+        return iter(list(self._found.values()))
+
+    @property
+    def lifted(self) -> list[str]:
+        """What has been lifted, and would count still: who has not heard of it must not bring it back."""
+        self._forget()
+        return list(self._lifted)
+
+    def exclude(
+        self, target: Target, seconds: float, reason: str, exclusion_id: str = "", agent: str = ""
+    ) -> None:
         """
         Keep somebody out from now on.
 
         @param reason: for the log, and for whoever asks.
+        @param exclusion_id: see L{Exclusion}; empty for a new one.
+        @param agent: see L{Exclusion}.
         @raise ValueError: if there are too many already.
         """
+        exclusion_id = exclusion_id or token_hex(8)
+        self._put(Exclusion(target, self._seconds() + seconds, reason, frozenset((exclusion_id,)), agent))
+        self.on_excluded(self._found[target])
+
+    def _put(self, exclusion: Exclusion) -> None:
         self._forget()
-        if target not in self._until and len(self._until) >= MOST:
+        known = self._found.get(exclusion.target)
+        if known is not None:
+            exclusion = replace(exclusion, ids=exclusion.ids | known.ids)
+        elif len(self._found) >= MOST:
             raise ValueError(f"{MOST} agents are kept out already")
-        self._until[target] = (self._seconds() + seconds, reason)
+        self._found[exclusion.target] = exclusion
 
     def lift(self, target: Target) -> bool:
         """
@@ -76,7 +129,59 @@ class Exclusions:
         @return: whether they were kept out.
         """
         self._forget()
-        return self._until.pop(target, None) is not None
+        found = self._found.pop(target, None)
+        if found is not None:
+            self._note_lifted(found)
+            self.on_lifted(found)
+        return found is not None
+
+    def lift_agent(self, agent: str) -> bool:
+        """
+        Let an agent in again, by its id in the admin API.
+
+        @return: whether it was kept out.
+        """
+        found = [each for each in self if agent and each.agent == agent]
+        for each in found:
+            self.lift(each.target)
+        return bool(found)
+
+    def _note_lifted(self, exclusion: Exclusion) -> None:
+        for each in exclusion.ids:
+            if len(self._lifted) < MOST:
+                self._lifted[each] = exclusion.until
+
+    # what others have decided
+
+    def heard(self, exclusion: Exclusion) -> bool:
+        """
+        Another server keeps somebody out.
+
+        @return: whether that is new, and counts here from now on.
+        @raise ValueError: if there are too many already.
+        """
+        self._forget()
+        known = self._found.get(exclusion.target)
+        ids = exclusion.ids - self._lifted.keys()
+        if not ids or (known is not None and ids <= known.ids) or exclusion.until <= self._seconds():
+            return False
+        if known is not None and known.until > exclusion.until and not ids >= known.ids:
+            # Whoever says that has not heard of ours: the longer one counts.
+            exclusion = known
+        self._put(replace(exclusion, ids=ids))
+        return True
+
+    def heard_lifted(self, ids: Collection[str]) -> list[Exclusion]:
+        """
+        Another server has lifted something.
+
+        @return: what has ended here by that.
+        """
+        found = [each for each in self if not each.ids.isdisjoint(ids)]
+        for each in found:
+            del self._found[each.target]
+            self._note_lifted(each)
+        return found
 
     def find(self, identity: AgentIdentity, ip: str) -> tuple[float, str] | None:
         """
@@ -84,7 +189,7 @@ class Exclusions:
 
         @return: for how many seconds still, and why; L{None} if not.
         """
-        if not self._until:
+        if not self._found:
             return None
         targets = (
             target_of(identity, ip, process=True),
@@ -94,9 +199,9 @@ class Exclusions:
         )
         now = self._seconds()
         for target in targets:
-            until, reason = self._until.get(target, (now, ""))
-            if until > now:
-                return until - now, reason
+            found = self._found.get(target)
+            if found is not None and found.until > now:
+                return found.until - now, found.reason
         return None
 
     def refuse(self, accepted: Accepted, info: ConnectionInfo) -> Refusal | Hangup | None:
@@ -120,4 +225,5 @@ class Exclusions:
 
     def _forget(self) -> None:
         now = self._seconds()
-        self._until = {target: entry for target, entry in self._until.items() if entry[0] > now}
+        self._found = {target: each for target, each in self._found.items() if each.until > now}
+        self._lifted = {each: until for each, until in self._lifted.items() if until > now}

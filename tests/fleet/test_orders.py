@@ -1,0 +1,304 @@
+"""What operators do to agents at one server of a fleet, and what becomes of it at the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.errors import WireError
+from reverseproxy.fleet.orders import LONGEST, Order, Orders
+from reverseproxy.testing import Recorder
+from reverseproxy.tunnel.server.exclusions import MOST, Exclusions
+from tests.admin.world import parse_answer
+from tests.fleet.test_whole import ADMIN, with_admin
+from tests.fleet.worlds import FleetWorld
+
+TOKEN = "a token of an operator's"
+
+
+class OrderTests(SynchronousTestCase):
+    """Three servers, with an admin API each."""
+
+    def setUp(self) -> None:
+        self.world = FleetWorld()
+        self.addCleanup(self.world.stop)
+        self.tokens = Path(self.mktemp())
+        self.tokens.write_text(json.dumps([{"name": "ops", "token": TOKEN, "role": "operate"}]))
+        for name in "abc":
+            self.serve(name)
+
+    def serve(self, name: str) -> None:
+        """Run a server."""
+
+        def change(document: dict[str, Any]) -> dict[str, Any]:
+            document = with_admin(len(self.world.servers), document)
+            document["admin"]["tokens_file"] = str(self.tokens)
+            return document
+
+        self.world.server(name, change=change)
+
+    def ask(self, number: int, path: str, method: str = "GET") -> Any:
+        """Ask the admin API of a server."""
+        client: Recorder = self.world.reactor.dial("127.0.0.1", ADMIN + number, Recorder())
+        head = f"{method} /api/tunnel/v1/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        head += f"Authorization: Bearer {TOKEN}\r\n\r\n"
+        client.transport.write(head.encode())
+        self.world.pass_time(0.2)
+        return parse_answer(client.data)
+
+    def agents(self, number: int) -> dict[str, dict[str, Any]]:
+        """All agents that a server knows, by what they call themselves."""
+        answer = self.ask(number, "agents")
+        self.assertEqual(answer.status, 200, answer.body)
+        return {each["claimed_host_name"]: each for each in answer.json["items"]}
+
+    def exclusions(self, name: str) -> list[tuple[str, ...]]:
+        """Whom a server keeps out."""
+        return [each.target for each in self.world.servers[name]._world.exclusions]
+
+    def test_each_server_lists_all_agents(self) -> None:
+        """With where they are, and the same id everywhere."""
+        self.world.agent(0, answer="one", connections=2)
+        self.world.agent(0, 1, answer="two", plain=True)
+        self.world.pass_time(1)
+        found = [self.agents(number) for number in range(3)]
+        for each in found:
+            self.assertEqual(sorted(each), ["one", "two"])
+            self.assertEqual(each["one"]["id"], found[0]["one"]["id"])
+        at_a, at_b, at_c = found
+        self.assertEqual((at_a["one"]["connections"], at_a["one"]["elsewhere"]), (2, {}))
+        self.assertEqual(at_b["one"]["connections"], 0)
+        there = {"connections": 2, "healthy": True, "clusters": ["clientCluster"]}
+        self.assertEqual(at_b["one"]["elsewhere"], {"a": there})
+        self.assertEqual(list(at_a["two"]["elsewhere"]), ["b"])
+        self.assertEqual(list(at_b["two"]["elsewhere"]), ["a"])
+        self.assertEqual(sorted(at_c["two"]["elsewhere"]), ["a", "b"])
+        one = self.ask(2, f"agents/{at_c['one']['id']}").json
+        self.assertEqual((one["elsewhere"], one["requests"], one["since"]), ({"a": there}, 0, None))
+        listed = self.ask(2, f"agents?ids={one['id']}").json["items"]
+        self.assertEqual([each["id"] for each in listed], [one["id"]])
+        self.assertEqual(self.ask(2, "agents?cluster=nothing").json["items"], [])
+        self.assertEqual(len(self.ask(2, "agents?identity=unproved&limit=500").json["items"]), 2)
+
+    def test_pages(self) -> None:
+        """Each agent once, in the order of ids, wherever it is."""
+        for number in range(5):
+            self.world.agent(number % 2, answer=f"agent {number}")
+        for server in range(3):
+            found: list[str] = []
+            after = ""
+            while True:
+                page = self.ask(server, f"agents?limit=2&after={after}").json
+                found += [each["id"] for each in page["items"]]
+                after = page["next"]
+                if after is None:
+                    break
+            self.assertEqual(len(found), 5)
+            self.assertEqual(found, sorted(set(found)))
+
+    def test_kick_elsewhere(self) -> None:
+        """The server that has the agent closes its connections, and both say who wanted that."""
+        agent = self.world.agent(0, answer="one", connections=2)
+        self.world.pass_time(1)
+        key = self.agents(1)["one"]["id"]
+        answer = self.ask(1, f"agents/{key}?ban=60", "DELETE")
+        self.assertEqual(answer.status, 202)
+        self.assertEqual((answer.json["connections"], answer.json["passed_on"]), (0, {"a": 2}))
+        self.assertEqual(answer.json["problems"], [])
+        self.world.pass_time(3)
+        self.assertEqual(agent.agents[0].serving, 0)
+        [mine] = self.ask(1, "audit").json["items"]
+        [its] = self.ask(0, "audit").json["items"]
+        self.assertEqual(self.ask(2, "audit").json["items"], [])
+        for each in (mine, its):
+            self.assertEqual((each["what"], each["agent"]), ("kick", key))
+        self.assertIn("passed on to server a", mine["told"])
+        self.assertEqual((its["caller"], its["connections"]), (f"{mine['caller']} at server b", 2))
+        self.assertEqual(self.ask(0, "agents").json["items"], [])
+
+    def test_a_ban_counts_at_all_servers(self) -> None:
+        """Nobody lets the agent in, wherever it dials, and a server that is new does not either."""
+        self.world.agent(0, answer="one")
+        self.world.pass_time(1)
+        key = self.agents(2)["one"]["id"]
+        self.ask(2, f"agents/{key}?ban=60", "DELETE")
+        self.assertEqual({name: len(self.exclusions(name)) for name in "abc"}, dict.fromkeys("abc", 1))
+        self.serve("d")
+        self.world.pass_time(1)
+        self.assertEqual(self.exclusions("d"), self.exclusions("a"))
+        other = self.world.agent(0, 1, 2, 3, answer="one")
+        self.world.pass_time(5)
+        self.assertEqual(other.agents[0].serving, 0)
+        # Whoever lets it in again does that for all, though it was another one that kept it out.
+        self.assertTrue(self.ask(1, f"agents/{key}/resume", "POST").json["was_kept_out"])
+        self.assertEqual([self.exclusions(name) for name in "abcd"], [[], [], [], []])
+        self.world.pass_time(65)
+        self.assertEqual(other.agents[0].serving, 4)
+
+    def test_a_ban_ends_everywhere(self) -> None:
+        agent = self.world.agent(0, answer="one")
+        key = self.agents(1)["one"]["id"]
+        self.ask(1, f"agents/{key}?ban=20", "DELETE")
+        self.world.pass_time(25)
+        self.assertEqual([self.exclusions(name) for name in "abc"], [[], [], []])
+        self.world.pass_time(31)
+        self.assertEqual(agent.agents[0].serving, 1)
+
+    def test_drain_at_all_servers_that_have_it(self) -> None:
+        """Also where it is asked for; and only this process of the agent is kept out."""
+        agent = self.world.agent(0, 1, answer="one")
+        other = self.world.agent(0, answer="other")
+        self.world.pass_time(1)
+        key = self.agents(0)["one"]["id"]
+        answer = self.ask(0, f"agents/{key}/drain?for=600", "POST")
+        self.assertEqual((answer.json["connections"], answer.json["passed_on"]), (1, {"b": 1}))
+        self.world.pass_time(5)
+        self.assertEqual((agent.agents[0].serving, other.agents[0].serving), (0, 1))
+        self.assertEqual([target[0] for target in self.exclusions("c")], ["process"])
+        for number in range(3):
+            self.assertEqual(list(self.agents(number)), ["other"])
+
+    def test_let_in_again_while_a_server_was_away(self) -> None:
+        """It does not bring back what has been lifted."""
+        self.world.agent(0, answer="one")
+        key = self.agents(1)["one"]["id"]
+        self.ask(1, f"agents/{key}?ban=600", "DELETE")
+        for one in "ab":
+            self.world.fleet("c").links.all[one].revoke("a test")
+            self.world.fleet(one).links.all["c"].revoke("a test")
+        self.ask(0, f"agents/{key}/resume", "POST")
+        self.world.pass_time(8)
+        self.assertEqual([self.exclusions(name) for name in "abc"], [[], [], []])
+
+    def test_a_server_that_can_not_be_told(self) -> None:
+        """That is said, and nothing is written down."""
+        self.world.agent(0, answer="one")
+        key = self.agents(1)["one"]["id"]
+        for link in list(self.world.fleet("b").entrance.links):
+            link.server = ""
+        answer = self.ask(1, f"agents/{key}", "DELETE")
+        self.assertEqual(answer.status, 502)
+        self.assertIn("it is at server a, which has no link to this one now", answer.body.decode())
+        self.assertEqual(self.ask(1, "audit").json["items"], [])
+
+    def test_nobody(self) -> None:
+        for method, path in (("DELETE", "agents/x"), ("POST", "agents/x/drain"), ("POST", "agents/x/resume")):
+            self.assertEqual(self.ask(0, path, method).status, 404)
+
+    def test_nonsense_ends_the_link(self) -> None:
+        link = next(each for each in self.world.fleet("a").entrance.links if each.server == "b")
+        link.say({"keep_out": [], "seconds": 5})
+        self.world.pass_time(2)
+        [peer] = [each for each in self.world.fleet("b").peers() if each["server"] == "a"]
+        self.assertEqual((peer["losses"], peer["state"]), (1, "up"))
+
+
+class HeardTests(SynchronousTestCase):
+    """What another server says, and what of that counts."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.exclusions = Exclusions(self.clock.seconds)
+        self.said: list[dict[str, Any]] = []
+        entrance: Any = self
+        self.links: set[Any] = set()
+        self.orders = Orders(self.exclusions, lambda: entrance, self.clock)
+        self.obeyed: list[Order] = []
+        self.orders.obey = self.obeyed.append
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Take the place of an entrance."""
+        self.said.append(json.loads(json.dumps(message)))
+
+    def keep_out(self, **more: Any) -> None:
+        message = {"keep_out": ["token", "p", "x"], "seconds": 60, "ids": ["1"], "why": "banned by ops"}
+        self.orders.heard("b", {**message, "agent": "", **more})
+
+    def left(self) -> list[float]:
+        """For how long somebody is kept out."""
+        return [each.until - self.clock.seconds() for each in self.exclusions]
+
+    def test_what_is_heard_is_not_told_on(self) -> None:
+        self.keep_out()
+        self.assertEqual(self.said, [])
+        [found] = self.exclusions
+        self.assertEqual(found.reason, "banned by ops at server b")
+
+    def test_who_has_heard_tells_whoever_links(self) -> None:
+        self.keep_out()
+        self.exclusions.lift(("token", "p", "x"))
+        self.assertEqual(self.said, [{"let_in": ["1"]}])
+        self.exclusions.exclude(("address", "::1"), 5.0, "x")
+        self.said.clear()
+        self.orders.greet(self)  # type: ignore[arg-type]
+        self.assertEqual([next(iter(each)) for each in self.said], ["let_in", "keep_out"])
+
+    def test_again(self) -> None:
+        """What is known already makes nothing longer."""
+        self.keep_out()
+        self.clock.advance(30)
+        self.keep_out()
+        self.assertEqual(self.left(), [30.0])
+
+    def test_two_operators(self) -> None:
+        """The longer one counts, unless somebody has decided who knew of the other."""
+        self.keep_out()
+        self.keep_out(ids=["2"], seconds=10)
+        self.assertEqual(self.left(), [60.0])
+        self.keep_out(ids=["1", "2", "3"], seconds=5)
+        self.assertEqual(self.left(), [5.0])
+
+    def test_lifted(self) -> None:
+        self.keep_out()
+        self.orders.heard("b", {"let_in": ["1", "7"]})
+        self.assertEqual(self.left(), [])
+        self.keep_out()
+        self.assertEqual(self.left(), [])
+        self.keep_out(ids=["1", "2"])
+        self.assertEqual(self.left(), [60.0])
+
+    def test_bound(self) -> None:
+        for number in range(MOST):
+            self.keep_out(keep_out=["address", str(number)], ids=[f"i{number}"])
+        self.keep_out(keep_out=["address", "x"], ids=["x"])
+        self.assertEqual(len(self.exclusions), MOST)
+
+    def test_orders(self) -> None:
+        self.orders.heard("b", {"order": "kick", "id": "1", "agent": "a", "seconds": 5, "who": "ops"})
+        self.orders.heard("b", {"order": "drain", "id": "2", "agent": "a"})
+        self.assertEqual(
+            self.obeyed,
+            [
+                Order("kick", "1", "a", 5.0, "ops at server b"),
+                Order("drain", "2", "a", 0.0, "somebody at server b"),
+            ],
+        )
+
+    def test_nonsense(self) -> None:
+        for more in (
+            {"keep_out": "x"},
+            {"keep_out": []},
+            {"keep_out": ["a"] * 4},
+            {"keep_out": [1]},
+            {"keep_out": ["x" * 600]},
+            {"seconds": None},
+            {"seconds": -1},
+            {"seconds": True},
+            {"seconds": LONGEST + 1},
+            {"seconds": float("nan")},
+            {"ids": []},
+            {"ids": ["x"] * 100},
+            {"ids": {}},
+            {"why": "\n"},
+            {"agent": []},
+        ):
+            with self.assertRaises(WireError, msg=more):
+                self.keep_out(**more)
+        for message in ({"order": "dance"}, {"order": []}, {"order": "kick", "id": 1}, {"let_in": "x"}):
+            with self.assertRaises(WireError, msg=message):
+                self.orders.heard("b", message)
+        self.assertEqual((self.left(), self.obeyed), ([], []))
