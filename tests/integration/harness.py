@@ -28,10 +28,10 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trustme
 from twisted.internet import reactor
@@ -42,6 +42,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 import reverseproxy
+from tests.integration.forked import fork
 
 DEADLINE = 30.0
 """Seconds after which anything that a test waits for has failed to come."""
@@ -58,6 +59,12 @@ SERVING = r"^agent of cluster .*: serving "
 ROOT = Path(reverseproxy.__file__).resolve().parent.parent
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
+
+OURS: Final = ("twisted.scripts.twistd", "twisted.internet.default", "reverseproxy.tap")
+"""What a C{twistd reverseproxy} has imported before it does anything."""
+
+UVICORN: Final = ("uvicorn", "uvicorn.protocols.http.auto", "uvicorn.loops.auto")
+"""What a backend has imported."""
 
 
 class Child(ProcessProtocol):
@@ -297,18 +304,30 @@ class IntegrationTestCase(TestCase):
 
     # processes
 
-    def spawn(self, child: Child, *args: str, directory: Path | None = None, **environ: str) -> None:
-        """Start a child process that runs a Python program."""
-        paths = [str(ROOT), environ.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
+    def spawn(
+        self,
+        child: Child,
+        *args: str,
+        directory: Path | None = None,
+        imported: Sequence[str] = (),
+        **environ: str,
+    ) -> None:
+        """
+        Start a child process that runs a Python program.
+
+        @param imported: modules that it may have when it starts, as it would import them at once:
+            L{tests.integration.forkserver} saves the time.  For a fresh interpreter, nothing.
+        """
+        extra = environ.pop("PYTHONPATH", "")
+        paths = [str(ROOT), extra, os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(filter(None, paths))
         self.children.append(child)
-        reactor.spawnProcess(  # type: ignore[attr-defined]
-            child,
-            sys.executable,
-            [sys.executable, *args],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environ},
-            path=str(directory or self.directory),
-        )
+        env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environ}
+        where = str(directory or self.directory)
+        if imported and not extra:
+            fork(child, imported, args, env, where)
+        else:
+            reactor.spawnProcess(child, sys.executable, [sys.executable, *args], env=env, path=where)  # type: ignore[attr-defined]
 
     def run_proxy(
         self, config: Mapping[str, Any] | Path, name: str = "proxy", *options: str, **environ: str
@@ -331,7 +350,8 @@ class IntegrationTestCase(TestCase):
     def run_twistd(self, name: str, *options: str, **environ: str) -> ReverseProxy:
         """Start C{twistd reverseproxy} with these options."""
         child = ReverseProxy(name)
-        self.spawn(child, "-c", TWISTD, "--nodaemon", "--pidfile=", "reverseproxy", *options, **environ)
+        command = ("-c", TWISTD, "--nodaemon", "--pidfile=", "reverseproxy", *options)
+        self.spawn(child, *command, imported=OURS, **environ)
         return child
 
     async def run_backend(self, name: str = "backend") -> Backend:
@@ -341,6 +361,7 @@ class IntegrationTestCase(TestCase):
             backend,
             *("-m", "uvicorn", "tests.integration.backend:application"),
             *("--host", "127.0.0.1", "--port", "0", "--no-access-log", "--lifespan", "off"),
+            imported=UVICORN,
             REVERSEPROXY_BACKEND=name,
         )
         return await backend.started()

@@ -7,7 +7,6 @@ __all__ = ["LIMIT", "Ours", "World", "converse", "reactor"]
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +16,8 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 
 from tests.certs import Certificates
-from tests.integration.harness import ROOT, TWISTD, ReverseProxy
+from tests.integration.forked import fork
+from tests.integration.harness import OURS, ROOT, TWISTD, ReverseProxy
 from tests.mosn.cells import MODES, Cell
 from tests.mosn.talk import Unexpected
 
@@ -115,12 +115,12 @@ class World:
         self.child = Ours(f"{name} ({self.mode})")
         options = ["--nodaemon", "--pidfile=", "reverseproxy", "--log-format", "json", "--config", str(file)]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        reactor.spawnProcess(
+        fork(
             self.child,
-            sys.executable,
-            [sys.executable, "-c", TWISTD, *options, *MODES[self.mode]],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-            path=str(self.directory),
+            OURS,
+            ["-c", TWISTD, *options, *MODES[self.mode]],
+            {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            str(self.directory),
         )
 
     async def start(self) -> None:
