@@ -37,7 +37,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "proxy.rpc.server.RpcProxy": (600, 36),
     "tls.transport.TlsTransport": (600, 33),
     "wire.http2.outbound.Stream": (400, 21),
-    "workers.moving.Mover": (475, 20),
     "workers.supervisor.Supervisor": (575, 26),
 }
 """By the class's module and name: lines and attributes that it may have."""

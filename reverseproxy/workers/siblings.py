@@ -8,14 +8,19 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.transport.handing import discard
 from reverseproxy.workers.directory import Directory
+from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.moving import Mover
 from reverseproxy.workers.relaying import Incoming, Turns
 from reverseproxy.workers.spreading import Spreader
+from reverseproxy.workers.taking import Taker
+from reverseproxy.workers.tls_relays import TlsRelays
+from reverseproxy.workers.wanting import Wanting
 
 if TYPE_CHECKING:
     from reverseproxy.listener import Listener
@@ -28,7 +33,11 @@ class Siblings:
 
     @ivar links: the connections to them.
     @ivar directory: who has which host.
-    @ivar mover: gives connections away, and takes them.
+    @ivar wanting: lets them hear what this worker's requests wait for.
+    @ivar mover: decides which connections go to them.
+    @ivar giver: gives connections away.
+    @ivar taker: takes connections, and asks for certain ones.
+    @ivar relays: connections over TLS that others have.
     @ivar spreader: passes on connections that agents have just dialled.
     @ivar servers: this worker's tunnel servers, by listener.
     @ivar evict: lets siblings close connections; see L{Directory.evict}.
@@ -42,7 +51,13 @@ class Siblings:
         """
         self.links = Links(number, workers, clock, self)
         self.directory = Directory(self.links, clusters, clock)
-        self.mover = Mover(self.directory, clock)
+        self.relays = TlsRelays(self.directory, clock)
+        self.giver = Giver(self.directory, self.relays, clock)
+        self.taker = Taker(self.directory, self.giver, self.relays, clock)
+        self.wanting = Wanting(self.directory, clock)
+        self.mover = Mover(self.directory, self.wanting, self.giver, clock)
+        self.taker.on_arrival = self.mover.arrived
+        self.directory.on_drop = self._dropped
         self.spreader = Spreader(self.directory, clock)
         self._turns = Turns(self.directory.find, clock)
         self._handlers: dict[str, Callable[[Link, Message], object]] = {
@@ -54,8 +69,8 @@ class Siblings:
             "evict": self.directory.evicting,
             "evicted": self.directory.evicted,
             "want": self.mover.wanted,
-            "fetch": self.mover.fetched,
-            "retire": self.mover.retire,
+            "fetch": self.taker.fetched,
+            "retire": self.relays.retire,
             "drain": self._drains,
         }
         self.servers = self.directory.servers
@@ -78,7 +93,8 @@ class Siblings:
     def share(self, cluster: Cluster) -> None:
         """Let the siblings use what a cluster has, and the other way round."""
         self.directory.share(cluster)
-        self.mover.share(cluster)
+        self.giver.share(cluster)
+        self.wanting.share(cluster)
 
     def start(self, directory: str, listening: socket.socket) -> None:
         """Link to the siblings; see L{Links.start}."""
@@ -86,7 +102,8 @@ class Siblings:
 
     def stop(self) -> None:
         """Have nothing more to do with them."""
-        self.mover.stop()
+        self.wanting.stop()
+        self.taker.stop()
         self.links.stop()
         self.directory.stop()
 
@@ -100,7 +117,7 @@ class Siblings:
         for entry in list(self.directory.entries.values()):
             if self.directory.is_here(entry):
                 self.directory.withdraw(entry)
-        self.mover.withdraw()
+        self.relays.withdraw()
 
     # IBusiness
 
@@ -108,7 +125,7 @@ class Siblings:
         """See L{IBusiness<reverseproxy.workers.links.IBusiness>}."""
         kind = next(iter(message))
         if kind == "give":
-            self.mover.given(link, message, handle)
+            self.taker.given(link, message, handle)
             return
         if kind == "accepted":
             self.spreader.accepted(link, message, handle)
@@ -131,6 +148,11 @@ class Siblings:
         """See L{IBusiness<reverseproxy.workers.links.IBusiness>}."""
         self.mover.went(link)
         self.directory.went(link, reason)
+
+    def _dropped(self, host: Host) -> None:
+        """A host is gone: nobody gives it away, nor waits for it."""
+        self.giver.dropped(host)
+        self.taker.dropped(host)
 
     def _drains(self, link: Link, message: Message) -> None:
         link.draining = True

@@ -36,7 +36,7 @@ class TlsTests(SynchronousTestCase):
         return world
 
     def relays(self, world: World) -> list[int]:
-        return [len(worker.siblings.mover._relays) for worker in world.workers]
+        return [len(worker.siblings.relays) for worker in world.workers]
 
     def states(self, world: World) -> list[str]:
         return [host.state for worker in range(len(world.workers)) for host in world.hosts(worker)]
@@ -72,17 +72,17 @@ class TlsTests(SynchronousTestCase):
         world = self.world(kind="tcp")
         world.services[0][0].transport.write(b"early ")
         world.turn()
-        mover = world.workers[0].siblings.mover
+        giver = world.workers[0].siblings.giver
         [host] = world.hosts(0)
         # To another worker, on to the third, and home, without a use.
-        mover._give(host, world.links(0)[1])
+        giver.give(host, world.links(0)[1])
         world.turn()
         world.services[0][0].transport.write(b"and ")
         world.turn()
         self.assertEqual(self.states(world), ["away", "idle", "away"])
         for worker, to in ((1, 2), (2, 0)):
             [host] = world.hosts(worker)
-            world.workers[worker].siblings.mover._give(host, world.links(worker)[to])
+            world.workers[worker].siblings.giver.give(host, world.links(worker)[to])
             world.services[0][0].transport.write(b"more ")
             world.turn(0.05)
         self.assertEqual((self.states(world), self.relays(world)), (["idle", "away", "away"], [0, 0, 0]))
@@ -107,7 +107,7 @@ class TlsTests(SynchronousTestCase):
         for steps in range(12):
             world = self.world(kind="tcp")
             [host] = world.hosts(0)
-            world.workers[0].siblings.mover._give(host, world.links(0)[1])
+            world.workers[0].siblings.giver.give(host, world.links(0)[1])
             world.turn()
             self.assertEqual(self.states(world), ["away", "idle", "away"])
             [host] = world.hosts(1)
@@ -117,7 +117,7 @@ class TlsTests(SynchronousTestCase):
             for _ in range(steps):
                 world.reactor.advance(0)
             if host.cluster is not None and not host.closed:
-                world.workers[1].siblings.mover._give(host, world.links(1)[0])
+                world.workers[1].siblings.giver.give(host, world.links(1)[0])
             world.turn(3)
             self.assertEqual((self.states(world), self.relays(world)), ([], [0, 0, 0]), steps)
             for worker in world.workers:

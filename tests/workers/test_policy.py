@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.workers.policy import MARGIN, is_pressing, to_give, to_owe
+from reverseproxy.workers.policy import LASTING, MARGIN, Standing, is_pressing, may_spare, to_give, to_owe
 
 ages = st.floats(0, 600)
 numbers = st.integers(0, 10_000)
@@ -23,6 +23,56 @@ class PressingTests(SynchronousTestCase):
         self.assertEqual(
             [is_pressing(age, True, 1) for age in (0.0, MARGIN, 2 * MARGIN)], [False, False, True]
         )
+
+
+class StandingTests(SynchronousTestCase):
+    """What has lasted counts, between workers that both have connections."""
+
+    def test_the_least_of_a_while(self) -> None:
+        standing = Standing()
+        for step, age in enumerate((0.03, 0.02, 0.04, 0.05, 0.06, 0.07)):
+            standing.note(step * 0.01, age)
+        self.assertEqual(standing.least(0.05), 0.02)
+        standing.note(0.07, 0.08)
+        self.assertEqual(standing.least(0.07), 0.04)  # as it was when the time that counts began
+
+    def test_not_known_for_long_enough(self) -> None:
+        standing = Standing()
+        self.assertEqual(standing.least(0.0), 0.0)
+        standing.note(1.0, 10.0)
+        self.assertEqual([standing.least(1.0), standing.least(1.0 + LASTING - 0.001)], [0.0, 0.0])
+        self.assertEqual(standing.least(1.0 + LASTING), 10.0)
+
+    def test_a_worker_that_was_not_given_the_processor(self) -> None:
+        """Its requests have waited long at one moment, and hardly at all before and after."""
+        standing = Standing()
+        for step in range(20):
+            standing.note(step * 0.01, 0.2 if step == 10 else 0.001)
+            self.assertLessEqual(standing.least(step * 0.01), 0.001)
+
+    def test_a_queue_that_empties_does_not_stand(self) -> None:
+        standing = Standing()
+        for step in range(20):
+            standing.note(step * 0.01, 0.0 if step % 4 == 3 else 0.03)
+            self.assertEqual(standing.least(step * 0.01), 0.0)
+
+    @given(st.lists(st.tuples(st.floats(0.001, 0.1), ages), min_size=1, max_size=60))
+    def test_bounds(self, steps: list[tuple[float, float]]) -> None:
+        """Never more than any sample of the time that counts; and what is kept is bounded by that time."""
+        standing, now, noted = Standing(), 0.0, []
+        for pause, age in steps:
+            now += pause
+            standing.note(now, age)
+            noted.append((now, age))
+            recent = [each for when, each in noted if when >= now - LASTING]
+            self.assertLessEqual(standing.least(now), min(recent))
+            self.assertLessEqual(len(standing._samples), len(recent) + 1)
+
+    def test_what_is_free_for_a_moment_is_not_spared(self) -> None:
+        self.assertEqual(
+            [may_spare(True, rested) for rested in (0.0, LASTING, 2 * LASTING)], [False, False, True]
+        )
+        self.assertTrue(may_spare(False, 0.0))
 
 
 class GiveTests(SynchronousTestCase):

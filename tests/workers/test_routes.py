@@ -18,8 +18,8 @@ from reverseproxy.config.loader import loads
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.workers.handover import receive_sockets
 from reverseproxy.workers.links import Link
-from reverseproxy.workers.moving import LEAST_GAP
 from reverseproxy.workers.route_desk import MOST_WAITING, SHORTEST_GRACE, TURN_TIMEOUT, RouteDesk
+from reverseproxy.workers.wanting import LEAST_GAP
 from tests.tunnel.test_agent_routes import agent, server
 from tests.workers.world import FakeWorker, MemoryChannel
 

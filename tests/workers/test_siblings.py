@@ -627,7 +627,7 @@ class EvictionTests(SynchronousTestCase):
         world.agent(0, announce=False, mux=False)
         [host] = world.hosts(0)
         siblings = world.workers[0].siblings
-        siblings.mover._give(host, world.links(0)[1])
+        siblings.giver.give(host, world.links(0)[1])
         # The third worker has asked the first two: the second one before it had the connection.
         link = world.links(0)[2]
         asked = {

@@ -1,0 +1,131 @@
+"""
+Connections that leave for another worker.
+
+    {"give": facts, "papers": ..., ...} + descriptor    here is a connection
+
+What is given is a connection that nobody uses: its protocol lets go of it
+(L{IDetachable<reverseproxy.cluster.handover.IDetachable>}), and its socket goes to the other
+process (L{reverseproxy.transport.handing}).  One that is in use gets no further request, and
+goes as soon as it has none.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MOST_EARLY", "Giver"]
+
+from typing import Any, Final
+
+from twisted.internet.error import ConnectionDone
+
+from reverseproxy.cluster.balancers.weighted import is_settled
+from reverseproxy.cluster.host import Host, ReverseHost
+from reverseproxy.cluster.manager import Cluster
+from reverseproxy.transport.handing import is_socket, lose, take_out
+from reverseproxy.tunnel.server.holding import Condition, Holding, MovedConnection
+from reverseproxy.workers.directory import Directory, Entry
+from reverseproxy.workers.links import Link
+from reverseproxy.workers.tls_relays import TlsRelays
+
+MOST_EARLY: Final = 65536
+"""Bytes that have come before the first use; a connection with more of them stays."""
+
+
+class Giver:
+    """
+    Gives connections of this worker to others, each as soon as nobody uses it.
+
+    @ivar leaving: the hosts that are to go, and where.
+    """
+
+    def __init__(self, directory: Directory, relays: TlsRelays, clock: Any) -> None:
+        self.leaving: dict[Host, Link] = {}
+        self._directory = directory
+        self._relays = relays
+        self._clock = clock
+
+    def share(self, cluster: Cluster) -> None:
+        """Let hosts of a cluster go."""
+        cluster.on_idle = self._idle
+
+    def give(self, host: Host, link: Link) -> None:
+        """Give a host to a sibling, as soon as nobody uses it."""
+        cluster = host.cluster
+        if cluster is None or host in self.leaving:
+            return
+        self.leaving[host] = link
+        cluster.reserve(host)
+        self._try(host)
+
+    def dropped(self, host: Host) -> None:
+        """A host is gone, and so goes nowhere."""
+        self.leaving.pop(host, None)
+
+    def went(self, link: Link) -> None:
+        """A sibling is gone: what was to go there stays."""
+        for host in [host for host, to in self.leaving.items() if to is link]:
+            self._keep(host)
+
+    def _idle(self, host: Host) -> None:
+        """Nobody uses a host that is reserved."""
+        if host in self.leaving:
+            self._try(host)
+
+    def _try(self, host: Host, again: bool = True) -> None:
+        link = self.leaving.get(host)
+        entry = self._directory.by_host.get(host)
+        if link is None or host.active:
+            return
+        if not isinstance(host, ReverseHost) or entry is None or not link.up or not host.usable():
+            self._keep(host)
+        elif not host.take_back() or not self._hand_over(entry, host, link):
+            if again:
+                # A protocol may still be about to finish what has just ended.
+                self._clock.callLater(0, self._try, host, False)
+            else:
+                self._keep(host)
+
+    def _keep(self, host: Host) -> None:
+        """A host can't be given, after all."""
+        self.leaving.pop(host, None)
+        if host.cluster is not None:
+            host.cluster.unreserve(host)
+
+    def _hand_over(self, entry: Entry, host: ReverseHost, link: Link) -> bool:
+        """
+        Give a host away that nobody uses.
+
+        @return: whether it was; else nothing is changed.
+        """
+        holding: Holding | None = getattr(host.holder, "holding", None)
+        state = Condition.of(host)
+        if holding is None or len(state.early) > MOST_EARLY or not host.usable():
+            return False
+        transport, connection = host.transport, holding.connection
+        message: dict[str, Any] = {
+            "papers": holding.papers.to_json(),
+            "state": state.to_json(),
+            "committed_protocol": host.committed_protocol or next(iter(host.pools), ""),
+            "counted": False,
+        }
+        if is_socket(transport):
+            protocol = transport.protocol
+            handle = take_out(transport)
+            if handle is None:
+                return False
+            message["counted"] = connection.counted if isinstance(connection, MovedConnection) else True
+            holding.end()
+            connection.let_go()
+            lose(protocol, ConnectionDone())
+        else:
+            handle = self._relays.begin(entry, holding)
+        del self.leaving[host]
+        cluster = entry.cluster
+        host.depart(self._directory.gone)
+        if cluster.on_change is not None:
+            cluster.on_change("move", host, "")
+        self._directory.given(entry, link.number)
+        link.send({"give": entry.facts(), **message}, handle)
+        host.fetch = self._directory.fetch
+        if is_settled(cluster.config):
+            cluster.unreserve(host)
+        return True

@@ -1,0 +1,161 @@
+"""
+Connections that come from another worker, and those that are asked for.
+
+    {"give": facts, "papers": ..., ...} + descriptor    here is a connection
+    {"fetch": "0.c2b1.7", "for": 1}                     this very connection is wanted
+
+Where the load balancer decides on a certain host, such as by a hash, that one is fetched when it
+is to be connected.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Taker"]
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from reverseproxy.cluster.host import Host, ReverseHost
+from reverseproxy.errors import ConnectionUnavailable, HostGone
+from reverseproxy.transport.handing import discard, put_in
+from reverseproxy.tunnel.server.holding import Condition, MovedConnection, Papers
+from reverseproxy.workers.directory import Directory, Entry
+from reverseproxy.workers.giving import Giver
+from reverseproxy.workers.links import Link
+from reverseproxy.workers.messages import Message
+from reverseproxy.workers.requests import is_committed
+from reverseproxy.workers.tls_relays import TlsRelays
+
+
+class Taker:
+    """
+    Takes connections that siblings give, and asks for certain ones.
+
+    @ivar on_arrival: called with each host whose connection has come.
+    """
+
+    on_arrival: Callable[[Host], object] = staticmethod(lambda host: None)
+
+    def __init__(self, directory: Directory, giver: Giver, relays: TlsRelays, clock: Any) -> None:
+        self._directory = directory
+        self._links = directory.links
+        self._giver = giver
+        self._relays = relays
+        self._clock = clock
+        self._fetches: dict[Host, Deferred[None]] = {}
+        relays.on_arrival = self._arrived
+        relays.on_loss = self._lost_on_its_way
+        directory.fetch = self.fetch
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+        for fetch in list(self._fetches.values()):
+            fetch.cancel()
+
+    # what is given
+
+    def given(self, link: Link, message: Message, handle: Any) -> None:
+        """A sibling gives us a connection."""
+        facts = message["give"]
+        papers = Papers.from_json(message["papers"])
+        server = self._directory.servers.get(papers.listener)
+        entry = self._directory.entries.get(facts["id"])
+        if entry is None and facts["cluster"] in self._directory.clusters:
+            cluster = self._directory.clusters.get(facts["cluster"])
+            entry = self._directory.make(link.number, cluster, {**facts, "kind": "plain"})
+        if entry is not None:
+            entry.moves = facts["moves"]
+        host = None if entry is None else entry.host
+        if server is None or entry is None or not isinstance(host, ReverseHost) or host.cluster is None:
+            # Nobody could use it here: its agent connects again.
+            discard(handle)
+            self._directory.tell({"leave": facts["id"]})
+            if entry is not None:
+                self._directory.gone(entry.host, "nobody can use it here")
+            return
+        host.committed_protocol = message["committed_protocol"]
+        if host.weight != papers.accepted.weight:
+            host.cluster.weigh(host, papers.accepted.weight)  # it has changed since the host was announced
+        state = Condition.from_json(message["state"])
+        if self._relays.come_back(entry, handle, state):
+            return
+        connection = MovedConnection(server, papers, host, state, message["counted"])
+        try:
+            put_in(handle, server.workers.adopt(connection), self._clock)
+        except ConnectionUnavailable as error:
+            self._lost_on_its_way(entry, str(error))
+            return
+        self._arrived(entry, host)
+
+    def _lost_on_its_way(self, entry: Entry, reason: str) -> None:
+        """Nobody has a connection any more that was given to this worker, and so nobody else says so."""
+        self._directory.place(entry, self._links.number)
+        self._directory.tell({"leave": entry.number})
+        entry.host.close(reason)
+
+    def _arrived(self, entry: Entry, host: ReverseHost) -> None:
+        """A connection has come."""
+        self._directory.place(entry, self._links.number)
+        cluster = entry.cluster
+        if host.closed or host.cluster is None:
+            return
+        if cluster.on_change is not None:
+            cluster.on_change("move", host, "")
+        fetch = self._fetches.pop(host, None)
+        if fetch is not None:
+            fetch.callback(None)
+        cluster.unreserve(host)
+        self.on_arrival(host)
+
+    # a certain host
+
+    def fetch(self, host: ReverseHost) -> Deferred[None]:
+        """Ask for the connection of a certain host."""
+        entry = self._directory.by_host.get(host)
+        link = None if entry is None else self._links.up.get(entry.at)
+        if entry is None or (link is None and not self._directory.is_here(entry)):
+            return fail(HostGone(f"{host.address} is gone"))
+        if host in self._fetches:
+            return fail(HostGone(f"{host.address} is in use"))
+        fetch: Deferred[None] = Deferred()
+        self._fetches[host] = fetch
+        fetch.addTimeout(entry.cluster.config.connect_timeout, self._clock, partial(self._too_late, host))
+        fetch.addErrback(self._not_fetched, host)
+        if link is not None:
+            link.send({"fetch": entry.number, "for": self._links.number})
+        return fetch
+
+    def _not_fetched(self, reason: Failure, host: ReverseHost) -> Failure:
+        self._fetches.pop(host, None)
+        return reason
+
+    def _too_late(self, host: ReverseHost, result: Any, timeout: float) -> Any:
+        raise HostGone(f"{host.address} did not come within {timeout:g} s")
+
+    def fetched(self, link: Link, message: Message) -> None:
+        """A sibling wants a certain connection, which may have gone on."""
+        entry = self._directory.entries.get(message["fetch"])
+        if entry is None:
+            return
+        asking = self._links.up.get(message["for"])
+        if not self._directory.is_here(entry):
+            on = self._links.up.get(entry.at)
+            if on is not None and on is not asking:
+                on.send(message)
+        elif is_committed(entry.host):
+            self._directory.commit(entry)
+        elif asking is not None and entry.host in self._giver.leaving:
+            # Whoever gets it first is asked for it then, behind it.
+            self._giver.leaving[entry.host].send(message)
+        elif asking is not None:
+            self._giver.give(entry.host, asking)
+
+    def dropped(self, host: Host) -> None:
+        """A host is gone: nobody need wait for it."""
+        fetch = self._fetches.get(host)
+        if fetch is not None:
+            fetch.errback(HostGone(f"{host.address} is gone"))
