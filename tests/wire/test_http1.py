@@ -886,6 +886,52 @@ class RepeatTests(SynchronousTestCase):
         parser._llhttp = llhttp
         self.assertFalse(parser.feed(GOOD)[0].mosn)
 
+    BODIES = (
+        get(b"Content-Length: 3", b"Expect: 100-continue", line=b"POST / HTTP/1.1", body=b"abc"),
+        get(b"Content-Length: 0", line=b"POST / HTTP/1.1"),
+        get(b"Transfer-Encoding: chunked", line=b"PUT / HTTP/1.1", body=b"1\r\na\r\n0\r\nT: 1\r\n\r\n"),
+    )
+
+    def test_known_heads_with_a_body(self) -> None:
+        """A head with a body that comes again is not taken apart again; others between do not matter."""
+        for request in self.BODIES:
+            for between in (b"", GOOD, *self.BODIES):
+                parser = RequestParser()
+                expected = simplify(parser.feed(request))
+                head = parser._posted
+                assert head is not None
+                if between and between not in self.BODIES:
+                    parser.feed(between)
+                elif between != request:
+                    parser.feed(between)
+                    parser.feed(request)
+                    head = parser._posted
+                llhttp, parser._llhttp = parser._llhttp, None
+                events = parser.feed(request)
+                self.assertIs(events[0], head)
+                self.assertEqual(simplify(events), expected)
+                # What is not all there yet is not known.
+                parser._llhttp = llhttp
+                events = [event for data in pieces(request + GOOD, 7) for event in parser.feed(data)]
+                plain = [event for event in simplify(events) if not isinstance(event, bytes)]
+                again = [event for event in expected if not isinstance(event, bytes)]
+                self.assertEqual(plain, [*again, *simplify(parse(GOOD))])
+
+    def test_heads_that_are_not_kept(self) -> None:
+        """What ends the connection, or may switch protocols, is taken apart each time."""
+        for fields in (
+            [b"Connection: close"],
+            [b"Connection: Upgrade", b"Upgrade: tcp"],
+            [b"X: " + b"x" * MAX_KNOWN],
+        ):
+            parser = RequestParser()
+            parser.feed(get(b"Content-Length: 3", *fields, line=b"POST / HTTP/1.1"))
+            self.assertIsNone(parser._posted)
+        for line in (b"POST http://other/ HTTP/1.1", b"POST / HTTP/1.0"):
+            parser = RequestParser()
+            parser.feed(get(b"Content-Length: 3", line=line))
+            self.assertIsNone(parser._posted)
+
     def test_large_heads_are_not_kept(self) -> None:
         """What a connection keeps while it is idle is bounded."""
         parser = RequestParser(3 * MAX_KNOWN)
@@ -915,17 +961,18 @@ class RepeatTests(SynchronousTestCase):
         self.assertEqual(error.status, 431)
 
     @settings(deadline=None, max_examples=most(500))
-    @given(st.lists(similar_requests(), min_size=1, max_size=6), st.booleans())
-    def test_requests(self, reads: list[bytes], warm: bool) -> None:
+    @given(st.lists(similar_requests(), min_size=1, max_size=6), st.booleans(), st.booleans())
+    def test_requests(self, reads: list[bytes], warm: bool, twice: bool) -> None:
         """With a parser that knows nothing of the requests before, everything is the same."""
         parser, forgetful = RequestParser(400), RequestParser(400)
         if warm:
             for number in range(TEMPLATE_AFTER + 1):
                 parser.feed(b"GET / HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\n" % number)
             self.assertIsNotNone(parser._shape)
-        for data in reads:
+        for data in [data for data in reads for _ in range(1 + twice)]:
             events = simplify(parser.feed(data))
             forgetful._fields = b""
+            forgetful._posted = None
             self.assertEqual(simplify(forgetful.feed(data)), events)
             for name in ("closed", "held", "held_size", "in_head", "_left"):
                 self.assertEqual(getattr(parser, name), getattr(forgetful, name), name)

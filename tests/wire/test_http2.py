@@ -426,6 +426,57 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(events[0][1].status, 405)
 
 
+class AgainTests(SynchronousTestCase):
+    """Messages that come again are not taken apart again, unless they mean something else."""
+
+    def test_requests(self) -> None:
+        """The same fields with a body behind them, or of a table that has changed, are another request."""
+        peer = server()
+        peer.feed(peer.headers(1, POST, True))  # which the peer's table has from now on
+        (_, one), (_, end) = peer.feed(peer.headers(3, POST, True))
+        (_, same), _ = peer.feed(peer.headers(5, POST, True))
+        self.assertIs(same, one)
+        self.assertIs(end, END)
+        [(_, other)] = peer.feed(peer.headers(7, POST, False))
+        self.assertEqual((one.length, other.length), (0, CHUNKED))
+        self.assertIn((b"content-length", b"0"), one.headers)
+        self.assertNotIn((b"content-length", b"0"), other.headers)
+        self.assertEqual(kinds(peer.feed(peer.headers(7, [(b"x", b"y")], True))), [(7, End)])
+        peer.feed(peer.headers(9, [*POST, (b"x-a", b"b")], True))
+        (_, third), _ = peer.feed(peer.headers(11, POST, True))
+        self.assertIsNot(third, one)
+        self.assertEqual((third.method, third.target), (one.method, one.target))
+
+    def test_bad_requests_are_bad_again(self) -> None:
+        peer = server(max_resets=1000)
+        for fields in ([*POST, (b"te", b"gzip")], [*GET[:3], (b":path", b"x")]):
+            for number in range(4):
+                stream = 1 + peer.connection.last_stream + peer.connection.last_stream % 2
+                (event,) = peer.feed(peer.headers(stream, fields, True))
+                self.assertIsInstance(event[1], Reset, number)
+
+    def test_upgrades_have_heads_of_their_own(self) -> None:
+        """What they are switched to is added to their fields on the way."""
+        peer = server()
+        fields = [(b":method", b"CONNECT"), *GET[1:], (b":protocol", b"websocket")]
+        heads = [peer.feed(peer.headers(number, fields))[0][1] for number in (1, 3, 5)]
+        self.assertEqual(len(set(map(id, heads))), 3)
+
+    def test_responses(self) -> None:
+        """What answers a HEAD has no body, whatever it says."""
+        peer = client()
+        connection = peer.connection
+        answer = [*OK, (b"content-length", b"3")]
+        heads: list[Any] = []
+        for number in range(6):
+            stream = connection.request(GET, True, head_request=number % 2 == 1)
+            heads.append(peer.feed(peer.headers(stream, answer, number % 2 == 1))[0][1])
+        self.assertEqual([head.length for head in heads], [3, 0] * 3)
+        stream = connection.request(GET, True)
+        events = peer.feed(peer.headers(stream, answer, True))
+        self.assertEqual(kinds(events), [(stream, Reset)])
+
+
 class ResponseTests(SynchronousTestCase):
     def ask(self, peer: Peer, **more: Any) -> int:
         number: int = peer.connection.request(GET, True, **more)

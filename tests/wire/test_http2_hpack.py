@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.wire.http2.hpack import SIMPLE_BLOCK, TABLE_SIZE, FieldDecoder, FieldEncoder
+from reverseproxy.wire.http2.hpack import (
+    KNOWN_BLOCK,
+    KNOWN_FIELDS,
+    MOST_KNOWN,
+    SIMPLE_BLOCK,
+    TABLE_SIZE,
+    FieldDecoder,
+    FieldEncoder,
+)
+from reverseproxy.wire.http2.hpack import (
+    Fields as Known,
+)
 from tests import most
 from tests.wire.http2_frames import GET, Fields
 
@@ -141,6 +152,52 @@ class DecoderTests(SynchronousTestCase):
             seen = type(error)
         self.assertEqual(seen, expected)
         self.assertEqual(list(ours._dynamic), list(theirs.header_table.dynamic_entries))
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    b"\x82",
+                    b"\x82\xbe",
+                    b"\xbe\xbf",
+                    b"\x04\x02/a",
+                    b"\x40\x01a\x01b",
+                    b"\x40\x01c\x01d",
+                    b"\x20\x3f\xe1\x1f\x40\x01e\x01f",
+                ]
+            ),
+            max_size=12,
+        )
+    )
+    @settings(max_examples=most(300), deadline=None)
+    def test_what_comes_again_means_what_it_means_now(self, blocks: list[bytes]) -> None:
+        """The same block is not the same any more once the table has changed."""
+        ours, theirs = FieldDecoder(1 << 20), Decoder(1 << 20)
+        for block in blocks:
+            try:
+                expected = read(theirs, block)
+            except HPACKError:
+                self.assertRaises(HPACKError, ours.decode, block)
+                return
+            self.assertEqual([(bytes(n), bytes(v)) for n, v in ours.decode(block)], expected)
+
+    def test_what_comes_again_is_known(self) -> None:
+        decoder = FieldDecoder(1 << 20)
+        first = decoder.decode(b"\x82\x84")
+        self.assertIs(type(first), Known)
+        self.assertIs(decoder.decode(b"\x82\x84"), first)
+        decoder.decode(b"\x40\x01a\x01b")
+        self.assertIsNot(decoder.decode(b"\x82\x84"), first)
+
+    def test_what_is_known_is_bounded(self) -> None:
+        decoder = FieldDecoder(1 << 20)
+        for number in range(5 * MOST_KNOWN):
+            decoder.decode(b"\x04\x02/%c" % (0x30 + number))
+            self.assertLessEqual(len(decoder._known), MOST_KNOWN)
+        for block in (b"\x04\x7e" + b"/" * 126) * (KNOWN_BLOCK // 128 + 1), b"\x82" * (KNOWN_FIELDS + 1):
+            decoder = FieldDecoder(1 << 20)
+            decoder.decode(block)
+            self.assertEqual(decoder._known, {})
 
     def test_the_table_s_size_changes_twice_at_the_most(self) -> None:
         """Each change is a byte, and as much work as a field."""

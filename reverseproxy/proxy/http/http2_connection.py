@@ -33,6 +33,7 @@ from reverseproxy.unfinished import Counted
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
 from reverseproxy.wire.http2.events import Event
 from reverseproxy.wire.http2.frames import ErrorCode
+from reverseproxy.wire.http2.outbound import TURN
 from reverseproxy.wire.window import TELL_EVERY
 
 log = Logger()
@@ -171,8 +172,8 @@ class Http2Protocol(Rebindable, Counted):
                     http2.drained = []
                     for number in drained:
                         self._stream_drained(number)
-                elif not data:
-                    break
+                elif len(data) < TURN:
+                    break  # that was all
         finally:
             self._handling -= 1
         if http2.held != self._held:

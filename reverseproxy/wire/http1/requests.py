@@ -37,7 +37,7 @@ _REQUEST_LINE: Final = re.compile(REQUEST_LINE + rb"(?=\r\n)")
 class RequestParser(StrictRequestParser):
     """Requests of one connection, read by what is known of those before."""
 
-    __slots__ = ("_fields", "_found", "_known", "_others", "_shape", "_shaped")
+    __slots__ = ("_fields", "_found", "_known", "_others", "_posted", "_shape", "_shaped")
 
     def __init__(self, max_head: int = 8192, max_fields: int = MAX_HEADERS, foreign: int = NOTHING) -> None:
         """See L{StrictRequestParser}."""
@@ -51,6 +51,8 @@ class RequestParser(StrictRequestParser):
         self._shape: HeadTemplate | None = None
         self._shaped: RequestHead | None = None
         self._others = 0
+        # The head of the last request with a body.
+        self._posted: RequestHead | None = None
         super().__init__(max_head, max_fields, foreign)
 
     def feed_one(self, data: bytes) -> RequestHead | list[Event]:
@@ -114,15 +116,29 @@ class RequestParser(StrictRequestParser):
         found: list[tuple[bytes, bytes, bytes, bytes]],
         line_end: int,
         ordinary: bool,
+        counted: bool,
     ) -> None:
-        if ordinary and len(head.raw) <= MAX_KNOWN:
+        self._fields = b""
+        if not ordinary or len(head.raw) > MAX_KNOWN:
+            return
+        if counted:
+            self._posted = head
+        else:
             self._known = head
             self._found = found
             self._fields = head.raw[line_end:]
-        else:
-            self._fields = b""
+
+    def _feed_head(self, data: bytes) -> bytes:
+        """Take a head that is the same, byte for byte, as the last one with a body."""
+        posted = self._posted
+        if posted is None or self._partial or not data.startswith(posted.raw):
+            return super()._feed_head(data)
+        self._events.append(posted)
+        self._begin_body(posted.length)
+        return data[len(posted.raw) :]
 
     def close(self) -> None:
         """Read nothing more."""
         self._fields = b""
+        self._posted = None
         super().close()

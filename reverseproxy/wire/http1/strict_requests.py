@@ -265,8 +265,8 @@ class StrictRequestParser(Parser):
             marks & self._foreign,
         )
         self._events.append(head)
-        ordinary = not counted and http11 and keep_alive and own_host and not upgrade
-        self._note_head(head, found, line_end, ordinary)
+        ordinary = http11 and keep_alive and own_host and not upgrade
+        self._note_head(head, found, line_end, ordinary, counted)
         self._begin_body(length)
 
     def _note_head(
@@ -275,14 +275,15 @@ class StrictRequestParser(Parser):
         found: list[tuple[bytes, bytes, bytes, bytes]],
         line_end: int,
         ordinary: bool,
+        counted: bool,
     ) -> None:
         """
         Be told of each head.
 
         @param found: its fields that matter.
         @param line_end: where its first line ends.
-        @param ordinary: whether it is that of a request like most others: without a body, and not
-            the last one.
+        @param ordinary: whether it is that of a request like most others, and not the last one.
+        @param counted: whether it says how long its body is, or that it comes in chunks.
         """
 
     def _begin_body(self, length: int) -> None:

@@ -29,7 +29,7 @@ from typing import Final
 
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http.fields import Headers
-from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH
+from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH, Request, Response
 from reverseproxy.wire.http2.events import (
     PEER_SETTINGS,
     GoAway,
@@ -60,6 +60,7 @@ from reverseproxy.wire.http2.frames import (
     settings,
     window_update,
 )
+from reverseproxy.wire.http2.hpack import Fields
 from reverseproxy.wire.http2.message_reader import MessageReader
 from reverseproxy.wire.http2.mosn import mend_request, mend_response
 from reverseproxy.wire.http2.outbound import Stream
@@ -414,47 +415,52 @@ class ServerConnection(_Connection):
         )
         stream.headed = True
         self._streams[number] = stream
-        if list_size(fields) > self._limits.max_header_list_size:
-            self._events.append(
-                (
-                    number,
-                    HttpError(
-                        431,
-                        f"request head larger than {self._limits.max_header_list_size} bytes "
-                        "(max_header_list_size)",
-                    ),
-                )
-            )
-        else:
-            if self._mosn:
-                fields = mend_request(fields, ended)
-            try:
-                head = parse_request(
-                    fields,
-                    ended,
-                    self._upgrades and self.peer_upgrades,
-                    self._h2c,
-                    self._limits.max_fields,
-                    self._limits.foreign,
-                )
-            except HttpError as error:
-                self._events.append((number, error))
-            except Malformed as error:
-                self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
-                return
-            else:
-                stream.tunnel = bool(head.upgrade)
-                if head.length != UNKNOWN_LENGTH and not head.upgrade:
-                    stream.left = head.length
-                if ended and stream.left > 0:
-                    self._stream_error(
-                        number, ErrorCode.PROTOCOL_ERROR, "no data, which is less than content-length says"
-                    )
-                    return
-                self._events.append((number, head))
+        head = self._read_request(fields, ended)
+        if type(head) is Request:
+            stream.tunnel = bool(head.upgrade)
+            if head.length != UNKNOWN_LENGTH and not head.upgrade:
+                stream.left = head.length
+            if ended and stream.left > 0:
+                head = Malformed("no data, which is less than content-length says")
+        if isinstance(head, Malformed):
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(head))
+            return
+        self._events.append((number, head))
         if ended:
             stream.remote_open = False
             self._events.append((number, END))
+
+    def _read_request(self, fields: Headers, ended: bool) -> Request | HttpError | Malformed:
+        """
+        Make a head of the fields of a request, or say what is wrong with it.
+
+        Equal requests have the same head: nobody changes one.
+        """
+        remembered = fields if type(fields) is Fields else None
+        if remembered is not None and remembered.meaning is not None:
+            meant: tuple[bool, Request] = remembered.meaning
+            if meant[0] is ended:
+                return meant[1]
+        limits = self._limits
+        if list_size(fields) > limits.max_header_list_size:
+            most = f"{limits.max_header_list_size} bytes (max_header_list_size)"
+            return HttpError(431, f"request head larger than {most}")
+        if self._mosn:
+            fields = mend_request(fields, ended)
+        try:
+            head = parse_request(
+                fields,
+                ended,
+                self._upgrades and self.peer_upgrades,
+                self._h2c,
+                limits.max_fields,
+                limits.foreign,
+            )
+        except (HttpError, Malformed) as error:
+            return error
+        if remembered is not None and not head.upgrade:
+            remembered.meaning = ended, head
+        return head
 
     def _refuse(self, number: int, reason: str) -> None:
         self._spend_reset()
@@ -529,27 +535,8 @@ class ClientConnection(_Connection):
 
     def _on_response(self, stream: Stream, fields: Headers, ended: bool) -> None:
         number = stream.id
-        if list_size(fields) > self._limits.max_header_list_size:
-            self._stream_error(
-                number,
-                ErrorCode.CANCEL,
-                f"response head larger than {self._limits.max_header_list_size} bytes "
-                "(max_response_header_size)",
-            )
-            return
-        if self._mosn:
-            fields = mend_response(fields, ended, stream.head_request)
-        try:
-            head = parse_response(
-                fields,
-                ended,
-                stream.head_request,
-                stream.tunnel,
-                self.peer_upgrades,
-                self._limits.max_fields,
-            )
-        except Malformed as error:
-            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
+        head = self._read_response(stream, fields, ended)
+        if head is None:
             return
         if head.status >= 200:
             stream.headed = True
@@ -563,6 +550,31 @@ class ClientConnection(_Connection):
         if ended:
             self._remote_end(stream)
             self._events.append((number, END))
+
+    def _read_response(self, stream: Stream, fields: Headers, ended: bool) -> Response | None:
+        """Make a head of the fields of a response; L{None} if its stream was reset, as there is none."""
+        remembered = fields if type(fields) is Fields and not stream.tunnel else None
+        if remembered is not None and remembered.meaning is not None:
+            meant: tuple[bool, bool, Response] = remembered.meaning
+            if meant[0] is ended and meant[1] is stream.head_request:
+                return meant[2]
+        limits, number = self._limits, stream.id
+        if list_size(fields) > limits.max_header_list_size:
+            most = f"{limits.max_header_list_size} bytes (max_response_header_size)"
+            self._stream_error(number, ErrorCode.CANCEL, f"response head larger than {most}")
+            return None
+        if self._mosn:
+            fields = mend_response(fields, ended, stream.head_request)
+        try:
+            head = parse_response(
+                fields, ended, stream.head_request, stream.tunnel, self.peer_upgrades, limits.max_fields
+            )
+        except Malformed as error:
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
+            return None
+        if remembered is not None:
+            remembered.meaning = ended, stream.head_request, head
+        return head
 
     def _may_say_more(self, number: int) -> bool:
         """Count a head that others will follow."""

@@ -4,7 +4,8 @@ Field compression (RFC 7541) at the speed that a proxy needs.
 Decoding is the hpack library's.  A block that only refers to what is known, or
 has short values that are not to be remembered, is read here: that changes
 nothing in the decoder, so that whatever is out of the ordinary is left to the
-library, from the block's beginning.
+library, from the block's beginning.  The same peer says the same again and again: the
+last few of such blocks are remembered, and what was made of them.
 
 Encoding is done here.  It takes no pains to save the last byte: values that are
 new go out as they are, without Huffman's code, and what changes from message to
@@ -13,11 +14,11 @@ message is not remembered, as it would drive out what does not.
 
 from __future__ import annotations
 
-__all__ = ["TABLE_SIZE", "FieldDecoder", "FieldEncoder"]
+__all__ = ["TABLE_SIZE", "FieldDecoder", "FieldEncoder", "Fields"]
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from hpack import Decoder
 from hpack.exceptions import HPACKDecodingError, HPACKError
@@ -31,6 +32,15 @@ TABLE_SIZE: Final = 4096
 
 SIMPLE_BLOCK: Final = 4096
 """Bytes of a block that is read here; a larger one is nothing ordinary."""
+
+MOST_KNOWN: Final = 8
+"""How many blocks of a peer are remembered."""
+
+KNOWN_BLOCK: Final = 512
+"""Bytes of a block that is remembered, at the most."""
+
+KNOWN_FIELDS: Final = 32
+"""Fields of a block that is remembered, at the most."""
 
 _STATIC: Final[tuple[Field, ...]] = HeaderTable.STATIC_TABLE
 _STATIC_SIZE: Final = len(_STATIC)
@@ -66,6 +76,9 @@ _NOT_INDEXED: Final = frozenset(
 
 MAX_UPDATES: Final = 2
 """Changes of the table's size at the beginning of a block: the lowest one that there was, and the last."""
+
+_FIRST_DYNAMIC: Final = 0x80 + _STATIC_SIZE + 1
+"""What refers to the field that was remembered last."""
 
 _INDEXED: Final = [bytes((0x80 | number,)) for number in range(127)]
 
@@ -197,10 +210,24 @@ def _check_updates(block: bytes) -> None:
             at += 1
 
 
+class Fields(list[Field]):
+    """
+    The fields of a block that is remembered: whenever it comes again, these are given again, to be read only.
+
+    @ivar meaning: what their reader has made of them, for itself; L{None} for nothing yet.
+    """
+
+    __slots__ = ("meaning",)
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        super().__init__(fields)
+        self.meaning: Any = None
+
+
 class FieldDecoder:
     """Reads field blocks, which have to be all that the peer writes, in this order."""
 
-    __slots__ = ("_decoder", "_dynamic")
+    __slots__ = ("_decoder", "_dynamic", "_known")
 
     def __init__(self, max_list_size: int) -> None:
         """
@@ -209,20 +236,34 @@ class FieldDecoder:
         """
         self._decoder = Decoder(max_list_size)
         self._dynamic: deque[Field] = self._decoder.header_table.dynamic_entries
+        self._known: dict[bytes, Fields] = {}  # as long as the table stays as it is
 
     def decode(self, block: bytes) -> list[Field]:
         """
         Read a block.
 
+        @return: its fields; these are L{Fields} if it is one that may come again.
         @raise hpack.HPACKError: if it is none, after which no other can be read.
         """
+        known = self._known.get(block)
+        if known is not None:
+            return known
         if block and block[0] & 0xE0 == 0x20:
             _check_updates(block)
         if len(block) <= SIMPLE_BLOCK:
             fields = self._read_simple(block)
             if fields is not None:
+                if len(block) <= KNOWN_BLOCK and len(fields) <= KNOWN_FIELDS:
+                    fields = self._remember(block, fields)
                 return fields
+        self._known.clear()  # it may change what numbers stand for
         return cast("list[Field]", self._decoder.decode(block, raw=True))
+
+    def _remember(self, block: bytes, fields: list[Field]) -> Fields:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        known = self._known[block] = Fields(fields)
+        return known
 
     def _field(self, index: int) -> Field | None:
         """Look a field up; L{None} if there is none."""
@@ -234,17 +275,22 @@ class FieldDecoder:
     def _read_simple(self, block: bytes) -> list[Field] | None:
         """Read a block that changes nothing and has nothing unusual; L{None} for every other."""
         fields: list[Field] = []
+        dynamic = self._dynamic
         at = 0
         end = len(block)
         try:
             while at < end:
                 first = block[at]
                 at += 1
-                if first >= 0x80:
-                    field = self._field(first & 0x7F) if first < 0xFF else None
-                    if field is None:
+                if first > 0x80 + _STATIC_SIZE:
+                    if first == 0xFF:
                         return None
-                    fields.append(field)
+                    fields.append(dynamic[first - _FIRST_DYNAMIC])
+                    continue
+                if first >= 0x80:
+                    if first == 0x80:
+                        return None
+                    fields.append(_STATIC[first - 0x81])
                     continue
                 if first >= 0x20:
                     return None
