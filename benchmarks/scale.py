@@ -419,7 +419,7 @@ def picking(sizes: Sequence[int] = (10, 100, 1_000, 10_000), requests: int = 20_
     from reverseproxy.interfaces import PickContext
 
     class Bare(Host):
-        returns = True
+        is_reverse = True
 
         def connect(self, factory: object) -> Any:
             raise NotImplementedError

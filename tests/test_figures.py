@@ -30,7 +30,6 @@ MOST_IGNORED: Final = 20
 
 LARGER: Final[dict[str, tuple[int, int]]] = {
     "assembly.world.World": (400, 24),
-    "cluster.hosts.base.Host": (400, 28),
     "mux.session.MuxSession": (575, 30),
     "proxy.http.http1_server.Http1Proxy": (425, 20),
     "proxy.rpc.client.RpcClient": (475, 32),

@@ -13,7 +13,7 @@ from typing import Any, Final
 from reverseproxy.addresses import host_of
 from reverseproxy.admin.elsewhere import Elsewhere, describe, kinds, where
 from reverseproxy.admin.slices import Steps
-from reverseproxy.cluster.host import Host
+from reverseproxy.cluster.host import AgentHost, Host
 from reverseproxy.fleet.records import HostRecord
 from reverseproxy.identity import AgentIdentity, handle_of
 from reverseproxy.metrics import AgentFigures, Histogram
@@ -132,7 +132,8 @@ class AgentIndex:
             agent.most = max(agent.most, len(agent.hosts))
             rtts = self.rtts.get(cluster) or self.rtts.setdefault(cluster, Histogram())
             host.measure(rtts)
-        host.figures = agent.figures
+        if isinstance(host, AgentHost):
+            host.figures = agent.figures
         self._keys[host] = key
         return key
 

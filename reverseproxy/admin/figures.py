@@ -136,7 +136,7 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
 
 def _fault(host: Host) -> str:
     """What keeps a host from being picked."""
-    return "ejected" if host.faults == Fault.EJECTED else "unhealthy"
+    return "ejected" if host.health.faults == Fault.EJECTED else "unhealthy"
 
 
 def cluster_families(parts: Parts) -> Steps[list[Family]]:

@@ -98,7 +98,7 @@ def _host(host: Host) -> dict[str, Any]:
         "claimed_host_name": None if identity is None else identity.claim,
         "state": host.state,
         "healthy": host.healthy,
-        "faults": [text for fault, text in _FAULTS.items() if host.faults & fault],
+        "faults": [text for fault, text in _FAULTS.items() if host.health.faults & fault],
         "server": host.server or None,
         "weight": host.weight,
         "in_flight": host.active,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 __all__ = [
     "MAX_WEIGHT",
+    "AgentHost",
     "Fault",
-    "HeldConnection",
     "Host",
+    "HostHealth",
     "IDetachable",
     "IHostPool",
+    "LeasableConnection",
     "MuxHost",
     "ReverseHost",
     "StaticHost",
@@ -21,7 +23,9 @@ __all__ = [
 ]
 
 from reverseproxy.cluster.handover import IDetachable
-from reverseproxy.cluster.hosts.base import MAX_WEIGHT, Fault, Host, IHostPool, clamp_weight
+from reverseproxy.cluster.hosts.agents import AgentHost
+from reverseproxy.cluster.hosts.base import MAX_WEIGHT, Host, IHostPool, clamp_weight
+from reverseproxy.cluster.hosts.health import Fault, HostHealth
 from reverseproxy.cluster.hosts.mux import MuxHost
-from reverseproxy.cluster.hosts.reverse import HeldConnection, ReverseHost
+from reverseproxy.cluster.hosts.reverse import LeasableConnection, ReverseHost
 from reverseproxy.cluster.hosts.static import StaticHost

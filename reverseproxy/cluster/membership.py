@@ -147,8 +147,8 @@ class Members:
         self.balancer.add(host)
         if host.healthy:
             self.count_health(host)
-        elif not host.faults:
-            host.faults = Fault.ORDERED
+        elif not host.health.faults:
+            host.set_fault(Fault.ORDERED, True)
         # Those of the configuration come with it, and those of another server are told of there.
         write = log.info if host.is_reverse and not host.server else log.debug
         write(
@@ -196,8 +196,8 @@ class Members:
         """
         if old.cluster is not self._cluster:
             raise ValueError(f"{old.address} is no member of cluster {self._cluster.name}")
-        if Fault.CHECK in old.faults:
-            new.healthy, new.faults = False, Fault.CHECK
+        if Fault.CHECK in old.health.faults:
+            new.set_fault(Fault.CHECK, True)
         self.forget(old, reason)
         self.add(new)
         if not old.closed:
@@ -343,13 +343,13 @@ class Members:
         """
         if host.cluster is not self._cluster:
             return
-        host.faults = host.faults & ~fault if healthy else host.faults | fault
-        if host.healthy is (not host.faults):
-            if healthy and host.faults and not self.ended:
+        was_healthy = host.healthy
+        host.set_fault(fault, not healthy)
+        if host.healthy is was_healthy:
+            if healthy and host.health.faults and not self.ended:
                 # Left out for nothing but failures now: it may be the only one there is.
                 self.ejector.settle()
             return
-        host.healthy = not host.faults
         write = log.debug if host.server else log.info  # which that server's log says
         write(
             "cluster {cluster}: host {host} is {state}{reason}",
@@ -376,7 +376,7 @@ class Members:
     def forget_checks(self) -> None:
         """What health checks have found does not count any more, as there are none."""
         for host in list(self.hosts.values()):
-            if Fault.CHECK in host.faults:
+            if Fault.CHECK in host.health.faults:
                 self.set_health(host, True, "there are no health checks any more", Fault.CHECK)
 
     def _settle(self, healthy: int) -> None:

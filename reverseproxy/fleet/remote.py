@@ -29,7 +29,7 @@ from reverseproxy.cluster.balancers.weighted import goes_by_weight
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.health.outcome import Outcome
-from reverseproxy.cluster.host import MAX_WEIGHT, Host
+from reverseproxy.cluster.host import MAX_WEIGHT, AgentHost, Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.errors import HostGone, WireError
 from reverseproxy.fleet.header import StreamHeader
@@ -59,7 +59,7 @@ class _Question(Handover):
         self.hand_over(self._inner)
 
 
-class RemoteHost(Host):
+class RemoteHost(AgentHost):
     """
     An agent of another server.
 
@@ -68,9 +68,7 @@ class RemoteHost(Host):
     @ivar key: what the whole fleet calls it.
     """
 
-    __slots__ = ("_behalf", "_failing", "_left", "_on_gone", "_traffic", "key", "link", "server")
-
-    is_reverse = True
+    __slots__ = ("_behalf", "_failing", "_traffic", "key", "link", "server")
 
     def __init__(
         self,
@@ -90,6 +88,7 @@ class RemoteHost(Host):
             record.hostname,
             weight,
             record.metadata,
+            on_gone,
             record.capacity,
         )
         self.server = record.server
@@ -98,10 +97,8 @@ class RemoteHost(Host):
         self.identity = record.identity
         self.tells = True  # if the agent does not, its server sees to what it answers
         self._traffic = traffic
-        self._on_gone = on_gone
         self._behalf = ("", "")
         self._failing = False
-        self._left = False
 
     @property
     def relayed(self) -> bool:
@@ -174,11 +171,6 @@ class RemoteHost(Host):
         if not self.closed:
             super().close(reason)
             self._leave(reason)
-
-    def _leave(self, reason: str) -> None:
-        if not self._left:
-            self._left = True
-            self._on_gone(self, reason)
 
 
 @implementer(IClusterTask)
@@ -362,7 +354,7 @@ class RemoteHosts:
         self._objected.discard(key)
         cluster = self._clusters.get(key.cluster)
         host = RemoteHost(link, record, self._weight(cluster, record), self._traffic, self._host_gone)
-        host.well = self._is_well(record, link)
+        host.health.service_up = self._is_well(record, link)
         self.hosts[key] = host
         cluster.add_host(host)
 

@@ -377,7 +377,7 @@ class Directory:
             host = RelayedHost(self.links.up[at], facts, self.gone, protocol)
         if facts["speaks"] is not None and facts["kind"] != PROTOCOL:
             host.announced = frozenset(facts["speaks"])
-        host.well = facts["well"]
+        host.health.service_up = facts["well"]
         if facts["identity"] is not None:
             host.identity = AgentIdentity.from_json(facts["identity"])
         entry = Entry(facts["id"], cluster, host, at, facts["moves"])

@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.cluster.host import Host, MuxHost
+from reverseproxy.cluster.host import AgentHost, Host, MuxHost
 from reverseproxy.errors import ConnectionUnavailable, HostGone, WireError
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Parting
@@ -94,16 +94,14 @@ class _Turn(Handover):
         self.hand_over(self._inner)
 
 
-class RelayedHost(Host):
+class RelayedHost(AgentHost):
     """
     A host of a sibling that can't come here.
 
     @ivar link: where the sibling is.
     """
 
-    __slots__ = ("_left", "_on_gone", "_question", "link")
-
-    is_reverse = True
+    __slots__ = ("_question", "link")
 
     def __init__(
         self, link: Link, facts: Message, on_gone: Callable[[Host, str], object], protocol: str = ""
@@ -114,15 +112,13 @@ class RelayedHost(Host):
             can take no further request.
         @param protocol: the only one that can be spoken; empty for any.
         """
-        super().__init__(facts["address"], facts["hostname"], facts["weight"], facts["metadata"])
+        super().__init__(facts["address"], facts["hostname"], facts["weight"], facts["metadata"], on_gone)
         self.link = link
         self.committed_protocol = protocol
         self.tells = bool(protocol) or facts["tells"]
         self._question = encode(
             {"turn": facts["id"], "protocol": protocol} if protocol else {"turn": facts["id"]}
         )
-        self._on_gone = on_gone
-        self._left = False
 
     @property
     def relayed(self) -> bool:
@@ -161,9 +157,7 @@ class RelayedHost(Host):
         """Close all streams to it."""
         if not self.closed:
             super().close(reason)
-            if not self._left:
-                self._left = True
-                self._on_gone(self, reason)
+            self._leave(reason)
 
 
 class _Passing(RelayEnd):

@@ -193,5 +193,5 @@ class World:
         cluster = self.cluster
         case.assertLessEqual(cluster.left, left, kind)
         case.assertEqual(cluster.ejector.total, 0, kind)
-        case.assertEqual([each.faults for each in cluster.hosts.values()], [Fault(0)] * 2, kind)
+        case.assertEqual([each.health.faults for each in cluster.hosts.values()], [Fault(0)] * 2, kind)
         case.assertEqual([each.ejector.total for each in self.agent.clusters], [0], kind)

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover, IDetachable
-from reverseproxy.cluster.host import Host, IHostPool, ReverseHost
+from reverseproxy.cluster.host import AgentHost, Host, IHostPool, ReverseHost
 from reverseproxy.interfaces import ILoadBalancer
 
 
@@ -116,8 +116,10 @@ class Pool:
         self.events.append("close")
 
 
-class FakeHost(Host):
+class FakeHost(AgentHost):
     """A host that never connects to anything."""
+
+    is_reverse = False
 
     def __init__(
         self,
@@ -126,7 +128,7 @@ class FakeHost(Host):
         capacity: int | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(address, weight=weight, capacity=capacity, metadata=metadata)
+        super().__init__(address, "", weight, metadata, lambda host, reason: None, capacity)
         self.retirements = 0
         self.reasons: list[str] = []
         self.far: float | None = None

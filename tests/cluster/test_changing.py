@@ -155,8 +155,8 @@ class HealthTests(ChangingCase):
         self.assertIs(self.cluster.hosts["10.0.0.1:80"], host)
         self.assertFalse(host.healthy)
         self.assertIsNot(self.cluster.find_task(HealthMonitor), monitor)
-        assert host.check is not None
-        self.assertFalse(host.check.state.healthy)
+        assert host.health.check is not None
+        self.assertFalse(host.health.check.state.healthy)
 
     def test_no_checks_any_more(self) -> None:
         self.make(hosts=HOSTS, health_check=self.CHECK)
@@ -164,7 +164,7 @@ class HealthTests(ChangingCase):
         self.cluster.set_health(host, False, "", Fault.CHECK)
         self.change(hosts=HOSTS)
         self.assertTrue(host.healthy)
-        self.assertIsNone(host.check)
+        self.assertIsNone(host.health.check)
 
     def test_the_same_checks(self) -> None:
         """A host that takes the place of one that was ill is ill, too, until it has been looked at."""

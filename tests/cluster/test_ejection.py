@@ -76,7 +76,7 @@ class EjectTests(EjectorCase):
         self.make()
         self.assertTrue(self.fail_with(Outcome.UNREACHABLE, 4))
         self.assertFalse(self.fail_with(Outcome.UNREACHABLE, 1))
-        self.assertEqual(self.hosts[0].faults, Fault.EJECTED)
+        self.assertEqual(self.hosts[0].health.faults, Fault.EJECTED)
         self.assertEqual(self.picks(), set(self.hosts[1:]))
         self.clock.advance(29.9)
         self.assertFalse(self.hosts[0].healthy)
@@ -136,7 +136,7 @@ class EjectTests(EjectorCase):
         self.make()
         for outcome in (Outcome.CONNECTED, Outcome.SUCCESS, Outcome.CLIENT_ERROR):
             self.fail_with(outcome)
-        self.assertIsNone(self.hosts[0].record)
+        self.assertIsNone(self.hosts[0].health.failures)
 
     def test_reverse_hosts(self) -> None:
         """A connection that an agent has made can't be out of reach; its answers count like others'."""
@@ -191,11 +191,11 @@ class EjectTests(EjectorCase):
         host = self.hosts[0]
         self.fail_with(Outcome.UNREACHABLE)
         self.cluster.set_health(host, False, "test", Fault.CHECK)
-        self.assertEqual(host.faults, Fault.EJECTED | Fault.CHECK)
+        self.assertEqual(host.health.faults, Fault.EJECTED | Fault.CHECK)
         self.clock.advance(30)
-        self.assertEqual((host.faults, host.healthy), (Fault.CHECK, False))
+        self.assertEqual((host.health.faults, host.healthy), (Fault.CHECK, False))
         self.cluster.set_health(host, True, "test", Fault.CHECK)
-        self.assertEqual((host.faults, host.healthy), (Fault(0), True))
+        self.assertEqual((host.health.faults, host.healthy), (Fault(0), True))
         self.assertEqual(self.cluster.healthy, 4)
 
     def test_unhealthy_is_left_out(self) -> None:
@@ -203,7 +203,7 @@ class EjectTests(EjectorCase):
         self.make(2)
         self.cluster.set_health(self.hosts[0], False)
         self.fail_with(Outcome.UNREACHABLE)
-        self.assertEqual(self.hosts[0].faults, Fault.EJECTED | Fault.ORDERED)
+        self.assertEqual(self.hosts[0].health.faults, Fault.EJECTED | Fault.ORDERED)
         self.assertTrue(self.fail_with(Outcome.UNREACHABLE, host=1))
 
 
@@ -341,16 +341,16 @@ class EjectorMachine(RuleBasedStateMachine):
     def floor(self) -> None:
         if not hasattr(self, "cluster"):
             return
-        ejected = [host for host in self.hosts if Fault.EJECTED in host.faults]
+        ejected = [host for host in self.hosts if Fault.EJECTED in host.health.faults]
         assert set(ejected) == set(self.cluster.ejector.ejected)
         assert len(ejected) * 100 <= len(self.hosts) * self.percent
         assert len(self.clock.getDelayedCalls()) == len(ejected)
         # Without ejection there would be as many, so it never empties a cluster.
-        good = [host for host in self.hosts if not host.faults & ~Fault.EJECTED]
+        good = [host for host in self.hosts if not host.health.faults & ~Fault.EJECTED]
         assert self.cluster.healthy == sum(host.healthy for host in self.hosts)
         assert bool(good) == bool(self.cluster.healthy)
         for host in self.hosts:
-            assert host.healthy == (not host.faults)
+            assert host.healthy == (not host.health.faults)
         if good:
             assert self.cluster.acquire() is not None
 

@@ -43,7 +43,7 @@ class GatewayTests(SynchronousTestCase):
         self.assertTrue(self.answer(502, 503, 504, 502))
         self.assertTrue(self.cluster.watches_answers)
         self.assertFalse(self.answer(502))
-        self.assertEqual(self.hosts[0].faults, Fault.EJECTED)
+        self.assertEqual(self.hosts[0].health.faults, Fault.EJECTED)
         self.clock.advance(1.0)
         self.assertTrue(self.hosts[0].healthy)
 

@@ -128,7 +128,7 @@ class MonitorTests(MonitorCase):
         self.assertEqual(self.checker.asked, [])
         self.clock.advance(0.2)
         self.checker.take().callback(None)
-        self.assertEqual((host.faults, self.monitor.passed, self.monitor.failed), (Fault(0), 2, 0))
+        self.assertEqual((host.health.faults, self.monitor.passed, self.monitor.failed), (Fault(0), 2, 0))
 
     def test_unhealthy_and_back(self) -> None:
         """A host that fails gets no requests until it passes again."""
@@ -136,7 +136,7 @@ class MonitorTests(MonitorCase):
         self.cluster.start()
         self.clock.advance(1)
         self.fail_one()
-        self.assertEqual((host.healthy, host.faults, self.monitor.failed), (False, Fault.CHECK, 1))
+        self.assertEqual((host.healthy, host.health.faults, self.monitor.failed), (False, Fault.CHECK, 1))
         self.assertRaises(NoHealthyHost, self.cluster.acquire)
         self.clock.advance(16)
         self.checker.take().callback(None)
@@ -200,7 +200,7 @@ class MonitorTests(MonitorCase):
         self.assertEqual([address for address, _ in self.checker.asked], ["b"])
         self.cluster.remove_host(checked)
         self.assertEqual(self.checker.cancelled, ["b"])
-        self.assertEqual((checked.check, checked.healthy, self.monitor.failed), (None, True, 0))
+        self.assertEqual((checked.health.check, checked.healthy, self.monitor.failed), (None, True, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_leaves_by_its_verdict(self) -> None:
@@ -276,7 +276,7 @@ class ReverseHostTests(MonitorCase):
         waiter = self.cluster.wait(None, 5.0)
         self.fail_one()
         self.failureResultOf(waiter, NoHealthyHost)
-        self.assertEqual((self.reverse.active, self.reverse.faults), (0, Fault.CHECK))
+        self.assertEqual((self.reverse.active, self.reverse.health.faults), (0, Fault.CHECK))
         self.clock.advance(16)
         self.checker.take().callback(None)
         self.assertIs(self.cluster.acquire(), self.reverse)

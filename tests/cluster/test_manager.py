@@ -726,14 +726,14 @@ class HealthTests(ClusterCase):
         self.cluster.set_health(host, False, fault=Fault.CHECK)
         self.cluster.set_health(host, False)
         self.cluster.set_health(host, True)
-        self.assertEqual((host.healthy, host.faults), (False, Fault.CHECK))
+        self.assertEqual((host.healthy, host.health.faults), (False, Fault.CHECK))
         self.cluster.set_health(host, True, fault=Fault.CHECK)
-        self.assertEqual((host.healthy, host.faults, self.cluster.healthy), (True, Fault(0), 1))
+        self.assertEqual((host.healthy, host.health.faults, self.cluster.healthy), (True, Fault(0), 1))
 
     def test_joins_with_a_fault(self) -> None:
         """A host may join with a fault that is known."""
         host = FakeHost("a")
-        host.healthy, host.faults = False, Fault.CHECK
+        host.healthy, host.health.faults = False, Fault.CHECK
         self.cluster.add_host(host)
         self.cluster.set_health(host, True, fault=Fault.CHECK)
         self.assertIs(self.cluster.acquire(), host)

@@ -84,7 +84,7 @@ class StallTests(SynchronousTestCase):
         self.assertEqual(self.well(), [True] * 3)
         self.pass_time(0.1 + 2 * LOOKS)
         self.assertEqual(self.well(), [False, True, True])
-        self.assertEqual(self.hosts[0].faults, Fault.SERVICE)
+        self.assertEqual(self.hosts[0].health.faults, Fault.SERVICE)
         self.hosts[0].found = QUIET._replace(ack_age=10)
         self.pass_time(2 * LOOKS)
         self.assertEqual(self.well(), [True] * 3)

@@ -68,7 +68,7 @@ class SaidTests(WellnessCase):
         self.cluster.wellness.said(host, False)
         self.cluster.add_host(host)
         self.assertEqual(self.picks(), {"h0", "h1", "h2"})
-        self.assertEqual(host.faults, Fault.SERVICE)
+        self.assertEqual(host.health.faults, Fault.SERVICE)
 
     def test_other_faults_stay(self) -> None:
         self.say(False, 0)
@@ -95,7 +95,7 @@ class SaidTests(WellnessCase):
 
     def test_changes_are_told_once(self) -> None:
         told: list[tuple[str, bool]] = []
-        self.cluster.wellness.on_said = lambda host: told.append((host.address, host.well))
+        self.cluster.wellness.on_said = lambda host: told.append((host.address, host.health.service_up))
         self.say(False, 0)
         self.say(False, 0)
         self.say(True, 0)
@@ -114,7 +114,7 @@ class SaidTests(WellnessCase):
                 self.cluster.set_health(host, step == "o")
                 (ordered.discard if step == "o" else ordered.add)(host)
             able = {each for each in self.hosts if each not in ordered}
-            well = {each for each in able if each.well}
+            well = {each for each in able if each.health.service_up}
             expected = {each.address for each in well or able}
             self.assertEqual({each.address for each in self.hosts if each.healthy}, expected)
             self.assertEqual(self.cluster.healthy, len(expected))
@@ -172,7 +172,7 @@ class ThousandsTests(WellnessCase):
             self.cluster.add_host(self.hosts[-1])
 
     def faulty(self) -> int:
-        return sum(host.faults == Fault.SERVICE for host in self.hosts)
+        return sum(host.health.faults == Fault.SERVICE for host in self.hosts)
 
     def test_one_after_the_other(self) -> None:
         self.say(False, *range(self.count))

@@ -351,7 +351,7 @@ class FaultTests(FleetTestCase):
         self.world.agent(0, answer="two")
         self.world.pass_time(2)
         remote = self.world.fleet("b").remote
-        self.assertEqual([host.check for host in remote.hosts.values()], [None, None])
+        self.assertEqual([host.health.check for host in remote.hosts.values()], [None, None])
         own = self.world.fleet("a").own
         cluster = self.world.servers["a"].clusters.get("clientCluster")
         cluster, agent = cluster, next(iter(own))[1]

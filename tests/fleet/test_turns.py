@@ -151,5 +151,5 @@ class LostLinkTests(SynchronousTestCase):
         for _ in range(12):
             self.clock.turn()
         self.assertEqual(set(self.remote.hosts), {each.key for each in self.hosts})
-        self.assertFalse(self.remote.hosts[key].well)
+        self.assertFalse(self.remote.hosts[key].health.service_up)
         self.assertEqual(len(self.cluster.hosts), len(self.hosts))

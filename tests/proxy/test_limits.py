@@ -260,7 +260,7 @@ class TcpTests(SynchronousTestCase):
         for _ in range(20):
             world.client().reset()
             world.turn()
-        self.assertEqual([host.record for host in world.hosts], [None, None])
+        self.assertEqual([host.health.failures for host in world.hosts], [None, None])
         self.assertEqual([host.connections for host in world.hosts], [0, 0])
 
     def test_by_client(self) -> None:

@@ -98,9 +98,9 @@ class ServerTests(Http1TestCase):
         first.send(unsent(b"service"))
         self.other(world, first).send(OK)
         self.assertEqual(client.take(), OK)
-        self.assertEqual([host.faults for host in world.hosts], [Fault.SERVICE, Fault(0)])
+        self.assertEqual([host.health.faults for host in world.hosts], [Fault.SERVICE, Fault(0)])
         world.turn(1.0)
-        self.assertEqual([host.faults for host in world.hosts], [Fault(0), Fault(0)])
+        self.assertEqual([host.health.faults for host in world.hosts], [Fault(0), Fault(0)])
         world.check_idle(self.fail)
 
     def test_the_client_is_told_what_the_last_agent_says(self) -> None:

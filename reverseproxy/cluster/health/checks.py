@@ -3,7 +3,7 @@ Active health checks: hosts are asked now and then whether they are well.
 
 What to ask is a checker's matter (L{IHealthChecker}); when to ask, and what to
 make of the answers, is decided here, as MOSN does (docs/mosn.rst 4.6).  The state of a
-host's check is kept with the host (C{Host.check}).
+host's check is kept with the host (C{HostHealth.check}).
 """
 
 from __future__ import annotations
@@ -163,13 +163,13 @@ class HealthMonitor:
             config = self._config
             state = CheckState(config.healthy_threshold, config.unhealthy_threshold)
             # What other checks have found of it holds until these have found something else.
-            state.healthy = Fault.CHECK not in host.faults
-            host.check = HostCheck(state)
-            self._plan(host, host.check, config.initial_delay_seconds)
+            state.healthy = Fault.CHECK not in host.health.faults
+            host.health.check = HostCheck(state)
+            self._plan(host, host.health.check, config.initial_delay_seconds)
 
     def left(self, host: Host) -> None:
         """End the check of a host; see L{IClusterTask}."""
-        check, host.check = host.check, None
+        check, host.health.check = host.health.check, None
         if check is not None:
             check.stop()
 
@@ -197,12 +197,12 @@ class HealthMonitor:
 
     def _ended(self, result: object, host: Host, check: HostCheck, lent: bool) -> None:
         check.running = None
-        if host.check is check:
+        if host.health.check is check:
             self._take_in(result, host, check)
         if lent:
             # After its health is known, so that nobody gets it who should not.
             self._cluster.release(host)
-        if host.check is check:
+        if host.health.check is check:
             self._again(host, check)
 
     def _take_in(self, result: object, host: Host, check: HostCheck) -> None:

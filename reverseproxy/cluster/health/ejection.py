@@ -115,11 +115,11 @@ class Ejector:
         """Take in how it went with a member."""
         if outcome is Outcome.UNREACHABLE and host.is_reverse:
             return  # nobody has dialled: it was busy, or is gone
-        record = host.record
+        record = host.health.failures
         if record is None:
             if outcome < Outcome.SERVER_ERROR:
                 return
-            record = host.record = FailureRecord()
+            record = host.health.failures = FailureRecord()
         reason = record.note(outcome, self._config)
         if reason and host not in self.ejected and self._may_eject(host):
             self._eject(host, record, reason)
@@ -141,7 +141,7 @@ class Ejector:
             cluster's C{base_ejection_time} at any.
         """
         if host.cluster is self._cluster and host not in self.ejected and self._may_eject(host):
-            record = host.record = host.record or FailureRecord()
+            record = host.health.failures = host.health.failures or FailureRecord()
             longest = self._config.base_ejection_time
             self._eject(host, record, reason, min(first, longest), longest)
 
@@ -167,8 +167,8 @@ class Ejector:
         call = self.ejected.pop(host)
         if call.active():
             call.cancel()
-        assert host.record is not None
-        host.record.begin_probation(self._clock.seconds(), self._config)
+        assert host.health.failures is not None
+        host.health.failures.begin_probation(self._clock.seconds(), self._config)
         self._cluster.set_health(host, True, reason, Fault.EJECTED)
 
     def forget(self, host: Host) -> None:
@@ -185,7 +185,7 @@ class Ejector:
                 host = next(iter(self.ejected))
             elif not self._cluster.healthy:
                 # One that is left out for this reason alone.
-                only = [host for host in self.ejected if host.faults == Fault.EJECTED]
+                only = [host for host in self.ejected if host.health.faults == Fault.EJECTED]
                 if not only:
                     return
                 host = only[0]

@@ -87,7 +87,7 @@ class Reach:
     def well(self) -> bool:
         """Whether any host can be reached."""
         return any(
-            host not in self._down and not host.faults & (Fault.CHECK | Fault.ORDERED)
+            host not in self._down and not host.health.faults & (Fault.CHECK | Fault.ORDERED)
             for host in self._cluster.hosts.values()
         )
 

@@ -65,7 +65,7 @@ class Wellness:
 
     def is_well(self, host: Host) -> bool:
         """Whether the agent of a host says that it is well, and goes on talking."""
-        return host.well and host not in self.stalled
+        return host.health.service_up and host not in self.stalled
 
     def stall(self, host: Host, reason: str) -> None:
         """
@@ -105,8 +105,8 @@ class Wellness:
 
         @param host: may not be a member yet, or any more.
         """
-        changed = host.well is not well
-        host.well = well
+        changed = host.health.service_up is not well
+        host.health.service_up = well
         if host.cluster is not self._cluster:
             return
         self._end_doubt(host)
@@ -121,7 +121,7 @@ class Wellness:
     def doubt(self, host: Host) -> None:
         """A request was not sent on, as the agent can't reach its service: its hosts rest for L{DOUBT}."""
         for each in list(islice(host.same_agent, MOST_KIN)) or [host]:
-            if each.cluster is self._cluster and each.well and each not in self._doubts:
+            if each.cluster is self._cluster and each.health.service_up and each not in self._doubts:
                 self._doubts[each] = self._clock.callLater(DOUBT, self._try_again, each)
                 self._note(each, "its agent could not reach its service")
         self.settle()
@@ -136,7 +136,7 @@ class Wellness:
             doubt.cancel()
 
     def _recover(self, host: Host, reason: str) -> None:
-        if host in self.stalled or not host.well or host in self._doubts:
+        if host in self.stalled or not host.health.service_up or host in self._doubts:
             return
         if self.unwell.pop(host, None) is not None:
             self._left_out.discard(host)
@@ -146,7 +146,7 @@ class Wellness:
 
     def joined(self, host: Host) -> None:
         """A host has become a member."""
-        if not host.well:
+        if not host.health.service_up:
             self._note(host, "its agent can't reach its service")
         if self.unwell:
             self.settle()
@@ -158,8 +158,7 @@ class Wellness:
         if self.unwell.pop(host, None) is not None:
             self._left_out.discard(host)
             self._let_in.pop(host, None)
-            host.faults &= ~Fault.SERVICE
-            host.healthy = not host.faults  # it may be taken in again
+            host.set_fault(Fault.SERVICE, False)  # it may be taken in again
         if self._later is not None and not self.unwell:
             self._later.cancel()
             self._later = None

@@ -4,21 +4,52 @@ from __future__ import annotations
 
 __all__ = ["AgentHost"]
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from reverseproxy.cluster.hosts.base import Host
 
+if TYPE_CHECKING:
+    from reverseproxy.identity import AgentIdentity
+    from reverseproxy.metrics import AgentFigures
+
 
 class AgentHost(Host):
-    """A host that an agent has brought, and that leaves its cluster once."""
+    """
+    A host that an agent has brought, and that leaves its cluster once.
 
-    __slots__ = ("_left", "_on_gone")
+    Its connection may be here, in another worker, or at another server.
+    """
+
+    __slots__ = ("_left", "_on_gone", "announced", "figures", "identity", "same_agent", "tells")
 
     is_reverse = True
 
-    _on_gone: Callable[[Any, str], object]
-    _left: bool
+    announced: frozenset[str] | None
+    figures: AgentFigures | None
+    identity: AgentIdentity | None
+    same_agent: Collection[Host]
+    tells: bool
+
+    def __init__(
+        self,
+        address: str,
+        hostname: str,
+        weight: int,
+        metadata: Mapping[str, str] | None,
+        on_gone: Callable[[Any, str], object],
+        capacity: int | None = None,
+    ) -> None:
+        """
+        @param on_gone: called once with this host and a reason, as soon as it can take no
+            further request, such as L{Cluster.remove_host}.
+        """
+        super().__init__(address, hostname, weight, metadata, capacity)
+        self._on_gone = on_gone
+        self._left = False
+        self.announced = self.figures = self.identity = None
+        self.same_agent = ()
+        self.tells = False
 
     def _leave(self, reason: str) -> None:
         """Say that it can take no further request, if that has not been said."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_WEIGHT", "Fault", "Host", "IHostPool", "clamp_weight"]
+__all__ = ["MAX_WEIGHT", "Host", "IHostPool", "clamp_weight"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
@@ -16,13 +15,13 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import Interface, implementer
 
+from reverseproxy.cluster.hosts.health import HostHealth
 from reverseproxy.interfaces import IHost
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.peak_ewma import HostLoad
-    from reverseproxy.cluster.health.checks import HostCheck
-    from reverseproxy.cluster.health.ejection import FailureRecord
     from reverseproxy.cluster.health.outcome import Outcome
+    from reverseproxy.cluster.hosts.health import Fault
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.cluster.tongues import Tongue
     from reverseproxy.identity import AgentIdentity
@@ -35,22 +34,6 @@ MAX_WEIGHT: Final = 128
 def clamp_weight(weight: int) -> int:
     """Bring a weight into the range from 1 to L{MAX_WEIGHT}."""
     return max(1, min(MAX_WEIGHT, weight))
-
-
-class Fault(IntFlag):
-    """Why a host is not healthy; it may be for several reasons at once."""
-
-    ORDERED = 1
-    """Someone said so."""
-
-    CHECK = 2
-    """It fails its health checks."""
-
-    EJECTED = 4
-    """It has failed too many requests, or connects, in a row."""
-
-    SERVICE = 8
-    """Its agent can't reach its service; see L{reverseproxy.cluster.health.wellness}."""
 
 
 class IHostPool(Interface):
@@ -72,7 +55,7 @@ class Host(ABC):
     """
     One host of a cluster.
 
-    C{active}, C{healthy}, C{faults}, C{healthy_since} and C{cluster} are the
+    C{active}, C{healthy}, C{health}, C{healthy_since} and C{cluster} are the
     cluster's to change.  All that is known of a host's health and load is kept
     with the host, and is gone with it.
 
@@ -81,7 +64,7 @@ class Host(ABC):
     @ivar weight: 1 to 128.
     @ivar metadata: labels.
     @ivar healthy: whether it may be picked.
-    @ivar faults: why not, if it may not.
+    @ivar health: why not, if it may not; L{set_fault} keeps both together.
     @ivar healthy_since: when it joined, or became healthy after that, in the
         clock's seconds.
     @ivar active: requests or sessions under way on it.
@@ -90,8 +73,6 @@ class Host(ABC):
     @ivar connections: connections to it that are open, or being made.
     @ivar max_connections: how many of them there may be; 0 for any number.
     @ivar load: what LB_PEAK_EWMA knows of it.
-    @ivar record: how often it has failed in a row, if at all.
-    @ivar check: its active health check.
     @ivar pools: the connection pools of protocols, by the protocol's name.
     @ivar introduces: whether connections to it begin with a header of PROXY protocol, so that
         each is for one client.
@@ -101,16 +82,8 @@ class Host(ABC):
     @ivar retired: whether it has left its cluster, and only finishes what it
         has begun.
     @ivar cluster: the cluster that it is a member of now.
-    @ivar identity: who has brought it; L{None} for a host that no agent has.
-    @ivar figures: counts the requests that go to its agent, if anybody may ask.
-    @ivar tells: whether its agent says which requests it has not sent on; see
-        L{reverseproxy.wire.http.unsent}.
-    @ivar announced: the protocols that it speaks, and no others, if its agent has said so.
     @ivar tongue: what protocols it speaks, if it is known not to speak all; see
         L{reverseproxy.cluster.tongues}.
-    @ivar well: whether its agent can reach its service, by all that it has said.
-    @ivar same_agent: hosts of the same agent, itself among them, where that is known:
-        what ends one of them may well end the others.
     @cvar is_reverse: whether this kind of host tends to come back by itself soon
         after it is gone.
     @cvar exclusive: whether this kind of host has but one connection, which it
@@ -125,32 +98,24 @@ class Host(ABC):
     __slots__ = (
         "active",
         "address",
-        "announced",
         "capacity",
-        "check",
         "closed",
         "cluster",
         "committed_protocol",
         "connections",
-        "faults",
-        "figures",
+        "health",
         "healthy",
         "healthy_since",
         "hostname",
-        "identity",
         "load",
         "max_connections",
         "metadata",
         "picked",
         "pools",
-        "record",
         "reserved",
         "retired",
-        "same_agent",
-        "tells",
         "tongue",
         "weight",
-        "well",
     )
 
     is_reverse = False
@@ -171,31 +136,64 @@ class Host(ABC):
         self.metadata: Mapping[str, str] = {} if metadata is None else metadata
         self.capacity = capacity
         self.healthy = True
-        self.faults = Fault(0)
+        self.health = HostHealth()
         self.healthy_since = 0.0
         self.active = 0
         self.picked = 0
         self.connections = 0
         self.max_connections = 0
         self.load: HostLoad | None = None
-        self.record: FailureRecord | None = None
-        self.check: HostCheck | None = None
         self.pools: dict[str, IHostPool] = {}
         self.committed_protocol = ""
         self.closed = False
         self.retired = False
         self.reserved = False
         self.cluster: Cluster | None = None
-        self.identity: AgentIdentity | None = None
-        self.figures: AgentFigures | None = None
-        self.tells = False
-        self.well = True
-        self.announced: frozenset[str] | None = None
         self.tongue: Tongue | None = None
-        self.same_agent: Collection[Host] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address} {self.state}>"
+
+    def set_fault(self, fault: Fault, present: bool) -> None:
+        """
+        Note that there is a reason why the host may not be picked, or is not any more.
+
+        The cluster has to be told of it; see L{Cluster.set_health}.
+        """
+        health = self.health
+        health.faults = health.faults | fault if present else health.faults & ~fault
+        self.healthy = not health.faults
+
+    # what agents say of themselves, for hosts that have one; see L{AgentHost}
+
+    @property
+    def identity(self) -> AgentIdentity | None:
+        """Who has brought it; L{None} for a host that no agent has."""
+        return None
+
+    @property
+    def figures(self) -> AgentFigures | None:
+        """What counts the requests that go to its agent, if anybody may ask."""
+        return None
+
+    @property
+    def tells(self) -> bool:
+        """Whether its agent says which requests it has not sent on; see L{reverseproxy.wire.http.unsent}."""
+        return False
+
+    @property
+    def announced(self) -> frozenset[str] | None:
+        """The protocols that it speaks, and no others, if its agent has said so."""
+        return None
+
+    @property
+    def same_agent(self) -> Collection[Host]:
+        """
+        Hosts of the same agent, itself among them, where that is known.
+
+        What ends one of them may well end the others.
+        """
+        return ()
 
     @property
     def relayed(self) -> bool:

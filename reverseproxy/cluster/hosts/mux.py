@@ -54,9 +54,7 @@ class MuxHost(AgentHost):
         @param on_gone: called once with this host and a reason, as soon as it
             can take no further request, such as L{Cluster.remove_host}.
         """
-        super().__init__(address, hostname, weight, metadata)
-        self._on_gone = on_gone
-        self._left = False
+        super().__init__(address, hostname, weight, metadata, on_gone)
         self._session = session
         self._settling: IDelayedCall | None = None
         session.on_going = self._going
@@ -125,7 +123,7 @@ class MuxHost(AgentHost):
 
         def tell() -> None:
             self._settling = None
-            if heard[0] is not self.well:
+            if heard[0] is not self.health.service_up:
                 self._settling = clock.callLater(WELL_PAUSE, tell)
                 told(self, heard[0])
 

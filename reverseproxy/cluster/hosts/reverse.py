@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HeldConnection", "ReverseHost"]
+__all__ = ["LeasableConnection", "ReverseHost"]
 
 import sys
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ log = Logger(namespace="reverseproxy.cluster.host")
 _UNCARRIED: Final = "its agent has passed nothing on"
 
 
-class HeldConnection(Handover):
+class LeasableConnection(Handover):
     """
     A L{ReverseHost}'s hold on its connection.
 
@@ -173,9 +173,7 @@ class ReverseHost(AgentHost):
         @param close_timeout: seconds that the peer may take to agree to a close
             before the connection is aborted.
         """
-        super().__init__(address, hostname, weight, metadata, capacity)
-        self._on_gone = on_gone
-        self._left = False
+        super().__init__(address, hostname, weight, metadata, on_gone, capacity)
         self.connections = 1
         self.away = False
         self.fetch: Callable[[ReverseHost], Deferred[None]] | None = None
@@ -184,7 +182,7 @@ class ReverseHost(AgentHost):
         self._close_timeout = close_timeout
         self._close_deadline: IDelayedCall | None = None
         self._factory: IProtocolFactory | None = None
-        self._held = HeldConnection(self, max_early_bytes)
+        self._held = LeasableConnection(self, max_early_bytes)
 
     @property
     def relayed(self) -> bool:
@@ -250,7 +248,7 @@ class ReverseHost(AgentHost):
         self.same_agent = ()
         self._on_gone = on_gone
         self._transport = None
-        self._held = HeldConnection(self, self._held._max_early)
+        self._held = LeasableConnection(self, self._held._max_early)
 
     def arrive(
         self,
@@ -273,7 +271,7 @@ class ReverseHost(AgentHost):
         self.away = False
         self._transport = owner.transport
         self._on_gone = on_gone
-        self._held = HeldConnection(self, self._held._max_early)
+        self._held = LeasableConnection(self, self._held._max_early)
         self._held._used = used
         self._held.looks = marked
         self.attach(owner, surplus)

@@ -20,7 +20,8 @@ from reverseproxy.tunnel.handshake import Accepted
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.mosn.extensions import Announcement
 
-AgentHost = ReverseHost | MuxHost
+NewHost = ReverseHost | MuxHost
+"""What an agent becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,10 @@ def make_host(
     info: ConnectionInfo,
     address: str,
     transport: Any,
-    on_gone: Callable[[AgentHost, str], object],
+    on_gone: Callable[[NewHost, str], object],
     session: MuxSession | None,
     clock: IReactorTime,
-) -> AgentHost:
+) -> NewHost:
     """
     Make the host that an agent becomes.
 
@@ -67,7 +68,7 @@ def make_host(
     """
     announcement = accepted.announcement
     metadata = None if announcement is None else announcement.metadata
-    host: AgentHost
+    host: NewHost
     if session is not None:
         host = MuxHost(address, accepted.host_name, accepted.weight, metadata, session, on_gone)
     else:
@@ -103,7 +104,7 @@ class Publication:
 
     __slots__ = ("_cluster", "_clusters", "_host", "_timer")
 
-    def __init__(self, clusters: ClusterManager, cluster: str, host: AgentHost) -> None:
+    def __init__(self, clusters: ClusterManager, cluster: str, host: NewHost) -> None:
         self._clusters = clusters
         self._cluster = cluster
         self._host = host
