@@ -31,6 +31,7 @@ from reverseproxy.tunnel.agent import link as link_module
 from reverseproxy.tunnel.agent.agent import (
     ADAPTABLE,
     DEFICIT_INTERVAL,
+    GREETED_IN_TIME,
     TOLD_BURST,
     Agent,
     AgentPlan,
@@ -695,6 +696,49 @@ class DrainTests(AgentTestCase):
         self.assert_over(bench)
         bench.agent.stopService()
 
+    def test_an_answer_that_is_on_its_way(self) -> None:
+        """The server may use a connection already that it has accepted."""
+        bench = Bench()
+        bench.start()
+        first, second = (dial.succeed() for dial in bench.pending)
+        first.send(SUCCESS)
+        drained = bench.agent.drain()
+        bench.turn()
+        self.assertEqual((bench.pending, second.closed), ([], False))
+        second.send(SUCCESS)
+        bench.turn(DRAIN_POLL)
+        aside = bench.pending[0].succeed().frame()
+        self.assertEqual(aside, GracefulClose(("192.168.0.2:50001", "192.168.0.2:50002"), "clientCluster"))
+        bench.turn(QUIET + 0.5)
+        self.assertEqual([hosted.events for hosted in bench.sink.built], [["made", "drain", "lost"]] * 2)
+        self.successResultOf(drained)
+        self.assert_over(bench)
+
+    def test_an_answer_that_does_not_come(self) -> None:
+        bench = Bench(connection_num=3)
+        bench.start()
+        dials = bench.pending
+        wires = [dial.succeed() for dial in dials[:2]]  # the third one is not reached
+        drained = bench.agent.drain()
+        self.assertTrue(dials[2].stopped)
+        bench.turn(GREETED_IN_TIME - DRAIN_POLL)
+        self.assertNoResult(drained)
+        bench.turn(2 * DRAIN_POLL)
+        self.successResultOf(drained)
+        self.assertEqual([wire.closed for wire in wires], [True, True])
+        self.assertEqual(bench.sink.built, [])
+        self.assert_over(bench)
+
+    def test_stopped_while_an_answer_is_waited_for(self) -> None:
+        bench = Bench(connection_num=1)
+        bench.start()
+        wire = bench.pending[0].succeed()
+        drained = bench.agent.drain()
+        bench.agent.stopService()
+        self.successResultOf(drained)
+        self.assertTrue(wire.closed)
+        self.assert_over(bench)
+
     def test_the_aside_connection_is_never_hosted(self) -> None:
         bench = Bench(connection_num=1)
         bench.start()
@@ -886,8 +930,9 @@ class DrainTests(AgentTestCase):
         greeting = bench.dials[1].succeed()
         bench.dials[2].refuse()
         drained = bench.agent.drain()
-        self.successResultOf(drained)
         self.assertTrue(bench.dials[0].stopped)
+        bench.turn(GREETED_IN_TIME + DRAIN_POLL)
+        self.successResultOf(drained)
         self.assertTrue(greeting.aborted)
         self.assertEqual(len(bench.dials), 3)
         self.assert_over(bench)

@@ -21,7 +21,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocol
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,7 +37,7 @@ from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.choosing import Choice
 from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
 from reverseproxy.tunnel.agent.discovery import Target
-from reverseproxy.tunnel.agent.leaving import Leaving, too_late
+from reverseproxy.tunnel.agent.leaving import DRAIN_POLL, Leaving, too_late
 from reverseproxy.tunnel.agent.link import AgentLink
 from reverseproxy.tunnel.agent.outage import Outage
 from reverseproxy.tunnel.agent.roster import Roster
@@ -72,6 +72,9 @@ MAX_REASON = 300
 
 DEFICIT_INTERVAL = 60.0
 """Seconds between two warnings that connections are missing."""
+
+GREETED_IN_TIME = 1.0
+"""Seconds for which an agent that stops waits for answers to its handshakes."""
 
 LAST_RESORT = 10.0
 """Seconds for which connections to a server that is no longer listed are kept while no other one serves."""
@@ -452,8 +455,12 @@ class Peer:
             self._stop_slots()
 
     async def _drain(self, seconds: float) -> None:
-        links = [*_serving(self._cores.values()), *self._parting]
         self._turns.close()
+        for number, slot in self._slots.items():
+            if self._cores[number].state not in (SlotState.GREETING, SlotState.SERVING):
+                slot.drain()
+        await self._greeted(min(seconds, GREETED_IN_TIME))
+        links = [*_serving(self._cores.values()), *self._parting]
         for slot in self._slots.values():
             slot.drain()
         if links:
@@ -467,6 +474,20 @@ class Peer:
             )
         await Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped).run(seconds)
         self._stop_slots()
+
+    async def _greeted(self, seconds: float) -> None:
+        """
+        Wait for answers of the server that are on their way, but not for long.
+
+        It uses a connection as soon as it has answered, so that one that is closed before the
+        answer is read may take a request along, which can't be sent again if it is a POST.
+        """
+        clock = self._plan.reactor
+        end = clock.seconds() + seconds
+        while clock.seconds() < end and not self._stopped:
+            if not any(core.state is SlotState.GREETING for core in self._cores.values()):
+                return
+            await deferLater(clock, DRAIN_POLL)
 
     def stop(self) -> None:
         """Close every connection, and dial no more."""
