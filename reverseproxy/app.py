@@ -80,7 +80,7 @@ class ReverseProxy(Service):
         self._sweep = PeerSweep(reactor)
         world = self._world = World(reactor, random, file, dry, worker)
         world.counted = counts
-        world.make_directory = make_directory
+        world.fleet_resources.make_directory = make_directory
         self.clusters = world.clusters
         self.listeners = world.listeners
         if worker is not None:
@@ -218,8 +218,8 @@ class ReverseProxy(Service):
         await DeferredList([each.stopService() for each in listeners], consumeErrors=True)
         if fleet is not None:
             await fleet.stop(stays)
-        if self._world.fleet_desk is not None:
-            self._world.fleet_desk.stop()
+        if self._world.fleet_resources.desk is not None:
+            self._world.fleet_resources.desk.stop()
         if worker is not None:
             worker.stop()
         for server in self._world.tunnels.values():

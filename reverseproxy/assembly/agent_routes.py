@@ -49,8 +49,8 @@ def build_agent_routes(
     if world.worker is not None:
         routes.desk = world.worker.clerk
         routes.listener = listener
-    elif world.fleet_desk is not None:
-        routes.desk = world.fleet_desk
+    elif world.fleet_resources.desk is not None:
+        routes.desk = world.fleet_resources.desk
         routes.listener = listener
     return routes
 

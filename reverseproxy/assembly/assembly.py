@@ -79,9 +79,10 @@ class Assembly:
         if old is None and config.fleet is not None:
             world.fleet = self.findings.attempt(
                 Place("") / "fleet",
-                partial(build_fleet, world, self.findings, config.fleet, world.make_directory),
+                partial(
+                    build_fleet, world, self.findings, config.fleet, world.fleet_resources.make_directory
+                ),
             )
-            world.fleet_view = None if world.fleet is None else world.fleet.view
         elif old is not None:
             self._change_directory(old)
         self._cluster_builder = ClusterBuilder(
@@ -129,7 +130,7 @@ class Assembly:
         for parts in self.listeners.values():
             for _, each in parts.logs:
                 yield each
-        yield from self._world.fleet_logs
+        yield from self._world.fleet_resources.logs
 
     @property
     def client_contexts(self) -> list[Any]:
@@ -306,8 +307,8 @@ class Assembly:
             self._leave(old)
         self._old = None
         self._steps.clear()
-        if world.fleet_desk is not None:
-            world.fleet_desk.review()
+        if world.fleet_resources.desk is not None:
+            world.fleet_resources.desk.review()
 
     def _commit_listeners(self) -> None:
         world = self._world

@@ -36,7 +36,7 @@ def make_directory(
     """
     etcd = config.etcd
     assert etcd is not None  # so the configuration has been checked
-    world.etcd_tls = _tls(etcd)
+    world.fleet_resources.store_tls = _tls(etcd)
     client = _client(etcd, world)
     return FleetDirectory(world.reactor, client, _settings(config), world.random, who, publishes)
 
@@ -64,13 +64,13 @@ class DirectoryChange:
         self._world = world
         self._config = config.etcd
         self._anew = _dialled(config.etcd) != _dialled(old.etcd)
-        self._tls = _tls(config.etcd) if self._anew else world.etcd_tls
+        self._tls = _tls(config.etcd) if self._anew else world.fleet_resources.store_tls
         if self._tls is not None:
             tell_of_expiry(findings, self._tls)
 
     def commit(self) -> None:
         """Go on with it."""
-        self._world.etcd_tls = self._tls
+        self._world.fleet_resources.store_tls = self._tls
         etcd = _client(self._config, self._world) if self._anew else None
         self._directory.change(_ttl(self._config), etcd)
 
@@ -98,7 +98,7 @@ def _tls(etcd: EtcdConfig) -> ClientTls | None:
 
 
 def _client(etcd: EtcdConfig, world: World) -> Etcd:
-    return make_client(etcd, world.etcd_tls, world.reactor)
+    return make_client(etcd, world.fleet_resources.store_tls, world.reactor)
 
 
 def make_client(etcd: EtcdConfig, tls: ClientTls | None, reactor: Any) -> Etcd:

@@ -57,14 +57,14 @@ def build_fleet(
         server_tls = ServerTls([context], _PLACE / "tls_context")
         client_tls = PeerTls(context, "", _PLACE / "tls_context")
         tell_of_expiry(findings, server_tls)
-        world.fleet_tls = (server_tls, client_tls)
+        world.fleet_resources.tls = (server_tls, client_tls)
     prove = partial(_prove, peers.pins, peers.tls is None)
     number = 0 if world.worker is None else world.worker.number + 1
     logs = [
         AccessLog(each.log_path, each.log_format, world.reactor, PeersConfig.listener_name, world.dry, number)
         for each in peers.access_logs
     ]
-    world.fleet_logs = logs
+    world.fleet_resources.logs = logs
 
     def write(record: Any) -> None:
         for each in logs:
@@ -106,9 +106,9 @@ def build_fleet(
     directory = (make_directory or etcd_directory)(config, who, world, publishes)
     fleet.use(directory)
     if isinstance(directory, FleetDirectory) and world.worker is None:
-        world.fleet_desk = FleetDesk(directory, partial(_routes_of, world), world.reactor)
-    if world.etcd_tls is not None:
-        tell_of_expiry(findings, world.etcd_tls)
+        world.fleet_resources.desk = FleetDesk(directory, partial(_routes_of, world), world.reactor)
+    if world.fleet_resources.store_tls is not None:
+        tell_of_expiry(findings, world.fleet_resources.store_tls)
     return fleet
 
 

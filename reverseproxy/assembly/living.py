@@ -280,10 +280,10 @@ class Living:
             server.tally.on_refusal = partial(note_refused, parts) if assembly.counts else None
         self.agents[:] = [parts.agent for parts in assembly.agents.values()]
         watched = [*assembly.client_contexts, *assembly.server_contexts]
-        if world.fleet_tls is not None:
-            watched += world.fleet_tls
-        if world.etcd_tls is not None:
-            watched.append(world.etcd_tls)
+        if world.fleet_resources.tls is not None:
+            watched += world.fleet_resources.tls
+        if world.fleet_resources.store_tls is not None:
+            watched.append(world.fleet_resources.store_tls)
         if self.admin is not None and self.admin.tls is not None:
             watched.append(self.admin.tls)
         world.reloader.watch(watched)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["World", "tell_of_expiry"]
+__all__ = ["FleetResources", "World", "tell_of_expiry"]
 
 from collections.abc import Callable
 from random import Random
@@ -29,6 +29,25 @@ if TYPE_CHECKING:
     from reverseproxy.workers.worker import Worker
 
 
+class FleetResources:
+    """
+    What this process's part in a fleet uses.
+
+    @ivar make_directory: makes what keeps the directory of a fleet; L{None} for what the configuration says.
+    @ivar tls: for links from other servers, and to them; L{None} for plaintext.
+    @ivar store_tls: for what keeps the directory; L{None} for plaintext.
+    @ivar desk: decides who gets routes that agents bring; L{None} for each server by itself.
+    @ivar logs: access logs of what other servers forward.
+    """
+
+    def __init__(self) -> None:
+        self.make_directory: Any = None
+        self.tls: tuple[ServerTls, ClientTls] | None = None
+        self.store_tls: ClientTls | None = None
+        self.desk: FleetDesk | None = None
+        self.logs: list[AccessLog] = []
+
+
 class World:
     """
     What stays while configurations change.
@@ -49,12 +68,7 @@ class World:
     @ivar counted: whether requests and changes are counted, whether or not there is an admin API.
     @ivar siblings: the other workers; L{None} without any.
     @ivar fleet: the other servers; L{None} where there are none.
-    @ivar make_directory: makes what keeps the directory of a fleet; L{None} for what the configuration says.
-    @ivar fleet_view: what load balancers have to know of them.
-    @ivar fleet_tls: for links from them, and to them; L{None} for plaintext.
-    @ivar etcd_tls: for what keeps the directory of the fleet; L{None} for plaintext.
-    @ivar fleet_desk: decides who gets routes that agents bring; L{None} for each server by itself.
-    @ivar fleet_logs: access logs of what they forward.
+    @ivar fleet_resources: what this process's part among them uses.
     @ivar tracing: makes traces; L{None} without any.  It is the first configuration that
         says so.
     @ivar seed: a name of this process, which several workers have together.
@@ -64,11 +78,6 @@ class World:
     siblings: Siblings | None = None
     counted = False
     fleet: Fleet | None = None
-    make_directory: Any = None
-    fleet_view: FleetView | None = None
-    fleet_tls: tuple[ServerTls, ClientTls] | None = None
-    etcd_tls: ClientTls | None = None
-    fleet_desk: FleetDesk | None = None
     tracing: ITracing | None = None
 
     def __init__(self, reactor: Any, random: Random, file: str, dry: bool, worker: Worker | None) -> None:
@@ -85,9 +94,14 @@ class World:
         self.exclusions = Exclusions(reactor.seconds)
         self.reloader = CertificateReloader(reactor)
         self.limiter = ConnectionLimiter(reactor)
-        self.fleet_logs: list[AccessLog] = []
+        self.fleet_resources = FleetResources()
         self.seed = token_hex(8) if worker is None else worker.seed
         self.watch: Callable[[Cluster], object] = lambda cluster: None
+
+    @property
+    def fleet_view(self) -> FleetView | None:
+        """What load balancers have to know of other servers; L{None} where there are none."""
+        return None if self.fleet is None else self.fleet.view
 
     @property
     def workers(self) -> int:
