@@ -15,6 +15,7 @@ from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.models import FleetConfig, PeersConfig
 from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.fleet.accounts import Accounts
 from reverseproxy.fleet.desk import FleetDesk
 from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.fleet.fleet import Fleet, FleetParts
@@ -89,7 +90,7 @@ def build_fleet(
             standing=partial(_standing, world),
             tls=server_tls,
             dial_tls=client_tls,
-            access_log=write if logs else None,
+            accounts=Accounts(write if logs else None, world.tracing),
             exclusions=world.exclusions,
             publishes=publishes,
         )

@@ -197,7 +197,7 @@ class IncomingLink(Handover):
         self._talk = talk
         self.vouched()
         stream.give_to(talk)
-        self.say({"v": LINK_VERSION, "hello": self._entrance.id, "one_by_one": self._entrance.one_by_one})
+        self.say({"v": LINK_VERSION, "hello": self._entrance.id})
         log.info(
             "fleet: server {server} has linked to this one from {remote}",
             server=claimed,
@@ -297,21 +297,18 @@ class Entrance:
         forward: Callable[[IncomingLink, IncomingStream, StreamHeader], object],
         greet: Callable[[IncomingLink], object],
         hear: Callable[[IncomingLink, Mapping[str, Any]], object] = lambda link, message: None,
-        one_by_one: bool = False,
     ) -> None:
         """
         @param prove: says why a connection's peer is not a certain server; empty if it is.
         @param forward: takes over a stream for a request or session.
         @param greet: called with each link that has said hello.
         @param hear: called with what peers say after that; L{WireError} ends the link.
-        @param one_by_one: whether we want a stream for each request of HTTP/1.
         """
         self.id = server_id
         self.clock = clock
         self.prove = prove
         self.links: set[IncomingLink] = set()
         self._forward = forward
-        self.one_by_one = one_by_one
         self._greet = greet
         self.heard = hear
         self._complaints = Throttle(clock, _LOG_RATE, _LOG_BURST)

@@ -18,8 +18,9 @@ from reverseproxy.addresses import host_of
 from reverseproxy.cluster.balancers.fleet import FleetView
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.fleet.accounts import Accounts
 from reverseproxy.fleet.entrance import Entrance, IncomingLink
-from reverseproxy.fleet.forwarding import AccessLog, Forwarder
+from reverseproxy.fleet.forwarding import Forwarder
 from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.links import OutgoingLink, PeerLinks
 from reverseproxy.fleet.orders import KINDS, Orders
@@ -50,7 +51,7 @@ class FleetParts:
     @ivar standing: gives what is another thing whenever C{objection} may have changed its mind.
     @ivar tls: for links of others, and what peers of all links are judged by; L{None} for plaintext.
     @ivar dial_tls: what other servers are dialled with.
-    @ivar access_log: called at the end of what others have forwarded.
+    @ivar accounts: who wants to know of what others have forwarded.
     @ivar exclusions: whom an operator keeps out; L{None} for nobody, whatever others say.
     @ivar publishes: whether this process tells the others of this server's agents; one of several workers
         does.
@@ -66,7 +67,7 @@ class FleetParts:
     standing: Callable[[], Hashable] = field(default=lambda: None)
     tls: ServerTls | None = None
     dial_tls: ClientTls | None = None
-    access_log: AccessLog | None = None
+    accounts: Accounts = field(default_factory=Accounts)
     exclusions: Exclusions | None = None
     publishes: bool = True
 
@@ -95,7 +96,7 @@ class Fleet:
         self.links = PeerLinks(self.id, parts.reactor, parts.random, self, parts.endpoint, parts.prove)
         self.remote.links = self.links
         self.forwarder = Forwarder(
-            self.own, parts.clusters, parts.reactor, parts.random.random, self.traffic, parts.access_log
+            self.own, parts.clusters, parts.reactor, parts.random.random, self.traffic, parts.accounts
         )
         self.entrance = Entrance(
             self.id,
@@ -104,7 +105,6 @@ class Fleet:
             self.forwarder,
             self._greet,
             self.forwarder.heard,
-            one_by_one=parts.access_log is not None,
         )
         self.directory: IDirectory | None = None
         exclusions = parts.exclusions

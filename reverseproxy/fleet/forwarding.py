@@ -10,7 +10,8 @@ Where the agent's connection carries streams, bytes are joined to one of its str
 whatever protocol they are.  A connection that carries one request or session at a time
 can't be joined like that, as somebody has to know where a request ends: there this
 server speaks the protocol to the other one as an agent does, and to the agent as a
-server does.  As it does for an agent that does not say what it has not sent on.
+server does.  As it does for an agent that does not say what it has not sent on, and
+where somebody wants to know of each request: for an access log, or for traces.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ProxyConfig, RouterConfig
 from reverseproxy.errors import ConfigError, HostGone, NoHealthyHost, PickFailed, WireError
+from reverseproxy.fleet.accounts import Accounts
 from reverseproxy.fleet.entrance import IncomingLink, IncomingStream
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.own import OwnHosts
@@ -51,8 +53,6 @@ from reverseproxy.proxy.tcp.again import REPLAY_LIMIT, disown
 from reverseproxy.routing import Router
 
 log = Logger()
-
-AccessLog = Callable[[AccessRecord], None]
 
 _PARTING: Final = Parting(excused=True)
 """How connections end here: who is behind them, and how slow, is for others to judge."""
@@ -184,19 +184,19 @@ class Forwarder:
         clock: IReactorTime,
         random: Callable[[], float],
         traffic: Traffic,
-        access_log: AccessLog | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         """
         @param own: this server's agents.
         @param random: numbers from 0 to 1.
-        @param access_log: called at the end of each request or session.
+        @param accounts: who wants to know of requests and sessions.
         """
         self._own = own
         self._clusters = clusters
         self._clock = clock
         self._random = random
         self._traffic = traffic
-        self._access_log = access_log
+        self._accounts = accounts or Accounts()
         self._served: dict[tuple[str, str, str], Host] = {}
         self._built: dict[tuple[str, str, str, str], Callable[[ConnectionInfo], IProtocol]] = {}
 
@@ -232,7 +232,7 @@ class Forwarder:
         hosts = self._own.find(header.cluster, header.agent)
         if not hosts:
             return "there is no such agent"
-        if header.protocol and not all(_carries_streams(host) for host in hosts):
+        if header.protocol and (self._accounts.wanted or not all(_carries_streams(host) for host in hosts)):
             return self._speak(cluster, link, stream, header)
         chosen = _AgentHosts(cluster, lambda: hosts)
         try:
@@ -353,7 +353,7 @@ class Forwarder:
             )
 
     def _account(self, link: IncomingLink, header: StreamHeader, began: float, session: _Session) -> None:
-        access_log = self._access_log
+        access_log = self._accounts.access_log
         if access_log is None:
             return
         near, far, host = session.near, session.far, session.host
@@ -367,7 +367,6 @@ class Forwarder:
                 bytes_received=0 if near is None else near.received,
                 bytes_sent=0 if far is None else far.received,
                 flag=session.failure,
-                trace_id=header.trace,
                 forwarded_by=link.server,
             )
         )
@@ -410,7 +409,8 @@ class Forwarder:
             clock=self._clock,
             filters=None,
             idle_timeout=0.0,
-            access_log=None if self._access_log is None else partial(_say_from, self._access_log, server),
+            access_log=self._accounts.log_of(server),
+            tracing=self._accounts.tracing_of(server),
             random=self._random,
         )
         return build_proxy(plan)
@@ -419,11 +419,6 @@ class Forwarder:
         """A cluster is another one now, or is no more."""
         for key in [key for key in self._built if key[1] == cluster]:
             del self._built[key]
-
-
-def _say_from(access_log: AccessLog, server: str, record: AccessRecord) -> None:
-    record.forwarded_by = server
-    access_log(record)
 
 
 def _carries_streams(host: Host) -> bool:

@@ -99,7 +99,6 @@ class StreamHeader:
     @ivar protocol: what is spoken on the stream, by its name as pools have it; empty for bytes as
         they are.
     @ivar client: the client's C{ip:port}; empty if the stream serves several, or if that is not known.
-    @ivar trace: the trace that it belongs to, as an id; empty if there is none.
     @ivar hop: how often it has been forwarded, this time included.
     """
 
@@ -107,7 +106,6 @@ class StreamHeader:
     agent: str
     protocol: str = ""
     client: str = ""
-    trace: str = ""
     hop: int = HOPS
 
     def encode(self) -> bytes:
@@ -122,7 +120,7 @@ class StreamHeader:
             "agent": self.agent,
             "hop": self.hop,
         }
-        for name in ("protocol", "client", "trace"):
+        for name in ("protocol", "client"):
             value = getattr(self, name)
             if value:
                 message[name] = value
@@ -148,7 +146,6 @@ class StreamHeader:
             agent,
             _text(message, "protocol"),
             _text(message, "client"),
-            _text(message, "trace"),
             hop,
         )
 

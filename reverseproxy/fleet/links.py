@@ -12,7 +12,7 @@ The first stream of a link stays: over it both ends say who they are, and the se
 that was dialled then says what is new there::
 
     {"v": 1, "hello": "a"}              -->
-                                        <--     {"v": 1, "hello": "b", "one_by_one": false}
+                                        <--     {"v": 1, "hello": "b"}
                                         <--     {"well": false, "cluster": ..., "agent": ...}
                                         <--     {"gone": true, "cluster": ..., "agent": ...}
                                         <--     {"leaving": true}
@@ -127,7 +127,6 @@ class OutgoingLink:
     @ivar phase: how far it has come.
     @ivar session: its streams; L{None} while there is no connection.
     @ivar leaving: whether the server has said that it is about to leave.
-    @ivar one_by_one: whether it wants a stream for each request of HTTP/1, as it writes a log of them.
     @ivar opened: how many streams for requests have been opened on it, ever.
     @ivar losses: how often it was up, and has been lost.
     @ivar problem: why it is not up; empty if it is.
@@ -139,7 +138,6 @@ class OutgoingLink:
         self.phase = Phase.IDLE
         self.session: MuxSession | None = None
         self.leaving = False
-        self.one_by_one = False
         self.opened = 0
         self.losses = 0
         self.problem = "it has not been dialled yet"
@@ -234,7 +232,6 @@ class OutgoingLink:
             self.phase = Phase.UP
             self.problem = ""
             self.leaving = False
-            self.one_by_one = message.get("one_by_one") is True
             self._backoff.reset()
             log.info(
                 "fleet: linked to server {server} at {address}",

@@ -97,7 +97,7 @@ class RemoteHost(AgentHost):
         self.identity = record.identity
         self.tells = True  # if the agent does not, its server sees to what it answers
         self._traffic = traffic
-        self._behalf = ("", "")
+        self._behalf = ""
         self._failing = False
 
     @property
@@ -110,19 +110,9 @@ class RemoteHost(AgentHost):
         """Seconds that the last ping to its server took."""
         return self.link.rtt
 
-    @property
-    def single_use(self) -> bool:
-        """
-        Whether its server wants to know of each request.
-
-        Otherwise a stream is kept for the next one, as nobody ends one that is idle but us:
-        when the agent, or its server, leaves, we are told, and close it.
-        """
-        return self.link.one_by_one
-
-    def on_behalf(self, client: str, trace: str) -> None:
+    def on_behalf(self, client: str) -> None:
         """See L{Host.on_behalf}."""
-        self._behalf = client, trace
+        self._behalf = client
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -130,7 +120,7 @@ class RemoteHost(AgentHost):
 
         @return: fires at once; fails with L{HostGone} if the host, or its server, is gone.
         """
-        (client, trace), self._behalf = self._behalf, ("", "")
+        client, self._behalf = self._behalf, ""
         session = self.link.session
         if self.closed or session is None or not self.link.usable:
             return fail(HostGone(f"server {self.server} can't be reached: {self.link.problem}"))
@@ -142,9 +132,9 @@ class RemoteHost(AgentHost):
         if protocol is None:
             return fail(HostGone(f"no protocol wants {self.address}"))
         spoken = getattr(protocol, "speaks", "")
-        if spoken and not self.single_use:
-            client = trace = ""  # it carries others' requests, too
-        header = StreamHeader(self.key.cluster, self.key.agent, spoken, client, trace).encode()
+        if spoken:
+            client = ""  # it carries others' requests, too
+        header = StreamHeader(self.key.cluster, self.key.agent, spoken, client).encode()
         self.link.opened += 1
         self._traffic.sent(self.server)
         opening = session.open(CallableFactory(lambda: _Question(header, protocol)))

@@ -20,7 +20,6 @@ HEADERS = st.builds(
     st.text("0123456789abcdef", min_size=32, max_size=32),
     TEXTS,
     TEXTS,
-    TEXTS,
     st.integers(1, 1000),
 )
 
@@ -80,7 +79,6 @@ class HeaderTests(SynchronousTestCase):
             (message(cluster="x" * 513), "cluster"),
             (message(cluster="a\nb"), "cluster"),
             (message(client=["1.2.3.4"]), "client"),
-            (message(trace="\0"), "trace"),
             (message(protocol={}), "protocol"),
         ):
             error = self.assertRaises(WireError, StreamHeader.decode, bad)

@@ -199,7 +199,7 @@ def messages() -> list[bytes]:
 
 def peer_streams() -> list[bytes]:
     """One that is whole, one that is not, and what is none."""
-    header = StreamHeader("c", "0123456789abcdef" * 2, "Http1", "192.0.2.1:80", "0" * 32).encode()
+    header = StreamHeader("c", "0123456789abcdef" * 2, "Http1", "192.0.2.1:80").encode()
     return _cut(header + b"GET / HTTP/1.1", header[:-3], fleet_frame({"hello": "a", "v": 1}), b"\xff\xff{")
 
 

@@ -205,12 +205,11 @@ class Host(ABC):
         """Whether a connection to it is for one request only, as it might be closed just before another."""
         return False
 
-    def on_behalf(self, client: str, trace: str) -> None:  # noqa: B027 - most hosts need not know
+    def on_behalf(self, client: str) -> None:  # noqa: B027 - most hosts need not know
         """
-        Say who the next connection is made for, right before L{connect}.
+        Say who the next connection is made for, if it is for one client alone, right before L{connect}.
 
-        @param client: the address of who has sent the request, or has the session.
-        @param trace: the id of its trace; empty without one.
+        @param client: the address of who has the session.
         """
 
     def judge(self, outcome: Outcome) -> None:  # noqa: B027 - for hosts of other servers

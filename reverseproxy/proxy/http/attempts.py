@@ -321,8 +321,6 @@ class Attempts(HostChoice):
         cluster = self.cluster
         assert cluster is not None
         pool: Any = host.pools.get(self.protocol) or self._make_pool(host, cluster.config.idle_timeout)
-        if host.server:
-            host.on_behalf(self.client_address, self.trace_id)
         client = None if self._fresh else pool.take()
         if client is not None:
             self._send(client)

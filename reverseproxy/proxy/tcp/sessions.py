@@ -270,7 +270,7 @@ class TcpProxy(RelayEnd, Counted):
                 f"attempt {self._attempts} goes to host {host.address}{agent} of cluster {cluster.name}"
             )
         if host.server:
-            host.on_behalf(self._info.remote, "")
+            host.on_behalf(self._info.remote)
         host.connection_opened()
         factory = CallableFactory(self._make_end)
         version = self._settings.proxy_protocol or cluster.config.proxy_protocol
