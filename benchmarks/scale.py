@@ -120,6 +120,11 @@ class Server:
         self._file.write_text(json.dumps(_document(self.client, self.tunnel, config)))
 
     @property
+    def command(self) -> list[str]:
+        """What runs twistd."""
+        return [sys.executable, "-c", TWISTD]
+
+    @property
     def pid(self) -> int:
         """Its process."""
         assert self._process is not None
@@ -133,7 +138,7 @@ class Server:
         """
         with (self._directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "reverseproxy", "-c", str(self._file)],
+                [*self.command, "-n", "--pidfile=", "reverseproxy", "-c", str(self._file)],
                 cwd=self._directory,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=log,

@@ -52,7 +52,8 @@ from reverseproxy.reloading import Report
 from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals
 from reverseproxy.transport import is_supported, with_bounds, with_streams
-from reverseproxy.transport.allocator import keep_memory, leave_alone
+from reverseproxy.transport.allocator import keep_memory
+from reverseproxy.transport.garbage import leave_alone
 from reverseproxy.workers.control import CONTROL_FD, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
 from reverseproxy.workers.orphan import end_with_parent

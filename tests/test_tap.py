@@ -32,7 +32,7 @@ import reverseproxy
 from reverseproxy import __version__, quickstart, tap
 from reverseproxy.signals import Signals
 from reverseproxy.tap import Options, makeService
-from reverseproxy.transport.allocator import leave_alone
+from reverseproxy.transport.garbage import leave_alone
 from reverseproxy.transport.ports import BoundedReactor
 from reverseproxy.transport.reactor import StreamReactor
 from tests.certs import Certificates

@@ -10,10 +10,9 @@ to clear first, which costs more than to receive what is put there.
 
 from __future__ import annotations
 
-__all__ = ["keep_memory", "leave_alone"]
+__all__ = ["keep_memory"]
 
 import ctypes
-import gc
 import sys
 from contextlib import suppress
 from typing import Final
@@ -39,17 +38,3 @@ def keep_memory() -> bool:
             mallopt = ctypes.CDLL(None).mallopt
             return bool(mallopt(_TRIM_THRESHOLD, KEPT)) and bool(mallopt(_MMAP_THRESHOLD, OWN))
     return False
-
-
-def leave_alone() -> None:
-    """
-    Let the garbage collector look no more at what there is, as it stays until the process ends.
-
-    Modules, classes and the configuration are some hundred thousand objects.  To look
-    at all of them takes tens of milliseconds, in which nobody is served; connections
-    that come and go bring that about as often as they like.
-
-    To be called once, when everything has been started.
-    """
-    gc.collect()
-    gc.freeze()
