@@ -178,7 +178,9 @@ class FigureTests(SynchronousTestCase):
     def test_records(self) -> None:
         """Frozen records are no way around that: each large one mirrors something, and nothing else."""
         large = {name: count for name, count in records() if count > MOST_ATTRIBUTES}
-        self.assertEqual(large, {name: count for name, (count, _) in RECORDS.items()})
+        self.assertEqual(set(large), set(RECORDS))
+        for name, count in large.items():
+            self.assertLessEqual(count, RECORDS[name][0], name)
 
     def test_ignored_types(self) -> None:
         ignored = sum(text.count("type: ignore") for _, text in modules().values())

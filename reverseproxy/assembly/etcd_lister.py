@@ -26,6 +26,7 @@ from reverseproxy.fleet.records import BadRecord, ServerRecord
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff
+from reverseproxy.tunnel.agent.polling import check_keys
 from reverseproxy.tunnel.plugins import add_lister
 
 log = Logger()
@@ -181,9 +182,7 @@ class EtcdListerPlugin:
 
 def _settings(config: Mapping[str, Any]) -> EtcdConfig:
     known = [name for name in EtcdConfig.model_fields if name != "lease_ttl"]
-    for key in config:
-        if key not in known:
-            raise ValueError(f"the server lister etcd: unknown key {key!r}; the keys are {', '.join(known)}")
+    check_keys("the server lister etcd", config, known)
     try:
         settings = EtcdConfig.model_validate(dict(config), context={"document": True})
     except ValidationError as error:

@@ -25,7 +25,6 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -43,18 +42,16 @@ from reverseproxy.fleet.own import OwnHosts
 from reverseproxy.fleet.traffic import PeerTraffic, Traffic
 from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
 from reverseproxy.logs import loss
-from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.access.record import Client, Served
-from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy
 from reverseproxy.proxy.relay import RelayEnd, couple
-from reverseproxy.proxy.tcp.again import REPLAY_LIMIT, disown
+from reverseproxy.proxy.tcp.again import REPLAY_LIMIT
+from reverseproxy.proxy.tcp.forwarding_end import ForwardingEnd
 from reverseproxy.routing import Router
 
 log = Logger()
 
-_PARTING: Final = Parting(excused=True)
 """How connections end here: who is behind them, and how slow, is for others to judge."""
 
 _NAME: Final = "fleet"
@@ -129,18 +126,6 @@ class _Clusters:
     def get(self, name: str) -> _AgentHosts:
         """Find it."""
         return self._hosts
-
-
-class _Passing(RelayEnd):
-    """An end of what passes between another server and an agent."""
-
-    parting = _PARTING
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The other end is told if the agent has passed nothing on."""
-        if self._peer is not None and not self._peer.lost and reason.check(StreamRefused):
-            disown(self._peer.transport)
-        super().connectionLost(reason)
 
 
 class _Session:
@@ -301,13 +286,13 @@ class Forwarder:
         if stream.transport.disconnected:
             session.over()
             return
-        connecting = host.connect(CallableFactory(partial(_Passing, self._clock)))
+        connecting = host.connect(CallableFactory(partial(ForwardingEnd, self._clock)))
         connecting.addCallbacks(
             partial(self._joined, session, stream), partial(self._not_joined, session, stream)
         )
 
     def _joined(self, session: _Session, stream: IncomingStream, far: Any) -> None:
-        near = _Passing(self._clock)
+        near = ForwardingEnd(self._clock)
         session.near, session.far = near, far
         self._note(stream.link.server, session)
         far.on_close = session.over

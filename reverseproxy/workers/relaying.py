@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,10 +33,8 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import AgentHost, Host, MuxHost
 from reverseproxy.errors import ConnectionUnavailable, HostGone, WireError
-from reverseproxy.mux.session import StreamRefused
-from reverseproxy.proxy.farewell import Parting
-from reverseproxy.proxy.relay import RelayEnd, couple
-from reverseproxy.proxy.tcp.again import disown
+from reverseproxy.proxy.relay import couple
+from reverseproxy.proxy.tcp.forwarding_end import ForwardingEnd
 from reverseproxy.workers.messages import Message, MessageReader, encode
 from reverseproxy.workers.requests import PROTOCOL, is_committed, serve_requests
 
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-_PARTING = Parting(excused=True)
 """How connections end here: who is behind them, and how slow, is for others to judge."""
 
 
@@ -160,18 +156,6 @@ class RelayedHost(AgentHost):
             self._leave(reason)
 
 
-class _Passing(RelayEnd):
-    """An end of what passes between a sibling and an agent."""
-
-    parting = _PARTING
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The other end is told if the agent has passed nothing on."""
-        if self._peer is not None and not self._peer.lost and reason.check(StreamRefused):
-            disown(self._peer.transport)
-        super().connectionLost(reason)
-
-
 class Turns:
     """Lets siblings have turns with this worker's hosts."""
 
@@ -203,11 +187,11 @@ class Turns:
             stream.refuse()
 
     def _relay(self, host: MuxHost, stream: Incoming) -> None:
-        connecting = host.connect(CallableFactory(partial(_Passing, self._clock)))
+        connecting = host.connect(CallableFactory(partial(ForwardingEnd, self._clock)))
         connecting.addCallbacks(partial(self._joined, stream), lambda reason: self._failed(stream, reason))
 
     def _joined(self, stream: Incoming, far: Any) -> None:
-        near = _Passing(self._clock)
+        near = ForwardingEnd(self._clock)
         stream.hand_over(near, stream.rest())
         couple(near, far)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["AgentHost"]
+__all__ = ["AgentHost", "HeldHost"]
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reverseproxy.cluster.hosts.base import Host
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocol
+
+    from reverseproxy.cluster.handover import Handover
     from reverseproxy.identity import AgentIdentity
     from reverseproxy.metrics import AgentFigures
 
@@ -56,3 +60,22 @@ class AgentHost(Host):
         if not self._left:
             self._left = True
             self._on_gone(self, reason)
+
+
+class HeldHost(AgentHost):
+    """A host whose connection this process holds."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def receiver(self) -> IProtocol:
+        """The protocol that receives what its agent sends."""
+
+    def attach(self, owner: Handover, surplus: bytes = b"") -> None:
+        """
+        Take the connection over from the protocol that has it.
+
+        @param surplus: bytes that were received already.
+        """
+        owner.hand_over(self.receiver, surplus)

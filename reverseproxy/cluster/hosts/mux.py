@@ -16,20 +16,19 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 
-from reverseproxy.cluster.hosts.agents import AgentHost
+from reverseproxy.cluster.hosts.agents import HeldHost
 from reverseproxy.errors import HostGone
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import MuxSession
 
 if TYPE_CHECKING:
-    from reverseproxy.cluster.handover import Handover
     from reverseproxy.metrics import Histogram
 
 WELL_PAUSE: Final = 0.25
 """Seconds between two changes of mind of an agent that are heard; the last one always is."""
 
 
-class MuxHost(AgentHost):
+class MuxHost(HeldHost):
     """
     A host that an agent has brought, whose connection carries many streams.
 
@@ -60,13 +59,10 @@ class MuxHost(AgentHost):
         session.on_going = self._going
         session.on_lost = self._lost
 
-    def attach(self, owner: Handover, surplus: bytes = b"") -> None:
-        """
-        Take the connection over from the protocol that has it.
-
-        @param surplus: bytes that were received already.
-        """
-        owner.hand_over(self._session, surplus)
+    @property
+    def receiver(self) -> MuxSession:
+        """See L{HeldHost.receiver}."""
+        return self._session
 
     @property
     def rtt(self) -> float | None:

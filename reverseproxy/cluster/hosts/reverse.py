@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.cluster.hosts.agents import AgentHost
+from reverseproxy.cluster.hosts.agents import HeldHost
 from reverseproxy.errors import HostGone
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import StreamRefused
@@ -121,7 +121,7 @@ class LeasableConnection(Handover):
         self._host._close_pools()
 
 
-class ReverseHost(AgentHost):
+class ReverseHost(HeldHost):
     """
     A host that an agent has brought: it leases the connection that it holds.
 
@@ -216,13 +216,10 @@ class ReverseHost(AgentHost):
         """Whether it has ever been leased."""
         return self._held._used
 
-    def attach(self, owner: Handover, surplus: bytes = b"") -> None:
-        """
-        Take the connection over from the protocol that has it.
-
-        @param surplus: bytes that were received already, for the first lease.
-        """
-        owner.hand_over(self._held, surplus)
+    @property
+    def receiver(self) -> LeasableConnection:
+        """See L{HeldHost.receiver}."""
+        return self._held
 
     # from worker to worker
 

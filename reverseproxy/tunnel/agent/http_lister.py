@@ -5,16 +5,16 @@ from __future__ import annotations
 __all__ = ["HttpListerPlugin"]
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
-from reverseproxy.tunnel.agent.listers import check_keys
+from reverseproxy.tunnel.agent.polling import PollingLister, check_keys, read_seconds
 
 log = Logger()
 
@@ -34,9 +34,8 @@ class _BadAnswer(Exception):
     """The service did not answer with a list of servers."""
 
 
-@implementer(IServerLister)
-class _HttpLister:
-    """Asks again and again; an answer that can't be used changes nothing."""
+class _HttpLister(PollingLister):
+    """Asks a web service."""
 
     def __init__(
         self,
@@ -47,50 +46,24 @@ class _HttpLister:
         cluster: str,
         reactor: Any,
     ) -> None:
+        super().__init__(interval, reactor)
         self._url = url
         self._headers: dict[bytes | str, bytes | str] = dict(headers.items())
-        self._interval = interval
         self._timeout = timeout
         self._cluster = cluster
-        self._reactor = reactor
-        self._call: IDelayedCall | None = None
-        self._asking: Deferred[None] | None = None
-        self._stopped = False
 
-    def start(self, update: Callable[[Sequence[str]], None]) -> None:
-        """Begin to ask; see L{IServerLister.start}."""
-        self._stopped = False
-        self._begin(update)
+    def failed(self, error: Exception) -> None:
+        """See L{PollingLister.failed}."""
+        log.error(
+            "agent of cluster {cluster}: no list of servers from {url}, known ones stay in use: {reason}",
+            cluster=self._cluster,
+            url=self._url,
+            reason=str(error) or type(error).__name__,
+        )
 
-    def _begin(self, update: Callable[[Sequence[str]], None]) -> None:
-        self._asking = Deferred.fromCoroutine(self._ask(update))
-
-    def stop(self) -> None:
-        """Ask no more; see L{IServerLister.stop}."""
-        self._stopped = True
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.cancel()
-
-    async def _ask(self, update: Callable[[Sequence[str]], None]) -> None:
-        try:
-            fetching = Deferred.fromCoroutine(self._fetch())
-            servers = await fetching.addTimeout(self._timeout, self._reactor)
-        except Exception as error:
-            if self._stopped:
-                return
-            log.error(
-                "agent of cluster {cluster}: no list of servers from {url}, known ones stay in use: {reason}",
-                cluster=self._cluster,
-                url=self._url,
-                reason=str(error) or type(error).__name__,
-            )
-        else:
-            update(servers)
-        if not self._stopped:
-            self._call = self._reactor.callLater(self._interval, self._begin, update)
+    async def fetch(self) -> Sequence[Any]:
+        """See L{PollingLister.fetch}."""
+        return await Deferred.fromCoroutine(self._fetch()).addTimeout(self._timeout, self._reactor)
 
     async def _fetch(self) -> list[Any]:
         # treq brings all of Twisted's web client with it: only who asks for this lister pays for it.
@@ -118,15 +91,6 @@ class _HttpLister:
         if not isinstance(document, list):
             raise _BadAnswer('the answer is neither a list nor an object with a list under "servers"')
         return document
-
-
-def _seconds(config: Mapping[str, Any], key: str, default: float) -> float:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.1 <= value <= 86400:
-        raise ValueError(
-            f"the server lister http: {key} must be a number of seconds, 0.1 to 86400, not {value!r}"
-        )
-    return float(value)
 
 
 @implementer(IServerListerPlugin)
@@ -160,8 +124,8 @@ class HttpListerPlugin:
         return _HttpLister(
             url,
             headers,
-            _seconds(config, "interval", INTERVAL),
-            _seconds(config, "timeout", TIMEOUT),
+            read_seconds("the server lister http", config, "interval", INTERVAL, 0.1),
+            read_seconds("the server lister http", config, "timeout", TIMEOUT, 0.1),
             cluster,
             reactor,
         )

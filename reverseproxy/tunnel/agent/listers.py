@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DnsListerPlugin", "FileListerPlugin", "check_keys"]
+__all__ = ["DnsListerPlugin", "FileListerPlugin"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import join_host_port
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.tunnel.agent.discovery import parse_server
+from reverseproxy.tunnel.agent.polling import check_keys, read_seconds
 from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
 
 log = Logger()
@@ -23,18 +24,6 @@ INTERVAL = 2.0
 
 MAX_LIST_FILE = 1024 * 1024
 """The largest file of servers in bytes."""
-
-
-def check_keys(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """
-    Look for keys that nobody knows.
-
-    @param what: whose configuration it is, for people.
-    @raise ValueError: if there is one.
-    """
-    for key in config:
-        if key not in allowed:
-            raise ValueError(f"{what}: unknown key {key!r}; the keys are {', '.join(allowed)}")
 
 
 @implementer(IServerLister)
@@ -140,17 +129,8 @@ class FileListerPlugin:
         path = config.get("path")
         if not isinstance(path, str) or not path:
             raise ValueError(f"the server lister file: path must be the path of a file, not {path!r}")
-        interval = config.get("interval", INTERVAL)
-        if (
-            isinstance(interval, bool)
-            or not isinstance(interval, (int, float))
-            or not 0.1 <= interval <= 3600
-        ):
-            raise ValueError(
-                "the server lister file: interval must be a number of seconds from 0.1 to 3600, "
-                f"not {interval!r}"
-            )
-        return _FileLister(path, float(interval), reactor)
+        interval = read_seconds("the server lister file", config, "interval", INTERVAL, 0.1, 3600)
+        return _FileLister(path, interval, reactor)
 
 
 @implementer(IServerLister)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 __all__ = ["SrvListerPlugin"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.names import dns
 from zope.interface import implementer
@@ -17,7 +15,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_ip, join_host_port, split_host_port
 from reverseproxy.cluster.names.dns import DnsClient, DnsSettings, NotResolved, parse_resolv_conf
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
-from reverseproxy.tunnel.agent.listers import check_keys
+from reverseproxy.tunnel.agent.polling import PollingLister, check_keys, read_seconds
 
 log = Logger()
 
@@ -32,55 +30,35 @@ RESOLV_CONF = "/etc/resolv.conf"
 _KEYS = ("name", "interval", "resolvers")
 
 
-@implementer(IServerLister)
-class SrvLister:
-    """Asks again and again; no answer changes nothing, and one without servers neither."""
+class SrvLister(PollingLister):
+    """Asks name servers; an answer without servers counts as none."""
 
     def __init__(self, name: str, interval: float, settings: DnsSettings, cluster: str, reactor: Any) -> None:
+        super().__init__(interval, reactor)
         self._name = name
-        self._interval = interval
         self._client = DnsClient(settings, reactor)
         self._cluster = cluster
-        self._reactor = reactor
-        self._call: IDelayedCall | None = None
-        self._asking: Deferred[None] | None = None
-        self._stopped = False
-
-    def start(self, update: Callable[[Sequence[str]], None]) -> None:
-        """See L{IServerLister.start}."""
-        self._stopped = False
-        self._begin(update)
 
     def stop(self) -> None:
         """See L{IServerLister.stop}."""
-        self._stopped = True
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.cancel()
+        super().stop()
         self._client.stop()
 
-    def _begin(self, update: Callable[[Sequence[str]], None]) -> None:
-        self._asking = Deferred.fromCoroutine(self._ask(update))
-        self._asking.addErrback(lambda reason: reason.trap(CancelledError) and None)
+    def failed(self, error: Exception) -> None:
+        """See L{PollingLister.failed}."""
+        log.error(
+            "agent of cluster {cluster}: no servers of {name}, known ones stay in use: {reason}",
+            cluster=self._cluster,
+            name=self._name,
+            reason=str(error) or type(error).__name__,
+        )
 
-    async def _ask(self, update: Callable[[Sequence[str]], None]) -> None:
-        try:
-            servers = _servers(await self._client.records(self._name, dns.SRV))
-            if not servers:
-                raise NotResolved("it has no servers")
-        except NotResolved as error:
-            log.error(
-                "agent of cluster {cluster}: no servers of {name}, known ones stay in use: {reason}",
-                cluster=self._cluster,
-                name=self._name,
-                reason=str(error),
-            )
-        else:
-            update(servers)
-        if not self._stopped:
-            self._call = self._reactor.callLater(self._interval, self._begin, update)
+    async def fetch(self) -> Sequence[Any]:
+        """See L{PollingLister.fetch}."""
+        servers = _servers(await self._client.records(self._name, dns.SRV))
+        if not servers:
+            raise NotResolved("it has no servers")
+        return servers
 
 
 def _servers(records: Sequence[Any]) -> list[str]:
@@ -117,12 +95,8 @@ class SrvListerPlugin:
             raise ValueError(
                 f"the server lister srv: name must be one such as _tunnel._tcp.example.com, not {name!r}"
             )
-        interval = config.get("interval", INTERVAL)
-        if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 1 <= interval <= 86400:
-            raise ValueError(
-                f"the server lister srv: interval must be a number of seconds, 1 to 86400, not {interval!r}"
-            )
-        return SrvLister(name, float(interval), _settings(config.get("resolvers")), cluster, reactor)
+        interval = read_seconds("the server lister srv", config, "interval", INTERVAL, 1)
+        return SrvLister(name, interval, _settings(config.get("resolvers")), cluster, reactor)
 
 
 def _settings(resolvers: Any) -> DnsSettings:

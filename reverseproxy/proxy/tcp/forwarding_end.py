@@ -1,0 +1,29 @@
+"""An end of what passes between another process, a worker or a server, and an agent of this one."""
+
+from __future__ import annotations
+
+__all__ = ["ForwardingEnd"]
+
+from typing import Final
+
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from reverseproxy.mux.session import StreamRefused
+from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.relay import RelayEnd
+from reverseproxy.proxy.tcp.again import disown
+
+_PARTING: Final = Parting(excused=True)
+
+
+class ForwardingEnd(RelayEnd):
+    """One of the two ends; where the agent refuses a stream, the other end's is refused, too."""
+
+    parting = _PARTING
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Refuse the other end's stream, if the agent has refused this one's."""
+        if self._peer is not None and not self._peer.lost and reason.check(StreamRefused):
+            disown(self._peer.transport)
+        super().connectionLost(reason)

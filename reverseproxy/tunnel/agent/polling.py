@@ -1,0 +1,107 @@
+"""Listers that ask for a list of servers again and again."""
+
+from __future__ import annotations
+
+__all__ = ["PollingLister", "check_keys", "read_seconds"]
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from reverseproxy.interfaces import IServerLister
+
+MAX_INTERVAL = 86400.0
+"""The largest number of seconds that a lister's configuration may have."""
+
+
+def check_keys(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """
+    Look for keys that a lister does not know.
+
+    @param what: whose configuration it is, for people.
+    @raise ValueError: if there is one.
+    """
+    for key in config:
+        if key not in allowed:
+            raise ValueError(f"{what}: unknown key {key!r}; the keys are {', '.join(allowed)}")
+
+
+def read_seconds(
+    what: str,
+    config: Mapping[str, Any],
+    key: str,
+    default: float,
+    least: float,
+    most: float = MAX_INTERVAL,
+) -> float:
+    """
+    Read a number of seconds.
+
+    @param what: whose configuration it is, for people.
+    @raise ValueError: if it is none, or out of its range.
+    """
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ValueError(f"{what}: {key} must be a number of seconds, {least:g} to {most:g}, not {value!r}")
+    return float(value)
+
+
+@implementer(IServerLister)
+class PollingLister(ABC):
+    """Asks again and again; what can't be used as an answer changes nothing."""
+
+    def __init__(self, interval: float, reactor: Any) -> None:
+        """
+        @param interval: seconds between an answer and the next question.
+        """
+        self._interval = interval
+        self._reactor = reactor
+        self._call: IDelayedCall | None = None
+        self._asking: Deferred[None] | None = None
+        self._stopped = False
+
+    @abstractmethod
+    async def fetch(self) -> Sequence[Any]:
+        """
+        Ask once.
+
+        @return: the servers.
+        @raise Exception: if there is no answer, or none that can be used.
+        """
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """Log why there are no servers."""
+
+    def start(self, update: Callable[[Sequence[str]], None]) -> None:
+        """Begin to ask; see L{IServerLister.start}."""
+        self._stopped = False
+        self._begin(update)
+
+    def stop(self) -> None:
+        """Ask no more; see L{IServerLister.stop}."""
+        self._stopped = True
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+
+    def _begin(self, update: Callable[[Sequence[str]], None]) -> None:
+        self._asking = Deferred.fromCoroutine(self._ask(update))
+
+    async def _ask(self, update: Callable[[Sequence[str]], None]) -> None:
+        try:
+            servers = await self.fetch()
+        except Exception as error:
+            if self._stopped:
+                return  # it is the reason
+            self.failed(error)
+        else:
+            update(servers)
+        if not self._stopped:
+            self._call = self._reactor.callLater(self._interval, self._begin, update)
