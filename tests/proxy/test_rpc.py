@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.http.trust import Trust
+from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import server as rpc
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request
@@ -471,7 +472,7 @@ class DrainTests(RpcTestCase):
             client.send(request(number, timeout=-1))
             host.echo()
         names = [call.func.__name__ for call in self.world.clock.getDelayedCalls()]
-        self.assertEqual(names.count("_maybe_quiet"), 1)
+        self.assertEqual(names.count("_quiet"), 1)
         client.wire.reset()
         host.wire.reset()
         self.world.turn(60)
@@ -601,7 +602,7 @@ class BackPressureTests(RpcTestCase):
 
     def slow_client(self, reverse: bool = False) -> tuple[Peer, Peer, list[Any]]:
         """A client that does not read, with many large answers to come."""
-        self.patch(rpc, "OUT_LIMIT", 400_000)
+        self.patch(rpc_answers, "OUT_LIMIT", 400_000)
         _client, host = self.set_up(idle_timeout=None)
         slow = self.world.client(automatic=False, reverse=reverse)
         slow.send(*(request(number) for number in range(20)))
@@ -615,7 +616,7 @@ class BackPressureTests(RpcTestCase):
         self.assertFalse(host.wire.reading)
         self.assertGreater(host.wire.unread, 0)
         proxy = slow.wire.protocol
-        self.assertLess(proxy._out_size, 600_000)
+        self.assertLess(proxy.answers.size, 600_000)
         while slow.wire.buffered or host.wire.unread:
             slow.wire.receive()
             self.world.turn()

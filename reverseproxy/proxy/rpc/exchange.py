@@ -16,11 +16,10 @@ from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.proxy.http.attempts import Phase
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcOwner
 from reverseproxy.proxy.rpc.retrying import TERMINATED
 from reverseproxy.proxy.rpc.route_finding import RpcRouteFinding
-from reverseproxy.proxy.rpc.sending import RpcSending
+from reverseproxy.proxy.rpc.sending import DONE, WAITING, RpcSending
 from reverseproxy.proxy.rpc.telling import end_trace, failed, record
 from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind
@@ -81,7 +80,7 @@ class RpcExchange(RpcRouteFinding):
             self.status = status or downstream.protocol.http_status(frame)
             if self._trace is not None:
                 self._trace.answered(self.status)
-        downstream.respond(frame.data, batch, client)
+        downstream.answers.add(frame.data, batch, client)
         self._finish()
 
     def _refuse_large(self, size: int) -> None:
@@ -106,17 +105,17 @@ class RpcExchange(RpcRouteFinding):
     # endings
 
     def _finish(self) -> None:
-        self._phase = Phase.DONE
+        self._phase = DONE
         self._release()
         self.downstream.exchange_done(self)
 
     def fail(self, status: int, reason: str, flags: int, remedy: str = "") -> None:
         """See L{RpcSending.fail}."""
-        if self._phase == Phase.DONE:
+        if self._phase == DONE:
             return
         self.ending.reason = reason
         self.flags |= flags
-        if self._phase == Phase.WAITING and status in (502, 503, 504) and not self._doubtful:
+        if self._phase == WAITING and status in (502, 503, 504) and not self._doubtful:
             self.ending.unsent = Unsent.REQUEST
         if status >= 500 or flags & Flag.NC:
             self.downstream.settings.failures.note(failed(self, status, reason, remedy))
@@ -128,7 +127,7 @@ class RpcExchange(RpcRouteFinding):
 
         @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
         """
-        if self._phase != Phase.DONE:
+        if self._phase != DONE:
             self.ending.reason = reason
             self.flags |= flags
             self._end()
@@ -141,7 +140,7 @@ class RpcExchange(RpcRouteFinding):
             self.frame.set_id(self.id)
             reply = self._say_unsent() or downstream.protocol.reply(self.frame, status)
             self.sent = len(reply)
-            downstream.respond(reply, downstream.batch, None)
+            downstream.answers.add(reply, downstream.batch, None)
         downstream.exchange_done(self)
 
     def _say_unsent(self) -> bytes:

@@ -10,6 +10,7 @@ from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.wire.rpc.xprotocol import Frame, XProtocol
 
 if TYPE_CHECKING:
+    from reverseproxy.proxy.rpc.answers import Answers
     from reverseproxy.proxy.rpc.client import RpcClient
     from reverseproxy.proxy.rpc.deadlines import Deadlines
     from reverseproxy.proxy.rpc.exchange import RpcExchange
@@ -56,6 +57,7 @@ class IRpcOwner(IRpcDownstream, Protocol):
 
     @ivar batch: where connections wait to be flushed, while what was read from
         this one is handled.
+    @ivar answers: what the client is to receive.
     @ivar believed: whether to believe what requests say of themselves.
     @ivar deadlines: end exchanges after some time.
     @ivar try_deadlines: end their attempts.
@@ -65,15 +67,13 @@ class IRpcOwner(IRpcDownstream, Protocol):
     info: ConnectionInfo
     protocol: XProtocol
     batch: Batch | None
+    answers: Answers
     believed: bool
     deadlines: Deadlines[RpcTimed]
     try_deadlines: Deadlines[RpcTimed]
 
     def block(self, client: RpcClient) -> None:
         """A connection to a host is full: read no more until it is not."""
-
-    def respond(self, data: bytes | bytearray, batch: Batch | None, client: RpcClient | None) -> None:
-        """Send a response, which came from this client."""
 
     def exchange_done(self, exchange: RpcExchange) -> None:
         """The exchange is over."""

@@ -11,10 +11,10 @@ from typing import Final
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.proxy.filters import FilteredRequest, Passage
 from reverseproxy.proxy.flags import NO_FLAGS, Flag
-from reverseproxy.proxy.http.attempts import Phase
 from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.rpc.mirror import RpcCopy
 from reverseproxy.proxy.rpc.retrying import RpcRetrying
+from reverseproxy.proxy.rpc.sending import WAITING
 from reverseproxy.proxy.rpc.telling import begin_trace, variable
 from reverseproxy.routing import ClusterRoute, DirectResponse, Redirect, RouteInput, RouteResult
 from reverseproxy.wire.http.border import FORWARDED, MOSN, mark_of, without
@@ -118,7 +118,7 @@ class RpcRouteFinding(RpcRetrying):
             self._begun = self._clock.seconds()
             self.flags |= request.flags
             if isinstance(step, float):
-                self._phase = Phase.WAITING
+                self._phase = WAITING
                 self._pending = self._clock.callLater(step, self._pass_filters)
             elif step is not None:
                 self.fail(step.status, step.flag, step.flags)

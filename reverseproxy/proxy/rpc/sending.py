@@ -7,7 +7,7 @@ route changes headers.
 
 from __future__ import annotations
 
-__all__ = ["RpcSending"]
+__all__ = ["ACTIVE", "DONE", "WAITING", "RpcSending"]
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.client import RpcClient
     from reverseproxy.proxy.rpc.interfaces import IRpcOwner
     from reverseproxy.tracing.interfaces import IRequestTrace
+
+NEW, WAITING, ACTIVE, DONE = Phase
 
 _ANY_TIME = Timeouts(0.0, 0.0)
 
@@ -149,7 +151,7 @@ class RpcSending(Attempts):
         return limit + HEAD_ROOM if self.host is not None and self.host.is_reverse else limit
 
     def _send(self, client: RpcClient) -> None:
-        self._phase = Phase.ACTIVE
+        self._phase = ACTIVE
         downstream, cluster = self.downstream, self.cluster
         if client.max_frame < self._max_response:
             client.admit(self._max_response)

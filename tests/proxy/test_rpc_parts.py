@@ -1,0 +1,236 @@
+"""Tests for the parts of a client's connection of RPC: what decides when it ends, and what waits for it."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.rpc import answers as rpc_answers
+from reverseproxy.proxy.rpc.answers import STALL, WRITE_SIZE, Answers
+from reverseproxy.proxy.rpc.leaving import DRAIN_GRACE, Leaving, Stage
+from reverseproxy.proxy.rpc.silence import Overdue, Silence
+from tests.proxy.rpc_world import World
+
+
+class LeavingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.looks = 0
+        self.leaving = Leaving(self.clock, self.look)
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def test_nobody_wants_it_to_end(self) -> None:
+        self.assertFalse(self.leaving.wanted)
+        self.assertFalse(self.leaving.is_due(0.0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_client_sends_no_more(self) -> None:
+        self.leaving.eof = True
+        self.assertTrue(self.leaving.wanted)
+        self.assertTrue(self.leaving.is_due(0.0))
+
+    def test_told(self) -> None:
+        """It is left when nothing has come for a moment, which begins anew with what comes."""
+        self.leaving.begin(told=True, bounded=False)
+        self.assertFalse(self.leaving.is_due(0.0))
+        self.clock.advance(0.9)
+        self.assertFalse(self.leaving.is_due(0.5))
+        self.clock.advance(0.1)
+        self.assertEqual(self.looks, 1)
+        self.assertFalse(self.leaving.is_due(0.5))
+        self.clock.advance(0.5)
+        self.assertEqual(self.looks, 2)
+        self.assertTrue(self.leaving.is_due(0.5))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bounded(self) -> None:
+        self.leaving.begin(told=True, bounded=True)
+        self.assertFalse(self.leaving.refuses)
+        self.clock.advance(DRAIN_GRACE)
+        self.assertEqual((self.looks, self.leaving.stage), (1, Stage.REFUSING))
+        self.assertTrue(self.leaving.is_due(self.clock.seconds()))
+
+    def test_it_ends(self) -> None:
+        """It never goes back, and has no timers left."""
+        self.leaving.begin(told=True, bounded=True)
+        self.leaving.is_due(0.0)
+        self.leaving.end(Stage.CLOSING)
+        self.assertTrue(self.leaving.over)
+        self.assertFalse(self.leaving.is_due(0.0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.leaving.end(Stage.LOST)
+        self.leaving.end(Stage.CLOSING)
+        self.leaving.refuse()
+        self.assertIs(self.leaving.stage, Stage.LOST)
+
+
+class _Transport:
+    """Takes everything, and says how much that is."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.producer: Any = None
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        self.producer = producer
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+class SilenceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.settings = World(idle_timeout=90.0, stream_idle=30.0, request_time=60.0).settings
+        self.silence = Silence(self.settings)
+
+    def look(self, now: float, waits: bool = False, reading: bool = True) -> float | Overdue:
+        return self.silence.look(now, waits, reading, Parting(), _Transport())
+
+    def test_idle(self) -> None:
+        self.assertEqual(self.look(10.0), 80.0)
+        self.assertIs(self.look(90.0), Overdue.ASK)
+
+    def test_a_request_is_under_way(self) -> None:
+        self.assertEqual(self.look(500.0, waits=True), 90.0)
+
+    def test_never_idle(self) -> None:
+        self.settings = World(idle_timeout=None).settings
+        self.silence = Silence(self.settings)
+        self.assertEqual(self.look(5000.0), inf)
+
+    def test_a_frame_that_stops(self) -> None:
+        self.silence.heard_at = 10.0
+        self.assertEqual(self.silence.in_frame(10.0, False), 40.0)
+        self.assertEqual(self.look(30.0), 10.0)
+        self.assertIs(self.look(40.0), Overdue.GO_ON)
+
+    def test_a_frame_that_takes_for_ever(self) -> None:
+        for second in range(0, 60, 10):
+            self.silence.heard_at = float(second)
+            self.assertEqual(self.silence.in_frame(float(second), False), min(second + 30.0, 60.0))
+        self.assertIs(self.look(60.0), Overdue.FINISH)
+
+    def test_another_frame(self) -> None:
+        """Its time begins when it does."""
+        self.silence.in_frame(0.0, False)
+        self.silence.heard_at = 50.0
+        self.silence.in_frame(50.0, True)
+        self.assertEqual(self.look(61.0), 19.0)
+        self.silence.between_frames()
+        self.assertEqual(self.look(61.0), 79.0)
+
+    def test_nothing_is_read(self) -> None:
+        """What waits for us has all the time that we take, and then its own anew."""
+        self.silence.in_frame(0.0, False)
+        self.assertEqual(self.look(100.0, reading=False), 15.0)
+        self.silence.excuse(100.0)
+        self.assertEqual(self.look(101.0), 29.0)
+
+
+class _Host:
+    """Counts who holds it up."""
+
+    def __init__(self) -> None:
+        self.pausers: set[object] = set()
+
+    def pause(self, who: object) -> None:
+        self.pausers.add(who)
+
+    def resume(self, who: object) -> None:
+        self.pausers.discard(who)
+
+
+class AnswersTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.settings = World(stream_idle=300.0).settings
+        self.clock = self.settings.clock
+        self.told: list[object] = []
+        self.transport = _Transport()
+        self.host = _Host()
+
+    def answers(self, patient: bool = False) -> Answers:
+        answers = Answers(self.settings, self, patient)
+        answers.open(self.transport)
+        return answers
+
+    def answers_flushed(self) -> None:
+        self.told.append("flushed")
+
+    def answers_full(self, full: bool) -> None:
+        self.told.append(full)
+
+    def answers_stalled(self, reason: str) -> None:
+        self.told.append(reason)
+
+    def test_one_write_for_a_batch(self) -> None:
+        answers, batch = self.answers(), []  # type: tuple[Answers, Batch]
+        answers.add(b"a", batch, None)
+        answers.add(bytearray(b"b"), batch, None)
+        self.assertEqual((batch, self.transport.written, answers.size), ([answers], [], 2))
+        answers.flush()
+        self.assertEqual((self.transport.written, answers.size, bool(answers)), ([b"ab"], 0, False))
+        answers.add(b"c", None, None)
+        self.assertEqual((self.transport.written[1:], self.told), ([b"c"], ["flushed", "flushed"]))
+
+    def test_no_more_than_the_transport_takes(self) -> None:
+        answers = self.answers()
+        self.assertIs(self.transport.producer, answers)
+        answers.pauseProducing()
+        for _ in range(4):
+            answers.add(b"x" * WRITE_SIZE, None, None)
+        self.assertEqual(self.transport.written, [])
+        self.assertEqual(answers.size, 4 * WRITE_SIZE)
+        write = self.transport.write
+        self.patch(self.transport, "write", lambda data: (write(data), answers.pauseProducing()))
+        for left in (3, 2, 1, 0):
+            answers.resumeProducing()
+            self.assertEqual((answers.size, answers.full), (left * WRITE_SIZE, True))
+
+    def test_who_brings_too_much_is_held_up(self) -> None:
+        self.patch(rpc_answers, "OUT_LIMIT", 100)
+        answers = self.answers()
+        answers.pauseProducing()
+        answers.add(b"x" * 100, None, self.host)
+        self.assertEqual(self.host.pausers, set())
+        answers.add(b"x", None, self.host)
+        self.assertEqual(self.host.pausers, {answers})
+        answers.resumeProducing()
+        self.assertEqual(self.host.pausers, set())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_for_how_long(self) -> None:
+        self.patch(rpc_answers, "OUT_LIMIT", 100)
+        for patient in (False, True):
+            answers = self.answers(patient)
+            answers.pauseProducing()
+            answers.add(b"x" * 100, None, None)
+            answers.add(b"x", None, self.host)
+            self.told.clear()
+            self.clock.advance(STALL)
+            self.assertEqual(len(self.told), 0 if patient else 1)
+            answers.close()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.assertEqual(self.host.pausers, set())
+
+    def test_nothing_is_taken(self) -> None:
+        answers = self.answers()
+        answers.pauseProducing()
+        self.told.clear()
+        for _ in range(5):
+            self.clock.advance(75)
+        self.assertEqual(self.told, ["it has taken nothing for 5m0s; see stream_idle_timeout"])
+
+    def test_closed(self) -> None:
+        answers = self.answers()
+        answers.close()
+        answers.add(b"x", None, self.host)
+        answers.pauseProducing()
+        answers.resumeProducing()
+        self.assertEqual((self.transport.written, bool(answers)), ([], False))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
