@@ -32,7 +32,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "mux.session.MuxSession": (575, 30),
     "proxy.http.http1_server.Http1Proxy": (425, 20),
     "proxy.rpc.client.RpcClient": (475, 32),
-    "proxy.rpc.server.RpcProxy": (600, 36),
     "tls.transport.TlsTransport": (600, 33),
     "wire.http2.outbound.Stream": (400, 21),
     "workers.supervisor.Supervisor": (575, 26),

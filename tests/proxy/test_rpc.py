@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.proxy.farewell import FRESH, QUIET
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import server as rpc
@@ -407,6 +408,7 @@ class DrainTests(RpcTestCase):
     def test_idle(self) -> None:
         client, _host = self.set_up()
         self.assertFalse(self.proxy(client).busy)
+        self.world.turn(FRESH)
         self.proxy(client).drain()
         self.proxy(client).drain()
         self.world.turn()
@@ -423,9 +425,49 @@ class DrainTests(RpcTestCase):
         self.assertFalse(client.wire.write_closed)
         host.echo()
         self.assertEqual(client.answers(), [(5, 0)])
-        self.assertTrue(client.wire.write_closed)
+        self.leave(client)
         self.world.turn(16)
         self.assertTrue(client.wire.lost)
+
+    def leave(self, client: Peer) -> None:
+        """The connection is closed a moment later, and not before."""
+        self.world.turn(QUIET - 0.1)
+        self.assertFalse(client.wire.write_closed)
+        self.world.turn(0.2)
+        self.assertTrue(client.wire.write_closed)
+
+    def test_who_may_be_about_to_ask(self) -> None:
+        """A client that has connected just now, or asks for one thing after the other, is served."""
+        client, host = self.set_up()
+        self.proxy(client).drain()
+        for number in range(3):
+            self.world.turn(QUIET - 0.1)
+            client.send(request(number))
+            self.world.turn(0.5)
+            host.echo()
+            self.assertEqual(client.answers(), [(number, 0)])
+        self.leave(client)
+        self.assertEqual(self.world.clock.getDelayedCalls()[0].func.__name__, "_look")  # Farewell's
+
+    def test_who_asks_for_ever(self) -> None:
+        """Requests are refused in the end, and the connection is closed a moment after the last answer."""
+        client, host = self.set_up()
+        self.proxy(client).drain()
+        client.send(request(1))
+        for number in range(10, 22):
+            self.world.turn(0.5)
+            client.send(request(number))
+        self.assertFalse(client.wire.write_closed)
+        refused = [number for number, status in client.answers() if status]
+        self.assertEqual(refused, [19, 20, 21])
+        host.echo()
+        self.assertEqual(len(client.answers()), 10)
+        for number in range(30, 33):
+            self.world.turn(QUIET / 4)
+            client.send(request(number))
+            self.assertEqual(client.answers(), [(number, Status.SERVER_THREADPOOL_BUSY)])
+        self.world.turn(QUIET / 4)
+        self.assertTrue(client.wire.write_closed)
 
     def test_requests_are_still_served_for_a_while(self) -> None:
         client, host = self.set_up()
@@ -439,7 +481,7 @@ class DrainTests(RpcTestCase):
         self.assertFalse(client.wire.write_closed)
         host.echo()
         self.assertEqual(client.answers(), [(5, 0), (6, 0), (7, 0)])
-        self.assertTrue(client.wire.write_closed)
+        self.leave(client)
 
     def test_goaway(self) -> None:
         client, host = self.set_up(protocol=Bolt(enable_goaway=True))
@@ -481,6 +523,7 @@ class DrainTests(RpcTestCase):
     def test_who_never_stops_sending(self) -> None:
         self.patch(rpc, "LINGER_BYTES", 100)
         client, _host = self.set_up()
+        self.world.turn(FRESH)
         self.proxy(client).drain()
         client.send(request(5))
         self.world.turn()
@@ -497,7 +540,7 @@ class DrainTests(RpcTestCase):
         self.proxy(client).drain()
         host.echo()
         self.assertTrue(client.wire.reading)
-        self.assertTrue(client.wire.write_closed)
+        self.leave(client)
         self.assertEqual(client.answers(), [(5, 0)])
 
     def test_draining_while_an_answer_is_not_taken(self) -> None:
@@ -508,7 +551,7 @@ class DrainTests(RpcTestCase):
         self.proxy(client).drain()
         self.assertFalse(client.wire.write_closed)
         client.wire.receive()
-        self.assertTrue(client.wire.write_closed)
+        self.leave(client)
         self.assertEqual(client.answers(), [(5, 0)])
 
     def test_goaway_and_a_client_that_does_not_care(self) -> None:
@@ -552,7 +595,7 @@ class DrainTests(RpcTestCase):
         client.send(data[9:])
         host.echo()
         self.assertEqual(client.answers(), [(5, 0)])
-        self.assertTrue(client.wire.write_closed)
+        self.leave(client)
 
 
 class BackPressureTests(RpcTestCase):

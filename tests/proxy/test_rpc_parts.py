@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.farewell import FRESH, QUIET, Parting
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc.answers import STALL, WRITE_SIZE, Answers
 from reverseproxy.proxy.rpc.leaving import DRAIN_GRACE, Leaving, Stage
@@ -37,9 +37,10 @@ class LeavingTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """It is left when nothing has come for a moment, which begins anew with what comes."""
-        self.leaving.begin(told=True, bounded=False)
+        self.leaving.begin(told=True, bounded=False, heard_at=-100.0)
         self.assertFalse(self.leaving.is_due(0.0))
         self.clock.advance(0.9)
+        self.leaving.answered()  # no matter
         self.assertFalse(self.leaving.is_due(0.5))
         self.clock.advance(0.1)
         self.assertEqual(self.looks, 1)
@@ -49,16 +50,38 @@ class LeavingTests(SynchronousTestCase):
         self.assertTrue(self.leaving.is_due(0.5))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_not_told(self) -> None:
+        """Who has been silent for long is left at once, and others a moment after the last answer."""
+        self.leaving.begin(told=False, bounded=False, heard_at=-FRESH)
+        self.assertTrue(self.leaving.is_due(-FRESH))
+        self.leaving.answered()
+        self.assertFalse(self.leaving.is_due(-FRESH))
+        self.clock.advance(QUIET)
+        self.assertTrue(self.leaving.is_due(-FRESH))
+
+    def test_fresh(self) -> None:
+        self.leaving.begin(told=False, bounded=False, heard_at=0.1 - FRESH)
+        self.assertFalse(self.leaving.is_due(0.1 - FRESH))
+        self.clock.advance(QUIET)
+        self.assertTrue(self.leaving.is_due(0.1 - FRESH))
+
     def test_bounded(self) -> None:
-        self.leaving.begin(told=True, bounded=True)
-        self.assertFalse(self.leaving.refuses)
+        """Requests that are refused put nothing off."""
+        self.leaving.begin(told=True, bounded=True, heard_at=0.0)
         self.clock.advance(DRAIN_GRACE)
         self.assertEqual((self.looks, self.leaving.stage), (1, Stage.REFUSING))
         self.assertTrue(self.leaving.is_due(self.clock.seconds()))
 
+    def test_hurry(self) -> None:
+        self.leaving.begin(told=False, bounded=True, heard_at=0.0)
+        self.leaving.answered()
+        self.assertFalse(self.leaving.is_due(0.0))
+        self.leaving.hurry()
+        self.assertTrue(self.leaving.is_due(0.0))
+
     def test_it_ends(self) -> None:
         """It never goes back, and has no timers left."""
-        self.leaving.begin(told=True, bounded=True)
+        self.leaving.begin(told=True, bounded=True, heard_at=0.0)
         self.leaving.is_due(0.0)
         self.leaving.end(Stage.CLOSING)
         self.assertTrue(self.leaving.over)
@@ -66,7 +89,7 @@ class LeavingTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.leaving.end(Stage.LOST)
         self.leaving.end(Stage.CLOSING)
-        self.leaving.refuse()
+        self.leaving.hurry()
         self.assertIs(self.leaving.stage, Stage.LOST)
 
 

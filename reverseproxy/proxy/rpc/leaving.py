@@ -7,11 +7,13 @@ When the connection of an RPC client may be closed that is to be closed.
     CLOSING: nothing that comes counts any more
     LOST: it is gone
 
-A client that has been told to go away goes on until it has heard of that.  One
-that can't be told is left when it has asked for nothing for a moment, as a
-request that is on its way when the connection is closed would fail for no
-reason that its client knows of: a client that asks for one thing after the
-other would, each time, if its connection was closed behind an answer.
+A request that is on its way when the connection is closed fails for no reason
+that its client knows of.  So a client that has been told to go away is left when
+nothing has come for a moment, as it has heard of that by then.  One that can't be
+told is left when neither a request nor an answer has come for a moment: one that
+asks for one thing after the other does so right behind an answer.  If it had been
+silent for longer before, there is nothing to wait for; nor is there once requests
+are refused, but for those that follow the last answers.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ __all__ = ["CLOSING", "DRAIN_GRACE", "LEAVING", "LOST", "REFUSING", "SERVING", "
 
 from collections.abc import Callable
 from enum import IntEnum
+from math import inf
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from reverseproxy.proxy.farewell import QUIET
+from reverseproxy.proxy.farewell import FRESH, QUIET
 
 DRAIN_GRACE: Final = 5.0
 """Seconds in which a connection that is left still takes requests, if it is not idle for a moment."""
@@ -51,7 +54,7 @@ class Leaving:
     @ivar eof: whether the client sends no more.
     """
 
-    __slots__ = ("_clock", "_look", "_quiet_timer", "_refuse_timer", "_until_quiet", "eof", "stage")
+    __slots__ = ("_clock", "_look", "_quiet_since", "_quiet_timer", "_refuse_timer", "_told", "eof", "stage")
 
     def __init__(self, clock: IReactorTime, look: Callable[[], object]) -> None:
         """
@@ -61,14 +64,10 @@ class Leaving:
         self.eof = False
         self._clock = clock
         self._look = look
-        self._until_quiet = False  # a request may be on its way
+        self._told = False  # the client knows
+        self._quiet_since = -inf  # as far as answers say
         self._quiet_timer: IDelayedCall | None = None
         self._refuse_timer: IDelayedCall | None = None
-
-    @property
-    def refuses(self) -> bool:
-        """Whether requests that come are refused."""
-        return self.stage >= REFUSING
 
     @property
     def over(self) -> bool:
@@ -80,21 +79,31 @@ class Leaving:
         """Whether the connection is to be closed as soon as it may be."""
         return self.eof or self.stage > SERVING
 
-    def begin(self, told: bool, bounded: bool) -> None:
+    def begin(self, told: bool, bounded: bool, heard_at: float) -> None:
         """
         The connection is to be closed.
 
         @param told: whether the client knows.
+        @param heard_at: when something has come the last time.
         @param bounded: whether requests are refused that come in more than L{DRAIN_GRACE} seconds.
         """
         self.stage = LEAVING
-        self._until_quiet = told
+        self._told = told
+        now = self._clock.seconds()
+        if told or now - heard_at < FRESH:
+            self._quiet_since = now
         if bounded:
             self._refuse_timer = self._clock.callLater(DRAIN_GRACE, self._grace_is_over)
 
-    def refuse(self) -> None:
-        """Requests that still come are refused."""
+    def hurry(self) -> None:
+        """The connection is to be closed at once, when nothing is under way."""
         self.stage = max(self.stage, REFUSING)
+        self._quiet_since = -inf
+
+    def answered(self) -> None:
+        """The last answer that was under way is given: a client that is not told may ask for more now."""
+        if not self._told:
+            self._quiet_since = self._clock.seconds()
 
     def is_due(self, heard_at: float) -> bool:
         """
@@ -106,9 +115,12 @@ class Leaving:
         """
         if self.over or not self.wanted:
             return False
-        if self.eof or self.refuses or not self._until_quiet:
+        if self.eof:
             return True
-        left = heard_at + QUIET - self._clock.seconds()
+        since = self._quiet_since
+        if self.stage is LEAVING:
+            since = max(since, heard_at)
+        left = since + QUIET - self._clock.seconds()
         if left > 0 and self._quiet_timer is None:
             self._quiet_timer = self._clock.callLater(left, self._quiet)
         return left <= 0
@@ -119,7 +131,7 @@ class Leaving:
 
     def _grace_is_over(self) -> None:
         self._refuse_timer = None
-        self.refuse()
+        self.stage = max(self.stage, REFUSING)
         self._look()
 
     def end(self, stage: Stage) -> None:

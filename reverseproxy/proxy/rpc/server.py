@@ -122,12 +122,10 @@ class RpcProxy(Rebindable, Counted):
         if self._leaving.stage is not SERVING:
             return
         goaway = self.protocol.goaway(1)
-        self._leaving.begin(bool(goaway), bounded=not self.info.reverse)
+        self._leaving.begin(bool(goaway), not self.info.reverse, self._silence.heard_at)
         if goaway:
             self.answers.add(goaway, None, None)
-        if not self.info.reverse:
-            self._silence.heard_at = self.settings.clock.seconds()
-            self._close_if_done()
+        self._close_if_done()
 
     # IEndable
 
@@ -140,9 +138,9 @@ class RpcProxy(Rebindable, Counted):
 
     def end(self, reason: str) -> None:
         """See L{IEndable}: each request is answered with an error."""
-        self._leaving.refuse()
         for exchange in list(self._exchanges):
             exchange.fail(503, reason, Flag.LR)
+        self._leaving.hurry()
         self._close_if_done()
 
     def _close_if_done(self) -> None:
@@ -300,6 +298,8 @@ class RpcProxy(Rebindable, Counted):
         if not self._reading:
             self.update_reading()
         if not self._exchanges and self._leaving.wanted:
+            if exchange.attempts:
+                self._leaving.answered()
             self._close_if_done()
 
     def _record(self, exchange: RpcExchange) -> None:
