@@ -29,7 +29,6 @@ MOST_IGNORED: Final = 20
 """How often a type is ignored."""
 
 LARGER: Final[dict[str, tuple[int, int]]] = {
-    "mux.session.MuxSession": (575, 30),
     "proxy.http.http1_server.Http1Proxy": (425, 20),
     "proxy.rpc.client.RpcClient": (475, 32),
     "tls.transport.TlsTransport": (600, 33),

@@ -36,7 +36,7 @@ from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.transport.producers import Consumer
 
 if TYPE_CHECKING:
-    from reverseproxy.mux.session import MuxSession
+    from reverseproxy.mux.streams import SessionStreams
 
 log = Logger()
 
@@ -73,7 +73,7 @@ class MuxStream(Consumer):
         "_keep_alive",
         "_mux",
         "_owed",
-        "_session",
+        "_streams",
         "connected",
         "disconnecting",
         "ended",
@@ -85,7 +85,7 @@ class MuxStream(Consumer):
 
     def __init__(
         self,
-        session: MuxSession,
+        streams: SessionStreams,
         number: int,
         protocol: IProtocol,
         factory: IProtocolFactory | None = None,
@@ -102,8 +102,8 @@ class MuxStream(Consumer):
         self.shut = False
         self.ended = False
         self.paused = False
-        self._session = session
-        self._mux = session.mux
+        self._streams = streams
+        self._mux = streams.mux
         self.number = number
         self._factory = factory
         self._held: bytearray | None = None
@@ -115,7 +115,7 @@ class MuxStream(Consumer):
         self._keep_alive = False
 
     def __repr__(self) -> str:
-        return f"<MuxStream {self.number} of {self._session}, {type(self.protocol).__name__}>"
+        return f"<MuxStream {self.number} of {self._streams.carrier}, {type(self.protocol).__name__}>"
 
     @property
     def held(self) -> int:
@@ -133,9 +133,9 @@ class MuxStream(Consumer):
         size = self._mux.pending(number)
         if not size:
             return NOTHING
-        session = self._session
+        streams = self._streams
         # While the connection takes nothing, a stream waits for it, and no matter for which of them.
-        below = backlog_of(session.transport).mark if session.full else 0
+        below = backlog_of(streams.carrier.transport).mark if streams.turn.full else 0
         return Backlog(size, (size, self._mux.credit(number), below))
 
     # ITransport; write runs for every message, hence no helpers
@@ -146,16 +146,16 @@ class MuxStream(Consumer):
             raise TypeError("Data must be bytes")
         if self.shut or not data:
             return
-        session = self._session
         output = self._mux.output
         output.send(self.number, data)
-        if not session.scheduled:
-            session.schedule()
+        turn = self._streams.turn
+        if not turn.scheduled:
+            turn.schedule()
         producer = self.producer
         if producer is not None:
             if not self.streamingProducer:
                 self._attend()  # it is asked for more when this is out
-            elif not self._producer_paused and (session.full or output.pending(self.number) > HIGH_WATER):
+            elif not self._producer_paused and (turn.full or output.pending(self.number) > HIGH_WATER):
                 self._producer_paused = True
                 self._attend()
                 producer.pauseProducing()
@@ -187,9 +187,9 @@ class MuxStream(Consumer):
         @param reason: what its protocol is told; if empty, that it has aborted
             the stream itself.
         """
-        if self._session.forget(self):
+        if self._streams.forget(self):
             self._mux.reset(self.number)
-            self._session.lose_later(self, Failure(ConnectionLost(reason) if reason else ConnectionAborted()))
+            self._streams.lose_later(self, Failure(ConnectionLost(reason) if reason else ConnectionAborted()))
 
     def disown(self) -> None:
         """
@@ -197,17 +197,17 @@ class MuxStream(Consumer):
 
         The peer may try what it wanted elsewhere, if both ends have agreed on saying so.
         """
-        if self._session.forget(self):
+        if self._streams.forget(self):
             self._mux.disown(self.number)
-            self._session.lose_later(self, Failure(ConnectionAborted()))
+            self._streams.lose_later(self, Failure(ConnectionAborted()))
 
     def getPeer(self) -> Any:
         """The peer's address on the connection; see L{ITransport}."""
-        return self._session.getPeer()
+        return self._streams.carrier.getPeer()
 
     def getHost(self) -> Any:
         """Our address on the connection; see L{ITransport}."""
-        return self._session.getHost()
+        return self._streams.carrier.getHost()
 
     def getTcpNoDelay(self) -> bool:
         """Nothing is delayed beyond the end of the turn; see L{ITCPTransport}."""
@@ -253,9 +253,9 @@ class MuxStream(Consumer):
             self.paused = False
             if self._owed:
                 size, self._owed = self._owed, 0
-                self._session.consumed(self.number, size)
+                self._streams.consumed(self.number, size)
             if self._held is not None or (self.ended and not self._end_told):
-                self._session.look_later(self.deliver)
+                self._streams.turn.call(self.deliver)
 
     def stopProducing(self) -> None:
         """Close; see L{IPushProducer}."""
@@ -271,7 +271,7 @@ class MuxStream(Consumer):
         if self._held is None:
             self._held = bytearray()
         self._held += data
-        self._session.budget.add(self, len(data))
+        self._streams.budget.add(self, len(data))
 
     def deliver(self) -> None:
         """Pass on what was held, unless the protocol does not want it again."""
@@ -281,7 +281,7 @@ class MuxStream(Consumer):
             del held[:_PIECE]
             if not held:
                 self._held = None
-            self._session.budget.remove(self, len(data))
+            self._streams.budget.remove(self, len(data))
             try:
                 self.protocol.dataReceived(data)
             except BaseException:
@@ -297,7 +297,7 @@ class MuxStream(Consumer):
         if self.paused:
             self._owed += size
         else:
-            self._session.consumed(self.number, size)
+            self._streams.consumed(self.number, size)
 
     @property
     def waits(self) -> bool:
@@ -323,7 +323,7 @@ class MuxStream(Consumer):
         except BaseException:
             self.failed()
             return
-        if self._session.forget(self):
+        if self._streams.forget(self):
             if not self.shut:
                 # As TCP does to a peer that has sent everything and is not listened to.
                 if self._mux.pending(self.number):
@@ -336,14 +336,14 @@ class MuxStream(Consumer):
         """Our protocol has raised what is being handled: that ends this stream, and no other."""
         reason = Failure()
         log.failure("{stream!r} is closed, as its protocol failed", reason, stream=self)
-        if self._session.forget(self):
+        if self._streams.forget(self):
             self._mux.reset(self.number)
         self.lost(reason)
 
     def _attend(self) -> None:
         if not self._attended:
             self._attended = True
-            self._session.attend(self)
+            self._streams.turn.attend(self)
 
     def written_out(self) -> None:
         """Do what had to wait until everything that was written has been sent."""
@@ -367,14 +367,14 @@ class MuxStream(Consumer):
             self.failed()
 
     def _close(self) -> None:
-        session = self._session
-        if session.forget(self):
+        streams = self._streams
+        if streams.forget(self):
             if not self.shut:
                 self._mux.end(self.number)
             # So that a peer that goes on sending is not stopped by its window, and finds out.
-            session.consumed(self.number, self.held + self._dropped + self._owed)
+            streams.consumed(self.number, self.held + self._dropped + self._owed)
             if not self.ended:
-                session.abandon(self.number)
+                streams.abandon(self.number)
             self.lost(Failure(ConnectionDone()))
 
     @property
@@ -391,7 +391,7 @@ class MuxStream(Consumer):
         self.shut = True
         if self._held is not None:
             size, self._held = len(self._held), None
-            self._session.budget.remove(self, size)
+            self._streams.budget.remove(self, size)
         producer, self.producer = self.producer, None
         factory, self._factory = self._factory, None
         try:

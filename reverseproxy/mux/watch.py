@@ -146,7 +146,7 @@ class PeerWatch:
         journey = Journey(self._session.transport)
         self._journey = journey if journey.under_way else None
         self._session.mux.ping(self._token)
-        self._session.schedule()
+        self._session.turn.schedule()
 
     def wake(self) -> None:
         """Somebody uses the connection, and wants to know soon if nobody is there."""

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.mux import session as session_module
-from reverseproxy.mux import watch
+from reverseproxy.mux import unsent, watch
 from reverseproxy.mux.rest import MANY, PATIENCE, Sessions
 from reverseproxy.mux.session import (
     GRACE,
@@ -122,7 +122,7 @@ class StreamTests(SynchronousTestCase):
         ours.transport.write(b"before anybody knows of the stream")
         pair.clock.settle()
         self.assertEqual(ours.data, b"before anybody knows of the stream")
-        self.assertEqual((pair.first.streams, pair.second.streams, pair.second.opened), (1, 1, 1))
+        self.assertEqual((pair.first.streams, pair.second.streams, len(pair.second.all)), (1, 1, 1))
 
     def test_a_stream_without_data_is_heard_of(self) -> None:
         pair = Pair()
@@ -380,7 +380,7 @@ class SlowReaderTests(SynchronousTestCase):
             for stream in streams:
                 stream.transport.write(b"y" * 5000)
             pair.clock.settle()
-        self.assertTrue(pair.first.full)
+        self.assertTrue(pair.first.turn.full)
         self.assertEqual(paused, set(range(20)))
         pair.second.transport.resumeProducing()
         pair.clock.settle()
@@ -485,7 +485,7 @@ class ClosingTests(SynchronousTestCase):
     def test_an_error_of_ours(self) -> None:
         pair = Pair()
         ours, _ = pair.both()
-        pair.first.look_later(lambda: 1 // 0)
+        pair.first.turn.call(lambda: 1 // 0)
         pair.clock.settle()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(ours.reason.check(ConnectionLost))
@@ -662,7 +662,7 @@ class GoingTests(SynchronousTestCase):
         pair = Pair()
         ours, _ = pair.both()
         pair.second.mux.go_away(2)
-        pair.second.schedule()
+        pair.second.turn.schedule()
         pair.clock.settle()
         self.assertTrue(pair.first.lost)
         self.assertIn("code 2", ours.reason.getErrorMessage())
@@ -680,7 +680,7 @@ class GoingTests(SynchronousTestCase):
             def note(self, mark: int) -> None:
                 self.stayed = mark  # nothing has been sent since
 
-        self.patch(session_module, "Departures", Known)
+        self.patch(unsent, "Departures", Known)
         pair = Pair(Half)
         early = [pair.open() for _ in range(2)]
         pair.clock.settle()
@@ -926,7 +926,7 @@ class RandomTests(SynchronousTestCase):
                     self.assertIsNone(end.reason)
                     self.assertTrue(end.data == bytes(sent[other]))
                     self.assertEqual(end.ended, other in closed)
-        self.assertEqual(pair.first.budget.total, 0)
+        self.assertEqual(pair.first._streams.budget.total, 0)
         for session in (pair.first, pair.second):
             session.go_away()
         for ours, theirs in made:

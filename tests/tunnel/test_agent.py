@@ -1254,7 +1254,9 @@ class EndToEndTests(TestCase):
             host._session.transport for host in before.values() if isinstance(host, MuxHost) and host.streams
         ]
         [agent_end] = [
-            stream.transport._session.transport for stream in self.sink.made if stream.transport.connected
+            stream.transport._streams.carrier.transport
+            for stream in self.sink.made
+            if stream.transport.connected
         ]
         blackhole(server_end.getHandle(), agent_end.getHandle())
         client.transport.write(b"anybody there?")

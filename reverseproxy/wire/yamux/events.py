@@ -75,7 +75,7 @@ class MuxLimits:
         takes nothing, besides two for each of C{max_streams}.
     @ivar max_resets: streams that a peer may open and break off at once, before
         they were of any use; see
-        L{RESETS_PER_SECOND<reverseproxy.wire.yamux.session.RESETS_PER_SECOND>}.  Further
+        L{RESETS_PER_SECOND<reverseproxy.wire.yamux.abuse.RESETS_PER_SECOND>}.  Further
         ones are refused.
     @ivar tells: whether both ends have agreed to say whether their services can
         be reached, see L{Well}.

@@ -131,6 +131,7 @@ class Output:
     def fail(self, code: int) -> None:
         """Give all streams up, and say why; the frames that were made still go out."""
         self._table.clear()
+        self.local_goaway = True
         self._opening.clear()
         self.unacknowledged.clear()
         self._acknowledge_now = False
