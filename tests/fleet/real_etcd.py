@@ -55,6 +55,22 @@ class _Leg(Protocol):
             other.kept.clear()
 
     def dataReceived(self, data: bytes) -> None:
+        relay = self.relay
+        if relay.delay or relay.rate:
+            self.transport.pauseProducing()
+            seconds = relay.delay + (len(data) / relay.rate if relay.rate else 0.0)
+            reactor.callLater(seconds, self.late, data)
+        else:
+            self.give(data)
+
+    def late(self, data: bytes) -> None:
+        """Pass on what was kept for a while."""
+        self.give(data)
+        if self.connected and not self.relay.held:
+            self.transport.resumeProducing()
+
+    def give(self, data: bytes) -> None:
+        """Pass something on."""
         if self.other is not None and self.other.connected:
             self.other.transport.write(data)
         else:
@@ -84,11 +100,17 @@ class Relay(Factory):
     """
     A port that leads to another one.
 
-    @ivar target: where it leads to.
+    @ivar host: the address of this machine that it is at.
+    @ivar target: the port that it leads to.
     @ivar held: whether nothing is passed on for now, though connections stay.
+    @ivar delay: seconds for which each piece is kept.
+    @ivar rate: bytes in a second, of each direction of a connection; 0 for any number.
     """
 
     noisy = False
+    host = "127.0.0.1"
+    delay = 0.0
+    rate = 0
 
     def __init__(self) -> None:
         self.target = 0
@@ -98,8 +120,13 @@ class Relay(Factory):
 
     async def listen(self) -> None:
         """Begin."""
-        self.listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self)
+        self.listening = await TCP4ServerEndpoint(reactor, 0, interface=self.host).listen(self)
         self.port = self.listening.getHost().port
+
+    @property
+    def address(self) -> str:
+        """Where clients find it."""
+        return f"{self.host}:{self.port}"
 
     async def stop(self) -> None:
         """End."""

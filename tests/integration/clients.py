@@ -30,6 +30,7 @@ import json
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,6 +125,7 @@ class Load:
     @ivar method: POST may not be repeated by a proxy; GET has no body here.
     @ivar answered: how many requests were answered as they should be.
     @ivar failures: what went wrong with the others.
+    @ivar slowest: the longest that one took, in seconds, since that was set to 0 last.
     """
 
     port: int
@@ -132,6 +134,7 @@ class Load:
     method: str = "POST"
     answered: int = 0
     failures: list[str] = field(default_factory=list)
+    slowest: float = 0.0
     backends: dict[str, int] = field(default_factory=dict)
     _begun: int = 0
     _stopping: bool = False
@@ -180,6 +183,7 @@ class Load:
             while (number := self._next()) is not None:
                 token = f"request-{number}-of-client-{client}"
                 body = b"" if self.method == "GET" else token.encode() * 3
+                began = time.monotonic()
                 try:
                     answer = ask(connection, "/echo", self.method, body or None, {"x-id": token})
                 except (OSError, http.client.HTTPException) as error:
@@ -191,7 +195,7 @@ class Load:
                     token,
                     body,
                 ):
-                    self._good(answer.headers.get("x-backend", ""))
+                    self._good(answer.headers.get("x-backend", ""), time.monotonic() - began)
                 else:
                     self._failed(f"{token}: {answer}")
         finally:
@@ -201,8 +205,9 @@ class Load:
         with self._lock:
             self.failures.append(reason)
 
-    def _good(self, backend: str) -> None:
+    def _good(self, backend: str, seconds: float) -> None:
         with self._lock:
+            self.slowest = max(self.slowest, seconds)
             self.answered += 1
             self.backends[backend] = self.backends.get(backend, 0) + 1
             due = [waiting for waiting in self._waiting if waiting[0] <= self.answered]

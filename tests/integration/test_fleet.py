@@ -3,110 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from tempfile import mkdtemp
-from typing import Any
+import os
+import signal
 
-from twisted.internet import reactor as global_reactor
-from twisted.internet.task import deferLater
+from tests.fleet.processes import FleetCase
+from tests.fleet.real_etcd import ETCD
+from tests.integration.clients import Load, fetch, gather
 
-from tests.fleet.certificates import Authority
-from tests.fleet.real_etcd import ETCD, RealEtcd
-from tests.integration.clients import Load, fetch
-from tests.integration.configs import agent, server
-from tests.integration.harness import DEADLINE, SERVING, IntegrationTestCase, ReverseProxy
-
-reactor: Any = global_reactor
-
-READY = r"^worker \d+ is ready, process "
-LOG_FORMAT = (
-    '{"server": "%upstream_server%", "by": "%forwarded_by%", "protocol": "%protocol%", '
-    '"client": "%downstream_remote_address%"}'
-)
+WORKER = r"worker 1 is ready, process (\d+)"
+KILLED = r"worker 1, process \d+, was ended by SIGKILL"
 
 
-class _Fleet(IntegrationTestCase):
-    async def begin(self) -> None:
-        self.etcd = RealEtcd(mkdtemp(prefix="etcd"))
-        self.addCleanup(self.etcd.stop)
-        await self.etcd.start()
-        self.authority = Authority()
-        self.clients: dict[str, int] = {}
-        self.tunnels: dict[str, int] = {}
-        self.ports: dict[str, tuple[int, int, int]] = {}
-
-    async def server(self, name: str, workers: int = 1, **more: Any) -> ReverseProxy:
-        """Run a server of the fleet, again at the same ports if it has been there before."""
-        if name not in self.ports:
-            self.ports[name] = (self.reserve_port(), self.reserve_port(), self.reserve_port())
-        client, tunnel, peer = self.ports[name]
-        logs = {"access_logs": [{"log_path": "stdout", "log_format": LOG_FORMAT}]}
-        document = server(
-            client=f"127.0.0.1:{client}",
-            tunnel=f"127.0.0.1:{tunnel}",
-            client_listener={**logs, "reuseport": True},
-            tunnel_listener={"reuseport": True},
-            cluster={"lb_type": "LB_ROUNDROBIN", "connect_timeout": "5s"},
-            **more,
-        )
-        document["servers"][0]["default_log_level"] = "INFO"
-        document["fleet"] = {
-            "server_id": name,
-            "etcd": {"endpoints": [self.etcd.endpoint], "lease_ttl": "3s"},
-            "peers": {
-                "address": f"127.0.0.1:{peer}",
-                "tls_context": self.authority.of_server(name),
-                **logs,
-            },
-        }
-        for listener in document["servers"][0]["listeners"]:
-            listener["reuseport"] = True
-        options = ("--workers", str(workers)) if workers > 1 else ()
-        cloud = self.run_proxy(document, f"server-{name}", *options)
-        if workers > 1:
-            await cloud.counted(READY, workers)
-        else:
-            await cloud.port("tunnelListener")
-        return cloud
-
-    async def agent(self, name: str, *servers: str, backend: str, **more: Any) -> ReverseProxy:
-        addresses = [f"127.0.0.1:{self.ports[each][1]}" for each in servers]
-        edge = self.run_proxy(agent(addresses, backend, **more), f"agent-{name}")
-        await edge.counted(SERVING, len(servers))
-        return edge
-
-    async def until(self, look: Callable[[], Any], what: str) -> None:
-        """Ask again and again."""
-        deadline = reactor.seconds() + DEADLINE
-        while not await look():
-            if reactor.seconds() > deadline:
-                raise self.failureException(f"{what} within {DEADLINE:g} s")
-            await deferLater(reactor, 0.05)
-
-    async def backends(self, name: str, times: int = 8) -> set[str]:
-        """Which backends answer at a server."""
-        found = set()
-        for _ in range(times):
-            answer = await fetch(self.ports[name][0], "/echo")
-            found.add(answer.headers.get("x-backend", str(answer.status)))
-        return found
-
-    async def reaches(self, name: str, backends: set[str]) -> None:
-        async def look() -> bool:
-            return await self.backends(name) == backends
-
-        await self.until(look, f"{name} should reach {backends}")
-
-
-class FleetTests(_Fleet):
+class FleetTests(FleetCase):
     async def test_two_servers(self) -> None:
         """One story, as processes take longer to start than to tell it."""
         await self.begin()
-        one, two = await self.run_backend("one"), await self.run_backend("two")
-        a = await self.server("a")
-        b = await self.server("b")
-        await self.agent("one", "a", "b", backend=one.address)
-        await self.agent("two", "a", backend=two.address, mux=False, connections=4)
+        one, two, a, b = await gather(
+            [
+                self.run_backend("one"),
+                self.run_backend("two"),
+                self.server("a", workers=2),
+                self.server("b"),
+            ]
+        )
+        await gather(
+            [
+                self.agent("one", "a", "b", backend=one.address, connections=2),
+                self.agent("two", "a", backend=two.address, mux=False, connections=4),
+            ]
+        )
         # Either server reaches either agent, and both of them say so.
         await self.reaches("b", {"one", "two"})
         await self.reaches("a", {"one", "two"})
@@ -118,6 +43,26 @@ class FleetTests(_Fleet):
         forwarded = json.loads(await a.wait_for(lambda line: '"by": "b"' in line and line, mark_a))
         self.assertEqual((forwarded["server"], forwarded["protocol"]), ("-", "Http1"))
         self.assertTrue(forwarded["client"].startswith("127.0.0.1:"))
+
+        # Whichever worker has the agent, and whichever gets the request.
+        load = Load(self.ports["b"][0], clients=8, limit=400).start()
+        await load.finished()
+        self.assertEqual(load.failures, [])
+
+        # The worker is killed that publishes for both: the server stays known, with all its agents.
+        ready = await a.wait_for(WORKER)
+        load = Load(self.ports["b"][0], clients=4, method="GET").start()
+        await load.answers(50)
+        mark_a, mark_b = a.mark(), b.mark()
+        self.expected_errors.append(KILLED)
+        os.kill(int(ready.group(1)), signal.SIGKILL)
+        await a.wait_for(WORKER, mark_a)
+        await load.answers(100)
+        await load.stop()
+        self.assertEqual(load.failures, [])
+        await self.reaches("b", {"one", "two"})
+        left = [each["message"] for each in b.entries(mark_b) if "has left" in each["message"]]
+        self.assertEqual(left, [])
 
         # A planned stop: nothing fails.
         load = Load(self.ports["b"][0], clients=8).start()
@@ -139,20 +84,6 @@ class FleetTests(_Fleet):
         await load.answers(200)
         await load.stop()
         self.assertEqual(load.failures, [])
-
-    async def test_workers(self) -> None:
-        """Whichever worker has the agent, and whichever gets the request."""
-        await self.begin()
-        backend = await self.run_backend("one")
-        await self.server("a", workers=2)
-        await self.server("b")
-        for mux in (True, False):
-            edge = await self.agent("one", "a", backend=backend.address, connections=2, mux=mux)
-            await self.reaches("b", {"one"})
-            load = Load(self.ports["b"][0], clients=8, limit=400).start()
-            await load.finished()
-            self.assertEqual(load.failures, [])
-            await edge.stop()
 
 
 if ETCD is None:
