@@ -409,6 +409,9 @@ class INaming(IRevoking):
         For agents that other servers of a fleet have let in.
         """
 
+    def allowance_of(name: str) -> Allowance | None:
+        """Say which routes an agent of this name may bring; L{None} if there is none of this name."""
+
 
 class IValidatorPlugin(Interface):
     """A kind of L{IConnectionValidator}, by the policy name that agents send."""

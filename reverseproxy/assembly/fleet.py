@@ -22,13 +22,14 @@ from reverseproxy.fleet.fleet import Fleet, FleetParts
 from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.links import DIAL_TIMEOUT
 from reverseproxy.fleet.proof import PeerTls, peer_context, who_is
-from reverseproxy.fleet.records import HostRecord, ServerRecord
+from reverseproxy.fleet.records import HostRecord, RouteRecord, ServerRecord
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.tls import ServerTls
-from reverseproxy.tunnel.server.agent_routes import AgentRoutes
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes, owner_of
+from reverseproxy.tunnel.server.filter import TunnelServer
 
 _PLACE: Final = Place("") / "fleet" / "peers"
 
@@ -107,7 +108,10 @@ def build_fleet(
     directory = (make_directory or etcd_directory)(config, who, world, publishes)
     fleet.use(directory)
     if isinstance(directory, FleetDirectory) and world.worker is None:
-        world.fleet_resources.desk = FleetDesk(directory, partial(_routes_of, world), world.reactor)
+        world.fleet_resources.desk = FleetDesk(
+            directory, partial(_routes_of, world), world.reactor, partial(_objection_to_routes, world)
+        )
+        fleet.on_standing = world.fleet_resources.desk.judge_again
     if world.fleet_resources.store_tls is not None:
         tell_of_expiry(findings, world.fleet_resources.store_tls)
     return fleet
@@ -141,10 +145,32 @@ def _objection(world: World, record: HostRecord) -> str:
     if found is not None:
         return f"{found[1]}; it is kept out for {found[0]:.0f} s more"
     objections = [
-        server.admission.objection(identity.policy, identity.name, record.cluster)
+        server.admission.objection(
+            identity.policy, identity.name, record.cluster, _has_brought(server, identity, record.cluster)
+        )
         for server in world.tunnels.values()
     ]
     return objections[0] if objections and all(objections) else ""
+
+
+def _has_brought(server: TunnelServer, identity: AgentIdentity, cluster: str) -> bool:
+    claim = None if server.routes is None else server.routes.claims.find(cluster)
+    return claim is not None and bool(claim.owner) and claim.owner == owner_of(identity)
+
+
+def _objection_to_routes(world: World, record: RouteRecord) -> str:
+    """
+    Say what the configuration of this server has against routes that an agent has brought to another one.
+
+    What its token or certificate allows is decided by the server that it has joined, and by each that
+    would send requests there.
+    """
+    server = world.tunnels.get(record.listener)
+    if server is None or server.routes is None:
+        return ""  # which is found out, and said, by who would make them
+    identity = record.identity or AgentIdentity()
+    allowance = server.admission.allowance_of(identity.policy, identity.name)
+    return server.routes.objection(identity, allowance, record.domains, record.port)
 
 
 def _standing(world: World) -> Hashable:

@@ -14,6 +14,7 @@ from __future__ import annotations
 __all__ = ["FleetDesk", "IRouteDirectory"]
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.fleet.records import RouteKey, RouteRecord, ServerRecord
+from reverseproxy.fleet.records import RouteKey, RouteRecord, ServerRecord, proved
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied
 from reverseproxy.wire.mosn.frames import Status
@@ -73,13 +74,17 @@ class FleetDesk:
         directory: IRouteDirectory,
         routes_of: Callable[[str], AgentRoutes | None],
         clock: IReactorTime,
+        objection: Callable[[RouteRecord], str] = lambda record: "",
     ) -> None:
         """
         @param routes_of: finds the routes of a tunnel listener, if agents may bring some there.
+        @param objection: says why an agent of another server may not have its routes here, whatever
+            that one thinks; empty if it may.
         """
         self._directory = directory
         self._routes_of = routes_of
         self._clock = clock
+        self._objection = objection
         self._serials = count(1)
         self._own: dict[str, RouteRecord] = {}
         self._confirmed: set[str] = set()
@@ -125,6 +130,7 @@ class FleetDesk:
                 wanted.shown,
                 claim.domains,
                 port,
+                proved(wanted.identity),
             )
             denied = await self._try(record)
             if denied is None:
@@ -333,6 +339,9 @@ class FleetDesk:
         if known is not None:
             same = known.owner == record.owner and set(known.domains) == set(record.domains)
             return None if same else Denied(Status.ROUTE_TAKEN, f"{record.cluster} is another agent's here")
+        objection = self._objection(record) if again else ""
+        if objection:
+            return Denied(Status.ROUTE_FORBIDDEN, objection)
         claim = Claim(record.cluster, record.owner, record.domains, record.port, serial=next(self._serials))
         denied = routes.claims.find_problem(claim) if again else None
         if record.port is not None and not routes.claims.rules.ports.permits_port(record.port):
@@ -341,6 +350,26 @@ class FleetDesk:
         if denied is None:
             self._waiting.pop(record.cluster, None)
         return denied
+
+    def judge_again(self) -> None:
+        """What agents may have here may be different now: see to what those of other servers have brought."""
+        for record in list(self._directory.routes.values()):
+            cluster = record.cluster
+            routes = self._routes_of(record.listener)
+            claim = None if routes is None else routes.claims.find(cluster)
+            if routes is None or claim is None or cluster in self._own:
+                continue
+            if objection := self._objection(record):
+                self._waiting[cluster] = record
+                routes.take_away(cluster, claim.serial)
+                log.warn(
+                    "routes of cluster {cluster} of {owner}, brought to {server}, are taken away: {reason}",
+                    cluster=cluster,
+                    owner=record.shown,
+                    server=record.server,
+                    reason=objection,
+                )
+        self.review()
 
     def review(self) -> None:
         """Try again what could not be made here: the configuration is another one, or somebody has gone."""
@@ -354,9 +383,7 @@ class FleetDesk:
 
 def _of(record: RouteRecord, server: str) -> RouteRecord:
     """The same at another server."""
-    return RouteRecord(
-        record.cluster, server, record.listener, record.owner, record.shown, record.domains, record.port
-    )
+    return replace(record, server=server)
 
 
 def _shown(record: RouteRecord) -> str:

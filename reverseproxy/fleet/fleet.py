@@ -85,7 +85,10 @@ class Fleet:
     @ivar traffic: what has been forwarded.
     @ivar orders: what operators do to agents.
     @ivar directory: who is in the fleet; L{None} until it has been given.
+    @ivar on_standing: called when what speaks against agents may be different now.
     """
+
+    on_standing: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, parts: FleetParts) -> None:
         self.id = parts.server_id
@@ -175,6 +178,7 @@ class Fleet:
         standing = self._standing()
         if standing != self._stood:
             self._stood = standing
+            self.on_standing()
             self.remote.review()
 
     def _judge_links(self, tls: ServerTls) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "agent_key",
     "fit",
     "is_server_id",
+    "proved",
 ]
 
 import json
@@ -95,6 +96,17 @@ class RouteKey(NamedTuple):
 def fit(text: str) -> str:
     """Make text that others have written fit for a record: printable, and not too long."""
     return "".join(each if each.isprintable() else "?" for each in text[:MAX_TEXT])
+
+
+def proved(identity: AgentIdentity | None) -> AgentIdentity | None:
+    """What an agent has proved, as records have it, so that it is the same when it is read."""
+    if identity is None or not identity.proved:
+        return None
+    subject = identity.certificate
+    certificate = subject and CertificateSubject(
+        fit(subject.key), fit(subject.subject), tuple(fit(name) for name in subject.names[:MAX_NAMES])
+    )
+    return AgentIdentity(fit(identity.name), fit(identity.policy), certificate)
 
 
 def is_server_id(text: str) -> bool:
@@ -319,6 +331,7 @@ class RouteRecord:
     @ivar shown: the same for people.
     @ivar domains: whose requests go to it.
     @ivar port: from which port sessions go to it; L{None} for none.
+    @ivar identity: who has brought them, as the server has found out; see L{HostRecord}.
     """
 
     cluster: str
@@ -328,6 +341,7 @@ class RouteRecord:
     shown: str = ""
     domains: tuple[str, ...] = ()
     port: int | None = None
+    identity: AgentIdentity | None = None
 
     @property
     def key(self) -> RouteKey:
@@ -352,6 +366,8 @@ class RouteRecord:
         }
         if self.port is not None:
             found["port"] = self.port
+        if self.identity is not None:
+            found["identity"] = _shown(self.identity)
         return _dump(found)
 
     @classmethod
@@ -376,6 +392,7 @@ class RouteRecord:
             reader.text("shown", MAX_TEXT),
             reader.domains("domains", MAX_DOMAINS),
             port or None,
+            reader.identity("identity"),
         )
 
 

@@ -125,6 +125,14 @@ class _Tokens:
             for each in self.identities
         )
 
+    def allowance_of(self, name: str) -> Allowance | None:
+        """Which routes somebody of this name may bring; L{None} if there is nobody."""
+        found: Allowance | None = None
+        for each in self.identities:
+            if each.name == name:
+                found = each.routes if found is None else found | each.routes
+        return found
+
     def find(self, credential: str) -> Identity | None:
         """
         Find out whose a token is.
@@ -229,6 +237,10 @@ class _FixedTokens:
         """See L{INaming}."""
         return self._tokens.may_join(name, cluster_name)
 
+    def allowance_of(self, name: str) -> Allowance | None:
+        """See L{INaming}."""
+        return self._tokens.allowance_of(name)
+
 
 @implementer(INaming)
 class _FileTokens:
@@ -293,6 +305,10 @@ class _FileTokens:
     def may_join(self, name: str, cluster_name: str) -> bool:
         """See L{INaming}."""
         return self._tokens.may_join(name, cluster_name)
+
+    def allowance_of(self, name: str) -> Allowance | None:
+        """See L{INaming}."""
+        return self._tokens.allowance_of(name)
 
 
 @implementer(IValidatorPlugin)

@@ -260,12 +260,13 @@ class Admission:
             validator = self._find_other(policy)
         return validator
 
-    def objection(self, policy: str, name: str, cluster: str) -> str:
+    def objection(self, policy: str, name: str, cluster: str, brought: bool = False) -> str:
         """
         Say what speaks against an agent that another server has let in.
 
         @param policy: by which that one has judged its credential; empty without one.
         @param name: whose that is.
+        @param brought: whether it has brought the cluster, which is its own then.
         @return: empty if nothing does.
         """
         demanded = self.demanded_policy(cluster)
@@ -273,9 +274,22 @@ class Admission:
             used = f"has been let in by {quote(policy)}" if policy else "has shown no credential"
             return f"cluster {quote(cluster)} demands the credential policy {demanded!r}, and it {used}"
         naming = INaming(self._validators.get(policy), None) if policy and name else None
-        if naming is not None and not naming.may_join(name, cluster):
+        if naming is None:
+            return ""
+        good = naming.allowance_of(name) is not None if brought else naming.may_join(name, cluster)
+        if not good:
             return f"no token of {quote(name)} is good for cluster {quote(cluster)} here"
         return ""
+
+    def allowance_of(self, policy: str, name: str) -> Allowance | None:
+        """
+        Say which routes an agent may bring that another server has let in.
+
+        @param policy: as in L{objection}, as is C{name}.
+        @return: L{None} if what judges such credentials here does not know agents by their names.
+        """
+        naming = INaming(self._validators.get(policy), None) if policy and name else None
+        return None if naming is None else naming.allowance_of(name) or NOTHING
 
     def check_policy(self, init: ConnectionInit) -> IConnectionValidator | Refusal | None:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
@@ -48,7 +49,11 @@ class Fleet(SynchronousTestCase):
             "etcd": {"endpoints": ["127.0.0.1:1"]},
             "peers": {"address": f"127.0.0.1:{4000 + number}"},
         }
-        return self.run_it(name, document)
+        return self.run_it(name, self.changed(name, document))
+
+    def changed(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
+        """Change a server's configuration."""
+        return document
 
     def run_it(self, name: str, document: dict[str, Any]) -> ReverseProxy:
         """Run something."""
@@ -266,6 +271,72 @@ class RouteTests(Fleet):
         self.assertEqual(self.stored(), ["theirs/beta"])
         self.assertEqual(alpha.directory.routes.keys(), {("theirs", "beta")})
         self.assertEqual(self.running["alpha"].answer("routes", {})[0]["cluster"], "theirs")
+
+
+class AllowanceTests(Fleet):
+    """What a token allows is up to the server that the agent is connected to, and to each that routes."""
+
+    def setUp(self) -> None:
+        self.files: dict[str, Path] = {}
+        super().setUp()
+        self.allow("beta", domains=["*.x.example"], ports=["3000"])
+
+    def allow(self, name: str, agent: str = "one", **entry: Any) -> None:
+        """Write a server's file of tokens."""
+        fresh = self.files[name].with_suffix(".new")
+        fresh.write_text(json.dumps([{"agent": agent, "token": f"token of {agent}", **entry}]))
+        fresh.replace(self.files[name])
+        self.pass_time(2.5)
+
+    def changed(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
+        path = self.files[name] = Path(self.mktemp())
+        entry = {"agent": "one", "token": "token of one", "domains": ["*.x.example"], "ports": ["3000"]}
+        path.write_text(json.dumps([entry]))
+        for listener in document["servers"][0]["listeners"]:
+            for each in listener["filter_chains"][0]["filters"]:
+                if each["type"] == "tunnel":
+                    each["config"]["validators"] = {"static": {"file": str(path)}}
+        return document
+
+    def test_domains(self) -> None:
+        self.bring("mine", "alpha")
+        self.assertEqual([self.get(name) for name in NAMES[:2]], [b"mine", b"mine"])
+        for entry in ({"domains": ["*.y.example"]}, {}, {"agent": "two", "domains": ["*"]}):
+            self.allow("beta", **entry)
+            self.assertEqual([self.get(name) for name in NAMES[:2]], [b"mine", b"default"], entry)
+            self.allow("beta", domains=["app.x.example"])
+            self.assertEqual(self.get("beta"), b"mine")
+
+    def test_a_token_for_certain_clusters(self) -> None:
+        """A cluster that an agent brings is its own, at all servers."""
+        for name in NAMES[:2]:
+            self.allow(name, clusters=["another"], domains=["*.x.example"])
+        self.bring("mine", "alpha")
+        self.assertEqual([self.get(name) for name in NAMES[:2]], [b"mine", b"mine"])
+
+    def test_port(self) -> None:
+        self.allow("beta", ports=["3001"])
+        service = self.bring("mine", "alpha", port=0, tcp=True)
+        self.assertEqual(service.agents[0].serving, 2)
+        opened = [" ".join(self.running[name].listeners) for name in NAMES[:2]]
+        self.assertEqual(["3000" in each for each in opened], [True, False])
+
+    def test_what_the_directory_says_is_not_believed(self) -> None:
+        """Somebody who can write there has no routes by that."""
+        self.etcd.commit(
+            {
+                "/fleet/routes/evil/alpha": json.dumps(
+                    {
+                        "v": 1,
+                        "listener": "tunnels",
+                        "owner": "token:one (policy static)",
+                        "domains": ["b.x.example"],
+                    }
+                ).encode()
+            }
+        )
+        self.pass_time(1)
+        self.assertEqual(self.get("beta", "b.x.example"), b"default")
 
 
 class CheckTests(SynchronousTestCase):

@@ -90,11 +90,13 @@ class Wanted:
     @ivar claim: it has no port yet if it is to have one of several.
     @ivar shown: whose it is, for people.
     @ivar ports: those that would do, each with its address; empty if it wants none.
+    @ivar identity: who wants it; L{None} if that makes no difference to who decides.
     """
 
     claim: Claim
     shown: str
     ports: tuple[tuple[int, str], ...]
+    identity: AgentIdentity | None = None
 
 
 class IRouteDesk(Protocol):
@@ -207,7 +209,7 @@ class AgentRoutes:
     def _wanted(self, claim: Claim, allowance: Allowance, identity: AgentIdentity) -> Wanted:
         ports: list[int] = [] if claim.port is None else self.claims.candidates(claim, allowance)
         addresses = tuple((port, self._surface.address_of(port)) for port in ports)
-        return Wanted(claim, identity.principal, addresses)
+        return Wanted(claim, identity.principal, addresses, identity)
 
     def hold(self, cluster: str) -> Claim | None:
         """A connection that another worker has accepted holds its cluster's claim here, if there is one."""
@@ -233,6 +235,25 @@ class AgentRoutes:
         allowance = accepted.allowance | self._of_certificate(identity)
         verdict = self._judge(accepted, identity, allowance)
         return verdict.reason if isinstance(verdict, Denied) else ""
+
+    def objection(
+        self, identity: AgentIdentity, allowance: Allowance | None, domains: Sequence[str], port: int | None
+    ) -> str:
+        """
+        Say what speaks against routes that an agent has brought to another server.
+
+        @param allowance: what its credential allows here; L{None} if nothing is known of that here.
+        @return: empty if nothing does.
+        """
+        if allowance is None and identity.name:
+            return ""  # nobody here could say what it may have
+        allowed = (allowance or Allowance()) | self._of_certificate(identity)
+        for domain in domains:
+            if not allowed.permits_domain(domain):
+                return f"{identity.principal} may not bring {domain} here"
+        if port is not None and not allowed.permits_port(port):
+            return f"{identity.principal} may not bring the port {port} here"
+        return ""
 
     def let_go(self, claim: Claim) -> None:
         """A connection that held a claim is gone."""
