@@ -1,14 +1,9 @@
-"""The directory over a real etcd, where there is one."""
+"""The client of etcd with a real one, where there is one."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from tempfile import mkdtemp
 from typing import Any
 
@@ -18,18 +13,12 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from reverseproxy.config.models import TlsContextConfig
-from reverseproxy.fleet import follower, publisher
-from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.gateway import EtcdError, WatchMessage
-from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.tls import ClientTls
 from tests.fleet.real_etcd import ETCD, RealEtcd
-from tests.fleet.test_view import Mirror, host
 
 reactor: Any = global_reactor
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 DEADLINE = 20.0
 TTL = 2
@@ -60,14 +49,6 @@ class _Tests(TestCase):
         facts.setdefault("timeout", 1.0)
         found = Etcd(reactor, endpoints or (self.etcd.endpoint,), **facts)
         self.addCleanup(found.close)
-        return found
-
-    def server(self, name: str, **facts: Any) -> FleetDirectory:
-        """Make a server."""
-        settings = Settings(name, "/fleet/", TTL)
-        record = ServerRecord(name, "127.0.0.1:7000")
-        found = FleetDirectory(reactor, self.client(**facts), settings, Random(1), lambda: record)
-        self.addCleanup(found.stop)
         return found
 
 
@@ -139,98 +120,6 @@ class RealClientTests(_Tests):
         self.assertNotIn("other", str(error))
 
 
-class RealDirectoryTests(_Tests):
-    """Two servers, with links that are up, or not."""
-
-    async def setUp(self) -> None:
-        await super().setUp()
-        self.patch(follower, "LONGEST", 0.5)
-        self.patch(publisher, "LONGEST", 0.5)
-        self.alpha = self.server("alpha")
-        self.beta = self.server("beta")
-        self.reached = {"alpha", "beta"}
-        self.heard = Mirror()
-        self.left: list[Any] = []
-        for each in (self.alpha, self.beta):
-            each.judge(self.reached.__contains__)
-        listener: Any = self.heard
-        self.beta.listen(listener)
-        self.agent = host("alpha")
-        self.alpha.publish(self.agent)
-        self.alpha.start()
-        self.beta.start()
-        await until(lambda: self.agent.key in self.heard.hosts and "beta" in self.alpha.servers)
-
-    async def test_faults(self) -> None:
-        """One after the other, of one etcd: killed, paused, cut off, compacted, emptied."""
-        left: list[Any] = []
-        tell = self.heard.host_left
-        self.patch(self.heard, "host_left", lambda *what: (left.append(what), tell(*what)))
-        number = iter(range(1, 1000))
-
-        async def known_within(seconds: float) -> None:
-            """What is published now is known soon."""
-            other = host("alpha", agent=f"{next(number):032x}")
-            self.alpha.publish(other)
-            took = await until(lambda: other.key in self.heard.hosts, "a new host")
-            self.assertLess(took, seconds)
-
-        await known_within(1)
-        # killed for longer than a lease lasts
-        self.etcd.kill()
-        await deferLater(reactor, TTL + 0.5)
-        self.assertFalse(self.beta.up)
-        await self.etcd.start()
-        await known_within(5)
-        # connections that stay, and carry nothing
-        self.etcd.relay.hold(True)
-        await until(lambda: not self.alpha.up)
-        self.etcd.relay.hold(False)
-        await known_within(8)
-        # everything deleted by hand
-        client = self.client()
-        found, _ = await client.range("/fleet/")
-        await client.change([], [each.key for each in found])
-        await until(lambda: not self.beta.held)
-        await known_within(2)
-        # compacted while a watch is lost
-        self.etcd.relay.cut()
-        await client.call("kv/compaction", {"revision": str(await client.revision("/"))})
-        await known_within(2)
-        # another one, with nothing in it
-        self.etcd.kill()
-        self.etcd.wipe()
-        await self.etcd.start()
-        await known_within(8)
-        self.assertEqual(left, [])
-        self.assertEqual(self.beta.held, [])
-        await self.alpha.stop()
-        await until(lambda: not self.beta.servers)
-
-    async def test_paused_server(self) -> None:
-        """One that is stopped for longer than its lease lasts is gone, and is back with all it has."""
-        member = subprocess.Popen(
-            [sys.executable, "-m", "tests.fleet.member", "gamma", self.etcd.endpoint],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        try:
-            key = host("gamma").key
-            await until(lambda: key in self.heard.hosts)
-            process = self.heard.servers["gamma"].process
-            member.send_signal(signal.SIGSTOP)
-            took = await until(lambda: key not in self.heard.hosts)
-            self.assertLess(took, 2 * TTL + 1)
-            found, _ = await self.client().range("/fleet/")
-            self.assertEqual([each.key for each in found if "gamma" in each.key], [])
-            member.send_signal(signal.SIGCONT)
-            await until(lambda: key in self.heard.hosts)
-            self.assertEqual(self.heard.servers["gamma"].process, process)
-        finally:
-            member.kill()
-            member.wait()
-
-
 class RealTlsTests(TestCase):
     """Etcd with TLS that wants a certificate of its clients."""
 
@@ -272,7 +161,7 @@ class RealTlsTests(TestCase):
 
 
 if ETCD is None:
-    del RealClientTests, RealDirectoryTests, RealTlsTests
+    del RealClientTests, RealTlsTests
 
 
 def _deferred(coroutine: Any) -> Any:
