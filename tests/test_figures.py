@@ -33,7 +33,6 @@ LARGER: Final[dict[str, tuple[int, int]]] = {
     "proxy.rpc.client.RpcClient": (475, 32),
     "tls.transport.TlsTransport": (600, 33),
     "wire.http2.outbound.Stream": (400, 21),
-    "workers.supervisor.Supervisor": (575, 26),
 }
 """By the class's module and name: lines and attributes that it may have."""
 

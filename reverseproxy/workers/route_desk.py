@@ -56,15 +56,17 @@ class Place(Protocol):
     A worker's place.
 
     @ivar number: from 0.
-    @ivar ready: whether it accepts connections.
     @ivar control: the channel to it, another one for each process.
     @ivar handover: carries sockets to it.
     """
 
     number: int
-    ready: bool
     control: Any
     handover: socket.socket | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it accepts connections."""
 
     def send(self, message: Message) -> None:
         """Tell it something."""

@@ -19,13 +19,11 @@ from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.workers.control import CONTROL_FD, Setup
 from reverseproxy.workers.messages import MessageReader, encode
+from reverseproxy.workers.slots import FIRST_PAUSE, LONGEST_PAUSE, STABLE
 from reverseproxy.workers.supervisor import (
     ALONE,
     CUT_MARGIN,
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
     RELOADING,
-    STABLE,
     START_ATTEMPTS,
     STOP_MARGIN,
     Supervisor,
@@ -173,7 +171,7 @@ class StartTests(SupervisorTestCase):
 
     def test_the_sockets_of_a_port(self) -> None:
         supervisor = self.run_workers(3)
-        for sockets in supervisor._sockets.values():
+        for sockets in supervisor._bound.by_listener.values():
             self.assertEqual(len({each.getsockname() for each in sockets}), 1)
 
     def test_an_agent_has_no_port(self) -> None:
@@ -369,7 +367,7 @@ class EndTests(SupervisorTestCase):
         done = supervisor.stopService()
         workers = self.reactor.processes
         self.assertEqual([each.told() for each in workers], [[{"do": "drain"}]] * 3)
-        self.assertEqual(supervisor._sockets, {})
+        self.assertEqual(supervisor._bound.by_listener, {})
         workers[0].says("drained")
         workers[1].says("drained")
         self.assertEqual(workers[0].told(), [])
@@ -379,7 +377,7 @@ class EndTests(SupervisorTestCase):
             self.assertNoResult(done)
             each.end()
         self.successResultOf(done)
-        self.assertFalse(os.path.exists(supervisor._directory))
+        self.assertFalse(os.path.exists(supervisor._starter.directory))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_workers_that_hear_of_the_end_first(self) -> None:

@@ -1,0 +1,104 @@
+"""The sockets that the supervisor has bound, which stay bound whatever happens to a worker."""
+
+from __future__ import annotations
+
+__all__ = ["BoundSockets"]
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from twisted.logger import Logger
+
+from reverseproxy.binding import say_bound
+from reverseproxy.config.models import ListenerConfig
+from reverseproxy.listener import bind_all
+from reverseproxy.ports import INHERITED, Bequest, address_of, is_open, open_sockets
+from reverseproxy.sockets import format_address
+
+log = Logger("reverseproxy.workers.supervisor")
+
+
+class BoundSockets:
+    """
+    The sockets of listeners.
+
+    @ivar by_listener: they, by the listener's name; one for each worker, where they can be several.
+    @ivar leave_files: whether files of Unix sockets stay, as another process serves there.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.by_listener: dict[str, list[socket.socket]] = {}
+        self.leave_files = False
+        self._workers = workers
+
+    def bind(self, listeners: Iterable[ListenerConfig], file: str) -> None:
+        """
+        Bind the addresses of listeners.
+
+        @param file: what to call the configuration in messages.
+        @raise ConfigError: naming each address that can't be bound.
+        """
+        bind_all(listeners, self._bind, file)
+
+    def _bind(self, config: ListenerConfig) -> None:
+        if config.bind_port:
+            self.by_listener[config.name] = self.open(config)
+
+    def open(self, config: ListenerConfig) -> list[socket.socket]:
+        """
+        Bind the address of a listener, which is not among these then.
+
+        @raise ListenerFailed: if it can't be bound.
+        """
+        sockets = open_sockets(config, self._workers)
+        first = sockets[0]
+        address = format_address(address_of(first.family, first.getsockname()))
+        say_bound(log.info, config, address, bool(config.filter_chain.tls_contexts), not is_open(first))
+        return sockets
+
+    def change(
+        self,
+        listeners: Iterable[ListenerConfig],
+        moved: Mapping[str, str],
+        opened: Mapping[str, list[socket.socket]],
+    ) -> dict[str, list[socket.socket]]:
+        """
+        Have the sockets of other listeners.
+
+        @param moved: listeners that have the sockets of another one from now on, by name.
+        @param opened: the new sockets, by listener.
+        @return: what no listener has any more, to be given to L{drop}.
+        """
+        old, self.by_listener = self.by_listener, {}
+        for config in listeners:
+            sockets = opened.get(config.name) or old.get(moved.get(config.name, config.name))
+            if config.bind_port and sockets is not None:
+                self.by_listener[config.name] = list(sockets)
+        kept = {id(each) for sockets in self.by_listener.values() for each in sockets}
+        return {name: sockets for name, sockets in old.items() if id(sockets[0]) not in kept}
+
+    def bequeath(self, listeners: Iterable[ListenerConfig]) -> list[Bequest]:
+        """Give them to the process that takes the place of this one."""
+        addresses = {config.name: INHERITED.pass_on(config.address) for config in listeners}
+        return [
+            Bequest(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
+            for name, sockets in self.by_listener.items()
+        ]
+
+    def close(self) -> None:
+        """Listen no more."""
+        dropped, self.by_listener = self.by_listener, {}
+        self.drop(dropped)
+
+    def drop(self, dropped: Mapping[str, list[socket.socket]]) -> None:
+        """Close sockets of listeners."""
+        for name, sockets in dropped.items():
+            file = sockets[0].getsockname() if sockets[0].family == socket.AF_UNIX else ""
+            if file and not self.leave_files and file not in INHERITED.files:
+                with suppress(OSError):
+                    os.unlink(file)
+            log.info("listener {listener} no longer listening", listener=name)
+            for each in sockets:
+                each.close()

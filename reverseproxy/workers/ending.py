@@ -1,0 +1,59 @@
+"""The end of all workers, by force if they take too long."""
+
+from __future__ import annotations
+
+__all__ = ["Ending"]
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.workers.slots import Slot
+
+log = Logger("reverseproxy.workers.supervisor")
+
+
+class Ending:
+    """
+    Waits until no worker is left.
+
+    @ivar done: fires then.
+    """
+
+    def __init__(self, slots: Sequence[Slot], clock: IReactorTime) -> None:
+        """
+        @param slots: the places of workers, of which none is started any more.
+        """
+        self.done: Deferred[None] = Deferred()
+        self._slots = slots
+        self._clock = clock
+        self._deadline: IDelayedCall | None = None
+        for slot in slots:
+            slot.start_never()
+
+    @property
+    def over(self) -> bool:
+        """Whether no worker is left."""
+        return all(slot.process is None for slot in self._slots)
+
+    def within(self, seconds: float) -> None:
+        """Kill those that are left after so many seconds from now."""
+        self.wait_no_longer()
+        if not self.over:
+            self._deadline = self._clock.callLater(seconds, self._kill)
+
+    def wait_no_longer(self) -> None:
+        """Kill nobody."""
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()
+
+    def _kill(self) -> None:
+        """Workers hang."""
+        self._deadline = None
+        for slot in self._slots:
+            if slot.process is not None:
+                log.error("worker {number} does not stop, and is killed", number=slot.name)
+                slot.kill()
