@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
 """Shares of the requests of which it is said how long they took at the most."""
 
-STRIDE: Final = 10
+STRIDE: Final = 5
 """How many agents are looked at between two moments at which something else may be done."""
 
 _WHO: Final = ("agent", "identity")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MOST_NAMED", "AgentIndex"]
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Iterator, Mapping
 from heapq import nsmallest
 from math import inf
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from reverseproxy.addresses import host_of
 from reverseproxy.admin.elsewhere import Elsewhere, describe, kinds, where
-from reverseproxy.admin.slices import Steps
+from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.cluster.host import AgentHost, Host
 from reverseproxy.fleet.records import HostRecord
 from reverseproxy.identity import AgentIdentity, handle_of
@@ -94,7 +94,7 @@ class AgentIndex:
         self._keys: dict[Host, str] = {}
         self._in_clusters: dict[str, int] = {}
         self._sorted: list[str] | None = None
-        self._named = 0
+        self._named: dict[str, _Agent] = {}
         self._departed = AgentFigures()  # of all that had no series of their own
 
     def __len__(self) -> int:
@@ -117,9 +117,10 @@ class AgentIndex:
         agent = self._agents.get(key)
         if agent is None:
             agent = self._agents[key] = _Agent()
-            self._sorted = None
-            if self._named < MOST_NAMED:
-                self._named += 1
+            if self._sorted is not None:
+                insort(self._sorted, key)
+            if len(self._named) < MOST_NAMED:
+                self._named[key] = agent
                 agent.figures.named = True
         if cluster not in agent.clusters:
             self._in_clusters[cluster] = self._in_clusters.get(cluster, 0) + 1
@@ -157,8 +158,9 @@ class AgentIndex:
             self._in_clusters[cluster] -= 1
         if not agent.hosts and not agent.relayed:
             del self._agents[key]
-            self._sorted = None
-            self._forget(agent.figures)
+            if self._sorted is not None:
+                del self._sorted[bisect_left(self._sorted, key)]
+            self._forget(key, agent.figures)
         return key
 
     def moved(self, cluster: str, host: Host) -> None:
@@ -176,9 +178,9 @@ class AgentIndex:
             agent.most = max(agent.most, len(agent.hosts))
             self.connections += 1
 
-    def _forget(self, figures: AgentFigures) -> None:
+    def _forget(self, key: str, figures: AgentFigures) -> None:
         if figures.named:
-            self._named -= 1
+            del self._named[key]
         else:
             self._departed.add(figures)
 
@@ -210,25 +212,26 @@ class AgentIndex:
             return {"agents": (yield from self._describe_all(sorted({*ids})))}
         if self._sorted is None:
             self._sorted = sorted(self._agents)
-        names = self._sorted  # another list as soon as one comes or leaves
         after, limit = arguments.get("after", ""), arguments.get("limit", 100)
         cluster, identity = arguments.get("cluster"), arguments.get("identity")
         found = yield from self.elsewhere.page(after, limit, kinds(cluster, identity))
-        count = 0
-        for index in range(bisect_right(names, after), len(names)):
-            if index % STRIDE == 0:
-                yield
-            agent = self._agents.get(names[index])
-            if agent is None or (cluster and cluster not in agent.clusters):
-                continue
-            proved = agent.first.identity
-            if identity and (proved is None or proved.principal != identity):
-                continue
-            found.append(names[index])
-            count += 1
-            if count == limit:
-                break
+        found += yield from self._names(self._sorted, after, limit, cluster, identity)
         return {"agents": (yield from self._describe_all(sorted({*found})[:limit]))}
+
+    def _names(
+        self, names: list[str], after: str, limit: int, cluster: str | None, identity: str | None
+    ) -> Steps[list[str]]:
+        """Find agents of a cluster, or with an identity, if that is asked for."""
+        found: list[str] = []
+        while len(found) < limit:
+            start = bisect_right(names, after)  # some may have come or left meanwhile
+            part = names[start : start + STRIDE]
+            if not part:
+                break
+            after = part[-1]
+            found += [name for name in part if _is_asked_for(self._agents[name], cluster, identity)]
+            yield
+        return found[:limit]
 
     def _describe_all(self, keys: list[str]) -> Steps[list[dict[str, Any]]]:
         """Describe certain agents, as far as they are here, or at another server."""
@@ -254,8 +257,8 @@ class AgentIndex:
 
     def named(self) -> Iterator[tuple[str, str, AgentFigures, list[Host]]]:
         """Say what there is to count of each agent that has series of its own: id, identity, and so on."""
-        for key, agent in list(self._agents.items()):
-            if agent.figures.named and (agent.hosts or agent.relayed):
+        for key, agent in list(self._named.items()):
+            if agent.hosts or agent.relayed:
                 identity = agent.first.identity
                 assert identity is not None
                 yield key, identity.principal, agent.figures, list(agent.hosts)
@@ -264,12 +267,12 @@ class AgentIndex:
         """Add up what was counted of all that have, or had, no series of their own; and their connections."""
         figures, connections = AgentFigures(), 0
         figures.add(self._departed)
-        for index, agent in enumerate(list(self._agents.values())):
-            if index % STRIDE == 0:
-                yield
-            if not agent.figures.named:
-                figures.add(agent.figures)
-                connections += len(agent.hosts)
+        for portion in portions(self._agents.values(), STRIDE):
+            yield
+            for agent in portion:
+                if not agent.figures.named:
+                    figures.add(agent.figures)
+                    connections += len(agent.hosts)
         return figures, connections
 
     def _describe(self, key: str, agent: _Agent) -> Steps[dict[str, Any]]:
@@ -386,6 +389,13 @@ def _targets(agent: _Agent) -> dict[str, list[str]]:
         "process": list(target_of(identity, ip, process=True)),
         "identity": list(target_of(identity, ip)),
     }
+
+
+def _is_asked_for(agent: _Agent, cluster: str | None, identity: str | None) -> bool:
+    if cluster and cluster not in agent.clusters:
+        return False
+    proved = agent.first.identity
+    return not identity or (proved is not None and proved.principal == identity)
 
 
 def _principal(agent: _Agent) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST", "USUAL", "listed", "only", "page_of", "problems_of"]
+__all__ = ["MOST", "USUAL", "listed", "listed_in_steps", "next_of", "only", "page_of", "problems_of"]
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.admin.http import Call, Problem, Reply, compact
+from reverseproxy.admin.slices import Steps, at_once
 from reverseproxy.admin.sources import Answer
 
 MOST: Final = 500
 """Items of a page."""
+
+WRITTEN: Final = 4
+"""How many items are written in one step; see L{reverseproxy.admin.slices}."""
 
 USUAL: Final = 100
 """Items of a page that does not say."""
@@ -53,8 +57,35 @@ def listed(items: list[Any], limit: int, answers: Iterable[Answer], by: str = "n
     @param items: as many as a page may have, if there may be more.
     @param by: what the next page begins after.
     """
-    more = len(items) >= limit
-    items = items[:limit]
-    return Reply.of(
-        {"items": items, "next": items[-1][by] if more else None, "problems": problems_of(answers)}
-    )
+    return at_once(listed_in_steps(items[:limit], next_of(items, limit, by), answers))
+
+
+def next_of(items: list[Any], limit: int, by: str = "name") -> str | None:
+    """Say after what the next page begins; L{None} if there is none. See L{listed}."""
+    if len(items) < limit:
+        return None
+    last: str = items[limit - 1][by]
+    return last
+
+
+def listed_in_steps(
+    items: Iterable[Any],
+    after: str | None,
+    answers: Iterable[Answer],
+    show: Callable[[Any], Any] = lambda item: item,
+) -> Steps[Reply]:
+    """
+    Answer with a page of a list, in steps: to write down some hundred items takes milliseconds.
+
+    @param items: those of the page.
+    @param after: what the next page begins after; L{None} if there is none.
+    @param show: makes of an item what is written.
+    """
+    parts = []
+    for index, item in enumerate(items):
+        if index % WRITTEN == 0:
+            yield
+        parts.append(compact(show(item)))
+    yield
+    rest = compact({"next": after, "problems": problems_of(answers)})
+    return Reply(200, b'{"items":[%b],%b\n' % (b",".join(parts), rest[1:]))

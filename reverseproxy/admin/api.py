@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.answers import listed, only, page_of, problems_of
+from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_of
 from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
@@ -28,6 +28,7 @@ from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
 from reverseproxy.admin.passing import MOST_AUDITED
 from reverseproxy.admin.reading import Reading
+from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.host import MAX_WEIGHT
@@ -210,7 +211,7 @@ class TunnelApi:
         answers = await self._source.ask("audited", {})
         items = [*self._audit, *_united(each for answer in answers for each in answer.value or ())]
         items.sort(key=lambda item: -item["time"])
-        return listed(items[:limit], limit + 1, answers)
+        return await in_slices(listed_in_steps(items[:limit], None, answers), self._clock)
 
     async def _described(self, call: Call) -> Reply:
         return Reply.of(describe())

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from reverseproxy.admin.families import Family, number_of
 from reverseproxy.admin.slices import Steps
 
-PORTION: Final = 50
+PORTION: Final = 15
 """How many samples are written between two moments at which something else may be done."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from reverseproxy import __version__
 from reverseproxy.admin.families import Family
-from reverseproxy.admin.slices import Steps
+from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.cluster.host import Fault, Host, MuxHost
 from reverseproxy.logs import LogFile
 from reverseproxy.metrics import OTHER
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "reverseproxy_"
 
-STRIDE: Final = 250
+STRIDE: Final = 100
 """How many hosts are looked at between two moments at which something else may be done."""
 
 
@@ -178,19 +178,19 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
         ejections.add(cluster.ejector.total, name)
         states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
         plain = carrying = carried = 0
-        for index, host in enumerate(list(cluster.hosts.values()), 1):
-            if index % STRIDE == 0:
-                yield
-            if host.relayed:
-                continue
-            states["healthy" if host.healthy else _fault(host)] += 1
-            if host.identity is None:
-                continue
-            if isinstance(host, MuxHost):
-                carrying += 1
-                carried += host.streams
-            else:
-                plain += 1
+        for portion in portions(cluster.hosts.values(), STRIDE):
+            yield
+            for host in portion:
+                if host.relayed:
+                    continue
+                states["healthy" if host.healthy else _fault(host)] += 1
+                if host.identity is None:
+                    continue
+                if isinstance(host, MuxHost):
+                    carrying += 1
+                    carried += host.streams
+                else:
+                    plain += 1
         for state, number in states.items():
             hosts.add(number, name, state)
         for mode, number in (("plain", plain), ("streams", carrying)):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 __all__ = ["brought_routes", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
 
+from bisect import insort
 from collections.abc import Iterable, Mapping
-from heapq import nsmallest
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from reverseproxy.admin.slices import Steps
+from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.admin.totals import fed_by_agents
 from reverseproxy.cluster.host import Fault, Host
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
-STRIDE: Final = 500
+STRIDE: Final = 200
 """How many hosts are counted between two moments at which something else may be done."""
 
-LOOK: Final = 50
+LOOK: Final = 5
 """How many of them are described."""
 
 _FAULTS = {Fault.ORDERED: "ordered", Fault.CHECK: "health check", Fault.EJECTED: "ejected for failures"}
@@ -41,12 +40,11 @@ def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
         yield
         cluster = known[name]
         hosts = healthy = 0
-        for index, host in enumerate(list(cluster.hosts.values()), 1):
-            if index % STRIDE == 0:
-                yield
-            if not host.relayed:
-                hosts += 1
-                healthy += host.healthy
+        for portion in portions(cluster.hosts.values(), STRIDE):
+            yield
+            own = [host.healthy for host in portion if not host.relayed]
+            hosts += len(own)
+            healthy += sum(own)
         found.append(
             {
                 "name": name,
@@ -70,16 +68,17 @@ def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any] | None]
         return None
     cluster = parts.clusters.get(arguments["cluster"])
     after, limit = arguments.get("after", ""), arguments.get("limit", 100)
-    every = list(cluster.hosts.items())
-    first: list[str] = []
-    for start in range(0, len(every), STRIDE):
+    first: list[str] = []  # in order
+    for portion in portions(cluster.hosts.items(), STRIDE):
         yield
-        more = (
-            name
-            for name, host in every[start : start + STRIDE]
-            if name > after and (host.server or not host.relayed)
-        )
-        first = nsmallest(limit, chain(first, more))
+        for name, host in portion:
+            if name <= after or (host.relayed and not host.server):
+                continue
+            if len(first) == limit:
+                if name > first[-1]:
+                    continue
+                first.pop()
+            insort(first, name)
     found = []
     for index, name in enumerate(first, 1):
         if index % LOOK == 0:

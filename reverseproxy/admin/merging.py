@@ -8,14 +8,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from reverseproxy.admin.agents import MOST_ADDRESSES
+from reverseproxy.admin.slices import Steps
 from reverseproxy.metrics.latency import quantile
+
+STRIDE: Final = 20
+"""How many agents are looked at in one step; see L{reverseproxy.admin.slices}."""
 
 _ADDED: Final = ("connections", "most_connections", "healthy", "streams", "in_flight")
 _UNITED: Final = ("clusters", "addresses", "workers")
 _OURS: Final = frozenset({"targets", "times", "ends"})
 
 
-def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]], limit: int) -> list[dict[str, Any]]:
+def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]], limit: int) -> Steps[list[dict[str, Any]]]:
     """
     Make one of what several workers know.
 
@@ -26,7 +30,9 @@ def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]], limit: int) -
     """
     agents: dict[str, dict[str, Any]] = {}
     for worker, answer in answers:
-        for found in answer["agents"]:
+        for index, found in enumerate(answer["agents"]):
+            if index % STRIDE == 0:
+                yield
             agent = {**found, "workers": [worker] if worker and found["connections"] else []}
             known = agents.get(agent["id"])
             # One that has its connections knows more than one that only makes use of them.

@@ -11,12 +11,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.answers import MOST, listed, page_of, problems_of
+from reverseproxy.admin.answers import MOST, listed, listed_in_steps, next_of, page_of, problems_of
 from reverseproxy.admin.fleet import unite_fleets
-from reverseproxy.admin.http import Call, Problem, Reply, compact
+from reverseproxy.admin.http import Call, Problem, Reply
 from reverseproxy.admin.merging import merge_agents, rounded, shown, unite, unite_brought
 from reverseproxy.admin.routes import Routes
-from reverseproxy.admin.slices import Steps, in_slices
+from reverseproxy.admin.slices import Steps, at_once, in_slices
 from reverseproxy.admin.sources import Answer, ISource
 from reverseproxy.config.models import Config
 from reverseproxy.metrics.history import add_histories
@@ -58,6 +58,11 @@ class Reading:
         """Tell of this configuration from now on."""
         self._routes = Routes(config)
 
+    async def _page(self, items: list[Any], limit: int, answers: list[Answer], by: str = "name") -> Reply:
+        """See L{listed}."""
+        writing = listed_in_steps(items[:limit], next_of(items, limit, by), answers)
+        return await in_slices(writing, self._clock)
+
     def _listed(self, question: str) -> Reader:
         """Answer with what all workers have to say of the same things."""
 
@@ -65,7 +70,7 @@ class Reading:
             after, limit = page_of(call)
             answers = await self._source.ask(question, {"after": after, "limit": limit})
             items = unite(each.value or () for each in answers)
-            return listed([item for item in items if item["name"] > after], limit, answers)
+            return await self._page([item for item in items if item["name"] > after], limit, answers)
 
         return answer
 
@@ -81,9 +86,12 @@ class Reading:
                 raise Problem(400, f"ids may be {MOST_IDS} at the most")
             arguments["ids"], limit = ids, MOST_IDS + 1
         answers = await self._source.ask("agents", arguments)
-        found = merge_agents(((each.worker, each.value) for each in answers if each.value), limit)
-        rest = {"next": found[-1]["id"] if len(found) >= limit else None, "problems": problems_of(answers)}
-        return Reply(200, await in_slices(_write(found, rest), self._clock))
+        merging = merge_agents(((each.worker, each.value) for each in answers if each.value), limit)
+        found = await in_slices(merging, self._clock)
+        # One that has no connection was described by a worker that makes use of another one's.
+        there = [agent for agent in found if agent["connections"]]
+        last = found[-1]["id"] if len(found) >= limit else None
+        return await in_slices(listed_in_steps(there, last, answers, shown), self._clock)
 
     async def agent(self, key: str) -> dict[str, Any]:
         """
@@ -93,7 +101,7 @@ class Reading:
         @raise Problem: if there is none of this id.
         """
         answers = await self._source.ask("agent", {"id": key})
-        found = merge_agents(((each.worker, each.value) for each in answers if each.value), 1)
+        found = at_once(merge_agents(((each.worker, each.value) for each in answers if each.value), 1))
         if not found or not (found[0]["connections"] or found[0]["elsewhere"]):
             raise Problem(404, "there is no such agent, or it has left")
         return found[0]
@@ -108,7 +116,7 @@ class Reading:
             raise Problem(404, "there is no such cluster")
         items = _each(answers)
         items.sort(key=lambda item: (item["address"], item["worker"] or 0))
-        return listed(items, limit, answers, "address")
+        return await self._page(items, limit, answers, "address")
 
     async def refused(self, call: Call) -> Reply:
         """Answer with the joins that were refused."""
@@ -116,13 +124,13 @@ class Reading:
         answers = await self._source.ask("refused", {"limit": limit})
         items = _each(answers)
         items.sort(key=lambda item: -item["time"])
-        return listed(items[:limit], limit + 1, answers)
+        return await self._page(items[:limit], limit + 1, answers)
 
     async def _certificates(self, call: Call) -> Reply:
         answers = await self._source.ask("certificates", {})
         found = {(item["use"], item["name"]): item for answer in answers for item in answer.value or ()}
         items = sorted(found.values(), key=lambda item: item["not_after"])
-        return listed(items[:MOST], MOST + 1, answers)
+        return await self._page(items[:MOST], MOST + 1, answers)
 
     async def _workers(self, call: Call) -> Reply:
         workers = self._source.facts()["workers"]
@@ -140,7 +148,7 @@ class Reading:
         brought = await self._brought()
         answers = await self._source.ask("by_route", {})
         steps = self._page_of_routes(after, limit, brought, answers)
-        return listed(await in_slices(steps, self._clock), limit, answers, "place")
+        return await self._page(await in_slices(steps, self._clock), limit, answers, "place")
 
     def _page_of_routes(
         self, after: str, limit: int, brought: list[dict[str, Any]], answers: list[Answer]
@@ -224,18 +232,6 @@ class Reading:
                 "problems": problems_of(answers),
             }
         )
-
-
-def _write(agents: list[dict[str, Any]], rest: dict[str, Any]) -> Steps[bytes]:
-    """Write a page of agents."""
-    items = []
-    for index, agent in enumerate(agents):
-        if index % STRIDE == 0:
-            yield
-        # One that has no connection was described by a worker that makes use of another one's.
-        if agent["connections"] or agent["elsewhere"]:
-            items.append(compact(shown(agent)))
-    return b'{"items":[%b],%b\n' % (b",".join(items), compact(rest)[1:])
 
 
 def _each(answers: list[Answer]) -> list[dict[str, Any]]:

@@ -613,14 +613,14 @@ class MergingTests(AdminTestCase):
         page = world.proxy.inspector.answer("agents", {})
         world.request()
         page = world.proxy.inspector.answer("agents", {})
-        [agent] = merge_agents([(1, page), (2, page)], 10)
+        [agent] = at_once(merge_agents([(1, page), (2, page)], 10))
         self.assertEqual((agent["connections"], agent["workers"]), (4, [1, 2]))
         self.assertEqual(len(agent["addresses"]), 2)
         self.assertEqual((shown(agent)["requests"], agent["ends"]), (2, {"2xx": 2}))
         # A worker that only makes use of another one's connections.
         user = {**page["agents"][0], "connections": 0, "healthy": 0, "rtt_seconds": None, "addresses": []}
         for pages in ([(1, {"agents": [user]}), (2, page)], [(2, page), (1, {"agents": [user]})]):
-            [agent] = merge_agents(pages, 10)
+            [agent] = at_once(merge_agents(pages, 10))
             self.assertEqual((agent["connections"], agent["workers"]), (2, [2]))
             self.assertEqual(shown(agent)["requests"], 2)
 
@@ -634,6 +634,6 @@ class MergingTests(AdminTestCase):
             (number, {"agents": [each for i, each in enumerate(every) if i != number][:3]})
             for number in (1, 2)
         ]
-        found = merge_agents(pages, 3)
+        found = at_once(merge_agents(pages, 3))
         self.assertEqual([each["id"] for each in found], [each["id"] for each in every[:3]])
         self.assertEqual([each["workers"] for each in found], [[1, 2], [2], [1]])

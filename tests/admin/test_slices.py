@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin.slices import SLICE, Steps, at_once, in_slices
+from reverseproxy.admin.slices import SLICE, Steps, at_once, in_slices, portions
 from tests.admin.world import World
 
 
@@ -55,6 +55,29 @@ class SlicesTests(SynchronousTestCase):
 
     def test_at_once(self) -> None:
         self.assertEqual(at_once(self.work(10, SLICE)), "all")
+
+
+class PortionsTests(SynchronousTestCase):
+    def test_everything_once(self) -> None:
+        numbers = dict.fromkeys(range(10))
+        self.assertEqual(list(portions(numbers.keys(), 4)), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]])
+        self.assertEqual(list(portions({}.values(), 4)), [])
+
+    def test_what_comes_and_leaves_meanwhile(self) -> None:
+        numbers = dict.fromkeys(range(10))
+        found = portions(numbers.keys(), 4)
+        self.assertEqual(next(found), [0, 1, 2, 3])
+        del numbers[9]
+        self.assertEqual(next(found), [4, 5, 6, 7])
+        numbers[10] = None
+        self.assertEqual(list(found), [[8, 10]])
+
+    def test_all_leave(self) -> None:
+        numbers = dict.fromkeys(range(10))
+        found = portions(numbers.keys(), 4)
+        next(found)
+        numbers.clear()
+        self.assertEqual(list(found), [])
 
 
 class ChangesMeanwhileTests(SynchronousTestCase):
