@@ -145,7 +145,7 @@ class LogFileTests(SynchronousTestCase):
             self.written.append(data[:outcome])
             return outcome
 
-        self.patch(logs.os, "write", write)
+        self.patch(logs.file.os, "write", write)
 
     def file(self) -> LogFile:
         """A file at the path."""
@@ -185,7 +185,7 @@ class LogFileTests(SynchronousTestCase):
     def test_standardStreams(self) -> None:
         """The words for the standard streams; those are never closed or reopened."""
         descriptors: list[int] = []
-        self.patch(logs.os, "write", lambda fd, data: descriptors.append(fd) or len(data))
+        self.patch(logs.file.os, "write", lambda fd, data: descriptors.append(fd) or len(data))
         for path in ["stdout", "/dev/stdout", "stderr", "/dev/stderr", ""]:
             file = LogFile(path)
             file.write(b"x\n")
@@ -199,7 +199,7 @@ class LogFileTests(SynchronousTestCase):
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         self.addCleanup(os.close, writer)
-        self.patch(logs, "_STANDARD_STREAMS", {"stdout": writer})
+        self.patch(logs.file, "_STANDARD_STREAMS", {"stdout": writer})
         return LogFile("stdout"), reader
 
     def test_standardStreamThatNobodyReads(self) -> None:
@@ -210,7 +210,7 @@ class LogFileTests(SynchronousTestCase):
             file.write(b"".join(lines[number : number + 100]))
         self.assertTrue(os.get_blocking(file._fd))
         self.assertGreater(file.lost, 0)
-        self.assertLessEqual(file.backlog, logs.MAX_BACKLOG)
+        self.assertLessEqual(file.backlog, logs.file.MAX_BACKLOG)
         kept = len(lines) - file.lost
         found = b""
         os.set_blocking(reader, False)
@@ -224,7 +224,7 @@ class LogFileTests(SynchronousTestCase):
         reader, writer = os.pipe()
         self.addCleanup(os.close, writer)
         os.close(reader)
-        self.patch(logs, "_STANDARD_STREAMS", {"stdout": writer})
+        self.patch(logs.file, "_STANDARD_STREAMS", {"stdout": writer})
         file = LogFile("stdout")
         file.write(b"x\n")
         self.assertEqual((file.lost, file.reason), (1, os.strerror(errno.EPIPE)))
@@ -232,12 +232,12 @@ class LogFileTests(SynchronousTestCase):
     def test_onlyPipesAreAsked(self) -> None:
         """Files are always ready, and a closed descriptor is an error like others."""
         with open(self.path, "wb") as output:
-            self.patch(logs, "_STANDARD_STREAMS", {"stdout": output.fileno()})
-            self.patch(logs.select, "poll", None)
+            self.patch(logs.file, "_STANDARD_STREAMS", {"stdout": output.fileno()})
+            self.patch(logs.file.select, "poll", None)
             file = LogFile("stdout")
             file.write(b"x\n" * 10000)
             self.assertEqual((file.lost, file.backlog), (0, 0))
-        self.assertFalse(logs._is_pipe(-1))
+        self.assertFalse(logs.file._is_pipe(-1))
 
     def test_notInherited(self) -> None:
         """Child processes do not get the descriptor, not even after reopening."""
@@ -340,7 +340,7 @@ class LogFileTests(SynchronousTestCase):
 
     def test_backlogIsBounded(self) -> None:
         """When the backlog is full, new lines are lost, whole ones."""
-        self.patch(logs, "MAX_BACKLOG", 10)
+        self.patch(logs.file, "MAX_BACKLOG", 10)
         file = self.file()
         self.outcomes(*[BlockingIOError()] * 2)
         file.write(b"12345678\n")
@@ -585,10 +585,10 @@ class ObserverTests(SynchronousTestCase):
             **fields, "log_format": "{x}", "log_level": LogLevel.info, "log_namespace": namespace,
             "log_time": MOMENT,
         }  # fmt: skip
-        text = logs._render_json(event)
+        text = logs.rendering.render_json(event)
         self.assertEqual(text.count("\n"), 1)
         json.loads(text, parse_constant=self.fail)
-        text = logs._render_text(event)
+        text = logs.rendering.render_text(event)
         self.assertEqual(text.splitlines(), [text[:-1]])
         text.encode("utf-8")
 
@@ -646,10 +646,10 @@ class ObserverTests(SynchronousTestCase):
         """Lost lines are reported with the next one that can be written."""
         log = self.logger()
         real = os.write
-        self.patch(logs.os, "write", lambda fd, data: real(-1, data))
+        self.patch(logs.file.os, "write", lambda fd, data: real(-1, data))
         log.info("1")
         log.info("2")
-        self.patch(logs.os, "write", real)
+        self.patch(logs.file.os, "write", real)
         log.info("3")
         log.info("4")
         self.assertEqual(
@@ -782,7 +782,7 @@ class BoundsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = self.mktemp()
         self.now = 0.0
-        renderers = {"text": logs._render_text, "json": logs._render_json}
+        renderers = {"text": logs.rendering.render_text, "json": logs.rendering.render_json}
         bounds = LogBounds(100_000, lambda: self.now)
         self.observer = LogObserver(LogFile(self.path), "DEBUG", renderers["text"], bounds=bounds)
         self.addCleanup(self.observer.close)
@@ -851,7 +851,7 @@ class WorkerTests(SynchronousTestCase):
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         self.addCleanup(os.close, writer)
-        self.patch(logs, "_STANDARD_STREAMS", {"stdout": writer})
+        self.patch(logs.file, "_STANDARD_STREAMS", {"stdout": writer})
         file = LogFile("stdout")
         pieces: list[bytes] = []
         self.patch(os, "write", lambda fd, data: pieces.append(bytes(data)) or len(data))

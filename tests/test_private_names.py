@@ -36,7 +36,7 @@ from twisted.scripts import _twistd_unix
 from twisted.trial.unittest import SynchronousTestCase
 
 import reverseproxy
-from reverseproxy.logs import _RUNNERS
+from reverseproxy.logs.observer import _RUNNERS
 from reverseproxy.tls import openssl
 from tests.certs import Certificates
 

@@ -560,7 +560,7 @@ class WritingTests(AccessLogTestCase):
             self.writes.append(data)
             return real(fd, data)
 
-        self.patch(logs.os, "write", write)
+        self.patch(logs.file.os, "write", write)
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)
@@ -680,7 +680,7 @@ class WritingTests(AccessLogTestCase):
     def test_stdout(self) -> None:
         """C{stdout} is standard output, which stays open."""
         written: list[tuple[int, bytes]] = []
-        self.patch(logs.os, "write", lambda fd, data: written.append((fd, data)) or len(data))
+        self.patch(logs.file.os, "write", lambda fd, data: written.append((fd, data)) or len(data))
         log = AccessLog("stdout", "%path%", self.clock)
         log.write(full_record(path="1"))
         log.close()
