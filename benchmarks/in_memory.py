@@ -3,8 +3,9 @@ What requests cost here against another checkout, or with metrics against withou
 
 A proxy filter, its clients and a host are in one process, and connections are lists of bytes: what
 is measured is our code alone.  Both sides take turns in many short rounds, so that whatever else the
-machine does comes to both; of each two rounds that lie side by side the ratio is taken, and of
-all these the median, with the interval in which it lies with a probability of 95 %::
+machine does comes to both, and are started anew now and then.  Of each two rounds that lie side by
+side the ratio is taken, and of all these the median, with the interval in which it lies with a
+probability of 95 %::
 
     python -m benchmarks.in_memory ../other-checkout [--rounds 200] [--rows http1-get,http2-get]
     python -m benchmarks.in_memory --metrics
@@ -19,7 +20,8 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -28,6 +30,9 @@ HERE = Path(__file__).resolve()
 ROWS = ("http1-get", "http1-post", "http2-get", "http2-post", "http1-to-http2-get")
 REQUESTS = 400
 """Requests of a round; it takes some hundredths of a second."""
+
+RESTARTS = 10
+"""How often both processes are started: where things happen to lie in memory makes a difference, too."""
 
 BODY = b"x" * 1024
 _FIELDS = (
@@ -169,7 +174,8 @@ def _serve(metrics: bool) -> None:
         print(pair.round(REQUESTS), flush=True)
 
 
-def _child(checkout: Path, metrics: bool) -> Callable[[str], float]:
+@contextmanager
+def _child(checkout: Path, metrics: bool) -> Iterator[Callable[[str], float]]:
     environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0"}
     command = [sys.executable, str(HERE), "--child", *(["--metrics"] if metrics else [])]
     process = subprocess.Popen(
@@ -183,19 +189,9 @@ def _child(checkout: Path, metrics: bool) -> Callable[[str], float]:
         print(row, file=sink, flush=True)
         return float(source.readline())
 
-    return measure
-
-
-def interval(ratios: list[float]) -> tuple[float, float]:
-    """
-    Find where the median lies with a probability of 95 %, whatever the distribution is.
-
-    By the binomial distribution of how many are below it, as the normal one has it.
-    """
-    known, count = sorted(ratios), len(ratios)
-    away = 0.98 * count**0.5
-    low, high = int(count / 2 - away), int(count / 2 + away + 1)
-    return known[max(low, 0)], known[min(high, count - 1)]
+    yield measure
+    sink.close()
+    process.wait()
 
 
 def main() -> None:
@@ -210,17 +206,22 @@ def main() -> None:
     if options.child:
         _serve(options.metrics)
         return
+    from benchmarks.model import interval
+
     here = HERE.parent.parent
     other = here if options.other is None else options.other.resolve()
-    before, after = _child(other, False), _child(here, options.metrics)
-    for row in options.rows.split(","):
-        costs: list[tuple[float, float]] = []
-        for number in range(options.rounds):
-            if number % 2:
-                then, now = before(row), after(row)
-            else:
-                now, then = after(row), before(row)
-            costs.append((then, now))
+    rows = options.rows.split(",")
+    found: dict[str, list[tuple[float, float]]] = {row: [] for row in rows}
+    for _ in range(RESTARTS):
+        with _child(other, False) as before, _child(here, options.metrics) as after:
+            for row in rows:
+                for number in range(-(-options.rounds // RESTARTS)):
+                    if number % 2:
+                        then, now = before(row), after(row)
+                    else:
+                        now, then = after(row), before(row)
+                    found[row].append((then, now))
+    for row, costs in found.items():
         ratios = [now / then for then, now in costs]
         low, high = interval(ratios)
         then, now = (statistics.median(side) for side in zip(*costs, strict=True))

@@ -4,8 +4,9 @@ What it costs to be seen: CPU of a request with an admin API that is scraped eac
 Runs a tunnel server, an agent and nginx behind it, and lets wrk have 1 KB from it in many short rounds,
 without the admin API and with it: a reload switches it on and off, so that it is the same two
 processes that are compared, with the same memory, and whatever else the machine does is shared
-out between both.  Of each two rounds that lie side by side, the ratio is taken; what two rounds
-of the same kind differ by says how much of it is noise::
+out between both.  Of each two rounds that lie side by side, the ratio is taken, and of all these
+the median, with the interval in which it lies with a probability of 95 %; what two rounds of the
+same kind differ by says how much of it is noise::
 
     python -m benchmarks.metrics [--seconds 2] [--rounds 12] [--agents 1]
 """
@@ -31,6 +32,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.model import interval
 from benchmarks.processes import free_ports
 from benchmarks.workers import _document, _listener, _start, _wait
 
@@ -214,12 +216,12 @@ def main() -> None:
         for wanted in (False, True)
     )
     more, noise = compare(costs)
-    quarter = len(more) // 4
+    low, high = interval(more)
     print(
         f"1 KB, {CONNECTIONS} clients: {off:.1f} us of CPU a request without, {on:.1f} us with metrics that "
-        f"are scraped each second: {statistics.median(more):+.1%} (half of {len(more)} pairs of rounds from "
-        f"{more[quarter]:+.1%} to {more[-1 - quarter]:+.1%}; two rounds of the same kind differ by "
-        f"{statistics.median(map(abs, noise)):.1%})"
+        f"are scraped each second: {statistics.median(more):+.1%}, with a probability of 95 % from "
+        f"{low:+.1%} to {high:+.1%} (the median of {len(more)} pairs of rounds; two rounds of the same kind "
+        f"differ by {statistics.median(map(abs, noise)):.1%})"
     )
 
 

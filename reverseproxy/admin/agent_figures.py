@@ -16,7 +16,7 @@ from reverseproxy.admin.families import Family
 from reverseproxy.admin.figures import PREFIX
 from reverseproxy.admin.slices import Steps
 from reverseproxy.metrics import OTHER, AgentFigures
-from reverseproxy.metrics.latency import class_names, quantile
+from reverseproxy.metrics.latency import class_names, classes_of, quantile
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
@@ -56,7 +56,7 @@ def per_agent_families(parts: Parts) -> Steps[list[Family]]:
     now = parts.seconds()
 
     def count(figures: AgentFigures, *who: str) -> None:
-        for code, number in class_names(figures.ends.classes).items():
+        for code, number in class_names(classes_of(figures.ends)).items():
             requests.add(number, *who, code)
         times = figures.lately(now)
         for share, family in durations.items():

@@ -17,7 +17,7 @@ from reverseproxy.cluster.host import AgentHost, Host
 from reverseproxy.fleet.records import HostRecord
 from reverseproxy.identity import AgentIdentity, handle_of
 from reverseproxy.metrics import AgentFigures, Histogram
-from reverseproxy.metrics.latency import class_names
+from reverseproxy.metrics.latency import class_names, classes_of
 from reverseproxy.tls import agreed
 from reverseproxy.tunnel.server.exclusions import Exclusions, Target, target_of
 
@@ -297,7 +297,7 @@ class AgentIndex:
             "tls": agreed(first.transport) if agent.hosts else None,
             "clusters": sorted(agent.clusters),
             "most_connections": agent.most,
-            "ends": class_names(figures.ends.classes),
+            "ends": class_names(classes_of(figures.ends)),
             "times": figures.lately(self._seconds()),
             "bytes": {"received": figures.received, "sent": figures.sent},
             "last_error": None

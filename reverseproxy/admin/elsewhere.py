@@ -12,7 +12,7 @@ from reverseproxy.admin.slices import Steps
 from reverseproxy.fleet.records import HostRecord
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.metrics import AgentFigures
-from reverseproxy.metrics.latency import class_names
+from reverseproxy.metrics.latency import class_names, classes_of
 
 STRIDE: Final = 500
 """How many records are looked at in one step; see L{reverseproxy.admin.slices}."""
@@ -98,7 +98,7 @@ def describe(handle: str, records: Records) -> dict[str, Any]:
         "tls": None,
         "clusters": sorted({record.cluster for record in records}),
         "most_connections": 0,
-        "ends": class_names(figures.ends.classes),
+        "ends": class_names(classes_of(figures.ends)),
         "times": figures.lately(0.0),
         "bytes": {"received": 0, "sent": 0},
         "last_error": None,

@@ -23,14 +23,14 @@ PORTION: Final = 15
 
 
 class _Collector(Collector):
-    """Hands over one metric that is there already."""
+    """Hands over metrics that are there already."""
 
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
 
-    def collect(self) -> Iterator[Metric]:
-        """Give it."""
-        yield self._metric
+    def collect(self) -> Iterable[Metric]:
+        """Give them."""
+        return self._metrics
 
 
 def _metric(family: Family) -> Metric:
@@ -68,15 +68,29 @@ def expose(families: Iterable[Family], accept: str) -> Steps[tuple[bytes, str]]:
     encode, content_type = choose_encoder(accept)
     end = encode(CollectorRegistry(auto_describe=False))
     parts = []
+
+    def write(metrics: Iterable[Metric]) -> bytes:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(metrics))
+        text: bytes = encode(registry)
+        return text.removesuffix(end)
+
+    small: list[Metric] = []
+    samples = 0
     for family in families:
-        # What is said of a family as a whole is said once.
-        for number, portion in enumerate(_portions(family)):
+        portions = _portions(family)
+        first = next(portions)
+        small.append(_metric(first))
+        samples += len(first.samples)
+        if samples >= PORTION:
+            parts.append(write(small))
+            small, samples = [], 0
             yield
-            registry = CollectorRegistry(auto_describe=False)
-            registry.register(_Collector(_metric(portion)))
-            text = encode(registry).removesuffix(end)
-            parts.append(_without_comments(text) if number else text)
-    return b"".join([*parts, end]), content_type
+        for portion in portions:
+            # What is said of a family as a whole is said once.
+            parts.append(_without_comments(write([_metric(portion)])))
+            yield
+    return b"".join([*parts, write(small), end]), content_type
 
 
 def _portions(family: Family) -> Iterator[Family]:

@@ -18,7 +18,7 @@ from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.cluster.host import Fault, Host, MuxHost
 from reverseproxy.logs import LogFile
 from reverseproxy.metrics import OTHER
-from reverseproxy.metrics.latency import class_names
+from reverseproxy.metrics.latency import class_names, classes_of
 from reverseproxy.proxy.flags import short_names
 from reverseproxy.refused import REFUSED
 
@@ -124,7 +124,7 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
             durations.add(cell.durations, tally.listener, cluster)
             sizes.add(cell.received, tally.listener, "received")
             sizes.add(cell.sent, tally.listener, "sent")
-            for code, number in class_names(cell.ends.classes).items():
+            for code, number in class_names(classes_of(cell.ends)).items():
                 requests.add(number, tally.listener, virtual_host, route, cluster, code)
         for (cluster, flags), number in tally.errors.items():
             errors.add(number, cluster, short_names(flags) or OTHER)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from reverseproxy.admin.slices import Steps
 from reverseproxy.metrics import RequestTally
 from reverseproxy.metrics.history import Sample
-from reverseproxy.metrics.latency import class_names
+from reverseproxy.metrics.latency import class_names, classes_of
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
@@ -30,7 +30,7 @@ def sample(parts: Parts) -> Sample:
     found = Sample(agents=len(parts.agent_index))
     for tally in parts.tallies.values():
         for (cluster, *_), cell in tally.cells.items():
-            for hundred, number in cell.ends.classes.items():
+            for hundred, number in classes_of(cell.ends).items():
                 found.requests += number
                 found.clusters[cluster] = found.clusters.get(cluster, 0) + number
                 if hundred == ERRORS:
@@ -85,7 +85,7 @@ def by_route(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[dict[str,
         for number, ((_, virtual_host, route), cell) in enumerate(list(tally.cells.items())):
             if number % STRIDE == 0:
                 yield
-            ends, times = class_names(cell.ends.classes), cell.lately(now)
+            ends, times = class_names(classes_of(cell.ends)), cell.lately(now)
             known = found.get((tally.listener, virtual_host, route))
             if known is None:
                 found[tally.listener, virtual_host, route] = {

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from reverseproxy.metrics.agents import AgentFigures
-from reverseproxy.metrics.latency import FINE_BOUNDS, HUNDREDS, Ends, Histogram, Recently, coarse
+from reverseproxy.metrics.latency import FINE_BOUNDS, HUNDREDS, Ends, Histogram, Recently, coarse, times_of
 
 OTHER: Final = "other"
 """What stands for all that there are too many of to tell them apart."""
@@ -147,7 +147,7 @@ class RequestCell:
     __slots__ = ("ends", "received", "recently", "seconds", "sent")
 
     def __init__(self) -> None:
-        self.ends = Ends()
+        self.ends: Ends = {}
         self.seconds = 0.0
         self.received = 0
         self.sent = 0
@@ -160,7 +160,7 @@ class RequestCell:
     @property
     def durations(self) -> Histogram:
         """How long they took, in the buckets that Prometheus gets."""
-        return coarse(self.ends.times, self.seconds)
+        return coarse(times_of(self.ends), self.seconds)
 
 
 class RequestTally:
@@ -193,23 +193,28 @@ class RequestTally:
 
         @param now: the time, by the clock that says when it began.
         """
-        place = ended.rule
-        cell = self._cell if place is self._last else self._find(place)
-        status, seconds, sent, received = ended.status, now - ended.started, ended.sent, ended.received
+        cell = self._cell if ended.rule is self._last else self._find(ended.rule)
+        seconds = now - ended.started
+        status = ended.status
         end = (HUNDREDS[status] if status < 1000 else 0) | bisect_left(FINE_BOUNDS, seconds)
-        cell.ends[end] += 1
+        sent = ended.sent
+        try:
+            cell.ends[end] += 1
+        except KeyError:
+            cell.ends[end] = 1
         cell.seconds += seconds
         cell.sent += sent
-        if received:
-            cell.received += received
         host = ended.host
-        if host is not None:
-            agent = host.figures
-            if agent is not None:
+        if host is not None and (agent := host.figures) is not None:
+            try:
                 agent.ends[end] += 1
-                agent.sent += sent
-                if received:
-                    agent.received += received
+            except KeyError:
+                agent.ends[end] = 1
+            agent.sent += sent
+            if ended.received:
+                agent.received += ended.received
+        if ended.received:
+            cell.received += ended.received
 
     def place(self, cluster: str) -> Place:
         """

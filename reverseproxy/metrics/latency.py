@@ -16,13 +16,13 @@ __all__ = [
     "Histogram",
     "Recently",
     "class_names",
+    "classes_of",
     "coarse",
     "quantile",
     "times_of",
 ]
 
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
@@ -119,40 +119,32 @@ _SHIFT: Final = 7
 """Bits that the number of a fine bucket takes."""
 
 HUNDREDS: Final = tuple(status // 100 << _SHIFT for status in range(1000))
-"""The hundred of each status, where the keys of L{Ends} have it."""
+"""The hundred of each status, where the keys of C{Ends} have it."""
 
 NO_STATUS: Final = "none"
 """What stands for the hundred of a request that has had no status."""
 
 
-class Ends(defaultdict[int, int]):
-    """
-    How requests have ended, and how long they took: one number for each pair of these.
+Ends = dict[int, int]
+"""
+How requests have ended, and how long they took: one number for each pair of these.
 
-    So that to count one is one addition, the key is the hundred of the status and
-    the fine bucket of the time in one: C{hundred << 7 | bucket}.  There can be no
-    more than seven hundred, and there are a handful.
-    """
+So that to count one is one addition, the key is the hundred of the status and
+the fine bucket of the time in one: C{hundred << 7 | bucket}.  There can be no
+more than seven hundred, and there are a handful.
+"""
 
-    def __init__(self) -> None:
-        super().__init__(int)
 
-    @property
-    def times(self) -> list[int]:
-        """How many took how long, in fine buckets."""
-        return times_of(self)
-
-    @property
-    def classes(self) -> dict[int, int]:
-        """How many had a status of which hundred; 0 for none."""
-        classes: dict[int, int] = {}
-        for key, number in self.items():
-            classes[key >> _SHIFT] = classes.get(key >> _SHIFT, 0) + number
-        return classes
+def classes_of(ends: Ends) -> dict[int, int]:
+    """How many had a status of which hundred; 0 for none."""
+    classes: dict[int, int] = {}
+    for key, number in ends.items():
+        classes[key >> _SHIFT] = classes.get(key >> _SHIFT, 0) + number
+    return classes
 
 
 def times_of(ends: Mapping[int, int]) -> list[int]:
-    """How many took how long, in fine buckets; see L{Ends}."""
+    """How many took how long, in fine buckets; see C{Ends}."""
     times = [0] * (len(FINE_BOUNDS) + 1)
     for key, number in ends.items():
         times[key & (1 << _SHIFT) - 1] += number
@@ -193,5 +185,5 @@ class Recently:
             marks.append((now, dict(ends)))
             del marks[:-2]
         if len(marks) < 2:
-            return ends.times
-        return [count - old for count, old in zip(ends.times, times_of(marks[0][1]), strict=True)]
+            return times_of(ends)
+        return [count - old for count, old in zip(times_of(ends), times_of(marks[0][1]), strict=True)]

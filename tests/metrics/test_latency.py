@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,12 +12,13 @@ from reverseproxy.metrics.history import KEPT, MOST_CLUSTERS, History, Sample, a
 from reverseproxy.metrics.latency import (
     DURATION_BOUNDS,
     FINE_BOUNDS,
-    Ends,
     Histogram,
     Recently,
     class_names,
+    classes_of,
     coarse,
     quantile,
+    times_of,
 )
 from tests.metrics.test_counts import note
 
@@ -40,7 +42,7 @@ class BoundsTests(SynchronousTestCase):
         times += [*DURATION_BOUNDS, 0.0, 1e9]
         for each in times:
             wanted.note(each)
-        found = coarse(counted(*times).ends.times, wanted.total)
+        found = coarse(times_of(counted(*times).ends), wanted.total)
         self.assertEqual(found.counts, wanted.counts)
         self.assertEqual(found.total, wanted.total)
 
@@ -49,7 +51,7 @@ class BoundsTests(SynchronousTestCase):
         random = Random(2)
         for scale in (0.0005, 0.01, 2.0):
             times = sorted(random.uniform(0.2, 1.8) * scale for _ in range(1001))
-            counts = counted(*times).ends.times
+            counts = times_of(counted(*times).ends)
             for share in (0.5, 0.9, 0.99):
                 found = quantile(counts, share)
                 assert found is not None
@@ -59,8 +61,8 @@ class BoundsTests(SynchronousTestCase):
     def test_extremes(self) -> None:
         self.assertIsNone(quantile([0] * (len(FINE_BOUNDS) + 1), 0.5))
         self.assertIsNone(quantile([], 0.5))
-        self.assertEqual(quantile(counted(1e9).ends.times, 0.99), FINE_BOUNDS[-1])
-        found = quantile(counted(0.0).ends.times, 0.99)
+        self.assertEqual(quantile(times_of(counted(1e9).ends), 0.99), FINE_BOUNDS[-1])
+        found = quantile(times_of(counted(0.0).ends), 0.99)
         assert found is not None
         self.assertLessEqual(found, FINE_BOUNDS[0])
 
@@ -70,12 +72,12 @@ class EndsTests(SynchronousTestCase):
         tally, agent = RequestTally("front"), AgentFigures()
         for status in (200, 204, 404, 503, 0, 100000):
             note(tally, Place("blue"), agent, status, 0.01, 0, 0)
-        self.assertEqual(class_names(agent.ends.classes), {"none": 2, "2xx": 2, "4xx": 1, "5xx": 1})
-        self.assertEqual(sum(agent.ends.times), 6)
+        self.assertEqual(class_names(classes_of(agent.ends)), {"none": 2, "2xx": 2, "4xx": 1, "5xx": 1})
+        self.assertEqual(sum(times_of(agent.ends)), 6)
 
     def test_lately(self) -> None:
         """What is older than a minute or so is left out, if somebody looks from time to time."""
-        ends, recently = Ends(), Recently(30.0)
+        ends, recently = defaultdict[int, int](int), Recently(30.0)
         ends[2 << 7] += 5
         self.assertEqual(sum(recently.look(0.0, ends)), 5)
         ends[2 << 7] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["default_host", "forwarded_by", "note_mistake", "record", "tell"]
+__all__ = ["count", "default_host", "forwarded_by", "note_mistake", "record", "tell"]
 
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,11 @@ from twisted.logger import Logger
 from reverseproxy.addresses import is_unix
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.proxy.counting import note_failure
 from reverseproxy.wire.http.forwarded import ForwardedBy
 
 if TYPE_CHECKING:
+    from reverseproxy.metrics import RequestTally
     from reverseproxy.proxy.http.exchange import Exchange
     from reverseproxy.proxy.http.settings import HttpSettings
 
@@ -33,9 +35,20 @@ def default_host(info: ConnectionInfo) -> bytes:
 def record(settings: HttpSettings, exchange: Exchange) -> None:
     """Count an exchange that has ended, and tell of it."""
     if settings.tally is not None:
-        exchange.count(settings.tally, settings.clock.seconds())
-    if settings.tracing is not None or settings.access_log is not None:
+        count(settings.tally, exchange, settings.clock.seconds())
+    if settings.observed:
         tell(settings, exchange)
+
+
+def count(tally: RequestTally, exchange: Exchange, now: float) -> None:
+    """
+    Count an exchange that has ended.
+
+    @param now: the time.
+    """
+    tally.end(exchange, now)
+    if exchange.flags:
+        note_failure(tally, exchange, exchange.flags, exchange.flag)
 
 
 def tell(settings: HttpSettings, exchange: Exchange) -> None:

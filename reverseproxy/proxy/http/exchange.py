@@ -17,7 +17,7 @@ from __future__ import annotations
 
 __all__ = ["Exchange"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 from reverseproxy.errors import ForeignAnswer, HttpError
 from reverseproxy.logs import loss
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import Refusal
 from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags
@@ -37,9 +36,6 @@ from reverseproxy.proxy.http.telling import end_trace, record
 from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End, Event, Request, Response
 from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.http.upgrades import agrees
-
-if TYPE_CHECKING:
-    from reverseproxy.metrics import RequestTally
 
 
 class Exchange(RouteFinding):
@@ -349,13 +345,3 @@ class Exchange(RouteFinding):
     def record(self) -> AccessRecord:
         """Describe an exchange that has ended, for the access log."""
         return record(self)
-
-    def count(self, tally: RequestTally, now: float) -> None:
-        """
-        Count an exchange that has ended.
-
-        @param now: the time.
-        """
-        tally.end(self, now)
-        if self.flags:
-            note_failure(tally, self, self.flags, self.flag)
