@@ -30,7 +30,6 @@ MOST_IGNORED: Final = 20
 
 LARGER: Final[dict[str, tuple[int, int]]] = {
     "proxy.http.http1_server.Http1Proxy": (425, 20),
-    "proxy.rpc.client.RpcClient": (475, 32),
     "tls.transport.TlsTransport": (600, 33),
     "wire.http2.outbound.Stream": (400, 21),
 }

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.errors import HostGone
 from reverseproxy.proxy.farewell import FRESH, QUIET, Parting
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc.answers import STALL, WRITE_SIZE, Answers
+from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Heartbeats, Keepalive
+from reverseproxy.proxy.rpc.in_flight import InFlight
+from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.leaving import DRAIN_GRACE, Leaving, Stage
+from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
+from reverseproxy.transport.backlog import Backlog
 from tests.proxy.rpc_world import World
 
 
@@ -99,6 +106,10 @@ class _Transport:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.producer: Any = None
+        self.kept = 0
+
+    def backlog(self) -> Backlog:
+        return Backlog(self.kept, self.kept)
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         self.producer = producer
@@ -192,7 +203,8 @@ class AnswersTests(SynchronousTestCase):
         self.told.append(reason)
 
     def test_one_write_for_a_batch(self) -> None:
-        answers, batch = self.answers(), []  # type: tuple[Answers, Batch]
+        answers = self.answers()
+        batch: Batch = []
         answers.add(b"a", batch, None)
         answers.add(bytearray(b"b"), batch, None)
         self.assertEqual((batch, self.transport.written, answers.size), ([answers], [], 2))
@@ -257,3 +269,151 @@ class AnswersTests(SynchronousTestCase):
         answers.resumeProducing()
         self.assertEqual((self.transport.written, bool(answers)), ([], False))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class InFlightTests(SynchronousTestCase):
+    def test_ids_go_round(self) -> None:
+        """Those that somebody waits with are passed over, whatever they are for."""
+        in_flight = InFlight(5)
+        ids = []
+        for _ in range(3):
+            ids.append(in_flight.next_id())
+            in_flight.requests[ids[-1]] = cast("Any", object())
+        self.assertEqual(ids, [1, 2, 3])
+        del in_flight.requests[2]
+        in_flight.heartbeats[4] = cast("Any", object())
+        self.assertEqual([in_flight.next_id() for _ in range(4)], [5, 2, 5, 2])
+
+    def test_take_all(self) -> None:
+        in_flight = InFlight(5)
+        in_flight.requests[1] = in_flight.requests[3] = exchange = cast("Any", object())
+        self.assertEqual(in_flight.take_all(), [exchange, exchange])
+        self.assertEqual(in_flight.requests, {})
+
+
+class HeartbeatTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.in_flight = InFlight(1000)
+        self.sent: list[int] = []
+        self.unread = False
+        self.taken = 0
+        self.failed: list[int] = []
+
+    def send_heartbeat(self, number: int) -> None:
+        self.sent.append(number)
+
+    def dead(self, failures: int) -> None:
+        self.failed.append(failures)
+
+    def heartbeats(self, interval: float = 0.0) -> Heartbeats:
+        return Heartbeats(self.clock, Keepalive(interval, 1.0), self.in_flight, self)
+
+    def test_only_in_a_row(self) -> None:
+        heartbeats = self.heartbeats()
+        for _ in range(HEARTBEAT_FAILURES - 1):
+            heartbeats.send()
+            self.clock.advance(1)
+        self.assertEqual((self.failed, heartbeats.failures), ([], HEARTBEAT_FAILURES - 1))
+        heartbeats.send()
+        self.in_flight.heartbeats.pop(self.sent[-1]).answered()
+        self.clock.advance(1)
+        self.assertEqual(self.failed, [])
+        heartbeats.send()
+        self.clock.advance(1)
+        self.assertEqual(self.failed, [HEARTBEAT_FAILURES])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_is_no_failure(self) -> None:
+        """We do not read, or the host takes what was sent before."""
+        heartbeats = self.heartbeats()
+        for unread, more in ((True, 0), (False, 1)):
+            heartbeats.send()
+            self.unread = unread
+            self.taken += more
+            self.clock.advance(1)
+            self.assertEqual(heartbeats.failures, 0)
+        self.assertEqual(self.in_flight.heartbeats, {})
+
+    def test_schedule(self) -> None:
+        heartbeats = self.heartbeats(5.0)
+        heartbeats.begin()
+        self.clock.pump([5, 5])
+        self.assertEqual(self.sent, [1, 2])
+        heartbeats.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_question(self) -> None:
+        heartbeats = self.heartbeats()
+        first, second, third, fourth = (heartbeats.ask() for _ in range(4))
+        self.in_flight.heartbeats.pop(1).answered()
+        self.assertIsNone(self.successResultOf(first))
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.unread = True
+        third.cancel()
+        self.assertIsNone(self.successResultOf(third))
+        heartbeats.stop()
+        self.failureResultOf(fourth, HostGone)
+        self.assertEqual(self.in_flight.heartbeats, {})
+
+
+class _Downstream:
+    """Remembers who has caught up."""
+
+    def __init__(self) -> None:
+        self.taken: list[object] = []
+
+    def upstream_taken(self, outgoing: Outgoing) -> None:
+        self.taken.append(outgoing)
+
+
+class OutgoingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.transport = _Transport()
+        self.outgoing = Outgoing()
+        self.outgoing.open(self.transport)
+
+    def test_one_write_for_a_batch(self) -> None:
+        batch: Batch = []
+        self.outgoing.add(b"a", batch)
+        self.outgoing.add(bytearray(b"b"), batch)
+        self.assertEqual((batch, self.transport.written), ([self.outgoing], []))
+        self.outgoing.flush()
+        self.outgoing.flush()
+        self.outgoing.add(b"c", None)
+        self.assertEqual((self.transport.written, self.outgoing.written), ([b"ab", b"c"], 3))
+
+    def test_backlog(self) -> None:
+        """What waits of one request is what waits of all up to it."""
+        self.outgoing.add(b"x" * 10, None)
+        position = self.outgoing.written
+        batch: Batch = []
+        self.outgoing.add(b"y" * 5, batch)
+        self.assertEqual(self.outgoing.backlog(position).size, 0)
+        self.assertEqual(self.outgoing.backlog(self.outgoing.written).size, 5)
+        self.transport.kept = 12
+        self.assertEqual(self.outgoing.backlog(position).size, 12)
+        self.assertEqual(self.outgoing.backlog(self.outgoing.written).size, 17)
+
+    def test_who_waits(self) -> None:
+        downstream = _Downstream()
+        self.outgoing.pauseProducing()
+        self.outgoing.block(downstream)
+        self.assertEqual((self.outgoing.full, downstream.taken), (True, []))
+        self.outgoing.resumeProducing()
+        self.outgoing.resumeProducing()
+        self.assertEqual((self.outgoing.full, downstream.taken), (False, [self.outgoing]))
+        self.outgoing.block(downstream)
+        self.outgoing.close()
+        self.outgoing.lost()
+        self.assertEqual(downstream.taken, [self.outgoing] * 2)
+
+    def test_closed(self) -> None:
+        batch: Batch = []
+        self.outgoing.add(b"a", batch)
+        self.outgoing.close()
+        self.outgoing.flush()
+        self.outgoing.add(b"b", None)
+        self.assertEqual(self.transport.written, [])
+        self.assertEqual(self.outgoing.waits.size, 0)

@@ -13,8 +13,9 @@ from reverseproxy.errors import HostGone
 from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.pools import is_pooled
-from reverseproxy.proxy.rpc.client import HEARTBEAT_FAILURES, RpcClient
-from reverseproxy.proxy.rpc.pool import Keepalive, RpcPool
+from reverseproxy.proxy.rpc.client import RpcClient
+from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Keepalive
+from reverseproxy.proxy.rpc.pool import RpcPool
 from reverseproxy.wire.rpc.bolt import Bolt, Status
 from reverseproxy.wire.rpc.dubbo import Dubbo
 from reverseproxy.wire.rpc.xprotocol import Kind
@@ -468,11 +469,11 @@ class UnusualTests(UpstreamTestCase):
     def test_numbers_begin_anew(self) -> None:
         client, host = self.static()
         upstream = self.world.upstream
-        upstream._number = 0xFFFFFFFD
+        upstream.in_flight._last = 0xFFFFFFFD
         client.send(*(request(number) for number in range(4)))
         frames = host.frames()
         self.assertEqual([frame.id for frame in frames], [0xFFFFFFFE, 0xFFFFFFFF, 1, 2])
-        upstream._number = 0xFFFFFFFD
+        upstream.in_flight._last = 0xFFFFFFFD
         client.send(request(9))
         self.assertEqual(host.one().id, 3)
         host.send(*(response(frame.id) for frame in frames), response(3))
@@ -595,9 +596,9 @@ class HeartbeatTests(UpstreamTestCase):
         self.world.turn(1)
         self.assertEqual(agent.one().kind, Kind.HEARTBEAT)
         self.world.turn(1.9)
-        self.assertEqual(len(self.world.upstream._waiting), 1)
+        self.assertEqual(len(self.world.upstream.in_flight.heartbeats), 1)
         self.world.turn(0.2)
-        self.assertEqual(len(self.world.upstream._waiting), 0)
+        self.assertEqual(len(self.world.upstream.in_flight.heartbeats), 0)
         self.world.turn(2.9)
         self.assertEqual(agent.one().kind, Kind.HEARTBEAT)
         agent.wire.reset()

@@ -11,9 +11,9 @@ from reverseproxy.wire.rpc.xprotocol import Frame, XProtocol
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.answers import Answers
-    from reverseproxy.proxy.rpc.client import RpcClient
     from reverseproxy.proxy.rpc.deadlines import Deadlines
     from reverseproxy.proxy.rpc.exchange import RpcExchange
+    from reverseproxy.proxy.rpc.outgoing import Outgoing
     from reverseproxy.proxy.rpc.settings import RpcSettings
     from reverseproxy.proxy.rpc.timed import RpcTimed
 
@@ -47,8 +47,8 @@ class IRpcExchange(Protocol):
 class IRpcDownstream(Protocol):
     """What a connection to a host needs of the connections that its requests come from."""
 
-    def upstream_full(self, client: RpcClient, full: bool) -> None:
-        """The host reads more slowly than requests come, or has caught up."""
+    def upstream_taken(self, outgoing: Outgoing) -> None:
+        """A host has caught up that read more slowly than requests came; or there is nothing to wait for."""
 
 
 class IRpcOwner(IRpcDownstream, Protocol):
@@ -72,7 +72,7 @@ class IRpcOwner(IRpcDownstream, Protocol):
     deadlines: Deadlines[RpcTimed]
     try_deadlines: Deadlines[RpcTimed]
 
-    def block(self, client: RpcClient) -> None:
+    def block(self, outgoing: Outgoing) -> None:
         """A connection to a host is full: read no more until it is not."""
 
     def exchange_done(self, exchange: RpcExchange) -> None:

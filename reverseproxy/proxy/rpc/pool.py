@@ -4,9 +4,8 @@ The connections of one host, for one RPC protocol.
 
 from __future__ import annotations
 
-__all__ = ["CAPACITY", "Keepalive", "RpcPool", "make_rpc_pool"]
+__all__ = ["CAPACITY", "RpcPool", "make_rpc_pool"]
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
@@ -19,6 +18,7 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.errors import HostGone, QueueFull
 from reverseproxy.proxy.rpc.client import RpcClient
+from reverseproxy.proxy.rpc.heartbeats import Keepalive
 from reverseproxy.wire.rpc.xprotocol import XProtocol
 
 CAPACITY: Final = 65536
@@ -26,20 +26,6 @@ CAPACITY: Final = 65536
 
 LEAST_MAX_FRAME: Final = 65536
 """The largest frame in bytes that a host may send before anybody has asked it for more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keepalive:
-    """
-    When to send heartbeats.
-
-    @ivar interval: seconds between two, whether the connection is idle or not;
-        0 for none but those on idle connections.
-    @ivar timeout: seconds for the answer.
-    """
-
-    interval: float = 0.0
-    timeout: float = 1.0
 
 
 @implementer(IHostPool)

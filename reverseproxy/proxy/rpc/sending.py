@@ -163,9 +163,10 @@ class RpcSending(Attempts):
         oneway = self.frame.kind is Kind.ONEWAY
         self._client = client
         self._number = client.send(None if oneway else whole, self.frame, downstream.batch)
-        self._position = client.written
-        if client.full:
-            downstream.block(client)
+        outgoing = client.outgoing
+        self._position = outgoing.written
+        if outgoing.full:
+            downstream.block(outgoing)
         if oneway:
             self._client = None
             self._finish()

@@ -34,12 +34,12 @@ from reverseproxy.proxy.farewell import Farewell, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.rpc.answers import Answers
-from reverseproxy.proxy.rpc.client import RpcClient
 from reverseproxy.proxy.rpc.deadlines import Deadlines
 from reverseproxy.proxy.rpc.decisions import rpc_exchange_class
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.leaving import CLOSING, LOST, REFUSING, SERVING, Leaving, Stage
+from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
 from reverseproxy.proxy.rpc.timed import RpcTimed
@@ -86,7 +86,7 @@ class RpcProxy(Rebindable, Counted):
         )
         self._exchanges: dict[RpcExchange, None] = {}  # in their order
         self._held = 0
-        self._blocking: set[RpcClient] = set()  # they hold us up
+        self._blocking: set[Outgoing] = set()  # they hold us up
         self._reading = True
         self._unwanted = 0
         self._leaving = Leaving(clock, self._close_if_done)
@@ -191,7 +191,7 @@ class RpcProxy(Rebindable, Counted):
             self.batch = None
             for flushed in batch:
                 flushed.flush()
-                if isinstance(flushed, RpcClient) and flushed.full:
+                if isinstance(flushed, Outgoing) and flushed.full:
                     self.block(flushed)
         if decoder.error is not None:
             self._broken(str(decoder.error))
@@ -271,19 +271,16 @@ class RpcProxy(Rebindable, Counted):
 
     # what exchanges, and connections to hosts, tell us
 
-    def block(self, client: RpcClient) -> None:
+    def block(self, outgoing: Outgoing) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}."""
-        self._blocking.add(client)
-        client.block(self)
+        self._blocking.add(outgoing)
+        outgoing.block(self)
         if self.batch is None:
             self.update_reading()
 
-    def upstream_full(self, client: RpcClient, full: bool) -> None:
+    def upstream_taken(self, outgoing: Outgoing) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcDownstream}."""
-        if full:
-            self._blocking.add(client)
-        else:
-            self._blocking.discard(client)
+        self._blocking.discard(outgoing)
         self.update_reading()
 
     def exchange_done(self, exchange: RpcExchange) -> None:

@@ -107,7 +107,7 @@ class RpcTimed(RpcSending):
         """
         unsent, arriving = NOTHING, None
         if client is not None:
-            unsent, arriving = client.backlog(self._position), client.arriving(self._number)
+            unsent, arriving = client.outgoing.backlog(self._position), client.arriving(self._number)
         mine = self._watched().follows(arriving)
         host = self.host
         return State(
