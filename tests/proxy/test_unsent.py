@@ -58,11 +58,22 @@ class Behind:
         self.well = well
 
 
+class Telling(StaticHost):
+    """One that can be dialled, and yet is an agent's that tells."""
+
+    __slots__ = ()
+
+    tells = True  # type: ignore[assignment]
+
+
 def agents(world: Any, count: int | None = None) -> list[Any]:
     """Let hosts be those of agents that tell."""
     hosts = world.hosts if count is None else world.hosts[:count]
     for host in hosts:
-        host.tells = True
+        if isinstance(host, StaticHost):
+            host.__class__ = Telling
+        else:
+            host.tells = True
     return list(hosts)
 
 
@@ -196,8 +207,8 @@ class ServerTests(Http1TestCase):
     def test_all_connections_of_an_agent(self) -> None:
         world = World(hosts=4)
         hosts = agents(world)
-        for host in hosts[:3]:
-            host.same_agent = hosts[:3]
+        kin = property(lambda host: hosts[:3] if host in hosts[:3] else ())
+        self.patch(Telling, "same_agent", kin)
         client = self.ask(world, POST)
         [first] = self.wires(world)
         first.send(unsent(b"service"))
