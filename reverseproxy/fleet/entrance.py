@@ -55,6 +55,10 @@ class IncomingStream(Handover):
         self._said = False
         self._ended = False
 
+    def connectionMade(self) -> None:
+        """Wait for its first words, not for ever."""
+        self.link.expect(self)
+
     def dataReceived(self, data: bytes) -> None:
         """Wait for the first object; keep what comes behind it, until it is known whose that is."""
         self._reader.feed(data)
@@ -66,6 +70,7 @@ class IncomingStream(Handover):
             message = self._reader.next()
             if message is not None:
                 self._said = True
+                self.link.silent.pop(self, None)
                 self.link.opened(self, message)
         except WireError as error:
             self.link.complain(str(error))
@@ -82,6 +87,11 @@ class IncomingStream(Handover):
             self._ended = True
         else:
             super().readConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It has ended, perhaps before it has said anything."""
+        self.link.silent.pop(self, None)
+        super().connectionLost(reason)
 
     def give_to(self, protocol: IProtocol) -> None:
         """Let a protocol have the stream, with all that has come behind the first object."""
@@ -126,6 +136,7 @@ class IncomingLink(Handover):
 
     @ivar server: its id, once it has said and proved it; empty before.
     @ivar session: its streams.
+    @ivar silent: streams that have not said what they are for, and since when.
     """
 
     transport: Any
@@ -141,6 +152,8 @@ class IncomingLink(Handover):
             accept=lambda: IncomingStream(self),
         )
         self.leaving = False
+        self.silent: dict[IncomingStream, float] = {}
+        self._listening: IDelayedCall | None = None
         self._entrance = entrance
         self._talk: _Talk | None = None
         self._timer: IDelayedCall | None = None
@@ -159,6 +172,26 @@ class IncomingLink(Handover):
         self._timer = None
         self.complain("it does not say who it is")
         self.session.abort("it does not say who it is")
+
+    def expect(self, stream: IncomingStream) -> None:
+        """A stream is to say what it is for, in L{HELLO_TIMEOUT}."""
+        self.silent[stream] = self._entrance.clock.seconds()
+        if self._listening is None:
+            self._listening = self._entrance.clock.callLater(HELLO_TIMEOUT, self._end_silent)
+
+    def _end_silent(self) -> None:
+        """End streams that have said nothing for too long; there is one timer for all of them."""
+        self._listening = None
+        now = self._entrance.clock.seconds()
+        for stream, since in list(self.silent.items()):
+            if since + HELLO_TIMEOUT > now:
+                self._listening = self._entrance.clock.callLater(
+                    since + HELLO_TIMEOUT - now, self._end_silent
+                )
+                break
+            del self.silent[stream]
+            self.complain("a stream does not say what it is for")
+            stream.transport.abortConnection()
 
     def opened(self, stream: IncomingStream, message: Mapping[str, Any]) -> None:
         """
@@ -266,8 +299,9 @@ class IncomingLink(Handover):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The peer is gone."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        for timer in (self._timer, self._listening):
+            if timer is not None and timer.active():
+                timer.cancel()
         self._talk = None
         self._entrance.links.discard(self)
         super().connectionLost(reason)

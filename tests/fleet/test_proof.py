@@ -15,6 +15,7 @@ from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.fleet.header import FrameReader, frame
 from reverseproxy.fleet.links import LIMITS
 from reverseproxy.fleet.proof import PREFIX, PeerTls, peer_context, proved_ids
+from reverseproxy.fleet.records import HostRecord, ServerRecord
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.testing import Recorder
 from tests.fleet.certificates import Authority
@@ -170,6 +171,110 @@ class LinkTests(SynchronousTestCase):
         self.assertIn("none of a server", answer["refused"])
         self.world.pass_time(1)
         self.assertTrue(session.lost)
+
+
+class MemberTests(SynchronousTestCase):
+    """A server that belongs to the fleet, and does what none does."""
+
+    def setUp(self) -> None:
+        self.world = FleetWorld()
+        self.addCleanup(self.world.stop)
+        for name in "ab":
+            self.world.server(name, fleet={"tls_context": AUTHORITY.of_server(name)})
+        self.world.agent(0, answer="one")
+        self.world.pass_time(2)
+        tls = PeerTls(peer_context(TlsContextConfig.model_validate(AUTHORITY.of_server("c"))), "")
+        self.session = MuxSession(client=True, clock=self.world.reactor, limits=LIMITS)
+        endpoint = make_endpoint(self.world.reactor, "127.0.0.1:4000", 5.0, tls)
+        endpoint.connect(_Made(self.session))
+        self.world.pass_time(0.5)
+        self.talk = self.open(frame({"v": 1, "hello": "c"}))
+        self.assertIn("c", {link.server for link in self.world.fleet("a").entrance.links})
+
+    def open(self, data: bytes = b"", seconds: float = 0.1) -> Recorder:
+        """Open a stream, and say something on it."""
+        stream = Recorder()
+        self.session.open(_Made(stream))
+        if data:
+            stream.transport.write(data)
+        self.world.pass_time(seconds)
+        return stream
+
+    def check_others(self) -> None:
+        """Nobody else notices anything."""
+        self.assertIn(b"\r\n\r\none", self.world.ask(1, get(), 0.5))
+        [peer] = [each for each in self.world.fleet("b").peers() if each["server"] == "a"]
+        self.assertEqual((peer["losses"], peer["state"]), (0, "up"))
+
+    def test_junk_in_place_of_streams(self) -> None:
+        self.session.transport.write(bytes(range(256)) * 100)
+        self.world.pass_time(0.5)
+        self.assertTrue(self.session.lost)
+        self.check_others()
+
+    def test_junk_in_place_of_words(self) -> None:
+        for junk in (b"\xff" * 100, b"\0\x02[]", b"\0\x0dGET / HTTP/1.1"):
+            stream = self.open(junk)
+            self.assertIsNotNone(stream.reason, junk)
+        self.talk.transport.write(b"\0\x02[]")
+        self.world.pass_time(0.5)
+        self.assertIsNotNone(self.talk.reason)
+        self.check_others()
+
+    def test_streams_that_say_nothing(self) -> None:
+        """They end in a few seconds, and what begins later is not ended with them."""
+        silent = [self.open(seconds=0) for _ in range(20)]
+        half = self.open(frame({"v": 1})[:3])
+        self.world.pass_time(1)
+        [(cluster, agent)] = list(self.world.fleet("a").own)
+        good = self.open(frame({"v": 1, "cluster": cluster, "agent": agent, "hop": 1, "protocol": "Http1"}))
+        late = self.open()
+        self.world.pass_time(2)
+        self.assertEqual([stream.reason for stream in (*silent, half, late)], [None] * 22)
+        self.world.pass_time(1.2)
+        self.assertNotIn(None, [stream.reason for stream in (*silent, half)])
+        self.assertIsNone(late.reason)
+        self.world.pass_time(2)
+        self.assertIsNotNone(late.reason)
+        good.transport.write(get())
+        self.world.pass_time(0.2)
+        self.assertIn(b"one", good.data)
+        self.check_others()
+
+    def test_forged_hosts(self) -> None:
+        """Of clusters and agents that there are not, or that are at another server."""
+        [(cluster, agent)] = list(self.world.fleet("a").own)
+        for more in (
+            {"agent": "f" * 32},
+            {"cluster": "fleet"},
+            {"cluster": "../clientCluster"},
+            {"hop": 2},
+            {"hop": 10**9},
+        ):
+            stream = self.open(frame({"v": 1, "cluster": cluster, "agent": agent, "hop": 1} | more) + get())
+            self.assertEqual(stream.data, b"", more)
+            self.assertIsNotNone(stream.reason, more)
+        self.check_others()
+
+    def test_somebody_else(self) -> None:
+        """It says hello once, and is who its certificate says."""
+        stream = self.open(frame({"v": 1, "hello": "b"}))
+        self.assertIsNotNone(stream.reason)
+        self.assertEqual(stream.data, b"")
+        self.check_others()
+
+    def test_a_server_that_is_this_one(self) -> None:
+        """As somebody has written into the directory: nothing is sent round in a circle."""
+        record = ServerRecord("ghost", "127.0.0.1:4000")
+        links = self.world.fleet("a").links
+        links.add(record)
+        self.world.fleet("a").remote.host_came(HostRecord("clientCluster", "f" * 32, "ghost"))
+        self.world.pass_time(3)
+        self.assertFalse(links.all["ghost"].usable)
+        self.assertIn("its certificate that it is a", links.all["ghost"].problem)
+        self.assertEqual(self.world.fleet("a").remote.hosts, {})
+        links.remove("ghost", "a test")
+        self.check_others()
 
 
 class _Made(Factory):
