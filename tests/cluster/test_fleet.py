@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.balancers.fleet import (
     SATURATED,
+    AgentOrder,
     AgentRing,
     FleetBalancer,
     FleetView,
@@ -300,6 +301,55 @@ class RingTests(SynchronousTestCase):
         ring.suspend(stranger)
         ring.resume(stranger)
         self.assertEqual(name_of(ring.pick(PickContext(hash_key=b"x"))), "a")
+
+
+class OrderTests(SynchronousTestCase):
+    """Requests begin with the same agent at all servers."""
+
+    def order(self, server: int, *agents: tuple[str, int]) -> AgentOrder:
+        found = AgentOrder(RoundRobinBalancer(), name_of)
+        for agent, place in agents:
+            found.add(Host(agent, "" if place == server else str(place)))
+        return found
+
+    def through(self, order: AgentOrder, context: PickContext) -> str:
+        """The names of the agents that a request is given, one after the other, until there is none."""
+        names = ""
+        while (host := order.pick(context)) is not None:
+            names += name_of(host)
+            context.tried.add(host)
+        return names
+
+    def test_all_servers_agree(self) -> None:
+        agents = [("c", 0), ("a", 1), ("d", 2), ("b", 0), ("a", 2)]
+        for server in range(3):
+            order = self.order(server, *sorted(agents, reverse=server == 1))
+            self.assertEqual([name_of(order.pick(PickContext())) for _ in range(3)], ["a"] * 3)
+            self.assertEqual(name_of(order.pick(None)), "a")
+            self.assertEqual(self.through(order, PickContext()), "abcda")
+
+    def test_own_connection_of_an_agent_first(self) -> None:
+        self.assertEqual(self.order(1, ("a", 0), ("a", 1)).pick(None).server, "")
+
+    def test_goes_on_behind_the_last(self) -> None:
+        order = self.order(0, ("a", 0), ("b", 1), ("c", 0))
+        context = PickContext()
+        self.assertEqual([name_of(order.pick(context)) for _ in range(5)], list("abcab"))
+
+    def test_suspended(self) -> None:
+        order = self.order(0)
+        hosts = [Host("a"), Host("b", "1"), Host("a", "1")]
+        for host in hosts:
+            order.add(host)
+        order.suspend(hosts[0])
+        self.assertIs(order.pick(None), hosts[2])
+        order.suspend(hosts[2])
+        self.assertIs(order.pick(None), hosts[1])
+        order.resume(hosts[0])
+        self.assertIs(order.pick(None), hosts[0])
+        for host in hosts:
+            order.remove(host)
+        self.assertIsNone(order.pick(None))
 
 
 class MakingTests(SynchronousTestCase):

@@ -21,14 +21,16 @@ reached where it is nearest.
 
 Where a key decides (LB_MAGLEV), nearness must not, as all servers have to agree: the
 key chooses an agent, among those of all servers alike, and only then is one of its
-hosts chosen: one of ours, if there is one.
+hosts chosen: one of ours, if there is one.  The same where requests begin with the first
+host (LB_REQUEST_ROUNDROBIN): who has joined first is not known of others' agents, so
+they are in the order of their names.
 """
 
 from __future__ import annotations
 
-__all__ = ["SATURATED", "AgentRing", "FleetBalancer", "FleetView", "own_share", "surpluses"]
+__all__ = ["SATURATED", "AgentOrder", "AgentRing", "FleetBalancer", "FleetView", "own_share", "surpluses"]
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -254,15 +256,17 @@ class _Agent:
     """
     An agent on the ring.
 
+    @ivar name: what it is called.
     @ivar points: where it is.
     @ivar members: its hosts.
     @ivar ready: those of them that could take a request.
     """
 
-    __slots__ = ("members", "points", "ready")
+    __slots__ = ("members", "name", "points", "ready")
 
-    def __init__(self, name: str) -> None:
-        self.points = points_of(name)
+    def __init__(self, name: str, points: list[int]) -> None:
+        self.name = name
+        self.points = points
         self.members: set[IHost] = set()
         self.ready: dict[IHost, None] = {}
 
@@ -307,10 +311,13 @@ class AgentRing:
         name = self._names[host] = self._name_of(host)
         agent = self._agents.get(name)
         if agent is None:
-            agent = self._agents[name] = _Agent(name)
+            agent = self._agents[name] = _Agent(name, self._points_of(name))
         agent.members.add(host)
         self._turns.add(host)
         self._let_in(agent, host)
+
+    def _points_of(self, name: str) -> list[int]:
+        return points_of(name)
 
     def _let_in(self, agent: _Agent, host: IHost) -> None:
         agent.ready[host] = None
@@ -355,15 +362,14 @@ class AgentRing:
         found = None
         if context.last is not None:
             last = self._agents.get(self._names.get(context.last, ""))
-            found = self._find(context, set() if last is None else {last})
+            found = self._find(context.hash_key, context, set() if last is None else {last})
         if found is None:
-            found = self._find(context, set())
+            found = self._find(context.hash_key, context, set())
         context.last = found
         return found
 
-    def _find(self, context: PickContext, without: set[_Agent]) -> IHost | None:
-        assert context.hash_key is not None
-        while (agent := self._ring.find(context.hash_key, without)) is not None:
+    def _find(self, key: bytes, context: PickContext, without: set[_Agent]) -> IHost | None:
+        while (agent := self._ring.find(key, without)) is not None:
             host: IHost | None = agent.choose(context.tried, self._reaches)
             if host is not None:
                 return host
@@ -371,3 +377,68 @@ class AgentRing:
             if len(without) > MOST_TRIED:
                 return self._turns.pick(context)
         return None
+
+
+class _Order:
+    """Agents in the order of their names, as an L{AgentRing} has them on a ring."""
+
+    def __init__(self) -> None:
+        self._names: list[bytes] = []
+        self._agents: dict[bytes, _Agent] = {}
+
+    def __contains__(self, agent: _Agent) -> bool:
+        return agent.name.encode() in self._agents
+
+    def add(self, agent: _Agent, points: list[int]) -> None:
+        """Put one in, which is not in."""
+        name = agent.name.encode()
+        self._agents[name] = agent
+        insort(self._names, name)
+
+    def remove(self, agent: _Agent) -> None:
+        """Take one out; one that is not in is ignored."""
+        name = agent.name.encode()
+        if self._agents.pop(name, None) is not None:
+            del self._names[bisect_left(self._names, name)]
+
+    def find(self, key: bytes, without: set[_Agent]) -> _Agent | None:
+        """Find the first one behind a name, or from the first one on if there is none."""
+        names = self._names
+        start = bisect_right(names, key)
+        for index in range(start, start + len(names)):
+            agent = self._agents[names[index % len(names)]]
+            if agent not in without:
+                return agent
+        return None
+
+
+class AgentOrder(AgentRing):
+    """
+    LB_REQUEST_ROUNDROBIN in a fleet: requests begin with the same agent, whichever server has it.
+
+    As L{RequestRoundRobinBalancer<reverseproxy.cluster.balancers.round_robin.RequestRoundRobinBalancer>},
+    but with agents in the order of their names.
+    """
+
+    def __init__(
+        self,
+        turns: ILoadBalancer,
+        name_of: Callable[[IHost], str],
+        reaches: Callable[[str], bool] = lambda server: True,
+    ) -> None:
+        """
+        @param turns: gives hosts while most can't be reached.
+        @param name_of: see L{FleetView}; C{reaches}: likewise.
+        """
+        super().__init__(turns, name_of, reaches)
+        self._ring = _Order()
+
+    def _points_of(self, name: str) -> list[int]:
+        return []
+
+    def pick(self, context: PickContext | None) -> IHost | None:
+        """See L{ILoadBalancer}."""
+        context = context or PickContext()
+        last = "" if context.last is None else self._names.get(context.last, "")
+        found = context.last = self._find(last.encode(), context, set())
+        return found

@@ -20,7 +20,8 @@ With slow start, those that know weights always take turns by weight
 (L{ScaledWeightedRoundRobinBalancer}), as in MOSN.  With subsets, each has its own one.  With
 several workers, each balancer is a L{NearestBalancer} of two, but for
 LB_MAGLEV and LB_REQUEST_ROUNDROBIN, which leave no choice.  In a fleet, it is the near one
-of two again (L{FleetBalancer}), and LB_MAGLEV is an L{AgentRing}.
+of two again (L{FleetBalancer}), LB_MAGLEV is an L{AgentRing}, and LB_REQUEST_ROUNDROBIN an
+L{AgentOrder}.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.cluster.balancers.consistent import MaglevBalancer
-from reverseproxy.cluster.balancers.fleet import AgentRing, FleetBalancer, FleetView
+from reverseproxy.cluster.balancers.fleet import AgentOrder, AgentRing, FleetBalancer, FleetView
 from reverseproxy.cluster.balancers.load import (
     LeastConnectionBalancer,
     LeastRequestBalancer,
@@ -143,14 +144,17 @@ def _for_fleet(
     @param make: makes what chooses among this server's.
     """
     weigh = _weight if goes_by_weight(config) else _turns_of
-    if config.lb_type == "LB_MAGLEV":
+    if is_settled(config):
         near: ILoadBalancer = RoundRobinBalancer()
     else:
         near = make()
     # A host of another server stands for all connections that its agent has there.
     far = make if config.lb_type in _BY_LOAD else WeightedRoundRobinBalancer
     both = FleetBalancer(near, far, random.random, fleet.servers, weigh, fleet.reaches)
-    return AgentRing(both, fleet.name_of, fleet.reaches) if config.lb_type == "LB_MAGLEV" else both
+    if not is_settled(config):
+        return both
+    settled = AgentRing if config.lb_type == "LB_MAGLEV" else AgentOrder
+    return settled(both, fleet.name_of, fleet.reaches)
 
 
 def _weight(host: IHost) -> int:
