@@ -267,7 +267,7 @@ class Members:
         if host.healthy:
             self.count_health(host, -1)
         self.balancer.remove(host)
-        host.weight = clamp_weight(weight)
+        host.weight = clamp_weight(weight, host.heaviest)
         self.balancer.add(host)
         if host.healthy:
             self.count_health(host)

@@ -29,13 +29,13 @@ from reverseproxy.cluster.balancers.weighted import goes_by_weight
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.health.outcome import Outcome
-from reverseproxy.cluster.host import MAX_WEIGHT, AgentHost, Host
+from reverseproxy.cluster.host import AgentHost, Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.errors import HostGone, WireError
 from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.interfaces import IDirectoryListener
 from reverseproxy.fleet.links import OutgoingLink, PeerLinks
-from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord
+from reverseproxy.fleet.records import MAX_COUNT, MAX_WEIGHT, HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.traffic import Traffic
 from reverseproxy.fleet.turns import Turns
 
@@ -69,6 +69,8 @@ class RemoteHost(AgentHost):
     """
 
     __slots__ = ("_behalf", "_failing", "_traffic", "key", "link", "server")
+
+    heaviest = MAX_WEIGHT * MAX_COUNT
 
     def __init__(
         self,
@@ -363,7 +365,7 @@ class RemoteHosts:
     def _weight(cluster: Cluster, record: HostRecord) -> int:
         """What all connections of an agent together weigh."""
         each = record.weight if goes_by_weight(cluster.config) else 1
-        return min(each * record.connections, MAX_WEIGHT)
+        return each * record.connections
 
     def _is_well(self, record: HostRecord, link: OutgoingLink) -> bool:
         """Whether a host is to be used while there are others that are well."""

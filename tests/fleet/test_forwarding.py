@@ -606,6 +606,21 @@ class AgreeTests(FleetTestCase):
         answers = [self.answer(number % 2, seconds=0.05) for number in range(80)]
         self.assertApproximates(answers.count("light"), 20, 8)
 
+    def test_many_connections(self) -> None:
+        """An agent with many weighs as much at the other server as it does at its own."""
+        for kind in ("LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST", "LB_ROUNDROBIN"):
+            world = self.world = FleetWorld()
+            self.addCleanup(world.stop)
+            self.servers("a", "b", cluster={"lb_type": kind})
+            world.agent(0, answer="many", weight=100, plain=True, connections=3)
+            world.agent(1, answer="few", weight=100, plain=True, connections=1)
+            world.pass_time(1)
+            [host] = world.fleet("b").remote.hosts.values()
+            self.assertEqual(host.weight, 3 if kind == "LB_ROUNDROBIN" else 300)
+            answers = [self.answer(1, seconds=0.05) for _ in range(80)]
+            # b has a quarter of the weight, so it keeps half of its requests, and a all of its own.
+            self.assertApproximates(answers.count("few"), 40, 16)
+
     def test_labels(self) -> None:
         cluster = {
             "lb_type": "LB_ROUNDROBIN",

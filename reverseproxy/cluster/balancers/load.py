@@ -22,7 +22,6 @@ from reverseproxy.cluster.balancers.round_robin import (
     LoadScaledRoundRobinBalancer,
     ScaledWeightedRoundRobinBalancer,
 )
-from reverseproxy.cluster.host import clamp_weight
 from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
 
 
@@ -50,7 +49,7 @@ class _DrawsOrTurns:
         """See L{ILoadBalancer}."""
         if host in self._weights:
             return
-        weight = self._weights[host] = clamp_weight(host.weight)
+        weight = self._weights[host] = max(1, host.weight)
         self._counts[weight] = self._counts.get(weight, 0) + 1
         self._drawn.add(host)
         self._turns.add(host)

@@ -20,7 +20,6 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from zope.interface import implementer
 
-from reverseproxy.cluster.host import clamp_weight
 from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
 
 _COMPACT_ABOVE = 32
@@ -74,7 +73,7 @@ class WeightedRoundRobinBalancer:
         self._dead = 0
 
     def _stride(self, host: IHost) -> float:
-        return 1.0 / clamp_weight(host.weight)
+        return 1.0 / max(1, host.weight)
 
     def _advance(self, node: _Node) -> float:
         """How far away a host's next turn is, when it joins or is picked."""

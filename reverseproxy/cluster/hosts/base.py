@@ -31,9 +31,9 @@ MAX_WEIGHT: Final = 128
 """The largest weight of a host; the smallest is 1 (docs/mosn.rst 5)."""
 
 
-def clamp_weight(weight: int) -> int:
-    """Bring a weight into the range from 1 to L{MAX_WEIGHT}."""
-    return max(1, min(MAX_WEIGHT, weight))
+def clamp_weight(weight: int, most: int = MAX_WEIGHT) -> int:
+    """Bring a weight into the range from 1 to L{MAX_WEIGHT}, or to another maximum."""
+    return max(1, min(most, weight))
 
 
 class IHostPool(Interface):
@@ -121,6 +121,7 @@ class Host(ABC):
     is_reverse = False
     exclusive = False
     server = ""
+    heaviest = MAX_WEIGHT
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class Host(ABC):
     ) -> None:
         self.address = address
         self.hostname = hostname
-        self.weight = clamp_weight(weight)
+        self.weight = clamp_weight(weight, self.heaviest)
         self.metadata: Mapping[str, str] = {} if metadata is None else metadata
         self.capacity = capacity
         self.healthy = True
