@@ -7,17 +7,12 @@ __all__ = ["ListenerChecker"]
 from typing import Final
 
 from reverseproxy.config._checker import LISTENERS, PROTOCOLS, SAMPLE, SAMPLE_POLICY
-from reverseproxy.config._listeners import (
-    UPSTREAM_PROTOCOLS,
-    UPSTREAM_UNUSED,
-    FilterChainConfig,
-    ListenerConfig,
-    ProxyConfig,
-    TcpProxyConfig,
-    TunnelConfig,
-)
+from reverseproxy.config._listeners import FilterChainConfig, ListenerConfig
+from reverseproxy.config._proxies import UPSTREAM_PROTOCOLS, UPSTREAM_UNUSED, ProxyConfig
+from reverseproxy.config._tcp_proxy import TcpProxyConfig
 from reverseproxy.config._tls_checks import NamingChecker
 from reverseproxy.config._tree import Location
+from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote, split_address
 from reverseproxy.config.durations import WRITE
 

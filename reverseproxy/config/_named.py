@@ -10,9 +10,7 @@ from typing import Final
 
 from reverseproxy.config._checker import CLUSTERS, LISTENERS, ROUTERS
 from reverseproxy.config._clusters import ClusterConfig
-from reverseproxy.config._listeners import (
-    ProxyConfig,
-)
+from reverseproxy.config._proxies import ProxyConfig
 from reverseproxy.config._routers import (
     RouterConfig,
 )

@@ -19,14 +19,11 @@ from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._checker import Checker
 from reverseproxy.config._etcd import EtcdConfig
 from reverseproxy.config._filters import IpAccessConfig
-from reverseproxy.config._listeners import (
-    FilterChainConfig,
-    ListenerConfig,
-    ProxyConfig,
-    TunnelConfig,
-)
+from reverseproxy.config._listeners import FilterChainConfig, ListenerConfig
+from reverseproxy.config._proxies import ProxyConfig
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tree import Location, Node, Tree
+from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote, split_address
 from reverseproxy.config.models import Config
 from reverseproxy.config.networks import EVERYBODY, networks_of

@@ -8,8 +8,9 @@ from collections.abc import Container, Iterator
 
 from reverseproxy.addresses import is_ip
 from reverseproxy.config._agent_routes import AgentRoutesConfig
-from reverseproxy.config._listeners import FilterChainConfig, TunnelConfig
+from reverseproxy.config._listeners import FilterChainConfig
 from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote
 from reverseproxy.config.models import Config
 from reverseproxy.diagnostics import Diagnostics

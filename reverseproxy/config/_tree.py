@@ -29,7 +29,7 @@ from reverseproxy.config._base import (
 from reverseproxy.config._clusters import HostConfig
 from reverseproxy.config._document import NO_VARIABLES, Object
 from reverseproxy.config._environment import TEMPLATES
-from reverseproxy.config._listeners import (
+from reverseproxy.config._proxies import (
     BoltOptions,
     Http1Options,
     Http2Options,

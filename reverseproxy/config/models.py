@@ -110,23 +110,16 @@ from reverseproxy.config._admin import (
 )
 from reverseproxy.config._agent_routes import AgentRoutesConfig, RouteAllowanceConfig, RouteRequestConfig
 from reverseproxy.config._agents import DynamicServerListConfig, ExtendConfig, TunnelAgentConfig
+from reverseproxy.config._balancing import LbConfig, SlowStartConfig, SubsetConfig
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._clusters import (
-    CheckConfig,
     CircuitBreakerConfig,
     ClusterConfig,
     ClusterManagerConfig,
     DnsResolversConfig,
-    HealthCheckConfig,
     HostConfig,
     Http2HostOptions,
-    HttpCheckConfig,
     KeepaliveConfig,
-    LbConfig,
-    OutlierDetectionConfig,
-    SlowStartConfig,
-    StatusRangeConfig,
-    SubsetConfig,
 )
 from reverseproxy.config._etcd import EtcdConfig
 from reverseproxy.config._filters import (
@@ -148,22 +141,27 @@ from reverseproxy.config._filters import (
 )
 from reverseproxy.config._fleet import FleetConfig, PeerCertificateConfig, PeersConfig
 from reverseproxy.config._headers import HeaderMatcherConfig
+from reverseproxy.config._health import (
+    CheckConfig,
+    HealthCheckConfig,
+    HttpCheckConfig,
+    OutlierDetectionConfig,
+    StatusRangeConfig,
+)
 from reverseproxy.config._listeners import (
     AccessLogConfig,
-    BoltOptions,
-    CidrConfig,
     FilterChainConfig,
     FilterConfig,
+    ListenerConfig,
+    ProxyProtocolConfig,
+)
+from reverseproxy.config._proxies import (
+    BoltOptions,
     Http1Options,
     Http2Options,
-    ListenerConfig,
     ProtocolOptions,
     ProxyConfig,
-    ProxyProtocolConfig,
     RpcOptions,
-    TcpProxyConfig,
-    TcpRouteConfig,
-    TunnelConfig,
 )
 from reverseproxy.config._routers import (
     ClusterWeightConfig,
@@ -187,8 +185,10 @@ from reverseproxy.config._routers import (
     VirtualHostConfig,
     WeightedClusterConfig,
 )
+from reverseproxy.config._tcp_proxy import CidrConfig, TcpProxyConfig, TcpRouteConfig
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tracing import TracingConfig, TracingOptions
+from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import Bool, Free, Int, Kind, Span, Text, between, describe
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["EVERYBODY", "IpRange", "networks_of", "unmapped"]
+__all__ = ["EVERYBODY", "Believed", "IpRange", "networks_of", "unmapped"]
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidatorFunctionWrapHandler, WrapValidator
 
-from reverseproxy.config._values import Text, quote
+from reverseproxy.config._values import Kind, Text, quote
 
 EVERYBODY: Final = "*"
 """In C{trusted_proxies}: all addresses."""
@@ -28,6 +28,14 @@ def _ip_range(text: str) -> str:
 
 
 IpRange = Annotated[Text, AfterValidator(_ip_range)]
+
+
+def _not_everybody(text: str, check: ValidatorFunctionWrapHandler) -> str:
+    return text if text == EVERYBODY else str(check(text))
+
+
+Believed = Annotated[IpRange, WrapValidator(_not_everybody), Kind("text")]
+"""Whom something is believed of: a range of addresses, or L{EVERYBODY}."""
 
 
 def networks_of(ranges: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:

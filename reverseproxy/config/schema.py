@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from reverseproxy.config._base import IGNORE_UNSUPPORTED, KeyInfo, Model, keys_of, shape_of
-from reverseproxy.config._listeners import ProtocolOptions
+from reverseproxy.config._proxies import ProtocolOptions
 from reverseproxy.config._values import Kind
 from reverseproxy.config.models import Config
 
