@@ -2,8 +2,8 @@
 Lines about strangers who do the same again and again: one for each of them in a period.
 
 A peer that is refused dials again, in a second or at once, and so it goes on until somebody
-has mended it.  The first time is a line; what follows within the period is counted, and said
-in one line when the period is over.
+has mended it.  The first time is a line; what follows within a period is counted, and said
+in one line when the period is over, with which the next one begins.
 """
 
 from __future__ import annotations
@@ -86,19 +86,27 @@ class Folding:
         if timer is not None:
             timer.cancel()
 
-    def _tell(self, key: Hashable) -> None:
-        """Write down what one has done, and forget it."""
+    def _tell(self, key: Hashable) -> bool:
+        """
+        Write down what one has done, and forget it.
+
+        @return: whether there was something.
+        """
         folded = self._known.pop(key)
         if folded.count:
             # The line is for the last time, and the others are those that it stands for.
             folded.say(LeftOut(folded.count - 1))
+        return folded.count > 0
 
     def _end(self, now: float) -> None:
         while self._known:
             key, folded = next(iter(self._known.items()))
             if folded.until > now:
                 break
-            self._tell(key)
+            told = self._tell(key)
+            if told:
+                # It goes on: what follows is for the line of the next period.
+                self._known[key] = _Folded(now + self._period)
 
     def _expect(self, now: float) -> None:
         if self._timer is None:

@@ -39,8 +39,18 @@ class FoldingTests(SynchronousTestCase):
         self.clock.advance(PERIOD - 5)
         self.assertEqual(self.lines, ["a 0", "a 5 (4 such lines left out before)"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.note("a", " 6")
-        self.assertEqual(self.lines[2:], ["a 6"])
+
+    def test_it_goes_on(self) -> None:
+        """There is one line in each period as long as it does, and after a quiet one it is said at once."""
+        for second in range(3 * int(PERIOD)):
+            self.note("a", f" {second}")
+            self.clock.advance(1)
+        self.assertEqual([line.split(" (")[0] for line in self.lines], ["a 0", "a 59", "a 119", "a 179"])
+        self.assertIn("(59 such lines left out before)", self.lines[2])
+        self.clock.advance(PERIOD)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.note("a", " again")
+        self.assertEqual(self.lines[4:], ["a again"])
 
     def test_each_for_itself(self) -> None:
         self.note("a")

@@ -18,6 +18,7 @@ from reverseproxy.fleet.records import HostRecord
 from reverseproxy.identity import AgentIdentity, handle_of
 from reverseproxy.metrics import AgentFigures, Histogram
 from reverseproxy.metrics.latency import class_names, classes_of
+from reverseproxy.sockets import tcp_info
 from reverseproxy.tls import agreed
 from reverseproxy.tunnel.server.exclusions import Exclusions, Target, target_of
 
@@ -329,6 +330,9 @@ class AgentIndex:
                 carried += streams
             if host.rtt is not None:
                 rtt, silent = min(rtt, host.rtt), min(silent, host.unanswered)
+            elif index <= MOST_ADDRESSES and (known := tcp_info(host.transport)) is not None:
+                # One that is not asked whether it is there: its kernel is, from time to time.
+                silent = min(silent, min(known.data_age, known.ack_age) / 1000)
         return {
             "addresses": nsmallest(MOST_ADDRESSES, (host.address for host, _ in hosts)),
             "connections": len(hosts),

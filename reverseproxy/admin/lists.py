@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.admin.totals import fed_by_agents
+from reverseproxy.clock import wall_time
 from reverseproxy.cluster.host import Fault, Host
 
 if TYPE_CHECKING:
@@ -84,11 +85,17 @@ def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any] | None]
         if index % LOOK == 0:
             yield
         if name in cluster.hosts:
-            found.append(_host(cluster.hosts[name]))
+            host = cluster.hosts[name]
+            found.append(_host(host, cluster.ejector.remaining(host)))
     return found
 
 
-def _host(host: Host) -> dict[str, Any]:
+def _host(host: Host, ejected: float | None) -> dict[str, Any]:
+    """
+    Describe a host.
+
+    @param ejected: for how many seconds it is left out for its failures.
+    """
     identity = host.identity
     return {
         "address": host.address,
@@ -98,6 +105,8 @@ def _host(host: Host) -> dict[str, Any]:
         "state": host.state,
         "healthy": host.healthy,
         "faults": [text for fault, text in _FAULTS.items() if host.health.faults & fault],
+        "why": None if host.healthy else host.health.why or None,
+        "ejected_until": None if ejected is None else round(wall_time() + ejected, 3),
         "server": host.server or None,
         "weight": host.weight,
         "in_flight": host.active,

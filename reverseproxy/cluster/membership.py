@@ -345,6 +345,8 @@ class Members:
             return
         was_healthy = host.healthy
         host.set_fault(fault, not healthy)
+        if not healthy:
+            host.health.why = reason
         if host.healthy is was_healthy:
             if healthy and host.health.faults and not self.ended:
                 # Left out for nothing but failures now: it may be the only one there is.

@@ -15,6 +15,7 @@ __all__ = [
     "Hangup",
     "Principal",
     "Refusal",
+    "identify_refused",
     "quote",
 ]
 
@@ -159,15 +160,8 @@ class Accepted:
 
         @param info: the connection that it came over.
         """
-        announcement, principal = self.announcement, self.principal
-        return AgentIdentity(
-            name="" if principal is None else principal.name,
-            policy=self.used_policy,
-            certificate=info.subject,
-            claim=self.host_name,
-            agent_id="" if announcement is None else shown_agent_id(announcement.agent),
-            version=0 if announcement is None else announcement.version,
-        )
+        name = "" if self.principal is None else self.principal.name
+        return _identify(info, name, self.used_policy, self.host_name, self.announcement)
 
     def response(
         self,
@@ -199,6 +193,30 @@ class Accepted:
                 workers=min(workers, MAX_WORKERS) if mux and workers > 1 else 0,
             ).to_extra()
         return InitResponse(Status.SUCCESS, extra)
+
+
+def _identify(
+    info: ConnectionInfo, name: str, policy: str, claim: str, announcement: Announcement | None
+) -> AgentIdentity:
+    return AgentIdentity(
+        name=name,
+        policy=policy,
+        certificate=info.subject,
+        claim=claim,
+        agent_id="" if announcement is None else shown_agent_id(announcement.agent),
+        version=0 if announcement is None else announcement.version,
+    )
+
+
+def identify_refused(info: ConnectionInfo, init: ConnectionInit, identity: Identity) -> AgentIdentity:
+    """
+    Put together who an agent is that may not join, although its credential is good.
+
+    @param info: the connection that it came over.
+    @param identity: what the validator said.
+    """
+    announcement = Announcement.from_extra(init.extra)
+    return _identify(info, identity.name, init.credential_policy, _clean(init.host_name), announcement)
 
 
 class Admission:
@@ -346,6 +364,7 @@ class Admission:
                     Status.CREDENTIAL_REJECTED,
                     f"its credential belongs to {quote(identity.name)}, who may not join cluster "
                     f"{quote(init.cluster_name)}",
+                    cause="cluster_forbidden",
                 )
             if identity.max_weight is not None:
                 weight = max(1, min(weight, identity.max_weight))

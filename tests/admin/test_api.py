@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from typing import Any
 
 from twisted.internet.error import ConnectionRefusedError as Refused
@@ -157,6 +158,22 @@ class ReadingTests(AdminTestCase):
         self.assertEqual(page["next"], hosts[1]["address"])
         self.assertEqual(world.ask(f"{API}/clusters/none/hosts").status, 404)
 
+    def test_a_host_that_is_left_out(self) -> None:
+        """It says until when, and why; a host that is well says nothing."""
+        world = World()
+        world.agent(connections=2)
+        cluster = next(each for each in world.proxy.inspector.parts.clusters if each.name == "clientCluster")
+        bad, _ = sorted(cluster.hosts.values(), key=lambda host: host.address)
+        cluster.ejector.rest(bad, 20.0, "it answers for nobody")
+        first, second = items(world, "clusters/clientCluster/hosts")
+        self.assertEqual((first["healthy"], first["faults"]), (False, ["ejected for failures"]))
+        self.assertIn("it answers for nobody", first["why"])
+        self.assertApproximates(first["ejected_until"], time.time() + 20, 5)
+        self.assertEqual((second["why"], second["ejected_until"]), (None, None))
+        world.reactor.advance(30)
+        first, _ = items(world, "clusters/clientCluster/hosts")
+        self.assertEqual((first["healthy"], first["why"], first["ejected_until"]), (True, None, None))
+
     def test_listeners(self) -> None:
         names = {item["name"]: item for item in items(World(), "listeners")}
         self.assertEqual(sorted(names), ["clientListener", "tunnelListener"])
@@ -257,6 +274,22 @@ class ReadingTests(AdminTestCase):
             ("credential_rejected", "boss", "clientCluster", "tunnelListener"),
         )
         self.assertIn("give the agent a credential", refusal["remedy"])
+
+    def test_a_good_credential_for_another_cluster(self) -> None:
+        """Who it is has been proved, and is said: there is somebody to ask."""
+        token = {"agent": "edge-7", "token": "very secret", "clusters": ["elsewhere"]}
+        world = World(
+            tunnel_config={"credential_policy": "static", "validators": {"static": {"tokens": [token]}}}
+        )
+        with capture() as events:
+            world.agent(credential_policy="static", credential_config={"token": "very secret"})
+        [refusal, *_] = items(world, "joins/refused")
+        self.assertEqual(
+            (refusal["result"], refusal["identity"], refusal["proved"]),
+            ("cluster_forbidden", "token:edge-7", True),
+        )
+        self.assertIn("add this cluster to those of its credential", refusal["remedy"])
+        self.assertIn("of agent edge-7 (token of policy static)", events.text())
 
     def test_the_rest(self) -> None:
         world = World()

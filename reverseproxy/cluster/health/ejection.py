@@ -160,6 +160,11 @@ class Ejector:
         self.ejected[host] = self._clock.callLater(duration, self._time_is_over, host)
         self._cluster.set_health(host, False, f"left out for {duration:g} s: {reason}", Fault.EJECTED)
 
+    def remaining(self, host: Host) -> float | None:
+        """For how many seconds a host is left out still; L{None} if it is not."""
+        call = self.ejected.get(host)
+        return None if call is None else max(0.0, call.getTime() - self._clock.seconds())
+
     def _time_is_over(self, host: Host) -> None:
         self._readmit(host, "let in again to be tried")
 

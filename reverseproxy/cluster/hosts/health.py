@@ -36,12 +36,14 @@ class HostHealth:
     @ivar failures: how often it has failed in a row, if at all.
     @ivar check: its active health check.
     @ivar service_up: whether its agent can reach its service, by all that it has said.
+    @ivar why: what has been said of the last fault that was found; for people.
     """
 
-    __slots__ = ("check", "failures", "faults", "service_up")
+    __slots__ = ("check", "failures", "faults", "service_up", "why")
 
     def __init__(self) -> None:
         self.faults = Fault(0)
         self.failures: FailureRecord | None = None
         self.check: HostCheck | None = None
         self.service_up = True
+        self.why = ""

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
+from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal, identify_refused
 from reverseproxy.tunnel.server.agent_routes import NO_ROUTES
 from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.quotas import NOBODY, Place
@@ -98,6 +98,8 @@ class JoinAttempt:
             return None
         verdict = server.admission.conclude(init, identity, server.brings_cluster(init))
         if isinstance(verdict, Refusal):
+            if identity is not None:
+                self.identity = identify_refused(self._info, init, identity)
             return verdict
         self.identity = verdict.identify(self._info)
         return await self._find_room(verdict)

@@ -18,7 +18,8 @@ MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
 
 REMEDIES: Final[Mapping[str, str]] = {
-    "credential_rejected": "give the agent a credential of the policy that is demanded, for this cluster",
+    "credential_rejected": "give the agent a credential of the policy that is demanded",
+    "cluster_forbidden": "add this cluster to those of its credential, such as in the file of tokens",
     "validator_missing": "add the agent's policy to validators of the tunnel filter, or let it use another",
     "cluster_unknown": "add the cluster to cluster_manager.clusters, or mend cluster in the tunnel_agent",
     "too_many": "nothing: the agent comes back; limits of the tunnel filter allow for more",
