@@ -34,7 +34,7 @@ MARGIN: Final = 0.005
 LASTING: Final = 0.05
 """Seconds for which something has to have been so, between workers that both have connections."""
 
-_RATIO: Final = 1.5
+_RATIO: Final = 1.25
 """How many times as long, besides."""
 
 _SPARE: Final = 8

@@ -104,7 +104,7 @@ class OweTests(SynchronousTestCase):
 
     def test_not_for_a_little(self) -> None:
         self.assertEqual(to_owe(MARGIN, 0.0, 10, 10), 0)
-        self.assertEqual(to_owe(0.1, 0.07, 10, 10), 0)
+        self.assertEqual([to_owe(0.1, own, 10, 10) > 0 for own in (0.07, 0.08)], [True, False])
 
     @given(ages, ages, numbers, numbers)
     def test_bounds(self, age: float, own: float, waiting: int, connections: int) -> None:
