@@ -12,9 +12,7 @@ from __future__ import annotations
 __all__ = ["Http1Proxy", "HttpSettings"]
 
 from collections import deque
-from collections.abc import Sequence
 from math import inf
-from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.logger import Logger
@@ -32,18 +30,16 @@ from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, tell
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
+from reverseproxy.proxy.http.http1_answering import Answering
 from reverseproxy.proxy.http.http1_closing import CLOSING, HEAD, IDLE, OPEN
-from reverseproxy.proxy.http.http1_sessions import Sessions
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import stop_splice
-from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.unfinished import Account
-from reverseproxy.wire.http.message import END, End, Event, Request, Response
-from reverseproxy.wire.http.unsent import UNSENT_FIELD
-from reverseproxy.wire.http1.heads import RequestHead, ResponseHead
+from reverseproxy.wire.http.message import END, End, Event, Request
+from reverseproxy.wire.http1.heads import RequestHead
 from reverseproxy.wire.http1.requests import RequestParser
 
 log = Logger()
@@ -75,14 +71,13 @@ def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
 
 
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPartable, IPushProducer)
-class Http1Proxy(Sessions):
+class Http1Proxy(Answering):
     """
     One client connection: the L{IDownstream} of one exchange after the other.
 
     @ivar default_host: the Host of a request that names none: the address that
         it was sent to.
     @ivar gate: see L{reverseproxy.proxy.http.interfaces.IDownstream}.
-    @ivar full: whether the transport holds as much of a response as it should.
     @ivar max_request_body_size: see L{reverseproxy.proxy.http.interfaces.IDownstream}.
     """
 
@@ -91,7 +86,6 @@ class Http1Proxy(Sessions):
 
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         super().__init__(settings, info)
-        self.full = False
         options = settings.options
         self.max_request_body_size = options.max_request_body_size
         self.gate = settings.gate_of(info)
@@ -233,10 +227,6 @@ class Http1Proxy(Sessions):
             self._parser.skip_body(size)
             self._passing = True
 
-    def response_sink(self) -> Any:
-        """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
-        return None if self._writer.chunked or self._nearness >= CLOSING else self.transport
-
     def update_reading(self) -> None:
         """Read on, or pause, as what has come demands."""
         if self._nearness >= CLOSING or self._eof or self._tunnel is not None:
@@ -279,54 +269,6 @@ class Http1Proxy(Sessions):
         exchange.fail(error.status, str(error), Flag.DPE)
 
     # what an exchange tells us
-
-    def backlog(self) -> Backlog:
-        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        return backlog_of(self.transport)
-
-    def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IDownstream}: one write for all of them."""
-        request = exchange.head
-        data = self._writer.write(request, events, exchange.request_complete and self._goes_on)
-        if request.upgrade and any(isinstance(event, Response) and event.status >= 200 for event in events):
-            self._upgrade_declined()
-        if data:
-            self.transport.write(data)
-
-    def send_whole(self, exchange: Exchange, head: Response, data: bytes, begin: int) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
-        request = exchange.head
-        if (
-            type(head) is ResponseHead
-            and head.forwardable_verbatim
-            and request.http11
-            and self._writer.persists
-            and exchange.request_complete
-            and self._nearness is OPEN
-            and not (self._eof or request.upgrade)
-        ):
-            # Nothing has to be changed.
-            self._writer.skip()
-            self.transport.write(data)
-        else:
-            self.send(exchange, [head, data[begin:], END])
-
-    def reply(
-        self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
-    ) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        request, writer = exchange.head, self._writer
-        fields = []
-        if location:
-            fields.append((b"location", location))
-        if unsent := exchange.unsent_field():
-            fields.append((UNSENT_FIELD, unsent))
-        goes_on = exchange.request_complete and self._goes_on
-        data, exchange.sent = writer.answer(request, status, (content_type, body), fields, goes_on)
-        self.transport.write(data)
-        if writer.keep_alive and request.upgrade:
-            self._upgrade_declined()
-        self.exchange_done(exchange)
 
     def exchange_done(self, exchange: Exchange) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
@@ -443,12 +385,6 @@ class Http1Proxy(Sessions):
         self._forget_requests()
         self.count_no_more()
 
-    def pauseProducing(self) -> None:
-        """The transport holds enough."""
-        self.full = True
-        if self._exchange is not None:
-            self._exchange.downstream_full(True)
-
     def resumeProducing(self) -> None:
         """The transport wants more."""
         self.full = False
@@ -457,6 +393,3 @@ class Http1Proxy(Sessions):
         elif self._events and not self._running:
             self._run()
             self.update_reading()
-
-    def stopProducing(self) -> None:
-        """The connection is lost; C{connectionLost} says so as well."""

@@ -92,8 +92,6 @@ class Sessions(Closing):
             exchange.cancel(reason, flags)
             record(self.settings, exchange)
 
-    # IPushProducer: we are the producer of what the client is to receive
-
     # what has become of one
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:

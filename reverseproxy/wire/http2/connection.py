@@ -413,7 +413,7 @@ class ServerConnection(_Connection):
             self._stream_threshold,
             self._now,
         )
-        stream.headed = True
+        stream.left = UNKNOWN_LENGTH
         self._streams[number] = stream
         head = self._read_request(fields, ended)
         if type(head) is Request:
@@ -539,11 +539,9 @@ class ClientConnection(_Connection):
         if head is None:
             return
         if head.status >= 200:
-            stream.headed = True
-            if head.length >= 0:
-                stream.left = head.length
+            stream.left = head.length if head.length >= 0 else UNKNOWN_LENGTH
         elif head.status == 101:
-            stream.headed = True  # what follows is another protocol
+            stream.left = UNKNOWN_LENGTH  # what follows is another protocol
         elif not self._may_say_more(number):
             return
         self._events.append((number, head))

@@ -27,7 +27,7 @@ from reverseproxy.wire.http2.frames import (
     Flag,
     rst_stream,
 )
-from reverseproxy.wire.http2.outbound import Stream
+from reverseproxy.wire.http2.outbound import NO_HEAD, Stream
 from reverseproxy.wire.window import Reserve
 
 REMEMBERED_RESETS: Final = 256
@@ -85,7 +85,7 @@ class MessageReader(FrameReader):
             data = unpad(payload)
         count = len(data)
         ended = flags & Flag.END_STREAM
-        if not stream.headed:
+        if stream.left == NO_HEAD:
             self._consume(None, size)
             self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "data before the head of a response")
             return
@@ -126,10 +126,10 @@ class MessageReader(FrameReader):
             self._on_new_stream(number, fields, ended)
         elif not stream.remote_open:
             self._on_closed(number, stream, "HEADERS")
-        elif stream.headed:
-            self._on_trailers(stream, fields, ended)
-        else:
+        elif stream.left == NO_HEAD:
             self._on_response(stream, fields, ended)
+        else:
+            self._on_trailers(stream, fields, ended)
 
     def _on_trailers(self, stream: Stream, fields: Headers, ended: bool) -> None:
         if not ended:

@@ -7,7 +7,7 @@ them, and go out in turns, one frame of each stream.
 
 from __future__ import annotations
 
-__all__ = ["RESUME_BELOW", "STREAM_BUFFER", "TURN", "Output", "Stream"]
+__all__ = ["NO_HEAD", "RESUME_BELOW", "STREAM_BUFFER", "TURN", "Output", "Stream"]
 
 from collections import deque
 from typing import Final
@@ -34,6 +34,9 @@ STREAM_BUFFER: Final = 65536
 RESUME_BELOW: Final = 16384
 """Bytes kept for a stream that was full, below which it wants more."""
 
+NO_HEAD: Final = -2
+"""In place of the length of a body: the head has not come that would say it."""
+
 TURN: Final = 65536
 """Bytes of bodies that one L{Output.take} returns, if it is not told otherwise."""
 
@@ -44,8 +47,8 @@ class Stream:
 
     @ivar remote_open: whether the peer may send more of its message.
     @ivar local_open: whether we may.
-    @ivar headed: whether the head of the peer's final message has come.
-    @ivar left: bytes of the peer's body still to come; -1 if it gave no length.
+    @ivar left: bytes of the peer's body still to come; -1 if it gave no length, and L{NO_HEAD}
+        as long as the head of its final message has not come.
     @ivar held: whether the window stays closed.
     @ivar unconsumed: bytes that have come while it was.
     @ivar credit: bytes passed on that the peer has not been told of.
@@ -64,7 +67,6 @@ class Stream:
         "credit",
         "full",
         "head_request",
-        "headed",
         "held",
         "id",
         "left",
@@ -96,9 +98,8 @@ class Stream:
         self.id = number
         self.remote_open = True
         self.local_open = True
-        self.headed = False
         self.head_request = False
-        self.left = -1
+        self.left = NO_HEAD
         self.held = False
         self.unconsumed = 0
         self.credit = 0
