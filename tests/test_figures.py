@@ -37,8 +37,6 @@ RECORDS: Final[dict[str, tuple[int, str]]] = {
     "config._agents.TunnelAgentConfig": (29, "the agent's object in MOSN's document, key by key"),
     "config._clusters.ClusterConfig": (34, "a cluster in MOSN's document, key by key"),
     "config._tls.TlsContextConfig": (21, "a tls_context in MOSN's document, key by key"),
-    "proxy.http.settings.HttpSettings": (29, "the keys of a proxy filter, as HTTP's connections share them"),
-    "proxy.rpc.settings.RpcSettings": (21, "the keys of a proxy filter, as RPC's connections share them"),
 }
 """
 Frozen records with more fields than a class may have attributes, with how many, and what they mirror.

@@ -19,7 +19,7 @@ from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
 from reverseproxy.proxy.http.http1_closing import LINGER_BYTES
 from reverseproxy.proxy.http.http1_server import HELD_LIMIT, Http1Proxy
 from reverseproxy.proxy.http.sending import REQUEST_BUFFER
-from reverseproxy.proxy.http.settings import LOG_BURST, LOG_RATE
+from reverseproxy.proxy.settings import LOG_BURST, LOG_RATE
 from reverseproxy.wire.http1.fields import chunk
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http1.responses import ResponseParser

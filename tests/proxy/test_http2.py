@@ -12,7 +12,7 @@ from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
 from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
 from reverseproxy.proxy.http.http2_closing import WARNING_TIME
-from reverseproxy.proxy.http.settings import LOG_BURST
+from reverseproxy.proxy.settings import LOG_BURST
 from reverseproxy.routing import Router
 from reverseproxy.wire.http2.frames import MAX_STREAM_ID, PREFACE, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
