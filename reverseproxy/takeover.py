@@ -122,9 +122,8 @@ def _receive(connection: socket.socket) -> tuple[list[Bequest], list[dict[str, A
             data, ancillary, _, _ = connection.recvmsg(
                 65536, socket.CMSG_SPACE(_AT_ONCE * descriptors.itemsize)
             )
-            for level, kind, content in ancillary:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+            for content in filter(None, map(_rights, ancillary)):
+                descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
             if not data:
                 raise ConnectionResetError(errno.ECONNRESET, "it ended before it had given all of them")
             received += data
@@ -147,6 +146,12 @@ def _receive(connection: socket.socket) -> tuple[list[Bequest], list[dict[str, A
     said = _said(received)
     claims = said.get("claims", []) if isinstance(said, dict) else []
     return [bequest for bequest in bequests if bequest.sockets], claims
+
+
+def _rights(ancillary: tuple[int, int, bytes]) -> bytes:
+    """The descriptors that came with some data; nothing for what else may come."""
+    level, kind, content = ancillary
+    return content if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) else b""
 
 
 def _said(received: bytearray) -> Any:

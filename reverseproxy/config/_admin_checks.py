@@ -4,16 +4,21 @@ from __future__ import annotations
 
 __all__ = ["check_admin"]
 
+from collections.abc import Callable
 from typing import Final
 
 from reverseproxy.addresses import is_loopback
 from reverseproxy.config._admin import AdminConfig
-from reverseproxy.config._tree import Location, Node, Tree
+from reverseproxy.config._nodes import Location, Node
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import quote
 from reverseproxy.diagnostics import Diagnostics
 
 _PLACE: Final[Location] = ("admin",)
 _ADDRESS: Final[Location] = ("admin", "address")
+Report = Callable[[Location, str], None]
+"""Adds something that was found, given where, and what."""
+
 _OURS: Final = ("tls_context", "tokens_file", "certificates")
 
 
@@ -41,6 +46,13 @@ def check_admin(admin: AdminConfig | None, tree: Tree, findings: Diagnostics) ->
     if where.socket_address is not None and where.pipe is not None:
         error(_ADDRESS, "socket_address and pipe can't be used together; write one of them")
         return
+    _check_tls(admin, error)
+    if where.socket_address is not None and not is_loopback(where.socket_address.address):
+        _check_reach(admin, where.socket_address.address, tree.get(_PLACE), error, warn)
+
+
+def _check_tls(admin: AdminConfig, error: Report) -> None:
+    """See to it that TLS verifies whom it is to verify."""
     tls = admin.tls
     if admin.certificates and (tls is None or not tls.verify_client or not tls.ca_cert):
         error(
@@ -49,20 +61,18 @@ def check_admin(admin: AdminConfig | None, tree: Tree, findings: Diagnostics) ->
         )
     if tls is not None and tls.fall_back:
         error(("admin", "tls_context", "fall_back"), "would let the admin API be reached in plaintext")
-    if where.socket_address is None:
-        return
-    host = where.socket_address.address
-    if is_loopback(host):
-        return
+
+
+def _check_reach(admin: AdminConfig, host: str, document: object, error: Report, warn: Report) -> None:
+    """See to it that others than this machine reach the API only over TLS, and with proof of who they are."""
     missing = []
-    if tls is None:
+    if admin.tls is None:
         missing.append("tls_context with status: true")
     if not admin.authenticates:
         missing.append("tokens_file or certificates")
     if not missing:
         return
     place = (*_ADDRESS, "socket_address", "address")
-    document = tree.get(_PLACE)
     if isinstance(document, Node) and any(key in document or key in document.lost for key in _OURS):
         error(
             place,

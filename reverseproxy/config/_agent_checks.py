@@ -7,8 +7,8 @@ __all__ = ["AgentChecker"]
 from reverseproxy.addresses import host_of, is_ip
 from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._checker import SAMPLE, SAMPLE_POLICY
+from reverseproxy.config._nodes import Location, purpose
 from reverseproxy.config._tls_checks import NamingChecker
-from reverseproxy.config._tree import Location, purpose
 
 
 class AgentChecker(NamingChecker):
@@ -25,6 +25,18 @@ class AgentChecker(NamingChecker):
             if not self._given((*location, "enable")):
                 self._warn((*location, "enable"), "missing key: without it this agent does nothing")
             return
+        self._names_of(location, agent)
+        self._servers(location, agent)
+        self._credentials(location, agent)
+        if agent.routes.asks and not agent.announce:
+            self._warn((*location, "routes"), "has no effect, because announce is false")
+        if agent.tls_context is not None:
+            self._tls_checks.client((*location, "tls_context"), agent.tls_context)
+        no_streams = "" if agent.mux else "mux is false"
+        self._streams(location, agent, no_streams if agent.announce else "announce is false")
+
+    def _names_of(self, location: Location, agent: TunnelAgentConfig) -> None:
+        """What it joins, and what serves its connections."""
         for field in ("cluster", "hosting_listener"):
             if not getattr(agent, field):
                 self._error((*location, field), f"missing key: {purpose(TunnelAgentConfig, field)}")
@@ -37,6 +49,9 @@ class AgentChecker(NamingChecker):
                 (*location, "hosting_listener"),
                 self._names.unknown("listener", agent.hosting_listener, self._names.listeners),
             )
+
+    def _servers(self, location: Location, agent: TunnelAgentConfig) -> None:
+        """Whom it connects to, and how often."""
         if not agent.connection_num:
             self._warn((*location, "connection_num"), "is 0: this agent holds no connections")
         lister = agent.dynamic_server_list_config.dynamic_server_lister
@@ -50,6 +65,9 @@ class AgentChecker(NamingChecker):
             and agent.reconnect_max_duration < agent.reconnect_base_duration
         ):
             self._error((*location, "reconnect_max_duration"), "is shorter than reconnect_base_duration")
+
+    def _credentials(self, location: Location, agent: TunnelAgentConfig) -> None:
+        """By what it proves who it is."""
         if agent.credential_policy == SAMPLE_POLICY:
             self._warn((*location, "credential_policy"), f"{SAMPLE}: its credential is known to everybody")
         elif agent.credential_policy and agent.tls_context is None:
@@ -61,9 +79,3 @@ class AgentChecker(NamingChecker):
                 (*location, "credential_config"),
                 'has no effect without credential_policy, such as "static": no credential is sent',
             )
-        if agent.routes.asks and not agent.announce:
-            self._warn((*location, "routes"), "has no effect, because announce is false")
-        if agent.tls_context is not None:
-            self._tls_checks.client((*location, "tls_context"), agent.tls_context)
-        no_streams = "" if agent.mux else "mux is false"
-        self._streams(location, agent, no_streams if agent.announce else "announce is false")

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from reverseproxy.config._agents import TunnelAgentConfig
-from reverseproxy.config._tree import Location, Node, Tree
+from reverseproxy.config._nodes import Location, Node
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote
 from reverseproxy.config.models import Config

@@ -8,8 +8,8 @@ from typing import Final
 
 from reverseproxy.config._checker import CLUSTERS
 from reverseproxy.config._clusters import DNS_KEYS, ClusterConfig
+from reverseproxy.config._nodes import Location
 from reverseproxy.config._tls_checks import NamingChecker
-from reverseproxy.config._tree import Location
 from reverseproxy.config._values import quote
 
 _WITH_WEIGHTS: Final = ("LB_WEIGHTED_ROUNDROBIN", "LB_LEAST_REQUEST", "LB_LEAST_CONNECTION", "LB_PEAK_EWMA")

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, BeforeValidator
 
 from reverseproxy.addresses import host_of, is_loopback
 from reverseproxy.config._base import Model, key
+from reverseproxy.config._nodes import Location
 from reverseproxy.config._tls import TlsContextConfig, enabled
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import HostPort, Interval, Text, quote
 from reverseproxy.diagnostics import Diagnostics
 

@@ -20,9 +20,10 @@ from reverseproxy.config._filters import (
 )
 from reverseproxy.config._headers import HeaderMatcherConfig
 from reverseproxy.config._listeners import ListenerConfig
+from reverseproxy.config._nodes import Location
 from reverseproxy.config._proxies import ProxyConfig
 from reverseproxy.config._tcp_proxy import TcpProxyConfig
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import compile_regex
 from reverseproxy.config.models import Config

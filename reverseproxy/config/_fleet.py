@@ -14,8 +14,9 @@ from reverseproxy.addresses import is_loopback, split_host_port
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._etcd import EtcdConfig, check_etcd
 from reverseproxy.config._listeners import AccessLogConfig, FilterChainConfig, ListenerConfig
+from reverseproxy.config._nodes import Location
 from reverseproxy.config._tls import TlsContextConfig, enabled
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import HostPort, Text, quote, split_address
 from reverseproxy.diagnostics import Diagnostics
 
@@ -192,7 +193,16 @@ def check_fleet(
 def _peer_problems(peers: PeersConfig | None) -> Iterator[tuple[Location, str]]:
     if peers is None:
         return
-    tls = peers.tls
+    yield from _address_problems(peers)
+    ids = [each.server_id for each in peers.certificates]
+    for number, server in enumerate(ids):
+        if server in ids[:number]:
+            yield (*_PEERS, "certificates", number, "server_id"), f"{quote(server)} is there more than once"
+    yield from _tls_problems(peers)
+
+
+def _address_problems(peers: PeersConfig) -> Iterator[tuple[Location, str]]:
+    """Where others reach this server, and who else does."""
     if peers.address:
         host, _ = split_host_port(peers.address)
         advertised = split_host_port(peers.advertised)
@@ -201,16 +211,17 @@ def _peer_problems(peers: PeersConfig | None) -> Iterator[tuple[Location, str]]:
                 (*_PEERS, "advertised_address"),
                 f"others can't dial {quote(peers.advertised)}: write what they can",
             )
-        if tls is None and not is_loopback(host):
+        if peers.tls is None and not is_loopback(host):
             yield (
                 (*_PEERS, "tls_context"),
                 f"others than this machine could reach the links at {quote(peers.address)}, and use every "
                 "agent: write status: true, ca_cert, cert_chain and private_key; or listen at 127.0.0.1",
             )
-    ids = [each.server_id for each in peers.certificates]
-    for number, server in enumerate(ids):
-        if server in ids[:number]:
-            yield (*_PEERS, "certificates", number, "server_id"), f"{quote(server)} is there more than once"
+
+
+def _tls_problems(peers: PeersConfig) -> Iterator[tuple[Location, str]]:
+    """By what servers know each other."""
+    tls = peers.tls
     if tls is None:
         return
     for name in ("ca_cert", "cert_chain", "private_key"):

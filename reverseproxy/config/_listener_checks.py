@@ -7,11 +7,11 @@ __all__ = ["ListenerChecker"]
 from typing import Final
 
 from reverseproxy.config._checker import LISTENERS, PROTOCOLS, SAMPLE, SAMPLE_POLICY
-from reverseproxy.config._listeners import FilterChainConfig, ListenerConfig
+from reverseproxy.config._listeners import FilterChainConfig, FilterConfig, ListenerConfig
+from reverseproxy.config._nodes import Location
 from reverseproxy.config._proxies import UPSTREAM_PROTOCOLS, UPSTREAM_UNUSED, ProxyConfig
 from reverseproxy.config._tcp_proxy import TcpProxyConfig
 from reverseproxy.config._tls_checks import NamingChecker
-from reverseproxy.config._tree import Location
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote, split_address
 from reverseproxy.config.durations import WRITE
@@ -96,33 +96,42 @@ class ListenerChecker(NamingChecker):
             self._tls_checks.server((*location, "tls_context"), chain.tls_context)
         for index, context in enumerate(chain.tls_context_set):
             self._tls_checks.server((*location, "tls_context_set", index), context)
+        self._order((*location, "filters"), chain)
+        for index, entry in enumerate(chain.filters):
+            self._filter((*location, "filters", index), entry, chain)
+
+    def _order(self, location: Location, chain: FilterChainConfig) -> None:
+        """Look whether connections get to each filter that serves them, and whether there is one."""
         terminal, taken = 0, False
         for index, entry in enumerate(chain.filters):
-            place = (*location, "filters", index)
             if isinstance(entry.config, _TERMINAL):
                 terminal += 1
                 if taken:
-                    self._warn(place, f"{quote(entry.type)} is never reached: a filter before it takes all")
+                    self._warn(
+                        (*location, index),
+                        f"{quote(entry.type)} is never reached: a filter before it takes all",
+                    )
                 proxy = entry.config if isinstance(entry.config, ProxyConfig) else None
                 taken = taken or proxy is None or not proxy.falls_back
-            if isinstance(entry.config, ProxyConfig):
-                self._proxy((*place, "config"), entry.config)
-                if any("h2" in context.alpn for context in chain.tls_contexts) and not {
-                    "Http2",
-                    "Auto",
-                } & set(entry.config.protocols):
-                    self._warn(
-                        place, "does not speak Http2, but alpn offers h2: clients that choose it will fail"
-                    )
-            elif isinstance(entry.config, TcpProxyConfig):
-                self._tcp_proxy((*place, "config"), entry.config)
-            elif isinstance(entry.config, TunnelConfig):
-                self._tunnel((*place, "config"), entry.config, bool(chain.tls_contexts))
         if not terminal:
             self._warn(
-                (*location, "filters"),
+                location,
                 "none is proxy, tcp_proxy or tunnel: connections are closed as soon as they are accepted",
             )
+
+    def _filter(self, place: Location, entry: FilterConfig, chain: FilterChainConfig) -> None:
+        """Look at one filter."""
+        if isinstance(entry.config, ProxyConfig):
+            self._proxy((*place, "config"), entry.config)
+            speaks_http2 = bool({"Http2", "Auto"} & set(entry.config.protocols))
+            if not speaks_http2 and any("h2" in context.alpn for context in chain.tls_contexts):
+                self._warn(
+                    place, "does not speak Http2, but alpn offers h2: clients that choose it will fail"
+                )
+        elif isinstance(entry.config, TcpProxyConfig):
+            self._tcp_proxy((*place, "config"), entry.config)
+        elif isinstance(entry.config, TunnelConfig):
+            self._tunnel((*place, "config"), entry.config, bool(chain.tls_contexts))
 
     def _proxy(self, location: Location, proxy: ProxyConfig) -> None:
         self._protocol(location, proxy)

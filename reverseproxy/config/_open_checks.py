@@ -20,9 +20,10 @@ from reverseproxy.config._checker import Checker
 from reverseproxy.config._etcd import EtcdConfig
 from reverseproxy.config._filters import IpAccessConfig
 from reverseproxy.config._listeners import FilterChainConfig, ListenerConfig
+from reverseproxy.config._nodes import Location, Node
 from reverseproxy.config._proxies import ProxyConfig
 from reverseproxy.config._tls import TlsContextConfig
-from reverseproxy.config._tree import Location, Node, Tree
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote, split_address
 from reverseproxy.config.models import Config

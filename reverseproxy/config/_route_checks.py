@@ -4,16 +4,20 @@ from __future__ import annotations
 
 __all__ = ["check_agent_routes"]
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from reverseproxy.addresses import is_ip
 from reverseproxy.config._agent_routes import AgentRoutesConfig
 from reverseproxy.config._listeners import FilterChainConfig
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._nodes import Location
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote
-from reverseproxy.config.models import Config
+from reverseproxy.config.models import ClusterConfig, Config
 from reverseproxy.diagnostics import Diagnostics
+
+Report = Callable[[str, str], None]
+"""Adds an error, given a key, or nothing for all of the routes, and what is wrong."""
 
 
 def check_agent_routes(config: Config, tree: Tree, findings: Diagnostics, routers: Container[str]) -> None:
@@ -40,28 +44,32 @@ def check_agent_routes(config: Config, tree: Tree, findings: Diagnostics, router
                 "routes that agents bring are known to this server of the fleet alone, as it has workers; "
                 'write "processor": 1 for all servers to know them',
             )
-        if routes.router and routes.router not in routers:
-            error("router", f"there is no router {quote(routes.router)}")
-        if not routes.router and not routes.tcp_ports:
-            error("", "agents can bring nothing: it takes router, or tcp_ports")
-        if routes.zone and not routes.router:
-            error("zone", "has no effect without router")
-        template = routes.cluster_template
-        if template and template not in clusters:
-            error("cluster_template", f"there is no cluster {quote(template)}")
-        elif template and clusters[template].hosts:
-            error(
-                "cluster_template", f"the cluster {quote(template)} has hosts, which all agents would share"
-            )
+        _check_names(routes, routers, clusters, error)
         if not is_ip(routes.tcp_address):
             error("tcp_address", f"{quote(routes.tcp_address)} is no IP address")
         _check_proofs(routes, tunnel, chain, error)
 
 
-def _check_proofs(
-    routes: AgentRoutesConfig, tunnel: TunnelConfig, chain: FilterChainConfig, error: object
+def _check_names(
+    routes: AgentRoutesConfig, routers: Container[str], clusters: Mapping[str, ClusterConfig], error: Report
 ) -> None:
-    assert callable(error)
+    """What the routes refer to has to be there."""
+    if routes.router and routes.router not in routers:
+        error("router", f"there is no router {quote(routes.router)}")
+    if not routes.router and not routes.tcp_ports:
+        error("", "agents can bring nothing: it takes router, or tcp_ports")
+    if routes.zone and not routes.router:
+        error("zone", "has no effect without router")
+    template = routes.cluster_template
+    if template and template not in clusters:
+        error("cluster_template", f"there is no cluster {quote(template)}")
+    elif template and clusters[template].hosts:
+        error("cluster_template", f"the cluster {quote(template)} has hosts, which all agents would share")
+
+
+def _check_proofs(
+    routes: AgentRoutesConfig, tunnel: TunnelConfig, chain: FilterChainConfig, error: Report
+) -> None:
     verified = any(each.verify_client for each in chain.tls_contexts)
     if routes.allow and not verified:
         error("allow", "no certificate would be verified: write tls_context with verify_client and ca_cert")

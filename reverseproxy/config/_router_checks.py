@@ -9,6 +9,7 @@ from typing import Final
 from reverseproxy.config._base import Model
 from reverseproxy.config._checker import PROTOCOLS, ROUTERS, Checker
 from reverseproxy.config._named import Names
+from reverseproxy.config._nodes import Location
 from reverseproxy.config._routers import (
     MatchConfig,
     MirrorPolicyConfig,
@@ -17,7 +18,7 @@ from reverseproxy.config._routers import (
     RouterRuleConfig,
     VirtualHostConfig,
 )
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import compile_regex, quote
 from reverseproxy.config.models import Config
 from reverseproxy.diagnostics import Diagnostics

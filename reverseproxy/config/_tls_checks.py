@@ -9,6 +9,7 @@ from typing import Final
 
 from reverseproxy.config._checker import Checker
 from reverseproxy.config._named import Names
+from reverseproxy.config._nodes import Location, unsupported
 from reverseproxy.config._tls import (
     CIPHER_SUITES,
     CURVES,
@@ -17,7 +18,7 @@ from reverseproxy.config._tls import (
     TLS_VERSIONS,
     TlsContextConfig,
 )
-from reverseproxy.config._tree import Location, Tree, unsupported
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import quote
 from reverseproxy.config.models import Config
 from reverseproxy.diagnostics import Diagnostics
@@ -86,6 +87,23 @@ class TlsChecker(Checker):
         self._pem((*location, "ca_cert"), context.ca_cert, "a certificate", may_fail=False)
         self._pem((*location, "cert_chain"), context.cert_chain, "a certificate", certificate_may_fail)
         self._pem((*location, "private_key"), context.private_key, "a private key", certificate_may_fail)
+        self._key_pair(location, context)
+        self._cipher_suites((*location, "cipher_suites"), context)
+        for curve in context.ecdh_curves:
+            if curve not in CURVES:
+                self._error(
+                    (*location, "ecdh_curves"),
+                    f"{quote(curve)} is not a curve; choose from {', '.join(CURVES)}",
+                )
+        self._versions(location, context)
+        for protocol in context.alpn:
+            if protocol not in KNOWN_ALPN:
+                self._warn(
+                    (*location, "alpn"), f"{quote(protocol)} is dropped; known are {', '.join(KNOWN_ALPN)}"
+                )
+
+    def _key_pair(self, location: Location, context: TlsContextConfig) -> None:
+        """A certificate and its key come together, and from places of one kind."""
         chain, private = context.cert_chain, context.private_key
         for field, other, missing in (
             ("private_key", "cert_chain", bool(chain and not private)),
@@ -95,13 +113,9 @@ class TlsChecker(Checker):
                 self._error((*location, field), f"missing key: {other} is given, and each needs the other")
         if chain and private and (_PEM in chain) != (_PEM in private):
             self._error((*location, "private_key"), "and cert_chain must both be paths or both be PEM texts")
-        self._cipher_suites((*location, "cipher_suites"), context)
-        for curve in context.ecdh_curves:
-            if curve not in CURVES:
-                self._error(
-                    (*location, "ecdh_curves"),
-                    f"{quote(curve)} is not a curve; choose from {', '.join(CURVES)}",
-                )
+
+    def _versions(self, location: Location, context: TlsContextConfig) -> None:
+        """The oldest and the newest version of TLS."""
         for field in ("min_version", "max_version"):
             version = getattr(context, field)
             if version not in TLS_VERSIONS:
@@ -114,11 +128,6 @@ class TlsChecker(Checker):
             versions[0]
         ) > TLS_VERSIONS.index(versions[1]):
             self._error((*location, "min_version"), f"{versions[0]} is newer than max_version {versions[1]}")
-        for protocol in context.alpn:
-            if protocol not in KNOWN_ALPN:
-                self._warn(
-                    (*location, "alpn"), f"{quote(protocol)} is dropped; known are {', '.join(KNOWN_ALPN)}"
-                )
 
     def _cipher_suites(self, location: Location, context: TlsContextConfig) -> None:
         names = [name for name in context.cipher_suites.split(":") if name]

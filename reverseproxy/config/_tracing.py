@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._nodes import Location
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import Bool, Free, Number, Text, describe, quote, split_address
 from reverseproxy.diagnostics import Diagnostics
 

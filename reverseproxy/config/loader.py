@@ -23,8 +23,9 @@ from reverseproxy.config._checks import check
 from reverseproxy.config._document import Object, SyntaxProblem, parse_json, parse_yaml
 from reverseproxy.config._environment import substitute
 from reverseproxy.config._messages import explain
+from reverseproxy.config._nodes import Location
 from reverseproxy.config._toml import parse_toml
-from reverseproxy.config._tree import Location, Tree
+from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import describe
 from reverseproxy.config.models import Config
 from reverseproxy.diagnostics import Diagnostics

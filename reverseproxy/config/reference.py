@@ -199,6 +199,19 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
         if nested is not None:
             lines.append(f"   See ``{titles[nested]}``.")
     lines += _spellings(info)
+    lines += _choices(info)
+    if not info.acted:
+        kind = "The error" if info.protects else "The note" if info.quiet else "The warning"
+        lines.append(f"   *{kind}:* {info.why}.")
+        if info.harmless:
+            values = _literals(json.dumps(value) for value in info.harmless)
+            lines.append(f"   There is none for {values}.")
+    return [*lines, ""]
+
+
+def _choices(info: KeyInfo) -> list[str]:
+    """Say which values there are, and what others come to."""
+    lines = []
     if info.choices:
         lines.append(f"   Choices: {_literals(info.choices)}.")
     if info.choices and info.fallback:
@@ -211,13 +224,7 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
     if info.later:
         reasons = "; ".join(f"``{name}`` ({reason})" for name, reason in info.later.items())
         lines.append(f"   Known to MOSN and not acted on: {reasons}.")
-    if not info.acted:
-        kind = "The error" if info.protects else "The note" if info.quiet else "The warning"
-        lines.append(f"   *{kind}:* {info.why}.")
-        if info.harmless:
-            values = _literals(json.dumps(value) for value in info.harmless)
-            lines.append(f"   There is none for {values}.")
-    return [*lines, ""]
+    return lines
 
 
 def _spellings(info: KeyInfo) -> list[str]:

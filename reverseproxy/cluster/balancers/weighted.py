@@ -183,26 +183,21 @@ def _make_one(
     kind, options = config.lb_type, config.lbconfig
     choices, bias = options.choice_count, options.active_request_bias
     warm_up = _warm_up(config, clock)
+    if warm_up is not None:
+        scaled = _make_scaled(config, warm_up, meter)
+        if scaled is not None:
+            return scaled
     match kind:
         case "LB_RANDOM":
             return RandomBalancer(random)
         case "LB_WEIGHTED_ROUNDROBIN":
-            return (
-                WeightedRoundRobinBalancer() if warm_up is None else ScaledWeightedRoundRobinBalancer(warm_up)
-            )
+            return WeightedRoundRobinBalancer()
         case "LB_LEAST_REQUEST":
-            if warm_up is not None:
-                return ScaledWeightedRoundRobinBalancer(warm_up, request_load(bias))
             return LeastRequestBalancer(random, choices, bias)
         case "LB_LEAST_CONNECTION":
-            if warm_up is not None:
-                return ScaledWeightedRoundRobinBalancer(warm_up, connection_load(bias))
             return LeastConnectionBalancer(random, choices, bias)
         case "LB_PEAK_EWMA":
-            meter = _needed(meter, config)
-            if warm_up is not None:
-                return ScaledWeightedRoundRobinBalancer(warm_up, meter.scale)
-            return PeakEwmaBalancer(random, meter, choices)
+            return PeakEwmaBalancer(random, _needed(meter, config), choices)
         case "LB_MAGLEV":
             return MaglevBalancer()
         case "LB_REQUEST_ROUNDROBIN":
@@ -215,6 +210,23 @@ def _make_one(
         kind=kind,
     )
     return RoundRobinBalancer()
+
+
+def _make_scaled(
+    config: ClusterConfig, warm_up: Callable[[IHost], float], meter: EwmaTracker | None
+) -> ILoadBalancer | None:
+    """Make the balancer for slow start; L{None} for a type that knows no such thing."""
+    bias = config.lbconfig.active_request_bias
+    match config.lb_type:
+        case "LB_WEIGHTED_ROUNDROBIN":
+            return ScaledWeightedRoundRobinBalancer(warm_up)
+        case "LB_LEAST_REQUEST":
+            return ScaledWeightedRoundRobinBalancer(warm_up, request_load(bias))
+        case "LB_LEAST_CONNECTION":
+            return ScaledWeightedRoundRobinBalancer(warm_up, connection_load(bias))
+        case "LB_PEAK_EWMA":
+            return ScaledWeightedRoundRobinBalancer(warm_up, _needed(meter, config).scale)
+    return None
 
 
 def _warm_up(config: ClusterConfig, clock: IReactorTime | None) -> Callable[[IHost], float] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Leaving", "too_late"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
@@ -152,22 +152,27 @@ class Leaving:
             if not quiet_since:
                 return
             await deferLater(clock, DRAIN_POLL)
-        doing = [each for link in quiet_since for each in link.doing]
+        await self._end_all(quiet_since, seconds)
+
+    async def _end_all(self, links: Collection[AgentLink], seconds: float) -> None:
+        """End what outlives its time, and wait for a moment until it has."""
+        clock = self._plan.reactor
+        doing = [each for link in links for each in link.doing]
         log.warn(
             "agent of cluster {cluster}: {what} on {connections} to {server} outlived the {seconds:g} s for"
             " what is under way, ended now: {doing}",
             cluster=self._plan.config.cluster,
-            connections=counted(len(quiet_since), "connection"),
+            connections=counted(len(links), "connection"),
             count=len(doing),
             what=counted(len(doing), "session"),
             seconds=seconds,
             server=self._server,
             doing=how_many(doing),
         )
-        for link in quiet_since:
+        for link in links:
             link.end("the agent stops")
         end = clock.seconds() + END_TIME
-        while clock.seconds() < end and any(link.busy and not link.gone for link in quiet_since):
+        while clock.seconds() < end and any(link.busy and not link.gone for link in links):
             await deferLater(clock, DRAIN_POLL)
 
     async def _tell(self, links: list[AgentLink]) -> None:
