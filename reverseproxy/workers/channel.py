@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ["MAX_PACKET", "MAX_QUEUED", "Channel", "IChannel", "decode", "encode"]
 
+import errno
 import json
 import socket
 from array import array
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-from twisted.internet.interfaces import ILoggingContext, IReadWriteDescriptor
+from twisted.internet.interfaces import IDelayedCall, ILoggingContext, IReadWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -36,6 +37,12 @@ MAX_PACKET: Final = 160 * 1024
 
 MAX_QUEUED: Final = 65536
 """Messages that wait for a worker which does not read; more of them, and it is given up."""
+
+PAUSE: Final = 0.01
+"""Seconds until a message is tried again for which the kernel has no room, other than in the channel."""
+
+_PASSING: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of sending that pass: too many descriptors are on their way and not read yet, or memory is short."""
 
 _AT_ONCE: Final = 64
 """Packets that are read in one go."""
@@ -110,11 +117,13 @@ class Channel:
         self._lost = lost
         self._reactor = reactor
         self._queue: deque[tuple[bytes, socket.socket | None]] = deque()
+        self._pause: IDelayedCall | None = None
         self._closed = False
 
     def start(self) -> None:
-        """Begin to receive."""
-        self._reactor.addReader(self)
+        """Begin to receive, unless it is closed already."""
+        if not self._closed:
+            self._reactor.addReader(self)
 
     # IChannel
 
@@ -133,7 +142,7 @@ class Channel:
         if self._queue or not self._send(packet, handle):
             self._queue.append((packet, handle))
             if len(self._queue) == 1:
-                self._reactor.addWriter(self)
+                self._await_room()
             elif len(self._queue) > MAX_QUEUED:
                 self._end("it does not read what it is told")
 
@@ -151,6 +160,9 @@ class Channel:
         except BlockingIOError:
             return False
         except OSError as error:
+            if error.errno in _PASSING:
+                self._pause = self._reactor.callLater(PAUSE, self._resume)
+                return False
             # Whether it is the message or the channel: what was to follow it would make no sense.
             reason = str(error)
             self._reactor.callLater(0, self._end, reason)
@@ -158,11 +170,27 @@ class Channel:
             handle.close()
         return True
 
+    def _await_room(self) -> None:
+        """Go on as soon as there is room in the channel; after a pause, if something else is missing."""
+        if self._pause is None:
+            self._reactor.addWriter(self)
+        else:
+            self._reactor.removeWriter(self)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self.doWrite()
+        if self._queue and not self._closed:
+            self._await_room()
+
     def close(self) -> None:
         """See L{IChannel}."""
         if self._closed:
             return
         self._closed = True
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.cancel()
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
         self._socket.close()
@@ -205,7 +233,9 @@ class Channel:
                 self._end("it has ended")
                 return
             try:
-                if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                # What has come without its descriptor says so itself: this process can't have one more.
+                cut = flags & socket.MSG_TRUNC or (flags & socket.MSG_CTRUNC and handle is not None)
+                if cut:
                     raise WireError("a message from another worker is cut off")
                 message = decode(bytes(_buffer[:size]))
             except WireError as error:
@@ -220,6 +250,7 @@ class Channel:
         while self._queue and not self._closed:
             packet, handle = self._queue[0]
             if not self._send(packet, handle):
+                self._await_room()
                 return
             self._queue.popleft()
         if not self._closed:

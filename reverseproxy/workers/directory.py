@@ -282,6 +282,12 @@ class Directory:
         self._given[entry.cluster.name, to] = now + TOMBSTONE
         self.tell({"moved": entry.number, "to": to, "moves": entry.moves}, but=to)
 
+    def lose(self, entry: Entry, reason: str) -> None:
+        """A connection was lost between two workers, so that nobody else says that it is."""
+        self.place(entry, self.links.number)
+        self.tell({"leave": entry.number})
+        entry.host.close(reason)
+
     # hosts of this worker
 
     def announce(self, cluster: Cluster, host: Host) -> None:

@@ -118,13 +118,17 @@ class Giver:
             lose(protocol, ConnectionDone())
         else:
             handle = self._relays.begin(entry, holding)
+            if handle is None:
+                return False
         del self.leaving[host]
         cluster = entry.cluster
         host.depart(self._directory.gone)
         if cluster.on_change is not None:
             cluster.on_change("move", host, "")
         self._directory.given(entry, link.number)
-        link.send({"give": entry.facts(), **message}, handle)
+        if not link.send({"give": entry.facts(), **message}, handle):
+            self._directory.lose(entry, "what is known of it is too much to give it to another worker")
+            return True
         host.fetch = self._directory.fetch
         if is_settled(cluster.config):
             cluster.unreserve(host)

@@ -127,26 +127,38 @@ class Link:
         self._links.all.add(self)
         self._deadline = self._links.clock.callLater(HELLO_TIMEOUT, self.abort, "no hello")
         if self._dialled:
-            ours, theirs = make_pair(self._links.clock)
-            put_in(ours, self.session, self._links.clock)
+            try:
+                ours, theirs = make_pair(self._links.clock)
+            except OSError as error:
+                self.abort(str(error))  # there is no descriptor left, for now
+                return
+            try:
+                put_in(ours, self.session, self._links.clock)
+            except ConnectionUnavailable as error:
+                discard(theirs)
+                self.abort(str(error))
+                return
             self._hello(theirs)
 
     def _hello(self, handle: Any = None) -> None:
         self.send({"hello": VERSION, "worker": self._links.number}, handle)
 
-    def send(self, message: Message, handle: Any = None) -> None:
+    def send(self, message: Message, handle: Any = None) -> bool:
         """
         Send a message; it is dropped if the link is lost.
 
         @param handle: see L{IChannel.send}.
+        @return: whether it was not too large, so that it arrives as long as the link lasts.
         """
         if self._channel is not None and not self._over:
             try:
                 self._channel.send(message, handle)
             except WireError as error:
                 log.error("{reason}: {kind}", reason=str(error), kind=next(iter(message)))
+                return False
         elif handle is not None:
             discard(handle)
+        return True
 
     def received(self, message: Message, handle: Any = None) -> None:
         """Take a message of the channel; one that makes no sense ends the link."""
@@ -171,6 +183,9 @@ class Link:
             if handle is not None:
                 discard(handle)
             self.abort("another version")
+            return
+        if not self._dialled and handle is None:
+            self.abort("it came without its descriptor, of which there is none left")
             return
         self._cancel_deadline()
         self.number = number
@@ -220,9 +235,13 @@ class Link:
 class _Acceptor:
     """Takes the channels that siblings dial."""
 
-    def __init__(self, listening: socket.socket, accepted: Callable[[socket.socket], object]) -> None:
+    def __init__(
+        self, listening: socket.socket, accepted: Callable[[socket.socket], object], clock: Any
+    ) -> None:
         self._socket = listening
         self._accepted = accepted
+        self._clock = clock
+        self._pause: IDelayedCall | None = None
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -234,10 +253,20 @@ class _Acceptor:
         try:
             connection, _ = self._socket.accept()
         except OSError:
-            return  # who has dialled is gone, or there is no descriptor: he dials again
+            # Who has dialled is gone, or there is no descriptor: looked at again after a while.
+            self._clock.removeReader(self)
+            self._pause = self._clock.callLater(FIRST_PAUSE, self._resume)
+            return
         self._accepted(connection)
 
+    def _resume(self) -> None:
+        self._pause = None
+        self._clock.addReader(self)
+
     def connectionLost(self, reason: Failure) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.cancel()
         self._socket.close()
 
 
@@ -255,7 +284,12 @@ class _Dialler:
     def dial(self) -> None:
         """Reach the sibling, now or later."""
         self._timer = None
-        connection = socket.socket(socket.AF_UNIX, KIND)
+        try:
+            connection = socket.socket(socket.AF_UNIX, KIND)
+        except OSError as error:  # there is no descriptor left, for now
+            log.warn("{path} can't be reached: {reason}", path=self._path, reason=str(error))
+            self.again()
+            return
         connection.setblocking(False)
         try:
             connection.connect(self._path)  # which is done at once, or not at all
@@ -325,7 +359,7 @@ class Links:
         @param directory: where their sockets are.
         @param listening: our own.
         """
-        self._acceptor = _Acceptor(listening, partial(self._open, None))
+        self._acceptor = _Acceptor(listening, partial(self._open, None), self.clock)
         self.clock.addReader(self._acceptor)
         for other in range(self.number + 1, self.count):
             dialler = _Dialler(socket_path(directory, other), partial(self._open, other), self.clock)

@@ -57,6 +57,7 @@ class Siblings:
         self.wanting = Wanting(self.directory, clock)
         self.mover = Mover(self.directory, self.wanting, self.giver, clock)
         self.taker.on_arrival = self.mover.arrived
+        self.taker.on_shortage = self.wanting.hold
         self.directory.on_drop = self._dropped
         self.spreader = Spreader(self.directory, clock)
         self._turns = Turns(self.directory.find, clock)

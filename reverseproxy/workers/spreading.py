@@ -112,7 +112,13 @@ class Spreader:
         return _PassedOn(self._links.up[best], message)
 
     def accepted(self, link: Link, message: Message, handle: Any) -> None:
-        """A sibling has accepted a connection that is ours."""
+        """
+        A sibling has accepted a connection that is ours.
+
+        @param handle: L{None} if this process can't have one more: whoever has dialled it dials again.
+        """
+        if handle is None:
+            return
         listener = self.listeners.get(message["accepted"])
         if listener is None:
             discard(handle)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 __all__ = ["Taker"]
 
+import errno
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.host import Host, ReverseHost
@@ -30,15 +32,19 @@ from reverseproxy.workers.messages import Message
 from reverseproxy.workers.requests import is_committed
 from reverseproxy.workers.tls_relays import TlsRelays
 
+log = Logger()
+
 
 class Taker:
     """
     Takes connections that siblings give, and asks for certain ones.
 
     @ivar on_arrival: called with each host whose connection has come.
+    @ivar on_shortage: called when one was lost, as this process can't have one more.
     """
 
     on_arrival: Callable[[Host], object] = staticmethod(lambda host: None)
+    on_shortage: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, directory: Directory, giver: Giver, relays: TlsRelays, clock: Any) -> None:
         self._directory = directory
@@ -48,7 +54,7 @@ class Taker:
         self._clock = clock
         self._fetches: dict[Host, Deferred[None]] = {}
         relays.on_arrival = self._arrived
-        relays.on_loss = self._lost_on_its_way
+        relays.on_loss = directory.lose
         directory.fetch = self.fetch
 
     def stop(self) -> None:
@@ -59,7 +65,11 @@ class Taker:
     # what is given
 
     def given(self, link: Link, message: Message, handle: Any) -> None:
-        """A sibling gives us a connection."""
+        """
+        A sibling gives us a connection.
+
+        @param handle: its socket; L{None} if this process can't have one more.
+        """
         facts = message["give"]
         papers = Papers.from_json(message["papers"])
         server = self._directory.servers.get(papers.listener)
@@ -72,10 +82,14 @@ class Taker:
         host = None if entry is None else entry.host
         if server is None or entry is None or not isinstance(host, ReverseHost) or host.cluster is None:
             # Nobody could use it here: its agent connects again.
-            discard(handle)
+            if handle is not None:
+                discard(handle)
             self._directory.tell({"leave": facts["id"]})
             if entry is not None:
                 self._directory.gone(entry.host, "nobody can use it here")
+            return
+        if handle is None:
+            self._none_left(entry)
             return
         host.committed_protocol = message["committed_protocol"]
         if host.weight != papers.accepted.weight:
@@ -87,15 +101,23 @@ class Taker:
         try:
             put_in(handle, server.workers.adopt(connection), self._clock)
         except ConnectionUnavailable as error:
-            self._lost_on_its_way(entry, str(error))
+            if getattr(error.__cause__, "errno", 0) in (errno.EMFILE, errno.ENFILE):
+                self._none_left(entry)
+            else:
+                self._directory.lose(entry, str(error))
             return
         self._arrived(entry, host)
 
-    def _lost_on_its_way(self, entry: Entry, reason: str) -> None:
-        """Nobody has a connection any more that was given to this worker, and so nobody else says so."""
-        self._directory.place(entry, self._links.number)
-        self._directory.tell({"leave": entry.number})
-        entry.host.close(reason)
+    def _none_left(self, entry: Entry) -> None:
+        """A connection has come that this process could not take, and so it is lost."""
+        log.warn(
+            "cluster {cluster}: host {host}, whose connection another worker has given, is lost, as this"
+            " process has as many files open as it may have (LimitNOFILE, ulimit -n)",
+            cluster=entry.cluster.name,
+            host=entry.host.address,
+        )
+        self.on_shortage()
+        self._directory.lose(entry, "its worker has no descriptor left")
 
     def _arrived(self, entry: Entry, host: ReverseHost) -> None:
         """A connection has come."""

@@ -132,18 +132,20 @@ class TlsRelay:
         self._clock = clock
         self._over = self._parted = False
 
-    def begin(self) -> Any:
+    def begin(self, ours: Any) -> None:
         """
         Relay from now on.
 
-        @return: the other worker's end.
+        @param ours: our end of a pair of sockets, of which the other worker is given the other one.
         """
-        ours, theirs = make_pair(self._clock)
         self.server.revocations.add(self)
         self.connection.hand_over(self._far)
-        put_in(ours, self._near, self._clock)
+        try:
+            put_in(ours, self._near, self._clock)
+        except ConnectionUnavailable:
+            self.lost()
+            return
         couple(self._near, self._far)
-        return theirs
 
     # IJoined: whether its TLS would be good enough now; who has it judges the rest
 
@@ -237,12 +239,17 @@ class TlsRelays:
         """
         Relay a connection that another worker is given.
 
-        @return: its end.
+        @return: its end; L{None}, and nothing is changed, if there is no descriptor left.
         """
+        try:
+            ours, theirs = make_pair(self._clock)
+        except OSError:
+            return None
         relay = self._relays[entry.number] = TlsRelay(self, entry, holding, self._clock)
         holding.end()
         relay.connection.let_go()
-        return relay.begin()
+        relay.begin(ours)
+        return theirs
 
     def come_back(self, entry: Entry, handle: Any, state: Condition) -> bool:
         """

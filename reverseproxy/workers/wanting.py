@@ -26,6 +26,10 @@ LEAST_GAP: Final = 0.003
 """Seconds between two messages about the same cluster, at the least, until requests have waited for long."""
 
 
+SHORTAGE: Final = 1.0
+"""Seconds for which a worker wants nothing that could not take what it was given."""
+
+
 class _Need:
     """
     What the requests for one cluster wait for.
@@ -55,6 +59,7 @@ class Wanting:
         self._directory = directory
         self._clock = clock
         self._needs: dict[Cluster, _Need] = {}
+        self._held = -inf
 
     def share(self, cluster: Cluster) -> None:
         """Let siblings hear of requests that wait for a cluster."""
@@ -67,6 +72,13 @@ class Wanting:
             if need.timer is not None:
                 need.timer.cancel()
                 need.timer = None
+
+    def hold(self) -> None:
+        """Want nothing for some time: what is given would be lost."""
+        self._held = self._clock.seconds() + SHORTAGE
+        for need in self._needs.values():
+            if need.said:
+                self._tell(need)
 
     def standing(self, cluster: Cluster) -> float:
         """Say how long requests have waited lately, at the least; see L{Standing.least}."""
@@ -105,12 +117,14 @@ class Wanting:
         if timer is not None and timer.active():
             timer.cancel()
         cluster = need.cluster
-        wants = cluster.wants()
         now = self._clock.seconds()
+        wants = [] if now < self._held else cluster.wants()
         need.standing.note(now, now - min((want.since for want in wants), default=now))
         if cluster.waiting:
             need.waited = now
         if not wants and not need.said:
+            if now < self._held:
+                need.timer = self._clock.callLater(self._held - now, self._tell, need)
             return
         need.said = bool(wants)
         need.told = now

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
 from array import array
 from typing import Any
@@ -13,6 +15,40 @@ from reverseproxy.errors import WireError
 from reverseproxy.workers import channel as module
 from reverseproxy.workers.channel import MAX_PACKET, Channel, decode, encode
 from reverseproxy.workers.links import KIND
+
+
+class Call:
+    """What is to be done later, unless it is cancelled."""
+
+    def __init__(self, call: Any, arguments: Any) -> None:
+        self.cancelled = False
+        self._call = call
+        self._arguments = arguments
+
+    def __call__(self) -> None:
+        if not self.cancelled:
+            self._call(*self._arguments)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Short:
+    """A socket for which the kernel is short of something, as often as is said."""
+
+    def __init__(self, connection: socket.socket, error: int, times: int) -> None:
+        self.times = times
+        self._connection = connection
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def sendmsg(self, *arguments: Any) -> int:
+        if self.times:
+            self.times -= 1
+            raise OSError(self._error, os.strerror(self._error))
+        return self._connection.sendmsg(*arguments)
 
 
 class Selector:
@@ -35,8 +71,9 @@ class Selector:
     def removeWriter(self, writer: Any) -> None:
         self.writers.discard(writer)
 
-    def callLater(self, delay: float, call: Any, *arguments: Any) -> None:
-        self.calls.append(lambda: call(*arguments))
+    def callLater(self, delay: float, call: Any, *arguments: Any) -> Call:
+        self.calls.append(Call(call, arguments))
+        return self.calls[-1]  # type: ignore[no-any-return]
 
     def turn(self) -> None:
         calls, self.calls = self.calls, []
@@ -133,6 +170,57 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.one.lost, ["it does not read what it is told"])
         self.other.channel.close()  # which may have it in its queue
         self.assertEqual(near.recv(1), b"")  # its agent connects again
+
+    def test_what_is_short_for_a_moment(self) -> None:
+        """As when too many descriptors are on their way, which nobody has read yet."""
+        for error in (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
+            short = Short(self.raw[0], error, 2)
+            self.one.channel._socket = short  # type: ignore[assignment]
+            near, far = self.pair()
+            self.one.channel.send({"give": error}, far)
+            self.one.channel.send({"behind": error})
+            self.assertEqual(
+                (self.selector.writers, len(self.selector.calls)), (set(), 1)
+            )  # it does not spin
+            self.turn()
+            self.assertEqual(self.other.messages[-2:], [{"give": error}, {"behind": error}])
+            self.assertEqual((short.times, self.one.lost, far.fileno()), (0, [], -1))
+            self.other.handles.pop().close()
+            self.assertEqual(near.recv(1), b"")
+
+    def test_the_end_while_something_is_short(self) -> None:
+        self.one.channel._socket = Short(self.raw[0], errno.ENOBUFS, 10)  # type: ignore[assignment]
+        near, far = self.pair()
+        self.one.channel.send({"give": 1}, far)
+        self.one.channel.close()
+        self.turn()
+        self.assertEqual((near.recv(1), self.selector.calls), (b"", []))
+
+    def test_what_the_kernel_does_not_carry_ends_it(self) -> None:
+        self.one.channel._socket = Short(self.raw[0], errno.EMSGSIZE, 1)  # type: ignore[assignment]
+        near, far = self.pair()
+        self.one.channel.send({"give": 1}, far)
+        self.assertEqual(near.recv(1), b"")
+        self.turn()
+        self.assertEqual(len(self.one.lost), 1)
+        self.assertIn(os.strerror(errno.EMSGSIZE), self.one.lost[0])
+
+    def test_no_descriptor_is_left(self) -> None:
+        """What was sent comes without it, and everything behind it comes, too."""
+        near, far = self.pair()
+        self.one.channel.send({"give": 1}, far)
+        self.one.channel.send({"behind": 1})
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            self.turn()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        self.assertEqual(self.other.messages, [{"give": 1}, {"behind": 1}])
+        self.assertEqual((self.other.handles, self.other.lost), ([], []))
+        self.assertEqual(near.recv(1), b"")
 
     def test_the_end(self) -> None:
         self.one.channel.close()

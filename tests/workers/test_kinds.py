@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.host import ReverseHost
+from reverseproxy.workers import tls_relays
 from reverseproxy.workers.relaying import RelayedHost
 from tests.integration.configs import quick_agent
 from tests.integration.harness import certificates
@@ -52,6 +55,28 @@ class TlsTests(SynchronousTestCase):
             self.assertEqual(self.states(world), states)
             self.assertEqual(self.relays(world), [int(worker != 0), 0, 0])
         self.assertEqual(len(world.services[0]), 1)
+
+    def test_no_descriptor_is_left_to_relay(self) -> None:
+        """It stays where it is, and serves there."""
+        world = self.world(2)
+        [host] = world.hosts(0)
+
+        def none_left(reactor: Any) -> Any:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        patch = self.patch(tls_relays, "make_pair", none_left)
+        world.workers[0].siblings.giver.give(host, world.links(0)[1])
+        world.turn()
+        self.assertEqual(
+            (host.state, host.relayed, host.reserved, self.relays(world)), ("idle", False, False, [0, 0])
+        )
+        client = world.client(0, REQUEST % b"/here")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/here"])
+        patch.restore()
+        client = world.client(1, REQUEST % b"/there")
+        world.answer_until_done()
+        self.assertEqual((bodies(client), self.relays(world)), ([b"/there"], [1, 0]))
 
     def test_large_bodies_both_ways(self) -> None:
         world = self.world(2, kind="tcp")

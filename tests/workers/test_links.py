@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
 import tempfile
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
@@ -13,6 +15,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.testing import MemoryReactor, Recorder
 from reverseproxy.transport import is_supported, with_streams
@@ -246,6 +249,45 @@ class RendezvousTests(TestCase):
         yield self.until(lambda: links[0].noted.handles)
         links[0].noted.handles[0].close()
         self.assertEqual(near.recv(1), b"")
+
+    @inlineCallbacks
+    def test_no_descriptor_is_left_for_a_while(self) -> Any:
+        """Whichever call finds that out, whoever dials tries again, and whoever accepts does not spin."""
+        left = dict.fromkeys(("socket", "make_pair", "put_in", "accept"), 2)
+
+        def short(name: str, call: Any) -> Any:
+            def try_to(*arguments: Any) -> Any:
+                if left[name]:
+                    left[name] -= 1
+                    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                    raise ConnectionUnavailable(str(error)) if name == "put_in" else error
+                return call(*arguments)
+
+            return try_to
+
+        class Listening(socket.socket):
+            accept = short("accept", socket.socket.accept)
+
+        with capture() as events:
+            patches = [
+                self.patch(module, name, short(name, getattr(module, name)))
+                for name in ("make_pair", "put_in")
+            ]
+            fake = SimpleNamespace(AF_UNIX=socket.AF_UNIX, socket=short("socket", socket.socket))
+            patches.append(self.patch(module, "socket", fake))
+            one = Recorded(0, self.clock, 2)
+            listening = Listening(fileno=os.dup(self.sockets[1].fileno()))
+            listening.setblocking(False)
+            other = Recorded(1, self.clock, 2)
+            other.start(self.directory, listening)
+            self.addCleanup(other.stop)
+            one.start(self.directory, Listening(fileno=os.dup(self.sockets[0].fileno())))
+            self.addCleanup(one.stop)
+            yield self.until(lambda: one.up and other.up)
+            for patch in patches:
+                patch.restore()
+        self.assertEqual(set(left.values()), {0})
+        self.assertIn(os.strerror(errno.EMFILE), events.text())
 
     @inlineCallbacks
     def test_one_that_is_started_again_is_linked_again(self) -> Any:

@@ -12,11 +12,15 @@ from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.testing import Recorder
+from reverseproxy.transport.handing import discard
 from reverseproxy.tunnel.handshake import Principal
+from reverseproxy.tunnel.server.holding import Papers
 from reverseproxy.tunnel.server.registry import Requester
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from reverseproxy.wire.rpc.bolt import encode_request, encode_response
+from reverseproxy.workers.channel import MAX_PACKET
 from reverseproxy.workers.relaying import RelayedHost
+from reverseproxy.workers.wanting import SHORTAGE
 from tests.integration.configs import http_filter
 from tests.tunnel.logged import capture
 from tests.workers.world import CLUSTER, REQUEST, TUNNEL, World
@@ -338,6 +342,50 @@ class PlainTests(SynchronousTestCase):
         service.answer(b"/mine")
         world.turn()
         self.assertEqual([bodies(each) for each in (*clients, mine)], [[], [], [b"/done"], [b"/mine"]])
+
+    def test_a_worker_that_has_no_descriptor_left(self) -> None:
+        """It loses what it was given, says so, and is given nothing more for a while."""
+        world = World(2)
+        world.agent(0, mux=False, connections=2)
+        link = world.links(1)[0]
+        received = world.workers[1].siblings.received
+
+        def short(link: Any, message: Any, handle: Any) -> None:
+            if handle is not None:
+                discard(handle)
+            received(link, message, None)
+
+        self.patch(world.workers[1].siblings, "received", short)
+        with capture() as events:
+            client = world.client(1, REQUEST % b"/")
+            world.turn(0.5)
+        self.assertEqual(events.text().count("as many files open as it may have"), 1)
+        self.assertTrue(link.up)
+        # Its agent has dialled again, and what is there stays.
+        self.assertEqual([host.relayed for host in world.hosts(0)], [False, False])
+        self.patch(world.workers[1].siblings, "received", received)
+        world.turn(SHORTAGE)
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/"])
+        self.assertEqual([len(world.hosts(worker)) for worker in (0, 1)], [2, 2])
+
+    def test_what_is_too_much_to_be_given(self) -> None:
+        """Nobody believes that another worker has it."""
+        world = World(2)
+        world.agent(0, mux=False)
+        [host] = world.hosts(0)
+        self.patch(Papers, "to_json", lambda papers: "x" * MAX_PACKET)
+        with capture() as events:
+            world.workers[0].siblings.giver.give(host, world.links(0)[1])
+            world.turn(0.01)
+        self.assertIn("can't be sent to another worker", events.text())
+        self.assertTrue(host.closed)
+        numbers = [set(worker.siblings.directory.entries) for worker in world.workers]
+        world.turn(1)  # its agent dials again
+        later = [set(worker.siblings.directory.entries) for worker in world.workers]
+        self.assertEqual([len(each) for each in later], [1, 1])
+        self.assertEqual(later[0], later[1])
+        self.assertFalse(any(host.relayed for host in world.hosts(0)), numbers)
 
     def test_waiting_is_bounded(self) -> None:
         world = World(2, cluster={"connect_timeout": "2s"})
