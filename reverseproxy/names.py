@@ -30,8 +30,10 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IResolutionReceiver,
 )
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
+
+from reverseproxy.logs import counted
 
 log = Logger()
 
@@ -46,6 +48,12 @@ RETRY_BASE = 1.0
 
 RETRY_MAX = 30.0
 """Seconds between two tries at most, unless the refresh interval is shorter."""
+
+REMIND = 60.0
+"""Seconds after which it is said again that a name can't be looked up."""
+
+MOST_REASONS = 8
+"""How many reasons of that are told apart."""
 
 MAX_ADDRESSES = 256
 """How many addresses are taken from one name."""
@@ -165,6 +173,8 @@ class ReresolvingName:
         self._random = random
         self._respect_lifetime = respect_lifetime
         self._failures = 0
+        self._told: float | None = None  # when it was said last that it fails
+        self._reasons: set[str] = set()
         self._current: _Lookup | None = None
         self._next: IDelayedCall | None = None
         self._abandoned: dict[_Lookup, float] = {}
@@ -207,7 +217,7 @@ class ReresolvingName:
         if not lookup.addresses:
             self._failed(lookup.reason)
             return
-        self._failures = 0
+        self._recovered()
         if self._respect_lifetime and lookup.good_for:
             # A second later than they expire, as MOSN has it, so that a cache on the way has expired too.
             self._again(lookup.good_for + 1)
@@ -221,20 +231,47 @@ class ReresolvingName:
             )
             self._changed()
 
+    def _recovered(self) -> None:
+        if self._told is not None:
+            log.info(
+                "looking up {host} works again, after {attempts}",
+                host=self.host,
+                attempts=counted(self._failures, "failed attempt"),
+            )
+        self._failures = 0
+        self._told = None
+        self._reasons.clear()
+
     def _failed(self, reason: str) -> None:
         self._failures += 1
         most = max(RETRY_BASE, min(RETRY_MAX, self.refresh) if self.refresh > 0 else RETRY_MAX)
         delay = min(most, RETRY_BASE * 2 ** min(self._failures - 1, 16))
         delay *= 0.5 + 0.5 * self._random()
-        log.warn(
-            "looking up {host} failed, next try in {delay:.1f} s, {known} known addresses stay in use: "
-            "{reason}",
+        self._tell(reason, delay)
+        self._again(delay)
+
+    def _tell(self, reason: str, delay: float) -> None:
+        """Say that it has failed: when that begins, when there is another reason, and now and then."""
+        now = self._clock.seconds()
+        reminds = self._told is None or now - self._told >= REMIND
+        fresh = reason not in self._reasons and len(self._reasons) < MOST_REASONS
+        if reminds or fresh:
+            self._told = now
+            self._reasons.add(reason)
+        known = len(self.addresses)
+        left = "no address is known"
+        if known:
+            left = "1 known address stays in use" if known == 1 else f"{known} known addresses stay in use"
+        log.emit(
+            LogLevel.warn if reminds or fresh else LogLevel.debug,
+            "looking up {host} failed: {reason}{again}; {left}; next attempt in {delay:.1f} s",
             host=self.host,
             delay=delay,
-            known=len(self.addresses),
+            known=known,
+            left=left,
+            again=f" ({self._failures} times now)" if self._failures > 1 else "",
             reason=reason,
         )
-        self._again(delay)
 
     def _again(self, delay: float) -> None:
         self._next = self._clock.callLater(delay, self._look_up_again)

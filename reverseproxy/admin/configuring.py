@@ -15,6 +15,7 @@ from reverseproxy.admin.families import Family
 from reverseproxy.admin.http import Call, Problem, Reply
 from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.errors import ConfigError
+from reverseproxy.logs import counted
 from reverseproxy.reloading import Reloading, Report
 
 log = Logger()
@@ -102,7 +103,9 @@ class Configuring:
 
 
 def _told(report: Report) -> str:
-    return report.summary if report.successful else f"{len(report.problems)} problems, nothing has changed"
+    if report.successful:
+        return report.summary
+    return f"{counted(len(report.problems), 'problem')}, nothing has changed"
 
 
 def _reply(report: Report) -> Reply:

@@ -27,6 +27,13 @@ PAGE: Final = 200
 """Events of one process in one look."""
 
 
+OF_ALL: Final = frozenset({"reload"})
+"""Kinds of what all workers do at once: one of them tells of it."""
+
+FIRST: Final = 1
+"""That one."""
+
+
 class EventStream:
     """
     One client that listens.
@@ -86,7 +93,11 @@ class EventStream:
                 if last and event["id"] > last + 1:
                     parts.append(_format("gap", {"worker": answer.worker, "missed": event["id"] - last - 1}))
                 last = event["id"]
-                parts.append(_format(event["kind"], {**event, "worker": answer.worker or None}))
+                of_all = event["kind"] in OF_ALL
+                if of_all and answer.worker > FIRST:
+                    continue
+                worker = None if of_all else answer.worker or None
+                parts.append(_format(event["kind"], {**event, "worker": worker}))
             seen[origin] = max(last, answer.value["last"] if self._seen is None else 0)
         self._seen = seen
         self._quiet = 0 if parts else self._quiet + 1

@@ -7,13 +7,16 @@ import json
 import time
 from typing import Any
 
+from twisted.internet.defer import succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.task import Clock
 
 from reverseproxy.admin.api import PATHS
-from reverseproxy.admin.events import MOST_STREAMS, PERIOD
+from reverseproxy.admin.events import MOST_STREAMS, PERIOD, EventStream
 from reverseproxy.admin.merging import merge_agents, shown, unite_brought
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.slices import at_once
+from reverseproxy.admin.sources import Answer as Answered
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
@@ -586,6 +589,31 @@ class EventTests(AdminTestCase):
         self.assertNotIn(ids[1], ("", ids[0]))
         self.assertEqual(self.events(late)[1]["reason"], "the agent leaves")
         self.assertEqual(len(self.events(early)), 3)
+
+    def test_what_all_workers_do_is_one_event(self) -> None:
+        """Each of them takes a new configuration; what one of them does by itself is its own."""
+        happened = [{"id": 1, "kind": "reload"}, {"id": 2, "kind": "join"}]
+        values = [{"origin": str(number), "last": 2, "events": happened} for number in (1, 2)]
+
+        class Workers:
+            def ask(self, question: str, arguments: Any) -> Any:
+                return succeed([Answered(number, value) for number, value in enumerate(values, 1)])
+
+        written: list[bytes] = []
+        clock = Clock()
+        stream = EventStream(
+            Workers(),  # type: ignore[arg-type]
+            clock,
+            lambda data: written.append(data) or True,  # type: ignore[func-returns-value]
+            lambda: None,
+            recent=True,
+        )
+        stream.start()
+        stream.stop()
+        told = [json.loads(line[6:]) for line in b"".join(written).split(b"\n") if line[:5] == b"data:"]
+        self.assertEqual(
+            [(each["kind"], each["worker"]) for each in told], [("reload", None), ("join", 1), ("join", 2)]
+        )
 
     def test_refusals(self) -> None:
         """They are told, but not as many as strangers may like."""

@@ -337,8 +337,22 @@ class FailureTests(DiscoveryCase):
         with capture() as events:
             self.resolver.take().answer()
         self.assertEqual(events.levels(), [LogLevel.warn])
-        self.assertIn("looking up t failed, next try in 0.8 s, 0 known addresses", events.text())
+        self.assertIn("looking up t failed: it has no address; no address is known; next", events.text())
         self.assertEqual(self.reports, [])
+
+    def test_one_line_as_long_as_it_lasts(self) -> None:
+        """When it begins, once a minute, and when it is over; with the next attempt."""
+        self.start("t:1")
+        with capture() as events:
+            began = self.clock.seconds()
+            while self.clock.seconds() - began < 110:
+                self.resolver.take().answer()
+                self.clock.advance(self.pending())
+        self.assertEqual(events.levels().count(LogLevel.warn), 2)
+        self.assertRegex(events.text(), "times now\\); no address is known; next attempt in [0-9.]+ s")
+        with capture() as events:
+            self.resolver.take().answer("10.0.0.1")
+        self.assertRegex(events.text(), "looking up t works again, after [0-9]+ failed attempts")
 
     def test_backoff(self) -> None:
         self.start("t:1", refresh=100.0)
@@ -381,7 +395,7 @@ class FailureTests(DiscoveryCase):
         with capture() as events:
             for question in self.resolver.questions:
                 question.answer(*(["10.0.0.3"] if question.host == "u" else []))
-        self.assertIn("1 known addresses stay in use", events.text())
+        self.assertIn("1 known address stays in use", events.text())
         self.assertEqual(found.targets, (Target("t:1", "10.0.0.1:1"), Target("u:1", "10.0.0.3:1")))
 
     def test_deadline(self) -> None:
