@@ -488,7 +488,7 @@ class TlsTests(ListenerTestCase):
         self.assertRegex(events.text(), f"listener {listener.name}: TLS handshake with [0-9.:]+ failed: ")
 
     async def test_a_handshake_that_never_ends(self) -> None:
-        self.patch(listener_module, "TLS_HANDSHAKE_TIMEOUT", 0.02)
+        self.patch(listener_module.entrance, "TLS_HANDSHAKE_TIMEOUT", 0.02)
         listener = self.listener(tls=self.server())
         client = await self.connect(listener)
         await client.closed
@@ -519,7 +519,7 @@ class InspectorTests(TlsTests):
         self.assertEqual(listener.connections, 2)
 
     async def test_a_handshake_that_never_ends(self) -> None:
-        self.patch(listener_module, "TLS_HANDSHAKE_TIMEOUT", 0.02)
+        self.patch(listener_module.entrance, "TLS_HANDSHAKE_TIMEOUT", 0.02)
         listener = self.listener(tls=self.server())
         silent = await self.connect(listener)
         client = await self.connect(listener)

@@ -1,0 +1,28 @@
+"""
+Listeners: a port, or an agent, feeds one; its filter builds the protocols.
+
+A listener with C{bind_port} false binds nothing, and serves the connections
+that an agent hands in.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BACKLOG",
+    "END_TIME",
+    "NO_IPV6",
+    "PARTING",
+    "BoundPort",
+    "BuildProtocol",
+    "Listen",
+    "Listener",
+    "ListenerFailed",
+    "bind_all",
+    "not_bound",
+    "remove_stale_socket",
+]
+
+from reverseproxy.binding import bind_all
+from reverseproxy.listener.connections import END_TIME
+from reverseproxy.listener.listener import PARTING, BoundPort, BuildProtocol, Listen, Listener
+from reverseproxy.ports import BACKLOG, NO_IPV6, ListenerFailed, not_bound, remove_stale_socket

@@ -1,0 +1,127 @@
+"""What builds the protocols of accepted connections: PROXY protocol, TLS, plaintext."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Entrance",
+    "InspectingFactory",
+    "TLS_HANDSHAKE_TIMEOUT",
+]
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocolFactory,
+)
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+
+from reverseproxy.addresses import host_of
+from reverseproxy.crowd import crowd_address
+from reverseproxy.folding import Folding
+from reverseproxy.listener.accepted import AcceptedFactory
+from reverseproxy.listener.connections import Connections
+from reverseproxy.logs import LeftOut
+from reverseproxy.proxied import proxied_factory, trusting
+from reverseproxy.sockets import format_address
+from reverseproxy.tls import inspect_factory, wrap_server
+from reverseproxy.transport.fronts import build_protocol
+
+if TYPE_CHECKING:
+    from reverseproxy.listener.listener import Listener
+
+log = Logger(__package__)
+
+TLS_HANDSHAKE_TIMEOUT = 15.0
+"""Seconds for a client's TLS handshake, as MOSN's (docs/mosn.rst 1.3.11)."""
+
+
+class InspectingFactory(ServerFactory):
+    """
+    Remembers the connections that have not shown yet whether they speak TLS.
+
+    @ivar silent: those, and some that have.
+    """
+
+    noisy = False
+
+    def __init__(self, inspecting: IProtocolFactory) -> None:
+        self._inspecting = inspecting
+        self.silent: WeakSet[Any] = WeakSet()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Build the protocol of one connection."""
+        protocol = build_protocol(self._inspecting, addr)
+        self.silent.add(protocol)
+        return protocol
+
+    def abort(self) -> None:
+        """Close the connections that have sent nothing."""
+        for protocol in list(self.silent):
+            transport = protocol.transport
+            # Once it is decided, or lost, the connection has another protocol, or none.
+            if getattr(transport, "protocol", None) is protocol:
+                transport.abortConnection()
+
+
+class Entrance:
+    """Makes what builds the protocols of a listener's connections, from the first byte on."""
+
+    def __init__(self, listener: Listener, connections: Connections, reactor: Any) -> None:
+        self._listener = listener
+        self._connections = connections
+        self._reactor = reactor
+        self._complaints = Folding(reactor)
+        self._inspecting: list[InspectingFactory] = []
+
+    def make(self) -> IProtocolFactory:
+        """Go by what the listener's configuration says now."""
+        factory = self._make_inside()
+        headers = self._listener.config.proxy_protocol
+        if headers is None:
+            return factory
+        trusts = trusting(headers.trusted_proxies)
+        return proxied_factory(factory, trusts, self._reactor, self._no_header)
+
+    def _no_header(self, peer: IAddress, reason: str) -> None:
+        def say(left_out: LeftOut) -> None:
+            log.warn(
+                "listener {listener}: {peer} closed: {reason}; see trusted_proxies of its proxy_protocol"
+                "{left_out}",
+                listener=self._listener.name,
+                peer=format_address(peer),
+                reason=reason,
+                left_out=left_out,
+            )
+
+        self._complaints.note((crowd_address(host_of(format_address(peer))), reason), say)
+
+    def _make_inside(self) -> IProtocolFactory:
+        plain = AcceptedFactory(self._listener, self._connections, secure=False)
+        if self._listener.tls is None:
+            return plain
+        secure: IProtocolFactory = wrap_server(
+            AcceptedFactory(self._listener, self._connections, secure=True),
+            self._listener.tls,
+            clock=self._reactor,
+            handshake_timeout=TLS_HANDSHAKE_TIMEOUT,
+            plaintext=plain,
+            folding=self._complaints,
+            listener=str(self._listener.name),
+        )
+        if not self._listener.config.inspector:
+            return secure
+        inspecting = InspectingFactory(inspect_factory(plain, secure))
+        self._inspecting.append(inspecting)
+        return inspecting
+
+    def stop(self) -> None:
+        """Say what is still to be said of bad peers."""
+        self._complaints.stop()
+
+    def abort_silent(self) -> None:
+        """Close the connections that have sent nothing."""
+        for inspecting in self._inspecting:
+            inspecting.abort()
