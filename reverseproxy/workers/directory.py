@@ -163,8 +163,7 @@ class Directory:
         self._clock = clock
         self._evictions: dict[int, Deferred[list[str]]] = {}
         self._given: dict[tuple[str, int], float] = {}
-        self._questions = count(1)
-        self._hosts = count(1)
+        self._questions, self._hosts = count(1), count(1)
         self._prefix = f"{links.number}.{token_hex(4)}."
 
     def share(self, cluster: Cluster) -> None:
