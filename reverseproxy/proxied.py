@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
 from twisted.protocols.haproxy._v1parser import V1Parser
@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
+from reverseproxy.patience import Patience
 from reverseproxy.transport.fronts import FirstBytes, Front
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 
@@ -153,7 +154,7 @@ def _checked(end: Any) -> Any:
 class _Waiting(FirstBytes):
     """A connection whose header has not come yet."""
 
-    _deadline: IDelayedCall | None = None
+    _deadline: Patience | None = None
 
     def __init__(self, factory: _ProxiedFactory, address: IAddress | None) -> None:
         self._factory = factory
@@ -164,7 +165,7 @@ class _Waiting(FirstBytes):
         """See whether a header may come."""
         factory = self._factory
         if factory.trusts(self.transport.getPeer()):
-            self._deadline = factory.clock.callLater(HEADER_TIMEOUT, self._late)
+            self._deadline = Patience(factory.clock, HEADER_TIMEOUT, self._late)
         else:
             self.begin(factory.wrapped, self._address, b"")
 

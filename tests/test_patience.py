@@ -161,7 +161,7 @@ class StandstillTests(SynchronousTestCase):
             [host] = cluster.hosts.values()
             for _ in range(3):
                 self.hold_network()
-                while host.check.running is None:
+                while host.health.check.running is None:
                     self.pass_time(0.1)
                 self.stand_still(30.0)
                 self.assertTrue(host.healthy, mux)

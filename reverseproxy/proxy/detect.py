@@ -27,9 +27,10 @@ __all__ = [
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -37,6 +38,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
+from reverseproxy.patience import Patience
 from reverseproxy.proxy.farewell import FRESH, QUIET, end_session
 from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
@@ -129,7 +131,7 @@ class Detector(Handover):
         self._settings = settings
         self._info = info
         self._data = b""
-        self._timer: IDelayedCall | None = None
+        self._timer: Patience | None = None
         self._draining = False
         self._began = 0.0
 
@@ -258,10 +260,10 @@ class Detector(Handover):
 
     def _set_timer(self, seconds: float, reason: str) -> None:
         self._stop_timer()
-        self._timer = self._settings.clock.callLater(seconds, self._close, reason)
+        self._timer = Patience(self._settings.clock, seconds, partial(self._close, reason))
 
     def _stop_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
+        if self._timer is not None:
             self._timer.cancel()
         self._timer = None
 

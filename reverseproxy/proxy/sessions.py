@@ -12,8 +12,9 @@ __all__ = ["SessionWatch"]
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
+from reverseproxy.patience import Patience
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.transport.backlog import backlog_of
@@ -50,7 +51,7 @@ class SessionWatch:
         self._excused = excused
         self._pace = Pace()
         self._period = idle / LOOKS
-        self._call: IDelayedCall | None = clock.callLater(self._period, self._look)
+        self._call: Patience | None = Patience(clock, self._period, self._look)
 
     def _look(self) -> None:
         self._call = None
@@ -61,7 +62,7 @@ class SessionWatch:
         if self._pace.look(seen, excused) >= LOOKS:
             self._expired()
         else:
-            self._call = self._clock.callLater(self._period, self._look)
+            self._call = Patience(self._clock, self._period, self._look)
 
     def stop(self) -> None:
         """Look no more."""

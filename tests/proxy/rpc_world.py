@@ -26,7 +26,7 @@ from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.routing import Router
 from reverseproxy.wire.rpc.bolt import Bolt, encode_request, encode_response
 from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol
-from tests.proxy.memory import CountingCluster, Endpoint, Wire
+from tests.proxy.memory import CountingCluster, Endpoint, Wire, pass_time
 
 ROUTES: list[dict[str, Any]] = [
     {
@@ -230,7 +230,7 @@ class World:
 
     def turn(self, seconds: float = 0.0) -> None:
         """Let the reactor run."""
-        self.clock.advance(seconds)
+        pass_time(self.clock, seconds)
         for _ in range(3):
             self.clock.advance(0)
 

@@ -221,10 +221,20 @@ class DetectorTests(DetectorTestCase):
         wire = self.connect()
         self.clock.advance(89)
         self.assertFalse(wire.lost)
-        self.clock.advance(2)
+        self.clock.advance(1)
         self.clock.advance(0)
         self.assertTrue(wire.lost)
         self.assertFalse(wire.aborted)
+
+    def test_silence_of_ours(self) -> None:
+        """Without a turn for long, this process hears late of the first byte."""
+        wire = self.connect()
+        self.clock.advance(89)
+        self.clock.advance(300)
+        self.clock.advance(0)
+        self.assertFalse(wire.lost)
+        wire.send(b"\1")
+        self.assertEqual(self.built[0][0], "bolt")
 
     def test_silence_of_a_reverse_connection(self) -> None:
         wire = self.connect(reverse=True)

@@ -335,8 +335,8 @@ class TimeTests(RpcTestCase):
         client, host = self.set_up(trust=Trust(["10.9.9.0/24"]))
         client.send(request(5, "quick", timeout=-1))
         frames = host.frames()
-        for _ in range(100):
-            self.world.turn(100)
+        for _ in range(200):
+            self.world.turn(50)
             host.send(*(Bolt().answer_heartbeat(f) for f in host.frames()))
         host.send(response(frames[0].id))
         self.assertEqual(client.answers(), [(5, 0)])

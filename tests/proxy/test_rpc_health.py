@@ -167,7 +167,8 @@ class MonitorTests(SynchronousTestCase):
         client.send(*(request(number) for number in range(10)))
         self.assertEqual(len(good.echo()), 10)
         self.assertEqual(len(client.answers()), 10)
-        world.turn(10.001)
+        world.clock.advance(10.001)
+        world.turn(0)
         for agent in (good, bad):
             agent.send(*(Bolt().answer_heartbeat(frame) for frame in agent.frames()))
         self.assertEqual([host.healthy for host in world.hosts], [True, True])

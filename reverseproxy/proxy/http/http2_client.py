@@ -302,7 +302,7 @@ class Http2Client(Http2Protocol):
         self.transport.unregisterProducer()
         self._ended("given up")
         self.ending = self.lost = True
-        self._stop_timer()
+        self._timer.stop()
         self.transport = None
         return True
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,6 +25,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.logs import loss
 from reverseproxy.proxy.farewell import LastBytes, Parting
+from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.transport import batching_of
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
@@ -83,8 +84,7 @@ class Http2Protocol(Rebindable, Counted):
         self._unwanted = 0
         self._held = 0  # as it was reported
         self._tell_at = inf  # when to see what slow readers have taken
-        self._timer: IDelayedCall | None = None
-        self._timer_at = inf
+        self._timer = LazyTimer(clock, self._timer_fired)
         self._end_by = inf
 
     # what a subclass does
@@ -305,16 +305,10 @@ class Http2Protocol(Rebindable, Counted):
 
     def _look_at(self, deadline: float) -> None:
         """Look at the deadlines at this time at the latest."""
-        if deadline < self._timer_at and not self.lost:
-            self._timer_at = deadline
-            delay = max(0.0, deadline - self.clock.seconds())
-            if self._timer is not None:
-                self._timer.cancel()  # to move it forward, Twisted would look for it among all that there are
-            self._timer = self.clock.callLater(delay, self._timer_fired)
+        if deadline < self._timer.fires_at:
+            self._timer.look_at(deadline)
 
     def _timer_fired(self) -> None:
-        self._timer = None
-        self._timer_at = inf
         now = self.clock.seconds()
         if self._end_by <= now:
             assert self._last is not None
@@ -337,11 +331,6 @@ class Http2Protocol(Rebindable, Counted):
         if deadline < inf:
             self._look_at(deadline)
 
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
     # the transport
 
     def readConnectionLost(self) -> None:
@@ -361,7 +350,7 @@ class Http2Protocol(Rebindable, Counted):
         self.lost = True
         self.count_no_more()
         self.http2.let_go()
-        self._stop_timer()
+        self._timer.stop()
         if not self.ending:
             self.ending = True
             self._ended(f"the connection was lost: {loss(reason)}")

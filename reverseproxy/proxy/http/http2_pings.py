@@ -8,8 +8,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
 
-from reverseproxy.patience import MOST_EXCUSES, lateness
-
 
 @dataclass(frozen=True, slots=True)
 class HttpKeepalive:
@@ -27,7 +25,7 @@ class HttpKeepalive:
 class Pings:
     """Finds out whether the host at the other end of a connection is alive."""
 
-    __slots__ = ("_ask_at", "_asked_at", "_by", "_excuses", "_interval", "_mark", "_timeout")
+    __slots__ = ("_ask_at", "_asked_at", "_by", "_interval", "_mark", "_timeout")
 
     def __init__(self, keepalive: HttpKeepalive) -> None:
         self._interval = keepalive.interval
@@ -35,7 +33,6 @@ class Pings:
         self._ask_at = self._by = inf
         self._asked_at = 0.0
         self._mark: Hashable = None
-        self._excuses = 0
 
     @property
     def due(self) -> float:
@@ -56,19 +53,16 @@ class Pings:
         See whether a host that has not answered is more than slow.
 
         The PING waits behind what else is on its way there, and the answer behind
-        what is on its way here.
+        what is on its way here.  Whoever looks has waited longer if it was late itself
+        (L{reverseproxy.proxy.lazy_timer}).
 
         @param mark: of what the host has taken; see L{Backlog}.
         @param heard: when something has come the last time.
         """
         if self._by > now:
             return False
-        if lateness(self._by, now) and self._excuses < MOST_EXCUSES:
-            self._excuses += 1  # it is us who are slow: its answer may wait to be read
-        elif mark == self._mark and heard < self._asked_at:
+        if mark == self._mark and heard < self._asked_at:
             return True
-        else:
-            self._excuses = 0
         self._asked_at, self._mark = now, mark
         self._by = now + self._timeout
         return False
