@@ -23,6 +23,7 @@ from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.links import DIAL_TIMEOUT
 from reverseproxy.fleet.proof import PeerTls, peer_context, who_is
 from reverseproxy.fleet.records import HostRecord, RouteRecord, ServerRecord
+from reverseproxy.fleet.spokesman import Spokesman
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
@@ -107,11 +108,11 @@ def build_fleet(
 
     directory = (make_directory or etcd_directory)(config, who, world, publishes)
     fleet.use(directory)
-    if isinstance(directory, FleetDirectory) and world.worker is None:
-        world.fleet_resources.desk = FleetDesk(
-            directory, partial(_routes_of, world), world.reactor, partial(_objection_to_routes, world)
-        )
-        fleet.on_standing = world.fleet_resources.desk.judge_again
+    if isinstance(directory, FleetDirectory) and publishes:
+        parts = (directory, partial(_routes_of, world), world.reactor, partial(_objection_to_routes, world))
+        desk = FleetDesk(*parts) if world.worker is None else Spokesman(*parts, worker=world.worker).desk
+        fleet.on_standing = desk.judge_again
+        world.fleet_resources.desk = desk
     if world.fleet_resources.store_tls is not None:
         tell_of_expiry(findings, world.fleet_resources.store_tls)
     return fleet

@@ -38,12 +38,6 @@ def check_agent_routes(config: Config, tree: Tree, findings: Diagnostics, router
         def error(key: str, message: str, place: Location = place) -> None:
             findings.error(tree.locate((*place, "agent_routes", *([key] if key else []))), message)
 
-        if config.fleet is not None and config.servers[0].processor != 1:
-            findings.warn(
-                tree.locate((*place, "agent_routes")),
-                "routes that agents bring are known to this server of the fleet alone, as it has workers; "
-                'write "processor": 1 for all servers to know them',
-            )
         _check_names(routes, routers, clusters, error)
         if not is_ip(routes.tcp_address):
             error("tcp_address", f"{quote(routes.tcp_address)} is no IP address")

@@ -183,8 +183,15 @@ class FleetDesk:
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
         """See L{IRouteDesk.count<reverseproxy.tunnel.server.agent_routes.IRouteDesk.count>}."""
-        cluster = claim.cluster
-        held = self._held[cluster] = max(self._held.get(cluster, 0) + change, 0)
+        self.hold(claim.cluster, max(self._held.get(claim.cluster, 0) + change, 0), grace)
+
+    def hold(self, cluster: str, held: int, grace: float) -> None:
+        """
+        Say how many connections hold a claim here.
+
+        @param grace: as in L{count}.
+        """
+        self._held[cluster] = held
         if held:
             self._cancel_end(cluster)
             if cluster not in self._own:
@@ -194,6 +201,36 @@ class FleetDesk:
                     self._directory.publish_routes(record)
         else:
             self._end_later(cluster, grace)
+
+    def granted(self, cluster: str) -> RouteRecord | None:
+        """What the fleet has granted to a cluster of this server."""
+        return self._own.get(cluster)
+
+    def adopt(self, record: RouteRecord, held: int, grace: float) -> None:
+        """
+        Go on with what there was before this process knew of the fleet.
+
+        @param held: how many connections hold it here; if there are none, others may have it.
+        """
+        cluster = record.cluster
+        self._held[cluster] = held
+        if held:
+            self._own[cluster] = record
+            self._directory.publish_routes(record)
+        elif not any(self._others(cluster)):
+            self._gone[cluster] = record
+            self._end_later(cluster, grace)
+
+    def withdraw(self, cluster: str) -> None:
+        """What has been granted could not be made here."""
+        self._cancel_end(cluster)
+        self._withdraw(cluster)
+
+    def failed(self, cluster: str) -> None:
+        """Routes of another server could not be made here: try again when something is different."""
+        record = next(self._others(cluster), None)
+        if record is not None:
+            self._waiting[cluster] = record
 
     # when they end
 

@@ -82,6 +82,7 @@ class RouteClerk:
                 "domains": list(claim.domains),
                 "ports": [list(each) for each in wanted.ports],
                 "grace": self._routes_of(listener).claims.rules.grace,
+                "identity": None if wanted.identity is None else wanted.identity.to_json(),
             }
         )
         answer.addTimeout(DESK_TIMEOUT, self._reactor, self._late)

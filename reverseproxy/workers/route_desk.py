@@ -16,6 +16,9 @@ bound whatever happens to a worker.
                                           {"do": "take_away", "serial": 3, ...}  to all of them
 
 A worker that is started anew is told of all claims before it accepts anything.
+
+In a fleet, the first worker is asked before anything is made, and claims end when it says
+so; see L{reverseproxy.workers.fleet_routes}.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
 from reverseproxy.ports import Bequest, ListenerFailed, name_of_port, open_sockets
 from reverseproxy.wire.mosn.frames import Status
+from reverseproxy.workers.fleet_routes import FleetRoutes
 from reverseproxy.workers.handover import send_sockets
 from reverseproxy.workers.messages import Message
 
@@ -117,12 +121,16 @@ class _Turn:
     @ivar number: of the question.
     @ivar waiting: the workers that have not said yet whether they can.
     @ivar problem: what was said against it first, with a status.
+    @ivar message: the question.
+    @ivar asking: whether the fleet is asked first; nothing has been made then.
     """
 
     place: Place
     control: Any
     number: int
     brought: _Brought
+    message: Message
+    asking: bool = False
     waiting: set[int] = field(default_factory=set)
     problem: tuple[int, str] | None = None
     timer: IDelayedCall | None = None
@@ -131,10 +139,12 @@ class _Turn:
 class RouteDesk:
     """Decides about claims, and keeps those that there are."""
 
-    def __init__(self, places: Sequence[Place], clock: IReactorTime) -> None:
+    def __init__(self, places: Sequence[Place], clock: IReactorTime, fleet: bool = False) -> None:
         """
         @param places: those of all workers.
+        @param fleet: whether the server belongs to a fleet.
         """
+        self._fleet = FleetRoutes(places, fleet)
         self._places = places
         self._clock = clock
         self._claims: dict[tuple[str, str], _Brought] = {}
@@ -167,7 +177,8 @@ class RouteDesk:
         """
         for claim in claims:
             facts = {name: claim[name] for name in ("listener", "cluster", "owner", "shown", "domains")}
-            brought = _Brought(next(self._serials), {**facts, "port": None, "address": ""}, claim["grace"])
+            facts |= {"port": None, "address": "", "identity": claim.get("identity")}
+            brought = _Brought(next(self._serials), facts, claim["grace"])
             try:
                 if claim["port"] is not None:
                     self._open(brought, [(claim["port"], claim["address"])])
@@ -206,12 +217,36 @@ class RouteDesk:
                 self.brought(place, message)
             case "held":
                 self.held(place, message)
+            case "fleet_decided":
+                self._decided(message)
+            case "fleet_bring":
+                self._waiting.append((place, place.control, {**message, "number": 0}))
+                self._next()
+            case "fleet_take_away":
+                brought = self._claims.get((message["listener"], message["cluster"]))
+                if brought is not None:
+                    self._expire(brought)
+
+    def _decided(self, message: Message) -> None:
+        """The fleet grants a claim, or not."""
+        turn = self._turn
+        problem = message.get("problem", "")
+        if turn is None or not turn.asking or turn.brought.serial != message["serial"]:
+            if not problem:
+                self._fleet.withdraw(message["cluster"])
+            return
+        turn.asking = False
+        if problem:
+            turn.problem = message["status"], problem
+            self._finish(turn)
+        else:
+            self._make(turn, [each for each in turn.message["ports"] if each[0] == message["port"]])
 
     def claim(self, place: Place, message: Message) -> None:
         """A worker would grant a claim."""
         if self._stopped or len(self._waiting) >= MOST_WAITING:
             problem = "the server stops" if self._stopped else "too many agents bring routes at once"
-            self._answer(place, message["number"], (Status.ROUTE_TAKEN.value, problem))
+            self._answer(place, message, (Status.ROUTE_TAKEN.value, problem))
             return
         self._waiting.append((place, place.control, message))
         self._next()
@@ -239,9 +274,17 @@ class RouteDesk:
             return
         brought.grace = message["grace"]
         brought.holders[place.number] += message["change"]
+        self._fleet.count(brought.facts, brought.holders.total(), brought.grace)
         self._look(brought)
 
     # workers that come and go
+
+    def started(self, place: Place) -> None:
+        """A worker has been started: the first one has to know what there is before it tells the fleet."""
+        if place.number == 0:
+            self._fleet.adopt(
+                (each.facts, each.holders.total(), each.grace) for each in self._claims.values()
+            )
 
     def ready(self, place: Place) -> None:
         """A worker that is new is about to accept connections: tell it what there is."""
@@ -254,9 +297,16 @@ class RouteDesk:
         for brought in list(self._claims.values()):
             brought.told.discard(place.number)
             del brought.holders[place.number]
+            if place.number:
+                self._fleet.count(brought.facts, brought.holders.total(), brought.grace)
             self._look(brought)
         turn = self._turn
-        if turn is not None:
+        if turn is not None and turn.asking:
+            if place.number == 0:
+                turn.asking = False
+                turn.problem = Status.ROUTE_TAKEN.value, "the worker that knows the fleet has ended"
+                self._finish(turn)
+        elif turn is not None:
             turn.brought.told.discard(place.number)
             self._done(turn, place.number)
 
@@ -271,22 +321,35 @@ class RouteDesk:
     def _begin(self, place: Place, message: Message) -> None:
         number = message["number"]
         if (message["listener"], message["cluster"]) in self._claims:
-            self._answer(place, number, None)  # it knows it by now, and judges by that
+            self._answer(place, message, None)  # it knows it by now, and judges by that
             return
         facts = {name: message[name] for name in ("listener", "cluster", "owner", "shown", "domains")} | {
             "port": None,
             "address": "",
+            "identity": message.get("identity"),
         }
         brought = _Brought(next(self._serials), facts, message["grace"])
-        try:
-            self._open(brought, message["ports"])
-        except ReverseProxyError as error:
-            self._answer(place, number, (Status.ROUTE_TAKEN.value, str(error)))
-            return
-        turn = self._turn = _Turn(place, place.control, number, brought)
+        turn = self._turn = _Turn(place, place.control, number, brought, message)
         self._by_serial[brought.serial] = brought  # as some may hold it before all have it
-        turn.waiting = {each.number for each in self._places if each.ready}
         turn.timer = self._clock.callLater(TURN_TIMEOUT, self._late, turn)
+        if not self._fleet.wanted or message["is"] == "fleet_bring":
+            self._make(turn, message["ports"])
+        elif problem := self._fleet.ask(brought.serial, message):
+            turn.problem = Status.ROUTE_TAKEN.value, problem
+            self._finish(turn)
+        else:
+            turn.asking = True
+
+    def _make(self, turn: _Turn, ports: Sequence[tuple[int, str]]) -> None:
+        """Let all workers make what a claim needs."""
+        brought = turn.brought
+        try:
+            self._open(brought, ports)
+        except ReverseProxyError as error:
+            turn.problem = Status.ROUTE_TAKEN.value, str(error)
+            self._finish(turn)
+            return
+        turn.waiting = {each.number for each in self._places if each.ready}
         for each in self._places:
             if each.ready:
                 self._tell(each, brought)
@@ -359,6 +422,8 @@ class RouteDesk:
         if turn.problem is not None:
             del self._by_serial[brought.serial]
             self._take_away(brought)
+            if turn.message["is"] == "claim":
+                self._fleet.withdraw(brought.facts["cluster"])
         else:
             self._claims[brought.key] = brought
             routes = [
@@ -376,11 +441,14 @@ class RouteDesk:
                     self._tell(each, brought, again=True)
             self._look(brought)
         if turn.place.control is turn.control:
-            self._answer(turn.place, turn.number, turn.problem)
+            self._answer(turn.place, turn.message, turn.problem)
         self._next()
 
-    def _answer(self, place: Place, number: int, problem: tuple[int, str] | None) -> None:
-        message: dict[str, Any] = {"do": "claimed", "number": number}
+    def _answer(self, place: Place, asked: Message, problem: tuple[int, str] | None) -> None:
+        if asked["is"] == "fleet_bring":
+            self._fleet.brought(asked, "" if problem is None else problem[1])
+            return
+        message: dict[str, Any] = {"do": "claimed", "number": asked["number"]}
         if problem is not None:
             message |= {"status": problem[0], "problem": problem[1]}
         place.send(message)
@@ -389,8 +457,8 @@ class RouteDesk:
 
     def _look(self, brought: _Brought) -> None:
         """See whether anybody holds a claim that all have."""
-        if self._claims.get(brought.key) is not brought:
-            return
+        if self._claims.get(brought.key) is not brought or self._fleet.wanted:
+            return  # in a fleet, others may hold it: the first worker says when it ends
         if brought.holders.total() > 0:
             _cancel(brought.ending)
             brought.ending = None

@@ -124,7 +124,7 @@ class Supervisor(Service):
         self._inquiry = Inquiry(reactor)
         self._rounds = Rounds(reactor, self._ask_whether_there, self._hangs)
         self._renewal = Renewal(self._replace)
-        self._desk = RouteDesk(self.slots, reactor)
+        self._desk = RouteDesk(self.slots, reactor, loaded.config.fleet is not None)
 
     @property
     def stopping(self) -> bool:
@@ -229,6 +229,7 @@ class Supervisor(Service):
             self._failed(slot, f"can't be run ({error})", False)
         else:
             self._rounds.watch(slot.process, slot.pid)
+            self._desk.started(slot)
 
     def _watched_by(self, slot: Slot) -> list[int]:
         """Which sockets a worker accepts from: its own, and those of workers that are away."""
@@ -309,7 +310,7 @@ class Supervisor(Service):
             case "draining":
                 slot.state = WorkerState.LEAVING
                 self._share_out()
-            case "claim" | "brought" | "held":
+            case "claim" | "brought" | "held" | "fleet_decided" | "fleet_bring" | "fleet_take_away":
                 self._desk.received(slot, message)
             case "answer":
                 self._inquiry.answered(slot.name, message)

@@ -60,6 +60,7 @@ class Worker:
     """
 
     siblings: Siblings | None = None
+    on_fleet: Callable[[Message], object] = staticmethod(lambda message: None)
 
     def __init__(self, setup: Setup, channel: socket.socket, reactor: Any) -> None:
         """
@@ -111,6 +112,16 @@ class Worker:
         """
         share = share_of(config.connection_num, self.workers, self.number, index)
         return config.model_copy(update={"connection_num": share}) if share else None
+
+    def speak_for_fleet(self, heard: Callable[[Message], object]) -> Callable[[Message], object]:
+        """
+        Be the one that knows the fleet; see L{reverseproxy.workers.fleet_routes}.
+
+        @param heard: called with what the supervisor says about routes.
+        @return: what tells it something.
+        """
+        self.on_fleet = heard
+        return self._control.send
 
     def join(self, clusters: ClusterManager) -> Siblings:
         """Let the siblings use what these clusters have, and the other way round."""
@@ -218,6 +229,8 @@ class Worker:
                 self._discard(message["turn"])
             case "bring" | "claimed" | "take_away":
                 self.clerk.received(message)
+            case "fleet_ask" | "fleet_withdraw" | "fleet_count" | "fleet_adopt" | "fleet_brought":
+                self.on_fleet(message)
             case "reload":
                 self._service.reload_certificates()
             case "reopen":

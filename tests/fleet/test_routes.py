@@ -337,21 +337,3 @@ class AllowanceTests(Fleet):
         )
         self.pass_time(1)
         self.assertEqual(self.get("beta", "b.x.example"), b"default")
-
-
-class CheckTests(SynchronousTestCase):
-    """What is said of configurations."""
-
-    def test_with_workers(self) -> None:
-        """Routes are known to the one server then, which is said."""
-        document = server({"one": {"domains": ["*"]}})
-        document["fleet"] = {
-            "server_id": "a",
-            "etcd": {"endpoints": ["127.0.0.1:1"]},
-            "peers": {"address": "127.0.0.1:2"},
-        }
-        for processor, number in ((1, 0), (2, 1), ("auto", 1)):
-            document["servers"][0]["processor"] = processor
-            warnings = loads(json.dumps(document), "x").warnings
-            found = [each for each in warnings if "this server of the fleet alone" in each.message]
-            self.assertEqual(len(found), number)

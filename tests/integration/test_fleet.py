@@ -5,16 +5,57 @@ from __future__ import annotations
 import json
 import os
 import signal
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
 
 from tests.fleet.processes import FleetCase
 from tests.fleet.real_etcd import ETCD
 from tests.integration.clients import Load, fetch, gather
+from tests.integration.configs import agent
+from tests.integration.harness import SERVING
 
+reactor: Any = global_reactor
+
+DOMAIN = "brought.example"
+ROUTES = {
+    "validators": {
+        "static": {"tokens": [{"agent": "edge", "token": "secret", "domains": [f"*.{DOMAIN}"], "ports": []}]}
+    },
+    "agent_routes": {"router": "client_router", "grace": "1s"},
+}
+PROOF = {"credential_policy": "static", "credential_config": {"token": "secret"}}
 WORKER = r"worker 1 is ready, process (\d+)"
 KILLED = r"worker 1, process \d+, was ended by SIGKILL"
 
 
 class FleetTests(FleetCase):
+    async def bring_routes(self) -> None:
+        """An agent brings a domain to the server with workers: both know it, and forget it, in a moment."""
+        routes = {"cluster": "brought", "routes": {"domains": [f"a.{DOMAIN}"]}, **PROOF}
+        document = agent([f"127.0.0.1:{self.ports['a'][1]}"], answer="brought", connections=2, **routes)
+        edge = self.run_proxy(document, "agent with routes")
+        await edge.logged(SERVING)
+        began = reactor.seconds()
+        for server in "ba":
+            await self.answered(server, b"brought")
+        took = reactor.seconds() - began
+        self.assertLess(took, 1.5, "a second, and what the requests take")
+        self.assertEqual(await edge.stop(), 0)
+        for server in "ba":
+            await self.answered(server, b"", b"one", b"two")
+
+    async def answered(self, server: str, *bodies: bytes) -> None:
+        """Wait until a server answers for the domain so, whichever of its workers is asked."""
+
+        async def look() -> bool:
+            found = [
+                await fetch(self.ports[server][0], "/echo", headers={"Host": f"a.{DOMAIN}"}) for _ in range(4)
+            ]
+            return all(each.status == 200 and each.body in bodies for each in found)
+
+        await self.until(look, f"{server} should answer {bodies}")
+
     async def test_two_servers(self) -> None:
         """One story, as processes take longer to start than to tell it."""
         await self.begin()
@@ -22,8 +63,8 @@ class FleetTests(FleetCase):
             [
                 self.run_backend("one"),
                 self.run_backend("two"),
-                self.server("a", workers=2),
-                self.server("b"),
+                self.server("a", workers=2, tunnel_config=ROUTES),
+                self.server("b", tunnel_config=ROUTES),
             ]
         )
         await gather(
@@ -48,6 +89,8 @@ class FleetTests(FleetCase):
         load = Load(self.ports["b"][0], clients=8, limit=400).start()
         await load.finished()
         self.assertEqual(load.failures, [])
+
+        await self.bring_routes()
 
         # The worker is killed that publishes for both: the server stays known, with all its agents.
         ready = await a.wait_for(WORKER)

@@ -293,6 +293,10 @@ class AgentRoutes:
                     self._surface.expect_host(claim.cluster, self.claims.rules.grace)
         return denied
 
+    def address_of(self, port: int) -> str:
+        """Say where a port would be opened."""
+        return self._surface.address_of(port)
+
     def take_away(self, cluster: str, serial: int) -> None:
         """A claim has ended everywhere, or could not be made everywhere."""
         claim = self.claims.find(cluster)

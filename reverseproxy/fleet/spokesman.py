@@ -1,0 +1,186 @@
+"""
+Routes that agents bring, where this server of the fleet has several workers: what the first of them does.
+
+It knows the fleet, and the supervisor makes what is granted, at all workers: see
+L{reverseproxy.workers.fleet_routes} for what they say to each other.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Spokesman"]
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from reverseproxy.fleet.desk import FleetDesk, IRouteDirectory
+from reverseproxy.fleet.records import RouteRecord, proved
+from reverseproxy.identity import AgentIdentity
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.claims import Claim, Denied, Rules
+
+log = Logger()
+
+Message = dict[str, Any]
+
+
+class _IClaims(Protocol):
+    """What is needed of the claims of a listener."""
+
+    rules: Rules
+
+    def find(self, cluster: str) -> Claim | None:
+        """Find the claim of a cluster."""
+
+    def find_problem(self, claim: Claim) -> Denied | None:
+        """Say what is in the way of one."""
+
+
+class _SharedClaims:
+    """Claims that all workers have, or are about to."""
+
+    def __init__(self, claims: _IClaims, coming: Mapping[str, Claim]) -> None:
+        self._claims = claims
+        self._coming = coming
+        self.rules = claims.rules
+
+    def find(self, cluster: str) -> Claim | None:
+        """Find the claim of a cluster."""
+        return self._claims.find(cluster) or self._coming.get(cluster)
+
+    def find_problem(self, claim: Claim) -> Denied | None:
+        """Say what is in the way of one."""
+        return self._claims.find_problem(claim)
+
+
+class _SharedRoutes:
+    """The routes of a listener at all workers, as the desk sees them."""
+
+    def __init__(
+        self, routes: AgentRoutes, listener: str, coming: dict[str, Claim], say: Callable[[Message], object]
+    ) -> None:
+        self.claims = _SharedClaims(routes.claims, coming)
+        self._routes = routes
+        self._listener = listener
+        self._coming = coming
+        self._say = say
+
+    def bring(self, claim: Claim, shown: str, listen: object, again: bool) -> Denied | None:
+        """Have the supervisor make what another server has; what is this one's it makes by itself."""
+        if again:
+            self._coming[claim.cluster] = claim
+            ports = [] if claim.port is None else [[claim.port, self._routes.address_of(claim.port)]]
+            self._say(
+                {
+                    "is": "fleet_bring",
+                    "listener": self._listener,
+                    "cluster": claim.cluster,
+                    "owner": claim.owner,
+                    "shown": shown,
+                    "domains": list(claim.domains),
+                    "ports": ports,
+                    "grace": self.claims.rules.grace,
+                }
+            )
+        return None
+
+    def take_away(self, cluster: str, serial: int) -> None:
+        """Have it taken away everywhere."""
+        self._coming.pop(cluster, None)
+        self._say({"is": "fleet_take_away", "listener": self._listener, "cluster": cluster})
+
+
+class Spokesman:
+    """
+    Speaks with the supervisor about routes.
+
+    @ivar desk: decides, in the fleet.
+    """
+
+    def __init__(
+        self,
+        directory: IRouteDirectory,
+        routes_of: Callable[[str], AgentRoutes | None],
+        clock: IReactorTime,
+        objection: Callable[[RouteRecord], str],
+        worker: Any,
+    ) -> None:
+        """
+        @param routes_of: as L{FleetDesk} has it, as is C{objection}.
+        @param worker: has C{speak_for_fleet}.
+        """
+        self._directory = directory
+        self._routes_of = routes_of
+        self._coming: dict[str, Claim] = {}
+        self._say: Callable[[Message], object] = worker.speak_for_fleet(self.received)
+        self.desk = FleetDesk(directory, self._shared, clock, objection)
+
+    def _shared(self, listener: str) -> Any:
+        routes = self._routes_of(listener)
+        return None if routes is None else _SharedRoutes(routes, listener, self._coming, self._say)
+
+    def received(self, message: Message) -> None:
+        """The supervisor says something."""
+        match message["do"]:
+            case "fleet_ask":
+                self._ask(message)
+            case "fleet_withdraw":
+                self.desk.withdraw(message["cluster"])
+            case "fleet_count":
+                self.desk.hold(message["cluster"], message["held"], message["grace"])
+            case "fleet_adopt":
+                for claim in message["claims"]:
+                    self.desk.adopt(self._record(claim, claim["port"]), claim["held"], claim["grace"])
+            case "fleet_brought":
+                self._coming.pop(message["cluster"], None)
+                if message["problem"]:
+                    log.warn(
+                        "routes of cluster {cluster} of another server can't be made: {reason}",
+                        cluster=message["cluster"],
+                        reason=message["problem"],
+                    )
+                    self.desk.failed(message["cluster"])
+
+    def _record(self, claim: Message, port: int | None) -> RouteRecord:
+        identity = claim["identity"]
+        return RouteRecord(
+            claim["cluster"],
+            self._directory.server_id,
+            claim["listener"],
+            claim["owner"],
+            claim["shown"],
+            tuple(claim["domains"]),
+            port,
+            None if identity is None else proved(AgentIdentity.from_json(identity)),
+        )
+
+    def _ask(self, message: Message) -> None:
+        ports = tuple((port, address) for port, address in message["ports"])
+        identity = message["identity"]
+        claim = Claim(message["cluster"], message["owner"], tuple(message["domains"]), 0 if ports else None)
+        wanted = Wanted(
+            claim,
+            message["shown"],
+            ports,
+            None if identity is None else AgentIdentity.from_json(identity),
+        )
+        asking = self.desk.ask(message["listener"], wanted)
+        asking.addCallback(partial(self._decided, message))
+        asking.addErrback(lambda reason: log.failure("while the fleet was asked", reason))
+
+    def _decided(self, message: Message, denied: Denied | None) -> None:
+        told: Message = {
+            "is": "fleet_decided",
+            "serial": message["serial"],
+            "cluster": message["cluster"],
+            "port": None,
+        }
+        record = self.desk.granted(message["cluster"])
+        if denied is not None:
+            told |= {"status": denied.status.value, "problem": denied.reason}
+        elif record is not None:
+            told["port"] = record.port
+        self._say(told)
