@@ -89,7 +89,7 @@ class Reading:
         merging = merge_agents(((each.worker, each.value) for each in answers if each.value), limit)
         found = await in_slices(merging, self._clock)
         # One that has no connection was described by a worker that makes use of another one's.
-        there = [agent for agent in found if agent["connections"]]
+        there = [agent for agent in found if agent["connections"] or agent["elsewhere"]]
         last = found[-1]["id"] if len(found) >= limit else None
         return await in_slices(listed_in_steps(there, last, answers, shown), self._clock)
 
