@@ -10,6 +10,12 @@ An agent of ours says what its listener speaks when it joins.  Of others it is
 found out: who has answered in a protocol speaks it; who has never done so and
 ends a connection without an answer is left alone with that protocol, for longer
 each time.  What is found out of one connection holds for all of an agent.
+
+To speak a protocol is not to serve it: an agent that passes several on, such as
+MOSN's, answers by itself in one that its service knows nothing of, with an error.
+So errors of a host that has never answered with success in what a client has
+chosen are nobody's fault.  Where others do serve it, such a host is left alone
+with it as well, once it has failed like that several times in a row.
 """
 
 from __future__ import annotations
@@ -28,6 +34,9 @@ FIRST_REST: Final = 1.0
 
 LONGEST_REST: Final = 60.0
 """The same after many times; it doubles with each."""
+
+MOST_ERRORS: Final = 5
+"""Errors in a row of a host that has never served a protocol, before it is left alone with it."""
 
 MOST_AGENTS: Final = 8192
 """Agents of one cluster that something is known of; who was heard of longest ago is forgotten."""
@@ -52,14 +61,17 @@ class Tongue:
     What one agent, or a host without one, speaks, as far as that is known.
 
     @ivar announced: all that it speaks, if it has said so.
+    @ivar served: the protocols in which it has answered with success.
     """
 
-    __slots__ = ("_heard", "_seconds", "_silences", "announced")
+    __slots__ = ("_errors", "_heard", "_seconds", "_silences", "announced", "served")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self.announced: frozenset[str] | None = None
         self._seconds = seconds
+        self.served: set[str] = set()
         self._heard: set[str] = set()
+        self._errors: dict[str, int] = {}  # in a row, in protocols that it has never served
         self._silences: dict[str, _Silence] = {}
 
     @property
@@ -68,7 +80,9 @@ class Tongue:
         return self.announced is not None or bool(self._silences)
 
     def speaks(self, protocol: str) -> bool:
-        """Whether it has answered in this protocol, or said that it speaks it."""
+        """Whether it has answered in this protocol, or said that it speaks it; and is not left alone."""
+        if protocol in self._silences:
+            return False
         return protocol in self._heard or (self.announced is not None and protocol in self.announced)
 
     def may_try(self, protocol: str) -> bool:
@@ -92,7 +106,27 @@ class Tongue:
     def heard(self, protocol: str) -> None:
         """An answer has come in this protocol."""
         self._heard.add(protocol)
+        if protocol not in self._errors:
+            self._silences.pop(protocol, None)
+
+    def succeeded(self, protocol: str) -> None:
+        """An answer has come in this protocol that is no error."""
+        self._heard.add(protocol)
+        self.served.add(protocol)
+        self._errors.pop(protocol, None)
         self._silences.pop(protocol, None)
+
+    def erred(self, protocol: str, shy: bool) -> None:
+        """
+        Take in an error in a protocol that it has never served.
+
+        @param shy: whether others serve it.
+        """
+        errors = self._errors[protocol] = self._errors.get(protocol, 0) + 1
+        if errors >= MOST_ERRORS and shy:
+            self._errors[protocol] = MOST_ERRORS - 1  # when it is tried again, one is enough
+            silence = self._silences.setdefault(protocol, _Silence())
+            silence.until = max(silence.until, self._seconds() + FIRST_REST)
 
     def unheard(self, protocol: str) -> bool:
         """
@@ -120,6 +154,7 @@ class Tongues:
         """
         self._seconds = seconds
         self._known: OrderedDict[Hashable, Tongue] = OrderedDict()
+        self._served: set[str] = set()  # protocols, by any host that there ever was
 
     def joined(self, host: Host) -> None:
         """Have a host that joins know what is known of its agent, or has been said by it."""
@@ -133,15 +168,36 @@ class Tongues:
         """A host has answered in this protocol."""
         self._of(_key(host)).heard(protocol)
 
+    def succeeded(self, host: Host, protocol: str) -> None:
+        """A host has answered in this protocol, and not with an error."""
+        self._of(_key(host)).succeeded(protocol)
+        self._served.add(protocol)
+
+    def serves(self, host: Host, protocol: str) -> bool:
+        """Whether a host, or one of the same agent, has ever answered with success in this protocol."""
+        tongue = self._known.get(_key(host))
+        return tongue is not None and protocol in tongue.served
+
+    def erred(self, host: Host, protocol: str) -> None:
+        """See L{Tongue.erred}."""
+        tongue = self._of(_key(host))
+        tongue.erred(protocol, protocol in self._served)
+        if tongue.limited:
+            self._tell(host, tongue)
+
     def unheard(self, host: Host, protocol: str) -> bool:
         """See L{Tongue.unheard}."""
         tongue = self._of(_key(host))
         found = tongue.unheard(protocol)
         if found:
-            host.tongue = tongue
-            for each in host.same_agent:
-                each.tongue = tongue
+            self._tell(host, tongue)
         return found
+
+    def _tell(self, host: Host, tongue: Tongue) -> None:
+        """Have all of an agent's connections know what is known of it."""
+        host.tongue = tongue
+        for each in host.same_agent:
+            each.tongue = tongue
 
     def _of(self, key: Hashable) -> Tongue:
         known = self._known.get(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -120,6 +120,38 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(asked.count(0), 5)
         self.assertFalse(world.cluster.watches_answers)
         world.check_idle(self.fail)
+
+    EJECTS: ClassVar[dict[str, Any]] = {"outlier_detection": {"consecutive_5xx": 3, "consecutive_resets": 3}}
+
+    def test_what_a_client_has_chosen(self) -> None:
+        """An agent that answers by itself in what its service does not speak is left alone with that."""
+        for cluster in ({}, self.EJECTS):
+            world = World(hosts=0, protocols_differ=True, cluster=cluster)
+            wires = [world.agent(f"agent:{number}") for number in range(2)]
+            answers = {0: self.GONE, 1: self.FINE}
+            asked = [self.ask(world, wires, answers) for _ in range(20)]
+            self.assertEqual(asked.count(0), 5)
+            self.assertEqual([host.healthy for host in world.hosts], [True, True])
+            world.turn(1.0)
+            self.assertEqual([self.ask(world, wires, answers) for _ in range(20)].count(0), 1)
+            # It speaks it after all; what it fails with now is its fault.
+            world.turn(1.0)
+            answers[0] = self.FINE
+            asked = [self.ask(world, wires, answers) for _ in range(10)]
+            self.assertEqual(asked.count(0), 5)
+            answers[0] = self.GONE
+            asked = [self.ask(world, wires, answers) for _ in range(20)]
+            self.assertEqual(asked.count(0), 3 if cluster else 5)
+            self.assertEqual([host.healthy for host in world.hosts], [False, True])
+            world.check_idle(self.fail)
+
+    def test_what_nobody_serves(self) -> None:
+        """Clients get what agents say, as there is nobody else."""
+        world = World(hosts=0, protocols_differ=True, cluster=self.EJECTS)
+        wires = [world.agent(f"agent:{number}") for number in range(2)]
+        asked = [self.ask(world, wires, {0: self.GONE, 1: self.GONE}) for _ in range(20)]
+        self.assertEqual(asked.count(0), 10)
+        self.assertEqual([host.healthy for host in world.hosts], [True, True])
 
     def test_hosts_that_are_dialled(self) -> None:
         world = World(hosts=2)

@@ -77,6 +77,26 @@ class TongueTests(SynchronousTestCase):
         self.assertTrue(self.tongue.may_try("Http2"))
         self.assertFalse(self.tongue.limited)
 
+    def test_errors(self) -> None:
+        """In what it has never served, several in a row have it left alone, if others do serve that."""
+        for shy in (False, True):
+            self.tongue = Tongue(self.clock.seconds)
+            for _ in range(tongues.MOST_ERRORS):
+                self.assertTrue(self.tongue.may_try("Http1"))
+                self.tongue.heard("Http1")
+                self.tongue.erred("Http1", shy)
+            self.assertEqual(self.tongue.limited, shy)
+        for _ in range(3):
+            self.assertFalse(self.tongue.may_try("Http1"))
+            self.assertTrue(self.tongue.may_try("bolt"))
+            self.clock.advance(tongues.FIRST_REST)
+            self.assertTrue(self.tongue.may_try("Http1"))
+            self.assertFalse(self.tongue.may_try("Http1"))  # one is to find out
+            self.tongue.erred("Http1", True)
+        self.tongue.succeeded("Http1")
+        self.assertTrue(self.tongue.may_try("Http1"))
+        self.assertFalse(self.tongue.limited)
+
 
 class TonguesTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -98,6 +118,25 @@ class TonguesTests(SynchronousTestCase):
         self.assertIsNone(other.tongue)
         self.assertIs(self.join("10.0.0.1:4", "a").tongue, first.tongue)
         self.assertIsNone(self.join("10.0.0.2:4", "a").tongue)
+
+    def test_who_serves(self) -> None:
+        """What one of an agent's connections has served, all have."""
+        first, second, other = [
+            self.join(f"10.0.0.1:{port}", agent) for port, agent in ((1, "a"), (2, "a"), (3, "b"))
+        ]
+        other.same_agent = [other]
+        self.tongues.heard(first, "Http1")  # type: ignore[arg-type]
+        self.assertFalse(self.tongues.serves(first, "Http1"))  # type: ignore[arg-type]
+        self.tongues.succeeded(first, "Http1")  # type: ignore[arg-type]
+        for host, served in ((first, True), (second, True), (other, False)):
+            self.assertIs(self.tongues.serves(host, "Http1"), served)  # type: ignore[arg-type]
+            self.assertFalse(self.tongues.serves(host, "bolt"))  # type: ignore[arg-type]
+        for _ in range(tongues.MOST_ERRORS):
+            self.tongues.erred(other, "Http1")  # type: ignore[arg-type]
+            self.tongues.erred(other, "bolt")  # type: ignore[arg-type]
+        assert other.tongue is not None
+        self.assertFalse(other.tongue.may_try("Http1"))
+        self.assertTrue(other.tongue.may_try("bolt"))
 
     def test_what_all_speak_costs_nothing(self) -> None:
         self.tongues.heard(self.join("10.0.0.1:1"), "Http1")  # type: ignore[arg-type]

@@ -245,6 +245,27 @@ class GatewayTests(SynchronousTestCase):
             self.assertFalse(world.cluster.watches_answers)
             world.check_idle(self.fail)
 
+    def test_what_a_client_has_chosen(self) -> None:
+        """An agent that answers by itself in what its service does not speak is left alone with that."""
+        ejects = {"outlier_detection": {"consecutive_5xx": 3, "consecutive_resets": 3}}
+        for protocol, request in RpcTests.REQUESTS:
+            for cluster in ({}, ejects):
+                world = rpc_world.World(protocol=protocol, protocols_differ=True, cluster=cluster)
+                agents = [world.agent(f"agent:{number}") for number in range(2)]
+                client = world.client()
+                asked = [self.ask(client, agents, protocol, request, 502) for _ in range(20)]
+                self.assertEqual(asked.count(0), 5)
+                self.assertEqual([host.healthy for host in world.hosts], [True, True])
+                world.turn(1.0)
+                asked = [self.ask(client, agents, protocol, request, 200) for _ in range(10)]
+                self.assertEqual(asked.count(0), 5)
+                asked = [self.ask(client, agents, protocol, request, 502) for _ in range(20)]
+                # As a status, dubbo's is one of a client's errors.
+                ejected = bool(cluster) and protocol.name != "dubbo"
+                self.assertEqual(asked.count(0), 3 if ejected else 5)
+                self.assertEqual([host.healthy for host in world.hosts], [False, True])
+                world.check_idle(self.fail)
+
     def test_times_that_requests_have(self) -> None:
         """An answer that came too late for a request that would not wait longer says nothing of the agent."""
         protocol = Bolt()

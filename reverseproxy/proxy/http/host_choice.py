@@ -138,6 +138,26 @@ class HostChoice:
             return False
         return cluster.members.tongues.unheard(host, self._language)
 
+    def _is_to_blame(self) -> bool:
+        """
+        Whether an error of the host, or its silence, is its fault.
+
+        It is not in what the client has chosen and the host has never served: an agent
+        answers by itself for a service that does not speak that.
+        """
+        host, cluster = self.host, self.cluster
+        return (
+            host is None
+            or cluster is None
+            or not self._chosen
+            or cluster.members.tongues.serves(host, self._language)
+        )
+
+    def _excuse(self, host: Host) -> None:
+        """Keep in mind that a host has answered with an error that is not its fault."""
+        assert self.cluster is not None
+        self.cluster.members.tongues.erred(host, self._language)
+
     def _pass(self, host: Host) -> None:
         """Give back a host that speaks another protocol, and ask for it no more."""
         self._avoid(host)

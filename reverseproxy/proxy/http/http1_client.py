@@ -36,7 +36,7 @@ from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, los
 from reverseproxy.sockets import own_address, tune
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http.forwarded import ForwardedBy
-from reverseproxy.wire.http.message import END, Event, Request
+from reverseproxy.wire.http.message import END, Event, Request, Response
 from reverseproxy.wire.http1.fields import CHUNKED
 from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes
 from reverseproxy.wire.http1.responses import ResponseParser
@@ -81,7 +81,7 @@ class Http1Client(Switchable):
         self._deadline: IDelayedCall | None = None
         self._local_address: str | None = None
         self._served = 0
-        self._heard = False  # the host has answered in HTTP/1
+        self._heard = False  # the host has answered with success
 
     def connectionMade(self) -> None:
         """Join the pool, busy until told otherwise."""
@@ -284,12 +284,13 @@ class Http1Client(Switchable):
             self.abort("data came while the connection was idle")
 
     def _hear(self, data: bytes, found: Any) -> Any:
-        """Look at the first that has ever come, which may be no HTTP/1 at all."""
+        """Look at what comes before an answer with success, which may be no HTTP/1 at all."""
         if type(found) is list and found and isinstance(found[0], HttpError):
             return found if data.startswith(b"HTTP/") else [ForeignAnswer(502, str(found[0]))]
         if found:
-            self._heard = True
-            self._pool.heard()
+            head = found[0] if type(found) is list else found
+            self._heard = isinstance(head, Response) and 200 <= head.status < 400
+            self._pool.heard(self._heard)
         return found
 
     def _pass_on(self) -> None:

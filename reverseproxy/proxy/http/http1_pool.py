@@ -112,11 +112,16 @@ class Http1Pool:
 
     # called by clients
 
-    def heard(self) -> None:
-        """The host has answered on a connection for the first time."""
+    def heard(self, success: bool) -> None:
+        """
+        The host has answered on a connection on which it had not answered with success before.
+
+        @param success: whether it has now.
+        """
         cluster = self.host.cluster
         if cluster is not None:
-            cluster.members.tongues.heard(self.host, POOL)
+            tongues = cluster.members.tongues
+            (tongues.succeeded if success else tongues.heard)(self.host, POOL)
 
     def add(self, client: Http1Client) -> None:
         """A connection is made."""

@@ -43,6 +43,7 @@ from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.unfinished import KNOWN, Account
 from reverseproxy.wire.http.message import Event as HttpEvent
+from reverseproxy.wire.http.message import Response
 from reverseproxy.wire.http2.connection import ClientConnection
 from reverseproxy.wire.http2.events import Event, GoAway, PeerSettings, Pong, Reset
 from reverseproxy.wire.http2.frames import ErrorCode
@@ -82,6 +83,7 @@ class Http2Client(Http2Protocol):
         self._reserved: set[Http2Call] = set()  # not begun
         self._early_calls: list[Http2Call] = []  # that wait for the host's settings
         self._draining = False
+        self._served = False  # the host has answered with success
         self.other_protocol = ""
         self._uncarried = False  # nothing of what was sent has got anywhere
         self._begun = 0
@@ -206,6 +208,11 @@ class Http2Client(Http2Protocol):
     def _deliver(self, number: int, batch: list[HttpEvent] | None) -> None:
         call = self._calls.get(number)
         if call is not None and batch is not None:
+            if not self._served:
+                first = batch[0]
+                if isinstance(first, Response) and 200 <= first.status < 400:
+                    self._served = True
+                    self._pool.served()
             call.received(batch)
 
     def _reset(self, number: int, reset: Reset) -> None:

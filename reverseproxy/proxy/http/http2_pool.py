@@ -205,6 +205,12 @@ class Http2Pool:
         wanted = client.http2.peer_max_streams
         self._set_capacity(MAX_STREAMS if wanted is None else max(1, min(wanted, MAX_STREAMS)))
 
+    def served(self) -> None:
+        """The host has answered on a connection with success for the first time."""
+        cluster = self.host.cluster
+        if cluster is not None:
+            cluster.members.tongues.succeeded(self.host, POOL)
+
     def retire(self, client: Http2Client, reason: str) -> None:
         """A connection takes no more requests; with it goes a reverse host."""
         cluster = self.host.cluster

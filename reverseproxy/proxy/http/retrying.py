@@ -61,7 +61,9 @@ class Retrying(Timed):
         cluster, host = self.cluster, self.host
         if cluster is None or host is None:
             return False
-        if (cluster.watches_answers or status >= 500) and not (status == 504 and self._times.asked):
+        if status >= 500 and not self._is_to_blame():
+            self._excuse(host)
+        elif (cluster.watches_answers or status >= 500) and not (status == 504 and self._times.asked):
             if cluster.watches_answers:
                 cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
             if host.is_reverse:
@@ -150,10 +152,9 @@ class Retrying(Timed):
         if self._phase != ACTIVE or client is None:
             return
         self._stop_try_timer()
-        cluster, host = self.cluster, self.host
         foreign = not self._answered and self._is_foreign()
-        if not foreign and cluster is not None and host is not None and cluster.watches_answers:
-            cluster.report(host, Outcome.RESET)
+        if not foreign and self._is_to_blame():
+            self._report_reset()
         cause = Cause.STALE if (client.reused or foreign) and not self._answered else Cause.LOST
         if foreign and (flags & Flag.UPE or self.protocol == "Http2"):
             # It has taken the request for something else, or has not even greeted, as HTTP/2 begins.
@@ -219,15 +220,20 @@ class Retrying(Timed):
         if self._times.attempt_asked:
             self._leave(client)
         else:
-            cluster, host = self.cluster, self.host
-            if cluster is not None and host is not None and cluster.watches_answers:
-                cluster.report(host, Outcome.RESET)
+            if self._is_to_blame():
+                self._report_reset()
             client.abort("an attempt took too long")
         self._client = None
         reason = f"the host did not answer within {format_duration(limit)}, the time for one attempt"
         if not self._again(Cause.TRY_TIMEOUT, False):
             key = "see retry_timeout of the route's retry_policy, or x-mosn-try-timeout"
             self.fail(504, reason, Flag.UT, key)
+
+    def _report_reset(self) -> None:
+        """The host has failed the request."""
+        cluster, host = self.cluster, self.host
+        if cluster is not None and host is not None and cluster.watches_answers:
+            cluster.report(host, Outcome.RESET)
 
     def _stop_try_timer(self) -> None:
         timer, self._try_timer = self._try_timer, None

@@ -91,7 +91,7 @@ class RpcClient(Rebindable, Counted):
         self.sent = 0
         self._pool = pool
         self._decoder = FrameDecoder(pool.protocol, pool.max_frame)
-        self._heard = False  # the host has answered in our protocol
+        self._served = False  # the host has answered with success
         self._pausers: set[object] = set()
         self._last_read = 0.0
         self._idle_since = 0.0
@@ -226,9 +226,8 @@ class RpcClient(Rebindable, Counted):
         self.heartbeats.failures = 0
         decoder = self._decoder
         frames = decoder.feed(data)
-        if frames and not self._heard:
-            self._heard = True
-            self._pool.heard()
+        if frames and not self._served:
+            self._hear(frames)
         batch: Batch = []
         requests = self.in_flight.requests
         try:
@@ -253,6 +252,12 @@ class RpcClient(Rebindable, Counted):
                 reason=str(error),
             )
             self.abort(str(error), Flag.UPE)
+
+    def _hear(self, frames: list[Frame]) -> None:
+        """Look at what comes before an answer with success."""
+        status = self._pool.protocol.http_status
+        self._served = any(frame.kind is Kind.RESPONSE and status(frame) < 400 for frame in frames)
+        self._pool.heard(self._served)
 
     def _unusual(self, frame: Frame, batch: Batch) -> None:
         """Handle what is no response that somebody waits for."""

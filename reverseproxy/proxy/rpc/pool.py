@@ -169,11 +169,16 @@ class RpcPool:
         if self._ended:
             client.drain()
 
-    def heard(self) -> None:
-        """The host has answered on a connection for the first time."""
+    def heard(self, success: bool) -> None:
+        """
+        The host has sent something on a connection on which it had not answered with success before.
+
+        @param success: whether it has now.
+        """
         cluster = self.host.cluster
         if cluster is not None:
-            cluster.members.tongues.heard(self.host, self.protocol.name)
+            tongues = cluster.members.tongues
+            (tongues.succeeded if success else tongues.heard)(self.host, self.protocol.name)
 
     def forget(self, client: RpcClient) -> None:
         """A connection takes no more requests, and so does not count any more."""

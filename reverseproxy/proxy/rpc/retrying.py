@@ -70,7 +70,9 @@ class RpcRetrying(RpcTimed):
         status = self.downstream.protocol.gateway_status(frame)
         if status == TOO_LATE and self._times.asked:
             return  # that is as long as it was to take
-        if status or cluster.members.gateways.rows:
+        if status and not self._is_to_blame():
+            self._excuse(host)
+        elif status or cluster.members.gateways.rows:
             cluster.members.gateways.note(host, status)
 
     def _heed_status(self, status: int) -> bool:
@@ -91,7 +93,7 @@ class RpcRetrying(RpcTimed):
         cluster, host = self.cluster, self.host
         assert cluster is not None
         assert host is not None
-        if cluster.watches_answers:
+        if cluster.watches_answers and (outcome < Outcome.SERVER_ERROR or self._is_to_blame()):
             cluster.report(host, outcome, self._clock.seconds() - self._sent_at)
 
     # no answer
