@@ -166,15 +166,17 @@ class FleetDirectory:
         self._view = View(settings.server_id, self._is_reached, float(settings.ttl), self._complaints.note)
         prefix = settings.prefix
         self._publisher = Publisher(reactor, etcd, prefix, settings.ttl, self._outbox, self._renew, random)
-        self._follower = Follower(
-            reactor, etcd, prefix, self._view, self._told, random, "" if publishes else self._own
-        )
+        self._follower = Follower(reactor, etcd, prefix, self._view, self._told, random, self._looks_for)
         self._publisher.on_written = self._follower.expect
         self._publisher.on_lost = self._lost_lease
         self._publisher.on_trouble = lambda reason: self._standing.note("publisher", reason)
         self._follower.on_trouble = lambda reason: self._standing.note("follower", reason)
         self._follower.on_own = self._lost_own
         self._follower.on_read = self._compare
+
+    def _looks_for(self) -> str:
+        """Where this process writes nothing, it looks for this server's record, as it would not miss it."""
+        return "" if self._publishes and not self._publisher.silent else self._own
 
     # what is known
 

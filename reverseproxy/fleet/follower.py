@@ -72,7 +72,7 @@ class Follower:
         view: View,
         told: Callable[[list[Notice]], object],
         random: Random,
-        look: str = "",
+        look: Callable[[], str],
     ) -> None:
         """
         @param look: as for L{Watchdog.guard}, behind the prefix.
@@ -160,6 +160,7 @@ class Follower:
         if isinstance(error, _Resync):
             self._stale = True
             log.info("fleet: everything is read again: {reason}", reason=str(error))
+            await self._routine.pause()  # others read it as well, and it may be so again
             return
         if isinstance(error, _Behind):
             problem = await self._compare(str(error))
@@ -218,7 +219,11 @@ class Follower:
         self._heard = self.view.revision
         watch = self.etcd.watch(self._prefix, self.view.revision + 1, self._take)
         look = self._looks_for
-        self._watchdog.guard(watch, look and self._prefix + look, lambda: self.view.own.get(look))
+        self._watchdog.guard(
+            watch,
+            lambda: (path := look()) and self._prefix + path,
+            lambda: self.view.own.get(look()),
+        )
         try:
             await watch.ended
         except CancelledError:

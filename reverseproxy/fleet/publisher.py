@@ -160,6 +160,7 @@ class Publisher:
     async def _work(self) -> None:
         """Do the one thing that is due, or wait for one."""
         now = self._reactor.seconds()
+        due = self._kept + self._ttl / 3
         if self.silent:
             lease, self.lease = self.lease, 0
             if lease:
@@ -167,13 +168,13 @@ class Publisher:
             await self._routine.wait(self._ttl)
         elif not self.lease:
             await self._begin()
-        elif now - self._kept >= self._ttl / 3:
+        elif now >= due:
             await self._keep(now)
         elif len(self.outbox):
             await self._write()
         else:
             self._note_well()
-            await self._routine.wait(self._kept + self._ttl / 3 - now)
+            await self._routine.wait(due - now)
             if len(self.outbox):
                 await self._routine.wait(GATHER, wakes=False)
         if self._began and self._reactor.seconds() - self._began >= LEFTOVERS:

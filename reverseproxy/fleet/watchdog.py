@@ -72,19 +72,18 @@ class Watchdog:
         self.etcd = etcd
         etcd.on_left = self._left
 
-    def guard(self, watch: Watch, look: str = "", known: Callable[[], bytes | None] = lambda: None) -> None:
+    def guard(self, watch: Watch, look: Callable[[], str], known: Callable[[], bytes | None]) -> None:
         """
         Look after a watch that begins.
 
-        @param look: a key to look for from time to time, where nobody else would find out that an
-            endpoint does not answer, or is another store; empty for none.
+        @param look: gives a key to look for from time to time, while nobody else would find out that an
+            endpoint does not answer, or is another store; an empty one if somebody would.
         @param known: says what that key has, as far as the watch has told.
         """
         self.watch = watch
         seconds = RENEW * self._random.uniform(0.75, 1.0)
         self._renewal = self._reactor.callLater(seconds, watch.stop)
-        if look:
-            self._looking = Deferred.fromCoroutine(self._look(look, known))
+        self._looking = Deferred.fromCoroutine(self._look(look, known))
         watch.ended.addBoth(self._ended)
 
     def _ended(self, result: Any = None) -> Any:
@@ -133,7 +132,7 @@ class Watchdog:
 
     # where nothing is written
 
-    async def _look(self, key: str, known: Callable[[], bytes | None]) -> None:
+    async def _look(self, look: Callable[[], str], known: Callable[[], bytes | None]) -> None:
         """
         Look whether the endpoint answers, and has what is known, as long as there is a watch.
 
@@ -144,8 +143,9 @@ class Watchdog:
         try:
             while True:
                 await deferLater(self._reactor, LOOK * self._random.uniform(0.75, 1.0))
-                found = await self.etcd.get(key)
-                if (None if found is None else found.value) == known():
+                key = look()
+                found = await self.etcd.get(key) if key else None
+                if not key or (None if found is None else found.value) == known():
                     different = False
                 elif different:
                     log.info("fleet: the watch does not tell of everything, and all is read again")

@@ -41,6 +41,10 @@ class Store:
         self.watches: list[Watching] = []
         self.down = False
         self.muted = False
+        self.back = 0
+        """From how many revisions before each watch tells of changes once more."""
+        self.pieces = 1
+        """In how many pieces at the most."""
         self.log: list[tuple[list[str], list[str]]] = []
         """What has been put and deleted, for each transaction."""
 
@@ -63,15 +67,25 @@ class Store:
         if self.muted:
             return
         for watch in list(self.watches):
-            found = tuple(
-                e for e in self.history if e.revision >= watch.next and e.key.startswith(watch.prefix)
-            )
+            new = [e for e in self.history if e.revision >= watch.next and e.key.startswith(watch.prefix)]
+            start = watch.next - self.back
+            found = [e for e in self.history if e.revision >= start and e.key.startswith(watch.prefix)]
             watch.next = self.revision + 1
-            if found:
-                try:
-                    watch.told(WatchMessage(self.revision, found))
-                except EtcdError:
-                    self.end(watch)
+            if not new:
+                continue
+            size = -(-len(found) // self.pieces)
+            try:
+                for first in range(0, len(found), size):
+                    part = tuple(found[first : first + size])
+                    watch.told(WatchMessage(self.revision, part, fragment=first + size < len(found)))
+            except EtcdError as error:
+                self.end(watch, error)
+
+    def progress(self) -> None:
+        """Tell watches that there is nothing but what they have been told."""
+        for watch in list(self.watches):
+            if not self.muted and watch.next > self.revision:
+                watch.told(WatchMessage(self.revision))
 
     def end(self, watch: Watching, error: Exception | None = None) -> None:
         """End a watch."""
@@ -113,6 +127,7 @@ class Store:
         self.keys.clear()
         self.history.clear()
         self.leases.clear()
+        self.compacted = 0
         self.revision = revision
         for watch in list(self.watches):
             self.end(watch)
@@ -131,6 +146,8 @@ class FakeEtcd:
         self.requests = self.failures = 0
         self.closed = False
         self.reachable = True
+        self.unheard = 0
+        """Of how many changes the answers are lost."""
         self.endpoint = "127.0.0.1:2379"
         self.on_left: Callable[[str], object] = lambda endpoint: None
 
@@ -186,7 +203,11 @@ class FakeEtcd:
             return False, self.store.revision
         puts, deletes = dict(puts), list(deletes)
         self.store.log.append((list(puts), deletes))
-        return True, self.store.commit(puts, deletes, lease)
+        revision = self.store.commit(puts, deletes, lease)
+        if self.unheard:
+            self.unheard -= 1
+            raise EtcdError("no answer within 3 s")
+        return True, revision
 
     async def grant(self, ttl: int) -> int:
         """Get a lease."""

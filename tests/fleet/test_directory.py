@@ -353,6 +353,19 @@ class DirectoryTests(SynchronousTestCase):
         self.bench.run(TTL + 3)
         self.assertEqual(list(self.heard.hosts), [self.agent.key])
 
+    def test_silent_while_etcd_becomes_another_one(self) -> None:
+        """The one that publishes nothing finds out that it is the only one now, of which no watch tells."""
+        self.start()
+        twin = self.bench.server("alpha", 7009)
+        twin.start()
+        self.bench.run(1)
+        self.assertTrue(self.alpha._publisher.silent)
+        self.bench.etcds["alpha"].reachable = False
+        self.bench.store.wipe(1000)
+        self.bench.run(3 * TTL)
+        self.assertEqual(list(self.heard.hosts), [self.agent.key])
+        self.assertEqual(self.heard.servers["alpha"].address, "127.0.0.1:7001")
+
     def test_other_etcd(self) -> None:
         """When the configuration names another one, everything goes there."""
         self.start()

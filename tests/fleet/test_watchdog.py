@@ -33,7 +33,7 @@ class WatchdogTests(SynchronousTestCase):
     def guard(self, look: str = "") -> Any:
         """Look after a watch."""
         watch = self.etcd.watch("/f/", 1, lambda message: None)
-        self.watchdog.guard(watch, look, lambda: b"1")
+        self.watchdog.guard(watch, lambda: look, lambda: b"1")
         watch.ended.addErrback(self.ends.append)
         return watch
 
