@@ -23,18 +23,12 @@ from __future__ import annotations
 
 __all__ = ["ClientConnection", "ServerConnection"]
 
-from collections.abc import Callable, Sequence
-from struct import Struct
-from typing import Final
-
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http.fields import Headers
 from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH, Request, Response
+from reverseproxy.wire.http2.control import ControlReader
 from reverseproxy.wire.http2.events import (
-    PEER_SETTINGS,
-    GoAway,
     Http2Limits,
-    Pong,
     Reset,
 )
 from reverseproxy.wire.http2.fields import (
@@ -44,300 +38,21 @@ from reverseproxy.wire.http2.fields import (
     parse_response,
 )
 from reverseproxy.wire.http2.frames import (
-    DEFAULT_MAX_FRAME_SIZE,
-    DEFAULT_WINDOW,
     MAX_STREAM_ID,
-    MAX_WINDOW,
     PREFACE,
     ErrorCode,
-    Flag,
-    Kind,
     Setting,
-    frame,
     go_away,
-    ping,
     rst_stream,
     settings,
-    window_update,
 )
 from reverseproxy.wire.http2.hpack import Fields
-from reverseproxy.wire.http2.message_reader import MessageReader
 from reverseproxy.wire.http2.mosn import mend_request, mend_response
 from reverseproxy.wire.http2.outbound import Stream
 from reverseproxy.wire.window import Reserve
 
-MAX_SETTINGS: Final = 64
-"""Settings in one frame: an order of magnitude more than there are."""
 
-STREAMS_PER_FRAME: Final = 8
-"""As much work as a frame is what a changed window means for so many streams."""
-
-_UINT32: Final = Struct(">L")
-
-_PAIR: Final = Struct(">LL")
-
-_SETTING: Final = Struct(">HL")
-
-_DEBUG_BYTES: Final = 200
-"""Bytes of a peer's text that are kept for the log."""
-
-_SETTINGS_ACK: Final = frame(Kind.SETTINGS, Flag.ACK, 0)
-
-
-class _Connection(MessageReader):
-    """
-    What both sides have in common.
-
-    @ivar going: the peer takes no further streams from us.
-    @ivar acknowledged: the peer has acted on ours.
-    @ivar peer_max_streams: how many streams of ours the peer takes at once;
-        L{None} for any number.
-    @ivar peer_max_header_list_size: bytes of a head that the peer takes;
-        L{None} for any number.
-    @ivar peer_connect_protocol: whether the peer takes extended CONNECT.
-    @ivar peer_upgrades: whether it is one of ours, which takes all that an
-        Upgrade of HTTP/1 has; see L{reverseproxy.wire.http2.upgrades}.
-    """
-
-    _mosn = False  # the peer may be MOSN, whose messages need to be put in order
-
-    def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
-        super().__init__(limits, reserve)
-        self.going = False
-        self.acknowledged = False
-        self.peer_max_streams: int | None = None
-        self.peer_max_header_list_size: int | None = None
-        self.peer_connect_protocol = False
-        self.peer_upgrades = False
-        self._max_streams = limits.max_concurrent_streams
-        if not self._silent:
-            self._begin()
-
-    def _frame_handlers(self) -> Sequence[Callable[[int, int, bytes], None]]:
-        return (
-            self._on_data,
-            self._on_headers,
-            self._on_priority,
-            self._on_rst_stream,
-            self._on_settings,
-            self._on_push_promise,
-            self._on_ping,
-            self._on_goaway,
-            self._on_window_update,
-            self._on_continuation,
-        )
-
-    def _begin(self) -> None:
-        self._silent = False
-        limits = self._limits
-        values = [
-            (Setting.INITIAL_WINDOW_SIZE, limits.stream_window),
-            (Setting.MAX_HEADER_LIST_SIZE, limits.max_header_list_size),
-        ]
-        if limits.max_frame_size != DEFAULT_MAX_FRAME_SIZE:
-            values.append((Setting.MAX_FRAME_SIZE, limits.max_frame_size))
-        self._out.append(settings(self._own_settings() + values))
-        if limits.connection_window > DEFAULT_WINDOW:
-            self._out.append(window_update(0, limits.connection_window - DEFAULT_WINDOW))
-
-    def _own_settings(self) -> list[tuple[Setting, int]]:
-        raise NotImplementedError
-
-    # streams
-
-    def _on_priority(self, flags: int, number: int, payload: bytes) -> None:
-        # Priorities of this kind are deprecated (RFC 9113 5.3.2): checked, and ignored.
-        if not number:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
-        self._spend_control("PRIORITY frames")
-        if len(payload) != 5:
-            code, reason = ErrorCode.FRAME_SIZE_ERROR, f"PRIORITY of {len(payload)} bytes"
-        elif _UINT32.unpack_from(payload)[0] & 0x7FFFFFFF == number:
-            code, reason = ErrorCode.PROTOCOL_ERROR, "a stream depends on itself"
-        else:
-            return
-        if number not in self._streams:
-            raise Http2Error(code, reason)  # a stream that is not open can't be reset
-        self._stream_error(number, code, reason)
-
-    def _on_rst_stream(self, flags: int, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} bytes")
-        if not number or self._is_idle(number):
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM on stream {number}, which is not open")
-        code: int = _UINT32.unpack(payload)[0]
-        if number not in self._streams:
-            self._spend_control("RST_STREAM frames")
-            return
-        self._on_peer_reset(number, code)
-
-    def _on_peer_reset(self, number: int, code: int) -> None:
-        self._drop(number)
-        self._events.append(
-            (
-                number,
-                Reset(
-                    code,
-                    True,
-                    code != ErrorCode.REFUSED_STREAM,
-                    f"the stream was reset: {ErrorCode.name_of(code)}",
-                ),
-            )
-        )
-
-    def _on_push_promise(self, flags: int, number: int, payload: bytes) -> None:
-        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which nobody has asked for")
-
-    # the connection
-
-    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"PING on stream {number}")
-        if len(payload) != 8:
-            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
-        if flags & Flag.ACK:
-            if self._asked:
-                self._asked -= 1
-            else:
-                self._spend_control("answers to no PING")
-            if not self._is_probe(payload):
-                self._events.append((0, Pong(payload)))
-            return
-        self._spend_control("PING frames")
-        self._reply(ping(payload, ack=True))
-
-    def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"GOAWAY on stream {number}")
-        if len(payload) < 8:
-            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} bytes")
-        self._spend_control("GOAWAY frames")
-        last, code = _PAIR.unpack_from(payload)
-        debug = payload[8 : 8 + _DEBUG_BYTES].decode("utf-8", "backslashreplace")
-        self.going = True
-        self._events.append((0, GoAway(last & 0x7FFFFFFF, code, debug)))
-        self._on_going(last & 0x7FFFFFFF, code)
-
-    def _on_going(self, last: int, code: int) -> None:
-        """Take the streams back that the peer will not act on."""
-
-    def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
-        increment: int = _UINT32.unpack(payload)[0] & 0x7FFFFFFF
-        if not number:
-            if not self._streams:
-                self._spend_control("WINDOW_UPDATE frames")
-            self._spend_update()
-            if not increment:
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
-            self._send_window += increment
-            if self._send_window > MAX_WINDOW:
-                raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
-            return
-        stream = self._streams.get(number)
-        if stream is None:
-            if self._is_idle(number):
-                raise Http2Error(
-                    ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE on stream {number}, which is not open"
-                )
-            self._spend_control("WINDOW_UPDATE frames")
-            return
-        self._spend_update()
-        if not increment:
-            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
-        elif stream.send_window + increment > MAX_WINDOW:
-            self._stream_error(number, ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is too large")
-        else:
-            stream.send_window += increment
-            self._queue(stream)
-
-    # its settings
-
-    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"SETTINGS on stream {number}")
-        if flags & Flag.ACK:
-            if payload:
-                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
-            if self.acknowledged:
-                self._spend_control("acknowledgements of SETTINGS")
-            else:
-                self._growth.measured(self._now - self._greeted_at, self._now)
-            self.acknowledged = True
-            return
-        if len(payload) % 6:
-            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
-        if len(payload) > 6 * MAX_SETTINGS:
-            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_SETTINGS} SETTINGS in a frame")
-        changes = list(_SETTING.iter_unpack(payload))
-        if self.established:
-            # A new window is a matter of every stream.
-            touched = (
-                len(self._streams) if any(key == Setting.INITIAL_WINDOW_SIZE for key, _ in changes) else 0
-            )
-            self._spend_control("SETTINGS frames", 1 + touched / STREAMS_PER_FRAME)
-        elif self._silent:
-            self._begin()
-        self.established = True
-        window = None
-        for key, value in changes:
-            if key == Setting.INITIAL_WINDOW_SIZE:
-                window = _checked_window(value)
-            else:
-                self._apply(key, value)
-        if window is not None:
-            # Of several, the last one counts (RFC 9113 6.5.3), and it alone is work.
-            self._apply_window(window)
-        self._reply(_SETTINGS_ACK)
-        self._events.append((0, PEER_SETTINGS))
-
-    def _apply(self, key: int, value: int) -> None:
-        """Act on one of the peer's settings; unknown ones are ignored."""
-        if key == Setting.HEADER_TABLE_SIZE:
-            # A smaller table than the peer has room for is always right.
-            self._encoder.set_max_size(value)
-        elif key == Setting.ENABLE_PUSH:
-            if value > 1 or (value and self._client):
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH can't be {value}")
-        elif key == Setting.MAX_CONCURRENT_STREAMS:
-            self.peer_max_streams = value
-        elif key == Setting.MAX_FRAME_SIZE:
-            if not DEFAULT_MAX_FRAME_SIZE <= value <= 0xFFFFFF:
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE can't be {value}")
-            # One frame of a stream delays the others: large ones don't pay.
-            self._peer_max_frame = min(value, DEFAULT_MAX_FRAME_SIZE)
-        elif key == Setting.MAX_HEADER_LIST_SIZE:
-            self.peer_max_header_list_size = value
-        elif key == Setting.ENABLE_CONNECT_PROTOCOL:
-            if value > 1 or (not value and self.peer_connect_protocol):
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"ENABLE_CONNECT_PROTOCOL can't be {value}")
-            self.peer_connect_protocol = bool(value)
-        elif key == Setting.UPGRADES:
-            self._on_peer_upgrades(value)
-
-    def _on_peer_upgrades(self, value: int) -> None:
-        """The peer says, once and for all, that it is one of ours."""
-        self.peer_upgrades = self.peer_upgrades or value == 1
-
-    # what we say
-
-    def ping(self, data: bytes) -> None:
-        """Ask for a L{Pong} with these 8 bytes."""
-        if not self.closed:
-            self._asked += 1
-            self._out.append(ping(data))
-
-    def close(self, code: ErrorCode, reason: str = "") -> None:
-        """Say that the connection ends now; all streams are forgotten."""
-        if not self.closed:
-            if self._silent:
-                self._begin()
-            self._out.append(go_away(self._last_stream(), code, reason.encode("ascii", "replace")))
-            self._close()
-
-
-class ServerConnection(_Connection):
+class ServerConnection(ControlReader):
     """
     Our end of a connection whose peer sends the requests.
 
@@ -496,7 +211,7 @@ class ServerConnection(_Connection):
             self._out.append(go_away(self._accept_up_to, ErrorCode.NO_ERROR))
 
 
-class ClientConnection(_Connection):
+class ClientConnection(ControlReader):
     """Our end of a connection on which we send the requests."""
 
     _client = True
@@ -637,9 +352,3 @@ class ClientConnection(_Connection):
             stream.trailers = []
             stream.local_open = False
         return number
-
-
-def _checked_window(value: int) -> int:
-    if value > MAX_WINDOW:
-        raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE can't be {value}")
-    return value
