@@ -13,13 +13,6 @@ moved by then.
     {"leave": "0.c2b1.7"}                               it is gone
     {"moved": "0.c2b1.7", "to": 2, "moves": 5}          another worker has it
     {"well": "0.c2b1.7", "is": false}                   what its agent says of its service
-    {"evict": 9, ...}, {"evicted": 9, "addresses": []}  a graceful close, and what it has closed
-
-An agent's graceful close may reach another worker than its connections.  That
-worker has found out who asks, as for its own connections, and tells the others
-that; each of them judges by its own registry what may be taken away.  Whoever has
-given connections away a moment ago asks those who have them in turn: that question
-goes behind the connection, over the same channel, so that nothing is missed.
 """
 
 from __future__ import annotations
@@ -27,13 +20,12 @@ from __future__ import annotations
 __all__ = ["Directory", "Entry"]
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -42,8 +34,7 @@ from reverseproxy.cluster.balancers.weighted import is_settled
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.tunnel.handshake import Principal
-from reverseproxy.tunnel.server.registry import Requester
+from reverseproxy.workers.evictions import Evictions
 from reverseproxy.workers.kin import Kin
 from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message
@@ -54,15 +45,6 @@ if TYPE_CHECKING:
     from reverseproxy.tunnel.server.filter import TunnelServer
 
 log = Logger()
-
-EVICT_TIMEOUT: Final = 5.0
-"""Seconds that a sibling has to say which connections it has let go."""
-
-TOMBSTONE: Final = 10.0
-"""Seconds for which it is remembered to whom connections were given."""
-
-MOST_HOPS: Final = 2
-"""How often a graceful close is passed on to follow a connection."""
 
 
 class Entry:
@@ -139,6 +121,7 @@ class Directory:
     @ivar links: the connections to the others.
     @ivar clusters: where the hosts are.
     @ivar servers: this worker's tunnel servers, by listener.
+    @ivar evictions: graceful closes of what others have.
     @ivar entries: the hosts, by number.
     @ivar by_host: the same, by host.
     @ivar fetch: asks for the connection of a host that is away.
@@ -161,9 +144,8 @@ class Directory:
         self._brought: Counter[tuple[str, int]] = Counter()
         self._kin = Kin()
         self._clock = clock
-        self._evictions: dict[int, Deferred[list[str]]] = {}
-        self._given: dict[tuple[str, int], float] = {}
-        self._questions, self._hosts = count(1), count(1)
+        self.evictions = Evictions(links, self.servers, clock)
+        self._hosts = count(1)
         self._prefix = f"{links.number}.{token_hex(4)}."
 
     def share(self, cluster: Cluster) -> None:
@@ -188,11 +170,6 @@ class Directory:
             if host.exclusive and host.relayed:
                 cluster.unreserve(host)
         self._kin.settle(cluster)
-
-    def stop(self) -> None:
-        """Wait for nobody any more."""
-        for eviction in list(self._evictions.values()):
-            eviction.cancel()
 
     def tell(self, message: Message, but: int = -1) -> None:
         """
@@ -274,11 +251,7 @@ class Directory:
         """A connection that was here is another worker's from now on: remember that, and tell the others."""
         entry.moves += 1
         self.place(entry, to)
-        now = self._clock.seconds()
-        for key, until in list(self._given.items()):
-            if until < now:
-                del self._given[key]
-        self._given[entry.cluster.name, to] = now + TOMBSTONE
+        self.evictions.given(entry.cluster.name, to)
         self.tell({"moved": entry.number, "to": to, "moves": entry.moves}, but=to)
 
     def lose(self, entry: Entry, reason: str) -> None:
@@ -443,92 +416,3 @@ class Directory:
         entry = self.entries.get(message["well"])
         if entry is not None:
             entry.cluster.wellness.said(entry.host, message["is"])
-
-    # graceful closes
-
-    def evict(
-        self, listener: str, cluster: str, addresses: Sequence[str], requester: Requester
-    ) -> Deferred[set[str]]:
-        """
-        Let siblings close connections that are not this worker's.
-
-        @param requester: who asks, as far as that is proven.
-        @return: the addresses of those that were; never fails.
-        """
-        by: dict[str, object] = {
-            "remote_ip": requester.remote_ip,
-            "identity": requester.identity,
-            "agent": requester.agent,
-            "policy": requester.policy,
-        }
-        if requester.principal is not None:
-            by["principal"] = [requester.principal.policy, requester.principal.name]
-        question = {
-            "listener": listener,
-            "cluster": cluster,
-            "addresses": list(addresses),
-            "by": by,
-            "hops": 0,
-        }
-        return self._ask(list(self.links), question)
-
-    def _ask(self, links: Sequence[Link], question: Message) -> Deferred[set[str]]:
-        answers: list[Deferred[Any]] = []
-        for link in links:
-            number = next(self._questions)
-            answer: Deferred[Any] = Deferred()
-            self._evictions[number] = answer
-            answer.addTimeout(EVICT_TIMEOUT, self._clock)
-            answer.addBoth(self._answered, number)
-            answers.append(answer)
-            link.send({"evict": number, **question})
-        gathered: Any = DeferredList(answers, consumeErrors=True)
-        closed: Deferred[set[str]] = gathered.addCallback(
-            lambda results: {address for good, found in results if good for address in found}
-        )
-        return closed
-
-    def _answered(self, result: Any, number: int) -> Any:
-        self._evictions.pop(number, None)
-        return result
-
-    def evicting(self, link: Link, message: Message) -> None:
-        """A sibling has been asked for a graceful close."""
-        by: Mapping[str, Any] = message["by"]
-        principal = by.get("principal")
-        requester = Requester(
-            by["remote_ip"],
-            by["identity"],
-            None if principal is None else Principal(*principal),
-            by["agent"],
-            by["policy"],
-        )
-        server = self.servers.get(message["listener"])
-        addresses = message["addresses"]
-        refused: list[str] = list(addresses)
-        if server is not None:
-            selection = server.evict(message["cluster"], addresses, requester)
-            refused = [each.address for each in selection.refused]
-        evicted = set(addresses) - set(refused)
-        now = self._clock.seconds()
-        followed = [
-            each
-            for each in self.links
-            if each is not link and self._given.get((message["cluster"], each.number), 0.0) > now
-        ]
-        hops = message["hops"]
-        if not refused or not followed or hops >= MOST_HOPS:
-            link.send({"evicted": message["evict"], "addresses": sorted(evicted)})
-            return
-        question = {name: value for name, value in message.items() if name != "evict"}
-        asking = self._ask(followed, {**question, "addresses": refused, "hops": hops + 1})
-        asking.addCallback(partial(self._followed, link, message["evict"], evicted))
-
-    def _followed(self, link: Link, number: int, evicted: set[str], elsewhere: set[str]) -> None:
-        link.send({"evicted": number, "addresses": sorted(evicted | elsewhere)})
-
-    def evicted(self, link: Link, message: Message) -> None:
-        """A sibling has said what it has closed."""
-        answer = self._evictions.get(message["evicted"])
-        if answer is not None and not answer.called:
-            answer.callback(message["addresses"])

@@ -40,7 +40,7 @@ class Siblings:
     @ivar relays: connections over TLS that others have.
     @ivar spreader: passes on connections that agents have just dialled.
     @ivar servers: this worker's tunnel servers, by listener.
-    @ivar evict: lets siblings close connections; see L{Directory.evict}.
+    @ivar evict: lets siblings close connections; see C{Evictions.evict}.
     """
 
     def __init__(self, number: int, workers: int, clusters: ClusterManager, clock: Any) -> None:
@@ -67,15 +67,15 @@ class Siblings:
             "leave": self.directory.leave,
             "moved": self.directory.moved,
             "well": self.directory.well,
-            "evict": self.directory.evicting,
-            "evicted": self.directory.evicted,
+            "evict": self.directory.evictions.evicting,
+            "evicted": self.directory.evictions.evicted,
             "want": self.mover.wanted,
             "fetch": self.taker.fetched,
             "retire": self.relays.retire,
             "drain": self._drains,
         }
         self.servers = self.directory.servers
-        self.evict = self.directory.evict
+        self.evict = self.directory.evictions.evict
         for cluster in clusters:
             self.share(cluster)
 
@@ -106,7 +106,7 @@ class Siblings:
         self.wanting.stop()
         self.taker.stop()
         self.links.stop()
-        self.directory.stop()
+        self.directory.evictions.stop()
 
     def drain(self) -> None:
         """This worker is about to end, and others are not: give them what they can use."""

@@ -687,7 +687,7 @@ class EvictionTests(SynchronousTestCase):
             "hops": 0,
         }
         answers: list[Any] = []
-        self.patch(world.workers[2].siblings.directory, "evicted", None)
+        self.patch(world.workers[2].siblings.directory.evictions, "evicted", None)
         world.workers[2].siblings._handlers["evicted"] = lambda link, message: answers.append(message)
         siblings.received(link, asked, None)
         world.turn()
