@@ -39,9 +39,10 @@ class Recorded(Load):
                     self._failed(f"{token}: {error!r}")
                     connection.close()
                     continue
-                self.times.append(time.monotonic() - began)
+                seconds = time.monotonic() - began
+                self.times.append(seconds)
                 if (answer.status, answer.headers.get("x-id")) == (200, token):
-                    self._good("")
+                    self._good("", seconds)
                 else:
                     self._failed(f"{token}: {answer}")
                 due += self.clients / RATE
