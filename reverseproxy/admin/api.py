@@ -167,7 +167,8 @@ class TunnelApi:
 
     def _features(self) -> list[str]:
         """What there is that a page may want to show."""
-        return [] if self.configuring is None else ["configuration"]
+        found = [] if self.configuring is None else ["configuration"]
+        return [*found, "fleet"] if self._reading.in_fleet else found
 
     def stop(self) -> None:
         """End what goes on."""

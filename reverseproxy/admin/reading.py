@@ -36,6 +36,7 @@ class Reading:
     Answers to C{GET}.
 
     @ivar simple: what answers, by the path.
+    @ivar in_fleet: whether the server belongs to a fleet.
     """
 
     def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
@@ -57,6 +58,7 @@ class Reading:
     def describe(self, config: Config) -> None:
         """Tell of this configuration from now on."""
         self._routes = Routes(config)
+        self.in_fleet = config.fleet is not None
 
     async def _page(self, items: list[Any], limit: int, answers: list[Answer], by: str = "name") -> Reply:
         """See L{listed}."""

@@ -13,6 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from reverseproxy.fleet.records import HostRecord, ServerRecord
+from reverseproxy.identity import AgentIdentity
 from tests.admin.world import STATIC
 from tests.dashboard.browser import BROWSER, shared_browser
 from tests.dashboard.world import HOSTILE, READ, TOKEN, Crowd, World, agent_facts
@@ -85,6 +87,26 @@ if BROWSER is not None:
                 page.click("#tab-fleet")
                 from_thread(world.agents[0].agents[0].drain)
                 page.wait_for_selector("#empty:has-text('No agent has joined yet')")
+
+            await self.see(world, look)
+
+        async def test_other_servers(self) -> None:
+            """Of a fleet: how they are reached, and which agents are there."""
+            world = self.world(fleet=True)
+            identity = AgentIdentity(claim=HOSTILE, version=1)
+            host = HostRecord("clientCluster", "0" * 32, "b", connections=2, identity=identity, handle="0d1c")
+            world.directory.hear_server(ServerRecord("b", "192.0.2.1:7443"), "b")
+            world.directory.hear_host(host, host.key)
+
+            def look(page: Any) -> None:
+                row = page.wait_for_selector(f"{ROWS}:has-text('at b: 2')")
+                self.assertIn(HOSTILE, row.inner_text())
+                page.click("#tab-peers")
+                page.wait_for_selector("#view-peers:has-text('This server is a.')")
+                line = page.wait_for_selector("#view-peers tr:has-text('192.0.2.1:7443')")
+                self.assertIn("is not on this machine", line.inner_text())
+                from_thread(world.directory.hear_server, None, "b")
+                page.wait_for_selector("#view-peers:has-text('No other server is in the fleet')")
 
             await self.see(world, look)
 

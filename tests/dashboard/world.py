@@ -19,6 +19,7 @@ from reverseproxy.admin.sources import Answer
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
 from reverseproxy.metrics.latency import FINE_BOUNDS
+from tests.fleet.stores import MemoryDirectory, MemoryStore
 from tests.integration.configs import quick_agent, server
 
 TOKEN, READ = "operate-" * 3, "looking-" * 3
@@ -27,9 +28,10 @@ TOKENS = [{"name": "ops", "token": TOKEN, "role": "operate"}, {"name": "eyes", "
 ANYWHERE = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
 
 
-def make(document: Mapping[str, Any]) -> ReverseProxy:
+def make(document: Mapping[str, Any], make_directory: Any = None) -> ReverseProxy:
     """Make what a configuration says."""
-    return ReverseProxy(loads(json.dumps(document), "document").config, reactor, Random(1))
+    config = loads(json.dumps(document), "document").config
+    return ReverseProxy(config, reactor, Random(1), make_directory=make_directory)
 
 
 class World:
@@ -40,9 +42,10 @@ class World:
     @ivar document: the configuration, as it is read again.
     """
 
-    def __init__(self, directory: str, tokens: bool = False, **more: Any) -> None:
+    def __init__(self, directory: str, tokens: bool = False, fleet: bool = False, **more: Any) -> None:
         """
         @param directory: of files.
+        @param fleet: whether the server is in a fleet, whose directory is C{self.directory} then.
         """
         document = server(**more)
         document["admin"] = dict(ANYWHERE)
@@ -52,12 +55,19 @@ class World:
             (path / "tokens.json").write_text(json.dumps(TOKENS))
             document["admin"]["tokens_file"] = str(path / "tokens.json")
         self.document = document
-        self.proxy = make(document)
+        if fleet:
+            peers = {"address": "127.0.0.1:0"}
+            document["fleet"] = {"server_id": "a", "etcd": {"endpoints": ["127.0.0.1:1"]}, "peers": peers}
+        self.proxy = make(document, self._directory if fleet else None)
         self.proxy.read_from(lambda: loads(json.dumps(self.document), "document"))
         self.proxy.startService()
         self.agents: list[ReverseProxy] = []
         assert self.proxy.admin is not None
         self.url = f"http://{self.proxy.admin.listener.bound}/"
+
+    def _directory(self, config: Any, who: Any, world: Any, publishes: bool) -> MemoryDirectory:
+        self.directory = MemoryDirectory(MemoryStore(), who, config.server_id)
+        return self.directory
 
     def port(self, listener: str) -> int:
         """Where a listener listens."""

@@ -12,13 +12,14 @@ const TABS = [
   ["routes", "Routes"],
   ["refused", "Refused"],
   ["servers", "Servers"],
+  ["peers", "Other servers"],
   ["certificates", "Certificates"],
   ["workers", "Workers"],
   ["configuration", "Configuration"],
   ["events", "Events"],
 ];
 
-const hidden = new Set(["servers", "workers", "configuration"]);
+const hidden = new Set(["servers", "peers", "workers", "configuration"]);
 const badges = {};
 const histories = new Map();
 let view = "fleet";
@@ -66,6 +67,7 @@ const DRAW = {
   routes: panels.drawRoutes,
   refused: panels.drawRefused,
   servers: panels.drawServers,
+  peers: panels.drawPeers,
   certificates: panels.drawCertificates,
   workers: panels.drawWorkers,
   configuration: configuration.draw,
@@ -148,6 +150,7 @@ async function drawSummary() {
   $("about").title = found.caller.hint;
   uncover("workers", found.workers > 0);
   uncover("servers", found.servers > 0);
+  uncover("peers", found.features.includes("fleet"));
   uncover("configuration", found.features.includes("configuration"));
   badge("fleet", found.agents ? count(found.agents) : "");
   badge("refused", found.refused ? count(found.refused) : "", "bad");
@@ -241,7 +244,7 @@ const periodic = [
     actions.show();
   }),
   every(120, fleet.load),
-  every(3, async () => { if (["routes", "servers", "workers"].includes(view)) await DRAW[view](); }),
+  every(3, async () => { if (["routes", "servers", "peers", "workers"].includes(view)) await DRAW[view](); }),
   every(6, async () => { if (view === "refused") await panels.drawRefused(); }),
   every(300, async () => {
     const soon = await panels.drawCertificates();

@@ -102,6 +102,24 @@ export async function drawServers() {
   return items;
 }
 
+export async function drawPeers() {
+  const found = await get("fleet");
+  const { directory, servers: items } = found;
+  const state = (item) => (item.state !== "up" ? [item.state, "bad"] : item.leaving ? ["leaving", "warn"] : ["up", "good"]);
+  fill($("view-peers"),
+    el("p", {}, `This server is ${found.server}. `, !directory ? "" : directory.up
+      ? `The directory has ${plural(directory.servers + 1, "server")}.`
+      : el("span", { class: "bad" }, "The directory can’t be reached: what is known stays in use.")),
+    table(["Server", "Address", "Link", ["Agents", "number"], ["Forwarded", "number"], ["Received", "number"], ["Under way", "number"], ["Round trip", "number"]], items.map((item) => [
+      el("span", {}, item.server, el("small", {}, item.worker ? `worker ${item.worker}` : "")),
+      [item.address, "mono"],
+      el("span", {}, el("span", { class: `pill ${state(item)[1]}` }, state(item)[0]), el("small", {}, item.problem)),
+      [count(item.hosts), "number"], [count(item.forwarded), "number"], [count(item.received), "number"],
+      [count(item.in_flight), "number"], [seconds(item.rtt_seconds), "number"],
+    ]), "No other server is in the fleet."));
+  return items;
+}
+
 export async function drawCertificates() {
   const { items } = await get("certificates");
   const now = Date.now() / 1000;
