@@ -33,7 +33,7 @@ from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
 from reverseproxy.proxy.http.leftover import Leftover
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
-from reverseproxy.sockets import own_address, tune
+from reverseproxy.proxy.to_hosts import HostConnection
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import END, Event, Request, Response
@@ -49,7 +49,7 @@ log = Logger()
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol, IDetachable)
-class Http1Client(Switchable):
+class Http1Client(HostConnection, Switchable):
     """
     One connection to a host.
 
@@ -66,6 +66,8 @@ class Http1Client(Switchable):
     speaks = "Http1"
     multiplexed = False
 
+    _pool: Http1Pool
+
     def __init__(self, pool: Http1Pool) -> None:
         self.reused = pool.host.is_reverse
         self.full = False
@@ -79,16 +81,13 @@ class Http1Client(Switchable):
         self._paused = False
         self._chunked = False  # the body of the current request goes out in chunks
         self._deadline: IDelayedCall | None = None
-        self._local_address: str | None = None
         self._served = 0
         self._heard = False  # the host has answered with success
 
     def connectionMade(self) -> None:
         """Join the pool, busy until told otherwise."""
-        transport = self.transport
-        transport.registerProducer(self, True)
-        if not self._pool.exclusive:
-            tune(transport)
+        self.transport.registerProducer(self, True)
+        self._tune()
         self.counted = True
         self._pool.add(self)
 
@@ -229,13 +228,6 @@ class Http1Client(Switchable):
         self.transport.unregisterProducer()
         self.transport = None
         return True
-
-    @property
-    def local_address(self) -> str:
-        """Our own address on this connection; empty if it has none that is worth logging."""
-        if self._local_address is None:
-            self._local_address = own_address(self.transport)
-        return self._local_address
 
     # the connection
 

@@ -37,11 +37,11 @@ from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http2_call import Http2Call
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_pings import Pings
-from reverseproxy.sockets import keep_short, own_address, tune
+from reverseproxy.proxy.to_hosts import HostConnection
+from reverseproxy.sockets import keep_short
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import WINDOWS
-from reverseproxy.unfinished import KNOWN, Account
 from reverseproxy.wire.http.message import Event as HttpEvent
 from reverseproxy.wire.http.message import Response
 from reverseproxy.wire.http2.connection import ClientConnection
@@ -58,7 +58,7 @@ GREETING_TIME: Final = 15.0
 
 
 @implementer(IDetachable, IHalfCloseableProtocol, IPushProducer)
-class Http2Client(Http2Protocol):
+class Http2Client(HostConnection, Http2Protocol):
     """
     One connection to a host.
 
@@ -70,6 +70,7 @@ class Http2Client(Http2Protocol):
 
     http2: ClientConnection
     speaks = "Http2"
+    _pool: Http2Pool
 
     def __init__(self, pool: Http2Pool) -> None:
         # A plain reverse connection may be MOSN's.
@@ -90,7 +91,6 @@ class Http2Client(Http2Protocol):
         self._greeted_by = inf
         self._idle_since = 0.0
         self._pings = Pings(pool.keepalive)
-        self._local_address: str | None = None
 
     def connectionMade(self) -> None:
         """Greet the host, and join the pool."""
@@ -100,8 +100,7 @@ class Http2Client(Http2Protocol):
             self.scheme = b"https"
         transport.registerProducer(self, True)
         keep_short(transport)
-        if not self._pool.exclusive:
-            tune(transport)
+        self._tune()
         now = self._idle_since = self.clock.seconds()
         self._greeted_by = now + GREETING_TIME
         self._look_at(self._greeted_by)
@@ -167,22 +166,10 @@ class Http2Client(Http2Protocol):
         elif self._pool.idle_timeout is not None:
             self._look_at(self._idle_since + self._pool.idle_timeout)
 
-    @property
-    def local_address(self) -> str:
-        """Our own address on this connection; empty if it has none that is worth logging."""
-        if self._local_address is None:
-            self._local_address = own_address(self.transport)
-        return self._local_address
-
     # the connection
 
-    def open_account(self) -> Account:
-        """See L{reverseproxy.unfinished.Counted}."""
-        return KNOWN.account(self._pool.host.address, self._made_room)
-
-    def _made_room(self, reason: str) -> None:
-        """This connection has to go for others."""
-        log.warn("{host} is cut off: {reason}", host=self._pool.host.address, reason=reason)
+    def _cut_off(self, reason: str) -> None:
+        """See L{HostConnection}."""
         self._abort(reason)
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:

@@ -16,7 +16,7 @@ __all__ = ["RpcClient", "Stage"]
 from collections.abc import Hashable
 from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -36,8 +36,8 @@ from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_IDLE, Heartbeats
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcExchange
 from reverseproxy.proxy.rpc.outgoing import Outgoing
-from reverseproxy.sockets import own_address, tune
-from reverseproxy.unfinished import KNOWN, Account, Counted
+from reverseproxy.proxy.to_hosts import HostConnection
+from reverseproxy.unfinished import Counted
 from reverseproxy.wire.rpc.xprotocol import Frame, FrameDecoder, Kind
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ OPEN, LEAVING, ENDING, LOST = Stage
 
 
 @implementer(IHalfCloseableProtocol, IDetachable)
-class RpcClient(Rebindable, Counted):
+class RpcClient(HostConnection, Rebindable, Counted):
     """
     One connection to a host.
 
@@ -79,8 +79,8 @@ class RpcClient(Rebindable, Counted):
     @ivar sent: how many requests it has carried.
     """
 
-    transport: Any
     reused = False
+    _pool: RpcPool
 
     def __init__(self, pool: RpcPool) -> None:
         self.outgoing = Outgoing()
@@ -101,14 +101,12 @@ class RpcClient(Rebindable, Counted):
             int(Flag.UC),
         )  # why it ends; without a reason, the transport has one
         self._farewell: Farewell | None = None
-        self._local_address: str | None = None
 
     def connectionMade(self) -> None:
         """Join the pool."""
-        pool, transport = self._pool, self.transport
-        self.outgoing.open(transport)
-        if not pool.exclusive:
-            tune(transport)
+        pool = self._pool
+        self.outgoing.open(self.transport)
+        self._tune()
         self._last_read = self._idle_since = pool.clock.seconds()
         self._look()
         if pool.heartbeats:
@@ -152,13 +150,6 @@ class RpcClient(Rebindable, Counted):
         """What is spoken on the connection, with options that count, as pools are called."""
         pool = self._pool
         return next((key for key, each in pool.host.pools.items() if each is pool), pool.protocol.name)
-
-    @property
-    def local_address(self) -> str:
-        """Our own address on this connection; empty if it has none that is worth logging."""
-        if self._local_address is None:
-            self._local_address = own_address(self.transport)
-        return self._local_address
 
     # requests
 
@@ -306,13 +297,8 @@ class RpcClient(Rebindable, Counted):
                 self._last_read = self._pool.clock.seconds()
                 self.transport.resumeProducing()
 
-    def open_account(self) -> Account:
-        """See L{Counted}."""
-        return KNOWN.account(self._pool.host.address, self._made_room)
-
-    def _made_room(self, reason: str) -> None:
-        """This connection has to go for others."""
-        log.warn("{host} is cut off: {reason}", host=self._pool.host.address, reason=reason)
+    def _cut_off(self, reason: str) -> None:
+        """See L{HostConnection}."""
         self.abort(reason, Flag.OM)
 
     # heartbeats

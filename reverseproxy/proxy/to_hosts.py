@@ -1,0 +1,70 @@
+"""What connections to hosts have in common, whatever they speak: a socket, and an account."""
+
+from __future__ import annotations
+
+__all__ = ["HostConnection"]
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.logger import Logger
+
+from reverseproxy.sockets import own_address, tune
+from reverseproxy.unfinished import KNOWN, Account
+
+if TYPE_CHECKING:
+    from reverseproxy.cluster.host import Host
+
+log = Logger()
+
+
+class IPoolOfHost(Protocol):
+    """
+    What of a pool counts here.
+
+    @ivar host: whose connections it has.
+    @ivar exclusive: whether the host has but one connection, which is the host.
+    """
+
+    host: Host
+    exclusive: bool
+
+
+class HostConnection:
+    """The part of a protocol that is one connection to a host, whatever it speaks."""
+
+    transport: Any
+    _pool: IPoolOfHost
+    _local_address: str | None = None
+
+    # what a subclass does
+
+    def _cut_off(self, reason: str) -> None:
+        """End now; what is under way fails."""
+        raise NotImplementedError
+
+    # how it begins
+
+    def _tune(self) -> None:
+        """Tell the socket what all are told, unless it is an agent's, which has been told already."""
+        if not self._pool.exclusive:
+            tune(self.transport)
+
+    # what is known of it
+
+    @property
+    def local_address(self) -> str:
+        """Our own address on this connection; empty if it has none that is worth logging."""
+        if self._local_address is None:
+            self._local_address = own_address(self.transport)
+        return self._local_address
+
+    # how it ends
+
+    def open_account(self) -> Account:
+        """See L{reverseproxy.unfinished.Counted}."""
+        return KNOWN.account(self._pool.host.address, self._made_room)
+
+    def _made_room(self, reason: str) -> None:
+        """This connection has to go for others."""
+        log.warn("{host} is cut off: {reason}", host=self._pool.host.address, reason=reason)
+        self._cut_off(reason)
