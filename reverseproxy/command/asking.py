@@ -1,8 +1,8 @@
-"""Subcommands that ask a process that runs: C{status}, C{agents} and C{drain}."""
+"""Subcommands that ask a process that runs: C{status}, C{ready}, C{agents} and C{drain}."""
 
 from __future__ import annotations
 
-__all__ = ["agents", "drain", "status"]
+__all__ = ["agents", "drain", "ready", "status"]
 
 import json
 from collections.abc import Callable, Sequence
@@ -78,6 +78,33 @@ def status(
     else:
         lines = [*status_lines(summary, **lists), *(f"not well: {reason}" for reason in reasons)]
         click.echo("\n".join(lines))
+    raise SystemExit(1 if reasons else 0)
+
+
+@click.command()
+@_admin_options
+def ready(
+    admin: str | None, config: str | None, token_file: str | None, ca: str | None, as_json: bool
+) -> None:
+    """
+    Tell whether a process can do its work: for containers.
+
+    The status is 0 if it can, else 1, with the reasons, as far as the caller may know them. It is what
+    /readyz of the admin API says, for which no token is needed.
+
+    \b
+      reverseproxy ready --config /etc/reverseproxy.json
+    """
+    from reverseproxy.command.remote import AdminProblem
+
+    try:
+        reasons = _client(admin, config, token_file, ca).ready().splitlines()
+    except AdminProblem as problem:
+        raise _failed(problem) from None
+    if as_json:
+        click.echo(json.dumps({"ready": not reasons, "reasons": reasons[1:]}))
+    else:
+        click.echo("\n".join(reasons) or "ready", err=bool(reasons))
     raise SystemExit(1 if reasons else 0)
 
 

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from reverseproxy import __version__
-from reverseproxy.command.asking import agents, drain, status
+from reverseproxy.command.asking import agents, drain, ready, status
 from reverseproxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -587,5 +587,5 @@ def completion(shell: str) -> None:
     click.echo(kind(command, {}, "reverseproxy", "_REVERSEPROXY_COMPLETE").source())
 
 
-for _each in (status, agents, drain):
+for _each in (status, ready, agents, drain):
     command.add_command(_each)

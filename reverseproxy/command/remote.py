@@ -137,12 +137,38 @@ class AdminClient:
         """
         given = {name: value for name, value in query.items() if value is not None}
         target = API + path + (f"?{urlencode(given)}" if given else "")
+        status, body = self._exchange(method, target)
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise AdminProblem(f"{self._place.address} is no admin API: it answers {status}")
+        if status >= 300:
+            raise AdminProblem(self._refused(status, answer))
+        return answer
+
+    def ready(self) -> str:
+        """
+        Ask whether the process can do its work.
+
+        @return: why not, as far as the caller may know; empty if it can.
+        @raise AdminProblem: without an answer to that.
+        """
+        status, body = self._exchange("GET", "/readyz")
+        text = body.decode("utf-8", "replace").strip()
+        if (status, text.partition("\n")[0]) not in ((200, "ready"), (503, "not ready")):
+            raise AdminProblem(f"{self._place.address} is no admin API: it answers {status}")
+        return "" if status == 200 else text
+
+    def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
+        """Send a request; the status and the body of the answer."""
         connection = self._connection()
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             connection.request(method, target, headers=headers)
             response = connection.getresponse()
-            body = response.read(MAX_ANSWER)
+            return response.status, response.read(MAX_ANSWER)
         except ssl.SSLCertVerificationError as error:
             raise AdminProblem(
                 f"the certificate of {self._place.address} is not trusted: {error.verify_message}; say --ca"
@@ -151,15 +177,6 @@ class AdminClient:
             raise AdminProblem(self._unreachable(error)) from None
         finally:
             connection.close()
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise AdminProblem(f"{self._place.address} is no admin API: it answers {response.status}")
-        if response.status >= 300:
-            raise AdminProblem(self._refused(response.status, answer))
-        return answer
 
     def items(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """

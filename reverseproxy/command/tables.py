@@ -7,6 +7,8 @@ __all__ = ["agents_table", "duration", "status_lines", "table", "unwell"]
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from reverseproxy.logs import counted
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a table, with numbers at the right of their columns."""
@@ -62,8 +64,9 @@ def status_lines(
     state = "draining" if summary["draining"] else "running"
     lines = [
         f"reverseproxy {summary['version']}, {state} for {duration(summary['uptime_seconds'])}{workers}",
-        f"{summary['agents']} agents, {summary['connections']} connections; "
-        f"{summary['requests']} requests, {summary['errors']} errors, {summary['in_flight']} under way, "
+        f"{counted(summary['agents'], 'agent')}, {counted(summary['connections'], 'connection')}; "
+        f"{counted(summary['requests'], 'request')}, {counted(summary['errors'], 'error')}, "
+        f"{summary['in_flight']} under way, "
         f"{summary['waiting']} waiting; p50 {_milliseconds(summary['p50_seconds'])}, "
         f"p99 {_milliseconds(summary['p99_seconds'])}",
     ]

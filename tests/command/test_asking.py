@@ -109,7 +109,7 @@ class CommandTests(SynchronousTestCase):
         return result.exit_code, result.output
 
     def test_where(self) -> None:
-        for name in ("status", "agents"):
+        for name in ("status", "ready", "agents"):
             code, output = self.run_command(name)
             self.assertEqual(code, 2)
             self.assertIn("--admin ADDRESS, or --config FILE", output)
@@ -118,7 +118,30 @@ class CommandTests(SynchronousTestCase):
 
     def test_nobody_there(self) -> None:
         missing = str(Path(self.mktemp()).absolute())
-        for command_line in (("status",), ("agents",), ("drain", "x"), ("drain", "x", "--resume")):
+        for command_line in (
+            ("status",),
+            ("ready",),
+            ("agents",),
+            ("drain", "x"),
+            ("drain", "x", "--resume"),
+        ):
             code, output = self.run_command(*command_line, "--admin", missing)
             self.assertEqual(code, 1)
             self.assertIn("nobody is at unix:", output)
+
+    def test_ready(self) -> None:
+        """The status says it, and the reasons are told if they may be known."""
+        for answer, code, output in (
+            ((200, b"ready\n"), 0, "ready\n"),
+            ((503, b"not ready\n"), 1, "not ready\n"),
+            ((503, b"not ready\nlistener a is not bound\n"), 1, "not ready\nlistener a is not bound\n"),
+            ((404, b"not found"), 1, "a:1 is no admin API: it answers 404\n"),
+            ((200, b"<html>"), 1, "a:1 is no admin API: it answers 200\n"),
+        ):
+            self.patch(AdminClient, "_exchange", lambda *_, answer=answer: answer)
+            self.assertEqual(self.run_command("ready", "--admin", "a:1"), (code, output))
+        self.patch(AdminClient, "_exchange", lambda *_: (503, b"not ready\nlistener a is not bound\n"))
+        code, output = self.run_command("ready", "--admin", "a:1", "--json")
+        self.assertEqual(
+            (code, json.loads(output)), (1, {"ready": False, "reasons": ["listener a is not bound"]})
+        )

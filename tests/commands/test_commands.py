@@ -42,6 +42,7 @@ ELSEWHERE = {
 BEGINNINGS = {
     "curl ": _ADMIN,
     "reverseproxy status ": _ASKED,
+    "reverseproxy ready ": _ASKED,
     "reverseproxy agents ": _ASKED,
     "reverseproxy drain ": _ASKED,
     "reverseproxy expose ": _EXPOSED,

@@ -1,4 +1,4 @@
-"""C{reverseproxy status}, C{agents} and C{drain} at a process that runs."""
+"""C{reverseproxy status}, C{ready}, C{agents} and C{drain} at a process that runs."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ class AskingTests(IntegrationTestCase):
 
         code, text = await self.ask("status", *who)
         self.assertEqual(code, 0, text)
-        self.assertRegex(text, r"1 agents, 1 connections; 1 requests, 0 errors")
+        self.assertRegex(text, r"1 agent, 1 connection; 1 request, 0 errors")
         self.assertRegex(text, r"clientCluster +1 +1 +0 +0")
         code, text = await self.ask("status", "--admin", f"127.0.0.1:{port}")
         self.assertEqual(code, 1)
         self.assertIn("--token-file", text)
+        self.assertEqual(await self.ask("ready", "--config", file), (0, "ready"))
         code, text = await self.ask("agents", *who, "--json")
         [agent] = json.loads(text)
         code, text = await self.ask("agents", *who)
