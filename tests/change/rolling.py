@@ -118,7 +118,7 @@ class RollingLoad(Load, Measured):
             if reason:
                 self._failed(f"{token}: {reason}")
             else:
-                self._good("")
+                self._good("", now - began)
             if client % 2 and connection is not None:
                 connection.close()
                 connection, turn = None, turn + 1
