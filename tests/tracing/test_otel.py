@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.assembly.tracing import build_tracing
+from reverseproxy.cluster.host import StaticHost
 from reverseproxy.config.models import TracingOptions
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import AgentIdentity
@@ -76,7 +77,7 @@ class Http1Tests(Traced):
     def test_a_request(self) -> None:
         """The host goes on with a span of ours, which goes on with the client's."""
         world = self.world()
-        world.hosts[0].identity = AgentIdentity("edge-7", "static")
+        self.patch(StaticHost, "identity", AgentIdentity("edge-7", "static"))
         asked = self.ask(world, f"traceparent: {PARENT}".encode(), b"tracestate: a=1", b"X-Other: b")
         spans = self.spans()
         request, attempt = spans["GET all[7]"], spans["upstream"]
@@ -302,6 +303,14 @@ class OtherProtocolTests(Traced):
             self.assertEqual(spans["echo"].attributes["rpc.system"], name)
             self.assertEqual(record.trace_id, TRACE)
 
+    def test_no_room_for_a_trace(self) -> None:
+        """A request whose headers are as large as can be goes on as it is."""
+        world = RpcWorld(1, tracing=self.tracing())
+        headers = {"service": "echo", "filler": "x" * (65_535 - 33)}
+        frame, _ = self.check_rpc(world, encode_request(1, headers, b"hello", timeout=0), response)
+        self.assertEqual((frame.content, frame.header("traceparent")), (b"hello", None))
+        world.check_idle(self.fail)
+
     def test_dubbo(self) -> None:
         """Its frames have no place for a trace: it begins here, and the host hears nothing of it."""
         world = RpcWorld(1, protocol=Dubbo(), trust=Trust(("*",)), tracing=self.tracing())
@@ -320,7 +329,7 @@ class TcpTests(Traced):
     def test_a_session(self) -> None:
         """It is a trace of its own, with what became of it, and how long that took."""
         world = test_tcp.World(tracing=self.tracing())
-        world.hosts[0].identity = AgentIdentity("edge-7", "static")
+        self.patch(StaticHost, "identity", AgentIdentity("edge-7", "static"))
         client = world.client()
         world.turn()
         client.send(b"SSH-2.0")

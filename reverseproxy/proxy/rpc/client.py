@@ -264,12 +264,12 @@ class RpcClient(HostConnection, Rebindable, Counted):
         elif kind is Kind.HEARTBEAT:
             answer = protocol.answer_heartbeat(frame)
             if answer:
-                self.outgoing.add(answer, batch)
+                self.outgoing.reply(answer, batch)
         elif kind is Kind.GOAWAY:
             self._go_away()
         elif kind is Kind.REQUEST:
             # Hosts may call their clients; which of ours it means nobody can tell.
-            self.outgoing.add(protocol.reply(frame, 404), batch)
+            self.outgoing.reply(protocol.reply(frame, 404), batch)
 
     def _go_away(self) -> None:
         if self.stage is OPEN:

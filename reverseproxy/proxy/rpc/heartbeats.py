@@ -28,6 +28,9 @@ HEARTBEAT_IDLE: Final = 15.0
 HEARTBEAT_FAILURES: Final = 6
 """Heartbeats in a row without an answer, after which a connection is closed (docs/mosn.rst 3.4)."""
 
+MOST_WAITING: Final = 32
+"""Heartbeats that may wait for an answer; more of them would find out nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
@@ -136,7 +139,9 @@ class Heartbeats:
         self.send()
 
     def send(self) -> None:
-        """Send one now."""
+        """Send one now, unless very many have no answer yet."""
+        if len(self._in_flight.heartbeats) >= MOST_WAITING:
+            return
         number = self._in_flight.next_id()
         self._taken = self._connection.taken
         timer = Patience(self._clock, self._keepalive.timeout, partial(self._too_late, number))

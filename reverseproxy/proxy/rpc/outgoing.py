@@ -2,20 +2,25 @@
 What a host is to receive: the requests of many clients.
 
 What is written while a read is handled goes out in one piece at the end of it.
-When the transport holds enough, those are not read whose requests it holds.
+When the transport holds enough, those are not read whose requests it holds.  The
+host itself is read on, as it may wait for just that before it takes more; so what
+it is answered then is bounded, and dropped beyond L{REPLY_LIMIT}.
 """
 
 from __future__ import annotations
 
 __all__ = ["Outgoing"]
 
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcDownstream
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+
+REPLY_LIMIT: Final = 65536
+"""Bytes of answers to what a host asks that may wait until it takes what it gets."""
 
 
 @implementer(IPushProducer)
@@ -27,13 +32,14 @@ class Outgoing:
     @ivar written: bytes of all so far.
     """
 
-    __slots__ = ("_blocked", "_out", "_transport", "full", "written")
+    __slots__ = ("_blocked", "_out", "_replies", "_transport", "full", "written")
 
     def __init__(self) -> None:
         self.full = False
         self.written = 0
         self._transport: Any = None  # L{None} before there is one, and when nothing is sent any more
         self._out: list[bytes | bytearray] = []
+        self._replies = 0  # bytes of these that came while the transport held enough
         self._blocked: set[IRpcDownstream] = set()
 
     def open(self, transport: Any) -> None:
@@ -55,6 +61,14 @@ class Outgoing:
         if not self._out:
             batch.append(self)
         self._out.append(data)
+
+    def reply(self, data: bytes, batch: Batch | None) -> None:
+        """Answer what the host has asked, unless it takes nothing of that."""
+        if self.full:
+            self._replies += len(data)
+            if self._replies > REPLY_LIMIT:
+                return
+        self.add(data, batch)
 
     def flush(self) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IFlushed}."""
@@ -103,6 +117,7 @@ class Outgoing:
     def resumeProducing(self) -> None:
         """The transport wants more."""
         self.full = False
+        self._replies = 0
         self._let_go()
 
     def stopProducing(self) -> None:

@@ -178,8 +178,8 @@ class RpcSending(Attempts):
         added = self._begin_attempt(trace)
         try:
             fields = self.frame.fields()
+            if fields is not None:
+                kept = [field for field in fields if field[0].lower() not in TRACE_FIELDS]
+                self.frame.set_fields(kept + added)
         except RpcHeaderError:
-            return
-        if fields is not None:
-            kept = [field for field in fields if field[0].lower() not in TRACE_FIELDS]
-            self.frame.set_fields(kept + added)
+            pass  # they can't be read, or there is no room for more: it goes on as it is
