@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from reverseproxy.admin import AdminServer, Inspector
-from reverseproxy.assembly.living import Living
+from reverseproxy.assembly.running import RunningConfig
 from reverseproxy.assembly.world import World
 from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.models import Config
@@ -85,7 +85,7 @@ class ReverseProxy(Service):
         self.listeners = world.listeners
         if worker is not None:
             world.siblings = worker.join(self.clusters)
-        living = self.living = Living(world, config)
+        living = self.living = RunningConfig(world, config)
         self.warnings = list(living.assembly.findings.warnings)
         self.missing = living.assembly.findings.missing
         self.agents = living.agents

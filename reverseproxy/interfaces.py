@@ -138,8 +138,8 @@ class PickContext:
     What a balancer may know of the request it picks a host for.
 
     @ivar tried: hosts that already failed this request, not to be picked again.
-    @ivar spared: those of them that have not failed, but may well do so, as
-        another one of the same agent has; see L{lift}.
+    @ivar deprioritized: those of them that have not failed, but may well do so, as
+        another one of the same agent has; see L{readmit}.
     @ivar hash_key: what the route's hash policy found in the request.
     @ivar metadata: what the route demands of a host's metadata.
     @ivar last: what a balancer has picked for this request before, if it
@@ -153,7 +153,7 @@ class PickContext:
     """
 
     tried: set[IHost] = field(default_factory=set)
-    spared: set[IHost] | None = None
+    deprioritized: set[IHost] | None = None
     hash_key: bytes | None = None
     metadata: Mapping[str, str] | None = None
     last: IHost | None = None
@@ -162,23 +162,25 @@ class PickContext:
     among: Collection[IHost] | None = None
     hurried: bool = False
 
-    def spare(self, hosts: Iterable[IHost]) -> None:
+    def deprioritize(self, hosts: Iterable[IHost]) -> None:
         """Pick these hosts only if there are no others; they have not failed this request."""
-        spared = set(hosts) - self.tried
-        if spared:
-            self.tried |= spared
-            self.spared = spared if self.spared is None else self.spared | spared
+        deprioritized = set(hosts) - self.tried
+        if deprioritized:
+            self.tried |= deprioritized
+            self.deprioritized = (
+                deprioritized if self.deprioritized is None else self.deprioritized | deprioritized
+            )
 
-    def lift(self) -> bool:
+    def readmit(self) -> bool:
         """
-        Allow for the spared hosts again, as there are no others.
+        Allow for the deprioritized hosts again, as there are no others.
 
         @return: whether there are any.
         """
-        spared, self.spared = self.spared, None
-        if spared is None:
+        deprioritized, self.deprioritized = self.deprioritized, None
+        if deprioritized is None:
             return False
-        self.tried -= spared
+        self.tried -= deprioritized
         return True
 
 

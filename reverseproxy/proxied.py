@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
-from reverseproxy.patience import Patience
+from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.transport.fronts import FirstBytes, Front
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 
@@ -154,7 +154,7 @@ def _checked(end: Any) -> Any:
 class _Waiting(FirstBytes):
     """A connection whose header has not come yet."""
 
-    _deadline: Patience | None = None
+    _deadline: LenientTimeout | None = None
 
     def __init__(self, factory: _ProxiedFactory, address: IAddress | None) -> None:
         self._factory = factory
@@ -165,7 +165,7 @@ class _Waiting(FirstBytes):
         """See whether a header may come."""
         factory = self._factory
         if factory.trusts(self.transport.getPeer()):
-            self._deadline = Patience(factory.clock, HEADER_TIMEOUT, self._late)
+            self._deadline = LenientTimeout(factory.clock, HEADER_TIMEOUT, self._late)
         else:
             self.begin(factory.wrapped, self._address, b"")
 

@@ -29,7 +29,6 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy import logs
 from reverseproxy.errors import ConfigError
-from reverseproxy.flood import LogBounds
 from reverseproxy.logs import (
     LogFile,
     LogObserver,
@@ -42,6 +41,7 @@ from reverseproxy.logs import (
     parse_level,
     said,
 )
+from reverseproxy.logs.bounds import LogBounds
 
 #: 2026-07-14T12:00:00.123Z
 MOMENT = 1784030400.1234

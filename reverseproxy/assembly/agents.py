@@ -12,7 +12,7 @@ from typing import Final
 from reverseproxy.addresses import host_of
 from reverseproxy.assembly import etcd_lister  # noqa: F401  it has its lister found
 from reverseproxy.assembly.world import World, tell_of_expiry
-from reverseproxy.cluster.health.reach import Reach
+from reverseproxy.cluster.health.reachability import Reach
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import (
     Config,

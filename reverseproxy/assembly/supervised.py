@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.admin.service import AdminChange, AdminServer
 from reverseproxy.assembly.listeners import binding_of
-from reverseproxy.assembly.living import Living, Prepared
+from reverseproxy.assembly.running import Prepared, RunningConfig
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
@@ -37,7 +37,7 @@ class Supervised:
     what is wrong with another configuration before any of them is told of it.
     """
 
-    def __init__(self, supervisor: Supervisor, built: Living, reactor: Any, file: str) -> None:
+    def __init__(self, supervisor: Supervisor, built: RunningConfig, reactor: Any, file: str) -> None:
         self.reloading = Reloading(file, lambda: built.reloading.read(), self.take)
         self._supervisor = supervisor
         self._built = built

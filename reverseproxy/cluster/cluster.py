@@ -24,12 +24,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.cluster.balancers.subsets import SubsetBalancer
+from reverseproxy.cluster.eligibility import Eligibility
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.hooks import Hooks
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.limits import Limits
 from reverseproxy.cluster.membership import Members
-from reverseproxy.cluster.prospects import Prospects
 from reverseproxy.cluster.queue import Labels, WaitQueue, Want
 from reverseproxy.cluster.tasks import IClusterTask
 from reverseproxy.errors import PickFailed, QueueFull
@@ -39,7 +39,7 @@ from reverseproxy.logs import Throttle
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
     from reverseproxy.cluster.health.ejection import Ejector
-    from reverseproxy.cluster.health.wellness import Wellness
+    from reverseproxy.cluster.health.service_health import ServiceHealth
     from reverseproxy.config.models import ClusterConfig
 
 _T = TypeVar("_T")
@@ -64,7 +64,7 @@ class Cluster(Hooks):
     @ivar hosts: its members by address, for reading only.
     @ivar members: all that concerns these.
     @ivar queue: who waits for one of them.
-    @ivar prospects: what it has for a request, besides what is free.
+    @ivar eligibility: which of them a request may still have.
     @ivar limits: what it may have at once.
     @ivar active: requests or sessions under way on all members, and on hosts
         that left while they had some.
@@ -95,7 +95,7 @@ class Cluster(Hooks):
         self.members = members = Members(self, config, clock)
         self.hosts = members.hosts
         self.queue = WaitQueue(self, clock)
-        self.prospects = Prospects(self, members, clock.seconds)
+        self.eligibility = Eligibility(self, members, clock.seconds)
         self._waiters = self.queue.waiters
         members.install(balancer, meter)
         self._bind()
@@ -104,8 +104,7 @@ class Cluster(Hooks):
 
     def _bind(self) -> None:
         # Bound once: acquire and release run for every request.
-        members = self.members
-        balancer = members.balancer
+        members, balancer = self.members, self.members.balancer
         self._subsets = members.subsets
         self._everyone = members.everyone
         self._pick: Callable[[PickContext | None], Any] = balancer.pick
@@ -165,9 +164,9 @@ class Cluster(Hooks):
         return self.members.ejector
 
     @property
-    def wellness(self) -> Wellness:
+    def service_health(self) -> ServiceHealth:
         """Leaves members out whose agents can't reach their service."""
-        return self.members.wellness
+        return self.members.service_health
 
     @property
     def joined(self) -> int:
@@ -200,9 +199,9 @@ class Cluster(Hooks):
         free = context is None or (context.only is None and context.among is None)
         host = self._pick(context) if free else self.choose(context)
         if host is None:
-            if self.prospects.could_serve(context):
+            if self.eligibility.could_serve(context):
                 return None
-            raise self.prospects.no_host()
+            raise self.eligibility.no_host()
         self.take(host)
         return host
 
@@ -211,7 +210,9 @@ class Cluster(Hooks):
         only = None if context is None else context.only
         if only is None:
             among = None if context is None else context.among
-            host: Host | None = self._pick(context) if among is None else self.prospects.least(among, context)
+            if among is not None:
+                return self.eligibility.least(among, context)
+            host: Host | None = self._pick(context)
             return host
         host = self.hosts.get(only.address)
         ready = host is not None and host is only and self.has_room(host) and host.usable()
@@ -297,17 +298,17 @@ class Cluster(Hooks):
 
     # what else a request may hope for
 
-    def shun(self, host: Host, context: PickContext) -> None:
-        """See L{Prospects.shun}."""
-        self.prospects.shun(host, context)
+    def exclude_agent(self, host: Host, context: PickContext) -> None:
+        """See L{Eligibility.exclude_agent}."""
+        self.eligibility.exclude_agent(host, context)
 
     def has_others(self, context: PickContext) -> bool:
-        """See L{Prospects.has_others}."""
-        return self.prospects.has_others(context)
+        """See L{Eligibility.has_others}."""
+        return self.eligibility.has_others(context)
 
-    def disown(self, host: Host, context: PickContext) -> None:
-        """See L{Prospects.disown}."""
-        self.prospects.disown(host, context)
+    def exclude_unsent(self, host: Host, context: PickContext) -> None:
+        """See L{Eligibility.exclude_unsent}."""
+        self.eligibility.exclude_unsent(host, context)
 
     # limits
 
@@ -454,4 +455,4 @@ class Cluster(Hooks):
         self.members.ended = how
         self.stop()
         self._everyone.returns_until = 0.0
-        self.queue.end(self.prospects.no_host)
+        self.queue.end(self.eligibility.no_host)

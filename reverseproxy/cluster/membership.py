@@ -15,11 +15,11 @@ from reverseproxy.cluster.balancers.subsets import Population, SubsetBalancer
 from reverseproxy.cluster.health.ejection import Ejector
 from reverseproxy.cluster.health.gateways import Gateways
 from reverseproxy.cluster.health.outcome import Outcome
-from reverseproxy.cluster.health.trouble import Trouble
-from reverseproxy.cluster.health.wellness import Wellness
+from reverseproxy.cluster.health.service_health import ServiceHealth
+from reverseproxy.cluster.health.unreachable import UnreachableHosts
 from reverseproxy.cluster.host import Fault, Host, clamp_weight
+from reverseproxy.cluster.protocol_support import ProtocolSupportTable
 from reverseproxy.cluster.tasks import Tasks
-from reverseproxy.cluster.tongues import Tongues
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from reverseproxy.logs import counted, shorten
 
@@ -48,9 +48,9 @@ class Members:
     @ivar tasks: what runs beside the cluster.
     @ivar ejector: leaves members out that fail.
     @ivar gateways: leaves members out whose agents answer for services that are gone.
-    @ivar wellness: leaves members out whose agents can't reach their service.
-    @ivar trouble: which can't be reached.
-    @ivar tongues: what protocols they speak.
+    @ivar service_health: leaves members out whose agents can't reach their service.
+    @ivar unreachable: which can't be reached.
+    @ivar protocol_support: what protocols they speak.
     """
 
     balancer: ILoadBalancer
@@ -67,10 +67,10 @@ class Members:
         self._cluster = cluster
         self._clock = clock
         self.config = config
-        self.trouble = Trouble(config.name, clock.seconds)
+        self.unreachable = UnreachableHosts(config.name, clock.seconds)
         self.ejector = Ejector(cluster, config.outlier_detection, clock)
-        self.wellness = Wellness(cluster, clock)
-        self.tongues = Tongues(clock.seconds)
+        self.service_health = ServiceHealth(cluster, clock)
+        self.protocol_support = ProtocolSupportTable(clock.seconds)
         self.gateways = Gateways(cluster)
 
     def install(self, balancer: ILoadBalancer, meter: EwmaTracker | None) -> None:
@@ -118,8 +118,8 @@ class Members:
             host.judge(outcome)
         else:
             self.ejector.note(host, outcome)
-        if outcome is Outcome.CONNECTED and self.trouble.hosts:
-            self.trouble.reached(host)
+        if outcome is Outcome.CONNECTED and self.unreachable.hosts:
+            self.unreachable.reached(host)
 
     def add(self, host: Host) -> None:
         """
@@ -160,8 +160,8 @@ class Members:
             weight=host.weight,
             **_told_of(host),
         )
-        self.wellness.joined(host)
-        self.tongues.joined(host)
+        self.service_health.joined(host)
+        self.protocol_support.joined(host)
         if self._cluster.on_change is not None:
             self._cluster.on_change("join", host, "")
         for task in self.tasks:
@@ -218,9 +218,9 @@ class Members:
             self.expect(self.config.connect_timeout, host)
         self.balancer.remove(host)
         self.ejector.forget(host)
-        self.wellness.forget(host)
+        self.service_health.forget(host)
         self.gateways.forget(host)
-        self.trouble.forget(host)
+        self.unreachable.forget(host)
         for task in self.tasks:
             task.left(host)
         # Those of the configuration come with it, and those of another server are told of there.
@@ -373,7 +373,7 @@ class Members:
         self.count_health(host)
         if self._cluster.has_room(host):
             self._cluster.queue.offer(host)
-        self.wellness.settle()
+        self.service_health.settle()
 
     def forget_checks(self) -> None:
         """What health checks have found does not count any more, as there are none."""
@@ -388,7 +388,7 @@ class Members:
         @param healthy: how many hosts there still are, as L{count_health} has it.
         """
         if not self.ended:
-            self.wellness.settle()
+            self.service_health.settle()
             if self.ejector.ejected:
                 self.ejector.settle()
         self._cluster.queue.lose_hope(healthy)

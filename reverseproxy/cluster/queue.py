@@ -232,13 +232,13 @@ class WaitQueue:
         """
         if not self.waiters or healthy > self.most_tried:
             return
-        prospects = self._cluster.prospects
+        eligibility = self._cluster.eligibility
         hopeless = [
-            waiter for waiter, entry in self.waiters.items() if not prospects.could_serve(entry.context)
+            waiter for waiter, entry in self.waiters.items() if not eligibility.could_serve(entry.context)
         ]
         for waiter in hopeless:
             if self._stop_waiting(waiter):
-                waiter.errback(prospects.no_host())
+                waiter.errback(eligibility.no_host())
         if self._cluster.subsets is not None:
             self.fall_back()
 

@@ -110,7 +110,7 @@ class ClusterEndpoint:
                 if one.built is not None or one.refused:
                     raise  # it was the program's protocol that has failed
                 cluster.report(host, Outcome.UNREACHABLE)
-                cluster.shun(host, context)
+                cluster.exclude_agent(host, context)
                 if attempt >= most:
                     raise ConnectError(
                         string=f"no host of {self.address} could be reached: {error or type(error).__name__}"

@@ -376,7 +376,7 @@ class RemoteHosts:
         record = self._record(host.key)
         if record is not None and host.cluster is not None:
             well = self._is_well(record, host.link)
-            host.cluster.wellness.said(host, well, "its server says so, or is about to leave")
+            host.cluster.service_health.report(host, well, "its server says so, or is about to leave")
 
     def _judge_all(self, server: str) -> None:
         self._turns.add(self._judge_known, list(self._records.get(server, ())))

@@ -20,10 +20,10 @@ from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of
 from reverseproxy.crowd import crowd_address
-from reverseproxy.folding import Folding
 from reverseproxy.listener.accepted import AcceptedFactory
 from reverseproxy.listener.connections import Connections
 from reverseproxy.logs import LeftOut
+from reverseproxy.logs.folding import Folding
 from reverseproxy.proxied import proxied_factory, trusting
 from reverseproxy.sockets import format_address
 from reverseproxy.tls import inspect_factory, wrap_server

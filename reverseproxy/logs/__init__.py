@@ -15,7 +15,7 @@ Peers choose much of what is logged about them.  So control characters and
 line breaks are escaped (nobody can forge a line or send escape sequences to a
 terminal), lengths are bounded, fields that are named like secrets are not
 written, and a L{Throttle} keeps a flood of bad peers from filling the disk; what
-no throttle is for, L{reverseproxy.flood.LogBounds} bounds.
+no throttle is for, L{reverseproxy.logs.bounds.LogBounds} bounds.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.flood import LogBounds
+from reverseproxy.logs.bounds import LogBounds
 from reverseproxy.logs.file import LogFile
 from reverseproxy.logs.levels import DEBUGGING, DEFAULT_LEVEL, is_level, parse_level
 from reverseproxy.logs.rendering import render_json, render_text

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from reverseproxy.lenient_timeouts import MOST_EXCUSES, timer_lag
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
-from reverseproxy.patience import MOST_EXCUSES, lateness
 from reverseproxy.sockets import SLOW_WAYS, was_heard
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class PeerWatch:
 
     def _excuse(self, now: float) -> None:
         """Don't count the time for which this process had no turn, in which it could not hear anything."""
-        late = lateness(self._due, now)
+        late = timer_lag(self._due, now)
         if late and self.excuses < MOST_EXCUSES:
             self.excuses += 1
             self._last_look = False

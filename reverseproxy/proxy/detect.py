@@ -38,7 +38,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
-from reverseproxy.patience import Patience
+from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.farewell import FRESH, QUIET, end_session
 from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
@@ -131,7 +131,7 @@ class Detector(Handover):
         self._settings = settings
         self._info = info
         self._data = b""
-        self._timer: Patience | None = None
+        self._timer: LenientTimeout | None = None
         self._draining = False
         self._began = 0.0
 
@@ -260,7 +260,7 @@ class Detector(Handover):
 
     def _set_timer(self, seconds: float, reason: str) -> None:
         self._stop_timer()
-        self._timer = Patience(self._settings.clock, seconds, partial(self._close, reason))
+        self._timer = LenientTimeout(self._settings.clock, seconds, partial(self._close, reason))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

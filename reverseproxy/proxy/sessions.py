@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from reverseproxy.patience import Patience
+from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.transport.backlog import backlog_of
@@ -51,7 +51,7 @@ class SessionWatch:
         self._excused = excused
         self._pace = Pace()
         self._period = idle / LOOKS
-        self._call: Patience | None = Patience(clock, self._period, self._look)
+        self._call: LenientTimeout | None = LenientTimeout(clock, self._period, self._look)
 
     def _look(self) -> None:
         self._call = None
@@ -62,7 +62,7 @@ class SessionWatch:
         if self._pace.look(seen, excused) >= LOOKS:
             self._expired()
         else:
-            self._call = Patience(self._clock, self._period, self._look)
+            self._call = LenientTimeout(self._clock, self._period, self._look)
 
     def stop(self) -> None:
         """Look no more."""

@@ -59,8 +59,8 @@ from zope.interface import directlyProvides, implementer, providedBy
 from reverseproxy.addresses import host_of
 from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import TlsFailed
-from reverseproxy.folding import Folding
 from reverseproxy.logs import LeftOut, loss
+from reverseproxy.logs.folding import Folding
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import format_address
 from reverseproxy.tls.client_hello import ClientHelloReader

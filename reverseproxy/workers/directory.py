@@ -84,7 +84,7 @@ class Entry:
             "identity": None if host.identity is None else host.identity.to_json(),
             "tells": host.tells,
             "speaks": None if host.announced is None else sorted(host.announced),
-            "well": self.cluster.wellness.is_well(host),
+            "well": self.cluster.service_health.is_up(host),
             "moves": self.moves,
         }
 
@@ -151,7 +151,7 @@ class Directory:
     def share(self, cluster: Cluster) -> None:
         """Let the siblings know of a cluster's hosts, and hear of theirs."""
         cluster.add_task(_Announcer(self, cluster))
-        cluster.wellness.on_said = self._said
+        cluster.service_health.on_report = self._said
         self.tell({"list": cluster.name})
 
     def listed(self, link: Link, message: Message) -> None:
@@ -293,7 +293,7 @@ class Directory:
         """An agent has said whether it can reach its service."""
         entry = self.by_host.get(host)
         if entry is not None and self.is_here(entry):
-            self.tell({"well": entry.number, "is": entry.cluster.wellness.is_well(host)})
+            self.tell({"well": entry.number, "is": entry.cluster.service_health.is_up(host)})
 
     # hosts of siblings
 
@@ -415,4 +415,4 @@ class Directory:
         """An agent has said whether it can reach its service."""
         entry = self.entries.get(message["well"])
         if entry is not None:
-            entry.cluster.wellness.said(entry.host, message["is"])
+            entry.cluster.service_health.report(entry.host, message["is"])

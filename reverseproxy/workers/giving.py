@@ -1,7 +1,7 @@
 """
 Connections that leave for another worker.
 
-    {"give": facts, "papers": ..., ...} + descriptor    here is a connection
+    {"give": facts, "join_record": ..., ...} + descriptor    here is a connection
 
 What is given is a connection that nobody uses: its protocol lets go of it
 (L{IDetachable<reverseproxy.cluster.handover.IDetachable>}), and its socket goes to the other
@@ -21,7 +21,7 @@ from reverseproxy.cluster.balancers.weighted import is_settled
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.transport.handing import is_socket, lose, take_out
-from reverseproxy.tunnel.server.holding import Condition, Holding, MovedConnection
+from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection, MovedConnection
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.tls_relays import TlsRelays
@@ -96,13 +96,13 @@ class Giver:
 
         @return: whether it was; else nothing is changed.
         """
-        holding: Holding | None = getattr(host.holder, "holding", None)
-        state = Condition.of(host)
+        holding: JoinedConnection | None = getattr(host.holder, "holding", None)
+        state = ConnectionState.of(host)
         if holding is None or len(state.early) > MOST_EARLY or not host.usable():
             return False
         transport, connection = host.transport, holding.connection
         message: dict[str, Any] = {
-            "papers": holding.papers.to_json(),
+            "join_record": holding.join_record.to_json(),
             "state": state.to_json(),
             "committed_protocol": host.committed_protocol or next(iter(host.pools), ""),
             "counted": False,

@@ -1,7 +1,7 @@
 """
 Connections that come from another worker, and those that are asked for.
 
-    {"give": facts, "papers": ..., ...} + descriptor    here is a connection
+    {"give": facts, "join_record": ..., ...} + descriptor    here is a connection
     {"fetch": "0.c2b1.7", "for": 1}                     this very connection is wanted
 
 Where the load balancer decides on a certain host, such as by a hash, that one is fetched when it
@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.errors import ConnectionUnavailable, HostGone
 from reverseproxy.transport.handing import discard, put_in
-from reverseproxy.tunnel.server.holding import Condition, MovedConnection, Papers
+from reverseproxy.tunnel.server.joined import ConnectionState, JoinRecord, MovedConnection
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link
@@ -71,8 +71,8 @@ class Taker:
         @param handle: its socket; L{None} if this process can't have one more.
         """
         facts = message["give"]
-        papers = Papers.from_json(message["papers"])
-        server = self._directory.servers.get(papers.listener)
+        join_record = JoinRecord.from_json(message["join_record"])
+        server = self._directory.servers.get(join_record.listener)
         entry = self._directory.entries.get(facts["id"])
         if entry is None and facts["cluster"] in self._directory.clusters:
             cluster = self._directory.clusters.get(facts["cluster"])
@@ -92,12 +92,14 @@ class Taker:
             self._none_left(entry)
             return
         host.committed_protocol = message["committed_protocol"]
-        if host.weight != papers.accepted.weight:
-            host.cluster.weigh(host, papers.accepted.weight)  # it has changed since the host was announced
-        state = Condition.from_json(message["state"])
+        if host.weight != join_record.accepted.weight:
+            host.cluster.weigh(
+                host, join_record.accepted.weight
+            )  # it has changed since the host was announced
+        state = ConnectionState.from_json(message["state"])
         if self._relays.come_back(entry, handle, state):
             return
-        connection = MovedConnection(server, papers, host, state, message["counted"])
+        connection = MovedConnection(server, join_record, host, state, message["counted"])
         try:
             put_in(handle, server.workers.adopt(connection), self._clock)
         except ConnectionUnavailable as error:

@@ -25,7 +25,7 @@ from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.transport.handing import make_pair, put_in
-from reverseproxy.tunnel.server.holding import Condition, Holding
+from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message
@@ -108,7 +108,7 @@ class TlsRelay:
 
     @ivar entry: the host.
     @ivar connection: who has the connection.
-    @ivar papers: who has brought it.
+    @ivar join_record: who has brought it.
     @ivar server: what it has joined.
     @ivar place: what it takes of the quotas.
     @ivar claimed: whether it has brought routes.
@@ -117,12 +117,12 @@ class TlsRelay:
     """
 
     returned = False
-    state = Condition()
+    state = ConnectionState()
 
-    def __init__(self, relays: TlsRelays, entry: Entry, holding: Holding, clock: Any) -> None:
+    def __init__(self, relays: TlsRelays, entry: Entry, holding: JoinedConnection, clock: Any) -> None:
         self.entry = entry
         self.connection = holding.connection
-        self.papers = holding.papers
+        self.join_record = holding.join_record
         self.server = holding.server
         self.place = holding.take_place()
         self.claimed = holding.claimed
@@ -151,21 +151,21 @@ class TlsRelay:
 
     def judge_again(self, credentials: bool) -> str:
         """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
-        return self.server.transport_policy.objection(self.papers.info, self.connection.transport)
+        return self.server.transport_policy.objection(self.join_record.info, self.connection.transport)
 
     def revoke(self, reason: str, grace: float) -> None:
         """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
         log.warn(
             "{listener}: {peer} is let go, at the latest in {seconds:g} s: {reason}",
             listener=self.server.listener,
-            peer=self.papers.info.remote,
+            peer=self.join_record.info.remote,
             seconds=grace,
             reason=reason,
         )
         self._relays.recall(self)
         self._clock.callLater(grace, self._far.abort)
 
-    def come_back(self, handle: Any, state: Condition) -> None:
+    def come_back(self, handle: Any, state: ConnectionState) -> None:
         """
         The connection is ours again, as soon as everything has come that is on its way.
 
@@ -235,7 +235,7 @@ class TlsRelays:
     def __len__(self) -> int:
         return len(self._relays)
 
-    def begin(self, entry: Entry, holding: Holding) -> Any:
+    def begin(self, entry: Entry, holding: JoinedConnection) -> Any:
         """
         Relay a connection that another worker is given.
 
@@ -251,7 +251,7 @@ class TlsRelays:
         relay.begin(ours)
         return theirs
 
-    def come_back(self, entry: Entry, handle: Any, state: Condition) -> bool:
+    def come_back(self, entry: Entry, handle: Any, state: ConnectionState) -> bool:
         """
         Take a connection back, if it is one of these.
 
@@ -277,8 +277,8 @@ class TlsRelays:
         if not isinstance(host, ReverseHost) or host.cluster is None or host.closed:
             relay.connection.transport.abortConnection()
             return
-        holding = Holding(
-            relay.server, relay.papers, host, relay.connection, relay.place, claimed=relay.claimed
+        holding = JoinedConnection(
+            relay.server, relay.join_record, host, relay.connection, relay.place, claimed=relay.claimed
         )
         relay.connection.holding = holding
         relay.state.restore(host, relay.connection, holding, surplus)

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from reverseproxy.assembly import listeners
 from reverseproxy.interfaces import IConnectionValidator, Identity
-from tests.assembly.test_living import GET, Sites
+from tests.assembly.test_running import GET, Sites
 from tests.certs import Certificates
 from tests.config.documents import AGENT, CLUSTER, GONE, TUNNEL_SERVER, edited
 from tests.tunnel.logged import capture

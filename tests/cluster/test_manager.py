@@ -160,16 +160,16 @@ class AcquireTests(ClusterCase):
         gone.same_agent = sibling.same_agent = {gone: None, sibling: None}.keys()
         context = PickContext()
         self.take(gone)
-        self.cluster.shun(gone, context)
+        self.cluster.exclude_agent(gone, context)
         self.assertEqual(context.tried, {gone, sibling})
         self.assertEqual({self.cluster.acquire(context) for _ in range(2)}, {another, last})
         self.assertIsNone(self.cluster.acquire(context))
         for host in (another, last):
             context.tried.add(host)
         self.assertRaises(NoHealthyHost, self.cluster.acquire, context)
-        self.assertTrue(context.lift())
+        self.assertTrue(context.readmit())
         self.assertIs(self.cluster.acquire(context), sibling)
-        self.assertFalse(context.lift())
+        self.assertFalse(context.readmit())
 
     def test_nobody_but_kin(self) -> None:
         """They are better than nothing."""
@@ -178,8 +178,8 @@ class AcquireTests(ClusterCase):
         context = PickContext()
         self.take(gone, sibling)
         self.cluster.release(sibling)
-        self.cluster.shun(gone, context)
-        self.assertEqual((context.tried, context.lift()), ({gone}, False))
+        self.cluster.exclude_agent(gone, context)
+        self.assertEqual((context.tried, context.readmit()), ({gone}, False))
         self.assertIs(self.cluster.acquire(context), sibling)
 
     def test_not_too_many_kin(self) -> None:
@@ -189,8 +189,8 @@ class AcquireTests(ClusterCase):
         self.returning(*(f"other {number}" for number in range(200)))
         for host in hosts[:3]:
             host.same_agent = same_agent
-            self.cluster.shun(host, context)
-        self.assertEqual((len(context.tried), len(context.spared or ())), (64, 63))
+            self.cluster.exclude_agent(host, context)
+        self.assertEqual((len(context.tried), len(context.deprioritized or ())), (64, 63))
 
     def test_max_requests(self) -> None:
         """The circuit breaker bounds what is under way on all hosts."""

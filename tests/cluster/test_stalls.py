@@ -156,16 +156,18 @@ class StallTests(SynchronousTestCase):
         self.use(0)
         self.hosts[0].found = UNACKED
         self.pass_time(STALL + 2 * LOOKS)
-        self.cluster.wellness.said(self.hosts[0], False)
+        self.cluster.service_health.report(self.hosts[0], False)
         self.hosts[0].found = HEARD
         self.pass_time(2 * LOOKS)
         self.assertEqual(self.well(), [False, True, True])
-        self.cluster.wellness.said(self.hosts[0], True)
+        self.cluster.service_health.report(self.hosts[0], True)
         self.assertEqual(self.well(), [True] * 3)
 
     def test_others_are_told(self) -> None:
         told: list[bool] = []
-        self.cluster.wellness.on_said = lambda host: told.append(self.cluster.wellness.is_well(host))
+        self.cluster.service_health.on_report = lambda host: told.append(
+            self.cluster.service_health.is_up(host)
+        )
         self.use(0)
         self.hosts[0].found = UNACKED
         self.pass_time(STALL + 2 * LOOKS)

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.crowd import Descriptors
-from reverseproxy.flood import LogBounds
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.logs.bounds import LogBounds
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.proxy.detect import Detector, DetectorSettings
 from reverseproxy.proxy.http.http1_server import Http1Proxy

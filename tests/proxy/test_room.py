@@ -11,7 +11,7 @@ import h2.settings
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
+from reverseproxy.cluster.message_limits import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import ClusterConfig, Http1Options, Http2Options
 from reverseproxy.proxy.http.http1_server import head_limits
 from reverseproxy.proxy.http.http2_server import limits_of

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from reverseproxy.cluster.endpoints import CallableFactory
-from reverseproxy.cluster.room import HEAD_ROOM
+from reverseproxy.cluster.message_limits import HEAD_ROOM
 from reverseproxy.interfaces import IXProtocolPlugin
 from reverseproxy.proxy.pools import register_pool
 from reverseproxy.proxy.readiness import sole_dialects, sole_protocols

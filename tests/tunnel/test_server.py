@@ -18,9 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
-from reverseproxy.folding import PERIOD
 from reverseproxy.identity import UNPROVED, AgentIdentity, CertificateSubject, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, Identity
+from reverseproxy.logs.folding import PERIOD
 from reverseproxy.tunnel.server.connection import TunnelConnection
 from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.tunnel.server.guesses import FREE

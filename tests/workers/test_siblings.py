@@ -14,7 +14,7 @@ from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.testing import Recorder
 from reverseproxy.transport.handing import discard
 from reverseproxy.tunnel.handshake import Principal
-from reverseproxy.tunnel.server.holding import Papers
+from reverseproxy.tunnel.server.joined import JoinRecord
 from reverseproxy.tunnel.server.registry import Requester
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from reverseproxy.wire.rpc.bolt import encode_request, encode_response
@@ -374,7 +374,7 @@ class PlainTests(SynchronousTestCase):
         world = World(2)
         world.agent(0, mux=False)
         [host] = world.hosts(0)
-        self.patch(Papers, "to_json", lambda papers: "x" * MAX_PACKET)
+        self.patch(JoinRecord, "to_json", lambda join_record: "x" * MAX_PACKET)
         with capture() as events:
             world.workers[0].siblings.giver.give(host, world.links(0)[1])
             world.turn(0.01)
@@ -447,12 +447,14 @@ class PlainTests(SynchronousTestCase):
         world.agent(0, mux=False)
         [host] = world.hosts(0)
         holding = host.holder.holding
-        holding.papers = replace(holding.papers, accepted=replace(holding.papers.accepted, weight=3))
+        holding.join_record = replace(
+            holding.join_record, accepted=replace(holding.join_record.accepted, weight=3)
+        )
         client = world.client(1, REQUEST % b"/")
         world.answer_until_done()
         self.assertEqual(bodies(client), [b"/"])
         [theirs] = world.hosts(1)
-        self.assertEqual((theirs.weight, theirs.holder.holding.papers), (3, holding.papers))
+        self.assertEqual((theirs.weight, theirs.holder.holding.join_record), (3, holding.join_record))
 
     def test_unsolicited_data_ends_it(self) -> None:
         world = World(2)

@@ -20,8 +20,8 @@ from zope.interface import Interface, implementer
 
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
+from reverseproxy.lenient_timeouts import add_lenient_timeout
 from reverseproxy.logs import loss
-from reverseproxy.patience import give_time
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -187,7 +187,7 @@ class HealthMonitor:
             self._again(host, check)
             return
         running = check.running = maybeDeferred(self._checker.check, host)
-        give_time(running, self._config.longest, self._clock, self._too_late)
+        add_lenient_timeout(running, self._config.longest, self._clock, self._too_late)
         running.addBoth(self._ended, host, check, lent)
 
     def _too_late(self, result: object, timeout: float) -> None:

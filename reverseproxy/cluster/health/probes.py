@@ -20,7 +20,7 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.health.checks import IHealthChecker
 from reverseproxy.cluster.host import Host, ReverseHost
-from reverseproxy.cluster.room import response_limits
+from reverseproxy.cluster.message_limits import response_limits
 from reverseproxy.errors import HttpError, ReverseProxyError
 from reverseproxy.wire.http.message import End
 from reverseproxy.wire.http1.heads import ResponseHead

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
-from reverseproxy.patience import MOST_EXCUSES, lateness
+from reverseproxy.lenient_timeouts import MOST_EXCUSES, timer_lag
 from reverseproxy.sockets import TcpInfo, tcp_info, waits_since
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ class Stalls:
     def _look(self) -> None:
         self._timer = None
         now = self._clock.seconds()
-        if lateness(self._due, now) and self._excuses < MOST_EXCUSES:
+        if timer_lag(self._due, now) and self._excuses < MOST_EXCUSES:
             # What has come meanwhile has not been read yet.
             self._excuses += 1
             self._plan()
             return
         self._excuses = 0
         if not self._round:
-            stalled = self._cluster.wellness.stalled
+            stalled = self._cluster.service_health.stalled
             self._round = [
                 host
                 for host in self._hosts
@@ -121,13 +121,13 @@ class Stalls:
         elif self._waits.pop(host, None) is not None:
             host.note_wait(False)
         waited = max(0.0 if since is None else now - since, host.unanswered)
-        wellness = self._cluster.wellness
+        service_health = self._cluster.service_health
         if waited >= STALL:
-            if host not in wellness.stalled:
-                wellness.stall(host, f"nothing has come from it for {waited:.1f} s")
+            if host not in service_health.stalled:
+                service_health.stall(host, f"nothing has come from it for {waited:.1f} s")
                 self._suspect_kin(host)
-        elif host in wellness.stalled and not (since is None and self._shares(host, info)):
-            wellness.stall(host, "")
+        elif host in service_health.stalled and not (since is None and self._shares(host, info)):
+            service_health.stall(host, "")
 
     def _shares(self, host: Host, info: TcpInfo | None) -> bool:
         """Whether a host at rest is left out for others of its agent, and nothing speaks for it."""
@@ -142,4 +142,4 @@ class Stalls:
         same_agent = [
             each for each in host.same_agent if each is not host and not each.active and each in self._hosts
         ]
-        self._cluster.wellness.stall_all(same_agent, "nothing comes from its agent")
+        self._cluster.service_health.stall_all(same_agent, "nothing comes from its agent")

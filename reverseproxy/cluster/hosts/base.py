@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.health.outcome import Outcome
     from reverseproxy.cluster.hosts.health import Fault
     from reverseproxy.cluster.manager import Cluster
-    from reverseproxy.cluster.tongues import Tongue
+    from reverseproxy.cluster.protocol_support import ProtocolSupport
     from reverseproxy.identity import AgentIdentity
     from reverseproxy.metrics import AgentFigures, Histogram
 
@@ -82,8 +82,8 @@ class Host(ABC):
     @ivar retired: whether it has left its cluster, and only finishes what it
         has begun.
     @ivar cluster: the cluster that it is a member of now.
-    @ivar tongue: what protocols it speaks, if it is known not to speak all; see
-        L{reverseproxy.cluster.tongues}.
+    @ivar protocol_support: what protocols it speaks, if it is known not to speak all; see
+        L{reverseproxy.cluster.protocol_support}.
     @cvar is_reverse: whether this kind of host tends to come back by itself soon
         after it is gone.
     @cvar exclusive: whether this kind of host has but one connection, which it
@@ -112,9 +112,9 @@ class Host(ABC):
         "metadata",
         "picked",
         "pools",
+        "protocol_support",
         "reserved",
         "retired",
-        "tongue",
         "weight",
     )
 
@@ -150,7 +150,7 @@ class Host(ABC):
         self.retired = False
         self.reserved = False
         self.cluster: Cluster | None = None
-        self.tongue: Tongue | None = None
+        self.protocol_support: ProtocolSupport | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address} {self.state}>"

@@ -25,7 +25,7 @@ class Fault(IntFlag):
     """It has failed too many requests, or connects, in a row."""
 
     SERVICE = 8
-    """Its agent can't reach its service; see L{reverseproxy.cluster.health.wellness}."""
+    """Its agent can't reach its service; see L{reverseproxy.cluster.health.service_health}."""
 
 
 class HostHealth:

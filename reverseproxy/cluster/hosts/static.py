@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.hosts.base import Host
 from reverseproxy.errors import ConnectionUnavailable, HostGone
-from reverseproxy.patience import give_time
+from reverseproxy.lenient_timeouts import add_lenient_timeout
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import HostConfig
@@ -86,7 +86,7 @@ class StaticHost(Host):
         if self.closed:
             return fail(HostGone(f"{self.address} is closed"))
         dial: Deferred[IProtocol] = endpoint.connect(factory)
-        return give_time(dial, self._connect_timeout, self._clock, self._too_late)
+        return add_lenient_timeout(dial, self._connect_timeout, self._clock, self._too_late)
 
     def _too_late(self, result: IProtocol | Failure, timeout: float) -> IProtocol | Failure:
         raise ConnectionUnavailable(f"{self.address} was not connected within {timeout:g} s")

@@ -168,10 +168,10 @@ class Attempts(HostChoice):
         self._attempts += 1
         try:
             while (host := cluster.acquire(self._context)) is not None:
-                tongue = host.tongue
+                support = host.protocol_support
                 if (
                     not (host.exclusive or host.committed_protocol)
-                    and (tongue is None or tongue.speaks(self.protocol))
+                    and (support is None or support.speaks(self.protocol))
                 ) or self._suits(host):
                     self._connect(host)
                     return
@@ -188,7 +188,7 @@ class Attempts(HostChoice):
         self._since = self._clock.seconds()
         timeout = cluster.config.connect_timeout
         context = self._context
-        if context is not None and (context.spared or context.hurried):
+        if context is not None and (context.deprioritized or context.hurried):
             timeout = min(timeout, SPARED_WAIT)
         pending = self._pending = cluster.wait(self._context, timeout)
         pending.addCallbacks(self._acquired, self._not_acquired)
@@ -372,7 +372,7 @@ class Attempts(HostChoice):
         assert cluster is not None
         problem = f"host {host.address} can't be reached: {reason}"
         self._trouble = problem, flags
-        cluster.members.trouble.unreachable(host, reason)
+        cluster.members.unreachable.note(host, reason)
         cluster.report(host, Outcome.UNREACHABLE)
         self._shun(host)
         if host.is_reverse:

@@ -108,14 +108,14 @@ class HostChoice:
         A reverse connection speaks the protocol of its first request for as long
         as it lives: the listener that hosts it has decided on one by then.
         """
-        tongue = host.tongue
-        if self._is_free(host, self.protocol) and (tongue is None or tongue.may_try(self._language)):
+        support = host.protocol_support
+        if self._is_free(host, self.protocol) and (support is None or support.may_try(self._language)):
             return True
         fitting = [each for each in self._alternatives() if self._is_free(host, each)]
-        if tongue is not None:
+        if support is not None:
             # What it is known to speak is no experiment.
-            known = [each for each in fitting if tongue.speaks(each)]
-            fitting = known or list(islice(filter(tongue.may_try, fitting), 1))
+            known = [each for each in fitting if support.speaks(each)]
+            fitting = known or list(islice(filter(support.may_try, fitting), 1))
         if not fitting:
             return False
         self.protocol = fitting[0]
@@ -136,7 +136,7 @@ class HostChoice:
         host, cluster = self.host, self.cluster
         if host is None or cluster is None or not self._chosen:
             return False
-        return cluster.members.tongues.unheard(host, self._language)
+        return cluster.members.protocol_support.note_silence(host, self._language)
 
     def _is_to_blame(self) -> bool:
         """
@@ -150,19 +150,19 @@ class HostChoice:
             host is None
             or cluster is None
             or not self._chosen
-            or cluster.members.tongues.serves(host, self._language)
+            or cluster.members.protocol_support.serves(host, self._language)
         )
 
     def _excuse(self, host: Host) -> None:
         """Keep in mind that a host has answered with an error that is not its fault."""
         assert self.cluster is not None
-        self.cluster.members.tongues.erred(host, self._language)
+        self.cluster.members.protocol_support.erred(host, self._language)
 
     def _pass(self, host: Host) -> None:
         """Give back a host that speaks another protocol, and ask for it no more."""
         self._avoid(host)
-        tongue = host.tongue
-        deaf = tongue is not None and not tongue.speaks(self._language)
+        support = host.protocol_support
+        deaf = support is not None and not support.speaks(self._language)
         self._passed += _DEAF if deaf else 1
         self._trouble = f"host {host.address} does not speak {self._language}", Flag.UPE
         assert self.cluster is not None
@@ -179,7 +179,7 @@ class HostChoice:
         if self._context is None:
             self._context = PickContext()
         assert self.cluster is not None
-        self.cluster.shun(host, self._context)
+        self.cluster.exclude_agent(host, self._context)
 
     def _postpone(self, host: Host) -> None:
         """Take this host, which has failed, again only if there is no other."""
@@ -188,7 +188,7 @@ class HostChoice:
             context = self._context
             assert context is not None
             context.tried.discard(host)
-            context.spare((host,))
+            context.deprioritize((host,))
 
     def _forgive(self) -> None:
         """
@@ -211,9 +211,9 @@ class HostChoice:
         assert cluster is not None
         if self._context is None:
             self._context = PickContext()
-        cluster.disown(host, self._context)
+        cluster.exclude_unsent(host, self._context)
         if why is Unsent.SERVICE:
-            cluster.wellness.doubt(host)
+            cluster.service_health.doubt(host)
         self._forgive()
         return cluster.has_others(self._context)
 
@@ -222,7 +222,7 @@ class HostChoice:
         if (
             not isinstance(error, NoHealthyHost | QueueTimeout)
             or self._context is None
-            or not self._context.lift()
+            or not self._context.readmit()
         ):
             return False
         self._attempts -= 1

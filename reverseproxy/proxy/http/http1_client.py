@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable
-from reverseproxy.cluster.room import response_limits
+from reverseproxy.cluster.message_limits import response_limits
 from reverseproxy.errors import ForeignAnswer, HttpError
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import StreamRefused

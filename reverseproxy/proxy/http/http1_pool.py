@@ -120,8 +120,8 @@ class Http1Pool:
         """
         cluster = self.host.cluster
         if cluster is not None:
-            tongues = cluster.members.tongues
-            (tongues.succeeded if success else tongues.heard)(self.host, POOL)
+            protocol_support = cluster.members.protocol_support
+            (protocol_support.succeeded if success else protocol_support.note_answer)(self.host, POOL)
 
     def add(self, client: Http1Client) -> None:
         """A connection is made."""

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.host import Host, IHostPool
-from reverseproxy.cluster.room import response_limits
+from reverseproxy.cluster.message_limits import response_limits
 from reverseproxy.errors import ConnectionUnavailable, HostGone, ProtocolRefused, QueueFull
 from reverseproxy.proxy.http.http2_call import Http2Call
 from reverseproxy.proxy.http.http2_client import Http2Client
@@ -201,7 +201,7 @@ class Http2Pool:
         """A host has said how many requests it takes at once."""
         cluster = self.host.cluster
         if cluster is not None:
-            cluster.members.tongues.heard(self.host, POOL)
+            cluster.members.protocol_support.note_answer(self.host, POOL)
         wanted = client.http2.peer_max_streams
         self._set_capacity(MAX_STREAMS if wanted is None else max(1, min(wanted, MAX_STREAMS)))
 
@@ -209,7 +209,7 @@ class Http2Pool:
         """The host has answered on a connection with success for the first time."""
         cluster = self.host.cluster
         if cluster is not None:
-            cluster.members.tongues.succeeded(self.host, POOL)
+            cluster.members.protocol_support.succeeded(self.host, POOL)
 
     def retire(self, client: Http2Client, reason: str) -> None:
         """A connection takes no more requests; with it goes a reverse host."""

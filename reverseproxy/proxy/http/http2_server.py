@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.room import FIELD_ROOM, HEAD_ROOM
+from reverseproxy.cluster.message_limits import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http2Options
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable

@@ -10,7 +10,7 @@ from typing import Final
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.durations import format_duration
-from reverseproxy.patience import Patience
+from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.sending import ACTIVE
 from reverseproxy.proxy.http.timed import Timed
@@ -40,13 +40,13 @@ class Retrying(Timed):
     _answered: bool  # the host has sent something
     _doubtful: bool  # a host may have seen the request, although it is to be sent again
     _sent_at: float  # when the attempt has begun, if somebody wants to know
-    _try_timer: Patience | None
+    _try_timer: LenientTimeout | None
 
     def _time_attempt(self) -> None:
         limit = self._times.attempt
         self._sent_at = self._clock.seconds()
         if limit:
-            self._try_timer = Patience(self._clock, limit, self._try_timed_out)
+            self._try_timer = LenientTimeout(self._clock, limit, self._try_timed_out)
 
     def _stop_try(self, status: int, complete: bool) -> bool:
         """
@@ -215,7 +215,7 @@ class Retrying(Timed):
         now, limit = self._clock.seconds(), self._times.attempt
         left = self._watched().attempt_ends(now, limit, self._sent_at, self._state(client)) - now
         if left > 0:
-            self._try_timer = Patience(self._clock, left, self._try_timed_out)
+            self._try_timer = LenientTimeout(self._clock, left, self._try_timed_out)
             return
         if self._times.attempt_asked:
             self._leave(client)

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from reverseproxy.errors import HostGone
-from reverseproxy.patience import Patience
+from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.rpc.in_flight import InFlight
 
 HEARTBEAT_IDLE: Final = 15.0
@@ -61,7 +61,7 @@ class _Beat:
 
     __slots__ = ("_timer",)
 
-    def __init__(self, timer: Patience) -> None:
+    def __init__(self, timer: LenientTimeout) -> None:
         self._timer = timer
 
     def answered(self) -> None:
@@ -144,7 +144,7 @@ class Heartbeats:
             return
         number = self._in_flight.next_id()
         self._taken = self._connection.taken
-        timer = Patience(self._clock, self._keepalive.timeout, partial(self._too_late, number))
+        timer = LenientTimeout(self._clock, self._keepalive.timeout, partial(self._too_late, number))
         self._in_flight.heartbeats[number] = _Beat(timer)
         self._connection.send_heartbeat(number)
 

@@ -177,8 +177,10 @@ class RpcPool:
         """
         cluster = self.host.cluster
         if cluster is not None:
-            tongues = cluster.members.tongues
-            (tongues.succeeded if success else tongues.heard)(self.host, self.protocol.name)
+            protocol_support = cluster.members.protocol_support
+            (protocol_support.succeeded if success else protocol_support.note_answer)(
+                self.host, self.protocol.name
+            )
 
     def forget(self, client: RpcClient) -> None:
         """A connection takes no more requests, and so does not count any more."""

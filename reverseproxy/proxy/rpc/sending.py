@@ -11,7 +11,7 @@ __all__ = ["ACTIVE", "DONE", "WAITING", "RpcSending"]
 
 from typing import TYPE_CHECKING, Any
 
-from reverseproxy.cluster.room import HEAD_ROOM
+from reverseproxy.cluster.message_limits import HEAD_ROOM
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.http.attempts import Attempts, Phase

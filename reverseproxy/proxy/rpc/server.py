@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
-from reverseproxy.cluster.room import HEAD_ROOM
+from reverseproxy.cluster.message_limits import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
 from reverseproxy.logs import counted, loss

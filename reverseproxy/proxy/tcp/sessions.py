@@ -234,7 +234,7 @@ class TcpProxy(RelayEnd, Counted):
         try:
             host = cluster.acquire(self._context)
         except PickFailed as error:
-            if isinstance(error, NoHealthyHost) and self._context.lift():
+            if isinstance(error, NoHealthyHost) and self._context.readmit():
                 self._acquire(cluster)
             else:
                 self._refuse(str(error), flag_of(error) | self._notes.trouble)
@@ -243,7 +243,7 @@ class TcpProxy(RelayEnd, Counted):
             self._dial(cluster, host)
             return
         timeout = cluster.config.connect_timeout
-        if self._context.spared or self._context.hurried:
+        if self._context.deprioritized or self._context.hurried:
             timeout = min(timeout, SPARED_WAIT)
         since = self._clock.seconds()
         waiting = self._pending = cluster.wait(self._context, timeout)
@@ -253,7 +253,7 @@ class TcpProxy(RelayEnd, Counted):
     def _not_acquired(self, cluster: Cluster, reason: Failure) -> None:
         if self.lost:
             return
-        if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.lift():
+        if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.readmit():
             self._acquire(cluster)
         else:
             self._refuse(loss(reason), flag_of(reason.value) | self._notes.trouble)
@@ -346,7 +346,7 @@ class TcpProxy(RelayEnd, Counted):
         kept, cluster, host = self._kept, self._cluster, self._host
         if kept is None or cluster is None or host is None or self.lost or self.closing:
             return False
-        cluster.disown(host, self._context)
+        cluster.exclude_unsent(host, self._context)
         if self._again >= MOST_AGAIN or not cluster.has_others(self._context):
             return False
         self._again += 1
@@ -366,8 +366,8 @@ class TcpProxy(RelayEnd, Counted):
             return
         cluster.report(host, Outcome.UNREACHABLE)
         why = loss(reason)
-        cluster.members.trouble.unreachable(host, why)
-        cluster.shun(host, self._context)
+        cluster.members.unreachable.note(host, why)
+        cluster.exclude_agent(host, self._context)
         self._notes.trouble = Flag.UF | flag_of(reason.value)
         if self._attempts >= self._max_attempts:
             flags = self._notes.trouble | (Flag.URX if self._attempts > 1 else NO_FLAGS)

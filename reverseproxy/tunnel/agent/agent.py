@@ -30,8 +30,8 @@ from reverseproxy.cluster.endpoints import CallableFactory, make_endpoint
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ReverseProxyError
 from reverseproxy.interfaces import IConnectionSink, ICredentialSource
+from reverseproxy.lenient_timeouts import add_lenient_timeout
 from reverseproxy.logs import Throttle, counted, how_many
-from reverseproxy.patience import give_time
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.choosing import Choice
@@ -383,7 +383,7 @@ class Peer:
 
         def dial(turn: Turn) -> Deferred[Any]:
             dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect, turn)
-            give_time(dialling, config.connect_timeout_duration, plan.reactor, too_late)
+            add_lenient_timeout(dialling, config.connect_timeout_duration, plan.reactor, too_late)
             return dialling.addErrback(failed, turn)
 
         def failed(reason: Failure, turn: Turn) -> Failure:

@@ -31,10 +31,10 @@ from reverseproxy.errors import (
     ServerLeaves,
 )
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
+from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import GRACE, MuxSession
 from reverseproxy.mux.stream import MuxStream
-from reverseproxy.patience import Patience
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.sockets import DEAD_PEER_TIMEOUT, format_address, tune, was_heard
@@ -186,7 +186,7 @@ class AgentLink(LinkHooks, Handover):
         self._clock = clock
         self._decoder = FrameDecoder(expect=frozenset({Flag.INIT_RESPONSE}))
         self._greeting: Deferred[None] | None = None
-        self._deadline: Patience | None = None
+        self._deadline: LenientTimeout | None = None
         self._closing: Farewell | None = None
         self._hosted = False
 
@@ -213,7 +213,7 @@ class AgentLink(LinkHooks, Handover):
             greeting.errback(Failure(ConnectionUnavailable("connection lost before the handshake")))
             return greeting
         self._greeting = greeting
-        self._deadline = Patience(self._clock, self._terms.response_timeout, self._too_late)
+        self._deadline = LenientTimeout(self._clock, self._terms.response_timeout, self._too_late)
         try:
             frame = encode(self._terms.make_init(self.local_address))
         except Exception as error:
@@ -232,7 +232,7 @@ class AgentLink(LinkHooks, Handover):
     def _too_late(self) -> None:
         if was_heard(self.transport, 0.0):
             # It is us who are late: the answer waits to be read.
-            self._deadline = Patience(self._clock, GRACE, self._too_late)
+            self._deadline = LenientTimeout(self._clock, GRACE, self._too_late)
             return
         self._refuse(
             ConnectionUnavailable(f"no answer to the handshake within {self._terms.response_timeout:g} s")

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.cluster.health.reach import Reach
+from reverseproxy.cluster.health.reachability import Reach
 from reverseproxy.interfaces import IService
 
 log = Logger()

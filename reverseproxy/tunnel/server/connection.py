@@ -21,13 +21,13 @@ from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import FrameError
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
-from reverseproxy.patience import Patience
+from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import tune
 from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
 from reverseproxy.tunnel.server.graceful_closes import GracefulCloses
-from reverseproxy.tunnel.server.holding import Bearer, Holding, Papers
+from reverseproxy.tunnel.server.joined import JoinedConnection, JoinRecord, TunnelProtocol
 from reverseproxy.tunnel.server.joining import JoinAttempt
 from reverseproxy.tunnel.server.new_hosts import Publication, Terms, make_host, make_session
 from reverseproxy.tunnel.server.refusals import REMEDIES, note_refusal
@@ -43,7 +43,7 @@ _EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
 
 
 @implementer(IDrainable, IExpendable)
-class TunnelConnection(Bearer, Counted):
+class TunnelConnection(TunnelProtocol, Counted):
     """
     An accepted connection, from its first byte to its last.
 
@@ -55,7 +55,7 @@ class TunnelConnection(Bearer, Counted):
     """
 
     transport: Any
-    holding: Holding | None = None
+    holding: JoinedConnection | None = None
 
     def __init__(self, server: TunnelServer, info: ConnectionInfo) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class TunnelConnection(Bearer, Counted):
         self._info = info
         self.crowd = crowd_address(host_of(info.remote))
         self._decoder: FrameDecoder | None = FrameDecoder(expect=_EXPECTED)
-        self._deadline: Patience | None = None
+        self._deadline: LenientTimeout | None = None
         self._judging: Deferred[None] | None = None
         self._surplus: list[bytes] = []
         self._closing: IDelayedCall | None = None
@@ -106,7 +106,7 @@ class TunnelConnection(Bearer, Counted):
             return
         if self._deadline is None:
             self._began = self._server.clock.seconds()
-            self._deadline = Patience(
+            self._deadline = LenientTimeout(
                 self._server.clock,
                 self._server.config.handshake_timeout,
                 partial(self.drop, "the handshake took too long"),
@@ -223,9 +223,9 @@ class TunnelConnection(Bearer, Counted):
         host = make_host(
             accepted, self._info, address, self.transport, self._gone, session, clock=server.clock
         )
-        papers = Papers(server.listener, attempt.init, accepted, self._info)
-        self.holding = Holding(
-            server, papers, host, self, attempt.take_place(), claimed=attempt.claim is not None
+        join_record = JoinRecord(server.listener, attempt.init, accepted, self._info)
+        self.holding = JoinedConnection(
+            server, join_record, host, self, attempt.take_place(), claimed=attempt.claim is not None
         )
         publication = self._publication = Publication(server.clusters, accepted.cluster, host)
         publication.listen(server.clock)

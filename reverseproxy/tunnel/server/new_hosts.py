@@ -143,4 +143,4 @@ class Publication:
 def _note_service(clusters: ClusterManager, cluster: str, host: MuxHost, well: bool) -> None:
     """Note whether an agent can reach its service."""
     if cluster in clusters:
-        clusters.get(cluster).wellness.said(host, well)
+        clusters.get(cluster).service_health.report(host, well)

@@ -10,8 +10,8 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.folding import Folding
 from reverseproxy.logs import Throttle
+from reverseproxy.logs.folding import Folding
 
 log = Logger(__package__)
 

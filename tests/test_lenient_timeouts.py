@@ -1,5 +1,5 @@
 """
-Tests for L{reverseproxy.patience}, and for everything that judges others by the time they take.
+Tests for L{reverseproxy.lenient_timeouts}, and for everything that judges others by the time they take.
 
 A process that had no turn for some seconds is told of all timers first, and then of
 what has come meanwhile.  L{task.Clock} does the same when it is set forward at once.
@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.patience import LATE, MOST_EXCUSES, Patience, give_time, lateness
+from reverseproxy.lenient_timeouts import LATE, MOST_EXCUSES, LenientTimeout, add_lenient_timeout, timer_lag
 from reverseproxy.testing import _FIRST_PORT, MemoryReactor, MemoryTransport, mux_pair, run
 from tests.integration import configs
 
@@ -26,11 +26,11 @@ class PatienceTests(SynchronousTestCase):
         self.clock = Clock()
         self.calls: list[float] = []
 
-    def begin(self, seconds: float) -> Patience:
-        return Patience(self.clock, seconds, lambda: self.calls.append(self.clock.seconds()))
+    def begin(self, seconds: float) -> LenientTimeout:
+        return LenientTimeout(self.clock, seconds, lambda: self.calls.append(self.clock.seconds()))
 
     def test_lateness(self) -> None:
-        self.assertEqual([lateness(2.0, now) for now in (1.0, 2.0, 2.0 + LATE, 5.0)], [0.0, 0.0, 0.0, 3.0])
+        self.assertEqual([timer_lag(2.0, now) for now in (1.0, 2.0, 2.0 + LATE, 5.0)], [0.0, 0.0, 0.0, 3.0])
 
     def test_in_time(self) -> None:
         patience = self.begin(2.0)
@@ -68,23 +68,23 @@ class PatienceTests(SynchronousTestCase):
         self.assertEqual((self.clock.getDelayedCalls(), patience.active()), ([], False))
 
     def test_deferreds(self) -> None:
-        early: Deferred[int] = give_time(Deferred(), 1.0, self.clock)
+        early: Deferred[int] = add_lenient_timeout(Deferred(), 1.0, self.clock)
         early.callback(7)
         self.assertEqual((self.successResultOf(early), self.clock.getDelayedCalls()), (7, []))
-        never: Deferred[int] = give_time(Deferred(), 1.0, self.clock)
+        never: Deferred[int] = add_lenient_timeout(Deferred(), 1.0, self.clock)
         self.clock.advance(5.0)
         self.assertNoResult(never)
         self.clock.advance(1.0)
         self.failureResultOf(never, TimeoutError)
         told: list[Any] = []
         third: Deferred[int] = Deferred()
-        give_time(third, 1.0, self.clock, lambda result, seconds: told.append((result, seconds)))
+        add_lenient_timeout(third, 1.0, self.clock, lambda result, seconds: told.append((result, seconds)))
         self.clock.advance(1.0)
         [(result, seconds)] = told
         self.assertIsInstance(result, Failure)
         result.trap(CancelledError)
         self.assertEqual(seconds, 1.0)
-        failed: Deferred[int] = give_time(Deferred(), 1.0, self.clock)
+        failed: Deferred[int] = add_lenient_timeout(Deferred(), 1.0, self.clock)
         failed.errback(ValueError())
         self.failureResultOf(failed, ValueError)
 
@@ -199,7 +199,7 @@ class StandstillTests(SynchronousTestCase):
         self.pass_time(3.0)
         [host] = cluster.hosts.values()
         stalled: list[object] = []
-        self.patch(cluster.wellness, "stall", lambda *told: stalled.append(told))
+        self.patch(cluster.service_health, "stall", lambda *told: stalled.append(told))
         self.hold_network()
         while not host.unanswered:
             self.pass_time(0.1)

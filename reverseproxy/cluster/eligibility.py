@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_SPARED", "Prospects"]
+__all__ = ["MAX_DEPRIORITIZED", "Eligibility"]
 
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.cluster import Cluster
     from reverseproxy.cluster.membership import Members
 
-MAX_SPARED: Final = 64
+MAX_DEPRIORITIZED: Final = 64
 """How many hosts of an agent a request leaves out because another one of them has failed it."""
 
 
-class Prospects:
+class Eligibility:
     """What one cluster has for a request, besides what is free now."""
 
     def __init__(self, cluster: Cluster, members: Members, seconds: Callable[[], float]) -> None:
@@ -30,18 +30,18 @@ class Prospects:
         self._members = members
         self._seconds = seconds
 
-    def shun(self, host: Host, context: PickContext) -> None:
+    def exclude_agent(self, host: Host, context: PickContext) -> None:
         """
         Pick a host no more for a request that it has failed.
 
         Nor those of the same agent (L{Host.same_agent}), as long as others have some:
         when an agent is gone, one of its connections is the first to show it.
-        If it comes to nothing, L{PickContext.lift} takes that back.
+        If it comes to nothing, L{PickContext.readmit} takes that back.
         """
         context.tried.add(host)
         same_agent = host.same_agent
         if same_agent and self._cluster.healthy > len(same_agent):
-            context.spare(islice(same_agent, MAX_SPARED))
+            context.deprioritize(islice(same_agent, MAX_DEPRIORITIZED))
 
     def could_serve(self, context: PickContext | None) -> bool:
         """Whether a request may hope for a host: a busy one, or one that is expected back."""
@@ -85,14 +85,14 @@ class Prospects:
         context.hurried = self._seconds() < population.returns_until
         return context.hurried
 
-    def disown(self, host: Host, context: PickContext) -> None:
+    def exclude_unsent(self, host: Host, context: PickContext) -> None:
         """
         Pick a host no more for a request that its agent has not sent on.
 
         Nor others of the same agent, which would do no better.
         """
         context.tried.add(host)
-        context.tried.update(islice(host.same_agent, MAX_SPARED))
+        context.tried.update(islice(host.same_agent, MAX_DEPRIORITIZED))
 
     def no_host(self) -> NoHealthyHost:
         """Say why there is none."""

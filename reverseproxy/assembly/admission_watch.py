@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DoorWatch"]
+__all__ = ["AdmissionWatch"]
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +16,7 @@ from reverseproxy.tunnel.server.revocation import LOOK
 log = Logger()
 
 
-class DoorWatch:
+class AdmissionWatch:
     """Looks at the files of listeners' certificates, and of tokens, every second."""
 
     def __init__(self, world: World, contexts: Callable[[], Iterable[Any]]) -> None:

@@ -1,14 +1,14 @@
 """
 What a tunnel server knows of a connection that is a host, and what of that goes along to another worker.
 
-A L{Holding} is in the registry, where a graceful close finds it, and takes a place
-in the quotas.  When the connection moves, its L{Papers} go with it, and a
+A L{JoinedConnection} is in the registry, where a graceful close finds it, and takes a place
+in the quotas.  When the connection moves, its L{JoinRecord} go with it, and a
 L{MovedConnection} has it where it arrives.
 """
 
 from __future__ import annotations
 
-__all__ = ["Condition", "Holding", "MovedConnection", "Papers"]
+__all__ = ["ConnectionState", "JoinedConnection", "MovedConnection", "JoinRecord"]
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Papers:
+class JoinRecord:
     """
     Who has brought a connection, as another worker has to know.
 
@@ -83,7 +83,7 @@ class Papers:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Papers:
+    def from_json(cls, value: Mapping[str, Any]) -> JoinRecord:
         """Take back what L{to_json} gave."""
         principal, subject = value["principal"], value["subject"]
         accepted = Accepted(
@@ -108,7 +108,7 @@ class Papers:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ConnectionState:
     """
     What has happened on a connection.
 
@@ -122,11 +122,13 @@ class Condition:
     marked: bool = False
 
     @classmethod
-    def of(cls, host: ReverseHost) -> Condition:
+    def of(cls, host: ReverseHost) -> ConnectionState:
         """Say it of a host's that is not in use."""
         return cls(host.early, host.used, host.marked)
 
-    def restore(self, host: ReverseHost, connection: Handover, holding: Holding, rest: bytes = b"") -> None:
+    def restore(
+        self, host: ReverseHost, connection: Handover, holding: JoinedConnection, rest: bytes = b""
+    ) -> None:
         """
         Give the connection to its host.
 
@@ -140,17 +142,17 @@ class Condition:
         return [base64.b64encode(self.early).decode("ascii"), self.used, self.marked]
 
     @classmethod
-    def from_json(cls, value: Sequence[Any]) -> Condition:
+    def from_json(cls, value: Sequence[Any]) -> ConnectionState:
         """Take back what L{to_json} gave."""
         early, used, marked = value
         return cls(base64.b64decode(early), used, marked)
 
 
-class Holding:
+class JoinedConnection:
     """
     A connection that is a host, for as long as this process has it.
 
-    @ivar papers: who has brought it.
+    @ivar join_record: who has brought it.
     @ivar host: what it is.
     @ivar connection: the protocol that has it, and that the host has it from.
     @ivar server: what it has joined.
@@ -160,9 +162,9 @@ class Holding:
     def __init__(
         self,
         server: TunnelServer,
-        papers: Papers,
+        join_record: JoinRecord,
         host: ReverseHost | MuxHost,
-        connection: Bearer,
+        connection: TunnelProtocol,
         place: Place = NOBODY,
         relayed: bool = False,
         claimed: bool = False,
@@ -172,15 +174,20 @@ class Holding:
         @param relayed: whether another worker has its TLS, and judges that.
         @param claimed: whether it has brought routes.
         """
-        accepted = papers.accepted
-        self.papers = papers
+        accepted = join_record.accepted
+        self.join_record = join_record
         self.host = host
         self.connection = connection
         self.server = server
         self._place = place
         self._over = False
         self._held = RegisteredConnection(
-            host, accepted.cluster, papers.info, accepted.principal, accepted.announcement, accepted.policy
+            host,
+            accepted.cluster,
+            join_record.info,
+            accepted.principal,
+            accepted.announcement,
+            accepted.policy,
         )
         server.registry.add(self._held)
         server.revocations.add(self)
@@ -223,8 +230,8 @@ class Holding:
         return Deferred.fromCoroutine(self._judge_again(credentials))
 
     async def _judge_again(self, credentials: bool) -> str:
-        server, papers = self.server, self.papers
-        init, info, before = papers.init, papers.info, papers.accepted
+        server, join_record = self.server, self.join_record
+        init, info, before = join_record.init, join_record.info, join_record.accepted
         reason = "" if self._relayed else server.transport_policy.objection(info, self.connection.transport)
         if reason:
             return reason
@@ -247,7 +254,7 @@ class Holding:
         if self.claimed and server.routes is not None:
             reason = server.routes.judge_again(verdict, info)
         if verdict.weight != before.weight and not self._over:
-            self.papers = replace(papers, accepted=verdict)
+            self.join_record = replace(join_record, accepted=verdict)
             if self.host.cluster is not None:
                 self.host.cluster.weigh(self.host, verdict.weight)
         return reason
@@ -259,7 +266,7 @@ class Holding:
         host, server = self.host, self.server
         server.peer_log.warn(
             "{listener}: {peer} of {identity} is let go, at the latest in {seconds:g} s: {reason}",
-            peer=self.papers.info.remote,
+            peer=self.join_record.info.remote,
             identity=str(host.identity),
             seconds=grace,
             reason=reason,
@@ -282,14 +289,14 @@ class Holding:
 
 
 @implementer(IDrainable)
-class Bearer(Handover):
+class TunnelProtocol(Handover):
     """
     A connection that is a host, or may become one.
 
     @ivar holding: what is known of it as a host; L{None} as long as it is none.
     """
 
-    holding: Holding | None = None
+    holding: JoinedConnection | None = None
 
     @property
     def busy(self) -> bool:
@@ -302,7 +309,7 @@ class Bearer(Handover):
             self.holding.drain()
 
 
-class MovedConnection(Bearer):
+class MovedConnection(TunnelProtocol):
     """
     A connection that another worker had before.
 
@@ -312,7 +319,12 @@ class MovedConnection(Bearer):
     transport: Any
 
     def __init__(
-        self, server: TunnelServer, papers: Papers, host: ReverseHost, state: Condition, counted: bool
+        self,
+        server: TunnelServer,
+        join_record: JoinRecord,
+        host: ReverseHost,
+        state: ConnectionState,
+        counted: bool,
     ) -> None:
         """
         @param host: what it is; away until we are connected.
@@ -321,7 +333,7 @@ class MovedConnection(Bearer):
         """
         super().__init__()
         self._server = server
-        self._papers = papers
+        self._papers = join_record
         self._host = host
         self._state = state
         self._claim: Claim | None = None
@@ -329,16 +341,20 @@ class MovedConnection(Bearer):
 
     def connectionMade(self) -> None:
         """Give the host its connection."""
-        server, papers = self._server, self._papers
+        server, join_record = self._server, self._papers
         watch_over(self.transport, server.config.dead_peer_timeout)
         place = NOBODY
         if self.counted:
-            place = server.quotas.place(papers.accepted, papers.info, crowd_address(papers.info.remote_ip))
+            place = server.quotas.place(
+                join_record.accepted, join_record.info, crowd_address(join_record.info.remote_ip)
+            )
             server.quotas.count(place)
-        relayed = papers.info.secure  # or else the socket itself would not have come
+        relayed = join_record.info.secure  # or else the socket itself would not have come
         if server.routes is not None:
-            self._claim = server.routes.hold(papers.accepted.cluster)
-        self.holding = Holding(server, papers, self._host, self, place, relayed, self._claim is not None)
+            self._claim = server.routes.hold(join_record.accepted.cluster)
+        self.holding = JoinedConnection(
+            server, join_record, self._host, self, place, relayed, self._claim is not None
+        )
         server.revocations.arrived(self.holding)
         self._state.restore(self._host, self, self.holding)
 

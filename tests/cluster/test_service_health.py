@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.health.wellness}."""
+"""Tests for L{reverseproxy.cluster.health.service_health}."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
-from reverseproxy.cluster.health.wellness import DOUBT, MANY, TOGETHER, Wellness
+from reverseproxy.cluster.health.service_health import DOUBT, MANY, TOGETHER, ServiceHealth
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import ClusterConfig
@@ -26,7 +26,7 @@ class WellnessCase(SynchronousTestCase):
 
     def say(self, well: bool, *numbers: int) -> None:
         for number in numbers:
-            self.cluster.wellness.said(self.hosts[number], well)
+            self.cluster.service_health.report(self.hosts[number], well)
 
     def picks(self) -> set[str]:
         picked = [self.cluster.acquire() for _ in range(12)]
@@ -65,7 +65,7 @@ class SaidTests(WellnessCase):
 
     def test_one_that_is_not_joins(self) -> None:
         host = FakeHost("new")
-        self.cluster.wellness.said(host, False)
+        self.cluster.service_health.report(host, False)
         self.cluster.add_host(host)
         self.assertEqual(self.picks(), {"h0", "h1", "h2"})
         self.assertEqual(host.health.faults, Fault.SERVICE)
@@ -95,7 +95,9 @@ class SaidTests(WellnessCase):
 
     def test_changes_are_told_once(self) -> None:
         told: list[tuple[str, bool]] = []
-        self.cluster.wellness.on_said = lambda host: told.append((host.address, host.health.service_up))
+        self.cluster.service_health.on_report = lambda host: told.append(
+            (host.address, host.health.service_up)
+        )
         self.say(False, 0)
         self.say(False, 0)
         self.say(True, 0)
@@ -109,7 +111,7 @@ class SaidTests(WellnessCase):
         for number, step in steps:
             host = self.hosts[number]
             if step in "+-":
-                self.cluster.wellness.said(host, step == "+")
+                self.cluster.service_health.report(host, step == "+")
             else:
                 self.cluster.set_health(host, step == "o")
                 (ordered.discard if step == "o" else ordered.add)(host)
@@ -122,30 +124,30 @@ class SaidTests(WellnessCase):
 
 class DoubtTests(WellnessCase):
     def test_for_a_while(self) -> None:
-        self.cluster.wellness.doubt(self.hosts[0])
+        self.cluster.service_health.doubt(self.hosts[0])
         self.assertEqual(self.picks(), {"h1", "h2"})
         self.clock.advance(DOUBT)
         self.assertEqual(self.picks(), {"h0", "h1", "h2"})
 
     def test_all_of_the_same_agent(self) -> None:
         self.hosts[0].same_agent = self.hosts[1].same_agent = self.hosts[:2]
-        self.cluster.wellness.doubt(self.hosts[0])
+        self.cluster.service_health.doubt(self.hosts[0])
         self.assertEqual(self.picks(), {"h2"})
         self.clock.advance(DOUBT)
         self.assertEqual(self.picks(), {"h0", "h1", "h2"})
 
     def test_what_is_said_counts_more(self) -> None:
-        self.cluster.wellness.doubt(self.hosts[0])
+        self.cluster.service_health.doubt(self.hosts[0])
         self.say(True, 0)
         self.assertEqual(self.picks(), {"h0", "h1", "h2"})
         self.say(False, 0)
-        self.cluster.wellness.doubt(self.hosts[0])
+        self.cluster.service_health.doubt(self.hosts[0])
         self.clock.advance(10 * DOUBT)
         self.assertEqual(self.picks(), {"h1", "h2"})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_it_leaves(self) -> None:
-        self.cluster.wellness.doubt(self.hosts[0])
+        self.cluster.service_health.doubt(self.hosts[0])
         self.cluster.remove_host(self.hosts[0])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.cluster.add_host(self.hosts[0])
@@ -160,13 +162,13 @@ class ThousandsTests(WellnessCase):
     def setUp(self) -> None:
         super().setUp()
         self.looks = 0
-        settle = Wellness._settle
+        settle = ServiceHealth._settle
 
-        def counted(wellness: Wellness) -> None:
-            self.looks += len(wellness._let_in) + 1
-            settle(wellness)
+        def counted(service_health: ServiceHealth) -> None:
+            self.looks += len(service_health._let_in) + 1
+            settle(service_health)
 
-        self.patch(Wellness, "_settle", counted)
+        self.patch(ServiceHealth, "_settle", counted)
         for number in range(3, self.count):
             self.hosts.append(FakeHost(f"h{number}"))
             self.cluster.add_host(self.hosts[-1])
@@ -178,7 +180,7 @@ class ThousandsTests(WellnessCase):
         self.say(False, *range(self.count))
         self.say(True, *range(self.count))
         self.assertLess(self.looks, 20 * self.count)
-        self.assertEqual((self.faulty(), self.cluster.wellness.unwell), (0, {}))
+        self.assertEqual((self.faulty(), self.cluster.service_health.unwell), (0, {}))
         self.clock.advance(TOGETHER)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -195,11 +197,11 @@ class ThousandsTests(WellnessCase):
         self.assertEqual(self.faulty(), 0)
 
     def test_all_of_one_agent_stall(self) -> None:
-        self.cluster.wellness.stall_all(self.hosts, "nothing comes")
+        self.cluster.service_health.stall_all(self.hosts, "nothing comes")
         for host in self.hosts:
-            self.cluster.wellness.stall(host, "nothing comes")
+            self.cluster.service_health.stall(host, "nothing comes")
         self.assertLess(self.looks, 5 * self.count)
-        self.assertEqual(len(self.cluster.wellness.stalled), self.count)
+        self.assertEqual(len(self.cluster.service_health.stalled), self.count)
         for host in self.hosts:
             self.cluster.remove_host(host)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -26,8 +26,8 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
+from reverseproxy.lenient_timeouts import add_lenient_timeout
 from reverseproxy.logs import loss
-from reverseproxy.patience import give_time
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
@@ -112,7 +112,7 @@ class Reach:
         """Nobody wants to know any more."""
         self._cluster.on_connect = None
         for host in list(self._down):
-            self._cluster.wellness.said(host, True)
+            self._cluster.service_health.report(host, True)
         self._cluster.remove_task(self)
 
     # IClusterTask
@@ -179,7 +179,7 @@ class Reach:
         if host in self._probes:
             return
         connecting: Deferred[Any] = host.connect(CallableFactory(_Probe))
-        give_time(connecting, PROBE_TIMEOUT, self._clock)
+        add_lenient_timeout(connecting, PROBE_TIMEOUT, self._clock)
         self._probes[host] = connecting
         connecting.addCallbacks(partial(self._reached, host), partial(self._not_reached, host))
 
@@ -209,10 +209,10 @@ class Reach:
         self._heard[host] = self._clock.seconds()
         if reached and host in self._down:
             self._down.discard(host)
-            self._cluster.wellness.said(host, True)
+            self._cluster.service_health.report(host, True)
         elif not reached and host not in self._down:
             self._down.add(host)
-            self._cluster.wellness.said(host, False, reason)
+            self._cluster.service_health.report(host, False, reason)
         self._changed()
 
     def _changed(self) -> None:

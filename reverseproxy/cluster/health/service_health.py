@@ -10,7 +10,7 @@ whoever asks shall hear from it what is wrong.
 
 from __future__ import annotations
 
-__all__ = ["DOUBT", "Wellness"]
+__all__ = ["DOUBT", "ServiceHealth"]
 
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -30,7 +30,7 @@ Seconds for which a host is left out because of an answer.
 It is asked again then, with a request that goes elsewhere if that was too soon.
 """
 
-MOST_KIN: Final = 1024
+MAX_SAME_AGENT: Final = 1024
 """Hosts of one agent that are left out together."""
 
 MANY: Final = 256
@@ -40,17 +40,17 @@ TOGETHER: Final = 0.1
 """Seconds after which they are: each change of thousands would otherwise look at thousands."""
 
 
-class Wellness:
+class ServiceHealth:
     """
     Leaves hosts of one cluster out whose agents can't reach their service.
 
     @ivar unwell: these hosts, with why, whether they are left out or not.
     @ivar stalled: those among them from which nothing comes, with more of that.
-    @ivar on_said: called with each member of which an agent has said on its
+    @ivar on_report: called with each member of which an agent has said on its
         connection how it is.
     """
 
-    on_said: Callable[[Host], object] | None = None
+    on_report: Callable[[Host], object] | None = None
 
     def __init__(self, cluster: Cluster, clock: IReactorTime) -> None:
         self._cluster = cluster
@@ -63,7 +63,7 @@ class Wellness:
         self.unwell: dict[Host, str] = {}
         self.stalled: dict[Host, str] = {}
 
-    def is_well(self, host: Host) -> bool:
+    def is_up(self, host: Host) -> bool:
         """Whether the agent of a host says that it is well, and goes on talking."""
         return host.health.service_up and host not in self.stalled
 
@@ -78,8 +78,8 @@ class Wellness:
         elif host.cluster is self._cluster and host in self.stalled:
             del self.stalled[host]
             self._recover(host, "something comes from it again")
-            if self.on_said is not None:
-                self.on_said(host)
+            if self.on_report is not None:
+                self.on_report(host)
 
     def stall_all(self, hosts: Iterable[Host], reason: str) -> None:
         """Nothing comes from any of these."""
@@ -89,9 +89,9 @@ class Wellness:
             self._note(host, reason)
         if stalled:
             self.settle()
-        if self.on_said is not None:
+        if self.on_report is not None:
             for host in stalled:
-                self.on_said(host)
+                self.on_report(host)
 
     def _note(self, host: Host, reason: str) -> None:
         """A host is unwell; what follows from that is L{settle}'s."""
@@ -99,7 +99,7 @@ class Wellness:
         if host not in self._left_out:
             self._let_in[host] = None
 
-    def said(self, host: Host, well: bool, reason: str = "its agent can't reach its service") -> None:
+    def report(self, host: Host, well: bool, reason: str = "its agent can't reach its service") -> None:
         """
         An agent has said how its service is; that holds until it says otherwise.
 
@@ -115,12 +115,12 @@ class Wellness:
         else:
             self._note(host, reason)
             self.settle()
-        if changed and self.on_said is not None:
-            self.on_said(host)
+        if changed and self.on_report is not None:
+            self.on_report(host)
 
     def doubt(self, host: Host) -> None:
         """A request was not sent on, as the agent can't reach its service: its hosts rest for L{DOUBT}."""
-        for each in list(islice(host.same_agent, MOST_KIN)) or [host]:
+        for each in list(islice(host.same_agent, MAX_SAME_AGENT)) or [host]:
             if each.cluster is self._cluster and each.health.service_up and each not in self._doubts:
                 self._doubts[each] = self._clock.callLater(DOUBT, self._try_again, each)
                 self._note(each, "its agent could not reach its service")

@@ -10,7 +10,7 @@ the timer was late.
 
 from __future__ import annotations
 
-__all__ = ["LATE", "MOST_EXCUSES", "Patience", "give_time", "lateness"]
+__all__ = ["LATE", "MOST_EXCUSES", "LenientTimeout", "add_lenient_timeout", "timer_lag"]
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -29,7 +29,7 @@ MOST_EXCUSES: Final = 3
 """How often in a row others get more time; who is late at every turn has to judge at last."""
 
 
-def lateness(due: float, now: float) -> float:
+def timer_lag(due: float, now: float) -> float:
     """
     Say how late we are ourselves.
 
@@ -40,7 +40,7 @@ def lateness(due: float, now: float) -> float:
     return late if late > LATE else 0.0
 
 
-class Patience:
+class LenientTimeout:
     """
     Calls something when somebody has had his time.
 
@@ -67,7 +67,7 @@ class Patience:
 
     def _over(self) -> None:
         self._timer = None
-        late = lateness(self._due, self._clock.seconds())
+        late = timer_lag(self._due, self._clock.seconds())
         if late and self._excuses < MOST_EXCUSES:
             self._excuses += 1
             self._wait(min(late, self._seconds))
@@ -85,14 +85,14 @@ class Patience:
             timer.cancel()
 
 
-def give_time(
+def add_lenient_timeout(
     deferred: Deferred[_T],
     seconds: float,
     clock: IReactorTime,
     too_late: Callable[[Any, float], Any] | None = None,
 ) -> Deferred[_T]:
     """
-    Cancel a L{Deferred} that has had its time, as C{addTimeout} does, but by L{Patience}.
+    Cancel a L{Deferred} that has had its time, as C{addTimeout} does, but by L{LenientTimeout}.
 
     @param too_late: given what it came to when it was cancelled, and the seconds, and
         makes its result of that; by default that is L{TimeoutError}, if it
@@ -106,7 +106,7 @@ def give_time(
         over = True
         deferred.cancel()
 
-    timer = Patience(clock, seconds, end)
+    timer = LenientTimeout(clock, seconds, end)
 
     def done(result: Any) -> Any:
         timer.cancel()

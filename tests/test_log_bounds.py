@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.flood}."""
+"""Tests for L{reverseproxy.logs.bounds}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.flood import KIND_BURST, KIND_PER_SECOND, KINDS, RARE, LogBounds
+from reverseproxy.logs.bounds import KIND_BURST, KIND_PER_SECOND, KINDS, RARE, LogBounds
 
 HOUR = 3600.0
 

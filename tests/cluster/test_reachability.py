@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.health.reach} and L{reverseproxy.tunnel.agent.service}."""
+"""Tests for L{reverseproxy.cluster.health.reachability} and L{reverseproxy.tunnel.agent.service}."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer
 from reverseproxy.cluster.health.outcome import Outcome
-from reverseproxy.cluster.health.reach import PROBE_TIMEOUT, Reach
+from reverseproxy.cluster.health.reachability import PROBE_TIMEOUT, Reach
 from reverseproxy.cluster.host import Fault
 from reverseproxy.cluster.manager import Cluster, IClusterTask
 from reverseproxy.config.models import ClusterConfig

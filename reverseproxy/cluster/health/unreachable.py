@@ -6,7 +6,7 @@ However many requests find out that a host can't be reached, that is one fact.
 
 from __future__ import annotations
 
-__all__ = ["Trouble"]
+__all__ = ["UnreachableHosts"]
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-class Trouble:
+class UnreachableHosts:
     """
     Remembers the members of one cluster that can't be reached.
 
@@ -34,7 +34,7 @@ class Trouble:
         self._seconds = seconds
         self.hosts: dict[Host, tuple[float, int]] = {}
 
-    def unreachable(self, host: Host, reason: str) -> None:
+    def note(self, host: Host, reason: str) -> None:
         """
         A connection to a host could not be made.
 

@@ -20,7 +20,7 @@ with it as well, once it has failed like that several times in a row.
 
 from __future__ import annotations
 
-__all__ = ["MOST_AGENTS", "Tongue", "Tongues"]
+__all__ = ["MOST_AGENTS", "ProtocolSupport", "ProtocolSupportTable"]
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -56,7 +56,7 @@ class _Silence:
         self.until = self.rest = 0.0
 
 
-class Tongue:
+class ProtocolSupport:
     """
     What one agent, or a host without one, speaks, as far as that is known.
 
@@ -103,7 +103,7 @@ class Tongue:
         silence.until = now + FIRST_REST
         return True
 
-    def heard(self, protocol: str) -> None:
+    def note_answer(self, protocol: str) -> None:
         """An answer has come in this protocol."""
         self._heard.add(protocol)
         if protocol not in self._errors:
@@ -128,7 +128,7 @@ class Tongue:
             silence = self._silences.setdefault(protocol, _Silence())
             silence.until = max(silence.until, self._seconds() + FIRST_REST)
 
-    def unheard(self, protocol: str) -> bool:
+    def note_silence(self, protocol: str) -> bool:
         """
         Take in that a connection was over before there was an answer.
 
@@ -145,7 +145,7 @@ class Tongue:
         return True
 
 
-class Tongues:
+class ProtocolSupportTable:
     """What the hosts of one cluster speak."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -153,7 +153,7 @@ class Tongues:
         @param seconds: tells the time.
         """
         self._seconds = seconds
-        self._known: OrderedDict[Hashable, Tongue] = OrderedDict()
+        self._known: OrderedDict[Hashable, ProtocolSupport] = OrderedDict()
         self._served: set[str] = set()  # protocols, by any host that there ever was
 
     def joined(self, host: Host) -> None:
@@ -162,11 +162,11 @@ class Tongues:
         known = self._known.get(key) if host.announced is None else self._of(key)
         if known is not None:
             known.announced = host.announced
-            host.tongue = known if known.limited else None
+            host.protocol_support = known if known.limited else None
 
-    def heard(self, host: Host, protocol: str) -> None:
+    def note_answer(self, host: Host, protocol: str) -> None:
         """A host has answered in this protocol."""
-        self._of(_key(host)).heard(protocol)
+        self._of(_key(host)).note_answer(protocol)
 
     def succeeded(self, host: Host, protocol: str) -> None:
         """A host has answered in this protocol, and not with an error."""
@@ -175,34 +175,34 @@ class Tongues:
 
     def serves(self, host: Host, protocol: str) -> bool:
         """Whether a host, or one of the same agent, has ever answered with success in this protocol."""
-        tongue = self._known.get(_key(host))
-        return tongue is not None and protocol in tongue.served
+        support = self._known.get(_key(host))
+        return support is not None and protocol in support.served
 
     def erred(self, host: Host, protocol: str) -> None:
-        """See L{Tongue.erred}."""
-        tongue = self._of(_key(host))
-        tongue.erred(protocol, protocol in self._served)
-        if tongue.limited:
-            self._tell(host, tongue)
+        """See L{ProtocolSupport.erred}."""
+        support = self._of(_key(host))
+        support.erred(protocol, protocol in self._served)
+        if support.limited:
+            self._tell(host, support)
 
-    def unheard(self, host: Host, protocol: str) -> bool:
-        """See L{Tongue.unheard}."""
-        tongue = self._of(_key(host))
-        found = tongue.unheard(protocol)
+    def note_silence(self, host: Host, protocol: str) -> bool:
+        """See L{ProtocolSupport.note_silence}."""
+        support = self._of(_key(host))
+        found = support.note_silence(protocol)
         if found:
-            self._tell(host, tongue)
+            self._tell(host, support)
         return found
 
-    def _tell(self, host: Host, tongue: Tongue) -> None:
+    def _tell(self, host: Host, support: ProtocolSupport) -> None:
         """Have all of an agent's connections know what is known of it."""
-        host.tongue = tongue
+        host.protocol_support = support
         for each in host.same_agent:
-            each.tongue = tongue
+            each.protocol_support = support
 
-    def _of(self, key: Hashable) -> Tongue:
+    def _of(self, key: Hashable) -> ProtocolSupport:
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = Tongue(self._seconds)
+            known = self._known[key] = ProtocolSupport(self._seconds)
             if len(self._known) > MOST_AGENTS:
                 self._known.popitem(last=False)
         else:

@@ -1,13 +1,13 @@
 """
 What is in use of a process, and how it goes from one configuration to the next.
 
-That takes two steps.  L{Living.prepare} finds out everything that could go wrong:
-it builds what is new, and binds it.  L{Living.commit} can't fail any more.
+That takes two steps.  L{RunningConfig.prepare} finds out everything that could go wrong:
+it builds what is new, and binds it.  L{RunningConfig.commit} can't fail any more.
 """
 
 from __future__ import annotations
 
-__all__ = ["Living", "Prepared"]
+__all__ = ["RunningConfig", "Prepared"]
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from reverseproxy.admin import AdminServer, Inspector, LocalSource
 from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change, note_refused
 from reverseproxy.admin.service import AdminChange
+from reverseproxy.assembly.admission_watch import AdmissionWatch
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
 from reverseproxy.assembly.opening import Opening
 from reverseproxy.assembly.succession import Succession
-from reverseproxy.assembly.watching import DoorWatch
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.manager import Cluster
@@ -83,7 +83,7 @@ class Prepared:
         )
 
 
-class Living:
+class RunningConfig:
     """
     What is in use.
 
@@ -111,7 +111,7 @@ class Living:
         self.bound = self.running = self.stopping = False
         self.reloading = Reloading(world.file, self._unread, self.take)
         self._opening = Opening(world)
-        self._doors = DoorWatch(world, lambda: self.assembly.server_contexts)
+        self._doors = AdmissionWatch(world, lambda: self.assembly.server_contexts)
         self._departing: dict[Listener, None] = {}
         self._successions: set[Succession] = set()
         world.watch = self._watch

@@ -1,12 +1,12 @@
-"""Tests for L{reverseproxy.folding}: one line for what one peer does again and again."""
+"""Tests for L{reverseproxy.logs.folding}: one line for what one peer does again and again."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.folding import PERIOD, Folding
 from reverseproxy.logs import LeftOut
+from reverseproxy.logs.folding import PERIOD, Folding
 
 
 class FoldingTests(SynchronousTestCase):
