@@ -498,6 +498,25 @@ class AdaptTests(AgentTestCase):
         bench.turn()
         self.assert_over(bench)
 
+    def test_fewer_while_an_answer_is_on_its_way(self) -> None:
+        """The server may use the connection already that goes."""
+        bench = Bench(connection_num=2)
+        bench.start(A)
+        first = bench.dials[0].serve()
+        second = bench.dials[1].succeed()
+        self.adapt(bench, connection_num=1)
+        self.assertEqual((bench.pending, second.closed), ([], False))
+        second.send(SUCCESS)
+        bench.turn(DRAIN_POLL)
+        aside = bench.pending[0].succeed().frame()
+        self.assertEqual(aside, GracefulClose(("192.168.0.2:50002",), "clientCluster"))
+        bench.turn(QUIET + 0.5)
+        self.assertEqual((first.lost, second.lost), (False, True))
+        self.assertEqual((bench.agent.wanted, bench.agent.serving), (1, 1))
+        bench.agent.stopService()
+        bench.turn()
+        self.assert_over(bench)
+
     def test_those_that_serve_stay(self) -> None:
         bench = Bench(connection_num=3)
         bench.start(A)

@@ -223,9 +223,6 @@ class Peer:
         for number, core in zip(numbers, cores, strict=True):
             core.changed = lambda state: self._changed()
             self._roster.note(number, SlotState.IDLE)
-        links = _serving(cores)
-        for slot in slots:
-            slot.drain()
         log.info(
             "agent of cluster {cluster}: {connections} to {server} fewer than before, {left} now",
             cluster=self._plan.config.cluster,
@@ -234,8 +231,8 @@ class Peer:
             server=self.name,
             left=self.wanted,
         )
-        leaving = Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped)
-        left = Deferred.fromCoroutine(leaving.run(self._plan.config.graceful_close_max_wait_duration))
+        seconds = self._plan.config.graceful_close_max_wait_duration
+        left = Deferred.fromCoroutine(self._leave(slots, cores, seconds))
         self._let_go[left] = slots
         left.addErrback(self._drain_ended)
         left.addBoth(self._have_left, left)
@@ -456,13 +453,8 @@ class Peer:
 
     async def _drain(self, seconds: float) -> None:
         self._turns.close()
-        for number, slot in self._slots.items():
-            if self._cores[number].state not in (SlotState.GREETING, SlotState.SERVING):
-                slot.drain()
-        await self._greeted(min(seconds, GREETED_IN_TIME))
-        links = [*_serving(self._cores.values()), *self._parting]
-        for slot in self._slots.values():
-            slot.drain()
+        links = await self._end_slots(list(self._slots.values()), list(self._cores.values()), seconds)
+        links += self._parting
         if links:
             log.info(
                 "agent of cluster {cluster}: draining {connections} to {server}, at most {seconds:g} s",
@@ -475,19 +467,36 @@ class Peer:
         await Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped).run(seconds)
         self._stop_slots()
 
-    async def _greeted(self, seconds: float) -> None:
-        """
-        Wait for answers of the server that are on their way, but not for long.
+    async def _leave(self, slots: Sequence[Slot], cores: Sequence[SlotCore], seconds: float) -> None:
+        """Let some slots go."""
+        links = await self._end_slots(slots, cores, seconds)
+        await Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped).run(seconds)
 
-        It uses a connection as soon as it has answered, so that one that is closed before the
-        answer is read may take a request along, which can't be sent again if it is a POST.
+    async def _end_slots(
+        self, slots: Sequence[Slot], cores: Sequence[SlotCore], seconds: float
+    ) -> list[AgentLink]:
         """
+        Dial no more for some slots.
+
+        Answers of the server that are on their way are waited for, but not for long: it uses a
+        connection as soon as it has answered, so that one that is closed before the answer is read
+        may take a request along, which can't be sent again if it is a POST.
+
+        @return: the connections that serve, which are still to leave.
+        """
+        for slot, core in zip(slots, cores, strict=True):
+            if core.state not in (SlotState.GREETING, SlotState.SERVING):
+                slot.drain()
         clock = self._plan.reactor
-        end = clock.seconds() + seconds
+        end = clock.seconds() + min(seconds, GREETED_IN_TIME)
         while clock.seconds() < end and not self._stopped:
-            if not any(core.state is SlotState.GREETING for core in self._cores.values()):
-                return
+            if not any(core.state is SlotState.GREETING for core in cores):
+                break
             await deferLater(clock, DRAIN_POLL)
+        links = _serving(cores)
+        for slot in slots:
+            slot.drain()
+        return links
 
     def stop(self) -> None:
         """Close every connection, and dial no more."""
