@@ -9,6 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
+from reverseproxy.metrics import RequestTally
+from reverseproxy.metrics.latency import classes_of
 from reverseproxy.proxy.farewell import FRESH, QUIET
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.rpc import answers as rpc_answers
@@ -998,6 +1000,20 @@ class AccessLogTests(RpcTestCase):
         client.send(request(1), request(2, ""))
         self.world.host().echo()
         self.assertEqual(sorted(client.answers()), [(1, 0), (2, 6)])
+
+
+class TallyTests(RpcTestCase):
+    def test_statuses(self) -> None:
+        """They are counted whether anybody keeps a log or not."""
+        for log in (None, lambda record: None):
+            tally = RequestTally("test")
+            client, host = self.set_up(access_log=log, tally=tally)
+            client.send(request(5), request(6), request(7, oneway=True))
+            first, second, _ = host.frames()
+            host.send(response(first.id), response(second.id, status=Status.SERVER_THREADPOOL_BUSY))
+            self.assertEqual(client.answers(), [(5, 0), (6, Status.SERVER_THREADPOOL_BUSY)])
+            (cell,) = tally.cells.values()
+            self.assertEqual(classes_of(cell.ends), {2: 2, 5: 1, 0: 1})
 
 
 class OtherProtocolTests(RpcTestCase):

@@ -65,21 +65,20 @@ class RpcExchange(RpcRouteFinding):
         notes = self.notes
         if notes is not None:
             notes.answered_at = self._clock.seconds()
-        status = 0
+        status = downstream.protocol.http_status(frame)
         cluster = self.cluster
-        if self.retry.heeds_status or (cluster is not None and cluster.watches_answers):
-            status = downstream.protocol.http_status(frame)
-            if self._heed_status(status):
-                return
+        if (
+            self.retry.heeds_status or (cluster is not None and cluster.watches_answers)
+        ) and self._heed_status(status):
+            return
         frame.set_id(self.id)
         if self._facts is not None:
             self._change(frame)
             self.sent = len(frame.data)
         self.response = frame
-        if notes is not None or self._trace is not None:
-            self.status = status or downstream.protocol.http_status(frame)
-            if self._trace is not None:
-                self._trace.answered(self.status)
+        self.status = status
+        if self._trace is not None:
+            self._trace.answered(status)
         downstream.answers.add(frame.data, batch, client)
         self._finish()
 

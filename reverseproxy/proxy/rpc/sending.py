@@ -41,8 +41,7 @@ class RpcSending(Attempts):
     @ivar id: its id, as the client sent it.
     @ivar received: its size in bytes.
     @ivar started: when it came.
-    @ivar status: how it ended, in terms of HTTP; 0 if without an answer, or if
-        nobody wants to know.
+    @ivar status: how it ended, in terms of HTTP; 0 if without an answer.
     @ivar notes: what the access log asks; L{None} before the request is sent, and
         where there is none.
     """
