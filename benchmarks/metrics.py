@@ -13,7 +13,7 @@ same kind differ by says how much of it is noise::
 
 from __future__ import annotations
 
-__all__ = ["main"]
+__all__ = ["compare", "main", "on_cpu"]
 
 import argparse
 import json
@@ -56,7 +56,7 @@ SETTLE = 0.5
 """Seconds after a change, in which connections that were closed for it are made again."""
 
 
-def _on_cpu(pid: int) -> float:
+def on_cpu(pid: int) -> float:
     """Seconds that a process has been on a CPU, as the scheduler has counted them, in nanoseconds."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
@@ -151,14 +151,14 @@ class Site:
             time.sleep(SETTLE)
         done = threading.Event()
         scraping = threading.Thread(target=self._scrape, args=(done,)) if seen else None
-        before = sum(_on_cpu(end.pid) for end in self.ends)
+        before = sum(on_cpu(end.pid) for end in self.ends)
         if scraping is not None:
             scraping.start()
         wrk = shutil.which("wrk") or "wrk"
         load = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{self._client}/"]
         try:
             output = subprocess.run(load, stdout=subprocess.PIPE, text=True, check=True).stdout
-            used = sum(_on_cpu(end.pid) for end in self.ends) - before
+            used = sum(on_cpu(end.pid) for end in self.ends) - before
         finally:
             done.set()
             if scraping is not None:

@@ -31,6 +31,7 @@ __all__ = [
 
 from reverseproxy.tls.contexts import ClientTls, ServerTls
 from reverseproxy.tls.endpoint import client_endpoint
+from reverseproxy.tls.factory import wrap_client, wrap_server
 from reverseproxy.tls.gate import gate_of
 from reverseproxy.tls.identity import (
     agreed,
@@ -42,4 +43,4 @@ from reverseproxy.tls.identity import (
 from reverseproxy.tls.inspector import inspect_factory
 from reverseproxy.tls.reload import CertificateReloader, IReloadable
 from reverseproxy.tls.standing import verify_again
-from reverseproxy.tls.transport import TlsTransport, wrap_client, wrap_server
+from reverseproxy.tls.transport import TlsTransport

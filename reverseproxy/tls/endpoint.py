@@ -15,7 +15,8 @@ from zope.interface import implementer
 
 from reverseproxy.logs import loss
 from reverseproxy.tls.contexts import ClientTls
-from reverseproxy.tls.transport import TlsFactory, TlsTransport
+from reverseproxy.tls.factory import TlsFactory
+from reverseproxy.tls.transport import TlsTransport
 from reverseproxy.tls.wording import explain
 
 log = Logger()

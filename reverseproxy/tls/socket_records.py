@@ -12,7 +12,7 @@ memory (L{reverseproxy.tls.records}):
 
 from __future__ import annotations
 
-__all__ = ["SocketRecords"]
+__all__ = ["SocketRecords", "can_have_socket"]
 
 import socket
 from collections.abc import Callable
@@ -37,6 +37,7 @@ from reverseproxy.tls.openssl import (
     get_error,
     raise_error,
     read,
+    serves,
     write,
 )
 
@@ -46,15 +47,30 @@ if TYPE_CHECKING:
 _TCP_CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)
 
 
+def can_have_socket(tls: object, connection: Any, transport: Any) -> bool:
+    """
+    Find whether OpenSSL can be given a connection's socket once nothing is on its way through memory.
+
+    @param tls: the protocol that the transport has, or would have if all is for it as it is.
+    """
+    if not (hasattr(transport, "set_filter") and serves(connection)):
+        return False
+    # Twisted's endpoints leave a protocol of theirs in between, which passes everything on.
+    first = transport.protocol
+    return first is tls or getattr(first, "_wrappedProtocol", None) is tls
+
+
 class SocketRecords:
     """
     A connection's L{reverseproxy.transport.stream.ByteFilter}, and the hand of its L{TlsTransport} there.
 
     OpenSSL takes one record after the other from the socket, so that what has
     not been delivered is still there, and is an event.
+
+    @ivar ended: whether the peer's close_notify has been met.
     """
 
-    __slots__ = ("_blocked", "_connection", "_dead", "_ssl", "_starved", "_tls", "_transport")
+    __slots__ = ("_blocked", "_connection", "_dead", "_ssl", "_starved", "_tls", "_transport", "ended")
 
     def __init__(self, tls: TlsTransport, connection: Any, transport: Any) -> None:
         """
@@ -68,6 +84,7 @@ class SocketRecords:
         self._blocked = False  # OpenSSL must send something of its own before it reads on
         self._starved = False  # and the other way around
         self._dead = False
+        self.ended = False
         attach(connection, transport.socket)
         transport.set_filter(self)
 
@@ -128,6 +145,7 @@ class SocketRecords:
 
     def _end(self) -> None:
         """The peer's close_notify has come: nothing that is TLS comes any more."""
+        self.ended = True
         self._transport.doRead = self._drop
         self._tls.end_met()
 
@@ -207,6 +225,18 @@ class SocketRecords:
         except Error as failed:
             self._tls.fail(failed)
         raise OSError(ECONNRESET, "OpenSSL sends no more")
+
+    def write(self, data: bytes) -> None:
+        """Send by way of the connection, which keeps what can't be sent."""
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """OpenSSL sends by itself what it has to send."""
+
+    def deliver(self) -> None:
+        """What was not delivered is in the socket, but for the end."""
+        if self.ended:
+            self._tls.end_met()
 
     def drained(self) -> None:
         """See L{reverseproxy.transport.stream.ByteFilter}."""

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.testing import MemoryReactor, run
 from reverseproxy.tls import ClientTls, ServerTls, wrap_server
-from reverseproxy.tls.transport import wrap_client
+from reverseproxy.tls.factory import wrap_client
 from tests.certs import Certificates
 from tests.integration import configs
 

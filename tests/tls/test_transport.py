@@ -14,10 +14,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.errors import TlsFailed
-from reverseproxy.tls import ClientTls, ServerTls, TlsTransport, transport, wrap_client, wrap_server
+from reverseproxy.tls import (
+    ClientTls,
+    ServerTls,
+    TlsTransport,
+    opening,
+    through_memory,
+    wrap_client,
+    wrap_server,
+)
 from reverseproxy.tls import turns as turns_module
+from reverseproxy.tls.opening import MOST_EARLY
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
-from reverseproxy.tls.transport import CLOSE_TIMEOUT, MOST_EARLY
+from reverseproxy.tls.transport import CLOSE_TIMEOUT
 from reverseproxy.tls.turns import SHARE, turns_of
 from reverseproxy.unfinished import UnfinishedBytes
 from tests.certs import Certificates
@@ -73,7 +82,7 @@ class TransportTestCase(SynchronousTestCase):
     records: type[Records] = DirectRecords
 
     def setUp(self) -> None:
-        self.patch(transport, "records_of", self.records)
+        self.patch(through_memory, "records_of", self.records)
         self.certs = Certificates(Path(self.mktemp()))
         self.clock = Clock()
         self.server_tls = ServerTls([self.certs.server_context()])
@@ -140,13 +149,83 @@ class TurnTests(TransportTestCase):
         pair.pump()
         self.assertEqual((len(self.turns), self.clock.getDelayedCalls()), (0, []))
 
-    def test_it_sends_on_and_on(self) -> None:
+    def begun(self, far: Recorder | None = None) -> TlsPair:
+        """A client whose last message waits: in TLS 1.3, its handshake is complete."""
+        pair = self.pair(far=far)
+        self.clock.advance(1.0 / SHARE * 100)
+        self.turns.ask(
+            "others", lambda: setattr(self.clock, "rightNow", self.clock.rightNow + 1.0), self.fail
+        )
+        pair.pump()
+        self.assertEqual((pair.near.events, pair.far.events), (["made", "handshake"], ["made"]))
+        return pair
+
+    def go_on(self, pair: TlsPair) -> None:
+        self.assertEqual(len(self.turns), 1)
+        self.clock.advance(1.0 / SHARE * 100)
+        pair.pump()
+        self.assertEqual(len(self.turns), 0)
+
+    def test_it_sends_much_at_once(self) -> None:
+        """It is read no further than a bound, and loses nothing."""
+        pair = self.begun()
+        pair.near.transport.write(MEGABYTE)
+        pair.pump()
+        self.assertFalse(pair.server.reading)
+        self.assertGreater(len(pair.client.out), len(MEGABYTE) - 2 * MOST_EARLY)
+        self.go_on(pair)
+        self.assertEqual((pair.far.received, pair.far.reason), (MEGABYTE, None))
+
+    def test_it_sends_much_to_one_who_does_not_read(self) -> None:
+        far = HalfRecorder()
+        pair = self.begun(far)
+        far.transport.pauseProducing()
+        pair.near.transport.write(MEGABYTE)
+        pair.pump()
+        self.go_on(pair)
+        self.assertEqual((far.received, pair.server.reading), (b"", False))
+        far.transport.resumeProducing()
+        pair.pump()
+        self.assertEqual(far.received, MEGABYTE)
+
+    def test_it_sends_garbage_on_and_on(self) -> None:
         pair = self.pair()
         for _ in range(MOST_EARLY // 8192 + 1):
             pair.client.out += bytes(8192)
             pair.pump()
+        self.assertFalse(pair.server.reading)
+        self.go_on(pair)
         assert pair.far.reason is not None
         pair.far.reason.trap(TlsFailed)
+
+    def test_it_says_all_and_closes(self) -> None:
+        pair = self.begun()
+        pair.near.transport.write(b"early")
+        pair.near.transport.loseConnection()
+        pair.pump()
+        self.assertIsNone(pair.far.reason)
+        self.go_on(pair)
+        self.assertEqual(pair.far.received, b"early")
+        self.assertEqual(pair.far.events[:3], ["made", "handshake", "read-closed"])
+        self.assertIsNone(pair.far.reason)
+
+    def test_it_says_something_and_is_cut_off(self) -> None:
+        pair = self.begun()
+        pair.near.transport.write(b"early")
+        pair.client.loseWriteConnection()
+        pair.pump()
+        self.go_on(pair)
+        assert pair.far.reason is not None
+        self.assertEqual(pair.far.received, b"early")
+        self.assertIn("truncated", pair.far.reason.getErrorMessage())
+
+    def test_it_ends_before_it_could_be_complete(self) -> None:
+        """There is no turn for one that has not had our first message."""
+        pair = self.pair()
+        pair.client.loseWriteConnection()
+        pair.pump()
+        assert pair.far.reason is not None
+        self.assertIn("during the handshake", pair.far.reason.getErrorMessage())
         self.assertEqual(len(self.turns), 0)
 
     def test_too_many_wait(self) -> None:
@@ -222,12 +301,18 @@ class ConnectionTests(TransportTestCase):
     def test_an_idle_connection_answers_a_request_for_new_keys(self) -> None:
         # pyOpenSSL can't ask for new keys; what matters is that OpenSSL's answers are sent.
         pair = self.pair()
-        flushed = mock.Mock(wraps=pair.far_tls._flush)
-        with mock.patch.object(pair.far_tls, "_flush", flushed):
-            for _ in range(64):
-                pair.near.transport.write(b"x")
-                pair.pump()
-        self.assertEqual(flushed.call_count, 2)
+        flush, flushed = through_memory.ThroughMemory.flush, []
+
+        def counting(way: through_memory.ThroughMemory) -> None:
+            if way is pair.far_tls._way:
+                flushed.append(way)
+            flush(way)
+
+        self.patch(through_memory.ThroughMemory, "flush", counting)
+        for _ in range(64):
+            pair.near.transport.write(b"x")
+            pair.pump()
+        self.assertEqual(len(flushed), 2)
 
     def test_a_large_flight_is_sent_whole(self) -> None:
         names = [f"host-{number:04}.{'x' * 50}.example.com" for number in range(1000)]
@@ -259,7 +344,7 @@ class ConnectionTests(TransportTestCase):
     def test_an_error_while_sending(self) -> None:
         pair = self.pair()
         failing = mock.Mock(side_effect=SSL.Error([("", "", "out of order")]))
-        with mock.patch.object(pair.near_tls._records, "encrypt", failing):
+        with mock.patch.object(pair.near_tls._way._records, "encrypt", failing):
             pair.near.transport.write(b"x")
         pair.pump()
         assert pair.near.reason is not None
@@ -312,7 +397,7 @@ class UnfinishedTests(TransportTestCase):
         super().setUp()
         # Other tests of the process may have left connections behind that still count.
         self.books = UnfinishedBytes(1 << 20)
-        self.patch(transport, "STRANGERS", self.books)
+        self.patch(opening, "STRANGERS", self.books)
 
     def test_a_hello_that_does_not_end(self) -> None:
         far = Recorder()
@@ -766,7 +851,8 @@ class CloseTests(TransportTestCase):
 
     def test_an_error_while_closing(self) -> None:
         pair = self.pair()
-        with mock.patch.object(pair.near_tls, "_connection", wraps=pair.near_tls._connection) as connection:
+        way = pair.near_tls._way
+        with mock.patch.object(way, "_connection", wraps=pair.near_tls.getHandle()) as connection:
             connection.shutdown.side_effect = SSL.Error([])
             pair.near.transport.loseConnection()
         pair.pump()

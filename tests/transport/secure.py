@@ -17,6 +17,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from reverseproxy.tls import ClientTls, ServerTls, transport, wrap_client, wrap_server
+from reverseproxy.tls.socket_records import SocketRecords
 from tests.certs import Certificates
 from tests.transport.contract import CallableFactory, Contract, Recorder
 
@@ -131,7 +132,7 @@ class Secure(Contract):
         with contextlib.suppress(SSL.Error):
             peer.tls.recv(1, socket.MSG_PEEK)
         if not protocol.transport.disconnecting:
-            self.assertEqual(protocol.transport._bound is not None, self.fast)
+            self.assertEqual(isinstance(protocol.transport._way, SocketRecords), self.fast)
         if small:
             protocol.transport.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return protocol, peer
