@@ -154,10 +154,10 @@ class Access:
                     best = Caller(
                         str(info.subject), role, f"{certificate.name} has the role {certificate.role}"
                     )
-        if authorization:
+        if authorization and self._tokens is not None:  # without tokens, none can be wrong
             scheme, _, token = authorization.partition(" ")
             found = None
-            if scheme.lower() == "bearer" and self._tokens is not None:
+            if scheme.lower() == "bearer":
                 found = self._tokens.find(token.strip())
             if found is None:
                 # Somebody who shows a wrong token is not to be taken for somebody who shows none.
