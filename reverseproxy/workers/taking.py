@@ -1,7 +1,7 @@
 """
 Connections that come from another worker, and those that are asked for.
 
-    {"give": facts, "join_record": ..., ...} + descriptor    here is a connection
+    {"give": facts, "papers": ..., ...} + descriptor    here is a connection
     {"fetch": "0.c2b1.7", "for": 1}                     this very connection is wanted
 
 Where the load balancer decides on a certain host, such as by a hash, that one is fetched when it
@@ -71,7 +71,7 @@ class Taker:
         @param handle: its socket; L{None} if this process can't have one more.
         """
         facts = message["give"]
-        join_record = JoinRecord.from_json(message["join_record"])
+        join_record = JoinRecord.from_json(message["papers"])
         server = self._directory.servers.get(join_record.listener)
         entry = self._directory.entries.get(facts["id"])
         if entry is None and facts["cluster"] in self._directory.clusters:
@@ -93,9 +93,8 @@ class Taker:
             return
         host.committed_protocol = message["committed_protocol"]
         if host.weight != join_record.accepted.weight:
-            host.cluster.weigh(
-                host, join_record.accepted.weight
-            )  # it has changed since the host was announced
+            # It has changed since the host was announced.
+            host.cluster.weigh(host, join_record.accepted.weight)
         state = ConnectionState.from_json(message["state"])
         if self._relays.come_back(entry, handle, state):
             return
