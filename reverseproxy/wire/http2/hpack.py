@@ -33,13 +33,13 @@ TABLE_SIZE: Final = 4096
 SIMPLE_BLOCK: Final = 4096
 """Bytes of a block that is read here; a larger one is nothing ordinary."""
 
-MOST_KNOWN: Final = 8
+MOST_KNOWN: Final = 4
 """How many blocks of a peer are remembered."""
 
-KNOWN_BLOCK: Final = 512
+KNOWN_BLOCK: Final = 256
 """Bytes of a block that is remembered, at the most."""
 
-KNOWN_FIELDS: Final = 32
+KNOWN_FIELDS: Final = 24
 """Fields of a block that is remembered, at the most."""
 
 _STATIC: Final[tuple[Field, ...]] = HeaderTable.STATIC_TABLE
