@@ -75,7 +75,10 @@ class Mover:
         cluster.on_free = partial(self._on_free, cluster, wishes) if useful else None
 
     def _could_spare(self, cluster: Cluster, link: Link) -> bool:
-        return may_spare(self._directory.has_plain(link, cluster), self._wanting.rested(cluster))
+        # With subsets, what waits here may have no use for what others want.
+        return cluster.subsets is not None or may_spare(
+            self._directory.has_plain(link, cluster), self._wanting.rested(cluster)
+        )
 
     def _pressing(self, cluster: Cluster, link: Link, wish: Wish) -> bool:
         age = wish.age(self._clock.seconds())
@@ -96,7 +99,7 @@ class Mover:
 
     def _free(self, cluster: Cluster) -> list[Entry]:
         found: list[Entry] = []
-        if cluster.waiting and cluster.subsets is None:
+        if cluster.waiting and cluster.subsets is None and cluster.wants():
             return found  # whoever waits would have it
         if self._directory.count_here(cluster):
             for entry in list(islice(self._directory.here(cluster), MOST_LOOKED_AT)):

@@ -98,9 +98,10 @@ class Wanting:
             return
         # The first one, after there was none: what others think we want is what we did before.
         now = self._clock.seconds()
-        if now - need.waited > LASTING:
-            need.began = now
-        need.waited = now
+        if cluster.wants():  # else it waits for a certain host
+            if now - need.waited > LASTING:
+                need.began = now
+            need.waited = now
         # Where they come and go all the time, nobody gives anything at once.
         hurry = now - need.began <= LASTING or not self._directory.count_here(cluster)
         rest = need.told + (LEAST_GAP if hurry else TELL_EVERY) - now
@@ -120,7 +121,7 @@ class Wanting:
         now = self._clock.seconds()
         wants = [] if now < self._held else cluster.wants()
         need.standing.note(now, now - min((want.since for want in wants), default=now))
-        if cluster.waiting:
+        if wants:
             need.waited = now
         if not wants and not need.said:
             if now < self._held:

@@ -343,6 +343,41 @@ class PlainTests(SynchronousTestCase):
         world.turn()
         self.assertEqual([bodies(each) for each in (*clients, mine)], [[], [], [b"/done"], [b"/mine"]])
 
+    def test_what_waits_elsewhere_for_a_certain_host_has_no_use_for_another(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False, connections=2)
+        cluster = world.cluster(0)
+        busy = cluster.acquire()
+        assert busy is not None
+        waiting = cluster.wait(PickContext(only=busy), 60.0)
+        client = world.client(1, REQUEST % b"/")
+        world.turn(0.1)
+        self.assertEqual(world.answer_until_done(), 1)
+        self.assertEqual(bodies(client), [b"/"])
+        self.assertNoResult(waiting)
+        cluster.release(busy)
+        self.assertIs(self.successResultOf(waiting), busy)
+
+    def test_what_waits_elsewhere_for_another_subset_has_no_use_for_it(self) -> None:
+        subsets = {"subset_selectors": [["zone"]], "fall_back_policy": 0}
+        world = World(2, cluster={"lb_subset_config": subsets})
+        world.agent(0, mux=False, connections=2, metadata={"zone": "a"})
+        world.agent(0, mux=False, metadata={"zone": "b"})
+        world.agent(1, mux=False, metadata={"zone": "a"})
+        here, there = world.cluster(0), world.cluster(1)
+        zones = {zone: PickContext(metadata={"zone": zone}) for zone in "ab"}
+        busy = here.acquire(zones["b"])
+        assert busy is not None
+        waits = here.wait(zones["b"], 60.0)
+        self.assertIsNotNone(there.acquire(zones["a"]))  # the one that it has
+        found = there.wait(zones["a"], 60.0)
+        world.turn(0.1)
+        host = self.successResultOf(found)
+        self.assertEqual((host.metadata["zone"], host.relayed), ("a", False))
+        self.assertNoResult(waits)
+        here.release(busy)
+        self.assertIs(self.successResultOf(waits), busy)
+
     def test_a_worker_that_has_no_descriptor_left(self) -> None:
         """It loses what it was given, says so, and is given nothing more for a while."""
         world = World(2)
