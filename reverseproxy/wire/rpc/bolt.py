@@ -32,22 +32,19 @@ from __future__ import annotations
 __all__ = ["Bolt", "BoltFrame", "Status", "encode_headers", "encode_request", "encode_response"]
 
 import struct
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from reverseproxy.errors import RpcFrameError, RpcHeaderError
+from reverseproxy.errors import RpcFrameError
 from reverseproxy.wire.http.unsent import Unsent
+from reverseproxy.wire.rpc.bolt_frames import CRC_SIZE, BoltFrame, check_crc, encode_headers
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind, XProtocol
 
 _V1_REQUEST = struct.Struct(">BBHBIBiHHI")
 _V1_RESPONSE = struct.Struct(">BBHBIBHHHI")
 _V2_REQUEST = struct.Struct(">BBBHBIBBiHHI")
 _V2_RESPONSE = struct.Struct(">BBBHBIBBHHHI")
-_ID = struct.Struct(">I")
-_LENGTH = struct.Struct(">I")
-_SHORT = struct.Struct(">H")
 
 _RESPONSE: Final = 0
 _REQUEST: Final = 1
@@ -59,9 +56,6 @@ _RPC_RESPONSE: Final = 2
 _GOAWAY: Final = 100
 
 _HESSIAN2: Final = 1
-_NULL: Final = 0xFFFFFFFF
-_MAX_BLOCK: Final = 0xFFFF
-_CRC_SIZE: Final = 4
 
 
 class Status(IntEnum):
@@ -111,160 +105,6 @@ _GATEWAY: Final[dict[int, int]] = {
     Status.CONNECTION_CLOSED: 502,
 }
 """What a MOSN agent answers with by itself; then without class, headers and content (docs/mosn.rst 6.6)."""
-
-
-class BoltFrame(Frame):
-    """
-    A frame of bolt.
-
-    @ivar version: 1 or 2.
-    @ivar status: the status of a response; 0 in a request.
-    """
-
-    __slots__ = ("_block", "_checked", "_headers", "status", "version")
-
-    def __init__(
-        self,
-        data: bytearray,
-        kind: Kind,
-        request_id: int,
-        timeout: int,
-        status: int,
-        version: int,
-        block: tuple[int, int],
-        checked: bool = False,
-    ) -> None:
-        """
-        @param block: where the block of headers begins and ends.
-        @param checked: whether a CRC stands at the end.
-        """
-        self.data = data
-        self.kind = kind
-        self.id = request_id
-        self.timeout = timeout
-        self.status = status
-        self.version = version
-        self._block = block
-        self._checked = checked
-        self._headers: dict[str, str] | None = None
-
-    def set_id(self, request_id: int) -> None:
-        """See L{Frame.set_id}."""
-        self.id = request_id
-        data = self.data
-        _ID.pack_into(data, 5 if self.version == 1 else 6, request_id)
-        if self._checked:
-            end = len(data) - _CRC_SIZE
-            _LENGTH.pack_into(data, end, zlib.crc32(memoryview(data)[:end]))
-
-    @property
-    def content(self) -> bytes:
-        """What the request or response carries, which is for its receiver alone."""
-        end = len(self.data) - (_CRC_SIZE if self._checked else 0)
-        return bytes(self.data[self._block[1] : end])
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """
-        The headers in their order, by their names as they stand there.
-
-        Of several with the same name the first one counts, as in MOSN.
-
-        @raise RpcHeaderError: if a length points beyond the block.
-        """
-        headers = self._headers
-        if headers is None:
-            headers = {}
-            for name, value in _decode_headers(self.data, *self._block):
-                headers.setdefault(
-                    name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
-                )
-            self._headers = headers
-        return headers
-
-    def fields(self) -> list[tuple[bytes, bytes]]:
-        """See L{Frame.fields}."""
-        return _decode_headers(self.data, *self._block)
-
-    def names(self) -> Iterable[str]:
-        """See L{Frame.names}; what a route looks for is found by that, too."""
-        return self.headers
-
-    def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
-        """See L{Frame.set_fields}."""
-        block = b"".join(
-            part for field in fields for item in field for part in (_LENGTH.pack(len(item)), item)
-        )
-        if len(block) > _MAX_BLOCK:
-            raise RpcHeaderError(
-                f"the headers would take {len(block)} bytes, and a frame can carry {_MAX_BLOCK}"
-            )
-        begin, end = self._block
-        place = 14 if self.kind in (Kind.RESPONSE, Kind.HEARTBEAT_ACK) else 16
-        data = self.data
-        data[begin:end] = block
-        _SHORT.pack_into(data, place + 2 * (self.version - 1), len(block))
-        self._block = begin, begin + len(block)
-        self._headers = None
-        self.set_id(self.id)
-
-    def header(self, name: str) -> str | None:
-        """See L{Frame.header}; a header of exactly this name is preferred to one in another case."""
-        headers = self.headers
-        value = headers.get(name)
-        if value is None:
-            for key in headers:
-                if key.lower() == name:
-                    return headers[key]
-        return value
-
-    @property
-    def bare(self) -> bool:
-        """Whether a response has neither a class nor headers nor content."""
-        size = (_V1_RESPONSE if self.version == 1 else _V2_RESPONSE).size
-        return len(self.data) == size + (_CRC_SIZE if self._checked else 0)
-
-    @property
-    def body_size(self) -> int:
-        """See L{Frame.body_size}."""
-        return len(self.data) - self._block[1] - (_CRC_SIZE if self._checked else 0)
-
-    @property
-    def method(self) -> str:
-        """See L{Frame.method}; SOFA's own header."""
-        return self.header("sofa_head_method_name") or ""
-
-
-def _decode_headers(data: bytearray, position: int, end: int) -> list[tuple[bytes, bytes]]:
-    """
-    Decode a block of headers.
-
-    A length of -1 stands for an item that is missing.  MOSN goes on behind it
-    with a name, so that a pair without a value is dropped.
-    """
-    headers: list[tuple[bytes, bytes]] = []
-    name: bytes | None = None
-    while position < end:
-        start = position + 4
-        if start > end:
-            raise RpcHeaderError(f"the block of headers ends {start - end} bytes short of a length")
-        (length,) = _LENGTH.unpack_from(data, position)
-        position = start
-        if length == _NULL:
-            name = None
-            continue
-        position += length
-        if position > end:
-            raise RpcHeaderError(f"a header is {position - end} bytes longer than the block of headers")
-        item = bytes(data[start:position])
-        if name is None:
-            name = item
-        else:
-            headers.append((name, item))
-            name = None
-    if name is not None:
-        raise RpcHeaderError("the block of headers ends before the value of a name")
-    return headers
 
 
 class Bolt(XProtocol):
@@ -335,12 +175,12 @@ class Bolt(XProtocol):
             checked = ver1 == 2 and bool(switch & 1)
         begin = size + class_
         end = begin + block
-        total: int = end + content + (_CRC_SIZE if checked else 0)
+        total: int = end + content + (CRC_SIZE if checked else 0)
         if there < total:
             return total
         data = buffer[start : start + total]
         if checked:
-            _check(data)
+            check_crc(data)
         return BoltFrame(data, _kind(kind, command), id_, timeout, status, version, (begin, end), checked)
 
     def http_status(self, frame: Frame) -> int:
@@ -365,9 +205,7 @@ class Bolt(XProtocol):
         """See L{XProtocol.disclaim}."""
         assert isinstance(frame, BoltFrame)
         if frame.status in _UNSENT:
-            frame.status = Status.UNKNOWN
-            _SHORT.pack_into(frame.data, 10 if frame.version == 1 else 12, Status.UNKNOWN)
-            frame.set_id(frame.id)  # and the checksum
+            frame.set_status(Status.UNKNOWN)
 
     def gateway_status(self, frame: Frame) -> int:
         """See L{XProtocol.gateway_status}."""
@@ -402,32 +240,6 @@ def _kind(type_: int, command: int) -> Kind:
 def _version(frame: Frame) -> int:
     assert isinstance(frame, BoltFrame)
     return frame.version
-
-
-def _check(data: bytearray) -> None:
-    end = len(data) - _CRC_SIZE
-    expected = _LENGTH.unpack_from(data, end)[0]
-    actual = zlib.crc32(memoryview(data)[:end])
-    if expected != actual:
-        raise RpcFrameError(f"the CRC of a boltv2 frame is {actual:08x}, and not {expected:08x} as it says")
-
-
-def encode_headers(headers: Mapping[str, str]) -> bytes:
-    """
-    Encode a block of headers.
-
-    @raise ValueError: if it is longer than 65535 bytes, which is all that a
-        frame can tell.
-    """
-    parts: list[bytes] = []
-    for item in headers.items():
-        for text in item:
-            encoded = text.encode("utf-8", "surrogateescape")
-            parts += (_LENGTH.pack(len(encoded)), encoded)
-    block = b"".join(parts)
-    if len(block) > _MAX_BLOCK:
-        raise ValueError(f"the headers take {len(block)} bytes, and a frame can carry {_MAX_BLOCK}")
-    return block
 
 
 def encode_request(
