@@ -238,8 +238,9 @@ def _agents(port: int, mux: bool) -> None:
     from reverseproxy.config.models import TunnelAgentConfig
     from reverseproxy.sockets import PeerSweep
     from reverseproxy.transport.reactor import StreamReactor
-    from reverseproxy.tunnel.agent.agent import AgentPlan, Peer
     from reverseproxy.tunnel.agent.discovery import Target
+    from reverseproxy.tunnel.agent.peer import Peer
+    from reverseproxy.tunnel.agent.plan import AgentPlan
 
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
     _, count, connections = sys.stdin.readline().split()

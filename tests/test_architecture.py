@@ -48,6 +48,27 @@ def there() -> set[Path]:
     return files | folders
 
 
+LITERALS = re.compile(r"``([\w/]+\.py)``")
+
+
+class WalkTests(SynchronousTestCase):
+    """What the walks pass through is there."""
+
+    def test_files(self) -> None:
+        page = (ROOT / "docs" / "architecture.rst").read_text("utf-8")
+        walks = page.split("\nFour walks through the rooms\n", 1)[1].split("\nWho may import whom\n", 1)[0]
+        named = LITERALS.findall(walks)
+        self.assertGreater(len(named), 70)
+        missing = [
+            each
+            for each in named
+            if not ((PACKAGE / each).exists() if "/" in each else any(PACKAGE.rglob(each)))
+        ]
+        self.assertEqual(
+            missing, [], "the walks of docs/architecture.rst name what reverseproxy/ does not have"
+        )
+
+
 class TreeTests(SynchronousTestCase):
     """What the page names is there, and what is there is named."""
 

@@ -28,8 +28,9 @@ from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
 from reverseproxy.proxy.readiness import destinations
 from reverseproxy.tls import ClientTls
-from reverseproxy.tunnel.agent.agent import ADAPTABLE, Agent, AgentPlan, new_agent_id
+from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.agent.discovery import Discovery, Target
+from reverseproxy.tunnel.agent.plan import ADAPTABLE, AgentPlan, new_agent_id
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.plugins import find_credential_source, find_lister
 from reverseproxy.wire.mosn.extensions import Announcement

@@ -28,18 +28,12 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, ICredential
 from reverseproxy.listener import Listener
 from reverseproxy.tls import ClientTls, ServerTls
 from reverseproxy.tunnel.agent import link as link_module
-from reverseproxy.tunnel.agent.agent import (
-    ADAPTABLE,
-    DEFICIT_INTERVAL,
-    GREETED_IN_TIME,
-    TOLD_BURST,
-    Agent,
-    AgentPlan,
-    new_agent_id,
-)
+from reverseproxy.tunnel.agent.agent import DEFICIT_INTERVAL, Agent
 from reverseproxy.tunnel.agent.dial_turns import AT_ONCE
 from reverseproxy.tunnel.agent.discovery import Discovery, Target
 from reverseproxy.tunnel.agent.leaving import DRAIN_POLL, END_TIME, QUIET
+from reverseproxy.tunnel.agent.peer import GREETED_IN_TIME, TOLD_BURST
+from reverseproxy.tunnel.agent.plan import ADAPTABLE, AgentPlan, new_agent_id
 from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode

@@ -26,7 +26,7 @@ from reverseproxy.wire.mosn.extensions import CloseProof
 from reverseproxy.wire.mosn.frames import encode_graceful_close
 
 if TYPE_CHECKING:
-    from reverseproxy.tunnel.agent.agent import AgentPlan
+    from reverseproxy.tunnel.agent.plan import AgentPlan
 
 log = Logger(__package__)
 
