@@ -27,13 +27,14 @@ from zope.interface import implementer
 from reverseproxy.addresses import host_of
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.fleet.gateway import (
-    MAX_LINE,
+    MAX_ANSWER,
     NOT_FOUND,
     UNAUTHENTICATED,
     UNAVAILABLE,
     EtcdError,
     KeyValue,
     LineReader,
+    TooLong,
     WatchMessage,
     error_of,
     get_body,
@@ -269,14 +270,24 @@ class Etcd:
         """
         revision = 0
         after = ""
+        limit = PAGE
         while True:
-            body = range_body(prefix, PAGE, after, revision)
-            page, more, now = read_range(await self.call("kv/range", body))
+            body = range_body(prefix, limit, after, revision)
+            try:
+                page, more, now = read_range(await self.call("kv/range", body))
+            except TooLong:
+                # Somebody has written large values, which are no records, but have to be read like them.
+                if limit == 1:
+                    raise
+                limit = max(limit // 4, 1)
+                continue
             took(page)
             revision = revision or now
             if not more or not page:
                 return revision
             after = page[-1].key
+            if sum(len(each.value or b"") for each in page) < MAX_ANSWER // 8:
+                limit = min(2 * limit, PAGE)
 
     async def get(self, key: str) -> KeyValue | None:
         """Read one key."""
@@ -347,7 +358,7 @@ class Etcd:
             try:
                 return await self._authenticated(endpoint, path, body)
             except EtcdError as error:
-                if error.code not in (0, 4, UNAVAILABLE):
+                if error.code not in (0, 4, UNAVAILABLE) or isinstance(error, TooLong):
                     raise
                 problem = error
             self.failures += 1
@@ -405,8 +416,8 @@ class Etcd:
 
         def took(data: bytes) -> None:
             found.extend(data)
-            if len(found) > MAX_LINE:
-                raise EtcdError(f"etcd sends an answer of more than {MAX_LINE} bytes")
+            if len(found) > MAX_ANSWER:
+                raise TooLong(f"etcd sends an answer of more than {MAX_ANSWER} bytes")
 
         await _deliver(response, took)
         return _checked(response.code, bytes(found))

@@ -152,9 +152,8 @@ class Follower:
     # running
 
     async def _step(self) -> None:
-        if self._stale:
-            await self._read()
-        await self._follow()
+        # What is read may be in doubt again as soon as it has been.
+        await (self._read() if self._stale else self._follow())
 
     async def _failed(self, error: Exception) -> None:
         if isinstance(error, _Resync):
@@ -250,9 +249,14 @@ class Follower:
         if len(self._gathered) + len(message.events) > MOST_EVENTS:
             raise _Resync(f"there are more than {MOST_EVENTS} changes at once")
         self._gathered += message.events
-        if message.fragment:
-            return
         events, self._gathered = self._gathered, []
+        if message.fragment:
+            # There may be more of the last revision; the others are complete.
+            last = events[-1].revision if events else 0
+            self._gathered = [each for each in events if each.revision == last]
+            events = events[: len(events) - len(self._gathered)]
+            if not events:
+                return
         self.events += len(events)
         if not events:
             # It only says that there is nothing up to this revision.

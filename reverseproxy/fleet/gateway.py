@@ -8,10 +8,12 @@ checked, and raises L{EtcdError} if it is not what was asked for.
 from __future__ import annotations
 
 __all__ = [
+    "MAX_ANSWER",
     "MAX_LINE",
     "EtcdError",
     "KeyValue",
     "LineReader",
+    "TooLong",
     "WatchMessage",
     "error_of",
     "get_body",
@@ -32,7 +34,10 @@ from typing import Any, Final, NamedTuple
 from reverseproxy.errors import ReverseProxyError
 
 MAX_LINE: Final = 16 * 1024 * 1024
-"""Bytes of one message of a watch, or of one answer; etcd splits what would be longer than some 2 MiB."""
+"""Bytes of one message of a watch; etcd splits what would be longer than some 2 MiB."""
+
+MAX_ANSWER: Final = 4 * 1024 * 1024
+"""Bytes of one answer; a key has 2 MiB in it at the most, as etcd takes no request of more than 1.5 MiB."""
 
 UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
@@ -51,6 +56,10 @@ class EtcdError(ReverseProxyError):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+class TooLong(EtcdError):
+    """An answer has more bytes than are taken: less has to be asked for at once."""
 
 
 class KeyValue(NamedTuple):

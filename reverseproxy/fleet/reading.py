@@ -6,13 +6,14 @@ What is none is complained of, and left alone: it costs itself.
 
 from __future__ import annotations
 
-__all__ = ["MAX_BAD", "Everything", "Key", "Reader", "Record"]
+__all__ = ["MAX_BAD", "Everything", "Key", "Reader", "Record", "kept"]
 
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from reverseproxy.fleet.keys import Name, read_path
 from reverseproxy.fleet.records import (
+    MAX_RECORD,
     BadRecord,
     HostKey,
     HostRecord,
@@ -75,13 +76,22 @@ class Reader:
             self._bad(path, problem)
 
 
+def kept(name: Name, value: bytes) -> bytes:
+    """
+    Say what is kept of a record of this server's own: of a host, that it is there.
+
+    Others can write what is called like ours, of any size.
+    """
+    return b"" if isinstance(name, HostKey) or len(value) > MAX_RECORD else value
+
+
 class Everything:
     """
     All that a store has, read bit by bit.
 
     @ivar servers: records of the other servers; C{others}: of their hosts and routes.
     @ivar keys: those of the latter.
-    @ivar own: what there is of this server, by path.
+    @ivar own: what there is of this server, by path; see L{kept}.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -104,7 +114,7 @@ class Everything:
             if name is None:
                 continue
             if reader.is_own(name):
-                self.own[path] = value
+                self.own[path] = kept(name, value)
                 continue
             record = reader.decode(path, name, value)
             if isinstance(record, ServerRecord):

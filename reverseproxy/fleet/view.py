@@ -29,7 +29,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from reverseproxy.fleet.keys import Name
-from reverseproxy.fleet.reading import Everything, Key, Reader, Record
+from reverseproxy.fleet.reading import Everything, Key, Reader, Record, kept
 from reverseproxy.fleet.records import HostKey, HostRecord, RouteKey, RouteRecord, ServerRecord
 
 MAX_SERVERS: Final = 1000
@@ -107,7 +107,8 @@ class View:
     @ivar routes: the routes that agents have brought to these.
     @ivar on_own_route: called with a record of this server's that is in the store now, and with one
         of another server's that was there before and conflicts with it, if there is one.
-    @ivar own: what the store has of this server's, by path; for whoever publishes it.
+    @ivar own: what the store has of this server's, by path, and what of it is kept (L{kept}); for whoever
+        publishes it.
     """
 
     on_own_route: Callable[[RouteRecord, RouteRecord | None], object] = staticmethod(lambda own, other: None)
@@ -206,7 +207,7 @@ class View:
             if name is None:
                 continue
             if self._reader.is_own(name):
-                self._note_own(change.path, change.value)
+                self._note_own(change.path, name, change.value)
                 continue
             record = None if change.value is None else self._reader.decode(change.path, name, change.value)
             if record is None:
@@ -286,11 +287,11 @@ class View:
 
     # one record
 
-    def _note_own(self, path: str, value: bytes | None) -> None:
+    def _note_own(self, path: str, name: Name, value: bytes | None) -> None:
         if value is None:
             self.own.pop(path, None)
         else:
-            self.own[path] = value
+            self.own[path] = kept(name, value)
 
     def _look_at_route(self, path: str, value: bytes | None) -> None:
         """Tell of routes of this server that are in the store now."""

@@ -13,8 +13,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from reverseproxy.config.models import TlsContextConfig
+from reverseproxy.fleet import etcd
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import EtcdError, WatchMessage
+from reverseproxy.fleet.gateway import EtcdError, TooLong, WatchMessage
 from reverseproxy.tls import ClientTls
 from tests.fleet.real_etcd import ETCD, RealEtcd
 
@@ -82,6 +83,16 @@ class RealClientTests(_Tests):
         self.assertEqual(await client.keep(lease), 0)
         await self.assertFailure(_deferred(client.change([("/t/x", b"")], (), lease)), EtcdError)
         self.assertEqual(client.endpoint, self.etcd.endpoint)
+        self.assertEqual(client.failures, 1)
+
+        # Large values, which somebody else has written, are asked for a few at a time.
+        self.patch(etcd, "MAX_ANSWER", 40_000)
+        large = [(f"/large/{number:02}", b"x" * 9_000) for number in range(20)]
+        await client.change(large)
+        found, _ = await client.range("/large/")
+        self.assertEqual([(each.key, each.value) for each in found], large)
+        await client.change([("/large/10", b"x" * 40_000)])
+        await self.assertFailure(_deferred(client.range("/large/")), TooLong)
         self.assertEqual(client.failures, 1)
 
         # what has been compacted can't be watched

@@ -284,5 +284,5 @@ class DirectoryMachineTests(SynchronousTestCase):
     def test_machine(self) -> None:
         run_state_machine_as_test(
             partial(DirectoryMachine),
-            settings=settings(max_examples=most(15), stateful_step_count=25, deadline=None),
+            settings=settings(max_examples=most(25), stateful_step_count=25, deadline=None),
         )

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.fleet import view as view_module
 from reverseproxy.fleet.keys import host_path, read_path, server_path
 from reverseproxy.fleet.reading import MAX_BAD
-from reverseproxy.fleet.records import BadRecord, HostKey, HostRecord, ServerRecord
+from reverseproxy.fleet.records import MAX_RECORD, BadRecord, HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.view import HOLD, PART, Change, Notice, View
 from tests import most
 
@@ -293,7 +293,11 @@ class ViewMachine(RuleBasedStateMachine):
             else:
                 assert name in self.view.held
                 assert name in self.reached or self.view.deadline is not None
-        own = {path: value for path, value in self.store.keys.items() if path.split("/")[-1] == OWN}
+        own = {
+            path: b"" if path.startswith("hosts/") else value
+            for path, value in self.store.keys.items()
+            if path.split("/")[-1] == OWN
+        }
         assert self.view.own == own
 
 
@@ -369,6 +373,19 @@ class ViewTests(SynchronousTestCase):
         parts = [len(part) for part in self.view.snapshot(everything, 5, 0.0)]
         self.assertEqual(sum(parts), len(records))
         self.assertLessEqual(max(parts), PART + 1)
+
+    def test_what_is_kept_of_our_own(self) -> None:
+        """Of hosts, that they are there; of what is no record, nothing: others can write that, too."""
+        own = ServerRecord(OWN, "127.0.0.1:1")
+        mine = put(host(OWN), 1)
+        junk = Change(f"routes/orders/{OWN}", b"x" * (MAX_RECORD + 1), 1)
+        expected = {server_path(OWN): own.encode(), mine.path: b"", junk.path: b""}
+        changes = [put(own, 6), mine._replace(revision=7), junk._replace(revision=8)]
+        take_all(self.view, [(each.path, each.value or b"") for each in changes], 5, 0.0)
+        self.assertEqual(self.view.own, expected)
+        self.view.own.clear()
+        self.view.changed(changes, 0.0)
+        self.assertEqual(self.view.own, expected)
 
     def test_lapsed_and_lost(self) -> None:
         self.begin(self.alpha, self.agent)
