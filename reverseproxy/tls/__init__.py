@@ -29,7 +29,7 @@ __all__ = [
     "wrap_server",
 ]
 
-from reverseproxy.tls.contexts import ClientTls, ServerTls
+from reverseproxy.tls.client_contexts import ClientTls
 from reverseproxy.tls.endpoint import client_endpoint
 from reverseproxy.tls.factory import wrap_client, wrap_server
 from reverseproxy.tls.gate import gate_of
@@ -42,5 +42,6 @@ from reverseproxy.tls.identity import (
 )
 from reverseproxy.tls.inspector import inspect_factory
 from reverseproxy.tls.reload import CertificateReloader, IReloadable
+from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.standing import verify_again
 from reverseproxy.tls.transport import TlsTransport

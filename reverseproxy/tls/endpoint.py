@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.logs import loss
-from reverseproxy.tls.contexts import ClientTls
+from reverseproxy.tls.client_contexts import ClientTls
 from reverseproxy.tls.factory import TlsFactory
 from reverseproxy.tls.transport import TlsTransport
 from reverseproxy.tls.wording import explain

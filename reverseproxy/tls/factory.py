@@ -20,7 +20,8 @@ from reverseproxy.logs import LeftOut, loss
 from reverseproxy.logs.folding import Folding
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import format_address
-from reverseproxy.tls.contexts import ClientTls, ServerTls
+from reverseproxy.tls.client_contexts import ClientTls
+from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.transport import TlsTransport
 from reverseproxy.tls.turns import turns_of
 from reverseproxy.tls.wording import explain

@@ -15,15 +15,16 @@ __all__ = ["Gate", "gate_of"]
 from zope.interface import implementer
 
 from reverseproxy.interfaces import IGate
-from reverseproxy.tls.contexts import Loaded, ServerTls
+from reverseproxy.tls.contexts import LoadedContext
 from reverseproxy.tls.identity import loaded_of, negotiated_protocol, server_name
+from reverseproxy.tls.server_contexts import ServerTls
 
 
 @implementer(IGate)
 class Gate:
     """See L{IGate}; for one connection."""
 
-    def __init__(self, tls: ServerTls, loaded: Loaded, name: str, protocol: str | None) -> None:
+    def __init__(self, tls: ServerTls, loaded: LoadedContext, name: str, protocol: str | None) -> None:
         """
         @param tls: that of the listener.
         @param loaded: what was chosen for the connection.

@@ -16,8 +16,8 @@ from OpenSSL.SSL import Error, WantReadError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from reverseproxy.tls.client_hello import ClientHello
-from reverseproxy.tls.contexts import ServerTls
 from reverseproxy.tls.opening import ClientOpening
+from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.through_memory import ThroughMemory
 from reverseproxy.tls.turns import HandshakeTurns
 

@@ -20,7 +20,7 @@ from cryptography import x509
 from twisted.protocols.policies import ProtocolWrapper
 
 from reverseproxy.identity import MAX_NAME, MAX_NAMES, CertificateSubject
-from reverseproxy.tls.contexts import Loaded
+from reverseproxy.tls.contexts import LoadedContext
 from reverseproxy.tls.transport import TlsTransport
 
 
@@ -53,7 +53,7 @@ def peer_subject(transport: object) -> CertificateSubject | None:
         return None
     loaded = connection.get_context().get_app_data()
     certificate = connection.get_peer_certificate()
-    if certificate is None or not isinstance(loaded, Loaded) or not loaded.verifies:
+    if certificate is None or not isinstance(loaded, LoadedContext) or not loaded.verifies:
         return None
     return certificate_subject(certificate.to_cryptography())
 
@@ -179,7 +179,7 @@ def connection_of(transport: object) -> Any:
     return None if tls is None or not tls.established else tls.getHandle()
 
 
-def loaded_of(transport: object) -> Loaded | None:
+def loaded_of(transport: object) -> LoadedContext | None:
     """
     Find what a connection was given of the configuration.
 
@@ -189,7 +189,7 @@ def loaded_of(transport: object) -> Loaded | None:
     tls = _tls_of(transport)
     connection = None if tls is None or not tls.established else tls.getHandle()
     loaded = None if connection is None else connection.get_context().get_app_data()
-    return loaded if isinstance(loaded, Loaded) else None
+    return loaded if isinstance(loaded, LoadedContext) else None
 
 
 def server_name(transport: object) -> str:

@@ -6,8 +6,9 @@ __all__ = ["verify_again"]
 
 from OpenSSL.crypto import X509StoreContext, X509StoreContextError
 
-from reverseproxy.tls.contexts import Loaded, ServerTls
+from reverseproxy.tls.contexts import LoadedContext
 from reverseproxy.tls.identity import connection_of, loaded_of, negotiated_protocol, server_name
+from reverseproxy.tls.server_contexts import ServerTls
 
 
 def verify_again(transport: object, tls: ServerTls) -> str:
@@ -38,6 +39,6 @@ def verify_again(transport: object, tls: ServerTls) -> str:
     return ""
 
 
-def _is_as_strict(before: Loaded, now: Loaded) -> bool:
+def _is_as_strict(before: LoadedContext, now: LoadedContext) -> bool:
     """Whether who has met what was demanded then has met what is demanded now."""
     return bool(now.trust) and before.trust == now.trust and before.demands.level >= now.demands.level

@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.refused import REFUSED
-from reverseproxy.tls.contexts import Demands, ServerTls
+from reverseproxy.tls.contexts import Demands
 from reverseproxy.tls.gate import Gate, gate_of
+from reverseproxy.tls.server_contexts import ServerTls
 from tests.certs import Certificates
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import World
