@@ -217,7 +217,10 @@ class Directory:
         if not self._brought[came_from]:
             del self._brought[came_from]
         if entry.host.exclusive:
-            self._plain[entry.cluster.name, entry.at] += change
+            plain = entry.cluster.name, entry.at
+            self._plain[plain] += change
+            if not self._plain[plain]:
+                del self._plain[plain]
 
     def _add(self, entry: Entry) -> None:
         self.entries[entry.number] = entry

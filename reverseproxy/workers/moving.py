@@ -13,6 +13,7 @@ __all__ = ["Mover"]
 from functools import partial
 from itertools import islice
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, Want
@@ -45,7 +46,7 @@ class Mover:
         self._wanting = wanting
         self._giver = giver
         self._clock = clock
-        self._wishes: dict[Cluster, Wishes] = {}
+        self._wishes: WeakKeyDictionary[Cluster, Wishes] = WeakKeyDictionary()  # clusters come and go
 
     # what others' requests wait for
 
@@ -173,7 +174,7 @@ class Mover:
 
     def went(self, link: Link) -> None:
         """A sibling is gone."""
-        for cluster, wishes in self._wishes.items():
+        for cluster, wishes in list(self._wishes.items()):
             if wishes.forget(link):
                 self._weigh(cluster)
         self._giver.went(link)

@@ -14,6 +14,7 @@ __all__ = ["LEAST_GAP", "Wanting"]
 from functools import partial
 from math import inf
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -42,10 +43,9 @@ class _Need:
     @ivar timer: until they hear the next thing.
     """
 
-    __slots__ = ("began", "cluster", "said", "standing", "timer", "told", "waited")
+    __slots__ = ("began", "said", "standing", "timer", "told", "waited")
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self) -> None:
         self.said = False
         self.began = self.told = self.waited = -inf
         self.standing = Standing()
@@ -58,13 +58,14 @@ class Wanting:
     def __init__(self, directory: Directory, clock: IReactorTime) -> None:
         self._directory = directory
         self._clock = clock
-        self._needs: dict[Cluster, _Need] = {}
+        # Clusters come and go, as those that agents bring; nothing here keeps one that is gone.
+        self._needs: WeakKeyDictionary[Cluster, _Need] = WeakKeyDictionary()
         self._held = -inf
 
     def share(self, cluster: Cluster) -> None:
         """Let siblings hear of requests that wait for a cluster."""
-        need = self._needs[cluster] = _Need(cluster)
-        cluster.on_wait = partial(self._waits, need)
+        need = self._needs[cluster] = _Need()
+        cluster.on_wait = partial(self._waits, cluster, need)
 
     def stop(self) -> None:
         """Ask for nothing more."""
@@ -76,9 +77,9 @@ class Wanting:
     def hold(self) -> None:
         """Want nothing for some time: what is given would be lost."""
         self._held = self._clock.seconds() + SHORTAGE
-        for need in self._needs.values():
+        for cluster, need in list(self._needs.items()):
             if need.said:
-                self._tell(need)
+                self._tell(cluster, need)
 
     def standing(self, cluster: Cluster) -> float:
         """Say how long requests have waited lately, at the least; see L{Standing.least}."""
@@ -88,9 +89,8 @@ class Wanting:
         """Say for how many seconds no request has been seen to wait."""
         return self._clock.seconds() - self._needs[cluster].waited
 
-    def _waits(self, need: _Need) -> None:
+    def _waits(self, cluster: Cluster, need: _Need) -> None:
         """A request waits."""
-        cluster = need.cluster
         if need.timer is not None and cluster.waiting > 1:
             return  # as nearly always under load: it is told of with the others
         if is_settled(cluster.config):
@@ -106,18 +106,17 @@ class Wanting:
         hurry = now - need.began <= LASTING or not self._directory.count_here(cluster)
         rest = need.told + (LEAST_GAP if hurry else TELL_EVERY) - now
         if rest <= 0:
-            self._tell(need)
+            self._tell(cluster, need)
         elif need.timer is None:
-            need.timer = self._clock.callLater(rest, self._tell, need)
+            need.timer = self._clock.callLater(rest, self._tell, cluster, need)
         elif need.timer.getTime() - now > rest:
             need.timer.reset(rest)
 
-    def _tell(self, need: _Need) -> None:
+    def _tell(self, cluster: Cluster, need: _Need) -> None:
         """Say what we want, again and again as long as we do."""
         timer, need.timer = need.timer, None
         if timer is not None and timer.active():
             timer.cancel()
-        cluster = need.cluster
         now = self._clock.seconds()
         wants = [] if now < self._held else cluster.wants()
         need.standing.note(now, now - min((want.since for want in wants), default=now))
@@ -125,7 +124,7 @@ class Wanting:
             need.waited = now
         if not wants and not need.said:
             if now < self._held:
-                need.timer = self._clock.callLater(self._held - now, self._tell, need)
+                need.timer = self._clock.callLater(self._held - now, self._tell, cluster, need)
             return
         need.said = bool(wants)
         need.told = now
@@ -134,4 +133,4 @@ class Wanting:
             if self._directory.has_plain(link, cluster) or not wants:
                 link.send({"want": cluster.name, "hosts": hosts})
         if cluster.waiting:
-            need.timer = self._clock.callLater(TELL_EVERY, self._tell, need)
+            need.timer = self._clock.callLater(TELL_EVERY, self._tell, cluster, need)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from random import Random
 from typing import Any
+from weakref import ref
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import MuxHost, ReverseHost
+from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.models import ClusterConfig
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, PickContext
 from reverseproxy.testing import Recorder
@@ -421,6 +426,29 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual([len(each) for each in later], [1, 1])
         self.assertEqual(later[0], later[1])
         self.assertFalse(any(host.relayed for host in world.hosts(0)), numbers)
+
+    def test_nothing_is_kept_of_clusters_that_are_gone(self) -> None:
+        """As of those that agents bring."""
+        world = World(2)
+        siblings = world.workers[0].siblings
+        clusters = world.proxies[0].clusters
+        gone = []
+        for number in range(3):
+            config = ClusterConfig(name=f"brought-{number}")
+            cluster = Cluster(config, make_balancer(config, Random(1)), world.reactor)
+            gone.append(ref(cluster))
+            clusters.add(cluster)
+            siblings.share(cluster)
+            siblings.received(world.links(0)[1], {"want": config.name, "hosts": [[[], 1, 0.0]]}, None)
+            self.assertIn(cluster, siblings.mover._wishes)
+            world.turn()
+            clusters.remove(config.name)
+            cluster.drain()
+            del cluster
+        gc.collect()
+        self.assertEqual([each() for each in gone], [None] * 3)
+        self.assertEqual({each.name for each in siblings.mover._wishes}, set())
+        self.assertEqual({each.name for each in siblings.wanting._needs}, {CLUSTER})
 
     def test_waiting_is_bounded(self) -> None:
         world = World(2, cluster={"connect_timeout": "2s"})
