@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=1_000.0, help="requests in a second")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one window")
-    parser.add_argument("--rounds", type=int, default=9, help="of four windows each")
+    parser.add_argument("--rounds", type=int, default=8, help="of four windows each")
     parser.add_argument(
         "--mux", action="store_true", help="connections that carry streams, which are pinged, too"
     )

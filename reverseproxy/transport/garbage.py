@@ -7,7 +7,8 @@ nobody is served.  It happens when there are a quarter more objects than the las
 for an answer of the admin API count as well, so that somebody who opens the dashboard would stop everybody.
 
 So what has been looked at once is not looked at again, until there is twice as much of everything: a look
-is at what is new, and takes milliseconds.  What could be freed and is not is never more than what is needed.
+is at what is new, and takes milliseconds.  What could be freed and is not is never more than what is needed,
+also when that becomes less.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Collections:
                 self._collector.unfreeze()
             return
         self._leave()
-        if self._everything:
-            self._known = self._size()
+        size = self._size()
+        self._known = size if self._everything else min(self._known, size)
 
 
 def leave_alone() -> None:

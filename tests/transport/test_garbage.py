@@ -59,6 +59,15 @@ class CollectionsTests(SynchronousTestCase):
         self.size = 400
         self.assertEqual(self.collector.look(), ["unfreeze", "freeze"])
 
+    def test_twice_as_much_as_there_was_at_the_least(self) -> None:
+        """After most have left, it does not take as many as before."""
+        self.size = 1000
+        self.assertEqual(self.collector.look(), ["unfreeze", "freeze"])
+        self.size = 300
+        self.assertEqual(self.collector.look(), ["freeze"])
+        self.size = 600
+        self.assertEqual(self.collector.look(), ["unfreeze", "freeze"])
+
 
 class CollectorTests(SynchronousTestCase):
     def setUp(self) -> None:

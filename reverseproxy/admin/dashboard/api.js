@@ -46,10 +46,11 @@ export async function change(method, path, body, type = "application/json") {
   return (await send(path, options)).json();
 }
 
-// All pages of a list, one after the other, so that nobody waits for us.
-export async function* pages(path, limit = 100) {
+// All pages of a list, one after the other, so that nobody waits for us; with a pause, in milliseconds, between two of them.
+export async function* pages(path, limit = 100, pause = 0) {
   let after = "";
   do {
+    if (after && pause) await new Promise((resolve) => setTimeout(resolve, pause));
     const join = path.includes("?") ? "&" : "?";
     const page = await get(`${path}${join}limit=${limit}&after=${encodeURIComponent(after ?? "")}`);
     yield page.items;

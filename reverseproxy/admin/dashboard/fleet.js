@@ -9,6 +9,7 @@ const PLACES = 30;
 const MOST_LINES = 600;
 const BATCH = 100;
 const WHOLE = 1000;
+const PAUSE = 200;
 
 export const agents = new Map();
 const lines = new Map();
@@ -18,7 +19,7 @@ const chosen = { cluster: "", text: "", state: "", sort: "name" };
 let order = [];
 let stale = true;
 let selected = "";
-let loading = false;
+let seen = null; // while all are fetched: those that are known to be there
 let open = () => {};
 let shown = new Map();
 
@@ -42,6 +43,7 @@ export const rateOf = (id) => lines.get(id)?.rates.at(-1) ?? NaN;
 
 function note(agent, now) {
   agents.set(agent.id, agent);
+  seen?.add(agent.id);
   const known = lines.get(agent.id);
   if (!known) {
     if (lines.size >= MOST_LINES) lines.delete(lines.keys().next().value);
@@ -55,13 +57,12 @@ function note(agent, now) {
   Object.assign(known, { at: now, requests: agent.requests });
 }
 
-// Fetch all: page after page, so that the list fills while it is looked at.
+// Fetch all: page after page, so that the list fills while it is looked at; without haste once it is full.
 export async function load() {
-  if (loading) return;
-  loading = true;
+  if (seen) return;
+  seen = new Set();
   try {
-    const seen = new Set();
-    for await (const page of pages("agents", BATCH)) {
+    for await (const page of pages("agents", BATCH, agents.size ? PAUSE : 0)) {
       for (const agent of page) {
         seen.add(agent.id);
         agents.set(agent.id, agent);
@@ -73,7 +74,7 @@ export async function load() {
     stale = true;
     draw();
   } finally {
-    loading = false;
+    seen = null;
   }
 }
 
