@@ -106,6 +106,9 @@ Kernels answer no more than two window probes in a second.
 _CLOSED: Final = 7
 """C{TCP_CLOSE}: what C{tcpi_state} is, the first byte of C{struct tcp_info}, when a connection was reset."""
 
+_SENT: Final = 44
+"""Where C{tcpi_last_data_sent} is: for how many milliseconds nothing has been sent."""
+
 _SLICE: Final = 500
 """Connections that are looked at in one go, which takes less than a millisecond."""
 
@@ -552,14 +555,27 @@ class PeerSweep:
                 continue
             if len(raw) < size:
                 raw = raw.ljust(size, b"\0")  # an old kernel's
-            probes, unacked, data_age, ack_age, rtt, rcv_rtt, _ = found = unpack(raw)
+            probes, unacked, _, _, rtt, rcv_rtt, _ = found = unpack(raw)
             if entry.ended and raw[0] == _CLOSED:
                 self._end(entry)
                 continue
-            if (rtt > _SLOW or rcv_rtt > _SLOW) and min(data_age, ack_age) < _LIVELY * 1000:
-                self._slow.note(entry.host, max(rtt, rcv_rtt) / 1e6, now)
+            if rtt > _SLOW or rcv_rtt > _SLOW:
+                self._note_slow(entry, raw, TcpInfo._make(found), now)
             if probes or unacked or entry.waits_since is not None:
                 self._judge(entry, TcpInfo._make(found), now)
+
+    def _note_slow(self, entry: _Tuned, raw: bytes, info: TcpInfo, now: float) -> None:
+        """
+        Take note of a round trip that takes long.
+
+        By what comes, it seems to take as long as the peer waited before it sent something large:
+        where something was sent, too, this shows it better.
+        """
+        slowest = info.rtt
+        if int.from_bytes(raw[_SENT : _SENT + 4], sys.byteorder) > _LIVELY * 1000:
+            slowest = max(info.rtt, info.rcv_rtt)
+        if slowest > _SLOW and info.silence < _LIVELY:
+            self._slow.note(entry.host, slowest / 1e6, now)
 
     def _end(self, entry: _Tuned) -> None:
         """A peer that had sent its end has closed the connection altogether."""

@@ -279,6 +279,7 @@ class FakeConnection:
     family = socket.AF_INET
     found: TcpInfo | None = TcpInfo(0, 0, 0, 0)
     state = 1
+    sent = 60_000
     looks = 0
 
     def getpeername(self) -> tuple[str, int]:
@@ -290,7 +291,7 @@ class FakeConnection:
             raise OSError("closed")
         probes, unacked, data_age, ack_age = self.found[:4]
         rtt, rcv_rtt, acked = self.found[4:]
-        head = pack("=B2xB20xI24xII", self.state, probes, unacked, data_age, ack_age)
+        head = pack("=B2xB20xI16xI4xII", self.state, probes, unacked, self.sent, data_age, ack_age)
         return head + pack("=8xI20xI24xQ", rtt, rcv_rtt, acked)
 
 
@@ -435,6 +436,15 @@ class SweepTests(SynchronousTestCase):
         other.found = info(unacked=1)
         self.lapse(8.0, other)
         self.assertEqual(resting.aborted, 0)
+
+    def test_what_was_sent_shows_it_better(self) -> None:
+        """What comes seems to take as long as the peer has waited before it sent something."""
+        (_, one), (resting, other) = self.add(), self.add()
+        one.found = info(data=0.0)._replace(rcv_rtt=3_000_000)
+        one.sent = 100
+        other.found = info(unacked=1)
+        self.lapse(6.0, other)
+        self.assertEqual(resting.aborted, 1)
 
     def test_others_say_nothing_that_are_silent_too(self) -> None:
         (busy, one), (resting, other) = self.add(), self.add()
