@@ -15,6 +15,7 @@ from reverseproxy.proxy.farewell import FRESH, QUIET
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import server as rpc
+from reverseproxy.proxy.rpc import under_way
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
@@ -535,7 +536,7 @@ class DrainTests(RpcTestCase):
         self.assertTrue(client.wire.lost)
 
     def test_draining_while_nothing_is_read(self) -> None:
-        self.patch(rpc, "MAX_REQUESTS", 1)
+        self.patch(under_way, "MAX_REQUESTS", 1)
         client, host = self.set_up()
         client.send(request(5))
         self.assertFalse(client.wire.reading)
@@ -715,7 +716,7 @@ class BackPressureTests(RpcTestCase):
         slow.wire.reset()
 
     def test_too_many_requests(self) -> None:
-        self.patch(rpc, "MAX_REQUESTS", 3)
+        self.patch(under_way, "MAX_REQUESTS", 3)
         client, host = self.set_up()
         for number in range(5):
             client.send(request(number))
@@ -731,7 +732,7 @@ class BackPressureTests(RpcTestCase):
         self.assertEqual(len(client.answers()), 5)
 
     def test_too_many_bytes(self) -> None:
-        self.patch(rpc, "HELD_LIMIT", 1000)
+        self.patch(under_way, "HELD_LIMIT", 1000)
         client, host = self.set_up()
         client.send(request(1, content=b"x" * 1000))
         self.assertFalse(client.wire.reading)

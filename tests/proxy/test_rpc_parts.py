@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import HostGone
 from reverseproxy.proxy.farewell import FRESH, QUIET, Parting
 from reverseproxy.proxy.rpc import answers as rpc_answers
+from reverseproxy.proxy.rpc import under_way
 from reverseproxy.proxy.rpc.answers import STALL, WRITE_SIZE, Answers
 from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Heartbeats, Keepalive
 from reverseproxy.proxy.rpc.in_flight import InFlight
@@ -19,7 +20,9 @@ from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.leaving import DRAIN_GRACE, Leaving, Stage
 from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
+from reverseproxy.proxy.rpc.under_way import UnderWay
 from reverseproxy.transport.backlog import Backlog
+from reverseproxy.unfinished import FREE, UnfinishedBytes
 from tests.proxy.rpc_world import World
 
 
@@ -417,3 +420,52 @@ class OutgoingTests(SynchronousTestCase):
         self.outgoing.add(b"b", None)
         self.assertEqual(self.transport.written, [])
         self.assertEqual(self.outgoing.waits.size, 0)
+
+
+class _Exchange:
+    """As much of one as counts."""
+
+    def __init__(self, received: int) -> None:
+        self.received = received
+
+
+class UnderWayTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.books = UnfinishedBytes(10 * FREE)
+        self.under_way = UnderWay(self.books)
+
+    def add(self, received: int) -> Any:
+        exchange: Any = _Exchange(received)
+        self.under_way.add(exchange)
+        return exchange
+
+    def test_many(self) -> None:
+        self.patch(under_way, "MAX_REQUESTS", 2)
+        first, _ = self.add(1), self.add(1)
+        self.assertTrue(self.under_way.full)
+        self.under_way.remove(first)
+        self.assertFalse(self.under_way.full)
+
+    def test_large(self) -> None:
+        self.patch(under_way, "HELD_LIMIT", 100)
+        self.add(50)
+        self.assertFalse(self.under_way.full)
+        second = self.add(50)
+        self.assertTrue(self.under_way.full)
+        self.under_way.remove(second)
+        self.assertEqual((self.under_way.full, self.under_way.held), (False, 50))
+
+    def test_all_clients_together_have_much(self) -> None:
+        """Who has little himself is read on."""
+        self.books.account("10.0.0.1", lambda reason: None).keep(6 * FREE)
+        self.add(FREE)
+        self.assertFalse(self.under_way.full)
+        self.add(1)
+        self.assertTrue(self.under_way.full)
+
+    def test_a_host_that_takes_nothing(self) -> None:
+        self.under_way.blocking.add(Outgoing())
+        self.assertTrue(self.under_way.full)
+        exchange = self.add(1)
+        self.assertEqual(self.under_way.take_all(), [exchange])
+        self.assertEqual((self.under_way.full, self.under_way.held), (False, 0))

@@ -5,9 +5,8 @@ L{RpcProxy} takes frames off the connection and gives each request to an
 L{RpcExchange}.  Answers go back as they come, in whatever order
 (L{reverseproxy.proxy.rpc.answers}).
 
-What waits is bounded in both directions.  No more is read from a client that
-has too many requests under way, or whose requests a host does not take, or that
-does not take its answers.
+What waits is bounded in both directions: no more is read from a client that does
+not take its answers, or has too much under way (L{UnderWay}).
 """
 
 from __future__ import annotations
@@ -43,18 +42,13 @@ from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
 from reverseproxy.proxy.rpc.timed import RpcTimed
+from reverseproxy.proxy.rpc.under_way import UnderWay
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset
 from reverseproxy.unfinished import FREE, KNOWN, STRANGERS, Account, Counted
 from reverseproxy.wire.rpc.xprotocol import Frame, FrameDecoder, Kind
 
 log = Logger()
-
-MAX_REQUESTS: Final = 32768
-"""Requests of one connection that may be under way."""
-
-HELD_LIMIT: Final = 32 * 1024 * 1024
-"""Bytes of requests under way of one connection."""
 
 LINGER_BYTES: Final = 16 * 1024 * 1024
 """Bytes that are read and dropped behind the last answer, lest it be lost with a reset."""
@@ -84,9 +78,7 @@ class RpcProxy(Rebindable, Counted):
         self._decoder = FrameDecoder(
             settings.protocol, settings.max_frame + (HEAD_ROOM if info.reverse else 0)
         )
-        self._exchanges: dict[RpcExchange, None] = {}  # in their order
-        self._held = 0
-        self._blocking: set[Outgoing] = set()  # they hold us up
+        self._under_way = UnderWay(KNOWN if info.reverse else STRANGERS)
         self._reading = True
         self._unwanted = 0
         self._leaving = Leaving(clock, self._close_if_done)
@@ -100,7 +92,7 @@ class RpcProxy(Rebindable, Counted):
     def busy(self) -> bool:
         """Whether a request is under way."""
         return (
-            bool(self._exchanges)
+            bool(self._under_way.exchanges)
             or bool(self.answers)
             or self.answers.full
             or self._decoder.in_frame
@@ -110,7 +102,7 @@ class RpcProxy(Rebindable, Counted):
     @property
     def expendable(self) -> bool:
         """See L{IExpendable}."""
-        return not self._exchanges and not self.answers
+        return not self._under_way.exchanges and not self.answers
 
     def drain(self) -> None:
         """
@@ -132,13 +124,13 @@ class RpcProxy(Rebindable, Counted):
     @property
     def doing(self) -> str:
         """See L{IEndable}."""
-        if self._exchanges:
-            return f"{self.protocol.name} with {counted(len(self._exchanges), 'request')}"
+        if self._under_way.exchanges:
+            return f"{self.protocol.name} with {counted(len(self._under_way.exchanges), 'request')}"
         return f"{self.protocol.name} with something left to send" if self.busy else ""
 
     def end(self, reason: str) -> None:
         """See L{IEndable}: each request is answered with an error."""
-        for exchange in list(self._exchanges):
+        for exchange in list(self._under_way.exchanges):
             exchange.fail(503, reason, Flag.LR)
         self._leaving.hurry()
         self._close_if_done()
@@ -178,8 +170,7 @@ class RpcProxy(Rebindable, Counted):
                     break
                 if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
                     exchange = rpc_exchange_class.kind(self, frame, now)
-                    self._exchanges[exchange] = None
-                    self._held += exchange.received
+                    self._under_way.add(exchange)
                     if leaving.stage is REFUSING:
                         exchange.fail(503, "the proxy is stopping", Flag.LR)
                     else:
@@ -200,7 +191,7 @@ class RpcProxy(Rebindable, Counted):
             self._timer.look_at(self._silence.in_frame(now, bool(frames)))
         else:
             self._silence.between_frames()
-        if decoder.in_frame or self._held > FREE or self._counted is not None:
+        if decoder.in_frame or self._under_way.held > FREE or self._counted is not None:
             self._count()
         self.update_reading()
         if leaving.wanted:
@@ -233,7 +224,7 @@ class RpcProxy(Rebindable, Counted):
     def _count(self) -> None:
         """Enter what we keep of this client in the books."""
         if not self._leaving.over:
-            self.count(self._decoder.unfinished + self._held + self.answers.size)
+            self.count(self._decoder.unfinished + self._under_way.held + self.answers.size)
 
     def open_account(self) -> Account:
         """See L{Counted}."""
@@ -243,24 +234,12 @@ class RpcProxy(Rebindable, Counted):
         """This connection has to go for others."""
         self._cut_off(reason, "too much was kept for clients that do not finish", Flag.OM)
 
-    @property
-    def _may_read(self) -> bool:
-        """Whether there is room for what the client sends."""
-        held = self._held
-        return not (
-            self.answers.full
-            or self._blocking
-            or len(self._exchanges) >= MAX_REQUESTS
-            or held >= HELD_LIMIT
-            or (held > FREE and (KNOWN if self.info.reverse else STRANGERS).tight)
-        )
-
     def update_reading(self) -> None:
         """Read on, or pause, as what is under way demands."""
         leaving = self._leaving
         if leaving.eof or leaving.stage >= CLOSING:
             return
-        reading = self._may_read
+        reading = not (self.answers.full or self._under_way.full)
         if reading != self._reading:
             self._reading = reading
             if reading:
@@ -273,20 +252,19 @@ class RpcProxy(Rebindable, Counted):
 
     def block(self, outgoing: Outgoing) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}."""
-        self._blocking.add(outgoing)
+        self._under_way.blocking.add(outgoing)
         outgoing.block(self)
         if self.batch is None:
             self.update_reading()
 
     def upstream_taken(self, outgoing: Outgoing) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcDownstream}."""
-        self._blocking.discard(outgoing)
+        self._under_way.blocking.discard(outgoing)
         self.update_reading()
 
     def exchange_done(self, exchange: RpcExchange) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}."""
-        self._exchanges.pop(exchange, None)
-        self._held -= exchange.received
+        self._under_way.remove(exchange)
         if exchange.deadline:
             self.deadlines.discard(exchange, exchange.deadline)
         self._record(exchange)
@@ -294,7 +272,7 @@ class RpcProxy(Rebindable, Counted):
             self._count()
         if not self._reading:
             self.update_reading()
-        if not self._exchanges and self._leaving.wanted:
+        if not self._under_way.exchanges and self._leaving.wanted:
             if exchange.attempts:
                 self._leaving.answered()
             self._close_if_done()
@@ -340,7 +318,9 @@ class RpcProxy(Rebindable, Counted):
         if self._leaving.over:
             return
         now = settings.clock.seconds()
-        found = self._silence.look(now, bool(self._exchanges), self._reading, self._parting, self.transport)
+        found = self._silence.look(
+            now, bool(self._under_way.exchanges), self._reading, self._parting, self.transport
+        )
         if isinstance(found, float):
             self._timer.look_at(now + found)
         elif found is Overdue.FINISH:
@@ -427,11 +407,9 @@ class RpcProxy(Rebindable, Counted):
         self._cancel_all(f"the client's connection was lost: {loss(reason)}", who_ended(reason))
 
     def _cancel_all(self, reason: str, flags: int) -> None:
-        exchanges, self._exchanges = self._exchanges, {}
-        for exchange in exchanges:
+        for exchange in self._under_way.take_all():
             exchange.cancel(reason, flags)
             self._record(exchange)
         self.deadlines.close()
         self.try_deadlines.close()
-        self._blocking.clear()
         self.answers.close()
