@@ -6,19 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from reverseproxy.mux import unsent
 from reverseproxy.mux.closing import CLOSE_TIMEOUT, Closing
 from reverseproxy.mux.orphans import ORPHAN_TIMEOUT, Orphans
+from reverseproxy.mux.session import MuxSession
 from reverseproxy.mux.streams import SessionStreams, StreamRefused
 from reverseproxy.mux.turn import PASSES, TurnEnd
 from reverseproxy.mux.unsent import UnsentStreams
 from reverseproxy.transport.backlog import NOTHING, Backlog
-from reverseproxy.transport.memory import HELD
-from reverseproxy.wire.yamux.events import Reset
+from reverseproxy.transport.memory import HELD, HeldBytes
+from reverseproxy.wire.window import Reserve
+from reverseproxy.wire.yamux.events import MuxLimits, Reset
+from reverseproxy.wire.yamux.frames import DATA, FIN, GO_AWAY, LEAVING, PING, RST, SYN, UPDATE, WELL, pack
 from reverseproxy.wire.yamux.outbound import TURN
 from reverseproxy.wire.yamux.session import Mux
 
@@ -351,3 +356,95 @@ class StreamsTests(SynchronousTestCase):
         self.assertIsNone(self.reader.reason)
         self.streams.consumed(2, 7)  # changes no window any more
         self.streams.note_wait(True)
+
+
+class Wire(Carrier):
+    """Keeps what a session writes, and can be asked of."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        pass
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        pass
+
+
+@implementer(IHalfCloseableProtocol)
+class Listener(Reader):
+    """A protocol that does not read all the time, and hears of each end."""
+
+    transport: Any = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self.told.append("made")
+
+    def dataReceived(self, data: bytes) -> None:
+        if len(data) > 5:
+            self.transport.pauseProducing()
+
+    def readConnectionLost(self) -> None:
+        self.told.append("end")
+
+    def writeConnectionLost(self) -> None:
+        self.told.append("shut")
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.told.append("lost")
+
+
+class LossTests(SynchronousTestCase):
+    """A connection may be lost at any byte."""
+
+    LIMITS = MuxLimits(tells=True, moves=True)
+
+    SENT = (
+        pack(UPDATE, SYN, 1, 0),
+        pack(DATA, SYN, 3, 4) + b"data",
+        pack(DATA, 0, 1, 9) + b"much more",
+        pack(PING, SYN, 0, 1),
+        pack(WELL, 0, 0, 1),
+        pack(DATA, FIN, 3, 2) + b"!!",
+        pack(UPDATE, RST, 1, 0),
+        pack(UPDATE, SYN | FIN, 5, 0),
+        pack(LEAVING, 0, 0, 500),
+        pack(DATA, SYN, 7, 3) + b"abc",
+        pack(GO_AWAY, 0, 0, 0),
+        pack(UPDATE, FIN, 7, 0),
+    )
+
+    def test_at_any_byte(self) -> None:
+        """Each protocol is told of its end, once and last, whatever had come, and nothing is kept."""
+        sent = b"".join(self.SENT)
+        for size in range(len(sent) + 1):
+            for waits in (True, False):
+                self.lose(sent[:size], waits)
+
+    def lose(self, data: bytes, waits: bool) -> None:
+        clock = Clock()
+        made: list[Listener] = []
+
+        def accept() -> Any:
+            made.append(Listener())
+            return made[-1]
+
+        budget, reserve = HeldBytes(1 << 20), Reserve()
+        session = MuxSession(False, clock, self.LIMITS, accept, budget=budget, reserve=reserve)
+        session.makeConnection(Wire())
+        session.dataReceived(data)
+        for each in made:
+            if "lost" not in each.told:
+                each.transport.write(b"answer")
+        if waits:
+            clock.advance(0)
+        session.connectionLost(Failure(ConnectionLost("cut off")))
+        for each in made:
+            if each.transport is not None:
+                each.transport.resumeProducing()
+                each.transport.loseConnection()
+        clock.advance(0)
+        clock.advance(0)
+        for each in made:
+            self.assertEqual((each.told[0], each.told.count("made")), ("made", 1))
+            self.assertEqual((each.told[-1], each.told.count("lost")), ("lost", 1), (data, each.told))
+        self.assertEqual((budget.total, reserve.taken, reserve.streams), (0, 0, 0))
+        self.assertEqual((session.streams, session.lost, clock.getDelayedCalls()), (0, True, []))

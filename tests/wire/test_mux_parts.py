@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import MuxError, NoMoreStreams
 from reverseproxy.wire.window import TELL_EVERY, Reserve
 from reverseproxy.wire.yamux.abuse import LATE, MAX_USELESS, RESETS_PER_SECOND, USELESS_PER_SECOND, Abuse
-from reverseproxy.wire.yamux.events import Data, Ended, Event, Leaving, MuxLimits, Well
+from reverseproxy.wire.yamux.events import MIN_WINDOW, Data, Ended, Event, Leaving, MuxLimits, Well
 from reverseproxy.wire.yamux.frames import (
     ACK,
     DATA,
@@ -420,3 +422,83 @@ class CutTests(SynchronousTestCase):
         (event,) = Mux(True, MuxLimits(tells=True)).feed(pack(WELL, 0, 0, 0))
         assert isinstance(event, Well)
         self.assertFalse(event.well)
+
+
+class OrderTests(SynchronousTestCase):
+    """What two ends do with one stream, in every order, however late either of them hears of it."""
+
+    LIMITS = MuxLimits(first=MIN_WINDOW, window=MIN_WINDOW, max_window=MIN_WINDOW, max_frame=3000, tells=True)
+
+    STEPS = 3
+
+    ACTIONS = ("send", "end", "reset", "disown", "deliver")
+
+    def settle(self, ends: tuple[Mux, Mux], wires: list[bytearray], ended: list[bool]) -> None:
+        """Let everything arrive, and both ends end what is left."""
+        for _ in range(20):
+            for who in (0, 1):
+                if not ended[who]:
+                    ends[who].end(1)
+                self.deliver(ends, wires, who)
+            if not any(wires) and not (ends[0].has_output or ends[1].has_output):
+                return
+        self.fail("it goes on without end")
+
+    def deliver(self, ends: tuple[Mux, Mux], wires: list[bytearray], who: int) -> None:
+        """Let one end hear what the other one has sent by now, and pass on what came."""
+        wires[who] += ends[1 - who].take()
+        events = ends[who].feed(bytes(wires[who]))
+        wires[who].clear()
+        for event in events:
+            if isinstance(event, Data):
+                ends[who].consumed(event.stream, len(event.data), 0.0)
+
+    def run_order(self, order: tuple[tuple[str, int], ...]) -> None:
+        ends = Mux(True, self.LIMITS), Mux(False, self.LIMITS)
+        wires = [bytearray(), bytearray()]
+        ends[0].open()
+        self.deliver(ends, wires, 1)
+        ended = [False, False]
+        for action, who in order:
+            mux = ends[who]
+            if action == "send":
+                mux.send(1, bytes(5000))
+            elif action == "end":
+                mux.end(1)
+            elif action == "reset":
+                mux.reset(1)
+            elif action == "disown":
+                mux.disown(1)
+            else:
+                self.deliver(ends, wires, who)
+            wires[1 - who] += mux.take()  # on its way
+        self.settle(ends, wires, ended)
+        for mux in ends:
+            self.assertEqual((mux.streams, mux.held, mux.pending(1), mux.output.waiting), (0, 0, 0, 0), order)
+            self.assertFalse(mux.failed or mux.output.unacknowledged, order)
+            number = mux.open()
+            self.assertGreater(mux.credit(number), 0)
+
+    def test_orders(self) -> None:
+        actions = [(action, who) for action in self.ACTIONS for who in (0, 1)]
+        for order in product(actions, repeat=self.STEPS):
+            if order[0][1] == 0:  # the other half is the same with the ends exchanged, but for who opened it
+                self.run_order(order)
+
+    def test_credit_byte_by_byte(self) -> None:
+        """A peer that gives one byte of credit at a time gets what was sent, in order, and then its end."""
+        mux = Mux(True, self.LIMITS)
+        number = mux.open()
+        mux.send(number, bytes(range(256)) * 17)
+        mux.end(number)
+        received = b"".join(each.data for each in frames(mux.take()))
+        self.assertEqual(len(received), MIN_WINDOW)
+        last = 0
+        while len(received) < 256 * 17:
+            self.assertEqual(mux.take(), b"")
+            mux.feed(pack(UPDATE, ACK * (not last), number, 1))
+            [frame] = frames(mux.take())
+            self.assertEqual((frame.kind, frame.length), (DATA, 1))
+            received += frame.data
+            last = frame.flags
+        self.assertEqual((received, last), (bytes(range(256)) * 17, FIN))
