@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,6 +14,7 @@ from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
 from reverseproxy.wire.rpc.xprotocol import Kind, XProtocol
 from tests.proxy.rpc_world import Peer, World, request, response
 from tests.tunnel.logged import capture
+from tests.wire.test_dubbo import READ_ONLY
 
 
 class Bolts:
@@ -337,3 +339,99 @@ class ClientTests(HostileCase):
             self.assertEqual(self.answered(hostile), [7, 9])
             hostile.wire.reset()
             self.end(frames, client, host)
+
+
+class AnythingTests(HostileCase):
+    """Hostile clients and hosts do whatever comes to their minds, in any order."""
+
+    STEPS = 50
+
+    def hosts(self) -> list[Peer]:
+        """The connections to hosts that are open, and some that are not any more."""
+        for wire in self.world.endpoint.wires[len(self.upstream) :]:
+            self.upstream.append(Peer(wire, self.world.protocol))
+        return self.upstream[-3:]
+
+    def act_as_host(self, frames: Bolts, draw: Random) -> None:
+        """Do something with a connection to a host."""
+        host = draw.choice(self.hosts())
+        number = draw.choice([*range(10), 2**31, 2**32 - 1])
+        size = draw.choice([0, 10, 70_000])
+        match draw.randrange(12):
+            case 0 | 1 | 2 | 3:
+                if not host.wire.lost:
+                    asked = [frame.id for frame in host.frames() if frame.kind is Kind.REQUEST]
+                    draw.shuffle(asked)
+                    host.send(*(frames.response(each, size) for each in asked))
+            case 4:
+                host.send(frames.response(number, size) * 2)
+            case 5:
+                host.send(frames.protocol.heartbeat(number) * draw.choice([1, 500]))
+            case 6:
+                host.send(frames.request(number, size, oneway=draw.random() < 0.5))
+            case 7:
+                data = frames.response(number, 100)
+                host.send(data[: draw.randrange(len(data))])
+            case 8:
+                host.wire.automatic = not host.wire.automatic
+                host.wire.receive()
+            case 9:
+                host.send(READ_ONLY if isinstance(frames, Dubbos) else Bolt(1, True).goaway(number))
+            case 10:
+                host.send(b"\xff" * 30)
+            case _:
+                draw.choice([host.wire.reset, host.wire.end])()
+
+    def act_as_client(self, frames: Bolts, draw: Random, client: Peer) -> None:
+        """Do something with a connection of a client's."""
+        number = draw.randrange(5)
+        size = draw.choice([0, 10, 70_000])
+        match draw.randrange(10):
+            case 0 | 1 | 2 | 3:
+                client.send(frames.request(number, size))
+            case 4:
+                client.send(frames.request(number, size, oneway=True))
+            case 5:
+                client.send(frames.protocol.heartbeat(number) * draw.choice([1, 500]))
+            case 6:
+                client.send(frames.response(number, size))
+            case 7:
+                client.wire.automatic = not client.wire.automatic
+                client.wire.receive()
+            case 8:
+                data = frames.request(number, 100)
+                client.send(data[: draw.randrange(len(data))])
+            case _:
+                act = [client.wire.reset, client.wire.end, client.wire.protocol.drain]
+                draw.choice(act)()
+
+    def test_anything(self) -> None:
+        """Nothing raises, no more is answered than was asked, and nothing is left of anybody."""
+        for seed in range(18):
+            draw = Random(seed)
+            frames = self.FRAMES[seed % 3]
+            self.world = World(1, protocol=frames.protocol, protocols_differ=seed % 2 == 0)
+            self.upstream: list[Peer] = []
+            polite = self.world.client()
+            hostile = [self.world.client() for _ in range(2)]
+            answers = 0
+            for step in range(self.STEPS):
+                if not polite.wire.lost:
+                    polite.send(frames.request(step))
+                if self.hosts() and draw.random() < 0.5:
+                    self.act_as_host(frames, draw)
+                else:
+                    self.act_as_client(frames, draw, draw.choice(hostile))
+                self.world.turn(draw.choice([0, 0, 0.01, 1, 20]))
+                got = self.answered(polite)
+                answers += len(got)
+                self.assertLessEqual(answers, step + 1, seed)
+                if draw.random() < 0.05:
+                    hostile.append(self.world.client())
+            self.assertFalse(polite.wire.lost, seed)
+            for peer in [polite, *hostile, *self.hosts(), *self.upstream]:
+                peer.wire.reset()
+            self.world.run(200, 20)
+            self.world.check_idle(self.fail)
+            self.assertEqual(self.world.clock.getDelayedCalls(), [], seed)
+            self.assertEqual(self.flushLoggedErrors(), [], seed)
