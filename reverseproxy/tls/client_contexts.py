@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["ClientTls", "_names"]
+__all__ = ["ClientTls"]
 
 from collections.abc import Callable
-from contextlib import suppress
 from copy import copy
 from typing import Any
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
@@ -24,19 +21,6 @@ from reverseproxy.tls.material import KeyMaterial, Verifier, Verify
 from reverseproxy.tls.reload import IReloadable
 from reverseproxy.tls.validity import Dated
 from reverseproxy.tls.verification import Pins, ServerName, verify_chain
-
-
-def _names(certificate: x509.Certificate, server_name: str) -> frozenset[str]:
-    """The names that choose a server's context: MOSN looks at the common name too."""
-    names = {server_name}
-    with suppress(ValueError):
-        names.update(
-            str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        )
-        with suppress(x509.ExtensionNotFound):
-            alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            names.update(alternatives.value.get_values_for_type(x509.DNSName))
-    return frozenset(name.rstrip(".").lower() for name in names) - {""}
 
 
 @implementer(IOpenSSLClientConnectionCreator, IReloadable)

@@ -5,9 +5,12 @@ from __future__ import annotations
 __all__ = ["ServerTls"]
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakSet
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
@@ -16,7 +19,6 @@ from reverseproxy.clock import wall_time
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.problems import Place
-from reverseproxy.tls.client_contexts import _names
 from reverseproxy.tls.contexts import NO_DEMANDS, Demands, LoadedContext, TlsContext, placed
 from reverseproxy.tls.material import KeyMaterial, Verify
 from reverseproxy.tls.reload import IReloadable
@@ -25,6 +27,19 @@ from reverseproxy.tls.verification import accept_all, verify_chain
 
 _MAX_NAME: Final = 255
 """Characters of a host name at the most."""
+
+
+def _names(certificate: x509.Certificate, server_name: str) -> frozenset[str]:
+    """The names that choose a server's context: MOSN looks at the common name too."""
+    names = {server_name}
+    with suppress(ValueError):
+        names.update(
+            str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        )
+        with suppress(x509.ExtensionNotFound):
+            alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            names.update(alternatives.value.get_values_for_type(x509.DNSName))
+    return frozenset(name.rstrip(".").lower() for name in names) - {""}
 
 
 @implementer(IOpenSSLServerConnectionCreator, IReloadable)
