@@ -12,11 +12,11 @@ from pydantic import AfterValidator
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._values import (
     Int,
-    Kind,
     Number,
     Span,
     Text,
     UInt,
+    ValueKind,
     between,
     or_default,
 )
@@ -93,7 +93,7 @@ class SubsetConfig(Model):
         "Where requests go whose subset has no host: 0 nowhere, 1 to any host, 2 to the default subset.",
     )
     default_subset: Mapping[str, Text] = key({}, "The labels of the hosts in the default subset.")
-    subset_selectors: Annotated[tuple[tuple[Text, ...], ...], Kind("list of lists of texts")] = key(
+    subset_selectors: Annotated[tuple[tuple[Text, ...], ...], ValueKind("list of lists of texts")] = key(
         (),
         "Names of labels. Hosts with all labels of a list make up one subset for each combination of their "
         "values. Without any there are no subsets.",

@@ -15,10 +15,10 @@ from pydantic import (
 
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._values import (
-    Kind,
     Nanoseconds,
     Text,
     UInt,
+    ValueKind,
     describe,
     quote,
 )
@@ -49,7 +49,7 @@ def _port_ranges(value: Any) -> Any:
     return tuple(ranges)
 
 
-Ports = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_port_ranges), Kind("text")]
+Ports = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_port_ranges), ValueKind("text")]
 """Ranges of ports, both ends included."""
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import Bool, Free, Kind, Text, quote
+from reverseproxy.config._values import Bool, Free, Text, ValueKind, quote
 
 TLS_VERSIONS: Final = ("TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
 """Oldest first, after C{TLS_AUTO}, which leaves the choice to the default."""
@@ -96,7 +96,7 @@ def _fingerprint(text: str) -> str:
     return digits
 
 
-CommaList = Annotated[tuple[Text, ...], BeforeValidator(_comma_list), Kind("text")]
+CommaList = Annotated[tuple[Text, ...], BeforeValidator(_comma_list), ValueKind("text")]
 Version = Annotated[Text, AfterValidator(_version)]
 
 

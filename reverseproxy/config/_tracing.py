@@ -79,7 +79,7 @@ class TracingOptions(Model):
     )
     accept: Text = key(
         "trusted",
-        "Whose traces are gone on with: trusted, those of tunnel servers, of Unix sockets and of the proxy "
+        "Whose traces are continued: trusted, those of tunnel servers, of Unix sockets and of the proxy "
         "filter's trusted_proxies; all; or none.",
         choices=("trusted", "all", "none"),
         fallback="trusted",

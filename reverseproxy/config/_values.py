@@ -16,7 +16,7 @@ __all__ = [
     "HostPort",
     "Int",
     "Interval",
-    "Kind",
+    "ValueKind",
     "Limit",
     "Nanoseconds",
     "Number",
@@ -43,7 +43,7 @@ from reverseproxy.problems import quote
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueKind:
     """
     What the reference calls a type that is not one of Go's.
 
@@ -152,7 +152,7 @@ def or_default(default: float) -> AfterValidator:
     return AfterValidator(lambda value: value or default)
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Kind("duration")]
+Duration = Annotated[float, BeforeValidator(_duration), ValueKind("duration")]
 """Float seconds, from Go's duration syntax."""
 
 Span = Annotated[Duration, AfterValidator(_not_negative)]
@@ -168,7 +168,7 @@ Nanoseconds = Annotated[
     float,
     BeforeValidator(_nanoseconds),
     AfterValidator(_not_negative),
-    Kind("nanoseconds or duration"),
+    ValueKind("nanoseconds or duration"),
 ]
 """Float seconds, from a whole number of nanoseconds or Go's duration syntax."""
 

@@ -189,7 +189,7 @@ from reverseproxy.config._tcp_proxy import CidrConfig, TcpProxyConfig, TcpRouteC
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tracing import TracingConfig, TracingOptions
 from reverseproxy.config._tunnels import TunnelConfig
-from reverseproxy.config._values import Bool, Free, Int, Kind, Span, Text, between, describe
+from reverseproxy.config._values import Bool, Free, Int, Span, Text, ValueKind, between, describe
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
@@ -203,7 +203,7 @@ def _processor(value: Any) -> Any:
     raise ValueError(f'{describe(value)} is not a number of processors; write a number or "auto"')
 
 
-Processor = Annotated[int | str, PlainValidator(_processor), Kind("number or text")]
+Processor = Annotated[int | str, PlainValidator(_processor), ValueKind("number or text")]
 
 
 class ServerConfig(Model):

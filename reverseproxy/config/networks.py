@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, ValidatorFunctionWrapHandler, WrapValidator
 
-from reverseproxy.config._values import Kind, Text, quote
+from reverseproxy.config._values import Text, ValueKind, quote
 
 EVERYBODY: Final = "*"
 """In C{trusted_proxies}: all addresses."""
@@ -34,7 +34,7 @@ def _not_everybody(text: str, check: ValidatorFunctionWrapHandler) -> str:
     return text if text == EVERYBODY else str(check(text))
 
 
-Believed = Annotated[IpRange, WrapValidator(_not_everybody), Kind("text")]
+Believed = Annotated[IpRange, WrapValidator(_not_everybody), ValueKind("text")]
 """Whom something is believed of: a range of addresses, or L{EVERYBODY}."""
 
 

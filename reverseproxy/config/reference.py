@@ -6,7 +6,7 @@ It can't disagree with what the loader does, because both read the same fields.
 
 from __future__ import annotations
 
-__all__ = ["Entry", "Section", "generate", "sections"]
+__all__ = ["KeyEntry", "Section", "generate", "sections"]
 
 import inspect
 import json
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from reverseproxy.config._base import KeyInfo, Model, keys_of, shape_of
-from reverseproxy.config._values import Kind
+from reverseproxy.config._values import ValueKind
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Config
 
@@ -76,7 +76,7 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyEntry:
     """
     What the reference has on one key.
 
@@ -102,7 +102,7 @@ class Section:
     title: str
     names: tuple[str, ...]
     text: str
-    entries: tuple[Entry, ...]
+    entries: tuple[KeyEntry, ...]
 
 
 def sections() -> Iterator[Section]:
@@ -112,7 +112,7 @@ def sections() -> Iterator[Section]:
     titles = _titles(places)
     for model, found in places.items():
         entries = tuple(
-            Entry(
+            KeyEntry(
                 (info.name, *info.spellings, *info.milliseconds), "\n".join(_key(model, field, info, titles))
             )
             for _, field, info in keys_of(model)
@@ -252,7 +252,7 @@ def _literals(values: Iterable[str]) -> str:
 def _type(field: FieldInfo) -> str:
     """Name the type of a field."""
     for entry in field.metadata:
-        if isinstance(entry, Kind):
+        if isinstance(entry, ValueKind):
             return entry.name
     return _type_name(field.annotation)
 
@@ -260,7 +260,7 @@ def _type(field: FieldInfo) -> str:
 def _type_name(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        kinds = [entry.name for entry in arguments[1:] if isinstance(entry, Kind)]
+        kinds = [entry.name for entry in arguments[1:] if isinstance(entry, ValueKind)]
         return kinds[0] if kinds else _type_name(arguments[0])
     if origin in (Union, UnionType):
         names = [_type_name(part) for part in arguments if part is not type(None)]

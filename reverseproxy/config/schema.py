@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from reverseproxy.config._base import IGNORE_UNSUPPORTED, KeyInfo, Model, keys_of, shape_of
 from reverseproxy.config._proxies import ProtocolOptions
-from reverseproxy.config._values import Kind
+from reverseproxy.config._values import ValueKind
 from reverseproxy.config.models import Config
 
 _DURATION: Final = {
@@ -116,7 +116,7 @@ def _value(
                 dict.fromkeys([*info.choices, *info.later, *info.skipped, *[""] * bool(info.fallback)])
             )
         }
-    kinds = [entry.name for entry in field.metadata if isinstance(entry, Kind)]
+    kinds = [entry.name for entry in field.metadata if isinstance(entry, ValueKind)]
     if kinds:
         return _kind(kinds[0])
     shape = shape_of(field.annotation)
@@ -137,7 +137,7 @@ def _kind(name: str) -> dict[str, Any]:
 def _annotation(annotation: Any) -> dict[str, Any]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        kinds = [entry.name for entry in arguments[1:] if isinstance(entry, Kind)]
+        kinds = [entry.name for entry in arguments[1:] if isinstance(entry, ValueKind)]
         return _kind(kinds[0]) if kinds else _annotation(arguments[0])
     if origin in (Union, UnionType):
         parts = [_annotation(part) for part in arguments if part is not type(None)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
-    "Entrance",
+    "ListenerEntrance",
     "InspectingFactory",
     "TLS_HANDSHAKE_TIMEOUT",
 ]
@@ -66,7 +66,7 @@ class InspectingFactory(ServerFactory):
                 transport.abortConnection()
 
 
-class Entrance:
+class ListenerEntrance:
     """Makes what builds the protocols of a listener's connections, from the first byte on."""
 
     def __init__(self, listener: Listener, connections: Connections, reactor: Any) -> None:

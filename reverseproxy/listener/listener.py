@@ -27,7 +27,7 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener.accepted import AdoptedConnection
 from reverseproxy.listener.connections import Connections
-from reverseproxy.listener.entrance import Entrance
+from reverseproxy.listener.entrance import ListenerEntrance
 from reverseproxy.ports import (
     INHERITED,
     Bequest,
@@ -141,7 +141,7 @@ class Listener(Service):
         self._mode = mode
         self._open = Connections(config.name, limiter or ConnectionLimiter(reactor), reactor, self._pause)
         self._open.limit(config.max_connections, config.max_connections_per_address)
-        self._entrance = Entrance(self, self._open, reactor)
+        self._entrance = ListenerEntrance(self, self._open, reactor)
         self._open.abort_silent = self._entrance.abort_silent
         self.inside = self._entrance.make()
 

@@ -10,7 +10,7 @@ and L{IServerListerPlugin}.
 
 from __future__ import annotations
 
-__all__ = ["Names", "add_lister", "find_credential_source", "find_lister", "find_validator", "names"]
+__all__ = ["PluginNames", "add_lister", "find_credential_source", "find_lister", "find_validator", "names"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -54,7 +54,7 @@ def add_lister(plugin: IServerListerPlugin) -> None:
         _LISTERS.append(plugin)
 
 
-class Names(NamedTuple):
+class PluginNames(NamedTuple):
     """
     What there is, ours first.
 
@@ -77,9 +77,9 @@ def _names(built_in: Sequence[_P], interface: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plugin.name for plugin in _all(built_in, interface)))
 
 
-def names() -> Names:
+def names() -> PluginNames:
     """Look for everything that there is."""
-    return Names(
+    return PluginNames(
         _names(_VALIDATORS, IValidatorPlugin),
         _names(_CREDENTIALS, ICredentialPlugin),
         _names(_LISTERS, IServerListerPlugin),

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import ConnectionUnavailable, HandshakePostponed
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
-from reverseproxy.tunnel.agent.slot import Slot, SlotCore, SlotState, make_slot
+from reverseproxy.tunnel.agent.slot import ConnectionSlot, SlotCore, SlotState, make_slot
 from reverseproxy.tunnel.server.joins import PATIENCE, JoinGate
 
 AGENTS = 1000
@@ -60,9 +60,9 @@ class World:
         self.gate = JoinGate(1000)
         random = Random(7)
         self.cores: list[SlotCore] = []
-        self.agents: list[list[Slot]] = []
+        self.agents: list[list[ConnectionSlot]] = []
         for _ in range(agents):
-            slots: list[Slot] = []
+            slots: list[ConnectionSlot] = []
             for _ in range(connections):
                 core = SlotCore(
                     name="",
@@ -77,7 +77,7 @@ class World:
                 slots.append(make_slot(core))
             self.agents.append(slots)
 
-    def changed(self, slots: list[Slot], state: SlotState) -> None:
+    def changed(self, slots: list[ConnectionSlot], state: SlotState) -> None:
         if state is SlotState.SERVING:
             for slot in slots:
                 slot.reachable()

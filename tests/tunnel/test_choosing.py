@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.testing import MemoryReactor, run
 from reverseproxy.tunnel.agent.agent import LAST_RESORT
-from reverseproxy.tunnel.agent.choosing import PATIENCE, Choice, rank, spare_limit
+from reverseproxy.tunnel.agent.choosing import PATIENCE, ServerChoice, rank, spare_limit
 from reverseproxy.tunnel.agent.discovery import Target
 from tests.integration.configs import agent as agent_document
 from tests.integration.configs import server
@@ -67,7 +67,7 @@ class RankTests(SynchronousTestCase):
 class ChoiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.targets = [Target(each, each) for each in rank("a", SERVERS)]  # in the agent's order
-        self.choice = Choice("a", 2)
+        self.choice = ServerChoice("a", 2)
         self.choice.offer(self.targets)
 
     def test_the_first_ones(self) -> None:

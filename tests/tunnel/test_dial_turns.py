@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
+from reverseproxy.tunnel.agent.dial_turns import DialTurn, DialTurns
 
 
 class DialTurnsTests(SynchronousTestCase):
@@ -39,9 +39,9 @@ class DialTurnsTests(SynchronousTestCase):
 
     def test_any_number_that_fails_at_once(self) -> None:
         first = self.successResultOf(self.turns.take())
-        ended: list[Turn] = []
+        ended: list[DialTurn] = []
 
-        def fail(turn: Turn) -> None:
+        def fail(turn: DialTurn) -> None:
             ended.append(turn)
             turn.end()
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.tunnel.handshake import Accepted, Principal
-from reverseproxy.tunnel.server.quotas import NOBODY, QUOTA_PAUSE, Place, Quotas
+from reverseproxy.tunnel.server.quotas import NOBODY, QUOTA_PAUSE, QuotaPlace, Quotas
 from reverseproxy.wire.mosn.extensions import MAX_REASON, Announcement, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status
 from tests.tunnel import test_server
@@ -33,12 +33,12 @@ def accepted(name: str = "", principal: str = "", agent: str = "") -> Accepted:
     )
 
 
-def place(given: Quotas, who: Accepted, crowd: str = "10.0.0.1", identity: str | None = None) -> Place:
+def place(given: Quotas, who: Accepted, crowd: str = "10.0.0.1", identity: str | None = None) -> QuotaPlace:
     return given.place(who, ConnectionInfo("10.0.0.1:5", "10.0.0.2:1", identity=identity), crowd)
 
 
 class CountTests(SynchronousTestCase):
-    def fill(self, given: Quotas, *places: Place) -> list[bool]:
+    def fill(self, given: Quotas, *places: QuotaPlace) -> list[bool]:
         return [not given.take(each) for each in places]
 
     def test_address(self) -> None:
@@ -90,7 +90,7 @@ class CountTests(SynchronousTestCase):
     def test_books(self, steps: list[tuple[bool, int, int]]) -> None:
         """Nobody ever has more than allowed, and nothing is kept of those that have left."""
         given = quotas(**{ADDRESS: 3, AGENT: 2})
-        held: list[Place] = []
+        held: list[QuotaPlace] = []
         for joins, address, name in steps:
             if joins:
                 mine = place(given, accepted(f"n{name}"), f"a{address}")

@@ -28,10 +28,10 @@ from reverseproxy.tunnel.agent.slot import (
     REDIAL_BURST,
     REDIAL_RATE,
     SILENT_BURST,
+    ConnectionSlot,
     EndedUnused,
-    Link,
-    Slot,
     SlotCore,
+    SlotLink,
     SlotState,
     make_slot,
 )
@@ -69,7 +69,7 @@ class Bench:
 
     def __init__(self, max_attempts: int = -1) -> None:
         self.clock = Clock()
-        self.dials: list[Deferred[Link]] = []
+        self.dials: list[Deferred[SlotLink]] = []
         self.states: list[SlotState] = []
         self.cancelled = 0
         self.core = SlotCore(
@@ -81,10 +81,10 @@ class Bench:
             stable=30.0,
             changed=self.states.append,
         )
-        self.slot: Slot = make_slot(self.core)
+        self.slot: ConnectionSlot = make_slot(self.core)
 
-    def _dial(self) -> Deferred[Link]:
-        dial: Deferred[Link] = Deferred(self._cancel)
+    def _dial(self) -> Deferred[SlotLink]:
+        dial: Deferred[SlotLink] = Deferred(self._cancel)
         self.dials.append(dial)
         return dial
 

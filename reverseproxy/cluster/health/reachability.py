@@ -47,7 +47,7 @@ _LOOKS: Final = 4
 """Looks in the time that a host may be left unasked."""
 
 
-class _Probe(Protocol):
+class _ReachProbe(Protocol):
     """A connection that is closed as soon as it is made."""
 
     transport: Any
@@ -178,7 +178,7 @@ class Reach:
     def _probe(self, host: Host) -> None:
         if host in self._probes:
             return
-        connecting: Deferred[Any] = host.connect(CallableFactory(_Probe))
+        connecting: Deferred[Any] = host.connect(CallableFactory(_ReachProbe))
         add_lenient_timeout(connecting, PROBE_TIMEOUT, self._clock)
         self._probes[host] = connecting
         connecting.addCallbacks(partial(self._reached, host), partial(self._not_reached, host))

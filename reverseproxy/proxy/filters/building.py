@@ -18,7 +18,7 @@ from reverseproxy.config.models import (
     StreamFilterConfig,
 )
 from reverseproxy.proxy.filters.chain import FilterChain, RequestFilter
-from reverseproxy.proxy.filters.fault import Fault
+from reverseproxy.proxy.filters.fault import FaultInjection
 from reverseproxy.proxy.filters.flow_control import FlowControl
 from reverseproxy.proxy.filters.header_to_metadata import HeaderToMetadata
 from reverseproxy.proxy.filters.ip_access import IpAccess
@@ -50,7 +50,7 @@ def _make(
         case PayloadLimitConfig() as config:
             return PayloadLimit(config)
         case FaultConfig() as config:
-            return Fault(config, draw)
+            return FaultInjection(config, draw)
         case FlowControlConfig() as config:
             return FlowControl(config, clock, share) if config.global_switch and config.rules else None
         case HeaderToMetadataConfig() as config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Fault"]
+__all__ = ["FaultInjection"]
 
 from collections.abc import Callable, Iterator
 
@@ -32,7 +32,7 @@ class _Plan:
         return self._matches(request.facts)
 
 
-class Fault:
+class FaultInjection:
     """The filter."""
 
     before_route = False

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ReverseProxyError
 from reverseproxy.logs import counted, how_many
-from reverseproxy.tunnel.agent.choosing import Choice
+from reverseproxy.tunnel.agent.choosing import ServerChoice
 from reverseproxy.tunnel.agent.discovery import Target
 from reverseproxy.tunnel.agent.link import AgentLink
 from reverseproxy.tunnel.agent.peer import Peer
@@ -110,9 +110,9 @@ class Agent(Service):
         self._watcher.start()
         self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
 
-    def _make_choice(self) -> Choice | None:
+    def _make_choice(self) -> ServerChoice | None:
         count = self.plan.config.server_count
-        return Choice(self.plan.seed or self.plan.agent_id, count) if count else None
+        return ServerChoice(self.plan.seed or self.plan.agent_id, count) if count else None
 
     def adapt(self, config: TunnelAgentConfig) -> None:
         """

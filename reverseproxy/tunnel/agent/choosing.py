@@ -12,7 +12,7 @@ agent has the next one as well, until the one that ranks higher serves again.
 
 from __future__ import annotations
 
-__all__ = ["PATIENCE", "Choice", "rank", "spare_limit"]
+__all__ = ["PATIENCE", "ServerChoice", "rank", "spare_limit"]
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -47,7 +47,7 @@ def spare_limit(count: int) -> int:
     return 2 * count + 2
 
 
-class Choice:
+class ServerChoice:
     """
     An agent's servers.
 

@@ -14,7 +14,7 @@ another.
 
 from __future__ import annotations
 
-__all__ = ["AT_ONCE", "DialTurns", "Turn"]
+__all__ = ["AT_ONCE", "DialTurns", "DialTurn"]
 
 from typing import Final
 
@@ -28,7 +28,7 @@ With a round trip of 100 ms and TLS that is some 150 connections in a second.
 """
 
 
-class Turn:
+class DialTurn:
     """
     One attempt's.
 
@@ -56,7 +56,7 @@ class DialTurns:
 
     def __init__(self, most: int = AT_ONCE) -> None:
         self._most = most
-        self._waiting: dict[Deferred[Turn], None] = {}  # in order, and each found at once
+        self._waiting: dict[Deferred[DialTurn], None] = {}  # in order, and each found at once
         self._giving = False
         self._closed = False
         self.taken = 0
@@ -66,7 +66,7 @@ class DialTurns:
         """How many wait for their turn."""
         return len(self._waiting)
 
-    def take(self) -> Deferred[Turn]:
+    def take(self) -> Deferred[DialTurn]:
         """
         Ask for a turn.
 
@@ -74,8 +74,8 @@ class DialTurns:
         """
         if self.taken < self._most:
             self.taken += 1
-            return succeed(Turn(self))
-        turn: Deferred[Turn] = Deferred(lambda turn: self._waiting.pop(turn, None))
+            return succeed(DialTurn(self))
+        turn: Deferred[DialTurn] = Deferred(lambda turn: self._waiting.pop(turn, None))
         self._waiting[turn] = None
         return turn
 
@@ -92,5 +92,5 @@ class DialTurns:
             turn = next(iter(self._waiting))
             del self._waiting[turn]
             self.taken += 1
-            turn.callback(Turn(self))
+            turn.callback(DialTurn(self))
         self._giving = False

@@ -7,7 +7,7 @@ wanted.
 
 from __future__ import annotations
 
-__all__ = ["Leaving", "too_late"]
+__all__ = ["AgentLeaving", "too_late"]
 
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -75,7 +75,7 @@ class _Aside(Protocol):
             self._closed.callback(None)
 
 
-class Leaving:
+class AgentLeaving:
     """Some connections to one server that leave it."""
 
     def __init__(

@@ -142,7 +142,7 @@ class LinkTerms:
 
 class AgentLink(LinkHooks, Handover):
     """
-    See L{reverseproxy.tunnel.agent.slot.Link}.
+    See L{reverseproxy.tunnel.agent.slot.SlotLink}.
 
     @ivar used: whether the server has sent anything after its answer, or has
         opened a stream.
@@ -207,7 +207,7 @@ class AgentLink(LinkHooks, Handover):
         return _is_busy(self.inner)
 
     def greet(self) -> Deferred[None]:
-        """Send the init frame; see L{reverseproxy.tunnel.agent.slot.Link.greet}."""
+        """Send the init frame; see L{reverseproxy.tunnel.agent.slot.SlotLink.greet}."""
         greeting: Deferred[None] = Deferred(lambda _: self._abandon())
         if self.gone:
             greeting.errback(Failure(ConnectionUnavailable("connection lost before the handshake")))

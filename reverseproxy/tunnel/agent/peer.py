@@ -20,14 +20,14 @@ from reverseproxy.cluster.endpoints import CallableFactory, make_endpoint
 from reverseproxy.lenient_timeouts import add_lenient_timeout
 from reverseproxy.logs import Throttle, counted
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
-from reverseproxy.tunnel.agent.dial_turns import DialTurns, Turn
+from reverseproxy.tunnel.agent.dial_turns import DialTurn, DialTurns
 from reverseproxy.tunnel.agent.discovery import Target
-from reverseproxy.tunnel.agent.leaving import DRAIN_POLL, Leaving, too_late
+from reverseproxy.tunnel.agent.leaving import DRAIN_POLL, AgentLeaving, too_late
 from reverseproxy.tunnel.agent.link import AgentLink
 from reverseproxy.tunnel.agent.outage import Outage
 from reverseproxy.tunnel.agent.plan import AgentPlan, route_request
 from reverseproxy.tunnel.agent.roster import Roster
-from reverseproxy.tunnel.agent.slot import Link, Slot, SlotCore, SlotState, make_slot
+from reverseproxy.tunnel.agent.slot import ConnectionSlot, SlotCore, SlotLink, SlotState, make_slot
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes
 
 log = Logger(__package__)
@@ -72,8 +72,8 @@ class Peer:
         self._told = Throttle(plan.reactor, TOLD_RATE, TOLD_BURST)
         self._outage = Outage(f"agent of cluster {plan.config.cluster}: {self.name}", plan.reactor.seconds)
         self._cores: dict[int, SlotCore] = {}
-        self._slots: dict[int, Slot] = {}
-        self._let_go: dict[Deferred[None], list[Slot]] = {}  # slots that are not wanted any more
+        self._slots: dict[int, ConnectionSlot] = {}
+        self._let_go: dict[Deferred[None], list[ConnectionSlot]] = {}  # slots that are not wanted any more
         self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
         self._draining: Deferred[None] | None = None
         self._stopped = False
@@ -86,7 +86,7 @@ class Peer:
         for _ in range(plan.config.connection_num):
             self._add_slot()
 
-    def _add_slot(self) -> Slot:
+    def _add_slot(self) -> ConnectionSlot:
         plan = self._plan
         number = next(number for number in count() if number not in self._cores)
         config = plan.config
@@ -243,12 +243,12 @@ class Peer:
         for slot in self._slots.values():
             slot.start()
 
-    def _dial(self) -> Deferred[Link]:
+    def _dial(self) -> Deferred[SlotLink]:
         plan = self._plan
         config = plan.config
         streams = plan.streams
 
-        def connect(credential: str, turn: Turn) -> Deferred[IProtocol]:
+        def connect(credential: str, turn: DialTurn) -> Deferred[IProtocol]:
             def make() -> AgentLink:
                 link = AgentLink(
                     partial(plan.make_init, credential),
@@ -271,12 +271,12 @@ class Peer:
             connecting: Deferred[IProtocol] = self._endpoint.connect(CallableFactory(make))
             return connecting
 
-        def dial(turn: Turn) -> Deferred[Any]:
+        def dial(turn: DialTurn) -> Deferred[Any]:
             dialling: Deferred[Any] = plan.fetch_credential().addCallback(connect, turn)
             add_lenient_timeout(dialling, config.connect_timeout_duration, plan.reactor, too_late)
             return dialling.addErrback(failed, turn)
 
-        def failed(reason: Failure, turn: Turn) -> Failure:
+        def failed(reason: Failure, turn: DialTurn) -> Failure:
             turn.end()
             return reason
 
@@ -357,16 +357,20 @@ class Peer:
                 server=self.name,
                 seconds=seconds,
             )
-        await Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped).run(seconds)
+        leaving = AgentLeaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped)
+        await leaving.run(seconds)
         self._stop_slots()
 
-    async def _leave(self, slots: Sequence[Slot], cores: Sequence[SlotCore], seconds: float) -> None:
+    async def _leave(
+        self, slots: Sequence[ConnectionSlot], cores: Sequence[SlotCore], seconds: float
+    ) -> None:
         """Let some slots go."""
         links = await self._end_slots(slots, cores, seconds)
-        await Leaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped).run(seconds)
+        leaving = AgentLeaving(self._plan, self._endpoint, self.name, links, lambda: self._stopped)
+        await leaving.run(seconds)
 
     async def _end_slots(
-        self, slots: Sequence[Slot], cores: Sequence[SlotCore], seconds: float
+        self, slots: Sequence[ConnectionSlot], cores: Sequence[SlotCore], seconds: float
     ) -> list[AgentLink]:
         """
         Dial no more for some slots.

@@ -1,7 +1,7 @@
 """
 One slot of an agent: it keeps one connection to one tunnel server, for ever.
 
-The slot decides; dialling and greeting are done by a L{Link} that is handed in,
+The slot decides; dialling and greeting are done by a L{SlotLink} that is handed in,
 so that every path through the machine is tested with a clock and no socket.
 """
 
@@ -13,8 +13,8 @@ __all__ = [
     "REFUSED",
     "UNREACHABLE",
     "EndedUnused",
-    "Link",
-    "Slot",
+    "SlotLink",
+    "ConnectionSlot",
     "SlotCore",
     "SlotState",
     "make_slot",
@@ -105,7 +105,7 @@ class SlotState(Enum):
     EXHAUSTED = "exhausted"
 
 
-class Link(Protocol):
+class SlotLink(Protocol):
     """
     A connection to a tunnel server, from dialled to closed.
 
@@ -129,13 +129,13 @@ class Link(Protocol):
         """Close it, once what was written is sent."""
 
 
-class Slot(Protocol):
+class ConnectionSlot(Protocol):
     """The inputs of the slot's state machine."""
 
     def start(self) -> None:
         """Keep a connection from now on."""
 
-    def dialled(self, link: Link) -> None:
+    def dialled(self, link: SlotLink) -> None:
         """The server has been reached."""
 
     def accepted(self) -> None:
@@ -191,7 +191,7 @@ class SlotCore:
     """
 
     name: str
-    dial: Callable[[], Deferred[Link]]
+    dial: Callable[[], Deferred[SlotLink]]
     clock: IReactorTime
     backoff: Backoff
     max_attempts: int
@@ -204,7 +204,7 @@ class SlotCore:
     state: SlotState = SlotState.IDLE
     pending: Deferred[None] | None = None
     timer: IDelayedCall | None = None
-    link: Link | None = None
+    link: SlotLink | None = None
     since: float = 0.0
     dialled: float = 0.0
     unreachable: bool = False
@@ -221,14 +221,14 @@ class SlotCore:
         self.state = state
         self.changed(state)
 
-    def begin_dial(self, slot: Slot) -> None:
+    def begin_dial(self, slot: ConnectionSlot) -> None:
         """Reach for the server."""
         self.timer = None
         self.dialled = self.clock.seconds()
         self.enter(SlotState.DIALLING)
         self.pending = self.dial().addCallbacks(slot.dialled, slot.failed)
 
-    def begin_greeting(self, slot: Slot, link: Link) -> None:
+    def begin_greeting(self, slot: ConnectionSlot, link: SlotLink) -> None:
         """Introduce ourselves over a new link."""
         self.enter(SlotState.GREETING)
         self.link = link
@@ -243,7 +243,7 @@ class SlotCore:
         self.ended(ACCEPTED, "")
         self.enter(SlotState.SERVING)
 
-    def wait_after_failure(self, slot: Slot, reason: Failure) -> None:
+    def wait_after_failure(self, slot: ConnectionSlot, reason: Failure) -> None:
         """Back off after a dial or a handshake that failed."""
         self.pending = self.link = None
         refusal = reason.value
@@ -271,7 +271,7 @@ class SlotCore:
         self.outage.failed(self.name, why, delay)
         self.wait(slot, delay)
 
-    def wait_as_told(self, slot: Slot, seconds: float, reason: str) -> None:
+    def wait_as_told(self, slot: ConnectionSlot, seconds: float, reason: str) -> None:
         """
         Come back when the server wants us to; see L{Backoff.postponed}.
 
@@ -292,7 +292,7 @@ class SlotCore:
         )
         self.wait(slot, delay)
 
-    def wait_after_loss(self, slot: Slot, reason: Failure) -> None:
+    def wait_after_loss(self, slot: ConnectionSlot, reason: Failure) -> None:
         """
         Redial a connection that served.
 
@@ -335,7 +335,7 @@ class SlotCore:
         )
         self.wait(slot, delay)
 
-    def wait_for_another(self, slot: Slot, after: float) -> None:
+    def wait_for_another(self, slot: ConnectionSlot, after: float) -> None:
         """
         Dial another connection when the server, which is about to leave, wants us to.
 
@@ -351,12 +351,12 @@ class SlotCore:
         )
         self.wait(slot, delay)
 
-    def wait(self, slot: Slot, delay: float) -> None:
+    def wait(self, slot: ConnectionSlot, delay: float) -> None:
         """Try again after C{delay} seconds."""
         self.enter(SlotState.WAITING)
         self.timer = self.clock.callLater(delay, slot.retry)
 
-    def come_back(self, slot: Slot) -> None:
+    def come_back(self, slot: ConnectionSlot) -> None:
         """
         Dial soon, as after a first failure, if the server could not be reached.
 
@@ -396,7 +396,7 @@ class SlotCore:
             link.close()
 
 
-def _refused(slot: Slot, reason: Failure) -> None:
+def _refused(slot: ConnectionSlot, reason: Failure) -> None:
     """Tell the slot why the server did not accept us."""
     if isinstance(reason.value, HandshakePostponed):
         slot.postponed(reason.value.retry_after, reason.value.reason)
@@ -404,21 +404,21 @@ def _refused(slot: Slot, reason: Failure) -> None:
         slot.failed(reason)
 
 
-def _discard(slot: Slot, core: SlotCore, link: Link) -> None:
+def _discard(slot: ConnectionSlot, core: SlotCore, link: SlotLink) -> None:
     link.close()
 
 
 def _ignore(late: Any, states: Iterable[Any]) -> None:
     """Let an input change nothing in these states; a link that it brings is closed."""
     for state in states:
-        if late is Slot.dialled:
+        if late is ConnectionSlot.dialled:
             pep614(state.upon(late).loop())(_discard)
         else:
             state.upon(late).loop().returns(None)
 
 
-def _build_machine() -> Callable[[SlotCore], Slot]:
-    machine = TypeMachineBuilder(Slot, SlotCore)
+def _build_machine() -> Callable[[SlotCore], ConnectionSlot]:
+    machine = TypeMachineBuilder(ConnectionSlot, SlotCore)
     idle = machine.state("idle")
     dialling = machine.state("dialling")
     greeting = machine.state("greeting")
@@ -428,71 +428,71 @@ def _build_machine() -> Callable[[SlotCore], Slot]:
     exhausted = machine.state("exhausted")
     every = (idle, dialling, greeting, serving, waiting, draining, exhausted)
 
-    @pep614(idle.upon(Slot.start).to(dialling))
-    @pep614(waiting.upon(Slot.retry).to(dialling))
-    def dial(slot: Slot, core: SlotCore) -> None:
+    @pep614(idle.upon(ConnectionSlot.start).to(dialling))
+    @pep614(waiting.upon(ConnectionSlot.retry).to(dialling))
+    def dial(slot: ConnectionSlot, core: SlotCore) -> None:
         core.begin_dial(slot)
 
-    @pep614(dialling.upon(Slot.dialled).to(greeting))
-    def greet(slot: Slot, core: SlotCore, link: Link) -> None:
+    @pep614(dialling.upon(ConnectionSlot.dialled).to(greeting))
+    def greet(slot: ConnectionSlot, core: SlotCore, link: SlotLink) -> None:
         core.begin_greeting(slot, link)
 
-    @pep614(greeting.upon(Slot.accepted).to(serving))
-    def serve(slot: Slot, core: SlotCore) -> None:
+    @pep614(greeting.upon(ConnectionSlot.accepted).to(serving))
+    def serve(slot: ConnectionSlot, core: SlotCore) -> None:
         core.begin_service()
 
-    @pep614(dialling.upon(Slot.failed).to(waiting))
-    @pep614(greeting.upon(Slot.failed).to(waiting))
-    def back_off(slot: Slot, core: SlotCore, reason: Failure) -> None:
+    @pep614(dialling.upon(ConnectionSlot.failed).to(waiting))
+    @pep614(greeting.upon(ConnectionSlot.failed).to(waiting))
+    def back_off(slot: ConnectionSlot, core: SlotCore, reason: Failure) -> None:
         core.wait_after_failure(slot, reason)
 
-    @pep614(greeting.upon(Slot.postponed).to(waiting))
-    def come_back(slot: Slot, core: SlotCore, seconds: float, reason: str) -> None:
+    @pep614(greeting.upon(ConnectionSlot.postponed).to(waiting))
+    def come_back(slot: ConnectionSlot, core: SlotCore, seconds: float, reason: str) -> None:
         core.wait_as_told(slot, seconds, reason)
 
-    @pep614(serving.upon(Slot.lost).to(waiting))
-    def redial(slot: Slot, core: SlotCore, reason: Failure) -> None:
+    @pep614(serving.upon(ConnectionSlot.lost).to(waiting))
+    def redial(slot: ConnectionSlot, core: SlotCore, reason: Failure) -> None:
         core.wait_after_loss(slot, reason)
 
-    @pep614(waiting.upon(Slot.reachable).loop())
-    def hurry(slot: Slot, core: SlotCore) -> None:
+    @pep614(waiting.upon(ConnectionSlot.reachable).loop())
+    def hurry(slot: ConnectionSlot, core: SlotCore) -> None:
         core.hurry()
 
-    waiting.upon(Slot.give_up).to(exhausted).returns(None)
+    waiting.upon(ConnectionSlot.give_up).to(exhausted).returns(None)
 
-    @pep614(serving.upon(Slot.drain).to(draining))
-    def finish(slot: Slot, core: SlotCore) -> None:
+    @pep614(serving.upon(ConnectionSlot.drain).to(draining))
+    def finish(slot: ConnectionSlot, core: SlotCore) -> None:
         core.enter(SlotState.DRAINING)
 
-    @pep614(draining.upon(Slot.lost).to(idle))
-    def finished(slot: Slot, core: SlotCore, reason: Failure) -> None:
+    @pep614(draining.upon(ConnectionSlot.lost).to(idle))
+    def finished(slot: ConnectionSlot, core: SlotCore, reason: Failure) -> None:
         core.link = None  # it is gone, or finishes what it has begun: not to be closed for that
         core.end()
 
-    def end(slot: Slot, core: SlotCore) -> None:
+    def end(slot: ConnectionSlot, core: SlotCore) -> None:
         core.end()
 
     for state in every:
-        pep614(state.upon(Slot.stop).to(idle))(end)
+        pep614(state.upon(ConnectionSlot.stop).to(idle))(end)
         if state not in (serving, draining):
-            pep614(state.upon(Slot.drain).to(idle))(end)
-    draining.upon(Slot.drain).loop().returns(None)
+            pep614(state.upon(ConnectionSlot.drain).to(idle))(end)
+    draining.upon(ConnectionSlot.drain).loop().returns(None)
 
     # What was under way may still report after the slot has turned elsewhere.
     for late, expecting in (
-        (Slot.start, (idle,)),
-        (Slot.dialled, (dialling,)),
-        (Slot.accepted, (greeting,)),
-        (Slot.postponed, (greeting,)),
-        (Slot.failed, (dialling, greeting)),
-        (Slot.lost, (serving, draining)),
-        (Slot.retry, (waiting,)),
-        (Slot.give_up, (waiting,)),
-        (Slot.reachable, (waiting,)),
+        (ConnectionSlot.start, (idle,)),
+        (ConnectionSlot.dialled, (dialling,)),
+        (ConnectionSlot.accepted, (greeting,)),
+        (ConnectionSlot.postponed, (greeting,)),
+        (ConnectionSlot.failed, (dialling, greeting)),
+        (ConnectionSlot.lost, (serving, draining)),
+        (ConnectionSlot.retry, (waiting,)),
+        (ConnectionSlot.give_up, (waiting,)),
+        (ConnectionSlot.reachable, (waiting,)),
     ):
         _ignore(late, set(every) - set(expecting))
     return machine.build()
 
 
-make_slot: Callable[[SlotCore], Slot] = _build_machine()
+make_slot: Callable[[SlotCore], ConnectionSlot] = _build_machine()
 """Make a slot's state machine, idle, on a core."""

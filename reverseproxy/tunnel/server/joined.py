@@ -28,7 +28,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IRevoking
 from reverseproxy.sockets import watch_over
 from reverseproxy.tunnel.handshake import Accepted, Principal, Refusal
 from reverseproxy.tunnel.server.claims import Claim
-from reverseproxy.tunnel.server.quotas import NOBODY, Place
+from reverseproxy.tunnel.server.quotas import NOBODY, QuotaPlace
 from reverseproxy.tunnel.server.registry import RegisteredConnection
 from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.wire.mosn.frames import ConnectionInit
@@ -165,7 +165,7 @@ class JoinedConnection:
         join_record: JoinRecord,
         host: ReverseHost | MuxHost,
         connection: TunnelProtocol,
-        place: Place = NOBODY,
+        place: QuotaPlace = NOBODY,
         relayed: bool = False,
         claimed: bool = False,
     ) -> None:
@@ -278,7 +278,7 @@ class JoinedConnection:
         if not host.closed:
             server.clock.callLater(grace, host.close, reason)
 
-    def take_place(self) -> Place:
+    def take_place(self) -> QuotaPlace:
         """Let somebody else see to the place that the connection takes."""
         place, self._place = self._place, NOBODY
         return place

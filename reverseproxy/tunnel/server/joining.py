@@ -18,7 +18,7 @@ from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal, identify_refused
 from reverseproxy.tunnel.server.agent_routes import NO_ROUTES
 from reverseproxy.tunnel.server.claims import Claim
-from reverseproxy.tunnel.server.quotas import NOBODY, Place
+from reverseproxy.tunnel.server.quotas import NOBODY, QuotaPlace
 from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.wire.mosn.frames import ConnectionInit, Status
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes
@@ -143,7 +143,7 @@ class JoinAttempt:
             self.claim = verdict
         return None
 
-    def take_place(self) -> Place:
+    def take_place(self) -> QuotaPlace:
         """Let somebody else give back the place that the connection takes."""
         place, self._place = self._place, NOBODY
         return place

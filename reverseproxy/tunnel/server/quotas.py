@@ -8,7 +8,7 @@ descriptors that others need.
 
 from __future__ import annotations
 
-__all__ = ["NOBODY", "QUOTA_PAUSE", "Place", "Quotas"]
+__all__ = ["NOBODY", "QUOTA_PAUSE", "QuotaPlace", "Quotas"]
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
@@ -37,7 +37,7 @@ class Owner(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QuotaPlace:
     """
     What one connection takes.
 
@@ -47,7 +47,7 @@ class Place:
     owners: tuple[Owner, ...] = ()
 
 
-NOBODY: Final = Place()
+NOBODY: Final = QuotaPlace()
 """Takes nothing."""
 
 _SHOWN: Final = {
@@ -77,7 +77,7 @@ class Quotas:
         """Have the limits of another one; what is counted stays, if it is more than that, too."""
         self._limits = other._limits
 
-    def place(self, accepted: Accepted, info: ConnectionInfo, crowd: str) -> Place:
+    def place(self, accepted: Accepted, info: ConnectionInfo, crowd: str) -> QuotaPlace:
         """
         Say what a connection that may join is counted with.
 
@@ -97,9 +97,9 @@ class Quotas:
         if name or announcement is not None:
             agent = "" if announcement is None else announcement.agent
             owners.append(Owner("max_hosts_per_agent", (crowd if proved is None else proved, name, agent)))
-        return Place(tuple(owners))
+        return QuotaPlace(tuple(owners))
 
-    def take(self, place: Place) -> str:
+    def take(self, place: QuotaPlace) -> str:
         """
         Take a place, unless there is none.
 
@@ -112,7 +112,7 @@ class Quotas:
         self._counts.update(place.owners)
         return ""
 
-    def refuse(self, place: Place, ours: bool) -> Refusal | Hangup | None:
+    def refuse(self, place: QuotaPlace, ours: bool) -> Refusal | Hangup | None:
         """
         Take a place, or refuse an agent that has too many already.
 
@@ -127,11 +127,11 @@ class Quotas:
             return None
         return Refusal(Status.UNKNOWN, reason, QUOTA_PAUSE, reason) if ours else Hangup(reason, "too_many")
 
-    def count(self, place: Place) -> None:
+    def count(self, place: QuotaPlace) -> None:
         """Take a place in any case, for a connection that has had one at another worker."""
         self._counts.update(place.owners)
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: QuotaPlace) -> None:
         """Give back a place that was taken."""
         for owner in place.owners:
             left = self._counts[owner] - 1
