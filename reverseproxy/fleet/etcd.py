@@ -11,21 +11,15 @@ from __future__ import annotations
 
 __all__ = ["Etcd", "Watch"]
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TooLate
-from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from reverseproxy.addresses import host_of
-from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.fleet.etcd_http import Poster, deliver, read_answer
 from reverseproxy.fleet.gateway import (
     MAX_ANSWER,
     NOT_FOUND,
@@ -36,19 +30,15 @@ from reverseproxy.fleet.gateway import (
     LineReader,
     TooLong,
     WatchMessage,
-    error_of,
     get_body,
     number_of,
     range_body,
-    read_json,
     read_range,
     read_watch,
     revision_of,
     transaction_body,
     watch_body,
 )
-from reverseproxy.logs import loss
-from reverseproxy.sockets import tune
 from reverseproxy.tls import ClientTls
 
 log = Logger()
@@ -59,12 +49,6 @@ TIMEOUT: Final = 3.0
 PAGE: Final = 500
 """Keys that are asked for at once."""
 
-DEAD_PEER: Final = 8.0
-"""Seconds after which an endpoint is given up that does not even acknowledge."""
-
-KEPT: Final = 20.0
-"""Seconds for which idle connections are kept."""
-
 _STALE: Final = (
     "invalid auth token",
     "auth token is not provided",
@@ -72,85 +56,6 @@ _STALE: Final = (
     "auth store is old",
 )
 """What is said of a token that is not good any more, with various codes."""
-
-
-@implementer(IStreamClientEndpoint)
-class _Tuned:
-    """Dials, and notices when the other end is gone."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def connect(self, factory: Any) -> Deferred[Any]:
-        """See L{IStreamClientEndpoint}."""
-        factory.noisy = False
-        return self._endpoint.connect(factory).addCallback(self._connected)
-
-    def _connected(self, protocol: Any) -> Any:
-        tune(protocol.transport, DEAD_PEER)
-        return protocol
-
-
-class _Endpoints:
-    """
-    Dials endpoints, for L{twisted.web.client.Agent}.
-
-    In URLs they are called by their places: not every address can be in one, as treq
-    takes the name of a host for one of DNS.
-    """
-
-    def __init__(self, reactor: Any, addresses: Sequence[str], timeout: float, tls: ClientTls | None) -> None:
-        self._reactor = reactor
-        self._addresses = addresses
-        self._timeout = timeout
-        self._tls = tls
-
-    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:  # noqa: N802
-        """See C{IAgentEndpointFactory}."""
-        address = self._addresses[int(uri.host.removeprefix(b"endpoint-"))]
-        tls = None if self._tls is None else self._tls.named(host_of(address))
-        return _Tuned(make_endpoint(self._reactor, address, self._timeout, tls))
-
-
-class _Body(Protocol):
-    """Takes the body of an answer, up to a limit."""
-
-    def __init__(self, took: Callable[[bytes], object]) -> None:
-        self.done: Deferred[None] = Deferred(self._cancelled)
-        self._took = took
-        self._ended = False
-
-    def dataReceived(self, data: bytes) -> None:
-        """Some of it has come."""
-        if self._ended:
-            return
-        try:
-            self._took(data)
-        except Exception:
-            self._end(Failure())
-            self._abort()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """That was all, or the connection is lost."""
-        from twisted.web.client import ResponseDone
-        from twisted.web.http import PotentialDataLoss
-
-        whole = reason.check(ResponseDone, PotentialDataLoss) is not None
-        self._end(None if whole else reason)
-
-    def _end(self, result: Any) -> None:
-        if not self._ended:
-            self._ended = True
-            self.done.callback(result)
-
-    def _cancelled(self, _: Deferred[None]) -> None:
-        self._ended = True
-        self._abort()
-
-    def _abort(self) -> None:
-        # The gateway has no other way to be told that nobody listens any more.
-        if self.transport is not None:
-            self.transport.loseConnection()
 
 
 class Watch:
@@ -218,14 +123,12 @@ class Etcd:
         """
         self._reactor = reactor
         self._endpoints = list(endpoints)
-        self._tls = tls
         self._user = user
         self._password = password
         self._timeout = timeout
         self._tokens: dict[str, str] = {}
         self._place = 0
-        self._agent: Any = None
-        self._pool: Any = None
+        self._poster = Poster(reactor, self._endpoints, timeout, tls)
         self.requests = 0
         self.failures = 0
 
@@ -242,11 +145,7 @@ class Etcd:
 
     def close(self) -> Deferred[None]:
         """Close idle connections."""
-        if self._pool is None:
-            return Deferred.fromCoroutine(_nothing())
-        pool, self._pool, self._agent = self._pool, None, None
-        closed: Deferred[None] = pool.closeCachedConnections()
-        return closed
+        return self._poster.close()
 
     # requests
 
@@ -419,40 +318,12 @@ class Etcd:
             if len(found) > MAX_ANSWER:
                 raise TooLong(f"etcd sends an answer of more than {MAX_ANSWER} bytes")
 
-        await _deliver(response, took)
-        return _checked(response.code, bytes(found))
+        await deliver(response, took)
+        return read_answer(response.code, bytes(found))
 
     async def _send(self, endpoint: str, path: str, body: Mapping[str, Any]) -> Any:
-        """Send a request; what keeps it from being answered is an L{EtcdError}."""
         self.requests += 1
-        headers = {"Content-Type": "application/json", "Host": endpoint}
-        token = self._tokens.get(endpoint)
-        if token is not None:
-            headers["Authorization"] = token
-        if path == "watch":
-            # A member that has lost the others then says so, rather than nothing.
-            headers["Grpc-Metadata-Hasleader"] = "true"
-        scheme = "http" if self._tls is None else "https"
-        url = f"{scheme}://endpoint-{self._endpoints.index(endpoint)}/v3/{path}"
-        data = json.dumps(body, separators=(",", ":")).encode("ascii")
-        try:
-            return await self._client().post(url, data=data, headers=headers, unbuffered=True)
-        except Exception:
-            raise _error(Failure()) from None
-
-    def _client(self) -> Any:
-        if self._agent is None:
-            # These bring all of Twisted's web client with them: only a fleet pays for it.
-            from treq.client import HTTPClient
-            from twisted.web.client import Agent, HTTPConnectionPool
-
-            self._pool = HTTPConnectionPool(self._reactor, persistent=True)
-            self._pool.cachedConnectionTimeout = KEPT
-            self._pool.maxPersistentPerHost = 2
-            endpoints = _Endpoints(self._reactor, self._endpoints, self._timeout, self._tls)
-            agent = Agent.usingEndpointFactory(self._reactor, endpoints, pool=self._pool)
-            self._agent = HTTPClient(agent)
-        return self._agent
+        return await self._poster.post(endpoint, path, body, self._tokens.get(endpoint))
 
     # watching
 
@@ -485,63 +356,12 @@ class Etcd:
         response = await self._in_time(self._send(endpoint, "watch", watch_body(prefix, start)))
         if response.code != 200:
             found = bytearray()
-            await self._in_time(_deliver(response, found.extend))
-            _checked(response.code, bytes(found))
+            await self._in_time(deliver(response, found.extend))
+            read_answer(response.code, bytes(found))
         try:
-            await _deliver(response, watch.took)
+            await deliver(response, watch.took)
         except EtcdError as error:
             if self._is_stale(error):
                 self._tokens.pop(endpoint, None)
             raise
         raise EtcdError("etcd has ended the watch")
-
-
-async def _nothing() -> None:
-    """Do nothing."""
-
-
-async def _deliver(response: Any, took: Callable[[bytes], object]) -> None:
-    """Take in the body of an answer."""
-    body = _Body(took)
-    response.deliverBody(body)
-    try:
-        await body.done
-    except EtcdError:
-        raise
-    except Exception:
-        raise _error(Failure()) from None
-
-
-def _checked(status: int, body: bytes) -> Mapping[str, Any]:
-    """
-    Read an answer.
-
-    @raise EtcdError: if it is that something is wrong.
-    """
-    try:
-        # A stream may say more than once; what is asked for here says so once.
-        answer = read_json(body.partition(b"\n")[0])
-    except EtcdError:
-        if status != 200:
-            raise EtcdError(f"etcd answers with status {status}") from None
-        raise
-    error = error_of(answer)
-    if error is not None:
-        raise error
-    if status != 200:
-        raise EtcdError(f"etcd answers with status {status}", UNAVAILABLE if status >= 500 else 3)
-    return answer
-
-
-def _error(failure: Failure) -> Exception:
-    """
-    Say what was in the way of a request, which Twisted may have wrapped.
-
-    @return: L{CancelledError} if it was given up, however Twisted has that.
-    """
-    reasons = getattr(failure.value, "reasons", None)
-    if reasons:
-        failure = reasons[0]
-    if failure.check(CancelledError, ConnectingCancelledError):
-        return CancelledError()
-    return EtcdError(loss(failure))

@@ -21,7 +21,8 @@ from twisted.logger import Logger
 from reverseproxy.fleet.etcd import Etcd, Watch
 from reverseproxy.fleet.gateway import EtcdError
 
-log = Logger()
+# Under the name by which readers of the log know these lines.
+log = Logger(namespace="reverseproxy.fleet.follower")
 
 ECHO: Final = 3.0
 """Seconds after which the watch should have told of what has been written."""
