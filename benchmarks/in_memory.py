@@ -31,7 +31,7 @@ ROWS = ("http1-get", "http1-post", "http2-get", "http2-post", "http1-to-http2-ge
 REQUESTS = 400
 """Requests of a round; it takes some hundredths of a second."""
 
-RESTARTS = 10
+RESTARTS = 6
 """How often both processes are started: where things happen to lie in memory makes a difference, too."""
 
 BODY = b"x" * 1024

@@ -262,7 +262,8 @@ class RouteFinding(Retrying):
         """Do what few routes, and few balancers, demand."""
         downstream = self.downstream
         head = self.head
-        self._demand(route, facts, downstream.info.remote_ip, lb_type)
+        if route.metadata is not None or lb_type in REMEMBERING:
+            self._demand(route, facts, downstream.info.remote_ip, lb_type)
         if route.request_mutation is not None:
             mutation = route.request_mutation
             host = head.authority(downstream.default_host)
@@ -271,7 +272,7 @@ class RouteFinding(Retrying):
             )
         if route.response_mutation is not None:
             self._facts = facts
-        if head.upgrade:
+        if head.upgrade or not route.mirrors:
             return  # there is no copy of a session
         copies = 1 if self._passage is None else self._passage.request.copies
         for cluster_name in route.mirrored_to(downstream.settings.random, copies):
