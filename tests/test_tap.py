@@ -690,9 +690,9 @@ class WorkersTests(TapTestCase):
             twistd={"nodaemon": True, "uid": 1, "gid": 2, "euid": False},
         )
         self.assertEqual(len(service.slots), 2)
-        self.assertEqual(service._command, [sys.executable, "-c", tap._WORKER])
-        self.assertEqual(service._owner, (1, 2))
-        settings = service._settings
+        self.assertEqual(service._starter._command, [sys.executable, "-c", tap._WORKER])
+        self.assertEqual(service._starter._owner, (1, 2))
+        settings = service._starter._settings
         *log, per_hour = settings["log"]
         self.assertEqual(log, ["stdout", "INFO", "json"])
         self.assertEqual(round(per_hour), 333_333)  # of two workers and this process
