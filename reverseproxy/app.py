@@ -23,8 +23,8 @@ from reverseproxy.assembly.world import World
 from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
+from reverseproxy.inheritance import INHERITED, Bequest
 from reverseproxy.listener import bind_all
-from reverseproxy.ports import INHERITED, Bequest
 from reverseproxy.reloading import Report
 from reverseproxy.sockets import PeerSweep
 from reverseproxy.stopping import Stopping

@@ -13,15 +13,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.config.models import ListenerConfig, PeersConfig
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.ports import (
-    BACKLOG,
-    INHERITED,
-    NO_IPV6,
-    ListenerFailed,
-    SharedPort,
-    open_sockets,
-    remove_stale_socket,
-)
+from reverseproxy.inheritance import INHERITED
+from reverseproxy.ports import BACKLOG, NO_IPV6, ListenerFailed, SharedPort, open_sockets, remove_stale_socket
 
 
 def listen_at(reactor: Any, config: ListenerConfig, factory: IProtocolFactory, mode: int) -> IListeningPort:

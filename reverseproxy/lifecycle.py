@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.ports import AGENTS_PORT, INHERITED, Bequest
+from reverseproxy.inheritance import AGENTS_PORT, INHERITED, Bequest
 from reverseproxy.service_manager import ServiceManager, handed_over
 from reverseproxy.takeover import Successor, Taken, Testator, take_over
 

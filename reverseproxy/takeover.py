@@ -40,7 +40,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.ports import Bequest
+from reverseproxy.inheritance import Bequest
 
 log = Logger()
 

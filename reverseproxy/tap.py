@@ -45,9 +45,9 @@ from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
 from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem, WireError
+from reverseproxy.inheritance import Bequest
 from reverseproxy.lifecycle import Lifecycle
 from reverseproxy.logs import LogObserver, make_observer
-from reverseproxy.ports import Bequest
 from reverseproxy.reloading import Report
 from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
 from reverseproxy.signals import Signals

@@ -23,18 +23,13 @@ from zope.interface import implementer
 
 from reverseproxy.binding import listen_at, say_bound
 from reverseproxy.config.models import ListenerConfig
+from reverseproxy.inheritance import INHERITED, Bequest
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener.accepted import AdoptedConnection
 from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.entrance import ListenerEntrance
-from reverseproxy.ports import (
-    INHERITED,
-    Bequest,
-    SharedPort,
-    not_bound,
-    stop_taking,
-)
+from reverseproxy.ports import SharedPort, not_bound, stop_taking
 from reverseproxy.sockets import format_address
 from reverseproxy.tls import ServerTls
 from reverseproxy.transport.fronts import build_protocol

@@ -13,8 +13,9 @@ from twisted.logger import Logger
 
 from reverseproxy.binding import say_bound
 from reverseproxy.config.models import ListenerConfig
+from reverseproxy.inheritance import INHERITED, Bequest
 from reverseproxy.listener import bind_all
-from reverseproxy.ports import INHERITED, Bequest, address_of, is_open, open_sockets
+from reverseproxy.ports import address_of, is_open, open_sockets
 from reverseproxy.sockets import format_address
 
 log = Logger("reverseproxy.workers.supervisor")

@@ -37,7 +37,8 @@ from twisted.logger import Logger
 
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.ports import Bequest, ListenerFailed, name_of_port, open_sockets
+from reverseproxy.inheritance import Bequest, name_of_port
+from reverseproxy.ports import ListenerFailed, open_sockets
 from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.workers.fleet_routes import FleetRoutes
 from reverseproxy.workers.handover import send_sockets

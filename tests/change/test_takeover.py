@@ -15,7 +15,8 @@ from twisted.trial.unittest import TestCase
 
 from reverseproxy import ports
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.ports import AGENTS_PORT, Bequest, Inheritance, SharedPort
+from reverseproxy.inheritance import AGENTS_PORT, Bequest, Inheritance
+from reverseproxy.ports import SharedPort
 from reverseproxy.takeover import MAX_CLAIMS, OTHER, Taken, Testator, take_over
 from tests.tunnel.logged import capture
 

@@ -16,8 +16,8 @@ from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import CertificateSubject
+from reverseproxy.inheritance import INHERITED
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.ports import INHERITED
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.tunnel.handshake import Accepted
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes

@@ -23,10 +23,10 @@ from reverseproxy.config.models import (
     TcpProxyConfig,
     VirtualHostConfig,
 )
+from reverseproxy.inheritance import name_of_port
 from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import Listen, Listener, ListenerFailed
 from reverseproxy.metrics import RequestTally
-from reverseproxy.ports import name_of_port
 from reverseproxy.proxy.protocols import session_idle
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
