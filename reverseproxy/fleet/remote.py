@@ -86,11 +86,11 @@ class RemoteHost(AgentHost):
             further request.
         """
         super().__init__(
+            on_gone,
             f"{record.server}/{record.agent}",
             record.hostname,
             weight,
             record.metadata,
-            on_gone,
             record.capacity,
         )
         self.server = record.server

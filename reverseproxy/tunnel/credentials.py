@@ -215,8 +215,8 @@ def _parse_routes(place: str, entry: Mapping[str, Any]) -> Allowance:
 
 
 @implementer(INaming)
-class _FixedTokens:
-    """Tokens that stand in the configuration."""
+class _TokenValidator:
+    """Knows tokens, such as those that stand in the configuration."""
 
     def __init__(self, tokens: _Tokens) -> None:
         self._tokens = tokens
@@ -242,8 +242,7 @@ class _FixedTokens:
         return self._tokens.allowance_of(name)
 
 
-@implementer(INaming)
-class _FileTokens:
+class _FileTokens(_TokenValidator):
     """
     Tokens in a file.
 
@@ -298,18 +297,6 @@ class _FileTokens:
         seen, self._seen = self._seen, self._tokens
         return seen is not self._seen
 
-    def judge_again(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
-        """See L{IRevoking.judge_again}."""
-        return self._tokens.find_known(credential)
-
-    def may_join(self, name: str, cluster_name: str) -> bool:
-        """See L{INaming}."""
-        return self._tokens.may_join(name, cluster_name)
-
-    def allowance_of(self, name: str) -> Allowance | None:
-        """See L{INaming}."""
-        return self._tokens.allowance_of(name)
-
 
 @implementer(IValidatorPlugin)
 class StaticValidatorPlugin:
@@ -326,7 +313,7 @@ class StaticValidatorPlugin:
         """
         if _only_key("the policy static", config, ("file", "tokens")) == "file":
             return _FileTokens(_nonempty("file", config["file"]))
-        return _FixedTokens(_parse_tokens("the policy static", config["tokens"]))
+        return _TokenValidator(_parse_tokens("the policy static", config["tokens"]))
 
 
 # static, on the agent

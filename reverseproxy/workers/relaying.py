@@ -108,7 +108,7 @@ class RelayedHost(AgentHost):
             can take no further request.
         @param protocol: the only one that can be spoken; empty for any.
         """
-        super().__init__(facts["address"], facts["hostname"], facts["weight"], facts["metadata"], on_gone)
+        super().__init__(on_gone, facts["address"], facts["hostname"], facts["weight"], facts["metadata"])
         self.link = link
         self.committed_protocol = protocol
         self.tells = bool(protocol) or facts["tells"]

@@ -128,7 +128,7 @@ class FakeHost(AgentHost):
         capacity: int | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(address, "", weight, metadata, lambda host, reason: None, capacity)
+        super().__init__(lambda host, reason: None, address, "", weight, metadata, capacity)
         self.retirements = 0
         self.reasons: list[str] = []
         self.far: float | None = None

@@ -37,11 +37,11 @@ class AgentHost(Host):
 
     def __init__(
         self,
+        on_gone: Callable[[Any, str], object],
         address: str,
         hostname: str,
         weight: int,
         metadata: Mapping[str, str] | None,
-        on_gone: Callable[[Any, str], object],
         capacity: int | None = None,
     ) -> None:
         """

@@ -50,10 +50,9 @@ class MuxHost(HeldHost):
     ) -> None:
         """
         @param session: the connection.
-        @param on_gone: called once with this host and a reason, as soon as it
-            can take no further request, such as L{Cluster.remove_host}.
+        @param on_gone: see L{AgentHost}.
         """
-        super().__init__(address, hostname, weight, metadata, on_gone)
+        super().__init__(on_gone, address, hostname, weight, metadata)
         self._session = session
         self._settling: IDelayedCall | None = None
         session.on_going = self._going

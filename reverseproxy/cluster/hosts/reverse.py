@@ -166,14 +166,13 @@ class ReverseHost(HeldHost):
     ) -> None:
         """
         @param transport: the connection.
-        @param on_gone: called once with this host and a reason, as soon as it
-            can take no further request, such as L{Cluster.remove_host}.
+        @param on_gone: see L{AgentHost}.
         @param max_early_bytes: bytes that are kept before the first lease; when
             there are more, reading is paused until then.
         @param close_timeout: seconds that the peer may take to agree to a close
             before the connection is aborted.
         """
-        super().__init__(address, hostname, weight, metadata, on_gone, capacity)
+        super().__init__(on_gone, address, hostname, weight, metadata, capacity)
         self.connections = 1
         self.away = False
         self.fetch: Callable[[ReverseHost], Deferred[None]] | None = None
