@@ -49,6 +49,7 @@ from reverseproxy.logs import loss, shorten
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.tunnel.agent.backoff import Backoff
 from reverseproxy.wire.yamux.events import MuxLimits
+from reverseproxy.wire.yamux.frames import HEADER_SIZE
 
 log = Logger()
 
@@ -67,8 +68,22 @@ FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 5.0
 """The most that these come to."""
 
-LIMITS: Final = MuxLimits(max_streams=65536, accept_backlog=65536, max_resets=1_000_000, tells=True)
-"""Another server carries as many requests as we do, and says which of them it has not passed on."""
+LIMITS: Final = MuxLimits(
+    max_streams=65536,
+    accept_backlog=65536,
+    max_resets=1_000_000,
+    tells=True,
+    window=1024 * 1024,
+    max_frame=4 * 16384 - HEADER_SIZE,
+)
+"""
+Another server carries as many requests as we do, and says which of them it has not passed on.
+
+There are two more processes on the way of a byte, each of which does what there is to do at
+once, and then waits for its turn: with the usual window its sender has nothing left to send
+by then, and sends what little it is allowed to.  A frame fills four records of TLS; with
+its head in front of whole records, each would be followed by one of a few bytes.
+"""
 
 
 class Phase(Enum):
