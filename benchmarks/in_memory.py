@@ -85,7 +85,9 @@ class _Pair:
 
         version, *rest = row.split("-")
         to_http2 = "http2" in rest
-        route = {"cluster_name": "c", "upstream_protocol": "Http2" if to_http2 else "Http1"}
+        route = {"cluster_name": "c"}
+        if to_http2 or version == "http2":
+            route["upstream_protocol"] = "Http2" if to_http2 else "Http1"
         self._world = world = World(
             routes=[{"match": {"prefix": "/"}, "route": route}],
             access_log=None,
