@@ -1,7 +1,7 @@
 """
 What consistent hashing goes by.
 
-As in MOSN (C{headerHashPolicyImpl} and its kin in C{pkg/router/types.go}), a
+As in MOSN (C{headerHashPolicyImpl} and its relatives in C{pkg/router/types.go}), a
 header, a cookie, or else the client's address.  Keys are texts of the same form
 as there; which host has a key is up to the balancer.  A request without the
 header or cookie has no key, so that all hosts share such requests; in MOSN they

@@ -35,11 +35,11 @@ from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.workers.evictions import Evictions
-from reverseproxy.workers.kin import Kin
 from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.relaying import RelayedHost
 from reverseproxy.workers.requests import PROTOCOL, is_committed
+from reverseproxy.workers.same_agent import SameAgent
 
 if TYPE_CHECKING:
     from reverseproxy.tunnel.server.filter import TunnelServer
@@ -142,7 +142,7 @@ class Directory:
         self._hidden: dict[tuple[str, str], list[Entry]] = {}
         self._plain: Counter[tuple[str, int]] = Counter()
         self._brought: Counter[tuple[str, int]] = Counter()
-        self._kin = Kin()
+        self._same_agent = SameAgent()
         self._clock = clock
         self.evictions = Evictions(links, self.servers, clock)
         self._hosts = count(1)
@@ -169,7 +169,7 @@ class Directory:
         for host in list(cluster.hosts.values()):
             if host.exclusive and host.relayed:
                 cluster.unreserve(host)
-        self._kin.settle(cluster)
+        self._same_agent.settle(cluster)
 
     def tell(self, message: Message, but: int = -1) -> None:
         """
@@ -226,7 +226,7 @@ class Directory:
         self.entries[entry.number] = entry
         self.by_host[entry.host] = entry
         self._count(entry, 1)
-        self._kin.add(entry)
+        self._same_agent.add(entry)
         if self.on_add is not None:
             self.on_add(entry)
 
@@ -234,7 +234,7 @@ class Directory:
         if self.entries.get(entry.number) is entry:
             del self.entries[entry.number]
             self._count(entry, -1)
-        self._kin.drop(entry)
+        self._same_agent.drop(entry)
         if self._hidden:
             key = entry.cluster.name, entry.host.address
             hidden = [each for each in self._hidden.pop(key, ()) if each is not entry]
@@ -275,7 +275,7 @@ class Directory:
         """Tell siblings of a host that it can't leave any more, as HTTP/2 has been spoken."""
         if not entry.committed:
             entry.committed = True
-            self._kin.add(entry)
+            self._same_agent.add(entry)
             self.tell({"join": entry.facts()})
 
     def left(self, host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.workers.spreading} and L{reverseproxy.workers.kin}."""
+"""Tests for L{reverseproxy.workers.spreading} and L{reverseproxy.workers.same_agent}."""
 
 from __future__ import annotations
 

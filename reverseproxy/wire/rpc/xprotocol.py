@@ -1,7 +1,7 @@
 """
 RPC protocols that send whole frames, told apart by ids: what they have in common.
 
-MOSN calls them I{x-protocols}: bolt, dubbo and their kin.  A frame is forwarded
+MOSN calls them I{x-protocols}: bolt, dubbo and the like.  A frame is forwarded
 as it came, but for its id: each hop numbers the requests on a connection
 itself, as several clients share one.
 

@@ -11,7 +11,7 @@ Where all workers have to agree on a certain host, such as by a hash, none is pa
 
 from __future__ import annotations
 
-__all__ = ["Kin"]
+__all__ = ["SameAgent"]
 
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class _Agent:
         self.away: set[Entry] = set()
 
 
-class Kin:
+class SameAgent:
     """The hosts of all workers, by agent."""
 
     def __init__(self) -> None:
