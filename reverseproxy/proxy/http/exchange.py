@@ -31,10 +31,9 @@ from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags
 from reverseproxy.proxy.http.discretion import is_inside
 from reverseproxy.proxy.http.interfaces import IDirectAnswer, IDownstream
 from reverseproxy.proxy.http.route_finding import RouteFinding
-from reverseproxy.proxy.http.sending import ACTIVE, DONE, SWITCHED, WAITING, Sending
+from reverseproxy.proxy.http.sending import ACTIVE, DONE, SWITCHED, Sending
 from reverseproxy.proxy.http.telling import end_trace, record
 from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End, Event, Request, Response
-from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.http.upgrades import agrees
 
 
@@ -241,8 +240,7 @@ class Exchange(RouteFinding):
             self._break(status, reason, remedy)
             return
         self.flag = reason
-        if self._phase == WAITING and status in (502, 503, 504) and not self._doubtful:
-            self.ending.unsent = Unsent.REQUEST
+        self._note_unsent(status)
         told = self._tell(status, reason, remedy, False)
         self._answer(status, told.encode("utf-8", "replace") + b"\n")
 
@@ -301,11 +299,8 @@ class Exchange(RouteFinding):
 
     def unsent_field(self) -> bytes:
         """Say what a server of ours is to be told: the value of the header, or nothing."""
-        service = self.downstream.info.service
-        unsent = None if self._ending is None else self._ending.unsent
-        if unsent is None or service is None:
-            return b""
-        return unsent.text if service.well else Unsent.SERVICE.text
+        unsent = self._unsent_for(self.downstream.info.service)
+        return b"" if unsent is None else unsent.text
 
     def cancel(self, reason: str, flags: int) -> None:
         """

@@ -33,12 +33,11 @@ class Retrying(Timed):
     @ivar response_head: the head of the last one's response.
     """
 
-    __slots__ = ("_answered", "_doubtful", "_sent_at", "_try_timer", "response_head")
+    __slots__ = ("_answered", "_sent_at", "_try_timer", "response_head")
 
     response_head: Response | None
 
     _answered: bool  # the host has sent something
-    _doubtful: bool  # a host may have seen the request, although it is to be sent again
     _sent_at: float  # when the attempt has begun, if somebody wants to know
     _try_timer: LenientTimeout | None
 

@@ -18,7 +18,7 @@ from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.client_pools import header_of
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.attempts import Attempts, Phase
-from reverseproxy.proxy.http.ending import Ending
+from reverseproxy.proxy.http.ended import Ended
 from reverseproxy.proxy.http.interfaces import IDirectRequest, IDownstream, IUpstream
 from reverseproxy.proxy.http.mirror import Mirrored
 from reverseproxy.routing import ClusterRoute, Timeouts
@@ -40,7 +40,7 @@ NEW, WAITING, ACTIVE, DONE = Phase
 _ANY_TIME: Final = Timeouts(0.0, 0.0)
 
 
-class Sending(Attempts):
+class Sending(Ended):
     """
     The part of an exchange that has the request.
 
@@ -55,7 +55,6 @@ class Sending(Attempts):
     __slots__ = (
         "_asked_at",
         "_client",
-        "_ending",
         "_full",
         "_mirrors",
         "_out",
@@ -82,7 +81,6 @@ class Sending(Attempts):
     _out: list[Event]  # of the request, not yet sent
     _sent: list[Event] | None  # behind the head, to be sent again; None: too much to be kept
     _client: IUpstream | None
-    _ending: Ending | None  # once there is something to say of that
     _route: ClusterRoute | None
     _times: Timeouts  # how long it may take
     _outgoing: Request  # the request as it goes on
@@ -135,22 +133,6 @@ class Sending(Attempts):
         raise NotImplementedError
 
     # what is known of it
-
-    @property
-    def ending(self) -> Ending:
-        """Why there is no complete response of a host."""
-        if self._ending is None:
-            self._ending = Ending()
-        return self._ending
-
-    @property
-    def flag(self) -> str:
-        """The reason for that, for the access log; empty as long as there is none."""
-        return "" if self._ending is None else self._ending.reason
-
-    @flag.setter
-    def flag(self, reason: str) -> None:
-        self.ending.reason = reason
 
     @property
     def response_started(self) -> bool:

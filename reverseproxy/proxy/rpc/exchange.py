@@ -19,9 +19,8 @@ from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcOwner
 from reverseproxy.proxy.rpc.retrying import TERMINATED
 from reverseproxy.proxy.rpc.route_finding import RpcRouteFinding
-from reverseproxy.proxy.rpc.sending import DONE, WAITING, RpcSending
+from reverseproxy.proxy.rpc.sending import DONE, RpcSending
 from reverseproxy.proxy.rpc.telling import end_trace, failed, record
-from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind
 
 
@@ -114,8 +113,7 @@ class RpcExchange(RpcRouteFinding):
             return
         self.ending.reason = reason
         self.flags |= flags
-        if self._phase == WAITING and status in (502, 503, 504) and not self._doubtful:
-            self.ending.unsent = Unsent.REQUEST
+        self._note_unsent(status)
         if status >= 500 or flags & Flag.NC:
             self.downstream.settings.failures.note(failed(self, status, reason, remedy))
         self._answer(status)
@@ -145,11 +143,8 @@ class RpcExchange(RpcRouteFinding):
     def _say_unsent(self) -> bytes:
         """Make the answer for a server of ours, if the request was not sent on; else nothing."""
         downstream = self.downstream
-        service = downstream.info.service
-        unsent = None if self._ending is None else self._ending.unsent
-        if unsent is None or service is None:
-            return b""
-        return downstream.protocol.reply_unsent(self.frame, unsent if service.well else Unsent.SERVICE)
+        unsent = self._unsent_for(downstream.info.service)
+        return b"" if unsent is None else downstream.protocol.reply_unsent(self.frame, unsent)
 
     def _end(self) -> None:
         """Let go of everything upstream."""

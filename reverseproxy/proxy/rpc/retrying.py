@@ -31,9 +31,8 @@ TERMINATED: Final = 500
 class RpcRetrying(RpcTimed):
     """The part of an exchange that has one host after the other."""
 
-    __slots__ = ("_doubtful", "_sent_at")
+    __slots__ = ("_sent_at",)
 
-    _doubtful: bool  # a host may have seen the request, although it is to be sent again
     _sent_at: float  # when the attempt has begun, if somebody wants to know
 
     def _time_attempt(self) -> None:

@@ -15,7 +15,7 @@ from reverseproxy.cluster.message_limits import HEAD_ROOM
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.http.attempts import Attempts, Phase
-from reverseproxy.proxy.http.ending import Ending
+from reverseproxy.proxy.http.ended import Ended
 from reverseproxy.proxy.rpc.pool import RpcPool, make_rpc_pool
 from reverseproxy.routing import Timeouts
 from reverseproxy.tracing.context import TRACE_FIELDS
@@ -32,7 +32,7 @@ NEW, WAITING, ACTIVE, DONE = Phase
 _ANY_TIME = Timeouts(0.0, 0.0)
 
 
-class RpcSending(Attempts):
+class RpcSending(Ended):
     """
     The part of an exchange that has the request.
 
@@ -48,7 +48,6 @@ class RpcSending(Attempts):
 
     __slots__ = (
         "_client",
-        "_ending",
         "_number",
         "_position",
         "_times",
@@ -69,7 +68,6 @@ class RpcSending(Attempts):
     started: float
     status: int
     _client: RpcClient | None
-    _ending: Ending | None  # once there is something to say of that
     _number: int  # the request's id on the host's connection
     _position: int  # where on that connection its last byte is
     _times: Timeouts  # how long it may take
@@ -108,18 +106,6 @@ class RpcSending(Attempts):
         raise NotImplementedError
 
     # what is known of it
-
-    @property
-    def ending(self) -> Ending:
-        """Why there is no complete response of a host."""
-        if self._ending is None:
-            self._ending = Ending()
-        return self._ending
-
-    @property
-    def flag(self) -> str:
-        """The reason for that, for the access log; empty as long as there is none."""
-        return "" if self._ending is None else self._ending.reason
 
     @property
     def name(self) -> str:
