@@ -22,6 +22,7 @@ reactor: Any = global_reactor
 
 READY = r"^worker \d+ is ready, process "
 LEASE = 3.0
+TOKEN = "a token of an operator's"
 LOG_FORMAT = (
     '{"server": "%upstream_server%", "by": "%forwarded_by%", "protocol": "%protocol%", '
     '"client": "%downstream_remote_address%"}'
@@ -45,6 +46,8 @@ class FleetCase(IntegrationTestCase):
         self.addCleanup(self.etcd.stop)
         await self.etcd.start()
         self.authority = Authority()
+        self.tokens = self.directory / "tokens.json"
+        self.tokens.write_text(json.dumps([{"name": "ops", "token": TOKEN, "role": "operate"}]))
         self.ports: dict[str, tuple[int, int, int, int]] = {}
         self.stores: dict[str, Relay] = {}
         self.ways: dict[str, Relay] = {}
@@ -92,6 +95,7 @@ class FleetCase(IntegrationTestCase):
             document["fleet"]["peers"]["advertised_address"] = self.ways[name].address
         document["admin"] = {
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}},
+            "tokens_file": str(self.tokens),
         }
         document["cluster_manager"]["clusters"] += [
             {"name": name, "type": "SIMPLE"} for name in ("spareCluster", "otherCluster")
@@ -161,10 +165,16 @@ class FleetCase(IntegrationTestCase):
         self.assertEqual((await peer.frame())[1]["status"], 1)
         return peer
 
+    async def operate(self, name: str, path: str, method: str = "GET") -> Any:
+        """Ask a server's admin API."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = await fetch(self.ports[name][3], f"/api/tunnel/v1/{path}", method, headers=headers)
+        return json.loads(answer.body)
+
     async def peer(self, name: str, other: str) -> dict[str, Any]:
         """What a server says of another one; empty if it knows none."""
-        answer = await fetch(self.ports[name][3], "/api/tunnel/v1/fleet")
-        found = [each for each in json.loads(answer.body)["servers"] if each["server"] == other]
+        answer = await self.operate(name, "fleet")
+        found = [each for each in answer["servers"] if each["server"] == other]
         return found[0] if found else {}
 
     async def has(self, name: str, other: str, hosts: int) -> float:

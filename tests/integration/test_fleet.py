@@ -45,6 +45,40 @@ class FleetTests(FleetCase):
         for server in "ba":
             await self.answered(server, b"", b"one", b"two")
 
+    async def kick(self) -> None:
+        """An operator of b bans an agent of a's, whose workers have its connections."""
+        document = agent([f"127.0.0.1:{self.ports['a'][1]}"], answer="kicked", connections=4, **PROOF)
+        document["extends"][0]["config"] |= {"cluster": "spareCluster", "host_name": "to-be-kicked"}
+        edge = self.run_proxy(document, "agent to be kicked")
+        await edge.counted(SERVING, 1)
+
+        async def listed(server: str) -> list[Any]:
+            items = (await self.operate(server, "agents"))["items"]
+            return [each for each in items if each["claimed_host_name"] == "to-be-kicked"]
+
+        async def known() -> bool:
+            found = await listed("b")
+            return bool(found and found[0]["elsewhere"]["a"]["connections"] == 4)
+
+        await self.until(known, "b should list the agent of a")
+        [found] = await listed("b")
+        answer = await self.operate("b", f"agents/{found['id']}?ban=600", "DELETE")
+        self.assertEqual((answer["passed_on"], answer["problems"]), ({"a": 4}, []))
+
+        async def gone() -> bool:
+            return not await listed("b") and not await listed("a")
+
+        await self.until(gone, "the agent should be gone")
+        [entry] = [
+            each for each in (await self.operate("a", "audit"))["items"] if each["agent"] == found["id"]
+        ]
+        self.assertEqual(
+            (entry["what"], entry["caller"], entry["connections"]), ("kick", "ops at server b", 4)
+        )
+        again = await self.operate("a", f"agents/{found['id']}/resume", "POST")
+        self.assertTrue(again["was_kept_out"])
+        await edge.stop()
+
     async def answered(self, server: str, *bodies: bytes) -> None:
         """Wait until a server answers for the domain so, whichever of its workers is asked."""
 
@@ -91,6 +125,7 @@ class FleetTests(FleetCase):
         self.assertEqual(load.failures, [])
 
         await self.bring_routes()
+        await self.kick()
 
         # The worker is killed that publishes for both: the server stays known, with all its agents.
         ready = await a.wait_for(WORKER)
