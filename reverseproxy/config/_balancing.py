@@ -10,16 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import (
-    Int,
-    Number,
-    Span,
-    Text,
-    UInt,
-    ValueKind,
-    between,
-    or_default,
-)
+from reverseproxy.config._values import Int, Number, Span, Text, UInt, ValueKind, between, or_default
 
 
 def _bias(value: float) -> float:

@@ -21,18 +21,7 @@ from reverseproxy.config._balancing import LbConfig, SlowStartConfig, SubsetConf
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._health import HealthCheckConfig, OutlierDetectionConfig
 from reverseproxy.config._tls import TlsContextConfig, enabled
-from reverseproxy.config._values import (
-    Address,
-    Bool,
-    Free,
-    Int,
-    Span,
-    Text,
-    UInt,
-    between,
-    or_default,
-    quote,
-)
+from reverseproxy.config._values import Address, Bool, Free, Int, Span, Text, UInt, between, or_default, quote
 from reverseproxy.wire.proxy_protocol import PROXY_VERSIONS
 
 DNS_KEYS: Final = (

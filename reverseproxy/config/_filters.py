@@ -33,18 +33,7 @@ from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, TypedModel, key
 from reverseproxy.config._headers import HeaderMatcherConfig, HeaderName
-from reverseproxy.config._values import (
-    Bool,
-    Free,
-    Int,
-    Number,
-    Span,
-    Text,
-    UInt,
-    between,
-    or_default,
-    quote,
-)
+from reverseproxy.config._values import Bool, Free, Int, Number, Span, Text, UInt, between, or_default, quote
 from reverseproxy.config.networks import IpRange, networks_of
 
 _LIMITED: Final = 509

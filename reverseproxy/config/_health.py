@@ -16,17 +16,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import (
-    Free,
-    Int,
-    Interval,
-    Span,
-    Text,
-    UInt,
-    between,
-    or_default,
-    quote,
-)
+from reverseproxy.config._values import Free, Int, Interval, Span, Text, UInt, between, or_default, quote
 
 
 def _method(text: str) -> str:

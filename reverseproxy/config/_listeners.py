@@ -19,15 +19,7 @@ from reverseproxy.config._routers import RouterConfig
 from reverseproxy.config._tcp_proxy import TcpProxyConfig
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tunnels import TunnelConfig
-from reverseproxy.config._values import (
-    Bool,
-    Free,
-    Int,
-    Span,
-    Text,
-    between,
-    quote,
-)
+from reverseproxy.config._values import Bool, Free, Int, Span, Text, between, quote
 from reverseproxy.config.networks import Believed
 
 _NOT_THE_ONE_MEANT: Final = (

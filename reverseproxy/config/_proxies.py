@@ -18,16 +18,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import (
-    Bool,
-    Free,
-    Int,
-    Span,
-    Text,
-    UInt,
-    between,
-    or_default,
-)
+from reverseproxy.config._values import Bool, Free, Int, Span, Text, UInt, between, or_default
 from reverseproxy.config.networks import Believed
 
 _HEADER_SIZE: Final = 8192

@@ -14,14 +14,7 @@ from pydantic import (
 )
 
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import (
-    Nanoseconds,
-    Text,
-    UInt,
-    ValueKind,
-    describe,
-    quote,
-)
+from reverseproxy.config._values import Nanoseconds, Text, UInt, ValueKind, describe, quote
 from reverseproxy.wire.proxy_protocol import PROXY_VERSIONS
 
 

@@ -10,14 +10,7 @@ from typing import Annotated, Any
 from reverseproxy.config._agent_routes import AgentRoutesConfig
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._streams import longest_answer, longest_silence, most_growth, most_on_the_way
-from reverseproxy.config._values import (
-    Bool,
-    Int,
-    Interval,
-    Span,
-    Text,
-    between,
-)
+from reverseproxy.config._values import Bool, Int, Interval, Span, Text, between
 
 
 class TunnelConfig(Model):
