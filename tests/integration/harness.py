@@ -439,9 +439,14 @@ def _without_streams(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def resident_bytes(pid: int) -> int:
-    """How much memory a process holds, in bytes."""
+    """
+    How much memory a process holds, in bytes.
+
+    Without what it maps of files: a forked process begins with none of their pages, and
+    what it fetches of its libraries as it goes is no growth.
+    """
     status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
     assert found is not None
     return int(found.group(1)) * 1024
 
