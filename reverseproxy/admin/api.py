@@ -328,11 +328,23 @@ class TunnelApi:
         answers = await self._source.ask("weigh", arguments)
         before = next((answer.value for answer in answers if answer.value), None)
         if before is None:
+            await self._say_whose(address)
             raise Problem(404, "there is no such host, or it has left")
         told = f"weight of {shorten(address)} in cluster {shorten(cluster)}: {before} before, {weight} now"
         self._write_down(caller, "weight", told)
         body = {"cluster": cluster, "address": address, "weight": weight, "before": before}
         return Reply.of({**body, "problems": problems_of(answers)})
+
+    async def _say_whose(self, address: str) -> None:
+        """
+        Find out whether a host is that of another server of the fleet.
+
+        @raise Problem: if so: what it weighs is that server's to say.
+        """
+        server = address.partition("/")[0]
+        for answer in await self._source.ask("fleet", {}):
+            if answer.value and any(each["server"] == server for each in answer.value["servers"]):
+                raise Problem(409, f"its agent is at server {shorten(server)}: change its weight there")
 
     async def _resume(self, caller: Caller, key: str) -> Reply:
         """Let in again who was kept out; of those that are not here, the audit knows who they are."""

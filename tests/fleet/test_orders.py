@@ -41,12 +41,14 @@ class OrderTests(SynchronousTestCase):
 
         self.world.server(name, change=change)
 
-    def ask(self, number: int, path: str, method: str = "GET") -> Any:
+    def ask(self, number: int, path: str, method: str = "GET", body: bytes = b"") -> Any:
         """Ask the admin API of a server."""
         client: Recorder = self.world.reactor.dial("127.0.0.1", ADMIN + number, Recorder())
         head = f"{method} /api/tunnel/v1/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         head += f"Authorization: Bearer {TOKEN}\r\n\r\n"
-        client.transport.write(head.encode())
+        if body:
+            head = head[:-2] + f"Content-Length: {len(body)}\r\n\r\n"
+        client.transport.write(head.encode() + body)
         self.world.pass_time(0.2)
         return parse_answer(client.data)
 
@@ -184,6 +186,16 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(answer.status, 502)
         self.assertIn("it is at server a, which has no link to this one now", answer.body.decode())
         self.assertEqual(self.ask(1, "audit").json["items"], [])
+
+    def test_a_weight_elsewhere(self) -> None:
+        """It is said where it may be changed."""
+        self.world.agent(0, answer="one")
+        [host] = self.ask(1, "clusters/clientCluster/hosts").json["items"]
+        path = f"clusters/clientCluster/hosts/{host['address'].replace('/', '%2F')}/weight"
+        answer = self.ask(1, path, "PUT", b'{"weight": 5}')
+        self.assertEqual(answer.status, 409, answer.body)
+        self.assertIn("its agent is at server a", answer.body.decode())
+        self.assertEqual(self.ask(1, path.replace("a%2F", "x%2F"), "PUT", b'{"weight": 5}').status, 404)
 
     def test_nobody(self) -> None:
         for method, path in (("DELETE", "agents/x"), ("POST", "agents/x/drain"), ("POST", "agents/x/resume")):
