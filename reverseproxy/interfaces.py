@@ -34,6 +34,7 @@ __all__ = [
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -92,6 +93,7 @@ class ConnectionInfo:
     @ivar marked: whether what is sent on it begins with a mark, as a tunnel server
         has agreed; see L{reverseproxy.wire.mosn.marks}.
     @ivar gate: which requests may come over it; L{None} without TLS.
+    @ivar number: tells it from all others that this process knows of.
     """
 
     remote: str
@@ -104,6 +106,7 @@ class ConnectionInfo:
     service: IService | None = field(default=None, compare=False)
     marked: bool = False
     gate: IGate | None = field(default=None, compare=False)
+    number: int = field(default_factory=count(1).__next__, compare=False, repr=False)
 
     @property
     def remote_ip(self) -> str:

@@ -218,10 +218,13 @@ class _Tuned(ref[Any]):
     @ivar ended: whether the peer has sent its end, so that nothing is read any more.
     @ivar waits_since: since when something is known to have waited for an
         answer; L{None} if nothing does.
+    @ivar came: at the last look, how long a round trip seemed to take by what came, and how long ago
+        something came; see L{TcpInfo}.
     """
 
-    __slots__ = ("connection", "due", "ended", "timeout", "waits_since")
+    __slots__ = ("came", "connection", "due", "ended", "timeout", "waits_since")
 
+    came: tuple[int, int] | None
     connection: socket.socket
     ended: bool
     timeout: float
@@ -310,7 +313,7 @@ def _register(transport: Any, connection: socket.socket, timeout: float) -> None
         entry.timeout = max(timeout, _LEAST)
         entry.due = 0.0
         entry.ended = False
-        entry.waits_since = None
+        entry.waits_since = entry.came = None
 
 
 def heed_reset(transport: Any) -> None:
@@ -555,24 +558,29 @@ class PeerSweep:
                 continue
             if len(raw) < size:
                 raw = raw.ljust(size, b"\0")  # an old kernel's
-            probes, unacked, _, _, rtt, rcv_rtt, _ = found = unpack(raw)
+            probes, unacked, data_age, _, rtt, rcv_rtt, _ = found = unpack(raw)
+            before, entry.came = entry.came, (rcv_rtt, data_age)
             if entry.ended and raw[0] == _CLOSED:
                 self._end(entry)
                 continue
             if rtt > _SLOW or rcv_rtt > _SLOW:
-                self._note_slow(entry, raw, TcpInfo._make(found), now)
+                flows = before is not None and before[0] != rcv_rtt and before[1] < _LIVELY * 1000
+                self._note_slow(entry, raw, TcpInfo._make(found), flows, now)
             if probes or unacked or entry.waits_since is not None:
                 self._judge(entry, TcpInfo._make(found), now)
 
-    def _note_slow(self, entry: _Tuned, raw: bytes, info: TcpInfo, now: float) -> None:
+    def _note_slow(self, entry: _Tuned, raw: bytes, info: TcpInfo, flows: bool, now: float) -> None:
         """
         Take note of a round trip that takes long.
 
-        By what comes, it seems to take as long as the peer waited before it sent something large:
-        where something was sent, too, this shows it better.
+        By what comes, it seems to take as long as the peer waited before it sent something large, and
+        the kernel stays with that until something large comes again.  Where something was sent, too,
+        that shows it better.
+
+        @param flows: whether so much comes that each look finds another figure, so that it is a true one.
         """
         slowest = info.rtt
-        if int.from_bytes(raw[_SENT : _SENT + 4], sys.byteorder) > _LIVELY * 1000:
+        if flows or int.from_bytes(raw[_SENT : _SENT + 4], sys.byteorder) > _LIVELY * 1000:
             slowest = max(info.rtt, info.rcv_rtt)
         if slowest > _SLOW and info.silence < _LIVELY:
             self._slow.note(entry.host, slowest / 1e6, now)

@@ -140,10 +140,12 @@ class TurnEnd:
 
     def send(self, bounded: bool = True) -> None:
         """
-        Give the transport what there is to send.
+        Give the transport what there is to send, as long as it is there.
 
         @param bounded: only as long as it wants more.
         """
+        if self._transport is None:
+            return
         output, write, waiting = self._output, self._transport.write, self._waiting
         while not (bounded and self.full):
             data = output.take()

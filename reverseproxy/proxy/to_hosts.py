@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["HostConnection"]
+__all__ = ["HostConnection", "next_number"]
 
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
 
 log = Logger()
+
+next_number = count(1).__next__
+"""Gives each connection to a host a number that no other one of this process has."""
 
 
 class IPoolOfHost(Protocol):
@@ -35,6 +39,7 @@ class HostConnection:
     transport: Any
     _pool: IPoolOfHost
     _local_address: str | None = None
+    _number = 0
 
     # what a subclass does
 
@@ -57,6 +62,13 @@ class HostConnection:
         if self._local_address is None:
             self._local_address = own_address(self.transport)
         return self._local_address
+
+    @property
+    def connection_number(self) -> int:
+        """What tells it from all other connections to hosts, for access logs."""
+        if not self._number:
+            self._number = next_number()
+        return self._number
 
     # how it ends
 

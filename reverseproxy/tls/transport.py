@@ -176,9 +176,10 @@ class TlsTransport(ProtocolWrapper):
 
     def go_on(self) -> None:
         """See L{HandshakeEnd<reverseproxy.tls.handshake.HandshakeEnd>}."""
-        self._way.deliver()
-        if self._wants_socket:
-            self._take_socket()
+        if not self.finished:  # whoever was told of the handshake may have ended it
+            self._way.deliver()
+            if self._wants_socket:
+                self._take_socket()
 
     def give_up(self, reason: str) -> None:
         """See L{HandshakeEnd<reverseproxy.tls.handshake.HandshakeEnd>}."""
@@ -189,8 +190,7 @@ class TlsTransport(ProtocolWrapper):
         """
         Note why the peer's certificate is refused.
 
-        This is called from within OpenSSL, which ends the handshake as soon as
-        it is back there, and tells the peer.
+        This is called from within OpenSSL, which ends the handshake on return, and tells the peer.
         """
         if self._reason is None:
             self._reason = reason

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-"""How connections end here: who is behind them, and how slow, is for others to judge."""
-
 
 class Incoming(Handover):
     """A stream that a sibling has opened, until it has said what for."""

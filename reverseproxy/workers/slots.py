@@ -88,7 +88,7 @@ class Slot:
 
     @property
     def answers(self) -> bool:
-        """Whether the worker can be asked something."""
+        """Whether the worker can be asked something, as it can while it has nothing to do any more."""
         return self.state in (WorkerState.READY, WorkerState.DRAINED)
 
     @property

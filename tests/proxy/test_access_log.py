@@ -29,7 +29,7 @@ MOMENT = 1784030400.1234
 
 
 _PARTS: dict[str, tuple[type[Any], dict[str, str]]] = {
-    "client": (Client, {"remote": "remote", "local": "local"}),
+    "client": (Client, {"remote": "remote", "local": "local", "connection_id": "number"}),
     "asked": (
         Asked,
         {name: name for name in ("method", "path", "query", "host", "scheme", "service")}
@@ -39,6 +39,7 @@ _PARTS: dict[str, tuple[type[Any], dict[str, str]]] = {
     "served": (
         Served,
         {"upstream_host": "host", "upstream_server": "server", "upstream_local": "local"}
+        | {"upstream_connection_id": "connection"}
         | {name: name for name in ("cluster", "agent", "attempts")},
     ),
     "times": (

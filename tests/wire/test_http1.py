@@ -856,7 +856,7 @@ def similar_requests(draw: st.DrawFn) -> bytes:
     data = b""
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         data += b"\r\n".join([draw(LINES), b"Host: a", *draw(BEHIND), b"", b""])
-        data += draw(st.sampled_from([b"", b"", b"", b"abc", b"\r\n", b"0\r\n\r\n"]))
+        data += draw(st.sampled_from([b"", b"", b"", b"abc", b"\r\n", b"0\r\n\r\n", GOOD]))
     return data[: len(data) - draw(st.sampled_from([0, 0, 0, 1, 2, 9, 17]))]
 
 
@@ -916,6 +916,30 @@ class RepeatTests(SynchronousTestCase):
                 plain = [event for event in simplify(events) if not isinstance(event, bytes)]
                 again = [event for event in expected if not isinstance(event, bytes)]
                 self.assertEqual(plain, [*again, *simplify(parse(GOOD))])
+
+    def test_bodies_that_look_like_heads(self) -> None:
+        """What belongs to a body is no request, though it is the same as one that came before."""
+        size = len(GOOD)
+        counted = get(b"Content-Length: %d" % size, line=b"POST / HTTP/1.1")
+        chunked = get(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1")
+        for like in (GOOD, GOOD.replace(b"GET", b"PUT")):
+            for head, body in (
+                (counted, [like]),
+                (counted, [like[:9], like[9:]]),
+                (chunked, [b"%x\r\n" % size, like, b"\r\n0\r\n\r\n"]),
+            ):
+                whole = head + b"".join(body)
+                for before in (
+                    [whole, GOOD + head],
+                    [whole, GOOD, head],
+                    [GOOD, head],
+                    [whole, GOOD, whole + head],
+                ):
+                    parser, forgetful = RequestParser(), RequestParser()
+                    for data in [*before, *body, GOOD]:
+                        events = simplify(parser.feed(data))
+                        forgetful._fields, forgetful._posted = b"", None
+                        self.assertEqual(events, simplify(forgetful.feed(data)))
 
     def test_heads_that_are_not_kept(self) -> None:
         """What ends the connection, or may switch protocols, is taken apart each time."""

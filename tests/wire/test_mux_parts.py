@@ -264,6 +264,15 @@ class OutputTests(SynchronousTestCase):
         self.output.send(other.id, bytes(1))
         self.assertEqual([frame[2] for frame in self.taken() if frame[0] == DATA], [1, 3, 1])
 
+    def test_a_place_is_kept(self) -> None:
+        """Whoever has a little more to send does not go to the end of the queue for that."""
+        much, first, second = self.open(), self.open(), self.open()
+        self.output.send(much.id, bytes(WINDOW))
+        for stream in (first, second, first):
+            self.output.send(stream.id, bytes(10))
+        sent = [frame[2:] for frame in self.taken() if frame[0] == DATA and frame[2] != much.id]
+        self.assertEqual(sent, [(first.id, 20), (second.id, 10)])
+
     def test_acknowledgements(self) -> None:
         for number in range(2, 2 * ACK_AFTER, 2):
             self.output.accept(self.table.add(number, ACK | SILENT))

@@ -29,6 +29,8 @@ class StaticHost(Host):
 
     __slots__ = ("_check_endpoint", "_clock", "_connect_timeout", "_endpoint", "_introduce", "introduces")
 
+    figures = None  # which each request looks at: to find it here takes less than to call a property
+
     def __init__(
         self,
         config: HostConfig,

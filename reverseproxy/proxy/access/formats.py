@@ -159,8 +159,8 @@ def _json_formatter(listener: str, worker: int = 0) -> Formatter:
             "host_wait": round(times.waited, 6) or None,
             "connect": round(times.dialled, 6) or None,
             "trace_id": record.trace_id or trace_id_of(headers),
-            "connection_id": record.connection_id or None,
-            "upstream_connection_id": record.upstream_connection_id or None,
+            "connection_id": record.client.number or None,
+            "upstream_connection_id": record.served.connection or None,
             "worker": worker or None,
         }
         if headers is not None:

@@ -20,6 +20,7 @@ class IClient(Protocol):
 
     @ivar remote: the client's address.
     @ivar local: our address towards the client.
+    @ivar number: tells the connection from all others of clients; 0 if it is not ours.
     """
 
     @property
@@ -30,12 +31,17 @@ class IClient(Protocol):
     def local(self) -> str:
         """See above."""
 
+    @property
+    def number(self) -> int:
+        """See above."""
+
 
 class Client(NamedTuple):
     """See L{IClient}."""
 
     remote: str = ""
     local: str = ""
+    number: int = 0
 
 
 class Asked(NamedTuple):
@@ -72,6 +78,7 @@ class Served(NamedTuple):
     @ivar agent: who has brought the host; L{None} if no agent has.
     @ivar local: our address towards the host.
     @ivar attempts: how many hosts were taken for it, one after the other.
+    @ivar connection: tells the connection to the host, or the stream, from all others to hosts; 0 for none.
     """
 
     cluster: str = ""
@@ -80,6 +87,7 @@ class Served(NamedTuple):
     agent: AgentIdentity | None = None
     local: str = ""
     attempts: int = 0
+    connection: int = 0
 
 
 class Times(NamedTuple):
@@ -130,8 +138,6 @@ class AccessRecord:
     @ivar flags: the same as L{Flags<reverseproxy.proxy.flags.Flag>}.
     @ivar trace_id: the trace that we have made spans for, in 32 digits.
     @ivar forwarded_by: the server of the fleet that has forwarded it to this one; empty for none.
-    @ivar connection_id: the number of the client's connection; 0 for none.
-    @ivar upstream_connection_id: the number of the connection to the host.
     """
 
     protocol: str
@@ -150,5 +156,3 @@ class AccessRecord:
     flags: int = 0
     trace_id: str = ""
     forwarded_by: str = ""
-    connection_id: int = 0
-    upstream_connection_id: int = 0

@@ -23,14 +23,16 @@ class AccessNotes:
 
     @ivar sent_at: when it was sent to the last host, by the clock that says when it began.
     @ivar local_address: our address towards that host.
+    @ivar connection: the number of the connection to that host.
     @ivar answered_at: when its response began; L{None} if it did not.
     """
 
-    __slots__ = ("answered_at", "local_address", "sent_at")
+    __slots__ = ("answered_at", "connection", "local_address", "sent_at")
 
-    def __init__(self, sent_at: float, local_address: str) -> None:
+    def __init__(self, sent_at: float, local_address: str, connection: int) -> None:
         self.sent_at = sent_at
         self.local_address = local_address
+        self.connection = connection
         self.answered_at: float | None = None
 
 
@@ -118,15 +120,15 @@ def access_record(
     name = "" if cluster is None else cluster.name
     attempts = request.attempts
     sent = answered = None
-    local = ""
+    local, connection = "", 0
     if notes is not None:
-        local, sent = notes.local_address, notes.sent_at - started
+        local, connection, sent = notes.local_address, notes.connection, notes.sent_at - started
         if notes.answered_at is not None:
             answered = notes.answered_at - started
     if host is None:
         served = Served(name, attempts=attempts)
     else:
-        served = Served(name, host.address, host.server, host.identity, local, attempts)
+        served = Served(name, host.address, host.server, host.identity, local, attempts, connection)
     return AccessRecord(
         protocol,
         client,

@@ -82,7 +82,8 @@ class Http1Client(HostConnection, Switchable):
         self._chunked = False  # the body of the current request goes out in chunks
         self._deadline: IDelayedCall | None = None
         self._served = 0
-        self._heard = False  # the host has answered with success
+        self._spoke = False  # the host has answered in HTTP/1
+        self._succeeded = False  # with success
 
     def connectionMade(self) -> None:
         """Join the pool, busy until told otherwise."""
@@ -251,7 +252,7 @@ class Http1Client(HostConnection, Switchable):
                 log.failure("what {host} sent can't be parsed", host=self._pool.host.address)
                 self.parser.close()
                 found = [HttpError(502, "the response can't be parsed")]
-            if not self._heard:
+            if not self._succeeded:
                 found = self._hear(data, found)
             if type(found) is list:
                 for event in found:
@@ -278,11 +279,13 @@ class Http1Client(HostConnection, Switchable):
     def _hear(self, data: bytes, found: Any) -> Any:
         """Look at what comes before an answer with success, which may be no HTTP/1 at all."""
         if type(found) is list and found and isinstance(found[0], HttpError):
-            return found if data.startswith(b"HTTP/") else [ForeignAnswer(502, str(found[0]))]
-        if found:
-            head = found[0] if type(found) is list else found
-            self._heard = isinstance(head, Response) and 200 <= head.status < 400
-            self._pool.heard(self._heard)
+            ours = self._spoke or data.startswith(b"HTTP/")
+            return found if ours else [ForeignAnswer(502, str(found[0]))]
+        for event in found if type(found) is list else (found,):
+            if isinstance(event, Response):
+                self._spoke = True
+                self._succeeded = 200 <= event.status < 400
+                self._pool.heard(self._succeeded)
         return found
 
     def _pass_on(self) -> None:

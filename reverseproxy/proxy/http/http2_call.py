@@ -83,6 +83,11 @@ class Http2Call:
         """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
         return self._client.local_address
 
+    @property
+    def connection_number(self) -> int:
+        """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
+        return self._client.connection_number
+
     # what an exchange tells us
 
     def begin(

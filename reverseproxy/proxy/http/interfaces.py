@@ -174,6 +174,10 @@ class IUpstream(IUpgraded, Protocol):
     def local_address(self) -> str:
         """Our address towards the host, for logs."""
 
+    @property
+    def connection_number(self) -> int:
+        """What tells the connection from all others to hosts, for logs."""
+
     def begin(
         self,
         exchange: IExchange,

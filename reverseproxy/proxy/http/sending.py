@@ -251,7 +251,7 @@ class Sending(Ended):
         if self._times.attempt or (cluster is not None and cluster.watches_answers):
             self._time_attempt()
         if downstream.settings.access_log is not None:
-            self.notes = AccessNotes(self._clock.seconds(), client.local_address)
+            self.notes = AccessNotes(self._clock.seconds(), client.local_address, client.connection_number)
         if client.full:
             self._full = True
         head = self._outgoing

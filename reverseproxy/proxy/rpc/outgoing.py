@@ -104,8 +104,9 @@ class Outgoing:
         self._transport = None
 
     def lost(self) -> None:
-        """The connection is lost."""
+        """The connection is lost: whoever waits for it, or would, need not."""
         self._out = []
+        self.full = False
         self._let_go()
 
     # IPushProducer: we are the producer of what the host is to receive

@@ -141,7 +141,7 @@ class RpcSending(Ended):
         if client.max_frame < self._max_response:
             client.admit(self._max_response)
         if downstream.settings.access_log is not None:
-            self.notes = AccessNotes(self._clock.seconds(), client.local_address)
+            self.notes = AccessNotes(self._clock.seconds(), client.local_address, client.connection_number)
         if self._trace is not None:
             self._with_trace(self._trace)
         whole: Any = self  # subclasses have what reads the response

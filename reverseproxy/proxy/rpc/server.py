@@ -321,7 +321,7 @@ class RpcProxy(Rebindable, Counted):
         found = self._silence.look(
             now, bool(self._under_way.exchanges), self._reading, self._parting, self.transport
         )
-        if isinstance(found, float):
+        if not isinstance(found, Overdue):
             self._timer.look_at(now + found)
         elif found is Overdue.FINISH:
             allowed = format_duration(settings.request_time)

@@ -14,6 +14,7 @@ from reverseproxy.metrics import Ended, Place
 from reverseproxy.proxy.access.record import AccessRecord, Served, Times
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import NO_FLAGS, short_names
+from reverseproxy.proxy.to_hosts import next_number
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
@@ -39,6 +40,7 @@ class SessionNotes:
     @ivar host_address: its address.
     @ivar server: the server that has it, if that is another one.
     @ivar agent: who has brought it.
+    @ivar connection: the number of the connection to it.
     @ivar trace: its spans, once it has been told; L{None} if it is not traced.
     """
 
@@ -46,6 +48,7 @@ class SessionNotes:
         "_clock",
         "_steps",
         "agent",
+        "connection",
         "dialled",
         "failure",
         "flags",
@@ -65,6 +68,7 @@ class SessionNotes:
         self.flags = self.trouble = NO_FLAGS
         self.waited = self.dialled = 0.0
         self.host_address = self.server = ""
+        self.connection = 0
         self.agent: AgentIdentity | None = None
         self.served_by: Host | None = None
         self.trace: IRequestTrace | None = None
@@ -95,6 +99,7 @@ class SessionNotes:
     def go_to(self, host: Host) -> None:
         """Note a host that it is given to."""
         self.host_address = host.address
+        self.connection = next_number()  # each session has its own
         self.server = host.server
         self.agent = host.identity
         self.served_by = host
@@ -175,7 +180,14 @@ class SessionNotes:
             "tcp",
             info,
             rule=Place(cluster),
-            served=Served(cluster, self.host_address, self.server, self.agent, attempts=attempts),
+            served=Served(
+                cluster,
+                self.host_address,
+                self.server,
+                self.agent,
+                attempts=attempts,
+                connection=self.connection,
+            ),
             times=Times(self.waited, self.dialled),
             duration=self._clock.seconds() - self.started,
             bytes_received=received,

@@ -41,8 +41,8 @@ class RequestParser(StrictRequestParser):
 
     def __init__(self, max_head: int = 8192, max_fields: int = MAX_HEADERS, foreign: int = NOTHING) -> None:
         """See L{StrictRequestParser}."""
-        # The head of the last request, and all of it behind its first line: if it had no body, was not
-        # the last, and nothing has come since.  Requests of one client differ in little else.
+        # The head of the last request without a body, and all of it behind its first line: as long as
+        # a head is what comes next.  Requests of one client differ in little else.
         self._known: RequestHead | None = None
         self._fields = b""
         # Of these, those that matter.
@@ -106,8 +106,8 @@ class RequestParser(StrictRequestParser):
                     return known
             self._fields = b""
         found = super().feed_one(data)
-        if self._partial:
-            self._fields = b""
+        if self._partial or self._left or self._chunks is not None:
+            self._fields = b""  # what comes next is no head of its own, whatever it looks like
         return found
 
     def _note_head(

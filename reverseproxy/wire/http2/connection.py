@@ -46,7 +46,7 @@ from reverseproxy.wire.http2.frames import (
     rst_stream,
     settings,
 )
-from reverseproxy.wire.http2.hpack import Fields
+from reverseproxy.wire.http2.hpack import KNOWN_HEAD, Fields
 from reverseproxy.wire.http2.mosn import mend_request, mend_response
 from reverseproxy.wire.http2.outbound import Stream
 from reverseproxy.wire.window import Reserve
@@ -156,8 +156,8 @@ class ServerConnection(ControlReader):
             meant: tuple[bool, Request] = remembered.meaning
             if meant[0] is ended:
                 return meant[1]
-        limits = self._limits
-        if list_size(fields) > limits.max_header_list_size:
+        limits, size = self._limits, list_size(fields)
+        if size > limits.max_header_list_size:
             most = f"{limits.max_header_list_size} bytes (max_header_list_size)"
             return HttpError(431, f"request head larger than {most}")
         if self._mosn:
@@ -173,7 +173,7 @@ class ServerConnection(ControlReader):
             )
         except (HttpError, Malformed) as error:
             return error
-        if remembered is not None and not head.upgrade:
+        if remembered is not None and not head.upgrade and size <= KNOWN_HEAD:
             remembered.meaning = ended, head
         return head
 
@@ -271,8 +271,8 @@ class ClientConnection(ControlReader):
             meant: tuple[bool, bool, Response] = remembered.meaning
             if meant[0] is ended and meant[1] is stream.head_request:
                 return meant[2]
-        limits, number = self._limits, stream.id
-        if list_size(fields) > limits.max_header_list_size:
+        limits, number, size = self._limits, stream.id, list_size(fields)
+        if size > limits.max_header_list_size:
             most = f"{limits.max_header_list_size} bytes (max_response_header_size)"
             self._stream_error(number, ErrorCode.CANCEL, f"response head larger than {most}")
             return None
@@ -285,7 +285,7 @@ class ClientConnection(ControlReader):
         except Malformed as error:
             self._stream_error(number, ErrorCode.PROTOCOL_ERROR, str(error))
             return None
-        if remembered is not None:
+        if remembered is not None and size <= KNOWN_HEAD:
             remembered.meaning = ended, stream.head_request, head
         return head
 

@@ -36,6 +36,9 @@ SIMPLE_BLOCK: Final = 4096
 MOST_KNOWN: Final = 4
 """How many blocks of a peer are remembered."""
 
+KNOWN_HEAD: Final = 4096
+"""Bytes of the fields of the largest head that is kept with its block: a few bytes may stand for many."""
+
 KNOWN_BLOCK: Final = 256
 """Bytes of a block that is remembered, at the most."""
 

@@ -246,7 +246,7 @@ class Output:
             before = stream.pending
             stream.pending += size
             if stream.send_window and before <= BRIEF and number not in self._ready:
-                if before:
+                if stream.pending > BRIEF:
                     self._brief.pop(number, None)
                 self.resume(stream)
 
