@@ -406,6 +406,15 @@ class ExchangeTests(Http1TestCase):
         assert record.asked.headers is not None
         assert record.response_headers is not None
         self.assertEqual((record.asked.headers("x"), record.response_headers("z")), ("y", "z"))
+        # Connections have numbers: the same for what comes, or goes, over the same one.
+        self.ask(world, get(), client)
+        world.host().send(respond(b"Content-Length: 0"))
+        self.ask(world, get())
+        world.host().send(respond(b"Content-Length: 0"))
+        numbers = [(each.client.number, each.served.connection) for each in world.records]
+        self.assertNotIn(0, [*numbers[0], *numbers[2]])
+        self.assertEqual(numbers[0], numbers[1])
+        self.assertNotEqual(numbers[1][0], numbers[2][0])
 
     def test_no_access_log(self) -> None:
         world = World(access_log=None)

@@ -541,6 +541,7 @@ class ConnectionTests(UpstreamTestCase):
         _, host, _ = self.pair(world)
         host.answer(1)
         self.assertEqual(world.records[0].served.local, "10.0.0.1:1")
+        self.assertGreater(world.records[0].served.connection, 0)
 
 
 class LimitTests(UpstreamTestCase):

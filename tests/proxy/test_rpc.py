@@ -974,6 +974,7 @@ class AccessLogTests(RpcTestCase):
         self.assertEqual((record.served.cluster, record.served.host), ("c", "10.1.0.0:80"))
         self.assertEqual((record.duration, record.times.sent, record.times.answered), (0.5, 0, 0.5))
         self.assertEqual(record.served.local, "10.0.0.1:1")
+        self.assertNotIn(0, (record.client.number, record.served.connection))
         assert record.asked.headers is not None
         assert record.response_headers is not None
         self.assertEqual(record.asked.headers("service"), "echo")

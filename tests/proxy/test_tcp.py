@@ -233,6 +233,7 @@ class SessionTests(TcpTestCase):
         self.assertEqual((record.bytes_received, record.bytes_sent), (8, 10))
         self.assertEqual((record.protocol, record.duration), ("tcp", 2.5))
         self.assertEqual((record.served.cluster, record.served.host), ("c", "10.1.0.0:80"))
+        self.assertNotIn(0, (record.client.number, record.served.connection))
         self.assertEqual((record.client.remote, record.client.local), ("10.9.9.9:5555", "10.0.0.1:80"))
 
     def test_without_an_access_log(self) -> None:
