@@ -20,8 +20,17 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.header import LINK_VERSION, FrameReader, StreamHeader, frame
-from reverseproxy.fleet.links import HELLO_TIMEOUT, LIMITS, MOST_UNREAD
+from reverseproxy.fleet.header import (
+    KNOWS,
+    LINK_VERSION,
+    FrameReader,
+    StreamHeader,
+    frame,
+    known_by,
+    may_be_told,
+)
+from reverseproxy.fleet.links import HELLO_TIMEOUT, LIMITS
+from reverseproxy.fleet.saying import Agent, Saying
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.mux.session import MuxSession
@@ -135,6 +144,7 @@ class IncomingLink(Handover):
     A connection that another server has dialled.
 
     @ivar server: its id, once it has said and proved it; empty before.
+    @ivar knows: what it understands beyond what all versions do; see L{reverseproxy.fleet.header.KNOWS}.
     @ivar session: its streams.
     @ivar silent: streams that have not said what they are for, and since when.
     """
@@ -144,6 +154,7 @@ class IncomingLink(Handover):
     def __init__(self, entrance: Entrance, info: ConnectionInfo) -> None:
         super().__init__()
         self.server = ""
+        self.knows: frozenset[str] = frozenset()
         self.info = info
         self.session = MuxSession(
             client=False,
@@ -156,6 +167,7 @@ class IncomingLink(Handover):
         self._listening: IDelayedCall | None = None
         self._entrance = entrance
         self._talk: _Talk | None = None
+        self._saying: Saying | None = None
         self._timer: IDelayedCall | None = None
 
     def __repr__(self) -> str:
@@ -227,18 +239,20 @@ class IncomingLink(Handover):
             self._timer.cancel()
             self._timer = None
         self.server = claimed
+        self.knows = known_by(message)
         self._talk = talk
         self.vouched()
         stream.give_to(talk)
-        self.say({"v": LINK_VERSION, "hello": self._entrance.id})
+        talk.transport.write(frame({"v": LINK_VERSION, "hello": self._entrance.id, "knows": KNOWS}))
+        self._saying = Saying(talk.transport, self._entrance.clock, self._entrance.state, self.session.abort)
         log.info(
             "fleet: server {server} has linked to this one from {remote}",
             server=claimed,
             remote=self.info.remote,
         )
-        self._entrance.came(self)
         if self.leaving:
-            self.say({"leaving": True})
+            self._say_leaving()
+        self._entrance.came(self)
 
     def heard(self, message: Mapping[str, Any]) -> None:
         """The peer has said something."""
@@ -250,21 +264,32 @@ class IncomingLink(Handover):
         self._entrance.complain(self.server or self.info.remote, reason)
 
     def say(self, message: Mapping[str, Any]) -> None:
-        """Tell the peer something, if it has said hello."""
-        talk = self._talk
-        if talk is None or talk.transport is None:
-            return
-        if self.session.mux.pending(talk.transport.number) > MOST_UNREAD:
-            self.session.abort("it does not read what it is told")
-            return
-        talk.transport.write(frame(message))
+        """Tell the peer something, if it has said hello, and knows what that is."""
+        if self._saying is not None and may_be_told(message, self.knows):
+            self._saying.say(message)
+
+    def tell(self, agent: Agent) -> None:
+        """Tell the peer how an agent is, as it is when the peer takes it."""
+        if self._saying is not None:
+            self._saying.tell(agent)
+
+    def _say_leaving(self) -> None:
+        """Tell the peer at once, in front of all that waits: there is little time."""
+        if self._talk is not None and self._talk.transport is not None:
+            self._talk.transport.write(frame({"leaving": True}))
 
     def unheard(self, reason: str) -> None:
         """Nothing can be told to the peer any more."""
         if self._talk is not None:
-            self._talk = None
+            self._end_talk()
             if not (self.session.lost or self.session.peer_going or self.session.going):
                 self.session.abort(f"it does not listen any more: {reason}")
+
+    def _end_talk(self) -> None:
+        self._talk = None
+        saying, self._saying = self._saying, None
+        if saying is not None:
+            saying.stop()
 
     # IDrainable and IEndable
 
@@ -286,7 +311,7 @@ class IncomingLink(Handover):
         """
         if not self.leaving:
             self.leaving = True
-            self.say({"leaving": True})
+            self._say_leaving()
             self._timer = self._entrance.clock.callLater(NOTICE, self._go_away)
 
     def _go_away(self) -> None:
@@ -302,7 +327,7 @@ class IncomingLink(Handover):
         for timer in (self._timer, self._listening):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._talk = None
+        self._end_talk()
         self._entrance.links.discard(self)
         super().connectionLost(reason)
         if self.server:
@@ -320,6 +345,7 @@ class Entrance:
 
     @ivar id: what this server is called.
     @ivar links: those connections.
+    @ivar state: says how an agent is, to be told to all.
     @ivar heard: called with what they say.
     """
 
@@ -330,18 +356,21 @@ class Entrance:
         prove: Callable[[Any, str], str],
         forward: Callable[[IncomingLink, IncomingStream, StreamHeader], object],
         greet: Callable[[IncomingLink], object],
+        state: Callable[[Agent], Mapping[str, Any]],
         hear: Callable[[IncomingLink, Mapping[str, Any]], object] = lambda link, message: None,
     ) -> None:
         """
         @param prove: says why a connection's peer is not a certain server; empty if it is.
         @param forward: takes over a stream for a request or session.
         @param greet: called with each link that has said hello.
+        @param state: the message that says how an agent is.
         @param hear: called with what peers say after that; L{WireError} ends the link.
         """
         self.id = server_id
         self.clock = clock
         self.prove = prove
         self.links: set[IncomingLink] = set()
+        self.state = state
         self._forward = forward
         self._greet = greet
         self.heard = hear
@@ -363,9 +392,14 @@ class Entrance:
         """A server's link has ended."""
 
     def say(self, message: Mapping[str, Any]) -> None:
-        """Tell all servers something."""
+        """Tell all servers something that know what it is."""
         for link in list(self.links):
             link.say(message)
+
+    def tell(self, agent: Agent) -> None:
+        """Tell all servers how an agent is."""
+        for link in list(self.links):
+            link.tell(agent)
 
     def complain(self, who: str, reason: str) -> None:
         """Write a line about a peer that does what it should not."""

@@ -27,6 +27,7 @@ from reverseproxy.fleet.orders import KINDS, Orders
 from reverseproxy.fleet.own import OwnHosts, mode_of, name_of
 from reverseproxy.fleet.records import HostKey, HostRecord
 from reverseproxy.fleet.remote import RemoteHosts
+from reverseproxy.fleet.saying import Agent
 from reverseproxy.fleet.traffic import Traffic
 from reverseproxy.identity import handle_of
 from reverseproxy.tls import ClientTls, ServerTls, verify_again
@@ -107,6 +108,7 @@ class Fleet:
             parts.prove,
             self.forwarder,
             self._greet,
+            self._state,
             self.forwarder.heard,
         )
         self.directory: IDirectory | None = None
@@ -115,7 +117,7 @@ class Fleet:
             exclusions = Exclusions(parts.reactor.seconds)
         self.orders = Orders(exclusions, lambda: self.entrance, parts.reactor)
         self._publishes = parts.publishes
-        self._told: dict[tuple[str, str], bool] = {}
+        self._told: dict[Agent, bool] = {}
         self._tls, self._dial_tls = parts.tls, parts.dial_tls
         self._version = 0 if parts.tls is None else parts.tls.version
         self._standing = parts.standing
@@ -239,20 +241,26 @@ class Fleet:
     def agent_left(self, cluster: Cluster, agent: str) -> None:
         """See L{IOwnListener<reverseproxy.fleet.own.IOwnListener>}."""
         self._told.pop((cluster.name, agent), None)
-        self.entrance.say({"gone": True, "cluster": cluster.name, "agent": agent})
+        self.entrance.tell((cluster.name, agent))
         if self.directory is not None and self._publishes:
             self.directory.withdraw(HostKey(cluster.name, agent, self.id))
 
     def _tell(self, cluster: str, agent: str, well: bool) -> None:
         self._told[cluster, agent] = well
-        self.entrance.say({"well": well, "cluster": cluster, "agent": agent})
+        self.entrance.tell((cluster, agent))
+
+    def _state(self, agent: Agent) -> dict[str, Any]:
+        """What others are told of an agent."""
+        well = self._told.get(agent)
+        how = {"gone": True} if well is None else {"well": well}
+        return {**how, "cluster": agent[0], "agent": agent[1]}
 
     def _greet(self, link: IncomingLink) -> None:
         """Tell a server that has linked what it would not expect."""
-        for (cluster, agent), well in self._told.items():
-            if not well:
-                link.say({"well": False, "cluster": cluster, "agent": agent})
         self.orders.greet(link)
+        for agent, well in self._told.items():
+            if not well:
+                link.tell(agent)
 
     def record(self, cluster: str, agent: str) -> HostRecord | None:
         """What others have to know of one of our agents; L{None} if it is gone."""

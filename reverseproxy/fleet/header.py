@@ -13,11 +13,14 @@ from __future__ import annotations
 
 __all__ = [
     "HOPS",
+    "KNOWS",
     "LINK_VERSION",
     "MAX_FRAME",
     "FrameReader",
     "StreamHeader",
     "frame",
+    "known_by",
+    "may_be_told",
 ]
 
 import json
@@ -32,11 +35,21 @@ from reverseproxy.wire.framed_json import FramedJsonReader
 LINK_VERSION: Final = 1
 """The version of what servers say to each other."""
 
+KNOWS: Final = ("orders",)
+"""
+What this version understands beyond what all do that speak version 1 of links.
+
+A server says so with its hello, and is told nothing that it does not know.
+"""
+
 MAX_FRAME: Final = 8192
 """Bytes of one of these objects at the most."""
 
 HOPS: Final = 1
 """How often a request may be forwarded: by the server that has got it from its client, and by no other."""
+
+_NEEDED: Final = dict.fromkeys(("keep_out", "let_in", "order"), "orders")
+"""Of messages that not all understand: the name of what tells their kind, and what a peer has to know."""
 
 _SIZE: Final = 2
 _MAX_TEXT: Final = 512
@@ -53,6 +66,19 @@ def frame(message: Mapping[str, Any]) -> bytes:
     if len(body) > MAX_FRAME:
         raise WireError(f"{len(body)} bytes can't be told to another server, {MAX_FRAME} are the most")
     return len(body).to_bytes(_SIZE, "big") + body
+
+
+def known_by(hello: Mapping[str, Any]) -> frozenset[str]:
+    """Say what a peer knows, by its hello: nothing, if it is of a version before there was something."""
+    knows = hello.get("knows")
+    return (
+        frozenset(each for each in knows if isinstance(each, str)) if isinstance(knows, list) else frozenset()
+    )
+
+
+def may_be_told(message: Mapping[str, Any], knows: frozenset[str]) -> bool:
+    """Whether a peer understands a message, by what it knows."""
+    return all(needed in knows for name, needed in _NEEDED.items() if name in message)
 
 
 class FrameReader(FramedJsonReader):

@@ -11,12 +11,16 @@ reaches all agents of that server, through its siblings if need be.
 The first stream of a link stays: over it both ends say who they are, and the server
 that was dialled then says what is new there::
 
-    {"v": 1, "hello": "a"}              -->
-                                        <--     {"v": 1, "hello": "b"}
+    {"v": 1, "hello": "a", "knows": ["orders"]}     -->
+                                        <--     {"v": 1, "hello": "b", "knows": ["orders"]}
                                         <--     {"well": false, "cluster": ..., "agent": ...}
                                         <--     {"gone": true, "cluster": ..., "agent": ...}
                                         <--     {"leaving": true}
     {"outcome": 3, "cluster": ..., }    -->
+
+What a peer does not know it is not told: C{knows} has what not all versions understand
+(L{reverseproxy.fleet.header.KNOWS}).  And of what is told nevertheless, what has no known
+kind is left alone.
 
 The last says how requests went that have been forwarded, where they failed: whether the
 agent is to be left out for that is decided where it is.
@@ -43,7 +47,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.header import LINK_VERSION, FrameReader, frame
+from reverseproxy.fleet.header import KNOWS, LINK_VERSION, FrameReader, frame
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.logs import loss, shorten
 from reverseproxy.mux.session import MuxSession
@@ -220,7 +224,7 @@ class OutgoingLink:
             lambda failure: self._fail(f"no stream could be opened: {loss(failure)}")
         )
         if self._talk is talk and talk.transport is not None:
-            talk.transport.write(frame({"v": LINK_VERSION, "hello": self._links.id}))
+            talk.transport.write(frame({"v": LINK_VERSION, "hello": self._links.id, "knows": KNOWS}))
 
     def _dialled_in_vain(self, reason: Failure) -> None:
         self._dial = None

@@ -111,13 +111,13 @@ class Orders:
         """
         Pass an order on to all servers that have a link to this process.
 
-        @return: which ones.
+        @return: which ones; those that know no orders are not among them.
         """
         entrance = self._entrance()
         entrance.say(
             {"order": what, "id": order_id, "agent": agent, "seconds": seconds, "who": who[:_MOST_WHY]}
         )
-        return sorted({link.server for link in entrance.links if link.server})
+        return sorted({link.server for link in entrance.links if link.server and "orders" in link.knows})
 
     def heard(self, server: str, message: Mapping[str, Any]) -> None:
         """

@@ -38,6 +38,7 @@ from reverseproxy.fleet.links import OutgoingLink, PeerLinks
 from reverseproxy.fleet.records import MAX_COUNT, MAX_WEIGHT, HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.traffic import Traffic
 from reverseproxy.fleet.turns import Turns
+from reverseproxy.logs import shorten
 
 log = Logger()
 
@@ -211,6 +212,9 @@ class RemoteHosts:
         self._said: dict[HostKey, bool] = {}  # what their servers say of how they are
         self._turns = Turns(clock)
         self._objected: set[HostKey] = set()
+        self._strange: set[str] = set()  # servers that have said what is not known here
+        self._reviews = False  # whether a look at all of them waits that has not begun
+        self._judging: set[str] = set()  # servers for whose hosts one does
 
     # IDirectoryListener
 
@@ -228,6 +232,7 @@ class RemoteHosts:
     def server_left(self, server: ServerRecord, reason: str) -> None:
         """See L{IDirectoryListener}."""
         self.links.remove(server.id, reason)
+        self._strange.discard(server.id)
         for key in list(self._records.pop(server.id, ())):
             self._forget(key, reason)
 
@@ -299,6 +304,9 @@ class RemoteHosts:
         if message.get("leaving") is True:
             self._judge_all(link.server)
             return
+        if "gone" not in message and "well" not in message:
+            self._leave_alone(link.server, message)
+            return
         cluster, agent = message.get("cluster"), message.get("agent")
         if not isinstance(cluster, str) or not isinstance(agent, str):
             raise WireError("it says something of nobody")
@@ -316,6 +324,16 @@ class RemoteHosts:
                 self._add(key)
             else:
                 self._judge(host)
+
+    def _leave_alone(self, server: str, message: Mapping[str, Any]) -> None:
+        """A server of a later version says what is not known here; once is enough to say so."""
+        if server not in self._strange:
+            self._strange.add(server)
+            log.debug(
+                "fleet: server {server} says what is not known here, which is left alone: {names}",
+                server=server,
+                names=shorten(", ".join(message)),
+            )
 
     # clusters
 
@@ -379,6 +397,13 @@ class RemoteHosts:
             host.cluster.service_health.report(host, well, "its server says so, or is about to leave")
 
     def _judge_all(self, server: str) -> None:
+        """Judge all hosts of a server; once, however often that is wanted before it begins."""
+        if server not in self._judging:
+            self._judging.add(server)
+            self._turns.add(self._begin_to_judge, [server])
+
+    def _begin_to_judge(self, server: str) -> None:
+        self._judging.discard(server)
         self._turns.add(self._judge_known, list(self._records.get(server, ())))
 
     def _judge_known(self, key: HostKey) -> None:
@@ -404,7 +429,13 @@ class RemoteHosts:
             host.cluster.remove_host(host, reason)
 
     def review(self) -> None:
-        """See whether what speaks against agents is different now."""
+        """See whether what speaks against agents is different now; once, as for L{_judge_all}."""
+        if not self._reviews:
+            self._reviews = True
+            self._turns.add(self._begin_review, [None])
+
+    def _begin_review(self, _: None) -> None:
+        self._reviews = False
         for records in self._records.values():
             self._turns.add(self._review, list(records))
 
@@ -420,5 +451,7 @@ class RemoteHosts:
     def stop(self) -> None:
         """Let go of all of them."""
         self._turns.clear()
+        self._judging.clear()
+        self._reviews = False
         for key in list(self.hosts):
             self._drop(key, "stopping")

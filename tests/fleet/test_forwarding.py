@@ -195,7 +195,7 @@ class FaultTests(FleetTestCase):
         # b does not hear any more of what becomes of them.
         self.world.directories["b"].cut = True
         fleet = self.world.fleet("a")
-        fleet.entrance.say = lambda message: None  # type: ignore[method-assign]
+        fleet.entrance.tell = lambda agent: None  # type: ignore[method-assign]
         self.world.agents[0].stopService()
         self.world.pass_time(2)
         self.assertEqual(len(self.world.fleet("b").remote.hosts), 2)

@@ -138,6 +138,24 @@ class LostLinkTests(SynchronousTestCase):
             self.clock.turn()
         self.assertEqual(self.remote.hosts, {})
 
+    def test_looks_at_all_of_them_do_not_pile_up(self) -> None:
+        """One that has not begun sees everything; behind the one that goes on, there is one at the most."""
+        looked: list[Any] = []
+        self.remote._objection = lambda record: looked.append(record) or ""
+        for _ in range(50):
+            self.remote.review()
+            self.remote.link_told(self.link, {"leaving": True})
+        turns = 0
+        while self.clock.calls:
+            self.clock.turn()
+            turns += 1
+        self.assertEqual(len(looked), 2 * len(self.hosts))
+        self.assertLess(turns, 25)
+        self.remote.review()
+        while self.clock.calls:
+            self.clock.turn()
+        self.assertEqual(len(looked), 3 * len(self.hosts))
+
     def test_back_while_they_are_removed(self) -> None:
         """All of them are there again, and what was said of them before does not count."""
         key = self.hosts[-1].key
