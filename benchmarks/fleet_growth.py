@@ -21,6 +21,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -135,7 +136,7 @@ def knowing(agents: int) -> dict[str, float]:
     def take(changes: list[Change]) -> None:
         for line in lines.feed(message(changes)):
             found = [Change(e.key[size:], e.value, e.revision) for e in read_watch(line).events]
-            for notice in view.changed(found, 0.0):
+            for notice in chain.from_iterable(view.changed(found, 0.0)):
                 getattr(remote, notice.method)(*notice.arguments)
 
     take([Change(server_path("s"), ServerRecord("s", "127.0.0.1:1").encode(), 1)])
@@ -160,7 +161,7 @@ def knowing(agents: int) -> dict[str, float]:
     began = time.process_time()
     for line in lines.feed(data):
         found_gone = [Change(e.key[size:], e.value, e.revision) for e in read_watch(line).events]
-        for notice in view.changed(found_gone, 0.0):
+        for notice in chain.from_iterable(view.changed(found_gone, 0.0)):
             getattr(remote, notice.method)(*notice.arguments)
     left = (time.process_time() - began) / len(gone) * 1e6
     return {"bytes": size_of_each, "joined": joined, "left": left}

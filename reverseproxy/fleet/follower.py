@@ -10,11 +10,12 @@ from __future__ import annotations
 
 __all__ = ["Follower"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
@@ -26,7 +27,7 @@ from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.gateway import OUT_OF_RANGE, EtcdError, KeyValue, WatchMessage
 from reverseproxy.fleet.routine import Routine
 from reverseproxy.fleet.turns import Turns
-from reverseproxy.fleet.view import Change, Notice, View
+from reverseproxy.fleet.view import PART, Change, Notice, View
 from reverseproxy.fleet.watchdog import Watchdog
 from reverseproxy.tunnel.agent.backoff import Backoff
 
@@ -47,6 +48,22 @@ class _Behind(EtcdError):
     """The endpoint has less than is known: it lags behind, or is another store."""
 
 
+class _Part(NamedTuple):
+    """
+    A part of what has changed, which has been taken in.
+
+    @ivar size: for how many steps it counts.
+    @ivar tell: tells what it means.
+    """
+
+    size: int
+    tell: Callable[[], object]
+
+
+def _do(part: _Part) -> None:
+    part.tell()
+
+
 class Follower:
     """
     Keeps a view as the store is.
@@ -55,7 +72,8 @@ class Follower:
     @ivar events: changes that have been told of.
     @ivar up: whether there is a watch.
     @ivar told: called with what changes mean, be it nothing for others.
-    @ivar on_own: called with the keys of this server that are gone, and since when.
+    @ivar on_own: called with keys of this server that have been written, and with any that are gone;
+        and since when.
     @ivar on_read: called when everything has been read.
     @ivar on_trouble: as for L{reverseproxy.fleet.publisher.Publisher}.
     """
@@ -207,6 +225,7 @@ class Follower:
             self._prefix,
             lambda page: everything.add((each.key[size:], each.value or b"") for each in page),
         )
+        self._turns.clear()  # what was still to be taken in is in there, or no more
         for notices in self.view.snapshot(everything, revision, self._reactor.seconds()):
             self._tell(notices)
             await deferLater(self._reactor, 0)
@@ -266,17 +285,32 @@ class Follower:
         self._heard = max(self._heard, events[-1].revision)
         size = len(self._prefix)
         changes = [Change(each.key[size:], each.value, each.revision) for each in events]
-        groups = [list(group) for _, group in groupby(changes, attrgetter("revision"))]
-        self._turns.add(self._changed, groups, len)
+        self._turns.add(_do, self._parts(changes), lambda part: part.size)
 
     def _nothing(self, revision: int) -> None:
         self.view.revision = max(self.view.revision, revision)
 
-    def _changed(self, changes: list[Change]) -> None:
-        """Take in all changes of one revision."""
+    def _parts(self, changes: list[Change]) -> Iterator[_Part]:
+        """
+        Take in changes, a part of them at a time, each when it is asked for.
+
+        The end of a lease is one revision, with all that a server had.
+        """
+        for revision, group in groupby(changes, attrgetter("revision")):
+            found = list(group)
+            try:
+                yield from self._of_one(revision, found)
+            except Exception:
+                log.failure("fleet: a mistake in what follows the store; everything is read again")
+                self.resync()
+                return
+
+    def _of_one(self, revision: int, changes: list[Change]) -> Iterator[_Part]:
         before = self.view.revision
-        revision = changes[0].revision
-        self._tell(self.view.changed(changes, self._reactor.seconds()))
-        lost = [each.path for each in changes if each.value is None and each.path not in self.view.own]
-        if lost and revision > before:
-            self.on_own(lost, revision)
+        size = min(len(changes), PART)
+        for notices in self.view.changed(changes, self._reactor.seconds()):
+            yield _Part(size, partial(self._tell, notices))
+        own = self.view.own
+        paths = [each.path for each in changes if (each.value is None) is not (each.path in own)]
+        if paths and revision > before:
+            yield _Part(0, partial(self.on_own, paths, revision))

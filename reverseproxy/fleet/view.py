@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from reverseproxy.fleet.keys import Name
 from reverseproxy.fleet.reading import Everything, Key, Reader, Record, kept
@@ -42,7 +42,9 @@ HOLD: Final = 10.0
 """Seconds for which servers are kept that a store does not have any more, until links can tell."""
 
 PART: Final = 100
-"""Hosts of a snapshot that are taken in at a time."""
+"""Hosts of a snapshot, or changes of one revision, that are taken in at a time."""
+
+T = TypeVar("T")
 
 
 class Change(NamedTuple):
@@ -179,47 +181,35 @@ class View:
         self._expire(now)
         yield self._told()
 
-    def changed(self, changes: Iterable[Change], now: float) -> list[Notice]:
+    def changed(self, changes: Iterable[Change], now: float) -> Iterator[list[Notice]]:
         """
-        Take in what a watch says.
+        Take in what a watch says, a part of it at a time; no other changes come in between.
 
-        What is known already is left alone.
+        What is known already is left alone.  A revision of which not all has been taken in is not
+        known: it may come once more, from its beginning.
 
         @param changes: in the order of their revisions; all that there are of a revision.
         @param now: the time, in seconds.
-        @return: what that means, in order.
+        @return: what each part means, in order; there is one part only of up to L{PART} changes.
         """
         self._reader.begin()
         known = self.revision
         for revision, group in groupby(changes, attrgetter("revision")):
             if revision > known:
-                self._take(list(group))
+                yield from self._take(list(group))
                 self.revision = max(self.revision, revision)
         self._expire(now)
-        return self._told()
+        yield self._told()
 
-    def _take(self, changes: list[Change]) -> None:
-        """Take in all changes of one revision."""
+    def _take(self, changes: list[Change]) -> Iterator[list[Notice]]:
+        """Take in all changes of one revision; what the last part means is still to be told."""
         gone: list[Name] = []
         records: list[Record] = []
-        for change in changes:
-            name = self._reader.name(change.path)
-            if name is None:
-                continue
-            if self._reader.is_own(name):
-                self._note_own(change.path, name, change.value)
-                continue
-            record = None if change.value is None else self._reader.decode(change.path, name, change.value)
-            if record is None:
-                # A bad record is none: what the key had before is gone.
-                gone.append(name)
-            else:
-                records.append(record)
+        yield from self._in_parts(changes, lambda change: self._read(change, gone, records))
         lapsed = {name for name in gone if isinstance(name, str) and self._lapses(name)}
         kept = lapsed.union(self.held)
-        for name in gone:
-            if not isinstance(name, str):
-                self._unstored(name, keep=name.server in kept)
+        hosts = [name for name in gone if not isinstance(name, str)]
+        yield from self._in_parts(hosts, lambda name: self._unstored(name, keep=name.server in kept))
         for name in gone:
             if isinstance(name, str):
                 self._server_gone(name, name in lapsed)
@@ -227,8 +217,30 @@ class View:
         for change in changes:
             self._look_at_route(change.path, change.value)
         # A server's record is the last one of what it publishes anew, in the same step as well.
-        for record in sorted(records, key=lambda record: isinstance(record, ServerRecord)):
-            self._put(record)
+        records.sort(key=lambda record: isinstance(record, ServerRecord))
+        yield from self._in_parts(records, self._put)
+
+    def _in_parts(self, items: list[T], step: Callable[[T], object]) -> Iterator[list[Notice]]:
+        """Take a step for each; what the first ones mean can be told before there are more."""
+        for number, item in enumerate(items):
+            if number and number % PART == 0:
+                yield self._told()
+            step(item)
+
+    def _read(self, change: Change, gone: list[Name], records: list[Record]) -> None:
+        """Find out what has become of a key."""
+        name = self._reader.name(change.path)
+        if name is None:
+            return
+        if self._reader.is_own(name):
+            self._note_own(change.path, name, change.value)
+            return
+        record = None if change.value is None else self._reader.decode(change.path, name, change.value)
+        if record is None:
+            # A bad record is none: what the key had before is gone.
+            gone.append(name)
+        else:
+            records.append(record)
 
     def _lapses(self, name: str) -> bool:
         """Whether a server whose record is gone is kept, as it is reached and has not said that it leaves."""

@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.interfaces import IDirectory
+from reverseproxy.fleet.keys import host_path, server_path
 from reverseproxy.fleet.records import HostKey, ServerRecord
 from tests.fleet.fake_etcd import FakeEtcd, Store
 from tests.fleet.test_view import Mirror, host
@@ -114,6 +115,45 @@ class DirectoryTests(SynchronousTestCase):
         self.bench.run(5)
         self.assertEqual(len(late.hosts), 1000)
         self.assertEqual(self.heard.hosts, late.hosts)
+
+    def test_the_end_of_a_lease_is_told_bit_by_bit(self) -> None:
+        """And in its order: what comes behind it is not overtaken, nor what a watch tells once more."""
+        agents = [host("alpha", agent=f"{number:032x}") for number in range(1000)]
+        for each in agents:
+            self.alpha.publish(each)
+        self.start()
+        self.bench.run(2)
+        self.assertEqual(len(self.heard.hosts), 1000)
+        store = self.bench.store
+        self.bench.etcds["alpha"].reachable = False
+        [(lease, _)] = [
+            each for each in store.leases.items() if store.keys[f"{PREFIX}servers/alpha"].lease == each[0]
+        ]
+        store.lapse(lease)
+        self.assertGreater(len(self.heard.hosts), 500)
+        gamma = ServerRecord("gamma", "127.0.0.1:7003", "1.0", incarnation="1")
+        store.commit({f"{PREFIX}{server_path('gamma')}": gamma.encode()})
+        store.commit({f"{PREFIX}{host_path(HostKey('orders', '0' * 32, 'gamma'))}": host("gamma").encode()})
+        self.assertNotIn("gamma", self.heard.servers)
+        self.bench.clock.advance(0)
+        self.assertEqual(list(self.heard.servers), ["gamma"])
+        self.assertEqual(list(self.heard.hosts), [("orders", "0" * 32, "gamma")])
+
+    def test_watch_lost_in_the_middle_of_a_revision(self) -> None:
+        """It is told once more, from its beginning."""
+        for number in range(1000):
+            self.alpha.publish(host("alpha", agent=f"{number:032x}"))
+        self.start()
+        store = self.bench.store
+        hosts = [key for key in store.keys if "/hosts/" in key]
+        self.bench.etcds["alpha"].reachable = False
+        store.commit({}, hosts)
+        self.assertGreater(len(self.heard.hosts), 500)
+        for watch in list(store.watches):
+            store.end(watch)
+        self.bench.run(2)
+        self.assertEqual(self.heard.hosts, {})
+        self.assertEqual(self.beta.figures.resyncs, 1)
 
     def test_nothing_is_written_that_is_there(self) -> None:
         self.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from hypothesis import settings
@@ -50,6 +51,11 @@ def take_all(view: View, entries: Iterable[tuple[str, bytes]], revision: int, no
     everything = view.everything()
     everything.add(entries)
     return [notice for part in view.snapshot(everything, revision, now) for notice in part]
+
+
+def change_all(view: View, changes: list[Change], now: float) -> list[Notice]:
+    """Take in what a watch says, all of it at once."""
+    return [notice for part in view.changed(changes, now) for notice in part]
 
 
 class Mirror:
@@ -223,9 +229,13 @@ class ViewMachine(RuleBasedStateMachine):
         """The connection is lost, and the next one has to begin with what is known."""
         self.watched = False
 
-    @rule(most=st.integers(1, 6), again=st.integers(0, 3))
-    def watch(self, most: int, again: int) -> None:
-        """Some changes come, perhaps once more; what can't be had any more is made up for."""
+    @rule(most=st.integers(1, 6), again=st.integers(0, 3), parts=st.sampled_from([None, None, 1, 2, 3]))
+    def watch(self, most: int, again: int, parts: int | None) -> None:
+        """
+        Some changes come, perhaps once more; what can't be had any more is made up for.
+
+        The watch may be lost when only some parts of these have been taken in.
+        """
         view, store = self.view, self.store
         start = max(view.revision - again, 0)
         if not self.watched:
@@ -236,7 +246,9 @@ class ViewMachine(RuleBasedStateMachine):
         self.watched = True
         revisions = sorted({each.revision for each in store.history if each.revision > start})[:most]
         changes = [each for each in store.history if each.revision in revisions]
-        self.mirror.take(view.changed(changes, self.now))
+        for told in islice(view.changed(changes, self.now), parts):
+            self.mirror.take(told)
+        self.watched = parts is None
 
     @rule()
     def resync(self) -> None:
@@ -305,6 +317,7 @@ class ViewMachineTests(SynchronousTestCase):
     """The machine above."""
 
     def test_machine(self) -> None:
+        self.patch(view_module, "PART", 2)
         run_state_machine_as_test(
             ViewMachine, settings=settings(max_examples=most(60), stateful_step_count=40, deadline=None)
         )
@@ -334,12 +347,12 @@ class ViewTests(SynchronousTestCase):
     def test_host_waits_for_its_server(self) -> None:
         self.begin(self.agent)
         self.assertEqual(self.view.hosts, {})
-        found = self.view.changed([put(self.alpha, 6)], 0.0)
+        found = change_all(self.view, [put(self.alpha, 6)], 0.0)
         self.assertEqual(self.methods(found), ["server_came", "host_came"])
 
     def test_dead_server_goes_with_its_hosts(self) -> None:
         self.begin(self.alpha, self.agent)
-        found = self.view.changed([gone(self.agent, 6), gone(self.alpha, 6)], 0.0)
+        found = change_all(self.view, [gone(self.agent, 6), gone(self.alpha, 6)], 0.0)
         self.assertEqual(self.methods(found), ["host_left", "server_left"])
 
     def test_lapsed_lease_of_a_server_that_is_reached(self) -> None:
@@ -348,11 +361,11 @@ class ViewTests(SynchronousTestCase):
         self.begin(self.alpha, self.agent, other)
         self.reached.add("alpha")
         lapse = [gone(each, 6) for each in (self.agent, other, self.alpha)]
-        self.assertEqual(self.view.changed(lapse, 0.0), [])
+        self.assertEqual(change_all(self.view, lapse, 0.0), [])
         self.assertEqual(self.view.held, ["alpha"])
         self.assertEqual(self.view.expire(1000.0), [])
-        self.assertEqual(self.view.changed([put(other, 7)], 0.0), [])
-        found = self.view.changed([put(self.alpha, 8)], 0.0)
+        self.assertEqual(change_all(self.view, [put(other, 7)], 0.0), [])
+        found = change_all(self.view, [put(self.alpha, 8)], 0.0)
         self.assertEqual([(each.method, each.arguments[0]) for each in found], [("host_left", self.agent)])
         self.assertEqual(list(self.view.hosts), [other.key])
 
@@ -361,7 +374,7 @@ class ViewTests(SynchronousTestCase):
         other = host("alpha", agent="1" * 32)
         self.begin(self.alpha, self.agent, other)
         self.reached.add("alpha")
-        self.view.changed([gone(each, 6) for each in (self.agent, other, self.alpha)], 0.0)
+        change_all(self.view, [gone(each, 6) for each in (self.agent, other, self.alpha)], 0.0)
         entries = [(each.path, each.value or b"") for each in (put(self.alpha, 8), put(self.agent, 8))]
         found = take_all(self.view, entries, 8, 0.0)
         self.assertEqual([(each.method, each.arguments[0]) for each in found], [("host_left", other)])
@@ -374,6 +387,18 @@ class ViewTests(SynchronousTestCase):
         self.assertEqual(sum(parts), len(records))
         self.assertLessEqual(max(parts), PART + 1)
 
+    def test_the_end_of_a_lease_is_taken_in_bit_by_bit(self) -> None:
+        """It is one revision, known when all of it is; whoever asks in between is told what is so by then."""
+        agents = [host("alpha", agent=f"{number:032x}") for number in range(10 * PART)]
+        self.begin(self.alpha, *agents)
+        parts = self.view.changed([gone(each, 6) for each in (*agents, self.alpha)], 0.0)
+        counts = []
+        for notices in parts:
+            counts.append(len(notices))
+            self.assertLessEqual(len(notices), PART + 1)
+            self.assertEqual(len(self.view.hosts), len(agents) - sum(counts) + (not self.view.servers))
+        self.assertEqual((sum(counts), self.view.revision), (len(agents) + 1, 6))
+
     def test_what_is_kept_of_our_own(self) -> None:
         """Of hosts, that they are there; of what is no record, nothing: others can write that, too."""
         own = ServerRecord(OWN, "127.0.0.1:1")
@@ -384,13 +409,13 @@ class ViewTests(SynchronousTestCase):
         take_all(self.view, [(each.path, each.value or b"") for each in changes], 5, 0.0)
         self.assertEqual(self.view.own, expected)
         self.view.own.clear()
-        self.view.changed(changes, 0.0)
+        change_all(self.view, changes, 0.0)
         self.assertEqual(self.view.own, expected)
 
     def test_lapsed_and_lost(self) -> None:
         self.begin(self.alpha, self.agent)
         self.reached.add("alpha")
-        self.view.changed([gone(self.agent, 6), gone(self.alpha, 6)], 0.0)
+        change_all(self.view, [gone(self.agent, 6), gone(self.alpha, 6)], 0.0)
         self.reached.clear()
         self.assertEqual(self.methods(self.view.lost("alpha", 1.0)), ["host_left", "server_left"])
         self.assertEqual(self.view.lost("alpha", 1.0), [])
@@ -405,7 +430,7 @@ class ViewTests(SynchronousTestCase):
         self.begin(self.alpha, self.agent)
         self.assertEqual(take_all(self.view, [], 1, 100.0), [])
         self.assertEqual(self.view.deadline, 100.0 + HOLD)
-        self.assertEqual(self.view.changed([put(self.agent, 2), put(self.alpha, 3)], 101.0), [])
+        self.assertEqual(change_all(self.view, [put(self.agent, 2), put(self.alpha, 3)], 101.0), [])
         self.assertIs(self.view.deadline, None)
         self.assertEqual(self.view.revision, 3)
 
@@ -420,7 +445,8 @@ class ViewTests(SynchronousTestCase):
         self.begin(self.alpha, self.agent)
         self.reached.add("alpha")
         leaving = ServerRecord("alpha", "127.0.0.1:1", draining=True)
-        found = self.view.changed(
+        found = change_all(
+            self.view,
             [put(leaving, 6), gone(self.agent, 7), gone(leaving, 7)],
             0.0,
         )
@@ -429,8 +455,8 @@ class ViewTests(SynchronousTestCase):
     def test_twice_is_once(self) -> None:
         self.begin(self.alpha, self.agent)
         changes = [gone(self.agent, 6), put(self.agent, 7)]
-        self.assertEqual(self.methods(self.view.changed(changes, 0.0)), ["host_left", "host_came"])
-        self.assertEqual(self.view.changed(changes, 0.0), [])
+        self.assertEqual(self.methods(change_all(self.view, changes, 0.0)), ["host_left", "host_came"])
+        self.assertEqual(change_all(self.view, changes, 0.0), [])
 
     def test_bad_records_cost_themselves(self) -> None:
         self.begin(self.alpha, self.agent)
@@ -444,7 +470,7 @@ class ViewTests(SynchronousTestCase):
             Change("later/kind", b"?", 6),
             put(host("alpha", agent="1" * 32), 6),
         ]
-        found = self.view.changed(bad, 0.0)
+        found = change_all(self.view, bad, 0.0)
         self.assertEqual(self.methods(found), ["host_left", "host_came"])
         self.assertEqual(len(self.bad), 6)
 
@@ -453,13 +479,13 @@ class ViewTests(SynchronousTestCase):
         self.patch(view_module, "MAX_HOSTS", 2)
         for number in range(4):
             server = ServerRecord(f"s{number}", "127.0.0.1:1")
-            self.view.changed([put(server, 10 + number), put(host(f"s{number}"), 10 + number)], 0.0)
+            change_all(self.view, [put(server, 10 + number), put(host(f"s{number}"), 10 + number)], 0.0)
         self.assertEqual(sorted(self.view.servers), ["s0", "s1"])
         self.assertEqual(sorted(key.server for key in self.view.hosts), ["s0", "s1"])
         self.assertEqual(len(self.bad), 4)
-        self.view.changed([gone(host("s0"), 20), put(host("s1", agent="1" * 32), 21)], 0.0)
+        change_all(self.view, [gone(host("s0"), 20), put(host("s1", agent="1" * 32), 21)], 0.0)
         self.assertEqual({key.server for key in self.view.hosts}, {"s1"})
 
     def test_log_of_bad_records_is_bounded(self) -> None:
-        self.view.changed([Change(f"servers/{n} ", b"", 6) for n in range(1000)], 0.0)
+        change_all(self.view, [Change(f"servers/{n} ", b"", 6) for n in range(1000)], 0.0)
         self.assertLessEqual(len(self.bad), MAX_BAD)
