@@ -170,6 +170,9 @@ def _objection_to_routes(world: World, record: RouteRecord) -> str:
     if server is None or server.routes is None:
         return ""  # which is found out, and said, by who would make them
     identity = record.identity or AgentIdentity()
+    if identity.name and not server.admission.judges(identity.policy, record.cluster):
+        # Or whoever can write to the store could have anything, by a policy that he makes up.
+        return f"{identity.principal} has been let in by a policy that nothing judges here"
     allowance = server.admission.allowance_of(identity.policy, identity.name)
     return server.routes.objection(identity, allowance, record.domains, record.port)
 

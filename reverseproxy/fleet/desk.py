@@ -92,7 +92,7 @@ class FleetDesk:
         self._pending: dict[str, Deferred[RouteRecord | None]] = {}
         self._asking: dict[str, list[Deferred[None]]] = {}  # who wants the same as somebody before
         self._ends: dict[str, IDelayedCall] = {}
-        self._waiting: dict[str, RouteRecord] = {}  # what could not be made here yet
+        self._waiting: dict[str, None] = {}  # clusters whose routes could not be made here yet
         self._gone: dict[str, RouteRecord] = {}  # what stays for a while, as its servers are gone
         directory.follow_routes(self._told, self._own_is_there, self._confirmed.clear)
 
@@ -195,12 +195,23 @@ class FleetDesk:
         if held:
             self._cancel_end(cluster)
             if cluster not in self._own:
-                record = next(self._others(cluster), self._gone.pop(cluster, None))
+                record = self._made(cluster)
+                self._gone.pop(cluster, None)
                 if record is not None:
                     self._own[cluster] = record = _of(record, self._directory.server_id)
                     self._directory.publish_routes(record)
         else:
             self._end_later(cluster, grace)
+
+    def _made(self, cluster: str) -> RouteRecord | None:
+        """What has been made here of a cluster of another server, as that one has said it."""
+        gone = self._gone.get(cluster)
+        for record in (*self._others(cluster), *([] if gone is None else [gone])):
+            routes = self._routes_of(record.listener)
+            claim = None if routes is None else routes.claims.find(cluster)
+            if claim is not None and _is(claim, record):
+                return record
+        return None
 
     def granted(self, cluster: str) -> RouteRecord | None:
         """What the fleet has granted to a cluster of this server."""
@@ -228,9 +239,14 @@ class FleetDesk:
 
     def failed(self, cluster: str) -> None:
         """Routes of another server could not be made here: try again when something is different."""
-        record = next(self._others(cluster), None)
-        if record is not None:
-            self._waiting[cluster] = record
+        if any(self._others(cluster)):
+            self._waiting[cluster] = None
+
+    def made(self, cluster: str, listener: str) -> None:
+        """Routes of another server are here: it may have other ones by now, or none."""
+        self._settle(cluster, listener)
+        for record in list(self._others(cluster)):
+            self._told("came", record)
 
     # when they end
 
@@ -253,7 +269,7 @@ class FleetDesk:
         record = self._own.get(cluster, self._gone.pop(cluster, None))
         self._withdraw(cluster)
         if record is not None:
-            self._settle(record)
+            self._settle(cluster, record.listener)
         self.review()
 
     def _withdraw(self, cluster: str) -> None:
@@ -264,21 +280,25 @@ class FleetDesk:
     def _others(self, cluster: str) -> Iterator[RouteRecord]:
         return (each for each in self._directory.routes.values() if each.cluster == cluster)
 
-    def _settle(self, record: RouteRecord) -> None:
-        """Take routes away that nobody has any more."""
-        cluster = record.cluster
-        if cluster in self._own or cluster in self._gone or any(self._others(cluster)):
+    def _settle(self, cluster: str, listener: str) -> None:
+        """Take routes away that nobody has any more, or not like that."""
+        if cluster in self._own or cluster in self._gone:
             return
-        self._waiting.pop(cluster, None)
-        routes = self._routes_of(record.listener)
+        others = list(self._others(cluster))
+        if not others:
+            self._waiting.pop(cluster, None)
+        routes = self._routes_of(listener)
         claim = None if routes is None else routes.claims.find(cluster)
-        if routes is not None and claim is not None:
-            log.info(
-                "the cluster {cluster} is gone with {routes}: its agent has come back nowhere",
-                cluster=cluster,
-                routes=_shown(record),
-            )
-            routes.take_away(cluster, claim.serial)
+        if routes is None or claim is None:
+            return
+        if any(each.listener == listener and _is(claim, each) for each in others):
+            return
+        log.info(
+            "the cluster {cluster} is gone with {routes}: its agent has come back nowhere, or with others",
+            cluster=cluster,
+            routes=_shown(claim),
+        )
+        routes.take_away(cluster, claim.serial)
 
     def stop(self) -> None:
         """Nothing ends any more by itself."""
@@ -336,28 +356,32 @@ class FleetDesk:
                 # Nobody has taken that back: the agent is on its way to another server.
                 self._gone[cluster] = record
                 self._end_later(cluster, self._grace(record))
-            self._settle(record)
+            self._settle(cluster, record.listener)
             self.review()
-        elif what == "changed":
-            self._settle(record)
-            self._told("came", record)
-        else:
-            if self._gone.pop(cluster, None) is not None and cluster not in self._own:
-                self._cancel_end(cluster)
-            if self._was_second(record):
-                # Its server withdraws it.
-                self._waiting[cluster] = record
-                return
-            denied = self._bring(record, again=True)
-            if denied is not None:
-                self._waiting[cluster] = record
-                log.warn(
-                    "routes of cluster {cluster} of {owner}, brought to {server}, can't be made: {reason}",
-                    cluster=record.cluster,
-                    owner=record.shown,
-                    server=record.server,
-                    reason=denied.reason,
-                )
+            return
+        if not self._objection(record):
+            self._back(cluster)
+        if self._was_second(record):
+            # Its server withdraws it.
+            self._waiting[cluster] = None
+            return
+        denied = self._bring(record, again=True)
+        if denied is not None:
+            self._waiting[cluster] = None
+            log.warn(
+                "routes of cluster {cluster} of {owner}, brought to {server}, can't be made: {reason}",
+                cluster=record.cluster,
+                owner=record.shown,
+                server=record.server,
+                reason=denied.reason,
+            )
+
+    def _back(self, cluster: str) -> None:
+        """What has stayed for an agent that was on its way is another server's now, if that has the same."""
+        gone = self._gone.pop(cluster, None)
+        if gone is not None and cluster not in self._own:
+            self._cancel_end(cluster)
+            self._settle(cluster, gone.listener)
 
     def _was_second(self, record: RouteRecord) -> bool:
         """Whether routes of another server conflict with some that this one has had before."""
@@ -374,8 +398,11 @@ class FleetDesk:
             return Denied(Status.ROUTE_FORBIDDEN, f"agents may bring none to the listener {record.listener}")
         known = routes.claims.find(record.cluster)
         if known is not None:
-            same = known.owner == record.owner and set(known.domains) == set(record.domains)
-            return None if same else Denied(Status.ROUTE_TAKEN, f"{record.cluster} is another agent's here")
+            if _is(known, record):
+                return None
+            return Denied(
+                Status.ROUTE_TAKEN, f"{record.cluster} is another agent's, or has other routes, here"
+            )
         objection = self._objection(record) if again else ""
         if objection:
             return Denied(Status.ROUTE_FORBIDDEN, objection)
@@ -394,10 +421,11 @@ class FleetDesk:
             cluster = record.cluster
             routes = self._routes_of(record.listener)
             claim = None if routes is None else routes.claims.find(cluster)
-            if routes is None or claim is None or cluster in self._own:
+            if routes is None or claim is None or cluster in self._own or not _is(claim, record):
                 continue
-            if objection := self._objection(record):
-                self._waiting[cluster] = record
+            objection = self._objection(record)
+            if objection and not self._is_granted(claim):
+                self._waiting[cluster] = None
                 routes.take_away(cluster, claim.serial)
                 log.warn(
                     "routes of cluster {cluster} of {owner}, brought to {server}, are taken away: {reason}",
@@ -408,14 +436,25 @@ class FleetDesk:
                 )
         self.review()
 
+    def _is_granted(self, claim: Claim) -> bool:
+        """Whether any other server has just these routes, and may have them."""
+        return any(_is(claim, each) and not self._objection(each) for each in self._others(claim.cluster))
+
     def review(self) -> None:
         """Try again what could not be made here: the configuration is another one, or somebody has gone."""
         waiting, self._waiting = self._waiting, {}
-        for cluster, record in waiting.items():
-            if record.key in self._directory.routes and (
-                self._was_second(record) or self._bring(record, again=True) is not None
-            ):
-                self._waiting[cluster] = record
+        for cluster in waiting:
+            records = list(self._others(cluster))
+            if records and all(map(self._is_denied, records)):
+                self._waiting[cluster] = None
+
+    def _is_denied(self, record: RouteRecord) -> bool:
+        return self._was_second(record) or self._bring(record, again=True) is not None
+
+
+def _is(claim: Claim, record: RouteRecord) -> bool:
+    """Whether a claim is what another server has granted."""
+    return (claim.owner, claim.port, set(claim.domains)) == (record.owner, record.port, set(record.domains))
 
 
 def _of(record: RouteRecord, server: str) -> RouteRecord:
@@ -423,9 +462,9 @@ def _of(record: RouteRecord, server: str) -> RouteRecord:
     return replace(record, server=server)
 
 
-def _shown(record: RouteRecord) -> str:
+def _shown(routes: RouteRecord | Claim) -> str:
     """Routes for people."""
-    found: list[Any] = list(record.domains)
-    if record.port is not None:
-        found.append(f"port {record.port}")
+    found: list[Any] = list(routes.domains)
+    if routes.port is not None:
+        found.append(f"port {routes.port}")
     return ", ".join(map(str, found)) or "nothing"

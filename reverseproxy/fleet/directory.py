@@ -10,7 +10,7 @@ from __future__ import annotations
 
 __all__ = ["Figures", "FleetDirectory", "Settings"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from secrets import token_hex
@@ -171,7 +171,7 @@ class FleetDirectory:
         self._publisher.on_lost = self._lost_lease
         self._publisher.on_trouble = lambda reason: self._standing.note("publisher", reason)
         self._follower.on_trouble = lambda reason: self._standing.note("follower", reason)
-        self._follower.on_own = self._lost_own
+        self._follower.on_own = self._own_changed
         self._follower.on_read = self._compare
 
     def _looks_for(self) -> str:
@@ -269,7 +269,8 @@ class FleetDirectory:
         """
         Be told of routes.
 
-        @param told: called with C{"came"}, C{"changed"} or C{"left"}, and a record of another server.
+        @param told: called with C{"came"} or C{"left"}, and a record of another server; one that is
+            another one now has left, and has come.
         @param own: as C{on_own_route} of L{View}.
         @param lost: called when this server's lease has ended, so that others may have taken what it had.
         """
@@ -372,14 +373,17 @@ class FleetDirectory:
             self._log(notice)
             kind, _, what = notice.method.partition("_")
             if kind == "route":
-                self._tell_of_route(what, notice.arguments[0])
+                self._tell_of_route(what, *notice.arguments)
             else:
                 others.append(notice)
         self._teller.tell(others)
         self._look_at_own()
 
-    def _tell_of_route(self, what: str, record: Any) -> None:
+    def _tell_of_route(self, what: str, record: Any, *rest: Any) -> None:
         try:
+            if what == "changed":
+                self._routes.told("left", rest[0])
+                what = "came"
             self._routes.told(what, record)
         except Exception:
             log.failure("fleet: a mistake with routes of cluster {cluster}", cluster=record.cluster)
@@ -409,16 +413,32 @@ class FleetDirectory:
         self._routes.lost()
         self._follower.resync()
 
-    def _lost_own(self, paths: list[str], revision: int) -> None:
-        """The store has lost some of what is published here."""
-        if self._outbox.missing(paths, revision):
+    def _own_changed(self, paths: list[str], revision: int) -> None:
+        """The store has lost some of what is published here, or has something else of this server's."""
+        if self._outbox.missing(filter(self._is_lost, paths), revision):
             self._publisher.wake()
+        self._look_for_strays(paths)
         self._look_at_own()
 
     def _compare(self) -> None:
-        if self._outbox.compare(self._view.own, self._view.revision):
+        own = self._view.own
+        if self._outbox.compare(own, self._view.revision):
             self._publisher.wake()
+        if self._outbox.missing([path for path in own if self._is_lost(path)], self._view.revision + 1):
+            self._publisher.wake()
+        self._look_for_strays(own)
         self._look_at_own()
+
+    def _is_lost(self, path: str) -> bool:
+        """Whether the store does not have what it is to have; of hosts it is only known that it has them."""
+        found = self._view.own.get(path)
+        return found is None or (path.startswith("routes/") and found != self._outbox.wanted.get(path))
+
+    def _look_for_strays(self, paths: Iterable[str]) -> None:
+        """See to what is called like this server's in the store, and is not: somebody else has written it."""
+        own, wanted = self._view.own, self._outbox.wanted
+        if self._publishes and any(path in own and path not in wanted for path in paths):
+            self._publisher.tidy_later()
 
     def _look_at_own(self) -> None:
         """See whether another process is this server now; the last one to come is."""

@@ -33,7 +33,7 @@ SPREAD: Final = 1.0
 """Within how many seconds servers that have lost their leases at the same moment begin to publish anew."""
 
 LEFTOVERS: Final = 3.0
-"""Seconds after which what a process before this one has published, and this one has not, is deleted."""
+"""Seconds after which what the store has of this server, and this process has not published, is deleted."""
 
 LONGEST: Final = 3.0
 """The longest wait, in seconds, before a store is tried again that can't be reached."""
@@ -113,6 +113,12 @@ class Publisher:
             self.silent = silent
             self.wake()
 
+    def tidy_later(self) -> None:
+        """The store has something of this server's that this process has not published: delete it soon."""
+        if not self._began and not self.silent:
+            self._began = self._reactor.seconds()
+            self.wake()
+
     def change_ttl(self, ttl: int) -> None:
         """Get another lease, with another time to live; the old one ends with nothing to go with it."""
         self._ttl = ttl
@@ -162,6 +168,7 @@ class Publisher:
         now = self._reactor.seconds()
         due = self._kept + self._ttl / 3
         if self.silent:
+            self._began = 0.0  # it is the other process's
             lease, self.lease = self.lease, 0
             if lease:
                 await self.etcd.revoke(lease)
@@ -174,7 +181,9 @@ class Publisher:
             await self._write()
         else:
             self._note_well()
-            await self._routine.wait(due - now)
+            if self._began:
+                due = min(due, self._began + LEFTOVERS)
+            await self._routine.wait(max(due - now, 0.0))
             if len(self.outbox):
                 await self._routine.wait(GATHER, wakes=False)
         if self._began and self._reactor.seconds() - self._began >= LEFTOVERS:
@@ -228,7 +237,7 @@ class Publisher:
             count = self.outbox.leftovers(self._stored())
             if count:
                 log.info(
-                    "fleet: {count} records of this server are of a process before this one, and are deleted",
+                    "fleet: {count} records of this server are none of this process's, and are deleted",
                     count=count,
                 )
 

@@ -42,36 +42,60 @@ class _IClaims(Protocol):
 class _SharedClaims:
     """Claims that all workers have, or are about to."""
 
-    def __init__(self, claims: _IClaims, coming: Mapping[str, Claim]) -> None:
+    def __init__(self, claims: _IClaims, coming: Mapping[str, Claim], going: dict[str, Claim]) -> None:
+        """
+        @param coming: what the supervisor has been asked to make; C{going}: to take away.
+        """
         self._claims = claims
         self._coming = coming
+        self._going = going
         self.rules = claims.rules
 
     def find(self, cluster: str) -> Claim | None:
         """Find the claim of a cluster."""
-        return self._claims.find(cluster) or self._coming.get(cluster)
+        claim = self._claims.find(cluster)
+        if claim is None or claim is self._going.get(cluster):
+            return self._coming.get(cluster)
+        return claim
 
     def find_problem(self, claim: Claim) -> Denied | None:
-        """Say what is in the way of one."""
-        return self._claims.find_problem(claim)
+        """Say what is in the way of one; if something still goes, the supervisor finds out."""
+        for cluster, going in list(self._going.items()):
+            if self._claims.find(cluster) is not going:
+                del self._going[cluster]
+        return None if self._going else self._claims.find_problem(claim)
 
 
 class _SharedRoutes:
     """The routes of a listener at all workers, as the desk sees them."""
 
     def __init__(
-        self, routes: AgentRoutes, listener: str, coming: dict[str, Claim], say: Callable[[Message], object]
+        self,
+        routes: AgentRoutes,
+        listener: str,
+        coming: dict[str, Claim],
+        going: dict[str, Claim],
+        doubtful: set[str],
+        say: Callable[[Message], object],
     ) -> None:
-        self.claims = _SharedClaims(routes.claims, coming)
+        """
+        @param doubtful: gets the clusters that were asked for while something else went: if they can't be
+            made, that may have been in their way.
+        """
+        self.claims = _SharedClaims(routes.claims, coming, going)
         self._routes = routes
         self._listener = listener
         self._coming = coming
+        self._going = going
+        self._doubtful = doubtful
         self._say = say
 
     def bring(self, claim: Claim, shown: str, listen: object, again: bool) -> Denied | None:
         """Have the supervisor make what another server has; what is this one's it makes by itself."""
         if again:
             self._coming[claim.cluster] = claim
+            if self._going:
+                self._doubtful.add(claim.cluster)
             ports = [] if claim.port is None else [[claim.port, self._routes.address_of(claim.port)]]
             self._say(
                 {
@@ -90,6 +114,9 @@ class _SharedRoutes:
     def take_away(self, cluster: str, serial: int) -> None:
         """Have it taken away everywhere."""
         self._coming.pop(cluster, None)
+        claim = self._routes.claims.find(cluster)
+        if claim is not None:
+            self._going[cluster] = claim
         self._say({"is": "fleet_take_away", "listener": self._listener, "cluster": cluster})
 
 
@@ -115,12 +142,17 @@ class Spokesman:
         self._directory = directory
         self._routes_of = routes_of
         self._coming: dict[str, Claim] = {}
+        self._going: dict[str, dict[str, Claim]] = {}  # by listener
+        self._doubtful: set[str] = set()
         self._say: Callable[[Message], object] = worker.speak_for_fleet(self.received)
         self.desk = FleetDesk(directory, self._shared, clock, objection)
 
     def _shared(self, listener: str) -> Any:
         routes = self._routes_of(listener)
-        return None if routes is None else _SharedRoutes(routes, listener, self._coming, self._say)
+        if routes is None:
+            return None
+        going = self._going.setdefault(listener, {})
+        return _SharedRoutes(routes, listener, self._coming, going, self._doubtful, self._say)
 
     def received(self, message: Message) -> None:
         """The supervisor says something."""
@@ -135,14 +167,26 @@ class Spokesman:
                 for claim in message["claims"]:
                     self.desk.adopt(self._record(claim, claim["port"]), claim["held"], claim["grace"])
             case "fleet_brought":
-                self._coming.pop(message["cluster"], None)
-                if message["problem"]:
-                    log.warn(
-                        "routes of cluster {cluster} of another server can't be made: {reason}",
-                        cluster=message["cluster"],
-                        reason=message["problem"],
-                    )
-                    self.desk.failed(message["cluster"])
+                self._brought(message)
+
+    def _brought(self, message: Message) -> None:
+        """Routes of another server are made, or can't be."""
+        cluster = message["cluster"]
+        doubtful = cluster in self._doubtful
+        self._doubtful.discard(cluster)
+        self._coming.pop(cluster, None)
+        if not message["problem"]:
+            self.desk.made(cluster, message["listener"])
+            return
+        self.desk.failed(cluster)
+        if doubtful:
+            self.desk.review()  # what was on its way is gone by now
+            return
+        log.warn(
+            "routes of cluster {cluster} of another server can't be made: {reason}",
+            cluster=cluster,
+            reason=message["problem"],
+        )
 
     def _record(self, claim: Message, port: int | None) -> RouteRecord:
         identity = claim["identity"]

@@ -309,6 +309,10 @@ class Admission:
         naming = INaming(self._validators.get(policy), None) if policy and name else None
         return None if naming is None else naming.allowance_of(name) or NOTHING
 
+    def judges(self, policy: str, cluster: str) -> bool:
+        """Whether there is anything here that judges credentials of a policy, to join a cluster."""
+        return self._validator(policy, cluster) is not None
+
     def check_policy(self, init: ConnectionInit) -> IConnectionValidator | Refusal | None:
         """
         See how an agent's credential is to be judged.

@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
 from reverseproxy.fleet.directory import FleetDirectory, Settings
+from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.testing import MemoryReactor, Recorder
 from tests.fleet.fake_etcd import FakeEtcd, Store
 from tests.tunnel.test_agent_routes import TUNNELS, WEB, agent, server
@@ -34,6 +36,7 @@ class Fleet(SynchronousTestCase):
         self.etcd = Store(clock)
         self.clients: dict[str, FakeEtcd] = {}
         self.running: dict[str, ReverseProxy] = {}
+        self.directories: dict[str, FleetDirectory] = {}
         self.addCleanup(self.stop_all)
         for name in NAMES[:2]:
             self.serve(name)
@@ -72,7 +75,9 @@ class Fleet(SynchronousTestCase):
         etcd: Any = FakeEtcd(self.etcd)
         self.clients[name] = etcd
         settings = Settings(config.server_id, "/fleet/", 10)
-        return FleetDirectory(self.reactor, etcd, settings, Random(1), who, publishes)
+        found = FleetDirectory(self.reactor, etcd, settings, Random(1), who, publishes)
+        self.directories[name] = found
+        return found
 
     def bring(self, name: str, *servers: str, cluster: str = "app", owner: str = "one", **routes: Any) -> Any:
         """Run an agent that brings routes."""
@@ -121,6 +126,14 @@ class Fleet(SynchronousTestCase):
         client.transport.write(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode())
         self.pass_time(seconds)
         return bytes(client.data).rpartition(b"\r\n\r\n")[2]
+
+    def cut_off(self, name: str) -> None:
+        """A directory does not reach etcd any more, and hears nothing of what becomes of it."""
+        self.clients[name].reachable = False
+        follower = self.directories[name]._follower
+        for watch in list(self.etcd.watches):
+            if getattr(watch.told, "__self__", None) is follower:
+                self.etcd.end(watch)
 
     def stored(self) -> list[str]:
         """Whose routes are in the directory, and where."""
@@ -272,6 +285,81 @@ class RouteTests(Fleet):
         self.assertEqual(alpha.directory.routes.keys(), {("theirs", "beta")})
         self.assertEqual(self.running["alpha"].answer("routes", {})[0]["cluster"], "theirs")
 
+    def test_others_by_another_way(self) -> None:
+        """Who has heard nothing until all of it was compacted takes over what is there now."""
+        for more in ({"subdomains": ["b"]}, {"owner": "two", "subdomains": ["c"]}):
+            self.bring("mine", "alpha")
+            self.assertEqual(self.get("beta"), b"mine")
+            self.cut_off("beta")
+            self.stop("mine")
+            self.pass_time(7)
+            self.bring("again", "alpha", **more)
+            self.assertEqual(self.stored(), ["app/alpha"])
+            self.etcd.compact()
+            self.clients["beta"].reachable = True
+            self.pass_time(5)
+            [domain] = more["subdomains"]
+            self.assertEqual(self.get("beta", f"{domain}.x.example"), b"again")
+            self.assertEqual(self.get("beta"), b"default")
+            self.stop("again")
+            self.pass_time(7)
+            self.assertEqual(self.get("beta", f"{domain}.x.example"), b"default")
+
+    def test_another_port(self) -> None:
+        for port in (3001, 3002):
+            self.bring("mine", "alpha", port=port, tcp=True)
+            self.assertIn(str(port), " ".join(self.running["beta"].listeners))
+            self.cut_off("beta")
+            self.stop("mine")
+            self.pass_time(7)
+            self.etcd.compact()
+            self.bring("mine", "alpha", port=3000, tcp=True)
+            self.clients["beta"].reachable = True
+            self.pass_time(5)
+            opened = " ".join(self.running["beta"].listeners)
+            self.assertEqual(("3000" in opened, str(port) in opened), (True, False))
+            self.stop("mine")
+            self.pass_time(7)
+
+    def test_overwritten(self) -> None:
+        """Whoever writes over what a server has published changes that for a moment."""
+        self.bring("mine", "alpha")
+        key = "/fleet/routes/app/alpha"
+        found = self.etcd.keys[key].value
+        assert found is not None
+        self.etcd.commit({key: found.replace(b"app.x.example", b"b.x.example")})
+        self.pass_time(0.5)
+        self.assertEqual(self.etcd.keys[key].value, found)
+        self.assertEqual([self.get("beta"), self.get("beta", "b.x.example")], [b"mine", b"default"])
+
+    def test_strays(self) -> None:
+        """What is called like a server's and is not is deleted by that server, wherever it comes from."""
+        self.bring("mine", "alpha")
+        found = self.etcd.keys["/fleet/routes/app/alpha"].value
+        assert found is not None
+        for name in ("evil", "evil too"):
+            self.etcd.commit({f"/fleet/routes/{quote(name)}/alpha": found.replace(b"app.x", b"b.x")})
+            self.pass_time(4)
+            self.assertEqual(self.stored(), ["app/alpha"])
+            self.assertEqual([self.get("beta"), self.get("beta", "b.x.example")], [b"mine", b"default"])
+
+    def test_forged_while_its_agent_is_on_its_way(self) -> None:
+        """Nobody has what stays for an agent, nor takes it away, by writing something into etcd."""
+        self.bring("mine", "alpha")
+        self.kill("alpha")
+        self.pass_time(11)
+        self.assertEqual(self.running["beta"].answer("routes", {})[0]["cluster"], "app")
+        record = {
+            "v": 1,
+            "listener": "tunnels",
+            "owner": "token:one (policy static)",
+            "domains": ["b.x.example"],
+        }
+        self.etcd.commit({"/fleet/servers/gamma": ServerRecord("gamma", "127.0.0.1:9").encode()})
+        self.etcd.commit({"/fleet/routes/app/gamma": json.dumps(record).encode()})
+        self.pass_time(0.5)
+        self.assertEqual(self.running["beta"].answer("routes", {})[0]["domains"], ["app.x.example"])
+
 
 class AllowanceTests(Fleet):
     """What a token allows is up to the server that the agent is connected to, and to each that routes."""
@@ -320,6 +408,22 @@ class AllowanceTests(Fleet):
         self.assertEqual(service.agents[0].serving, 2)
         opened = [" ".join(self.running[name].listeners) for name in NAMES[:2]]
         self.assertEqual(["3000" in each for each in opened], [True, False])
+
+    def test_a_policy_that_nothing_judges(self) -> None:
+        """Nobody has anything by a policy that he makes up."""
+        record = {
+            "v": 1,
+            "listener": "tunnels",
+            "owner": "token:n (policy none-such)",
+            "domains": ["b.x.example"],
+            "port": 3000,
+            "identity": {"name": "n", "policy": "none-such"},
+        }
+        self.etcd.commit({"/fleet/routes/evil/alpha": json.dumps(record).encode()})
+        self.pass_time(0.5)
+        self.assertEqual(self.running["beta"].answer("routes", {}), [])
+        self.assertEqual(self.get("beta", "b.x.example"), b"default")
+        self.assertNotIn("3000", " ".join(self.running["beta"].listeners))
 
     def test_what_the_directory_says_is_not_believed(self) -> None:
         """Somebody who can write there has no routes by that."""

@@ -11,6 +11,7 @@ from typing import Any
 from reverseproxy.app import ReverseProxy
 from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.loader import loads
+from reverseproxy.fleet.records import RouteRecord
 from reverseproxy.testing import Recorder
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.route_desk import RouteDesk
@@ -150,6 +151,39 @@ class WorkerRouteTests(test_routes.Fleet):
             self.pass_time(5)
             self.assertEqual(self.stored(), [])
             self.assertEqual([*self.at_gamma(), self.get("alpha")], [b"default"] * 3)
+
+    def test_others_by_another_way(self) -> None:
+        """Who has heard nothing until all of it was compacted takes over what is there now."""
+        self.bring("mine", "alpha")
+        self.bring("theirs", "alpha", owner="two", cluster="other", subdomains=["b"])
+        self.assertEqual(self.at_gamma(), [b"mine", b"mine"])
+        self.cut_off("gamma 0")
+        self.stop("mine")
+        self.stop("theirs")
+        self.pass_time(7)
+        self.bring("again", "alpha", subdomains=["b"])
+        self.bring("theirs", "alpha", owner="two", cluster="other", subdomains=["app"])
+        self.etcd.compact()
+        self.clients["gamma 0"].reachable = True
+        self.pass_time(5)
+        self.assertEqual(self.at_gamma(), [b"theirs", b"theirs"])
+        self.assertEqual(self.at_gamma("b.x.example"), [b"again", b"again"])
+        self.assertEqual(len(self.desk), 2)
+
+    def test_taken_back_while_it_is_made(self) -> None:
+        """Nothing stays of it."""
+        record = RouteRecord(
+            "app", "alpha", "tunnels", "token:one (policy static)", "one", ("app.x.example",)
+        )
+        desk: Any = self.proxies[0]._world.fleet_resources.desk
+        directory: Any = self.directories["gamma 0"]
+        desk._objection = lambda record: ""
+        directory._view.routes[record.key] = record
+        desk._told("came", record)
+        del directory._view.routes[record.key]
+        desk._told("left", record)
+        self.pass_time(6)
+        self.assertEqual((len(self.desk), self.at_gamma()), (0, [b"default", b"default"]))
 
     def test_taken(self) -> None:
         """Who was first has it, wherever that is."""

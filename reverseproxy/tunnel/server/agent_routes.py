@@ -242,7 +242,8 @@ class AgentRoutes:
         """
         Say what speaks against routes that an agent has brought to another server.
 
-        @param allowance: what its credential allows here; L{None} if nothing is known of that here.
+        @param allowance: what its credential allows here; L{None} if what judges such credentials here
+            does not know agents by their names, so that it is for the other server to say.
         @return: empty if nothing does.
         """
         if allowance is None and identity.name:
