@@ -30,6 +30,7 @@ from reverseproxy.sockets import PeerSweep
 from reverseproxy.stopping import Stopping
 from reverseproxy.tls.turns import set_share
 from reverseproxy.unfinished import set_limit
+from reverseproxy.workers.exclusions import report, take
 from reverseproxy.workers.worker import Worker
 
 log = Logger()
@@ -85,6 +86,7 @@ class ReverseProxy(Service):
         self.listeners = world.listeners
         if worker is not None:
             world.siblings = worker.join(self.clusters)
+            report(world.exclusions, worker.say)
         living = self.living = RunningConfig(world, config)
         self.warnings = list(living.assembly.findings.warnings)
         self.missing = living.assembly.findings.missing
@@ -112,6 +114,10 @@ class ReverseProxy(Service):
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
         """The same, in short turns of the reactor."""
         return self.inspector.ask(question, arguments)
+
+    def told(self, message: Mapping[str, Any]) -> None:
+        """Take what another worker has heard of whom operators keep out."""
+        take(self._world.exclusions, message)
 
     # running
 
@@ -231,6 +237,7 @@ class ReverseProxy(Service):
         self._world.reloader.stop()
         self.living.stop()
         self._sweep.stop()
+        self.inspector.stop()
         self.inspector.parts.pulse.stop()
         self._close_access_logs()
         tracing = self._world.tracing

@@ -12,7 +12,7 @@ __all__ = ["PATHS", "TunnelApi"]
 import json
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from secrets import token_hex
 from typing import Any, Final
 
@@ -20,13 +20,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_of
+from reverseproxy.admin.answers import listed_in_steps, next_of, only, page_of, problems_of
 from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
+from reverseproxy.admin.exclusions import unite_kept_out
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
 from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
-from reverseproxy.admin.passing import MOST_AUDITED
+from reverseproxy.admin.passing import MOST_AUDITED, unite_audits
 from reverseproxy.admin.reading import Reading
 from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
@@ -34,11 +35,9 @@ from reverseproxy.clock import wall_time
 from reverseproxy.cluster.host import MAX_WEIGHT
 from reverseproxy.config.models import Config
 from reverseproxy.logs import counted, shorten
+from reverseproxy.tunnel.server.exclusions import LONGEST, id_of
 
 log = Logger()
-
-LONGEST: Final = 30 * 24 * 3600.0
-"""Seconds that an agent can be kept out at the most."""
 
 DRAINED: Final = 3600.0
 """Seconds that one that is drained is kept out, if the request does not say."""
@@ -50,6 +49,8 @@ PATHS: Final = (
     "agents/{id}",
     "agents/{id}/drain",
     "agents/{id}/resume",
+    "exclusions",
+    "exclusions/{id}",
     "clusters",
     "clusters/{name}/hosts",
     "clusters/{name}/hosts/{address}/weight",
@@ -81,9 +82,9 @@ class TunnelApi:
         self.configuring: Configuring | None = None
         self._audit: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
         self._streams: set[EventStream] = set()
-        self._excluded: dict[tuple[str, ...], tuple[float, Mapping[str, Any]]] = {}
         self._simple: Mapping[str, Answerer] = {
             **self._reading.simple,
+            "exclusions": self._kept_out,
             "events": self._events,
             "audit": self._audited,
             "openapi.json": self._described,
@@ -149,6 +150,9 @@ class TunnelApi:
             case ("agents", key, "resume"):
                 only(call, "POST")
                 return await self._resume(caller, key)
+            case ("exclusions", key):
+                only(call, "DELETE")
+                return await self._let_in(caller, key)
             case ("workers", "replace"):
                 only(call, "POST")
                 return self._replace(call, caller)
@@ -174,13 +178,6 @@ class TunnelApi:
         """End what goes on."""
         for stream in list(self._streams):
             stream.stop()
-
-    async def replay(self) -> None:
-        """Tell a worker that is new whom to keep out."""
-        now = self._clock.seconds()
-        self._excluded = {key: entry for key, entry in self._excluded.items() if entry[0] > now}
-        for until, arguments in list(self._excluded.values()):
-            await self._source.ask("exclude", {**arguments, "seconds": until - now})
 
     def note_log_level(self, caller: Caller, what: str, body: bytes) -> None:
         """
@@ -210,7 +207,8 @@ class TunnelApi:
     async def _audited(self, call: Call) -> Reply:
         _, limit = page_of(call)
         answers = await self._source.ask("audited", {})
-        items = [*self._audit, *_united(each for answer in answers for each in answer.value or ())]
+        heard = (each for answer in answers for each in answer.value or ())
+        items = unite_audits(self._audit, heard)
         items.sort(key=lambda item: -item["time"])
         return await in_slices(listed_in_steps(items[:limit], None, answers), self._clock)
 
@@ -250,7 +248,6 @@ class TunnelApi:
         problems = [answer.value for answer in answers if answer.value]
         if problems:
             raise Problem(409, problems[0])
-        self._excluded[tuple(target)] = (self._clock.seconds() + seconds, arguments)
 
     async def _let_go(self, caller: Caller, what: str, agent: Mapping[str, Any], seconds: float) -> Reply:
         """
@@ -269,13 +266,17 @@ class TunnelApi:
         answers = await self._source.ask("let_go", {"id": key, "why": why, "at_once": at_once})
         count = sum(answer.value or 0 for answer in answers)
         passed, problems = await self._pass_on(caller, what, agent, seconds, order)
-        kept_out = {"target": target, "seconds": seconds} if seconds else None
+        kept_out: dict[str, Any] | None = None
+        if seconds:
+            kept_out = {"target": target, "seconds": seconds, "id": id_of(target) if target else None}
         told = counted(count, "connection")
         if passed:
             told += f"; passed on to {', '.join(f'server {each}' for each in passed)}"
         if seconds:
-            told += f"; kept out for {seconds:g} s{': ' if target else ''}{' '.join(target or ())}"
-        self._note(caller, what, agent, told, connections=count, kept_out=kept_out)
+            told += f"; kept out for {seconds:g} s"
+            if target:
+                told += f": {shorten(' '.join(target))} (exclusion {id_of(target)})"
+        self._note(caller, what, agent, told, connections=count, kept_out=kept_out, order=order)
         body = {
             "id": key,
             "connections": count,
@@ -308,7 +309,8 @@ class TunnelApi:
         told = {server for answer in answers for server in answer.value or ()}
         passed = {server: at["connections"] for server, at in elsewhere.items() if server in told}
         lacking = [server for server in elsewhere if server not in told]
-        if lacking and not passed and not agent["connections"]:
+        excluded = seconds and agent["targets"].get("identity" if what == "kick" else "process")
+        if lacking and not passed and not agent["connections"] and not excluded:
             raise Problem(502, f"it is at server {', '.join(lacking)}, which has no link to this one now")
         problem = "it has no link to this server now, and was not told"
         return passed, [{"worker": 0, "server": server, "problem": problem} for server in lacking]
@@ -360,13 +362,31 @@ class TunnelApi:
         was = any(answer.value for answer in answers)
         if missing is not None and not was:
             raise missing
-        for target, (_, arguments) in list(self._excluded.items()):
-            if list(target) in lifted or arguments["agent"] == key:
-                del self._excluded[target]
         told = "it was kept out" if was else "it was not kept out"
         agent = {"id": key, "identity": self._identity(key), "targets": targets[0] if targets else {}}
         self._note(caller, "resume", agent, told, was_kept_out=was)
         return Reply.of({"id": key, "was_kept_out": was, "problems": problems_of(answers)})
+
+    async def _kept_out(self, call: Call) -> Reply:
+        """Answer with whom operators keep out."""
+        after, limit = page_of(call)
+        answers = await self._source.ask("exclusions", {"after": after, "limit": limit})
+        items = unite_kept_out(answer.value or () for answer in answers)
+        writing = listed_in_steps(items[:limit], next_of(items, limit, "id"), answers)
+        return await in_slices(writing, self._clock)
+
+    async def _let_in(self, caller: Caller, key: str) -> Reply:
+        """Let in again whoever is kept out by what the list calls so."""
+        answers = await self._source.ask("let_in", {"id": key})
+        found = unite_kept_out([answer.value] for answer in answers if answer.value)
+        if not found:
+            raise Problem(404, "nobody is kept out by that, or not any more")
+        [lifted] = found
+        target, agents = lifted["target"], lifted["agents"]
+        told = f"{shorten(' '.join(target))} (exclusion {key}), {lifted['why']}"
+        self._write_down(caller, "let in again", told)
+        body = {"id": key, "target": target, "agents": agents, "was_kept_out": True}
+        return Reply.of({**body, "problems": problems_of(answers)})
 
     def _identity(self, key: str) -> str:
         """Who an agent was when something was done to it; empty if nothing was."""
@@ -413,15 +433,3 @@ def _seconds(call: Call, name: str, default: float) -> float:
     if not 0 < seconds <= LONGEST:
         raise Problem(400, f"{name} must be a number of seconds, {LONGEST:g} at the most")
     return seconds
-
-
-def _united(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Make one of what several workers have written down of the same order of another server."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        known = found.get(entry["order"])
-        if known is None:
-            found[entry["order"]] = dict(entry)
-        else:
-            known["connections"] += entry["connections"]
-    return list(found.values())

@@ -13,6 +13,7 @@ from reverseproxy.fleet.records import HostRecord
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.metrics import AgentFigures
 from reverseproxy.metrics.latency import class_names, classes_of
+from reverseproxy.tunnel.server.exclusions import target_of
 
 STRIDE: Final = 500
 """How many records are looked at in one step; see L{reverseproxy.admin.slices}."""
@@ -104,7 +105,7 @@ def describe(handle: str, records: Records) -> dict[str, Any]:
         "last_error": None,
         "weight": first.weight,
         "excluded": None,
-        "targets": {},
+        "targets": _targets(identity),
         "workers": [],
         "addresses": [],
         "connections": 0,
@@ -117,6 +118,12 @@ def describe(handle: str, records: Records) -> dict[str, Any]:
         "rtt_seconds": None,
         "elsewhere": where(records),
     }
+
+
+def _targets(identity: AgentIdentity) -> dict[str, list[str]]:
+    """By what an agent may be kept out, as far as that is known here; its address is not."""
+    known = {"identity": target_of(identity, ""), "process": target_of(identity, "", process=True)}
+    return {name: list(target) for name, target in known.items() if target[0] != "address"}
 
 
 def kinds(cluster: str | None, identity: str | None) -> Callable[[HostRecord], bool]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 __all__ = ["GatheredSource"]
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from reverseproxy.admin.sources import Answer
 from reverseproxy.workers.supervisor import Supervisor
-
-log = Logger()
 
 
 class GatheredSource:
@@ -47,15 +44,6 @@ class GatheredSource:
         return asked.addCallback(
             lambda answers: [Answer(each.worker, each.value, each.problem) for each in answers]
         )
-
-    def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """See L{reverseproxy.admin.sources.ISource}."""
-
-        def ready() -> None:
-            telling = Deferred.fromCoroutine(told())
-            telling.addErrback(lambda reason: log.failure("a new worker could not be told", reason))
-
-        self._supervisor.on_ready = ready
 
     def replace(self, worker: int) -> list[int]:
         """See L{reverseproxy.admin.sources.ISource}."""

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from reverseproxy.admin import lists, totals
 from reverseproxy.admin.agent_figures import per_agent_families
 from reverseproxy.admin.agents import AgentIndex
+from reverseproxy.admin.exclusions import kept_out, let_in
 from reverseproxy.admin.figures import cluster_families, dial_families, listener_families, process_families
 from reverseproxy.admin.fleet import fleet_families, fleet_of
 from reverseproxy.admin.passing import Passing
@@ -149,7 +150,7 @@ class Inspector:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        passing = Passing(parts.agent_index, parts.fleet, self._let_go)
+        passing = self._passing = Passing(parts.agent_index, parts.fleet, self._let_go, parts.clock)
         self._questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "ready": self._ready,
             "unserved": self._unserved,
@@ -173,6 +174,8 @@ class Inspector:
             "agent": parts.agent_index.one,
             "exclude": parts.agent_index.exclude,
             "lift": parts.agent_index.lift,
+            "exclusions": partial(kept_out, parts.agent_index.exclusions),
+            "let_in": partial(let_in, parts.agent_index.exclusions),
             "let_go": self._let_go,
             "pass_on": passing.pass_on,
             "audited": lambda arguments: list(passing.audited),
@@ -183,6 +186,10 @@ class Inspector:
     def draining(self) -> bool:
         """Whether the process is about to end."""
         return self.parts.stopping()
+
+    def stop(self) -> None:
+        """Do nothing more by itself."""
+        self._passing.stop()
 
     def answer(self, question: str, arguments: Mapping[str, Any]) -> Any:
         """

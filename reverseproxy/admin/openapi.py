@@ -74,6 +74,10 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
         )
     },
     "agents/{id}/resume": {"post": _Operation("Let an agent in again", answer="object", missing=True)},
+    "exclusions": {"get": _Operation("Who is kept out, until when, and why", _PAGE)},
+    "exclusions/{id}": {
+        "delete": _Operation("Let in again whoever is kept out by that", answer="object", missing=True)
+    },
     "clusters": {"get": _Operation("The clusters", _PAGE)},
     "clusters/{name}/hosts": {"get": _Operation("The hosts of a cluster", _PAGE, missing=True)},
     "clusters/{name}/hosts/{address}/weight": {

@@ -75,7 +75,6 @@ class AdminServer(Service):
         self.tls = None if context is None else ServerTls([context], "admin.tls_context")
         self._mosn = MosnPaths(config, source, reactor)
         self._api = TunnelApi(config, source, reactor)
-        source.on_new(self._api.replay)
         self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
         self.listener = Listener(
             _where(admin),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Answer", "ISource", "LocalSource"]
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,9 +51,6 @@ class ISource(Protocol):
         @return: never fails.
         """
 
-    def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run something each time that a process has been started anew."""
-
     def replace(self, worker: int) -> list[int]:
         """
         Let a worker finish, and start another one in its place.
@@ -81,9 +78,6 @@ class LocalSource:
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
         """See L{ISource}."""
         return self._inspector.ask(question, arguments).addCallback(lambda value: [Answer(0, value)])
-
-    def on_new(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """See L{ISource}: it never is."""
 
     def replace(self, worker: int) -> list[int]:
         """See L{ISource}: there is none."""

@@ -70,7 +70,8 @@ class Assembly:
         self._steps: list[Callable[[], object]] = []
         self._ports: dict[str, BoundPort] = {}
         self.has_admin = config.admin is not None and bool(config.admin.bound)
-        self.counts = self.has_admin or world.counted
+        # In a fleet, operators ask elsewhere for what is to be done to agents here.
+        self.counts = self.has_admin or world.counted or config.fleet is not None
         options = None if config.tracing is None else config.tracing.options
         if old is None and options is not None:
             world.tracing = self.findings.attempt(

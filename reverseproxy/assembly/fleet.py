@@ -137,14 +137,13 @@ def _prove(pins: dict[str, str], plaintext: bool, transport: Any, claimed: str) 
 
 def _objection(world: World, record: HostRecord) -> str:
     """
-    Say what an operator of this server, or its configuration, has against an agent of another one.
+    Say what the configuration of this server has against an agent of another one.
 
-    Whom all tunnel listeners of this server would refuse is sent nothing, whoever has let it in.
+    Whom all tunnel listeners of this server would refuse by it is sent nothing, whoever has let it in.
+    Whom operators keep out may not join; who has joined before is for its own server to let go of, which
+    hears the same as this one.
     """
     identity = record.identity or AgentIdentity()
-    found = world.exclusions.find(identity, "")
-    if found is not None:
-        return f"{found[1]}; it is kept out for {found[0]:.0f} s more"
     objections = [
         server.admission.objection(
             identity.policy, identity.name, record.cluster, _has_brought(server, identity, record.cluster)
@@ -179,5 +178,4 @@ def _objection_to_routes(world: World, record: RouteRecord) -> str:
 
 def _standing(world: World) -> Hashable:
     """What is another thing whenever L{_objection} may be."""
-    reviews = sum(server.revocations.reviews for server in world.tunnels.values())
-    return reviews, int(world.reactor.seconds()) if len(world.exclusions) else 0
+    return sum(server.revocations.reviews for server in world.tunnels.values())

@@ -36,7 +36,7 @@ from reverseproxy.tunnel.server.exclusions import Exclusions
 log = Logger()
 
 REVIEW: Final = 1.0
-"""Seconds between two looks at whom an operator of this server keeps out."""
+"""Seconds between two looks at whether the configuration of this server has changed its mind on agents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class FleetParts:
     @ivar tls: for links of others, and what peers of all links are judged by; L{None} for plaintext.
     @ivar dial_tls: what other servers are dialled with.
     @ivar accounts: who wants to know of what others have forwarded.
-    @ivar exclusions: whom an operator keeps out; L{None} for nobody, whatever others say.
+    @ivar exclusions: who may not join; L{None} for one of its own.
     @ivar publishes: whether this process tells the others of this server's agents; one of several workers
         does.
     """

@@ -8,19 +8,22 @@ was meant to; who was let in again stays let in, as what has been lifted is reme
 long as it would have counted.  Nobody has to agree on a time of day: what is told are
 the seconds that are left.
 
-    {"keep_out": ["token", "static", "edge"], "seconds": 60.0, "ids": [...], "agent": ..., "why": ...}
-    {"let_in": [...]}
+    {"keep_out": ["token", "static", "edge"], "seconds": 60.0, "ids": [...], "agents": [...], "why": ...}
+    {"let_in": [...], "seconds": 60.0}
     {"order": "kick", "id": ..., "agent": ..., "seconds": 60.0, "who": "alice"}
 
 The last is for whoever has connections of the agent.  It is told over the links that
 others have dialled: each process of each other server has one of these.
+
+To be kept out is not to join.  An agent that has joined before stays, at all servers alike,
+unless it is one of C{agents}, wherever it has gone meanwhile.
 """
 
 from __future__ import annotations
 
-__all__ = ["LONGEST", "Order", "Orders"]
+__all__ = ["Order", "Orders"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,17 +33,14 @@ from twisted.logger import Logger
 from reverseproxy.errors import WireError
 from reverseproxy.fleet.entrance import Entrance, IncomingLink
 from reverseproxy.logs import shorten
-from reverseproxy.tunnel.server.exclusions import Exclusion, Exclusions
+from reverseproxy.tunnel.server.exclusions import KINDS as TARGETS
+from reverseproxy.tunnel.server.exclusions import LONGEST, MOST_IDS, Exclusion, Exclusions, Lifted
 
 log = Logger()
 
-LONGEST: Final = 30 * 24 * 3600.0
-"""Seconds for which an agent can be kept out at the most."""
-
 _MOST_TEXT: Final = 512
 _MOST_WHY: Final = 256
-_MOST_IDS: Final = 64
-_MOST_PARTS: Final = 3
+_MOST_ID: Final = 64
 
 KINDS: Final = frozenset({"keep_out", "let_in", "order"})
 """What messages of this kind have, one of them each."""
@@ -70,6 +70,8 @@ class Orders:
     Tells the others, and hears what they tell.
 
     @ivar obey: does what an order says, to the agent's connections to this process.
+    @ivar kept_out: called with the server that has told of it, and what counts here by that.
+    @ivar let_in: called with the server that has told of it, and what has ended here by that.
     """
 
     def __init__(self, exclusions: Exclusions, entrance: Callable[[], Entrance], clock: IReactorTime) -> None:
@@ -78,34 +80,39 @@ class Orders:
         @param entrance: gives the links that others have dialled.
         """
         self.obey: Callable[[Order], object] = lambda order: None
+        self.kept_out: Callable[[str, Exclusion], object] = lambda server, exclusion: None
+        self.let_in: Callable[[str, Exclusion], object] = lambda server, exclusion: None
         self._exclusions = exclusions
         self._entrance = entrance
         self._clock = clock
-        exclusions.on_excluded = lambda exclusion: self._say(self._told(exclusion))
-        exclusions.on_lifted = lambda exclusion: self._say({"let_in": sorted(exclusion.ids)[:_MOST_IDS]})
-
-    def _told(self, exclusion: Exclusion) -> dict[str, Any]:
-        return {
-            "keep_out": list(exclusion.target),
-            "seconds": exclusion.until - self._clock.seconds(),
-            "ids": sorted(exclusion.ids)[:_MOST_IDS],
-            "agent": exclusion.agent,
-            "why": exclusion.reason[:_MOST_WHY],
-        }
+        exclusions.on_excluded = lambda exclusion: self._tell(exclusion, self._say)
+        exclusions.on_lifted = lambda lifted: self._tell(lifted, self._say)
 
     def _say(self, message: Mapping[str, Any]) -> None:
+        self._entrance().say(message)
+
+    def _tell(self, change: Exclusion | Lifted, say: Callable[[Mapping[str, Any]], object]) -> None:
+        """Say what can be said; what others would not take is left out, and costs no link."""
+        message = change.to_json(self._clock.seconds())
         try:
-            self._entrance().say(message)
+            if isinstance(change, Exclusion):
+                _check_target(change.target)
+                message["why"] = _printable(change.reason[:_MOST_WHY])
+            say(message)
         except WireError as error:
-            log.error("fleet: other servers can't be told whom this one keeps out: {error}", error=str(error))
+            who = "" if isinstance(change, Lifted) else f" ({change.id})"
+            log.error(
+                "fleet: other servers can't be told whom this one keeps out{who}: {error}",
+                who=who,
+                error=str(error),
+            )
 
     def greet(self, link: IncomingLink) -> None:
         """Tell a server that has linked whom it has to keep out."""
-        lifted = self._exclusions.lifted
-        for start in range(0, len(lifted), _MOST_IDS):
-            link.say({"let_in": lifted[start : start + _MOST_IDS]})
+        for lifted in self._exclusions.lifted:
+            self._tell(lifted, link.say)
         for exclusion in self._exclusions:
-            link.say(self._told(exclusion))
+            self._tell(exclusion, link.say)
 
     def give(self, what: str, agent: str, seconds: float, who: str, order_id: str) -> list[str]:
         """
@@ -114,9 +121,8 @@ class Orders:
         @return: which ones; those that know no orders are not among them.
         """
         entrance = self._entrance()
-        entrance.say(
-            {"order": what, "id": order_id, "agent": agent, "seconds": seconds, "who": who[:_MOST_WHY]}
-        )
+        who = _printable(who[:_MOST_WHY])
+        entrance.say({"order": what, "id": order_id, "agent": agent, "seconds": seconds, "who": who})
         return sorted({link.server for link in entrance.links if link.server and "orders" in link.knows})
 
     def heard(self, server: str, message: Mapping[str, Any]) -> None:
@@ -129,12 +135,7 @@ class Orders:
         if "keep_out" in message:
             self._keep_out(server, message)
         elif "let_in" in message:
-            for each in self._exclusions.heard_lifted(_texts(message, "let_in", _MOST_IDS)):
-                log.info(
-                    "audit: server {server} lets in again: {target}",
-                    server=server,
-                    target=shorten(" ".join(each.target)),
-                )
+            self._let_in(server, message)
         else:
             what = message.get("order")
             if what not in ("kick", "drain"):
@@ -149,14 +150,28 @@ class Orders:
                 )
             )
 
+    def _let_in(self, server: str, message: Mapping[str, Any]) -> None:
+        ids = tuple(_texts(message, "let_in"))
+        until = self._clock.seconds() + _seconds(message, 0.0)
+        for each in self._exclusions.heard_lifted(Lifted(ids, until)):
+            log.info(
+                "audit: server {server} lets in again: {target} (exclusion {id})",
+                server=server,
+                target=shorten(" ".join(each.target)),
+                id=each.id,
+            )
+            self.let_in(server, each)
+
     def _keep_out(self, server: str, message: Mapping[str, Any]) -> None:
         seconds = _seconds(message, None)
+        target = tuple(_texts(message, "keep_out", most=max(TARGETS.values()), longest=_MOST_TEXT))
+        _check_target(target)
         exclusion = Exclusion(
-            tuple(_texts(message, "keep_out", _MOST_PARTS)),
+            target,
             self._clock.seconds() + seconds,
             _reason(_text(message, "why"), server),
-            frozenset(_texts(message, "ids", _MOST_IDS)),
-            _text(message, "agent"),
+            tuple(_texts(message, "ids")),
+            tuple(_texts(message, "agents", least=0)),
         )
         try:
             fresh = self._exclusions.heard(exclusion)
@@ -169,17 +184,36 @@ class Orders:
             return
         if fresh:
             log.info(
-                "audit: server {server} keeps out for {seconds:.0f} s: {target} ({reason})",
+                "audit: server {server} keeps out for {seconds:.0f} s: {target} ({reason}; exclusion {id})",
                 server=server,
                 seconds=seconds,
                 target=shorten(" ".join(exclusion.target)),
                 reason=shorten(exclusion.reason),
+                id=exclusion.id,
             )
+            self.kept_out(server, exclusion)
 
 
 def _reason(why: str, server: str) -> str:
     """Say where it was decided; what has come from one server to the next says so already."""
     return why if " at server " in why else f"{why} at server {server}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _check_target(target: Sequence[str]) -> None:
+    """
+    Look whether somebody can be known by something.
+
+    @raise WireError: if not.
+    """
+    if TARGETS.get(target[0]) != len(target):
+        raise WireError(f"nobody is known by {target[0]!r:.20} and {len(target) - 1} parts")
+    for each in target:
+        if not each or len(each) > _MOST_TEXT or not each.isprintable():
+            raise WireError(f"who it is has what is no printable text of 1 to {_MOST_TEXT} characters")
 
 
 def _text(message: Mapping[str, Any], name: str) -> str:
@@ -189,12 +223,15 @@ def _text(message: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _texts(message: Mapping[str, Any], name: str, most: int) -> list[str]:
-    values = message.get(name)
-    if not isinstance(values, list) or not 0 < len(values) <= most:
-        raise WireError(f"{name} is no list of at most {most} texts")
-    if any(not isinstance(each, str) or len(each) > _MOST_TEXT for each in values):
-        raise WireError(f"{name} has what is no text of at most {_MOST_TEXT} characters")
+def _texts(
+    message: Mapping[str, Any], name: str, least: int = 1, most: int = MOST_IDS, longest: int = _MOST_ID
+) -> list[str]:
+    values = message.get(name, [])
+    if not isinstance(values, list) or not least <= len(values) <= most:
+        raise WireError(f"{name} is no list of {least} to {most} texts")
+    for each in values:
+        if not isinstance(each, str) or not 0 < len(each) <= longest or not each.isprintable():
+            raise WireError(f"{name} has what is no printable text of 1 to {longest} characters")
     return values
 
 

@@ -36,7 +36,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from reverseproxy.allowance import clean_domain
-from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
+from reverseproxy.identity import AgentIdentity, CertificateSubject
 
 RECORD_VERSION: Final = 1
 """Which version of records this is; a record that is of a later one may have fields that are left alone."""
@@ -234,8 +234,8 @@ class HostRecord:
     @ivar weight: of each connection, as a host; 1 to 128.
     @ivar connections: how many there are.
     @ivar metadata: labels.
-    @ivar identity: who it is, as the server has found out; its C{agent_id} is a hash of
-        the real one (L{reverseproxy.identity.shown_agent_id}), which is nobody else's business.
+    @ivar identity: who it is, as the server has found out; its C{agent_id} is that
+        of L{AgentIdentity}: a hash, as the real one is nobody else's business.
     @ivar mode: C{"plain"}, where each connection carries one request or session at a time;
         or C{"streams"}.
     @ivar tells: whether the agent says which requests it has not sent on.
@@ -404,16 +404,14 @@ def _shown(identity: AgentIdentity) -> dict[str, Any]:
     """
     An identity as JSON, so that it can be read.
 
-    Without what proves to the agent's other connections that one belongs to them; and
-    with what others have written cut to a size.
+    What others have written is cut to a size.
     """
     certificate = identity.certificate
-    agent = identity.agent_id
     found: dict[str, Any] = {
         "name": fit(identity.name),
         "policy": fit(identity.policy),
         "claim": fit(identity.claim),
-        "agent_id": shown_agent_id(agent) if agent else "",
+        "agent_id": fit(identity.agent_id),
         "version": identity.version,
     }
     if certificate is not None:

@@ -10,11 +10,11 @@ The server's C{validators} hold for it one of
    that have joined with it;
  - C{tokens}: the list itself.
 
-An entry has C{agent} (a name for logs and for ownership), C{token} or C{tokens}
-(several that are good at the same time, to change them without a gap), and may
-have C{clusters} (the only ones it may join), C{max_weight} (1 to 128), and
-C{domains} and C{ports}: what the agent may bring where the server takes routes of
-agents, such as C{*.tunnels.example.com} and C{2200-2299}.
+An entry has C{agent} (a name for logs and for ownership, of 256 characters at
+the most), C{token} or C{tokens} (several that are good at the same time, to
+change them without a gap), and may have C{clusters} (the only ones it may join),
+C{max_weight} (1 to 128), and C{domains} and C{ports}: what the agent may bring
+where the server takes routes of agents, such as C{*.tunnels.example.com} and C{2200-2299}.
 
 The agent's C{credential_config} holds one of C{file} (a path), C{token} (the
 token itself) and C{env} (the name of an environment variable).  Each dial looks
@@ -64,6 +64,9 @@ log = Logger()
 
 MAX_TOKENS_FILE = 16 * 1024 * 1024
 """The largest file of tokens in bytes."""
+
+MAX_AGENT_NAME = 256
+"""Characters of an agent's name: other servers of a fleet have to know it, whole, by their records."""
 
 # A misspelt key looks like this; a token that stands where a key should, hardly.
 _PLAIN_KEY = re.compile(r"[a-z_]{1,24}", re.IGNORECASE)
@@ -176,6 +179,8 @@ def _parse_entry(place: str, entry: object) -> tuple[Identity, list[str]]:
         raise ValueError(f"{place} must be a mapping with the keys {', '.join(_ENTRY_KEYS)}")
     _check_keys(place, entry, _ENTRY_KEYS)
     agent = _nonempty(f"{place}.agent", entry.get("agent"))
+    if len(agent) > MAX_AGENT_NAME:
+        raise ValueError(f"{place}.agent has {len(agent)} characters, {MAX_AGENT_NAME} are the most")
     if ("token" in entry) == ("tokens" in entry):
         raise ValueError(f"{place} of agent {agent!r} needs either token or tokens")
     if "token" in entry:

@@ -28,6 +28,10 @@ processes nor on a disk.  Then there are messages, both ways:
     {"do": "claimed"}                   routes that agents bring, see
                                         L{reverseproxy.workers.route_desk}
                                         {"is": "claim"}, {"is": "brought"}, {"is": "held"}
+    {"do": "keep_out"}, {"do": "let_in"}
+                                        whom operators keep out, see
+                                        L{reverseproxy.workers.exclusions}
+                                        {"is": "kept_out"}, {"is": "let_in"}
                                         {"is": "there"}
                                         {"is": "ready"}
                                         {"is": "draining"}   of itself, as somebody has told it

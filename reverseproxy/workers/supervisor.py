@@ -28,6 +28,7 @@ from reverseproxy.workers.bound import BoundSockets
 from reverseproxy.workers.changing import Changing, Problems
 from reverseproxy.workers.control import Control
 from reverseproxy.workers.ending import Ending
+from reverseproxy.workers.exclusions import ExclusionDesk
 from reverseproxy.workers.handover import Handed
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.renewal import Renewal
@@ -79,10 +80,8 @@ class Supervisor(Service):
     @ivar holding: whether nothing is accepted before all workers are ready, as another
         process does so meanwhile, which has the agents.
     @ivar succeeded: whether another process has taken the place of this one.
-    @ivar on_ready: called each time that a worker accepts connections, once it does.
     """
 
-    on_ready: Callable[[], object] | None = None
     on_settled: Callable[[], object] | None = None
     succeeded = False
     holding = False
@@ -125,6 +124,7 @@ class Supervisor(Service):
         self._rounds = Rounds(reactor, self._ask_whether_there, self._hangs)
         self._renewal = Renewal(self._replace)
         self._desk = RouteDesk(self.slots, reactor, loaded.config.fleet is not None)
+        self._exclusions = ExclusionDesk(self.slots, reactor)
 
     @property
     def stopping(self) -> bool:
@@ -229,6 +229,7 @@ class Supervisor(Service):
             self._failed(slot, f"can't be run ({error})", False)
         else:
             self._rounds.watch(slot.process, slot.pid)
+            self._exclusions.started(slot)
             self._desk.started(slot)
 
     def _watched_by(self, slot: Slot) -> list[int]:
@@ -302,8 +303,6 @@ class Supervisor(Service):
                 self._settle()
                 self._desk.ready(slot)
                 self._share_out()
-                if self.on_ready is not None:
-                    self.on_ready()
                 self._renewal.ready(slot.name)
             case "prepared" | "committed":
                 self._changing.said(slot.name, message)
@@ -312,6 +311,8 @@ class Supervisor(Service):
                 self._share_out()
             case "claim" | "brought" | "held" | "fleet_decided" | "fleet_bring" | "fleet_take_away":
                 self._desk.received(slot, message)
+            case "kept_out" | "let_in":
+                self._exclusions.received(slot, message)
             case "answer":
                 self._inquiry.answered(slot.name, message)
             case "drained":

@@ -123,6 +123,10 @@ class Worker:
         self.on_fleet = heard
         return self._control.send
 
+    def say(self, message: Message) -> None:
+        """Tell the supervisor something."""
+        self._control.send(message)
+
     def join(self, clusters: ClusterManager) -> Siblings:
         """Let the siblings use what these clusters have, and the other way round."""
         self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
@@ -136,7 +140,7 @@ class Worker:
         Link to the siblings, and do what the supervisor says.
 
         @param service: has C{terminate}, C{cut_short}, C{reload_certificates},
-            C{reopen_logs}, C{ask} and C{living}.
+            C{reopen_logs}, C{ask}, C{told} and C{living}.
         """
         self._service = service
         self._watch(self._setup.watch)
@@ -231,6 +235,8 @@ class Worker:
                 self.clerk.received(message)
             case "fleet_ask" | "fleet_withdraw" | "fleet_count" | "fleet_adopt" | "fleet_brought":
                 self.on_fleet(message)
+            case "keep_out" | "let_in":
+                self._service.told(message)
             case "reload":
                 self._service.reload_certificates()
             case "reopen":

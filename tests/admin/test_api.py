@@ -19,6 +19,7 @@ from reverseproxy.admin.slices import at_once
 from reverseproxy.admin.sources import Answer as Answered
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
+from reverseproxy.tunnel.server.exclusions import id_of
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
 from tests.admin.world import PORT, STATIC, Answer, World
 from tests.config.documents import TUNNEL_SERVER
@@ -524,7 +525,13 @@ class ChangingTests(AdminTestCase):
         world.agent(**config)
         agent = self.agent(world)
         answer = self.change(world, f"agents/{agent['id']}?ban=120", "DELETE")
-        self.assertEqual(answer.json["kept_out"], {"target": ["token", "static", "edge-7"], "seconds": 120.0})
+        target = ["token", "static", "edge-7"]
+        kept_out = {"target": target, "seconds": 120.0, "id": id_of(target)}
+        self.assertEqual(answer.json["kept_out"], kept_out)
+        [listed] = items(world, "exclusions", Authorization=BEARER)
+        self.assertEqual((listed["id"], listed["target"]), (kept_out["id"], target))
+        self.assertEqual((listed["agents"], listed["why"]), ([agent["id"]], "banned by ops"))
+        self.assertApproximates(listed["seconds"], 120.0, 1.0)
         # Another process with the same token does not get in either.
         world.agent(**config)
         self.settle(world, 60)
@@ -535,6 +542,33 @@ class ChangingTests(AdminTestCase):
         self.assertEqual(len(items(world, "agents", Authorization=BEARER)), 2)
         [entry] = items(world, "audit", Authorization=BEARER)
         self.assertEqual((entry["caller"], entry["what"], entry["agent"]), ("ops", "kick", agent["id"]))
+
+    def test_letting_in_by_what_the_list_has(self) -> None:
+        world = self.with_tokens(tunnel_config=STATIC)
+        world.agent(credential_policy="static", credential_config={"token": "very secret"})
+        agent = self.agent(world)
+        kept_out = self.change(world, f"agents/{agent['id']}?ban=120", "DELETE").json["kept_out"]
+        path = f"exclusions/{kept_out['id']}"
+        self.assertEqual(self.change(world, path, "DELETE", token=READ).status, 403)
+        answer = self.change(world, path, "DELETE")
+        self.assertEqual((answer.status, answer.json["target"]), (200, kept_out["target"]))
+        self.assertEqual(self.change(world, path, "DELETE").status, 404)
+        self.assertEqual(items(world, "exclusions", Authorization=BEARER), [])
+        self.assertIn("let in again", [each["what"] for each in items(world, "audit", Authorization=BEARER)])
+        self.settle(world, 70)
+        self.assertEqual(self.agent(world)["id"], agent["id"])
+
+    def test_pages_of_exclusions(self) -> None:
+        world = self.with_tokens()
+        for number in range(5):
+            world.proxy._world.exclusions.exclude(("address", str(number)), 60.0, "banned by ops")
+        found: list[str] = []
+        after = ""
+        while after is not None:
+            page = world.ask(f"{API}/exclusions?limit=2&after={after}", Authorization=BEARER).json
+            found += [each["target"][1] for each in page["items"]]
+            after = page["next"]
+        self.assertEqual(sorted(found), ["0", "1", "2", "3", "4"])
 
     def test_mistakes(self) -> None:
         world = self.with_tokens()

@@ -157,9 +157,6 @@ class Crowd:
     def facts(self) -> Mapping[str, Any]:
         return {"workers": []}
 
-    def on_new(self, told: Callable[[], Any]) -> None:
-        pass
-
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
         return succeed([Answer(0, self.answer(question, arguments))])
 

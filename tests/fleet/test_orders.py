@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.orders import LONGEST, Order, Orders
+from reverseproxy.fleet.orders import Order, Orders
 from reverseproxy.testing import Recorder
-from reverseproxy.tunnel.server.exclusions import MOST, Exclusions
-from tests.admin.world import parse_answer
+from reverseproxy.tunnel.server.exclusions import LONGEST, MOST, MOST_IDS, Exclusions
+from tests.admin.world import STATIC, parse_answer
 from tests.fleet.test_whole import ADMIN, with_admin
 from tests.fleet.worlds import FleetWorld
+from tests.tunnel.logged import capture
 
 TOKEN = "a token of an operator's"
 
 
-class OrderTests(SynchronousTestCase):
-    """Three servers, with an admin API each."""
+class OrdersTestCase(SynchronousTestCase):
+    """
+    Three servers, with an admin API each.
+
+    @cvar more: what else they are configured with.
+    """
+
+    more: ClassVar[dict[str, Any]] = {}
 
     def setUp(self) -> None:
         self.world = FleetWorld()
@@ -39,7 +46,7 @@ class OrderTests(SynchronousTestCase):
             document["admin"]["tokens_file"] = str(self.tokens)
             return document
 
-        self.world.server(name, change=change)
+        self.world.server(name, change=change, **self.more)
 
     def ask(self, number: int, path: str, method: str = "GET", body: bytes = b"") -> Any:
         """Ask the admin API of a server."""
@@ -61,6 +68,10 @@ class OrderTests(SynchronousTestCase):
     def exclusions(self, name: str) -> list[tuple[str, ...]]:
         """Whom a server keeps out."""
         return [each.target for each in self.world.servers[name]._world.exclusions]
+
+
+class OrderTests(OrdersTestCase):
+    """Agents that have proved nothing."""
 
     def test_each_server_lists_all_agents(self) -> None:
         """With where they are, and the same id everywhere."""
@@ -115,7 +126,9 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(agent.agents[0].serving, 0)
         [mine] = self.ask(1, "audit").json["items"]
         [its] = self.ask(0, "audit").json["items"]
-        self.assertEqual(self.ask(2, "audit").json["items"], [])
+        [heard] = self.ask(2, "audit").json["items"]
+        self.assertEqual((heard["what"], heard["agent"], heard["connections"]), ("keep out", key, 0))
+        self.assertIn("kept out for 60 s, as server a says", heard["told"])
         for each in (mine, its):
             self.assertEqual((each["what"], each["agent"]), ("kick", key))
         self.assertIn("passed on to server a", mine["told"])
@@ -187,6 +200,31 @@ class OrderTests(SynchronousTestCase):
         self.assertIn("it is at server a, which has no link to this one now", answer.body.decode())
         self.assertEqual(self.ask(1, "audit").json["items"], [])
 
+    def test_nothing_is_looked_at_again(self) -> None:
+        """While somebody is kept out: it says nothing of agents of other servers."""
+        self.world.pass_time(1.5)
+        looks: list[int] = []
+        self.patch(self.world.fleet("b").remote, "review", lambda: looks.append(1))
+        self.world.servers["b"]._world.exclusions.exclude(("address", "::1"), 3.0, "banned by ops")
+        self.world.pass_time(5)
+        self.assertEqual(looks, [])
+
+    def test_the_list_of_any_server(self) -> None:
+        """Has whom others keep out, and what it calls them lets them in; whoever does it, all have that."""
+        self.world.agent(0, answer="one")
+        key = self.agents(1)["one"]["id"]
+        self.ask(1, f"agents/{key}?ban=600", "DELETE")
+        lists = [self.ask(number, "exclusions").json["items"] for number in range(3)]
+        for [each] in lists:
+            self.assertEqual((each["id"], each["agents"]), (lists[0][0]["id"], [key]))
+            self.assertIn("banned by ops at server b", each["why"])
+        answer = self.ask(2, f"exclusions/{lists[0][0]['id']}", "DELETE")
+        self.assertEqual(answer.status, 200, answer.body)
+        self.world.pass_time(0.5)
+        self.assertEqual([self.exclusions(name) for name in "abc"], [[], [], []])
+        [entry] = [each for each in self.ask(0, "audit").json["items"] if each["what"] == "let in"]
+        self.assertEqual((entry["caller"], entry["agent"]), ("server c", key))
+
     def test_a_weight_elsewhere(self) -> None:
         """It is said where it may be changed."""
         self.world.agent(0, answer="one")
@@ -209,6 +247,70 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual((peer["losses"], peer["state"]), (1, "up"))
 
 
+class ProvedTests(OrdersTestCase):
+    """Agents that prove by a token who they are, which all servers know of one another."""
+
+    more: ClassVar[dict[str, Any]] = {"tunnel_config": STATIC}
+
+    def certain(self, *servers: int, answer: str, **more: Any) -> Any:
+        """Run an agent that proves by a token that it is the edge."""
+        return self.world.agent(
+            *servers,
+            answer=answer,
+            credential_policy="static",
+            credential_config={"token": "very secret"},
+            **more,
+        )
+
+    def test_who_is_connected_stays(self) -> None:
+        """At all servers alike, whose token is kept out; but not the very agent that was kicked."""
+        kicked = self.certain(0, answer="kicked")
+        other = self.certain(1, answer="other")
+        self.world.pass_time(1)
+        key = self.agents(2)["kicked"]["id"]
+        answer = self.ask(2, f"agents/{key}?ban=600", "DELETE")
+        self.assertEqual(answer.json["kept_out"]["target"], ["token", "static", "edge-7"])
+        with_hosts = {name: list(self.world.fleet(name).remote.hosts) for name in "ac"}
+        self.world.pass_time(5)
+        self.assertEqual((kicked.agents[0].serving, other.agents[0].serving), (0, 1))
+        for name, hosts in with_hosts.items():
+            self.assertEqual([each.server for each in hosts if each.server == "b"], ["b"], name)
+            self.assertEqual([each.server for each in self.world.fleet(name).remote.hosts], ["b"], name)
+        for number in range(3):
+            self.assertIn(b"other", self.world.ask(number, seconds=0.1))
+        # It does not get in again, though.
+        again = self.certain(0, 1, 2, answer="again")
+        self.world.pass_time(5)
+        self.assertEqual(again.agents[0].serving, 0)
+
+    def test_an_agent_that_has_moved(self) -> None:
+        """Whoever has the agent that was banned lets go of it, even if nobody knew that it was there."""
+        agent = self.certain(1, answer="one")
+        self.world.pass_time(1)
+        key = self.agents(1)["one"]["id"]
+        self.world.servers["a"]._world.exclusions.exclude(
+            ("token", "static", "edge-7"), 600.0, "banned by ops", "1", key
+        )
+        self.world.pass_time(0.5)
+        self.assertEqual(agent.agents[0].serving, 1)
+        self.world.pass_time(1)
+        self.assertEqual(agent.agents[0].serving, 0)
+        [entry] = [each for each in self.ask(1, "audit").json["items"] if each["what"] == "kick"]
+        self.assertEqual((entry["agent"], entry["caller"]), (key, "ops at server a"))
+        self.assertEqual((entry["connections"], entry["kept_out"]["seconds"]), (1, 600.0))
+
+    def test_a_server_that_can_not_be_told_of_a_ban(self) -> None:
+        """Everybody else hears of it, so that it is no failure; who was not told is named."""
+        self.certain(0, answer="one")
+        self.world.pass_time(1)
+        key = self.agents(1)["one"]["id"]
+        for link in list(self.world.fleet("b").entrance.links):
+            link.server = ""
+        answer = self.ask(1, f"agents/{key}?ban=600", "DELETE")
+        self.assertEqual((answer.status, answer.json["passed_on"]), (202, {}))
+        self.assertEqual([each["server"] for each in answer.json["problems"]], ["a"])
+
+
 class HeardTests(SynchronousTestCase):
     """What another server says, and what of that counts."""
 
@@ -228,7 +330,7 @@ class HeardTests(SynchronousTestCase):
 
     def keep_out(self, **more: Any) -> None:
         message = {"keep_out": ["token", "p", "x"], "seconds": 60, "ids": ["1"], "why": "banned by ops"}
-        self.orders.heard("b", {**message, "agent": "", **more})
+        self.orders.heard("b", {**message, "agents": [], **more})
 
     def left(self) -> list[float]:
         """For how long somebody is kept out."""
@@ -243,7 +345,7 @@ class HeardTests(SynchronousTestCase):
     def test_who_has_heard_tells_whoever_links(self) -> None:
         self.keep_out()
         self.exclusions.lift(("token", "p", "x"))
-        self.assertEqual(self.said, [{"let_in": ["1"]}])
+        self.assertEqual(self.said, [{"let_in": ["1"], "seconds": 60.0}])
         self.exclusions.exclude(("address", "::1"), 5.0, "x")
         self.said.clear()
         self.orders.greet(self)  # type: ignore[arg-type]
@@ -272,6 +374,53 @@ class HeardTests(SynchronousTestCase):
         self.assertEqual(self.left(), [])
         self.keep_out(ids=["1", "2"])
         self.assertEqual(self.left(), [60.0])
+
+    def test_what_others_would_not_take(self) -> None:
+        """It costs no link: the rest is told, and there is a line about it."""
+        for target in (("token", "p", "x" * 513), ("token", "p", "a\nb"), ("address", "")):
+            with capture() as events:
+                self.exclusions.exclude(target, 60.0, "x")
+            self.assertIn("other servers can't be told whom this one keeps out", events.text())
+        self.keep_out()
+        self.assertEqual(self.said, [])
+        with capture() as events:
+            self.orders.greet(self)  # type: ignore[arg-type]
+        self.assertEqual([each["keep_out"] for each in self.said], [["token", "p", "x"]])
+        self.assertEqual(events.text().count("other servers can't be told"), 3)
+        self.said.clear()
+        self.exclusions.exclude(("address", "::1"), 60.0, "banned by a\nb" + 300 * "x")
+        [message] = self.said
+        self.assertEqual((message["why"][:13], len(message["why"])), ("banned by a?b", 256))
+        entrance: Any = self
+        other = Orders(Exclusions(self.clock.seconds), lambda: entrance, self.clock)
+        other.heard("b", message)
+
+    def test_what_is_too_long_for_a_message(self) -> None:
+        def refuse(message: object) -> None:
+            raise WireError("9000 bytes can't be told to another server, 8192 are the most")
+
+        self.say = refuse  # type: ignore[method-assign,assignment]
+        self.exclusions.exclude(("address", "::1"), 60.0, "x")
+        self.orders.greet(self)  # type: ignore[arg-type]
+
+    def test_crossing(self) -> None:
+        """What an operator here has decided at the same time stays."""
+        self.keep_out()
+        self.exclusions.exclude(("token", "p", "x"), 60.0, "banned by ops", "2")
+        self.orders.heard("b", {"let_in": ["1"], "seconds": 60})
+        self.assertEqual(self.left(), [60.0])
+        self.orders.heard("b", {"let_in": ["2"]})
+        self.assertEqual(self.left(), [])
+
+    def test_what_is_to_be_written_down(self) -> None:
+        heard: list[Any] = []
+        self.orders.kept_out = lambda server, exclusion: heard.append((server, exclusion.ids))
+        self.orders.let_in = lambda server, exclusion: heard.append((server, exclusion.target))
+        self.keep_out()
+        self.keep_out()
+        self.orders.heard("c", {"let_in": ["1"]})
+        self.orders.heard("c", {"let_in": ["1"]})
+        self.assertEqual(heard, [("b", ("1",)), ("c", ("token", "p", "x"))])
 
     def test_bound(self) -> None:
         for number in range(MOST):
@@ -306,11 +455,26 @@ class HeardTests(SynchronousTestCase):
             {"ids": ["x"] * 100},
             {"ids": {}},
             {"why": "\n"},
-            {"agent": []},
+            {"agents": {}},
+            {"agents": [""]},
+            {"ids": ["x" * 65]},
+            {"ids": ["\n"]},
+            {"keep_out": ["dance", "x"]},
+            {"keep_out": ["token", "x"]},
+            {"keep_out": ["address", "x", "y"]},
+            {"keep_out": ["address", ""]},
+            {"keep_out": ["token", "p", "a\nb"]},
+            {"ids": [str(each) for each in range(MOST_IDS + 1)]},
         ):
             with self.assertRaises(WireError, msg=more):
                 self.keep_out(**more)
-        for message in ({"order": "dance"}, {"order": []}, {"order": "kick", "id": 1}, {"let_in": "x"}):
+        for message in (
+            {"order": "dance"},
+            {"order": []},
+            {"order": "kick", "id": 1},
+            {"let_in": "x"},
+            {"let_in": ["1"], "seconds": -1},
+        ):
             with self.assertRaises(WireError, msg=message):
                 self.orders.heard("b", message)
         self.assertEqual((self.left(), self.obeyed), ([], []))

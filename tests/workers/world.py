@@ -102,6 +102,9 @@ class FakeWorker:
         self.clerk.servers = self.siblings.servers
         return self.siblings
 
+    def say(self, message: Any) -> None:
+        self.tell(message)
+
     def listen_for(self, listener: str) -> None:
         return None
 

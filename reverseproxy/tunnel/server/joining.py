@@ -117,6 +117,9 @@ class JoinAttempt:
             await deferLater(server.clock, wait)
             if self._abandoned:
                 return None
+            refusal = server.exclusions.refuse(accepted, self._info)
+            if refusal is not None:
+                return refusal
         return await self._take_routes(accepted) or accepted
 
     def _take_place(self, accepted: Accepted) -> Refusal | Hangup | None:
