@@ -27,7 +27,7 @@ from reverseproxy.admin.exclusions import unite_kept_out
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
 from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
-from reverseproxy.admin.passing import MOST_AUDITED, unite_audits
+from reverseproxy.admin.passing import MOST_AUDITED, unite_audits, unite_done
 from reverseproxy.admin.reading import Reading
 from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
@@ -292,7 +292,8 @@ class TunnelApi:
         """
         Have other servers that have connections of an agent do the same.
 
-        @return: how many connections each of them has, and which ones could not be told.
+        @return: how many connections each of them has let go of, or has by the directory if it does not say;
+            and which ones could not be told, or could not do it.
         @raise Problem: if no server that has the agent could be.
         """
         elsewhere = agent["elsewhere"]
@@ -306,14 +307,26 @@ class TunnelApi:
             "order": order,
         }
         answers = await self._source.ask("pass_on", arguments)
-        told = {server for answer in answers for server in answer.value or ()}
-        passed = {server: at["connections"] for server, at in elsewhere.items() if server in told}
+        told = unite_done(answer.value or {} for answer in answers)
+        at = {server: each["connections"] for server, each in elsewhere.items()}
+        passed = {
+            server: each["connections"] if each["confirmed"] else max(each["connections"], at.get(server, 0))
+            for server, each in told.items()
+            if server in elsewhere or each["connections"]
+        }
         lacking = [server for server in elsewhere if server not in told]
         excluded = seconds and agent["targets"].get("identity" if what == "kick" else "process")
         if lacking and not passed and not agent["connections"] and not excluded:
             raise Problem(502, f"it is at server {', '.join(lacking)}, which has no link to this one now")
-        problem = "it has no link to this server now, and was not told"
-        return passed, [{"worker": 0, "server": server, "problem": problem} for server in lacking]
+        problems = dict.fromkeys(lacking, "it has no link to this server now, and was not told")
+        for server in passed:
+            each = told[server]
+            problem = each["problem"] or (
+                "" if each["confirmed"] else "it was told, and has not answered yet"
+            )
+            if problem:
+                problems[server] = problem
+        return passed, [{"worker": 0, "server": each, "problem": why} for each, why in problems.items()]
 
     async def _weigh(self, call: Call, caller: Caller, cluster: str, address: str) -> Reply:
         """Change the weight of a host, for as long as it is there."""

@@ -203,6 +203,8 @@ class Inspector:
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
         """Answer a question in turns that are short, however much there is to say."""
         found = self.begin(question, arguments)
+        if isinstance(found, Deferred):
+            return found
         return in_slices(found, self.parts.clock) if isinstance(found, Generator) else succeed(found)
 
     def begin(self, question: str, arguments: Mapping[str, Any]) -> Any:

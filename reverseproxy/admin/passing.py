@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST_AUDITED", "SETTLE", "Passing", "unite_audits"]
+__all__ = ["MOST_AUDITED", "SETTLE", "Passing", "unite_audits", "unite_done"]
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -72,29 +73,35 @@ class Passing:
             self._timer.cancel()
             self._timer = None
 
-    def pass_on(self, arguments: Mapping[str, Any]) -> list[str]:
+    def pass_on(self, arguments: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
         """
         Tell the other servers what is to be done to an agent.
 
         @param arguments: C{what}, C{agent}, C{seconds}, C{who} and C{order}.
-        @return: those that have been told over links to this process.
+        @return: what those have done that were told over links to this process, by server:
+            see L{reverseproxy.fleet.answers.Done}.
         """
         fleet = self._fleet()
         if fleet is None:
-            return []
-        return fleet.orders.give(
+            return succeed({})
+        giving = fleet.orders.give(
             arguments["what"],
             arguments["agent"],
             arguments["seconds"],
             arguments["who"],
             arguments["order"],
         )
+        return giving.addCallback(lambda found: {server: each.to_json() for server, each in found.items()})
 
-    def obey(self, order: Order) -> None:
-        """Do what an operator of another server wants, if the agent has connections to this process."""
+    def obey(self, order: Order) -> tuple[int, str]:
+        """
+        Do what an operator of another server wants, if the agent has connections to this process.
+
+        @return: how many it had, and what could not be done.
+        """
         targets = self._index.targets_of(order.agent)
         if targets is None:
-            return
+            return 0, ""
         kick = order.what == "kick"
         target, problem = targets["identity" if kick else "process"], ""
         if order.seconds:
@@ -107,19 +114,21 @@ class Passing:
             told += "" if problem else f"; kept out for {order.seconds:g} s: {_shown(target)}"
         why = f"{'kicked' if kick else 'drained'} by {order.who}"
         kept_out = {"target": target, "seconds": order.seconds} if order.seconds else None
-        self._part(order.what, order.agent, why, order.who, told, kept_out, order.id)
+        count = self._part(order.what, order.agent, why, order.who, told, kept_out, order.id)
+        return count, problem and f"it is not kept out: {problem}"
 
     def _part(
         self, what: str, agent: str, why: str, who: str, told: str, kept_out: Any, order_id: str
-    ) -> None:
+    ) -> int:
         """
         Let go of an agent that has connections to this process, and write that down.
 
         @param told: what else is to be said of it.
+        @return: how many there were.
         """
         found, targets = self._index.identity_of(agent), self._index.targets_of(agent)
         if found is None or targets is None:
-            return
+            return 0
         count = self._let_go({"id": agent, "why": why, "at_once": what == "kick"})
         told = f"{counted(count, 'connection')}{told}"
         log.info(
@@ -131,6 +140,7 @@ class Passing:
             told=told,
         )
         self._note(who, what, agent, found.principal, targets, told, count, kept_out, order_id)
+        return count
 
     def _note(
         self,
@@ -234,3 +244,18 @@ def unite_audits(
         kept_out = first["kept_out"] or second["kept_out"]
         found[entry["order"]] = {**first, "connections": connections, "kept_out": kept_out}
     return [*entries, *found.values()]
+
+
+def unite_done(answers: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Make one of what several workers have heard of what other servers have done; see L{Passing.pass_on}."""
+    found: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        for server, each in answer.items():
+            known = found.get(server)
+            if known is None:
+                found[server] = dict(each)
+                continue
+            known["connections"] += each["connections"]
+            known["confirmed"] = known["confirmed"] and each["confirmed"]
+            known["problem"] = known["problem"] or each["problem"]
+    return found

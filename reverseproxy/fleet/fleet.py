@@ -109,7 +109,7 @@ class Fleet:
             self.forwarder,
             self._greet,
             self._state,
-            self.forwarder.heard,
+            self._hear,
         )
         self.directory: IDirectory | None = None
         exclusions = parts.exclusions
@@ -157,6 +157,7 @@ class Fleet:
             self._review.stop()
         self.remote.stop()
         self.links.stop()
+        self.orders.stop()
         self.entrance.close("stopping")
         if self.directory is None:
             return succeed(None)
@@ -222,7 +223,16 @@ class Fleet:
         if KINDS.isdisjoint(message):
             self.remote.link_told(link, message)
         else:
-            self.orders.heard(link.server, message)
+            answer = self.orders.heard(link.server, message)
+            if answer is not None:
+                link.say(answer)
+
+    def _hear(self, link: IncomingLink, message: Any) -> None:
+        """Take what a server has said that has linked."""
+        if "done" in message:
+            self.orders.done(link, message)
+        else:
+            self.forwarder.heard(link, message)
 
     # IOwnListener: what others have to know of our agents
 

@@ -13,7 +13,8 @@ the seconds that are left.
     {"order": "kick", "id": ..., "agent": ..., "seconds": 60.0, "who": "alice"}
 
 The last is for whoever has connections of the agent.  It is told over the links that
-others have dialled: each process of each other server has one of these.
+others have dialled: each process of each other server has one of these, and answers
+(L{reverseproxy.fleet.answers}).
 
 To be kept out is not to join.  An agent that has joined before stays, at all servers alike,
 unless it is one of C{agents}, wherever it has gone meanwhile.
@@ -27,10 +28,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.errors import WireError
+from reverseproxy.fleet.answers import Answers, Done
 from reverseproxy.fleet.entrance import Entrance, IncomingLink
 from reverseproxy.logs import shorten
 from reverseproxy.tunnel.server.exclusions import KINDS as TARGETS
@@ -69,7 +72,8 @@ class Orders:
     """
     Tells the others, and hears what they tell.
 
-    @ivar obey: does what an order says, to the agent's connections to this process.
+    @ivar obey: does what an order says, to the agent's connections to this process; gives how many there
+        were, and what could not be done.
     @ivar kept_out: called with the server that has told of it, and what counts here by that.
     @ivar let_in: called with the server that has told of it, and what has ended here by that.
     """
@@ -79,12 +83,13 @@ class Orders:
         @param exclusions: whom an operator of this server keeps out; what others do is added to that.
         @param entrance: gives the links that others have dialled.
         """
-        self.obey: Callable[[Order], object] = lambda order: None
+        self.obey: Callable[[Order], tuple[int, str]] = lambda order: (0, "")
         self.kept_out: Callable[[str, Exclusion], object] = lambda server, exclusion: None
         self.let_in: Callable[[str, Exclusion], object] = lambda server, exclusion: None
         self._exclusions = exclusions
         self._entrance = entrance
         self._clock = clock
+        self._answers = Answers(clock)
         exclusions.on_excluded = lambda exclusion: self._tell(exclusion, self._say)
         exclusions.on_lifted = lambda lifted: self._tell(lifted, self._say)
 
@@ -114,22 +119,39 @@ class Orders:
         for exclusion in self._exclusions:
             self._tell(exclusion, link.say)
 
-    def give(self, what: str, agent: str, seconds: float, who: str, order_id: str) -> list[str]:
+    def give(
+        self, what: str, agent: str, seconds: float, who: str, order_id: str
+    ) -> Deferred[dict[str, Done]]:
         """
         Pass an order on to all servers that have a link to this process.
 
-        @return: which ones; those that know no orders are not among them.
+        @return: what each of them has done; never fails.  Those that know no orders are not among them.
         """
         entrance = self._entrance()
+        links = [link for link in entrance.links if link.server and "orders" in link.knows]
+        waiting = self._answers.wait(order_id, links)
         who = _printable(who[:_MOST_WHY])
         entrance.say({"order": what, "id": order_id, "agent": agent, "seconds": seconds, "who": who})
-        return sorted({link.server for link in entrance.links if link.server and "orders" in link.knows})
+        return waiting
 
-    def heard(self, server: str, message: Mapping[str, Any]) -> None:
+    def done(self, link: IncomingLink, message: Mapping[str, Any]) -> None:
+        """
+        Another server has said what has come of an order.
+
+        @raise WireError: if it makes no sense.
+        """
+        self._answers.heard(link, message)
+
+    def stop(self) -> None:
+        """Wait for no answers any more."""
+        self._answers.stop()
+
+    def heard(self, server: str, message: Mapping[str, Any]) -> dict[str, Any] | None:
         """
         Another server has told something.
 
         @param message: with one of L{KINDS}.
+        @return: what is to be answered; L{None} for nothing.
         @raise WireError: if it makes no sense.
         """
         if "keep_out" in message:
@@ -140,15 +162,16 @@ class Orders:
             what = message.get("order")
             if what not in ("kick", "drain"):
                 raise WireError("it orders something that is not known")
-            self.obey(
-                Order(
-                    what,
-                    _text(message, "id"),
-                    _text(message, "agent"),
-                    _seconds(message, 0.0),
-                    f"{_text(message, 'who') or 'somebody'} at server {server}",
-                )
+            order = Order(
+                what,
+                _text(message, "id"),
+                _text(message, "agent"),
+                _seconds(message, 0.0),
+                f"{_text(message, 'who') or 'somebody'} at server {server}",
             )
+            connections, problem = self.obey(order)
+            return {"done": order.id, "connections": connections, "problem": _printable(problem[:_MOST_WHY])}
+        return None
 
     def _let_in(self, server: str, message: Mapping[str, Any]) -> None:
         ids = tuple(_texts(message, "let_in"))

@@ -235,14 +235,20 @@ class Worker:
                 self.clerk.received(message)
             case "fleet_ask" | "fleet_withdraw" | "fleet_count" | "fleet_adopt" | "fleet_brought":
                 self.on_fleet(message)
-            case "keep_out" | "let_in":
-                self._service.told(message)
+            case "keep_out" | "let_in" | "reload" | "reopen":
+                self._tell_service(message)
+            case "answer":
+                self._answer(message)
+
+    def _tell_service(self, message: Message) -> None:
+        """What all workers are told, which is none of this one's own business."""
+        match message["do"]:
             case "reload":
                 self._service.reload_certificates()
             case "reopen":
                 self._service.reopen_logs()
-            case "answer":
-                self._answer(message)
+            case _:
+                self._service.told(message)
 
     # another configuration
 

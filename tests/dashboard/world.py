@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["HOSTILE", "READ", "TOKEN", "Crowd", "World", "agent_facts"]
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any

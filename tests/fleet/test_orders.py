@@ -322,11 +322,16 @@ class HeardTests(SynchronousTestCase):
         self.links: set[Any] = set()
         self.orders = Orders(self.exclusions, lambda: entrance, self.clock)
         self.obeyed: list[Order] = []
-        self.orders.obey = self.obeyed.append
+        self.orders.obey = self.obey
 
     def say(self, message: dict[str, Any]) -> None:
         """Take the place of an entrance."""
         self.said.append(json.loads(json.dumps(message)))
+
+    def obey(self, order: Order) -> tuple[int, str]:
+        """Have two connections of any agent."""
+        self.obeyed.append(order)
+        return 2, ""
 
     def keep_out(self, **more: Any) -> None:
         message = {"keep_out": ["token", "p", "x"], "seconds": 60, "ids": ["1"], "why": "banned by ops"}
@@ -429,7 +434,9 @@ class HeardTests(SynchronousTestCase):
         self.assertEqual(len(self.exclusions), MOST)
 
     def test_orders(self) -> None:
-        self.orders.heard("b", {"order": "kick", "id": "1", "agent": "a", "seconds": 5, "who": "ops"})
+        kick = {"order": "kick", "id": "1", "agent": "a", "seconds": 5, "who": "ops"}
+        answer = self.orders.heard("b", kick)
+        self.assertEqual(answer, {"done": "1", "connections": 2, "problem": ""})
         self.orders.heard("b", {"order": "drain", "id": "2", "agent": "a"})
         self.assertEqual(
             self.obeyed,

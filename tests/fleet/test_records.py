@@ -19,11 +19,16 @@ from reverseproxy.fleet.records import (
     agent_key,
     is_server_id,
 )
-from reverseproxy.identity import AgentIdentity, CertificateSubject
+from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
 
 KEY = HostKey("orders", "0" * 32, "alpha")
 IDENTITY = AgentIdentity(
-    "shop", "static", CertificateSubject("k", "CN=shop", ("DNS:shop",)), "host-1", "secret-id", 1
+    "shop",
+    "static",
+    CertificateSubject("k", "CN=shop", ("DNS:shop",)),
+    "host-1",
+    shown_agent_id("secret-id"),
+    1,
 )
 
 
@@ -87,12 +92,17 @@ class HostRecordTests(SynchronousTestCase):
         self.assertIs(record.capacity, None)
 
     def test_nobody_reads_an_agents_id(self) -> None:
-        """Whoever knows it may close the agent's connections."""
+        """
+        Whoever knows it may close the agent's connections.
+
+        What an identity has instead is the same at all servers: by that an agent is kept out at any of them.
+        """
         record = HostRecord(*KEY, identity=IDENTITY)
         self.assertNotIn(b"secret-id", record.encode())
         found = HostRecord.decode(KEY, record.encode()).identity
         assert found is not None
         self.assertEqual(found.certificate, IDENTITY.certificate)
+        self.assertEqual(found.agent_id, shown_agent_id("secret-id"))
         self.assertEqual(found.principal, IDENTITY.principal)
         key = agent_key(IDENTITY, "host-1", "127.0.0.1", 1, {}, "streams")
         self.assertNotIn("secret", key)
