@@ -109,9 +109,16 @@ def build_fleet(
     directory = (make_directory or etcd_directory)(config, who, world, publishes)
     fleet.use(directory)
     if isinstance(directory, FleetDirectory) and publishes:
-        parts = (directory, partial(_routes_of, world), world.reactor, partial(_objection_to_routes, world))
+        parts = (
+            directory,
+            partial(_routes_of, world),
+            world.reactor,
+            partial(_objection_to_routes, world),
+            fleet.links.reaches,
+        )
         desk = FleetDesk(*parts) if world.worker is None else Spokesman(*parts, worker=world.worker).desk
         fleet.on_standing = desk.judge_again
+        fleet.on_linked = desk.review
         world.fleet_resources.desk = desk
     if world.fleet_resources.store_tls is not None:
         tell_of_expiry(findings, world.fleet_resources.store_tls)

@@ -75,16 +75,20 @@ class FleetDesk:
         routes_of: Callable[[str], AgentRoutes | None],
         clock: IReactorTime,
         objection: Callable[[RouteRecord], str] = lambda record: "",
+        linked: Callable[[str], bool] = lambda server: True,
     ) -> None:
         """
         @param routes_of: finds the routes of a tunnel listener, if agents may bring some there.
         @param objection: says why an agent of another server may not have its routes here, whatever
             that one thinks; empty if it may.
+        @param linked: whether there is a link to a server, which has proved to be it: nothing is made here
+            of what somebody says in its name before; see L{review}.
         """
         self._directory = directory
         self._routes_of = routes_of
         self._clock = clock
         self._objection = objection
+        self._linked = linked
         self._serials = count(1)
         self._own: dict[str, RouteRecord] = {}
         self._confirmed: set[str] = set()
@@ -359,6 +363,9 @@ class FleetDesk:
             self._settle(cluster, record.listener)
             self.review()
             return
+        if not self._linked(record.server):
+            self._waiting[cluster] = None
+            return
         if not self._objection(record):
             self._back(cluster)
         if self._was_second(record):
@@ -441,7 +448,11 @@ class FleetDesk:
         return any(_is(claim, each) and not self._objection(each) for each in self._others(claim.cluster))
 
     def review(self) -> None:
-        """Try again what could not be made here: the configuration is another one, or somebody has gone."""
+        """
+        Try again what could not be made here.
+
+        The configuration is another one, somebody has gone, or there is a link to another server.
+        """
         waiting, self._waiting = self._waiting, {}
         for cluster in waiting:
             records = list(self._others(cluster))
@@ -449,7 +460,9 @@ class FleetDesk:
                 self._waiting[cluster] = None
 
     def _is_denied(self, record: RouteRecord) -> bool:
-        return self._was_second(record) or self._bring(record, again=True) is not None
+        if not self._linked(record.server) or self._was_second(record):
+            return True
+        return self._bring(record, again=True) is not None
 
 
 def _is(claim: Claim, record: RouteRecord) -> bool:

@@ -87,9 +87,11 @@ class Fleet:
     @ivar orders: what operators do to agents.
     @ivar directory: who is in the fleet; L{None} until it has been given.
     @ivar on_standing: called when what speaks against agents may be different now.
+    @ivar on_linked: called when there is a link to another server.
     """
 
     on_standing: Callable[[], object] = staticmethod(lambda: None)
+    on_linked: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, parts: FleetParts) -> None:
         self.id = parts.server_id
@@ -211,6 +213,7 @@ class Fleet:
     def link_up(self, link: OutgoingLink) -> None:
         """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
         self.remote.link_up(link)
+        self.on_linked()
 
     def link_down(self, link: OutgoingLink, reason: str) -> None:
         """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""

@@ -133,10 +133,11 @@ class Spokesman:
         routes_of: Callable[[str], AgentRoutes | None],
         clock: IReactorTime,
         objection: Callable[[RouteRecord], str],
+        linked: Callable[[str], bool],
         worker: Any,
     ) -> None:
         """
-        @param routes_of: as L{FleetDesk} has it, as is C{objection}.
+        @param routes_of: as L{FleetDesk} has it, as are C{objection} and C{linked}.
         @param worker: has C{speak_for_fleet}.
         """
         self._directory = directory
@@ -145,7 +146,7 @@ class Spokesman:
         self._going: dict[str, dict[str, Claim]] = {}  # by listener
         self._doubtful: set[str] = set()
         self._say: Callable[[Message], object] = worker.speak_for_fleet(self.received)
-        self.desk = FleetDesk(directory, self._shared, clock, objection)
+        self.desk = FleetDesk(directory, self._shared, clock, objection, linked)
 
     def _shared(self, listener: str) -> Any:
         routes = self._routes_of(listener)

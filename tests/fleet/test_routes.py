@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -134,6 +135,20 @@ class Fleet(SynchronousTestCase):
         for watch in list(self.etcd.watches):
             if getattr(watch.told, "__self__", None) is follower:
                 self.etcd.end(watch)
+
+    def unlink(self, name: str) -> Callable[[], None]:
+        """A server reaches no other one any more, until what is returned is called."""
+        service: Any = self.running[name]
+        links = service._world.fleet.links
+        endpoint = links.endpoint
+
+        def nothing(address: str) -> Any:
+            raise ValueError(f"{address} is cut off")
+
+        links.endpoint = nothing
+        for link in links:
+            link.revoke("cut off")
+        return partial(setattr, links, "endpoint", endpoint)
 
     def stored(self) -> list[str]:
         """Whose routes are in the directory, and where."""
@@ -270,16 +285,15 @@ class RouteTests(Fleet):
         """Who was not there for so long that others have it now, gives it up."""
         self.bring("mine", "alpha")
         alpha: Any = self.running["alpha"]._world.fleet
-        for each in self.running.values():
-            fleet: Any = each._world.fleet
-            if fleet is not None:
-                fleet.links.stop()
+        back = [self.unlink(name) for name in NAMES[:2]]
         self.clients["alpha"].reachable = False
         self.pass_time(11)
         self.pass_time(6)
         other = self.bring("other", "beta", owner="two", cluster="theirs")
         self.assertEqual(other.agents[0].serving, 2)
         self.clients["alpha"].reachable = True
+        for link in back:
+            link()
         self.pass_time(8)
         self.assertEqual(self.stored(), ["theirs/beta"])
         self.assertEqual(alpha.directory.routes.keys(), {("theirs", "beta")})
@@ -342,6 +356,29 @@ class RouteTests(Fleet):
             self.pass_time(4)
             self.assertEqual(self.stored(), ["app/alpha"])
             self.assertEqual([self.get("beta"), self.get("beta", "b.x.example")], [b"mine", b"default"])
+
+    def test_a_server_that_is_made_up(self) -> None:
+        """Nothing is made of what is said in its name, as there is no link to it."""
+        self.bring("mine", "alpha")
+        found = self.etcd.keys["/fleet/routes/app/alpha"].value
+        assert found is not None
+        self.etcd.commit({"/fleet/servers/ghost": ServerRecord("ghost", "127.0.0.1:9").encode()})
+        self.etcd.commit({"/fleet/routes/evil/ghost": found.replace(b"app.x", b"b.x")})
+        self.pass_time(10)
+        for name in NAMES[:2]:
+            self.assertEqual([each["cluster"] for each in self.running[name].answer("routes", {})], ["app"])
+
+    def test_a_server_that_is_linked_late(self) -> None:
+        """What has been brought to it is made then, and stays when the link is lost."""
+        link = self.unlink("beta")
+        self.bring("mine", "alpha")
+        self.assertEqual(self.get("beta"), b"default")
+        link()
+        self.pass_time(6)
+        self.assertEqual(self.get("beta"), b"mine")
+        self.unlink("beta")
+        self.pass_time(6)
+        self.assertEqual(self.running["beta"].answer("routes", {})[0]["cluster"], "app")
 
     def test_forged_while_its_agent_is_on_its_way(self) -> None:
         """Nobody has what stays for an agent, nor takes it away, by writing something into etcd."""
