@@ -225,6 +225,36 @@ class OrderTests(OrdersTestCase):
         [entry] = [each for each in self.ask(0, "audit").json["items"] if each["what"] == "let in"]
         self.assertEqual((entry["caller"], entry["agent"]), ("server c", key))
 
+    def test_a_server_without_an_admin_api(self) -> None:
+        """It does what is ordered elsewhere all the same."""
+        self.world.server("d")
+        agent = self.world.agent(3, answer="one")
+        self.world.pass_time(1)
+        key = self.agents(0)["one"]["id"]
+        answer = self.ask(0, f"agents/{key}?ban=60", "DELETE")
+        self.assertEqual((answer.json["passed_on"], answer.json["problems"]), ({"d": 1}, []))
+        self.world.pass_time(1)
+        self.assertEqual(agent.agents[0].serving, 0)
+        self.assertEqual(len(self.exclusions("d")), 1)
+
+    def test_a_server_that_does_not_answer(self) -> None:
+        """It is waited for no longer than a second, and named."""
+        self.world.agent(0, answer="one", connections=2)
+        self.world.pass_time(1)
+        key = self.agents(1)["one"]["id"]
+        self.patch(self.world.fleet("a").orders, "obey", lambda order: (5, "it is full"))
+        self.patch(self.world.fleet("b").orders, "done", lambda link, message: None)
+        client: Recorder = self.world.reactor.dial("127.0.0.1", ADMIN + 1, Recorder())
+        head = f"DELETE /api/tunnel/v1/agents/{key} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        client.transport.write(f"{head}Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+        self.world.pass_time(0.9)
+        self.assertEqual(client.data, b"")
+        self.world.pass_time(0.2)
+        answer = parse_answer(client.data)
+        self.assertEqual((answer.status, answer.json["passed_on"]), (202, {"a": 2}))
+        [problem] = answer.json["problems"]
+        self.assertEqual((problem["server"], problem["problem"][-16:]), ("a", "not answered yet"))
+
     def test_a_weight_elsewhere(self) -> None:
         """It is said where it may be changed."""
         self.world.agent(0, answer="one")

@@ -74,6 +74,18 @@ class JoinTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(verdict))
         attempt.release()
 
+    def test_kept_out_while_it_waits(self) -> None:
+        """An operator has decided that in the meantime: it takes no place."""
+        server = self.server(max_joins_per_second=1)
+        init = ConnectionInit("blue", extra=OURS.extra)
+        self.assertIsInstance(self.successResultOf(self.attempt(server, init)[1]), Accepted)
+        attempt, verdict = self.attempt(server, init)
+        self.assertNoResult(verdict)
+        server.exclusions.exclude(("address", "10.0.0.1"), 90.0, "banned by ops")
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(verdict).result, "banned")
+        attempt.release()
+
     def test_identity(self) -> None:
         """It is known once it is proved, whether or not the agent may join."""
         server = self.server(max_hosts_per_address=1)
