@@ -19,10 +19,13 @@ from itertools import count
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from reverseproxy.fleet.records import RouteKey, RouteRecord, ServerRecord, proved
+from reverseproxy.fleet.ends import Ends
+from reverseproxy.fleet.questions import Question, candidates, suits
+from reverseproxy.fleet.records import RouteKey, RouteRecord, ServerRecord
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied
 from reverseproxy.wire.mosn.frames import Status
@@ -30,10 +33,12 @@ from reverseproxy.wire.mosn.frames import Status
 log = Logger()
 
 DECIDE: Final = 5.0
-"""Seconds that the directory has to tell that something has been published."""
+"""
+Seconds that the directory has to tell that something has been published, for all ports together.
 
-MOST_PORTS: Final = 8
-"""Ports that are tried for an agent that takes any."""
+Fewer than the supervisor of several workers waits for all of it
+(L{TURN_TIMEOUT<reverseproxy.workers.route_desk.TURN_TIMEOUT>}).
+"""
 
 
 class IRouteDirectory(Protocol):
@@ -94,8 +99,8 @@ class FleetDesk:
         self._confirmed: set[str] = set()
         self._held: dict[str, int] = {}
         self._pending: dict[str, Deferred[RouteRecord | None]] = {}
-        self._asking: dict[str, list[Deferred[None]]] = {}  # who wants the same as somebody before
-        self._ends: dict[str, IDelayedCall] = {}
+        self._asking: dict[str, Question] = {}  # what is being decided, by cluster
+        self._ends = Ends(clock, self._end)
         self._waiting: dict[str, None] = {}  # clusters whose routes could not be made here yet
         self._gone: dict[str, RouteRecord] = {}  # what stays for a while, as its servers are gone
         directory.follow_routes(self._told, self._own_is_there, self._confirmed.clear)
@@ -104,43 +109,39 @@ class FleetDesk:
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
         """See L{IRouteDesk.ask<reverseproxy.tunnel.server.agent_routes.IRouteDesk.ask>}."""
-        return Deferred.fromCoroutine(self._ask(listener, wanted))
-
-    async def _ask(self, listener: str, wanted: Wanted) -> Denied | None:
         cluster = wanted.claim.cluster
-        if cluster in self._asking:
+        question = self._asking.get(cluster)
+        if question is not None:
             # Another connection of the same agent, mostly: who asks looks at what has come of it.
-            turn: Deferred[None] = Deferred()
-            self._asking[cluster].append(turn)
-            await turn
-            return None
-        self._asking[cluster] = []
-        try:
-            return await self._decide(listener, wanted)
-        finally:
-            for each in self._asking.pop(cluster):
-                each.callback(None)
+            return question.add(listener, wanted)
+        question = self._asking[cluster] = Question(listener, wanted)
+        answer = question.add(listener, wanted)
+        # Whoever asks may go away, but others may wait for the same: it is decided all the same.
+        Deferred.fromCoroutine(self._decide(listener, wanted)).addBoth(self._answer, cluster)
+        return answer
+
+    def _answer(self, result: Denied | Failure | None, cluster: str) -> None:
+        if isinstance(result, Failure):  # a mistake of ours leaves nothing behind
+            self._pending.pop(cluster, None)
+            self._withdraw(cluster)
+        self._asking.pop(cluster).answer(result)
 
     async def _decide(self, listener: str, wanted: Wanted) -> Denied | None:
-        claim = wanted.claim
+        cluster = wanted.claim.cluster
+        until = self._clock.seconds() + DECIDE
+        known = self._own.get(cluster)
+        if known is not None:
+            # Granted a moment ago, to somebody who waits for it no more; or had at another listener.
+            if suits(known, listener, wanted):
+                return await self._try(known, until)
+            return Denied(Status.ROUTE_TAKEN, f"the cluster {cluster} has other routes at this server")
         problem = Denied(Status.ROUTE_TAKEN, "all ports that its identity may have are taken")
-        ports: list[int | None] = [port for port, _ in wanted.ports[:MOST_PORTS]]
-        for port in ports or ([None] if claim.port is None else []):
-            record = RouteRecord(
-                claim.cluster,
-                self._directory.server_id,
-                listener,
-                claim.owner,
-                wanted.shown,
-                claim.domains,
-                port,
-                proved(wanted.identity),
-            )
-            denied = await self._try(record)
+        for record in candidates(self._directory.server_id, listener, wanted):
+            denied = await self._try(record, until)
             if denied is None:
                 return None
             problem = denied
-            if self._is_about_more(record):
+            if self._is_about_more(record) or self._clock.seconds() >= until:
                 break
         return problem
 
@@ -152,31 +153,18 @@ class FleetDesk:
             if each.conflicts(record)
         )
 
-    async def _try(self, record: RouteRecord) -> Denied | None:
+    async def _try(self, record: RouteRecord, until: float) -> Denied | None:
         cluster = record.cluster
-        deciding: Deferred[RouteRecord | None] = Deferred()
-        self._pending[cluster] = deciding
-        self._own[cluster] = record
-        deciding.addTimeout(DECIDE, self._clock)
-        self._directory.publish_routes(record)
-        try:
-            other = await deciding
-        except Exception:
-            self._withdraw(cluster)
-            return Denied(
-                Status.ROUTE_TAKEN, "the directory of the fleet can't be reached, so that nothing is decided"
-            )
-        finally:
-            self._pending.pop(cluster, None)
-        if other is not None:
-            self._withdraw(cluster)
-            return Denied(Status.ROUTE_TAKEN, f"it is had by the cluster {other.cluster}, at {other.server}")
-        denied = self._bring(record, again=False)
+        denied = None if self._has(record) else await self._publish(record, until)
+        denied = denied or self._bring(record, again=False)
         if denied is not None:
             self._withdraw(cluster)
+            if held := self._held.get(cluster):
+                # What another server has been granted meanwhile has a connection here already.
+                self.hold(cluster, held, self._grace(record))
             return denied
         self._confirmed.add(cluster)
-        self._end_later(cluster, self._grace(record))
+        self._ends.later(cluster, self._grace(record))
         log.info(
             "{owner} has brought the cluster {cluster} with {routes} to the fleet",
             owner=record.shown,
@@ -184,6 +172,30 @@ class FleetDesk:
             routes=_shown(record),
         )
         return None
+
+    async def _publish(self, record: RouteRecord, until: float) -> Denied | None:
+        """Have the directory say whether a record may stay there."""
+        cluster = record.cluster
+        deciding: Deferred[RouteRecord | None] = Deferred()
+        self._pending[cluster] = deciding
+        self._own[cluster] = record
+        deciding.addTimeout(max(until - self._clock.seconds(), 0.0), self._clock)
+        self._directory.publish_routes(record)
+        try:
+            other = await deciding
+        except Exception:
+            return Denied(
+                Status.ROUTE_TAKEN, "the directory of the fleet can't be reached, so that nothing is decided"
+            )
+        finally:
+            self._pending.pop(cluster, None)
+        if other is not None:
+            return Denied(Status.ROUTE_TAKEN, f"it is had by the cluster {other.cluster}, at {other.server}")
+        return None
+
+    def _has(self, record: RouteRecord) -> bool:
+        """Whether the directory has said already that this server has it."""
+        return record.cluster in self._confirmed and self._own.get(record.cluster) == record
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
         """See L{IRouteDesk.count<reverseproxy.tunnel.server.agent_routes.IRouteDesk.count>}."""
@@ -197,7 +209,7 @@ class FleetDesk:
         """
         self._held[cluster] = held
         if held:
-            self._cancel_end(cluster)
+            self._ends.cancel(cluster)
             if cluster not in self._own:
                 record = self._made(cluster)
                 self._gone.pop(cluster, None)
@@ -205,7 +217,7 @@ class FleetDesk:
                     self._own[cluster] = record = _of(record, self._directory.server_id)
                     self._directory.publish_routes(record)
         else:
-            self._end_later(cluster, grace)
+            self._ends.later(cluster, grace)
 
     def _made(self, cluster: str) -> RouteRecord | None:
         """What has been made here of a cluster of another server, as that one has said it."""
@@ -234,11 +246,12 @@ class FleetDesk:
             self._directory.publish_routes(record)
         elif not any(self._others(cluster)):
             self._gone[cluster] = record
-            self._end_later(cluster, grace)
+            self._ends.later(cluster, grace)
 
     def withdraw(self, cluster: str) -> None:
         """What has been granted could not be made here."""
-        self._cancel_end(cluster)
+        self._held.pop(cluster, None)
+        self._ends.cancel(cluster)
         self._withdraw(cluster)
 
     def failed(self, cluster: str) -> None:
@@ -248,7 +261,7 @@ class FleetDesk:
 
     def made(self, cluster: str, listener: str) -> None:
         """Routes of another server are here: it may have other ones by now, or none."""
-        self._settle(cluster, listener)
+        self.settle(cluster, listener)
         for record in list(self._others(cluster)):
             self._told("came", record)
 
@@ -258,22 +271,12 @@ class FleetDesk:
         routes = self._routes_of(record.listener)
         return 0.0 if routes is None else routes.claims.rules.grace
 
-    def _end_later(self, cluster: str, grace: float) -> None:
-        self._cancel_end(cluster)
-        self._ends[cluster] = self._clock.callLater(grace, self._end, cluster)
-
-    def _cancel_end(self, cluster: str) -> None:
-        call = self._ends.pop(cluster, None)
-        if call is not None:
-            call.cancel()
-
     def _end(self, cluster: str) -> None:
-        del self._ends[cluster]
         self._held.pop(cluster, None)
         record = self._own.get(cluster, self._gone.pop(cluster, None))
         self._withdraw(cluster)
         if record is not None:
-            self._settle(cluster, record.listener)
+            self.settle(cluster, record.listener)
         self.review()
 
     def _withdraw(self, cluster: str) -> None:
@@ -284,7 +287,7 @@ class FleetDesk:
     def _others(self, cluster: str) -> Iterator[RouteRecord]:
         return (each for each in self._directory.routes.values() if each.cluster == cluster)
 
-    def _settle(self, cluster: str, listener: str) -> None:
+    def settle(self, cluster: str, listener: str) -> None:
         """Take routes away that nobody has any more, or not like that."""
         if cluster in self._own or cluster in self._gone:
             return
@@ -306,8 +309,7 @@ class FleetDesk:
 
     def stop(self) -> None:
         """Nothing ends any more by itself."""
-        for cluster in list(self._ends):
-            self._cancel_end(cluster)
+        self._ends.stop()
 
     # what the directory tells
 
@@ -343,7 +345,7 @@ class FleetDesk:
     def _lose(self, record: RouteRecord, other: RouteRecord) -> None:
         """Give up what another server has given to somebody else."""
         cluster = record.cluster
-        self._cancel_end(cluster)
+        self._ends.cancel(cluster)
         self._withdraw(cluster)
         routes = self._routes_of(record.listener)
         claim = None if routes is None else routes.claims.find(cluster)
@@ -359,8 +361,8 @@ class FleetDesk:
             if alone and record.server not in self._directory.servers:
                 # Nobody has taken that back: the agent is on its way to another server.
                 self._gone[cluster] = record
-                self._end_later(cluster, self._grace(record))
-            self._settle(cluster, record.listener)
+                self._ends.later(cluster, self._grace(record))
+            self.settle(cluster, record.listener)
             self.review()
             return
         if not self._linked(record.server):
@@ -387,8 +389,8 @@ class FleetDesk:
         """What has stayed for an agent that was on its way is another server's now, if that has the same."""
         gone = self._gone.pop(cluster, None)
         if gone is not None and cluster not in self._own:
-            self._cancel_end(cluster)
-            self._settle(cluster, gone.listener)
+            self._ends.cancel(cluster)
+            self.settle(cluster, gone.listener)
 
     def _was_second(self, record: RouteRecord) -> bool:
         """Whether routes of another server conflict with some that this one has had before."""

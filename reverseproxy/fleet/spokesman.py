@@ -15,12 +15,15 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from reverseproxy.fleet.desk import FleetDesk, IRouteDirectory
-from reverseproxy.fleet.records import RouteRecord, proved
+from reverseproxy.fleet.questions import suits
+from reverseproxy.fleet.records import RouteRecord, fit, proved
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied, Rules
+from reverseproxy.wire.mosn.frames import Status
 
 log = Logger()
 
@@ -114,6 +117,7 @@ class _SharedRoutes:
     def take_away(self, cluster: str, serial: int) -> None:
         """Have it taken away everywhere."""
         self._coming.pop(cluster, None)
+        self._doubtful.discard(cluster)
         claim = self._routes.claims.find(cluster)
         if claim is not None:
             self._going[cluster] = claim
@@ -123,6 +127,10 @@ class _SharedRoutes:
 class Spokesman:
     """
     Speaks with the supervisor about routes.
+
+    What is granted stays until the supervisor says what has come of it: how many connections
+    hold it, once all workers have it, or that they can't.  It may have given up a question
+    meanwhile, and asked anew about the same cluster; then the last question has the grant.
 
     @ivar desk: decides, in the fleet.
     """
@@ -145,6 +153,8 @@ class Spokesman:
         self._coming: dict[str, Claim] = {}
         self._going: dict[str, dict[str, Claim]] = {}  # by listener
         self._doubtful: set[str] = set()
+        self._asked: dict[str, int] = {}  # the last question about each cluster, until it is settled
+        self._granted: set[str] = set()  # the clusters of those that have been granted
         self._say: Callable[[Message], object] = worker.speak_for_fleet(self.received)
         self.desk = FleetDesk(directory, self._shared, clock, objection, linked)
 
@@ -161,14 +171,22 @@ class Spokesman:
             case "fleet_ask":
                 self._ask(message)
             case "fleet_withdraw":
-                self.desk.withdraw(message["cluster"])
+                # A later question may have been granted the same.
+                if self._asked.get(message["cluster"]) == message["serial"]:
+                    self._give_up(message["cluster"])
             case "fleet_count":
-                self.desk.hold(message["cluster"], message["held"], message["grace"])
+                self._count(message)
             case "fleet_adopt":
                 for claim in message["claims"]:
-                    self.desk.adopt(self._record(claim, claim["port"]), claim["held"], claim["grace"])
+                    self._adopt(claim)
             case "fleet_brought":
                 self._brought(message)
+
+    def _adopt(self, claim: Message) -> None:
+        """Other workers have a claim, and this one is about to."""
+        record = self._record(claim, claim["port"])
+        self._coming[record.cluster] = Claim(record.cluster, record.owner, record.domains, record.port)
+        self.desk.adopt(record, claim["held"], claim["grace"])
 
     def _brought(self, message: Message) -> None:
         """Routes of another server are made, or can't be."""
@@ -179,6 +197,7 @@ class Spokesman:
         if not message["problem"]:
             self.desk.made(cluster, message["listener"])
             return
+        self._give_up(cluster)  # what may have been held here before is not there
         self.desk.failed(cluster)
         if doubtful:
             self.desk.review()  # what was on its way is gone by now
@@ -189,6 +208,21 @@ class Spokesman:
             reason=message["problem"],
         )
 
+    def _count(self, message: Message) -> None:
+        """All workers have a claim."""
+        cluster = message["cluster"]
+        self._settled(cluster)
+        self.desk.hold(cluster, message["held"], message["grace"])
+        self.desk.settle(cluster, message["listener"])
+
+    def _give_up(self, cluster: str) -> None:
+        self._settled(cluster)
+        self.desk.withdraw(cluster)
+
+    def _settled(self, cluster: str) -> None:
+        self._asked.pop(cluster, None)
+        self._granted.discard(cluster)
+
     def _record(self, claim: Message, port: int | None) -> RouteRecord:
         identity = claim["identity"]
         return RouteRecord(
@@ -196,7 +230,7 @@ class Spokesman:
             self._directory.server_id,
             claim["listener"],
             claim["owner"],
-            claim["shown"],
+            fit(claim["shown"]),
             tuple(claim["domains"]),
             port,
             None if identity is None else proved(AgentIdentity.from_json(identity)),
@@ -212,20 +246,36 @@ class Spokesman:
             ports,
             None if identity is None else AgentIdentity.from_json(identity),
         )
+        record = self.desk.granted(claim.cluster)
+        if claim.cluster in self._granted and record and not suits(record, message["listener"], wanted):
+            self._give_up(claim.cluster)  # nobody waits for it any more
+        self._granted.discard(claim.cluster)
+        self._asked[claim.cluster] = message["serial"]
         asking = self.desk.ask(message["listener"], wanted)
-        asking.addCallback(partial(self._decided, message))
+        asking.addErrback(self._failed, claim.cluster)
+        asking.addCallback(partial(self._decided, message, wanted))
         asking.addErrback(lambda reason: log.failure("while the fleet was asked", reason))
 
-    def _decided(self, message: Message, denied: Denied | None) -> None:
-        told: Message = {
-            "is": "fleet_decided",
-            "serial": message["serial"],
-            "cluster": message["cluster"],
-            "port": None,
-        }
-        record = self.desk.granted(message["cluster"])
+    def _failed(self, reason: Failure, cluster: str) -> Denied:
+        log.failure("while the fleet was asked", reason)
+        self.desk.withdraw(cluster)
+        return Denied(Status.ROUTE_TAKEN, "the fleet could not be asked")
+
+    def _decided(self, message: Message, wanted: Wanted, denied: Denied | None) -> None:
+        listener, cluster, serial = message["listener"], message["cluster"], message["serial"]
+        if self._asked.get(cluster) != serial:
+            return  # whoever has asked since then is told, or all workers have it by now
+        told: Message = {"is": "fleet_decided", "serial": serial, "listener": listener, "cluster": cluster}
+        record = self.desk.granted(cluster)
+        if denied is None and (record is None or not suits(record, listener, wanted)):
+            # It has waited behind another question, which was about something else.
+            denied = Denied(Status.ROUTE_TAKEN, f"the cluster {cluster} was given other routes")
+            self.desk.withdraw(cluster)
         if denied is not None:
-            told |= {"status": denied.status.value, "problem": denied.reason}
+            del self._asked[cluster]
+            told |= {"port": None, "status": denied.status.value, "problem": denied.reason}
         elif record is not None:
+            self._granted.add(cluster)
+            self.desk.hold(cluster, 1, 0.0)  # the supervisor's, until it says what has come of it
             told["port"] = record.port
         self._say(told)

@@ -9,12 +9,14 @@ other servers.
     {"do": "fleet_ask", "serial": 3, ...}           whether the fleet grants a claim
                                                     {"is": "fleet_decided", "serial": 3, "port": 2222}
                                                     or with a "problem"
-    {"do": "fleet_withdraw", "cluster": ...}        it could not be made after all
-    {"do": "fleet_count", "cluster": ..., "held": 2}    how many connections hold it
+    {"do": "fleet_withdraw", "serial": 3, ...}      it could not be made after all
+    {"do": "fleet_count", "cluster": ..., "held": 2}    all workers have it; how many connections hold it
     {"do": "fleet_adopt", "claims": [...]}          to one that is started: what there is
                                                     {"is": "fleet_bring", ...}   of another server
     {"do": "fleet_brought", "cluster": ...}         it is made, or there is a "problem"
                                                     {"is": "fleet_take_away", "listener", "cluster"}
+
+A claim that is granted stays so until one of C{fleet_withdraw} and C{fleet_count} follows.
 """
 
 from __future__ import annotations
@@ -65,17 +67,19 @@ class FleetRoutes:
         )
         return ""
 
-    def withdraw(self, cluster: str) -> None:
-        """What the fleet has granted can't be had."""
-        if self.wanted:
-            self._places[0].send({"do": "fleet_withdraw", "cluster": cluster})
+    def withdraw(self, cluster: str, serial: int) -> None:
+        """
+        What the fleet has granted can't be had.
+
+        @param serial: of the question; what a later one was granted stays.
+        """
+        self._places[0].send({"do": "fleet_withdraw", "cluster": cluster, "serial": serial})
 
     def count(self, facts: Mapping[str, Any], held: int, grace: float) -> None:
-        """Say how many connections hold a claim."""
+        """Say how many connections hold a claim that all workers have."""
         if self.wanted:
-            self._places[0].send(
-                {"do": "fleet_count", "cluster": facts["cluster"], "held": held, "grace": grace}
-            )
+            which = {name: facts[name] for name in ("listener", "cluster")}
+            self._places[0].send({"do": "fleet_count", **which, "held": held, "grace": grace})
 
     def adopt(self, claims: Iterable[tuple[Mapping[str, Any], int, float]]) -> None:
         """

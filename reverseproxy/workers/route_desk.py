@@ -103,6 +103,11 @@ class _Brought:
         """The listener and the cluster."""
         return self.facts["listener"], self.facts["cluster"]
 
+    @property
+    def shortest_grace(self) -> float:
+        """Seconds that it stays without a connection, or so that one may move from worker to worker."""
+        return max(self.grace, SHORTEST_GRACE)
+
     def close(self) -> None:
         """Nothing more comes of it."""
         _cancel(self.ending)
@@ -124,6 +129,8 @@ class _Turn:
     @ivar problem: what was said against it first, with a status.
     @ivar message: the question.
     @ivar asking: whether the fleet is asked first; nothing has been made then.
+    @ivar granted: whether the fleet has granted it.
+    @ivar awaited: whether whoever has asked waits for an answer.
     """
 
     place: Place
@@ -132,6 +139,8 @@ class _Turn:
     brought: _Brought
     message: Message
     asking: bool = False
+    granted: bool = False
+    awaited: bool = True
     waiting: set[int] = field(default_factory=set)
     problem: tuple[int, str] | None = None
     timer: IDelayedCall | None = None
@@ -224,9 +233,7 @@ class RouteDesk:
                 self._waiting.append((place, place.control, {**message, "number": 0}))
                 self._next()
             case "fleet_take_away":
-                brought = self._claims.get((message["listener"], message["cluster"]))
-                if brought is not None:
-                    self._expire(brought)
+                self._fleet_takes_away((message["listener"], message["cluster"]))
 
     def _decided(self, message: Message) -> None:
         """The fleet grants a claim, or not."""
@@ -234,14 +241,45 @@ class RouteDesk:
         problem = message.get("problem", "")
         if turn is None or not turn.asking or turn.brought.serial != message["serial"]:
             if not problem:
-                self._fleet.withdraw(message["cluster"])
+                self._granted_late(message)
             return
         turn.asking = False
         if problem:
             turn.problem = message["status"], problem
             self._finish(turn)
+            return
+        turn.granted = True
+        asked, port = turn.message["ports"], message["port"]
+        ports = [each for each in asked if each[0] == port]
+        if ports or (not asked and port is None):
+            self._make(turn, ports)
         else:
-            self._make(turn, [each for each in turn.message["ports"] if each[0] == message["port"]])
+            turn.problem = Status.ROUTE_TAKEN.value, "the fleet has granted another port than was asked for"
+            self._finish(turn)
+
+    def _granted_late(self, message: Message) -> None:
+        """The fleet grants what nobody waits for any more."""
+        brought = self._claims.get((message["listener"], message["cluster"]))
+        if brought is None:
+            self._fleet.withdraw(message["cluster"], message["serial"])
+        else:
+            self._count(brought)  # all workers have it all the same, as it was brought to another server
+
+    def _fleet_takes_away(self, key: tuple[str, str]) -> None:
+        """Nobody has a claim any more: take it away, or don't go on with it."""
+        brought = self._claims.get(key)
+        if brought is not None:
+            self._expire(brought)
+        self._waiting = deque(
+            (place, control, each)
+            for place, control, each in self._waiting
+            if each["is"] != "fleet_bring" or (each["listener"], each["cluster"]) != key
+        )
+        turn = self._turn
+        if turn is not None and not turn.asking and turn.brought.key == key:
+            turn.problem = Status.ROUTE_TAKEN.value, "its routes have just been taken away"
+            turn.awaited = turn.message["is"] == "claim"
+            self._finish(turn)
 
     def claim(self, place: Place, message: Message) -> None:
         """A worker would grant a claim."""
@@ -275,7 +313,8 @@ class RouteDesk:
             return
         brought.grace = message["grace"]
         brought.holders[place.number] += message["change"]
-        self._fleet.count(brought.facts, brought.holders.total(), brought.grace)
+        if self._claims.get(brought.key) is brought:
+            self._count(brought)
         self._look(brought)
 
     # workers that come and go
@@ -284,7 +323,7 @@ class RouteDesk:
         """A worker has been started: the first one has to know what there is before it tells the fleet."""
         if place.number == 0:
             self._fleet.adopt(
-                (each.facts, each.holders.total(), each.grace) for each in self._claims.values()
+                (each.facts, each.holders.total(), each.shortest_grace) for each in self._claims.values()
             )
 
     def ready(self, place: Place) -> None:
@@ -299,16 +338,18 @@ class RouteDesk:
             brought.told.discard(place.number)
             del brought.holders[place.number]
             if place.number:
-                self._fleet.count(brought.facts, brought.holders.total(), brought.grace)
+                self._count(brought)
             self._look(brought)
         turn = self._turn
-        if turn is not None and turn.asking:
-            if place.number == 0:
-                turn.asking = False
-                turn.problem = Status.ROUTE_TAKEN.value, "the worker that knows the fleet has ended"
-                self._finish(turn)
-        elif turn is not None:
-            turn.brought.told.discard(place.number)
+        if turn is None:
+            return
+        turn.brought.told.discard(place.number)
+        if self._fleet.wanted and place.number == 0:
+            # The next one would not know what this one has granted.
+            turn.problem = Status.ROUTE_TAKEN.value, "the worker that knows the fleet has ended"
+            turn.granted = False
+            self._finish(turn)
+        elif not turn.asking:
             self._done(turn, place.number)
 
     # one claim after the other
@@ -411,7 +452,7 @@ class RouteDesk:
         turn.timer = None
         turn.problem = turn.problem or (
             Status.ROUTE_TAKEN.value,
-            "not all workers of the server have answered",
+            "the fleet has not answered" if turn.asking else "not all workers of the server have answered",
         )
         self._finish(turn)
 
@@ -423,10 +464,11 @@ class RouteDesk:
         if turn.problem is not None:
             del self._by_serial[brought.serial]
             self._take_away(brought)
-            if turn.message["is"] == "claim":
-                self._fleet.withdraw(brought.facts["cluster"])
+            if turn.granted:
+                self._fleet.withdraw(brought.facts["cluster"], brought.serial)
         else:
             self._claims[brought.key] = brought
+            self._count(brought)
             routes = [
                 *brought.facts["domains"],
                 *(f"port {each}" for each in [brought.facts["port"]] if each),
@@ -441,7 +483,7 @@ class RouteDesk:
                 if each.ready and each.number not in brought.told:
                     self._tell(each, brought, again=True)
             self._look(brought)
-        if turn.place.control is turn.control:
+        if turn.awaited and turn.place.control is turn.control:
             self._answer(turn.place, turn.message, turn.problem)
         self._next()
 
@@ -456,6 +498,9 @@ class RouteDesk:
 
     # ending
 
+    def _count(self, brought: _Brought) -> None:
+        self._fleet.count(brought.facts, brought.holders.total(), brought.shortest_grace)
+
     def _look(self, brought: _Brought) -> None:
         """See whether anybody holds a claim that all have."""
         if self._claims.get(brought.key) is not brought or self._fleet.wanted:
@@ -464,7 +509,7 @@ class RouteDesk:
             _cancel(brought.ending)
             brought.ending = None
         elif brought.ending is None:
-            brought.ending = self._clock.callLater(max(brought.grace, SHORTEST_GRACE), self._expire, brought)
+            brought.ending = self._clock.callLater(brought.shortest_grace, self._expire, brought)
 
     def _expire(self, brought: _Brought) -> None:
         brought.ending = None
