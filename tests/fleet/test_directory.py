@@ -155,6 +155,23 @@ class DirectoryTests(SynchronousTestCase):
         self.assertEqual(self.heard.hosts, {})
         self.assertEqual(self.beta.figures.resyncs, 1)
 
+    def test_a_mistake_in_the_middle_of_a_revision(self) -> None:
+        """It costs a look at everything."""
+        self.start()
+        view = self.beta._view
+        put = view._put
+
+        def fail_once(record: object) -> None:
+            view._put = put  # type: ignore[method-assign]
+            raise RuntimeError
+
+        view._put = fail_once  # type: ignore[method-assign]
+        self.alpha.publish(host("alpha", agent="1" * 32))
+        self.bench.run(5)
+        self.assertEqual(len(self.heard.hosts), 2)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(self.beta.figures.resyncs, 2)
+
     def test_nothing_is_written_that_is_there(self) -> None:
         self.start()
         before = len(self.bench.store.log)
