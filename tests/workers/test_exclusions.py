@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.tunnel.server.exclusions import MOST, Exclusion, Exclusions, Lifted
 from reverseproxy.workers.exclusions import ExclusionDesk, report, take
 from tests.tunnel.logged import capture
+from tests.workers.world import World
 
 EDGE = ("token", "static", "edge")
 
@@ -114,3 +116,29 @@ class WorkersTests(SynchronousTestCase):
         with capture() as events:
             self.assertFalse(take(self.places[0].exclusions, message))
         self.assertIn("is not kept out here: 1000 agents are kept out already", events.text())
+
+
+class ServersTests(SynchronousTestCase):
+    """Two workers that serve."""
+
+    def test_an_agent_that_dials_the_other_worker(self) -> None:
+        """Whom one of them has been told to keep out gets to no other one, until it is let in there."""
+        world = World(2)
+        places: list[Any] = [self.place(proxy) for proxy in world.proxies]
+        desk = ExclusionDesk(places, world.reactor)
+        for worker, place in zip(world.workers, places, strict=True):
+            worker.tell = partial(desk.received, place)
+        first, second = (proxy._world.exclusions for proxy in world.proxies)
+        first.exclude(("address", "127.0.0.1"), 600.0, "banned by ops at server b", "1")
+        world.agent(1)
+        self.assertEqual(world.hosts(1), [])
+        self.assertTrue(first.lift(("address", "127.0.0.1")))
+        self.assertEqual(len(second), 0)
+        world.turn(61)
+        self.assertEqual(len(world.hosts(1)), 1)
+
+    def place(self, proxy: Any) -> Any:
+        """A worker's place, whose worker gets what it is told."""
+        found = Place(Clock())
+        found.send = proxy.told  # type: ignore[method-assign]
+        return found

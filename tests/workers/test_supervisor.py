@@ -72,8 +72,8 @@ class Process:
             messages.append(message)
         return [message for message in messages if message["do"] != "ping"]
 
-    def says(self, word: str) -> None:
-        self.control.dataReceived(encode({"is": word}))
+    def says(self, word: str, **more: Any) -> None:
+        self.control.dataReceived(encode({"is": word, **more}))
 
     def end(self, signal: int | None = None, status: int = 0) -> None:
         good = signal is None and not status
@@ -278,6 +278,23 @@ class RestartTests(SupervisorTestCase):
         self.assertEqual(self.last.setup.number, 2)
         self.last.says("ready")
         self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
+
+    def test_whom_operators_keep_out(self) -> None:
+        """What one worker has heard, the others are told; and one that is started anew, before all else."""
+        self.run_workers(3)
+        one, two, three = self.reactor.processes
+        keep_out = {"keep_out": ["address", "::1"], "ids": ["1"], "agents": ["x"], "why": "banned by ops"}
+        two.says("kept_out", decided=True, seconds=60.0, **keep_out)
+        told = {"do": "keep_out", "decided": True, "seconds": 60.0, **keep_out}
+        self.assertEqual([each.told() for each in (one, two, three)], [[told], [], [told]])
+        three.says("kept_out", decided=False, seconds=60.0, **{**keep_out, "ids": ["2"]})
+        three.says("let_in", decided=False, seconds=60.0, let_in=["2"])
+        self.assertEqual([each["do"] for each in one.told()], ["keep_out", "let_in"])
+        three.end(signal=9)
+        self.reactor.advance(1)
+        let_in, again = self.last.told()
+        self.assertEqual((let_in["do"], let_in["let_in"]), ("let_in", ["2"]))
+        self.assertEqual(again, {**told, "decided": False, "seconds": 59.0})
 
     def test_a_worker_that_drains_by_itself(self) -> None:
         self.run_workers(2)

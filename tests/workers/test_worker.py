@@ -24,6 +24,9 @@ class Service:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
+    def told(self, message: Any) -> None:
+        self.calls.append(message["do"])
+
     def __getattr__(self, name: str) -> Any:
         return lambda: self.calls.append(name)
 
@@ -67,9 +70,12 @@ class WorkerTests(SynchronousTestCase):
 
     def test_what_it_is_told(self) -> None:
         worker = self.make()
-        for word in ("reload", "reopen", "drain", "cut"):
+        for word in ("reload", "keep_out", "reopen", "let_in", "drain", "cut"):
             self.tell(worker, word)
-        self.assertEqual(self.service.calls, ["reload_certificates", "reopen_logs", "terminate", "cut_short"])
+        self.assertEqual(
+            self.service.calls,
+            ["reload_certificates", "keep_out", "reopen_logs", "let_in", "terminate", "cut_short"],
+        )
 
     def test_it_waits_for_the_others(self) -> None:
         worker = self.make()
