@@ -455,9 +455,14 @@ class FleetDesk:
 
         The configuration is another one, somebody has gone, or there is a link to another server.
         """
-        waiting, self._waiting = self._waiting, {}
-        for cluster in waiting:
-            records = list(self._others(cluster))
+        if not self._waiting:
+            return
+        waiting: dict[str, list[RouteRecord]] = {cluster: [] for cluster in self._waiting}
+        self._waiting.clear()
+        for record in self._directory.routes.values():
+            if record.cluster in waiting:
+                waiting[record.cluster].append(record)
+        for cluster, records in waiting.items():
             if records and all(map(self._is_denied, records)):
                 self._waiting[cluster] = None
 

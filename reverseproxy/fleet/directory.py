@@ -432,7 +432,16 @@ class FleetDirectory:
     def _is_lost(self, path: str) -> bool:
         """Whether the store does not have what it is to have; of hosts it is only known that it has them."""
         found = self._view.own.get(path)
+        if path == self._own and found is not None:
+            return self._of_own(found) is None
         return found is None or (path.startswith("routes/") and found != self._outbox.wanted.get(path))
+
+    def _of_own(self, value: bytes) -> ServerRecord | None:
+        """Read a record of this server, which another process may have written; L{None} if it is none."""
+        try:
+            return ServerRecord.decode(self.server_id, value)
+        except BadRecord:
+            return None
 
     def _look_for_strays(self, paths: Iterable[str]) -> None:
         """See to what is called like this server's in the store, and is not: somebody else has written it."""
@@ -445,9 +454,8 @@ class FleetDirectory:
         value = self._view.own.get(self._own)
         silent = False
         if value is not None:
-            try:
-                found = ServerRecord.decode(self.server_id, value)
-            except BadRecord:
+            found = self._of_own(value)
+            if found is None:
                 return
             if not self._publishes:
                 self._look_at_publisher(found)

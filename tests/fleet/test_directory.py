@@ -436,6 +436,18 @@ class DirectoryTests(SynchronousTestCase):
         self.assertEqual(len(self.bench.names()), 3)
         self.assertEqual(list(self.heard.hosts), [self.agent.key])
 
+    def test_junk_in_place_of_a_server(self) -> None:
+        """It is written again at once, in place of whatever is none."""
+        self.start()
+        key = f"{PREFIX}servers/alpha"
+        found = self.bench.store.keys[key].value
+        for junk in (b"{", b"x" * 1_000_000):
+            self.bench.store.commit({key: junk})
+            self.bench.run(0.2)
+            self.assertEqual(self.bench.store.keys[key].value, found)
+            self.assertEqual(list(self.heard.servers), ["alpha"])
+            self.assertEqual(list(self.heard.hosts), [self.agent.key])
+
     def test_other_lease(self) -> None:
         self.start()
         self.alpha.change(20)
