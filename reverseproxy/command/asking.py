@@ -6,7 +6,7 @@ __all__ = ["agents", "drain", "ready", "status"]
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from reverseproxy.command.remote import AdminClient
 
 
+INCOMPLETE: Final = 3
+"""The status if something was said or done, but a worker has not answered, or a server was not told."""
+
+
 def _failed(problem: Exception) -> SystemExit:
     """Say what is wrong; the end with status 1."""
     click.echo(str(problem), err=True)
     return SystemExit(1)
+
+
+def _end(lacks: Sequence[str]) -> None:
+    """End, with what the answers lacked; see L{INCOMPLETE}."""
+    for each in lacks:
+        click.echo(each, err=True)
+    if lacks:
+        raise SystemExit(INCOMPLETE)
 
 
 def _admin_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -72,7 +84,7 @@ def status(
         lists = {name: list(client.items(name)) for name in ("clusters", "listeners", "servers")}
     except AdminProblem as problem:
         raise _failed(problem) from None
-    reasons = unwell(summary, lists["listeners"], lists["servers"])
+    reasons = [*unwell(summary, lists["listeners"], lists["servers"]), *client.problems]
     if as_json:
         click.echo(json.dumps({"summary": summary, **lists, "unwell": reasons}, indent=2))
     else:
@@ -124,6 +136,8 @@ def agents(
     """
     List the agents that have joined a tunnel server.
 
+    The status is 3 if the list lacks those of a worker that has not answered.
+
     \b
       reverseproxy agents --config server.json --cluster clientCluster
     """
@@ -132,9 +146,8 @@ def agents(
     from reverseproxy.command.tables import agents_table
 
     try:
-        found = list(
-            _client(admin, config, token_file, ca).items("agents", cluster=cluster, identity=identity)
-        )
+        client = _client(admin, config, token_file, ca)
+        found = list(client.items("agents", cluster=cluster, identity=identity))
     except AdminProblem as problem:
         raise _failed(problem) from None
     if as_json:
@@ -143,6 +156,7 @@ def agents(
         click.echo("\n".join(agents_table(found, wall_time())))
     else:
         click.echo("no agent has joined", err=True)
+    _end(client.problems)
 
 
 @click.command()
@@ -163,7 +177,8 @@ def drain(
     """
     Let an agent go, and keep it out for a while.
 
-    What is under way is finished.
+    What is under way is finished. The status is 3 if that was done, but not everywhere: a worker has not
+    answered, or another server of the fleet was not told.
 
     AGENT is its id in the list of "agents", or how that begins. It takes the role "operate".
 
@@ -181,7 +196,7 @@ def drain(
             answer = client.ask(agent_path(agent, "resume"), "POST")
             told = "may come back" if answer["was_kept_out"] else "was not kept out"
         else:
-            agent = _one(agent, [each["id"] for each in client.items("agents")])
+            agent = _one(agent, [each["id"] for each in client.items("agents")], client.problems)
             answer = client.ask(agent_path(agent, "drain"), "POST", **{"for": seconds})
             connections = answer["connections"]
             kept = answer["kept_out"]["seconds"]
@@ -192,12 +207,14 @@ def drain(
     except AdminProblem as problem:
         raise _failed(problem) from None
     click.echo(json.dumps(answer, indent=2) if as_json else f"{agent}: {told}")
+    _end(client.problems)
 
 
-def _one(begin: str, known: Sequence[str]) -> str:
+def _one(begin: str, known: Sequence[str], lacks: Sequence[str]) -> str:
     """
     The only agent whose id begins so.
 
+    @param lacks: why some may not be known.
     @raise AdminProblem: if it is not one.
     """
     from reverseproxy.command.remote import AdminProblem
@@ -207,5 +224,6 @@ def _one(begin: str, known: Sequence[str]) -> str:
         return begin
     if len(found) != 1:
         what = f"{len(found) or 'no'} agents"
-        raise AdminProblem(f'{what} have an id that begins with {begin}; see "reverseproxy agents"')
+        problem = f'{what} have an id that begins with {begin}; see "reverseproxy agents"'
+        raise AdminProblem("\n".join([*lacks, problem]))
     return found[0]

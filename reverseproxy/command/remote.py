@@ -101,12 +101,18 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class AdminClient:
-    """Asks one process."""
+    """
+    Asks one process.
+
+    @ivar problems: what answers lacked, none twice: which workers, or servers of a fleet, have not
+        answered or were not told, and why.
+    """
 
     def __init__(self, place: Place, token: str = "") -> None:
         """
         @param token: who asks; empty for nobody in particular.
         """
+        self.problems: list[str] = []
         self._place = place
         self._token = token
 
@@ -146,6 +152,8 @@ class AdminClient:
             raise AdminProblem(f"{self._place.address} is no admin API: it answers {status}")
         if status >= 300:
             raise AdminProblem(self._refused(status, answer))
+        found = [each for each in answer.get("problems") or () if isinstance(each, dict) and "worker" in each]
+        self.problems = list(dict.fromkeys([*self.problems, *map(_lacking, found)]))
         return answer
 
     def ready(self) -> str:
@@ -223,6 +231,15 @@ class AdminClient:
         if status == 401:
             hint = ": say who you are with --token-file FILE"
         return f"{problem}{hint}"
+
+
+def _lacking(item: Mapping[str, Any]) -> str:
+    """Say who has not answered, or was not told, and why."""
+    who = f"server {item['server']}: " if item.get("server") else ""
+    if not who and item["worker"]:
+        who = f"worker {item['worker']}: "
+    text = f"{who}{item.get('problem', 'it has not answered')}"
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def agent_path(key: str, action: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
@@ -144,4 +145,55 @@ class CommandTests(SynchronousTestCase):
         code, output = self.run_command("ready", "--admin", "a:1", "--json")
         self.assertEqual(
             (code, json.loads(output)), (1, {"ready": False, "reasons": ["listener a is not bound"]})
+        )
+
+    def answers(self, **answers: Any) -> None:
+        """Let the admin API answer, by the last part of the path."""
+
+        def exchange(_: AdminClient, method: str, target: str) -> tuple[int, bytes]:
+            name = target.partition("?")[0].rpartition("/")[2]
+            return 200, json.dumps(answers[name]).encode()
+
+        self.patch(AdminClient, "_exchange", exchange)
+
+    def test_not_everywhere(self) -> None:
+        """What was done, but not by all, is done, and the status says that this is not all."""
+        page = {"items": [{"id": "0d1c"}], "next": None, "problems": []}
+        problems = [
+            {"worker": 0, "server": "b", "problem": "it has no link to this server now, and was not told"},
+            {"worker": 2, "problem": "is not ready"},
+        ]
+        done = {
+            "id": "0d1c",
+            "connections": 1,
+            "kept_out": {"target": None, "seconds": 60},
+            "passed_on": {"c": 1},
+        }
+        told = "0d1c: 1 connection let go; passed on to server c; kept out for 60 s\n"
+        lacks = "server b: it has no link to this server now, and was not told\nworker 2: is not ready\n"
+        for found, code, said in (([], 0, ""), (problems, 3, lacks)):
+            self.answers(agents=page, drain={**done, "problems": found})
+            result = CliRunner().invoke(command, ("drain", "0d", "--admin", "a:1"))
+            self.assertEqual((result.exit_code, result.stdout, result.stderr), (code, told, said))
+            result = CliRunner().invoke(command, ("drain", "0d", "--admin", "a:1", "--json"))
+            self.assertEqual((result.exit_code, json.loads(result.stdout)["problems"]), (code, found))
+            self.answers(resume={"id": "0d1c", "was_kept_out": True, "problems": found})
+            result = CliRunner().invoke(command, ("drain", "0d1c", "--resume", "--admin", "a:1"))
+            self.assertEqual(
+                (result.exit_code, result.stdout, result.stderr), (code, "0d1c: may come back\n", said)
+            )
+
+    def test_a_worker_does_not_answer(self) -> None:
+        """Lists that lack what it has say so; and who may be in it is not simply said not to be there."""
+        lack = {"worker": 2, "problem": "is not ready"}
+        self.answers(agents={"items": [], "next": None, "problems": [lack]})
+        result = CliRunner().invoke(command, ("agents", "--admin", "a:1", "--json"))
+        self.assertEqual(
+            (result.exit_code, result.stdout, result.stderr), (3, "[]\n", "worker 2: is not ready\n")
+        )
+        result = CliRunner().invoke(command, ("drain", "0d", "--admin", "a:1"))
+        self.assertEqual((result.exit_code, result.stdout), (1, ""))
+        self.assertEqual(
+            result.stderr,
+            'worker 2: is not ready\nno agents have an id that begins with 0d; see "reverseproxy agents"\n',
         )

@@ -92,15 +92,27 @@ if BROWSER is not None:
 
         async def test_other_servers(self) -> None:
             """Of a fleet: how they are reached, and which agents are there."""
-            world = self.world(fleet=True)
+            world = self.world(fleet=True, tokens=True)
             identity = AgentIdentity(claim=HOSTILE, version=1)
             host = HostRecord("clientCluster", "0" * 32, "b", connections=2, identity=identity, handle="0d1c")
             world.directory.hear_server(ServerRecord("b", "192.0.2.1:7443"), "b")
             world.directory.hear_host(host, host.key)
 
             def look(page: Any) -> None:
+                enter(page, TOKEN)
                 row = page.wait_for_selector(f"{ROWS}:has-text('at b: 2')")
                 self.assertIn(HOSTILE, row.inner_text())
+                from_thread(lambda: world.agent(host_name="at-both"))
+                row = page.wait_for_selector(f"{ROWS}:has-text('at-both')")
+                both = HostRecord("clientCluster", "1" * 32, "b", handle=row.get_attribute("id")[6:])
+                from_thread(world.directory.hear_host, both, both.key)
+                page.click(f"{ROWS}:has-text('at-both'):has-text('at b: 1')")
+                page.click("#drawer-drain")
+                page.click("#ask button[type=submit]")
+                page.wait_for_selector(
+                    "#toast:has-text('drained, but not everywhere: server b: it has no link')"
+                )
+                page.keyboard.press("Escape")
                 page.click("#tab-peers")
                 page.wait_for_selector("#view-peers:has-text('This server is a.')")
                 line = page.wait_for_selector("#view-peers tr:has-text('192.0.2.1:7443')")

@@ -14,10 +14,17 @@ export function report(error) {
   else toast(error.message || String(error));
 }
 
+// What is wrong with what was done: who was not told of it, and why.
+const problemsOf = (answer) => (answer.problems ?? []).map((each) => {
+  const who = each.server ? `server ${each.server}` : each.worker ? `worker ${each.worker}` : "";
+  return who ? `${who}: ${each.problem}` : each.problem;
+});
+
+// Do something, and say what has come of it; what was not done everywhere is not simply done.
 async function act(text, work) {
   try {
-    await work();
-    toast(text);
+    const problems = problemsOf(await work());
+    toast(problems.length ? `${text}, but not everywhere: ${problems.join("; ")}` : text);
   } catch (error) {
     report(error);
   }
@@ -35,8 +42,9 @@ export async function drain(id) {
   });
   if (answer === null) return;
   await act(`${nameOf(agent)} is drained`, async () => {
-    await change("POST", `${path(id)}/drain?for=${encodeURIComponent(answer.seconds)}`);
+    const done = await change("POST", `${path(id)}/drain?for=${encodeURIComponent(answer.seconds)}`);
     touch(id);
+    return done;
   });
 }
 
@@ -52,8 +60,9 @@ export async function kick(id) {
   });
   if (answer === null) return;
   await act(`${nameOf(agent)} is kicked`, async () => {
-    await change("DELETE", path(id) + (answer.seconds ? `?ban=${encodeURIComponent(answer.seconds)}` : ""));
+    const done = await change("DELETE", path(id) + (answer.seconds ? `?ban=${encodeURIComponent(answer.seconds)}` : ""));
     touch(id);
+    return done;
   });
 }
 

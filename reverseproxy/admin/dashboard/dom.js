@@ -121,7 +121,8 @@ export function toast(text) {
   place.textContent = text;
   place.hidden = false;
   clearTimeout(hiding);
-  hiding = setTimeout(() => { place.hidden = true; }, 6000);
+  // What is long takes longer to read.
+  hiding = setTimeout(() => { place.hidden = true; }, Math.max(6000, 80 * text.length));
 }
 
 // Ask something in a dialog: resolves with the values of its fields, or null.
