@@ -16,6 +16,7 @@ from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
+from reverseproxy.fleet.links import Phase
 from reverseproxy.testing import MemoryReactor, run
 from tests.admin.world import World
 from tests.fleet.worlds import FleetWorld
@@ -79,13 +80,27 @@ class MonitoringTests(SynchronousTestCase):
         rules = [rule for group in document["groups"] for rule in group["rules"]]
         self.assertGreater(len(rules), 5)
         self.check([rule["expr"] for rule in rules])
+        names = {rule["alert"] for rule in rules}
+        self.assertLessEqual({"ReverseproxyFleetDirectoryDown", "ReverseproxyFleetLinkDown"}, names)
 
     def test_dashboard(self) -> None:
         document = json.loads((MONITORING / "grafana.json").read_text())
-        targets = [target for panel in document["panels"] for target in panel["targets"]]
+        targets = [target for panel in document["panels"] for target in panel.get("targets", [])]
         self.assertGreater(len(targets), 10)
         self.check([target["expr"] for target in targets])
         self.assertEqual(len({panel["id"] for panel in document["panels"]}), len(document["panels"]))
+        [fleet] = [panel for panel in document["panels"] if panel["type"] == "row"]
+        below = [panel for panel in document["panels"] if panel["gridPos"]["y"] > fleet["gridPos"]["y"]]
+        self.assertGreaterEqual(len(below), 3)
+        for panel in below:
+            self.assertIn("reverseproxy_fleet_", panel["targets"][0]["expr"])
+        places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in document["panels"]}
+        self.assertEqual(len(places), len(document["panels"]))
+
+    def test_states_of_links(self) -> None:
+        """What alerts and panels call them is what they are called."""
+        self.assertIn('state="up"', self.text)
+        self.assertEqual(Phase.UP.value, "up")
 
     def test_the_documentation(self) -> None:
         """It names every metric, with all its labels, and no other."""
