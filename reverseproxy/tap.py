@@ -296,6 +296,7 @@ if TYPE_CHECKING:
         """What a L{_Process} is mixed into: a L{ReverseProxy}, or a L{Supervisor}."""
 
         warnings: list[Problem]
+        admin: Any
         cut_short: Callable[[], None]
         bequeath: Callable[[], list[Bequest]]
         claims: Callable[[], list[dict[str, Any]]]
@@ -320,6 +321,9 @@ class _Process(_Served):
     lifecycle: Lifecycle
     holding = False
     notes: tuple[Problem, ...] = ()
+    describe: Callable[[str | None], list[str]] = staticmethod(
+        lambda admin: []
+    )  # given where the admin API is
     summary: Sequence[str] = ()  # what has been started
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -352,6 +356,7 @@ class _Process(_Served):
     def startService(self) -> None:
         super().startService()
         _signals.take_sigterm()
+        self.summary = self.describe(None if self.admin is None else self.admin.listener.bound)
         for number, line in enumerate(self.summary):
             # Known only now: twistd forks before this.
             who = "" if number else f"reverseproxy {__version__}, process {os.getpid()}; "
@@ -594,7 +599,7 @@ def _ready(
         note = f"does not count for the log that twist writes, at the level {plan.level}: it has --log-level"
         service.warnings.append(Problem(options.file, "servers[0].default_log_level", note))
     service.notes = options.loaded.notes
-    service.summary = startup_lines(options.loaded.config)
+    service.describe = partial(startup_lines, options.loaded.config)
     return service
 
 

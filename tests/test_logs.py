@@ -697,6 +697,7 @@ class WordingTests(SynchronousTestCase):
             (DNSLookupError("no results for hostname lookup"), "its name can't be looked up"),
             (ConnectError(osError=113), "No route to host"),
             (ConnectError(), "An error occurred while connecting"),
+            (OSError(104, "Connection reset by peer"), "Connection reset by peer"),
             (ValueError("odd"), "odd"),
         ):
             self.assertEqual(loss(Failure(error)), expected)

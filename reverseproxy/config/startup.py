@@ -28,11 +28,13 @@ MOST: Final = 8
 """How many things of a kind are named; the rest is counted."""
 
 
-def startup_lines(config: Config) -> list[str]:
+def startup_lines(config: Config, admin: str | None = None) -> list[str]:
     """
     Describe a configuration that runs now: always five lines.
 
     At which addresses it listens is said where they are bound.
+
+    @param admin: where the admin API is, if that is known by now: the system may have chosen its port.
     """
     bound = [listener for listener in config.server.listeners if listener.bind_port]
     return [
@@ -40,7 +42,7 @@ def startup_lines(config: Config) -> list[str]:
         f"joining: {_joins(bound, config)}",
         f"open to the network: {_some([*(_open(each) for each in bound if _is_far(each)), *_links(config)])}",
         f"TLS: {_tls(bound, config)}",
-        f"admin: {_admin(config)}",
+        f"admin: {_admin(config, admin)}",
     ]
 
 
@@ -147,8 +149,8 @@ def _tls(bound: list[ListenerConfig], config: Config) -> str:
     return ", ".join(parts)
 
 
-def _admin(config: Config) -> str:
+def _admin(config: Config, bound: str | None) -> str:
     admin = config.admin
     if admin is None or not admin.bound:
         return "none"
-    return f"at {admin.bound}"
+    return f"at {bound if bound is not None and admin.bound.endswith(':0') else admin.bound}"

@@ -92,6 +92,8 @@ def loss(reason: Failure) -> str:
     number = getattr(error, "osError", None)
     if isinstance(error, ConnectError) and isinstance(number, int):
         return os.strerror(number)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # rather than with its number before it
     return reason.getErrorMessage().rstrip(".")
 
 

@@ -287,7 +287,9 @@ class _Dialler:
         try:
             connection = socket.socket(socket.AF_UNIX, KIND)
         except OSError as error:  # there is no descriptor left, for now
-            log.warn("{path} can't be reached: {reason}", path=self._path, reason=str(error))
+            log.warn(
+                "{path} can't be reached: {reason}", path=self._path, reason=error.strerror or str(error)
+            )
             self.again()
             return
         connection.setblocking(False)
@@ -296,7 +298,9 @@ class _Dialler:
         except OSError as error:
             connection.close()
             if error.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN):
-                log.warn("{path} can't be reached: {reason}", path=self._path, reason=str(error))
+                log.warn(
+                    "{path} can't be reached: {reason}", path=self._path, reason=error.strerror or str(error)
+                )
             self.again()
             return
         self._connected(connection)

@@ -33,6 +33,14 @@ class StartupTests(SynchronousTestCase):
             },
         )
 
+    def test_a_port_that_the_system_chooses(self) -> None:
+        """It is said once it is known."""
+        for port, admin in ((0, "admin: at 127.0.0.1:40123"), (9901, "admin: at 127.0.0.1:9901")):
+            address = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+            config = parse(edited(TUNNEL_SERVER, ("admin", address))).config
+            self.assertEqual(startup_lines(config)[-1], f"admin: at 127.0.0.1:{port}")
+            self.assertEqual(startup_lines(config, "127.0.0.1:40123")[-1], admin)
+
     def test_what_agents_must_show(self) -> None:
         made = trustme.CA()
         issued = made.issue_cert("localhost")
