@@ -13,7 +13,7 @@ __all__ = ["Reloading", "Report", "Stopping", "log_report"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -23,6 +23,12 @@ from reverseproxy.config.loader import Loaded
 from reverseproxy.errors import ConfigError, Problem
 
 log = Logger()
+
+TOLD: Final = 3
+"""How many problems an event has; the log has all of them."""
+
+MOST_TOLD: Final = 1000
+"""Characters of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,14 @@ class Report:
     def successful(self) -> bool:
         """Whether what was read is in use."""
         return not self.problems
+
+    @property
+    def failure(self) -> dict[str, Any]:
+        """Why it is not the new one, as events have it: the first of the reasons."""
+        first = "; ".join(str(problem) for problem in self.problems[:TOLD])
+        more = len(self.problems) - TOLD
+        reason = f"{first}; and {more} more" if more > 0 else first
+        return {"file": self.file, "generation": self.generation, "reason": reason[:MOST_TOLD]}
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON has it."""
@@ -86,7 +100,10 @@ class Reloading:
     @ivar succeeded: when that was so the last time, in seconds since 1970.
     @ivar attempts: how often it was tried.
     @ivar last: what has come of the last attempt; L{None} before the first one.
+    @ivar failed: called with what has come of an attempt that has failed.
     """
+
+    failed: Callable[[Report], object] = staticmethod(lambda report: None)
 
     def __init__(
         self,
@@ -157,6 +174,8 @@ class Reloading:
         if report.successful:
             self.succeeded = self._wall()
         log_report(report)
+        if not report.successful:
+            self.failed(report)
         return report
 
 

@@ -202,6 +202,7 @@ class MetadataTests(SynchronousTestCase):
             "re2": "google-re2",
             "sdnotify": "sdnotify",
             "service_identity": "service-identity",
+            "sortedcontainers": "sortedcontainers",
             "treq": "treq",
             "twisted": "twisted",
             "yaml": "pyyaml",

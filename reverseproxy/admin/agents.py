@@ -4,17 +4,18 @@ from __future__ import annotations
 
 __all__ = ["MOST_NAMED", "AgentIndex"]
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from heapq import nsmallest
+from itertools import islice
 from math import inf
 from typing import Any, Final
 
+from sortedcontainers import SortedList
+
 from reverseproxy.addresses import host_of
-from reverseproxy.admin.elsewhere import Elsewhere, describe, kinds, where
-from reverseproxy.admin.slices import Steps, portions
+from reverseproxy.admin.elsewhere import Elsewhere, describe, where
+from reverseproxy.admin.slices import Steps
 from reverseproxy.cluster.host import AgentHost, Host
-from reverseproxy.fleet.records import HostRecord
 from reverseproxy.identity import AgentIdentity, handle_of
 from reverseproxy.metrics import AgentFigures, Histogram
 from reverseproxy.metrics.latency import class_names, classes_of
@@ -69,6 +70,7 @@ class AgentIndex:
     It is told of each that joins and leaves, so that to find one, or a page of
     them, takes no look at all the others.
 
+    @ivar elsewhere: the agents of other servers of the fleet, for a directory to tell of.
     @ivar rtts: how long pings of agents took, by cluster.
     @ivar connections: connections of agents to this process.
     """
@@ -78,14 +80,12 @@ class AgentIndex:
         exclusions: Exclusions,
         wall: Callable[[], float],
         seconds: Callable[[], float],
-        others: Callable[[], Collection[HostRecord]] = tuple,
     ) -> None:
         """
         @param wall: tells the time in seconds since 1970.
         @param seconds: tells the time by a clock that is never set.
-        @param others: gives the hosts of other servers of the fleet.
         """
-        self.elsewhere = Elsewhere(others)
+        self.elsewhere = Elsewhere()
         self.exclusions = exclusions
         self.rtts: dict[str, Histogram] = {}
         self.connections = 0
@@ -94,7 +94,7 @@ class AgentIndex:
         self._agents: dict[str, _Agent] = {}
         self._keys: dict[Host, str] = {}
         self._in_clusters: dict[str, int] = {}
-        self._sorted: list[str] | None = None
+        self._names = SortedList()
         self._named: dict[str, _Agent] = {}
         self._departed = AgentFigures()  # of all that had no series of their own
 
@@ -118,8 +118,7 @@ class AgentIndex:
         agent = self._agents.get(key)
         if agent is None:
             agent = self._agents[key] = _Agent()
-            if self._sorted is not None:
-                insort(self._sorted, key)
+            self._names.add(key)
             if len(self._named) < MOST_NAMED:
                 self._named[key] = agent
                 agent.figures.named = True
@@ -159,8 +158,7 @@ class AgentIndex:
             self._in_clusters[cluster] -= 1
         if not agent.hosts and not agent.relayed:
             del self._agents[key]
-            if self._sorted is not None:
-                del self._sorted[bisect_left(self._sorted, key)]
+            self._names.remove(key)
             self._forget(key, agent.figures)
         return key
 
@@ -207,40 +205,56 @@ class AgentIndex:
 
         @param arguments: C{after} and C{limit} say which; C{cluster} and
             C{identity} leave out others; or C{ids} names them.
+        @return: C{agents}, and C{last}: if there may be more, after which one, whether that is still
+            there or not; else L{None}.
         """
         ids = arguments.get("ids")
         if ids is not None:
-            return {"agents": (yield from self._describe_all(sorted({*ids})))}
-        if self._sorted is None:
-            self._sorted = sorted(self._agents)
+            return {"agents": (yield from self._describe_all(sorted({*ids}))), "last": None}
+        keys, last = yield from self._choose(arguments)
+        return {"agents": (yield from self._describe_all(keys)), "last": last}
+
+    def _choose(self, arguments: Mapping[str, Any]) -> Steps[tuple[list[str], str | None]]:
+        """
+        Find the agents of a page.
+
+        An agent may come from another server between two steps, or go there.  So each step looks at
+        both sides, and none is missed that is at one of them all the time.
+        """
         after, limit = arguments.get("after", ""), arguments.get("limit", 100)
         cluster, identity = arguments.get("cluster"), arguments.get("identity")
-        found = yield from self.elsewhere.page(after, limit, kinds(cluster, identity))
-        found += yield from self._names(self._sorted, after, limit, cluster, identity)
-        return {"agents": (yield from self._describe_all(sorted({*found})[:limit]))}
-
-    def _names(
-        self, names: list[str], after: str, limit: int, cluster: str | None, identity: str | None
-    ) -> Steps[list[str]]:
-        """Find agents of a cluster, or with an identity, if that is asked for."""
         found: list[str] = []
-        while len(found) < limit:
-            start = bisect_right(names, after)  # some may have come or left meanwhile
-            part = names[start : start + STRIDE]
-            if not part:
-                break
+        while part := self._next(after):
+            for key in part:
+                if self._is_asked_for(key, cluster, identity):
+                    found.append(key)
+                    if len(found) == limit:
+                        return found, key
             after = part[-1]
-            found += [name for name in part if _is_asked_for(self._agents[name], cluster, identity)]
             yield
-        return found[:limit]
+        return found, None
+
+    def _next(self, after: str) -> list[str]:
+        """The next agents, here and elsewhere."""
+        here = islice(self._names.irange(after, None, (False, True)), STRIDE)
+        return sorted({*here, *islice(self.elsewhere.names(after), STRIDE)})[:STRIDE]
+
+    def _is_asked_for(self, key: str, cluster: str | None, identity: str | None) -> bool:
+        """Whether an agent is in a cluster, and has an identity, as far as that is asked for."""
+        if not cluster and not identity:
+            return True
+        agent = self._agents.get(key)
+        known = [(record.cluster, record.identity) for record in self.elsewhere.of(key)]
+        if agent is not None:
+            known += [(each, agent.first.identity) for each in agent.clusters]
+        return any((not cluster or at == cluster) and _is(who, identity) for at, who in known)
 
     def _describe_all(self, keys: list[str]) -> Steps[list[dict[str, Any]]]:
         """Describe certain agents, as far as they are here, or at another server."""
-        elsewhere = yield from self.elsewhere.named(frozenset(keys))
         found: list[dict[str, Any]] = []
         for key in keys:
             yield
-            agent, records = self._agents.get(key), elsewhere.get(key, [])
+            agent, records = self._agents.get(key), self.elsewhere.of(key)
             if agent is not None:
                 answer = yield from self._describe(key, agent)
                 found.append({**answer, "elsewhere": where(records)})
@@ -268,12 +282,14 @@ class AgentIndex:
         """Add up what was counted of all that have, or had, no series of their own; and their connections."""
         figures, connections = AgentFigures(), 0
         figures.add(self._departed)
-        for portion in portions(self._agents.values(), STRIDE):
+        after = ""
+        while part := list(islice(self._names.irange(after, None, (False, True)), STRIDE)):
             yield
-            for agent in portion:
+            for agent in filter(None, map(self._agents.get, part)):
                 if not agent.figures.named:
                     figures.add(agent.figures)
                     connections += len(agent.hosts)
+            after = part[-1]
         return figures, connections
 
     def _describe(self, key: str, agent: _Agent) -> Steps[dict[str, Any]]:
@@ -340,7 +356,7 @@ class AgentIndex:
             "streams": carried,
             "mux": mux,
             "in_flight": active + sum(host.active for host in agent.relayed),
-            "since": round(since, 3),
+            "since": round(since, 3) if hosts else None,
             "last_seen": round(self._wall() - silent, 3) if silent < inf else None,
             "rtt_seconds": rtt if rtt < inf else None,
         }
@@ -395,11 +411,9 @@ def _targets(agent: _Agent) -> dict[str, list[str]]:
     }
 
 
-def _is_asked_for(agent: _Agent, cluster: str | None, identity: str | None) -> bool:
-    if cluster and cluster not in agent.clusters:
-        return False
-    proved = agent.first.identity
-    return not identity or (proved is not None and proved.principal == identity)
+def _is(found: AgentIdentity | None, principal: str | None) -> bool:
+    """Whether somebody is who is asked for, if anybody is."""
+    return not principal or (found or AgentIdentity()).principal == principal
 
 
 def _principal(agent: _Agent) -> str:

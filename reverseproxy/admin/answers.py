@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST", "USUAL", "listed", "listed_in_steps", "next_of", "only", "page_of", "problems_of"]
+__all__ = ["MOST", "USUAL", "listed", "listed_in_steps", "only", "page_of", "problems_of"]
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -50,22 +50,9 @@ def problems_of(answers: Iterable[Answer]) -> list[dict[str, Any]]:
     return [{"worker": each.worker, "problem": each.problem} for each in answers if each.problem]
 
 
-def listed(items: list[Any], limit: int, answers: Iterable[Answer], by: str = "name") -> Reply:
-    """
-    Answer with a page of a list.
-
-    @param items: as many as a page may have, if there may be more.
-    @param by: what the next page begins after.
-    """
-    return at_once(listed_in_steps(items[:limit], next_of(items, limit, by), answers))
-
-
-def next_of(items: list[Any], limit: int, by: str = "name") -> str | None:
-    """Say after what the next page begins; L{None} if there is none. See L{listed}."""
-    if len(items) < limit:
-        return None
-    last: str = items[limit - 1][by]
-    return last
+def listed(items: Iterable[Any]) -> Reply:
+    """Answer with a list that is short enough to be one page."""
+    return at_once(listed_in_steps(items, None, ()))
 
 
 def listed_in_steps(

@@ -20,13 +20,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.answers import listed_in_steps, next_of, only, page_of, problems_of
+from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_of
 from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.exclusions import unite_kept_out
 from reverseproxy.admin.http import Call, Problem, Reply, Stream
 from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
+from reverseproxy.admin.paging import cut
 from reverseproxy.admin.passing import MOST_AUDITED, unite_audits, unite_done
 from reverseproxy.admin.reading import Reading
 from reverseproxy.admin.slices import in_slices
@@ -384,9 +385,10 @@ class TunnelApi:
         """Answer with whom operators keep out."""
         after, limit = page_of(call)
         answers = await self._source.ask("exclusions", {"after": after, "limit": limit})
-        items = unite_kept_out(answer.value or () for answer in answers)
-        writing = listed_in_steps(items[:limit], next_of(items, limit, "id"), answers)
-        return await in_slices(writing, self._clock)
+        known = [answer.value or [] for answer in answers]
+        lasts = [items[-1]["id"] if len(items) >= limit else None for items in known]
+        found, last = cut(unite_kept_out(known), lasts, limit, "id")
+        return await in_slices(listed_in_steps(found, last, answers), self._clock)
 
     async def _let_in(self, caller: Caller, key: str) -> Reply:
         """Let in again whoever is kept out by what the list calls so."""

@@ -2,75 +2,105 @@
 
 from __future__ import annotations
 
-__all__ = ["Elsewhere", "describe", "kinds", "where"]
+__all__ = ["Elsewhere", "describe", "where"]
 
-from collections.abc import Callable, Collection, Container, Iterable
-from heapq import nsmallest
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
-from reverseproxy.admin.slices import Steps
-from reverseproxy.fleet.records import HostRecord
+from sortedcontainers import SortedList
+from zope.interface import implementer
+
+from reverseproxy.fleet.interfaces import IDirectoryListener
+from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.metrics import AgentFigures
 from reverseproxy.metrics.latency import class_names, classes_of
 from reverseproxy.tunnel.server.exclusions import target_of
 
-STRIDE: Final = 500
-"""How many records are looked at in one step; see L{reverseproxy.admin.slices}."""
-
-Records = list[HostRecord]
+Records = Collection[HostRecord]
 
 
+@implementer(IDirectoryListener)
 class Elsewhere:
     """
-    Finds agents among the hosts of other servers, by what operators call them.
+    Agents among the hosts of other servers, by what operators call them.
 
-    Nothing is kept for that: to look through a million of them takes a second, in short turns.
+    A directory tells it of each that comes and goes, so that to find one, or a page of them, takes no
+    look at all the others, of which there may be a million.
     """
 
-    def __init__(self, hosts: Callable[[], Collection[HostRecord]]) -> None:
-        """
-        @param hosts: gives all hosts of other servers.
-        """
-        self._hosts = hosts
+    def __init__(self) -> None:
+        # Nearly all agents are one host at one other server, which needs no dictionary of its own.
+        self._known: dict[str, HostRecord | dict[HostKey, HostRecord]] = {}
+        self._names = SortedList()
 
-    def named(self, handles: Container[str]) -> Steps[dict[str, Records]]:
-        """Find those of certain agents."""
-        found: dict[str, Records] = {}
-        for number, record in enumerate(list(self._hosts()), 1):
-            if number % STRIDE == 0:
-                yield
-            if record.handle and record.handle in handles:
-                found.setdefault(record.handle, []).append(record)
+    def of(self, handle: str) -> Records:
+        """The hosts that an agent is at other servers; empty if it is at none."""
+        known = self._known.get(handle)
+        if known is None:
+            return ()
+        return (known,) if isinstance(known, HostRecord) else tuple(known.values())
+
+    def names(self, after: str) -> Iterator[str]:
+        """What agents are called that come after one, in order; to be read before any comes or goes."""
+        found: Iterator[str] = self._names.irange(after, None, (False, True))
         return found
 
-    def page(self, after: str, limit: int, wanted: Callable[[HostRecord], bool]) -> Steps[list[str]]:
-        """
-        Find the first agents that come after one.
+    # IDirectoryListener
 
-        @param wanted: whether a host is to be found.
-        @return: what they are called, in order.
-        """
-        found: set[str] = set()
-        for number, record in enumerate(list(self._hosts()), 1):
-            if number % STRIDE == 0:
-                yield
-                if len(found) > 4 * limit:
-                    found = set(nsmallest(limit, found))
-            if record.handle > after and wanted(record):
-                found.add(record.handle)
-        return nsmallest(limit, found)
+    def server_came(self, server: ServerRecord) -> None:
+        """See L{IDirectoryListener}."""
+
+    def server_changed(self, server: ServerRecord, old: ServerRecord) -> None:
+        """See L{IDirectoryListener}."""
+
+    def server_left(self, server: ServerRecord, reason: str) -> None:
+        """See L{IDirectoryListener}; its hosts have been told before."""
+
+    def host_came(self, host: HostRecord) -> None:
+        """See L{IDirectoryListener}."""
+        handle = host.handle
+        if not handle:
+            return
+        known = self._known.get(handle)
+        if known is None:
+            self._names.add(handle)
+            self._known[handle] = host
+        elif isinstance(known, dict):
+            known[host.key] = host
+        elif known.key == host.key:
+            self._known[handle] = host
+        else:
+            self._known[handle] = {known.key: known, host.key: host}
+
+    def host_changed(self, host: HostRecord, old: HostRecord) -> None:
+        """See L{IDirectoryListener}."""
+        if host.handle != old.handle:
+            self.host_left(old, "it is called otherwise")
+        self.host_came(host)
+
+    def host_left(self, host: HostRecord, reason: str) -> None:
+        """See L{IDirectoryListener}."""
+        known = self._known.get(host.handle)
+        if isinstance(known, dict):
+            known.pop(host.key, None)
+            if known:
+                return
+        elif known is None or known.key != host.key:
+            return
+        del self._known[host.handle]
+        self._names.remove(host.handle)
 
 
 def where(records: Iterable[HostRecord]) -> dict[str, dict[str, Any]]:
     """Say at which servers an agent is, and over how many connections."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
-        at = found.setdefault(record.server, {"connections": 0, "healthy": False, "clusters": []})
+        at = found.setdefault(record.server, {"connections": 0, "healthy": False, "clusters": set()})
         at["connections"] += record.connections
         at["healthy"] = at["healthy"] or record.well
-        at["clusters"] = sorted({*at["clusters"], record.cluster})
-    return found
+        at["clusters"].add(record.cluster)
+    return {server: {**at, "clusters": sorted(at["clusters"])} for server, at in found.items()}
 
 
 def describe(handle: str, records: Records) -> dict[str, Any]:
@@ -79,7 +109,7 @@ def describe(handle: str, records: Records) -> dict[str, Any]:
 
     @return: what those of this server are described by; what is counted at its server is left out.
     """
-    first = records[0]
+    first = next(iter(records))
     identity = first.identity or AgentIdentity()
     certificate = identity.certificate
     figures = AgentFigures()
@@ -124,14 +154,3 @@ def _targets(identity: AgentIdentity) -> dict[str, list[str]]:
     """By what an agent may be kept out, as far as that is known here; its address is not."""
     known = {"identity": target_of(identity, ""), "process": target_of(identity, "", process=True)}
     return {name: list(target) for name, target in known.items() if target[0] != "address"}
-
-
-def kinds(cluster: str | None, identity: str | None) -> Callable[[HostRecord], bool]:
-    """Make what says whether a host is of a cluster, and of an identity; L{None} for any."""
-
-    def wanted(record: HostRecord) -> bool:
-        if cluster and record.cluster != cluster:
-            return False
-        return not identity or (record.identity or AgentIdentity()).principal == identity
-
-    return wanted

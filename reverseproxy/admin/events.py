@@ -27,7 +27,7 @@ PAGE: Final = 200
 """Events of one process in one look."""
 
 
-OF_ALL: Final = frozenset({"reload"})
+OF_ALL: Final = frozenset({"reload", "reload_failed"})
 """Kinds of what all workers do at once: one of them tells of it."""
 
 FIRST: Final = 1

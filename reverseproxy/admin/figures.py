@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["cluster_families", "dial_families", "listener_families", "process_families"]
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from reverseproxy import __version__
@@ -178,7 +179,7 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
         ejections.add(cluster.ejector.total, name)
         states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
         plain = carrying = carried = 0
-        for portion in portions(cluster.hosts.values(), STRIDE):
+        for portion in portions(cluster.hosts.values(), STRIDE, partial(getattr, cluster, "left")):
             yield
             for host in portion:
                 if host.relayed:

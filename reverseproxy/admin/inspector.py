@@ -170,6 +170,7 @@ class Inspector:
             "summary": lambda arguments: totals.summary(parts),
             "by_route": partial(totals.by_route, parts),
             "events": self._events,
+            "reload_failed": lambda arguments: parts.journal.add("reload_failed", **arguments),
             "agents": parts.agent_index.page,
             "agent": parts.agent_index.one,
             "exclude": parts.agent_index.exclude,

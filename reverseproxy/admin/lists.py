@@ -4,13 +4,16 @@ from __future__ import annotations
 
 __all__ = ["brought_routes", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
 
-from bisect import insort
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from reverseproxy.admin.paging import page_of_items
 from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.admin.totals import fed_by_agents
 from reverseproxy.clock import wall_time
+from reverseproxy.cluster.cluster import Cluster
 from reverseproxy.cluster.host import Fault, Host
 
 if TYPE_CHECKING:
@@ -25,23 +28,15 @@ LOOK: Final = 5
 _FAULTS = {Fault.ORDERED: "ordered", Fault.CHECK: "health check", Fault.EJECTED: "ejected for failures"}
 
 
-def _page(items: Iterable[dict[str, Any]], arguments: Mapping[str, Any], by: str = "name") -> list[Any]:
-    """Some items, in the order of their names."""
-    after = arguments.get("after", "")
-    found = sorted((item for item in items if item[by] > after), key=lambda item: str(item[by]))
-    return found[: arguments.get("limit", 100)]
-
-
-def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
+def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
     """Each cluster, with numbers of what it has; a worker counts its own hosts."""
-    known = {cluster.name: cluster for cluster in parts.clusters}
-    names = sorted(name for name in known if name > arguments.get("after", ""))
+    page = page_of_items(({"name": each.name, "cluster": each} for each in parts.clusters), arguments)
     found = []
-    for name in names[: arguments.get("limit", 100)]:
+    for item in page["items"]:
         yield
-        cluster = known[name]
+        name, cluster = item["name"], item["cluster"]
         hosts = healthy = 0
-        for portion in portions(cluster.hosts.values(), STRIDE):
+        for portion in portions(cluster.hosts.values(), STRIDE, partial(getattr, cluster, "left")):
             yield
             own = [host.healthy for host in portion if not host.relayed]
             hosts += len(own)
@@ -60,34 +55,60 @@ def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
                 "retries": cluster.limits.retried,
             }
         )
-    return found
+    return {"items": found, "last": page["last"]}
 
 
-def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any] | None]:
-    """The hosts of one cluster; L{None} if there is no such cluster."""
+def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any] | None]:
+    """
+    The hosts of one cluster.
+
+    Of those that other workers have, only the address is told, and C{relayed}, as their workers describe
+    them; but a connection may go from one worker to another while both are asked.
+
+    @param arguments: C{after} and C{limit} say which; or C{addresses} names them, and all are described.
+    @return: C{items}, and C{last}: if there may be more, after which address, whether that is still there
+        or not; L{None} if there is no such cluster.
+    """
     if arguments["cluster"] not in parts.clusters:
         return None
     cluster = parts.clusters.get(arguments["cluster"])
-    after, limit = arguments.get("after", ""), arguments.get("limit", 100)
-    first: list[str] = []  # in order
-    for portion in portions(cluster.hosts.items(), STRIDE):
-        yield
-        for name, host in portion:
-            if name <= after or (host.relayed and not host.server):
-                continue
-            if len(first) == limit:
-                if name > first[-1]:
-                    continue
-                first.pop()
-            insort(first, name)
+    addresses = arguments.get("addresses")
+    if addresses is None:
+        first, last = yield from _first_hosts(
+            cluster, arguments.get("after", ""), arguments.get("limit", 100)
+        )
+    else:
+        first, last = addresses, None
     found = []
     for index, name in enumerate(first, 1):
         if index % LOOK == 0:
             yield
-        if name in cluster.hosts:
-            host = cluster.hosts[name]
-            found.append(_host(host, cluster.ejector.remaining(host)))
-    return found
+        host = cluster.hosts.get(name)
+        if host is None:
+            continue
+        relayed = host.relayed and not host.server
+        if relayed and addresses is None:
+            found.append({"address": name, "relayed": True})
+        else:
+            found.append({**_host(host, cluster.ejector.remaining(host)), "relayed": relayed})
+    return {"items": found, "last": last}
+
+
+def _first_hosts(cluster: Cluster, after: str, limit: int) -> Steps[tuple[list[str], str | None]]:
+    """
+    Find the first hosts of a cluster that come after one.
+
+    @return: their addresses, in order, and the last of them if there may be more.
+    """
+    first: list[str] = []
+    for portion in portions(cluster.hosts.keys(), STRIDE, partial(getattr, cluster, "left")):
+        yield
+        for name in portion:
+            place = bisect_left(first, name)
+            if name > after and place < limit and first[place : place + 1] != [name]:
+                first.insert(place, name)
+                del first[limit:]
+    return first, first[-1] if len(first) == limit else None
 
 
 def _host(host: Host, ejected: float | None) -> dict[str, Any]:
@@ -135,10 +156,10 @@ def weigh(parts: Parts, arguments: Mapping[str, Any]) -> int | None:
     return before
 
 
-def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
+def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
     """Each listener."""
     fed = yield from fed_by_agents(parts)
-    return _page(
+    return page_of_items(
         (
             {
                 "name": listener.config.name,
@@ -155,9 +176,9 @@ def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
     )
 
 
-def servers(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+def servers(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Each server that the agents of this process keep connections to."""
-    return _page(
+    return page_of_items(
         (
             {
                 "name": f"{agent.plan.config.cluster} at {server.name}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["merge_agents", "rounded", "shown", "unite", "unite_brought"]
+__all__ = ["is_away", "merge_agents", "merge_hosts", "rounded", "shown", "unite", "unite_brought"]
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -19,14 +19,12 @@ _UNITED: Final = ("clusters", "addresses", "workers")
 _OURS: Final = frozenset({"targets", "times", "ends"})
 
 
-def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]], limit: int) -> Steps[list[dict[str, Any]]]:
+def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]]) -> Steps[list[dict[str, Any]]]:
     """
     Make one of what several workers know.
 
-    Of each worker that has more, all up to its last one are here, so that the
-    first C{limit} of all of them are complete.
-
     @param answers: by the number of the worker.
+    @return: all of them, in the order of their ids; see L{is_away}.
     """
     agents: dict[str, dict[str, Any]] = {}
     for worker, answer in answers:
@@ -37,7 +35,30 @@ def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]], limit: int) -
             known = agents.get(agent["id"])
             # One that has its connections knows more than one that only makes use of them.
             agents[agent["id"]] = agent if known is None else _merge(known, agent)
-    return [agents[key] for key in sorted(agents)][:limit]
+    return [agents[key] for key in sorted(agents)]
+
+
+def is_away(agent: Mapping[str, Any]) -> bool:
+    """
+    Whether nobody who was asked has an agent's connections.
+
+    A worker only knows then that another one has some: these have just gone from one worker to another,
+    or are gone, or that worker has not answered.
+    """
+    return not agent["connections"] and not agent["elsewhere"]
+
+
+def merge_hosts(answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> list[dict[str, Any]]:
+    """
+    List the hosts of several workers, each with the number of its worker, in the order of their addresses.
+
+    One that is C{relayed} to all of them stands there once.
+    """
+    known = [{**item, "worker": worker or None} for worker, items in answers for item in items]
+    there = {item["address"] for item in known if not item["relayed"]}
+    away = {item["address"]: item for item in known if item["address"] not in there}
+    found = [*(item for item in known if not item["relayed"]), *away.values()]
+    return sorted(found, key=lambda item: (item["address"], item["worker"] or 0))
 
 
 def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

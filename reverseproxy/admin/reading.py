@@ -11,12 +11,21 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.answers import MOST, listed, listed_in_steps, next_of, page_of, problems_of
+from reverseproxy.admin.answers import MOST, listed, listed_in_steps, page_of, problems_of
 from reverseproxy.admin.fleet import unite_fleets
 from reverseproxy.admin.http import Call, Problem, Reply
-from reverseproxy.admin.merging import merge_agents, rounded, shown, unite, unite_brought
+from reverseproxy.admin.merging import (
+    is_away,
+    merge_agents,
+    merge_hosts,
+    rounded,
+    shown,
+    unite,
+    unite_brought,
+)
+from reverseproxy.admin.paging import cut
 from reverseproxy.admin.routes import Routes
-from reverseproxy.admin.slices import Steps, at_once, in_slices
+from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.admin.sources import Answer, ISource
 from reverseproxy.config.models import Config
 from reverseproxy.metrics.history import add_histories
@@ -60,10 +69,9 @@ class Reading:
         self._routes = Routes(config)
         self.in_fleet = config.fleet is not None
 
-    async def _page(self, items: list[Any], limit: int, answers: list[Answer], by: str = "name") -> Reply:
-        """See L{listed}."""
-        writing = listed_in_steps(items[:limit], next_of(items, limit, by), answers)
-        return await in_slices(writing, self._clock)
+    async def _page(self, items: list[Any], after: str | None, answers: list[Answer]) -> Reply:
+        """See L{listed_in_steps}."""
+        return await in_slices(listed_in_steps(items, after, answers), self._clock)
 
     def _listed(self, question: str) -> Reader:
         """Answer with what all workers have to say of the same things."""
@@ -71,8 +79,8 @@ class Reading:
         async def answer(call: Call) -> Reply:
             after, limit = page_of(call)
             answers = await self._source.ask(question, {"after": after, "limit": limit})
-            items = unite(each.value or () for each in answers)
-            return await self._page([item for item in items if item["name"] > after], limit, answers)
+            items = unite(each.value["items"] for each in answers if each.value)
+            return await self._page(*cut(items, _lasts(answers), limit, "name"), answers)
 
         return answer
 
@@ -88,12 +96,24 @@ class Reading:
                 raise Problem(400, f"ids may be {MOST_IDS} at the most")
             arguments["ids"], limit = ids, MOST_IDS + 1
         answers = await self._source.ask("agents", arguments)
-        merging = merge_agents(((each.worker, each.value) for each in answers if each.value), limit)
-        found = await in_slices(merging, self._clock)
-        # One that has no connection was described by a worker that makes use of another one's.
-        there = [agent for agent in found if agent["connections"] or agent["elsewhere"]]
-        last = found[-1]["id"] if len(found) >= limit else None
+        found, last = cut(await self._merged(answers), _lasts(answers), limit, "id")
+        there = await self._look_again(found)
         return await in_slices(listed_in_steps(there, last, answers, shown), self._clock)
+
+    async def _merged(self, answers: list[Answer]) -> list[dict[str, Any]]:
+        merging = merge_agents((each.worker, each.value) for each in answers if each.value)
+        return await in_slices(merging, self._clock)
+
+    async def _look_again(self, agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Find out what has become of agents that nobody had who was asked: some workers know it by now."""
+        away = [agent["id"] for agent in agents if is_away(agent)]
+        if not away:
+            return agents
+        known = {
+            each["id"]: each for each in await self._merged(await self._source.ask("agents", {"ids": away}))
+        }
+        found = [known.get(agent["id"]) if is_away(agent) else agent for agent in agents]
+        return [agent for agent in found if agent is not None]
 
     async def agent(self, key: str) -> dict[str, Any]:
         """
@@ -102,9 +122,8 @@ class Reading:
         @return: what L{shown} takes.
         @raise Problem: if there is none of this id.
         """
-        answers = await self._source.ask("agent", {"id": key})
-        found = at_once(merge_agents(((each.worker, each.value) for each in answers if each.value), 1))
-        if not found or not (found[0]["connections"] or found[0]["elsewhere"]):
+        found = await self._look_again(await self._merged(await self._source.ask("agent", {"id": key})))
+        if not found:
             raise Problem(404, "there is no such agent, or it has left")
         return found[0]
 
@@ -116,9 +135,15 @@ class Reading:
         answers = await self._source.ask("hosts", {"cluster": cluster, "after": after, "limit": limit})
         if all(answer.value is None for answer in answers):
             raise Problem(404, "there is no such cluster")
-        items = _each(answers)
-        items.sort(key=lambda item: (item["address"], item["worker"] or 0))
-        return await self._page(items, limit, answers, "address")
+        items, last = cut(_hosts(answers), _lasts(answers), limit, "address")
+        away = [item["address"] for item in items if item["relayed"]]
+        if away:  # they have gone from one worker to another just now, or their worker has not answered
+            again = await self._source.ask("hosts", {"cluster": cluster, "addresses": away})
+            items = [item for item in items if not item["relayed"]] + _hosts(again)
+            items.sort(key=lambda item: (item["address"], item["worker"] or 0))
+        for item in items:
+            del item["relayed"]
+        return await self._page(items, last, answers)
 
     async def refused(self, call: Call) -> Reply:
         """Answer with the joins that were refused."""
@@ -126,17 +151,17 @@ class Reading:
         answers = await self._source.ask("refused", {"limit": limit})
         items = _each(answers)
         items.sort(key=lambda item: -item["time"])
-        return await self._page(items[:limit], limit + 1, answers)
+        return await self._page(items[:limit], None, answers)
 
     async def _certificates(self, call: Call) -> Reply:
         answers = await self._source.ask("certificates", {})
         found = {(item["use"], item["name"]): item for answer in answers for item in answer.value or ()}
         items = sorted(found.values(), key=lambda item: item["not_after"])
-        return await self._page(items[:MOST], MOST + 1, answers)
+        return await self._page(items[:MOST], None, answers)
 
     async def _workers(self, call: Call) -> Reply:
         workers = self._source.facts()["workers"]
-        return listed(list(workers), len(workers) + 1, ())
+        return listed(workers)
 
     async def _fleet(self, call: Call) -> Reply:
         answers = await self._source.ask("fleet", {})
@@ -150,18 +175,18 @@ class Reading:
         brought = await self._brought()
         answers = await self._source.ask("by_route", {})
         steps = self._page_of_routes(after, limit, brought, answers)
-        return await self._page(await in_slices(steps, self._clock), limit, answers, "place")
+        return await self._page(*(await in_slices(steps, self._clock)), answers)
 
     def _page_of_routes(
         self, after: str, limit: int, brought: list[dict[str, Any]], answers: list[Answer]
-    ) -> Steps[list[dict[str, Any]]]:
-        page = yield from self._routes.page(after, limit, brought)
+    ) -> Steps[tuple[list[dict[str, Any]], str | None]]:
+        page, last = yield from self._routes.page(after, limit, brought)
         figures = yield from self._figures(answers)
         for number, item in enumerate(page):
             if number % STRIDE == 0:
                 yield
             item["figures"] = _figures_of(_of_rule(figures, item))
-        return page
+        return page, last
 
     async def _brought(self) -> list[dict[str, Any]]:
         """The routes that agents have brought."""
@@ -201,7 +226,7 @@ class Reading:
             call.query.get("listener", ""),
             await self._brought(),
         )
-        return listed(items, len(items) + 1, ())
+        return listed(items)
 
     # the whole
 
@@ -234,6 +259,15 @@ class Reading:
                 "problems": problems_of(answers),
             }
         )
+
+
+def _lasts(answers: list[Answer]) -> list[str | None]:
+    """Up to where each worker has told all that it has; L{None} for all."""
+    return [answer.value["last"] for answer in answers if answer.value]
+
+
+def _hosts(answers: list[Answer]) -> list[dict[str, Any]]:
+    return merge_hosts((answer.worker, answer.value["items"]) for answer in answers if answer.value)
 
 
 def _each(answers: list[Answer]) -> list[dict[str, Any]]:

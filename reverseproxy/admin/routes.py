@@ -8,10 +8,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
-from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
 
+from reverseproxy.admin.paging import end_of
 from reverseproxy.admin.redaction import redact
 from reverseproxy.admin.slices import Steps
 from reverseproxy.config.models import (
@@ -54,27 +54,30 @@ class Routes:
 
     def page(
         self, after: str, limit: int, brought: Sequence[Mapping[str, Any]] = ()
-    ) -> Steps[list[dict[str, Any]]]:
+    ) -> Steps[tuple[list[dict[str, Any]], str | None]]:
         """
         List some rules, in the order in which they count.
 
         @param after: the place of the last rule before the page.
         @param brought: routes that agents have brought, as C{admin.lists.brought_routes} has them.
+        @return: them, and the place that the next page begins after; L{None} if there is none.
         """
         if self._rules is None:
             self._rules = yield from self._list()
         keys, rules = self._rules
         start, first = bisect_right(keys, natural(after)), natural(after)
-        own = zip(keys[start : start + limit], rules[start : start + limit], strict=True)
+        own = zip(keys[start : start + limit + 1], rules[start : start + limit + 1], strict=True)
         others = sorted(((natural(item["place"]), item) for item in brought), key=itemgetter(0))
         guests = [(key, item) for key, item in others if key > first]
+        known = list(merge(own, guests, key=itemgetter(0)))
+        end = end_of(known, limit, itemgetter(0))
         found: list[dict[str, Any]] = []
-        for _, item in islice(merge(own, guests, key=itemgetter(0)), limit):
+        for _, item in known[:end]:
             if len(found) % STRIDE == 0:
                 yield
             rule = item.get("rule")
             found.append({**item, "rule": _plain(rule)} if isinstance(rule, RouterRuleConfig) else {**item})
-        return found
+        return found, found[-1]["place"] if end < len(known) else None
 
     def _list(self) -> Steps[tuple[list[Natural], list[Mapping[str, Any]]]]:
         """All rules of the configuration, by their places; what they say is as the configuration has it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["SLICE", "Steps", "at_once", "in_slices", "portions"]
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -73,20 +73,26 @@ def in_slices(steps: Steps[T], clock: IReactorTime) -> Deferred[T]:
     return result
 
 
-def portions(view: Collection[T], size: int) -> Iterator[list[T]]:
+def portions(view: Collection[T], size: int, left: Callable[[], int]) -> Iterator[list[T]]:
     """
     Go through a view of a dictionary that may change between two portions.
 
     A copy of ten thousand entries would touch each of them, in milliseconds.  So it goes on where it was,
-    and finds the place anew if entries have come or gone: then it may leave one out, or give it twice.
+    and finds the place anew if entries have come or gone.  None that is there all the time is left out.
+    Those that come stand at the end; of those that have left it is not known whether they had been passed,
+    so that as many others may be given twice.
 
     @param size: of one portion.
+    @param left: says how many entries have ever left: a dictionary does not tell, if as many have come.
     """
-    passed, entries = 0, iter(view)
+    passed, gone, entries = 0, left(), iter(view)
     while True:
+        if left() != gone:
+            passed, gone = max(0, passed - (left() - gone)), left()
+            entries = islice(view, passed, None)
         try:
             portion = list(islice(entries, size))
-        except RuntimeError:
+        except RuntimeError:  # some have come
             entries = islice(view, passed, None)
             portion = list(islice(entries, size))
         if not portion:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["RunningConfig", "Prepared"]
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,7 +32,6 @@ from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.fleet.records import HostRecord
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
 from reverseproxy.problems import Place
@@ -117,6 +116,7 @@ class RunningConfig:
         world.watch = self._watch
         assembly = self.assembly = Assembly(world, config)
         self.inspector = self._inspector()
+        self.reloading.failed = lambda report: self.inspector.answer("reload_failed", report.failure)
         self.admin = self._make_admin(assembly) if assembly.has_admin and world.worker is None else None
         if assembly.problems:
             assembly.discard()
@@ -131,6 +131,9 @@ class RunningConfig:
     def _inspector(self) -> Inspector:
         """Make what answers questions about this process."""
         world = self.world
+        index = AgentIndex(world.exclusions, wall_time, world.reactor.seconds)
+        if world.fleet is not None and world.fleet.directory is not None:
+            world.fleet.directory.listen(index.elsewhere)
         parts = Parts(
             config=self.assembly.config,
             clusters=world.clusters,
@@ -143,9 +146,7 @@ class RunningConfig:
             clock=world.reactor,
             access_logs=lambda: [each.file for each in self.assembly.access_logs],
             stopping=lambda: self.stopping,
-            agent_index=AgentIndex(
-                world.exclusions, wall_time, world.reactor.seconds, partial(_hosts_of_others, world)
-            ),
+            agent_index=index,
             reloading=self.reloading,
             fleet=lambda: world.fleet,
         )
@@ -351,9 +352,3 @@ class RunningConfig:
         """Wait no longer for agents to take the place of others."""
         for each in list(self._successions):
             each.hurry()
-
-
-def _hosts_of_others(world: World) -> Collection[HostRecord]:
-    """What the directory of the fleet knows of agents of other servers; nothing without a fleet."""
-    fleet = world.fleet
-    return () if fleet is None or fleet.directory is None else fleet.directory.hosts.values()

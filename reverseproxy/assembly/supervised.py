@@ -39,6 +39,8 @@ class Supervised:
 
     def __init__(self, supervisor: Supervisor, built: RunningConfig, reactor: Any, file: str) -> None:
         self.reloading = Reloading(file, lambda: built.reloading.read(), self.take)
+        # Events are told by workers, and each knows of it then.
+        self.reloading.failed = lambda report: supervisor.ask("reload_failed", report.failure)
         self._supervisor = supervisor
         self._built = built
         self._reactor = reactor

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD, EventStream
 from reverseproxy.admin.merging import merge_agents, shown, unite_brought
+from reverseproxy.admin.paging import cut
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.slices import at_once
 from reverseproxy.admin.sources import Answer as Answered
@@ -191,11 +192,11 @@ class ReadingTests(AdminTestCase):
                 world = World()
                 agent = world.agent(connections=2, mux=mux)
                 ask = agent.inspector.answer
-                [listener] = ask("listeners", {})
+                [listener] = ask("listeners", {})["items"]
                 idle = 0 if mux else 2
                 self.assertEqual((listener["connections"], listener["accepted"]), (idle, idle))
                 world.request()
-                [listener] = ask("listeners", {})
+                [listener] = ask("listeners", {})["items"]
                 self.assertEqual((listener["connections"], listener["accepted"]), (1 if mux else 2,) * 2)
                 families = {each["name"]: each["samples"] for each in ask("metrics", {})}
                 for name in ("connections", "connections_total"):
@@ -204,7 +205,7 @@ class ReadingTests(AdminTestCase):
                 agent.agents[0].plan.sink.abort()
                 agent.stopService()
                 world.reactor.settle()
-                [listener] = ask("listeners", {})
+                [listener] = ask("listeners", {})["items"]
                 self.assertEqual(listener["connections"], 0)
 
     def test_routes(self) -> None:
@@ -227,11 +228,12 @@ class ReadingTests(AdminTestCase):
         host["routers"] = [*first, last]
         routes = Routes(loads(json.dumps(document), "c.json").config)
         brought = [{"place": f"agents.a{number}"} for number in (10, 2)]
-        places, after = [], ""
-        while page := at_once(routes.page(after, 5, brought)):
+        places: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            page, after = at_once(routes.page(after, 5, brought))
             self.assertLessEqual(len(page), 5)
             places += [item["place"] for item in page]
-            after = places[-1]
         place = "servers[0].routers[0].virtual_hosts[0].routers"
         self.assertEqual(places, ["agents.a2", "agents.a10", *(f"{place}[{number}]" for number in range(25))])
 
@@ -373,6 +375,13 @@ class ConfigurationTests(AdminTestCase):
         metrics = world.ask("/metrics", Authorization=BEARER).body.decode()
         self.assertIn("reverseproxy_config_generation 1.0", metrics)
         self.assertIn("reverseproxy_config_last_reload_successful 0.0", metrics)
+        [event] = world.proxy.inspector.parts.journal.since(0)
+        self.assertEqual((event["kind"], event["file"], event["generation"]), ("reload_failed", "", 1))
+        self.assertIn("lb_type", event["reason"])
+        document["cluster_manager"]["clusters"][0]["lb_type"] = "LB_RANDOM"
+        self.assertEqual(self.post(world, "reload").status, 200)
+        kinds = [each["kind"] for each in world.proxy.inspector.parts.journal.since(0)]
+        self.assertEqual(kinds, ["reload_failed", "reload"])
 
     def test_whoever_asks_is_not_cut_off(self) -> None:
         """Connections to the admin API stay, unless it has other certificates."""
@@ -708,14 +717,14 @@ class MergingTests(AdminTestCase):
         page = world.proxy.inspector.answer("agents", {})
         world.request()
         page = world.proxy.inspector.answer("agents", {})
-        [agent] = at_once(merge_agents([(1, page), (2, page)], 10))
+        [agent] = at_once(merge_agents([(1, page), (2, page)]))
         self.assertEqual((agent["connections"], agent["workers"]), (4, [1, 2]))
         self.assertEqual(len(agent["addresses"]), 2)
         self.assertEqual((shown(agent)["requests"], agent["ends"]), (2, {"2xx": 2}))
         # A worker that only makes use of another one's connections.
         user = {**page["agents"][0], "connections": 0, "healthy": 0, "rtt_seconds": None, "addresses": []}
         for pages in ([(1, {"agents": [user]}), (2, page)], [(2, page), (1, {"agents": [user]})]):
-            [agent] = at_once(merge_agents(pages, 10))
+            [agent] = at_once(merge_agents(pages))
             self.assertEqual((agent["connections"], agent["workers"]), (2, [2]))
             self.assertEqual(shown(agent)["requests"], 2)
 
@@ -729,6 +738,7 @@ class MergingTests(AdminTestCase):
             (number, {"agents": [each for i, each in enumerate(every) if i != number][:3]})
             for number in (1, 2)
         ]
-        found = at_once(merge_agents(pages, 3))
+        found, last = cut(at_once(merge_agents(pages)), [every[3]["id"]] * 2, 3, "id")
+        self.assertEqual(last, every[2]["id"])
         self.assertEqual([each["id"] for each in found], [each["id"] for each in every[:3]])
         self.assertEqual([each["workers"] for each in found], [[1, 2], [2], [1]])

@@ -336,14 +336,14 @@ class MetricsTests(AdminTestCase):
         self.assertGreater(found["reactor_lag_seconds_sum", frozenset()], 2)
         self.assertGreaterEqual(found["tunnel_rtt_seconds_count", frozenset({"clientCluster"})], 1)
         self.assertEqual(found["retries_total", frozenset({"clientCluster"})], 0)
-        [server] = agent.inspector.answer("servers", {})
+        [server] = agent.inspector.answer("servers", {})["items"]
         self.assertEqual((server["dials"], server["last_error"]), ({"accepted": 1}, None))
 
     def test_dials(self) -> None:
         """An agent says how its attempts to connect have ended, and when the next one is."""
         world = World(tunnel_config=STATIC)
         agent = world.agent()
-        [server] = agent.inspector.answer("servers", {})
+        [server] = agent.inspector.answer("servers", {})["items"]
         self.assertEqual((server["serving"], server["wanted"]), (0, 1))
         self.assertEqual(set(server["dials"]), {"refused"})
         self.assertIn("credential", server["last_error"]["reason"])

@@ -60,23 +60,31 @@ class SlicesTests(SynchronousTestCase):
 class PortionsTests(SynchronousTestCase):
     def test_everything_once(self) -> None:
         numbers = dict.fromkeys(range(10))
-        self.assertEqual(list(portions(numbers.keys(), 4)), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]])
-        self.assertEqual(list(portions({}.values(), 4)), [])
+        found = portions(numbers.keys(), 4, lambda: 0)
+        self.assertEqual(list(found), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]])
+        self.assertEqual(list(portions({}.values(), 4, lambda: 0)), [])
 
     def test_what_comes_and_leaves_meanwhile(self) -> None:
-        numbers = dict.fromkeys(range(10))
-        found = portions(numbers.keys(), 4)
+        """It is not known who has left, so that as many are given twice; but none is left out."""
+        numbers, left = dict.fromkeys(range(10)), [5]
+        found = portions(numbers.keys(), 4, lambda: left[0])
         self.assertEqual(next(found), [0, 1, 2, 3])
         del numbers[9]
-        self.assertEqual(next(found), [4, 5, 6, 7])
+        left[0] += 1
+        self.assertEqual(next(found), [3, 4, 5, 6])
         numbers[10] = None
-        self.assertEqual(list(found), [[8, 10]])
+        self.assertEqual(next(found), [7, 8, 10])
+        del numbers[0]
+        left[0] += 1
+        numbers[11] = None
+        self.assertEqual(list(found), [[11]])
 
     def test_all_leave(self) -> None:
-        numbers = dict.fromkeys(range(10))
-        found = portions(numbers.keys(), 4)
+        numbers, left = dict.fromkeys(range(10)), [0]
+        found = portions(numbers.keys(), 4, lambda: left[0])
         next(found)
         numbers.clear()
+        left[0] = 10
         self.assertEqual(list(found), [])
 
 

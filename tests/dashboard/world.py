@@ -166,8 +166,10 @@ class Crowd:
         if question == "summary":
             value |= {"agents": len(self.agents), "connections": 4 * len(self.agents)}
         if question in ("agents", "agent"):
-            value = {"agents": self._page(arguments)}
-            self.asked.append(len(value["agents"]))
+            page = self._page(arguments)
+            whole = "after" not in arguments or len(page) < arguments["limit"]
+            value = {"agents": page, "last": None if whole else page[-1]["id"]}
+            self.asked.append(len(page))
         return value
 
     def _page(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -534,10 +534,10 @@ class SeenTests(FleetTestCase):
     def test_hosts_of_others_are_shown_with_their_server(self) -> None:
         self.servers()
         self.world.agent(0, answer="one")
-        [host] = self.world.servers["b"].answer("hosts", {"cluster": "clientCluster"})
+        [host] = self.world.servers["b"].answer("hosts", {"cluster": "clientCluster"})["items"]
         self.assertEqual((host["server"], host["healthy"]), ("a", True))
         self.assertTrue(host["address"].startswith("a/"))
-        [own] = self.world.servers["a"].answer("hosts", {"cluster": "clientCluster"})
+        [own] = self.world.servers["a"].answer("hosts", {"cluster": "clientCluster"})["items"]
         self.assertIsNone(own["server"])
         weigh = {"cluster": "clientCluster", "address": host["address"], "weight": 7}
         self.assertIsNone(self.world.servers["b"].answer("weigh", weigh))

@@ -47,20 +47,21 @@ export async function change(method, path, body, type = "application/json") {
 }
 
 // All pages of a list, one after the other, so that nobody waits for us; with a pause, in milliseconds, between two of them.
+// Each is what was answered: items, and problems.
 export async function* pages(path, limit = 100, pause = 0) {
   let after = "";
   do {
     if (after && pause) await new Promise((resolve) => setTimeout(resolve, pause));
     const join = path.includes("?") ? "&" : "?";
     const page = await get(`${path}${join}limit=${limit}&after=${encodeURIComponent(after ?? "")}`);
-    yield page.items;
+    yield page;
     after = page.next;
   } while (after !== null);
 }
 
 export async function all(path) {
   const items = [];
-  for await (const page of pages(path, 200)) items.push(...page);
+  for await (const page of pages(path, 200)) items.push(...page.items);
   return items;
 }
 

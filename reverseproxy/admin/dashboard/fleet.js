@@ -61,16 +61,19 @@ function note(agent, now) {
 export async function load() {
   if (seen) return;
   seen = new Set();
+  let whole = true;
   try {
     for await (const page of pages("agents", BATCH, agents.size ? PAUSE : 0)) {
-      for (const agent of page) {
+      if (page.problems.length) whole = false;
+      for (const agent of page.items) {
         seen.add(agent.id);
         agents.set(agent.id, agent);
       }
       stale = true;
       draw();
     }
-    for (const id of agents.keys()) if (!seen.has(id)) agents.delete(id);
+    // Of who has not answered, it is not known which agents it has.
+    if (whole) for (const id of agents.keys()) if (!seen.has(id)) agents.delete(id);
     stale = true;
     draw();
   } finally {

@@ -148,7 +148,7 @@ export function noteEvent(event) {
   if (told.length > 300) told.pop();
 }
 
-const GOOD = { join: "good", reload: "good", leave: "", health: "warn", drain: "warn", kick: "bad", refusal: "bad", gap: "warn" };
+const GOOD = { join: "good", reload: "good", reload_failed: "bad", leave: "", health: "warn", drain: "warn", kick: "bad", refusal: "bad", gap: "warn" };
 
 export async function drawEvents() {
   const { items } = await get("audit?limit=50");
