@@ -123,6 +123,14 @@ _SLOW: Final = 500_000
 _LIVELY: Final = 3.0
 """Seconds since something came on a connection, for which what it says of the way counts."""
 
+_SHOWN: Final = 2.5
+"""
+Seconds since something was sent, for which its acknowledgement shows how the way is.
+
+Pings on connections with streams come more often; and a connection at rest is not taken for
+dead before somebody who only receives, since it was made, has been looked at after that time.
+"""
+
 _REMEMBERED: Final = 10.0
 """Seconds for which a slow way counts as slow after it was seen last."""
 
@@ -218,13 +226,10 @@ class _Tuned(ref[Any]):
     @ivar ended: whether the peer has sent its end, so that nothing is read any more.
     @ivar waits_since: since when something is known to have waited for an
         answer; L{None} if nothing does.
-    @ivar came: at the last look, how long a round trip seemed to take by what came, and how long ago
-        something came; see L{TcpInfo}.
     """
 
-    __slots__ = ("came", "connection", "due", "ended", "timeout", "waits_since")
+    __slots__ = ("connection", "due", "ended", "timeout", "waits_since")
 
-    came: tuple[int, int] | None
     connection: socket.socket
     ended: bool
     timeout: float
@@ -313,7 +318,7 @@ def _register(transport: Any, connection: socket.socket, timeout: float) -> None
         entry.timeout = max(timeout, _LEAST)
         entry.due = 0.0
         entry.ended = False
-        entry.waits_since = entry.came = None
+        entry.waits_since = None
 
 
 def heed_reset(transport: Any) -> None:
@@ -558,29 +563,25 @@ class PeerSweep:
                 continue
             if len(raw) < size:
                 raw = raw.ljust(size, b"\0")  # an old kernel's
-            probes, unacked, data_age, _, rtt, rcv_rtt, _ = found = unpack(raw)
-            before, entry.came = entry.came, (rcv_rtt, data_age)
+            probes, unacked, _, _, rtt, rcv_rtt, _ = found = unpack(raw)
             if entry.ended and raw[0] == _CLOSED:
                 self._end(entry)
                 continue
             if rtt > _SLOW or rcv_rtt > _SLOW:
-                flows = before is not None and before[0] != rcv_rtt and before[1] < _LIVELY * 1000
-                self._note_slow(entry, raw, TcpInfo._make(found), flows, now)
+                self._note_slow(entry, raw, TcpInfo._make(found), now)
             if probes or unacked or entry.waits_since is not None:
                 self._judge(entry, TcpInfo._make(found), now)
 
-    def _note_slow(self, entry: _Tuned, raw: bytes, info: TcpInfo, flows: bool, now: float) -> None:
+    def _note_slow(self, entry: _Tuned, raw: bytes, info: TcpInfo, now: float) -> None:
         """
         Take note of a round trip that takes long.
 
         By what comes, it seems to take as long as the peer waited before it sent something large, and
         the kernel stays with that until something large comes again.  Where something was sent, too,
         that shows it better.
-
-        @param flows: whether so much comes that each look finds another figure, so that it is a true one.
         """
         slowest = info.rtt
-        if flows or int.from_bytes(raw[_SENT : _SENT + 4], sys.byteorder) > _LIVELY * 1000:
+        if int.from_bytes(raw[_SENT : _SENT + 4], sys.byteorder) > _SHOWN * 1000:
             slowest = max(info.rtt, info.rcv_rtt)
         if slowest > _SLOW and info.silence < _LIVELY:
             self._slow.note(entry.host, slowest / 1e6, now)
