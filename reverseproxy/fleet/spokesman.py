@@ -193,10 +193,13 @@ class Spokesman:
         cluster = message["cluster"]
         doubtful = cluster in self._doubtful
         self._doubtful.discard(cluster)
-        self._coming.pop(cluster, None)
         if not message["problem"]:
+            routes = self._routes_of(message["listener"])
+            if routes is not None and routes.claims.find(cluster) is not None:
+                self._coming.pop(cluster, None)  # or the others have it, as this worker is about to leave
             self.desk.made(cluster, message["listener"])
             return
+        self._coming.pop(cluster, None)
         self._give_up(cluster)  # what may have been held here before is not there
         self.desk.failed(cluster)
         if doubtful:

@@ -76,6 +76,7 @@ class Directory:
         self._dirty = dict.fromkeys(store.own)  # what another process has left behind
         self._told: Any = None
         self._own: Any = None
+        self._lost: Any = None
 
     @property
     def routes(self) -> dict[RouteKey, RouteRecord]:
@@ -95,7 +96,7 @@ class Directory:
 
     def follow_routes(self, told: Any, own: Any, lost: Any) -> None:
         """Say what there is."""
-        self._told, self._own = told, own
+        self._told, self._own, self._lost = told, own, lost
         for record in list(self.routes.values()):
             told("came", record)
 
@@ -112,6 +113,13 @@ class Directory:
             self.store.own[cluster] = record
             self._own(record, self.store.conflict(record, self.routes.values()))
         return True
+
+    def lose(self) -> None:
+        """The lease has ended: what was there is written anew."""
+        if self.store.up:
+            self.store.own.clear()
+            self._lost()
+            self._dirty = dict.fromkeys(self._wanted)
 
     def come(self, record: RouteRecord) -> bool:
         """Another server has routes, unless it is second."""
@@ -306,8 +314,10 @@ class World:
 
     def settle(self) -> None:
         """Let everything be heard and written."""
-        going = True
+        going, steps = True, 0
         while going:
+            steps += 1
+            assert steps < 1000, "they tell each other the same for ever"
             self.clock.advance(0)
             going = self.directory.write()
             for place in self.places:
@@ -348,6 +358,9 @@ class World:
 
     def heal(self) -> None:
         """Nothing is in the way any more, and what nobody holds has ended."""
+        if not self.first.ready:
+            self.first.end()
+            self.first.start()
         self.store.up = True
         self.taken.clear()
         self.wait(TURN_TIMEOUT)
@@ -545,6 +558,15 @@ class GrantTests(SynchronousTestCase):
         self.world.heal()
         self.world.leave()
 
+    def test_brought_while_the_first_worker_leaves(self) -> None:
+        """It makes nothing any more, and has the others make what there is, once."""
+        self.first.ready = False
+        self.world.directory.come(RouteRecord("app", THERE, "tunnels", "one", "one", ("app.example",)))
+        self.world.settle()
+        self.assertEqual(set(self.world.there()), {"app"})
+        self.world.heal()
+        self.world.leave()
+
     def test_short_grace(self) -> None:
         """A grant stays until all workers have it, however long that takes."""
         for place in self.world.places:
@@ -697,6 +719,16 @@ class GrantMachine(RuleBasedStateMachine):
     def reach(self, up: bool) -> None:
         """The directory is away, or back."""
         self.world.store.up = up
+
+    @rule()
+    def lose(self) -> None:
+        """The directory has lost what this server has."""
+        self.world.directory.lose()
+
+    @rule()
+    def leaving(self) -> None:
+        """The first worker takes no more connections, as it is about to be replaced."""
+        self.world.first.ready = False
 
     @rule(seconds=st.sampled_from((0.0, 1.0, DECIDE, TURN_TIMEOUT)))
     def wait(self, seconds: float) -> None:
