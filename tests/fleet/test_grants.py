@@ -31,6 +31,7 @@ from reverseproxy.workers import route_desk
 from reverseproxy.workers.route_clerk import RouteClerk
 from reverseproxy.workers.route_desk import TURN_TIMEOUT, RouteDesk
 from tests import most
+from tests.fleet import test_routes
 
 GRACE: Final = 5.0
 PORTS: Final = (3000, 3001, 3002)
@@ -651,6 +652,22 @@ class AskedTests(SynchronousTestCase):
         self.assertNotIn("app", self.surface.made)
         self.patch(self.directory, "publish_routes", lambda record: None)
         self.assertNoResult(self.ask(wish("other")))
+
+
+class LostTests(test_routes.Fleet):
+    """An agent that goes while the fleet decides."""
+
+    def test_nothing_stays(self) -> None:
+        """However many ports there would be to try."""
+        self.etcd.muted = True
+        self.bring("mine", "alpha", port=0, tcp=True)
+        self.assertEqual(self.stored(), ["app/alpha"])
+        self.stop("mine")
+        self.pass_time(2)  # for which the agent waits for an answer
+        self.etcd.muted = False
+        self.etcd.pump()
+        self.pass_time(8)
+        self.assertEqual((self.stored(), self.running["alpha"].answer("routes", {})), ([], []))
 
 
 class GrantMachine(RuleBasedStateMachine):
