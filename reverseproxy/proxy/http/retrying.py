@@ -136,7 +136,7 @@ class Retrying(Timed):
         @return: whether the request is sent again, in another protocol or elsewhere.
         """
         client = self._client
-        if client is None or self._answered or not self._is_foreign():
+        if client is None or not self._is_foreign():
             return False
         self._stop_try_timer()
         self._client = None
