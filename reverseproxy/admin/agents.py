@@ -13,7 +13,7 @@ from typing import Any, Final
 from sortedcontainers import SortedList
 
 from reverseproxy.addresses import host_of
-from reverseproxy.admin.elsewhere import Elsewhere, describe, where
+from reverseproxy.admin.elsewhere import Elsewhere, describe, where, who_is
 from reverseproxy.admin.slices import Steps
 from reverseproxy.cluster.host import AgentHost, Host
 from reverseproxy.identity import AgentIdentity, handle_of
@@ -296,18 +296,10 @@ class AgentIndex:
         figures, first = agent.figures, agent.first
         identity = first.identity
         assert identity is not None
-        certificate = identity.certificate
         excluded = self.exclusions.find(identity, _ip(first))
         answer = {
             "id": key,
-            "identity": identity.principal,
-            "proved": identity.proved,
-            "token": identity.name or None,
-            "policy": identity.policy or None,
-            "certificate": None
-            if certificate is None
-            else {"subject": certificate.subject, "names": list(certificate.names)},
-            "claimed_host_name": identity.claim,
+            **who_is(identity),
             "agent_id": identity.agent_id or None,
             "kind": "reverseproxy" if identity.version else "mosn",
             "version": identity.version,

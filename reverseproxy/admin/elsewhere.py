@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Elsewhere", "describe", "where"]
+__all__ = ["Elsewhere", "describe", "where", "who_is"]
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
@@ -103,18 +103,10 @@ def where(records: Iterable[HostRecord]) -> dict[str, dict[str, Any]]:
     return {server: {**at, "clusters": sorted(at["clusters"])} for server, at in found.items()}
 
 
-def describe(handle: str, records: Records) -> dict[str, Any]:
-    """
-    Say what is known of an agent that has no connection here: who it is, and where.
-
-    @return: what those of this server are described by; what is counted at its server is left out.
-    """
-    first = next(iter(records))
-    identity = first.identity or AgentIdentity()
+def who_is(identity: AgentIdentity) -> dict[str, Any]:
+    """Say who an agent has proved to be, and what it calls itself."""
     certificate = identity.certificate
-    figures = AgentFigures()
     return {
-        "id": handle,
         "identity": identity.principal,
         "proved": identity.proved,
         "token": identity.name or None,
@@ -123,6 +115,21 @@ def describe(handle: str, records: Records) -> dict[str, Any]:
         if certificate is None
         else {"subject": certificate.subject, "names": list(certificate.names)},
         "claimed_host_name": identity.claim,
+    }
+
+
+def describe(handle: str, records: Records) -> dict[str, Any]:
+    """
+    Say what is known of an agent that has no connection here: who it is, and where.
+
+    @return: what those of this server are described by; what is counted at its server is left out.
+    """
+    first = next(iter(records))
+    identity = first.identity or AgentIdentity()
+    figures = AgentFigures()
+    return {
+        "id": handle,
+        **who_is(identity),
         "agent_id": None,
         "kind": "reverseproxy" if identity.version else "mosn",
         "version": identity.version,
