@@ -37,10 +37,10 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import EtcdError, LineReader, read_watch, watch_body
+from reverseproxy.fleet.etcd_json import EtcdError, LineReader, read_watch, watch_body
 from reverseproxy.fleet.keys import host_path, server_path
 from reverseproxy.fleet.records import HostRecord, ServerRecord
-from reverseproxy.fleet.remote import RemoteHosts
+from reverseproxy.fleet.remote_hosts import RemoteHosts
 from reverseproxy.fleet.traffic import Traffic
 from reverseproxy.fleet.view import Change, View
 from reverseproxy.identity import AgentIdentity

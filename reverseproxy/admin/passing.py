@@ -79,7 +79,7 @@ class Passing:
 
         @param arguments: C{what}, C{agent}, C{seconds}, C{who} and C{order}.
         @return: what those have done that were told over links to this process, by server:
-            see L{reverseproxy.fleet.answers.Done}.
+            see L{reverseproxy.fleet.order_results.OrderResult}.
         """
         fleet = self._fleet()
         if fleet is None:

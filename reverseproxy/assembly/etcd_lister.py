@@ -21,7 +21,7 @@ from zope.interface import implementer
 from reverseproxy.assembly.directory import make_client
 from reverseproxy.config.models import EtcdConfig
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import EtcdError, WatchMessage
+from reverseproxy.fleet.etcd_json import EtcdError, WatchMessage
 from reverseproxy.fleet.records import BadRecord, ServerRecord
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.tls import ClientTls

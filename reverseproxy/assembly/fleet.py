@@ -15,15 +15,15 @@ from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.models import FleetConfig, PeersConfig
 from reverseproxy.diagnostics import Diagnostics
-from reverseproxy.fleet.accounts import Accounts
-from reverseproxy.fleet.desk import FleetDesk
 from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.fleet.fleet import Fleet, FleetParts
 from reverseproxy.fleet.interfaces import IDirectory
-from reverseproxy.fleet.links import DIAL_TIMEOUT
-from reverseproxy.fleet.proof import PeerTls, peer_context, who_is
+from reverseproxy.fleet.observers import RequestObservers
+from reverseproxy.fleet.outgoing_links import DIAL_TIMEOUT
+from reverseproxy.fleet.peer_identity import PeerTls, check_peer, peer_context
 from reverseproxy.fleet.records import HostRecord, RouteRecord, ServerRecord
-from reverseproxy.fleet.spokesman import Spokesman
+from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
+from reverseproxy.fleet.supervisor_routes import SupervisorRoutes
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.listener import Listener
 from reverseproxy.problems import Place
@@ -92,7 +92,7 @@ def build_fleet(
             standing=partial(_standing, world),
             tls=server_tls,
             dial_tls=client_tls,
-            accounts=Accounts(write if logs else None, world.tracing),
+            accounts=RequestObservers(write if logs else None, world.tracing),
             exclusions=world.exclusions,
             publishes=publishes,
         )
@@ -116,7 +116,11 @@ def build_fleet(
             partial(_objection_to_routes, world),
             fleet.links.reaches,
         )
-        desk = FleetDesk(*parts) if world.worker is None else Spokesman(*parts, worker=world.worker).desk
+        desk = (
+            FleetRouteArbiter(*parts)
+            if world.worker is None
+            else SupervisorRoutes(*parts, worker=world.worker).desk
+        )
         fleet.on_standing = desk.judge_again
         fleet.on_linked = desk.review
         world.fleet_resources.desk = desk
@@ -139,7 +143,7 @@ def _routes_of(world: World, listener: str) -> AgentRoutes | None:
 
 
 def _prove(pins: dict[str, str], plaintext: bool, transport: Any, claimed: str) -> str:
-    return who_is(transport, claimed, pins, plaintext)
+    return check_peer(transport, claimed, pins, plaintext)
 
 
 def _objection(world: World, record: HostRecord) -> str:

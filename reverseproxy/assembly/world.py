@@ -23,8 +23,8 @@ from reverseproxy.tunnel.server.filter import TunnelServer
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.fleet import FleetView
-    from reverseproxy.fleet.desk import FleetDesk
     from reverseproxy.fleet.fleet import Fleet
+    from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
     from reverseproxy.workers.siblings import Siblings
     from reverseproxy.workers.worker import Worker
 
@@ -44,7 +44,7 @@ class FleetResources:
         self.make_directory: Any = None
         self.tls: tuple[ServerTls, ClientTls] | None = None
         self.store_tls: ClientTls | None = None
-        self.desk: FleetDesk | None = None
+        self.desk: FleetRouteArbiter | None = None
         self.logs: list[AccessLog] = []
 
 

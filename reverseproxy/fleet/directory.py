@@ -24,6 +24,7 @@ from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.follower import Follower
 from reverseproxy.fleet.interfaces import IDirectory, IDirectoryListener
 from reverseproxy.fleet.keys import host_path, route_path, server_path
+from reverseproxy.fleet.notifier import BadRecordLog, DirectoryNotifier
 from reverseproxy.fleet.outbox import Outbox
 from reverseproxy.fleet.publisher import Publisher
 from reverseproxy.fleet.records import (
@@ -34,7 +35,6 @@ from reverseproxy.fleet.records import (
     RouteRecord,
     ServerRecord,
 )
-from reverseproxy.fleet.telling import Complaints, Teller
 from reverseproxy.fleet.view import Notice, View
 from reverseproxy.logs import counted
 
@@ -150,14 +150,14 @@ class FleetDirectory:
         self._publishes = publishes
         self._who = who
         self._process = token_hex(8)
-        self._teller = Teller(reactor)
+        self._teller = DirectoryNotifier(reactor)
         self._published: dict[tuple[str, str], HostRecord] = {}
         self._reached: Callable[[str], bool] = lambda server: False
         self._routes = _NOBODY
         self._incarnation = ""
         self._draining = False
         self._started = False
-        self._complaints = Complaints(reactor)
+        self._complaints = BadRecordLog(reactor)
         self._standing = _Standing(reactor)
         self._spent = (0, 0)  # requests to an etcd before, and those that were not answered
         self.settings = settings

@@ -9,7 +9,7 @@ version 2, and have had no release for years; the gateway is a part of every etc
 
 from __future__ import annotations
 
-__all__ = ["Etcd", "Watch"]
+__all__ = ["Etcd", "EtcdWatch"]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.etcd_http import Poster, deliver, read_answer
-from reverseproxy.fleet.gateway import (
+from reverseproxy.fleet.etcd_json import (
     MAX_ANSWER,
     NOT_FOUND,
     UNAUTHENTICATED,
@@ -58,7 +58,7 @@ _STALE: Final = (
 """What is said of a token that is not good any more, with various codes."""
 
 
-class Watch:
+class EtcdWatch:
     """
     One watch, on one endpoint.
 
@@ -327,7 +327,7 @@ class Etcd:
 
     # watching
 
-    def watch(self, prefix: str, start: int, told: Callable[[WatchMessage], object]) -> Watch:
+    def watch(self, prefix: str, start: int, told: Callable[[WatchMessage], object]) -> EtcdWatch:
         """
         Be told of changes, by the endpoint that is asked at present.
 
@@ -337,7 +337,7 @@ class Etcd:
         @param start: the first revision to be told of.
         """
         endpoint = self.endpoint
-        watch = Watch(endpoint, told)
+        watch = EtcdWatch(endpoint, told)
         watch.ended = Deferred.fromCoroutine(self._stream(endpoint, prefix, start, watch))
 
         def over(reason: Failure) -> Failure:
@@ -350,7 +350,7 @@ class Etcd:
         watch.ended.addErrback(over)
         return watch
 
-    async def _stream(self, endpoint: str, prefix: str, start: int, watch: Watch) -> None:
+    async def _stream(self, endpoint: str, prefix: str, start: int, watch: EtcdWatch) -> None:
         if self._user and endpoint not in self._tokens:
             await self._log_in(endpoint)
         response = await self._in_time(self._send(endpoint, "watch", watch_body(prefix, start)))

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.fleet.gateway import UNAVAILABLE, EtcdError, error_of, read_json
+from reverseproxy.fleet.etcd_json import UNAVAILABLE, EtcdError, error_of, read_json
 from reverseproxy.logs import loss
 from reverseproxy.sockets import tune
 from reverseproxy.tls import ClientTls

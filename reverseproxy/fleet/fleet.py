@@ -18,16 +18,16 @@ from reverseproxy.addresses import host_of
 from reverseproxy.cluster.balancers.fleet import FleetView
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
-from reverseproxy.fleet.accounts import Accounts
-from reverseproxy.fleet.entrance import Entrance, IncomingLink
+from reverseproxy.fleet.announcer import Agent
 from reverseproxy.fleet.forwarding import Forwarder
+from reverseproxy.fleet.incoming_links import IncomingLink, IncomingLinks
 from reverseproxy.fleet.interfaces import IDirectory
-from reverseproxy.fleet.links import OutgoingLink, PeerLinks
+from reverseproxy.fleet.local_hosts import LocalHosts, mode_of, name_of
+from reverseproxy.fleet.observers import RequestObservers
 from reverseproxy.fleet.orders import KINDS, Orders
-from reverseproxy.fleet.own import OwnHosts, mode_of, name_of
+from reverseproxy.fleet.outgoing_links import OutgoingLink, OutgoingLinks
 from reverseproxy.fleet.records import HostKey, HostRecord
-from reverseproxy.fleet.remote import RemoteHosts
-from reverseproxy.fleet.saying import Agent
+from reverseproxy.fleet.remote_hosts import RemoteHosts
 from reverseproxy.fleet.traffic import Traffic
 from reverseproxy.identity import handle_of
 from reverseproxy.tls import ClientTls, ServerTls, verify_again
@@ -68,7 +68,7 @@ class FleetParts:
     standing: Callable[[], Hashable] = field(default=lambda: None)
     tls: ServerTls | None = None
     dial_tls: ClientTls | None = None
-    accounts: Accounts = field(default_factory=Accounts)
+    accounts: RequestObservers = field(default_factory=RequestObservers)
     exclusions: Exclusions | None = None
     publishes: bool = True
 
@@ -95,16 +95,16 @@ class Fleet:
 
     def __init__(self, parts: FleetParts) -> None:
         self.id = parts.server_id
-        self.own = OwnHosts()
+        self.own = LocalHosts()
         self.traffic = Traffic()
         self.view = FleetView(lambda: 1 + len(self.links.all), name_of, self._reaches)  # type: ignore[arg-type]
         self.remote = RemoteHosts(parts.clusters, parts.reactor, self.traffic, parts.objection)
-        self.links = PeerLinks(self.id, parts.reactor, parts.random, self, parts.endpoint, parts.prove)
+        self.links = OutgoingLinks(self.id, parts.reactor, parts.random, self, parts.endpoint, parts.prove)
         self.remote.links = self.links
         self.forwarder = Forwarder(
             self.own, parts.clusters, parts.reactor, parts.random.random, self.traffic, parts.accounts
         )
-        self.entrance = Entrance(
+        self.entrance = IncomingLinks(
             self.id,
             parts.reactor,
             parts.prove,
@@ -211,18 +211,18 @@ class Fleet:
     # ILinkUser
 
     def link_up(self, link: OutgoingLink) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
         self.remote.link_up(link)
         self.on_linked()
 
     def link_down(self, link: OutgoingLink, reason: str) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
         self.remote.link_down(link, reason)
         if self.directory is not None and self.links.all.get(link.server) is link:
             self.directory.lost(link.server)
 
     def link_told(self, link: OutgoingLink, message: Any) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
         if KINDS.isdisjoint(message):
             self.remote.link_told(link, message)
         else:
@@ -240,19 +240,19 @@ class Fleet:
     # IOwnListener: what others have to know of our agents
 
     def agent_came(self, cluster: Cluster, agent: str) -> None:
-        """See L{IOwnListener<reverseproxy.fleet.own.IOwnListener>}."""
+        """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
         self._tell(cluster.name, agent, self.own.is_well(cluster.name, agent))
         self._publish(cluster.name, agent)
 
     def agent_changed(self, cluster: Cluster, agent: str) -> None:
-        """See L{IOwnListener<reverseproxy.fleet.own.IOwnListener>}."""
+        """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
         well = self.own.is_well(cluster.name, agent)
         if self._told.get((cluster.name, agent)) is not well:
             self._tell(cluster.name, agent, well)
         self._publish(cluster.name, agent)
 
     def agent_left(self, cluster: Cluster, agent: str) -> None:
-        """See L{IOwnListener<reverseproxy.fleet.own.IOwnListener>}."""
+        """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
         self._told.pop((cluster.name, agent), None)
         self.entrance.tell((cluster.name, agent))
         if self.directory is not None and self._publishes:

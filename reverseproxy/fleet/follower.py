@@ -24,11 +24,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import OUT_OF_RANGE, EtcdError, KeyValue, WatchMessage
-from reverseproxy.fleet.routine import Routine
-from reverseproxy.fleet.turns import Turns
+from reverseproxy.fleet.etcd_json import OUT_OF_RANGE, EtcdError, KeyValue, WatchMessage
+from reverseproxy.fleet.retry_loop import RetryLoop
 from reverseproxy.fleet.view import PART, Change, Notice, View
 from reverseproxy.fleet.watchdog import Watchdog
+from reverseproxy.fleet.work_queue import WorkQueue
 from reverseproxy.tunnel.agent.backoff import Backoff
 
 log = Logger()
@@ -104,11 +104,11 @@ class Follower:
         self._looks_for = look
         self._gathered: list[KeyValue] = []
         self._heard = 0
-        self._turns = Turns(reactor)
+        self._turns = WorkQueue(reactor)
         self._stale = True
         self._expiry: IDelayedCall | None = None
         backoff = Backoff(0.2, LONGEST, random)
-        self._routine = Routine(
+        self._routine = RetryLoop(
             reactor, backoff, self._step, self._failed, "fleet: the store is not followed any more"
         )
         self._watchdog = Watchdog(

@@ -35,10 +35,10 @@ from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ProxyConfig, RouterConfig
 from reverseproxy.errors import ConfigError, HostGone, NoHealthyHost, PickFailed, WireError
-from reverseproxy.fleet.accounts import Accounts
-from reverseproxy.fleet.entrance import IncomingLink, IncomingStream
-from reverseproxy.fleet.header import StreamHeader
-from reverseproxy.fleet.own import OwnHosts
+from reverseproxy.fleet.incoming_links import IncomingLink, IncomingStream
+from reverseproxy.fleet.link_frames import StreamHeader
+from reverseproxy.fleet.local_hosts import LocalHosts
+from reverseproxy.fleet.observers import RequestObservers
 from reverseproxy.fleet.traffic import PeerTraffic, Traffic
 from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
 from reverseproxy.logs import loss
@@ -164,12 +164,12 @@ class Forwarder:
 
     def __init__(
         self,
-        own: OwnHosts,
+        own: LocalHosts,
         clusters: ClusterManager,
         clock: IReactorTime,
         random: Callable[[], float],
         traffic: Traffic,
-        accounts: Accounts | None = None,
+        accounts: RequestObservers | None = None,
     ) -> None:
         """
         @param own: this server's agents.
@@ -181,7 +181,7 @@ class Forwarder:
         self._clock = clock
         self._random = random
         self._traffic = traffic
-        self._accounts = accounts or Accounts()
+        self._accounts = accounts or RequestObservers()
         self._served: dict[tuple[str, str, str], Host] = {}
         self._built: dict[tuple[str, str, str, str], Callable[[ConnectionInfo], IProtocol]] = {}
 

@@ -14,7 +14,7 @@ the seconds that are left.
 
 The last is for whoever has connections of the agent.  It is told over the links that
 others have dialled: each process of each other server has one of these, and answers
-(L{reverseproxy.fleet.answers}).
+(L{reverseproxy.fleet.order_results}).
 
 To be kept out is not to join.  An agent that has joined before stays, at all servers alike,
 unless it is one of C{agents}, wherever it has gone meanwhile.
@@ -33,8 +33,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.answers import Answers, Done
-from reverseproxy.fleet.entrance import Entrance, IncomingLink
+from reverseproxy.fleet.incoming_links import IncomingLink, IncomingLinks
+from reverseproxy.fleet.order_results import OrderResult, OrderResults
 from reverseproxy.logs import shorten
 from reverseproxy.tunnel.server.exclusions import KINDS as TARGETS
 from reverseproxy.tunnel.server.exclusions import LONGEST, MOST_IDS, Exclusion, Exclusions, Lifted
@@ -78,7 +78,9 @@ class Orders:
     @ivar let_in: called with the server that has told of it, and what has ended here by that.
     """
 
-    def __init__(self, exclusions: Exclusions, entrance: Callable[[], Entrance], clock: IReactorTime) -> None:
+    def __init__(
+        self, exclusions: Exclusions, entrance: Callable[[], IncomingLinks], clock: IReactorTime
+    ) -> None:
         """
         @param exclusions: whom an operator of this server keeps out; what others do is added to that.
         @param entrance: gives the links that others have dialled.
@@ -89,7 +91,7 @@ class Orders:
         self._exclusions = exclusions
         self._entrance = entrance
         self._clock = clock
-        self._answers = Answers(clock)
+        self._answers = OrderResults(clock)
         exclusions.on_excluded = lambda exclusion: self._tell(exclusion, self._say)
         exclusions.on_lifted = lambda lifted: self._tell(lifted, self._say)
 
@@ -121,7 +123,7 @@ class Orders:
 
     def give(
         self, what: str, agent: str, seconds: float, who: str, order_id: str
-    ) -> Deferred[dict[str, Done]]:
+    ) -> Deferred[dict[str, OrderResult]]:
         """
         Pass an order on to all servers that have a link to this process.
 

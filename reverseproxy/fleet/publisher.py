@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import NOT_FOUND, EtcdError
+from reverseproxy.fleet.etcd_json import NOT_FOUND, EtcdError
 from reverseproxy.fleet.outbox import Outbox
-from reverseproxy.fleet.routine import Routine
+from reverseproxy.fleet.retry_loop import RetryLoop
 from reverseproxy.tunnel.agent.backoff import Backoff
 
 log = Logger()
@@ -87,7 +87,7 @@ class Publisher:
         self._kept = 0.0
         self._began = 0.0
         backoff = Backoff(0.2, LONGEST, random)
-        self._routine = Routine(
+        self._routine = RetryLoop(
             reactor, backoff, self._work, self._failed, "fleet: nothing is published any more"
         )
         self._stored: Callable[[], Any] | None = None

@@ -29,7 +29,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 from reverseproxy.fleet.keys import Name
-from reverseproxy.fleet.reading import Everything, Key, Reader, Record, kept
+from reverseproxy.fleet.record_reader import Key, Record, RecordReader, StoreContents, kept
 from reverseproxy.fleet.records import HostKey, HostRecord, RouteKey, RouteRecord, ServerRecord
 
 MAX_SERVERS: Final = 1000
@@ -134,7 +134,7 @@ class View:
         self.hosts: dict[HostKey, HostRecord] = {}
         self.routes: dict[RouteKey, RouteRecord] = {}
         self.own: dict[str, bytes] = {}
-        self._reader = Reader(own, bad)
+        self._reader = RecordReader(own, bad)
         self._hold = hold
         self._servers: dict[str, _Server] = {}
         self._hosts: dict[str, dict[Key, _Host]] = {}
@@ -143,11 +143,11 @@ class View:
 
     # what comes
 
-    def everything(self) -> Everything:
+    def everything(self) -> StoreContents:
         """What L{snapshot} is to be given, to be filled."""
-        return Everything(self._reader)
+        return StoreContents(self._reader)
 
-    def snapshot(self, everything: Everything, revision: int, now: float) -> Iterator[list[Notice]]:
+    def snapshot(self, everything: StoreContents, revision: int, now: float) -> Iterator[list[Notice]]:
         """
         Take in all that the store has, a part of it at a time; nothing else comes in between.
 

@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from reverseproxy.fleet.etcd import Etcd, Watch
-from reverseproxy.fleet.gateway import EtcdError
+from reverseproxy.fleet.etcd import Etcd, EtcdWatch
+from reverseproxy.fleet.etcd_json import EtcdError
 
 # Under the name by which readers of the log know these lines.
 log = Logger(namespace="reverseproxy.fleet.follower")
@@ -42,7 +42,7 @@ class Watchdog:
     @ivar etcd: where it is.
     """
 
-    watch: Watch | None = None
+    watch: EtcdWatch | None = None
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Watchdog:
         self.etcd = etcd
         etcd.on_left = self._left
 
-    def guard(self, watch: Watch, look: Callable[[], str], known: Callable[[], bytes | None]) -> None:
+    def guard(self, watch: EtcdWatch, look: Callable[[], str], known: Callable[[], bytes | None]) -> None:
         """
         Look after a watch that begins.
 

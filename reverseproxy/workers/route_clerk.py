@@ -33,7 +33,7 @@ class RouteClerk:
     """
     Asks for claims, and makes what is needed for those of all workers.
 
-    See L{IRouteDesk<reverseproxy.tunnel.server.agent_routes.IRouteDesk>}.
+    See L{IRouteArbiter<reverseproxy.tunnel.server.agent_routes.IRouteArbiter>}.
 
     @ivar servers: this worker's tunnel servers, by listener.
     """
@@ -66,7 +66,7 @@ class RouteClerk:
     # IRouteDesk
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
-        """See L{IRouteDesk.ask}."""
+        """See L{IRouteArbiter.ask}."""
         number = next(self._numbers)
         answer: Deferred[Denied | None] = Deferred()
         self._asked[number] = answer
@@ -96,7 +96,7 @@ class RouteClerk:
         return result
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
-        """See L{IRouteDesk.count}."""
+        """See L{IRouteArbiter.count}."""
         self._send({"is": "held", "serial": claim.serial, "change": change, "grace": grace})
 
     def _routes_of(self, listener: str) -> AgentRoutes:

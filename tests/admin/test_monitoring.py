@@ -16,7 +16,7 @@ from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
-from reverseproxy.fleet.links import Phase
+from reverseproxy.fleet.outgoing_links import LinkPhase
 from reverseproxy.testing import MemoryReactor, run
 from tests.admin.world import World
 from tests.fleet.worlds import FleetWorld
@@ -100,7 +100,7 @@ class MonitoringTests(SynchronousTestCase):
     def test_states_of_links(self) -> None:
         """What alerts and panels call them is what they are called."""
         self.assertIn('state="up"', self.text)
-        self.assertEqual(Phase.UP.value, "up")
+        self.assertEqual(LinkPhase.UP.value, "up")
 
     def test_the_documentation(self) -> None:
         """It names every metric, with all its labels, and no other."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from reverseproxy.fleet.proof import PREFIX
+from reverseproxy.fleet.peer_identity import PREFIX
 
 
 class Authority:

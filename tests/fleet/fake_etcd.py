@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from reverseproxy.fleet.gateway import NOT_FOUND, EtcdError, KeyValue, WatchMessage
+from reverseproxy.fleet.etcd_json import NOT_FOUND, EtcdError, KeyValue, WatchMessage
 
 
 class Watching:

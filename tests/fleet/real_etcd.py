@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import EtcdError
+from reverseproxy.fleet.etcd_json import EtcdError
 
 ETCD = shutil.which("etcd")
 """The program; C{None} if there is none."""

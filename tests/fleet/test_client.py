@@ -9,7 +9,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import EtcdError
+from reverseproxy.fleet.etcd_json import EtcdError
 
 
 class ClientTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.fleet import etcd
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import EtcdError, TooLong, WatchMessage
+from reverseproxy.fleet.etcd_json import EtcdError, TooLong, WatchMessage
 from reverseproxy.tls import ClientTls
 from tests.fleet.real_etcd import ETCD, RealEtcd
 

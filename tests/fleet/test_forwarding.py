@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.loader import loads
-from reverseproxy.fleet.header import StreamHeader
+from reverseproxy.fleet.link_frames import StreamHeader
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.testing import Recorder
 from tests.fleet.worlds import FleetWorld, get

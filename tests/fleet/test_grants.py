@@ -21,9 +21,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.allowance import Allowance
-from reverseproxy.fleet.desk import DECIDE, FleetDesk
 from reverseproxy.fleet.records import RouteKey, RouteRecord
-from reverseproxy.fleet.spokesman import Spokesman
+from reverseproxy.fleet.route_arbiter import DECIDE, FleetRouteArbiter
+from reverseproxy.fleet.supervisor_routes import SupervisorRoutes
 from reverseproxy.ports import ListenerFailed
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Claims, Denied, Rules
@@ -195,7 +195,7 @@ class Worker:
         self.connections: list[Claim] = []
         if self.number == 0:
             self.directory = Directory(self.world.store)
-            self.spokesman = Spokesman(
+            self.spokesman = SupervisorRoutes(
                 self.directory,
                 {"tunnels": self.routes}.get,
                 clock,
@@ -592,7 +592,7 @@ class AskedTests(SynchronousTestCase):
         rules = Rules(ports=Allowance.of((), ["3000-3002"]), grace=GRACE)
         self.claims = Claims(rules, self.surface.made.__contains__)
         self.routes = AgentRoutes(self.claims, self.surface, self.clock)
-        self.desk = FleetDesk(self.directory, {"tunnels": self.routes}.get, self.clock)
+        self.desk = FleetRouteArbiter(self.directory, {"tunnels": self.routes}.get, self.clock)
 
     def write(self) -> None:
         """Have the directory say what there is."""

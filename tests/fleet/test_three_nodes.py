@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.gateway import EtcdError
+from reverseproxy.fleet.etcd_json import EtcdError
 from reverseproxy.fleet.records import ServerRecord
 from tests.fleet.real_etcd import ETCD, free_ports
 from tests.fleet.test_etcd import until

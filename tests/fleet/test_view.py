@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.fleet import view as view_module
 from reverseproxy.fleet.keys import host_path, read_path, server_path
-from reverseproxy.fleet.reading import MAX_BAD
+from reverseproxy.fleet.record_reader import MAX_BAD
 from reverseproxy.fleet.records import MAX_RECORD, BadRecord, HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.view import HOLD, PART, Change, Notice, View
 from tests import most

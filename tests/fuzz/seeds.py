@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
-from reverseproxy.fleet.header import StreamHeader
-from reverseproxy.fleet.header import frame as fleet_frame
+from reverseproxy.fleet.link_frames import StreamHeader
+from reverseproxy.fleet.link_frames import frame as fleet_frame
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from reverseproxy.wire.yamux.frames import LEAVING, WELL
 from reverseproxy.workers.messages import encode as encode_message

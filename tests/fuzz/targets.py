@@ -37,8 +37,8 @@ from reverseproxy.errors import (
     RpcHeaderError,
     WireError,
 )
-from reverseproxy.fleet.header import MAX_FRAME as MAX_FLEET_FRAME
-from reverseproxy.fleet.header import FrameReader, StreamHeader
+from reverseproxy.fleet.link_frames import MAX_FRAME as MAX_FLEET_FRAME
+from reverseproxy.fleet.link_frames import LinkFrameReader, StreamHeader
 from reverseproxy.proxy.detect import detect_http1, detect_http2
 from reverseproxy.tls.client_hello import MAX_HELLO, ClientHello, ClientHelloReader
 from reverseproxy.tunnel.agent.discovery import parse_server
@@ -467,7 +467,7 @@ def peer_streams(data: bytes) -> None:
     whole, cut = pieces(data)
 
     def read(feeds: list[bytes]) -> list[Any]:
-        reader = FrameReader()
+        reader = LinkFrameReader()
         found: list[Any] = []
         try:
             for feed in feeds:
@@ -476,7 +476,7 @@ def peer_streams(data: bytes) -> None:
                     found.append(repr(message))
                     with contextlib.suppress(WireError):
                         found.append(header := StreamHeader.decode(message))
-                        again = FrameReader()
+                        again = LinkFrameReader()
                         again.feed(header.encode())
                         said = again.next()
                         assert said is not None

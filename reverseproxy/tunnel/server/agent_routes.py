@@ -12,7 +12,7 @@ take it away again, and knows how many connections hold it in all.
 
 from __future__ import annotations
 
-__all__ = ["NO_ROUTES", "AgentRoutes", "IRouteDesk", "IRouteSurface", "Wanted", "owner_of"]
+__all__ = ["NO_ROUTES", "AgentRoutes", "IRouteArbiter", "IRouteSurface", "Wanted", "owner_of"]
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class Wanted:
     identity: AgentIdentity | None = None
 
 
-class IRouteDesk(Protocol):
+class IRouteArbiter(Protocol):
     """Decides for several workers, one after the other."""
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
@@ -138,7 +138,7 @@ class AgentRoutes:
     @ivar listener: what the desk calls this.
     """
 
-    desk: IRouteDesk | None = None
+    desk: IRouteArbiter | None = None
     listener = ""
 
     def __init__(

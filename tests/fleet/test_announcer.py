@@ -10,9 +10,15 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.endpoints import make_endpoint
-from reverseproxy.fleet.header import MAX_FRAME, FrameReader, frame, known_by, may_be_told
-from reverseproxy.fleet.links import LIMITS
-from reverseproxy.fleet.saying import AT_ONCE, MOST, MOST_BYTES, UNTAKEN, Agent, Saying
+from reverseproxy.fleet.announcer import AT_ONCE, MOST, MOST_BYTES, UNTAKEN, Agent, LinkAnnouncer
+from reverseproxy.fleet.link_frames import (
+    MAX_FRAME,
+    LinkFrameReader,
+    capabilities_of,
+    frame,
+    is_understood_by,
+)
+from reverseproxy.fleet.outgoing_links import LIMITS
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.testing import Recorder
 from tests.fleet.worlds import PEERS, FleetWorld
@@ -25,7 +31,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self.producer: Any = None
-        self.reader = FrameReader()
+        self.reader = LinkFrameReader()
         self.most = 0
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -61,7 +67,7 @@ class SayingTests(SynchronousTestCase):
         self.stream = _Stream()
         self.failed: list[str] = []
         self.states: dict[Agent, int] = {}
-        self.saying = Saying(self.stream, self.clock, self.state, self.failed.append)
+        self.saying = LinkAnnouncer(self.stream, self.clock, self.state, self.failed.append)
 
     def state(self, agent: Agent) -> dict[str, Any]:
         return {"agent": agent[1], "state": self.states.get(agent, 0)}
@@ -153,15 +159,15 @@ class SayingTests(SynchronousTestCase):
 
 class KnowsTests(SynchronousTestCase):
     def test_hello(self) -> None:
-        self.assertEqual(known_by({"knows": ["orders", 1, "more"]}), {"orders", "more"})
+        self.assertEqual(capabilities_of({"knows": ["orders", 1, "more"]}), {"orders", "more"})
         for nothing in ({}, {"knows": None}, {"knows": "orders"}, {"knows": {"orders": 1}}):
-            self.assertEqual(known_by(nothing), frozenset())
+            self.assertEqual(capabilities_of(nothing), frozenset())
 
     def test_kinds(self) -> None:
         for message in ({"keep_out": []}, {"let_in": []}, {"order": "kick"}):
-            self.assertFalse(may_be_told(message, frozenset(("more",))))
-            self.assertTrue(may_be_told(message, frozenset(("orders",))))
-        self.assertTrue(may_be_told({"well": True}, frozenset()))
+            self.assertFalse(is_understood_by(message, frozenset(("more",))))
+            self.assertTrue(is_understood_by(message, frozenset(("orders",))))
+        self.assertTrue(is_understood_by({"well": True}, frozenset()))
 
 
 class LinkTests(SynchronousTestCase):

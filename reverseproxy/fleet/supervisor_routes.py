@@ -7,7 +7,7 @@ L{reverseproxy.workers.fleet_routes} for what they say to each other.
 
 from __future__ import annotations
 
-__all__ = ["Spokesman"]
+__all__ = ["SupervisorRoutes"]
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,9 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.fleet.desk import FleetDesk, IRouteDirectory
-from reverseproxy.fleet.questions import suits
+from reverseproxy.fleet.grant_requests import satisfies
 from reverseproxy.fleet.records import RouteRecord, fit, proved
+from reverseproxy.fleet.route_arbiter import FleetRouteArbiter, IRouteDirectory
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied, Rules
@@ -124,7 +124,7 @@ class _SharedRoutes:
         self._say({"is": "fleet_take_away", "listener": self._listener, "cluster": cluster})
 
 
-class Spokesman:
+class SupervisorRoutes:
     """
     Speaks with the supervisor about routes.
 
@@ -145,7 +145,7 @@ class Spokesman:
         worker: Any,
     ) -> None:
         """
-        @param routes_of: as L{FleetDesk} has it, as are C{objection} and C{linked}.
+        @param routes_of: as L{FleetRouteArbiter} has it, as are C{objection} and C{linked}.
         @param worker: has C{speak_for_fleet}.
         """
         self._directory = directory
@@ -156,7 +156,7 @@ class Spokesman:
         self._asked: dict[str, int] = {}  # the last question about each cluster, until it is settled
         self._granted: set[str] = set()  # the clusters of those that have been granted
         self._say: Callable[[Message], object] = worker.speak_for_fleet(self.received)
-        self.desk = FleetDesk(directory, self._shared, clock, objection, linked)
+        self.desk = FleetRouteArbiter(directory, self._shared, clock, objection, linked)
 
     def _shared(self, listener: str) -> Any:
         routes = self._routes_of(listener)
@@ -250,7 +250,7 @@ class Spokesman:
             None if identity is None else AgentIdentity.from_json(identity),
         )
         record = self.desk.granted(claim.cluster)
-        if claim.cluster in self._granted and record and not suits(record, message["listener"], wanted):
+        if claim.cluster in self._granted and record and not satisfies(record, message["listener"], wanted):
             self._give_up(claim.cluster)  # nobody waits for it any more
         self._granted.discard(claim.cluster)
         self._asked[claim.cluster] = message["serial"]
@@ -270,7 +270,7 @@ class Spokesman:
             return  # whoever has asked since then is told, or all workers have it by now
         told: Message = {"is": "fleet_decided", "serial": serial, "listener": listener, "cluster": cluster}
         record = self.desk.granted(cluster)
-        if denied is None and (record is None or not suits(record, listener, wanted)):
+        if denied is None and (record is None or not satisfies(record, listener, wanted)):
             # It has waited behind another question, which was about something else.
             denied = Denied(Status.ROUTE_TAKEN, f"the cluster {cluster} was given other routes")
             self.desk.withdraw(cluster)

@@ -6,7 +6,7 @@ What is none is complained of, and left alone: it costs itself.
 
 from __future__ import annotations
 
-__all__ = ["MAX_BAD", "Everything", "Key", "Reader", "Record", "kept"]
+__all__ = ["MAX_BAD", "StoreContents", "Key", "RecordReader", "Record", "kept"]
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -29,7 +29,7 @@ Key = HostKey | RouteKey
 Record = ServerRecord | HostRecord | RouteRecord
 
 
-class Reader:
+class RecordReader:
     """Reads keys and records."""
 
     def __init__(self, own: str, bad: Callable[[str, str], object]) -> None:
@@ -85,7 +85,7 @@ def kept(name: Name, value: bytes) -> bytes:
     return b"" if isinstance(name, HostKey) or len(value) > MAX_RECORD else value
 
 
-class Everything:
+class StoreContents:
     """
     All that a store has, read bit by bit.
 
@@ -94,7 +94,7 @@ class Everything:
     @ivar own: what there is of this server, by path; see L{kept}.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: RecordReader) -> None:
         self.servers: list[ServerRecord] = []
         self.others: list[HostRecord | RouteRecord] = []
         self.keys: set[Key] = set()

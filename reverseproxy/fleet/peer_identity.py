@@ -13,7 +13,7 @@ or its fingerprint stands in the configuration, for that id and no other.
 
 from __future__ import annotations
 
-__all__ = ["PREFIX", "PeerTls", "peer_context", "proved_ids", "who_is"]
+__all__ = ["PREFIX", "PeerTls", "peer_context", "proved_ids", "check_peer"]
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -37,7 +37,7 @@ class PeerTls(ClientTls):
     """
     TLS towards another server, whose certificate counts by its id rather than by its address.
 
-    That it was signed by an authority of the fleet is found out here; see L{who_is} for the rest.
+    That it was signed by an authority of the fleet is found out here; see L{check_peer} for the rest.
     """
 
     def _take_name(self, default_name: str) -> None:
@@ -68,7 +68,7 @@ def proved_ids(certificate: x509.Certificate, pins: Mapping[str, str]) -> frozen
     return frozenset(server for server in found if is_server_id(server))
 
 
-def who_is(transport: Any, claimed: str, pins: Mapping[str, str], plaintext: bool) -> str:
+def check_peer(transport: Any, claimed: str, pins: Mapping[str, str], plaintext: bool) -> str:
     """
     Find out whether a peer is the server that it says it is.
 

@@ -9,7 +9,7 @@ none.  Who is of an older version, or has too much to do, says nothing in time.
 
 from __future__ import annotations
 
-__all__ = ["PATIENCE", "Answers", "Done"]
+__all__ = ["PATIENCE", "OrderResults", "OrderResult"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.entrance import IncomingLink
+from reverseproxy.fleet.incoming_links import IncomingLink
 
 PATIENCE: Final = 1.0
 """Seconds that other servers have to answer."""
@@ -30,7 +30,7 @@ _MOST_TEXT: Final = 256
 
 
 @dataclass(slots=True)
-class Done:
+class OrderResult:
     """
     What a server has done.
 
@@ -58,19 +58,19 @@ class _Waiting:
     """
 
     missing: set[IncomingLink]
-    found: dict[str, Done]
-    over: Deferred[dict[str, Done]] = field(default_factory=Deferred)
+    found: dict[str, OrderResult]
+    over: Deferred[dict[str, OrderResult]] = field(default_factory=Deferred)
     timer: IDelayedCall | None = None
 
 
-class Answers:
+class OrderResults:
     """Waits for what other servers say of orders."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._open: dict[str, _Waiting] = {}
 
-    def wait(self, order_id: str, links: Iterable[IncomingLink]) -> Deferred[dict[str, Done]]:
+    def wait(self, order_id: str, links: Iterable[IncomingLink]) -> Deferred[dict[str, OrderResult]]:
         """
         Wait for what comes of an order, for L{PATIENCE} at the most.
 
@@ -79,8 +79,8 @@ class Answers:
         """
         missing = set(links)
         if not missing or order_id in self._open:
-            return succeed({link.server: Done() for link in missing})
-        waiting = _Waiting(missing, {link.server: Done() for link in missing})
+            return succeed({link.server: OrderResult() for link in missing})
+        waiting = _Waiting(missing, {link.server: OrderResult() for link in missing})
         self._open[order_id] = waiting
         waiting.timer = self._clock.callLater(PATIENCE, partial(self._over, order_id))
         return waiting.over

@@ -3,7 +3,7 @@ Hosts whose agents are connected to other servers of the fleet.
 
 To its cluster a L{RemoteHost} is a host like others: to connect is to open a stream on
 the link to the server that has the agent, which takes no time.  What the stream is for
-stands at its beginning (L{reverseproxy.fleet.header}), and what is meant for the agent
+stands at its beginning (L{reverseproxy.fleet.link_frames}), and what is meant for the agent
 follows at once.  As long as nothing has been passed on to the agent, the stream ends
 with the remark that it was not, and what was wanted goes to another host, even if it is
 a POST.
@@ -32,12 +32,12 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import AgentHost, Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.errors import HostGone, WireError
-from reverseproxy.fleet.header import StreamHeader
 from reverseproxy.fleet.interfaces import IDirectoryListener
-from reverseproxy.fleet.links import OutgoingLink, PeerLinks
+from reverseproxy.fleet.link_frames import StreamHeader
+from reverseproxy.fleet.outgoing_links import OutgoingLink, OutgoingLinks
 from reverseproxy.fleet.records import MAX_COUNT, MAX_WEIGHT, HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.traffic import Traffic
-from reverseproxy.fleet.turns import Turns
+from reverseproxy.fleet.work_queue import WorkQueue
 from reverseproxy.logs import shorten
 
 log = Logger()
@@ -202,7 +202,7 @@ class RemoteHosts:
         @param objection: says why nothing is to be sent to an agent, whatever its server
             thinks; empty if something may be.
         """
-        self.links: PeerLinks
+        self.links: OutgoingLinks
         self.hosts: dict[HostKey, RemoteHost] = {}
         self._clusters = clusters
         self._traffic = traffic
@@ -210,7 +210,7 @@ class RemoteHosts:
         self._records: dict[str, dict[HostKey, HostRecord]] = {}
         self._gone: dict[HostKey, None] = {}  # by what their servers say, and not by the directory
         self._said: dict[HostKey, bool] = {}  # what their servers say of how they are
-        self._turns = Turns(clock)
+        self._turns = WorkQueue(clock)
         self._objected: set[HostKey] = set()
         self._strange: set[str] = set()  # servers that have said what is not known here
         self._reviews = False  # whether a look at all of them waits that has not begun
@@ -282,11 +282,11 @@ class RemoteHosts:
     # ILinkUser
 
     def link_up(self, link: OutgoingLink) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
         self._turns.add(self._add, list(self._records.get(link.server, ())))
 
     def link_down(self, link: OutgoingLink, reason: str) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
         keys = list(self._records.get(link.server, ()))
         for key in keys:
             # The new link's first words say how they are.
@@ -300,7 +300,7 @@ class RemoteHosts:
         self._add(key)  # if the server can be reached again already
 
     def link_told(self, link: OutgoingLink, message: Mapping[str, Any]) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
         if message.get("leaving") is True:
             self._judge_all(link.server)
             return

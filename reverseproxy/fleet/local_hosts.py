@@ -7,7 +7,7 @@ whichever worker, are one host to the other servers.
 
 from __future__ import annotations
 
-__all__ = ["IOwnListener", "OwnHosts", "name_of"]
+__all__ = ["ILocalHostListener", "LocalHosts", "name_of"]
 
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -39,7 +39,7 @@ def name_of(host: Host) -> str:
     return agent_key(host.identity, host.hostname, ip, host.weight, host.metadata, mode_of(host))
 
 
-class IOwnListener(Protocol):
+class ILocalHostListener(Protocol):
     """Who has to know of this server's agents."""
 
     def agent_came(self, cluster: Cluster, agent: str) -> None:
@@ -56,7 +56,7 @@ class IOwnListener(Protocol):
 class _Members:
     """Tells of the hosts of one cluster."""
 
-    def __init__(self, own: OwnHosts, cluster: Cluster) -> None:
+    def __init__(self, own: LocalHosts, cluster: Cluster) -> None:
         self._own = own
         self._cluster = cluster
 
@@ -76,7 +76,7 @@ class _Members:
         self._own.left(self._cluster, host)
 
 
-class OwnHosts:
+class LocalHosts:
     """
     The hosts of all agents that are connected to this server.
 
@@ -84,7 +84,7 @@ class OwnHosts:
     """
 
     def __init__(self) -> None:
-        self.listeners: list[IOwnListener] = []
+        self.listeners: list[ILocalHostListener] = []
         self._agents: dict[tuple[str, str], dict[Host, None]] = {}
         self._names: dict[Host, str] = {}
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 __all__ = [
     "HOPS",
-    "KNOWS",
+    "CAPABILITIES",
     "LINK_VERSION",
     "MAX_FRAME",
-    "FrameReader",
+    "LinkFrameReader",
     "StreamHeader",
     "frame",
-    "known_by",
-    "may_be_told",
+    "capabilities_of",
+    "is_understood_by",
 ]
 
 import json
@@ -35,7 +35,7 @@ from reverseproxy.wire.framed_json import FramedJsonReader
 LINK_VERSION: Final = 1
 """The version of what servers say to each other."""
 
-KNOWS: Final = ("orders",)
+CAPABILITIES: Final = ("orders",)
 """
 What this version understands beyond what all do that speak version 1 of links.
 
@@ -68,7 +68,7 @@ def frame(message: Mapping[str, Any]) -> bytes:
     return len(body).to_bytes(_SIZE, "big") + body
 
 
-def known_by(hello: Mapping[str, Any]) -> frozenset[str]:
+def capabilities_of(hello: Mapping[str, Any]) -> frozenset[str]:
     """Say what a peer knows, by its hello: nothing, if it is of a version before there was something."""
     knows = hello.get("knows")
     return (
@@ -76,12 +76,12 @@ def known_by(hello: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def may_be_told(message: Mapping[str, Any], knows: frozenset[str]) -> bool:
+def is_understood_by(message: Mapping[str, Any], knows: frozenset[str]) -> bool:
     """Whether a peer understands a message, by what it knows."""
     return all(needed in knows for name, needed in _NEEDED.items() if name in message)
 
 
-class FrameReader(FramedJsonReader):
+class LinkFrameReader(FramedJsonReader):
     """Takes out what another server says; no more than L{MAX_FRAME} bytes of it are kept."""
 
     prefix = _SIZE

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.models import TlsContextConfig
-from reverseproxy.fleet.header import FrameReader, frame
-from reverseproxy.fleet.links import LIMITS
-from reverseproxy.fleet.proof import PREFIX, PeerTls, peer_context, proved_ids
+from reverseproxy.fleet.link_frames import LinkFrameReader, frame
+from reverseproxy.fleet.outgoing_links import LIMITS
+from reverseproxy.fleet.peer_identity import PREFIX, PeerTls, peer_context, proved_ids
 from reverseproxy.fleet.records import HostRecord, ServerRecord
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.testing import Recorder
@@ -164,7 +164,7 @@ class LinkTests(SynchronousTestCase):
         session.open(_Made(hello))
         hello.transport.write(frame({"v": 1, "hello": "x"}))
         self.world.pass_time(0.2)
-        reader = FrameReader()
+        reader = LinkFrameReader()
         reader.feed(hello.data)
         answer = reader.next()
         assert answer is not None

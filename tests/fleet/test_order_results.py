@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.fleet.answers}."""
+"""Tests for L{reverseproxy.fleet.order_results}."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin.passing import unite_audits, unite_done
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.answers import PATIENCE, Answers, Done
+from reverseproxy.fleet.order_results import PATIENCE, OrderResult, OrderResults
 
 
 class Link:
@@ -22,7 +22,7 @@ class Link:
 class AnswersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.answers = Answers(self.clock)
+        self.answers = OrderResults(self.clock)
         self.links: list[Any] = [Link("b"), Link("b"), Link("c")]
 
     def done(self, number: int, connections: Any = 0, problem: Any = "", order: Any = "1") -> None:
@@ -37,7 +37,7 @@ class AnswersTests(SynchronousTestCase):
         self.done(2)
         self.assertNoResult(waiting)
         self.done(1, 1, "it is not kept out")
-        found = {"b": Done(3, True, "it is not kept out"), "c": Done(0, True)}
+        found = {"b": OrderResult(3, True, "it is not kept out"), "c": OrderResult(0, True)}
         self.assertEqual(self.successResultOf(waiting), found)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.done(1, 5)
@@ -47,7 +47,7 @@ class AnswersTests(SynchronousTestCase):
         waiting = self.answers.wait("1", self.links)
         self.done(0, 2)
         self.clock.advance(PATIENCE)
-        self.assertEqual(self.successResultOf(waiting), {"b": Done(2, False), "c": Done()})
+        self.assertEqual(self.successResultOf(waiting), {"b": OrderResult(2, False), "c": OrderResult()})
         self.done(1, 5)
 
     def test_nobody_is_told(self) -> None:
@@ -56,7 +56,7 @@ class AnswersTests(SynchronousTestCase):
     def test_the_same_order_once_more(self) -> None:
         first = self.answers.wait("1", self.links)
         again = self.answers.wait("1", self.links)
-        self.assertEqual(self.successResultOf(again), {"b": Done(), "c": Done()})
+        self.assertEqual(self.successResultOf(again), {"b": OrderResult(), "c": OrderResult()})
         self.answers.stop()
         self.successResultOf(first)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -79,9 +79,9 @@ class UnitedTests(SynchronousTestCase):
     """What several workers have to say, of an order of theirs or of another server."""
 
     def test_done(self) -> None:
-        one = {"b": Done(1, True).to_json(), "c": Done(2, True).to_json()}
-        other = {"b": Done(2, False, "full").to_json()}
-        found = {"b": Done(3, False, "full").to_json(), "c": Done(2, True).to_json()}
+        one = {"b": OrderResult(1, True).to_json(), "c": OrderResult(2, True).to_json()}
+        other = {"b": OrderResult(2, False, "full").to_json()}
+        found = {"b": OrderResult(3, False, "full").to_json(), "c": OrderResult(2, True).to_json()}
         self.assertEqual(unite_done([one, other]), found)
 
     def test_audits(self) -> None:

@@ -1,13 +1,13 @@
 """
 The end of links that other servers dial: what they forward to our agents comes in here.
 
-See L{reverseproxy.fleet.links} for what is said.  Who comes has to prove that it is a
+See L{reverseproxy.fleet.outgoing_links} for what is said.  Who comes has to prove that it is a
 server of the fleet, before anything that it asks for is looked at.
 """
 
 from __future__ import annotations
 
-__all__ = ["Entrance", "IncomingLink", "IncomingStream"]
+__all__ = ["IncomingLinks", "IncomingLink", "IncomingStream"]
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -20,17 +20,17 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.header import (
-    KNOWS,
+from reverseproxy.fleet.announcer import Agent, LinkAnnouncer
+from reverseproxy.fleet.link_frames import (
+    CAPABILITIES,
     LINK_VERSION,
-    FrameReader,
+    LinkFrameReader,
     StreamHeader,
+    capabilities_of,
     frame,
-    known_by,
-    may_be_told,
+    is_understood_by,
 )
-from reverseproxy.fleet.links import HELLO_TIMEOUT, LIMITS
-from reverseproxy.fleet.saying import Agent, Saying
+from reverseproxy.fleet.outgoing_links import HELLO_TIMEOUT, LIMITS
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.mux.session import MuxSession
@@ -60,7 +60,7 @@ class IncomingStream(Handover):
     def __init__(self, link: IncomingLink) -> None:
         super().__init__()
         self.link = link
-        self._reader = FrameReader()
+        self._reader = LinkFrameReader()
         self._said = False
         self._ended = False
 
@@ -114,14 +114,14 @@ class IncomingStream(Handover):
         self.transport.disown()
 
 
-class _Talk(Protocol):
+class _ControlStream(Protocol):
     """The stream of a link that stays, at the end that was dialled."""
 
     transport: Any
 
     def __init__(self, link: IncomingLink) -> None:
         self._link = link
-        self._reader = FrameReader()
+        self._reader = LinkFrameReader()
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on what is said."""
@@ -144,14 +144,14 @@ class IncomingLink(Handover):
     A connection that another server has dialled.
 
     @ivar server: its id, once it has said and proved it; empty before.
-    @ivar knows: what it understands beyond what all versions do; see L{reverseproxy.fleet.header.KNOWS}.
+    @ivar knows: its capabilities; see L{CAPABILITIES<reverseproxy.fleet.link_frames.CAPABILITIES>}.
     @ivar session: its streams.
     @ivar silent: streams that have not said what they are for, and since when.
     """
 
     transport: Any
 
-    def __init__(self, entrance: Entrance, info: ConnectionInfo) -> None:
+    def __init__(self, entrance: IncomingLinks, info: ConnectionInfo) -> None:
         super().__init__()
         self.server = ""
         self.knows: frozenset[str] = frozenset()
@@ -166,8 +166,8 @@ class IncomingLink(Handover):
         self.silent: dict[IncomingStream, float] = {}
         self._listening: IDelayedCall | None = None
         self._entrance = entrance
-        self._talk: _Talk | None = None
-        self._saying: Saying | None = None
+        self._talk: _ControlStream | None = None
+        self._saying: LinkAnnouncer | None = None
         self._timer: IDelayedCall | None = None
 
     def __repr__(self) -> str:
@@ -228,7 +228,7 @@ class IncomingLink(Handover):
             reason = f"there are two servers that are called {claimed}"
         else:
             reason = self._entrance.prove(self.transport, claimed)
-        talk = _Talk(self)
+        talk = _ControlStream(self)
         if reason:
             stream.give_to(talk)
             talk.transport.write(frame({"v": LINK_VERSION, "refused": reason[:256]}))
@@ -239,12 +239,14 @@ class IncomingLink(Handover):
             self._timer.cancel()
             self._timer = None
         self.server = claimed
-        self.knows = known_by(message)
+        self.knows = capabilities_of(message)
         self._talk = talk
         self.vouched()
         stream.give_to(talk)
-        talk.transport.write(frame({"v": LINK_VERSION, "hello": self._entrance.id, "knows": KNOWS}))
-        self._saying = Saying(talk.transport, self._entrance.clock, self._entrance.state, self.session.abort)
+        talk.transport.write(frame({"v": LINK_VERSION, "hello": self._entrance.id, "knows": CAPABILITIES}))
+        self._saying = LinkAnnouncer(
+            talk.transport, self._entrance.clock, self._entrance.state, self.session.abort
+        )
         log.info(
             "fleet: server {server} has linked to this one from {remote}",
             server=claimed,
@@ -265,7 +267,7 @@ class IncomingLink(Handover):
 
     def say(self, message: Mapping[str, Any]) -> None:
         """Tell the peer something, if it has said hello, and knows what that is."""
-        if self._saying is not None and may_be_told(message, self.knows):
+        if self._saying is not None and is_understood_by(message, self.knows):
             self._saying.say(message)
 
     def tell(self, agent: Agent) -> None:
@@ -339,7 +341,7 @@ class IncomingLink(Handover):
             self._entrance.went(self)
 
 
-class Entrance:
+class IncomingLinks:
     """
     All connections that other servers have dialled.
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.header import HOPS, MAX_FRAME, FrameReader, StreamHeader, frame
+from reverseproxy.fleet.link_frames import HOPS, MAX_FRAME, LinkFrameReader, StreamHeader, frame
 
 AGENT = "0123456789abcdef" * 2
 
@@ -33,7 +33,7 @@ class FrameTests(SynchronousTestCase):
     @given(HEADERS, st.binary(max_size=200), st.integers(1, 50))
     def test_comes_back_however_it_is_cut(self, header: StreamHeader, rest: bytes, size: int) -> None:
         data = header.encode() + rest
-        reader = FrameReader()
+        reader = LinkFrameReader()
         found = None
         while data and found is None:
             reader.feed(data[:size])
@@ -45,19 +45,19 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(reader.rest(), b"")
 
     def test_too_long(self) -> None:
-        reader = FrameReader()
+        reader = LinkFrameReader()
         reader.feed((MAX_FRAME + 1).to_bytes(2, "big"))
         self.assertIn("8193 bytes", str(self.assertRaises(WireError, reader.next)))
         self.assertRaises(WireError, frame, {"cluster": "x" * MAX_FRAME})
 
     def test_no_object(self) -> None:
         for body in (b"[]", b"nonsense", b"\xff\xfe", b"[" * 5000, b""):
-            reader = FrameReader()
+            reader = LinkFrameReader()
             reader.feed(len(body).to_bytes(2, "big") + body)
             self.assertRaises(WireError, reader.next)
 
     def test_keeps_no_more_than_a_frame(self) -> None:
-        reader = FrameReader()
+        reader = LinkFrameReader()
         reader.feed(MAX_FRAME.to_bytes(2, "big"))
         for _ in range(MAX_FRAME - 1):
             reader.feed(b" ")

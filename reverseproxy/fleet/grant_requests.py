@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Question", "candidates", "suits"]
+__all__ = ["GrantRequest", "candidates", "satisfies"]
 
 from typing import Final
 
@@ -18,7 +18,7 @@ MOST_PORTS: Final = 8
 """Ports that are tried for an agent that takes any."""
 
 
-class Question:
+class GrantRequest:
     """Whether a cluster may have its routes; several connections may ask it, each of which may be lost."""
 
     def __init__(self, listener: str, wanted: Wanted) -> None:
@@ -72,7 +72,7 @@ def candidates(server: str, listener: str, wanted: Wanted) -> list[RouteRecord]:
     ]
 
 
-def suits(record: RouteRecord, listener: str, wanted: Wanted) -> bool:
+def satisfies(record: RouteRecord, listener: str, wanted: Wanted) -> bool:
     """Say whether routes are what somebody asks for."""
     claim = wanted.claim
     if (record.port is None) != (claim.port is None):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Ends"]
+__all__ = ["ExpiryTimers"]
 
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
-class Ends:
+class ExpiryTimers:
     """When the routes of clusters end; those of each cluster once."""
 
     def __init__(self, clock: IReactorTime, ended: Callable[[str], object]) -> None:

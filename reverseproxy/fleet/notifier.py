@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Complaints", "Teller"]
+__all__ = ["BadRecordLog", "DirectoryNotifier"]
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,14 +11,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.fleet.interfaces import IDirectoryListener
-from reverseproxy.fleet.turns import Turns
 from reverseproxy.fleet.view import Notice
+from reverseproxy.fleet.work_queue import WorkQueue
 from reverseproxy.logs import Throttle
 
 log = Logger()
 
 
-class Teller:
+class DirectoryNotifier:
     """
     Tells listeners, all of them in the same order.
 
@@ -27,7 +27,7 @@ class Teller:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._listeners: list[IDirectoryListener] = []
-        self._turns = Turns(clock)
+        self._turns = WorkQueue(clock)
 
     def add(self, listener: IDirectoryListener, known: Iterable[Notice]) -> None:
         """
@@ -61,7 +61,7 @@ class Teller:
             log.failure("fleet: {listener!r} failed when it was told", listener=listener)
 
 
-class Complaints:
+class BadRecordLog:
     """
     Says which records are none, not too often.
 

@@ -10,7 +10,7 @@ and nothing grows with how often it has changed.
 
 from __future__ import annotations
 
-__all__ = ["Agent", "Saying"]
+__all__ = ["Agent", "LinkAnnouncer"]
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.header import frame
+from reverseproxy.fleet.link_frames import frame
 
 log = Logger()
 
@@ -42,7 +42,7 @@ MOST_BYTES: Final = 65536
 
 
 @implementer(IPullProducer)
-class Saying:
+class LinkAnnouncer:
     """What is to be said to one peer."""
 
     def __init__(

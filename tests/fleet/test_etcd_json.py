@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.fleet.gateway import (
+from reverseproxy.fleet.etcd_json import (
     EtcdError,
     LineReader,
     error_of,

@@ -7,7 +7,7 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.fleet.routine import Routine
+from reverseproxy.fleet.retry_loop import RetryLoop
 from reverseproxy.tunnel.agent.backoff import Backoff
 
 
@@ -19,7 +19,7 @@ class RoutineTests(SynchronousTestCase):
         self.problem: Exception | None = None
         self.wakes = True
         backoff = Backoff(1.0, 4.0, Random(1))
-        self.routine = Routine(self.clock, backoff, self.step, self.failed, "no more of it")
+        self.routine = RetryLoop(self.clock, backoff, self.step, self.failed, "no more of it")
         self.routine.start()
 
     async def step(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Routine"]
+__all__ = ["RetryLoop"]
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -16,7 +16,7 @@ from reverseproxy.tunnel.agent.backoff import Backoff
 log = Logger()
 
 
-class Routine:
+class RetryLoop:
     """
     Does the next thing again and again.
 

@@ -12,9 +12,9 @@ from reverseproxy.cluster.building import make_cluster
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.fleet.records import ServerRecord
-from reverseproxy.fleet.remote import RemoteHosts
+from reverseproxy.fleet.remote_hosts import RemoteHosts
 from reverseproxy.fleet.traffic import Traffic
-from reverseproxy.fleet.turns import AT_ONCE, Turns
+from reverseproxy.fleet.work_queue import AT_ONCE, WorkQueue
 from tests.fleet.test_view import host
 
 
@@ -33,7 +33,7 @@ class OneTurn(Clock):
 class TurnsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = OneTurn()
-        self.turns = Turns(self.clock)
+        self.turns = WorkQueue(self.clock)
         self.done: list[Any] = []
 
     def test_some_at_once(self) -> None:
@@ -120,10 +120,10 @@ class LostLinkTests(SynchronousTestCase):
         self.assertEqual(len(self.cluster.hosts), len(self.hosts))
 
     def add(self, server: ServerRecord) -> None:
-        """See L{reverseproxy.fleet.links.PeerLinks}."""
+        """See L{reverseproxy.fleet.outgoing_links.OutgoingLinks}."""
 
     def get(self, server: str) -> Any:
-        """See L{reverseproxy.fleet.links.PeerLinks}."""
+        """See L{reverseproxy.fleet.outgoing_links.OutgoingLinks}."""
         return self.link
 
     def lose(self) -> None:

@@ -3,7 +3,7 @@ Links to the other servers of the fleet: who dials has them for the requests tha
 
 Every process of a server (each worker, where there are several) keeps one connection
 to each other server, and opens streams on it; what comes the other way comes over
-connections that the others have dialled (L{reverseproxy.fleet.entrance}).  So nobody
+connections that the others have dialled (L{reverseproxy.fleet.incoming_links}).  So nobody
 has to agree on anything with anybody, and a way that works in one direction only is
 used in that direction.  Whichever worker of the other server accepts a connection
 reaches all agents of that server, through its siblings if need be.
@@ -19,7 +19,7 @@ that was dialled then says what is new there::
     {"outcome": 3, "cluster": ..., }    -->
 
 What a peer does not know it is not told: C{knows} has what not all versions understand
-(L{reverseproxy.fleet.header.KNOWS}).  And of what is told nevertheless, what has no known
+(L{reverseproxy.fleet.link_frames.CAPABILITIES}).  And of what is told nevertheless, what has no known
 kind is left alone.
 
 The last says how requests went that have been forwarded, where they failed: whether the
@@ -31,7 +31,15 @@ sent, and given up within 5 s (L{reverseproxy.mux.session}).
 
 from __future__ import annotations
 
-__all__ = ["DIAL_TIMEOUT", "HELLO_TIMEOUT", "LIMITS", "Phase", "ILinkUser", "OutgoingLink", "PeerLinks"]
+__all__ = [
+    "DIAL_TIMEOUT",
+    "HELLO_TIMEOUT",
+    "LIMITS",
+    "LinkPhase",
+    "ILinkUser",
+    "OutgoingLink",
+    "OutgoingLinks",
+]
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
@@ -47,7 +55,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.errors import WireError
-from reverseproxy.fleet.header import KNOWS, LINK_VERSION, FrameReader, frame
+from reverseproxy.fleet.link_frames import CAPABILITIES, LINK_VERSION, LinkFrameReader, frame
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.logs import loss, shorten
 from reverseproxy.mux.session import MuxSession
@@ -90,7 +98,7 @@ its head in front of whole records, each would be followed by one of a few bytes
 """
 
 
-class Phase(Enum):
+class LinkPhase(Enum):
     """How far a link has come."""
 
     IDLE = "idle"
@@ -114,7 +122,7 @@ class ILinkUser(Protocol):
         """It has said something; L{WireError} ends the link."""
 
 
-class _Talk(StreamProtocol):
+class _ControlStream(StreamProtocol):
     """The stream of a link that stays, at the end that has dialled."""
 
     transport: Any
@@ -122,7 +130,7 @@ class _Talk(StreamProtocol):
     def __init__(self, heard: Callable[[Mapping[str, Any]], object], failed: Callable[[str], object]) -> None:
         self._heard = heard
         self._failed = failed
-        self._reader = FrameReader()
+        self._reader = LinkFrameReader()
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on what has been said."""
@@ -151,10 +159,10 @@ class OutgoingLink:
     @ivar problem: why it is not up; empty if it is.
     """
 
-    def __init__(self, links: PeerLinks, record: ServerRecord, backoff: Backoff) -> None:
+    def __init__(self, links: OutgoingLinks, record: ServerRecord, backoff: Backoff) -> None:
         self.server = record.id
         self.record = record
-        self.phase = Phase.IDLE
+        self.phase = LinkPhase.IDLE
         self.session: MuxSession | None = None
         self.leaving = False
         self.opened = 0
@@ -164,7 +172,7 @@ class OutgoingLink:
         self._backoff = backoff
         self._dial: Deferred[IProtocol] | None = None
         self._timer: IDelayedCall | None = None
-        self._talk: _Talk | None = None
+        self._talk: _ControlStream | None = None
         self._departing: set[MuxSession] = set()
 
     def __repr__(self) -> str:
@@ -173,7 +181,7 @@ class OutgoingLink:
     @property
     def usable(self) -> bool:
         """Whether a stream can be opened."""
-        return self.phase is Phase.UP and self.session is not None and self.session.usable
+        return self.phase is LinkPhase.UP and self.session is not None and self.session.usable
 
     @property
     def rtt(self) -> float | None:
@@ -183,9 +191,9 @@ class OutgoingLink:
     def dial(self) -> None:
         """Begin, or begin anew."""
         self._cancel_timer()
-        if self.phase not in (Phase.IDLE, Phase.WAITING):
+        if self.phase not in (LinkPhase.IDLE, LinkPhase.WAITING):
             return
-        self.phase = Phase.DIALLING
+        self.phase = LinkPhase.DIALLING
         try:
             endpoint = self._links.endpoint(self.record.address)
         except ValueError as error:
@@ -217,22 +225,22 @@ class OutgoingLink:
             )
             self._fail(reason)
             return
-        self.phase = Phase.GREETING
+        self.phase = LinkPhase.GREETING
         self._timer = self._links.clock.callLater(HELLO_TIMEOUT, self._fail, "it does not say who it is")
-        talk = self._talk = _Talk(self._heard, self._fail)
+        talk = self._talk = _ControlStream(self._heard, self._fail)
         session.open(CallableFactory(lambda: talk)).addErrback(
             lambda failure: self._fail(f"no stream could be opened: {loss(failure)}")
         )
         if self._talk is talk and talk.transport is not None:
-            talk.transport.write(frame({"v": LINK_VERSION, "hello": self._links.id, "knows": KNOWS}))
+            talk.transport.write(frame({"v": LINK_VERSION, "hello": self._links.id, "knows": CAPABILITIES}))
 
     def _dialled_in_vain(self, reason: Failure) -> None:
         self._dial = None
-        if self.phase is not Phase.ENDED:
+        if self.phase is not LinkPhase.ENDED:
             self._lost(f"it can't be reached at {self.record.address}: {loss(reason)}")
 
     def _heard(self, message: Mapping[str, Any]) -> None:
-        if self.phase is Phase.GREETING:
+        if self.phase is LinkPhase.GREETING:
             self._greeted(message)
         else:
             self.leaving = self.leaving or message.get("leaving") is True
@@ -248,7 +256,7 @@ class OutgoingLink:
         elif message.get("hello") != self.server:
             self._fail(f"it says that it is {message.get('hello')!s:.64}")
         else:
-            self.phase = Phase.UP
+            self.phase = LinkPhase.UP
             self.problem = ""
             self.leaving = False
             self._backoff.reset()
@@ -262,7 +270,7 @@ class OutgoingLink:
     def say(self, message: Mapping[str, Any]) -> None:
         """Tell the server something, unless it reads nothing of what it is told."""
         talk, session = self._talk, self.session
-        if self.phase is not Phase.UP or talk is None or session is None:
+        if self.phase is not LinkPhase.UP or talk is None or session is None:
             return
         if session.mux.pending(talk.transport.number) < MOST_UNREAD:
             talk.transport.write(frame(message))
@@ -273,10 +281,10 @@ class OutgoingLink:
 
         Another process may have taken its place, which is to be found.
         """
-        if self.phase is not Phase.UP:
+        if self.phase is not LinkPhase.UP:
             return  # it may be about to say why
         self._let_finish()
-        self.phase, self.problem = Phase.WAITING, "it leaves"
+        self.phase, self.problem = LinkPhase.WAITING, "it leaves"
         self._cancel_timer()
         self._timer = self._links.clock.callLater(self._backoff.failed(), self.dial)
         log.info("fleet: server {server} leaves", server=self.server)
@@ -313,13 +321,13 @@ class OutgoingLink:
     def _lost(self, reason: str) -> None:
         """There is no connection any more: dial again, after a while."""
         self._cancel_timer()
-        was, self.phase = self.phase, Phase.WAITING
+        was, self.phase = self.phase, LinkPhase.WAITING
         first = not self.problem or self._backoff.failures == 0
         self.problem = reason
         self.session = self._talk = None
         pause = self._backoff.failed()
         self._timer = self._links.clock.callLater(pause, self.dial)
-        if was is Phase.UP:
+        if was is LinkPhase.UP:
             self.losses += 1
             log.warn(
                 "fleet: the link to server {server} is lost: {reason}", server=self.server, reason=reason
@@ -339,17 +347,17 @@ class OutgoingLink:
         if (old.address, old.process) == (record.address, record.process):
             return
         self._backoff.reset()
-        if self.phase is Phase.WAITING:
+        if self.phase is LinkPhase.WAITING:
             self.dial()
 
     def end(self, reason: str) -> None:
         """Dial no more; what is under way is finished."""
-        was, self.phase = self.phase, Phase.ENDED
+        was, self.phase = self.phase, LinkPhase.ENDED
         self._cancel_timer()
         dial, self._dial = self._dial, None
         if dial is not None:
             dial.cancel()
-        if was is Phase.UP:
+        if was is LinkPhase.UP:
             self._links.user.link_down(self, reason)
         self._let_finish()
 
@@ -360,7 +368,7 @@ class OutgoingLink:
             session.abort(reason)
 
 
-class PeerLinks:
+class OutgoingLinks:
     """
     The links to all other servers.
 
@@ -402,7 +410,7 @@ class PeerLinks:
     def reaches(self, server: str) -> bool:
         """Whether the link to a server is up."""
         link = self.all.get(server)
-        return link is not None and link.phase is Phase.UP
+        return link is not None and link.phase is LinkPhase.UP
 
     def start(self) -> None:
         """Dial all servers that are known, and that will be."""
@@ -412,11 +420,11 @@ class PeerLinks:
 
     def _begin(self, link: OutgoingLink) -> None:
         """Dial soon: all others may have heard of the server at the same moment."""
-        if link.phase is Phase.IDLE:
+        if link.phase is LinkPhase.IDLE:
             self.clock.callLater(self._random.uniform(0.0, FIRST_PAUSE / 2), self._first, link)
 
     def _first(self, link: OutgoingLink) -> None:
-        if link.phase is Phase.IDLE:
+        if link.phase is LinkPhase.IDLE:
             link.dial()
 
     def add(self, record: ServerRecord) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AT_ONCE", "Turns"]
+__all__ = ["AT_ONCE", "WorkQueue"]
 
 import sys
 from collections import deque
@@ -17,7 +17,7 @@ AT_ONCE: Final = 100
 """Steps of one turn: a few milliseconds, where each makes or removes a host."""
 
 
-class Turns:
+class WorkQueue:
     """
     Takes steps, some of them at once, and the others in the next turns of the reactor.
 

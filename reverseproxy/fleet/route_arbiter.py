@@ -11,7 +11,7 @@ after the last connection that holds it there.
 
 from __future__ import annotations
 
-__all__ = ["FleetDesk", "IRouteDirectory"]
+__all__ = ["FleetRouteArbiter", "IRouteDirectory"]
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.fleet.ends import Ends
-from reverseproxy.fleet.questions import Question, candidates, suits
+from reverseproxy.fleet.expiry import ExpiryTimers
+from reverseproxy.fleet.grant_requests import GrantRequest, candidates, satisfies
 from reverseproxy.fleet.records import RouteKey, RouteRecord, ServerRecord
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied
@@ -71,8 +71,8 @@ class IRouteDirectory(Protocol):
         """Be told of them."""
 
 
-class FleetDesk:
-    """Decides for this server; see L{IRouteDesk<reverseproxy.tunnel.server.agent_routes.IRouteDesk>}."""
+class FleetRouteArbiter:
+    """An L{IRouteArbiter<reverseproxy.tunnel.server.agent_routes.IRouteArbiter>} for a whole fleet."""
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class FleetDesk:
         self._confirmed: set[str] = set()
         self._held: dict[str, int] = {}
         self._pending: dict[str, Deferred[RouteRecord | None]] = {}
-        self._asking: dict[str, Question] = {}  # what is being decided, by cluster
-        self._ends = Ends(clock, self._end)
+        self._asking: dict[str, GrantRequest] = {}  # what is being decided, by cluster
+        self._ends = ExpiryTimers(clock, self._end)
         self._waiting: dict[str, None] = {}  # clusters whose routes could not be made here yet
         self._gone: dict[str, RouteRecord] = {}  # what stays for a while, as its servers are gone
         directory.follow_routes(self._told, self._own_is_there, self._confirmed.clear)
@@ -108,13 +108,13 @@ class FleetDesk:
     # IRouteDesk
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
-        """See L{IRouteDesk.ask<reverseproxy.tunnel.server.agent_routes.IRouteDesk.ask>}."""
+        """See L{IRouteArbiter.ask<reverseproxy.tunnel.server.agent_routes.IRouteArbiter.ask>}."""
         cluster = wanted.claim.cluster
         question = self._asking.get(cluster)
         if question is not None:
             # Another connection of the same agent, mostly: who asks looks at what has come of it.
             return question.add(listener, wanted)
-        question = self._asking[cluster] = Question(listener, wanted)
+        question = self._asking[cluster] = GrantRequest(listener, wanted)
         answer = question.add(listener, wanted)
         # Whoever asks may go away, but others may wait for the same: it is decided all the same.
         Deferred.fromCoroutine(self._decide(listener, wanted)).addBoth(self._answer, cluster)
@@ -132,7 +132,7 @@ class FleetDesk:
         known = self._own.get(cluster)
         if known is not None:
             # Granted a moment ago, to somebody who waits for it no more; or had at another listener.
-            if suits(known, listener, wanted):
+            if satisfies(known, listener, wanted):
                 return await self._try(known, until)
             return Denied(Status.ROUTE_TAKEN, f"the cluster {cluster} has other routes at this server")
         problem = Denied(Status.ROUTE_TAKEN, "all ports that its identity may have are taken")
@@ -198,7 +198,7 @@ class FleetDesk:
         return record.cluster in self._confirmed and self._own.get(record.cluster) == record
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
-        """See L{IRouteDesk.count<reverseproxy.tunnel.server.agent_routes.IRouteDesk.count>}."""
+        """See L{IRouteArbiter.count<reverseproxy.tunnel.server.agent_routes.IRouteArbiter.count>}."""
         self.hold(claim.cluster, max(self._held.get(claim.cluster, 0) + change, 0), grace)
 
     def hold(self, cluster: str, held: int, grace: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Accounts"]
+__all__ = ["RequestObservers"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class _TracingOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Accounts:
+class RequestObservers:
     """
     Who wants to know of what is forwarded.
 
